@@ -1,0 +1,352 @@
+"""Settings: one frozen object, filled from arguments, then the environment, then the `[ascend]` table of a file.
+
+`Settings.load` reports every problem at once, each with a code and the place where it stands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from .exceptions import AscendError, AuthenticationError, ConfigurationError, MissingAPIKeyError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["DEFAULT_API_URL", "LOCAL_SCHEME", "Pending", "Settings", "check_api_key", "check_api_url", "parse_pending"]
+
+DEFAULT_API_URL: Final = "https://pilot.owkai.app"
+LOCAL_SCHEME: Final = "local"
+MIN_KEY_LENGTH: Final = 16
+KEY_PREFIXES: Final = ("owkai_", "ask_")
+MAX_WAIT_SECONDS: Final = 55.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What happens to a request whose action is held for a person: refused at once, or held up to `seconds`."""
+
+    seconds: float = 0.0
+
+    @property
+    def waits(self) -> bool:
+        """Whether the request is held."""
+        return self.seconds > 0
+
+    def __str__(self) -> str:
+        return f"wait:{self.seconds:g}s" if self.waits else "refuse"
+
+
+def parse_pending(value: object) -> Pending:
+    """Parse `refuse` or `wait:30s` (at most 55 s).
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, Pending):
+        return value
+    if value == "refuse":
+        return Pending()
+    match = re.fullmatch(r"wait:(\d+(?:\.\d+)?)s", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'expected "refuse" or "wait:30s", got {value!r}')
+    seconds = float(match[1])
+    if not 0 < seconds <= MAX_WAIT_SECONDS:
+        raise ValueError(f"a request waits more than 0 and at most {MAX_WAIT_SECONDS:g} seconds, got {value!r}")
+    return Pending(seconds)
+
+
+def check_api_key(key: str) -> str:
+    """Return the key without surrounding white space.
+
+    Raises:
+        AuthenticationError: it cannot be a key. The text never holds the key.
+        ConfigurationError: it holds control characters or blanks inside.
+    """
+    key = key.strip()
+    if any(unicodedata.category(char) in ("Cc", "Cf", "Zs", "Zl", "Zp") or not char.isascii() for char in key):
+        raise ConfigurationError(
+            "the API key holds blanks, control characters or characters outside ASCII; copy it again without line breaks"
+        )
+    if not key.startswith(KEY_PREFIXES) or len(key) < MIN_KEY_LENGTH:
+        raise AuthenticationError(
+            f"the API key is ill-formed: a key begins with owkai_ or ask_ and has at least {MIN_KEY_LENGTH} characters"
+        )
+    return key
+
+
+def check_api_url(url: str) -> str:
+    """Return the base URL without a trailing slash.
+
+    Plain http is accepted for loopback hosts only, judged on the parsed host.
+
+    Raises:
+        ConfigurationError: a remote host without TLS, userinfo, white space or control characters, another scheme, no host.
+    """
+    if url.startswith(f"{LOCAL_SCHEME}:"):
+        return url
+    shown = repr(re.sub(r"//[^/@]*@", "//…@", url))
+    if not url.isascii() or any(char <= " " or char in '\x7f\\"<>^`{|}' for char in url):
+        raise ConfigurationError(f"api_url {shown} holds white space, control or other characters that no URL has")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"api_url {shown} is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https"):
+        raise ConfigurationError(f"api_url {shown} must begin with https://, http:// (loopback only) or local:")
+    if not host or "@" in parts.netloc or port == 0:
+        raise ConfigurationError(f"api_url {shown} must name a host and hold no user name or password")
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise ConfigurationError(f"api_url {shown} must hold no query and no fragment")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ConfigurationError(f"TLS required for non-localhost URLs: use https:// instead of {shown}")
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# --- parsers: from an argument, an environment text or a TOML value to the field's type; ValueError says why not
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"expected a text, got {value!r}")
+    return value.strip()
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in ("true", "1", "yes", "on"):
+        return True
+    if isinstance(value, str) and value.strip().lower() in ("false", "0", "no", "off"):
+        return False
+    raise ValueError(f"expected true or false, got {value!r}")
+
+
+def _seconds(value: object) -> float:
+    number = _number(value)
+    if not 0 < number <= 86_400:
+        raise ValueError(f"expected seconds, more than 0 and at most a day, got {value!r}")
+    return number
+
+
+def _number(value: object) -> float:
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"expected a number, got {value!r}") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number, got {value!r}")
+    return float(value)
+
+
+def _count(low: int, high: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        number = _number(value)
+        if number != int(number) or not low <= number <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}, got {value!r}")
+        return int(number)
+
+    return parse
+
+
+def _choice(*words: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if isinstance(value, str) and value in words:
+            return str(value)
+        raise ValueError(f"expected {' or '.join(words)}, got {value!r}")
+
+    return parse
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, list | tuple) and all(isinstance(item, str) and item for item in value):
+        return tuple(value)
+    raise ValueError(f"expected a list of texts, got {value!r}")
+
+
+def _header_name(value: object) -> str:
+    name = _text(value)
+    if not re.fullmatch(r"[A-Za-z0-9-]+", name):
+        raise ValueError(f"expected a header name of letters, digits and dashes, got {value!r}")
+    return name.lower()
+
+
+_Parser: TypeAlias = "Callable[[object], Any]"
+
+
+def _setting(default: object, parse: _Parser, *env: str, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"parse": parse, "env": env})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set. Durations are seconds.
+
+    The first group concerns every client, the second the guard.
+    """
+
+    api_key: str = _setting("", _text, "ASCEND_API_KEY", "OWKAI_API_KEY", secret=True)
+    api_url: str = _setting(DEFAULT_API_URL, _text, "ASCEND_API_URL", "OWKAI_API_URL")
+    agent_id: str = _setting("", _text, "ASCEND_AGENT_ID")
+    agent_name: str = _setting("", _text, "ASCEND_AGENT_NAME")
+    environment: str = _setting("production", _text, "ASCEND_ENVIRONMENT")
+    fail_mode: str = _setting("closed", _choice("closed", "open"))
+    timeout: float = _setting(30.0, _seconds)
+    debug: bool = _setting(False, _flag, "ASCEND_DEBUG")
+    max_retries: int = _setting(3, _count(0, 10))
+    enable_circuit_breaker: bool = _setting(True, _flag)
+    circuit_breaker_threshold: int = _setting(5, _count(1, 1000))
+    circuit_breaker_timeout: float = _setting(30.0, _seconds)
+    engine: str = _setting("httpx2", _choice("httpx2", "pyreqwest"), "ASCEND_ENGINE")
+    max_connections: int = _setting(100, _count(1, 10_000))
+    proxy: str = _setting("", _text)
+    ca_file: str = _setting("", _text, "ASCEND_CA_FILE")
+    trust_env: bool = _setting(False, _flag)
+
+    enabled: bool = _setting(True, _flag, "ASCEND_ENABLED")
+    mode: str = _setting("enforce", _choice("enforce", "observe"), "ASCEND_MODE")
+    unmapped: str = _setting("refuse", _choice("refuse", "by-method"))
+    deadline: float = _setting(5.0, _seconds)
+    on_failure: str = _setting("closed", _choice("closed", "open"))
+    open_per_minute: int = _setting(60, _count(0, 1_000_000))
+    pending: Pending = _setting(Pending(), parse_pending)
+    respond_async: bool = _setting(False, _flag)
+    max_waiters: int = _setting(100, _count(0, 100_000))
+    poll_interval: float = _setting(1.0, _seconds)
+    body_limit: int = _setting(65_536, _count(0, 2**30))
+    body_timeout: float = _setting(10.0, _seconds)
+    redact: tuple[str, ...] = _setting((), _texts)
+    agent_header: str = _setting("", _header_name)
+    expose_risk: bool = _setting(False, _flag)
+    strict: bool = _setting(False, _flag)
+    report_outcomes: bool = _setting(True, _flag)
+
+    @classmethod
+    def load(
+        cls,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        file: Mapping[str, object] | None = None,
+        file_name: str = "[ascend]",
+    ) -> Settings:
+        """Build settings from arguments, then the environment, then a file's `[ascend]` table.
+
+        An argument of None and an empty environment text count as not given.
+
+        Raises:
+            ConfigurationError: with every problem found.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        problems: list[Problem] = []
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        for source, given in (("argument", arguments or {}), (file_name, file or {})):
+            problems += [
+                Problem("settings.unknown-key", f"{source} {name}", "no such setting", _nearest(name, known))
+                for name in given
+                if name not in known
+            ]
+        for name, item in known.items():
+            found = _first_given(name, item.metadata["env"], arguments or {}, environ, file or {}, file_name)
+            if found is None:
+                continue
+            where, value = found
+            try:
+                values[name] = item.metadata["parse"](value)
+            except ValueError as error:
+                text = str(error) if name != "api_key" else "expected a text"
+                problems.append(Problem("settings.bad-value", where, text))
+        if problems:
+            raise ConfigurationError(problems=problems)
+        if not values.get("agent_name"):
+            values["agent_name"] = values.get("agent_id", "")
+        return cls(**values)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the authority is the embedded one, in this process."""
+        return self.api_url.startswith(f"{LOCAL_SCHEME}:")
+
+    def checked(self, *, needs_agent: bool = False, key_variable: str = "ASCEND_API_KEY") -> Settings:
+        """Return the settings with a checked key and URL.
+
+        Raises:
+            MissingAPIKeyError: only the key is missing.
+            AuthenticationError: only the key is ill-formed.
+            ConfigurationError: anything else; with several problems, all of them.
+        """
+        found: list[AscendError] = []
+        values: dict[str, str] = {}
+        try:
+            values["api_url"] = check_api_url(self.api_url)
+        except ConfigurationError as error:
+            found.append(error)
+        if not self.is_local:
+            try:
+                values["api_key"] = _required_key(self.api_key, key_variable)
+            except AscendError as error:
+                found.append(error)
+        if needs_agent and not self.agent_id:
+            found.append(ConfigurationError("agent_id is required: set it in [ascend], or ASCEND_AGENT_ID"))
+        if len(found) == 1:
+            raise found[0]
+        if found:
+            codes = ("settings.connection",) * len(found)
+            raise ConfigurationError(
+                problems=[Problem(code, "", str(error)) for code, error in zip(codes, found, strict=True)]
+            )
+        return dataclasses.replace(self, **values)  # type: ignore[arg-type]  # the values are texts of text fields
+
+
+def _required_key(key: str, variable: str) -> str:
+    if not key.strip():
+        raise MissingAPIKeyError(
+            f"API key is required. Pass api_key=…, or set the environment variable {variable}. "
+            "Without an account, use the embedded authority: api_url='local:policy.toml' needs no key."
+        )
+    return check_api_key(key)
+
+
+def _first_given(
+    name: str,
+    env: tuple[str, ...],
+    arguments: Mapping[str, object],
+    environ: Mapping[str, str],
+    file: Mapping[str, object],
+    file_name: str,
+) -> tuple[str, object] | None:
+    if arguments.get(name) is not None:
+        return f"argument {name}", arguments[name]
+    for variable in env:
+        if environ.get(variable, "").strip():
+            return f"environment {variable}", environ[variable]
+    if file.get(name) is not None:
+        return f"{file_name} {name}", file[name]
+    return None
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
