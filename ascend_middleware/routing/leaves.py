@@ -1,0 +1,54 @@
+"""What a request runs, as the resolvers of all frameworks put it: a kind, a template, an endpoint name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Kind", "Leaf", "Resolved"]
+
+
+class Kind(StrEnum):
+    """What stands at the end of routing; the last three are answered by the framework itself."""
+
+    ROUTE = "route"
+    STATIC = "static"
+    OPAQUE = "opaque"
+    NOT_FOUND = "not-found"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+    REDIRECT = "redirect"
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True, kw_only=True)
+class Leaf:
+    """One governed unit: a route, a mounted file tree, or a foreign application behind a mount.
+
+    Compared and hashed by identity, so that it keys a cache at no cost. A resolver hands out the same object for the
+    same unit as long as the unit stands.
+    """
+
+    kind: Kind
+    template: str
+    endpoint: str | None = None
+    methods: frozenset[str] | None = None
+    websocket: bool = False
+    host: str | None = None
+    app: object | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What one request will run.
+
+    `leaf` is None where the framework answers itself. `params` are the router's converted path parameters, `path` is
+    the decoded path below the server's root path, as the outermost router saw it.
+    """
+
+    leaf: Leaf | None
+    kind: Kind
+    params: Mapping[str, Any]
+    path: str

@@ -1,0 +1,117 @@
+"""What is known of the classes of Starlette and FastAPI: which of them route as this package expects.
+
+FastAPI is looked at only where somebody else has imported it. Private names are asked for, never relied upon: where one
+is missing, a thing is unknown, and the resolver treats it as one opaque unit.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute, compile_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+    from types import ModuleType
+
+    Scope = MutableMapping[str, Any]
+    Matcher = Callable[[Scope], tuple[Match, Any]]
+
+
+def root_path_of(app: object) -> str:
+    """Return the root path that an application sets on entry: `FastAPI.__call__` does, if it was given one."""
+    application = getattr(sys.modules.get("fastapi"), "FastAPI", None)
+    if application is None or not isinstance(app, application):
+        return ""
+    return getattr(app, "root_path", "") or ""
+
+
+def fastapi_routing() -> ModuleType | None:
+    """Return FastAPI's routing module, if FastAPI is in use."""
+    return sys.modules.get("fastapi.routing")
+
+
+def known_methods(base: type, name: str) -> set[object]:
+    """Return the frameworks' own implementations of a method, for `base` and what FastAPI derives from it."""
+    derived = {Router: "APIRouter", Route: "APIRoute", WebSocketRoute: "APIWebSocketRoute"}.get(base, "")
+    own = getattr(fastapi_routing(), derived, None) if derived else None
+    return {getattr(cls, name) for cls in (base, own) if cls is not None}
+
+
+def answers_as_known(route_class: type, name: str) -> bool:
+    """Tell whether a route class has the frameworks' own implementation of `matches` or `handle`."""
+    base = next((base for base in (Route, WebSocketRoute, Mount, Host) if issubclass(route_class, base)), None)
+    return base is not None and getattr(route_class, name) in known_methods(base, name)
+
+
+def is_plain_include(fastapi: Any, router_class: type) -> bool:
+    """Tell whether a router, once included, selects among its routes as FastAPI does."""
+    return all(getattr(router_class, name) is getattr(fastapi.APIRouter, name) for name in ("matches", "handle"))
+
+
+def is_transparent(app: object) -> bool:
+    """Tell whether a mounted application does nothing but hand the request to its router (and middleware)."""
+    if isinstance(app, Starlette):
+        application = getattr(sys.modules.get("fastapi"), "FastAPI", Starlette)
+        return type(app).__call__ in (Starlette.__call__, application.__call__)
+    if isinstance(app, Router):
+        return type(app).__call__ is Router.__call__ and getattr(app, "middleware_stack", app.app) == app.app
+    return False
+
+
+def has_middleware(app: Starlette) -> bool:
+    """Tell whether an application has middleware of its own, beside what every application has."""
+    application = getattr(sys.modules.get("fastapi"), "FastAPI", Starlette)
+    builders = (Starlette.build_middleware_stack, application.build_middleware_stack)
+    return bool(app.user_middleware) or type(app).build_middleware_stack not in builders
+
+
+def without_body_limit(app: Any) -> Any:
+    """Look through Starlette's body limit, which changes no routing."""
+    limit = getattr(sys.modules.get("starlette.middleware.body_limit"), "RequestBodyLimitMiddleware", None)
+    while limit is not None and type(app) is limit and hasattr(app, "app"):
+        app = app.app
+    return app
+
+
+def methods_of(route: Any) -> frozenset[str] | None:
+    """Return a route's methods, or None if it takes any."""
+    methods = getattr(route, "methods", None)
+    return frozenset(methods) if methods else None
+
+
+def indexable_template(route: Any) -> str | None:
+    """Return the template that the route's regular expression was compiled from, or None if it was not."""
+    path, regex = getattr(route, "path", None), getattr(route, "path_regex", None)
+    if isinstance(route, Host) or regex is None or not isinstance(path, str) or (path and not path.startswith("/")):
+        return None
+    try:
+        expected = compile_path(path + "/{path:path}" if isinstance(route, Mount) else path)[0]
+    except (AssertionError, ValueError):
+        return None
+    return path if path.startswith("/") and expected == regex else None
+
+
+def with_own_state(scope: Scope) -> Scope:
+    """Copy a scope so that FastAPI's bookkeeping during a match stays in the copy."""
+    state = scope.get("fastapi")
+    return {**scope, "fastapi": dict(state)} if isinstance(state, dict) else dict(scope)
+
+
+def on_a_copy(match: Matcher) -> Matcher:
+    """Let a match that may write to its scope write to a copy."""
+    return lambda scope: match(with_own_state(scope))
+
+
+def in_context(candidate: Any) -> Matcher:
+    """Ask an included route of somebody else's class as FastAPI does: with the inclusion in the scope."""
+    key = getattr(fastapi_routing(), "_FASTAPI_EFFECTIVE_ROUTE_CONTEXT_KEY", "effective_route_context")
+
+    def match(scope: Scope) -> tuple[Match, Any]:
+        trial = {**scope, "fastapi": {**(scope.get("fastapi") or {}), key: candidate}}
+        found: tuple[Match, Any] = candidate.original_route.matches(trial)
+        return found
+
+    return match

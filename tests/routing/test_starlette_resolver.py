@@ -1,0 +1,399 @@
+"""The resolver says what the frameworks do: random route tables are served for real, and the two answers compared."""
+
+import asyncio
+import copy
+import random
+
+import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute, compile_path
+from starlette.staticfiles import StaticFiles
+
+from ascend_middleware.routing import Kind
+from ascend_middleware.routing.starlette import StarletteResolver
+
+
+def scope(path, method="GET", *, root="", host="x", kind="http"):
+    made = {
+        "type": kind,
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": root,
+        "query_string": b"",
+        "headers": [(b"host", host.encode())],
+        "http_version": "1.1",
+        "scheme": "http" if kind == "http" else "ws",
+        "server": ("x", 80),
+        "client": ("c", 1),
+        "extensions": {},
+        "subprotocols": [],
+        "state": {},
+    }
+    if kind == "http":
+        made["method"] = method
+    return made
+
+
+def endpoint(name):
+    async def run(request: Request):
+        return PlainTextResponse(repr(sorted(request.path_params.items())), headers={"x-handler": name})
+
+    run.__name__ = name
+    return run
+
+
+def socket(name):
+    async def run(websocket):
+        await websocket.accept(headers=[(b"x-handler", name.encode())])
+        await websocket.close()
+
+    run.__name__ = name
+    return run
+
+
+def serve(app, request):
+    """Return (status, handler or None, body) of one request."""
+    sent = []
+    inbox = [{"type": "websocket.connect"}] if request["type"] == "websocket" else []
+
+    async def receive():
+        return inbox.pop() if inbox else {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    async def go():
+        await app(request, receive, send)
+
+    asyncio.run(go())
+    first = sent[0]
+    handler = dict(first.get("headers") or []).get(b"x-handler")
+    status = first.get("status", {"websocket.accept": 101, "websocket.close": 403}.get(first["type"]))
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return status, handler.decode() if handler else None, body.decode()
+
+
+def check(app, resolver, request):
+    before = copy.deepcopy({key: value for key, value in request.items() if key != "app"})
+    entered = dict(request)
+    if getattr(app, "root_path", ""):
+        entered["root_path"] = app.root_path
+    resolved = resolver.resolve(entered)
+    assert {key: value for key, value in request.items() if key != "app"} == before
+    status, handler, body = serve(app, request)
+    shown = (request["path"], request.get("method"), entered["root_path"], resolved, status, handler)
+    if handler is not None:
+        assert resolved.kind is Kind.ROUTE, shown
+        assert resolved.leaf.endpoint.rsplit(":", 1)[-1] == handler, shown
+        if status == 200:
+            assert repr(sorted(resolved.params.items())) == body, shown
+        return
+    assert resolved.leaf is None, shown
+    expected = {404: Kind.NOT_FOUND, 403: Kind.NOT_FOUND, 405: Kind.METHOD_NOT_ALLOWED, 307: Kind.REDIRECT}
+    assert resolved.kind is expected[status], shown
+
+
+TEMPLATES = [
+    *("/", "/a", "/a/", "/a/{x}", "/a/{x:int}", "/a/b", "/{t}/b", "/{t}", "/a{x}", "/a/{p:path}", "/a/{x}/c", "/f.{e}"),
+    *("/{p:path}", "/a/{x:uuid}", "/a/{x:float}", "/a/b.{fmt}", "/{x:str}/d"),
+]
+PATHS = [
+    *("/", "/a", "/a/", "/a/1", "/a/b", "/z/b", "/z", "/ab", "/a/x/y/c", "/a/1/c", "/f.txt", "/a/b\n", "/a//", "//a"),
+    *("/a/b.json", "/A", "/a/1\n", "/q/a/1", "/q/m/a", "/m", "/m/", "/m/a/1", "/q/m", "/a/1.5", "/m\n", "/q/m/\n"),
+    *("/q", "/q/q/a", "/a/m/a/7", "/k/d", "/s/a/2", "/s/s/a/2"),
+]
+
+
+def random_app(rnd):
+    names = (f"h{number}" for number in range(10_000))
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    sub, deep = APIRouter(), APIRouter()
+    for template in rnd.sample(TEMPLATES, 7):
+        where, name = rnd.choice([app, app, sub, deep]), next(names)
+        way = rnd.randrange(5)
+        if way == 0:
+            where.add_api_route(template, endpoint(name), methods=["GET"])
+        elif way == 1:
+            where.add_api_route(template, endpoint(name), methods=["POST", "PUT"])
+        elif way == 2:
+            where.add_route(template, endpoint(name))
+        elif way == 3:
+            where.add_route(template, endpoint(name), methods=["POST"])
+        else:
+            getattr(where, "router", where).add_websocket_route(template, socket(name))
+    if rnd.random() < 0.5:
+        sub.mount("/m", Starlette(routes=[Route("/a/{x}", endpoint(next(names)))]))
+    if rnd.random() < 0.4:
+        child = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+        child.root_path = rnd.choice(["", "/s", "/q"])  # its argument is deprecated, what it does is not
+        child.add_api_route("/a/{y}", endpoint(next(names)), methods=["GET"])
+        app.mount("/s", child)
+    if rnd.random() < 0.3:
+        app.mount("/m", Router([Route("/a/{y:int}", endpoint(next(names))), Route("/", endpoint(next(names)))]))
+    if rnd.random() < 0.3:
+        app.host("{sub}.x", Router([Route("/a/{z}", endpoint(next(names)))]))
+    if rnd.random() < 0.2:
+        app.mount("", Starlette(routes=[Route("/z", endpoint(next(names)))]))
+    sub.include_router(deep, prefix=rnd.choice(["/q", "/{z}"]))
+    app.include_router(sub, prefix=rnd.choice(["/q", "/a", "/{q}"]))
+    return app, sub, deep, names
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_applications_run_what_was_resolved(seed):
+    rnd = random.Random(seed)
+    app, sub, deep, names = random_app(rnd)
+    resolver = StarletteResolver(app)
+    for phase in range(3):
+        if phase == 1:
+            late = rnd.choice([app.router, sub, deep])
+            late.add_api_route("/a/late", endpoint(next(names)))
+            late.routes.insert(0, late.routes.pop())
+            getattr(late, "_mark_routes_changed", lambda: None)()
+        if phase == 2:
+            if rnd.random() < 0.5:
+                app.router.routes = [Route("/a/{x}", endpoint(next(names))), *app.router.routes[::-1]]
+            else:
+                app.router.routes[0] = Route("/{x}", endpoint(next(names)))
+        for path in rnd.sample(PATHS, 16):
+            kind = "websocket" if rnd.random() < 0.2 else "http"
+            root = rnd.choice(["", "", "/q", "/a"])
+            method = rnd.choice(["GET", "POST", "HEAD", "OPTIONS", "get", "FOO"])
+            host = rnd.choice(["x", "x", "h.x", "h.x:80"])
+            check(app, resolver, scope(path, method, root=root, host=host, kind=kind))
+
+
+def one(app, path, method="GET", **more):
+    return StarletteResolver(app).resolve(scope(path, method, **more))
+
+
+def test_an_equal_route_replaced_in_place_is_noticed():
+    run = endpoint("h")
+    app = Starlette(routes=[Route("/a", run, name="one")])
+    resolver = StarletteResolver(app)
+    assert resolver.resolve(scope("/a")).leaf.endpoint == "one"
+    app.router.routes[0] = Route("/a", run, name="two")
+    assert app.router.routes[0] == Route("/a", run, name="one")
+    assert resolver.resolve(scope("/a")).leaf.endpoint == "two"
+
+
+def test_a_route_changed_in_place_is_noticed():
+    route = Route("/a", endpoint("h"))
+    app = Starlette(routes=[Route("/z", endpoint("z")), route])
+    resolver = StarletteResolver(app)
+    assert resolver.resolve(scope("/b")).kind is Kind.NOT_FOUND
+    route.path = "/b"
+    route.path_regex, route.path_format, route.param_convertors = compile_path("/b")
+    assert resolver.resolve(scope("/b")).leaf.template == "/b"
+    route.methods = {"POST"}
+    assert resolver.resolve(scope("/b")).kind is Kind.METHOD_NOT_ALLOWED
+    assert resolver.resolve(scope("/b", "POST")).leaf.methods == {"POST"}
+
+
+def test_an_application_remounted_in_place_is_noticed():
+    mount = Mount("/m", app=Starlette(routes=[Route("/x", endpoint("one"))]))
+    app = Starlette(routes=[mount])
+    resolver = StarletteResolver(app)
+    assert resolver.resolve(scope("/m/x")).leaf.endpoint == "one"
+    mount.app = Starlette(routes=[Route("/x", endpoint("two"))])
+    assert resolver.resolve(scope("/m/x")).leaf.endpoint == "two"
+    mount.app.router = Router([Route("/x", endpoint("three"))])
+    assert resolver.resolve(scope("/m/x")).leaf.endpoint == "three"
+
+
+def test_a_leaf_stays_the_same_object_while_other_routes_come_and_go():
+    app = Starlette(routes=[Route("/a", endpoint("a"))])
+    resolver = StarletteResolver(app)
+    leaf = resolver.resolve(scope("/a")).leaf
+    app.router.routes.insert(0, Route("/b", endpoint("b")))
+    assert resolver.resolve(scope("/a")).leaf is leaf
+
+
+def test_a_case_insensitive_route_matches_by_its_own_expression():
+    route = Route("/Admin", endpoint("h"))
+    import re
+
+    route.path_regex = re.compile(route.path_regex.pattern, re.IGNORECASE)
+    assert one(Starlette(routes=[route]), "/aDMIN").leaf.template == "/Admin"
+
+
+class Everything(BaseRoute):
+    def matches(self, scope):
+        scope["path"] = "/scribbled"
+        return Match.FULL, {}
+
+
+class Gentle(Route):
+    async def handle(self, scope, receive, send):
+        await self.app(scope, receive, send)
+
+
+class Loose(APIRoute):
+    def matches(self, scope):
+        return super().matches({**scope, "path": scope["path"].lower()})
+
+
+class Wrapped(Starlette):
+    async def __call__(self, scope, receive, send):
+        await super().__call__(scope, receive, send)
+
+
+async def foreign(scope, receive, send): ...
+
+
+class Passing(BaseHTTPMiddleware):
+    async def dispatch(self, request, call_next):
+        return await call_next(request)
+
+
+def test_a_route_class_of_somebody_elses_is_one_opaque_unit():
+    request = scope("/any")
+    resolved = StarletteResolver(Starlette(routes=[Everything()])).resolve(request)
+    assert (resolved.kind, resolved.leaf.template, request["path"]) == (Kind.OPAQUE, "/**", "/any")
+
+
+def test_a_route_that_handles_a_partial_match_itself_runs():
+    assert one(Starlette(routes=[Gentle("/a", endpoint("h"))]), "/a", "POST").kind is Kind.ROUTE
+    assert one(Starlette(routes=[Route("/a", endpoint("h"))]), "/a", "POST").kind is Kind.METHOD_NOT_ALLOWED
+
+
+def test_an_included_route_with_a_match_of_its_own_is_asked():
+    router = APIRouter(route_class=Loose)
+    router.add_api_route("/run", endpoint("h"), methods=["POST"])
+    app = FastAPI(openapi_url=None)
+    app.include_router(router, prefix="/api")
+    assert one(app, "/API/run", "POST").leaf.template == "/api/run"
+
+
+def test_one_router_under_two_prefixes_is_two_leaves():
+    shared = APIRouter()
+    shared.add_api_route("/run", endpoint("run"), methods=["POST"])
+    app = FastAPI(openapi_url=None)
+    app.include_router(shared, prefix="/open")
+    app.include_router(shared, prefix="/admin")
+    resolver = StarletteResolver(app)
+    leaves = [resolver.resolve(scope(path, "POST")).leaf for path in ("/open/run", "/admin/run")]
+    assert [leaf.template for leaf in leaves] == ["/open/run", "/admin/run"]
+
+
+def test_mounts_and_hosts(tmp_path):
+    (tmp_path / "f.txt").write_text("x")
+    inner = Starlette(routes=[Route("/danger/{id:int}", endpoint("danger")), Route("/", endpoint("root"))])
+    app = Starlette(
+        routes=[
+            Host("admin.x", Router([Route("/pay/{id:int}", endpoint("pay"))]), name="adm"),
+            Mount("/sub", inner, name="sub"),
+            Mount("/static", StaticFiles(directory=tmp_path), name="files"),
+            Mount("/legacy", foreign),
+            Mount("/own", Wrapped(routes=[Route("/x", endpoint("x"))])),
+            Mount("/mid", routes=[Route("/x", endpoint("x"))], middleware=[Middleware(Passing)]),
+            Mount("/t/{tenant:str}", routes=[Route("/x/{p:path}", endpoint("x")), WebSocketRoute("/w", socket("w"))]),
+        ]
+    )
+    danger = one(app, "/sub/danger/7")
+    assert (danger.leaf.template, danger.leaf.endpoint, danger.params) == (
+        "/sub/danger/{id:int}",
+        "sub:danger",
+        {"id": 7},
+    )
+    assert danger.path == "/sub/danger/7"
+    assert one(app, "/sub/").leaf.template == "/sub/"
+    assert one(app, "/sub").kind is Kind.REDIRECT
+    pay = one(app, "/pay/3", host="ADMIN.x:80")
+    assert (pay.leaf.host, pay.leaf.template, pay.leaf.endpoint) == ("admin.x", "/pay/{id:int}", "adm:pay")
+    for path, kind in (
+        ("/static/f.txt", Kind.STATIC),
+        ("/legacy/any", Kind.OPAQUE),
+        ("/own/x", Kind.OPAQUE),
+        ("/mid/x", Kind.OPAQUE),
+    ):
+        resolved = one(app, path, "FOO")
+        assert (resolved.kind, resolved.leaf.template) == (kind, path[: path.index("/", 1)] + "/**")
+    assert one(app, "/static/f.txt").leaf.endpoint == "files"
+    tenant = one(app, "/t/acme/x/y/z")
+    assert (tenant.leaf.template, tenant.params) == ("/t/{tenant}/x/{p:path}", {"tenant": "acme", "p": "y/z"})
+    assert one(app, "/t/acme/w", kind="websocket").leaf.websocket
+    assert one(app, "/t/acme/w").kind is Kind.NOT_FOUND
+
+
+class Class(HTTPEndpoint):
+    async def get(self, request): ...
+
+
+def test_an_endpoint_class_gets_every_method():
+    app = Starlette(routes=[Route("/c", Class)])
+    assert one(app, "/c", "FOO").leaf.methods is None
+
+
+def test_a_default_application_is_opaque_after_the_redirect():
+    app = Starlette(routes=[Route("/a/", endpoint("a"))])
+    app.router.default = foreign
+    assert one(app, "/a").kind is Kind.REDIRECT
+    assert (one(app, "/b").kind, one(app, "/b").leaf.app) == (Kind.OPAQUE, foreign)
+
+
+def test_a_frontend_comes_last_and_is_static(tmp_path):
+    (tmp_path / "index.html").write_text("x")
+    app = FastAPI(openapi_url=None)
+    if not hasattr(app, "frontend"):
+        pytest.skip("this FastAPI has no frontend()")
+    router = APIRouter()
+    router.frontend("/deep", directory=tmp_path)
+    app.frontend("/ui", directory=tmp_path)
+    app.include_router(router, prefix="/in")
+    app.add_api_route("/ui/api", endpoint("api"))
+    resolver = StarletteResolver(app)
+    assert resolver.resolve(scope("/ui/api")).leaf.endpoint == "api"
+    assert resolver.resolve(scope("/ui/x/../y")).leaf.template == "/ui/**"
+    assert resolver.resolve(scope("/in/deep/x")).leaf.template == "/in/deep/**"
+    assert resolver.resolve(scope("/in/deep/x")).leaf.kind is Kind.STATIC
+    assert resolver.resolve(scope("/ui/x", "POST")).kind is Kind.METHOD_NOT_ALLOWED
+    assert serve(app, scope("/ui/x", "POST"))[0] in (404, 405)
+    assert [leaf.template for leaf in resolver.leaves()] == ["/ui/api", "/ui/**", "/in/deep/**"]
+    assert resolver.leaves()[1] is resolver.resolve(scope("/ui/z")).leaf
+
+
+def test_leaves_lists_what_can_run_and_guardable_who_has_middleware():
+    inner = Starlette(routes=[Route("/x", endpoint("x"))], middleware=[Middleware(Passing)])
+    app = Starlette(
+        routes=[
+            Route("/a", endpoint("a")),
+            Mount("/in", inner, name="in"),
+            Mount("/again", inner),
+            Mount("/f", foreign),
+        ]
+    )
+    resolver = StarletteResolver(app)
+    listed = [(leaf.template, leaf.endpoint, leaf.kind) for leaf in resolver.leaves()]
+    assert listed == [
+        ("/a", "a", Kind.ROUTE),
+        ("/in/x", "in:x", Kind.ROUTE),
+        ("/again/x", "x", Kind.ROUTE),
+        ("/f/**", None, Kind.OPAQUE),
+    ]
+    assert resolver.guardable() == [inner]
+    assert resolver.resolve(scope("/in/x")).leaf in resolver.leaves()
+
+
+def test_an_application_mounted_in_itself_ends():
+    app = Starlette(routes=[Route("/a", endpoint("a"))])
+    app.router.routes.append(Host("loop", app))
+    app.mount("/again", app)
+    resolver = StarletteResolver(app)
+    assert resolver.resolve(scope("/again/again/a")).leaf.template == "/again/again/a"
+    assert resolver.resolve(scope("/nope", host="loop")).kind is Kind.OPAQUE
+    assert len(resolver.leaves()) == 3
+
+
+def test_a_router_that_routes_in_its_own_way_is_opaque():
+    class Own(Router):
+        async def app(self, scope, receive, send): ...
+
+    assert one(Starlette(routes=[Mount("/m", Own([Route("/x", endpoint("x"))]))]), "/m/x").leaf.template == "/m/**"
