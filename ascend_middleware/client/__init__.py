@@ -1,0 +1,33 @@
+"""Whom we ask: the clients, their flows, and the engines that carry requests."""
+
+from .clients import AscendClient, AsyncAscendClient
+from .core import ClientCore, Send, never_answered
+from .engines import open_async_engine, open_engine
+from .exchange import (
+    AsyncEngine,
+    ConnectFailed,
+    DeadlinePassed,
+    Engine,
+    EngineError,
+    ExchangeFailed,
+    Request,
+    Response,
+)
+
+__all__ = [
+    "AscendClient",
+    "AsyncAscendClient",
+    "AsyncEngine",
+    "ClientCore",
+    "ConnectFailed",
+    "DeadlinePassed",
+    "Engine",
+    "EngineError",
+    "ExchangeFailed",
+    "Request",
+    "Response",
+    "Send",
+    "never_answered",
+    "open_async_engine",
+    "open_engine",
+]

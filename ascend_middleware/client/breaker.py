@@ -1,0 +1,132 @@
+"""Stop asking for a while when calls keep failing, then let exactly one probe through.
+
+What counts is the logical call, not its attempts: a failure to connect, a deadline or a 5xx. An answer such as 401,
+404 or 429 is neither: it must not open the breaker, and it does not close a half-open one.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from ..exceptions import CircuitBreakerOpen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["CircuitBreaker", "Token"]
+
+_CLOSED, _OPEN, _HALF_OPEN = "closed", "open", "half-open"
+
+
+class Token:
+    """The permission to make one call. Report the result once; `release` without one counts for nothing."""
+
+    __slots__ = ("_breaker", "_epoch", "_spent")
+
+    def __init__(self, breaker: CircuitBreaker, epoch: int) -> None:
+        self._breaker: Final = breaker
+        self._epoch: Final = epoch
+        self._spent = False
+
+    def succeed(self) -> None:
+        """Report that the authority answered as it should."""
+        self._report(True)
+
+    def fail(self) -> None:
+        """Report that the authority could not be asked, or failed."""
+        self._report(False)
+
+    def release(self) -> None:
+        """Give the permission back; after `succeed` or `fail` this does nothing."""
+        self._report(None)
+
+    def _report(self, success: bool | None) -> None:
+        if not self._spent:
+            self._spent = True
+            self._breaker._settle(self._epoch, success)
+
+
+class CircuitBreaker:
+    """Count consecutive failed calls; safe under threads, since every method takes the lock and none waits in it.
+
+    Args:
+        threshold: so many failed calls in a row open it.
+        timeout: seconds until an open breaker lets a probe through.
+        clock: a monotonic clock.
+        enabled: False makes every call pass.
+    """
+
+    def __init__(self, *, threshold: int, timeout: float, clock: Callable[[], float], enabled: bool = True) -> None:
+        self._threshold: Final = threshold
+        self._timeout: Final = timeout
+        self._clock: Final = clock
+        self._enabled: Final = enabled
+        self._lock: Final = threading.Lock()
+        self._failures = 0
+        self._opened_at = 0.0
+        self._state = _CLOSED
+        self._probing = False
+        # Results of calls that began before the last change of state say nothing about now.
+        self._epoch = 0
+
+    @property
+    def state(self) -> str:
+        """One of `closed`, `open`, `half-open`."""
+        with self._lock:
+            if self._state == _OPEN and self._clock() - self._opened_at >= self._timeout:
+                return _HALF_OPEN
+            return self._state
+
+    @property
+    def failures(self) -> int:
+        """Failed calls in a row."""
+        with self._lock:
+            return self._failures
+
+    def acquire(self) -> Token:
+        """Ask for permission to make one call.
+
+        Raises:
+            CircuitBreakerOpen: calls keep failing, or another call is the probe.
+        """
+        with self._lock:
+            if not self._enabled or self._state == _CLOSED:
+                return Token(self, self._epoch)
+            left = self._opened_at + self._timeout - self._clock()
+            if self._state == _OPEN and left <= 0:
+                self._change(_HALF_OPEN)
+            if self._state == _HALF_OPEN and not self._probing:
+                self._probing = True
+                return Token(self, self._epoch)
+            probing = self._state == _HALF_OPEN
+            failures = self._failures
+        wait = 1.0 if probing else left
+        raise CircuitBreakerOpen(
+            f"not sent: the last {failures} calls to the authority failed; "
+            + ("a probe is under way" if probing else f"the next is tried in {wait:.1f} s"),
+            retry_after=wait,
+        )
+
+    def _settle(self, epoch: int, success: bool | None) -> None:
+        with self._lock:
+            if not self._enabled or epoch != self._epoch:
+                return
+            if self._state == _HALF_OPEN:
+                self._probing = False
+                if success is not None:
+                    self._change(_CLOSED if success else _OPEN)
+            elif success:
+                self._failures = 0
+            elif success is False:
+                self._failures += 1
+                if self._failures >= self._threshold:
+                    self._change(_OPEN)
+
+    def _change(self, state: str) -> None:
+        self._state = state
+        self._epoch += 1
+        if state == _CLOSED:
+            self._failures = 0
+        elif state == _OPEN:
+            self._opened_at = self._clock()

@@ -1,0 +1,375 @@
+"""Every call of the client as a flow: headers, deadline, retries, breaker, waiting and failure mode, written once."""
+
+from __future__ import annotations
+
+import random as _random
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from .. import __version__
+from ..exceptions import (
+    AscendError,
+    AuthorizationDeniedError,
+    CircuitBreakerOpen,
+    ClientClosedError,
+    KillSwitchError,
+    NetworkError,
+    RateLimitError,
+    ServerError,
+    TimeoutError,  # noqa: A004 - the documented name
+    ValidationError,
+)
+from ..flow import Sleep
+from ..models import AuthorizationDecision, ConnectionStatus, Decision, DecisionStatus, Record
+from ..wire import KILL_CODES, decode_governance_refusal, error_from_answer
+from . import masking, operations
+from .breaker import CircuitBreaker
+from .exchange import DeadlinePassed, EngineError, ExchangeFailed, Request, Response
+from .retry import RETRY_STATUSES, backoff, may_repeat, parse_retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..config import Settings
+    from ..flow import Flow
+    from ..models import AgentAction
+    from .operations import Operation
+
+__all__ = ["ClientCore", "Send", "never_answered"]
+
+USER_AGENT: Final = f"ascend-middleware/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
+MAX_IDEMPOTENCY_KEY: Final = 255
+# What a poll may run into and still go on: the decision stands at the authority all the same.
+_PASSING: Final = (NetworkError, TimeoutError, ServerError, RateLimitError, CircuitBreakerOpen)
+
+_log = masking.get_logger("ascend_middleware.client")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A step: send the request, have the answer within `timeout` seconds; the result is a `Response`."""
+
+    request: Request
+    timeout: float
+
+
+def never_answered(error: BaseException) -> bool:
+    """Say whether a call failed without any answer: no connection, the deadline, or the breaker is open."""
+    if isinstance(error, CircuitBreakerOpen):
+        return True
+    return isinstance(error, NetworkError | TimeoutError) and getattr(error, "answered", True) is False
+
+
+class ClientCore:
+    """The flows of one client, sync or async.
+
+    Args:
+        settings: checked settings.
+        clock: monotonic seconds; every deadline is an absolute time on it.
+        random: from [0, 1), for the jitter.
+        now: seconds since the epoch, for dates on the wire.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = _random.random,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings: Final = settings
+        self.clock: Final = clock
+        self.closed = False
+        self._random: Final = random
+        self._now: Final = now
+        self.breaker: Final = CircuitBreaker(
+            threshold=settings.circuit_breaker_threshold,
+            timeout=settings.circuit_breaker_timeout,
+            clock=clock,
+            enabled=settings.enable_circuit_breaker,
+        )
+        self._base: Final = settings.api_url.rstrip("/")
+        self._headers: Final = (
+            ("User-Agent", USER_AGENT),
+            ("Accept", "application/json"),
+            ("Accept-Encoding", "identity"),
+        )
+        key = settings.api_key
+        self._credentials: Final = (("Authorization", f"Bearer {key}"), ("X-API-Key", key)) if key else ()
+
+    # --- one call
+
+    def call(
+        self, operation: Operation, *, deadline: float | None = None, idempotency_key: str | None = None
+    ) -> Flow[Any]:
+        """Make one logical call: its attempts share one deadline, one idempotency key and one correlation id.
+
+        Args:
+            operation: what to ask.
+            deadline: on `clock`; the settings' `timeout` from now when None.
+            idempotency_key: for a POST; a new one when None.
+
+        Raises:
+            AscendError: always one of the public errors, never an `EngineError`.
+        """
+        if self.closed:
+            raise ClientClosedError("the client was closed")
+        if deadline is None:
+            deadline = self.clock() + self.settings.timeout
+        request, correlation_id = self._request(operation, idempotency_key)
+        token = self.breaker.acquire()
+        try:
+            try:
+                response = yield from self._attempts(request, deadline, correlation_id)
+            except (NetworkError, TimeoutError):
+                token.fail()
+                raise
+            if response.status >= 500:
+                token.fail()
+            result = self._judge(operation, response, correlation_id)
+            token.succeed()
+            return result
+        finally:
+            # Also when the driver is cancelled in the middle: a probe must not be lost.
+            token.release()
+
+    def _request(self, operation: Operation, idempotency_key: str | None) -> tuple[Request, str]:
+        correlation_id = str(uuid.uuid4())
+        headers = [*self._headers, ("X-Correlation-ID", correlation_id)]
+        if operation.authenticated:
+            headers += self._credentials
+        if operation.content or operation.method in ("POST", "PUT", "PATCH"):
+            headers.append(("Content-Type", "application/json"))
+        if operation.method == "POST":
+            key = str(uuid.uuid4()) if idempotency_key is None else _checked_idempotency_key(idempotency_key)
+            headers.append(("Idempotency-Key", key))
+        url = f"{self._base}{operation.target}"
+        return Request(operation.method, url, tuple(headers), operation.content), correlation_id
+
+    def _attempts(self, request: Request, deadline: float, correlation_id: str) -> Flow[Response]:
+        """Send until there is an answer that is not to be retried, or no attempt or time is left."""
+        has_key = any(name == "Idempotency-Key" for name, _ in request.headers)
+        repeats = self.settings.max_retries if may_repeat(request.method, has_idempotency_key=has_key) else 0
+        place = f"{request.method} {request.url.removeprefix(self._base).partition('?')[0]}"
+        answered = False
+        attempt = 0
+        while True:
+            response: Response | None = None
+            failure: AscendError | None = None
+            try:
+                response = yield Send(request, max(0.0, deadline - self.clock()))
+            except DeadlinePassed as error:
+                raise _timed_out(place, answered, correlation_id) from error
+            except EngineError as error:
+                answered = answered or isinstance(error, ExchangeFailed)
+                failure = _unreachable(place, error, answered, correlation_id)
+                _log.debug("%s attempt %d failed: %s [%s]", place, attempt + 1, error, correlation_id)
+            else:
+                answered = True
+                _log.debug("%s attempt %d: HTTP %d [%s]", place, attempt + 1, response.status, correlation_id)
+                if response.status not in RETRY_STATUSES:
+                    return response
+            asked = (
+                None if response is None else parse_retry_after(response.headers.get("retry-after"), now=self._now())
+            )
+            delay = backoff(attempt, self._random) if asked is None else asked
+            if attempt >= repeats or delay >= deadline - self.clock():
+                if failure is not None:
+                    raise failure
+                assert response is not None  # noqa: S101 - one of the two is set
+                return response
+            yield Sleep(delay)
+            attempt += 1
+
+    def _judge(self, operation: Operation, response: Response, correlation_id: str) -> Any:
+        if 200 <= response.status < 300:
+            return operation.decode(response.content)
+        asked = parse_retry_after(response.headers.get("retry-after"), now=self._now())
+        error = error_from_answer(response.status, response.content, response.headers, retry_after=asked)
+        error.correlation_id = error.correlation_id or correlation_id
+        if error.code in KILL_CODES:
+            raise KillSwitchError(
+                error.message,
+                status_code=error.status_code,
+                code=error.code,
+                details=error.details,
+                correlation_id=error.correlation_id,
+            )
+        if operation.refusals:
+            refusal = decode_governance_refusal(response.status, response.content)
+            if refusal is not None:
+                return refusal
+        raise error
+
+    # --- what the client, the guard and the keepers ask
+
+    def submit(
+        self, action: AgentAction, *, deadline: float | None = None, idempotency_key: str | None = None
+    ) -> Flow[AuthorizationDecision]:
+        """Submit an action and return the decision as it stands, which may be pending."""
+        operation = operations.submit(action)
+        decision: AuthorizationDecision = yield from self.call(
+            operation, deadline=deadline, idempotency_key=idempotency_key
+        )
+        return decision
+
+    def status(self, action_id: str | int, *, deadline: float | None = None) -> Flow[AuthorizationDecision]:
+        """Ask what was decided."""
+        decision: AuthorizationDecision = yield from self.call(operations.get_status(action_id), deadline=deadline)
+        return decision
+
+    def complete(
+        self,
+        action_id: str | int,
+        *,
+        result: object | None = None,
+        duration_ms: float | None = None,
+        deadline: float | None = None,
+    ) -> Flow[Record]:
+        """Report that an action was carried out."""
+        operation = operations.complete_action(action_id, at=self._timestamp(), result=result, duration_ms=duration_ms)
+        record: Record = yield from self.call(operation, deadline=deadline)
+        return record
+
+    def fail(
+        self, action_id: str | int, *, error: object, duration_ms: float | None = None, deadline: float | None = None
+    ) -> Flow[Record]:
+        """Report that an action failed."""
+        operation = operations.fail_action(action_id, at=self._timestamp(), error=error, duration_ms=duration_ms)
+        record: Record = yield from self.call(operation, deadline=deadline)
+        return record
+
+    def _timestamp(self) -> str:
+        return datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    def submit_or_open(
+        self, action: AgentAction, *, raise_on_denied: bool = False, idempotency_key: str | None = None
+    ) -> Flow[AuthorizationDecision]:
+        """Submit under the client's failure mode: open answers ALLOWED, marked so, where there was no answer at all."""
+        try:
+            decision = yield from self.submit(action, idempotency_key=idempotency_key)
+        except (NetworkError, TimeoutError, CircuitBreakerOpen) as error:
+            if self.settings.fail_mode != "open" or not never_answered(error):
+                raise
+            _log.warning("passing %s without a decision, because fail_mode is open: %s", action.action_type, error)
+            return _open_decision(error)
+        if raise_on_denied and decision.is_denied():
+            raise _denial(decision)
+        return decision
+
+    def evaluate(
+        self,
+        action: AgentAction,
+        *,
+        wait: float,
+        poll_interval: float = 2.0,
+        raise_on_denied: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Flow[AuthorizationDecision]:
+        """Submit, and while the decision is pending wait up to `wait` seconds for it; then return it as it stands."""
+        decision = yield from self.submit_or_open(
+            action, raise_on_denied=raise_on_denied, idempotency_key=idempotency_key
+        )
+        if not decision.is_pending() or wait <= 0:
+            return decision
+        try:
+            decision = yield from self.wait(decision.action_id, timeout=wait, poll_interval=poll_interval)
+        except TimeoutError:
+            return decision
+        if raise_on_denied and decision.is_denied():
+            raise _denial(decision)
+        return decision
+
+    def wait(self, action_id: str | int, *, timeout: float, poll_interval: float = 2.0) -> Flow[AuthorizationDecision]:
+        """Poll until the decision is made: at least once, and never past the deadline.
+
+        Raises:
+            TimeoutError: the time is up and nobody has decided.
+        """
+        deadline = self.clock() + timeout
+        last: AscendError | None = None
+        first = True
+        while True:
+            now = self.clock()
+            limit = now + self.settings.timeout
+            # A wait of no time at all is still one question, asked under the timeout of any call.
+            limit = limit if first and timeout <= 0 else min(limit, deadline)
+            first = False
+            try:
+                decision = yield from self.status(action_id, deadline=limit)
+            except _PASSING as error:
+                last = error
+            else:
+                last = None
+                if not decision.is_pending():
+                    return decision
+            left = deadline - self.clock()
+            if left > 0:
+                asked = getattr(last, "retry_after", None) or 0.0
+                yield Sleep(min(max(poll_interval, asked), left))
+            if self.clock() >= deadline:
+                text = f"no decision on action {action_id} within {timeout:g} s"
+                raise TimeoutError(f"{text}: {last}" if last else text, action_id=str(action_id)) from last
+
+    def test_connection(self) -> Flow[ConnectionStatus]:
+        """Ask whether the authority is up and knows the key; the result says so, no error of ours is raised."""
+        began = self.clock()
+        fields: dict[str, Any] = {"status": "error", "connected": False, "api_version": None, "server_time": None}
+        deadline = began + self.settings.timeout
+        try:
+            up = yield from self.call(operations.health(), deadline=deadline)
+            info = yield from self.call(operations.deployment_info(), deadline=deadline)
+        except AscendError as error:
+            fields["error"] = str(error) or type(error).__name__
+        else:
+            fields.update(status="connected", connected=True)
+            fields["api_version"] = info.get("api_version") or info.get("version")
+            fields["server_time"] = info.get("server_time") or up.get("server_time")
+            fields["environment"] = info.get("environment")
+        fields["latency_ms"] = round((self.clock() - began) * 1000, 3)
+        return ConnectionStatus(fields)
+
+
+def _checked_idempotency_key(key: object) -> str:
+    if isinstance(key, str) and 0 < len(key) <= MAX_IDEMPOTENCY_KEY and key.isascii() and key.isprintable():
+        return key
+    raise ValidationError(
+        f"idempotency_key must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters", field="idempotency_key"
+    )
+
+
+def _timed_out(place: str, answered: bool, correlation_id: str) -> TimeoutError:
+    error = TimeoutError(f"{place}: the deadline passed before there was an answer", correlation_id=correlation_id)
+    vars(error)["answered"] = answered
+    return error
+
+
+def _unreachable(place: str, cause: EngineError, answered: bool, correlation_id: str) -> NetworkError:
+    error = NetworkError(f"{place}: {cause.message}", correlation_id=correlation_id)
+    # The guard and the open mode ask for it: an answer that broke, or that an earlier attempt got, is an answer.
+    vars(error)["answered"] = answered
+    error.__cause__ = cause
+    return error
+
+
+def _open_decision(error: AscendError) -> AuthorizationDecision:
+    fields = {
+        "reason": f"passed without a decision, because fail_mode is open: {error}",
+        "conditions": ["fail_open_mode"],
+        "metadata": {"fail_open": True, "error": type(error).__name__},
+    }
+    return AuthorizationDecision(fields, action_id="", decision=Decision.ALLOWED, status=DecisionStatus.APPROVED)
+
+
+def _denial(decision: AuthorizationDecision) -> AuthorizationDeniedError:
+    return AuthorizationDeniedError(
+        f"denied: {decision.reason}" if decision.reason else "denied",
+        status_code=None,
+        details=decision.metadata,
+        action_id=decision.action_id or None,
+    )

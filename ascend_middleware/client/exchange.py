@@ -1,0 +1,132 @@
+"""What an engine is, whatever library it uses: requests, answers, failures, protocols."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, runtime_checkable
+
+from ..exceptions import AscendError
+
+__all__ = [
+    "AsyncEngine",
+    "ConnectFailed",
+    "DeadlinePassed",
+    "Engine",
+    "EngineError",
+    "ExchangeFailed",
+    "PerProcess",
+    "Request",
+    "Response",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request; its headers hold the key, so they are not shown."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    content: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One complete HTTP answer; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    content: bytes = field(default=b"", repr=False)
+
+
+class EngineError(AscendError):
+    """There is no complete answer."""
+
+
+class ConnectFailed(EngineError):  # noqa: N818 - says what happened
+    """The request never reached the authority: DNS, refused, TLS, proxy."""
+
+
+class ExchangeFailed(EngineError):  # noqa: N818 - says what happened
+    """The request may have reached the authority, and no complete HTTP answer came back."""
+
+
+class DeadlinePassed(EngineError):  # noqa: N818 - says what happened
+    """The time ran out.
+
+    Attributes:
+        sent: whether the authority may have the request.
+    """
+
+    def __init__(self, message: str = "", *, sent: bool = True, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.sent = sent
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Sends requests, blocking."""
+
+    def send(self, request: Request, timeout: float) -> Response:
+        """Return the answer within `timeout` seconds in all, or raise `EngineError` or `ProtocolError`."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
+        ...
+
+
+@runtime_checkable
+class AsyncEngine(Protocol):
+    """Sends requests on an event loop."""
+
+    async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
+        """Return the answer within `timeout` seconds in all, or raise `EngineError` or `ProtocolError`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        ...
+
+
+class PerProcess:
+    """Holds one opened thing per process (and per event loop): nothing of a pool survives a fork."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._build: Final = build
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._by_loop: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        self._single: Any = None
+
+    def get(self, loop: object = None) -> Any:
+        """Return the one of this process and loop, opened if need be."""
+        if self._pid != os.getpid():
+            # The lock too: another thread of the parent may have held it.
+            self._lock, self._by_loop, self._single = threading.Lock(), weakref.WeakKeyDictionary(), None
+            self._pid = os.getpid()
+        opened = self._single if loop is None else self._by_loop.get(loop)
+        if opened is None:
+            with self._lock:
+                opened = self._single if loop is None else self._by_loop.get(loop)
+                if opened is None:
+                    opened = self._build()
+                    if loop is None:
+                        self._single = opened
+                    else:
+                        self._by_loop[loop] = opened
+        return opened
+
+    def take(self, loop: object = None) -> Any:
+        """Forget it and return it for closing; None when there is none, or another process opened it."""
+        if self._pid != os.getpid():
+            return None
+        with self._lock:
+            if loop is not None:
+                return self._by_loop.pop(loop, None)
+            opened, self._single = self._single, None
+            return opened
