@@ -70,10 +70,13 @@ class StarletteResolver:
     middleware. It is never changed.
     """
 
-    __slots__ = ("_level",)
+    __slots__ = ("_builds", "_level", "_mounted", "_mounted_at")
 
     def __init__(self, app: Starlette | Router) -> None:
-        self._level = _Level(app, prefix="", host=None, names="")
+        self._builds = _Builds()
+        self._level = _Level(app, prefix="", host=None, names="", builds=self._builds)
+        self._mounted: list[Starlette] = []
+        self._mounted_at = -1
 
     def resolve(self, scope: Scope) -> Resolved:
         """Return what this HTTP or WebSocket request runs, by the routes as they stand now."""
@@ -102,14 +105,15 @@ class StarletteResolver:
     def guardable(self) -> list[Starlette]:
         """Return the mounted applications that have middleware of their own.
 
-        Their middleware may change a request after it was judged here, so their routers want a guard, too.
+        Their middleware may change a request after it was judged here, so their routers want a guard, too. Cheap enough
+        to ask after each `resolve`, which notices on its way what was mounted since.
         """
-        apps = (level.owner for leaf, level in self._walk(self._level, ()) if leaf is None and level is not self._level)
-        found: list[Starlette] = []
-        for app in apps:
-            if isinstance(app, Starlette) and has_middleware(app) and not any(app is other for other in found):
-                found.append(app)
-        return found
+        if self._mounted_at != self._builds.count:
+            levels = (level for leaf, level in self._walk(self._level, ()) if leaf is None and level is not self._level)
+            apps = (level.owner for level in levels)
+            self._mounted = list({id(app): app for app in apps if isinstance(app, Starlette)}.values())
+            self._mounted_at = self._builds.count
+        return [app for app in self._mounted if has_middleware(app)]
 
     def _walk(self, level: _Level, above: tuple[object, ...]) -> Iterator[tuple[Leaf | None, _Level]]:
         """Yield each leaf with its level, and each level itself with None."""
@@ -122,6 +126,15 @@ class StarletteResolver:
                 yield item, level
             else:
                 yield from self._walk(item, (*above, level.owner))
+
+
+class _Builds:
+    """How often any level of a resolver was built."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
 
 
 class _Entry:
@@ -151,6 +164,7 @@ class _Level:
     """One router below its mounts: the index over its routes, rebuilt when they changed."""
 
     __slots__ = (
+        "_builds",
         "_entries",
         "_host",
         "_included",
@@ -167,8 +181,11 @@ class _Level:
         "owner",
     )
 
-    def __init__(self, owner: Starlette | Router, *, prefix: str, host: str | None, names: str) -> None:
+    def __init__(
+        self, owner: Starlette | Router, *, prefix: str, host: str | None, names: str, builds: _Builds
+    ) -> None:
         self.owner, self._prefix, self._host, self._names = owner, prefix, host, names
+        self._builds = builds
         self._leaves: dict[tuple[object, ...], Leaf] = {}
         self._opaque: Leaf | None = None
         # Built at first use: applications may be mounted in a circle.
@@ -290,6 +307,7 @@ class _Level:
     def _build(self) -> None:
         router: Any = self.owner.router if isinstance(self.owner, Starlette) else self.owner
         self._router = router
+        self._builds.count += 1
         self._snapshot: list[Any] = list(router.routes) if isinstance(router, Router) else []
         self._entries: list[_Entry] = []
         self._indexed: list[Any] = []
@@ -385,7 +403,7 @@ class _Level:
         app = without_body_limit(subject.app)
         plain = answers_as_known(type(original), "matches") and answers_as_known(type(original), "handle")
         if plain and is_transparent(app):
-            return None, _Level(app, prefix=prefix, host=host, names=names)
+            return None, _Level(app, prefix=prefix, host=host, names=names, builds=self._builds)
         kind = Kind.STATIC if plain and isinstance(app, StaticFiles) else Kind.OPAQUE
         endpoint = self._names + subject.name if subject.name else None
         return self._leaf(known, kind, prefix + "/**", endpoint=endpoint, host=host, app=app), None
