@@ -1,0 +1,24 @@
+"""What is governed: the rule table, its templates and precedence, and the fields that rules take from a request."""
+
+from .redact import REDACTED, SECRET_NAMES, redact, secret_names
+from .rule import CompiledRule, Defaults, Rule, by_method_rule
+from .sources import MISSING, FieldError, RequestFields
+from .table import RouteRules, RuleTable
+from .templates import Template
+
+__all__ = [
+    "MISSING",
+    "REDACTED",
+    "SECRET_NAMES",
+    "CompiledRule",
+    "Defaults",
+    "FieldError",
+    "RequestFields",
+    "RouteRules",
+    "Rule",
+    "RuleTable",
+    "Template",
+    "by_method_rule",
+    "redact",
+    "secret_names",
+]

@@ -1,0 +1,100 @@
+"""What can be wrong between rules: two that claim the same request, one that can never match.
+
+Two different templates that match one path are never of equal rank, so only rules of one template can conflict, and
+only blocks can hide a rule of another template. Both are looked up, never compared pair by pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .index import Group, Index, members
+from .problems import Report
+from .rule import CompiledRule
+
+__all__ = ["report_blocked", "resolve"]
+
+_NOT_OUTCOME = frozenset({"name", "match", "endpoint", "enabled"})
+
+
+def resolve(rules: Sequence[CompiledRule], report: Report) -> Group:
+    """Choose the rule for each method among the rules of one template, the narrower method set first."""
+    if len(rules) == 1:
+        return rules[0]
+    # Nothing here may depend on the rules' order.
+    ranked = sorted(rules, key=lambda rule: (len(rule.methods), sorted(rule.methods)))
+    group: dict[str, CompiledRule] = {}
+    quarrels: dict[tuple[int, int], str] = {}
+    for method in sorted({method for rule in rules for method in rule.methods}):
+        best, *others = [rule for rule in ranked if method in rule.methods]
+        group[method] = best
+        for other in others:
+            if not best.methods < other.methods:
+                quarrels.setdefault((best.number, other.number), method)
+    told = set()
+    for (first, second), method in sorted(quarrels.items()):
+        one, two = _rule(rules, first), _rule(rules, second, other_than=_rule(rules, first))
+        told |= {id(one), id(two)}
+        _report_quarrel(one, two, method, report)
+    alive = {id(rule) for rule in group.values()}
+    for rule in rules:
+        if id(rule) not in alive and id(rule) not in told:
+            winners = ", ".join(sorted({group[method].label for method in rule.methods}))
+            report.add("dead", (rule.label,), f"can never match: every method of it belongs to {winners}", "remove it")
+    return group
+
+
+def _rule(rules: Sequence[CompiledRule], number: int, *, other_than: CompiledRule | None = None) -> CompiledRule:
+    return next(rule for rule in rules if rule.number == number and rule is not other_than)
+
+
+def _report_quarrel(one: CompiledRule, two: CompiledRule, method: str, report: Report) -> None:
+    first, second = sorted((one, two), key=lambda rule: rule.number)
+    if _outcome(one) == _outcome(two):
+        if one.methods == two.methods:
+            report.add("duplicate", (second.label,), f"says the same as {_shown(first)}", "remove one")
+        return
+    if one.block is not None and two.block is not None and one.methods != two.methods:
+        return  # both refuse
+    report.add(
+        "conflict",
+        (second.label,),
+        f"{_witness(one, method)} matches {_shown(first)} as well, with another outcome",
+        "give one of them a more specific template or fewer methods",
+    )
+
+
+def _outcome(rule: CompiledRule) -> dict[str, object]:
+    return {key: value for key, value in rule.given.items() if key not in _NOT_OUTCOME and value is not False}
+
+
+def _shown(rule: CompiledRule) -> str:
+    return rule.label if rule.name is None else f"{rule.label} (rule {rule.number})"
+
+
+def _witness(rule: CompiledRule, method: str) -> str:
+    return f"{'GET' if method == '*' else method} {rule.template.example()}"
+
+
+def report_blocked(rules: Iterable[CompiledRule], blocks: Sequence[Index], report: Report) -> None:
+    """Report every rule of which all requests are blocked."""
+    for rule in rules:
+        blocked: dict[str, CompiledRule] = {}
+        for index in blocks:
+            for group in index.covering(rule.template.segments):
+                for block in members(group):
+                    blocked.update((method, block) for method in block.methods if method not in blocked)
+        if not blocked:
+            continue
+        if "*" in blocked:
+            by = blocked["*"]
+        elif all(method in blocked or (method == "HEAD" and "GET" in blocked) for method in rule.methods):
+            by = blocked.get(min(rule.methods)) or blocked["GET"]
+        else:
+            continue
+        report.add(
+            "dead",
+            (rule.label,),
+            f"can never match: {_witness(rule, min(rule.methods))} and all else it matches is blocked by {_shown(by)}",
+            "remove one of the two",
+        )

@@ -1,0 +1,318 @@
+"""What can be wrong in one rule: unknown keys, bad values, sources that read nothing, contradictions.
+
+`check_rule` reports everything it finds, each with the rule's name or number and the path of the key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields as dataclass_fields
+from typing import Any, Final, TypeAlias
+
+from ..config import parse_pending
+from ..exceptions import Problem, ValidationError
+from ..wire import encode_json
+from .rule import NO_RECIPE, Recipe, Rule, rule_label
+from .sources import Const, Source, Text, parse_source, parse_text
+from .templates import REST, Template, parse_match
+
+__all__ = ["Match", "Report", "check_rule", "did_you_mean"]
+
+Match: TypeAlias = "tuple[frozenset[str], Template]"
+
+_TEXTS: Final = ("resource", "resource_id", "tool_name", "description", "mcp_server_name", "model_id")
+_MAPS: Final = ("details", "context", "risk_indicators")
+# What only a rule that governs may say.
+_GOVERNING: Final = frozenset({"action_type", *_TEXTS, *_MAPS, "on_failure", "pending"})
+_LITERALS: Final = (bool, int, float)
+
+
+class Report:
+    """The problems found so far, and the words with which they say where."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.problems: list[Problem] = []
+
+    def add(self, code: str, where: Iterable[str], message: str, hint: str = "") -> None:
+        """Add a problem; `where` goes from the rule to the key."""
+        self.problems.append(Problem(f"rules.{code}", ": ".join((self.name, *where)), message, hint))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint for a misspelt name."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
+
+
+# --- values
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"expected a text, got {value!r}")
+    return value
+
+
+def _action_type(value: object) -> str:
+    text = _text(value)
+    if "{" in text or "}" in text or text != text.strip():
+        raise ValueError(f"an action type is one fixed word, got {value!r}")
+    return text
+
+
+def _reason(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f'expected the reason as a text, block = "internal", got {value!r}')
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false, got {value!r}")
+    return value
+
+
+def _choice(*words: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if isinstance(value, str) and value in words:
+            return value
+        raise ValueError(f"expected {' or '.join(words)}, got {value!r}")
+
+    return parse
+
+
+def _bytes(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**30:
+        raise ValueError(f"expected bytes, a whole number from 0 to {2**30}, got {value!r}")
+    return value
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86_400:
+        raise ValueError(f"expected seconds, more than 0 and at most a day, got {value!r}")
+    return float(value)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
+        raise ValueError(f"expected a list of texts, got {value!r}")
+    return tuple(value)
+
+
+def _model(value: object) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return _text(value)
+
+
+def _map(value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) and key for key in value):
+        raise ValueError(f"expected a table of names and sources, got {value!r}")
+    return value
+
+
+def _unchecked(value: object) -> object:
+    return value
+
+
+_PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
+    "match": _unchecked,
+    "endpoint": _text,
+    "name": _text,
+    "action_type": _action_type,
+    **dict.fromkeys(_TEXTS, _text),
+    "model_id": _model,
+    **dict.fromkeys(_MAPS, _map),
+    "exempt": _flag,
+    "block": _reason,
+    "enabled": _flag,
+    "on_failure": _choice("closed", "open"),
+    "pending": parse_pending,
+    "mode": _choice("enforce", "observe"),
+    "body_limit": _bytes,
+    "body_timeout": _seconds,
+    "permit": _texts,
+}
+if set(_PARSERS) != {item.name for item in dataclass_fields(Rule)}:  # pragma: no cover - a slip of this package
+    raise AssertionError("every field of Rule needs a parser")
+
+
+def check_rule(
+    raw: Mapping[str, object], *, number: int, report: Report
+) -> tuple[Mapping[str, Any], list[Match], Recipe] | None:
+    """Check one rule and return what it says, its matches and its recipe; None if it has a problem.
+
+    A value of None counts as not given.
+    """
+    before = len(report.problems)
+    shown = raw.get("match")
+    label = rule_label(number, raw, shown if isinstance(shown, str) else ", ".join(_listed(shown)))
+    given: dict[str, Any] = {}
+    for key, value in raw.items():
+        parse = _PARSERS.get(key)
+        if parse is None:
+            report.add("unknown-key", (label, str(key)), "no such key", did_you_mean(str(key), _PARSERS))
+        elif value is not None:
+            try:
+                given[key] = parse(value)
+            except ValueError as error:
+                report.add("bad-value", (label, key), str(error))
+    matches = _matches(given, label, report)
+    _check_kind(raw, given, label, report)
+    recipe = _recipe(given, label, report)
+    _check_sources(recipe, matches, label, report)
+    return (given, matches, recipe) if len(report.problems) == before else None
+
+
+def _listed(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list | tuple) else []
+
+
+def _matches(given: dict[str, Any], label: str, report: Report) -> list[Match]:
+    value = given.pop("match", None)
+    if value is None:
+        if "endpoint" not in given:
+            report.add("missing", (label,), "neither match nor endpoint", 'write match = "POST /path"')
+        return [parse_match("* /**")]
+    if isinstance(value, str):
+        items: list[tuple[str, object]] = [("match", value)]
+    elif isinstance(value, list | tuple) and value:
+        items = [(f"match[{index}]", item) for index, item in enumerate(value)]
+    else:
+        report.add("bad-value", (label, "match"), f"expected a text or a list of texts, got {value!r}")
+        return []
+    found: list[Match] = []
+    for key, item in items:
+        try:
+            if not isinstance(item, str):
+                raise ValueError(f'expected a text such as "POST /path", got {item!r}')
+            match = parse_match(item)
+        except ValueError as error:
+            report.add("bad-match", (label, key), str(error))
+            continue
+        if match in found:
+            report.add("duplicate", (label, key), "the rule has this match already", "remove one")
+        else:
+            found.append(match)
+    return found
+
+
+def _check_kind(raw: Mapping[str, object], given: Mapping[str, Any], label: str, report: Report) -> None:
+    exempt, block = given.get("exempt") is True, "block" in given
+    if exempt and block:
+        report.add("contradiction", (label, "block"), "a rule cannot both exempt and block", "keep one of the two")
+    if exempt or block:
+        word = "exempts" if exempt else "blocks"
+        for key in given:
+            if key in _GOVERNING:
+                report.add("contradiction", (label, key), f"the rule {word}, so that {key} says nothing", "remove one")
+    elif raw.get("action_type") is None and raw.get("block") is None and isinstance(raw.get("exempt", False), bool):
+        report.add(
+            "missing",
+            (label, "action_type"),
+            "the rule does not say what it does",
+            'write action_type = "…", exempt = true, or block = "reason"',
+        )
+
+
+# --- sources
+
+
+def _recipe(given: Mapping[str, Any], label: str, report: Report) -> Recipe:
+    texts: list[tuple[str, str | int | Text]] = []
+    maps: list[tuple[str, tuple[tuple[str, Source | Const], ...]]] = []
+    for name in given:
+        if name in _TEXTS:
+            value = given[name]
+            try:
+                texts.append((name, parse_text(value) if isinstance(value, str) else value))
+            except ValueError as error:
+                report.add(_source_code(error), (label, name), str(error))
+        elif name in _MAPS:
+            entries: list[tuple[str, Source | Const]] = []
+            for key, item in given[name].items():
+                try:
+                    entries.append((key, _value(item)))
+                except ValueError as error:
+                    report.add(_source_code(error), (label, f"{name}.{key}"), str(error))
+            maps.append((name, tuple(entries)))
+    if not texts and not maps:
+        return NO_RECIPE
+    recipe = Recipe(tuple(texts), tuple(maps))
+    read = list(_sources(recipe))
+    if not read:
+        return recipe
+    kinds = {source.kind for source in read}
+    if {"body", "form"} <= kinds:
+        report.add("contradiction", (label,), "a body is JSON or a form; the rule reads body.* and form.*", "split it")
+    headers = tuple(sorted({source.name for source in read if source.kind == "header"}))
+    body = "json" if "body" in kinds else "form" if "form" in kinds else None
+    return Recipe(recipe.texts, recipe.maps, body, headers)
+
+
+def _source_code(error: ValueError) -> str:
+    return "unknown-source" if str(error).startswith("unknown source") else "bad-source"
+
+
+def _value(item: object) -> Source | Const:
+    if isinstance(item, str):
+        return parse_source(item)
+    if isinstance(item, _LITERALS):
+        value: object = item
+    elif isinstance(item, Mapping) and set(item) == {"const"}:
+        value = item["const"]
+    else:
+        raise ValueError(f'expected a source such as "body.amount", a number, a flag or {{ const = … }}, got {item!r}')
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("JSON has no such number")
+    try:
+        encode_json(value)
+    except ValidationError as error:
+        raise ValueError(str(error)) from None
+    return Const(value)
+
+
+def _sources(recipe: Recipe) -> Iterable[Source]:
+    for _, text in recipe.texts:
+        if isinstance(text, Text):
+            yield from text.sources
+    for _, entries in recipe.maps:
+        for _, source in entries:
+            if isinstance(source, Source):
+                yield source
+
+
+def _check_sources(recipe: Recipe, matches: list[Match], label: str, report: Report) -> None:
+    if recipe is NO_RECIPE:
+        return
+    if recipe.body is not None and any(methods == {"WEBSOCKET"} for methods, _ in matches):
+        report.add("contradiction", (label,), "a WebSocket handshake has no body to read", "remove the body's sources")
+    for key, source in _placed(recipe):
+        if source.kind != "path":
+            continue
+        for _, template in matches:
+            if source.name in template.names or not template.segments:
+                lacking = not template.segments
+            else:
+                # What lies below `**` may have parameters that only the router knows.
+                lacking = not (template.segments[-1] == REST and (source.optional or template.text == "/**"))
+            if lacking and not (source.optional and any(source.name in other.names for _, other in matches)):
+                names = [name for name in template.names if name]
+                hint = did_you_mean(source.name, names) if names else "the template has no parameters"
+                report.add("unknown-parameter", (label, key), f"{source.text} is not in {template}", hint)
+                break
+
+
+def _placed(recipe: Recipe) -> Iterable[tuple[str, Source]]:
+    for name, text in recipe.texts:
+        if isinstance(text, Text):
+            for source in text.sources:
+                yield name, source
+    for name, entries in recipe.maps:
+        for key, value in entries:
+            if isinstance(value, Source):
+                yield f"{name}.{key}", value

@@ -1,0 +1,300 @@
+"""One rule: as users write it, and as the table keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ..config import Pending
+from ..models import ActionType, AgentAction
+from .redact import REDACTED, SECRET_NAMES, redact
+from .sources import MISSING, Const, RequestFields, Source, Text
+
+if TYPE_CHECKING:
+    from .templates import Template
+
+__all__ = ["CompiledRule", "Defaults", "Rule", "by_method_rule"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule, written in Python; the same names as in a `[[rule]]` table.
+
+    A rule is one of three: it governs (`action_type`), it exempts (`exempt=True`), or it blocks (`block="reason"`).
+
+    Args:
+        match: `"POST /refunds"`, or several of them.
+        endpoint: what the framework calls the route; alone, or together with `match`, which then narrows it.
+        name: how messages call the rule.
+        action_type: what kind of action a request is.
+        resource: text with sources, `refund for {path.customer_id}`; without it, the method and the route's template.
+        resource_id: likewise; absent when the text comes out empty.
+        tool_name: likewise.
+        description: likewise.
+        details: names to sources (`"body.amount"`) or literals (`{"const": "web"}`, numbers, booleans).
+        context: likewise.
+        risk_indicators: likewise.
+        mcp_server_name: text with sources.
+        model_id: a number, or a text with sources.
+        exempt: let the requests pass ungoverned.
+        block: refuse the requests, for this reason.
+        enabled: False is as if the rule were not there; it is checked all the same.
+        on_failure: closed or open.
+        pending: refuse, or `wait:30s`.
+        mode: enforce or observe.
+        body_limit: bytes.
+        body_timeout: seconds.
+        permit: the firewall findings that do not refuse a request of this rule.
+    """
+
+    match: str | tuple[str, ...] | None = None
+    endpoint: str | None = None
+    name: str | None = None
+    action_type: str | None = None
+    resource: str | None = None
+    resource_id: str | None = None
+    tool_name: str | None = None
+    description: str | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+    context: Mapping[str, object] = field(default_factory=dict)
+    risk_indicators: Mapping[str, object] = field(default_factory=dict)
+    mcp_server_name: str | None = None
+    model_id: str | int | None = None
+    exempt: bool = False
+    block: str | None = None
+    enabled: bool = True
+    on_failure: str | None = None
+    pending: Pending | str | None = None
+    mode: str | None = None
+    body_limit: int | None = None
+    body_timeout: float | None = None
+    permit: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a rule has that does not say otherwise; from the settings."""
+
+    on_failure: str = "closed"
+    pending: Pending = Pending()
+    mode: str = "enforce"
+    body_limit: int = 65_536
+    body_timeout: float = 10.0
+    secrets: frozenset[str] = SECRET_NAMES
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recipe:
+    """How a rule makes an action: texts and maps of sources, parsed once, shared by the rule's matches."""
+
+    texts: tuple[tuple[str, str | int | Text], ...] = ()
+    maps: tuple[tuple[str, tuple[tuple[str, Source | Const], ...]], ...] = ()
+    body: str | None = None
+    reads_headers: tuple[str, ...] = ()
+
+
+NO_RECIPE: Final = Recipe()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledRule:
+    """One match of one rule, ready to be applied. A rule with three matches becomes three of these.
+
+    Attributes:
+        number: the rule's place in the table, from 1.
+        given: what the rule says, checked; everything a rule may say is an attribute too.
+        methods: upper case, or `{"*"}`.
+        template: what it matches; `/**` for a rule that names an endpoint only.
+        defaults: what holds where the rule says nothing.
+    """
+
+    number: int
+    given: Mapping[str, Any]
+    methods: frozenset[str]
+    template: Template
+    recipe: Recipe
+    defaults: Defaults
+
+    @property
+    def label(self) -> str:
+        """The rule's name, or its number and match; for messages and logs."""
+        return rule_label(self.number, self.given, "" if self._anywhere else self.match)
+
+    @property
+    def _anywhere(self) -> bool:
+        return self.endpoint is not None and self.template.text == "/**"
+
+    @property
+    def match(self) -> str:
+        """The match, normalised: `GET,POST /orders/{id}`."""
+        return f"{','.join(sorted(self.methods))} {self.template}"
+
+    @property
+    def endpoint(self) -> str | None:
+        """The endpoint that the rule is limited to."""
+        return self.given.get("endpoint")
+
+    @property
+    def name(self) -> str | None:
+        """The name that the rule's author gave it."""
+        return self.given.get("name")
+
+    @property
+    def action_type(self) -> str:
+        """The action type; empty for a rule that exempts or blocks."""
+        return self.given.get("action_type") or ""
+
+    @property
+    def exempt(self) -> bool:
+        """Whether requests pass ungoverned."""
+        return self.given.get("exempt", False) is True
+
+    @property
+    def block(self) -> str | None:
+        """Why requests are refused, or None."""
+        return self.given.get("block")
+
+    @property
+    def resource(self) -> str | None:
+        """The resource as written."""
+        return self.given.get("resource")
+
+    @property
+    def resource_id(self) -> str | None:
+        """The resource id as written."""
+        return self.given.get("resource_id")
+
+    @property
+    def tool_name(self) -> str | None:
+        """The tool name as written."""
+        return self.given.get("tool_name")
+
+    @property
+    def description(self) -> str | None:
+        """The description as written."""
+        return self.given.get("description")
+
+    @property
+    def mcp_server_name(self) -> str | None:
+        """The MCP server's name as written."""
+        return self.given.get("mcp_server_name")
+
+    @property
+    def model_id(self) -> str | int | None:
+        """The model as written."""
+        return self.given.get("model_id")
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        """The details' sources as written."""
+        return self.given.get("details") or {}
+
+    @property
+    def context(self) -> Mapping[str, object]:
+        """The context's sources as written."""
+        return self.given.get("context") or {}
+
+    @property
+    def risk_indicators(self) -> Mapping[str, object]:
+        """The risk indicators' sources as written."""
+        return self.given.get("risk_indicators") or {}
+
+    @property
+    def permit(self) -> tuple[str, ...]:
+        """The firewall findings that do not refuse."""
+        return tuple(self.given.get("permit") or ())
+
+    @property
+    def on_failure(self) -> str:
+        """`closed` or `open`."""
+        return self.given.get("on_failure") or self.defaults.on_failure
+
+    @property
+    def pending(self) -> Pending:
+        """What happens while a person decides."""
+        own = self.given.get("pending")
+        return self.defaults.pending if own is None else own
+
+    @property
+    def mode(self) -> str:
+        """`enforce` or `observe`."""
+        return self.given.get("mode") or self.defaults.mode
+
+    @property
+    def body_limit(self) -> int:
+        """The most bytes of a body that are read."""
+        own = self.given.get("body_limit")
+        return self.defaults.body_limit if own is None else own
+
+    @property
+    def body_timeout(self) -> float:
+        """How many seconds a body may take."""
+        own = self.given.get("body_timeout")
+        return self.defaults.body_timeout if own is None else own
+
+    @property
+    def body(self) -> str | None:
+        """What the rule reads of the body: None, `json` or `form`."""
+        return self.recipe.body
+
+    @property
+    def reads_headers(self) -> tuple[str, ...]:
+        """The headers that the rule reads, lower case, sorted."""
+        return self.recipe.reads_headers
+
+    def path_params(self, path: str) -> dict[str, str]:
+        """Return the parameters of a decoded path by the rule's own template, where no router can be asked."""
+        return self.template.parameters(path)
+
+    def action(self, fields: RequestFields, *, agent_id: str, agent_name: str) -> AgentAction:
+        """Make the action of one request, without secrets.
+
+        Raises:
+            FieldError: the request lacks a value, or repeats it.
+        """
+        secrets = self.defaults.secrets
+        values: dict[str, Any] = {}
+        for name, text in self.recipe.texts:
+            value = text.render(fields, secrets) if isinstance(text, Text) else text
+            if value != "":
+                values[name] = value
+        for name, entries in self.recipe.maps:
+            taken = {}
+            for key, source in entries:
+                if isinstance(source, Const):
+                    taken[key] = source.value
+                    continue
+                value = source.read(fields)
+                if value is not MISSING:
+                    taken[key] = REDACTED if source.is_secret(secrets) else value
+            if taken:
+                values["action_details" if name == "details" else name] = redact(taken, secrets)
+        resource = values.pop("resource", None) or f"{fields.method} {fields.template}"
+        return AgentAction(
+            agent_id=agent_id, agent_name=agent_name, action_type=self.action_type, resource=resource, **values
+        )
+
+
+def rule_label(number: int, given: Mapping[str, Any], match: str = "") -> str:
+    """Name a rule in a message: by its name, else by its number and what it matches."""
+    name = given.get("name")
+    if isinstance(name, str) and name:
+        return name
+    if not match and isinstance(given.get("endpoint"), str):
+        match = f"endpoint {given['endpoint']}"
+    return f"rule {number} ({match})" if match else f"rule {number}"
+
+
+def by_method_rule(method: str, defaults: Defaults = Defaults()) -> CompiledRule:
+    """Return the rule for a request that no rule matches, under `unmapped = "by-method"`.
+
+    GET, HEAD and OPTIONS are data_access, everything else data_modification; never exempt.
+    """
+    from .templates import parse_match
+
+    reads = method.upper() in ("GET", "HEAD", "OPTIONS")
+    kind = ActionType.DATA_ACCESS if reads else ActionType.DATA_MODIFICATION
+    methods, template = parse_match("* /**")
+    given = {"name": f"by-method {method.upper()}", "action_type": str(kind)}
+    return CompiledRule(0, given, methods, template, NO_RECIPE, defaults)

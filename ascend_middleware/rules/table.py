@@ -1,0 +1,312 @@
+"""The table: rules checked and put in order of precedence, and the lookup of the rule for a request.
+
+The order of the rules never matters. A block beats everything that it covers; then the most specific template wins,
+and in it the narrowest method set. A method that this template does not list is unmapped, whatever wider rules say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields as dataclass_fields
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import msgspec
+
+from ..config import Settings
+from ..exceptions import ConfigurationError, Problem
+from .conflicts import report_blocked, resolve
+from .index import Group, Index, members, pick
+from .problems import Report, check_rule, did_you_mean
+from .redact import secret_names
+from .rule import CompiledRule, Defaults, Rule, by_method_rule
+from .templates import Template, matches_parts, parse_route, split_path
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["RouteRules", "RuleTable"]
+
+_RULE_FIELDS: Final = tuple(item.name for item in dataclass_fields(Rule))
+_canonical: Final = msgspec.json.Encoder(order="deterministic", enc_hook=str)
+
+# A template's segments, its rules, and whether it covers the whole route.
+_Entry: TypeAlias = "tuple[tuple[str, ...], Group, bool]"
+
+
+class RouteRules:
+    """The rules that can apply to one route."""
+
+    __slots__ = ("_blocks", "_entries")
+
+    def __init__(self, blocks: tuple[_Entry, ...], entries: tuple[_Entry, ...]) -> None:
+        self._blocks = blocks
+        self._entries = entries
+
+    @property
+    def candidates(self) -> tuple[CompiledRule, ...]:
+        """Every rule that some request of the route may get, each once."""
+        found = {id(rule): rule for _, group, _ in (*self._blocks, *self._entries) for rule in members(group)}
+        return tuple(found.values())
+
+    def select(self, method: str, path: str) -> CompiledRule | None:
+        """Return the rule for a request of the route, or None if it is unmapped.
+
+        Args:
+            method: upper case; `WEBSOCKET` for a handshake.
+            path: decoded and application-relative; read only where rules cover a part of the route.
+        """
+        parts: list[str] | None = None
+        for segments, group, covers in self._blocks:
+            found = pick(group, method)
+            if found is not None:
+                if not covers and parts is None:
+                    parts = split_path(path) or []
+                if covers or matches_parts(segments, parts or []):
+                    return found
+        for segments, group, covers in self._entries:
+            if not covers:
+                if parts is None:
+                    parts = split_path(path) or []
+                if not matches_parts(segments, parts):
+                    continue
+            return pick(group, method)
+        return None
+
+
+class _Layer:
+    """The rules of one endpoint, or of none: blocks apart, because they win."""
+
+    __slots__ = ("blocks", "rules")
+
+    def __init__(self) -> None:
+        self.blocks = Index()
+        self.rules = Index()
+
+
+class RuleTable:
+    """Rules by request. Build it with `from_toml`, `from_mapping` or `from_rules`; it never changes afterwards.
+
+    Attributes:
+        settings: the `[ascend]` table as given.
+        rules: the enabled rules, one entry for each match, in the order given.
+        defaults: what rules have that they do not say themselves.
+    """
+
+    __slots__ = ("_by_method", "_endpoints", "_layer", "_version", "defaults", "rules", "settings")
+
+    def __init__(
+        self, rules: Iterable[CompiledRule], *, settings: Mapping[str, Any], defaults: Defaults, report: Report
+    ) -> None:
+        self.rules = tuple(rules)
+        self.settings = settings
+        self.defaults = defaults
+        self._version = ""
+        self._by_method: dict[str, CompiledRule] = {}
+        self._layer, self._endpoints = _arrange(self.rules, report)
+
+    def __repr__(self) -> str:
+        return f"RuleTable({len(self.rules)} matches)"
+
+    @classmethod
+    def from_toml(cls, path: str | PathLike[str]) -> RuleTable:
+        """Read a table from a TOML file.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or with every problem in it.
+        """
+        name = str(path)
+        try:
+            content = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        except OSError as error:
+            problem = Problem(
+                "rules.unreadable", name, error.strerror or "cannot be read", "check path and permissions"
+            )
+            raise ConfigurationError(problems=[problem]) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigurationError(problems=[Problem("rules.not-toml", name, str(error))]) from None
+        return cls.from_mapping(content, name=name)
+
+    @classmethod
+    def from_mapping(cls, content: Mapping[str, Any], *, name: str = "rules") -> RuleTable:
+        """Build a table from `{"ascend": {…}, "rule": [{…}, …]}`, the content of a TOML file.
+
+        Raises:
+            ConfigurationError: with every problem found.
+        """
+        report = Report(name)
+        for key in content:
+            if key not in ("ascend", "rule"):
+                report.add("unknown-key", (str(key),), "no such table", did_you_mean(str(key), ("ascend", "rule")))
+        rules = content.get("rule", ())
+        if not isinstance(rules, list | tuple):
+            report.add("bad-value", ("rule",), "expected a list of rules", "each one begins with [[rule]]")
+            rules = ()
+        return cls._build(rules, content.get("ascend", {}), report)
+
+    @classmethod
+    def from_rules(
+        cls, rules: Sequence[Rule], *, settings: Mapping[str, Any] | None = None, name: str = "rules"
+    ) -> RuleTable:
+        """Build a table from `Rule` objects; `settings` is what a file has under `[ascend]`.
+
+        Raises:
+            ConfigurationError: with every problem found.
+        """
+        return cls._build(list(rules), settings or {}, Report(name))
+
+    @classmethod
+    def _build(cls, rules: Sequence[object], settings: object, report: Report) -> RuleTable:
+        if not isinstance(settings, Mapping):
+            report.add("bad-value", ("ascend",), "expected a table", "it begins with [ascend]")
+            settings = {}
+        defaults = Defaults()
+        try:
+            defaults = _defaults(Settings.load(environ={}, file=settings, file_name=f"{report.name}: [ascend]"))
+        except ConfigurationError as error:
+            report.problems += error.problems
+        compiled: list[CompiledRule] = []
+        for number, item in enumerate(rules, 1):
+            raw = _raw(item)
+            if raw is None:
+                report.add("bad-value", (f"rule {number}",), f"expected a table or a Rule, got {type(item).__name__}")
+                continue
+            checked = check_rule(raw, number=number, report=report)
+            if checked is None or checked[0].get("enabled") is False:
+                continue
+            given, matches, recipe = checked
+            compiled += [
+                CompiledRule(number, given, methods, template, recipe, defaults) for methods, template in matches
+            ]
+        table = cls(compiled, settings=settings, defaults=defaults, report=report)
+        if report.problems:
+            raise ConfigurationError(problems=report.problems)
+        return table
+
+    def with_settings(self, settings: Settings) -> RuleTable:
+        """Return the same rules with defaults from loaded settings, which arguments and environment went into."""
+        defaults = _defaults(settings)
+        if defaults == self.defaults:
+            return self
+        rules = [replace(rule, defaults=defaults) for rule in self.rules]
+        return RuleTable(rules, settings=self.settings, defaults=defaults, report=Report("rules"))
+
+    @property
+    def version(self) -> str:
+        """A digest of the content, 16 hex digits; the rules' order and the credentials do not go into it."""
+        if not self._version:
+            rules = sorted(
+                _canonical.encode([sorted(rule.methods), rule.template.text, rule.given]) for rule in self.rules
+            )
+            secrets = sorted(self.defaults.secrets)
+            head = _canonical.encode([replace(self.defaults, secrets=frozenset()), secrets])
+            self._version = hashlib.sha256(b"\n".join([head, *rules])).hexdigest()[:16]
+        return self._version
+
+    def lookup(self, method: str, path: str) -> CompiledRule | None:
+        """Return the rule for a request by its path, where no router can be asked; None if it is unmapped.
+
+        Rules that name an endpoint do not take part.
+
+        Args:
+            method: upper case; `WEBSOCKET` for a handshake.
+            path: decoded and application-relative.
+        """
+        parts = split_path(path)
+        if parts is None:
+            return None
+        layer = self._layer
+        if layer.blocks:
+            block = layer.blocks.find_for(parts, method)
+            if block is not None:
+                return block
+        group = layer.rules.find(parts)
+        return pick(group, method) if group is not None else None
+
+    def for_route(self, template: str, *, endpoint: str | None = None) -> RouteRules:
+        """Collect the rules of a route; the caller keeps the result for as long as the route exists.
+
+        Args:
+            template: the route's template as its framework writes it, with the prefixes of what it is mounted under.
+            endpoint: what the framework calls the route.
+        """
+        route = parse_route(template)
+        own = self._endpoints.get(endpoint) if endpoint is not None else None
+        layers = [self._layer] if own is None else [own, self._layer]
+        blocks = [entry for layer in layers for entry in _entries(layer.blocks, route)]
+        entries: list[_Entry] = []
+        for layer in layers:
+            entries += _governing(_entries(layer.rules, route), route)
+            if entries and entries[-1][2]:
+                break
+        return RouteRules(tuple(blocks), tuple(entries))
+
+    def by_method_rule(self, method: str) -> CompiledRule:
+        """Return the rule for a request that no rule matches, under `unmapped = "by-method"`."""
+        reads = method.upper() in ("GET", "HEAD", "OPTIONS")
+        key = method.upper() if reads else "POST" if method.upper() not in _WRITES else method.upper()
+        found = self._by_method.get(key)
+        if found is None:
+            found = self._by_method[key] = by_method_rule(key, self.defaults)
+        return found
+
+
+_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE", "WEBSOCKET"})
+
+
+def _raw(item: object) -> Mapping[str, object] | None:
+    if isinstance(item, Rule):
+        values = ((name, getattr(item, name)) for name in _RULE_FIELDS)
+        return {name: value for name, value in values if value is not None and value not in ((), {})}
+    return item if isinstance(item, Mapping) else None
+
+
+def _defaults(settings: Settings) -> Defaults:
+    return Defaults(
+        on_failure=settings.on_failure,
+        pending=settings.pending,
+        mode=settings.mode,
+        body_limit=settings.body_limit,
+        body_timeout=settings.body_timeout,
+        secrets=secret_names(settings.redact),
+    )
+
+
+def _arrange(rules: Sequence[CompiledRule], report: Report) -> tuple[_Layer, dict[str, _Layer]]:
+    groups: dict[tuple[str | None, bool, tuple[str, ...]], list[CompiledRule]] = {}
+    for rule in rules:
+        key = (rule.endpoint, rule.block is not None, rule.template.segments)
+        groups.setdefault(key, []).append(rule)
+    layer, endpoints = _Layer(), dict[str, _Layer]()
+    for (endpoint, blocks, segments), rivals in groups.items():
+        place = layer if endpoint is None else endpoints.setdefault(endpoint, _Layer())
+        (place.blocks if blocks else place.rules).add(segments, resolve(rivals, report))
+    for rule in rules:
+        if rule.block is None:
+            own = endpoints[rule.endpoint].blocks if rule.endpoint is not None else layer.blocks
+            indexes = [index for index in {id(layer.blocks): layer.blocks, id(own): own}.values() if index]
+            if indexes:
+                report_blocked([rule], indexes, report)
+    return layer, endpoints
+
+
+def _entries(index: Index, route: Template) -> list[_Entry]:
+    found = []
+    for segments, group in index.overlapping(route):
+        covers = Template("", segments, ()).covers(route)
+        found.append((segments, group, covers))
+    return found
+
+
+def _governing(entries: list[_Entry], route: Template) -> list[_Entry]:
+    """Keep what can apply: the route's own template alone, else everything down to the first that covers it."""
+    for entry in entries:
+        if entry[0] == route.segments:
+            return [(entry[0], entry[1], True)]
+    for place, entry in enumerate(entries):
+        if entry[2]:
+            return entries[: place + 1]
+    return entries
