@@ -92,7 +92,7 @@ def legacy_application():
 def file_handler(base):
     async def run(request):
         opened = posixpath.normpath(posixpath.join(base, request.path_params["path"]))
-        action = "files.public" if opened.startswith("/srv/public") else "files.secret"
+        action = "files.public" if opened.startswith("/srv/public/") else "files.secret"
         return JSONResponse({"handler": action}, headers={"x-handler": action})
 
     return run
