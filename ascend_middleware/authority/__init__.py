@@ -1,0 +1,9 @@
+"""The embedded authority: policies, store, the core that answers requests, and its HTTP door."""
+
+from .core import Authority
+from .keys import Credential, Role
+from .policy import PolicySet
+from .sample import sample_policy
+from .store import Store, default_database
+
+__all__ = ["Authority", "Credential", "PolicySet", "Role", "Store", "default_database", "sample_policy"]

@@ -1,0 +1,91 @@
+"""API keys: how they are made and recognised. Only their SHA-256 is ever stored."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DEFAULT_TENANT", "LOCAL", "Credential", "Role", "hash_key", "new_key", "presented_key", "same_hash"]
+
+DEFAULT_TENANT: Final = "default"
+
+# 32 random bytes: a plain hash is enough, since such a key cannot be guessed from it.
+_RANDOM_BYTES: Final = 32
+_JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+
+
+class Role(StrEnum):
+    """What a key may do: a `user` submits and reads, an `admin` also decides about pending actions."""
+
+    SUPER_ADMIN = "super_admin"
+    ADMIN = "admin"
+    USER = "user"
+
+    @property
+    def administers(self) -> bool:
+        """Whether the role may approve and deny."""
+        return self is not Role.USER
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Who asks. The tenant of everything a request touches comes from here, never from its body."""
+
+    key_id: int
+    name: str
+    role: Role
+    tenant: str = DEFAULT_TENANT
+
+
+# The caller of `local:` needs no key; it is a user, so that the process that submits cannot approve.
+LOCAL: Final = Credential(0, "local", Role.USER)
+
+
+def new_key(role: Role) -> str:
+    """Return a fresh key. The role in its text is a hint for people; the stored role counts."""
+    return f"owkai_{role}_{secrets.token_urlsafe(_RANDOM_BYTES)}"
+
+
+def hash_key(key: str) -> str:
+    """Return the SHA-256 of a key in hexadecimal."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def same_hash(one: str, other: str) -> bool:
+    """Compare two hashes in constant time."""
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def presented_key(headers: Mapping[str, str]) -> str | None:
+    """Return the API key of a request, or None if it presents none.
+
+    `X-API-Key` decides where present: some clients send a masked bearer token beside it. A bearer token of JWT shape
+    is no API key; schemes other than Bearer are ignored.
+    """
+    own = headers.get("x-api-key", "").strip()
+    if own:
+        return own
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token or _is_jwt(token):
+        return None
+    return token
+
+
+def _is_jwt(token: str) -> bool:
+    if not _JWT.fullmatch(token):
+        return False
+    head = token.split(".", 1)[0]
+    try:
+        return base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)).startswith(b"{")
+    except ValueError:
+        return False

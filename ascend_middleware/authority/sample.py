@@ -1,0 +1,57 @@
+"""A commented policy file to start from."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["sample_policy"]
+
+
+def sample_policy() -> str:
+    """Return a commented policy file to start from."""
+    return _SAMPLE
+
+
+_SAMPLE: Final = """\
+# What the embedded authority decides. Restart it after a change.
+
+# Every action gets a risk score from 0 to 100, from its type and its risk indicators.
+# Where no policy decides, the score does: below `pending` approved, from `denied` denied, a person in between.
+[thresholds]
+pending = 60
+denied = 90
+
+# A policy applies to the listed action types ("database_*" stands for all that begin so; without a list: to all)
+# when its condition holds. The condition is CEL (Common Expression Language) on `action`, as it was submitted:
+# action.agent_id, action.resource, action.action_details.amount, action.context, action.risk_indicators ...
+# Where several match, the strictest wins. A condition that cannot be evaluated denies, so ask first for what may be
+# missing: has(action.action_details.amount) && ...
+[[policy]]
+name = "large refunds need a person"
+action_types = ["transaction", "refund"]
+when = "has(action.action_details.amount) && action.action_details.amount > 1000"
+decision = "pending"    # approved | pending | denied
+risk_score = 75
+reason = "refund above 1000"
+
+[[policy]]
+name = "reading is fine"
+action_types = ["data_access", "database_read", "file_read"]
+decision = "approved"
+
+[[policy]]
+name = "nobody drops a schema"
+action_types = ["database_schema"]
+decision = "denied"
+reason = "schemas change by migration only"
+
+# MCP servers and models that actions may name; one that is not listed here is refused.
+# [[mcp_server]]
+# name = "filesystem"
+# blocked_tools = ["delete_file"]
+#
+# [[model]]
+# id = 1
+# name = "assistant-large"
+# compliance_status = "approved"    # approved | partially_approved | denied
+"""

@@ -1,0 +1,123 @@
+"""The one place that opens SQLite: durable, shared by processes, migrated by `user_version`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from .exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["MEMORY", "open_database", "transaction"]
+
+MEMORY: Final = ":memory:"
+
+# The switch to WAL answers "locked" at once, whatever the busy timeout, when two processes open a new file together.
+_WAL_ATTEMPTS: Final = 100
+_WAL_PAUSE: Final = 0.02
+
+
+def open_database(
+    path: str | Path,
+    *,
+    migrations: Sequence[Sequence[str]],
+    busy_timeout: float = 5.0,
+    synchronous: str = "FULL",
+    create: bool = True,
+) -> sqlite3.Connection:
+    """Open a database, create it if need be, and bring its schema up to date.
+
+    The connection is in autocommit mode (use `transaction`) and may be used from any thread under the caller's lock.
+    Never carry it across a fork.
+
+    Args:
+        path: the file, or `:memory:`.
+        migrations: the statements of each schema version, oldest first; `user_version` counts those applied.
+        busy_timeout: seconds to wait for another process's transaction.
+        synchronous: FULL survives a power cut, NORMAL the end of the process.
+        create: whether a missing file is made.
+
+    Raises:
+        ConfigurationError: the file cannot be opened, is no database, or was made by a newer version.
+    """
+    if synchronous not in ("FULL", "NORMAL", "EXTRA"):
+        raise ValueError(f"synchronous is FULL, NORMAL or EXTRA, not {synchronous!r}")
+    place = str(path)
+    if place != MEMORY:
+        _prepare_file(Path(place), create=create)
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(place, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+        if place != MEMORY:
+            _use_wal(connection)
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute("PRAGMA foreign_keys=ON")
+        _migrate(connection, migrations, place)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise ConfigurationError(f"the database {place} cannot be opened: {error}") from None
+        raise
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Run the block as one transaction that holds the write lock from its start; roll back if it raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A failed COMMIT (disk full) may leave the transaction open or may have closed it.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _prepare_file(path: Path, *, create: bool) -> None:
+    """Make the file readable by its owner only before SQLite writes to it; its side files inherit that."""
+    if path.exists():
+        return
+    if not create:
+        raise ConfigurationError(f"there is no database {path}")
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise ConfigurationError(f"the database {path} cannot be created: {error.strerror}") from None
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    for attempt in range(_WAL_ATTEMPTS):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or attempt == _WAL_ATTEMPTS - 1:
+                raise
+            time.sleep(_WAL_PAUSE)
+
+
+def _migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]], place: str) -> None:
+    if _version(connection) == len(migrations):
+        return
+    with transaction(connection):
+        version = _version(connection)  # another process may have migrated meanwhile
+        if version > len(migrations):
+            raise ConfigurationError(f"the database {place} was made by a newer version of this package; upgrade")
+        for statements in migrations[version:]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={len(migrations)}")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

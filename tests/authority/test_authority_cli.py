@@ -1,0 +1,158 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+
+from ascend_middleware.authority import Authority, sample_policy
+from ascend_middleware.authority.keys import LOCAL
+from ascend_middleware.cli import main
+
+SUBMIT = {"agent_id": "a", "action_type": "refund", "parameters": {"amount": 5000}}
+
+
+@pytest.fixture
+def policy(tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text(sample_policy())
+    return str(path)
+
+
+@pytest.fixture
+def pending(policy):
+    authority = Authority.open(policy)
+    body = json.dumps({**SUBMIT, "resource": "evil\x1b[2J"}).encode()
+    assert authority.handle("POST", "/api/v1/actions/submit", "", {}, body, credential=LOCAL)[0] == 200
+    authority.close()
+
+
+def run(capsys, *argv):
+    try:
+        code = main(argv)
+    except SystemExit as error:
+        code = error.code
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def test_version(capsys):
+    from ascend_middleware import __version__
+
+    assert run(capsys, "version") == (0, f"{__version__}\n", "")
+    assert json.loads(run(capsys, "version", "--json")[1]) == {"version": __version__}
+
+
+def test_init_writes_once(capsys, tmp_path):
+    path = tmp_path / "p.toml"
+    assert run(capsys, "authority", "init", str(path))[0] == 0
+    assert path.read_text() == sample_policy()
+    assert run(capsys, "authority", "init", str(path))[0] == 1
+
+
+def test_keys_are_issued_listed_and_revoked(capsys, policy):
+    code, key, _ = run(capsys, "keys", "issue", "--name", "ci", "--role", "admin", "--policy", policy)
+    assert code == 0 and key.startswith("owkai_admin_")
+    code, out, _ = run(capsys, "keys", "list", "--policy", policy, "--json")
+    assert json.loads(out)["keys"][0]["name"] == "ci" and key.strip() not in out
+    assert run(capsys, "keys", "revoke", "1", "--policy", policy)[0] == 0
+    assert run(capsys, "keys", "revoke", "9", "--policy", policy)[0] == 1
+    assert "revoked" in run(capsys, "keys", "list", "--policy", policy)[1]
+
+
+def test_a_person_decides_on_the_command_line(capsys, policy, pending):
+    code, out, _ = run(capsys, "pending", "--policy", policy)
+    assert code == 0 and "refund" in out and "\x1b" not in out
+    assert json.loads(run(capsys, "pending", "--policy", policy, "--json")[1])["total"] == 1
+    code, out, _ = run(capsys, "approve", "act_1", "--policy", policy, "--comments", "ok", "--json")
+    assert code == 0 and json.loads(out)["decided_by"] == "local-operator"
+    assert run(capsys, "deny", "1", "--policy", policy)[0] == 1
+    assert run(capsys, "deny", "7", "--policy", policy)[0] == 1
+    assert run(capsys, "deny", "x", "--policy", policy)[0] == 2
+    assert "nothing" in run(capsys, "pending", "--policy", policy)[1]
+
+
+def test_a_missing_database_is_told_and_not_made(capsys, tmp_path):
+    code, _, err = run(capsys, "pending", "--db", str(tmp_path / "x.db"))
+    assert code == 2 and "no database" in err
+    assert not (tmp_path / "x.db").exists()
+
+
+def test_a_database_that_is_none(capsys, tmp_path):
+    (tmp_path / "x.db").write_text("hello, this is no database at all" * 50)
+    code, _, err = run(capsys, "pending", "--db", str(tmp_path / "x.db"))
+    assert code == 2 and "x.db" in err and len(err.splitlines()) == 1
+
+
+def test_the_server_refuses_to_start_with_one_clear_message(capsys, policy, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code, out, err = run(capsys, "authority", "--policy", policy, "--port", port)
+    assert code == 1 and port in err and len(err.splitlines()) == 1 and "owkai_" not in out
+    code, _, err = run(capsys, "authority", "--policy", str(tmp_path / "none.toml"))
+    assert code == 2 and "authority init" in err
+    code, _, err = run(capsys, "authority", "--policy", policy, "--host", "0.0.0.0", "--port", "0")
+    assert code == 2 and "--allow-remote" in err
+    assert run(capsys, "authority", "--policy", policy, "--port", "99999")[0] == 2
+    assert run(capsys)[0] == 2
+
+
+class Server:
+    def __init__(self, policy):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ascend_middleware.cli", "authority", "--policy", policy, "--port", "0"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.keys = {}
+        for line in self.process.stdout:
+            words = line.split()
+            if words[-1].startswith("http://"):
+                self.url = words[-1]
+                break
+            if words[-1].startswith("owkai_"):
+                self.keys[words[0]] = words[1]
+
+    def call(self, path, key, body=None):
+        request = urllib.request.Request(
+            self.url + path, data=None if body is None else json.dumps(body).encode(), headers={"X-API-Key": key}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read())
+
+    def end(self, number):
+        self.process.send_signal(number)
+        self.process.stdout.close()
+        return self.process.wait(10)
+
+
+@pytest.mark.socket
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_decisions_survive_kill_9(policy, capsys):
+    server = Server(policy)
+    user, admin = server.keys["user"], server.keys["admin"]
+    assert server.call("/api/v1/actions/submit", "owkai_wrong_wrong_wrong", SUBMIT)[0] == 401
+    assert server.call("/api/v1/actions/submit", user, {**SUBMIT, "context": {"x": "y" * 200_000}})[0] == 413
+    assert server.call("/api/v1/actions/submit", user, SUBMIT)[1]["status"] == "pending"
+    assert server.end(signal.SIGKILL) == -signal.SIGKILL
+
+    server = Server(policy)
+    assert server.keys == {}
+    assert server.call("/api/v1/actions/1/status", user)[1]["status"] == "pending"
+    assert run(capsys, "approve", "1", "--policy", policy)[0] == 0
+    assert server.call("/api/v1/actions/1/status", user)[1]["status"] == "approved"
+    assert server.call("/api/v1/actions/1/reject", admin, {})[0] == 409
+    server.end(signal.SIGTERM)
+    authority = Authority.open(policy)
+    assert authority.store.verify_audit() is None
+    authority.close()

@@ -1,0 +1,405 @@
+import json
+import threading
+
+import pytest
+
+from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.wire import decode_decision, decode_page, error_from_answer
+
+POLICY = """
+[[policy]]
+name = "large refunds need a person"
+action_types = ["transaction"]
+when = "action.action_details.amount > 1000"
+decision = "pending"
+risk_score = 75
+reason = "refund above 1000"
+
+[[policy]]
+name = "transactions are fine"
+action_types = ["transaction"]
+decision = "approved"
+
+[[policy]]
+name = "no schema"
+action_types = ["database_schema"]
+decision = "denied"
+
+[[mcp_server]]
+name = "files"
+blocked_tools = ["rm"]
+
+[[model]]
+id = 7
+name = "good"
+
+[[model]]
+id = 8
+compliance_status = "denied"
+"""
+
+
+class Desk:
+    """An authority with a clock, and one key of each kind."""
+
+    def __init__(self, policy=POLICY, path=":memory:"):
+        self.time = 1_700_000_000.0
+        self.store = Store.open(path, now=lambda: self.time)
+        self.authority = Authority(self.store, PolicySet.from_text(policy), now=lambda: self.time)
+        self.user = self.store.issue_key(name="u", role=Role.USER, tenant="default")
+        self.admin = self.store.issue_key(name="boss", role=Role.ADMIN, tenant="default")
+        self.stranger = self.store.issue_key(name="s", role=Role.ADMIN, tenant="other")
+
+    def call(self, method, path, body=None, *, key="user", query="", raw=None, **headers):
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if key:
+            given["x-api-key"] = getattr(self, key, key)
+        content = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
+        status, self.headers, answer = self.authority.handle(method, path, query, given, content)
+        self.content = answer
+        return status, json.loads(answer)
+
+    def submit(self, amount=10, key="user", **fields):
+        body = {
+            "agent_id": "a",
+            "agent_name": "A",
+            "action_type": "transaction",
+            "resource": "r",
+            "action_details": {"amount": amount},
+        }
+        return self.call("POST", "/api/v1/actions/submit", {**body, **fields}, key=key)
+
+    def events(self):
+        return [json.loads(row["entry"])["event"] for row in self.store._rows("SELECT entry FROM audit ORDER BY seq")]
+
+
+@pytest.fixture
+def desk():
+    desk = Desk()
+    yield desk
+    assert desk.store.verify_audit() is None
+    desk.authority.close()
+
+
+def test_health_needs_no_key_and_the_rest_does(desk):
+    assert desk.call("GET", "/health", key=None)[1]["status"] == "healthy"
+    for path in ("/api/deployment-info", "/api/v1/actions", "/nowhere"):
+        assert desk.call("GET", path, key=None)[0] == 401
+    assert desk.call("GET", "/api/deployment-info", key="owkai_wrong_wrong_wrong")[0] == 401
+    assert desk.call("GET", "/api/deployment-info")[1].keys() >= {"version", "environment", "server_time"}
+
+
+def test_credentials_in_their_documented_places(desk):
+    def asks(**headers):
+        return desk.call("GET", "/api/deployment-info", key=None, **headers)[0]
+
+    assert asks(authorization=f"Bearer {desk.user}") == 200
+    assert asks(authorization="Bearer owkai_***masked", x_api_key=desk.user) == 200
+    assert asks(authorization=f"Bearer {desk.user}", x_api_key="owkai_another_wrong_key") == 401
+    assert asks(authorization=f"Basic {desk.user}") == 401
+    assert asks(authorization="Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2ln") == 401
+
+
+def test_only_hashes_of_keys_are_stored(desk):
+    dump = "\n".join(desk.store._db.iterdump())
+    assert desk.user not in dump
+    assert desk.admin not in dump
+
+
+def test_a_revoked_key_is_refused(desk):
+    desk.store.revoke_key(1)
+    assert desk.call("GET", "/api/deployment-info")[0] == 401
+
+
+def test_decisions_are_readable_by_the_client(desk):
+    status, fields = desk.submit(10)
+    assert status == 200
+    assert decode_decision(desk.content).is_approved()
+    assert fields["action_id"] == "1" and fields["id"] == 1 and fields["enforcement_decision"] == "auto_approved"
+    desk.submit(5000)
+    pending = decode_decision(desk.content)
+    assert pending.is_pending() and pending.reason == "refund above 1000" and pending.risk_score == 75
+    assert pending.approval_request_id == pending.action_id == "2"
+    desk.submit(action_type="database_schema")
+    denied = decode_decision(desk.content)
+    assert denied.is_denied() and not denied.execution_allowed and denied.policy_matched == "no schema"
+
+
+def test_a_condition_that_cannot_be_evaluated_denies(desk):
+    for details in ({}, {"amount": "much"}, {"amount": None}):
+        _, fields = desk.submit(action_details=details)
+        assert fields["decision"] == "denied"
+        assert "could not be evaluated" in fields["reason"]
+
+
+def test_the_callers_own_risk_scores_count_for_nothing(desk):
+    plain = desk.submit(5, action_type="file_delete")[1]
+    claimed = desk.submit(
+        5, action_type="file_delete", risk_score=0, risk_level="low", risk_indicators={"risk_score": 1}
+    )[1]
+    assert plain["risk_score"] == claimed["risk_score"] == 65
+    assert claimed["decision"] == "pending"
+    assert claimed["metadata"]["risk_factors"] == ["delete: 65"]
+
+
+def test_missing_fields_and_wrong_values_are_told_apart(desk):
+    def submit(**body):
+        status, answer = desk.call("POST", "/api/v1/actions/submit", body)
+        return status, answer["error"]["code"], answer["error"]["details"].get("field"), answer["status"]
+
+    assert submit(action_type="x") == (400, "INVALID_REQUEST", "agent_id", "error")
+    assert submit(agent_id="x") == (400, "INVALID_REQUEST", "action_type", "error")
+    both = {"agent_id": "a", "action_type": "t"}
+    assert submit(**both, parameters={"a": 1}, action_details={"a": 2})[0] == 422
+    assert submit(**both, parameters={"a": 1}, action_details={"a": True})[0] == 422
+    assert submit(**both, context=[])[2] == "context"
+    assert submit(**both, resource=7)[2] == "resource"
+    assert submit(**both, orchestration_depth=6)[2] == "orchestration_depth"
+    assert submit(**both, orchestration_depth=True)[2] == "orchestration_depth"
+    assert submit(agent_id=7, action_type="t")[0] == 422
+    assert desk.call("GET", "/api/v1/actions")[1]["total"] == 0
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"agent_id":"a","agent_id":"b","action_type":"t"}',
+        b'{"agent_id":"a","action_type":"t","context":{"x":1,"x":2}}',
+        b'{"agent_id":"a","action_type":"t","context":{"x":NaN}}',
+        b'{"agent_id":"a","action_type":"t","context":{"x":1e999}}',
+        b'{"agent_id":"a","action_type":"t","context":{"x":"\\ud800"}}',
+        b'{"agent_id":"a","action_type":"t","context":{"x":99999999999999999999999}}',
+        b'{"agent_id":"a","action_type":"t","context":' + b'{"a":' * 60 + b"1" + b"}" * 61,
+        b'{"agent_id":"a","action_type":"t","context":' + b"[" * 50_000,
+        b"[]",
+        b"null",
+        b"\xff",
+        b'{"agent_id":"a"',
+        b'{"agent_id":"a","action_type":"t","context":{"x":[' + b"1," * 20_000 + b"1]}}",
+    ],
+)
+def test_ambiguous_or_oversized_bodies_are_refused(desk, raw):
+    status, answer = desk.call("POST", "/api/v1/actions/submit", raw=raw)
+    assert status in (400, 422)
+    assert error_from_answer(status, desk.content, {}).message
+    assert answer["detail"]
+    assert desk.call("POST", "/api/v1/actions/submit", raw=b" " * 200_000)[0] == 413
+
+
+def test_the_three_generations_of_bodies(desk):
+    body = {"agent_id": "a", "action_type": "t", "parameters": {"x": 1}, "description": "d"}
+    number = desk.call("POST", "/api/v1/actions/submit", body)[1]["action_id"]
+    record = desk.call("GET", f"/api/v1/actions/{number}")[1]
+    assert (record["resource"], record["description"], record["action_details"]) == ("d", "d", {"x": 1})
+    number = desk.call("POST", "/api/v1/actions/submit", {**body, "resource": "r"})[1]["action_id"]
+    record = desk.call("GET", f"/api/v1/actions/act_{number}")[1]
+    assert (record["resource"], record["description"]) == ("r", "d")
+    assert [entry["event"] for entry in record["audit_trail"]] == ["ACTION_SUBMITTED"]
+
+
+def test_envelope_on_request(desk):
+    _, answer = desk.call(
+        "POST",
+        "/api/v1/actions/submit",
+        {"agent_id": "a", "action_type": "transaction", "parameters": {"amount": 5000}},
+        x_api_version="2025-12-01",
+    )
+    assert answer["status"] == "success" and answer["data"]["status"] == "pending_approval"
+    assert decode_decision(desk.content).is_pending()
+    _, answer = desk.call("GET", "/api/v2/actions", query="limit=1")
+    assert answer.keys() == {"status", "data", "pagination", "meta"}
+    assert desk.call("GET", "/api/v2/actions/1/status")[1]["data"]["decision"] == "pending_approval"
+
+
+def test_lists_filter_sort_and_page(desk):
+    for amount in (1, 5000, 2, 6000):
+        desk.submit(amount, agent_id=f"agent-{amount}")
+        desk.time += 86_400
+
+    def ids(query, path="/api/v1/actions"):
+        desk.call("GET", path, query=query)
+        page = decode_page(desk.content, limit=50, offset=0)
+        return [row["action_id"] for row in page.actions]
+
+    assert ids("") == ["4", "3", "2", "1"]
+    assert ids("status=pending_approval&order=asc") == ids("order=asc", "/api/governance/pending-actions") == ["2", "4"]
+    assert ids("agent_id=agent-2") == ["3"]
+    assert ids("sort=risk_score&order=desc&risk_level=high") == ["4", "2"]
+    assert ids("limit=1&offset=1") == ["3"]
+    assert ids("start_date=2023-11-15&end_date=2023-11-16") == ["3", "2"]
+    assert desk.call("GET", "/api/v1/actions", query="limit=3")[1]["has_more"] is True
+    for bad in (
+        "sort=reason",
+        "offset=-1",
+        "limit=0",
+        "limit=1001",
+        "order=up",
+        "status=odd",
+        "x=1",
+        "limit=1&limit=2",
+    ):
+        assert desk.call("GET", "/api/v1/actions", query=bad)[0] == 422, bad
+
+
+def test_an_admin_decides_once_and_never_about_an_action_of_the_same_key(desk):
+    number = desk.submit(5000)[1]["action_id"]
+    path = f"/api/governance/workflows/{number}/approve"
+    assert desk.call("POST", path)[0] == 403
+    assert desk.call("POST", path, key="stranger")[0] == 404
+    assert desk.call("POST", path, {"approved": "false"}, key="admin")[0] == 422
+    status, answer = desk.call("POST", path, {"approved": True, "comments": "fine"}, key="admin")
+    assert status == 200 and decode_decision(desk.content).is_approved() and answer["comments"] == "fine"
+    assert desk.call("GET", f"/api/v1/actions/{number}/status")[1]["decided_by"] == "boss"
+    assert desk.call("POST", f"/api/v1/actions/{number}/reject", key="admin")[0] == 409
+
+    own = desk.submit(5000, key="admin")[1]["action_id"]
+    status, answer = desk.call("POST", f"/api/v1/actions/{own}/approve", key="admin")
+    assert (status, answer["error"]["code"]) == (403, "SELF_APPROVAL")
+    assert desk.call("GET", f"/api/v1/actions/{own}/status")[1]["status"] == "pending"
+    assert desk.events().count("DECISION_REFUSED") == 2
+
+
+def test_denials_by_each_path(desk):
+    for path, body in (
+        ("/api/governance/workflows/{}/approve", {"approved": False}),
+        ("/api/v1/actions/{}/reject", {"reason": "no"}),
+        ("/api/v1/actions/{}/approve", {"approved": False}),
+    ):
+        number = desk.submit(5000)[1]["action_id"]
+        assert desk.call("POST", path.format(number), body, key="admin")[1]["decision"] == "denied"
+        assert decode_decision(desk.content).is_denied()
+
+
+def test_outcomes_are_for_approved_actions_and_said_once(desk):
+    number = desk.submit()[1]["action_id"]
+    path = f"/api/agent-action/{number}"
+    assert desk.call("POST", f"{path}/complete", {"result": {"n": 1}, "duration_ms": 5})[0] == 200
+    assert desk.call("POST", f"{path}/complete", {"duration_ms": 5})[0] == 200
+    assert desk.call("POST", f"{path}/fail", {"error": "x"})[0] == 409
+    record = desk.call("GET", f"/api/v1/actions/{number}")[1]
+    assert record["outcome"]["status"] == "completed" and record["status"] == "approved"
+    pending = desk.submit(5000)[1]["action_id"]
+    assert desk.call("POST", f"/api/agent-action/{pending}/fail", {})[0] == 409
+    assert desk.events()[-1] == "OUTCOME_REFUSED"
+    assert desk.call("POST", f"{path}/complete", key="stranger")[0] == 404
+
+
+def test_other_tenants_see_nothing(desk):
+    desk.submit()
+    assert desk.call("GET", "/api/v1/actions/1", key="stranger")[0] == 404
+    assert desk.call("GET", "/api/v1/actions", key="stranger")[1]["total"] == 0
+    for odd in ("0", "99", "x", "-1", "99999999999999999999", "act_", "१"):
+        assert desk.call("GET", f"/api/v1/actions/{odd}")[0] == 404
+
+
+def test_unknown_paths_and_methods(desk):
+    assert desk.call("GET", "/api/v1/actions/1/x")[0] == 404
+    assert desk.call("DELETE", "/api/v1/actions/1")[0] == 405
+    assert desk.headers["allow"] == "GET"
+
+
+def test_the_same_idempotency_key_repeats_the_answer(desk):
+    first = desk.call("POST", "/api/v1/actions/submit", {"agent_id": "a", "action_type": "t"}, idempotency_key="k")[1]
+    content = desk.content
+    desk.time += 3600
+    desk.call("POST", "/api/v1/actions/submit", {"action_type": "t", "agent_id": "a"}, idempotency_key="k")
+    assert desk.content == content and desk.headers["idempotency-replayed"] == "true"
+    other = {"agent_id": "b", "action_type": "t"}
+    assert desk.call("POST", "/api/v1/actions/submit", other, idempotency_key="k")[0] == 409
+    second = desk.call("POST", "/api/v1/actions/submit", other, idempotency_key="k", key="admin")[1]
+    assert second["id"] == first["id"] + 1
+    assert desk.call("POST", "/api/v1/actions/submit", other, idempotency_key="")[0] == 422
+    desk.time += 49 * 3600
+    assert desk.call("POST", "/api/v1/actions/submit", other, idempotency_key="k")[1]["id"] == first["id"] + 2
+
+
+def test_simultaneous_repetitions_make_one_action(tmp_path):
+    path = tmp_path / "a.db"
+    desks = [Desk(path=path) for _ in range(3)]  # three connections, as three processes have
+    answers = []
+
+    def submit(desk):
+        body = b'{"agent_id":"a","action_type":"t"}'
+        headers = {"x-api-key": desks[0].user, "idempotency-key": "k"}
+        answers.append(desk.authority.handle("POST", "/api/v1/actions/submit", "", headers, body)[2])
+
+    threads = [threading.Thread(target=submit, args=(desk,)) for desk in desks * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 12 and len(set(answers)) == 1
+    assert desks[0].call("GET", "/api/v1/actions")[1]["total"] == 1
+    assert desks[0].store.verify_audit() is None
+    for desk in desks:
+        desk.authority.close()
+
+
+def test_parents_and_sessions(desk):
+    root = desk.submit(orchestration_session_id="s1")[1]["action_id"]
+    child = desk.submit(parent_action_id=int(root), orchestration_depth=1)[1]["action_id"]
+    assert desk.call("GET", f"/api/v1/actions/{child}")[1]["orchestration_session_id"] == "s1"
+    assert desk.submit(parent_action_id=f"act_{root}", orchestration_session_id="s1")[0] == 200
+    assert desk.submit(parent_action_id=999)[0] == 403
+    assert desk.submit(parent_action_id=root, orchestration_session_id="s2")[0] == 403
+    foreign = desk.submit(key="stranger")[1]["action_id"]
+    assert desk.submit(parent_action_id=foreign)[0] == 403
+    alone = desk.submit()[1]["action_id"]
+    assert desk.submit(parent_action_id=alone, orchestration_session_id="s1")[0] == 403
+    assert desk.events().count("ORCHESTRATION_FIELD_REJECTED") == 2
+    assert desk.events().count("ORCHESTRATION_GRAFT_ATTEMPT") == 2
+
+
+def test_mcp_servers_and_models_must_be_declared(desk):
+    assert desk.submit(mcp_server_name="files")[1]["mcp_governance"]["server_registered"] is True
+    status, answer = desk.submit(mcp_server_name="files", tool_name="rm")
+    assert (status, answer["detail"]["code"]) == (403, "MCP_TOOL_BLOCKED_DENY")
+    status, answer = desk.submit(mcp_server_name="shell")
+    assert (status, answer["detail"]["code"]) == (403, "MCP_SERVER_UNREGISTERED_DENY")
+    assert "governance" in answer["detail"]["error"]
+    assert desk.submit(model_id=7)[1]["model_governance"]["compliance_status"] == "approved"
+    assert desk.submit(model_id="good")[0] == 200
+    assert desk.submit(model_id=8)[0] == desk.submit(model_id=9)[0] == 403
+
+
+def test_the_audit_log_is_append_only_and_chained():
+    desk = Desk()
+    desk.submit()
+    desk.submit(5000)
+    for statement in ("DELETE FROM audit", "UPDATE audit SET entry = '{}'"):
+        with pytest.raises(Exception, match="audit log"):
+            desk.store._db.execute(statement)
+    assert desk.store.verify_audit() is None
+    desk.store._db.execute("DROP TRIGGER audit_fixed")
+    desk.store._db.execute("UPDATE audit SET entry = replace(entry, 'approved', 'denied') WHERE seq = 4")
+    assert desk.store.verify_audit() == 4
+    desk.authority.close()
+
+
+def test_a_decision_and_its_audit_entry_stand_or_fall_together(desk):
+    desk.store._db.execute(
+        "CREATE TEMP TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+    )
+    status, answer = desk.submit()
+    assert (status, answer["error"]["code"]) == (503, "STORAGE_UNAVAILABLE")
+    desk.store._db.execute("DROP TRIGGER full")
+    assert desk.call("GET", "/api/v1/actions")[1]["total"] == 0
+
+
+def test_an_unreadable_parent_refuses(desk, caplog):
+    class Broken(Store):
+        def action(self, action_id, *, tenant):
+            import sqlite3
+
+            raise sqlite3.OperationalError("disk I/O error")
+
+    desk.store.__class__ = Broken
+    assert desk.submit(parent_action_id=1)[0] == 403
+    desk.store.__class__ = Store
+
+
+def test_correlation_ids_are_echoed_when_sane(desk):
+    desk.call("GET", "/health", x_correlation_id="abc-1")
+    assert desk.headers["x-correlation-id"] == "abc-1"
+    desk.call("GET", "/health", x_correlation_id="a b\n")
+    assert desk.headers["x-correlation-id"] not in ("", "a b\n")

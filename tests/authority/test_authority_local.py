@@ -1,0 +1,103 @@
+import os
+import threading
+
+import pytest
+
+from ascend_middleware.authority import sample_policy
+from ascend_middleware.client.engines import DeadlinePassed, Request
+from ascend_middleware.config import Settings
+from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.local import open_engine
+from ascend_middleware.wire import decode_decision
+
+SUBMIT = b'{"agent_id":"a","action_type":"refund","parameters":{"amount":5000}}'
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+def url(tmp_path):
+    (tmp_path / "policy.toml").write_text(sample_policy())
+    return f"local:{tmp_path / 'policy.toml'}"
+
+
+def engine(url, asynchronous=False):
+    return open_engine(Settings(api_url=url), asynchronous=asynchronous)
+
+
+def request(url, path="/api/v1/actions/submit", content=SUBMIT, method="POST"):
+    return Request(method, url + path, (("Idempotency-Key", "k"),), content)
+
+
+def test_it_decides_without_a_key_beside_the_policy(url, tmp_path):
+    local = engine(url)
+    answer = local.send(request(url), 5.0)
+    assert decode_decision(answer.content).is_pending()
+    assert local.send(request(url), 5.0).headers["idempotency-replayed"] == "true"
+    assert local.send(request(url, "/api/v1/actions?status=pending", b"", "GET"), 5.0).status == 200
+    local.close()
+    assert (tmp_path / "policy.db").exists()
+    assert (tmp_path / "policy.db").stat().st_mode & 0o077 == 0 or os.name != "posix"
+
+
+def test_it_cannot_approve(url):
+    local = engine(url)
+    local.send(request(url), 5.0)
+    assert local.send(request(url, "/api/v1/actions/1/approve", b"{}"), 5.0).status == 403
+    local.close()
+
+
+def test_another_database_by_query(url, tmp_path):
+    elsewhere = f"{url}?db={tmp_path / 'other.db'}"
+    local = engine(elsewhere)
+    assert local.send(request(elsewhere), 5.0).status == 200
+    local.close()
+    assert (tmp_path / "other.db").exists() and not (tmp_path / "policy.db").exists()
+
+
+@pytest.mark.anyio
+async def test_the_same_on_an_event_loop(url):
+    local = engine(url, asynchronous=True)
+    assert decode_decision((await local.send(request(url), 5.0)).content).is_pending()
+    with pytest.raises(DeadlinePassed):
+        await local.send(request(url), 0.0)
+    await local.aclose()
+
+
+def test_what_is_wrong_is_told_at_once(tmp_path):
+    for bad in ("local:", f"local:{tmp_path / 'none.toml'}", "local:x?y=1"):
+        with pytest.raises(ConfigurationError):
+            engine(bad)
+
+
+def test_threads_share_one_engine(url):
+    local = engine(url)
+    seen = []
+
+    def submit(number):
+        body = b'{"agent_id":"a","action_type":"refund","context":{"n":%d}}' % number
+        seen.append(local.send(Request("POST", url + "/api/v1/actions/submit", (), body), 5.0).status)
+
+    threads = [threading.Thread(target=submit, args=(n,)) for n in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [200] * 10
+    local.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_worker_opens_its_own_connection(url):
+    local = engine(url)
+    local.send(request(url), 5.0)
+    child = os.fork()
+    if child == 0:
+        status = local.send(request(url, "/api/v1/actions/1/status", b"", "GET"), 5.0).status
+        os._exit(0 if status == 200 and len(local._inherited) == 1 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert local.send(request(url, "/api/v1/actions/1/status", b"", "GET"), 5.0).status == 200
+    local.close()

@@ -1,0 +1,134 @@
+import pytest
+
+from ascend_middleware.authority import PolicySet, sample_policy
+from ascend_middleware.authority.score import Score, risk_level, score_action
+from ascend_middleware.exceptions import ConfigurationError
+
+
+def action(**fields):
+    return {
+        "agent_id": "a",
+        "action_type": "t",
+        "resource": "r",
+        "action_details": {},
+        "context": {},
+        "risk_indicators": {},
+        **fields,
+    }
+
+
+def judge(text, score=10, **fields):
+    return PolicySet.from_text(text).judge(action(**fields), Score(score, ()))
+
+
+def policy(name, **keys):
+    lines = [f'name = "{name}"', *(f"{key} = {value}" for key, value in keys.items())]
+    return "\n[[policy]]\n" + "\n".join(lines) + "\n"
+
+
+def test_the_sample_is_a_policy():
+    sample = PolicySet.from_text(sample_policy())
+    judged = sample.judge(action(action_type="refund", action_details={"amount": 5000}), Score(50, ()))
+    assert (judged.decision, judged.reason, judged.risk_score) == ("pending", "refund above 1000", 75)
+    assert sample.judge(action(action_type="refund"), Score(50, ())).decision == "approved"
+
+
+@pytest.mark.parametrize(("score", "decision"), [(59, "approved"), (60, "pending"), (89, "pending"), (90, "denied")])
+def test_thresholds_decide_what_no_policy_does(score, decision):
+    assert judge("", score).decision == decision
+
+
+def test_the_strictest_match_wins_whatever_the_order():
+    yes, ask, no = (policy(word, decision=f'"{word}"') for word in ("approved", "pending", "denied"))
+    for text in (yes + ask + no, no + ask + yes, ask + no + yes):
+        assert judge(text).decision == "denied"
+    assert judge(ask + yes).policy_matched == "pending"
+    assert judge(yes, score=99).decision == "approved"
+
+
+def test_a_policy_may_only_score():
+    assert judge(policy("p", risk_score=95)).decision == "denied"
+    assert judge(policy("p", risk_score=5), score=70).decision == "pending"
+
+
+def test_types_and_agents_narrow_a_policy():
+    text = policy("p", decision='"denied"', action_types='["database_*", "refund"]', agents='["a"]')
+    assert judge(text, action_type="database_read").decision == "denied"
+    assert judge(text, action_type="refunds").decision == "approved"
+    assert judge(text, action_type="refund", agent_id="b").decision == "approved"
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["action.action_details.x > 1", "action.resource > 1", "1", "action.action_details", "1/0 > 1", "''"],
+)
+def test_conditions_without_a_truth_value_deny(when):
+    judged = judge(policy("p", decision='"approved"', when=f'"{when}"'))
+    assert judged.decision == "denied"
+    assert "'p' could not be evaluated" in judged.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "message"),
+    [
+        (policy("p", decision='"pending"', when='"action.a >"'), "policy 1 ('p'): when", "line 1, column"),
+        (policy("p", decision='"pending"', when='"actoin.resource == 1"'), "policy 1 ('p'): when", "'actoin'"),
+        (policy("p", decision='"pending"', when='"action.amount > 1"'), "policy 1 ('p'): when", "no field 'amount'"),
+        (policy("p", decision='"pending"', when='"nosuch(1)"'), "policy 1 ('p'): when", "'nosuch'"),
+        (policy("p", decision='"pending"', when='""'), "policy 1 ('p'): when", "not empty"),
+        (policy("p", decision='"pending"', when=f'"{"x" * 5000}"'), "policy 1 ('p'): when", "longer"),
+        (policy("p", decision='"allow"'), "policy 1 ('p'): decision", "allow"),
+        (policy("p"), "policy 1 ('p')", "decides nothing"),
+        (policy("p", decision='"denied"', action_type='"x"'), "policy 1 ('p'): action_type", "no such key"),
+        (policy("p", decision='"denied"', action_types="[]"), "policy 1 ('p'): action_types", "empty"),
+        (policy("p", risk_score=101), "policy 1 ('p'): risk_score", "0 to 100"),
+        (policy("p", risk_score="true"), "policy 1 ('p'): risk_score", "0 to 100"),
+        ('[[policy]]\ndecision = "denied"', "policy 1: name", "required"),
+        (policy("p", risk_score=1) * 2, "policy 'p'", "twice"),
+        ("[thresholds]\npending = 95", "thresholds", "exceed"),
+        ("[threshold]\npending = 95", "threshold", "no such key"),
+        ("policy = 1", "policy", "tables"),
+        ("[[mcp_server]]\nactive = false", "mcp_server 1: name", "required"),
+        ("[[model]]\nname = 'x'", "model 1 ('x'): id", "required"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(text, where, message):
+    with pytest.raises(ConfigurationError) as caught:
+        PolicySet.from_text(text, name="p.toml")
+    assert [(p.where, message in p.message) for p in caught.value.problems] == [(f"p.toml: {where}", True)]
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(ConfigurationError) as caught:
+        PolicySet.from_text(policy("a", when='"("', decision='"x"') + policy("b", risk_score=-1))
+    assert len(caught.value.problems) == 3
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(ConfigurationError, match="authority init"):
+        PolicySet.load(tmp_path / "missing.toml")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        PolicySet.load(tmp_path)
+    (tmp_path / "bad.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match="UTF-8"):
+        PolicySet.load(tmp_path / "bad.toml")
+    with pytest.raises(ConfigurationError, match="not TOML"):
+        PolicySet.from_text("[")
+
+
+def test_macros_and_strings_are_no_unknown_names():
+    when = "action.action_details.items.exists(i, i.price > 3) && action.resource != 'action.nothing x.y'"
+    judged = judge(
+        policy("p", decision='"pending"', when=f'"{when}"'), action_details={"items": [{"price": 1}, {"price": 9.5}]}
+    )
+    assert judged.decision == "pending"
+
+
+def test_scores_explain_themselves():
+    score = score_action("database.read", {"pii": True, "mood": "high", "external": False, "x": "no"})
+    assert score == Score(40, ("read: 10", "mood: +15", "pii: +15"))
+    assert score_action("frobnicate", {}) == Score(40, ("unknown action type: 40",))
+    assert score_action("delete", dict.fromkeys("abcdefghijklmnop", 1)).value == 100
+    assert [risk_level(n) for n in (0, 29, 30, 59, 60, 84, 85, 100)] == (
+        ["low", "low", "medium", "medium", "high", "high", "critical", "critical"]
+    )
