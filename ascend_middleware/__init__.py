@@ -1,3 +1,77 @@
-"""Ask an ASCEND authority "may this agent do this?" before a handler runs."""
+"""Ask an ASCEND authority "may this agent do this?" before a handler runs.
+
+Names load at first use; importing the package imports no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .client import AscendClient as AscendClient
+    from .client import AsyncAscendClient as AsyncAscendClient
+    from .exceptions import *  # noqa: F403
+    from .guard import Agent as Agent
+    from .guard import NotAnAgent as NotAnAgent
+    from .models import *  # noqa: F403
+    from .rules import Rule as Rule
+    from .rules import RuleTable as RuleTable
 
 __version__ = "0.1.0"
+
+_ROOMS = {
+    "client": ("AscendClient", "AsyncAscendClient"),
+    "guard": ("Agent", "NotAnAgent"),
+    "rules": ("Rule", "RuleTable"),
+    "models": (
+        "ActionPage",
+        "ActionRecord",
+        "ActionResult",
+        "ActionType",
+        "AgentAction",
+        "AuthorizationDecision",
+        "ConnectionStatus",
+        "Decision",
+        "DecisionStatus",
+        "FailMode",
+        "RiskLevel",
+    ),
+    "exceptions": (
+        "AscendError",
+        "AuthenticationError",
+        "AuthorizationDeniedError",
+        "AuthorizationError",
+        "CircuitBreakerOpen",
+        "ClientClosedError",
+        "ConfigurationError",
+        "ConflictError",
+        "ConnectionError",
+        "KillSwitchError",
+        "MissingAPIKeyError",
+        "NetworkError",
+        "NotFoundError",
+        "OWKAIError",
+        "ProtocolError",
+        "RateLimitError",
+        "ServerError",
+        "TimeoutError",
+        "ValidationError",
+    ),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    room = _HOME.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{room}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,107 @@
+"""A request's body and a refusal, in ASGI messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from .guard import BodyTimeout, BodyTooLarge, ClientGone
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .guard import Verdict
+
+__all__ = ["Body", "refuse"]
+
+
+class Body:
+    """Read messages ahead of the handler, and hand every one of them on, once, in order."""
+
+    def __init__(self, receive: Callable[[], Awaitable[Any]], *, websocket: bool = False) -> None:
+        self._receive = receive
+        self._websocket = websocket
+        self._ahead: deque[Any] = deque()
+        self._size = 0
+        self._whole = False
+        self._gone = False
+        self._task: asyncio.Task[Any] | None = None
+
+    async def read(self, limit: int, seconds: float) -> bytes:
+        """Return the whole body; see the step `ReadBody`."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._whole and not self._gone:
+                    self._note(await self._receive())
+                    if self._size > limit:
+                        raise BodyTooLarge
+        except TimeoutError:
+            raise BodyTimeout from None
+        if self._gone:
+            raise ClientGone
+        return b"".join(message.get("body", b"") for message in self._ahead)
+
+    async def watch(self, seconds: float, *, limit: int) -> bool:
+        """Let time pass; return True as soon as the client has left. One receive stays under way throughout."""
+        if self._gone:
+            return True
+        if self._websocket or (self._size > limit and not self._whole):
+            await asyncio.sleep(seconds)
+            return False
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._receive())  # type: ignore[arg-type]  # any awaitable will do
+        done, _ = await asyncio.wait({self._task}, timeout=seconds)
+        if done:
+            message, self._task = self._task.result(), None
+            self._note(message)
+        return self._gone
+
+    def _note(self, message: Any) -> None:
+        self._ahead.append(message)
+        if message["type"] == "http.disconnect":
+            self._gone = True
+        else:
+            self._size += len(message.get("body", b""))
+            self._whole = not message.get("more_body", False)
+
+    def onward(self) -> Callable[[], Awaitable[Any]]:
+        """Return the `receive` for the handler: first what was read ahead, then the real one."""
+        if not self._ahead and self._task is None:
+            return self._receive
+
+        async def receive() -> Any:
+            if self._ahead:
+                return self._ahead.popleft()
+            if self._task is not None:
+                message = await asyncio.shield(self._task)
+                self._task = None
+                return message
+            return await self._receive()
+
+        return receive
+
+    def close(self) -> None:
+        """Drop the receive that is under way, if nobody took it over."""
+        if self._task is not None:
+            self._task.cancel()
+
+
+async def refuse(
+    scope: Any, receive: Any, send: Any, verdict: Verdict, *, render: Callable[..., Any] | None = None
+) -> None:
+    """Answer a refusal: over HTTP, or to a handshake as HTTP where the server can, else by closing with 1008."""
+    assert verdict.refusal is not None  # noqa: S101 - the caller checks
+    status, headers, content = verdict.refusal.response(verdict.decision)
+    if render is not None:
+        status, headers, content = render(status, headers, content)
+    kind = "http.response"
+    if scope["type"] == "websocket":
+        if "websocket.http.response" not in (scope.get("extensions") or {}):
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": verdict.outcome})
+            return
+        kind = "websocket.http.response"
+    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    await send({"type": f"{kind}.start", "status": status, "headers": encoded})
+    await send({"type": f"{kind}.body", "body": content if scope.get("method") != "HEAD" else b""})

@@ -1,0 +1,22 @@
+"""The flow from a request to a verdict. It knows neither a framework nor an HTTP library."""
+
+from .engine import Guard
+from .identity import Agent, NotAnAgent
+from .steps import BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
+from .verdicts import Refusal, Verdict
+from .view import RequestView
+
+__all__ = [
+    "Agent",
+    "BodyTimeout",
+    "BodyTooLarge",
+    "ClientGone",
+    "Guard",
+    "Hook",
+    "NotAnAgent",
+    "ReadBody",
+    "Refusal",
+    "RequestView",
+    "Verdict",
+    "Watch",
+]

@@ -1,0 +1,73 @@
+"""Which failures refuse, which may pass an open rule, and how often."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ..client.core import never_answered
+from ..exceptions import (
+    AscendError,
+    AuthorizationDeniedError,
+    CircuitBreakerOpen,
+    KillSwitchError,
+    NetworkError,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    TimeoutError,  # noqa: A004 - the documented name
+)
+from ..wire import KILL_CODES
+from .verdicts import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["OpenBudget", "refusal_for"]
+
+UNAVAILABLE_RETRY = 5.0
+
+
+def refusal_for(error: AscendError) -> tuple[Refusal, bool]:
+    """Return the refusal for a failed submit, and whether a rule that fails open may pass the request.
+
+    Open only where the submit never got an answer: no connection, the deadline, the breaker.
+    """
+    if isinstance(error, KillSwitchError) or error.code in KILL_CODES:
+        return Refusal(problem="kill-switch", detail="The agent is blocked until the block is lifted."), False
+    if isinstance(error, AuthorizationDeniedError):
+        return Refusal(problem="denied", detail=f"The authority refused: {error.message}"), False
+    if isinstance(error, CircuitBreakerOpen):
+        return _unavailable("The authority failed recently; asking again shortly.", error.retry_after), True
+    if isinstance(error, TimeoutError):
+        return _unavailable("The authority did not answer in time.", None), never_answered(error)
+    if isinstance(error, NetworkError):
+        return _unavailable("The authority could not be reached.", None), never_answered(error)
+    if isinstance(error, RateLimitError):
+        return _unavailable("The authority takes no more requests for now.", error.retry_after), False
+    if isinstance(error, ServerError | ProtocolError):
+        return _unavailable("The authority's answer could not be used.", None), False
+    return Refusal(problem="misconfigured", detail="The authority refuses this service's key or request."), False
+
+
+def _unavailable(detail: str, retry_after: float | None) -> Refusal:
+    return Refusal(problem="unavailable", detail=detail, retry_after=retry_after or UNAVAILABLE_RETRY)
+
+
+class OpenBudget:
+    """How many requests an open rule may still pass without a decision in the current minute."""
+
+    def __init__(self, per_minute: int, *, clock: Callable[[], float]) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._passed: deque[float] = deque()
+
+    def take(self) -> bool:
+        """Use one pass; False when the budget is spent."""
+        now = self._clock()
+        while self._passed and now - self._passed[0] >= 60.0:
+            self._passed.popleft()
+        if len(self._passed) >= self._per_minute:
+            return False
+        self._passed.append(now)
+        return True

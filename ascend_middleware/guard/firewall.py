@@ -1,0 +1,118 @@
+"""Requests that servers, frameworks and handlers read differently; a rule may permit a finding by its name."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .view import RequestView
+
+__all__ = ["FINDINGS", "inspect"]
+
+FINDINGS = {
+    "not-origin-form": "the target does not begin with /",
+    "dot-segment": "the path has a . or .. segment",
+    "empty-segment": "the path has an empty segment",
+    "backslash": "the path has a backslash",
+    "control-character": "the path has a control character",
+    "invalid-utf8": "the path is not valid UTF-8",
+    "path-parameter": "the path has a ; parameter",
+    "encoded-separator": "the path has an encoded slash or percent outside a parameter",
+    "fragment": "the target has a fragment",
+    "method-override": "a header asks for another method",
+    "bad-method": "the method is not a token in upper case letters",
+}
+
+_SUSPECT = re.compile(r"[\x00-\x1f\x7f-\x9f\\;�\ud800-\udfff\u2028\u2029]|//|/\.\.?(?:/|$)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
+_OVERRIDES = frozenset(
+    {
+        "x-http-method-override",
+        "x-http-method",
+        "x-method-override",
+        "x_http_method_override",
+        "x_http_method",
+        "x_method_override",
+    },
+)
+# Where a later layer may read another path than the router did.
+_REWRITES = frozenset({"x-original-url", "x-rewrite-url", "x-original-uri", "x_original_url", "x_rewrite_url"})
+
+
+def inspect(view: RequestView) -> list[str]:
+    """Return the names of what is suspicious about a request; see `FINDINGS`."""
+    found: list[str] = []
+    path, raw = view.path, view.raw_path
+    if not path.startswith("/"):
+        found.append("not-origin-form")
+    if _SUSPECT.search(path) is not None:
+        _inspect_decoded(path, found)
+    if raw is not None and ("%" in raw or "#" in raw or not raw.startswith("/") or ";" in raw):
+        _inspect_raw(view, raw, found)
+    if not _METHOD.fullmatch(view.method):
+        found.append("bad-method")
+    for name, _ in view.headers:
+        if name in _OVERRIDES:
+            found.append("method-override")
+        elif name in _REWRITES:
+            found.append("not-origin-form")
+    return list(dict.fromkeys(found))
+
+
+def _inspect_decoded(path: str, found: list[str]) -> None:
+    if "//" in path:
+        found.append("empty-segment")
+    if any(segment in (".", "..") for segment in path.split("/")):
+        found.append("dot-segment")
+    if "\\" in path:
+        found.append("backslash")
+    if ";" in path:
+        found.append("path-parameter")
+    if _CONTROL.search(path):
+        found.append("control-character")
+    if any(char == "�" or "\ud800" <= char <= "\udfff" for char in path):
+        found.append("invalid-utf8")
+
+
+def _inspect_raw(view: RequestView, raw: str, found: list[str]) -> None:
+    if "#" in raw:
+        found.append("fragment")
+    if not raw.startswith("/"):
+        found.append("not-origin-form")
+    if ";" in raw:
+        found.append("path-parameter")
+    lowered = raw.lower()
+    if "%5c" in lowered:
+        found.append("backslash")
+    if ("%2f" in lowered or "%25" in lowered) and not _inside_parameters(view, lowered):
+        found.append("encoded-separator")
+
+
+def _inside_parameters(view: RequestView, raw: str) -> bool:
+    """Say whether every encoded slash and percent lies in a parameter that the router bound."""
+    resolved = view.resolved
+    if resolved is None or resolved.leaf is None:
+        return False
+    segments = raw.split("/")[1:]
+    template = resolved.leaf.template.split("/")[1:]
+    # A prefix that the server put before the application's path is not in the template.
+    segments = segments[max(0, len(segments) - _decoded_length(view)) :]
+    for index, part in enumerate(template):
+        if part == "**" or part.endswith(":path}"):
+            return True
+        if index >= len(segments):
+            return False
+        segment = segments[index]
+        if "%2f" in segment:
+            return False
+        if "%25" in segment and not (part.startswith("{") and part.endswith("}") and part.count("{") == 1):
+            return False
+    return True
+
+
+def _decoded_length(view: RequestView) -> int:
+    """Count the segments of the application's path that stand as such in the raw path."""
+    raw = (view.raw_path or "").lower()
+    return len(view.path.split("/")) - 1 - raw.count("%2f")

@@ -1,0 +1,49 @@
+"""A request as the guard sees it; every adapter builds one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+if TYPE_CHECKING:
+    from ..routing import Resolved
+
+__all__ = ["RequestView"]
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestView:
+    """What is known of a request before its body is read.
+
+    Attributes:
+        method: upper case; `WEBSOCKET` for a handshake.
+        path: decoded and application-relative.
+        raw_path: the target's path as it arrived, without the query, or None where the server hides it.
+        query: the query string as it arrived.
+        headers: names in lower case, values as text (latin-1), in order, repeats kept.
+        resolved: what the router will run, or None where no router can be asked.
+        request: the framework's own object, for `identify`.
+        verdict: filled in by the guard, for the adapter and for logging.
+    """
+
+    method: str
+    path: str
+    raw_path: str | None
+    query: bytes
+    headers: list[tuple[str, str]]
+    resolved: Resolved | None = None
+    request: Any = None
+    _query_pairs: list[tuple[str, str]] | None = field(default=None, repr=False)
+
+    @property
+    def query_pairs(self) -> list[tuple[str, str]]:
+        """The decoded query; raises ValueError for what frameworks decode differently."""
+        if self._query_pairs is None:
+            text = self.query.decode("ascii")
+            self._query_pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000)
+        return self._query_pairs
+
+    def header(self, name: str) -> list[str]:
+        """Return all values of a header."""
+        return [value for key, value in self.headers if key == name]
