@@ -115,7 +115,7 @@ def _open_scheme(scheme: str, settings: Settings, *, asynchronous: bool) -> Any:
 
 def _describe(error: BaseException) -> str:
     # A library may quote a header in its message, and a header may be the key.
-    text = masking.mask_text(str(error.args[0] if error.args else error))[:200]
+    text = masking.mask_text(getattr(error, "message", None) or str(error))[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -564,12 +564,31 @@ class _Pyreqwest(_PyreqwestBase):
             client.close()
 
 
+def _forget(task: Any) -> None:
+    if not task.cancelled():
+        task.exception()  # nobody waits for it any more
+
+
 class _AsyncPyreqwest(_PyreqwestBase):
     _builder = "ClientBuilder"
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         if timeout <= 0:
             raise _deadline(False)
+        import asyncio
+
+        # Cancelled, the library raises a cancellation of its own making, in which a cancel scope does not recognise
+        # itself. So it runs in a task, and what cancels us goes up as it came.
+        task = asyncio.ensure_future(self._exchange(request, timeout))
+        try:
+            await asyncio.wait((task,))
+        except BaseException:
+            task.add_done_callback(_forget)
+            task.cancel()
+            raise
+        return task.result()
+
+    async def _exchange(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         with _pyreqwest_failures():
             async with self._prepared(request, timeout) as answer:
                 content = bytearray()

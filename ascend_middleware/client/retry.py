@@ -34,12 +34,12 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
         value: seconds or an HTTP date.
         now: seconds since the epoch.
     """
-    if not value or len(value) > 64:
+    if not value or len(value) > 64 or not value.isascii():
         return None
     value = value.strip()
     try:
         seconds = float(value) if value[:1].isdigit() else parsedate_to_datetime(value).timestamp() - now
     except (TypeError, ValueError, OverflowError, IndexError, OSError):
         return None
-    # A date in the past means now; a time beyond a day is as good as any other that nobody waits for.
+    # A date in the past means now.
     return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -53,7 +53,10 @@ TABLE = {
     "compressed": (http(200, b"x", "Content-Encoding: gzip"), errors.ProtocolError),
     "301": (http(301, b"", "Location: /elsewhere"), errors.ProtocolError),
     "307": (http(307, b"", "Location: http://127.0.0.1:1/"), errors.ProtocolError),
-    "400": (http(400, {"status": "error", "error": {"code": "INVALID_REQUEST", "message": "m"}}), errors.ValidationError),
+    "400": (
+        http(400, {"status": "error", "error": {"code": "INVALID_REQUEST", "message": "m"}}),
+        errors.ValidationError,
+    ),
     "401": (http(401, {"detail": "who?"}), errors.AuthenticationError),
     "403": (http(403, {"detail": "no"}), errors.AuthorizationDeniedError),
     "403 agent blocked": (http(403, {"detail": {"code": "AGENT_BLOCKED", "message": "b"}}), errors.KillSwitchError),
@@ -207,7 +210,12 @@ def test_test_connection_tells_and_never_raises(engine, kind):
     info = http(200, {"version": "9", "server_time": "t"})
     with Scripted(http(200, {"status": "healthy"}), info) as server:
         status = run(engine, kind, server.url, check)
-        assert (status.connected, status["status"], status.api_version, status.server_time) == (True, "connected", "9", "t")
+        assert (status.connected, status["status"], status.api_version, status.server_time) == (
+            True,
+            "connected",
+            "9",
+            "t",
+        )
         assert "x-api-key" not in server.requests[0].headers
         assert status.latency_ms >= 0
     with Scripted(http(200, {"status": "healthy"}), http(401, {"detail": "bad key"})) as server:

@@ -1,0 +1,103 @@
+"""The breaker: what counts, one probe, threads, cancellation."""
+
+import threading
+
+import pytest
+
+from ascend_middleware.client.breaker import CircuitBreaker
+from ascend_middleware.exceptions import CircuitBreakerOpen
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def breaker(threshold=3, **options):
+    clock = Clock()
+    return CircuitBreaker(threshold=threshold, timeout=30, clock=clock, **options), clock
+
+
+def opened(threshold=1):
+    subject, clock = breaker(threshold)
+    for _ in range(threshold):
+        subject.acquire().fail()
+    assert subject.state == "open"
+    return subject, clock
+
+
+def test_consecutive_failures_open_it_and_a_success_starts_the_count_again():
+    subject, _ = breaker()
+    for report in ("fail", "fail", "succeed", "fail", "fail"):
+        getattr(subject.acquire(), report)()
+    assert subject.state == "closed"
+    subject.acquire().fail()
+    with pytest.raises(CircuitBreakerOpen) as caught:
+        subject.acquire()
+    assert caught.value.retry_after == 30
+
+
+def test_neutral_results_neither_count_nor_reset():
+    subject, _ = breaker()
+    for report in ("fail", "release", "fail", "release", "fail"):
+        getattr(subject.acquire(), report)()
+    assert subject.state == "open"
+
+
+def test_exactly_one_probe_under_threads():
+    subject, clock = opened()
+    clock.now = 31
+    start = threading.Barrier(50)
+    tokens, refused = [], []
+
+    def attempt():
+        start.wait()
+        try:
+            tokens.append(subject.acquire())
+        except CircuitBreakerOpen:
+            refused.append(1)
+
+    threads = [threading.Thread(target=attempt) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(tokens), len(refused)) == (1, 49)
+    tokens[0].succeed()
+    assert subject.state == "closed"
+
+
+def test_a_released_probe_decides_nothing_and_frees_its_place():
+    subject, clock = opened()
+    clock.now = 31
+    subject.acquire().release()
+    assert subject.state == "half-open"
+    probe = subject.acquire()
+    probe.fail()
+    probe.succeed()
+    assert subject.state == "open"
+    clock.now = 60
+    with pytest.raises(CircuitBreakerOpen):
+        subject.acquire()
+
+
+def test_results_of_calls_from_before_the_change_are_ignored():
+    subject, clock = breaker(1)
+    late, other = subject.acquire(), subject.acquire()
+    subject.acquire().fail()
+    late.succeed()
+    assert subject.state == "open"
+    clock.now = 31
+    probe = subject.acquire()
+    other.fail()
+    probe.succeed()
+    assert subject.state == "closed"
+
+
+def test_disabled():
+    subject, _ = breaker(1, enabled=False)
+    for _ in range(5):
+        subject.acquire().fail()
+    assert subject.state == "closed"

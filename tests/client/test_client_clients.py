@@ -1,0 +1,353 @@
+"""Construction, threads, cancellation, closing, borrowed clients, redirects and secrets, on a real socket."""
+
+import io
+import logging
+import os
+import pickle
+import threading
+import time
+
+import anyio
+import httpx2
+import pytest
+from scripted import APPROVED, DENIED, HANG, PENDING, Scripted, Trickle, http
+
+from ascend_middleware import exceptions as errors
+from ascend_middleware.client import AscendClient, AsyncAscendClient, ExchangeFailed, Response
+from ascend_middleware.models import AgentAction
+
+KEY = "owkai_live_0123456789abcdef"
+ACTION = {"agent_id": "a", "action_type": "data_access", "resource": "r"}
+CLIENTS = pytest.mark.parametrize("cls", [AscendClient, AsyncAscendClient])
+
+
+def client(server, cls=AscendClient, **options):
+    return cls(KEY, **{"api_url": getattr(server, "url", server), "agent_id": "a", "timeout": 5, **options})
+
+
+@CLIENTS
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"api_key": None}, errors.MissingAPIKeyError, "API key is required"),
+        ({"api_key": "short"}, errors.AuthenticationError, "ill-formed"),
+        ({"api_url": "http://example.com"}, errors.ConfigurationError, "TLS required for non-localhost URLs"),
+        ({"api_url": "https://a", "base_url": "https://b"}, errors.ConfigurationError, "one of them"),
+        ({"engine": "curl"}, errors.ConfigurationError, "httpx2"),
+        ({"engine": object()}, errors.ConfigurationError, "send"),
+        ({"http_client": object()}, errors.ConfigurationError, "http_client"),
+        ({"ca_file": "/nowhere/ca.pem"}, errors.ConfigurationError, "ca_file"),
+        ({"proxy": "nonsense"}, errors.ConfigurationError, "proxy"),
+        ({"fail_mode": "ajar"}, errors.ConfigurationError, "fail_mode"),
+        ({"timeout": 0}, errors.ConfigurationError, "timeout"),
+    ],
+)
+def test_bad_construction(cls, arguments, error, text, monkeypatch):
+    monkeypatch.delenv("ASCEND_API_KEY", raising=False)
+    monkeypatch.delenv("OWKAI_API_KEY", raising=False)
+    with pytest.raises(error, match=text):
+        cls(**{"api_key": KEY, "api_url": "http://localhost:1", **arguments})
+
+
+def test_construction_from_the_environment_alone(monkeypatch):
+    monkeypatch.setenv("ASCEND_API_KEY", f" {KEY}\n")
+    with AscendClient(base_url="http://127.0.0.1:1/") as subject:
+        assert (subject.settings.api_key, subject.settings.api_url) == (KEY, "http://127.0.0.1:1")
+        assert KEY not in repr(subject)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c: c.evaluate_action("", "r"),
+        lambda c: c.evaluate_action("t", None),
+        lambda c: c.evaluate_action("t", "r", orchestration_depth=6),
+        lambda c: c.evaluate_action("t", "r", orchestration_depth=True),
+        lambda c: c.evaluate_action("t", "r", mcp_server_name=""),
+        lambda c: c.evaluate_action("t", "r", model_id=True),
+        lambda c: c.evaluate_action("t", "r", parameters=[1]),
+        lambda c: c.evaluate_action("t", "r", parameters={"a": object()}),
+        lambda c: c.evaluate_action("t", "r", timeout=-1),
+        lambda c: c.evaluate_action("t", "r", {"a": 1}, action_details={"a": 2}),
+        lambda c: c.submit_action(),
+        lambda c: c.submit_action(7),
+        lambda c: c.submit_action({"action_type": "t", "nonsense": 1}),
+        lambda c: c.submit_action(AgentAction("a", "a", "t", "r"), agent_id="b"),
+        lambda c: c.wait_for_decision("7", 1, timeout_ms=1),
+        lambda c: c.wait_for_decision("7", poll_interval=0),
+        lambda c: c.wait_for_decision(""),
+        lambda c: c.wait_for_decision("7", float("nan")),
+        lambda c: c.list_actions(limit=0),
+        lambda c: c.log_action_completed("7", duration_ms=-1),
+    ],
+)
+def test_local_checks_come_before_any_request(call):
+    with Scripted() as server, client(server) as subject:
+        with pytest.raises(errors.ValidationError):
+            call(subject)
+        assert not server.connections
+
+
+def test_three_forms_of_submit():
+    with Scripted() as server, client(server) as subject:
+        subject.submit_action(AgentAction("x", "X", "t", "r", model_id=4, mcp_server_name="m"))
+        subject.submit_action({"agent_id": "x", "agent_name": "X", "action_type": "t", "resource": "r"})
+        subject.submit_action(action_type="t", parameters={"a": 1})
+        sent = [request.json() for request in server.requests]
+    assert sent[0] == {
+        "agent_id": "x", "agent_name": "X", "action_type": "t", "resource": "r", "model_id": 4, "mcp_server_name": "m",
+    }  # fmt: skip
+    assert sent[1] == {"agent_id": "x", "agent_name": "X", "action_type": "t", "resource": "r"}
+    assert sent[2] == {"agent_id": "a", "agent_name": "a", "action_type": "t", "action_details": {"a": 1}}
+
+
+def test_evaluate_waits_for_the_decision():
+    with Scripted(PENDING, DENIED) as server, client(server) as subject:
+        assert subject.evaluate_action("t", "r", timeout=5).is_denied()
+        assert [request.method for request in server.requests] == ["POST", "GET"]
+
+
+def test_no_redirect_is_followed_and_the_environment_proxy_is_not_used(monkeypatch):
+    with Scripted() as other, Scripted(http(307, b"", f"Location: {other.url}/x")) as server:
+        monkeypatch.setenv("HTTP_PROXY", other.url)
+        monkeypatch.setenv("http_proxy", other.url)
+        for engine in ("httpx2", "pyreqwest"):
+            with client(server, engine=engine) as subject, pytest.raises(errors.ProtocolError):
+                subject.submit_action(ACTION)
+        assert not other.requests
+        assert len(server.requests) == 2
+        monkeypatch.setenv("no_proxy", "")
+        with client(server, trust_env=True) as subject:
+            assert subject.submit_action(ACTION).is_approved()
+        assert other.requests[0].target == f"{server.url}/api/v1/actions/submit"
+
+
+@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+def test_an_explicit_proxy_is_used(engine):
+    with Scripted() as proxy, client("http://127.0.0.1:9", engine=engine, proxy=proxy.url) as subject:
+        assert subject.submit_action(ACTION).is_approved()
+        assert proxy.requests[0].target == "http://127.0.0.1:9/api/v1/actions/submit"
+
+
+@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+def test_breaker_opens_and_lets_one_probe_of_fifty_threads_through(engine):
+    options = {"max_retries": 0, "circuit_breaker_threshold": 2, "circuit_breaker_timeout": 0.2, "engine": engine}
+    release = threading.Event()
+
+    def slow(_request):
+        release.wait(5)
+        return APPROVED
+
+    bad = http(503)
+    with Scripted(bad, bad, slow) as server, client(server, **options) as subject:
+        for _ in range(2):
+            with pytest.raises(errors.ServerError):
+                subject.submit_action(ACTION)
+        with pytest.raises(errors.CircuitBreakerOpen):
+            subject.submit_action(ACTION)
+        assert len(server.requests) == 2
+        while subject.core.breaker.state != "half-open":
+            time.sleep(0.01)
+        outcomes = []
+
+        def attempt():
+            try:
+                outcomes.append(str(subject.submit_action(ACTION).decision))
+            except errors.CircuitBreakerOpen:
+                outcomes.append("refused")
+                if outcomes.count("refused") == 49:
+                    release.set()
+
+        threads = [threading.Thread(target=attempt) for _ in range(50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(set(outcomes)) == ["approved", "refused"]
+        assert outcomes.count("approved") == 1
+        assert len(server.requests) == 3
+        assert subject.core.breaker.state == "closed"
+
+
+@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+def test_cancelled_calls_leave_pool_and_breaker_whole(engine):
+    async def main(server):
+        options = {"max_connections": 2, "circuit_breaker_threshold": 1, "circuit_breaker_timeout": 0.01}
+        async with client(server, AsyncAscendClient, engine=engine, timeout=2, max_retries=0, **options) as subject:
+            for _ in range(6):
+                with anyio.move_on_after(0.05) as scope:
+                    await subject.submit_action(ACTION)
+                assert scope.cancelled_caught
+            assert subject.core.breaker.failures == 0
+            server.steps[:] = [http(503), HANG, APPROVED]
+            with pytest.raises(errors.ServerError):
+                await subject.submit_action(ACTION)
+            await anyio.sleep(0.02)
+            with anyio.move_on_after(0.05):  # the probe is cancelled
+                await subject.submit_action(ACTION)
+            assert subject.core.breaker.state == "half-open"
+            results = [await subject.submit_action(ACTION) for _ in range(4)]
+            assert all(result.is_approved() for result in results)
+
+    with Scripted(HANG) as server:
+        anyio.run(main, server)
+
+
+def test_cancelled_in_the_middle_of_a_body_does_not_give_its_rest_to_the_next_call():
+    head = DENIED.index(b"\r\n\r\n") + 10
+
+    async def main(server):
+        async with client(server, AsyncAscendClient, max_connections=1) as subject:
+            with anyio.move_on_after(0.1):
+                await subject.submit_action(ACTION)
+            assert (await subject.submit_action(ACTION)).is_approved()
+
+    with Scripted(Trickle(DENIED, head=head, pause=0.5), APPROVED) as server:
+        anyio.run(main, server)
+
+
+def test_one_async_client_on_several_loops():
+    with Scripted() as server:
+        subject = client(server, AsyncAscendClient)
+
+        async def once():
+            decision = await subject.submit_action(ACTION)
+            await subject._engine.aclose()  # this loop's connections
+            return decision
+
+        assert anyio.run(once).is_approved()
+        assert anyio.run(once).is_approved()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_uses_connections_of_its_own():
+    with Scripted() as server, client(server) as subject:
+        subject.submit_action(ACTION)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(writer, str(subject.submit_action(ACTION).decision).encode())
+            finally:
+                os._exit(0)
+        os.close(writer)
+        os.waitpid(child, 0)
+        assert os.read(reader, 100) == b"approved"
+        os.close(reader)
+        subject.submit_action(ACTION)
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+def test_use_after_close(engine):
+    with Scripted() as server:
+        with client(server, engine=engine) as subject:
+            subject.submit_action(ACTION)
+        subject.close()
+        assert subject.closed
+        with pytest.raises(errors.ClientClosedError):
+            subject.submit_action(ACTION)
+        assert subject.test_connection().error
+
+        async def main():
+            async with client(server, AsyncAscendClient, engine=engine) as other:
+                await other.submit_action(ACTION)
+            await other.aclose()
+            with pytest.raises(errors.ClientClosedError):
+                await other.submit_action(ACTION)
+
+        anyio.run(main)
+
+
+def test_borrowed_clients_keep_our_rules_and_stay_open():
+    redirect = http(302, b"", "Location: /x")
+    with Scripted(APPROVED, redirect, HANG) as server:
+        with httpx2.Client(follow_redirects=True, auth=("u", "p"), trust_env=False) as own:
+            with client(server, http_client=own, timeout=0.3) as subject:
+                assert subject.submit_action(ACTION).is_approved()
+                assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+                with pytest.raises(errors.ProtocolError):
+                    subject.submit_action(ACTION)
+                with pytest.raises(errors.TimeoutError):
+                    subject.submit_action(ACTION)
+            assert not own.is_closed
+    with Scripted(APPROVED, redirect, HANG) as server:
+
+        async def main():
+            async with httpx2.AsyncClient(follow_redirects=True, trust_env=False) as own:
+                async with client(server, AsyncAscendClient, http_client=own, timeout=0.3) as subject:
+                    assert (await subject.submit_action(ACTION)).is_approved()
+                    with pytest.raises(errors.ProtocolError):
+                        await subject.submit_action(ACTION)
+                    with pytest.raises(errors.TimeoutError):
+                        await subject.submit_action(ACTION)
+                assert not own.is_closed
+                with pytest.raises(errors.ConfigurationError):
+                    client(server, http_client=own)
+
+        anyio.run(main)
+
+
+def test_a_raising_engine_becomes_a_typed_error():
+    class Broken:
+        def send(self, request, timeout):
+            raise ValueError(f"header {dict(request.headers)['X-API-Key']}")
+
+        def close(self):
+            pass
+
+    with client("http://localhost:1", engine=Broken(), max_retries=0) as subject:
+        with pytest.raises(errors.NetworkError) as caught:
+            subject.submit_action(ACTION)
+    assert isinstance(caught.value.__cause__, ExchangeFailed)
+    assert KEY not in str(caught.value)
+
+
+def test_an_engine_object_is_used():
+    class Canned:
+        def send(self, request, timeout):
+            return Response(200, {}, b'{"action_id": 1, "status": "approved"}')
+
+        def close(self):
+            pass
+
+    with client("http://localhost:1", engine=Canned()) as subject:
+        assert subject.submit_action(ACTION).is_approved()
+
+
+@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+def test_the_key_is_in_no_log_and_no_error(engine):
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    echo = http(401, {"detail": f"unknown key {KEY}"}, f"X-Echo: {KEY}")
+    try:
+        with Scripted(echo, http(503), APPROVED) as server, client(server, engine=engine) as subject:
+            with pytest.raises(errors.AuthenticationError):
+                subject.submit_action(ACTION)
+            subject.submit_action(ACTION)
+        with client("http://127.0.0.1:1", engine=engine, max_retries=0) as subject:
+            with pytest.raises(errors.NetworkError) as caught:
+                subject.submit_action(ACTION)
+            assert KEY not in f"{caught.value!r}{vars(caught.value)}{caught.value.__cause__!r}"
+            pickle.loads(pickle.dumps(caught.value))
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+    assert "submit" in stream.getvalue()
+    assert KEY not in stream.getvalue()
+
+
+def test_debug_concerns_our_own_loggers_only():
+    root, own = logging.getLogger(), logging.getLogger("ascend_middleware")
+    before = root.level, list(root.handlers), own.level
+    try:
+        with client("http://localhost:1", debug=True):
+            assert own.level == logging.DEBUG
+            assert (root.level, root.handlers) == before[:2]
+    finally:
+        own.setLevel(before[2])

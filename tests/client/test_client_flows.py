@@ -1,0 +1,286 @@
+"""Retry, deadlines, waiting and failure mode, on a scripted clock: no socket, no sleeping."""
+
+import json
+
+import pytest
+
+from ascend_middleware import exceptions as errors
+from ascend_middleware.client import (
+    ClientCore,
+    ConnectFailed,
+    DeadlinePassed,
+    ExchangeFailed,
+    Response,
+    Send,
+    never_answered,
+    operations,
+)
+from ascend_middleware.client.retry import backoff, parse_retry_after
+from ascend_middleware.config import Settings
+from ascend_middleware.flow import Sleep, drive
+from ascend_middleware.models import AgentAction
+
+ACTION = AgentAction("a", "A", "data_access", "r")
+
+
+def answer(status, body=None, **headers):
+    content = b"" if body is None else json.dumps(body).encode()
+    return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
+
+
+APPROVED = answer(200, {"action_id": "7", "status": "approved"})
+PENDING = answer(200, {"action_id": "7", "status": "pending"})
+
+
+class World:
+    """A clock, and a perform that answers by a script and lets only the clock sleep."""
+
+    def __init__(self, *script, cost=0.0, **settings):
+        self.time = 1000.0
+        self.script = list(script)
+        self.cost = cost
+        self.sent = []
+        self.sleeps = []
+        settings = {"api_key": "owkai_live_0123456789abcdef", "api_url": "http://localhost", **settings}
+        self.core = ClientCore(
+            Settings(**settings), clock=lambda: self.time, random=lambda: 0.999, now=lambda: 1_700_000_000.0
+        )
+
+    def perform(self, step):
+        if isinstance(step, Sleep):
+            assert step.seconds >= 0
+            self.sleeps.append(step.seconds)
+            self.time += step.seconds
+            return None
+        assert isinstance(step, Send)
+        self.sent.append(step)
+        self.time += self.cost
+        item = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def run(self, flow):
+        return drive(flow, self.perform)
+
+    def headers(self, name):
+        return [dict(step.request.headers).get(name) for step in self.sent]
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_four_attempts_with_growing_jitter_one_key_and_one_correlation_id(status):
+    world = World(answer(status))
+    with pytest.raises((errors.ServerError, errors.RateLimitError)) as caught:
+        world.run(world.core.submit(ACTION))
+    assert len(world.sent) == 4
+    for number, slept in enumerate(world.sleeps):
+        assert 0 <= slept <= 0.5 * 2**number
+    assert len(set(world.headers("Idempotency-Key"))) == 1
+    assert len(set(world.headers("X-Correlation-ID"))) == 1
+    assert caught.value.status_code == status
+    assert not never_answered(caught.value)
+    world.core.settings.max_retries
+    with pytest.raises(errors.AscendError):
+        world.run(world.core.submit(ACTION))
+    assert len(set(world.headers("Idempotency-Key"))) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422, 501, 520])
+def test_other_statuses_are_not_retried(status):
+    world = World(answer(status))
+    with pytest.raises(errors.AscendError):
+        world.run(world.core.submit(ACTION))
+    assert len(world.sent) == 1
+
+
+@pytest.mark.parametrize("failure", [ConnectFailed("c"), ExchangeFailed("x")])
+def test_lost_connections_are_retried_and_then_a_network_error(failure):
+    world = World(failure)
+    with pytest.raises(errors.NetworkError) as caught:
+        world.run(world.core.submit(ACTION))
+    assert len(world.sent) == 4
+    assert never_answered(caught.value) is isinstance(failure, ConnectFailed)
+    world = World(failure, failure, APPROVED)
+    assert world.run(world.core.submit(ACTION)).is_approved()
+
+
+def test_an_answer_of_an_earlier_attempt_is_an_answer():
+    for last in (ConnectFailed("c"), DeadlinePassed("d", sent=False)):
+        world = World(answer(503), last)
+        with pytest.raises((errors.NetworkError, errors.TimeoutError)) as caught:
+            world.run(world.core.submit(ACTION))
+        assert not never_answered(caught.value)
+    world = World(answer(503), ConnectFailed("c"), fail_mode="open")
+    with pytest.raises(errors.NetworkError):
+        world.run(world.core.submit_or_open(ACTION))
+
+
+def test_retry_after_is_honoured_and_never_beyond_the_deadline():
+    world = World(answer(429, retry_after="8"), APPROVED)
+    assert world.run(world.core.submit(ACTION)).is_approved()
+    assert world.sleeps == [8.0]
+    world = World(answer(503, retry_after="Tue, 14 Nov 2023 22:13:24 GMT"), APPROVED)
+    assert world.run(world.core.submit(ACTION)).is_approved()
+    assert world.sleeps == [4.0]
+    world = World(answer(429, retry_after="31"))
+    with pytest.raises(errors.RateLimitError) as caught:
+        world.run(world.core.submit(ACTION))
+    assert world.sleeps == []
+    assert caught.value.retry_after == 31
+    assert len(world.sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("3", 3), ("1.5", 1.5), ("0", 0), ("", None), (None, None), ("soon", None), ("-1", None), ("nan", None),
+     ("1e999", None), ("9" * 400, None), ("٣", None), ("Mon, 01 Jan 1990 00:00:00 GMT", 0)],
+)  # fmt: skip
+def test_parse_retry_after(value, seconds):
+    assert parse_retry_after(value, now=1_700_000_000.0) == seconds
+
+
+def test_backoff_bounds():
+    assert [backoff(n, lambda: 0.0) for n in range(3)] == [0, 0, 0]
+    assert [backoff(n, lambda: 1.0) for n in range(4)] == [0.5, 1, 2, 4]
+
+
+def test_the_deadline_is_shared_by_all_attempts():
+    world = World(ConnectFailed("c"), cost=2.0, timeout=5.0)
+    with pytest.raises(errors.NetworkError):
+        world.run(world.core.submit(ACTION))
+    assert [step.timeout for step in world.sent][0] == 5.0
+    assert world.time <= 1000.0 + 5.0 + 2.0
+    assert all(later.timeout < earlier.timeout for earlier, later in zip(world.sent, world.sent[1:]))
+
+
+def test_wait_polls_at_least_once_and_never_sleeps_past_the_deadline():
+    world = World(PENDING)
+    with pytest.raises(errors.TimeoutError) as caught:
+        world.run(world.core.wait("7", timeout=0))
+    assert len(world.sent) == 1
+    assert caught.value.action_id == "7"
+    world = World(PENDING)
+    with pytest.raises(TimeoutError):
+        world.run(world.core.wait("7", timeout=1, poll_interval=5))
+    assert world.time == 1001.0
+    world = World(PENDING, PENDING, APPROVED)
+    assert world.run(world.core.wait(7, timeout=60, poll_interval=2)).is_approved()
+    assert world.sleeps == [2, 2]
+
+
+@pytest.mark.parametrize("hiccup", [answer(501), ConnectFailed("c")])
+def test_a_failing_poll_does_not_end_the_wait(hiccup):
+    world = World(hiccup, APPROVED, max_retries=0)
+    assert world.run(world.core.wait("7", timeout=60)).is_approved()
+
+
+def test_an_unreadable_or_foreign_status_ends_the_wait():
+    for body in ({"action_id": "7", "status": "sure"}, {"action_id": "8", "status": "approved"}):
+        world = World(answer(200, body))
+        with pytest.raises(errors.ProtocolError):
+            world.run(world.core.wait("7", timeout=60))
+        assert len(world.sent) == 1
+
+
+@pytest.mark.parametrize("word", ["timeout", "rejected", "expired", "requires_modification"])
+def test_final_words_end_the_wait_and_are_not_allowed(word):
+    world = World(answer(200, {"action_id": "7", "status": word}))
+    decision = world.run(world.core.wait("7", timeout=60))
+    assert decision.is_denied()
+    assert len(world.sent) == 1
+
+
+def test_evaluate_returns_the_pending_result_on_expiry_even_in_open_mode():
+    world = World(PENDING, ConnectFailed("c"), fail_mode="open", max_retries=0)
+    decision = world.run(world.core.evaluate(ACTION, wait=10))
+    assert decision.is_pending()
+    assert world.time == 1010.0
+    world = World(PENDING)
+    assert world.run(world.core.evaluate(ACTION, wait=0)).is_pending()
+    assert len(world.sent) == 1
+
+
+@pytest.mark.parametrize(
+    "item", [answer(401), answer(429), answer(503), answer(200, {}), ExchangeFailed("x"), answer(422)]
+)
+def test_open_mode_never_covers_an_answer(item):
+    world = World(item, fail_mode="open")
+    with pytest.raises(errors.AscendError):
+        world.run(world.core.submit_or_open(ACTION))
+
+
+def test_open_mode_covers_an_open_breaker():
+    world = World(ConnectFailed("c"), fail_mode="open", max_retries=0, circuit_breaker_threshold=2)
+    for _ in range(5):
+        decision = world.run(world.core.submit_or_open(ACTION))
+        assert decision.metadata["fail_open"] is True
+    assert len(world.sent) == 2
+
+
+def test_raise_on_denied():
+    for item in (
+        answer(200, {"action_id": "7", "status": "denied", "reason": "because"}),
+        answer(403, {"detail": {"error": "Model governance violation", "detail": "because"}}),
+    ):
+        world = World(item)
+        assert world.run(world.core.submit_or_open(ACTION)).is_denied()
+        with pytest.raises(PermissionError, match="because"):
+            world.run(world.core.submit_or_open(ACTION, raise_on_denied=True))
+
+
+@pytest.mark.parametrize("bad", ["", "   ", None, True, 1.5, "..", ".", b"7", "\ud800"])
+def test_identifiers_are_checked_before_anything_is_sent(bad):
+    world = World(APPROVED)
+    for flow in (
+        lambda: world.core.status(bad),
+        lambda: world.core.complete(bad),
+        lambda: world.core.call(operations.get_action(bad)),
+    ):
+        with pytest.raises(errors.ValidationError):
+            world.run(flow())
+    assert not world.sent
+
+
+@pytest.mark.parametrize("bad", ["", "x\r\ny", "é", "k" * 256, 7])
+def test_idempotency_keys_are_checked(bad):
+    world = World(APPROVED)
+    with pytest.raises(errors.ValidationError):
+        world.run(world.core.submit(ACTION, idempotency_key=bad))
+    assert not world.sent
+
+
+def test_reports():
+    world = World(answer(200, {"ok": True}))
+    assert world.run(world.core.complete("7", result={"n": 1}, duration_ms=3.5))["ok"] is True
+    assert world.sent[0].request.url == "http://localhost/api/agent-action/7/complete"
+    assert json.loads(world.sent[0].request.content) == {
+        "action_id": "7",
+        "status": "completed",
+        "completed_at": "2023-11-14T22:13:20.000Z",
+        "result": {"n": 1},
+        "duration_ms": 3.5,
+    }
+    world = World(answer(204))
+    assert world.run(world.core.fail("7", error=ValueError("x"))).to_dict() == {}
+    world = World(answer(500))
+    with pytest.raises(errors.ServerError):
+        world.run(world.core.complete("7"))
+
+
+def test_list_query():
+    world = World(answer(200, {"actions": [{"action_id": "1", "status": "odd"}], "total": 3}))
+    page = world.run(
+        world.core.call(operations.list_actions(limit=1, status="a&b", filters={"sort": None, "order": "asc"}))
+    )
+    assert page.has_more
+    assert world.sent[0].request.url.endswith("?limit=1&offset=0&status=a%26b&order=asc")
+    for bad in ({"limit": 0}, {"offset": -1}, {"limit": True}, {"filters": {"x": []}}):
+        with pytest.raises(errors.ValidationError):
+            operations.list_actions(**bad)
+
+
+def test_call_after_close():
+    world = World(APPROVED)
+    world.core.closed = True
+    with pytest.raises(errors.ClientClosedError):
+        world.run(world.core.submit(ACTION))

@@ -1,0 +1,71 @@
+"""What the masking filter hides, and what it leaves readable."""
+
+import logging
+
+import pytest
+
+from ascend_middleware.client.masking import MaskingFilter, mask, mask_text
+
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl-_"
+SECRETS = [
+    ("owkai_live_abc-DEF.ghi+jkl", "abc"),
+    ("key=owkai_admin_xyzxyzxyz/=", "xyz"),
+    ("ask_0123456789abcdef", "0123"),
+    ("sk-proj-ABCDEFGH", "ABCD"),
+    ("authorization: bearer abc+def/ghi==", "def"),
+    ("Authorization: Basic dTpwYXNz", "dTpw"),
+    (f"token {JWT}", "eyJ"),
+    ('{"password": "hunter2"}', "hunter2"),
+    ("{'client_secret': 'hunter2', 'n': 1}", "hunter2"),
+    ("private_key=hunter2&x=1", "hunter2"),
+    (b"X-API-Key: owkai_live_IN_BYTES", b"IN_BYTES"),
+]
+
+
+@pytest.mark.parametrize(("value", "secret"), SECRETS)
+def test_secrets_are_masked(value, secret):
+    assert secret not in mask(value)
+    assert (b"****" if isinstance(value, bytes) else "****") in mask(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["POST /api/v1/actions/submit attempt 1: HTTP 200", "task_id=5 asked 3", "max_tokens=3"]
+)
+def test_other_text_stays(text):
+    assert mask_text(text) == text
+
+
+def test_nested_containers_and_names():
+    value = {"a": ({"token": "t1"}, [b"owkai_live_deepdeep"]), "signing_secret": {"x": 1}, "n": 5, b"password": b"p"}
+    masked = mask(value)
+    assert masked == {"a": ({"token": "****"}, [b"owkai_****"]), "signing_secret": "****", "n": 5, b"password": "****"}
+    assert value["a"][0]["token"] == "t1"
+
+
+def formatted(caplog_record):
+    MaskingFilter().filter(caplog_record)
+    return logging.Formatter("%(message)s").format(caplog_record)
+
+
+def record(msg, *args, **extra):
+    made = logging.LogRecord("n", logging.INFO, "f", 1, msg, args, None)
+    vars(made).update(extra)
+    return made
+
+
+def test_records_arguments_exceptions_and_extras():
+    assert "hunter2" not in formatted(record("%s", {"password": "hunter2"}))
+    assert "hunter2" not in formatted(record("%r %d", ("x", {"secret": "hunter2"}), 3))
+    assert "EXC" not in formatted(record("%s", ValueError("owkai_live_IN_EXC")))
+    try:
+        raise ValueError("bad header owkai_live_IN_EXC")
+    except ValueError as error:
+        made = record("failed")
+        made.exc_info = (type(error), error, error.__traceback__)
+    text = formatted(made)
+    assert "ValueError" in text
+    assert "IN_EXC" not in text
+    made = record("x", api_key="hunter2", user="u")
+    formatted(made)
+    assert (made.api_key, made.user) == ("****", "u")
+    assert "could not be masked" in formatted(record("%d", "owkai_live_notnumber"))
