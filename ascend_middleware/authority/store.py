@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 from ascend_middleware.sqlite import open_database, transaction
 
-from .keys import Credential, Role, hash_key, new_key, same_hash
+from .keys import DEFAULT_TENANT, Credential, Role, hash_key, new_key, same_hash
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["KEEP_ANSWERS", "SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time"]
+__all__ = ["KEEP_ANSWERS", "SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
 
 KEEP_ANSWERS: Final = 48 * 3600.0
 SORT_FIELDS: Final = ("created_at", "updated_at", "risk_score", "id")
@@ -55,6 +56,25 @@ _MIGRATIONS: Final = (
 def default_database(policy_path: str | Path) -> Path:
     """Return where the database of a policy file is unless told: beside it, `policy.toml` → `policy.db`."""
     return Path(policy_path).with_suffix(".db")
+
+
+def issue_key(
+    database: str | Path, *, role: str, name: str, tenant: str = DEFAULT_TENANT, now: Callable[[], float] = time.time
+) -> str:
+    """Store a new key in a database, which is made if need be, and return it; it cannot be shown again.
+
+    Args:
+        database: the file.
+        role: super_admin, admin or user.
+        name: whose key it is, for the audit log.
+        tenant: the organisation of the key.
+        now: seconds since the epoch.
+    """
+    store = Store.open(database, now=now)
+    try:
+        return store.issue_key(name=name, role=Role(role), tenant=tenant)
+    finally:
+        store.close()
 
 
 def iso_time(seconds: float) -> str:

@@ -110,7 +110,7 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.keys = {}
+        self.keys, self.url = {}, None
         for line in self.process.stdout:
             words = line.split()
             if words[-1].startswith("http://"):
@@ -118,6 +118,8 @@ class Server:
                 break
             if words[-1].startswith("owkai_"):
                 self.keys[words[0]] = words[1]
+        if self.url is None:
+            raise AssertionError(f"the server did not start: exit code {self.end(signal.SIGKILL)}")
 
     def call(self, path, key, body=None):
         request = urllib.request.Request(
