@@ -58,7 +58,7 @@ class AscendMiddleware:
 
     def __init__(
         self,
-        app: Application,
+        app: Any,
         *,
         rules: Any = None,
         identify: Callable[[Any], Any] | None = None,

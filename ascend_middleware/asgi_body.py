@@ -50,7 +50,7 @@ class Body:
             await asyncio.sleep(seconds)
             return False
         if self._task is None:
-            self._task = asyncio.ensure_future(self._receive())  # type: ignore[arg-type]  # any awaitable will do
+            self._task = asyncio.ensure_future(self._receive())
         done, _ = await asyncio.wait({self._task}, timeout=seconds)
         if done:
             message, self._task = self._task.result(), None

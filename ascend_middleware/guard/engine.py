@@ -186,11 +186,11 @@ class Guard:
     def _read(self, view: RequestView, rule: CompiledRule) -> Flow[bytes | Verdict | None]:
         if rule.body is None:
             return None
-        limit = self.settings.body_limit if rule.body_limit is None else rule.body_limit
+        limit = rule.body_limit
         declared = view.header("content-length")
         if declared and declared[0].isdigit() and int(declared[0]) > limit:
             return self._too_large(limit, rule)
-        seconds = self.settings.body_timeout if rule.body_timeout is None else rule.body_timeout
+        seconds = rule.body_timeout
         try:
             content: bytes = yield ReadBody(limit, seconds)
         except BodyTooLarge:
