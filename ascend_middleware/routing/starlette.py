@@ -7,60 +7,24 @@ middleware) it does not look into: such a thing is asked in its turn, and is one
 
 from __future__ import annotations
 
-from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
-from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute
-from starlette.staticfiles import StaticFiles
 
 from .leaves import Kind, Leaf, Resolved
-from .segments import SegmentTree
-from .starlette_classes import (
-    answers_as_known,
-    fastapi_routing,
-    has_middleware,
-    in_context,
-    indexable_template,
-    is_plain_include,
-    is_transparent,
-    known_methods,
-    methods_of,
-    on_a_copy,
-    root_path_of,
-    with_own_state,
-    without_body_limit,
-)
+from .starlette_classes import has_middleware
+from .starlette_level import Builds, Level, route_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, MutableMapping
+    from collections.abc import Iterator, MutableMapping
+
+    from starlette.routing import Router
 
     Scope = MutableMapping[str, Any]
-    Matcher = Callable[[Scope], tuple[Match, Any]]
 
 __all__ = ["StarletteResolver"]
 
 _MAX_DEPTH: Final = 32
-# The convertors' expressions that cannot match a slash; a registered one of the same name may.
-_SINGLE: Final = frozenset(
-    {
-        "[^/]+",
-        "[0-9]+",
-        r"[0-9]+(\.[0-9]+)?",
-        "[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}",
-    }
-)
-_regex = attrgetter("path_regex")
-
-
-def route_path(scope: Scope) -> str:
-    """Return the path below the root path, by the rule that Starlette's routers apply."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    if not root or not path.startswith(root):
-        return path
-    rest = path[len(root) :]
-    return rest if not rest or rest[0] == "/" else path
 
 
 class StarletteResolver:
@@ -73,8 +37,8 @@ class StarletteResolver:
     __slots__ = ("_builds", "_level", "_mounted", "_mounted_at")
 
     def __init__(self, app: Starlette | Router) -> None:
-        self._builds = _Builds()
-        self._level = _Level(app, prefix="", host=None, names="", builds=self._builds)
+        self._builds = Builds()
+        self._level = Level(app, prefix="", host=None, names="", builds=self._builds)
         self._mounted: list[Starlette] = []
         self._mounted_at = -1
 
@@ -115,7 +79,7 @@ class StarletteResolver:
             self._mounted_at = self._builds.count
         return [app for app in self._mounted if has_middleware(app)]
 
-    def _walk(self, level: _Level, above: tuple[object, ...]) -> Iterator[tuple[Leaf | None, _Level]]:
+    def _walk(self, level: Level, above: tuple[object, ...]) -> Iterator[tuple[Leaf | None, Level]]:
         """Yield each leaf with its level, and each level itself with None."""
         yield None, level
         if len(above) >= _MAX_DEPTH or any(level.owner is owner for owner in above):
@@ -126,313 +90,3 @@ class StarletteResolver:
                 yield item, level
             else:
                 yield from self._walk(item, (*above, level.owner))
-
-
-class _Builds:
-    """How often any level of a resolver was built."""
-
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count = 0
-
-
-class _Entry:
-    """One route as a router will ask it."""
-
-    __slots__ = ("app", "child", "leaf", "match", "name", "partial_runs", "path", "subject")
-
-    def __init__(self, subject: Any, match: Matcher, *, leaf: Leaf | None, child: _Level | None, partial_runs: bool):
-        self.subject, self.match, self.leaf, self.child = subject, match, leaf, child
-        # Whether this route may run something on a match that lacks only the method; the framework's own answer 405.
-        self.partial_runs = partial_runs
-        self.path = getattr(subject, "path", None)
-        self.name = getattr(subject, "name", None)
-        self.app = getattr(subject, "app", None)
-
-    def is_current(self) -> bool:
-        subject, leaf = self.subject, self.leaf
-        return (
-            getattr(subject, "path", None) is self.path
-            and getattr(subject, "name", None) is self.name
-            and getattr(subject, "app", None) is self.app
-            and (leaf is None or leaf.kind is not Kind.ROUTE or methods_of(subject) == leaf.methods)
-        )
-
-
-class _Level:
-    """One router below its mounts: the index over its routes, rebuilt when they changed."""
-
-    __slots__ = (
-        "_builds",
-        "_entries",
-        "_host",
-        "_included",
-        "_indexed",
-        "_leaves",
-        "_names",
-        "_opaque",
-        "_prefix",
-        "_regexes",
-        "_router",
-        "_routes",
-        "_snapshot",
-        "_tree",
-        "owner",
-    )
-
-    def __init__(
-        self, owner: Starlette | Router, *, prefix: str, host: str | None, names: str, builds: _Builds
-    ) -> None:
-        self.owner, self._prefix, self._host, self._names = owner, prefix, host, names
-        self._builds = builds
-        self._leaves: dict[tuple[object, ...], Leaf] = {}
-        self._opaque: Leaf | None = None
-        # Built at first use: applications may be mounted in a circle.
-        self._router: Any = None
-
-    @property
-    def root_path(self) -> str:
-        """The root path that the application sets on entry (FastAPI's do), or an empty one."""
-        return root_path_of(self.owner)
-
-    @property
-    def whole(self) -> Leaf:
-        """This level as one unit."""
-        return self._leaf({}, Kind.OPAQUE, self._prefix + "/**", app=self.owner)
-
-    # Matching.
-
-    def match(self, scope: Scope) -> tuple[Leaf | _Level | Kind, Any]:
-        """Return what the router selects, with the scope fields that the selection adds."""
-        if not self._is_current():
-            self._build()
-        if self._opaque is not None:
-            return self._opaque, None
-        selected = self._select(scope)
-        if selected is not None and not selected[1].is_current():
-            self._build()
-            selected = self._select(scope)
-        if selected is not None:
-            full, entry, child = selected
-            if not full and not entry.partial_runs:
-                return Kind.METHOD_NOT_ALLOWED, child
-            return (entry.child or entry.leaf or self.whole), child
-        if self._redirects(scope):
-            return Kind.REDIRECT, None
-        return self._low_priority(scope) or self._default() or Kind.NOT_FOUND, None
-
-    def _select(self, scope: Scope) -> tuple[bool, _Entry, Any] | None:
-        partial = None
-        for number in self._tree.candidates(route_path(scope)):
-            entry = self._entries[number]
-            match, child = entry.match(scope)
-            if match is Match.FULL:
-                return True, entry, child
-            if match is Match.PARTIAL and partial is None:
-                partial = (False, entry, child)
-        return partial
-
-    def _redirects(self, scope: Scope) -> bool:
-        path = route_path(scope)
-        if scope["type"] != "http" or not self._router.redirect_slashes or path == "/":
-            return False
-        full = scope["path"]
-        other = {**scope, "path": full.rstrip("/") if path.endswith("/") else full + "/"}
-        return self._select(other) is not None
-
-    def _low_priority(self, scope: Scope) -> Leaf | Kind | None:
-        """Ask FastAPI's routes for front ends, which come after everything else."""
-        ask = getattr(self._router, "_match_low_priority", None)
-        if ask is None:
-            return None
-        match, _, route, context = ask(with_own_state(scope))
-        if match is Match.NONE or route is None:
-            return None
-        inner = getattr(route, "_match", None)
-        prefix = getattr(context, "frontend_prefix", "")
-        chosen = inner(with_own_state(scope), prefix=prefix)[2] if inner is not None else None
-        if chosen is None:
-            return self._leaf(self._leaves, Kind.OPAQUE, self._prefix + "/**", app=route)
-        if match is Match.PARTIAL:
-            return Kind.METHOD_NOT_ALLOWED
-        return self._frontend(chosen, prefix)
-
-    def _frontend(self, route: Any, prefix: str) -> Leaf:
-        template = self._prefix + (prefix + str(route.path)).rstrip("/") + "/**"
-        methods = frozenset(("GET", "HEAD"))
-        return self._leaf(self._leaves, Kind.STATIC, template, methods=methods, app=getattr(route, "app", None))
-
-    def _default(self) -> Leaf | None:
-        """Return the application that stands in for "not found", if one does."""
-        default = self._router.default
-        if getattr(default, "__func__", None) is Router.not_found:
-            return None
-        return self._leaf(self._leaves, Kind.OPAQUE, self._prefix + "/**", app=default)
-
-    # Listing.
-
-    def items(self) -> Iterator[Leaf | _Level]:
-        """Yield what stands below this router, in its order."""
-        if not self._is_current() or not all(entry.is_current() for entry in self._entries):
-            self._build()
-        if self._opaque is not None:
-            yield self._opaque
-            return
-        for entry in self._entries:
-            yield entry.child or entry.leaf or self.whole
-        for candidate in getattr(self._router, "_iter_low_priority_routes", tuple)():
-            prefix = getattr(candidate, "frontend_prefix", "")
-            for route in getattr(getattr(candidate, "original_route", candidate), "routes", ()):
-                yield self._frontend(route, prefix)
-        if (default := self._default()) is not None:
-            yield default
-
-    # Building.
-
-    def _is_current(self) -> bool:
-        router = self.owner.router if isinstance(self.owner, Starlette) else self.owner
-        if router is not self._router:
-            return False
-        routes = router.routes
-        snapshot = self._snapshot
-        # By identity: routes compare equal by path and endpoint, and equal ones may still differ.
-        return (
-            len(routes) == len(snapshot)
-            and all(map(is_, routes, snapshot))
-            and all(map(is_, map(_regex, self._indexed), self._regexes))
-            and all(included.effective_candidates() is known for included, known in self._included)
-        )
-
-    def _build(self) -> None:
-        router: Any = self.owner.router if isinstance(self.owner, Starlette) else self.owner
-        self._router = router
-        self._builds.count += 1
-        self._snapshot: list[Any] = list(router.routes) if isinstance(router, Router) else []
-        self._entries: list[_Entry] = []
-        self._indexed: list[Any] = []
-        self._included: list[tuple[Any, object]] = []
-        self._tree = SegmentTree()
-        known, self._leaves = self._leaves, {}
-        self._opaque = None
-        if not isinstance(router, Router) or type(router).app not in known_methods(Router, "app"):
-            self._opaque = self._leaf(known, Kind.OPAQUE, self._prefix + "/**", app=self.owner)
-            self._regexes: list[Any] = []
-            return
-        for route in self._snapshot:
-            self._add(route, known)
-        self._regexes = list(map(_regex, self._indexed))
-
-    def _add(self, route: Any, known: dict[tuple[object, ...], Leaf]) -> None:
-        fastapi = fastapi_routing()
-        included = getattr(fastapi, "_IncludedRouter", None)
-        if included is None or not isinstance(route, included):
-            self._register(route, route, route.matches, known, indexed=True)
-            return
-        candidates = getattr(route, "effective_candidates", None)
-        router_class = type(route.original_router)
-        if candidates is None or type(route) is not included or not is_plain_include(fastapi, router_class):
-            leaf = self._leaf(known, Kind.OPAQUE, self._prefix + "/**", app=route)
-            self._tree.add_anywhere(len(self._entries))
-            match = on_a_copy(route.matches)
-            self._entries.append(_Entry(route, match, leaf=leaf, child=None, partial_runs=True))
-            return
-        live = candidates()
-        self._included.append((route, live))
-        for candidate in live:
-            if isinstance(candidate, included):
-                self._add(candidate, known)
-                continue
-            original = candidate.original_route
-            rebuilt = getattr(candidate, "starlette_route", None)
-            if rebuilt is not None:
-                self._register(rebuilt, rebuilt, candidate.matches, known, indexed=False)
-            elif type(original).matches in known_methods(Route, "matches"):
-                self._register(candidate, original, candidate.matches, known, indexed=False)
-            else:
-                self._register(candidate, original, in_context(candidate), known, indexed=False)
-
-    def _register(
-        self, subject: Any, original: Any, match: Matcher, known: dict[tuple[object, ...], Leaf], *, indexed: bool
-    ) -> None:
-        """Add one route: `subject` has its effective path and name, the class of `original` answers."""
-        number = len(self._entries)
-        if not answers_as_known(type(original), "matches"):
-            match = on_a_copy(match)
-            self._tree.add_anywhere(number)
-        else:
-            template = indexable_template(subject)
-            if template is None:
-                self._tree.add_anywhere(number)
-            else:
-                singles = frozenset(
-                    name for name, convertor in subject.param_convertors.items() if convertor.regex in _SINGLE
-                )
-                self._tree.add(number, template, single=singles, subtree=isinstance(subject, Mount))
-            if indexed and not isinstance(subject, Host):
-                self._indexed.append(subject)
-        leaf, child = self._content(subject, original, known)
-        runs = not answers_as_known(type(original), "handle")
-        self._entries.append(_Entry(subject, match, leaf=leaf, child=child, partial_runs=runs))
-
-    def _content(
-        self, subject: Any, original: Any, known: dict[tuple[object, ...], Leaf]
-    ) -> tuple[Leaf | None, _Level | None]:
-        if isinstance(subject, Mount | Host):
-            return self._below(subject, original, known)
-        path = getattr(subject, "path", None)
-        name = getattr(subject, "name", None)
-        endpoint = self._names + name if isinstance(name, str) else None
-        if not isinstance(path, str) or (path and not path.startswith("/")):
-            return self._leaf(known, Kind.OPAQUE, self._prefix + "/**", endpoint=endpoint, app=subject), None
-        websocket = isinstance(original, WebSocketRoute)
-        template = self._prefix + path.replace(":str}", "}")
-        methods = None if websocket else methods_of(subject)
-        leaf = self._leaf(known, Kind.ROUTE, template, endpoint=endpoint, methods=methods, websocket=websocket)
-        return leaf, None
-
-    def _below(
-        self, subject: Any, original: Any, known: dict[tuple[object, ...], Leaf]
-    ) -> tuple[Leaf | None, _Level | None]:
-        prefix, host = self._prefix, self._host
-        if isinstance(subject, Host):
-            host = subject.host
-        else:
-            prefix += subject.path.replace(":str}", "}")
-        names = f"{self._names}{subject.name}:" if subject.name else self._names
-        app = without_body_limit(subject.app)
-        plain = answers_as_known(type(original), "matches") and answers_as_known(type(original), "handle")
-        if plain and is_transparent(app):
-            return None, _Level(app, prefix=prefix, host=host, names=names, builds=self._builds)
-        kind = Kind.STATIC if plain and isinstance(app, StaticFiles) else Kind.OPAQUE
-        endpoint = self._names + subject.name if subject.name else None
-        return self._leaf(known, kind, prefix + "/**", endpoint=endpoint, host=host, app=app), None
-
-    def _leaf(
-        self,
-        known: dict[tuple[object, ...], Leaf],
-        kind: Kind,
-        template: str,
-        *,
-        endpoint: str | None = None,
-        methods: frozenset[str] | None = None,
-        websocket: bool = False,
-        host: str | None = None,
-        app: object | None = None,
-    ) -> Leaf:
-        """Return the leaf with these values: the one of the last build, if it stands still."""
-        host = host or self._host
-        key = (kind, template, endpoint, methods, websocket, host, id(app))
-        leaf = self._leaves.get(key) or known.get(key)
-        if leaf is None:
-            leaf = Leaf(
-                kind=kind,
-                template=template,
-                endpoint=endpoint,
-                methods=methods,
-                websocket=websocket,
-                host=host,
-                app=app,
-            )
-        self._leaves[key] = leaf
-        return leaf

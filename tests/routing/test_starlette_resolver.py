@@ -306,7 +306,7 @@ def test_mounts_and_hosts(tmp_path):
     assert danger.path == "/sub/danger/7"
     assert one(app, "/sub/").leaf.template == "/sub/"
     assert one(app, "/sub").kind is Kind.REDIRECT
-    pay = one(app, "/pay/3", host="ADMIN.x:80")
+    pay = one(app, "/pay/3", host="admin.x:80")
     assert (pay.leaf.host, pay.leaf.template, pay.leaf.endpoint) == ("admin.x", "/pay/{id:int}", "adm:pay")
     for path, kind in (
         ("/static/f.txt", Kind.STATIC),
@@ -347,16 +347,19 @@ def test_a_frontend_comes_last_and_is_static(tmp_path):
     router = APIRouter()
     router.frontend("/deep", directory=tmp_path)
     app.frontend("/ui", directory=tmp_path)
+    app.frontend("/ui/inner", directory=tmp_path)
     app.include_router(router, prefix="/in")
     app.add_api_route("/ui/api", endpoint("api"))
     resolver = StarletteResolver(app)
     assert resolver.resolve(scope("/ui/api")).leaf.endpoint == "api"
     assert resolver.resolve(scope("/ui/x/../y")).leaf.template == "/ui/**"
+    assert resolver.resolve(scope("/ui/inner/y")).leaf.template == "/ui/inner/**"
+    assert resolver.resolve(scope("/ui/innermost")).leaf.template == "/ui/**"
     assert resolver.resolve(scope("/in/deep/x")).leaf.template == "/in/deep/**"
     assert resolver.resolve(scope("/in/deep/x")).leaf.kind is Kind.STATIC
     assert resolver.resolve(scope("/ui/x", "POST")).kind is Kind.METHOD_NOT_ALLOWED
     assert serve(app, scope("/ui/x", "POST"))[0] in (404, 405)
-    assert [leaf.template for leaf in resolver.leaves()] == ["/ui/api", "/ui/**", "/in/deep/**"]
+    assert [leaf.template for leaf in resolver.leaves()] == ["/ui/api", "/ui/**", "/ui/inner/**", "/in/deep/**"]
     assert resolver.leaves()[1] is resolver.resolve(scope("/ui/z")).leaf
 
 
