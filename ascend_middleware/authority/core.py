@@ -11,10 +11,10 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ascend_middleware import __version__
-from ascend_middleware.exceptions import ConflictError, NotFoundError, ProtocolError
+from ascend_middleware.exceptions import NotFoundError, ProtocolError
 from ascend_middleware.wire import encode_json, normalize_action_id
 
-from . import orchestration
+from . import approvals, orchestration
 from .forms import Answer, ApiError, decision_fields, read_object, read_submission, record_fields
 from .keys import Credential, presented_key
 from .listing import Request, page_fields, read_query
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_MAX_COMMENTS: Final = 4096
 _BLANK: Final = dict.fromkeys(
     ("resource_id", "tool_name", "orchestration_session_id", "mcp_server_name", "business_justification"), ""
 )
@@ -291,77 +290,21 @@ class Authority:
         *,
         approved: bool,
     ) -> Answer:
-        comments = next((body[name] for name in ("comments", "reason") if body.get(name) is not None), "")
-        if not isinstance(comments, str) or len(comments) > _MAX_COMMENTS:
-            message = f"comments must be a text of at most {_MAX_COMMENTS} characters"
-            raise ApiError(422, "VALIDATION_ERROR", message, details={"field": "comments"})
         row = self._find(action_id, credential)
-        refusal = None
-        if not credential.role.administers:
-            refusal = ("ADMIN_REQUIRED", "only an admin key may decide about a pending action")
-        elif row["submitted_by"] == credential.key_id:
-            refusal = ("SELF_APPROVAL", "the key that submitted an action must not decide about it")
-        if refusal:
-            data = {"code": refusal[0], "key": credential.key_id, "approved": approved}
-            self.store.audit(
-                "DECISION_REFUSED", tenant=credential.tenant, actor=credential.name, action_id=row["id"], data=data
-            )
-            raise ApiError(403, *refusal)
-        try:
-            row = self.store.decide(
-                row["id"],
-                tenant=credential.tenant,
-                approved=approved,
-                actor=credential.name,
-                key_id=credential.key_id,
-                comments=comments,
-            )
-        except ConflictError as error:
-            raise ApiError(409, "NOT_PENDING", error.message, details={"status": row["status"]}) from None
+        row = approvals.decide(self.store, row, body, approved=approved, by=credential)
         return self._success(request, decision_fields(row), decision=True)
 
     def _complete(self, request: Request, credential: Credential, action_id: int | None) -> Answer:
-        body = read_object(request.body)
-        return self._conclude(request, credential, action_id, body, "completed", "result")
+        return self._conclude(request, credential, action_id, "completed")
 
     def _fail(self, request: Request, credential: Credential, action_id: int | None) -> Answer:
-        body = read_object(request.body)
-        return self._conclude(request, credential, action_id, body, "failed", "error")
+        return self._conclude(request, credential, action_id, "failed")
 
-    def _conclude(
-        self,
-        request: Request,
-        credential: Credential,
-        action_id: int | None,
-        body: Mapping[str, Any],
-        word: str,
-        detail: str,
-    ) -> Answer:
-        duration = body.get("duration_ms")
-        if duration is not None and (
-            isinstance(duration, bool) or not isinstance(duration, int | float) or duration < 0
-        ):
-            message = "duration_ms must be a number, 0 or more"
-            raise ApiError(422, "VALIDATION_ERROR", message, details={"field": "duration_ms"})
+    def _conclude(self, request: Request, credential: Credential, action_id: int | None, word: str) -> Answer:
+        body = read_object(request.body)
         row = self._find(action_id, credential)
-        outcome = {"status": word, "at": iso_time(self._now())}
-        outcome |= {name: body[name] for name in (detail, "duration_ms", f"{word}_at") if body.get(name) is not None}
-        known = row["outcome"]
-        if known is not None and known["status"] != word:
-            message = f"action {row['id']} has been reported {known['status']} before"
-            raise ApiError(409, "OUTCOME_CONFLICT", message, details={"outcome": known["status"]})
-        if known is None:
-            # What was never approved must not have run; the report is refused, and remembered.
-            if row["status"] != "approved":
-                data = {"status": row["status"], "outcome": word, "key": credential.key_id}
-                self.store.audit(
-                    "OUTCOME_REFUSED", tenant=credential.tenant, actor=credential.name, action_id=row["id"], data=data
-                )
-                message = f"action {row['id']} is not approved, it is {row['status']}"
-                raise ApiError(409, "NOT_APPROVED", message, details={"status": row["status"]})
-            self.store.conclude(row["id"], outcome, tenant=credential.tenant, actor=credential.name)
-        record = {"success": True, "action_id": str(row["id"]), "outcome": word}
-        return self._success(request, record)
+        approvals.conclude(self.store, row, body, word=word, at=iso_time(self._now()), by=credential)
+        return self._success(request, {"success": True, "action_id": str(row["id"]), "outcome": word})
 
     def _find(self, action_id: int | None, credential: Credential) -> dict[str, Any]:
         try:

@@ -166,6 +166,8 @@ def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
                 raise _wrong(name, "must be a text")
             if len(value) > longest:
                 raise _wrong(name, f"must have at most {longest} characters")
+            if longest == _MAX_NAME and name != "agent_name" and (value != value.strip() or not value.isprintable()):
+                raise _wrong(name, "must not hold control characters, nor blanks at its ends")
             action[name] = value
     details = body.get("action_details")
     parameters = body.get("parameters")

@@ -81,12 +81,18 @@ def _server(action: Mapping[str, Any], policy: PolicySet, found: dict[str, Any])
         code, message = "MCP_SERVER_UNREGISTERED_DENY", f"the MCP server {name!r} is not registered"
     elif not server.active:
         code, message = "MCP_SERVER_DEACTIVATED_DENY", f"the MCP server {name!r} is deactivated"
-    elif action.get("tool_name") in server.blocked_tools:
+    elif _tools(action) & set(server.blocked_tools):
         code, message = "MCP_TOOL_BLOCKED_DENY", f"the MCP server {name!r} may not be used for this tool"
     else:
         found["mcp_governance"] = {"server_registered": True, "enforcement": "Layer 13"}
         return None
     return "MCP_GOVERNANCE_DENY", code, message, {"error": "MCP governance violation", "mcp_server_name": name}
+
+
+def _tools(action: Mapping[str, Any]) -> set[str]:
+    # Some clients send the tool's name among the parameters.
+    given = (action.get("tool_name"), action["action_details"].get("tool_name"))
+    return {name for name in given if isinstance(name, str)}
 
 
 def _model(action: Mapping[str, Any], policy: PolicySet, found: dict[str, Any]) -> _Refusal | None:

@@ -32,7 +32,7 @@ __all__ = ["Judgement", "McpServer", "Model", "Policy", "PolicySet"]
 
 # The strictest wins: later words beat earlier ones.
 _STRICTNESS: Final = ("approved", "pending", "denied")
-_MAX_CONDITION: Final = 4096
+_MAX_CONDITION: Final = 2048
 _ACTION_FIELDS: Final = frozenset(AgentAction.__struct_fields__)
 _FUNCTIONS: Final = frozenset(
     [
@@ -97,7 +97,9 @@ class Policy:
 
     def concerns(self, action: Mapping[str, Any]) -> bool:
         """Say whether the action's type and agent are among those listed."""
-        return _listed(action["action_type"], self.action_types) and _listed(action["agent_id"], self.agents)
+        # Without regard to case, or "Transaction" would slip past the policies for "transaction".
+        kind = str(action["action_type"]).casefold()
+        return _listed(kind, self.action_types) and _listed(action["agent_id"], self.agents)
 
     def holds(self, action: Mapping[str, Any]) -> bool:
         """Evaluate the condition; raise `ValueError` with the cause if the answer is neither true nor false."""
@@ -290,7 +292,7 @@ class _Reader:
         when = self.text(row, "when", where)
         return Policy(
             name=self.text(row, "name", where, required=True),
-            action_types=self.texts(row, "action_types", where),
+            action_types=tuple(word.casefold() for word in self.texts(row, "action_types", where)),
             agents=self.texts(row, "agents", where),
             condition=self.condition(when, f"{where}: when") if "when" in row else None,
             decision=decision,

@@ -156,6 +156,8 @@ def test_missing_fields_and_wrong_values_are_told_apart(desk):
     assert submit(**both, resource=7)[2] == "resource"
     assert submit(**both, orchestration_depth=6)[2] == "orchestration_depth"
     assert submit(**both, orchestration_depth=True)[2] == "orchestration_depth"
+    assert submit(agent_id="a", action_type="transaction ")[2] == "action_type"
+    assert submit(agent_id="a\n", action_type="t")[2] == "agent_id"
     assert submit(agent_id=7, action_type="t")[0] == 422
     assert desk.call("GET", "/api/v1/actions")[1]["total"] == 0
 
@@ -354,6 +356,7 @@ def test_mcp_servers_and_models_must_be_declared(desk):
     assert desk.submit(mcp_server_name="files")[1]["mcp_governance"]["server_registered"] is True
     status, answer = desk.submit(mcp_server_name="files", tool_name="rm")
     assert (status, answer["detail"]["code"]) == (403, "MCP_TOOL_BLOCKED_DENY")
+    assert desk.submit(mcp_server_name="files", action_details={"amount": 1, "tool_name": "rm"})[0] == 403
     status, answer = desk.submit(mcp_server_name="shell")
     assert (status, answer["detail"]["code"]) == (403, "MCP_SERVER_UNREGISTERED_DENY")
     assert "governance" in answer["detail"]["error"]

@@ -54,6 +54,7 @@ def test_a_policy_may_only_score():
 def test_types_and_agents_narrow_a_policy():
     text = policy("p", decision='"denied"', action_types='["database_*", "refund"]', agents='["a"]')
     assert judge(text, action_type="database_read").decision == "denied"
+    assert judge(text, action_type="Refund").decision == "denied"
     assert judge(text, action_type="refunds").decision == "approved"
     assert judge(text, action_type="refund", agent_id="b").decision == "approved"
 
