@@ -47,16 +47,15 @@ class StarletteResolver:
         path = route_path(scope)
         if scope["type"] not in ("http", "websocket"):
             return Resolved(None, Kind.NOT_FOUND, {}, path)
-        level, current = self._level, dict(scope)
+        level, current = self._level, scope
         for _ in range(_MAX_DEPTH):
-            entry, child = level.match(current)
-            if child is not None:
-                current.update({key: value for key, value in child.items() if key != "fastapi"})
-            if isinstance(entry, Kind):
-                return Resolved(None, entry, current.get("path_params", {}), path)
-            if isinstance(entry, Leaf):
-                return Resolved(entry, entry.kind, current.get("path_params", {}), path)
-            level = entry
+            found, child = level.match(current)
+            params = child["path_params"] if child and "path_params" in child else current.get("path_params", {})
+            if isinstance(found, Leaf):
+                return Resolved(found, found.kind, params, path)
+            if isinstance(found, Kind):
+                return Resolved(None, found, params, path)
+            level, current = found, {**current, **(child or {})}
             # FastAPI.__call__ does this on the way in.
             if root_path := level.root_path:
                 current["root_path"] = root_path

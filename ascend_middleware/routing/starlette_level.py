@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operator import attrgetter, is_
+from operator import is_
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
@@ -43,7 +43,6 @@ _SINGLE: Final = frozenset(
         "[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}",
     }
 )
-_regex = attrgetter("path_regex")
 
 
 def route_path(scope: Scope) -> str:
@@ -232,7 +231,7 @@ class Level:
         return (
             len(routes) == len(snapshot)
             and all(map(is_, routes, snapshot))
-            and all(map(is_, map(_regex, self._indexed), self._regexes))
+            and [route.path_regex for route in self._indexed] == self._regexes
             and all(included.effective_candidates() is known for included, known in self._included)
         )
 
@@ -253,7 +252,7 @@ class Level:
             return
         for route in self._snapshot:
             self._add(route, known)
-        self._regexes = list(map(_regex, self._indexed))
+        self._regexes = [route.path_regex for route in self._indexed]
 
     def _add(self, route: Any, known: dict[tuple[object, ...], Leaf]) -> None:
         fastapi = fastapi_routing()
