@@ -6,6 +6,7 @@ with an `EngineError` only. Engines open their pool at the first use and open an
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.metadata
 import ipaddress
@@ -162,8 +163,6 @@ def _proxy_url(settings: Settings) -> str | None:
 
 
 def _running_loop() -> Any:
-    import asyncio
-
     try:
         return asyncio.get_running_loop()
     except RuntimeError:  # another kind of loop: one pool
@@ -507,7 +506,7 @@ class _PyreqwestBase:
             )
         cls._first_used_in = os.getpid()
         builder = getattr(pyreqwest.client, self._builder)()
-        builder = builder.follow_redirects(False).referer(False).max_connections(self._settings.max_connections)
+        builder = builder.follow_redirects(False).referer(False).max_connections(self._limit())
         builder = builder.gzip(False).brotli(False).zstd(False).deflate(False)
         builder = builder.pool_idle_timeout(timedelta(seconds=_KEEPALIVE_SECONDS)).no_proxy()
         if self._proxy is not None:
@@ -515,6 +514,9 @@ class _PyreqwestBase:
         if self._certificates:
             builder = builder.add_root_certificate_pem(self._certificates)
         return builder.build()
+
+    def _limit(self) -> int | None:
+        return self._settings.max_connections
 
     def _prepared(self, request: Request, timeout: float) -> Any:
         built = self._clients.get().request(request.method, request.url).timeout(timedelta(seconds=timeout))
@@ -572,21 +574,38 @@ def _forget(task: Any) -> None:
 class _AsyncPyreqwest(_PyreqwestBase):
     _builder = "ClientBuilder"
 
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        # The library goes on with a request after its cancellation, until the deadline, and holds its slot so long; it
+        # would even send one that was still queued. So the slots are counted here.
+        self._slots: Final = PerProcess(lambda: asyncio.Semaphore(settings.max_connections))
+
+    def _limit(self) -> int | None:
+        return None
+
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         if timeout <= 0:
             raise _deadline(False)
-        import asyncio
-
-        # Cancelled, the library raises a cancellation of its own making, in which a cancel scope does not recognise
-        # itself. So it runs in a task, and what cancels us goes up as it came.
-        task = asyncio.ensure_future(self._exchange(request, timeout))
+        end = time.monotonic() + timeout
+        slots: asyncio.Semaphore = self._slots.get(asyncio.get_running_loop())
         try:
-            await asyncio.wait((task,))
-        except BaseException:
-            task.add_done_callback(_forget)
-            task.cancel()
-            raise
-        return task.result()
+            async with asyncio.timeout(timeout if slots.locked() else None):
+                await slots.acquire()
+        except TimeoutError:
+            raise _deadline(False) from None
+        try:
+            # Cancelled, the library raises a cancellation of its own making, in which a cancel scope does not recognise
+            # itself. So it runs in a task, and what cancels us goes up as it came.
+            task = asyncio.ensure_future(self._exchange(request, max(0.001, end - time.monotonic())))
+            try:
+                await asyncio.wait((task,))
+            except BaseException:
+                task.add_done_callback(_forget)
+                task.cancel()
+                raise
+            return task.result()
+        finally:
+            slots.release()
 
     async def _exchange(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         with _pyreqwest_failures():
