@@ -6,7 +6,7 @@ only blocks can hide a rule of another template. Both are looked up, never compa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from .index import Group, Index, members
 from .problems import Report
@@ -26,16 +26,15 @@ def resolve(rules: Sequence[CompiledRule], report: Report) -> Group:
     group: dict[str, CompiledRule] = {}
     quarrels: dict[tuple[int, int], str] = {}
     for method in sorted({method for rule in rules for method in rule.methods}):
-        best, *others = [rule for rule in ranked if method in rule.methods]
-        group[method] = best
+        best, *others = [place for place, rule in enumerate(ranked) if method in rule.methods]
+        group[method] = ranked[best]
         for other in others:
-            if not best.methods < other.methods:
-                quarrels.setdefault((best.number, other.number), method)
+            if not ranked[best].methods < ranked[other].methods:
+                quarrels.setdefault((best, other), method)
     told = set()
-    for (first, second), method in sorted(quarrels.items()):
-        one, two = _rule(rules, first), _rule(rules, second, other_than=_rule(rules, first))
-        told |= {id(one), id(two)}
-        _report_quarrel(one, two, method, report)
+    for (first, second), method in quarrels.items():
+        if _report_quarrel(ranked[first], ranked[second], method, report):
+            told |= {id(ranked[first]), id(ranked[second])}
     alive = {id(rule) for rule in group.values()}
     for rule in rules:
         if id(rule) not in alive and id(rule) not in told:
@@ -44,24 +43,21 @@ def resolve(rules: Sequence[CompiledRule], report: Report) -> Group:
     return group
 
 
-def _rule(rules: Sequence[CompiledRule], number: int, *, other_than: CompiledRule | None = None) -> CompiledRule:
-    return next(rule for rule in rules if rule.number == number and rule is not other_than)
-
-
-def _report_quarrel(one: CompiledRule, two: CompiledRule, method: str, report: Report) -> None:
+def _report_quarrel(one: CompiledRule, two: CompiledRule, method: str, report: Report) -> bool:
     first, second = sorted((one, two), key=lambda rule: rule.number)
     if _outcome(one) == _outcome(two):
         if one.methods == two.methods:
             report.add("duplicate", (second.label,), f"says the same as {_shown(first)}", "remove one")
-        return
+        return one.methods == two.methods
     if one.block is not None and two.block is not None and one.methods != two.methods:
-        return  # both refuse
+        return False  # both refuse
     report.add(
         "conflict",
         (second.label,),
         f"{_witness(one, method)} matches {_shown(first)} as well, with another outcome",
         "give one of them a more specific template or fewer methods",
     )
+    return True
 
 
 def _outcome(rule: CompiledRule) -> dict[str, object]:
@@ -76,11 +72,13 @@ def _witness(rule: CompiledRule, method: str) -> str:
     return f"{'GET' if method == '*' else method} {rule.template.example()}"
 
 
-def report_blocked(rules: Iterable[CompiledRule], blocks: Sequence[Index], report: Report) -> None:
-    """Report every rule of which all requests are blocked."""
+def report_blocked(
+    rules: Iterable[CompiledRule], blocks_of: Callable[[CompiledRule], Sequence[Index]], report: Report
+) -> None:
+    """Report every rule of which all requests are blocked; `blocks_of` names the blocks that can concern a rule."""
     for rule in rules:
         blocked: dict[str, CompiledRule] = {}
-        for index in blocks:
+        for index in blocks_of(rule):
             for group in index.covering(rule.template.segments):
                 for block in members(group):
                     blocked.update((method, block) for method in block.methods if method not in blocked)

@@ -48,9 +48,9 @@ class _Node:
 
 
 class Index:
-    """Templates with their groups. What it finds first is the most specific:
+    """Templates with their groups; what it finds first is the most specific.
 
-    literal, then uuid, then int, then `{name}`, then the rest, decided at the first segment where two differ.
+    A literal comes before a uuid, an int, a `{name}` and the rest, decided at the first segment where two differ.
     """
 
     __slots__ = ("_root",)

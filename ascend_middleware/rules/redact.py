@@ -18,14 +18,17 @@ SECRET_NAMES: Final = frozenset(
     {
         "password", "passwd", "passphrase", "pwd", "passcode", "pin", "otp", "token", "tokens", "jwt", "secret",
         "secrets", "clientsecret", "apikey", "apikeys", "accesskey", "privatekey", "signingkey", "encryptionkey",
-        "authorization", "proxyauthorization", "auth", "bearer", "cookie", "setcookie", "session", "sessionid",
+        "authorization", "proxyauthorization", "auth", "bearer", "cookie", "setcookie",
         "sessionkey", "csrf", "xsrf", "credential", "credentials", "card", "cardnumber", "creditcard", "pan", "cvv",
         "cvv2", "cvc", "cvc2", "iban", "accountnumber", "routingnumber", "ssn", "socialsecurity",
         "socialsecuritynumber", "taxid", "passport", "passportnumber"
     }
 )  # fmt: skip
 # Names of limits and counts that only look like secrets; language-model requests are full of them.
-_HARMLESS: Final = frozenset({"maxtokens", "maxcompletiontokens", "maxoutputtokens", "tokencount", "totaltokens"})
+_HARMLESS: Final = frozenset(
+    f"{word}tokens"
+    for word in ("max", "maxcompletion", "maxoutput", "total", "prompt", "completion", "input", "output")
+) | {"tokencount"}
 
 
 def secret_names(extra: Iterable[str] = ()) -> frozenset[str]:
@@ -43,12 +46,17 @@ def _redact(value: Any, names: frozenset[str], depth: int) -> Any:
         return REDACTED
     if isinstance(value, Mapping):
         return {
-            key: REDACTED if is_secret(str(key), names) else _redact(item, names, depth + 1)
+            key: REDACTED if _hides(item) and is_secret(str(key), names) else _redact(item, names, depth + 1)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
         return [_redact(item, names, depth + 1) for item in value]
     return value
+
+
+def _hides(value: Any) -> bool:
+    # `card_present = true` raises a risk and tells no secret.
+    return value is not None and not isinstance(value, bool)
 
 
 def is_secret(name: str, names: frozenset[str] = SECRET_NAMES) -> bool:

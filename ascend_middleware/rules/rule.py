@@ -77,7 +77,7 @@ class Defaults:
     """What a rule has that does not say otherwise; from the settings."""
 
     on_failure: str = "closed"
-    pending: Pending = Pending()
+    pending: Pending = field(default_factory=Pending)
     mode: str = "enforce"
     body_limit: int = 65_536
     body_timeout: float = 10.0

@@ -199,7 +199,7 @@ class RuleTable:
         """A digest of the content, 16 hex digits; the rules' order and the credentials do not go into it."""
         if not self._version:
             rules = sorted(
-                _canonical.encode([sorted(rule.methods), rule.template.text, rule.given]) for rule in self.rules
+                _canonical.encode([sorted(rule.methods), rule.template.text, _meaning(rule)]) for rule in self.rules
             )
             secrets = sorted(self.defaults.secrets)
             head = _canonical.encode([replace(self.defaults, secrets=frozenset()), secrets])
@@ -257,6 +257,10 @@ class RuleTable:
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE", "WEBSOCKET"})
 
 
+def _meaning(rule: CompiledRule) -> dict[str, Any]:
+    return {key: value for key, value in rule.given.items() if value is not False and key != "enabled"}
+
+
 def _raw(item: object) -> Mapping[str, object] | None:
     if isinstance(item, Rule):
         values = ((name, getattr(item, name)) for name in _RULE_FIELDS)
@@ -284,12 +288,14 @@ def _arrange(rules: Sequence[CompiledRule], report: Report) -> tuple[_Layer, dic
     for (endpoint, blocks, segments), rivals in groups.items():
         place = layer if endpoint is None else endpoints.setdefault(endpoint, _Layer())
         (place.blocks if blocks else place.rules).add(segments, resolve(rivals, report))
-    for rule in rules:
-        if rule.block is None:
-            own = endpoints[rule.endpoint].blocks if rule.endpoint is not None else layer.blocks
-            indexes = [index for index in {id(layer.blocks): layer.blocks, id(own): own}.values() if index]
-            if indexes:
-                report_blocked([rule], indexes, report)
+    if not any(blocks for _, blocks, _ in groups):
+        return layer, endpoints
+
+    def blocks_of(rule: CompiledRule) -> list[Index]:
+        own = [] if rule.endpoint is None else [endpoints[rule.endpoint].blocks]
+        return [layer.blocks, *own]
+
+    report_blocked((rule for rule in rules if rule.block is None), blocks_of, report)
     return layer, endpoints
 
 

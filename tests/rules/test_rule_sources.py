@@ -1,0 +1,209 @@
+"""What rules take from a request, and what they refuse."""
+
+import uuid
+
+import pytest
+
+from ascend_middleware.exceptions import ValidationError
+from ascend_middleware.rules import MISSING, FieldError, RequestFields, Rule, RuleTable, redact, secret_names
+from ascend_middleware.rules.sources import parse_source, parse_text
+
+
+def action(fields=None, *, settings=None, **rule):
+    table = RuleTable.from_rules([Rule(endpoint="e", action_type="t", **rule)], settings=settings)
+    fields = fields or RequestFields(method="POST", template="/x/{id}")
+    return table.rules[0].action(fields, agent_id="a", agent_name="A")
+
+
+def request(**fields):
+    return RequestFields(method="POST", template="/x/{id}", **fields)
+
+
+def test_without_a_resource_it_is_the_method_and_the_template():
+    made = action()
+    assert (made.agent_id, made.agent_name, made.action_type) == ("a", "A", "t")
+    assert made.resource == "POST /x/{id}"
+    assert (made.resource_id, made.action_details, made.context, made.risk_indicators) == (None, None, None, None)
+
+
+def test_every_kind_of_source_is_read():
+    made = action(
+        request(
+            path_params={"id": 7},
+            query=[("q", "1")],
+            headers=[("x-run", "r")],
+            body={"a": {"b": [1, {"c": None}]}},
+        ),
+        resource="refund for {path.id} {{plain}}",
+        resource_id="{path.id}",
+        tool_name="stripe",
+        model_id=3,
+        details={"q": "query.q", "h": "header.X-Run", "b": "body.a.b", "c": "body.a.b.1.c", "n": {"const": "web"}},
+        risk_indicators={"financial_data": True},
+        context={"absent": "query.no?"},
+    )
+    assert (made.resource, made.resource_id, made.tool_name, made.model_id) == (
+        "refund for 7 {plain}",
+        "7",
+        "stripe",
+        3,
+    )
+    assert made.action_details == {"q": "1", "h": "r", "b": [1, {"c": None}], "c": None, "n": "web"}
+    assert made.risk_indicators == {"financial_data": True}
+    assert made.context is None
+
+
+def test_a_form_is_read():
+    assert action(request(form=[("a", "1")]), details={"a": "form.a"}).action_details == {"a": "1"}
+
+
+def test_what_a_router_converted_becomes_json():
+    key = uuid.UUID(int=1)
+    made = action(request(path_params={"id": key}), details={"id": "path.id"}, resource_id="{path.id}")
+    assert made.action_details == {"id": str(key)}
+    assert made.resource_id == str(key)
+
+
+@pytest.mark.parametrize("source", ["path.x", "query.x", "header.x", "body.x", "body.a.b", "body.l.3", "form.x"])
+def test_a_missing_value_is_refused_unless_it_may_be_absent(source):
+    body = {"a": 1, "l": [0]}
+    given = request() if source.startswith("form") else request(body=body)
+    with pytest.raises(FieldError, match="missing") as caught:
+        action(given, details={"v": source})
+    assert caught.value.source == caught.value.field == source
+    assert isinstance(caught.value, ValidationError)
+    assert action(given, details={"v": f"{source}?"}).action_details is None
+
+
+def test_without_a_body_a_body_source_is_missing():
+    assert parse_source("body.a?").read(request()) is MISSING
+
+
+@pytest.mark.parametrize(("kind", "field"), [("query", "query"), ("header", "headers"), ("form", "form")])
+def test_a_repeated_value_is_refused_unless_declared(kind, field):
+    given = request(**{field: [("x", "s3cr3t"), ("x", "2")]})
+    with pytest.raises(FieldError, match="2 times") as caught:
+        action(given, details={"v": f"{kind}.x"})
+    assert "s3cr3t" not in str(caught.value)
+    assert action(given, details={"v": f"{kind}.x[]"}).action_details == {"v": ["s3cr3t", "2"]}
+    assert action(given, details={"v": f"{kind}.y[]?"}).action_details is None
+
+
+def test_a_value_that_may_repeat_is_a_list_always():
+    given = request(query=[("x", "1")], body={"one": 1, "two": [1, 2]})
+    assert action(given, details={"q": "query.x[]", "b": "body.one[]", "c": "body.two[]?"}).action_details == {
+        "q": ["1"],
+        "b": [1],
+        "c": [1, 2],
+    }
+
+
+def test_a_dash_and_underscore_twin_of_a_header_is_refused():
+    with pytest.raises(FieldError, match="dash and underscore"):
+        action(request(headers=[("x-run", "1"), ("x_run", "2")]), details={"v": "header.x-run"})
+    with pytest.raises(FieldError, match="dash and underscore"):
+        action(request(headers=[("x_run", "2")]), details={"v": "header.x-run?"})
+
+
+def test_text_takes_any_json_value_but_not_a_required_null():
+    given = request(body={"l": [1, "a"], "n": None, "t": True})
+    assert action(given, resource="r {body.l} {body.t} {body.n?}").resource == 'r [1,"a"] true '
+    with pytest.raises(FieldError, match="null"):
+        action(given, resource="r {body.n}")
+
+
+def test_a_text_that_comes_out_empty_is_absent():
+    assert action(resource_id="{query.id?}").resource_id is None
+    assert action(resource="{query.id?}").resource == "POST /x/{id}"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("bdy.amount", "did you mean body.amount?"),
+        ("session.x", "begins with path, query"),
+        ("web", "{ const = 'web' }"),
+        ("body", "no source"),
+        ("body.", "names no value"),
+        ("body.a..b", "empty step"),
+        ("body.a[].b", "at the end only"),
+        ("body.a??", "mark twice"),
+        ("header.a b", "names no header"),
+    ],
+)
+def test_a_wrong_source_says_what_is_wrong(text, part):
+    with pytest.raises(ValueError, match=".") as caught:
+        parse_source(text)
+    assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{path.x", "path.x}", "{nothing}", "{bdy.x}"])
+def test_a_wrong_text_is_refused(text):
+    with pytest.raises(ValueError, match="brace|source"):
+        parse_text(text)
+
+
+def test_a_compiled_rule_says_what_it_reads():
+    table = RuleTable.from_rules(
+        [
+            Rule(match="POST /a", action_type="t", details={"a": "body.a", "b": "header.B"}, resource="{header.a}"),
+            Rule(match="POST /b", action_type="t", details={"a": "form.a"}),
+            Rule(match="POST /c", action_type="t"),
+        ]
+    )
+    assert [rule.body for rule in table.rules] == ["json", "form", None]
+    assert [rule.reads_headers for rule in table.rules] == [("a", "b"), (), ()]
+
+
+# --- secrets
+
+
+def test_secrets_never_leave():
+    secret = "hunter2"
+    made = action(
+        request(
+            query=[("access_token", secret)],
+            headers=[("authorization", secret)],
+            body={"user": {"password": secret, "name": "n"}, "cards": [{"cardNumber": secret}], "ssn": secret},
+        ),
+        resource="for {query.access_token}",
+        details={"user": "body.user", "cards": "body.cards", "innocent": "body.ssn", "api_key": "body.user.name"},
+        context={"who": "header.authorization"},
+    )
+    assert secret not in repr(made)
+    assert made.action_details["user"] == {"password": "[redacted]", "name": "n"}
+    assert made.resource == "for [redacted]"
+
+
+def test_more_names_are_configured():
+    given = request(body={"x": {"badge_number": "1", "other": "2"}})
+    made = action(given, details={"x": "body.x"}, settings={"redact": ["badgeNumber"]})
+    assert made.action_details == {"x": {"badge_number": "[redacted]", "other": "2"}}
+    assert redact({"badge": 1}, secret_names(["badge"])) == {"badge": "[redacted]"}
+
+
+@pytest.mark.parametrize(
+    "name", "password user_password userpassword Password api_key apiKey APIKey x-api-key accessToken cvv2 ssn".split()
+)
+def test_a_secret_name(name):
+    assert redact({name: 1}) == {name: "[redacted]"}
+
+
+@pytest.mark.parametrize("name", "discard max_tokens session_id pinned amount author company key spinner".split())
+def test_no_secret_name(name):
+    assert redact({name: 1}) == {name: 1}
+
+
+def test_redaction_has_an_end():
+    value = []
+    for _ in range(10_000):
+        value = [value]
+    redact(value)
+
+
+def test_a_flag_is_no_secret():
+    assert redact({"card_present": True, "token": None, "pin": 1234}) == {
+        "card_present": True,
+        "token": None,
+        "pin": "[redacted]",
+    }

@@ -1,0 +1,437 @@
+"""Which rule a request gets, and which tables are refused."""
+
+import itertools
+
+import pytest
+
+from ascend_middleware.config import Pending, Settings
+from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.rules import Rule, RuleTable, by_method_rule
+
+
+def table(*matches, **extra):
+    """Each text is a match; `-` exempts, `!` blocks, else the text itself is the action type."""
+    rules = []
+    for text in matches:
+        if text[0] == "-":
+            rules.append({"match": text[1:], "exempt": True})
+        elif text[0] == "!":
+            rules.append({"match": text[1:], "block": f"no {text[1:]}"})
+        else:
+            rules.append({"match": text, "action_type": text.replace("{", "<").replace("}", ">")})
+    return RuleTable.from_mapping({"rule": rules, **extra})
+
+
+def found(rule):
+    return rule and ("-" if rule.exempt else "!" if rule.block else "") + rule.match
+
+
+def problems(*rules, **tables):
+    with pytest.raises(ConfigurationError) as caught:
+        RuleTable.from_mapping({"rule": list(rules), **tables}, name="ascend.toml")
+    return caught.value.problems
+
+
+def codes(*rules, **tables):
+    return sorted(problem.code.removeprefix("rules.") for problem in problems(*rules, **tables))
+
+
+# --- precedence
+
+
+def test_the_most_specific_template_wins_in_any_order():
+    matches = ["GET /a/b", "GET /a/{x:int}", "GET /a/{x}", "GET /a/**", "GET /{x}/b", "GET /**"]
+    expected = {
+        "/a/b": "GET /a/b",
+        "/a/b/": "GET /a/b",
+        "/a/7": "GET /a/{x:int}",
+        "/a/c": "GET /a/{x}",
+        "/a/c/d": "GET /a/**",
+        "/a": "GET /a/**",
+        "/c/b": "GET /{x}/b",
+        "/": "GET /**",
+        "/c/d": "GET /**",
+    }
+    for order in itertools.islice(itertools.permutations(matches), 0, None, 37):
+        made = table(*order)
+        assert {path: found(made.lookup("GET", path)) for path in expected} == expected
+
+
+def test_a_lookup_goes_back_when_a_literal_leads_nowhere():
+    made = table("GET /a/b/c", "GET /{x}/b/d")
+    assert found(made.lookup("GET", "/a/b/d")) == "GET /{x}/b/d"
+
+
+def test_then_the_narrower_method_set_wins():
+    made = table("* /a", "GET,POST /a", "GET /a")
+    assert [found(made.lookup(method, "/a")) for method in ("GET", "POST", "PUT")] == ["GET /a", "GET,POST /a", "* /a"]
+
+
+def test_block_beats_everything_that_it_covers():
+    made = table("GET,POST /internal/pay", "-GET /internal/health", "!POST /internal/**")
+    assert found(made.lookup("POST", "/internal/pay")) == "!POST /internal/**"
+    assert found(made.lookup("GET", "/internal/pay")) == "GET,POST /internal/pay"
+    assert found(made.lookup("POST", "/internal/health")) == "!POST /internal/**"
+    assert found(made.lookup("DELETE", "/internal/pay")) is None
+
+
+def test_the_most_specific_block_gives_the_reason():
+    made = table("!* /a/**", "!GET /a/b")
+    assert found(made.lookup("GET", "/a/b")) == "!GET /a/b"
+    assert found(made.lookup("POST", "/a/b")) == "!* /a/**"
+
+
+def test_an_unlisted_method_is_unmapped_though_a_wider_rule_covers_it():
+    made = table("GET /pay/{id}", "-* /pay/**", "POST /other/**")
+    assert found(made.lookup("POST", "/pay/1")) is None
+    assert found(made.for_route("/pay/{id}").select("POST", "/pay/1")) is None
+    assert found(made.lookup("POST", "/pay")) == "-* /pay/**"
+
+
+def test_get_covers_head_and_nothing_else():
+    made = table("GET /a", "HEAD,POST /b", "GET /b", "* /b")
+    assert found(made.lookup("HEAD", "/a")) == "GET /a"
+    assert found(made.lookup("HEAD", "/b")) == "HEAD,POST /b"
+    assert found(made.lookup("OPTIONS", "/a")) is None
+    assert found(made.lookup("WEBSOCKET", "/a")) is None
+
+
+def test_a_handshake_needs_websocket_or_a_star():
+    made = table("WEBSOCKET /ws", "* /all")
+    assert found(made.lookup("WEBSOCKET", "/ws")) == "WEBSOCKET /ws"
+    assert found(made.lookup("GET", "/ws")) is None
+    assert found(made.lookup("WEBSOCKET", "/all")) == "* /all"
+    assert found(made.lookup("FROBNICATE", "/all")) == "* /all"
+
+
+def test_a_blocked_get_is_a_blocked_head():
+    assert found(table("!GET /a").lookup("HEAD", "/a")) == "!GET /a"
+
+
+def test_a_path_that_is_none_has_no_rule():
+    assert [table("* /**").lookup("GET", path) for path in ("", "*", "a", "http://x/a")] == [None] * 4
+
+
+def test_an_empty_table_has_no_rule():
+    made = RuleTable.from_mapping({})
+    assert made.lookup("GET", "/") is None
+    assert made.for_route("/a").select("GET", "/a") is None
+
+
+def test_a_disabled_rule_is_as_if_absent_but_checked():
+    off = {"match": "GET /a", "action_type": "x", "enabled": False}
+    made = RuleTable.from_mapping({"rule": [off, {"match": "GET /a", "exempt": True}]})
+    assert made.lookup("GET", "/a").exempt
+    assert len(made.rules) == 1
+    assert made.rules[0].number == 2
+    assert codes({**off, "acton": 1}) == ["unknown-key"]
+
+
+# --- routes
+
+
+def test_a_rule_with_the_routes_template_governs_however_the_path_is_spelt():
+    made = table("GET /users/{user_id}", "-GET /users/me", "GET /users/{id:int}")
+    chosen = made.for_route("/users/{id}")
+    for path in ("/users/7", "/users/me", "/users/", "/USERS/x/y"):
+        assert found(chosen.select("GET", path)) == "GET /users/{user_id}"
+
+
+def test_else_the_most_specific_rule_that_covers_the_route():
+    made = table("GET /a/**", "GET /**", "GET /a/{x}/**")
+    assert found(made.for_route("/a/{x:float}").select("GET", "?")) == "GET /a/{x}/**"
+    assert found(made.for_route("/a").select("GET", "?")) == "GET /a/**"
+    assert found(made.for_route("/b/{p:path}/c").select("GET", "?")) == "GET /**"
+
+
+def test_where_rules_cover_a_part_the_path_decides():
+    made = table("GET /files/public/**", "GET /files/{x:int}", "-GET /**")
+    chosen = made.for_route("/files/{p:path}")
+    assert found(chosen.select("GET", "/files/public/a")) == "GET /files/public/**"
+    assert found(chosen.select("GET", "/files/7/")) == "GET /files/{x:int}"
+    assert found(chosen.select("GET", "/files/private")) == "-GET /**"
+    assert found(chosen.select("POST", "/files/private")) is None
+    assert {found(rule) for rule in chosen.candidates} == {"GET /files/public/**", "GET /files/{x:int}", "-GET /**"}
+    assert found(table("GET /files/a").for_route("/files/{p:path}").select("GET", "/files/b")) is None
+
+
+def test_a_mixed_or_unknown_segment_is_decided_by_rule_or_path():
+    assert found(table("GET /{x}").for_route("/f.{e}").select("GET", "?")) == "GET /{x}"
+    chosen = table("GET /{x}").for_route("/{x:unheard}")
+    assert found(chosen.select("GET", "/abc")) == "GET /{x}"
+    assert found(chosen.select("GET", "/a/b")) is None
+
+
+def test_a_block_holds_for_routes():
+    made = table("GET /a/{x}", "!* /a/secret", "!GET /b/**", "* /b/c")
+    assert found(made.for_route("/a/{y}").select("GET", "/a/secret")) == "!* /a/secret"
+    assert found(made.for_route("/a/{y}").select("GET", "/a/other")) == "GET /a/{x}"
+    assert found(made.for_route("/b/c").select("HEAD", "/elsewhere")) == "!GET /b/**"
+    assert found(made.for_route("/b/c").select("POST", "/b/c")) == "* /b/c"
+
+
+def test_an_endpoint_rule_beats_templates_but_not_blocks():
+    made = RuleTable.from_rules(
+        [
+            Rule(endpoint="billing.refund", action_type="refund"),
+            Rule(match="* /refund/{id}", exempt=True),
+            Rule(match="* /admin/**", block="no"),
+            Rule(endpoint="billing.gone", block="gone"),
+            Rule(endpoint="both", match="GET /x/**", action_type="both"),
+            Rule(match="* /y", action_type="y"),
+        ]
+    )
+    assert made.for_route("/refund/{id}", endpoint="billing.refund").select("POST", "/x").action_type == "refund"
+    assert made.for_route("/refund/{id}", endpoint="other").select("POST", "/x").exempt
+    assert made.for_route("/refund/{id}").select("POST", "/x").exempt
+    assert made.for_route("/admin/{id}", endpoint="billing.refund").select("POST", "/x").block == "no"
+    assert made.for_route("/refund/{id}", endpoint="billing.gone").select("POST", "/x").block == "gone"
+    assert made.for_route("/x/{a}", endpoint="both").select("GET", "/x/1").action_type == "both"
+    assert made.for_route("/x/{a}", endpoint="both").select("POST", "/x/1") is None
+    assert made.for_route("/y", endpoint="both").select("POST", "/y").action_type == "y"
+    assert made.lookup("POST", "/somewhere") is None
+    assert made.rules[0].label == "rule 1 (endpoint billing.refund)"
+
+
+# --- what a rule is
+
+
+def test_a_rule_has_defaults_from_the_ascend_table():
+    made = RuleTable.from_mapping(
+        {
+            "ascend": {
+                "on_failure": "open",
+                "pending": "wait:5s",
+                "mode": "observe",
+                "body_limit": 9,
+                "api_key": "k3y",
+            },
+            "rule": [
+                {"match": ["GET /a", "POST /a"], "action_type": "x"},
+                {
+                    "match": "GET /b",
+                    "name": "b",
+                    "action_type": "x",
+                    "on_failure": "closed",
+                    "pending": "refuse",
+                    "mode": "enforce",
+                    "body_limit": 0,
+                    "body_timeout": 3,
+                    "permit": ["dot-segment"],
+                },
+            ],
+        }
+    )
+    one, again, two = made.rules
+    assert (one.on_failure, one.pending, one.mode, one.body_limit) == ("open", Pending(5.0), "observe", 9)
+    assert (one.number, again.number, one.label, again.label) == (1, 1, "rule 1 (GET /a)", "rule 1 (POST /a)")
+    assert (two.on_failure, two.pending, two.mode, two.body_limit) == ("closed", Pending(), "enforce", 0)
+    assert (two.body_timeout, two.permit, two.label) == (3.0, ("dot-segment",), "b")
+    assert "k3y" not in repr(made) + repr(one)
+    loaded = made.with_settings(Settings(mode="enforce"))
+    assert loaded.lookup("GET", "/a").mode == "enforce"
+    assert loaded.lookup("GET", "/b").body_limit == 0
+
+
+def test_the_version_depends_on_the_content_only():
+    assert table("GET /a", "GET /b").version == table("GET /b", "GET /a").version
+    assert table("GET /a").version != table("GET /b").version
+    assert table("GET /a").version != table("GET /a", ascend={"mode": "observe"}).version
+    assert table("GET /a").version == table("GET /a", ascend={"api_key": "x"}).version
+    assert len(table().version) == 16
+
+
+def test_by_method():
+    made = RuleTable.from_mapping({"ascend": {"on_failure": "open"}})
+    types = {m: made.by_method_rule(m).action_type for m in ("GET", "HEAD", "OPTIONS", "POST", "FOO", "WEBSOCKET")}
+    assert types == dict.fromkeys(("GET", "HEAD", "OPTIONS"), "data_access") | dict.fromkeys(
+        ("POST", "FOO", "WEBSOCKET"), "data_modification"
+    )
+    assert made.by_method_rule("GET").on_failure == "open"
+    assert not by_method_rule("GET").exempt
+
+
+def test_a_file_is_read(tmp_path):
+    file = tmp_path / "ascend.toml"
+    file.write_text(
+        """
+        [ascend]
+        agent_id = "billing-api"
+        [[rule]]
+        match = "POST /customers/{customer_id}/refunds"
+        action_type = "transaction"
+        resource = "refund for customer {path.customer_id}"
+        details = { amount = "body.amount", dry_run = "query.dry_run?", channel = { const = "web" } }
+        risk_indicators = { financial_data = true }
+        [[rule]]
+        match = ["GET /health", "GET /docs/**"]
+        exempt = true
+        [[rule]]
+        match = "* /internal/**"
+        block = "internal routes are closed to agents"
+        """
+    )
+    made = RuleTable.from_toml(file)
+    assert made.settings["agent_id"] == "billing-api"
+    assert made.lookup("GET", "/docs/a").exempt
+    assert made.lookup("POST", "/customers/1/refunds").path_params("/customers/1/refunds") == {"customer_id": "1"}
+    file.write_text("[[rule]\n")
+    with pytest.raises(ConfigurationError, match="ascend.toml"):
+        RuleTable.from_toml(file)
+    with pytest.raises(ConfigurationError, match="No such file"):
+        RuleTable.from_toml(tmp_path / "none.toml")
+
+
+# --- refused
+
+
+def test_all_problems_are_reported_at_once_with_their_places():
+    found = problems(
+        {"match": "POST /refunds", "action_type": "t", "details": {"amount": "bdy.amount"}, "acton_type": "t"},
+        {"match": "POST /x", "name": "mine", "action_type": "t", "pending": "wait:99s", "resource": "{path.id}"},
+        {"match": ["GET /ok", "GET ok"], "exempt": True},
+        {"match": "GET /a/{x}", "action_type": "one"},
+        {"match": "GET /a/{y}", "action_type": "two"},
+        "nonsense",
+        ascend={"agnt_id": "x"},
+        rules=[],
+    )
+    assert sorted(f"{problem.code} {problem.where}" for problem in found) == [
+        "rules.bad-match ascend.toml: rule 3 (GET /ok, GET ok): match[1]",
+        "rules.bad-value ascend.toml: mine: pending",
+        "rules.bad-value ascend.toml: rule 6",
+        "rules.conflict ascend.toml: rule 5 (GET /a/{y})",
+        "rules.unknown-key ascend.toml: rule 1 (POST /refunds): acton_type",
+        "rules.unknown-key ascend.toml: rules",
+        "rules.unknown-parameter ascend.toml: mine: resource",
+        "rules.unknown-source ascend.toml: rule 1 (POST /refunds): details.amount",
+        "settings.unknown-key ascend.toml: [ascend] agnt_id",
+    ]
+    text = "\n".join(map(str, found))
+    for part in ("GET /a/1", "did you mean action_type?", "did you mean body.amount?", "did you mean rule?"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (["GET /a/{x}:one", "GET /a/{y}:two"], ["conflict"]),
+        (["GET,POST /a:one", "GET,PUT /a:two"], ["conflict"]),
+        (["GET,POST /a:one", "GET,PUT /a:one"], []),
+        (["GET,POST /a:one", "GET,PUT /a:two", "GET /a:three"], []),
+        (["GET /a:one", "GET /a/:one"], ["duplicate"]),
+        (["* /a:one", "* /a:two"], ["conflict"]),
+        (["GET,POST /a:one", "GET /a:two", "POST /a:three"], ["dead"]),
+        (["GET /a/{x:int}:one", "GET /a/{x:uuid}:two"], []),
+        (["GET /a/{x}:one", "GET /{x}/b:two"], []),
+        (["GET /a/b:one", "* /a/**:!"], ["dead"]),
+        (["GET,POST /a/b:one", "GET /a/**:!"], []),
+        (["GET,POST /a/b:one", "GET /a/**:!", "POST /a/b:!"], ["dead"]),
+        (["HEAD /a:one", "GET /**:!"], ["dead"]),
+        (["* /a:one", "GET,POST /**:!"], []),
+        (["GET /a/{x:int}:one", "GET /a/{x}:!"], ["dead"]),
+        (["GET /a/{x}:one", "GET /a/{x:int}:!"], []),
+        (["GET /a/7:one", "GET /a/{x:int}:!"], ["dead"]),
+        (["GET /a:one", "GET /a:!"], ["dead"]),
+        (["GET /a/b:!", "GET /a/**:!"], []),
+    ],
+)
+def test_rules_that_quarrel_or_can_never_match(rules, expected):
+    def build(order):
+        return [
+            {"match": text.rpartition(":")[0]} | ({"block": "no"} if text.endswith("!") else {"action_type": text[-3:]})
+            for text in order
+        ]
+
+    for order in itertools.permutations(rules):
+        if expected:
+            assert codes(*build(order)) == expected
+        else:
+            RuleTable.from_mapping({"rule": build(order)})
+
+
+def test_a_conflict_shows_a_request_and_both_rules():
+    [problem] = problems(
+        {"match": "GET /a/{x}", "action_type": "one", "name": "first"}, {"match": "GET /a/{y}", "exempt": True}
+    )
+    assert "GET /a/1" in problem.message
+    assert "first (rule 1)" in problem.message
+    assert problem.where == "ascend.toml: rule 2 (GET /a/{y})"
+
+
+OK = {"match": "POST /a/{x}", "action_type": "t"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"action_type": "t"}, ["missing"]),
+        ({"match": "GET /a"}, ["missing"]),
+        ({"match": "GET /a", "exempt": False}, ["missing"]),
+        ({"match": [], "action_type": "t"}, ["bad-value"]),
+        ({"match": 1, "action_type": "t"}, ["bad-value"]),
+        ({"match": [1], "action_type": "t"}, ["bad-match"]),
+        ({"match": ["GET /a", "GET /a/"], "action_type": "t"}, ["duplicate"]),
+        (OK | {"exempt": True}, ["contradiction"]),
+        (OK | {"block": "no"}, ["contradiction"]),
+        ({"match": "GET /a", "exempt": True, "block": "no"}, ["contradiction"]),
+        ({"match": "GET /a", "exempt": True, "on_failure": "open"}, ["contradiction"]),
+        ({"match": "GET /a", "block": True}, ["bad-value"]),
+        ({"match": "GET /a", "block": ""}, ["bad-value"]),
+        ({"match": "GET /a", "exempt": "yes"}, ["bad-value"]),
+        (OK | {"action_type": "{path.x}"}, ["bad-value"]),
+        (OK | {"on_failure": "opne"}, ["bad-value"]),
+        (OK | {"mode": "watch"}, ["bad-value"]),
+        (OK | {"body_limit": -1}, ["bad-value"]),
+        (OK | {"body_limit": True}, ["bad-value"]),
+        (OK | {"body_timeout": 0}, ["bad-value"]),
+        (OK | {"permit": "dots"}, ["bad-value"]),
+        (OK | {"details": "body.x"}, ["bad-value"]),
+        (OK | {"details": {"a": {"cnst": 1}}}, ["bad-source"]),
+        (OK | {"details": {"a": float("nan")}}, ["bad-source"]),
+        (OK | {"details": {"a": {"const": object()}}}, ["bad-source"]),
+        (OK | {"details": {"a": "web"}}, ["bad-source"]),
+        (OK | {"resource": "{bdy.x}"}, ["unknown-source"]),
+        (OK | {"resource_id": "{path.y}"}, ["unknown-parameter"]),
+        (OK | {"details": {"a": "path.y?"}}, ["unknown-parameter"]),
+        (OK | {"details": {"a": "body.y", "b": "form.y"}}, ["contradiction"]),
+        ({"match": "WEBSOCKET /a", "action_type": "t", "details": {"a": "body.y"}}, ["contradiction"]),
+        ({"match": ["GET /a/{x}", "GET /b"], "action_type": "t", "resource": "{path.x}"}, ["unknown-parameter"]),
+    ],
+)
+def test_a_wrong_rule_is_refused(rule, expected):
+    assert codes(rule) == expected
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"match": ["GET /a/{x}", "GET /b"], "action_type": "t", "resource": "{path.x?}"},
+        {"match": "GET /a/**", "action_type": "t", "resource": "{path.x?}"},
+        {"endpoint": "e", "action_type": "t", "resource": "{path.x}"},
+        {"match": "GET /a", "exempt": True, "permit": ["dot-segment"]},
+        {"match": "GET /a", "block": "no", "mode": "observe"},
+        {"match": "GET /a", "action_type": "t", "name": None},
+    ],
+)
+def test_a_right_rule_is_accepted(rule):
+    assert len(RuleTable.from_mapping({"rule": [rule]}).rules) >= 1
+
+
+def test_rule_objects_and_tables_mean_the_same():
+    rule = {"match": ("GET /a", "POST /a"), "action_type": "t", "details": {"a": "query.a"}, "body_limit": 0}
+    assert RuleTable.from_rules([Rule(**rule)]).version == RuleTable.from_mapping({"rule": [rule]}).version
+
+
+def test_a_rule_does_not_change_with_the_mapping_it_came_from():
+    rule = {"match": "GET /a", "action_type": "t"}
+    made = RuleTable.from_mapping({"rule": [rule]})
+    rule["exempt"] = True
+    assert not made.lookup("GET", "/a").exempt
+
+
+def test_problems_of_a_large_table_are_found_without_comparing_every_pair():
+    rules = [{"match": f"GET /r{i % 5000}/{{id}}", "action_type": f"t{i}"} for i in range(10_000)]
+    assert len(problems(*rules)) == 5000
+    rules = [{"match": "GET /same", "action_type": f"t{i}"} for i in range(3000)]
+    assert len(problems(*rules)) == 2999
