@@ -59,6 +59,7 @@ class AscendMiddleware:
     def __init__(
         self,
         app: Any,
+        /,
         *,
         rules: Any = None,
         identify: Callable[[Any], Any] | None = None,
