@@ -42,7 +42,7 @@ class _Local:
         options = dict(parse_qsl(query, keep_blank_values=True))
         if not place or set(options) - {"db"}:
             raise ConfigurationError("api_url: expected local:policy.toml or local:policy.toml?db=authority.db")
-        self._base: Final = api_url
+        self._base: Final = api_url.rstrip("/")  # as the client joins it
         # Absolute at once: the process may change its directory before the first request.
         self._policy: Final = Path(place).absolute()
         self._database: Final = Path(options["db"]).absolute() if options.get("db") else None

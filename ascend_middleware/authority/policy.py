@@ -32,7 +32,11 @@ __all__ = ["Judgement", "McpServer", "Model", "Policy", "PolicySet"]
 
 # The strictest wins: later words beat earlier ones.
 _STRICTNESS: Final = ("approved", "pending", "denied")
+# The CEL library works by recursion, and a stack that overflows in it ends the process; threads may have small stacks.
 _MAX_CONDITION: Final = 2048
+_MAX_NESTING: Final = 16
+_MAX_OPERATORS: Final = 100
+_OPERATOR = re.compile(r"[-+*/%?!<>]|==|&&|\|\|")
 _ACTION_FIELDS: Final = frozenset(AgentAction.__struct_fields__)
 _FUNCTIONS: Final = frozenset(
     [
@@ -308,6 +312,11 @@ class _Reader:
         if len(source) > _MAX_CONDITION:
             self.say("policy.condition", where, f"the condition is longer than {_MAX_CONDITION} characters")
             return None
+        plain = _STRING.sub("''", source)
+        if _nesting(plain) > _MAX_NESTING or len(_OPERATOR.findall(plain)) > _MAX_OPERATORS:
+            hint = f"at most {_MAX_NESTING} brackets deep and {_MAX_OPERATORS} operators; split it into two policies"
+            self.say("policy.condition", where, "the condition is too complicated", hint)
+            return None
         try:
             program = cel.compile(source)
         except (KeyboardInterrupt, SystemExit):
@@ -315,7 +324,6 @@ class _Reader:
         except BaseException as error:  # the CEL library's panics are no Exceptions
             self.say("policy.condition", where, _parse_error(str(error)))
             return None
-        plain = _STRING.sub("''", source)
         bound = set(_BOUND.findall(plain))
         for variable in sorted(set(program.variables()) - bound - {"action"}):
             self.say("policy.condition", where, f"unknown name {variable!r}", "the only one is action")
@@ -372,6 +380,14 @@ class _Reader:
             self.say("policy.bad-value", f"{where}: {key}", f"expected a whole number from 0 to {high}")
             return None
         return value
+
+
+def _nesting(source: str) -> int:
+    depth = deepest = 0
+    for char in source:
+        depth += (char in "([{") - (char in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _parse_error(text: str) -> str:

@@ -4,9 +4,10 @@ import threading
 import pytest
 
 from ascend_middleware.authority import sample_policy
+from ascend_middleware.client import AscendClient
 from ascend_middleware.client.engines import DeadlinePassed, Request
 from ascend_middleware.config import Settings
-from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.exceptions import ConfigurationError, NotFoundError
 from ascend_middleware.local import open_engine
 from ascend_middleware.wire import decode_decision
 
@@ -101,3 +102,21 @@ def test_a_forked_worker_opens_its_own_connection(url):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert local.send(request(url, "/api/v1/actions/1/status", b"", "GET"), 5.0).status == 200
     local.close()
+
+
+def test_the_client_speaks_to_it(url):
+    with AscendClient(api_url=url, agent_id="a", agent_name="A") as client:
+        connection = client.test_connection()
+        assert connection["status"] == "connected", connection
+        pending = client.submit_action(agent_id="a", action_type="refund", parameters={"amount": 5000})
+        assert pending.is_pending() and pending.reason == "refund above 1000"
+        allowed = client.evaluate_action("data_access", "customers", wait_for_decision=False)
+        assert allowed.is_approved()
+        assert client.log_action_completed(allowed.action_id, {"rows": 1})["success"] is True
+        page = client.list_actions(status="pending")
+        assert [row.action_id for row in page.actions] == [pending.action_id]
+        assert client.get_action(pending.action_id).metadata["action_details"] == {"amount": 5000}
+        refused = client.evaluate_action("x", "y", mcp_server_name="unknown", wait_for_decision=False)
+        assert refused.is_denied()
+        with pytest.raises(NotFoundError):
+            client.get_action_status(99)

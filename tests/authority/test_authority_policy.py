@@ -78,6 +78,8 @@ def test_conditions_without_a_truth_value_deny(when):
         (policy("p", decision='"pending"', when='"nosuch(1)"'), "policy 1 ('p'): when", "'nosuch'"),
         (policy("p", decision='"pending"', when='""'), "policy 1 ('p'): when", "not empty"),
         (policy("p", decision='"pending"', when=f'"{"x" * 5000}"'), "policy 1 ('p'): when", "longer"),
+        (policy("p", decision='"denied"', when=f'"{"(" * 90}true{")" * 90}"'), "policy 1 ('p'): when", "complicated"),
+        (policy("p", decision='"denied"', when=f'"1{"+1" * 101}"'), "policy 1 ('p'): when", "complicated"),
         (policy("p", decision='"allow"'), "policy 1 ('p'): decision", "allow"),
         (policy("p"), "policy 1 ('p')", "decides nothing"),
         (policy("p", decision='"denied"', action_type='"x"'), "policy 1 ('p'): action_type", "no such key"),
