@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import functools
 import json
 import re
 import socket
@@ -14,16 +13,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import starlette
 
 pytestmark = pytest.mark.socket
 
 HERE = Path(__file__).parent
+STARLETTE = tuple(int(part) for part in starlette.__version__.split(".")[:2])
 CASES = json.loads((HERE / "cases.json").read_text())
 PUBLIC = {"public"}  # exempt routes
 # A mounted foreign application is one governed unit.
 UNITS = {"legacy.pay": "legacy", "legacy.export": "legacy"}
-# Cases in which the requirement cannot be met, or is met otherwise, with the reason.
-EXCEPTIONS: dict[str, str] = {}
+# Every case meets the requirement; what looks like an exception, and why it is none:
+#   an authority in the request line, a fragment    httptools takes them off before anybody sees them; what is left is
+#     (starlette-032, -034, -040, -041, fastapi-036)  decided as what it is. With h11 they are refused.
+#   two Host headers (starlette-038)                as above: the decision and the route follow the same header.
+#   a trailing slash or a lower-case method below   the mounted application is one unit, decided whatever it makes of
+#     /legacy (starlette-053, -056, ...)              the rest of the path.
+#   the field's alias (bd-fastapi-31)               the rule names the field as it stands on the wire.
+# Cases of HTTP/2 and of `hypercorn --root-path` are not in the data: they need another server.
 
 
 class Authority:
@@ -84,7 +91,7 @@ def ports(request, authority, tmp_path_factory):
             found = json.loads(line)
             for port in found.values():
                 wait_until_open(port)
-            yield found
+            yield {**found, "parser": request.param}
         finally:
             process.terminate()
             try:
@@ -191,16 +198,12 @@ def by_id(cases):
 @by_id(CASES)
 def test_nothing_runs_that_was_denied(ports, authority, case):
     status, handler, body, actions = run(ports, authority, case, "denied")
-    if case["id"] in EXCEPTIONS:
-        pytest.skip(EXCEPTIONS[case["id"]])
     assert handler is None or handler in PUBLIC, (status, handler, actions, body[:300])
 
 
 @by_id(CASES)
 def test_what_runs_was_allowed_as_what_it_is(ports, authority, case):
     status, handler, body, actions = run(ports, authority, case, "approved")
-    if case["id"] in EXCEPTIONS:
-        pytest.skip(EXCEPTIONS[case["id"]])
     shown = (status, handler, actions, body[:300])
     if handler is None:
         # A redirect is the framework's own answer; /install is exempt and names no handler.
@@ -216,17 +219,17 @@ def test_what_runs_was_allowed_as_what_it_is(ports, authority, case):
             assert float(decided) == float(amount.strip("'")), shown
 
 
-@functools.cache
-def controls():
-    return [case for case in CASES if case["class"] == "control"]
-
-
-def test_the_controls_do_run(ports, authority):
-    for case in controls():
-        status, handler, _, actions = run(ports, authority, case, "approved")
-        assert (status, handler) == (case["observed"]["status"], case["observed"]["handler"]), case["id"]
-        if handler not in PUBLIC:
-            assert actions, case["id"]
+@pytest.mark.skipif(STARLETTE < (1, 10), reason="the data says what runs on the current frameworks")
+def test_what_is_harmless_runs(ports, authority):
+    wrong = {}
+    for case in CASES:
+        status, handler, body, _ = run(ports, authority, case, "approved")
+        expected = case["runs"]
+        if isinstance(expected, dict):
+            expected = expected[ports["parser"]]
+        if handler != expected:
+            wrong[case["id"]] = (expected, handler, status, body[:200])
+    assert not wrong
 
 
 # Bodies that come late, in part or not at all
