@@ -1,9 +1,11 @@
+import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 
@@ -157,4 +159,35 @@ def test_decisions_survive_kill_9(policy, capsys):
     server.end(signal.SIGTERM)
     authority = Authority.open(policy)
     assert authority.store.verify_audit() is None
+    authority.close()
+
+
+@pytest.mark.socket
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_what_was_acknowledged_before_kill_9_is_there(policy):
+    server = Server(policy)
+    acknowledged, enough = [], threading.Event()
+
+    def submit():
+        try:
+            while True:
+                acknowledged.append(server.call("/api/v1/actions/submit", server.keys["user"], SUBMIT)[1]["id"])
+                if len(acknowledged) >= 40:
+                    enough.set()
+        except (OSError, http.client.HTTPException):
+            enough.set()
+
+    threads = [threading.Thread(target=submit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert enough.wait(10)
+    server.end(signal.SIGKILL)
+    for thread in threads:
+        thread.join()
+    authority = Authority.open(policy)
+    rows, total = authority.store.actions(tenant="default", limit=1000)
+    assert set(acknowledged) <= {row["id"] for row in rows}
+    assert total >= len(acknowledged) >= 40
+    assert authority.store.verify_audit() is None
+    assert all(authority.store.audit_trail(row["id"], tenant="default") for row in rows)
     authority.close()
