@@ -26,7 +26,7 @@ _TEXTS: Final = ("resource", "resource_id", "tool_name", "description", "mcp_ser
 _MAPS: Final = ("details", "context", "risk_indicators")
 # What only a rule that governs may say.
 _GOVERNING: Final = frozenset({"action_type", *_TEXTS, *_MAPS, "on_failure", "pending"})
-_LITERALS: Final = (bool, int, float)
+_FLAGS: Final = (Const(False), Const(True))
 
 
 class Report:
@@ -35,6 +35,7 @@ class Report:
     def __init__(self, name: str) -> None:
         self.name = name
         self.problems: list[Problem] = []
+        self.recipes: dict[object, Recipe] = {}  # rules that read the same share one
 
     def add(self, code: str, where: Iterable[str], message: str, hint: str = "") -> None:
         """Add a problem; `where` goes from the rule to the key."""
@@ -242,15 +243,20 @@ def _recipe(given: Mapping[str, Any], label: str, report: Report) -> Recipe:
             maps.append((name, tuple(entries)))
     if not texts and not maps:
         return NO_RECIPE
-    recipe = Recipe(tuple(texts), tuple(maps))
-    read = list(_sources(recipe))
-    if not read:
-        return recipe
-    kinds = {source.kind for source in read}
-    if {"body", "form"} <= kinds:
+    shape = (tuple(texts), tuple(maps))
+    recipe = report.recipes.get(shape)
+    if recipe is None:
+        recipe = report.recipes[shape] = _finished(Recipe(*shape))
+    if recipe.body == "both":
         report.add("contradiction", (label,), "a body is JSON or a form; the rule reads body.* and form.*", "split it")
+    return recipe
+
+
+def _finished(recipe: Recipe) -> Recipe:
+    read = list(_sources(recipe))
+    kinds = {source.kind for source in read}
     headers = tuple(sorted({source.name for source in read if source.kind == "header"}))
-    body = "json" if "body" in kinds else "form" if "form" in kinds else None
+    body = "both" if {"body", "form"} <= kinds else "json" if "body" in kinds else "form" if "form" in kinds else None
     return Recipe(recipe.texts, recipe.maps, body, headers)
 
 
@@ -261,7 +267,9 @@ def _source_code(error: ValueError) -> str:
 def _value(item: object) -> Source | Const:
     if isinstance(item, str):
         return parse_source(item)
-    if isinstance(item, _LITERALS):
+    if isinstance(item, bool):
+        return _FLAGS[item]
+    if isinstance(item, int | float):
         value: object = item
     elif isinstance(item, Mapping) and set(item) == {"const"}:
         value = item["const"]

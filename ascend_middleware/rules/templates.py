@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -225,7 +226,7 @@ def _parse_template(text: str) -> Template:
     names: list[str] = []
     for index, part in enumerate(parts):
         if _PLAIN.fullmatch(part):
-            segments.append(part)
+            segments.append(sys.intern(part))
             names.append("")
             continue
         segment, name = _parse_segment(part)
