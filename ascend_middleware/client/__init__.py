@@ -1,6 +1,6 @@
 """Whom we ask: the clients, their flows, and the engines that carry requests."""
 
-from .clients import AscendClient, AsyncAscendClient
+from .async_client import AsyncAscendClient
 from .core import ClientCore, Send, never_answered
 from .engines import open_async_engine, open_engine
 from .exchange import (
@@ -13,6 +13,7 @@ from .exchange import (
     Request,
     Response,
 )
+from .sync_client import AscendClient
 
 __all__ = [
     "AscendClient",

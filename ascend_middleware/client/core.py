@@ -43,6 +43,7 @@ __all__ = ["ClientCore", "Send", "never_answered"]
 
 USER_AGENT: Final = f"ascend-middleware/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
 MAX_IDEMPOTENCY_KEY: Final = 255
+_FAIR_SECONDS: Final = 2.0
 # What a poll may run into and still go on: the decision stands at the authority all the same.
 _PASSING: Final = (NetworkError, TimeoutError, ServerError, RateLimitError, CircuitBreakerOpen)
 
@@ -93,7 +94,7 @@ class ClientCore:
             clock=clock,
             enabled=settings.enable_circuit_breaker,
         )
-        self._base: Final = settings.api_url.rstrip("/")
+        self._base: Final = settings.api_url if settings.is_local else settings.api_url.rstrip("/")
         self._headers: Final = (
             ("User-Agent", USER_AGENT),
             ("Accept", "application/json"),
@@ -121,13 +122,19 @@ class ClientCore:
             raise ClientClosedError("the client was closed")
         if deadline is None:
             deadline = self.clock() + self.settings.timeout
+        # The last poll of a wait may have a few milliseconds; that it runs out of them is nobody's failure.
+        fair = deadline - self.clock() >= min(self.settings.timeout, _FAIR_SECONDS) / 2
         request, correlation_id = self._request(operation, idempotency_key)
         token = self.breaker.acquire()
         try:
             try:
                 response = yield from self._attempts(request, deadline, correlation_id)
-            except (NetworkError, TimeoutError):
+            except NetworkError:
                 token.fail()
+                raise
+            except TimeoutError:
+                if fair:
+                    token.fail()
                 raise
             if response.status >= 500:
                 token.fail()

@@ -300,8 +300,11 @@ def _addresses(host: str, port: int) -> list[str]:
 class _HTTPX2Base:
     def __init__(self, settings: Settings) -> None:
         proxy = _proxy_url(settings)
-        trusted: list[ssl.SSLContext] = [_trusted(settings)] if settings.ca_file else []
+        # Read here and not at the first request, where an event loop would wait for it; plain loopback needs none.
+        tls = bool(settings.ca_file) or not settings.api_url.startswith("http:")
+        trusted = _trusted(settings) if tls else None
         options: dict[str, Any] = {
+            "ssl_context": trusted,
             "max_connections": settings.max_connections,
             "max_keepalive_connections": settings.max_connections,
             "keepalive_expiry": _KEEPALIVE_SECONDS,
@@ -310,11 +313,7 @@ class _HTTPX2Base:
             parsed = httpx2.Proxy(proxy)
             options["proxy"] = httpcore2.Proxy(str(parsed.url), auth=parsed.raw_auth)
 
-        def build() -> Any:
-            options["ssl_context"] = trusted[0] if trusted else _trusted(settings)
-            return self._pool(options)
-
-        self._pools: Final = PerProcess(build)
+        self._pools: Final = PerProcess(lambda: self._pool(options))
 
     def _pool(self, options: dict[str, Any]) -> Any:
         raise NotImplementedError

@@ -4,7 +4,6 @@ import contextlib
 import json
 import socket
 import threading
-import time
 
 
 def http(status, body=b"", *headers, length=True):
@@ -125,7 +124,3 @@ class Scripted:
             return True
         connection.sendall(step)
         return b"Content-Length" in step.partition(b"\r\n\r\n")[0] and b"Connection: close" not in step
-
-
-def elapsed_since(start):
-    return time.monotonic() - start

@@ -79,7 +79,6 @@ def test_four_attempts_with_growing_jitter_one_key_and_one_correlation_id(status
     assert len(set(world.headers("X-Correlation-ID"))) == 1
     assert caught.value.status_code == status
     assert not never_answered(caught.value)
-    world.core.settings.max_retries
     with pytest.raises(errors.AscendError):
         world.run(world.core.submit(ACTION))
     assert len(set(world.headers("Idempotency-Key"))) == 2
@@ -284,3 +283,13 @@ def test_call_after_close():
     world.core.closed = True
     with pytest.raises(errors.ClientClosedError):
         world.run(world.core.submit(ACTION))
+
+
+def test_a_poll_with_hardly_any_time_does_not_count_against_the_authority():
+    world = World(DeadlinePassed("d"), circuit_breaker_threshold=1)
+    with pytest.raises(errors.TimeoutError):
+        world.run(world.core.status("7", deadline=world.time + 0.01))
+    assert world.core.breaker.state == "closed"
+    with pytest.raises(errors.TimeoutError):
+        world.run(world.core.status("7"))
+    assert world.core.breaker.state == "open"

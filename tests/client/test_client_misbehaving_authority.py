@@ -109,7 +109,7 @@ def test_one_deadline_covers_the_whole_call(engine, kind, name):
         start = time.monotonic()
         with pytest.raises(errors.TimeoutError):
             run(engine, kind, server.url, submit, timeout=0.3)
-        assert time.monotonic() - start < 1.0
+        assert time.monotonic() - start < 2.0
         assert len(server.requests) == 1
 
 
