@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from .leaves import Kind, Leaf, Resolved
 from .starlette_classes import has_middleware
-from .starlette_level import Builds, Level, route_path
+from .starlette_level import Level, route_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
@@ -34,13 +34,12 @@ class StarletteResolver:
     middleware. It is never changed.
     """
 
-    __slots__ = ("_builds", "_level", "_mounted", "_mounted_at")
+    __slots__ = ("_level", "_levels", "_mounted")
 
     def __init__(self, app: Starlette | Router) -> None:
-        self._builds = Builds()
-        self._level = Level(app, prefix="", host=None, names="", builds=self._builds)
+        self._level = Level(app, prefix="", host=None, names="")
         self._mounted: list[Starlette] = []
-        self._mounted_at = -1
+        self._levels: list[Level] = []
 
     def resolve(self, scope: Scope) -> Resolved:
         """Return what this HTTP or WebSocket request runs, by the routes as they stand now."""
@@ -68,14 +67,13 @@ class StarletteResolver:
     def guardable(self) -> list[Starlette]:
         """Return the mounted applications that have middleware of their own.
 
-        Their middleware may change a request after it was judged here, so their routers want a guard, too. Cheap enough
-        to ask after each `resolve`, which notices on its way what was mounted since.
+        Their middleware may change a request after it was judged here, so their routers want a guard, too.
         """
-        if self._mounted_at != self._builds.count:
-            levels = (level for leaf, level in self._walk(self._level, ()) if leaf is None and level is not self._level)
-            apps = (level.owner for level in levels)
+        if not self._levels or not all(level.is_current() for level in self._levels):
+            levels = [level for leaf, level in self._walk(self._level, ()) if leaf is None]
+            self._levels = [level for level in levels if level.is_built]
+            apps = (level.owner for level in levels if level is not self._level)
             self._mounted = list({id(app): app for app in apps if isinstance(app, Starlette)}.values())
-            self._mounted_at = self._builds.count
         return [app for app in self._mounted if has_middleware(app)]
 
     def _walk(self, level: Level, above: tuple[object, ...]) -> Iterator[tuple[Leaf | None, Level]]:

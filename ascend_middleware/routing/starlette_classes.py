@@ -40,10 +40,12 @@ def known_methods(base: type, name: str) -> set[object]:
     return {getattr(cls, name) for cls in (base, own) if cls is not None}
 
 
-def answers_as_known(route_class: type, name: str) -> bool:
-    """Tell whether a route class has the frameworks' own implementation of `matches` or `handle`."""
-    base = next((base for base in (Route, WebSocketRoute, Mount, Host) if issubclass(route_class, base)), None)
-    return base is not None and getattr(route_class, name) in known_methods(base, name)
+def answers_as_known(route: object, name: str) -> bool:
+    """Tell whether a route has the frameworks' own implementation of `matches` or `handle`."""
+    if name in getattr(route, "__dict__", ()):
+        return False
+    base = next((base for base in (Route, WebSocketRoute, Mount, Host) if isinstance(route, base)), None)
+    return base is not None and getattr(type(route), name) in known_methods(base, name)
 
 
 def is_plain_include(fastapi: Any, router_class: type) -> bool:

@@ -6,7 +6,7 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
-from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute
+from starlette.routing import Host, Match, Mount, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from .leaves import Kind, Leaf
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Scope = MutableMapping[str, Any]
     Matcher = Callable[[Scope], tuple[Match, Any]]
 
-__all__ = ["Builds", "Level", "route_path"]
+__all__ = ["Level", "route_path"]
 
 # The convertors' expressions that cannot match a slash; a registered one of the same name may.
 _SINGLE: Final = frozenset(
@@ -58,15 +58,6 @@ def route_path(scope: Scope) -> str:
 def _is_below(path: str, prefix: str) -> bool:
     prefix = prefix.rstrip("/")
     return path == prefix or path.startswith(prefix + "/") or not prefix
-
-
-class Builds:
-    """How often any level of a resolver was built."""
-
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count = 0
 
 
 class _Entry:
@@ -96,7 +87,6 @@ class Level:
     """One router below its mounts: the index over its routes, rebuilt when they changed."""
 
     __slots__ = (
-        "_builds",
         "_entries",
         "_host",
         "_included",
@@ -113,9 +103,8 @@ class Level:
         "owner",
     )
 
-    def __init__(self, owner: Starlette | Router, *, prefix: str, host: str | None, names: str, builds: Builds) -> None:
+    def __init__(self, owner: Starlette | Router, *, prefix: str, host: str | None, names: str) -> None:
         self.owner, self._prefix, self._host, self._names = owner, prefix, host, names
-        self._builds = builds
         self._leaves: dict[tuple[object, ...], Leaf] = {}
         self._opaque: Leaf | None = None
         # Built at first use: applications may be mounted in a circle.
@@ -127,6 +116,11 @@ class Level:
         return root_path_of(self.owner)
 
     @property
+    def is_built(self) -> bool:
+        """Whether anything was asked of this level yet."""
+        return self._router is not None
+
+    @property
     def whole(self) -> Leaf:
         """This level as one unit."""
         return self._leaf({}, Kind.OPAQUE, self._prefix + "/**", app=self.owner)
@@ -135,7 +129,7 @@ class Level:
 
     def match(self, scope: Scope) -> tuple[Leaf | Level | Kind, Any]:
         """Return what the router selects, with the scope fields that the selection adds."""
-        if not self._is_current():
+        if not self.is_current():
             self._build()
         if self._opaque is not None:
             return self._opaque, None
@@ -204,7 +198,7 @@ class Level:
 
     def items(self) -> Iterator[Leaf | Level]:
         """Yield what stands below this router, in its order."""
-        if not self._is_current() or not all(entry.is_current() for entry in self._entries):
+        if not self.is_current() or not all(entry.is_current() for entry in self._entries):
             self._build()
         if self._opaque is not None:
             yield self._opaque
@@ -221,7 +215,8 @@ class Level:
 
     # Building.
 
-    def _is_current(self) -> bool:
+    def is_current(self) -> bool:
+        """Tell whether the routes are still those that the index was built from."""
         router = self.owner.router if isinstance(self.owner, Starlette) else self.owner
         if router is not self._router:
             return False
@@ -238,7 +233,6 @@ class Level:
     def _build(self) -> None:
         router: Any = self.owner.router if isinstance(self.owner, Starlette) else self.owner
         self._router = router
-        self._builds.count += 1
         self._snapshot: list[Any] = list(router.routes) if isinstance(router, Router) else []
         self._entries: list[_Entry] = []
         self._indexed: list[Any] = []
@@ -278,7 +272,7 @@ class Level:
             rebuilt = getattr(candidate, "starlette_route", None)
             if rebuilt is not None:
                 self._register(rebuilt, rebuilt, candidate.matches, known, indexed=False)
-            elif type(original).matches in known_methods(Route, "matches"):
+            elif answers_as_known(original, "matches"):
                 self._register(candidate, original, candidate.matches, known, indexed=False)
             else:
                 self._register(candidate, original, in_context(candidate), known, indexed=False)
@@ -286,9 +280,9 @@ class Level:
     def _register(
         self, subject: Any, original: Any, match: Matcher, known: dict[tuple[object, ...], Leaf], *, indexed: bool
     ) -> None:
-        """Add one route: `subject` has its effective path and name, the class of `original` answers."""
+        """Add one route: `subject` has its effective path and name, `original` is what answers."""
         number = len(self._entries)
-        if not answers_as_known(type(original), "matches"):
+        if not answers_as_known(original, "matches"):
             match = on_a_copy(match)
             self._tree.add_anywhere(number)
         else:
@@ -303,7 +297,7 @@ class Level:
             if indexed and not isinstance(subject, Host):
                 self._indexed.append(subject)
         leaf, child = self._content(subject, original, known)
-        runs = not answers_as_known(type(original), "handle")
+        runs = not answers_as_known(original, "handle")
         self._entries.append(_Entry(subject, match, leaf=leaf, child=child, partial_runs=runs))
 
     def _content(
@@ -332,9 +326,9 @@ class Level:
             prefix += subject.path.replace(":str}", "}")
         names = f"{self._names}{subject.name}:" if subject.name else self._names
         app = without_body_limit(subject.app)
-        plain = answers_as_known(type(original), "matches") and answers_as_known(type(original), "handle")
+        plain = answers_as_known(original, "matches") and answers_as_known(original, "handle")
         if plain and is_transparent(app):
-            return None, Level(app, prefix=prefix, host=host, names=names, builds=self._builds)
+            return None, Level(app, prefix=prefix, host=host, names=names)
         kind = Kind.STATIC if plain and isinstance(app, StaticFiles) else Kind.OPAQUE
         endpoint = self._names + subject.name if subject.name else None
         return self._leaf(known, kind, prefix + "/**", endpoint=endpoint, host=host, app=app), None

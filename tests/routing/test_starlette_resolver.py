@@ -264,6 +264,12 @@ def test_a_route_that_handles_a_partial_match_itself_runs():
     assert one(Starlette(routes=[Route("/a", endpoint("h"))]), "/a", "POST").kind is Kind.METHOD_NOT_ALLOWED
 
 
+def test_a_match_that_was_put_onto_one_route_is_asked():
+    route = Route("/x", endpoint("x"))
+    route.matches = lambda scope: (Match.FULL, {"endpoint": route.endpoint})
+    assert one(Starlette(routes=[route]), "/elsewhere").leaf.template == "/x"
+
+
 def test_an_included_route_with_a_match_of_its_own_is_asked():
     router = APIRouter(route_class=Loose)
     router.add_api_route("/run", endpoint("h"), methods=["POST"])
@@ -382,6 +388,10 @@ def test_leaves_lists_what_can_run_and_guardable_who_has_middleware():
         ("/f/**", None, Kind.OPAQUE),
     ]
     assert resolver.guardable() == [inner]
+    late = Starlette(middleware=[Middleware(Passing)])
+    inner.mount("/late", late)
+    assert resolver.guardable() == [inner, late]
+    assert resolver.guardable() == [inner, late]
     assert resolver.resolve(scope("/in/x")).leaf in resolver.leaves()
 
 
@@ -393,6 +403,7 @@ def test_an_application_mounted_in_itself_ends():
     assert resolver.resolve(scope("/again/again/a")).leaf.template == "/again/again/a"
     assert resolver.resolve(scope("/nope", host="loop")).kind is Kind.OPAQUE
     assert len(resolver.leaves()) == 3
+    assert resolver.guardable() == []
 
 
 def test_a_router_that_routes_in_its_own_way_is_opaque():
