@@ -36,15 +36,40 @@ def members(group: Group) -> tuple[CompiledRule, ...]:
 
 
 class _Node:
-    __slots__ = ("here", "integer", "literals", "name", "rest", "uuid")
+    """One place in the tree. An only literal child is kept without a dict: most places have one, and memory is time."""
+
+    __slots__ = ("here", "integer", "literals", "name", "only", "only_child", "rest", "uuid")
 
     def __init__(self) -> None:
+        self.only: str | None = None
+        self.only_child: _Node | None = None
         self.literals: dict[str, _Node] | None = None
         self.uuid: _Node | None = None
         self.integer: _Node | None = None
         self.name: _Node | None = None
         self.here: Group | None = None
         self.rest: Group | None = None
+
+    def literal(self, part: str) -> _Node | None:
+        """Return the child of a literal segment."""
+        if self.literals is not None:
+            return self.literals.get(part)
+        return self.only_child if self.only == part else None
+
+    def add_literal(self, segment: str) -> _Node:
+        """Return the child of a literal segment, made if need be."""
+        found = self.literal(segment)
+        if found is not None:
+            return found
+        child = _Node()
+        if self.literals is not None:
+            self.literals[segment] = child
+        elif self.only is None or self.only_child is None:
+            self.only, self.only_child = segment, child
+        else:
+            self.literals = {self.only: self.only_child, segment: child}
+            self.only = self.only_child = None
+        return child
 
 
 class Index:
@@ -71,12 +96,7 @@ class Index:
                 node.rest = group
                 return
             if segment[0] != "{":
-                literals = node.literals
-                if literals is None:
-                    literals = node.literals = {}
-                child = literals.get(segment)
-                if child is None:
-                    child = literals[segment] = _Node()
+                child = node.add_literal(segment)
             elif segment == NAME:
                 child = node.name = node.name or _Node()
             elif segment == INT:
@@ -110,12 +130,12 @@ def _find(node: _Node, parts: list[str], at: int, end: int) -> Group | None:
         return node.here if node.here is not None else node.rest
     part = parts[at]
     at += 1
-    if node.literals is not None:
-        child = node.literals.get(part)
-        if child is not None:
-            found = _find(child, parts, at, end)
-            if found is not None:
-                return found
+    literals = node.literals  # as in `literal`, without the call
+    child = literals.get(part) if literals is not None else node.only_child if node.only == part else None
+    if child is not None:
+        found = _find(child, parts, at, end)
+        if found is not None:
+            return found
     if part:
         for child in _parameters(node, part):
             found = _find(child, parts, at, end)
@@ -141,7 +161,7 @@ def _find_for(node: _Node, parts: list[str], at: int, end: int, method: str) -> 
     else:
         found = None
         part = parts[at]
-        child = node.literals.get(part) if node.literals is not None else None
+        child = node.literal(part)
         if child is not None:
             found = _find_for(child, parts, at + 1, end, method)
         if found is None and part:
@@ -155,6 +175,8 @@ def _find_for(node: _Node, parts: list[str], at: int, end: int, method: str) -> 
 def _children(node: _Node) -> Iterator[tuple[str, _Node]]:
     if node.literals is not None:
         yield from node.literals.items()
+    elif node.only is not None and node.only_child is not None:
+        yield node.only, node.only_child
     for segment, child in ((UUID, node.uuid), (INT, node.integer), (NAME, node.name)):
         if child is not None:
             yield segment, child
@@ -187,7 +209,7 @@ def _overlapping(
 
 
 def _on_path(node: _Node, literal: str) -> Iterator[tuple[str, _Node]]:
-    child = node.literals.get(literal) if node.literals is not None else None
+    child = node.literal(literal)
     if child is not None:
         yield literal, child
     for segment, other in ((UUID, node.uuid), (INT, node.integer), (NAME, node.name)):
@@ -206,8 +228,8 @@ def _covering(node: _Node, segments: tuple[str, ...], at: int) -> Iterator[Group
     if segment == REST:
         return
     if "{" not in segment:
-        children = [node.literals[segment]] if node.literals is not None and segment in node.literals else []
-        children += _parameters(node, segment)
+        literal = node.literal(segment)
+        children = [*([literal] if literal is not None else []), *_parameters(node, segment)]
     else:
         own = {UUID: node.uuid, INT: node.integer, NAME: None}[segment]
         children = [child for child in (own, node.name) if child is not None]
