@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from operator import is_
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
@@ -92,6 +93,7 @@ class Level:
         "_included",
         "_indexed",
         "_leaves",
+        "_lock",
         "_names",
         "_opaque",
         "_prefix",
@@ -106,6 +108,7 @@ class Level:
     def __init__(self, owner: Starlette | Router, *, prefix: str, host: str | None, names: str) -> None:
         self.owner, self._prefix, self._host, self._names = owner, prefix, host, names
         self._leaves: dict[tuple[object, ...], Leaf] = {}
+        self._lock = RLock()
         self._opaque: Leaf | None = None
         # Built at first use: applications may be mounted in a circle.
         self._router: Any = None
@@ -129,6 +132,11 @@ class Level:
 
     def match(self, scope: Scope) -> tuple[Leaf | Level | Kind, Any]:
         """Return what the router selects, with the scope fields that the selection adds."""
+        # One event loop never waits here; a second one must not see an index half built.
+        with self._lock:
+            return self._match(scope)
+
+    def _match(self, scope: Scope) -> tuple[Leaf | Level | Kind, Any]:
         if not self.is_current():
             self._build()
         if self._opaque is not None:
@@ -196,8 +204,12 @@ class Level:
 
     # Listing.
 
-    def items(self) -> Iterator[Leaf | Level]:
-        """Yield what stands below this router, in its order."""
+    def items(self) -> list[Leaf | Level]:
+        """Return what stands below this router, in its order."""
+        with self._lock:
+            return list(self._items())
+
+    def _items(self) -> Iterator[Leaf | Level]:
         if not self.is_current() or not all(entry.is_current() for entry in self._entries):
             self._build()
         if self._opaque is not None:
@@ -220,6 +232,8 @@ class Level:
         router = self.owner.router if isinstance(self.owner, Starlette) else self.owner
         if router is not self._router:
             return False
+        if self._opaque is not None:
+            return True
         routes = router.routes
         snapshot = self._snapshot
         # By identity: routes compare equal by path and endpoint, and equal ones may still differ.
@@ -232,7 +246,7 @@ class Level:
 
     def _build(self) -> None:
         router: Any = self.owner.router if isinstance(self.owner, Starlette) else self.owner
-        self._router = router
+        self._router = None  # until all of it stands: a build that failed is no index
         self._snapshot: list[Any] = list(router.routes) if isinstance(router, Router) else []
         self._entries: list[_Entry] = []
         self._indexed: list[Any] = []
@@ -242,11 +256,11 @@ class Level:
         self._opaque = None
         if not isinstance(router, Router) or type(router).app not in known_methods(Router, "app"):
             self._opaque = self._leaf(known, Kind.OPAQUE, self._prefix + "/**", app=self.owner)
-            self._regexes: list[Any] = []
-            return
-        for route in self._snapshot:
-            self._add(route, known)
+        else:
+            for route in self._snapshot:
+                self._add(route, known)
         self._regexes = [route.path_regex for route in self._indexed]
+        self._router = router
 
     def _add(self, route: Any, known: dict[tuple[object, ...], Leaf]) -> None:
         fastapi = fastapi_routing()

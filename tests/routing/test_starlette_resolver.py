@@ -411,3 +411,12 @@ def test_a_router_that_routes_in_its_own_way_is_opaque():
         async def app(self, scope, receive, send): ...
 
     assert one(Starlette(routes=[Mount("/m", Own([Route("/x", endpoint("x"))]))]), "/m/x").leaf.template == "/m/**"
+
+
+def test_a_mounted_application_without_a_known_router_is_opaque():
+    odd = Starlette()
+    odd.router = foreign
+    resolver = StarletteResolver(Starlette(routes=[Mount("/m", odd)]))
+    for _ in range(2):
+        assert resolver.resolve(scope("/m/x")).leaf.template == "/m/**"
+    assert [leaf.kind for leaf in resolver.leaves()] == [Kind.OPAQUE]
