@@ -53,7 +53,8 @@ class AscendMiddleware:
         settings: any field of `ascend_middleware.config.Settings`.
 
     Raises:
-        ConfigurationError: at construction, with everything that is wrong.
+        ConfigurationError: at construction, with everything that is wrong; inside Starlette's own stack, the server's
+            start-up fails with the same message.
     """
 
     def __init__(
@@ -67,7 +68,16 @@ class AscendMiddleware:
         **settings: Any,
     ) -> None:
         self.app = app
-        self.guard = build_guard(rules, settings, identify=identify, render=render)
+        self._problem: AscendError | None = None
+        try:
+            self.guard = build_guard(rules, settings, identify=identify, render=render)
+        except AscendError as error:
+            if not hasattr(app, "app"):
+                raise
+            # Starlette builds its middlewares when the server starts up, and servers take an exception there for an
+            # application without lifespan. Failing the start-up itself is what stops them, with the message.
+            self._problem = error
+            return
         self._keeper = build_keeper(self.guard)
         self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
@@ -75,6 +85,12 @@ class AscendMiddleware:
         self._settle(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._problem is not None:
+            if scope["type"] != "lifespan":
+                raise self._problem
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"ascend-middleware: {self._problem}"})
+            return
         if self._home is None:
             self._settle(scope.get("app"))
         if scope["type"] == "lifespan":

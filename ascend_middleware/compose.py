@@ -38,6 +38,8 @@ def build_guard(
     settings = Settings.load(arguments, environ=environ, file=file)
     settings = settings.checked(needs_agent=True) if settings.enabled else settings
     table = table.with_settings(settings) if table is not None else None
+    if settings.enabled and settings.is_local:
+        open_engine(settings).close()  # an unreadable policy is told now, not at the first request
     return Guard(table=table, settings=settings, core=ClientCore(settings), identify=identify, render=render)
 
 
