@@ -9,7 +9,6 @@ decides on is what the router runs.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .asgi_body import Body, refuse
 from .client import open_async_engine
+from .client.masking import get_logger
 from .compose import build_guard, build_keeper
 from .exceptions import AscendError
 from .flow import Sleep, drive_async
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AscendMiddleware", "require_decision"]
 
-logger = logging.getLogger("ascend_middleware.asgi")
+logger = get_logger("ascend_middleware.asgi")
 
 PASSAGE = "ascend_middleware.passage"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .client import ClientCore, open_engine
@@ -9,6 +10,7 @@ from .config import Settings
 from .guard import Guard
 from .guard.engine import load_table
 from .guard.keeper import Keeper
+from .rules import RuleTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +29,8 @@ def build_guard(
     """Return a guard, or raise `ConfigurationError` with everything that is wrong.
 
     Args:
-        rules: the path of an `ascend.toml`, a mapping of the same shape, `Rule` objects, or None.
+        rules: the path of an `ascend.toml`, a mapping of the same shape, `Rule` objects, or None, which submits every
+            request by its method.
         arguments: settings by name; they win over the environment, which wins over the table's `[ascend]`.
         identify: says on whose behalf a request acts.
         render: answers a refusal in the application's own style.
@@ -37,7 +40,9 @@ def build_guard(
     file = table.settings if table is not None else {}
     settings = Settings.load(arguments, environ=environ, file=file)
     settings = settings.checked(needs_agent=True) if settings.enabled else settings
-    table = table.with_settings(settings) if table is not None else None
+    if table is None:
+        table, settings = RuleTable.from_rules([]), replace(settings, unmapped="by-method")
+    table = table.with_settings(settings)
     if settings.enabled and settings.is_local:
         open_engine(settings).close()  # an unreadable policy is told now, not at the first request
     return Guard(table=table, settings=settings, core=ClientCore(settings), identify=identify, render=render)

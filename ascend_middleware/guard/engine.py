@@ -7,10 +7,11 @@ import random as random_module
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..client.masking import get_logger
 from ..config import Settings
 from ..exceptions import AscendError, ConfigurationError
 from ..routing import Kind
-from ..rules import FieldError, RequestFields, RuleTable, by_method_rule
+from ..rules import FieldError, RequestFields, RuleTable
 from .body import parse_form, parse_json
 from .failure import OpenBudget, refusal_for
 from .firewall import FINDINGS, inspect
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Guard", "load_table"]
 
-logger = logging.getLogger("ascend_middleware.guard")
+logger = get_logger("ascend_middleware.guard")
 
 _FRAMEWORK_ANSWERS = frozenset({Kind.NOT_FOUND, Kind.METHOD_NOT_ALLOWED, Kind.REDIRECT})
 
@@ -51,7 +52,7 @@ class Guard:
     """Decide about requests under one rule table.
 
     Args:
-        table: the rules, or None to submit every request by its method.
+        table: the rules, with the settings' defaults.
         settings: checked settings.
         core: the client's flows, which ask the authority.
         identify: called with the framework's request; returns an `Agent`, `NotAnAgent`, or an awaitable of one.
@@ -63,7 +64,7 @@ class Guard:
     def __init__(
         self,
         *,
-        table: RuleTable | None,
+        table: RuleTable,
         settings: Settings,
         core: ClientCore,
         identify: Callable[[Any], Any] | None = None,
@@ -104,8 +105,6 @@ class Guard:
         if findings and not (permitted and set(findings) <= set(permitted)):
             return self._refuse_findings(findings, rule)
         if rule is None:
-            if self.table is None:
-                return by_method_rule(view.method)
             if self.settings.unmapped == "by-method":
                 return self.table.by_method_rule(view.method)
             return self._refuse_unmapped(view)
@@ -145,8 +144,6 @@ class Guard:
         return verdict
 
     def _rule(self, view: RequestView) -> CompiledRule | None:
-        if self.table is None:
-            return None
         resolved = view.resolved
         if resolved is None or resolved.leaf is None:
             return self.table.lookup(view.method, view.path)
@@ -311,7 +308,7 @@ class Guard:
 
         A `firm` refusal holds in observe mode too: the request is not whole, so there is nothing to pass on.
         """
-        mode = self.settings.mode if rule is None or rule.mode is None else rule.mode
+        mode = self.settings.mode if rule is None else rule.mode
         if mode == "observe" and not firm and refusal.problem not in UNCONDITIONAL:
             return Verdict(outcome="observed", passes=True, rule=rule, would=refusal.problem)
         return Verdict(outcome=refusal.problem, passes=False, rule=rule, refusal=refusal)

@@ -6,7 +6,6 @@ What it holds is in memory: outcomes not delivered when the process dies are los
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import threading
@@ -14,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..client.masking import get_logger
 from ..exceptions import AscendError
 from ..flow import Sleep, drive
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Keeper", "Outcome"]
 
-logger = logging.getLogger("ascend_middleware.keeper")
+logger = get_logger("ascend_middleware.keeper")
 
 CAPACITY = 10_000
 DELIVERY_SECONDS = 10.0
