@@ -85,6 +85,7 @@ class AscendMiddleware:
         self._settle(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass lifespans through, and govern requests and handshakes here unless the router's entrance does."""
         if self._problem is not None:
             if scope["type"] != "lifespan":
                 raise self._problem

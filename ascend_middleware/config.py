@@ -72,7 +72,7 @@ def check_api_key(key: str) -> str:
     key = key.strip()
     if any(unicodedata.category(char) in ("Cc", "Cf", "Zs", "Zl", "Zp") or not char.isascii() for char in key):
         raise ConfigurationError(
-            "the API key holds blanks, control characters or characters outside ASCII; copy it again without line breaks"
+            "the API key holds blanks, control or non-ASCII characters; copy it again without line breaks"
         )
     if not key.startswith(KEY_PREFIXES) or len(key) < MIN_KEY_LENGTH:
         raise AuthenticationError(
@@ -87,7 +87,7 @@ def check_api_url(url: str) -> str:
     Plain http is accepted for loopback hosts only, judged on the parsed host.
 
     Raises:
-        ConfigurationError: a remote host without TLS, userinfo, white space or control characters, another scheme, no host.
+        ConfigurationError: a remote host without TLS, no host, userinfo, white space, control characters, other schemes.
     """
     if url.startswith(f"{LOCAL_SCHEME}:"):
         return url
@@ -190,6 +190,7 @@ def _header_name(value: object) -> str:
     return name.lower()
 
 
+_REFUSE: Final = Pending()
 _Parser: TypeAlias = "Callable[[object], Any]"
 
 
@@ -228,7 +229,7 @@ class Settings:
     deadline: float = _setting(5.0, _seconds)
     on_failure: str = _setting("closed", _choice("closed", "open"))
     open_per_minute: int = _setting(60, _count(0, 1_000_000))
-    pending: Pending = _setting(Pending(), parse_pending)
+    pending: Pending = _setting(_REFUSE, parse_pending)
     respond_async: bool = _setting(False, _flag)
     max_waiters: int = _setting(100, _count(0, 100_000))
     poll_interval: float = _setting(1.0, _seconds)

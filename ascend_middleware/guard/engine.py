@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..flow import Flow
     from ..models import AuthorizationDecision
     from ..routing import Leaf
-    from ..rules import CompiledRule, Rule, RouteRules
+    from ..rules import CompiledRule, RouteRules, Rule
     from .view import RequestView
 
 __all__ = ["Guard", "load_table"]

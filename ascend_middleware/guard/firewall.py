@@ -21,6 +21,7 @@ FINDINGS = {
     "encoded-separator": "the path has an encoded slash or percent outside a parameter",
     "fragment": "the target has a fragment",
     "method-override": "a header asks for another method",
+    "path-override": "a header asks for another path",
     "bad-method": "the method is not a token in upper case letters",
 }
 
@@ -57,7 +58,7 @@ def inspect(view: RequestView) -> list[str]:
         if name in _OVERRIDES:
             found.append("method-override")
         elif name in _REWRITES:
-            found.append("not-origin-form")
+            found.append("path-override")
     return list(dict.fromkeys(found))
 
 

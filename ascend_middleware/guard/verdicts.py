@@ -84,7 +84,8 @@ class Verdict:
 
     Attributes:
         outcome: `allowed`, `exempt`, `framework` (no handler of the application runs), `not-an-agent`, `open`
-            (passed without a decision, because the rule says so), `observed`, `disabled`, `client-gone`, or a problem type.
+            (passed without a decision, because the rule says so), `observed`, `disabled`, `client-gone`, or a problem
+            type.
         passes: whether the handler runs.
         refusal: what to answer when it does not; None when there is nobody to answer.
         rule: the rule that governed, if any.
