@@ -87,7 +87,7 @@ def check_api_url(url: str) -> str:
     Plain http is accepted for loopback hosts only, judged on the parsed host.
 
     Raises:
-        ConfigurationError: a remote host without TLS, no host, userinfo, white space, control characters, other schemes.
+        ConfigurationError: a remote host without TLS, no host, userinfo, blanks, control characters, other schemes.
     """
     if url.startswith(f"{LOCAL_SCHEME}:"):
         return url
@@ -229,7 +229,7 @@ class Settings:
     deadline: float = _setting(5.0, _seconds)
     on_failure: str = _setting("closed", _choice("closed", "open"))
     open_per_minute: int = _setting(60, _count(0, 1_000_000))
-    pending: Pending = _setting(_REFUSE, parse_pending)
+    pending: Pending = _setting(_REFUSE, parse_pending)  # noqa: RUF009 - the default is frozen
     respond_async: bool = _setting(False, _flag)
     max_waiters: int = _setting(100, _count(0, 100_000))
     poll_interval: float = _setting(1.0, _seconds)
