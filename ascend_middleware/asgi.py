@@ -40,6 +40,7 @@ __all__ = ["AscendMiddleware", "require_decision"]
 logger = get_logger("ascend_middleware.asgi")
 
 PASSAGE = "ascend_middleware.passage"
+JUDGED = "ascend_middleware.judged"
 
 
 class AscendMiddleware:
@@ -81,7 +82,8 @@ class AscendMiddleware:
         self._keeper = build_keeper(self.guard)
         self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
-        self._home: Any = None
+        self._passage = f"{PASSAGE}.{id(self)}"
+        self._home: _Entrance | None = None
         self._settle(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,15 +94,19 @@ class AscendMiddleware:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"ascend-middleware: {self._problem}"})
             return
-        if self._home is None:
+        if self._home is None and _is_before_router(scope):
             self._settle(scope.get("app"))
+        elif self._home is not None and not self._home.stands:
+            self._settle(self._home.owner)
         if scope["type"] == "lifespan":
             try:
                 await self.app(scope, receive, send)
             finally:
                 await self.aclose()
-        elif self._home is not None or scope["type"] not in ("http", "websocket"):
+        elif scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
+        elif self._home is not None:
+            await self._lead_home(scope, receive, send)
         else:
             await self.govern(scope, receive, send, self.app, None)
 
@@ -112,6 +118,21 @@ class AscendMiddleware:
         if self._keeper is not None:
             await asyncio.to_thread(self._keeper.close)
 
+    async def _lead_home(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run what stands between here and the router's entrance, where the guard is."""
+        # A list, because a middleware may hand on a copy of the scope.
+        judged: list[bool] = scope.setdefault(JUDGED, [])
+        if scope["type"] != "http" or scope["method"] == "OPTIONS":
+            await self.app(scope, receive, send)
+            return
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 300 and not judged:
+                self._trip(scope["method"], scope["path"], "a middleware answered it before the guard saw it")
+            await send(message)
+
+        await self.app(scope, receive, watched)
+
     def _settle(self, app: Any) -> None:
         """Move to the entrance of a Starlette application's router, if there is one."""
         router = getattr(app, "router", None)
@@ -122,14 +143,15 @@ class AscendMiddleware:
         if not isinstance(router, sys.modules["starlette.routing"].Router):
             return
         with self._lock:
-            if self._home is None:
-                self._home = _Entrance(self, StarletteResolver(app), router)
+            if self._home is None or not self._home.stands:
+                self._home = _Entrance(self, StarletteResolver(app), app)
 
     async def govern(
         self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
     ) -> None:
         """Decide about one request or handshake and run `inner`, or refuse."""
         started = time.perf_counter()
+        scope.setdefault(JUDGED, []).append(True)
         view = _view(scope, resolved)
         found = self.guard.triage(view)
         if isinstance(found, Verdict):
@@ -154,7 +176,7 @@ class AscendMiddleware:
         state = scope.setdefault("state", {})
         if isinstance(state, dict):
             state["ascend"] = verdict
-        scope[PASSAGE] = self._line(scope)
+        scope[self._passage] = self._line(scope)
         if verdict.outcome == "framework":
             send = self._tripwire(view, send)
         if verdict.action_id is None or self._keeper is None:
@@ -163,14 +185,14 @@ class AscendMiddleware:
             await self._run_reported(verdict.action_id, inner, scope, receive, send)
 
     def _line(self, scope: Scope) -> tuple[Any, ...]:
-        return self, scope.get("method"), scope["path"], scope.get("query_string", b"")
+        return scope.get("method"), scope["path"], scope.get("query_string", b"")
 
     async def recheck(self, scope: Scope, receive: Receive, send: Send, inner: Application) -> None:
         """Run a mounted application's router if its own middleware left alone what was decided about."""
-        if scope.get(PASSAGE) == self._line(scope):
+        if scope.get(self._passage) == self._line(scope):
             await inner(scope, receive, send)
             return
-        logger.error("a mounted application's middleware changed %s after the decision; refused", scope["path"][:200])
+        logger.error("a mounted application's middleware changed %r after the decision; refused", scope["path"][:200])
         detail = "The request was changed after it was decided about."
         verdict = Verdict(
             outcome="misconfigured", passes=False, refusal=Refusal(problem="misconfigured", detail=detail)
@@ -203,12 +225,15 @@ class AscendMiddleware:
     def _tripwire(self, view: RequestView, send: Send) -> Send:
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 300:
-                logger.error("%s %s succeeded although no route was found for it", view.method, view.path[:200])
-                if self.guard.settings.strict:
-                    raise AscendError("a success for which no decision was made; see the log")
+                self._trip(view.method, view.path, "no route was found for it")
             await send(message)
 
         return watched
+
+    def _trip(self, method: str, path: str, why: str) -> None:
+        logger.error("%r %r succeeded without a decision: %s", method, path[:200], why)
+        if self.guard.settings.strict:
+            raise AscendError("a success for which no decision was made; see the log")
 
     async def _run_reported(
         self, action_id: str, inner: Application, scope: Scope, receive: Receive, send: Send
@@ -238,13 +263,26 @@ class AscendMiddleware:
 class _Entrance:
     """What stands in front of a router: the guard, inside every middleware of the application."""
 
-    def __init__(self, middleware: AscendMiddleware, resolver: Any, router: Any, *, mounted: bool = False) -> None:
+    def __init__(self, middleware: AscendMiddleware, resolver: Any, app: Any, *, mounted: bool = False) -> None:
+        self.owner = app
         self._middleware = middleware
         self._resolver = resolver
         self._mounted = mounted
-        self._inner: Application = router.middleware_stack
+        self._router = router = app.router
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
-        router.middleware_stack = self
+        # A router may have middleware of its own: stand inside that, too, where it can be followed.
+        holder, place = router, "middleware_stack"
+        while (outer := getattr(holder, place)) != router.app and hasattr(outer, "app"):
+            holder, place = outer, "app"
+        if getattr(holder, place) != router.app:
+            holder, place = router, "middleware_stack"
+        self._inner: Application = getattr(holder, place)
+        setattr(holder, place, self)
+
+    @property
+    def stands(self) -> bool:
+        """Whether the application still has the router at whose entrance this stands."""
+        return self.owner.router is self._router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -253,15 +291,25 @@ class _Entrance:
         if self._mounted:
             await self._middleware.recheck(scope, receive, send, self._inner)
             return
-        self._guard_mounted()
-        resolved = self._resolver.resolve(scope)
+        # Where the application was given another router since, that one tells nothing about what runs here.
+        resolved = self._resolver.resolve(scope) if self.stands else None
+        if resolved is not None and resolved.entered:
+            self._guard_mounted(resolved.entered)
         await self._middleware.govern(scope, receive, send, self._inner, resolved)
 
-    def _guard_mounted(self) -> None:
-        for app in self._resolver.guardable():
+    def _guard_mounted(self, entered: tuple[Any, ...]) -> None:
+        for app in entered:
             if app not in self._known:
                 self._known.add(app)
-                _Entrance(self._middleware, None, app.router, mounted=True)
+                _Entrance(self._middleware, None, app, mounted=True)
+
+
+def _is_before_router(scope: Scope) -> bool:
+    """Say whether the router of the scope's application is still to come, so that the guard may move there.
+
+    Inside a router (a middleware of a route, of a mount, around a mounted application) there is no way back.
+    """
+    return "router" not in scope or scope.get("endpoint") is scope.get("app")
 
 
 def _view(scope: Scope, resolved: Resolved | None) -> RequestView:

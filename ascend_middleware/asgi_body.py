@@ -71,13 +71,17 @@ class Body:
             return self._receive
 
         async def receive() -> Any:
-            if self._ahead:
-                return self._ahead.popleft()
-            if self._task is not None:
-                message = await asyncio.shield(self._task)
-                self._task = None
-                return message
-            return await self._receive()
+            while True:
+                if self._ahead:
+                    return self._ahead.popleft()
+                task = self._task
+                if task is None:
+                    return await self._receive()
+                await asyncio.wait({task})
+                # Two tasks of a handler may wait here; the message is for one of them.
+                if self._task is task:
+                    self._task = None
+                    return task.result()
 
         return receive
 
@@ -98,7 +102,8 @@ async def refuse(
     kind = "http.response"
     if scope["type"] == "websocket":
         if "websocket.http.response" not in (scope.get("extensions") or {}):
-            await receive()
+            if (await receive())["type"] == "websocket.disconnect":
+                return
             await send({"type": "websocket.close", "code": 1008, "reason": verdict.outcome})
             return
         kind = "websocket.http.response"

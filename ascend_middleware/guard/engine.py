@@ -130,14 +130,15 @@ class Guard:
         deadline = self._clock() + self.settings.deadline
         try:
             decision = yield from self.core.submit(action, deadline=deadline)
-            if decision.is_pending() and rule.pending.waits:
+            # Who only observes does not hold requests up.
+            if decision.is_pending() and rule.pending.waits and self._mode(rule) != "observe":
                 decision = yield from self._wait(decision, rule)
         except ClientGone:
             return Verdict(outcome="client-gone", passes=False, rule=rule, action=action)
         except AscendError as error:
             verdict = self._failed(error, rule)
         else:
-            verdict = self._judged(decision, rule)
+            verdict = self._judged(decision, rule, respond_async=self.settings.respond_async or _prefers_async(view))
             verdict.decision = decision
         verdict.action = action
         verdict.principal = agent.principal
@@ -184,8 +185,8 @@ class Guard:
         if rule.body is None:
             return None
         limit = rule.body_limit
-        declared = view.header("content-length")
-        if declared and declared[0].isdigit() and int(declared[0]) > limit:
+        declared = _declared_length(view)
+        if declared is not None and declared > limit:
             return self._too_large(limit, rule)
         seconds = rule.body_timeout
         try:
@@ -197,7 +198,7 @@ class Guard:
             return self._refused(Refusal(problem="body-timeout", detail=detail), rule, firm=True)
         except ClientGone:
             return Verdict(outcome="client-gone", passes=False, rule=rule)
-        if declared and declared[0].isdigit() and int(declared[0]) != len(content):
+        if declared is not None and declared != len(content):
             detail = "The body is not as long as its content-length says."
             return self._refused(Refusal(problem="bad-request", detail=detail), rule, firm=True)
         return content
@@ -253,7 +254,7 @@ class Guard:
 
     # --- verdicts
 
-    def _judged(self, decision: AuthorizationDecision, rule: CompiledRule) -> Verdict:
+    def _judged(self, decision: AuthorizationDecision, rule: CompiledRule, *, respond_async: bool) -> Verdict:
         if decision.is_approved():
             return Verdict(outcome="allowed", passes=True, rule=rule)
         extra: dict[str, Any] = {"reason": decision.reason} if decision.reason else {}
@@ -265,7 +266,7 @@ class Guard:
                 detail="A person has to approve this action; repeat the request once it is approved.",
                 retry_after=max(1.0, self.settings.poll_interval),
                 extra={**extra, "executed": False},
-                status=202 if self.settings.respond_async else None,
+                status=202 if respond_async else None,
             )
         elif decision.status == "requires_modification":
             extra["conditions"] = decision.conditions
@@ -299,7 +300,9 @@ class Guard:
         leaf = view.resolved.leaf if view.resolved is not None else None
         match = f"{view.method} {leaf.template if leaf is not None else view.path}"
         logger.warning(
-            'no rule covers %r; add [[rule]] match = "%s" with an action_type, exempt or block', match, match
+            'no rule covers %r; add [[rule]] match = "%s" with an action_type, exempt or block',
+            match,
+            _printable(match),
         )
         return self._refused(Refusal(problem="unmapped-route", detail="No rule covers this method and route."), None)
 
@@ -308,10 +311,12 @@ class Guard:
 
         A `firm` refusal holds in observe mode too: the request is not whole, so there is nothing to pass on.
         """
-        mode = self.settings.mode if rule is None else rule.mode
-        if mode == "observe" and not firm and refusal.problem not in UNCONDITIONAL:
+        if self._mode(rule) == "observe" and not firm and refusal.problem not in UNCONDITIONAL:
             return Verdict(outcome="observed", passes=True, rule=rule, would=refusal.problem)
         return Verdict(outcome=refusal.problem, passes=False, rule=rule, refusal=refusal)
+
+    def _mode(self, rule: CompiledRule | None) -> str:
+        return self.settings.mode if rule is None else rule.mode
 
     def log(self, view: RequestView, verdict: Verdict, *, seconds: float) -> None:
         """Write the one line that every judged request leaves."""
@@ -321,10 +326,29 @@ class Guard:
         logger.info(
             "%s %s: %s%s (%s, %.1f ms)",
             view.method,
-            template[:200],
+            _printable(template[:200]),
             verdict.outcome,
             f", would be {verdict.would}" if verdict.would else "",
             verdict.rule.label if verdict.rule is not None else "no rule",
             seconds * 1000,
             extra={"ascend_outcome": verdict.outcome, "ascend_action_id": verdict.action_id},
         )
+
+
+def _declared_length(view: RequestView) -> int | None:
+    """Return what the one content-length says; servers refuse the ill-formed, and the body's own size counts anyway."""
+    texts = set(view.header("content-length"))
+    text = texts.pop() if len(texts) == 1 else ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def _prefers_async(view: RequestView) -> bool:
+    preferences = (
+        part.partition(";")[0].strip().lower() for value in view.header("prefer") for part in value.split(",")
+    )
+    return "respond-async" in preferences
+
+
+def _printable(text: str) -> str:
+    """Return a stranger's text so that it cannot forge a line of the log."""
+    return text if text.isprintable() else ascii(text)

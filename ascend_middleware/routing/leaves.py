@@ -45,10 +45,12 @@ class Resolved:
     """What one request will run.
 
     `leaf` is None where the framework answers itself. `params` are the router's converted path parameters, `path` is
-    the decoded path below the server's root path, as the outermost router saw it.
+    the decoded path below the server's root path, as the outermost router saw it. `entered` are the mounted
+    applications on the way whose own middleware may still change the request.
     """
 
     leaf: Leaf | None
     kind: Kind
     params: Mapping[str, Any]
     path: str
+    entered: tuple[Any, ...] = ()
