@@ -1,0 +1,117 @@
+"""The applications that are measured; `python -m benchmarks.apps NAME` serves one of them on a given port."""
+
+import argparse
+import os
+from typing import Annotated, Any
+
+API_KEY = "owkai_benchmark_0123456789"
+AGENT = "billing-api"
+
+GOVERNED = ("bare", "no-op", "sdk", "httpx2", "pyreqwest", "pyreqwest+reports")
+EXEMPT = ("no-op", "exempt")
+
+
+class NoOp:
+    """A pure ASGI middleware that does nothing."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+def governed(name: str, authority: str) -> Any:
+    """Return an application whose one route is governed in the named way."""
+    from fastapi import Depends, FastAPI
+
+    dependencies: list[Any] = [Depends(_sdk_dependency(authority))] if name == "sdk" else []
+    app = FastAPI(dependencies=dependencies)
+
+    @app.get("/customers/{customer_id}")
+    async def read_customer(customer_id: int) -> dict[str, object]:
+        return {"id": customer_id, "name": "Ada"}
+
+    if name == "no-op":
+        app.add_middleware(NoOp)
+    elif name not in ("bare", "sdk"):
+        engine, _, reports = name.partition("+")
+        rule = {
+            "match": "GET /customers/{customer_id}",
+            "action_type": "data_access",
+            "resource": "customers",
+            "resource_id": "{path.customer_id}",
+        }
+        _guard(app, [rule], authority, engine=engine, report_outcomes=reports == "reports")
+    return app
+
+
+def exempt(name: str, routes: int, authority: str) -> Any:
+    """Return an application of many routes, all of them exempt, or behind a middleware that does nothing."""
+    from fastapi import FastAPI
+
+    app = FastAPI()
+    rules = []
+    for number in range(routes):
+
+        @app.get(f"/service{number}/items/{{item_id}}")
+        async def read_item(item_id: int) -> dict[str, object]:
+            return {"id": item_id}
+
+        rules.append({"match": f"GET /service{number}/items/{{item_id}}", "exempt": True})
+    if name == "no-op":
+        app.add_middleware(NoOp)
+    else:
+        _guard(app, rules, authority, report_outcomes=False)
+    return app
+
+
+def _guard(app: Any, rules: list[dict[str, object]], authority: str, **settings: Any) -> None:
+    from ascend_middleware.asgi import AscendMiddleware
+
+    table = {"ascend": {"agent_id": AGENT}, "rule": rules}
+    app.add_middleware(AscendMiddleware, rules=table, api_url=authority, api_key=API_KEY, **settings)
+
+
+def _sdk_dependency(authority: str) -> Any:
+    from ascend import AscendClient, Decision  # type: ignore[import-not-found]  # in an environment of its own
+    from fastapi import HTTPException, Path
+
+    client = AscendClient(api_key=API_KEY, agent_id=AGENT, agent_name=AGENT, api_url=authority)
+    # In its favour: without this it formats and prints a warning on every call.
+    client._kill_switch_polling_started = True
+
+    def ask(customer_id: Annotated[int, Path()]) -> None:
+        decision = client.evaluate_action("data_access", "customers", resource_id=str(customer_id))
+        if decision.decision != Decision.ALLOWED:
+            raise HTTPException(403)
+
+    return ask
+
+
+def main() -> None:
+    """Serve one application until the process is ended."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("name", choices=sorted({*GOVERNED, *EXEMPT}))
+    parser.add_argument("--routes", type=int, default=0, help="0: the governed application; else the exempt one")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--authority", required=True)
+    parser.add_argument("--core", type=int, required=True)
+    arguments = parser.parse_args()
+    # Before anything starts a thread: threads inherit it.
+    os.sched_setaffinity(0, {arguments.core})
+
+    import uvicorn
+
+    app = (
+        exempt(arguments.name, arguments.routes, arguments.authority)
+        if arguments.routes
+        else governed(arguments.name, arguments.authority)
+    )
+    uvicorn.run(
+        app, port=arguments.port, loop="uvloop", http="httptools", log_level="warning", access_log=False, lifespan="on"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Processes: the applications on one core; the authority stub (nginx) and the load generator (wrk) on the other."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SDK = "ascend-ai-sdk==2.7.1"
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+DECISION = {
+    "id": 1042,
+    "action_id": "1042",
+    "status": "approved",
+    "decision": "approved",
+    "execution_allowed": True,
+    "requires_approval": False,
+    "risk_score": 12.5,
+    "risk_level": "low",
+    "reason": "Within the policy for reading customer data",
+    "policy_violations": [],
+    "conditions": [],
+    "correlation_id": "asc_0123456789abcdef",
+    "metadata": {"policy": "default", "policy_version": 7, "evaluated_in_ms": 1.7, "matched_rules": ["read-customer"]},
+}
+
+_NGINX = """\
+daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr crit;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s;
+  client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
+  uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    default_type application/json;
+    location = /requests {{ stub_status; }}
+    location / {{ return 200 '{decision}'; }}
+  }}
+}}
+"""
+
+
+def missing() -> list[str]:
+    """Say what this machine lacks."""
+    found = []
+    if shutil.which("wrk") is None or shutil.which("nginx", path=_sbin()) is None:
+        found.append("wrk and nginx: apt-get install wrk nginx-light")
+    if len(os.sched_getaffinity(0)) < 2:
+        found.append("a second core: the application needs one for itself")
+    found += [
+        f"{name}: pip install --group bench"
+        for name in ("fastapi", "uvicorn", "uvloop", "httptools", "pyreqwest", "werkzeug")
+        if not _installed(name)
+    ]
+    return found
+
+
+def _sbin() -> str:
+    return f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def sdk_python() -> str:
+    """Return the interpreter of an environment with the SDK and this environment's versions of everything else."""
+    folder = HERE / ".sdk"
+    python = folder / "bin" / "python"
+    same = ("fastapi", "starlette", "pydantic", "anyio", "uvicorn", "uvloop", "httptools")
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in same]
+    stamp = folder / "installed.txt"
+    wanted = " ".join([SDK, *pins])
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print(f"installing {SDK} into {folder.name} …", file=sys.stderr)
+        venv.create(folder, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", SDK, *pins], check=True)
+        stamp.write_text(wanted)
+    return str(python)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A process that listens on a port."""
+
+    def __init__(self, command: list[str], port: int) -> None:
+        self.port = port
+        self.process = subprocess.Popen(command, cwd=HERE.parent)
+        limit = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > limit:
+                    self.stop()
+                    raise SystemExit(f"did not start: {' '.join(command)}") from None
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def cpu(self) -> float:
+        """Return the seconds of processor time used so far, by all threads, in user and system mode."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+class Authority(Server):
+    """nginx, which approves everything with the same bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        config = folder / "nginx.conf"
+        config.write_text(_NGINX.format(folder=folder, port=port, decision=json.dumps(DECISION, separators=(",", ":"))))
+        nginx = shutil.which("nginx", path=_sbin()) or "nginx"
+        super().__init__([nginx, "-p", str(folder), "-c", str(config)], port)
+        self.url = f"http://127.0.0.1:{port}"
+
+    def answered(self) -> int:
+        """Return how many requests it has answered, this question included."""
+        with urllib.request.urlopen(f"{self.url}/requests") as response:
+            numbers = re.findall(r"\d+", response.read().decode())
+        return int(numbers[3])
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One burst of load."""
+
+    rate: float
+    cpu: float
+    asked: float
+
+
+def burst(server: Server, authority: Authority, *, connections: int, seconds: float, script: str) -> Sample:
+    """Load a server for a while; fail if any answer is not a success."""
+    asked, cpu = authority.answered(), server.cpu()
+    began = time.perf_counter()
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"]
+    command += ["-s", str(HERE / script), f"http://127.0.0.1:{server.port}/"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    elapsed = time.perf_counter() - began
+    cpu, asked = server.cpu() - cpu, authority.answered() - asked - 1
+    found = re.search(r"RESULT (\d+) (\d+) (\d+)", done.stdout)
+    if found is None or int(found[2]) or int(found[3]) or not int(found[1]):
+        raise SystemExit(f"errors under load: {' '.join(command)}\n{done.stdout}{done.stderr}")
+    handled = int(found[1])
+    exact = re.search(r"DURATION (\d+)", done.stdout)
+    elapsed = int(exact[1]) / 1e6 if exact is not None else elapsed
+    return Sample(handled / elapsed, cpu / handled, asked / handled)
