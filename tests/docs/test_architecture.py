@@ -1,0 +1,97 @@
+"""Imports point one way, and what is optional is imported where it is used."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ascend_middleware
+
+ROOT = Path(ascend_middleware.__file__).parent
+# Each room with what it may import; further down may not name what stands above.
+ALLOWED = {
+    "exceptions": set(),
+    "flow": set(),
+    "sqlite": {"exceptions"},
+    "models": {"exceptions"},
+    "wire": {"exceptions", "models"},
+    "config": {"exceptions"},
+    "rules": {"exceptions", "models", "wire", "config"},
+    "routing": set(),
+    "client": {"exceptions", "models", "wire", "config", "flow", "__init__"},
+    "guard": {"exceptions", "models", "wire", "config", "flow", "rules", "routing", "client"},
+    "authority": {"exceptions", "models", "wire", "sqlite", "__init__"},
+    "compose": {"config", "client", "guard", "rules"},
+    "asgi_body": {"guard"},
+    "asgi": {"exceptions", "flow", "client", "guard", "routing", "compose", "asgi_body"},
+    "local": {"exceptions", "config", "client", "authority"},
+    "check": {"exceptions", "rules"},
+    "demo": {"authority", "asgi"},
+    "cli": {"exceptions", "wire", "authority", "check", "demo", "__init__"},
+    "__init__": {"client", "exceptions", "guard", "models", "rules"},
+}
+HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore2", "pyreqwest", "requests", "aiohttp"}
+FRAMEWORKS = {"starlette", "fastapi", "flask", "django", "werkzeug"}
+
+
+def room_of(path):
+    parts = path.relative_to(ROOT).parts
+    return parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """Yield (room or None, outside package or None) for every import in a file."""
+    package = ["ascend_middleware", *path.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = [*base, *(node.module.split(".") if node.module else [])]
+            names = (
+                [".".join([*module, alias.name]) for alias in node.names] if module[1:] == [] else [".".join(module)]
+            )
+        else:
+            continue
+        for name in names:
+            first, _, rest = name.partition(".")
+            if first != "ascend_middleware":
+                yield None, first
+            else:
+                room = rest.partition(".")[0]
+                yield (room if room in ALLOWED else "__init__"), None
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    room = room_of(path)
+    for target, outside in imported(path):
+        if target is not None:
+            assert target == room or target in ALLOWED[room]
+        elif outside in HTTP_LIBRARIES:
+            assert path.relative_to(ROOT).as_posix() == "client/engines.py"
+        elif outside in FRAMEWORKS:
+            assert room in ("routing", "asgi", "demo")
+
+
+def test_importing_the_package_imports_no_framework_and_no_http_library():
+    code = "import sys, ascend_middleware; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not (HTTP_LIBRARIES | FRAMEWORKS) & set(done.stdout.split())
+
+
+def test_every_public_name_exists():
+    for name in ascend_middleware.__all__:
+        assert getattr(ascend_middleware, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = ascend_middleware.nothing
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_opens_with_its_purpose(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
