@@ -1,0 +1,150 @@
+"""Bodies by hand: whole, cut off, slow, too long, replayed."""
+
+import asyncio
+import json
+import logging
+
+import pytest
+from guard_kit import GONE, JSON, KEY, Engine, Handler, Wire, answer, guard, http_scope, part, plug
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+
+pytestmark = pytest.mark.anyio
+PAY = {"match": "POST /pay", "action_type": "transaction", "details": {"amount": "body.amount"}}
+UPLOAD = {"match": "POST /upload", "action_type": "data_modification"}
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    return plug(monkeypatch, Engine())
+
+
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+async def test_a_body_cut_off_runs_nothing_and_sends_nothing(engine, mode):
+    handler = Handler()
+    wire = Wire(part(b'{"amount": 1', more=True), GONE)
+    await guard(handler, [PAY], mode=mode)(http_scope("POST", "/pay", headers=JSON), wire.receive, wire.send)
+    assert (handler.ran, wire.sent, engine.submitted) == (0, [], [])
+
+
+async def test_a_slow_body_is_answered_408(engine):
+    handler = Handler()
+    wire = Wire(part(b'{"amount": 1', more=True))
+    await guard(handler, [PAY], body_timeout=0.02)(http_scope("POST", "/pay", headers=JSON), wire.receive, wire.send)
+    assert (wire.status, wire.problem, handler.ran, engine.submitted) == (408, "body-timeout", 0, [])
+
+
+async def test_reading_stops_beyond_the_cap(engine):
+    handler = Handler()
+    wire = Wire(*[part(b"x" * 40, more=True)] * 50)
+    await guard(handler, [PAY], body_limit=100)(http_scope("POST", "/pay", headers=JSON), wire.receive, wire.send)
+    assert (wire.status, wire.problem, handler.ran, wire.received) == (413, "body-too-large", 0, 3)
+
+
+async def test_a_declared_length_over_the_cap_is_not_read_at_all(engine):
+    handler = Handler()
+    wire = Wire(part(b"x" * 40, more=True))
+    scope = http_scope("POST", "/pay", headers=[*JSON, ("content-length", "101")])
+    await guard(handler, [PAY], body_limit=100)(scope, wire.receive, wire.send)
+    assert (wire.status, wire.received, handler.ran) == (413, 0, 0)
+
+
+@pytest.mark.parametrize("declared", [b"\xb2", b"-1", b"1, 2", b"9" * 5000, b""])
+async def test_an_odd_length_is_no_crash(engine, declared):
+    handler = Handler()
+    wire = Wire(part(b'{"amount": 1}'))
+    scope = http_scope("POST", "/pay", headers=JSON)
+    scope["headers"].append((b"content-length", declared))
+    await guard(handler, [PAY])(scope, wire.receive, wire.send)
+    assert (wire.status, handler.ran) == (200, 1)
+
+
+async def test_in_observe_mode_an_oversized_body_arrives_whole(engine):
+    handler = Handler()
+    wire = Wire(part(b"x" * 80, more=True), part(b"y" * 80, more=True), part(b"z"))
+    await guard(handler, [PAY], body_limit=100, mode="observe")(
+        http_scope("POST", "/pay", headers=JSON), wire.receive, wire.send
+    )
+    assert (wire.status, handler.body) == (200, b"x" * 80 + b"y" * 80 + b"z")
+
+
+async def test_the_body_is_handed_on_once_and_then_the_server_is_asked(engine):
+    seen = []
+
+    async def handler(scope, receive, send):
+        seen.append(await receive())
+        seen.append(await receive())
+        waiting = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        wire.gone.set()
+        seen.append(await waiting)
+
+    wire = Wire(part(b'{"amount"', more=True), part(b": 3}"))
+    await guard(handler, [PAY])(http_scope("POST", "/pay", headers=JSON), wire.receive, wire.send)
+    assert [message.get("body") for message in seen] == [b'{"amount"', b": 3}", None]
+    assert engine.submitted[0]["action_details"] == {"amount": 3}
+
+
+async def test_asking_whether_the_client_left_does_not_freeze(engine):
+    wire = Wire(part(b'{"amount": 3}'))
+
+    async def polite(scope, receive, send):
+        request = Request(scope, receive)
+        content = await request.body()
+        for _ in range(3):
+            assert not await asyncio.wait_for(request.is_disconnected(), 1)
+        await PlainTextResponse(content)(scope, receive, send)
+
+    await guard(polite, [PAY])(http_scope("POST", "/pay", headers=JSON), wire.receive, wire.send)
+    assert wire.body == b'{"amount": 3}'
+
+
+async def test_a_handler_streams_a_body_that_no_rule_reads(engine):
+    got = []
+
+    async def handler(scope, receive, send):
+        async for chunk in Request(scope, receive).stream():
+            got.append((chunk, wire.received))
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    wire = Wire(*(part(b"x" * 70_000, more=True) for _ in range(4)), part(b"end"))
+    await guard(handler, [UPLOAD])(http_scope("POST", "/upload"), wire.receive, wire.send)
+    assert wire.status == 200
+    # One message for each chunk: nothing was read ahead.
+    assert [count for chunk, count in got if chunk] == [1, 2, 3, 4, 5]
+
+
+async def test_secrets_are_redacted_and_nowhere_else(engine, caplog):
+    caplog.set_level(logging.DEBUG)
+    rule = {
+        "match": "POST /login",
+        "action_type": "login",
+        "details": {"password": "body.password", "user": "body.user", "all": "body.all"},
+    }
+    secret = "hunter2-very-secret"
+    content = {"password": secret, "user": "ann", "all": {"card_number": "4111111111111111", "x": 1}}
+    handler = Handler()
+    wire = Wire(part(json.dumps(content).encode()))
+    await guard(handler, [rule])(http_scope("POST", "/login", headers=JSON), wire.receive, wire.send)
+    assert engine.submitted[0]["action_details"] == {
+        "password": "[redacted]",
+        "user": "ann",
+        "all": {"card_number": "[redacted]", "x": 1},
+    }
+    assert json.loads(handler.body) == content
+    refusals = [answer("denied", reason="no"), answer("nonsense"), answer("approved", 500), answer("x", 401)]
+    broken = [json.dumps(content).encode()[:-3], b'{"password": "%s", "password": 1}' % secret.encode()]
+    for engine.answers, sent in [([found], json.dumps(content).encode()) for found in refusals] + [
+        ([answer()], sent) for sent in broken
+    ]:
+        wire = Wire(part(sent))
+        await guard(handler, [rule])(http_scope("POST", "/login", headers=JSON), wire.receive, wire.send)
+        assert wire.status >= 400
+        assert secret.encode() not in wire.body
+        assert KEY.encode() not in wire.body
+    assert handler.ran == 1
+    for hidden in (secret, KEY, "4111111111111111"):
+        assert hidden not in caplog.text
+    assert all(secret.encode() not in request.content for request in engine.requests)
