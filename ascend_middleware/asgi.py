@@ -179,10 +179,11 @@ class AscendMiddleware:
         scope[self._passage] = self._line(scope)
         if verdict.outcome == "framework":
             send = self._tripwire(view, send)
-        if verdict.action_id is None or self._keeper is None:
-            await inner(scope, receive, send)
-        else:
+        # In observe mode a denied action runs, too, but the authority keeps outcomes of approved ones only.
+        if verdict.outcome == "allowed" and verdict.action_id is not None and self._keeper is not None:
             await self._run_reported(verdict.action_id, inner, scope, receive, send)
+        else:
+            await inner(scope, receive, send)
 
     def _line(self, scope: Scope) -> tuple[Any, ...]:
         return scope.get("method"), scope["path"], scope.get("query_string", b"")

@@ -6,6 +6,7 @@ What it holds is in memory: outcomes not delivered when the process dies are los
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import threading
@@ -52,6 +53,7 @@ class Keeper:
         self._connect = connect
         self._capacity = capacity
         self._lock = threading.Lock()
+        self._registered = False
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -67,6 +69,10 @@ class Keeper:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="ascend-keeper", daemon=True)
                 self._thread.start()
+                if not self._registered:
+                    # A server without lifespan never closes the middleware.
+                    self._registered = True
+                    atexit.register(self.close)
         try:
             self._queue.put_nowait(outcome)
         except queue.Full:
