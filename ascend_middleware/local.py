@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -50,6 +51,11 @@ class _Local:
         self._pid = os.getpid()
         self._authority: Authority | None = None
         self._inherited: list[Authority] = []
+
+    def __del__(self) -> None:
+        # A server without lifespan never closes its engine; the database is closed with it all the same.
+        with contextlib.suppress(Exception):
+            self._close()
 
     def check(self) -> None:
         self._open().close()
