@@ -1,0 +1,342 @@
+"""Wherever the middleware stands, nothing runs undecided."""
+
+import asyncio
+import logging
+import threading
+
+import pytest
+from fastapi import FastAPI, WebSocket
+from guard_kit import Engine, Handler, Wire, answer, guard, http_scope, options, part, plug, ws_scope
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route, Router
+
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.exceptions import AscendError
+
+pytestmark = pytest.mark.anyio
+RULES = [
+    {"match": "GET /safe", "exempt": True},
+    {"match": "GET /danger", "action_type": "danger"},
+    {"match": "GET /sub/safe", "exempt": True},
+    {"match": "GET /sub/danger", "action_type": "danger"},
+]
+
+
+class Rewrite:
+    """A middleware that turns /safe into /danger; it may change other fields instead."""
+
+    def __init__(self, app, **changes):
+        self.app = app
+        self.changes = changes
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "http":
+            if not self.changes:
+                scope = {**scope, "path": scope["path"].replace("safe", "danger")}
+            scope = {**scope, **self.changes}
+        await self.app(scope, receive, send)
+
+
+class Answers:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "http":
+            await PlainTextResponse("from a middleware")(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    return plug(monkeypatch, Engine(answer("denied", reason="no")))
+
+
+@pytest.fixture
+def ran():
+    return []
+
+
+def endpoint(ran, name):
+    async def run(request):
+        ran.append(name)
+        return PlainTextResponse(name)
+
+    return run
+
+
+def routes(ran):
+    return [Route("/safe", endpoint(ran, "safe")), Route("/danger", endpoint(ran, "danger"))]
+
+
+async def ask(app, path="/safe", **more):
+    wire = Wire(part())
+    await app(http_scope("GET", path, **more), wire.receive, wire.send)
+    return wire
+
+
+def added_first(ran):
+    app = Starlette(routes=routes(ran))
+    app.add_middleware(AscendMiddleware, **options(RULES))
+    app.add_middleware(Rewrite)
+    return app
+
+
+def added_last(ran):
+    app = Starlette(routes=routes(ran))
+    app.add_middleware(Rewrite)
+    app.add_middleware(AscendMiddleware, **options(RULES))
+    return app
+
+
+def wrapped(ran):
+    return guard(Starlette(routes=routes(ran), middleware=[Middleware(Rewrite)]), RULES)
+
+
+def router_with_middleware(ran):
+    app = Starlette()
+    app.router = Router(routes=routes(ran), middleware=[Middleware(Rewrite)])
+    return guard(app, RULES)
+
+
+def router_given_later(ran):
+    app = Starlette(middleware=[Middleware(Rewrite)])
+    outer = guard(app, RULES)
+    app.router = Router(routes=routes(ran))
+    return outer
+
+
+@pytest.mark.parametrize("build", [added_first, added_last, wrapped, router_with_middleware, router_given_later])
+async def test_what_the_router_runs_is_what_is_decided(engine, ran, build):
+    app = build(ran)
+    for _ in range(2):
+        wire = await ask(app)
+        assert (wire.status, ran) == (403, [])
+    assert [action["action_type"] for action in engine.submitted] == ["danger"] * 2
+
+
+def around_a_mounted_application(ran):
+    return Starlette(routes=[Mount("/sub", guard(Handler(), [RULES[1]]))]), "/sub/danger"
+
+
+def on_a_mount(ran):
+    inner = [Middleware(AscendMiddleware, **options([RULES[1]]))]
+    return Starlette(routes=[Mount("/sub", routes=routes(ran), middleware=inner)]), "/sub/danger"
+
+
+def on_a_route(ran):
+    inner = [Middleware(AscendMiddleware, **options([RULES[1]]))]
+    return Starlette(routes=[Route("/danger", endpoint(ran, "danger"), middleware=inner)]), "/danger"
+
+
+def on_a_bare_router(ran):
+    return Router(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options([RULES[1]]))]), "/danger"
+
+
+def in_a_mounted_application(ran):
+    sub = Starlette(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options([RULES[1]]))])
+    return Starlette(routes=[Mount("/sub", sub)]), "/sub/danger"
+
+
+def below_a_mounted_application(ran):
+    sub = Starlette(routes=[Mount("/x", guard(Handler(), [RULES[1]]))])
+    return FastAPI(routes=[Mount("/sub", sub)]), "/sub/x/danger"
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        around_a_mounted_application,
+        on_a_mount,
+        on_a_route,
+        on_a_bare_router,
+        in_a_mounted_application,
+        below_a_mounted_application,
+    ],
+)
+async def test_inside_a_router_the_first_request_is_governed_too(engine, ran, build):
+    app, path = build(ran)
+    for _ in range(2):
+        wire = await ask(app, path)
+        assert (wire.status, ran) == (403, [])
+    assert len(engine.submitted) == 2
+
+
+@pytest.mark.parametrize("changes", [{}, {"path": "/sub/danger"}, {"method": "POST"}, {"query_string": b"a=1"}])
+async def test_a_mounted_applications_own_rewriting_is_caught(engine, ran, changes):
+    sub = Starlette(routes=routes(ran), middleware=[Middleware(Rewrite, **changes)])
+    app = Starlette(routes=[Mount("/sub", sub)], middleware=[Middleware(AscendMiddleware, **options(RULES))])
+    wire = await ask(app, "/sub/safe")
+    assert (wire.status, wire.problem, ran) == (500, "misconfigured", [])
+
+
+async def test_a_mounted_application_may_have_a_middleware(engine, ran):
+    sub = Starlette(routes=routes(ran), middleware=[Middleware(Rewrite, state={})])
+    app = Starlette(routes=[Mount("/sub", sub)], middleware=[Middleware(AscendMiddleware, **options(RULES))])
+    assert ((await ask(app, "/sub/safe")).status, ran) == (200, ["safe"])
+
+
+async def test_what_is_mounted_later_is_guarded_at_once(engine, ran):
+    app = Starlette(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options(RULES))])
+    assert (await ask(app)).status == 200
+    app.mount("/sub", Starlette(routes=routes(ran), middleware=[Middleware(Rewrite)]))
+    wire = await ask(app, "/sub/safe")
+    assert (wire.status, ran) == (500, ["safe"])
+
+
+async def test_a_guarded_application_within_a_guarded_one_asks_twice(engine, ran):
+    engine.answers = [answer()]
+    sub = Starlette(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options([RULES[1]]))])
+    app = Starlette(routes=[Mount("/sub", sub)], middleware=[Middleware(AscendMiddleware, **options(RULES))])
+    for _ in range(2):
+        assert (await ask(app, "/sub/danger")).status == 200
+    assert (len(engine.submitted), ran) == (4, ["danger"] * 2)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_a_middleware_that_answers_itself_trips_the_wire(engine, caplog, strict):
+    app = Starlette(middleware=[Middleware(AscendMiddleware, **options(RULES, strict=strict)), Middleware(Answers)])
+    if strict:
+        wire = Wire()
+        with pytest.raises(AscendError, match="no decision"):
+            await app(http_scope("GET", "/x"), wire.receive, wire.send)
+        assert wire.status == 500
+    else:
+        assert (await ask(app, "/x")).status == 200
+    assert "without a decision" in caplog.text
+
+
+async def test_the_wire_is_quiet_otherwise(engine, ran, caplog):
+    app = Starlette(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options(RULES, strict=True))])
+    engine.answers = [answer()]
+    assert [(await ask(app, path)).status for path in ("/safe", "/danger", "/nothing")] == [200, 200, 404]
+    assert "without a decision" not in caplog.text
+
+
+async def test_the_handler_finds_the_decision(engine):
+    engine.answers = [answer()]
+    app = FastAPI()
+    found = []
+
+    @app.get("/danger")
+    async def danger(request: Request):
+        found.append(request.state.ascend)
+
+    app.add_middleware(AscendMiddleware, **options(RULES))
+    assert (await ask(app, "/danger")).status == 200
+    assert (found[0].action_id, found[0].outcome, found[0].action.action_type) == ("7", "allowed", "danger")
+
+
+async def test_called_by_keyword(engine):
+    wire = Wire()
+    await guard(Handler(), RULES)(scope=http_scope("GET", "/danger"), receive=wire.receive, send=wire.send)
+    assert wire.status == 403
+
+
+async def test_a_server_without_lifespan_and_one_with_it(engine):
+    events = []
+
+    async def application(scope, receive, send):
+        if scope["type"] != "lifespan":
+            await Handler()(scope, receive, send)
+            return
+        for kind in ("startup", "shutdown"):
+            events.append((await receive())["type"])
+            await send({"type": f"lifespan.{kind}.complete"})
+
+    app = guard(application, RULES)
+    assert (await ask(app)).status == 200
+    assert (await ask(app, "/danger")).status == 403
+    wire = Wire({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, wire.receive, wire.send)
+    assert events == ["lifespan.startup", "lifespan.shutdown"]
+    assert [message["type"] for message in wire.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert (engine.opened, engine.closed) == (1, 1)
+    # A request that comes late still gets its decision.
+    assert (await ask(app, "/danger")).status == 403
+
+
+async def test_an_application_that_knows_no_lifespan_says_so(engine):
+    async def application(scope, receive, send):
+        assert scope["type"] == "http"
+
+    with pytest.raises(AssertionError):
+        await guard(application, RULES)({"type": "lifespan"}, None, None)
+
+
+def test_two_event_loops_in_two_threads(monkeypatch):
+    engine = plug(monkeypatch, Engine())
+    ran = []
+    app = Starlette(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options(RULES))])
+    statuses = []
+    barrier = threading.Barrier(2)
+
+    async def many():
+        barrier.wait(5)
+        for _ in range(30):
+            statuses.extend(wire.status for wire in await asyncio.gather(*(ask(app, "/danger") for _ in range(5))))
+
+    threads = [threading.Thread(target=lambda: asyncio.run(many())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert (statuses, len(ran), len(engine.submitted)) == ([200] * 300, 300, 300)
+    assert engine.opened == 2
+
+
+WS = [{"match": "WEBSOCKET /ws", "action_type": "talk"}]
+
+
+async def test_a_refused_handshake_is_answered_over_http_or_closed(engine):
+    handler = Handler(reads=False)
+    wire = Wire({"type": "websocket.connect"})
+    await guard(handler, WS)(ws_scope(extensions={"websocket.http.response": {}}), wire.receive, wire.send)
+    assert [message["type"] for message in wire.sent] == [
+        "websocket.http.response.start",
+        "websocket.http.response.body",
+    ]
+    assert (wire.status, wire.problem) == (403, "denied")
+    for more in ({}, {"extensions": None}, {"extensions": {}}):
+        wire = Wire({"type": "websocket.connect"})
+        await guard(handler, WS)(ws_scope(**more), wire.receive, wire.send)
+        assert wire.sent == [{"type": "websocket.close", "code": 1008, "reason": "denied"}]
+    wire = Wire({"type": "websocket.disconnect", "code": 1006})
+    await guard(handler, WS)(ws_scope(), wire.receive, wire.send)
+    assert (wire.sent, handler.ran) == ([], 0)
+
+
+async def test_an_allowed_handshake_runs(engine):
+    engine.answers = [answer()]
+    app = FastAPI()
+
+    @app.websocket("/ws")
+    async def talk(socket: WebSocket):
+        await socket.accept()
+        await socket.send_text(await socket.receive_text() + socket.state.ascend.action_id)
+        await socket.close()
+
+    app.add_middleware(AscendMiddleware, **options(WS))
+    wire = Wire({"type": "websocket.connect"}, {"type": "websocket.receive", "text": "a"})
+    await app(ws_scope(), wire.receive, wire.send)
+    assert [message.get("text") for message in wire.sent] == [None, "a7", None]
+    # A GET rule permits no handshake.
+    app = guard(Handler(), [{"match": "GET /ws", "exempt": True}])
+    wire = Wire({"type": "websocket.connect"})
+    await app(ws_scope(), wire.receive, wire.send)
+    assert wire.sent[0]["code"] == 1008
+
+
+async def test_a_path_forges_no_line_of_the_log(engine, ran, caplog):
+    caplog.set_level(logging.INFO)
+    app = Starlette(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options(RULES))])
+    plain = guard(Handler(), RULES)
+    for target in (app, plain):
+        for path in ("/x\nERROR forged", "/x\r\x1b[2Jforged", "/x forged"):
+            await ask(target, path)
+    assert "forged" in caplog.text
+    assert all(message.isprintable() for message in (record.getMessage() for record in caplog.records))
