@@ -1,0 +1,340 @@
+"""What the authority's answers come to, in HTTP; and who waits for them."""
+
+import asyncio
+import json
+import logging
+
+import pytest
+from fastapi import FastAPI
+from guard_kit import JSON, KEY, Engine, Handler, Wire, answer, guard, http_scope, options, part, plug, ws_scope
+
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.client.engines import ConnectFailed, DeadlinePassed, ExchangeFailed, Response
+
+pytestmark = pytest.mark.anyio
+PAY = {"match": "POST /pay", "action_type": "transaction", "details": {"amount": "body.amount"}}
+RUN = {"match": "POST /run", "action_type": "run"}
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    return plug(monkeypatch, Engine())
+
+
+def refusal(code, error=None, **headers):
+    body = {"error": {"code": error, "message": "m"}} if error else {"detail": "d"}
+    return Response(code, {"content-type": "application/json", **headers}, json.dumps(body).encode())
+
+
+def raw(content, code=200):
+    return Response(code, {}, content)
+
+
+def header(wire, name):
+    return dict(wire.sent[0]["headers"]).get(name)
+
+
+async def ask(app, path="/run", *, headers=(), then=None):
+    wire = Wire(part(b'{"amount": 1}'))
+    await app(http_scope("POST", path, headers=[*JSON, *headers]), wire.receive, wire.send)
+    return wire
+
+
+@pytest.mark.parametrize("on_failure", ["closed", "open"])
+@pytest.mark.parametrize(
+    ("found", "status", "problem"),
+    [
+        (answer("denied", reason="no"), 403, "denied"),
+        (answer("rejected"), 403, "denied"),
+        (answer("expired"), 403, "denied"),
+        (answer("pending"), 403, "approval-required"),
+        (answer("requires_modification"), 403, "modification-required"),
+        (refusal(500), 503, "unavailable"),
+        (refusal(502), 503, "unavailable"),
+        (refusal(503), 503, "unavailable"),
+        (refusal(429, **{"retry-after": "17"}), 503, "unavailable"),
+        (refusal(401), 500, "misconfigured"),
+        (refusal(400), 500, "misconfigured"),
+        (refusal(404), 500, "misconfigured"),
+        (refusal(422), 500, "misconfigured"),
+        (refusal(403, "AGENT_BLOCKED"), 503, "kill-switch"),
+        (raw(b""), 503, "unavailable"),
+        (raw(b"<html>"), 503, "unavailable"),
+        (raw(b"[]"), 503, "unavailable"),
+        (raw(b'{"status": "approved"'), 503, "unavailable"),
+        (raw(b'{"action_id": "7"}'), 503, "unavailable"),
+        (raw(b'{"status": "approved"}'), 503, "unavailable"),
+        (raw(b'{"status": "Approved!", "action_id": "7"}'), 503, "unavailable"),
+        (raw(b'{"status": "approved", "decision": "denied", "action_id": "7"}'), 403, "denied"),
+        (raw(b"", 204), 503, "unavailable"),
+        (raw(b"", 302), 503, "unavailable"),
+        (ExchangeFailed("broke"), 503, "unavailable"),
+    ],
+)
+async def test_no_answer_but_an_approval_passes_even_an_open_rule(engine, found, status, problem, on_failure):
+    engine.answers = [found]
+    handler = Handler()
+    wire = await ask(guard(handler, [RUN], on_failure=on_failure))
+    assert (wire.status, wire.problem, handler.ran) == (status, problem, 0)
+    assert header(wire, b"cache-control") == b"no-store"
+    assert (header(wire, b"retry-after") is not None) == (problem in ("unavailable", "approval-required"))
+    if isinstance(found, Response) and found.status == 429:
+        assert header(wire, b"retry-after") == b"17"
+
+
+@pytest.mark.parametrize("error", [ConnectFailed("no"), DeadlinePassed("late", sent=True)])
+async def test_an_open_rule_passes_when_nobody_answered(engine, error):
+    engine.answers = [error]
+    for on_failure, expected in (("open", 1), ("closed", 0)):
+        handler = Handler()
+        wire = await ask(guard(handler, [RUN], on_failure=on_failure))
+        assert (handler.ran, wire.status) == (expected, 200 if expected else 503)
+
+
+@pytest.mark.parametrize(
+    ("found", "would"),
+    [(answer("denied"), "denied"), (answer("pending"), "approval-required"), (refusal(500), "unavailable"),
+     (refusal(401), "misconfigured"), (ConnectFailed("no"), "unavailable")],
+)  # fmt: skip
+async def test_observe_mode_records_and_passes(engine, caplog, found, would):
+    caplog.set_level(logging.INFO)
+    engine.answers = [found]
+    handler = Handler()
+    # It does not hold requests up either.
+    app = guard(handler, [RUN], mode="observe", pending="wait:30s")
+    wire = await asyncio.wait_for(ask(app), 2)
+    assert (wire.status, handler.ran, len(engine.submitted)) == (200, 1, 1)
+    assert handler.scope["state"]["ascend"].would == would
+    assert f"would be {would}" in caplog.text
+
+
+async def test_observe_mode_passes_what_cannot_be_judged_but_not_a_blocked_agent(engine):
+    handler = Handler()
+    app = guard(handler, [PAY, {"match": "* /closed", "block": "closed"}], mode="observe")
+    for path in ("/pay", "/closed", "/unlisted", "/x//y"):
+        wire = Wire(part(b"nonsense"))
+        await app(http_scope("POST", path), wire.receive, wire.send)
+        assert (wire.status, handler.body) == (200, b"nonsense")
+    engine.answers = [refusal(403, "AGENT_BLOCKED")]
+    assert (await ask(app, "/pay")).problem == "kill-switch"
+    assert handler.ran == 4
+
+
+# --- pending
+
+
+PATIENT = {"pending": "wait:30s", "poll_interval": 0.01}
+
+
+async def test_a_held_request_is_released_when_approved(engine):
+    engine.answers = [answer("pending"), answer("pending"), answer("approved")]
+    handler = Handler()
+    app = guard(handler, [PAY], **PATIENT)
+    wire = await ask(app, "/pay")
+    assert (wire.status, handler.body, app.guard._waiters) == (200, b'{"amount": 1}', 0)
+    engine.answers = [answer("pending"), answer("denied")]
+    wire = await ask(app, "/pay")
+    assert (wire.problem, handler.ran) == ("denied", 1)
+
+
+@pytest.mark.parametrize("path", ["/run", "/pay"])
+async def test_the_wait_ends_when_the_client_leaves(engine, path):
+    engine.answers = [answer("pending")]
+    handler = Handler()
+    app = guard(handler, [RUN, PAY], **PATIENT)
+    wire = Wire(part(b'{"amount": 1}'))
+    task = asyncio.ensure_future(app(http_scope("POST", path, headers=JSON), wire.receive, wire.send))
+    while len(engine.requests) < 3:
+        await asyncio.sleep(0.001)
+    wire.gone.set()
+    await asyncio.wait_for(task, 2)
+    assert (handler.ran, wire.sent, app.guard._waiters, wire.waiting) == (0, [], 0, 0)
+
+
+async def test_what_was_read_while_waiting_still_arrives(engine):
+    engine.answers = [answer("pending"), answer("pending"), answer("pending"), answer()]
+    handler = Handler()
+    wire = Wire(part(b"one", more=True), part(b"two", more=True), part(b"three"))
+    await guard(handler, [RUN], **PATIENT)(http_scope("POST", "/run"), wire.receive, wire.send)
+    assert (wire.status, handler.body) == (200, b"onetwothree")
+
+
+async def test_two_readers_after_a_wait_get_one_message_once(engine):
+    engine.answers = [answer("pending"), answer()]
+    got = []
+
+    async def handler(scope, receive, send):
+        async def read():
+            got.append((await receive())["type"])
+
+        readers = [asyncio.ensure_future(read()) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        wire.messages.append(part(b"late"))
+        wire.gone.set()
+        await asyncio.gather(*readers)
+
+    wire = Wire()
+    await guard(handler, [RUN], **PATIENT)(http_scope("POST", "/run"), wire.receive, wire.send)
+    assert sorted(got) == ["http.disconnect", "http.request"]
+
+
+async def test_no_more_wait_than_are_allowed_to(engine):
+    engine.answers = [answer("pending")]
+    handler = Handler()
+    app = guard(handler, [RUN], max_waiters=2, **PATIENT)
+    tasks = [asyncio.ensure_future(ask(app)) for _ in range(2)]
+    while app.guard._waiters < 2:
+        await asyncio.sleep(0.001)
+    wire = await asyncio.wait_for(ask(app), 2)
+    assert (wire.problem, wire.status) == ("approval-required", 403)
+    engine.answers = [answer()]
+    assert [wire.status for wire in await asyncio.gather(*tasks)] == [200, 200]
+    assert app.guard._waiters == 0
+
+
+async def test_the_wait_ends_with_its_time_and_with_a_kill(engine):
+    engine.answers = [answer("pending")]
+    handler = Handler()
+    wire = await ask(guard(handler, [RUN], pending="wait:0.05s", poll_interval=0.01))
+    assert (wire.problem, handler.ran) == ("approval-required", 0)
+    engine.answers = [answer("pending"), refusal(500), ConnectFailed("no"), refusal(403, "AGENT_BLOCKED")]
+    wire = await ask(guard(handler, [RUN], **PATIENT, on_failure="open"))
+    assert (wire.problem, handler.ran) == ("kill-switch", 0)
+
+
+@pytest.mark.parametrize(
+    ("set_", "headers"),
+    [
+        ({"respond_async": True}, []),
+        ({}, [("prefer", "respond-async")]),
+        ({}, [("prefer", "x=1, Respond-Async;wait=5")]),
+    ],
+)
+async def test_who_prefers_gets_202_and_still_nothing_runs(engine, set_, headers):
+    engine.answers = [answer("pending")]
+    handler = Handler()
+    wire = await ask(guard(handler, [RUN], **set_), headers=headers)
+    assert (wire.status, json.loads(wire.body)["executed"], handler.ran) == (202, False, 0)
+
+
+@pytest.mark.parametrize("steps", range(40))
+async def test_a_cancellation_at_any_moment_leaves_everything_whole(engine, steps):
+    async def slowly(request):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return answer("pending" if len(engine.requests) < 4 else "approved")
+
+    engine.answers = [slowly]
+    handler = Handler()
+    app = guard(handler, [PAY], pending="wait:5s", poll_interval=0.0001, circuit_breaker_threshold=1)
+    wire = Wire(part(b'{"amount"', more=True), part(b": 1}"))
+    task = asyncio.ensure_future(app(http_scope("POST", "/pay", headers=JSON), wire.receive, wire.send))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    await asyncio.sleep(0)
+    assert (app.guard._waiters, wire.waiting) == (0, 0)
+    assert (app.guard.core.breaker.state, app.guard.core.breaker.failures) == ("closed", 0)
+    engine.answers = [answer()]
+    assert (await ask(app, "/pay")).status == 200
+
+
+async def test_a_cancelled_probe_is_given_back(engine):
+    async def hang(request):
+        await asyncio.sleep(60)
+
+    engine.answers = [ConnectFailed("no")]
+    app = guard(Handler(), [RUN], circuit_breaker_threshold=1, circuit_breaker_timeout=0.001)
+    assert (await ask(app)).status == 503
+    await asyncio.sleep(0.005)
+    engine.answers = [hang]
+    task = asyncio.ensure_future(ask(app))
+    await asyncio.sleep(0.005)
+    task.cancel()
+    await asyncio.wait({task})
+    engine.answers = [answer()]
+    assert (await ask(app)).status == 200
+
+
+# --- hooks
+
+
+async def test_render_answers_in_the_applications_style(engine):
+    engine.answers = [answer("denied", reason="no")]
+
+    def render(status, headers, content):
+        return 418, [("X-Style", "own")], b"<p>" + json.loads(content)["reason"].encode()
+
+    app = FastAPI()
+    app.add_middleware(AscendMiddleware, render=render, **options([RUN]))
+    app.post("/run")(lambda: None)
+    wire = await ask(app)
+    assert (wire.status, wire.body, wire.sent[0]["headers"]) == (418, b"<p>no", [(b"x-style", b"own")])
+
+
+async def test_a_render_that_raises_runs_nothing(engine):
+    engine.answers = [answer("denied")]
+
+    def render(status, headers, content):
+        raise LookupError("template")
+
+    handler = Handler()
+    app = AscendMiddleware(handler, render=render, **options([RUN]))
+    with pytest.raises(LookupError):
+        await ask(app)
+    assert handler.ran == 0
+
+
+class Strange(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [Strange(KEY), StopIteration(), StopAsyncIteration(), TimeoutError(), KeyError("x")])
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_identify_that_raises_is_refused(engine, error, asynchronous):
+    async def later(scope):
+        raise error
+
+    def now(scope):
+        raise error
+
+    handler = Handler()
+    app = AscendMiddleware(handler, identify=later if asynchronous else now, **options([RUN], on_failure="open"))
+    wire = await ask(app)
+    assert (wire.status, wire.problem, handler.ran, engine.submitted) == (500, "misconfigured", 0, [])
+    assert KEY.encode() not in wire.body
+
+
+@pytest.mark.parametrize("found", [None, "bot", True, {}, object()])
+async def test_identify_that_knows_nobody_is_refused(engine, found):
+    handler = Handler()
+    wire = await ask(AscendMiddleware(handler, identify=lambda scope: found, **options([RUN])))
+    assert (wire.problem, handler.ran, engine.submitted) == ("denied", 0, [])
+
+
+@pytest.mark.parametrize("name", ["x" * 10_000, "\x85", "a\tb", "é", " "])
+async def test_an_odd_agent_header_is_the_callers_fault(engine, name):
+    handler = Handler()
+    app = guard(handler, [RUN], agent_header="x-agent-id")
+    wire = Wire(part())
+    scope = http_scope("POST", "/run")
+    scope["headers"].append((b"x-agent-id", name.encode("latin-1")))
+    await app(scope, wire.receive, wire.send)
+    assert wire.status in (200, 400)
+
+
+async def test_a_handshake_waits_too(engine):
+    engine.answers = [answer("pending"), answer()]
+    handler = Handler(reads=False)
+    wire = Wire({"type": "websocket.connect"})
+    app = guard(handler, [{"match": "WEBSOCKET /ws", "action_type": "talk"}], **PATIENT)
+    await app(ws_scope(), wire.receive, wire.send)
+    assert (handler.ran, wire.received) == (1, 0)
+
+
+async def test_switched_off_everything_passes(engine, caplog):
+    handler = Handler()
+    wire = await ask(guard(handler, [RUN], enabled=False))
+    assert (wire.status, engine.requests) == (200, [])
+    assert "switched off" in caplog.text
