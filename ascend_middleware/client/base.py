@@ -113,7 +113,8 @@ class ClientBase:
             if not isinstance(fields.get(name), str) or not fields[name].strip():
                 raise ValidationError(f"{name} is required and must be a non-empty string", field=name)
         wait = _seconds("timeout", timeout, _DEFAULT_WAIT) if wait_for_decision else 0.0
-        return self.core.evaluate(self._action(None, fields), wait=wait, raise_on_denied=raise_on_denied)
+        action = self._action(None, _described(fields))
+        return self.core.evaluate(action, wait=wait, raise_on_denied=raise_on_denied)
 
     def _listed(self, limit: int, offset: int, status: str | None, filters: Mapping[str, object]) -> Flow[ActionPage]:
         return self.core.call(operations.list_actions(limit=limit, offset=offset, status=status, filters=filters))
@@ -143,6 +144,15 @@ def _one_url(api_url: str | None, base_url: str | None) -> str | None:
     if api_url is not None and base_url is not None and api_url != base_url:
         raise ConfigurationError("api_url and base_url are one setting; give one of them")
     return api_url if api_url is not None else base_url
+
+
+def _described(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Repeat the tool's name and the description in the details, where policies written for the older form look."""
+    details = fields.get("parameters")
+    if details is not None and not isinstance(details, Mapping):
+        return fields
+    said = {name: fields[name] for name in ("tool_name", "description") if fields.get(name)}
+    return {**fields, "parameters": {**said, **(details or {})}} if said else fields
 
 
 def _seconds(name: str, value: object, default: float) -> float:
