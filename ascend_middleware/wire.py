@@ -78,6 +78,8 @@ _FLAGS: Final = (
     ("success", False, _DENIED),
     ("requires_approval", True, _PENDING),
 )
+# What may stand beside the envelope's data and contradict it; the envelope's own status is another word.
+_OUTSIDE: Final = ("decision", "enforcement_decision", *(name for name, _, _ in _FLAGS))
 _ACTION_ID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 _RISK_CLAIMS: Final = frozenset({"risk_score", "riskScore", "risk_level", "riskLevel"})
 
@@ -160,8 +162,11 @@ def decode_object(content: bytes) -> dict[str, Any]:
         data = value["data"]
         if isinstance(data, dict):
             # A contradiction outside the envelope still counts, so nothing beside the data is forgotten.
-            outside = {key: value[key] for key in ("decision", "execution_allowed", "approved") if key in value}
-            for key, item in outside.items():
+            for key in _OUTSIDE:
+                item = value.get(key)
+                # There, success true means no more than that the request was served.
+                if item is None or (key == "success" and item is True):
+                    continue
                 if data.setdefault(key, item) != item:
                     raise ProtocolError(f"the authority's answer says two things about {key}")
             return data
