@@ -176,7 +176,8 @@ class AscendMiddleware:
         state = scope.setdefault("state", {})
         if isinstance(state, dict):
             state["ascend"] = verdict
-        scope[self._passage] = self._line(scope)
+        entered = view.resolved.entered if view.resolved is not None else ()
+        scope[self._passage] = self._line(scope), entered
         if verdict.outcome == "framework":
             send = self._tripwire(view, send)
         # In observe mode a denied action runs, too, but the authority keeps outcomes of approved ones only.
@@ -186,11 +187,15 @@ class AscendMiddleware:
             await inner(scope, receive, send)
 
     def _line(self, scope: Scope) -> tuple[Any, ...]:
-        return scope.get("method"), scope["path"], scope.get("query_string", b"")
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        return scope.get("method"), scope["path"], scope.get("query_string", b""), hosts
 
-    async def recheck(self, scope: Scope, receive: Receive, send: Send, inner: Application) -> None:
+    async def recheck(self, app: Any, scope: Scope, receive: Receive, send: Send, inner: Application) -> None:
         """Run a mounted application's router if its own middleware left alone what was decided about."""
-        if scope.get(self._passage) == self._line(scope):
+        line, entered = scope.get(self._passage, (None, ()))
+        # The same application may be mounted more than once; one reached through a foreign one is not listed.
+        roots = [root for entered_app, root in entered if entered_app is app]
+        if line == self._line(scope) and (not roots or scope.get("root_path", "") in roots):
             await inner(scope, receive, send)
             return
         logger.error("a mounted application's middleware changed %r after the decision; refused", scope["path"][:200])
@@ -270,7 +275,8 @@ class _Entrance:
         self._resolver = resolver
         self._mounted = mounted
         self._router = router = app.router
-        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._below: weakref.WeakKeyDictionary[Any, _Entrance] = weakref.WeakKeyDictionary()
         # A router may have middleware of its own: stand inside that, too, where it can be followed.
         holder, place = router, "middleware_stack"
         while (outer := getattr(holder, place)) != router.app and hasattr(outer, "app"):
@@ -290,7 +296,7 @@ class _Entrance:
             await self._inner(scope, receive, send)
             return
         if self._mounted:
-            await self._middleware.recheck(scope, receive, send, self._inner)
+            await self._middleware.recheck(self.owner, scope, receive, send, self._inner)
             return
         # Where the application was given another router since, that one tells nothing about what runs here.
         resolved = self._resolver.resolve(scope) if self.stands else None
@@ -298,11 +304,12 @@ class _Entrance:
             self._guard_mounted(resolved.entered)
         await self._middleware.govern(scope, receive, send, self._inner, resolved)
 
-    def _guard_mounted(self, entered: tuple[Any, ...]) -> None:
-        for app in entered:
-            if app not in self._known:
-                self._known.add(app)
-                _Entrance(self._middleware, None, app, mounted=True)
+    def _guard_mounted(self, entered: tuple[tuple[Any, str], ...]) -> None:
+        with self._lock:
+            for app, _ in entered:
+                below = self._below.get(app)
+                if below is None or not below.stands:
+                    self._below[app] = _Entrance(self._middleware, None, app, mounted=True)
 
 
 def _is_before_router(scope: Scope) -> bool:

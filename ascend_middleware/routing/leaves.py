@@ -46,11 +46,11 @@ class Resolved:
 
     `leaf` is None where the framework answers itself. `params` are the router's converted path parameters, `path` is
     the decoded path below the server's root path, as the outermost router saw it. `entered` are the mounted
-    applications on the way whose own middleware may still change the request.
+    applications on the way whose own middleware may still change the request, each with the root path that it is given.
     """
 
     leaf: Leaf | None
     kind: Kind
     params: Mapping[str, Any]
     path: str
-    entered: tuple[Any, ...] = ()
+    entered: tuple[tuple[Any, str], ...] = ()

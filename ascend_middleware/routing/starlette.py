@@ -47,7 +47,7 @@ class StarletteResolver:
         if scope["type"] not in ("http", "websocket"):
             return Resolved(None, Kind.NOT_FOUND, {}, path)
         level, current = self._level, scope
-        entered: tuple[Starlette, ...] = ()
+        entered: tuple[tuple[Starlette, str], ...] = ()
         for _ in range(_MAX_DEPTH):
             found, child = level.match(current)
             params = child["path_params"] if child and "path_params" in child else current.get("path_params", {})
@@ -56,11 +56,11 @@ class StarletteResolver:
             if isinstance(found, Kind):
                 return Resolved(None, found, params, path, entered)
             level, current = found, {**current, **(child or {})}
-            if isinstance(level.owner, Starlette) and has_middleware(level.owner):
-                entered = (*entered, level.owner)
             # FastAPI.__call__ does this on the way in.
             if root_path := level.root_path:
                 current["root_path"] = root_path
+            if isinstance(level.owner, Starlette) and has_middleware(level.owner):
+                entered = (*entered, (level.owner, current.get("root_path", "")))
         return Resolved(level.whole, Kind.OPAQUE, current.get("path_params", {}), path, entered)
 
     def leaves(self) -> list[Leaf]:

@@ -67,7 +67,10 @@ def has_middleware(app: Starlette) -> bool:
     """Tell whether an application has middleware of its own, beside what every application has."""
     application = getattr(sys.modules.get("fastapi"), "FastAPI", Starlette)
     builders = (Starlette.build_middleware_stack, application.build_middleware_stack)
-    return bool(app.user_middleware) or type(app).build_middleware_stack not in builders
+    if app.user_middleware or type(app).build_middleware_stack not in builders:
+        return True
+    stack = getattr(app.router, "middleware_stack", None)
+    return bool(stack != getattr(app.router, "app", None))
 
 
 def without_body_limit(app: Any) -> Any:

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route, Router
+from starlette.routing import Host, Mount, Route, Router
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.exceptions import AscendError
@@ -340,3 +340,70 @@ async def test_a_path_forges_no_line_of_the_log(engine, ran, caplog):
             await ask(target, path)
     assert "forged" in caplog.text
     assert all(message.isprintable() for message in (record.getMessage() for record in caplog.records))
+
+
+class Lead:
+    """A middleware of a mounted application that leads its router elsewhere while the path stays."""
+
+    def __init__(self, app, *, root="", host=None):
+        self.app = app
+        self.root = root
+        self.host = host
+
+    async def __call__(self, scope, receive, send):
+        headers = [(b"host", self.host)] if self.host else scope["headers"]
+        await self.app({**scope, "root_path": scope["root_path"] + self.root, "headers": headers}, receive, send)
+
+
+def with_a_router_that_rewrites(ran):
+    sub = Starlette()
+    sub.router = Router(routes=routes(ran), middleware=[Middleware(Rewrite)])
+    return sub, "/sub/safe"
+
+
+def with_a_router_wrapped_by_hand(ran):
+    sub = Starlette(routes=routes(ran))
+    sub.router.middleware_stack = Rewrite(sub.router.middleware_stack)
+    return sub, "/sub/safe"
+
+
+def with_another_root_path(ran):
+    inner = [Route("/safe/danger", endpoint(ran, "safe")), Route("/danger", endpoint(ran, "danger"))]
+    return Starlette(routes=inner, middleware=[Middleware(Lead, root="/safe")]), "/sub/safe/danger"
+
+
+def with_another_host(ran):
+    there = Host("admin", app=Router([Route("/safe", endpoint(ran, "danger"))]))
+    inner = [there, Route("/safe", endpoint(ran, "safe"))]
+    return Starlette(routes=inner, middleware=[Middleware(Lead, host=b"admin")]), "/sub/safe"
+
+
+@pytest.mark.parametrize(
+    "build",
+    [with_a_router_that_rewrites, with_a_router_wrapped_by_hand, with_another_root_path, with_another_host],
+)
+@pytest.mark.parametrize("frame", [Starlette, FastAPI])
+async def test_a_mounted_application_leads_nobody_elsewhere(engine, ran, build, frame):
+    sub, path = build(ran)
+    rules = [*RULES, {"match": "GET /sub/safe/danger", "exempt": True}]
+    app = frame(routes=[Mount("/sub", sub)], middleware=[Middleware(AscendMiddleware, **options(rules))])
+    for _ in range(2):
+        wire = await ask(app, path, headers=[("host", "site")])
+        assert (wire.status, ran) == (500, [])
+
+
+@pytest.mark.parametrize("frame", [Starlette, FastAPI])
+@pytest.mark.parametrize("mounted", [Starlette, FastAPI])
+async def test_nested_mounts_with_middleware_run_as_they_should(engine, ran, frame, mounted):
+    engine.answers = [answer()]
+    innermost = mounted(routes=routes(ran), middleware=[Middleware(Lead)])
+    sub = mounted(routes=[Mount("/{tenant}", innermost)], middleware=[Middleware(Lead)])
+    rule = {"match": "GET /sub/{tenant}/danger", "action_type": "danger", "resource_id": "{path.tenant}"}
+    app = frame(
+        routes=[Mount("/sub", sub), Mount("/again", sub)],
+        middleware=[Middleware(AscendMiddleware, **options([rule, {**rule, "match": "GET /again/{tenant}/danger"}]))],
+    )
+    for path in ("/sub/a/danger", "/again/b/danger"):
+        assert (await ask(app, path, root_path="/base")).status in (200, 403, 404)
+        assert (await ask(app, path)).status == 200
+    assert {action["resource_id"] for action in engine.submitted} == {"a", "b"}
