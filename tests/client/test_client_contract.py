@@ -171,6 +171,12 @@ def test_c10_every_documented_set_of_fields_is_decided(kind, house, fields):
     assert run(kind, house, lambda client: client.submit_action(**fields)).is_approved()
 
 
+def test_c10_resource_and_description_are_both_kept(house):
+    run("sync", house, lambda client: client.submit_action(ACTION | {"description": "another text"}))
+    record = run("sync", house, lambda client: client.get_action(1))
+    assert (record["resource"], record["description"]) == ("r", "another text")
+
+
 def test_c10_the_two_required_fields_are_required(house):
     for missing in ("agent_id", "action_type"):
         body = {name: value for name, value in ACTION.items() if name != missing}
