@@ -6,6 +6,7 @@ import logging
 
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from guard_kit import JSON, KEY, Engine, Handler, Wire, answer, guard, http_scope, options, part, plug, ws_scope
 
 from ascend_middleware.asgi import AscendMiddleware
@@ -178,6 +179,13 @@ async def test_two_readers_after_a_wait_get_one_message_once(engine):
     assert sorted(got) == ["http.disconnect", "http.request"]
 
 
+async def test_the_approval_of_another_action_releases_nobody(engine):
+    engine.answers = [answer("pending"), answer("approved", action_id="8")]
+    handler = Handler()
+    wire = await ask(guard(handler, [RUN], pending="wait:0.05s", poll_interval=0.01))
+    assert (wire.status, handler.ran) == (403, 0)
+
+
 async def test_no_more_wait_than_are_allowed_to(engine):
     engine.answers = [answer("pending")]
     handler = Handler()
@@ -338,3 +346,34 @@ async def test_switched_off_everything_passes(engine, caplog):
     wire = await ask(guard(handler, [RUN], enabled=False))
     assert (wire.status, engine.requests) == (200, [])
     assert "switched off" in caplog.text
+
+
+@pytest.mark.parametrize("approved", [True, False])
+async def test_a_wait_inside_another_middleware(engine, approved):
+    ran = []
+
+    async def outer(request, call_next):
+        return await call_next(request)
+
+    async def run():
+        ran.append(1)
+        return StreamingResponse(iter([b"a", b"b"]))
+
+    app = FastAPI()
+    app.post("/run")(run)
+    app.add_middleware(AscendMiddleware, **options([RUN], **PATIENT))
+    app.middleware("http")(outer)
+    engine.answers = [answer("pending"), answer("pending"), answer("approved" if approved else "pending")]
+    wire = Wire(part(b"{}"))
+    task = asyncio.ensure_future(app(http_scope("POST", "/run", headers=JSON), wire.receive, wire.send))
+    while len(engine.requests) < 3:
+        await asyncio.sleep(0.001)
+    if approved:
+        await asyncio.wait_for(task, 2)
+        assert (wire.status, wire.body, ran) == (200, b"ab", [1])
+    else:
+        wire.gone.set()
+        # The other middleware misses a response and raises; there is nobody left to read what comes of it.
+        await asyncio.wait({task}, timeout=2)
+        assert isinstance(task.exception(), RuntimeError)
+        assert ran == []
