@@ -6,6 +6,7 @@ exact word and it names an action.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -182,7 +183,23 @@ def decode_decision(content: bytes) -> AuthorizationDecision:
     Raises:
         ProtocolError: the answer cannot be read, uses an unknown decision word, or permits without naming an action.
     """
-    return decision_from_object(decode_object(content))
+    decision = decision_from_object(decode_object(content))
+    if decision.is_approved():
+        _refuse_duplicates(content)
+    return decision
+
+
+def _refuse_duplicates(content: bytes) -> None:
+    # The decoder keeps the last of two equal names, which may be the permissive one. Only permissions pay for this.
+    try:
+        json.loads(content, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        raise ProtocolError("the authority's answer uses a name twice") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError
 
 
 def decision_from_object(answer: dict[str, Any]) -> AuthorizationDecision:

@@ -52,6 +52,13 @@ def test_defect_a1_open_mode_covers_nothing_but_a_submit(kind):
             run(kind, server.url, call, fail_mode="open")
 
 
+@KINDS
+@pytest.mark.parametrize("step", [DROP, http(503), http(429), http(401), http(200, b""), http(200, {"status": "?"})])
+def test_defect_a1_open_mode_passes_no_submit_that_was_received(kind, step):
+    with Scripted(step) as server, pytest.raises(errors.AscendError):
+        run(kind, server.url, lambda client: client.submit_action(ACTION), fail_mode="open")
+
+
 BODIES = [
     {},
     {"status": "error"},
@@ -132,6 +139,19 @@ def test_defect_a6_a_contradiction_is_the_stricter_side_or_unreadable(body, mean
         decision = decode_decision(content)
         assert decision.decision == meaning
         assert decision.execution_allowed is decision.to_dict()["execution_allowed"] is False
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"action_id": "7", "decision": "denied", "decision": "approved"}',
+        b'{"action_id": "7", "status": "approved", "execution_allowed": false, "execution_allowed": true}',
+        b'{"status": "success", "data": {"decision": "denied"}, "data": {"action_id": "7", "decision": "approved"}}',
+    ],
+)
+def test_defect_a6_a_name_given_twice_permits_nothing(content):
+    with pytest.raises(errors.ProtocolError):
+        decode_decision(content)
 
 
 REMOTE = [
