@@ -1,4 +1,4 @@
-"""ASGI adapter: Starlette, FastAPI, and any other ASGI application.
+"""The ASGI middleware: build a request view, run the guard, pass or refuse.
 
     app.add_middleware(AscendMiddleware, rules="ascend.toml")
 
@@ -9,25 +9,25 @@ decides on is what the router runs.
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from .asgi_body import Body, refuse
-from .client import open_async_engine
-from .client.masking import get_logger
-from .compose import build_guard, build_keeper
-from .exceptions import AscendError
-from .flow import Sleep, drive_async
-from .guard import Hook, ReadBody, Refusal, RequestView, Verdict, Watch
-from .guard.keeper import Outcome
+from ..client import open_async_engine
+from ..client.masking import get_logger
+from ..compose import build_guard, build_keeper
+from ..exceptions import AscendError
+from ..flow import Sleep, drive_async
+from ..guard import Hook, ReadBody, RequestView, Verdict, Watch
+from .entrance import Entrance, enter, find_router, is_before_router, line_of
+from .messages import Body, refuse, view_of
+from .reporting import run_reported, watch_success
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from .routing import Resolved
+    from ..routing import Resolved
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -83,7 +83,7 @@ class AscendMiddleware:
         self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self._passage = f"{PASSAGE}.{id(self)}"
-        self._home: _Entrance | None = None
+        self._home: Entrance | None = None
         self._settle(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,7 +94,7 @@ class AscendMiddleware:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"ascend-middleware: {self._problem}"})
             return
-        if self._home is None and _is_before_router(scope):
+        if self._home is None and is_before_router(scope):
             self._settle(scope.get("app"))
         elif self._home is not None and not self._home.stands:
             self._settle(self._home.owner)
@@ -126,25 +126,19 @@ class AscendMiddleware:
             await self.app(scope, receive, send)
             return
 
-        async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 300 and not judged:
+        def succeeded() -> None:
+            if not judged:
                 self._trip(scope["method"], scope["path"], "a middleware answered it before the guard saw it")
-            await send(message)
 
-        await self.app(scope, receive, watched)
+        await self.app(scope, receive, watch_success(send, succeeded))
 
     def _settle(self, app: Any) -> None:
         """Move to the entrance of a Starlette application's router, if there is one."""
-        router = getattr(app, "router", None)
-        if router is None or "starlette.routing" not in sys.modules:
-            return
-        from .routing.starlette import StarletteResolver  # optional dependency
-
-        if not isinstance(router, sys.modules["starlette.routing"].Router):
+        if find_router(app) is None:
             return
         with self._lock:
             if self._home is None or not self._home.stands:
-                self._home = _Entrance(self, StarletteResolver(app), app)
+                self._home = enter(app, self.govern, passage=self._passage)
 
     async def govern(
         self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
@@ -152,7 +146,7 @@ class AscendMiddleware:
         """Decide about one request or handshake and run `inner`, or refuse."""
         started = time.perf_counter()
         scope.setdefault(JUDGED, []).append(True)
-        view = _view(scope, resolved)
+        view = view_of(scope, resolved)
         found = self.guard.triage(view)
         if isinstance(found, Verdict):
             self.guard.log(view, found, seconds=time.perf_counter() - started)
@@ -177,33 +171,14 @@ class AscendMiddleware:
         if isinstance(state, dict):
             state["ascend"] = verdict
         entered = view.resolved.entered if view.resolved is not None else ()
-        scope[self._passage] = self._line(scope), entered
+        scope[self._passage] = line_of(scope), entered
         if verdict.outcome == "framework":
-            send = self._tripwire(view, send)
+            send = watch_success(send, lambda: self._trip(view.method, view.path, "no route was found for it"))
         # In observe mode a denied action runs, too, but the authority keeps outcomes of approved ones only.
         if verdict.outcome == "allowed" and verdict.action_id is not None and self._keeper is not None:
-            await self._run_reported(verdict.action_id, inner, scope, receive, send)
+            await run_reported(inner, scope, receive, send, action_id=verdict.action_id, keeper=self._keeper)
         else:
             await inner(scope, receive, send)
-
-    def _line(self, scope: Scope) -> tuple[Any, ...]:
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        return scope.get("method"), scope["path"], scope.get("query_string", b""), hosts
-
-    async def recheck(self, app: Any, scope: Scope, receive: Receive, send: Send, inner: Application) -> None:
-        """Run a mounted application's router if its own middleware left alone what was decided about."""
-        line, entered = scope.get(self._passage, (None, ()))
-        # The same application may be mounted more than once; one reached through a foreign one is not listed.
-        roots = [root for entered_app, root in entered if entered_app is app]
-        if line == self._line(scope) and (not roots or scope.get("root_path", "") in roots):
-            await inner(scope, receive, send)
-            return
-        logger.error("a mounted application's middleware changed %r after the decision; refused", scope["path"][:200])
-        detail = "The request was changed after it was decided about."
-        verdict = Verdict(
-            outcome="misconfigured", passes=False, refusal=Refusal(problem="misconfigured", detail=detail)
-        )
-        await refuse(scope, receive, send, verdict, render=self.guard.render)
 
     def _performer(self, body: Body) -> Callable[[Any], Awaitable[Any]]:
         async def perform(step: Any) -> Any:
@@ -228,118 +203,10 @@ class AscendMiddleware:
             engine = self._engines[loop] = open_async_engine(self.guard.settings)
         return engine
 
-    def _tripwire(self, view: RequestView, send: Send) -> Send:
-        async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 300:
-                self._trip(view.method, view.path, "no route was found for it")
-            await send(message)
-
-        return watched
-
     def _trip(self, method: str, path: str, why: str) -> None:
         logger.error("%r %r succeeded without a decision: %s", method, path[:200], why)
         if self.guard.settings.strict:
             raise AscendError("a success for which no decision was made; see the log")
-
-    async def _run_reported(
-        self, action_id: str, inner: Application, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        started = time.monotonic()
-        status = 0
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        error: str | None = "the handler was interrupted"
-        try:
-            await inner(scope, receive, watched)
-            error = f"the handler answered {status}" if status >= 500 else None
-        except Exception as failure:
-            error = f"the handler raised {type(failure).__name__}"
-            raise
-        finally:
-            elapsed = int((time.monotonic() - started) * 1000)
-            if self._keeper is not None:
-                self._keeper.report(Outcome(action_id, error, elapsed))
-
-
-class _Entrance:
-    """What stands in front of a router: the guard, inside every middleware of the application."""
-
-    def __init__(self, middleware: AscendMiddleware, resolver: Any, app: Any, *, mounted: bool = False) -> None:
-        self.owner = app
-        self._middleware = middleware
-        self._resolver = resolver
-        self._mounted = mounted
-        self._router = router = app.router
-        self._lock = threading.Lock()
-        self._below: weakref.WeakKeyDictionary[Any, _Entrance] = weakref.WeakKeyDictionary()
-        # A router may have middleware of its own: stand inside that, too, where it can be followed.
-        holder, place = router, "middleware_stack"
-        while (outer := getattr(holder, place)) != router.app and hasattr(outer, "app"):
-            holder, place = outer, "app"
-        if getattr(holder, place) != router.app:
-            holder, place = router, "middleware_stack"
-        self._inner: Application = getattr(holder, place)
-        setattr(holder, place, self)
-
-    @property
-    def stands(self) -> bool:
-        """Whether the application still has the router at whose entrance this stands."""
-        return self.owner.router is self._router
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._inner(scope, receive, send)
-            return
-        if self._mounted:
-            await self._middleware.recheck(self.owner, scope, receive, send, self._inner)
-            return
-        # Where the application was given another router since, that one tells nothing about what runs here.
-        resolved = self._resolver.resolve(scope) if self.stands else None
-        if resolved is not None and resolved.entered:
-            self._guard_mounted(resolved.entered)
-        await self._middleware.govern(scope, receive, send, self._inner, resolved)
-
-    def _guard_mounted(self, entered: tuple[tuple[Any, str], ...]) -> None:
-        with self._lock:
-            for app, _ in entered:
-                below = self._below.get(app)
-                if below is None or not below.stands:
-                    self._below[app] = _Entrance(self._middleware, None, app, mounted=True)
-
-
-def _is_before_router(scope: Scope) -> bool:
-    """Say whether the router of the scope's application is still to come, so that the guard may move there.
-
-    Inside a router (a middleware of a route, of a mount, around a mounted application) there is no way back.
-    """
-    return "router" not in scope or scope.get("endpoint") is scope.get("app")
-
-
-def _view(scope: Scope, resolved: Resolved | None) -> RequestView:
-    raw = scope.get("raw_path")
-    path = scope["path"]
-    if resolved is not None:
-        path = resolved.path
-    elif scope.get("root_path") and path.startswith(scope["root_path"]):
-        path = path[len(scope["root_path"]) :] or "/"
-    method = scope["method"].upper() if scope["type"] == "http" else "WEBSOCKET"
-    request: Any = scope
-    if resolved is not None:
-        request = sys.modules["starlette.requests"].HTTPConnection(scope)
-    return RequestView(
-        method=method,
-        path=path,
-        raw_path=raw.decode("latin-1").partition("?")[0] if raw else None,
-        query=scope.get("query_string", b""),
-        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
-        resolved=resolved,
-        request=request,
-    )
 
 
 try:

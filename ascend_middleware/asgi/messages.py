@@ -1,19 +1,21 @@
-"""A request's body and a refusal, in ASGI messages."""
+"""A request, its body and a refusal, in ASGI messages."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .guard import BodyTimeout, BodyTooLarge, ClientGone
+from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .guard import Verdict
+    from ..guard import Verdict
+    from ..routing import Resolved
 
-__all__ = ["Body", "refuse"]
+__all__ = ["Body", "refuse", "view_of"]
 
 
 class Body:
@@ -110,3 +112,26 @@ async def refuse(
     encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     await send({"type": f"{kind}.start", "status": status, "headers": encoded})
     await send({"type": f"{kind}.body", "body": content if scope.get("method") != "HEAD" else b""})
+
+
+def view_of(scope: Any, resolved: Resolved | None) -> RequestView:
+    """Return the request as the guard sees it."""
+    raw = scope.get("raw_path")
+    path = scope["path"]
+    if resolved is not None:
+        path = resolved.path
+    elif scope.get("root_path") and path.startswith(scope["root_path"]):
+        path = path[len(scope["root_path"]) :] or "/"
+    method = scope["method"].upper() if scope["type"] == "http" else "WEBSOCKET"
+    request: Any = scope
+    if resolved is not None:
+        request = sys.modules["starlette.requests"].HTTPConnection(scope)
+    return RequestView(
+        method=method,
+        path=path,
+        raw_path=raw.decode("latin-1").partition("?")[0] if raw else None,
+        query=scope.get("query_string", b""),
+        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
+        resolved=resolved,
+        request=request,
+    )

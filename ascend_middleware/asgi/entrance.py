@@ -1,0 +1,119 @@
+"""The guard's place in a Starlette or FastAPI application: its router's entrance, inside every other middleware."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from ..client.masking import get_logger
+from ..guard import Refusal, Verdict
+from .messages import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    Scope = MutableMapping[str, Any]
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+    # Decides about a request, given what the router will run, and runs the application or refuses.
+    Govern = Callable[[Scope, Receive, Send, Application, Any], Awaitable[None]]
+
+__all__ = ["Entrance", "enter", "find_router", "is_before_router", "line_of"]
+
+logger = get_logger("ascend_middleware.asgi")
+
+
+class Entrance:
+    """What stands in front of a router: the guard, inside every middleware of the application."""
+
+    def __init__(self, govern: Govern, passage: str, resolver: Any, app: Any, *, mounted: bool = False) -> None:
+        self.owner = app
+        self._govern = govern
+        self._passage = passage
+        self._resolver = resolver
+        self._mounted = mounted
+        self._router = router = app.router
+        self._lock = threading.Lock()
+        self._below: weakref.WeakKeyDictionary[Any, Entrance] = weakref.WeakKeyDictionary()
+        # A router may have middleware of its own: stand inside that, too, where it can be followed.
+        holder, place = router, "middleware_stack"
+        while (outer := getattr(holder, place)) != router.app and hasattr(outer, "app"):
+            holder, place = outer, "app"
+        if getattr(holder, place) != router.app:
+            holder, place = router, "middleware_stack"
+        self._inner: Application = getattr(holder, place)
+        setattr(holder, place, self)
+
+    @property
+    def stands(self) -> bool:
+        """Whether the application still has the router at whose entrance this stands."""
+        return self.owner.router is self._router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Govern what enters the router; below a mount, see that what was decided about is what comes."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._inner(scope, receive, send)
+            return
+        if self._mounted:
+            await self._recheck(scope, receive, send)
+            return
+        # Where the application was given another router since, that one tells nothing about what runs here.
+        resolved = self._resolver.resolve(scope) if self.stands else None
+        if resolved is not None and resolved.entered:
+            self._guard_mounted(resolved.entered)
+        await self._govern(scope, receive, send, self._inner, resolved)
+
+    def _guard_mounted(self, entered: tuple[tuple[Any, str], ...]) -> None:
+        with self._lock:
+            for app, _ in entered:
+                below = self._below.get(app)
+                if below is None or not below.stands:
+                    self._below[app] = Entrance(self._govern, self._passage, None, app, mounted=True)
+
+    async def _recheck(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run a mounted application's router if its own middleware left alone what was decided about."""
+        line, entered = scope.get(self._passage, (None, ()))
+        # The same application may be mounted more than once; one reached through a foreign one is not listed.
+        roots = [root for entered_app, root in entered if entered_app is self.owner]
+        if line == line_of(scope) and (not roots or scope.get("root_path", "") in roots):
+            await self._inner(scope, receive, send)
+            return
+        logger.error("a mounted application's middleware changed %r after the decision; refused", scope["path"][:200])
+        detail = "The request was changed after it was decided about."
+        verdict = Verdict(
+            outcome="misconfigured", passes=False, refusal=Refusal(problem="misconfigured", detail=detail)
+        )
+        await refuse(scope, receive, send, verdict)
+
+
+def find_router(app: Any) -> Any:
+    """Return the router of a Starlette application, or None for any other application."""
+    router = getattr(app, "router", None)
+    if router is None or "starlette.routing" not in sys.modules:
+        return None
+    return router if isinstance(router, sys.modules["starlette.routing"].Router) else None
+
+
+def enter(app: Any, govern: Govern, *, passage: str) -> Entrance:
+    """Put a guard at the entrance of a Starlette application's router."""
+    from ..routing.starlette import StarletteResolver  # optional dependency
+
+    return Entrance(govern, passage, StarletteResolver(app), app)
+
+
+def is_before_router(scope: Scope) -> bool:
+    """Say whether the router of the scope's application is still to come, so that the guard may move there.
+
+    Inside a router (a middleware of a route, of a mount, around a mounted application) there is no way back.
+    """
+    return "router" not in scope or scope.get("endpoint") is scope.get("app")
+
+
+def line_of(scope: Scope) -> tuple[Any, ...]:
+    """Return what a decision was about: a middleware that changes any of it makes the decision void."""
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    return scope.get("method"), scope["path"], scope.get("query_string", b""), hosts
