@@ -8,14 +8,27 @@ from typing import TYPE_CHECKING, Any
 from .client import ClientCore, open_engine
 from .config import Settings
 from .guard import Guard
-from .guard.engine import load_table
 from .guard.keeper import Keeper
 from .rules import RuleTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
-__all__ = ["build_guard", "build_keeper"]
+    from .rules import Rule
+
+__all__ = ["build_guard", "build_keeper", "load_table"]
+
+
+def load_table(rules: str | Path | Mapping[str, Any] | Sequence[Rule] | RuleTable | None) -> RuleTable | None:
+    """Build the rule table from a TOML file's path, a mapping, `Rule` objects, or a table built before."""
+    if rules is None or isinstance(rules, RuleTable):
+        return rules
+    if isinstance(rules, dict):
+        return RuleTable.from_mapping(rules, name="rules")
+    if isinstance(rules, list | tuple):
+        return RuleTable.from_rules(rules)
+    return RuleTable.from_toml(rules)  # type: ignore[arg-type]  # a path is what remains
 
 
 def build_guard(

@@ -1,16 +1,26 @@
 import pytest
 
+# The tests' tiers: the default one is quick; --slow adds real servers, browsers, foreign clients and short loops; --full
+# makes the loops as long as they are worth.
+
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests of the CI tier too")
+    parser.addoption("--full", action="store_true", help="with --slow: run every loop at its full length")
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--slow"):
+    if config.getoption("--slow") or config.getoption("--full"):
         return
     deselected = [item for item in items if "slow" in item.keywords]
     config.hook.pytest_deselected(items=deselected)
     items[:] = [item for item in items if "slow" not in item.keywords]
+
+
+@pytest.fixture(scope="session")
+def full(request):
+    """Whether loops run at their full length."""
+    return request.config.getoption("--full")
 
 
 @pytest.fixture

@@ -8,18 +8,13 @@ decides on is what the router runs.
 
 from __future__ import annotations
 
-import asyncio
 import threading
-import time
-import weakref
 from typing import TYPE_CHECKING, Any
 
-from ..client import open_async_engine
 from ..client.masking import get_logger
-from ..compose import build_guard, build_keeper
 from ..exceptions import AscendError
-from ..flow import Sleep, drive_async
-from ..guard import Hook, ReadBody, RequestView, Verdict, Watch
+from ..guard import RequestView, Verdict
+from ..runner import AsyncRunner
 from .entrance import Entrance, enter, find_router, is_before_router, line_of
 from .messages import Body, refuse, view_of
 from .reporting import run_reported, watch_success
@@ -27,6 +22,7 @@ from .reporting import run_reported, watch_success
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from ..guard import Guard
     from ..routing import Resolved
 
     Scope = MutableMapping[str, Any]
@@ -71,7 +67,7 @@ class AscendMiddleware:
         self.app = app
         self._problem: AscendError | None = None
         try:
-            self.guard = build_guard(rules, settings, identify=identify, render=render)
+            self._runner = AsyncRunner(rules, settings, identify=identify, render=render)
         except AscendError as error:
             if not hasattr(app, "app"):
                 raise
@@ -79,8 +75,6 @@ class AscendMiddleware:
             # application without lifespan. Failing the start-up itself is what stops them, with the message.
             self._problem = error
             return
-        self._keeper = build_keeper(self.guard)
-        self._engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self._passage = f"{PASSAGE}.{id(self)}"
         self._home: Entrance | None = None
@@ -110,13 +104,14 @@ class AscendMiddleware:
         else:
             await self.govern(scope, receive, send, self.app, None)
 
+    @property
+    def guard(self) -> Guard:
+        """What decides."""
+        return self._runner.guard
+
     async def aclose(self) -> None:
         """Close this event loop's connections and deliver the outcomes that wait."""
-        engine = self._engines.pop(asyncio.get_running_loop(), None)
-        if engine is not None:
-            await engine.aclose()
-        if self._keeper is not None:
-            await asyncio.to_thread(self._keeper.close)
+        await self._runner.aclose()
 
     async def _lead_home(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run what stands between here and the router's entrance, where the guard is."""
@@ -144,18 +139,15 @@ class AscendMiddleware:
         self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
     ) -> None:
         """Decide about one request or handshake and run `inner`, or refuse."""
-        started = time.perf_counter()
         scope.setdefault(JUDGED, []).append(True)
         view = view_of(scope, resolved)
-        found = self.guard.triage(view)
+        found = self._runner.triage(view)
         if isinstance(found, Verdict):
-            self.guard.log(view, found, seconds=time.perf_counter() - started)
             await self._carry_out(found, view, scope, receive, send, inner)
             return
         body = Body(receive, websocket=scope["type"] == "websocket")
         try:
-            verdict = await drive_async(self.guard.decide(view, found), self._performer(body))
-            self.guard.log(view, verdict, seconds=time.perf_counter() - started)
+            verdict = await self._runner.decide(view, found, body)
             await self._carry_out(verdict, view, scope, body.onward(), send, inner)
         finally:
             body.close()
@@ -174,34 +166,10 @@ class AscendMiddleware:
         scope[self._passage] = line_of(scope), entered
         if verdict.outcome == "framework":
             send = watch_success(send, lambda: self._trip(view.method, view.path, "no route was found for it"))
-        # In observe mode a denied action runs, too, but the authority keeps outcomes of approved ones only.
-        if verdict.outcome == "allowed" and verdict.action_id is not None and self._keeper is not None:
-            await run_reported(inner, scope, receive, send, action_id=verdict.action_id, keeper=self._keeper)
+        if verdict.action is not None:
+            await run_reported(inner, scope, receive, send, verdict=verdict, runner=self._runner)
         else:
             await inner(scope, receive, send)
-
-    def _performer(self, body: Body) -> Callable[[Any], Awaitable[Any]]:
-        async def perform(step: Any) -> Any:
-            if isinstance(step, Sleep):
-                await asyncio.sleep(step.seconds)
-                return None
-            if isinstance(step, ReadBody):
-                return await body.read(step.limit, step.seconds)
-            if isinstance(step, Watch):
-                return await body.watch(step.seconds, limit=self.guard.settings.body_limit)
-            if isinstance(step, Hook):
-                result = step.function(*step.arguments)
-                return await result if hasattr(result, "__await__") else result
-            return await self._engine().send(step.request, step.timeout)
-
-        return perform
-
-    def _engine(self) -> Any:
-        loop = asyncio.get_running_loop()
-        engine = self._engines.get(loop)
-        if engine is None:
-            engine = self._engines[loop] = open_async_engine(self.guard.settings)
-        return engine
 
     def _trip(self, method: str, path: str, why: str) -> None:
         logger.error("%r %r succeeded without a decision: %s", method, path[:200], why)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..guard.keeper import Keeper, Outcome
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
+
+    from ..guard import Verdict
+    from ..runner import AsyncRunner
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -31,9 +32,9 @@ def watch_success(send: Send, on_success: Callable[[], None]) -> Send:
 
 
 async def run_reported(
-    inner: Application, scope: Scope, receive: Receive, send: Send, *, action_id: str, keeper: Keeper
+    inner: Application, scope: Scope, receive: Receive, send: Send, *, verdict: Verdict, runner: AsyncRunner
 ) -> None:
-    """Run an allowed handler and report whether it completed."""
+    """Run a passed handler and report whether it completed."""
     started = time.monotonic()
     status = 0
 
@@ -51,4 +52,4 @@ async def run_reported(
         error = f"the handler raised {type(failure).__name__}"
         raise
     finally:
-        keeper.report(Outcome(action_id, error, int((time.monotonic() - started) * 1000)))
+        await runner.conclude(verdict, error=error, duration_ms=int((time.monotonic() - started) * 1000))

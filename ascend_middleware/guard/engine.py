@@ -20,32 +20,20 @@ from .steps import BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
 from .verdicts import UNCONDITIONAL, Refusal, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable
 
     from ..client.core import ClientCore
     from ..flow import Flow
     from ..models import AuthorizationDecision
     from ..routing import Leaf
-    from ..rules import CompiledRule, RouteRules, Rule
+    from ..rules import CompiledRule, RouteRules
     from .view import RequestView
 
-__all__ = ["Guard", "load_table"]
+__all__ = ["Guard"]
 
 logger = get_logger("ascend_middleware.guard")
 
 _FRAMEWORK_ANSWERS = frozenset({Kind.NOT_FOUND, Kind.METHOD_NOT_ALLOWED, Kind.REDIRECT})
-
-
-def load_table(rules: str | Path | Mapping[str, Any] | Sequence[Rule] | RuleTable | None) -> RuleTable | None:
-    """Build the rule table from a TOML file's path, a mapping, `Rule` objects, or a table built before."""
-    if rules is None or isinstance(rules, RuleTable):
-        return rules
-    if isinstance(rules, dict):
-        return RuleTable.from_mapping(rules, name="rules")
-    if isinstance(rules, list | tuple):
-        return RuleTable.from_rules(rules)
-    return RuleTable.from_toml(rules)  # type: ignore[arg-type]  # a path is what remains
 
 
 class Guard:

@@ -24,11 +24,11 @@ ALLOWED = {
     "guard": {"exceptions", "models", "wire", "config", "flow", "rules", "routing", "client"},
     "authority": {"exceptions", "models", "wire", "sqlite", "__init__"},
     "compose": {"config", "client", "guard", "rules"},
-    "asgi": {"exceptions", "flow", "client", "guard", "routing", "compose"},
+    "runner": {"exceptions", "flow", "client", "guard", "compose"},
+    "asgi": {"exceptions", "client", "guard", "routing", "runner"},
     "local": {"exceptions", "config", "client", "authority"},
-    "check": {"exceptions", "rules"},
     "demo": {"authority", "asgi"},
-    "cli": {"exceptions", "wire", "authority", "check", "demo", "__init__"},
+    "cli": {"exceptions", "wire", "rules", "authority", "demo", "__init__"},
     "__init__": {"client", "exceptions", "guard", "models", "rules"},
 }
 HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore2", "pyreqwest", "requests", "aiohttp"}

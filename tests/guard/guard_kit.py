@@ -44,7 +44,7 @@ class Engine:
 
 def plug(monkeypatch, engine):
     """Let every middleware made in this test ask this engine."""
-    import ascend_middleware.asgi.middleware as adapter
+    import ascend_middleware.runner as adapter
 
     def opened(settings):
         engine.opened += 1

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from .exceptions import ConfigurationError, Problem
+from ..exceptions import ConfigurationError, Problem
 
 if TYPE_CHECKING:
     import argparse
@@ -30,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Check the table that the arguments name; return the exit code."""
-    from .rules import RuleTable
+    from ..rules import RuleTable
 
     problems: tuple[Problem, ...] = ()
     rules: int | None = None

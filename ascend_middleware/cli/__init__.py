@@ -1,0 +1,80 @@
+"""The command line, `ascend-middleware COMMAND`: one module for each command or group of commands.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. A command's module has `add_parser(commands)`, which sets
+`run` to a function from the parsed arguments to an exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from .. import __version__
+from ..exceptions import AscendError, ConfigurationError
+from .terminal import FAILED, MISUSED, OK, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["main"]
+
+# In the order of the help text.
+_MODULES: Final = (
+    f"{__package__}.authority",
+    f"{__package__}.keys",
+    f"{__package__}.approvals",
+    f"{__package__}.check",
+    "ascend_middleware.demo",
+    f"{__package__}.version",
+)
+# Modules that only the authority needs.
+_AUTHORITY: Final = ("cel", "starlette", "uvicorn")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = args.run
+    try:
+        return run(args)
+    except ConfigurationError as error:
+        return _complain(error, args, MISUSED)
+    except AscendError as error:
+        return _complain(error, args, FAILED)
+    except ImportError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing not in _AUTHORITY:
+            raise
+        print("the embedded authority is not installed: add the extra ascend-middleware[authority]", file=sys.stderr)
+        return MISUSED
+    except BrokenPipeError:
+        # The reader left (`| head`); what it did not read is no failure, and the interpreter must not flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except KeyboardInterrupt:
+        return 130
+
+
+def _complain(error: AscendError, args: argparse.Namespace, code: int) -> int:
+    if getattr(args, "json", False):
+        print_json({"error": error.message})
+    else:
+        print(f"ascend-middleware: {error.message}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ascend-middleware",
+        description="Authorization for agents that call your web application.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.",
+    )
+    parser.add_argument("--version", action="version", version=f"ascend-middleware {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in _MODULES:
+        importlib.import_module(name).add_parser(commands)
+    return parser

@@ -1,0 +1,88 @@
+"""The `pending`, `approve` and `deny` commands: what waits for a person, and the person's word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ..exceptions import ConfigurationError, ProtocolError
+from .places import add_place, open_store
+from .terminal import OK, plain, print_json
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["add_parser"]
+
+_LOCAL_OPERATOR: Final = "local-operator"
+
+
+def add_parser(commands: Any) -> None:
+    """Add the commands to the command line."""
+    _add_pending(commands)
+    _add_decision(commands, "approve", approved=True)
+    _add_decision(commands, "deny", approved=False)
+
+
+def _add_pending(commands: Any) -> None:
+    parser = commands.add_parser("pending", help="list the actions that wait for a person")
+    add_place(parser)
+    parser.add_argument("--tenant", default="default", help="the organisation (default: default)")
+    parser.add_argument("--limit", type=int, choices=range(1, 1001), default=50, metavar="N", help="at most N (50)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_pending)
+
+
+def _add_decision(commands: Any, name: str, *, approved: bool) -> None:
+    parser = commands.add_parser(name, help=f"{name} a pending action")
+    parser.add_argument("action", help="the action's id, 7 or act_7")
+    parser.add_argument("--comments", default="", help="why; kept in the audit log")
+    parser.add_argument("--tenant", default="default", help="the organisation (default: default)")
+    add_place(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_decide, approved=approved)
+
+
+def _pending(args: argparse.Namespace) -> int:
+    from ..authority.forms import record_fields
+
+    with open_store(args) as store:
+        rows, total = store.actions(tenant=args.tenant, equal={"status": "pending"}, descending=False, limit=args.limit)
+    records = [record_fields(row) for row in rows]
+    if args.json:
+        print_json({"actions": records, "total": total})
+        return OK
+    for record in records:
+        risk = f"{record['risk_score']} {record['risk_level']}"
+        what = f"{plain(record['agent_id'])}: {plain(record['action_type'])} on {plain(record['resource'])}"
+        print(f"{record['action_id']:>4}  {record['created_at']}  {risk:<11}  {what}  ({plain(record['reason'])})")
+    if total > len(records):
+        print(f"{total - len(records)} more; see --limit")
+    elif not records:
+        print("nothing is pending")
+    return OK
+
+
+def _decide(args: argparse.Namespace) -> int:
+    from ..authority.forms import decision_fields
+    from ..wire import normalize_action_id
+
+    try:
+        digits = normalize_action_id(args.action)
+    except ProtocolError:
+        digits = ""
+    if not digits.isdigit():
+        raise ConfigurationError(f"not an action id: {args.action!r}; expected 7 or act_7")
+    with open_store(args) as store:
+        row = store.decide(
+            int(digits),
+            tenant=args.tenant,
+            approved=args.approved,
+            actor=_LOCAL_OPERATOR,
+            key_id=None,
+            comments=args.comments,
+        )
+    if args.json:
+        print_json(decision_fields(row))
+    else:
+        print(f"action {row['id']} is {row['status']}")
+    return OK

@@ -1,0 +1,193 @@
+"""Run a guard for one application: the steps of its flows are performed here, for every adapter.
+
+An adapter builds a `RequestView`, asks `judge` for the verdict, passes or refuses, and tells `conclude` what became of
+the handler. Engines belong to a process (and an event loop): after a fork they are opened anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .client import open_async_engine, open_engine
+from .client.exchange import PerProcess
+from .compose import build_guard, build_keeper
+from .exceptions import ConfigurationError
+from .flow import Sleep, drive, drive_async
+from .guard import Hook, ReadBody, RequestView, Verdict, Watch
+from .guard.keeper import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .guard import Guard
+
+__all__ = ["AsyncBody", "AsyncRunner", "SyncRunner"]
+
+
+class AsyncBody(Protocol):
+    """What an adapter on an event loop lends to the guard of one request's body and connection."""
+
+    async def read(self, limit: int, seconds: float) -> bytes:
+        """Return the whole body; see the step `ReadBody`."""
+        ...
+
+    async def watch(self, seconds: float, *, limit: int) -> bool:
+        """Let time pass; True as soon as the client has left."""
+        ...
+
+
+class _Runner:
+    """What both runners share: the guard, its keeper, and the report of an outcome.
+
+    Args:
+        rules: the path of an `ascend.toml`, a mapping of the same shape, `Rule` objects, or None.
+        settings: any field of `ascend_middleware.config.Settings`.
+        identify: called with the framework's request; returns `Agent` or `NotAnAgent`.
+        render: called with status, headers and body of a refusal; returns the three to answer instead.
+
+    Raises:
+        ConfigurationError: with everything that is wrong.
+    """
+
+    def __init__(
+        self,
+        rules: Any,
+        settings: Mapping[str, Any],
+        *,
+        identify: Callable[[Any], Any] | None = None,
+        render: Callable[..., Any] | None = None,
+    ) -> None:
+        self.guard: Guard = build_guard(rules, settings, identify=identify, render=render)
+        self.keeper = build_keeper(self.guard)
+
+    def _conclude(self, verdict: Verdict, error: str | None, duration_ms: int) -> None:
+        # In observe mode a denied action runs, too, but the authority keeps outcomes of approved ones only.
+        if verdict.outcome == "allowed" and verdict.action_id is not None and self.keeper is not None:
+            self.keeper.report(Outcome(verdict.action_id, error, duration_ms))
+
+
+class SyncRunner(_Runner):
+    """Runs the guard in the calling thread: Flask, WSGI, Django without an event loop. Safe among threads."""
+
+    def __init__(
+        self,
+        rules: Any,
+        settings: Mapping[str, Any],
+        *,
+        identify: Callable[[Any], Any] | None = None,
+        render: Callable[..., Any] | None = None,
+    ) -> None:
+        if inspect.iscoroutinefunction(identify):
+            raise ConfigurationError("identify is a coroutine function; here it is called without an event loop")
+        super().__init__(rules, settings, identify=identify, render=render)
+        self._engine = PerProcess(lambda: open_engine(self.guard.settings))
+
+    def judge(self, view: RequestView, read: Callable[[int, float], bytes]) -> Verdict:
+        """Return the verdict for one request.
+
+        Args:
+            view: the request.
+            read: reads the whole body, at most so many bytes, within so many seconds as far as the server lets it;
+                raises `BodyTooLarge`, `BodyTimeout` or `ClientGone`.
+        """
+        started = time.perf_counter()
+        found = self.guard.triage(view)
+        if not isinstance(found, Verdict):
+            found = drive(self.guard.decide(view, found), lambda step: self._perform(step, read))
+        self.guard.log(view, found, seconds=time.perf_counter() - started)
+        return found
+
+    def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int) -> None:
+        """Record what became of a passed request's handler: `error` is None when it completed."""
+        self._conclude(verdict, error, duration_ms)
+
+    def close(self) -> None:
+        """Close this process's connections and deliver the outcomes that wait."""
+        engine = self._engine.take()
+        if engine is not None:
+            engine.close()
+        if self.keeper is not None:
+            self.keeper.close()
+
+    def _perform(self, step: Any, read: Callable[[int, float], bytes]) -> Any:
+        if isinstance(step, Sleep):
+            time.sleep(step.seconds)
+            return None
+        if isinstance(step, ReadBody):
+            return read(step.limit, step.seconds)
+        if isinstance(step, Watch):
+            # A WSGI server does not tell that its client has left.
+            time.sleep(step.seconds)
+            return False
+        if isinstance(step, Hook):
+            result = step.function(*step.arguments)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError("identify returned a coroutine; here it is called without an event loop")
+            return result
+        return self._engine.get().send(step.request, step.timeout)
+
+
+class AsyncRunner(_Runner):
+    """Runs the guard on the event loop that asks: ASGI applications, Django with one."""
+
+    def __init__(
+        self,
+        rules: Any,
+        settings: Mapping[str, Any],
+        *,
+        identify: Callable[[Any], Any] | None = None,
+        render: Callable[..., Any] | None = None,
+    ) -> None:
+        super().__init__(rules, settings, identify=identify, render=render)
+        self._engines = PerProcess(lambda: open_async_engine(self.guard.settings))
+
+    def triage(self, view: RequestView) -> Any:
+        """Settle what needs no authority, with its line in the log; else return the rule for `decide`."""
+        started = time.perf_counter()
+        found = self.guard.triage(view)
+        if isinstance(found, Verdict):
+            self.guard.log(view, found, seconds=time.perf_counter() - started)
+        return found
+
+    async def decide(self, view: RequestView, rule: Any, body: AsyncBody) -> Verdict:
+        """Return the verdict for a request that `triage` found to be governed by `rule`."""
+        started = time.perf_counter()
+        limit = self.guard.settings.body_limit
+
+        async def perform(step: Any) -> Any:
+            if isinstance(step, Sleep):
+                await asyncio.sleep(step.seconds)
+                return None
+            if isinstance(step, ReadBody):
+                return await body.read(step.limit, step.seconds)
+            if isinstance(step, Watch):
+                return await body.watch(step.seconds, limit=limit)
+            if isinstance(step, Hook):
+                result = step.function(*step.arguments)
+                return await result if hasattr(result, "__await__") else result
+            return await self._engines.get(asyncio.get_running_loop()).send(step.request, step.timeout)
+
+        verdict = await drive_async(self.guard.decide(view, rule), perform)
+        self.guard.log(view, verdict, seconds=time.perf_counter() - started)
+        return verdict
+
+    async def judge(self, view: RequestView, body: AsyncBody) -> Verdict:
+        """Return the verdict for one request."""
+        found = self.triage(view)
+        return found if isinstance(found, Verdict) else await self.decide(view, found, body)
+
+    async def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int) -> None:
+        """Record what became of a passed request's handler: `error` is None when it completed."""
+        self._conclude(verdict, error, duration_ms)
+
+    async def aclose(self) -> None:
+        """Close this event loop's connections and deliver the outcomes that wait."""
+        engine = self._engines.take(asyncio.get_running_loop())
+        if engine is not None:
+            await engine.aclose()
+        if self.keeper is not None:
+            await asyncio.to_thread(self.keeper.close)
