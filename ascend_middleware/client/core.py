@@ -8,7 +8,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .. import __version__
 from ..exceptions import (
@@ -25,7 +25,7 @@ from ..exceptions import (
 )
 from ..flow import Sleep
 from ..models import AuthorizationDecision, ConnectionStatus, Decision, DecisionStatus, Record
-from ..wire import KILL_CODES, decode_governance_refusal, error_from_answer
+from ..wire import KILL_CODES, error_from_answer
 from . import masking, operations
 from .breaker import CircuitBreaker
 from .exchange import DeadlinePassed, EngineError, ExchangeFailed, Request, Response
@@ -43,6 +43,7 @@ __all__ = ["ClientCore", "Send", "never_answered"]
 
 USER_AGENT: Final = f"ascend-middleware/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
 MAX_IDEMPOTENCY_KEY: Final = 255
+T = TypeVar("T")
 _FAIR_SECONDS: Final = 2.0
 # What a poll may run into and still go on: the decision stands at the authority all the same.
 _PASSING: Final = (NetworkError, TimeoutError, ServerError, RateLimitError, CircuitBreakerOpen)
@@ -106,8 +107,8 @@ class ClientCore:
     # --- one call
 
     def call(
-        self, operation: Operation, *, deadline: float | None = None, idempotency_key: str | None = None
-    ) -> Flow[Any]:
+        self, operation: Operation[T], *, deadline: float | None = None, idempotency_key: str | None = None
+    ) -> Flow[T]:
         """Make one logical call: its attempts share one deadline, one idempotency key and one correlation id.
 
         Args:
@@ -145,7 +146,7 @@ class ClientCore:
             # Also when the driver is cancelled in the middle: a probe must not be lost.
             token.release()
 
-    def _request(self, operation: Operation, idempotency_key: str | None) -> tuple[Request, str]:
+    def _request(self, operation: Operation[Any], idempotency_key: str | None) -> tuple[Request, str]:
         correlation_id = str(uuid.uuid4())
         headers = [*self._headers, ("X-Correlation-ID", correlation_id)]
         if operation.authenticated:
@@ -193,7 +194,7 @@ class ClientCore:
             yield Sleep(delay)
             attempt += 1
 
-    def _judge(self, operation: Operation, response: Response, correlation_id: str) -> Any:
+    def _judge(self, operation: Operation[T], response: Response, correlation_id: str) -> T:
         if 200 <= response.status < 300:
             return operation.decode(response.content)
         asked = parse_retry_after(response.headers.get("retry-after"), now=self._now())
@@ -207,10 +208,9 @@ class ClientCore:
                 details=error.details,
                 correlation_id=error.correlation_id,
             )
-        if operation.refusals:
-            refusal = decode_governance_refusal(response.status, response.content)
-            if refusal is not None:
-                return refusal
+        refusal = operation.refusal(response.status, response.content) if operation.refusal else None
+        if refusal is not None:
+            return refusal
         raise error
 
     # --- what the client, the guard and the keepers ask

@@ -1,17 +1,15 @@
-"""What can be asked, without IO: each function checks its arguments and returns an `Operation`."""
+"""Actions: submitted, asked about, listed, reported on; and the checks of their fields."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import quote, urlencode
 
-from ..exceptions import ProtocolError, ValidationError
-from ..models import ActionPage, ActionRecord, AgentAction, AuthorizationDecision, Record
-from ..wire import (
+from ...exceptions import ProtocolError, ValidationError
+from ...models import ActionPage, ActionRecord, AgentAction, AuthorizationDecision, Record
+from ...wire import (
     decode_decision,
-    decode_object,
+    decode_governance_refusal,
     decode_page,
     decode_record,
     encode_json,
@@ -19,79 +17,32 @@ from ..wire import (
     strip_risk_claims,
     submit_body,
 )
+from .operation import Operation, acknowledgement, is_number, page_query, path
 
 __all__ = [
-    "Operation",
     "action_from_fields",
+    "checked_action",
     "complete_action",
-    "deployment_info",
     "fail_action",
     "get_action",
     "get_status",
-    "health",
     "list_actions",
-    "path",
     "submit",
 ]
 
-MAX_LIMIT: Final = 1000
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One call: what is sent, and how the body of a success is read.
-
-    Attributes:
-        target: path and query below the base URL, already quoted.
-        decode: from the body of a 2xx answer to the result; raises `ProtocolError`.
-        refusals: whether a 403 about an MCP server or a model is a result, not an error.
-        authenticated: whether the key goes with it.
-    """
-
-    method: str
-    target: str
-    decode: Callable[[bytes], Any]
-    content: bytes = b""
-    refusals: bool = False
-    authenticated: bool = True
-
-
-def path(template: str, **parameters: object) -> str:
-    """Fill `{name}` places of a path; a value stays one segment whatever it holds.
-
-    Raises:
-        ValidationError: a value is empty, no text or whole number, or a dot segment.
-    """
-    return template.format(**{name: _segment(name, value) for name, value in parameters.items()})
-
-
-def _segment(name: str, value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValidationError(f"{name} must be a string or a whole number, not {type(value).__name__}", field=name)
-    text = str(value)
-    if not text.strip():
-        raise ValidationError(f"{name} must not be empty", field=name)
-    # Dots are never quoted, so these two would climb out of their place.
-    if text in (".", ".."):
-        raise ValidationError(f"{name} must not be a dot segment", field=name)
-    try:
-        return quote(text, safe="")
-    except UnicodeEncodeError:
-        raise ValidationError(f"{name} is not valid Unicode", field=name) from None
-
-
-def submit(action: AgentAction) -> Operation:
+def submit(action: AgentAction) -> Operation[AuthorizationDecision]:
     """Submit an action for a decision."""
     return Operation(
         method="POST",
         target="/api/v1/actions/submit",
         content=encode_json(submit_body(action)),
         decode=decode_decision,
-        refusals=True,
+        refusal=decode_governance_refusal,
     )
 
 
-def get_status(action_id: str | int) -> Operation:
+def get_status(action_id: str | int) -> Operation[AuthorizationDecision]:
     """Ask what was decided about an action; an answer about another action is refused."""
     target = path("/api/v1/actions/{action_id}/status", action_id=action_id)
     wanted = _same_spelling(action_id)
@@ -113,11 +64,7 @@ def _same_spelling(action_id: str | int) -> str:
     return str(int(text)) if text.isdigit() else text
 
 
-def _is_number(value: object, *kinds: type) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool)
-
-
-def get_action(action_id: str | int) -> Operation:
+def get_action(action_id: str | int) -> Operation[ActionRecord]:
     """Fetch the full record of an action."""
     target = path("/api/v1/actions/{action_id}", action_id=action_id)
     wanted = _same_spelling(action_id)
@@ -133,22 +80,9 @@ def get_action(action_id: str | int) -> Operation:
 
 def list_actions(
     *, limit: int = 50, offset: int = 0, status: str | None = None, filters: Mapping[str, object] | None = None
-) -> Operation:
+) -> Operation[ActionPage]:
     """Fetch one page of actions; filters go into the query as they are, those that are None left out."""
-    for name, value, low in (("limit", limit, 1), ("offset", offset, 0)):
-        if not _is_number(value, int) or value < low:
-            raise ValidationError(f"{name} must be a whole number, at least {low}", field=name)
-    query: dict[str, str] = {"limit": str(limit), "offset": str(offset)}
-    for name, item in {"status": status, **(filters or {})}.items():
-        if item is None:
-            continue
-        if isinstance(item, bool) or not isinstance(item, str | int | float):
-            raise ValidationError(f"{name} must be a string or a number", field=name)
-        query[name] = str(item)
-    try:
-        target = f"/api/v1/actions?{urlencode(query)}"
-    except UnicodeEncodeError:
-        raise ValidationError("a filter is not valid Unicode") from None
+    target = page_query("/api/v1/actions", limit=limit, offset=offset, filters={"status": status, **(filters or {})})
 
     def decode(content: bytes) -> ActionPage:
         return decode_page(content, limit=limit, offset=offset)
@@ -156,26 +90,16 @@ def list_actions(
     return Operation(method="GET", target=target, decode=decode)
 
 
-def health() -> Operation:
-    """Ask whether the authority is up; needs no key."""
-    return Operation(method="GET", target="/health", decode=decode_object, authenticated=False)
-
-
-def deployment_info() -> Operation:
-    """Ask for the authority's version; needs a valid key."""
-    return Operation(method="GET", target="/api/deployment-info", decode=decode_object)
-
-
 def complete_action(
     action_id: str | int, *, at: str, result: object | None = None, duration_ms: float | None = None
-) -> Operation:
+) -> Operation[Record]:
     """Report that a passed action was carried out."""
     target = path("/api/agent-action/{action_id}/complete", action_id=action_id)
     body = {"action_id": str(action_id), "status": "completed", "completed_at": at}
     return _report(target, body, result=result, duration_ms=_duration(duration_ms))
 
 
-def fail_action(action_id: str | int, *, at: str, error: object, duration_ms: float | None = None) -> Operation:
+def fail_action(action_id: str | int, *, at: str, error: object, duration_ms: float | None = None) -> Operation[Record]:
     """Report that a passed action failed."""
     target = path("/api/agent-action/{action_id}/fail", action_id=action_id)
     if isinstance(error, BaseException):
@@ -185,18 +109,14 @@ def fail_action(action_id: str | int, *, at: str, error: object, duration_ms: fl
 
 
 def _duration(value: float | None) -> float | None:
-    if value is not None and (not _is_number(value, int, float) or not value >= 0):
+    if value is not None and (not is_number(value, int, float) or not value >= 0):
         raise ValidationError("duration_ms must be a number, at least 0", field="duration_ms")
     return value
 
 
-def _report(target: str, body: Mapping[str, object], **optional: object) -> Operation:
+def _report(target: str, body: Mapping[str, object], **optional: object) -> Operation[Record]:
     given = {name: value for name, value in optional.items() if value is not None}
-    return Operation(method="POST", target=target, content=encode_json({**body, **given}), decode=_acknowledgement)
-
-
-def _acknowledgement(content: bytes) -> Record:
-    return Record(decode_object(content) if content else {})
+    return Operation(method="POST", target=target, content=encode_json({**body, **given}), decode=acknowledgement)
 
 
 def action_from_fields(fields: Mapping[str, Any], *, agent_id: str, agent_name: str) -> AgentAction:

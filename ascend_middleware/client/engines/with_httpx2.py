@@ -1,0 +1,260 @@
+"""The default engine: httpx2's own transport, where a read can be clamped and nothing is followed or remembered.
+
+One of the files that import an HTTP library; each serves one engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import queue
+import socket
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+import httpcore2
+import httpx2
+
+from ...exceptions import AscendError
+from ..exchange import ConnectFailed, ExchangeFailed, PerProcess, Request, Response
+from .shared import (
+    KEEPALIVE_SECONDS,
+    MAX_ANSWER_BYTES,
+    deadline_passed,
+    describe,
+    proxy_url,
+    response,
+    running_loop,
+    too_long,
+    trusted_file,
+)
+
+if TYPE_CHECKING:
+    from ...config import Settings
+
+__all__ = ["HTTPX2", "AsyncHTTPX2"]
+
+
+def _trusted(settings: Settings) -> ssl.SSLContext:
+    return trusted_file(settings) if settings.ca_file else httpx2.create_ssl_context(trust_env=settings.trust_env)
+
+
+class _Body:
+    """A request body that knows whether it was asked for, that is whether the request line went out."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content: Final = content
+        self.sent = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.sent = True
+        yield self._content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.sent = True
+        yield self._content
+
+
+def _core_request(request: Request, body: _Body, extensions: dict[str, Any]) -> httpcore2.Request:
+    headers = [("Host", urlsplit(request.url).netloc), *request.headers]
+    if request.content or request.method != "GET":
+        headers.append(("Content-Length", str(len(request.content))))
+    return httpcore2.Request(request.method, request.url, headers=headers, content=body, extensions=extensions)
+
+
+def _core_response(answer: httpcore2.Response, content: bytes) -> Response:
+    pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers)
+    return response(answer.status, pairs, content)
+
+
+@contextlib.contextmanager
+def _core_failures(body: _Body) -> Iterator[None]:
+    try:
+        yield
+    except AscendError:
+        raise
+    except (httpcore2.TimeoutException, TimeoutError) as error:
+        raise deadline_passed(sent=body.sent and not isinstance(error, httpcore2.ConnectTimeout)) from None
+    except (httpcore2.ConnectError, httpcore2.ProxyError, httpcore2.UnsupportedProtocol) as error:
+        raise ConnectFailed(f"no connection to the authority: {describe(error)}") from None
+    except Exception as error:
+        kind = ExchangeFailed if body.sent else ConnectFailed
+        raise kind(f"the exchange with the authority broke: {describe(error)}") from None
+
+
+class _Clamp(threading.local):
+    """The deadline of the request that this thread is sending."""
+
+    at: float = float("inf")
+
+    def left(self, timeout: float | None) -> float:
+        remaining = self.at - time.monotonic()
+        if remaining <= 0:
+            raise httpcore2.ReadTimeout("deadline")
+        return remaining if timeout is None else min(timeout, remaining)
+
+
+_clamp: Final = _Clamp()
+
+
+class _ClampedStream(httpcore2.NetworkStream):
+    def __init__(self, stream: httpcore2.NetworkStream) -> None:
+        self._stream: Final = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, _clamp.left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), 65_536):
+            self._stream.write(buffer[start : start + 65_536], _clamp.left(timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        return _ClampedStream(self._stream.start_tls(ssl_context, server_hostname, _clamp.left(timeout)))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _ClampedBackend(httpcore2.SyncBackend):
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.NetworkStream:
+        failure: httpcore2.ConnectError | httpcore2.ConnectTimeout = httpcore2.ConnectError(f"no address for {host}")
+        for address in _addresses(host, port):
+            try:
+                stream = super().connect_tcp(address, port, _clamp.left(timeout), local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failure = error
+            else:
+                return _ClampedStream(stream)
+        raise failure
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    """Resolve a name in a thread that can be given up: the resolver knows no deadline."""
+    with contextlib.suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]
+    answers: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+
+    def resolve() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put(list(dict.fromkeys(str(entry[4][0]) for entry in found)))
+        except (OSError, UnicodeError) as error:
+            answers.put(error if isinstance(error, OSError) else OSError(str(error)))
+
+    left = _clamp.left(None)
+    threading.Thread(target=resolve, name="ascend-resolve", daemon=True).start()
+    try:
+        answer = answers.get(timeout=left if left != float("inf") else None)
+    except queue.Empty:
+        raise httpcore2.ConnectTimeout("deadline") from None
+    if isinstance(answer, OSError):
+        raise httpcore2.ConnectError(str(answer))
+    return answer
+
+
+class _HTTPX2Base:
+    def __init__(self, settings: Settings) -> None:
+        proxy = proxy_url(settings)
+        # Read here and not at the first request, where an event loop would wait for it; plain loopback needs none.
+        tls = bool(settings.ca_file) or not settings.api_url.startswith("http:")
+        trusted = _trusted(settings) if tls else None
+        options: dict[str, Any] = {
+            "ssl_context": trusted,
+            "max_connections": settings.max_connections,
+            "max_keepalive_connections": settings.max_connections,
+            "keepalive_expiry": KEEPALIVE_SECONDS,
+        }
+        if proxy is not None:
+            parsed = httpx2.Proxy(proxy)
+            options["proxy"] = httpcore2.Proxy(str(parsed.url), auth=parsed.raw_auth)
+
+        self._pools: Final = PerProcess(lambda: self._pool(options))
+
+    def _pool(self, options: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
+
+class HTTPX2(_HTTPX2Base):
+    """Sends with a pool of its own, blocking."""
+
+    def _pool(self, options: dict[str, Any]) -> httpcore2.ConnectionPool:
+        return httpcore2.ConnectionPool(network_backend=_ClampedBackend(), **options)
+
+    def send(self, request: Request, timeout: float) -> Response:
+        """Return the answer within `timeout` seconds in all; see `Engine`."""
+        if timeout <= 0:
+            raise deadline_passed(sent=False)
+        pool: httpcore2.ConnectionPool = self._pools.get()
+        body, outer = _Body(request.content), _clamp.at
+        _clamp.at = min(outer, time.monotonic() + timeout)
+        limits = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
+        try:
+            with _core_failures(body):
+                answer = pool.handle_request(_core_request(request, body, {"timeout": limits}))
+                content = bytearray()
+                try:
+                    for chunk in answer.iter_stream():
+                        content += chunk
+                        if len(content) > MAX_ANSWER_BYTES:
+                            raise too_long()
+                finally:
+                    answer.close()
+                return _core_response(answer, bytes(content))
+        finally:
+            _clamp.at = outer
+
+    def close(self) -> None:
+        """Close what is open in this process."""
+        pool = self._pools.take()
+        if pool is not None:
+            with contextlib.suppress(Exception):  # requests under way in other threads fail by themselves
+                pool.close()
+
+
+class AsyncHTTPX2(_HTTPX2Base):
+    """Sends with a pool of its own for each event loop."""
+
+    def _pool(self, options: dict[str, Any]) -> httpcore2.AsyncConnectionPool:
+        return httpcore2.AsyncConnectionPool(**options)
+
+    async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
+        """Return the answer within `timeout` seconds in all; see `Engine`."""
+        if timeout <= 0:
+            raise deadline_passed(sent=False)
+        pool: httpcore2.AsyncConnectionPool = self._pools.get(running_loop())
+        body = _Body(request.content)
+        with _core_failures(body), anyio.fail_after(timeout):
+            answer = await pool.handle_async_request(_core_request(request, body, {}))
+            content = bytearray()
+            try:
+                async for chunk in answer.aiter_stream():
+                    content += chunk
+                    if len(content) > MAX_ANSWER_BYTES:
+                        raise too_long()
+            finally:
+                await answer.aclose()
+            return _core_response(answer, bytes(content))
+
+    async def aclose(self) -> None:
+        """Close what is open in this process."""
+        pool = self._pools.take(running_loop())
+        if pool is not None:
+            with contextlib.suppress(Exception):  # requests under way in other tasks fail by themselves
+                await pool.aclose()

@@ -1,0 +1,193 @@
+"""The fast engine: pyreqwest, by nature one per process.
+
+One of the files that import an HTTP library; each serves one engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from ...exceptions import AscendError, ConfigurationError
+from ..exchange import ConnectFailed, ExchangeFailed, PerProcess, Request, Response
+from .shared import (
+    KEEPALIVE_SECONDS,
+    MAX_ANSWER_BYTES,
+    deadline_passed,
+    describe,
+    proxy_url,
+    response,
+    too_long,
+    trusted_file,
+)
+
+if TYPE_CHECKING:
+    from ...config import Settings
+
+__all__ = ["AsyncPyreqwest", "Pyreqwest"]
+
+
+class _PyreqwestBase:
+    _builder: ClassVar[str]
+    # A runtime that existed before a fork hangs in the child, and no new client brings it back.
+    _first_used_in: ClassVar[int | None] = None
+
+    def __init__(self, settings: Settings) -> None:
+        try:
+            import pyreqwest.client  # noqa: F401 - is it there?
+        except ImportError:
+            raise ConfigurationError(
+                "engine 'pyreqwest' is not installed: add the extra ascend-middleware[fast]"
+            ) from None
+        gevent = sys.modules.get("gevent.monkey")
+        if gevent is not None and gevent.is_module_patched("socket"):
+            raise ConfigurationError("engine 'pyreqwest' blocks under gevent; use engine 'httpx2'")
+        self._settings: Final = settings
+        self._certificates = b""
+        if settings.ca_file:
+            trusted_file(settings)
+            with open(settings.ca_file, "rb") as file:
+                self._certificates = file.read()
+        self._proxy: Final = proxy_url(settings)
+        self._clients: Final = PerProcess(self._build)
+
+    def _build(self) -> Any:
+        import pyreqwest.client
+        import pyreqwest.proxy
+
+        cls = _PyreqwestBase
+        if cls._first_used_in not in (None, os.getpid()):
+            raise ConfigurationError(
+                "engine 'pyreqwest' was used before this process was forked; use 'httpx2', or fork first"
+            )
+        cls._first_used_in = os.getpid()
+        builder = getattr(pyreqwest.client, self._builder)()
+        builder = builder.follow_redirects(False).referer(False).max_connections(self._limit())
+        builder = builder.gzip(False).brotli(False).zstd(False).deflate(False)
+        builder = builder.pool_idle_timeout(timedelta(seconds=KEEPALIVE_SECONDS)).no_proxy()
+        if self._proxy is not None:
+            builder = builder.proxy(pyreqwest.proxy.ProxyBuilder.all(self._proxy))
+        if self._certificates:
+            builder = builder.add_root_certificate_pem(self._certificates)
+        return builder.build()
+
+    def _limit(self) -> int | None:
+        return self._settings.max_connections
+
+    def _prepared(self, request: Request, timeout: float) -> Any:
+        built = self._clients.get().request(request.method, request.url).timeout(timedelta(seconds=timeout))
+        built = built.headers(list(request.headers))
+        return (built.body_bytes(request.content) if request.content else built).build_streamed()
+
+
+@contextlib.contextmanager
+def _pyreqwest_failures() -> Iterator[None]:
+    from pyreqwest import exceptions as failures
+
+    try:
+        yield
+    except AscendError:
+        raise
+    except (failures.ConnectTimeoutError, failures.PoolTimeoutError):
+        raise deadline_passed(sent=False) from None
+    except (failures.RequestTimeoutError, TimeoutError):
+        raise deadline_passed(sent=True) from None
+    except (failures.ConnectError, failures.BuilderError) as error:
+        causes = [str(cause["message"]) for cause in error.details["causes"] or ()]
+        # A connection that was lost while it was used goes by the same name; the cause tells them apart.
+        if isinstance(error, failures.BuilderError) or any("(Connect)" in cause for cause in causes):
+            raise ConnectFailed(f"no connection to the authority: {describe(error)}") from None
+        raise ExchangeFailed(f"the exchange with the authority broke: {describe(error)}") from None
+    except Exception as error:
+        raise ExchangeFailed(f"the exchange with the authority broke: {describe(error)}") from None
+
+
+class Pyreqwest(_PyreqwestBase):
+    """Sends with one client for the process, blocking."""
+
+    _builder = "SyncClientBuilder"
+
+    def send(self, request: Request, timeout: float) -> Response:
+        """Return the answer within `timeout` seconds in all; see `Engine`."""
+        if timeout <= 0:
+            raise deadline_passed(sent=False)
+        with _pyreqwest_failures(), self._prepared(request, timeout) as answer:
+            content = bytearray()
+            while (chunk := answer.body_reader.read_chunk()) is not None:
+                content += chunk
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise too_long()
+            return response(answer.status, answer.headers.items(), bytes(content))
+
+    def close(self) -> None:
+        """Close what is open in this process."""
+        client = self._clients.take()
+        if client is not None:
+            client.close()
+
+
+def _forget(task: Any) -> None:
+    if not task.cancelled():
+        task.exception()  # nobody waits for it any more
+
+
+class AsyncPyreqwest(_PyreqwestBase):
+    """Sends with one client for the process, from any event loop."""
+
+    _builder = "ClientBuilder"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        # The library goes on with a request after its cancellation, until the deadline, and holds its slot so long; it
+        # would even send one that was still queued. So the slots are counted here.
+        self._slots: Final = PerProcess(lambda: asyncio.Semaphore(settings.max_connections))
+
+    def _limit(self) -> int | None:
+        return None
+
+    async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
+        """Return the answer within `timeout` seconds in all; see `Engine`."""
+        if timeout <= 0:
+            raise deadline_passed(sent=False)
+        end = time.monotonic() + timeout
+        slots: asyncio.Semaphore = self._slots.get(asyncio.get_running_loop())
+        try:
+            async with asyncio.timeout(timeout if slots.locked() else None):
+                await slots.acquire()
+        except TimeoutError:
+            raise deadline_passed(sent=False) from None
+        try:
+            # Cancelled, the library raises a cancellation of its own making, in which a cancel scope does not recognise
+            # itself. So it runs in a task, and what cancels us goes up as it came.
+            task = asyncio.ensure_future(self._exchange(request, max(0.001, end - time.monotonic())))
+            try:
+                await asyncio.wait((task,))
+            except BaseException:
+                task.add_done_callback(_forget)
+                task.cancel()
+                raise
+            return task.result()
+        finally:
+            slots.release()
+
+    async def _exchange(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
+        with _pyreqwest_failures():
+            async with self._prepared(request, timeout) as answer:
+                content = bytearray()
+                while (chunk := await answer.body_reader.read_chunk()) is not None:
+                    content += chunk
+                    if len(content) > MAX_ANSWER_BYTES:
+                        raise too_long()
+                return response(answer.status, answer.headers.items(), bytes(content))
+
+    async def aclose(self) -> None:
+        """Close what is open in this process."""
+        client = self._clients.take()
+        if client is not None:
+            await client.close()
