@@ -14,7 +14,7 @@ from .exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["MEMORY", "open_database", "transaction"]
+__all__ = ["MEMORY", "open_database", "open_reader", "transaction"]
 
 MEMORY: Final = ":memory:"
 
@@ -64,6 +64,22 @@ def open_database(
             connection.close()
         if isinstance(error, sqlite3.Error):
             raise ConfigurationError(f"the database {place} cannot be opened: {error}") from None
+        raise
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def open_reader(path: str | Path, *, busy_timeout: float = 5.0) -> sqlite3.Connection:
+    """Open one more connection to a database that `open_database` has opened, one that only reads.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+    """
+    connection = sqlite3.connect(str(path), timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA query_only=ON")
+    except BaseException:
+        connection.close()
         raise
     connection.row_factory = sqlite3.Row
     return connection

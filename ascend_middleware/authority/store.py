@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError
-from ascend_middleware.sqlite import open_database, transaction
+from ascend_middleware.sqlite import MEMORY
 
+from . import audit
+from .audit import canonical_json
+from .database import Database
 from .keys import DEFAULT_TENANT, Credential, Role, hash_key, new_key, same_hash
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 __all__ = ["KEEP_ANSWERS", "SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
 
 KEEP_ANSWERS: Final = 48 * 3600.0
 SORT_FIELDS: Final = ("created_at", "updated_at", "risk_score", "id")
 _MAX_ID: Final = 2**63 - 1
-_NO_HASH: Final = "0" * 64
-
-_MIGRATIONS: Final = (
-    (
-        """CREATE TABLE keys (
-            id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL,
-            lookup TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, created_at TEXT NOT NULL, revoked_at TEXT)""",
-        "CREATE INDEX keys_lookup ON keys (lookup)",
-        """CREATE TABLE actions (
-            id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, agent_id TEXT NOT NULL, status TEXT NOT NULL,
-            risk_score INTEGER NOT NULL, risk_level TEXT NOT NULL, created_at TEXT NOT NULL, updated_at TEXT NOT NULL,
-            submitted_by INTEGER NOT NULL, session TEXT, submission TEXT NOT NULL, judgement TEXT NOT NULL,
-            approval TEXT, outcome TEXT)""",
-        "CREATE INDEX actions_list ON actions (tenant, status, id)",
-        """CREATE TABLE answers (
-            key_id INTEGER NOT NULL, path TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL,
-            status INTEGER NOT NULL, body BLOB NOT NULL, at REAL NOT NULL, PRIMARY KEY (key_id, path, name))""",
-        "CREATE INDEX answers_at ON answers (at)",
-        """CREATE TABLE audit (
-            seq INTEGER PRIMARY KEY, entry TEXT NOT NULL, tenant TEXT NOT NULL, action_id INTEGER,
-            previous TEXT NOT NULL, hash TEXT NOT NULL)""",
-        "CREATE INDEX audit_action ON audit (action_id)",
-        "CREATE TRIGGER audit_fixed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is fixed'); END",
-        "CREATE TRIGGER audit_kept BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is kept'); END",
-    ),
-)
 
 
 def default_database(policy_path: str | Path) -> Path:
@@ -82,50 +56,23 @@ def iso_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def canonical_json(value: object) -> str:
-    """Return the one JSON text of a value: sorted keys, no blanks, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+class Store(Database):
+    """What the authority remembers; every change happens within `write()`, a decision and its audit entry in the same.
 
-
-class Store:
-    """The authority's database: one connection under a lock, shared with other processes by SQLite itself.
-
-    Every change happens within `write()`, and a decision and its audit entry within the same one.
+    Args:
+        connection: the one that writes; see `Database`.
+        now: seconds since the epoch.
+        path: the file, from which readers open connections of their own.
     """
 
-    def __init__(self, connection: sqlite3.Connection, *, now: Callable[[], float]) -> None:
-        self._db = connection
+    def __init__(self, connection: sqlite3.Connection, *, now: Callable[[], float], path: str | Path = MEMORY) -> None:
+        super().__init__(connection, path=path)
         self._now = now
-        self._lock = threading.RLock()
-        self._writing = False
 
     @classmethod
     def open(cls, path: str | Path, *, now: Callable[[], float], create: bool = True) -> Store:
         """Open the database, or make it; raise `ConfigurationError` if that cannot be done."""
-        return cls(open_database(path, migrations=_MIGRATIONS, create=create), now=now)
-
-    def close(self) -> None:
-        """Close the connection."""
-        with self._lock:
-            self._db.close()
-
-    @contextlib.contextmanager
-    def write(self) -> Iterator[None]:
-        """Run the block as one durable transaction; within another one, join it."""
-        with self._lock:
-            if self._writing:
-                yield
-                return
-            self._writing = True
-            try:
-                with transaction(self._db):
-                    yield
-            finally:
-                self._writing = False
-
-    def _rows(self, statement: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
-        with self._lock:
-            return self._db.execute(statement, values).fetchall()
+        return cls(cls.connect(path, create=create), now=now, path=path)
 
     # --- keys
 
@@ -134,7 +81,7 @@ class Store:
         key = new_key(role)
         digest = hash_key(key)
         with self.write():
-            cursor = self._db.execute(
+            cursor = self.execute(
                 "INSERT INTO keys (tenant, name, role, lookup, hash, created_at) VALUES (?, ?, ?, ?, ?, ?)",
                 (tenant, name, role.value, digest[:8], digest, iso_time(self._now())),
             )
@@ -146,23 +93,23 @@ class Store:
         digest = hash_key(key)
         found = None
         # The index narrows by a part of the hash only; the whole is compared in constant time.
-        for row in self._rows("SELECT * FROM keys WHERE lookup = ? AND revoked_at IS NULL", (digest[:8],)):
+        for row in self.rows("SELECT * FROM keys WHERE lookup = ? AND revoked_at IS NULL", (digest[:8],)):
             if same_hash(row["hash"], digest):
                 found = Credential(row["id"], row["name"], Role(row["role"]), row["tenant"])
         return found
 
     def list_keys(self) -> list[dict[str, Any]]:
         """Return what is known of every key; never the key."""
-        rows = self._rows("SELECT id, tenant, name, role, created_at, revoked_at FROM keys ORDER BY id")
+        rows = self.rows("SELECT id, tenant, name, role, created_at, revoked_at FROM keys ORDER BY id")
         return [dict(row) for row in rows]
 
     def revoke_key(self, key_id: int) -> None:
         """Make a key invalid; raise `NotFoundError` if there is none of that number."""
         with self.write():
-            rows = self._rows("SELECT tenant FROM keys WHERE id = ?", (key_id,))
+            rows = self.rows("SELECT tenant FROM keys WHERE id = ?", (key_id,))
             if not rows:
                 raise NotFoundError(f"there is no key {key_id}")
-            self._db.execute(
+            self.execute(
                 "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (iso_time(self._now()), key_id)
             )
             self.audit("KEY_REVOKED", tenant=rows[0]["tenant"], actor="command line", data={"key": key_id})
@@ -175,7 +122,7 @@ class Store:
         """Store a decided submission and return its id."""
         now = iso_time(self._now())
         with self.write():
-            cursor = self._db.execute(
+            cursor = self.execute(
                 "INSERT INTO actions (tenant, agent_id, status, risk_score, risk_level, created_at, updated_at,"
                 " submitted_by, session, submission, judgement) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -197,7 +144,7 @@ class Store:
         """Return a stored action; raise `NotFoundError` also where it is another tenant's."""
         rows = []
         if 0 < action_id <= _MAX_ID:
-            rows = self._rows("SELECT * FROM actions WHERE id = ? AND tenant = ?", (action_id, tenant))
+            rows = self.rows("SELECT * FROM actions WHERE id = ? AND tenant = ?", (action_id, tenant))
         if not rows:
             raise NotFoundError(f"there is no action {action_id}")
         return _unpacked(rows[0])
@@ -228,12 +175,12 @@ class Store:
                 values.append(bound)
         where = " AND ".join(clauses)  # columns are ours, values are bound
         order = "DESC" if descending else "ASC"
-        with self._lock:
-            total = self._rows(f"SELECT count(*) FROM actions WHERE {where}", values)[0][0]  # noqa: S608
-            rows = self._rows(
+        with self.snapshot() as connection:
+            total = connection.execute(f"SELECT count(*) FROM actions WHERE {where}", values).fetchone()[0]  # noqa: S608
+            rows = connection.execute(
                 f"SELECT * FROM actions WHERE {where} ORDER BY {sort} {order}, id {order} LIMIT ? OFFSET ?",  # noqa: S608
                 (*values, limit, offset),
-            )
+            ).fetchall()
         return [_unpacked(row) for row in rows], total
 
     def decide(
@@ -252,7 +199,7 @@ class Store:
             word = "approved" if approved else "denied"
             now = iso_time(self._now())
             approval = {"decision": word, "by": actor, "key": key_id, "comments": comments, "at": now}
-            self._db.execute(
+            self.execute(
                 "UPDATE actions SET status = ?, updated_at = ?, approval = ? WHERE id = ? AND status = 'pending'",
                 (word, now, canonical_json(approval), action_id),
             )
@@ -263,7 +210,7 @@ class Store:
     def conclude(self, action_id: int, outcome: Mapping[str, Any], *, tenant: str, actor: str) -> None:
         """Record what became of an approved action."""
         with self.write():
-            self._db.execute(
+            self.execute(
                 "UPDATE actions SET outcome = ?, updated_at = ? WHERE id = ? AND tenant = ?",
                 (canonical_json(outcome), iso_time(self._now()), action_id, tenant),
             )
@@ -275,7 +222,7 @@ class Store:
     def answer_for(self, name: str, *, key_id: int, path: str) -> tuple[str, int, bytes] | None:
         """Return fingerprint, status and body of the answer given under an idempotency key, if it is still kept."""
         oldest = self._now() - KEEP_ANSWERS
-        rows = self._rows(
+        rows = self.rows(
             "SELECT * FROM answers WHERE key_id = ? AND path = ? AND name = ? AND at >= ?", (key_id, path, name, oldest)
         )
         return (rows[0]["fingerprint"], rows[0]["status"], bytes(rows[0]["body"])) if rows else None
@@ -284,8 +231,8 @@ class Store:
         """Keep an answer for its repetition, and forget those that are too old."""
         with self.write():
             now = self._now()
-            self._db.execute("DELETE FROM answers WHERE at < ?", (now - KEEP_ANSWERS,))
-            self._db.execute(
+            self.execute("DELETE FROM answers WHERE at < ?", (now - KEEP_ANSWERS,))
+            self.execute(
                 "INSERT INTO answers (key_id, path, name, fingerprint, status, body, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (key_id, path, name, fingerprint, status, body, now),
             )
@@ -296,47 +243,20 @@ class Store:
         self, event: str, *, tenant: str, actor: str, action_id: int | None = None, data: Mapping[str, Any]
     ) -> None:
         """Append an entry whose hash covers the one before, in the transaction that the event belongs to."""
-        with self.write():
-            last = self._rows("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
-            seq, previous = (last[0]["seq"] + 1, last[0]["hash"]) if last else (1, _NO_HASH)
-            entry = canonical_json(
-                {
-                    "seq": seq,
-                    "at": iso_time(self._now()),
-                    "tenant": tenant,
-                    "event": event,
-                    "actor": actor,
-                    "action_id": action_id,
-                    "data": data,
-                }
-            )
-            self._db.execute(
-                "INSERT INTO audit (seq, entry, tenant, action_id, previous, hash) VALUES (?, ?, ?, ?, ?, ?)",
-                (seq, entry, tenant, action_id, previous, _chained(previous, entry)),
-            )
+        at = iso_time(self._now())
+        audit.append(self, event, at=at, tenant=tenant, actor=actor, action_id=action_id, data=data)
 
     def audit_trail(self, action_id: int, *, tenant: str) -> list[dict[str, Any]]:
         """Return the entries about one action, oldest first, each with its hash."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT entry, hash FROM audit WHERE action_id = ? AND tenant = ? ORDER BY seq", (action_id, tenant)
         )
         return [{**json.loads(row["entry"]), "hash": row["hash"]} for row in rows]
 
     def verify_audit(self) -> int | None:
         """Return the number of the first audit entry that was tampered with, or None if the chain holds."""
-        previous, expected = _NO_HASH, 1
-        for row in self._rows("SELECT * FROM audit ORDER BY seq"):
-            entry = json.loads(row["entry"])
-            same = (entry["seq"], entry["tenant"], entry["action_id"]) == (row["seq"], row["tenant"], row["action_id"])
-            whole = row["seq"] == expected and row["previous"] == previous
-            if not (same and whole and row["hash"] == _chained(previous, row["entry"])):
-                return expected
-            previous, expected = row["hash"], expected + 1
-        return None
-
-
-def _chained(previous: str, entry: str) -> str:
-    return hashlib.sha256(f"{previous}\n{entry}".encode()).hexdigest()
+        found = audit.verify(self).findings
+        return found[0].seq if found else None
 
 
 def _unpacked(row: sqlite3.Row) -> dict[str, Any]:

@@ -1,0 +1,186 @@
+"""The audit log: every entry's hash covers the one before, so that what was changed afterwards shows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Mapping
+
+    from .database import Database
+
+__all__ = ["Finding", "Head", "Verification", "append", "canonical_json", "entries", "head", "verify"]
+
+_NO_HASH: Final = "0" * 64
+_MOST_FINDINGS: Final = 100
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of a value: sorted keys, no blanks, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last entry: its number and its hash. Whoever keeps one elsewhere can tell whether the log still holds it."""
+
+    seq: int
+    hash: str
+
+    def __str__(self) -> str:
+        return f"{self.seq}:{self.hash}"
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """Read the form that `str` gives; raise `ValueError` for another text."""
+        number, _, digest = text.strip().partition(":")
+        if not (number.isascii() and number.isdigit() and len(digest) == 64 and set(digest) <= set("0123456789abcdef")):
+            raise ValueError("expected NUMBER:HASH, as `audit verify` prints it")
+        return cls(int(number), digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with the log at one entry: `changed`, `removed`, `reordered`, `inserted` or `head`."""
+
+    seq: int
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What a whole reading of the log found; `head` is its last entry as it stands."""
+
+    entries: int
+    head: Head
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+
+def append(
+    database: Database,
+    event: str,
+    *,
+    at: str,
+    tenant: str,
+    actor: str,
+    action_id: int | None,
+    data: Mapping[str, Any],
+) -> Head:
+    """Append an entry in the transaction that the event belongs to, and return it as the new head."""
+    with database.write():
+        # The head, not the last row: if rows are missing at the end, the gap must stay visible for ever.
+        row = database.rows("SELECT seq, hash FROM audit_head")[0]
+        seq, previous = row["seq"] + 1, row["hash"]
+        entry = canonical_json(
+            {
+                "seq": seq,
+                "at": at,
+                "tenant": tenant,
+                "event": event,
+                "actor": actor,
+                "action_id": action_id,
+                "data": data,
+            }
+        )
+        digest = _chained(previous, entry)
+        database.execute(
+            "INSERT INTO audit (seq, entry, tenant, action_id, previous, hash) VALUES (?, ?, ?, ?, ?, ?)",
+            (seq, entry, tenant, action_id, previous, digest),
+        )
+        database.execute("UPDATE audit_head SET seq = ?, hash = ?", (seq, digest))
+        return Head(seq, digest)
+
+
+def head(database: Database) -> Head:
+    """Return the recorded head; of an empty log number 0 and a hash of zeros."""
+    row = database.rows("SELECT seq, hash FROM audit_head")[0]
+    return Head(row["seq"], row["hash"])
+
+
+def entries(database: Database, *, after: int = 0, tenant: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the entries with their hashes, oldest first, from one consistent state of the log."""
+    with database.snapshot() as connection:
+        for row in connection.execute("SELECT * FROM audit WHERE seq > ? ORDER BY seq", (after,)):
+            if tenant is None or row["tenant"] == tenant:
+                yield {**json.loads(row["entry"]), "previous": row["previous"], "hash": row["hash"]}
+
+
+def verify(database: Database, *, known: tuple[Head, ...] = ()) -> Verification:
+    """Read the whole log and say which entries were changed, removed, reordered or inserted afterwards.
+
+    What this cannot see: whoever can write the file can also make a whole new chain and head. Heads that were noted
+    elsewhere show that: an entry that one of them names must still be there with that hash.
+
+    Args:
+        database: where the log is.
+        known: heads noted earlier, outside the database.
+    """
+    findings: list[Finding] = []
+    wanted = {item.seq: item.hash for item in known}
+    expected, previous, count = 1, _NO_HASH, 0
+    last = Head(0, _NO_HASH)
+    moved: dict[int, str] = {}
+    with database.snapshot() as connection:
+        recorded = connection.execute("SELECT seq, hash FROM audit_head").fetchone()
+        for row in connection.execute("SELECT * FROM audit ORDER BY seq"):
+            seq, count = row["seq"], count + 1
+            if len(findings) < _MOST_FINDINGS:
+                findings += _findings(row, expected, previous, moved)
+                if seq in wanted and wanted[seq] != row["hash"]:
+                    findings.append(Finding(seq, "changed", f"entry {seq} is not the one that was noted earlier"))
+            wanted.pop(seq, None)
+            expected, previous = seq + 1, row["hash"]
+            last = Head(seq, row["hash"])
+    beyond = max([recorded["seq"] if recorded else 0, *wanted])
+    if recorded is None:
+        findings.append(Finding(last.seq, "head", "the record of the last entry is missing"))
+    elif beyond > last.seq:
+        findings.append(Finding(last.seq + 1, "removed", f"{_span(last.seq + 1, beyond)} removed from the end"))
+    elif recorded["seq"] < last.seq:
+        first = recorded["seq"] + 1
+        findings.append(Finding(first, "inserted", f"{_span(first, last.seq)} appended by something else"))
+    elif recorded["hash"] != last.hash and not findings:
+        findings.append(Finding(last.seq, "changed", f"entry {last.seq} is not the one that was recorded as the last"))
+    return Verification(entries=count, head=last, findings=tuple(findings))
+
+
+def _findings(row: sqlite3.Row, expected: int, previous: str, moved: dict[int, str]) -> list[Finding]:
+    seq = row["seq"]
+    found = []
+    if seq > expected:
+        # The chain says so too, in the entry after the gap; one finding tells both.
+        found.append(Finding(expected, "removed", f"{_span(expected, seq - 1)} removed"))
+    try:
+        entry = json.loads(row["entry"])
+        claimed = (entry["seq"], entry["tenant"], entry["action_id"])
+    except (ValueError, KeyError, TypeError):
+        return [*found, Finding(seq, "changed", f"entry {seq} was changed: it is no entry any more")]
+    if row["hash"] != _chained(row["previous"], row["entry"]):
+        found.append(Finding(seq, "changed", f"entry {seq} was changed: its hash does not fit its content"))
+    elif claimed[0] != seq:
+        moved[claimed[0]] = row["hash"]
+        found.append(Finding(seq, "reordered", f"at place {seq} stands entry {claimed[0]}"))
+    elif claimed[1:] != (row["tenant"], row["action_id"]):
+        found.append(Finding(seq, "changed", f"entry {seq} was changed: its columns do not fit its content"))
+    elif seq == expected and row["previous"] not in (previous, moved.get(seq - 1)):
+        message = f"entry {seq} does not continue entry {seq - 1}: one of the two was replaced"
+        found.append(Finding(seq, "changed", message))
+    return found
+
+
+def _span(first: int, last: int) -> str:
+    return f"entry {first} was" if first == last else f"entries {first} to {last} were"
+
+
+def _chained(previous: str, entry: str) -> str:
+    return hashlib.sha256(f"{previous}\n{entry}".encode()).hexdigest()

@@ -1,0 +1,245 @@
+"""One writer and many readers on one SQLite file; what belongs to one request is stored whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ascend_middleware.exceptions import AscendError
+from ascend_middleware.sqlite import MEMORY, open_database, open_reader, transaction
+
+from .schema import MIGRATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["Database"]
+
+_IDLE_READERS: Final = 8
+
+
+class Database:
+    """The authority's SQLite file: one connection that writes, under a lock, and others that only read.
+
+    Every change happens within `write()`, and what must stand or fall together within the same one. Other processes
+    may use the file at the same time; SQLite itself keeps them apart.
+
+    Args:
+        connection: the one that writes.
+        path: the file, from which readers open connections of their own; `:memory:` has none but the writer's.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, *, path: str | Path = MEMORY) -> None:
+        self._db = connection
+        self._path = str(path)
+        self._lock = threading.RLock()
+        self._owner: int | None = None  # the thread that is within `write` or `group`
+        self._inside = False  # within `write`
+        self._grouping = False  # within `group`
+        self._begun = False  # a group's first part has begun the transaction
+        self._committing: list[Callable[[], None]] = []
+        self._idle: list[sqlite3.Connection] = []
+        self._idle_lock = threading.Lock()
+        self._closed = False
+
+    @staticmethod
+    def connect(path: str | Path, *, create: bool = True) -> sqlite3.Connection:
+        """Return the writing connection; raise `ConfigurationError` if the file cannot be used."""
+        return open_database(path, migrations=MIGRATIONS, create=create)
+
+    @property
+    def path(self) -> str:
+        """The file, or `:memory:`."""
+        return self._path
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            self._db.close()
+        with self._idle_lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    # --- writing
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[None]:
+        """Run the block as one durable transaction; within another one, join it.
+
+        Within `group` it is a part that stands or falls alone, and durable once the group is.
+        """
+        with self._lock:
+            if self._inside:
+                yield
+                return
+            mark = len(self._committing)
+            self._inside, outer = True, self._owner
+            self._owner = threading.get_ident()
+            try:
+                with self._part() if self._grouping else transaction(self._db):
+                    yield
+            except BaseException:
+                del self._committing[mark:]
+                raise
+            finally:
+                self._inside, self._owner = False, outer
+            if not self._grouping:
+                self._committed()
+
+    @contextlib.contextmanager
+    def group(self) -> Iterator[None]:
+        """Commit all that the block writes at its end, at the price of one.
+
+        Nothing that happened in the block may be told to anybody before the block has ended. If it raises, nothing of
+        it was kept.
+
+        Raises:
+            sqlite3.Error: the commit failed.
+        """
+        with self._lock:
+            if self._inside or self._grouping:
+                raise RuntimeError("a group holds whole writes, and no other group")
+            self._grouping, self._owner = True, threading.get_ident()
+            begun = False
+            try:
+                yield
+                begun = self._begun
+                if begun:
+                    # A full disk may have ended the transaction and undone what earlier parts were told is kept.
+                    if not self._db.in_transaction:
+                        raise sqlite3.OperationalError("the database undid the whole transaction")
+                    self._db.execute("COMMIT")
+            except BaseException:
+                self._committing.clear()
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            finally:
+                self._grouping, self._owner, self._begun = False, None, False
+            if begun:
+                self._committed()
+
+    @contextlib.contextmanager
+    def _part(self) -> Iterator[None]:
+        """Run the block as a part of the group's transaction, which begins with the first part."""
+        if not self._begun:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._begun = True
+        elif not self._db.in_transaction:
+            raise sqlite3.OperationalError("the database undid the whole transaction")
+        self._db.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK TO part")
+                self._db.execute("RELEASE part")
+            raise
+        self._db.execute("RELEASE part")
+
+    def after_commit(self, notice: Callable[[], None]) -> None:
+        """Call `notice` once what is being written is durable, and never if it is undone; it must be quick."""
+        self._committing.append(notice)
+
+    def _committed(self) -> None:
+        notices, self._committing = self._committing, []
+        for notice in notices:
+            notice()
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """Run one statement that changes something; only within `write`."""
+        if self._owner != threading.get_ident():
+            raise RuntimeError("changes happen within write()")
+        return self._db.execute(statement, values)
+
+    # --- reading
+
+    def rows(self, statement: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
+        """Return what a statement selects: within `write` and `read` as they see it, else as it was last committed."""
+        with self.reading() as connection:
+            return connection.execute(statement, values).fetchall()
+
+    _rows = rows
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection for reading; several statements on it may see different states, see `snapshot`."""
+        if self._owner == threading.get_ident():
+            yield self._db
+            return
+        if self._path == MEMORY:
+            with self._lock:
+                yield self._db
+            return
+        connection = self._borrow()
+        try:
+            yield connection
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            with self._idle_lock:
+                keep = not self._closed and len(self._idle) < _IDLE_READERS
+                if keep:
+                    self._idle.append(connection)
+            if not keep:
+                connection.close()
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection on which all statements see the same state."""
+        with self.reading() as connection:
+            if not connection.in_transaction and connection is not self._db:
+                connection.execute("BEGIN")
+            yield connection
+
+    def _borrow(self) -> sqlite3.Connection:
+        with self._idle_lock:
+            if self._closed:
+                raise sqlite3.ProgrammingError("the database is closed")
+            if self._idle:
+                return self._idle.pop()
+        return open_reader(self._path)
+
+    # --- the whole file
+
+    def backup(self, target: str | Path) -> int:
+        """Copy the database to a new file while it is in use, and return the copy's size in bytes.
+
+        The copy is one consistent state, is checked, and appears under its name only when it is whole.
+
+        Raises:
+            AscendError: the file exists already, cannot be written, or the copy is not sound.
+        """
+        place = Path(target)
+        if place.exists():
+            raise AscendError(f"{place} exists already; it was not touched")
+        partial = place.with_name(f".{place.name}.{os.getpid()}.part")
+        try:
+            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            copy = sqlite3.connect(partial, isolation_level=None)
+            try:
+                with self.reading() as source:
+                    source.backup(copy)
+                copy.execute("PRAGMA journal_mode=DELETE")  # one file, without side files
+                found = copy.execute("PRAGMA integrity_check").fetchone()[0]
+                if found != "ok":
+                    raise AscendError(f"the copy of {self._path} is not sound: {found}")
+            finally:
+                copy.close()
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            os.link(partial, place)  # unlike a rename, never over a file that has come meanwhile
+            return place.stat().st_size
+        except FileExistsError:
+            raise AscendError(f"{place} exists already; it was not touched") from None
+        except (OSError, sqlite3.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise AscendError(f"the backup {place} cannot be written: {reason}") from None
+        finally:
+            partial.unlink(missing_ok=True)

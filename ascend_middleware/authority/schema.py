@@ -1,0 +1,49 @@
+"""The authority's tables. Append only: a migration that has been released is never edited, a change is a new one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["MIGRATIONS"]
+
+MIGRATIONS: Final = (
+    (
+        """CREATE TABLE keys (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL,
+            lookup TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, created_at TEXT NOT NULL, revoked_at TEXT)""",
+        "CREATE INDEX keys_lookup ON keys (lookup)",
+        """CREATE TABLE actions (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, agent_id TEXT NOT NULL, status TEXT NOT NULL,
+            risk_score INTEGER NOT NULL, risk_level TEXT NOT NULL, created_at TEXT NOT NULL, updated_at TEXT NOT NULL,
+            submitted_by INTEGER NOT NULL, session TEXT, submission TEXT NOT NULL, judgement TEXT NOT NULL,
+            approval TEXT, outcome TEXT)""",
+        "CREATE INDEX actions_list ON actions (tenant, status, id)",
+        """CREATE TABLE answers (
+            key_id INTEGER NOT NULL, path TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL,
+            status INTEGER NOT NULL, body BLOB NOT NULL, at REAL NOT NULL, PRIMARY KEY (key_id, path, name))""",
+        "CREATE INDEX answers_at ON answers (at)",
+        """CREATE TABLE audit (
+            seq INTEGER PRIMARY KEY, entry TEXT NOT NULL, tenant TEXT NOT NULL, action_id INTEGER,
+            previous TEXT NOT NULL, hash TEXT NOT NULL)""",
+        "CREATE INDEX audit_action ON audit (action_id)",
+        "CREATE TRIGGER audit_fixed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is fixed'); END",
+        "CREATE TRIGGER audit_kept BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is kept'); END",
+    ),
+    # Approvals by several people, expiry, and the audit log's head, by which its end cannot go missing unnoticed.
+    (
+        "ALTER TABLE actions ADD COLUMN expires_at TEXT",
+        "CREATE INDEX actions_expiry ON actions (expires_at) WHERE status = 'pending'",
+        """CREATE TABLE approvals (
+            action_id INTEGER NOT NULL REFERENCES actions (id), approver TEXT NOT NULL, key_id INTEGER,
+            comments TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (action_id, approver)) WITHOUT ROWID""",
+        """CREATE TABLE audit_head (
+            one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash TEXT NOT NULL)""",
+        "INSERT INTO audit_head (one, seq, hash) VALUES (1, 0, printf('%064d', 0))",
+        """UPDATE audit_head SET (seq, hash) = (SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1)
+            WHERE EXISTS (SELECT 1 FROM audit)""",
+        """CREATE TRIGGER audit_head_grows BEFORE UPDATE ON audit_head WHEN NEW.seq <= OLD.seq
+            BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END""",
+        """CREATE TRIGGER audit_head_kept BEFORE DELETE ON audit_head
+            BEGIN SELECT RAISE(ABORT, 'the audit log is kept'); END""",
+    ),
+)

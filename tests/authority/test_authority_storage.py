@@ -1,0 +1,265 @@
+"""One writer: what is written together stands or falls together, and nothing is told before it is durable."""
+
+import json
+import sqlite3
+import threading
+
+import pytest
+
+from ascend_middleware.authority import Store, audit
+from ascend_middleware.authority.audit import Head, entries, head, verify
+from ascend_middleware.authority.schema import MIGRATIONS
+from ascend_middleware.exceptions import AscendError
+from ascend_middleware.sqlite import open_database
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a.db"
+
+
+@pytest.fixture
+def store(path):
+    store = Store.open(path, now=lambda: 1_700_000_000.0)
+    yield store
+    store.close()
+
+
+def note(store, event="E", **data):
+    store.audit(event, tenant="t", actor="a", data=data)
+
+
+def events(store):
+    return [entry["event"] for entry in entries(store)]
+
+
+def test_a_group_is_one_commit_and_its_parts_stand_alone(path, store):
+    other = Store.open(path, now=lambda: 0.0)
+    told = []
+    with store.group():
+        with store.write():
+            note(store, "first")
+            store.after_commit(lambda: told.append("first"))
+        with pytest.raises(ZeroDivisionError), store.write():
+            note(store, "undone")
+            store.after_commit(lambda: told.append("undone"))
+            raise ZeroDivisionError
+        with store.write():
+            note(store, "second")
+            assert events(store) == ["first", "second"]  # the writer sees its own transaction
+        assert events(other) == [] and told == []
+    assert events(other) == ["first", "second"] and told == ["first"]
+    assert verify(store).whole
+    other.close()
+
+
+def test_a_group_that_fails_keeps_nothing(store):
+    told = []
+    with pytest.raises(ZeroDivisionError), store.group():
+        note(store)
+        store.after_commit(lambda: told.append("told"))
+        raise ZeroDivisionError
+    note(store, "later")
+    assert events(store) == ["later"] and told == []
+
+
+def test_a_group_without_changes_takes_no_lock(path, store):
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    with store.group():
+        assert events(store) == []
+    blocker.close()
+
+
+def test_a_transaction_undone_by_the_database_is_no_success(store):
+    """SQLite may undo the whole transaction when one statement fails; earlier parts must not pass for kept."""
+    with pytest.raises(sqlite3.OperationalError, match="undid"), store.group():
+        with store.write():
+            note(store, "first")
+        store._db.execute("ROLLBACK")  # as a full disk does
+        with pytest.raises(sqlite3.OperationalError, match="undid"), store.write():
+            note(store, "second")
+    assert events(store) == []
+    note(store)
+    assert verify(store).whole
+
+
+def test_groups_do_not_nest_and_changes_need_a_transaction(store):
+    with store.group(), pytest.raises(RuntimeError), store.group():
+        pass
+    with store.write(), pytest.raises(RuntimeError), store.group():
+        pass
+    with pytest.raises(RuntimeError, match="within write"):
+        store.execute("DELETE FROM answers")
+
+
+def test_readers_are_not_held_up_by_a_writer(store):
+    note(store, "kept")
+    seen = []
+    with store.write():
+        note(store, "coming")
+        reader = threading.Thread(target=lambda: seen.append(events(store)))
+        reader.start()
+        reader.join(10)
+    assert seen == [["kept"]]
+
+
+def test_readers_cannot_write(store):
+    with store.reading() as connection, pytest.raises(sqlite3.OperationalError):
+        connection.execute("DELETE FROM keys")
+
+
+def test_a_full_database_refuses_and_recovers(store):
+    note(store)
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count={pages + 1}")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        for _ in range(20):
+            note(store, filler="x" * 4000)
+    assert verify(store).whole
+    store._db.execute("PRAGMA max_page_count=100000")
+    note(store, "after")
+    assert events(store)[-1] == "after" and verify(store).whole
+
+
+def test_a_backup_is_one_whole_state_while_the_database_is_in_use(path, store, tmp_path):
+    for number in range(50):
+        note(store, number=number)
+    stop = threading.Event()
+
+    def write_on():
+        while not stop.is_set():
+            note(store, "meanwhile")
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        size = store.backup(tmp_path / "copy.db")
+    finally:
+        stop.set()
+        writer.join()
+    assert size > 0 and sorted(p.name for p in tmp_path.iterdir() if "copy" in p.name) == ["copy.db"]
+    assert (tmp_path / "copy.db").stat().st_mode & 0o077 == 0
+    copy = Store.open(tmp_path / "copy.db", now=lambda: 0.0, create=False)
+    assert verify(copy).whole and len(events(copy)) >= 50
+    copy.close()
+    with pytest.raises(AscendError, match="exists already"):
+        store.backup(tmp_path / "copy.db")
+    with pytest.raises(AscendError, match="cannot be written"):
+        store.backup(tmp_path / "none" / "copy.db")
+
+
+def test_a_database_of_the_first_version_gets_its_head(path):
+    old = open_database(path, migrations=MIGRATIONS[:1])
+    previous = "0" * 64
+    for seq in (1, 2):
+        entry = audit.canonical_json({"seq": seq, "tenant": "t", "action_id": None, "event": "E", "data": {}})
+        digest = audit._chained(previous, entry)
+        old.execute("INSERT INTO audit VALUES (?, ?, 't', NULL, ?, ?)", (seq, entry, previous, digest))
+        previous = digest
+    old.close()
+    store = Store.open(path, now=lambda: 0.0)
+    assert head(store) == Head(2, previous)
+    note(store)
+    assert verify(store).whole and verify(store).entries == 3
+    store.close()
+
+
+# --- what the verification finds
+
+
+@pytest.fixture
+def tampered(path, store):
+    for number in range(1, 11):
+        note(store, f"E{number}")
+
+    def tamper(*statements):
+        raw = sqlite3.connect(path, isolation_level=None)
+        for trigger in ("audit_fixed", "audit_kept", "audit_head_grows", "audit_head_kept"):
+            raw.execute(f"DROP TRIGGER {trigger}")
+        for statement in statements:
+            raw.execute(statement)
+        raw.close()
+        return [(finding.seq, finding.kind) for finding in verify(store).findings]
+
+    return tamper
+
+
+def test_a_whole_log(store):
+    assert verify(store).whole and str(verify(store).head) == f"0:{'0' * 64}"
+    note(store)
+    assert (verify(store).entries, verify(store).head) == (1, head(store))
+
+
+@pytest.mark.parametrize(
+    ("statements", "findings"),
+    [
+        (["UPDATE audit SET entry = replace(entry, 'E4', 'E5') WHERE seq = 4"], [(4, "changed")]),
+        (["UPDATE audit SET entry = 'nonsense' WHERE seq = 4"], [(4, "changed")]),
+        (["UPDATE audit SET tenant = 'u' WHERE seq = 4"], [(4, "changed")]),
+        (["UPDATE audit SET hash = previous WHERE seq = 10"], [(10, "changed")]),
+        (["DELETE FROM audit WHERE seq BETWEEN 5 AND 7"], [(5, "removed")]),
+        (["DELETE FROM audit WHERE seq = 1"], [(1, "removed")]),
+        (["DELETE FROM audit WHERE seq > 8"], [(9, "removed")]),
+        (["DELETE FROM audit"], [(1, "removed")]),
+        (
+            [f"UPDATE audit SET seq = {to} WHERE seq = {at}" for at, to in ((4, 99), (5, 4), (99, 5))],
+            [(4, "reordered"), (5, "reordered")],
+        ),
+        (["UPDATE audit_head SET seq = 8"], [(9, "inserted")]),
+        (["DELETE FROM audit_head"], [(10, "head")]),
+        (
+            ["UPDATE audit SET entry = 'x' WHERE seq = 2", "DELETE FROM audit WHERE seq = 9"],
+            [(2, "changed"), (9, "removed")],
+        ),
+    ],
+)
+def test_what_was_done_to_a_log_is_found_and_named(tampered, statements, findings):
+    assert tampered(*statements) == findings
+
+
+def rechained(path, seq, event):
+    """Rewrite one entry and everything after it, head included, as whoever owns the file can."""
+    raw = sqlite3.connect(path, isolation_level=None)
+    previous = raw.execute("SELECT previous FROM audit WHERE seq = ?", (seq,)).fetchone()[0]
+    for number, text in raw.execute("SELECT seq, entry FROM audit WHERE seq >= ? ORDER BY seq", (seq,)).fetchall():
+        entry = json.loads(text)
+        if number == seq:
+            entry["event"] = event
+        text = audit.canonical_json(entry)
+        digest = audit._chained(previous, text)
+        raw.execute(
+            "UPDATE audit SET entry = ?, previous = ?, hash = ? WHERE seq = ?", (text, previous, digest, number)
+        )
+        previous = digest
+    raw.execute("UPDATE audit_head SET hash = ?", (previous,))
+    raw.close()
+
+
+def test_a_log_made_anew_is_found_by_a_head_kept_elsewhere(path, store, tampered):
+    noted = head(store)
+    note(store, "E11")
+    assert verify(store, known=(noted,)).whole
+    tampered()
+    rechained(path, 4, "FORGED")
+    assert verify(store).whole  # nothing inside the file can tell
+    assert [(f.seq, f.kind) for f in verify(store, known=(noted,)).findings] == [(10, "changed")]
+
+
+def test_a_truncated_log_stays_truncated(path, store, tampered):
+    tampered("DELETE FROM audit WHERE seq > 8")
+    note(store, "E11")
+    assert [(f.seq, f.message) for f in verify(store).findings] == [(9, "entries 9 to 10 were removed")]
+
+
+def test_a_noted_head_beyond_the_end(store):
+    note(store)
+    gone = Head(7, "a" * 64)
+    assert [(f.seq, f.kind) for f in verify(store, known=(gone,)).findings] == [(2, "removed")]
+
+
+def test_heads_are_read_strictly():
+    assert Head.parse(f" 7:{'a' * 64}\n") == Head(7, "a" * 64)
+    for text in ("", "7", "7:a", f"x:{'a' * 64}", f"7:{'G' * 64}", f"٧:{'a' * 64}"):
+        with pytest.raises(ValueError):
+            Head.parse(text)
