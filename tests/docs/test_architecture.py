@@ -14,6 +14,7 @@ ROOT = Path(ascend_middleware.__file__).parent
 ALLOWED = {
     "exceptions": set(),
     "flow": set(),
+    "commands": {"exceptions"},
     "sqlite": {"exceptions"},
     "models": {"exceptions"},
     "wire": {"exceptions", "models"},
@@ -21,7 +22,7 @@ ALLOWED = {
     "rules": {"exceptions", "models", "wire", "config"},
     "routing": set(),
     "client": {"exceptions", "models", "wire", "config", "flow", "__init__"},
-    "guard": {"exceptions", "models", "wire", "config", "flow", "rules", "routing", "client"},
+    "guard": {"exceptions", "commands", "sqlite", "models", "wire", "config", "flow", "rules", "routing", "client"},
     "authority": {"exceptions", "models", "wire", "sqlite", "__init__"},
     "compose": {"config", "client", "guard", "rules"},
     "runner": {"exceptions", "flow", "client", "guard", "compose"},

@@ -1,0 +1,173 @@
+"""Commands are read from every wrapping, and nothing unreadable lifts a block."""
+
+import json
+
+import pytest
+
+from ascend_middleware.commands import (
+    MAX_SKEW,
+    CommandKind,
+    MalformedCommand,
+    Target,
+    UnknownCommand,
+    parse_command,
+)
+
+NOW = 1_800_000_000.0
+BLOCK = {
+    "command_id": "c-1",
+    "command_type": "BLOCK",
+    "target_type": "agent",
+    "agent_id": "bot",
+    "organization_id": 4,
+    "reason": "misbehaves",
+    "issued_at": "2027-01-15T08:00:00Z",
+}
+UNBLOCK = {**BLOCK, "command_id": "c-2", "command_type": "UNBLOCK"}
+
+
+def parse(message):
+    return parse_command(message, received_at=NOW)
+
+
+def sqs(body):
+    return {"MessageId": "m", "ReceiptHandle": "r", "Body": body if isinstance(body, str) else json.dumps(body)}
+
+
+def sns(body):
+    return sqs({"Type": "Notification", "Message": json.dumps(body)})
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [dict, json.dumps, lambda body: json.dumps(body).encode(), sqs, sns, lambda body: {"Body": body}],
+    ids=["mapping", "text", "bytes", "sqs", "sns", "body as mapping"],
+)
+def test_every_wrapping_is_the_same_command(wrap):
+    command = parse(wrap(BLOCK))
+    assert command == parse(BLOCK)
+    assert (command.command_id, command.kind, command.target) == ("c-1", CommandKind.BLOCK, Target.AGENT)
+    assert (command.agent_id, command.organization_id, command.reason) == ("bot", "4", "misbehaves")
+    assert command.issued_at == 1_800_000_000.0
+
+
+@pytest.mark.parametrize("word", ["BLOCK", "block", "BLOCK ", "Suspend", "QUARANTINE"])
+def test_letter_case_and_blanks_do_not_save_from_a_block(word):
+    assert parse({**BLOCK, "command_type": word}).kind.blocks
+
+
+@pytest.mark.parametrize("parameters", [[], "x", 3, None])
+def test_a_block_with_odd_parameters_is_a_block(parameters):
+    assert parse({**BLOCK, "parameters": parameters}).kind is CommandKind.BLOCK
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, [], {"max_per_minute": 0}, {"max_per_minute": "many"}, {"max_per_minute": True}, {"max_per_minute": 1.5}],
+)
+def test_a_rate_limit_that_cannot_be_read_blocks(parameters):
+    message = {**BLOCK, "command_type": "RATE_LIMIT", "parameters": parameters}
+    assert parse(message).kind is CommandKind.BLOCK
+
+
+def test_a_rate_limit_says_how_many_a_minute():
+    for value in (30, "30", 30.0):
+        command = parse({**BLOCK, "command_type": "rate_limit", "parameters": {"max_per_minute": value}})
+        assert (command.kind, command.max_per_minute) == (CommandKind.RATE_LIMIT, 30)
+
+
+def test_a_block_needs_neither_time_nor_id():
+    command = parse({"command_type": "BLOCK"})
+    assert (command.target, command.agent_id, command.issued_at) == (Target.ORGANIZATION, None, NOW)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"command_id": None},
+        {"command_id": ""},
+        {"issued_at": None},
+        {"issued_at": "soon"},
+        {"issued_at": NOW + MAX_SKEW + 1},
+        {"target_type": "everything"},
+        {"agent_id": 7},
+        {"organization_id": []},
+    ],
+)
+def test_a_lifting_command_with_a_flaw_lifts_nothing(change):
+    with pytest.raises(MalformedCommand):
+        parse({**UNBLOCK, **change})
+
+
+def test_a_block_from_the_future_is_held_to_the_skew():
+    assert parse({**BLOCK, "issued_at": NOW + 1e6}).issued_at == NOW + MAX_SKEW
+
+
+def test_of_one_instant_the_stricter_command_ranks_higher():
+    assert parse(BLOCK).rank > parse(UNBLOCK).rank
+    assert parse({**UNBLOCK, "issued_at": NOW + 1}).rank > parse(BLOCK).rank
+
+
+@pytest.mark.parametrize(
+    ("fields", "target", "agent"),
+    [
+        ({"target_type": None}, Target.AGENT, "bot"),
+        ({"target_type": None, "agent_id": None}, Target.ORGANIZATION, None),
+        ({"agent_id": None}, Target.ORGANIZATION, None),
+        ({"target_type": "ORGANIZATION"}, Target.ORGANIZATION, None),
+        ({"is_broadcast": True}, Target.ORGANIZATION, None),
+        ({"target_type": "fleet"}, Target.AGENT, "bot"),
+        ({"target_type": 7, "agent_id": None}, Target.ORGANIZATION, None),
+    ],
+)
+def test_whom_a_block_is_aimed_at(fields, target, agent):
+    command = parse({**BLOCK, **fields})
+    assert (command.target, command.agent_id) == (target, agent)
+
+
+def test_a_lift_that_names_an_agent_lifts_that_agent_only():
+    command = parse({**UNBLOCK, "target_type": "organization"})
+    assert (command.target, command.agent_id) == (Target.AGENT, "bot")
+
+
+def test_mcp_servers_by_name_and_number():
+    named = parse({**BLOCK, "target_type": "mcp_server", "parameters": {"mcp_server": "files"}})
+    assert (named.target, named.mcp_server) == (Target.MCP_SERVER, "files")
+    numbered = parse({**BLOCK, "target_type": None, "target_mcp_server_config_id": "12"})
+    assert (numbered.target, numbered.mcp_server_config_id) == (Target.MCP_SERVER, 12)
+    with pytest.raises(MalformedCommand):
+        parse({**BLOCK, "target_type": "mcp_server"})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        None,
+        7,
+        [],
+        "",
+        "nonsense",
+        b"\xff",
+        "[]",
+        '{"command_type": "BLOCK", "command_type": "UNBLOCK"}',
+        {},
+        {"command_type": None},
+        {"command_type": ["BLOCK"]},
+        {"Body": ""},
+        {"Type": "SubscriptionConfirmation", "Message": "x"},
+        sqs(sqs(sqs(sqs(BLOCK)))),
+        "[" * 100_000,
+    ],
+)
+def test_what_cannot_be_read_is_malformed(message):
+    with pytest.raises(MalformedCommand):
+        parse(message)
+
+
+def test_an_unknown_type_is_told_apart():
+    with pytest.raises(UnknownCommand, match="PARDON"):
+        parse({**UNBLOCK, "command_type": "PARDON"})
+
+
+def test_the_reason_cannot_forge_a_line():
+    assert parse({**BLOCK, "reason": "a\nb\x1b[2J"}).reason == "a b [2J"
