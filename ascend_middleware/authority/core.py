@@ -21,6 +21,7 @@ from .listing import Request, page_fields, read_query
 from .policy import PolicySet
 from .score import risk_level, score_action
 from .store import Store, canonical_json, default_database, iso_time
+from .waiting import read_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -118,21 +119,23 @@ class Authority:
         except ApiError as error:
             answer = self._refusal(error, request)
         except sqlite3.Error as error:
-            log.error("the database failed, request %s was refused: %s", correlation_id, error)
-            error_ = ApiError(503, "STORAGE_UNAVAILABLE", "the authority's database failed; nothing was decided")
-            answer = self._refusal(error_, request)
+            answer = self._refusal(_storage_failed(error, correlation_id), request)
         except Exception:
             log.exception("request %s failed", correlation_id)
             answer = self._refusal(
                 ApiError(500, "INTERNAL_ERROR", "the authority failed; nothing was decided"), request
             )
-        fixed = {
-            "content-type": "application/json",
-            "cache-control": "no-store",
-            "x-content-type-options": "nosniff",
-            "x-correlation-id": correlation_id,
-        }
-        return answer.status, {**fixed, **answer.headers}, answer.body
+        return answer.status, {**_fixed(correlation_id), **answer.headers}, answer.body
+
+    def unstored(self, headers: Mapping[str, str], error: Exception) -> tuple[int, dict[str, str], bytes]:
+        """Answer a request whose changes could not be kept after all: nothing was decided."""
+        given = headers.get("x-correlation-id", "")
+        correlation_id = given if _CORRELATION_ID.fullmatch(given) else self._new_id()
+        request = Request(
+            method="", path="", query="", headers=headers, body=b"", correlation_id=correlation_id, envelope=False
+        )
+        answer = self._refusal(_storage_failed(error, correlation_id), request)
+        return answer.status, {**_fixed(correlation_id), **answer.headers}, answer.body
 
     # --- from request to route
 
@@ -242,6 +245,7 @@ class Authority:
         return self._success(request, decision_fields(self._find(number, credential)), decision=True)
 
     def _status(self, request: Request, credential: Credential, action_id: int | None) -> Answer:
+        read_wait(request.query, request.headers)  # the door holds the request; here it is only checked
         return self._success(request, decision_fields(self._find(action_id, credential)), decision=True)
 
     def _details(self, request: Request, credential: Credential, action_id: int | None) -> Answer:
@@ -331,6 +335,21 @@ class Authority:
             "detail": error.detail or error.message,
         }
         return Answer(error.status, encode_json(body), error.headers)
+
+
+def _fixed(correlation_id: str) -> dict[str, str]:
+    return {
+        "content-type": "application/json",
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+        "x-correlation-id": correlation_id,
+    }
+
+
+def _storage_failed(error: Exception, correlation_id: str) -> ApiError:
+    log.error("the database failed, request %s was refused: %s", correlation_id, error)
+    message = "the authority's database failed; nothing was decided"
+    return ApiError(503, "STORAGE_UNAVAILABLE", message, headers={"retry-after": "1"})
 
 
 def _pending_word(fields: Mapping[str, Any]) -> dict[str, Any]:

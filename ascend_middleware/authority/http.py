@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import anyio.to_thread
-
 from .forms import MAX_BODY
+from .service import Service
 
 if TYPE_CHECKING:
     from asgiref.typing import (
@@ -26,30 +25,33 @@ _SINGLE: Final = frozenset({"authorization", "x-api-key", "idempotency-key", "x-
 
 
 def create_app(authority: Authority) -> ASGI3Application:
-    """Return the ASGI application of an authority."""
+    """Return the ASGI application of an authority; it starts and stops with the server's lifespan."""
+    service = Service(authority)
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await _lifespan(service, receive, send)
         elif scope["type"] == "http":
-            await _serve(authority, scope, receive, send)
+            await _serve(service, scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
 
     return app
 
 
-async def _lifespan(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def _lifespan(service: Service, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            await service.start()
             await send({"type": "lifespan.startup.complete"})
         else:
+            await service.stop()
             await send({"type": "lifespan.shutdown.complete"})
             return
 
 
-async def _serve(authority: Authority, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def _serve(service: Service, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
@@ -60,10 +62,14 @@ async def _serve(authority: Authority, scope: HTTPScope, receive: ASGIReceiveCal
     body = await _read(receive)
     if body is None:
         return
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            continue
+
     query = scope["query_string"].decode("latin-1")
-    # The database syncs to disk, which must not hold up the event loop.
-    status, answer_headers, content = await anyio.to_thread.run_sync(
-        authority.handle, scope["method"].upper(), scope["path"], query, headers, body
+    status, answer_headers, content = await service.answer(
+        scope["method"].upper(), scope["path"], query, headers, body, gone=gone
     )
     pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer_headers.items()]
     pairs.append((b"content-length", str(len(content)).encode()))

@@ -18,7 +18,7 @@ from .keys import DEFAULT_TENANT, Credential, Role, hash_key, new_key, same_hash
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["KEEP_ANSWERS", "SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
 
@@ -68,6 +68,7 @@ class Store(Database):
     def __init__(self, connection: sqlite3.Connection, *, now: Callable[[], float], path: str | Path = MEMORY) -> None:
         super().__init__(connection, path=path)
         self._now = now
+        self._listeners: list[Callable[[], None]] = []
 
     @classmethod
     def open(cls, path: str | Path, *, now: Callable[[], float], create: bool = True) -> Store:
@@ -203,6 +204,7 @@ class Store(Database):
                 "UPDATE actions SET status = ?, updated_at = ?, approval = ? WHERE id = ? AND status = 'pending'",
                 (word, now, canonical_json(approval), action_id),
             )
+            self.after_commit(self._tell)
             event = "ACTION_APPROVED" if approved else "ACTION_DENIED"
             self.audit(event, tenant=tenant, actor=actor, action_id=action_id, data=approval)
             return self.action(action_id, tenant=tenant)
@@ -216,6 +218,30 @@ class Store(Database):
             )
             event = f"ACTION_{str(outcome['status']).upper()}"
             self.audit(event, tenant=tenant, actor=actor, action_id=action_id, data=dict(outcome))
+
+    def decided(self, action_ids: Sequence[int]) -> list[int]:
+        """Return those of the actions that are not pending."""
+        found: list[int] = []
+        for start in range(0, len(action_ids), 500):
+            part = action_ids[start : start + 500]
+            places = ", ".join("?" * len(part))
+            found += [
+                row[0]
+                for row in self.rows(f"SELECT id FROM actions WHERE id IN ({places}) AND status <> 'pending'", part)  # noqa: S608
+            ]
+        return found
+
+    def on_decision(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after each decision that is stored through this object; return what ends that.
+
+        It may be called from any thread, and must be quick.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _tell(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
 
     # --- answers to repeat
 

@@ -1,0 +1,113 @@
+"""What runs beside the core while an authority is served: the writer, the waiting, and what is done now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import sqlite3
+from functools import partial
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+import anyio.to_thread
+
+from .forms import ApiError
+from .waiting import Waiters, read_wait
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from .core import Authority
+
+__all__ = ["Service"]
+
+log = logging.getLogger(__name__)
+
+_HELD = re.compile(r"/api/(?:v1|v2)/actions/([^/]+)/status|/api/sdk/approval/([^/]+)")
+_Answer = tuple[int, dict[str, str], bytes]
+
+
+class Service:
+    """Answers requests on an event loop: changes through one writer, readings in threads, waiting in neither.
+
+    Args:
+        authority: the core.
+    """
+
+    def __init__(self, authority: Authority) -> None:
+        self.authority: Final = authority
+        self.writer: Final = Writer(authority.store)
+        self.waiters: Final = Waiters(authority.store)
+
+    async def start(self) -> None:
+        """Start the writer; without it each change commits alone."""
+        self.writer.start()
+
+    async def stop(self) -> None:
+        """Let those who wait go, finish what was begun, and stop."""
+        await self.waiters.close()
+        await anyio.to_thread.run_sync(self.writer.stop)
+
+    async def answer(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        gone: Callable[[], Awaitable[None]] | None = None,
+    ) -> _Answer:
+        """Answer one request; see `Authority.handle`.
+
+        Args:
+            method: in upper case.
+            path: decoded, beginning with a slash.
+            query: raw, without the question mark.
+            headers: names in lower case.
+            body: the whole of it.
+            gone: returns when the client has left; a request that is held ends then.
+        """
+        job = partial(self.authority.handle, method, path, query, headers, body)
+        if method == "GET":
+            # The database may have to read from disk, which must not hold up the event loop.
+            answer = await anyio.to_thread.run_sync(job)
+            held = _HELD.fullmatch(path) if answer[0] == 200 else None
+            if held is not None and await self._hold(held[1] or held[2], query, headers, gone):
+                answer = await anyio.to_thread.run_sync(job)
+            return answer
+        try:
+            return await self.writer.run(job) if self.writer.running else await anyio.to_thread.run_sync(job)
+        except sqlite3.Error as error:
+            return self.authority.unstored(headers, error)
+
+    async def _hold(
+        self, name: str, query: str, headers: Mapping[str, str], gone: Callable[[], Awaitable[None]] | None
+    ) -> bool:
+        """Hold a request that asks for it until its action is decided; say whether it was held.
+
+        Its first answer was a success, so the caller may see the action.
+        """
+        try:
+            seconds = read_wait(query, headers)
+        except ApiError:
+            return False
+        digits = unquote(name).removeprefix("act_")
+        if seconds <= 0 or not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+            return False
+        waiting = asyncio.create_task(self.waiters.until_decided(int(digits), seconds))
+        tasks: list[asyncio.Future[None]] = [waiting]
+        if gone is not None:
+            tasks.append(asyncio.ensure_future(gone()))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        return True

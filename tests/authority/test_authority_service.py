@@ -1,0 +1,279 @@
+"""The serving authority: shared commits, requests that are held until a decision, and what a broken database answers."""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import time
+
+import pytest
+
+from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority.audit import verify
+from ascend_middleware.authority.forms import ApiError
+from ascend_middleware.authority.http import create_app
+from ascend_middleware.authority.waiting import MAX_WAIT, Waiters, read_wait
+from ascend_middleware.authority.writer import Writer
+
+pytestmark = pytest.mark.anyio
+
+POLICY = """
+[[policy]]
+name = "refunds need a person"
+action_types = ["refund"]
+decision = "pending"
+"""
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+class Place:
+    """A served authority on a file, one key of each kind, and the means to ask it."""
+
+    def __init__(self, path):
+        self.path = path
+        self.authority = Authority(Store.open(path, now=lambda: 1_700_000_000.0), PolicySet.from_text(POLICY))
+        self.store = self.authority.store
+        self.user = self.store.issue_key(name="u", role=Role.USER, tenant="default")
+        self.admin = self.store.issue_key(name="boss", role=Role.ADMIN, tenant="default")
+        self.app = create_app(self.authority)
+
+    @contextlib.asynccontextmanager
+    async def serving(self):
+        inbox, outbox = asyncio.Queue(), asyncio.Queue()
+        task = asyncio.create_task(self.app({"type": "lifespan"}, inbox.get, outbox.put))
+        await inbox.put({"type": "lifespan.startup"})
+        assert (await outbox.get())["type"] == "lifespan.startup.complete"
+        try:
+            yield self
+        finally:
+            await inbox.put({"type": "lifespan.shutdown"})
+            assert (await outbox.get())["type"] == "lifespan.shutdown.complete"
+            await task
+
+    async def ask(self, method, path, body=None, *, key=None, query="", headers=(), gone=None):
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "query_string": query.encode(),
+            "headers": [(b"x-api-key", (key or self.user).encode()), *headers],
+        }
+        content = b"" if body is None else json.dumps(body).encode()
+        messages = [{"type": "http.request", "body": content, "more_body": False}]
+        sent = []
+
+        async def receive():
+            if messages:
+                return messages.pop()
+            await (gone or asyncio.Event()).wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message)
+
+        await self.app(scope, receive, send)
+        return sent[0]["status"], json.loads(sent[1]["body"])
+
+    def submit(self, number=0, kind="refund"):
+        body = {"agent_id": "a", "action_type": kind, "context": {"n": number}}
+        return self.ask("POST", "/api/v1/actions/submit", body)
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = Place(tmp_path / "a.db")
+    yield place
+    place.authority.close()
+
+
+async def test_sixty_four_at_once_lose_nothing_and_share_commits(place):
+    commits = []
+    place.store._db.set_trace_callback(lambda text: commits.append(text) if text == "COMMIT" else None)
+    async with place.serving():
+        answers = await asyncio.gather(*(place.submit(n) for n in range(256)))
+        assert {status for status, _ in answers} == {200}
+        assert len({answer["id"] for _, answer in answers}) == 256
+        assert place.store.actions(tenant="default", limit=1)[1] == 256
+        assert verify(place.store).whole and verify(place.store).entries == 256 + 2
+        assert len(commits) < 128
+
+
+async def test_one_that_is_refused_takes_nobody_along(place):
+    async with place.serving():
+        bad = place.ask("POST", "/api/v1/actions/submit", {"agent_id": "a"})
+        answers = await asyncio.gather(place.submit(1), bad, place.submit(2))
+        assert [status for status, _ in answers] == [200, 400, 200]
+
+
+async def test_what_could_not_be_committed_is_no_decision(place):
+    async with place.serving():
+        await place.submit(kind="read")
+        pages = place.store._db.execute("PRAGMA page_count").fetchone()[0]
+        place.store._db.execute(f"PRAGMA max_page_count={pages}")
+        big = {"agent_id": "a", "action_type": "read", "context": {"x": "y" * 100_000}}
+        answers = await asyncio.gather(*(place.ask("POST", "/api/v1/actions/submit", big) for _ in range(8)))
+        assert {(status, answer["error"]["code"]) for status, answer in answers} == {(503, "STORAGE_UNAVAILABLE")}
+        place.store._db.execute("PRAGMA max_page_count=1000000")
+        assert (await place.submit(kind="read"))[0] == 200
+        assert place.store.actions(tenant="default")[1] == 2 and verify(place.store).whole
+
+
+async def test_a_commit_that_fails_refuses_the_whole_group(place):
+    def refuse(action, table, *_):
+        ends = action == sqlite3.SQLITE_TRANSACTION and table == "COMMIT"
+        return sqlite3.SQLITE_DENY if ends else sqlite3.SQLITE_OK
+
+    async with place.serving():
+        place.store._db.set_authorizer(refuse)
+        answers = await asyncio.gather(*(place.submit(n) for n in range(5)))
+        assert {(status, answer["error"]["code"]) for status, answer in answers} == {(503, "STORAGE_UNAVAILABLE")}
+        place.store._db.set_authorizer(None)
+        assert place.store.actions(tenant="default")[1] == 0
+        assert (await place.submit())[0] == 200
+
+
+async def test_a_busy_database_is_told(place):
+    async with place.serving():
+        place.store._db.execute("PRAGMA busy_timeout=1")
+        other = sqlite3.connect(place.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        assert (await place.submit())[0] == 503
+        other.close()
+        assert (await place.submit())[0] == 200
+
+
+async def test_jobs_run_in_order_and_are_finished_at_the_end(place):
+    writer = Writer(place.store)
+    writer.start()
+    seen = []
+    tasks = [asyncio.create_task(writer.run(lambda n=n: seen.append(n))) for n in range(10)]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(writer.stop)
+    await asyncio.gather(*tasks)
+    assert seen == list(range(10)) and not writer.running
+
+
+async def test_a_cancelled_caller_harms_nobody(place):
+    async with place.serving():
+        task = asyncio.create_task(place.submit(1))
+        await asyncio.sleep(0)
+        task.cancel()
+        assert (await place.submit(2))[0] == 200
+
+
+# --- held until the decision
+
+
+async def held(place, number, seconds=30, **more):
+    started = time.monotonic()
+    status, answer = await place.ask("GET", f"/api/v1/actions/{number}/status", query=f"wait={seconds}", **more)
+    return status, answer["status"], time.monotonic() - started
+
+
+async def test_a_held_request_learns_the_decision_within_100_ms(place):
+    async with place.serving():
+        for number in range(1, 6):
+            await place.submit(number)
+        waiting = asyncio.gather(*(held(place, number) for number in range(1, 6) for _ in range(20)))
+        await asyncio.sleep(0.2)
+        started = time.monotonic()
+        for number in range(1, 6):
+            await place.ask("POST", f"/api/v1/actions/{number}/approve", {}, key=place.admin)
+        answers = await waiting
+        # 100 requests; the bound is for one, and a loaded machine gets the rest of a second.
+        assert time.monotonic() - started < 1.0
+        assert {answer[:2] for answer in answers} == {(200, "approved")}
+
+
+async def test_a_decision_by_another_process_is_seen_too(place):
+    async with place.serving():
+        await place.submit()
+        waiting = asyncio.create_task(held(place, 1))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        other = Store.open(place.path, now=lambda: 0.0)  # a connection of its own, as the command line has
+        started = time.monotonic()
+        other.decide(1, tenant="default", approved=False, actor="x", key_id=None)
+        assert (await waiting)[:2] == (200, "denied")
+        assert time.monotonic() - started < 1.0
+        other.close()
+
+
+async def test_what_is_decided_or_foreign_or_unknown_is_not_held(place):
+    async with place.serving():
+        await place.submit(kind="read")
+        assert (await held(place, 1))[2] < 5
+        await place.submit()
+        stranger = place.store.issue_key(name="s", role=Role.ADMIN, tenant="other")
+        for number in (2, 99, "act_"):
+            status, answer = await place.ask("GET", f"/api/v1/actions/{number}/status", query="wait=30", key=stranger)
+            assert status == 404
+        for query in ("wait=x", "wait=-1", "wait=1&wait=2", "wait="):
+            assert (await place.ask("GET", "/api/v1/actions/2/status", query=query))[0] == 422
+
+
+async def test_a_wait_ends_with_its_time_or_its_client(place):
+    async with place.serving():
+        await place.submit()
+        assert (await held(place, 1, 0.05))[1] == "pending"
+        gone = asyncio.Event()
+        task = asyncio.create_task(held(place, 1, gone=gone))
+        await asyncio.sleep(0.05)
+        gone.set()
+        await asyncio.wait_for(task, 5)
+        status, answer = await place.ask(
+            "GET", "/api/v2/actions/act_1/status", headers=[(b"prefer", b"respond-async, wait=0")]
+        )
+        assert answer["data"]["status"] == "pending_approval"
+
+
+async def test_those_who_wait_are_let_go_when_the_server_stops(place):
+    async with place.serving():
+        await place.submit()
+        task = asyncio.create_task(held(place, 1))
+        await asyncio.sleep(0.1)
+    assert (await task)[1] == "pending"
+
+
+async def test_too_many_waiters_are_answered_at_once(place):
+    await place.submit()
+    waiters = Waiters(place.store, most=2)
+    tasks = [asyncio.create_task(waiters.until_decided(1, 30)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert waiters.count == 2
+    await asyncio.wait_for(waiters.until_decided(1, 30), 5)
+    await waiters.close()
+    await asyncio.gather(*tasks)
+    assert waiters.count == 0
+
+
+async def test_one_who_comes_after_the_decision_is_not_held(place):
+    """Between the answer "pending" and the wait the decision may have fallen, also while others wait."""
+    await place.submit()
+    await place.submit()
+    waiters = Waiters(place.store)
+    other = asyncio.create_task(waiters.until_decided(2, 30))
+    await asyncio.sleep(0.1)
+    place.store.decide(1, tenant="default", approved=True, actor="x", key_id=None)
+    await asyncio.sleep(0.1)
+    await asyncio.wait_for(waiters.until_decided(1, 30), 5)
+    assert not other.done()
+    await waiters.close()
+    await other
+
+
+def test_the_wait_is_read_from_the_query_or_a_preference():
+    assert read_wait("", {}) == 0
+    assert read_wait("wait=30", {"prefer": "wait=5"}) == 30
+    assert read_wait("wait=0.5", {}) == 0.5
+    assert read_wait("wait=3600", {}) == MAX_WAIT
+    assert read_wait("", {"prefer": "respond-async, wait=10"}) == 10
+    assert read_wait("", {"prefer": 'foo; wait="10"'}) == 10
+    assert read_wait("", {"prefer": "await=10"}) == read_wait("", {"prefer": "wait=soon"}) == 0
+    for query in ("wait=1e3", "wait=%D9%A7", "wait=1&wait=1"):
+        with pytest.raises(ApiError):
+            read_wait(query, {})
