@@ -190,6 +190,18 @@ def _header_name(value: object) -> str:
     return name.lower()
 
 
+def _identifier(value: object) -> str:
+    """A number or a text, as a text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
+
+
+def _local_path(value: object) -> str:
+    path = _text(value)
+    if not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+", path) or "/../" in f"{path}/" or "/./" in f"{path}/":
+        raise ValueError(f"expected a path such as /.ascend/approvals, got {value!r}")
+    return path
+
+
 _REFUSE: Final = Pending()
 _Parser: TypeAlias = "Callable[[object], Any]"
 
@@ -202,7 +214,7 @@ def _setting(default: object, parse: _Parser, *env: str, secret: bool = False) -
 class Settings:
     """Everything that can be set. Durations are seconds.
 
-    The first group concerns every client, the second the guard.
+    The first group concerns every client, the second the guard, the third what workers share (docs/state.md).
     """
 
     api_key: str = _setting("", _text, "ASCEND_API_KEY", "OWKAI_API_KEY", secret=True)
@@ -240,6 +252,13 @@ class Settings:
     expose_risk: bool = _setting(False, _flag)
     strict: bool = _setting(False, _flag)
     report_outcomes: bool = _setting(True, _flag)
+
+    organization_id: str = _setting("", _identifier, "ASCEND_ORGANIZATION_ID")
+    state: str = _setting("", _text, "ASCEND_STATE")
+    state_timeout: float = _setting(1.0, _seconds)
+    durability: str = _setting("process", _choice("process", "power"))
+    approval_expiry: float = _setting(86_400.0, _seconds)
+    approvals_path: str = _setting("/.ascend/approvals", _local_path)
 
     @classmethod
     def load(

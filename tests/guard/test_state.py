@@ -1,0 +1,450 @@
+"""What every store of the shared state promises: in memory, in a file, in Redis."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ascend_middleware.commands import parse_command
+from ascend_middleware.config import Settings
+from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.guard.places import default_directory
+from ascend_middleware.guard.state import (
+    EVERYBODY,
+    MAX_HINTS,
+    Approval,
+    Order,
+    StateError,
+    open_state,
+    orders_of,
+)
+from ascend_middleware.guard.state_redis import RedisState
+from ascend_middleware.guard.state_sql import SQLState
+
+NOW = 1_800_000_000.0
+REDIS = pytest.param("redis", marks=pytest.mark.slow)
+
+
+def approval(**changed):
+    fields = {
+        "handle": uuid.uuid4().hex,
+        "action_id": "7",
+        "fingerprint": "f",
+        "sharing": "s",
+        "hint": "h",
+        "agent_id": "bot",
+        "rule": "refunds",
+        "created_at": NOW,
+        "expires_at": NOW + 100,
+    }
+    return Approval(**{**fields, **changed})
+
+
+def order(kind="BLOCK", at=NOW, *, target="bot", slot="block", **more):
+    return Order(target=target, slot=slot, kind=kind, issued_at=at, **more)
+
+
+@pytest.fixture(params=["memory", "file", REDIS])
+def state(request, tmp_path):
+    if request.param == "redis":
+        url = request.getfixturevalue("redis_server").url
+        made = RedisState(url, scope=uuid.uuid4().hex, timeout=5.0)
+    else:
+        path = None if request.param == "memory" else tmp_path / "state.db"
+        made = SQLState(path, scope="test", timeout=5.0)
+    yield made
+    made.close()
+
+
+class TestApprovals:
+    def test_a_row_is_found_as_it_was_kept(self, state):
+        row = approval()
+        assert state.hold(row, now=NOW) == row
+        assert state.find(row.handle) == row
+        assert state.find_open("s", now=NOW) == row
+        assert state.find("guessed") is None
+        assert state.find_open("other", now=NOW) is None
+
+    def test_identical_requests_share_one_row(self, state):
+        first, second = approval(), approval(action_id="8")
+        assert state.hold(first, now=NOW) == first
+        assert state.hold(second, now=NOW) == first
+        assert state.find(second.handle) is None
+
+    def test_an_expired_row_makes_place_for_a_new_one_and_is_still_known(self, state):
+        first, second = approval(), approval(created_at=NOW + 200, expires_at=NOW + 300)
+        state.hold(first, now=NOW)
+        assert state.find_open("s", now=NOW + 100) is None
+        assert state.hold(second, now=NOW + 200) == second
+        assert replace(state.find(first.handle), sharing="s") == first
+        assert state.claim(first.handle, by="a", process="p", entry="", now=NOW + 200).claimed_by == ""
+
+    def test_one_claim_wins_and_the_entry_is_kept_with_it(self, state):
+        row = approval()
+        state.hold(row, now=NOW)
+        won = state.claim(row.handle, by="a", process="p", entry='{"n": 1}', now=NOW + 1)
+        assert (won.claimed_by, won.process, won.entry, won.claimed_at) == ("a", "p", '{"n": 1}', NOW + 1)
+        assert state.claim(row.handle, by="b", process="q", entry="", now=NOW + 2) == won
+        # The answer to a claim may be lost on its way; the same claim tried again is still the one that won.
+        assert state.claim(row.handle, by="a", process="p", entry='{"n": 1}', now=NOW + 3) == won
+        assert state.find_open("s", now=NOW) is None
+        assert state.hold(approval(), now=NOW).handle != row.handle
+
+    def test_nothing_is_claimed_without_a_row(self, state):
+        assert state.claim("guessed", by="a", process="p", entry="", now=NOW) is None
+
+    def test_a_denial_stays_and_cannot_be_claimed(self, state):
+        row = approval()
+        state.hold(row, now=NOW)
+        state.note(row.handle, status="denied", reason="no")
+        state.note(row.handle, status="approved")
+        assert (state.find(row.handle).status, state.find(row.handle).reason) == ("denied", "no")
+        assert state.claim(row.handle, by="a", process="p", entry="", now=NOW).claimed_by == ""
+        assert state.hold(approval(), now=NOW).handle == row.handle
+
+    def test_the_outcome_is_recorded_once(self, state):
+        row = approval()
+        state.hold(row, now=NOW)
+        state.settle(row.handle, outcome="completed")
+        assert state.find(row.handle).outcome == ""
+        state.claim(row.handle, by="a", process="p", entry="", now=NOW)
+        assert [each.handle for each in state.unsettled("p")] == [row.handle]
+        assert list(state.unsettled("q")) == []
+        state.settle(row.handle, outcome="unknown")
+        state.settle(row.handle, outcome="completed")
+        state.settle(row.handle, outcome="failed")
+        assert state.find(row.handle).outcome == "completed"
+        assert list(state.unsettled("p")) == []
+
+    def test_sixteen_threads_claim_and_one_wins(self, state):
+        row = approval()
+        state.hold(row, now=NOW)
+        won, ready = [], threading.Barrier(16)
+
+        def race(name):
+            ready.wait()
+            if state.claim(row.handle, by=name, process="p", entry="", now=NOW).claimed_by == name:
+                won.append(name)
+
+        threads = [threading.Thread(target=race, args=(str(number),)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+
+    def test_hints_are_those_of_open_rows(self, state):
+        for number in range(3):
+            state.hold(approval(sharing=f"s{number}", hint=f"h{number // 2}"), now=NOW)
+        used = approval(sharing="used", hint="used")
+        state.hold(used, now=NOW)
+        state.claim(used.handle, by="a", process="p", entry="", now=NOW)
+        assert state.snapshot(now=NOW).hints == {"h0", "h1"}
+        assert state.snapshot(now=NOW + 100).hints == frozenset()
+
+    def test_too_many_hints_are_not_listed(self, state):
+        for number in range(MAX_HINTS + 1):
+            state.hold(approval(sharing=f"s{number}", hint=f"h{number}"), now=NOW)
+        assert state.snapshot(now=NOW).hints is None
+
+
+class TestKillState:
+    def test_the_newest_by_issue_time_wins_whatever_comes_last(self, state):
+        state.apply([order(at=NOW)], command_id="b", now=NOW)
+        state.apply([order("UNBLOCK", NOW - 5)], command_id="stale", now=NOW)
+        assert state.snapshot(now=NOW).orders["bot", "block"].kind == "BLOCK"
+        state.apply([order("UNBLOCK", NOW)], command_id="same instant", now=NOW)
+        assert state.snapshot(now=NOW).orders["bot", "block"].kind == "BLOCK"
+        state.apply([order("UNBLOCK", NOW + 1)], command_id="u", now=NOW)
+        assert state.snapshot(now=NOW).orders["bot", "block"].lifts
+        state.apply([order("SUSPEND", NOW + 1)], command_id="s", now=NOW)
+        assert state.snapshot(now=NOW).orders["bot", "block"].kind == "SUSPEND"
+
+    def test_a_command_is_applied_once(self, state):
+        # Without an issue time of its own, a repeated BLOCK would else be newer than the UNBLOCK after it.
+        assert state.apply([order(at=NOW)], command_id="b", now=NOW)
+        state.apply([order("UNBLOCK", NOW + 1)], command_id="u", now=NOW)
+        assert not state.apply([order(at=NOW + 9)], command_id="b", now=NOW)
+        assert state.snapshot(now=NOW).orders["bot", "block"].lifts
+        assert state.apply([order(at=NOW + 9)], command_id="", now=NOW)
+        assert state.snapshot(now=NOW).orders["bot", "block"].kind == "BLOCK"
+
+    def test_targets_and_slots_do_not_touch_each_other(self, state):
+        limit = order("RATE_LIMIT", NOW + 5, slot="limit", max_per_minute=30)
+        state.apply([order(target=EVERYBODY), limit], command_id="x", now=NOW)
+        found = state.snapshot(now=NOW).orders
+        assert found == {(EVERYBODY, "block"): order(target=EVERYBODY), ("bot", "limit"): limit}
+
+    def test_a_lift_lifts_blocks_and_limits_of_its_target(self, state):
+        for number, kind in enumerate(("BLOCK", "RATE_LIMIT", "UNBLOCK")):
+            message = {
+                "command_id": kind,
+                "command_type": kind,
+                "agent_id": "bot",
+                "issued_at": NOW + number,
+                "parameters": {"max_per_minute": 3},
+            }
+            command = parse_command(message, received_at=NOW)
+            state.apply(orders_of(command), command_id=command.command_id, now=NOW)
+        assert all(found.lifts for found in state.snapshot(now=NOW).orders.values())
+
+    def test_when_it_was_confirmed(self, state):
+        assert state.snapshot(now=NOW).confirmed_at == 0.0
+        state.confirm(now=NOW)
+        assert state.snapshot(now=NOW).confirmed_at == NOW
+
+    def test_what_is_for_an_mcp_server_is_no_agents_order(self):
+        message = {"command_type": "BLOCK", "target_type": "mcp_server", "mcp_server": "files"}
+        assert orders_of(parse_command(message, received_at=NOW)) == []
+
+
+class TestRateLimit:
+    def test_no_more_than_the_limit_in_any_minute_and_the_exact_wait(self, state):
+        now = time.time()
+        assert [state.take("bot", limit=3, now=now + step) for step in range(3)] == [None, None, None]
+        wait = state.take("bot", limit=3, now=now + 10)
+        if isinstance(state, SQLState):
+            assert wait == pytest.approx(50.0)
+            assert state.take("bot", limit=3, now=now + 59.9) == pytest.approx(0.1, abs=1e-6)
+            assert state.take("bot", limit=3, now=now + 60) is None
+            assert state.take("bot", limit=3, now=now + 60) == pytest.approx(1.0)
+        else:
+            assert 55 < wait <= 60
+        assert state.take("other", limit=1, now=now) is None
+
+    def test_a_lower_limit_counts_what_was_taken_before(self, state):
+        now = time.time()
+        for _ in range(5):
+            state.take("bot", limit=10, now=now)
+        assert state.take("bot", limit=2, now=now + 1) > 50
+
+    def test_a_clock_set_back_by_a_day_does_not_lock_an_agent_out(self, tmp_path):
+        state = SQLState(tmp_path / "s.db", scope="t", timeout=1.0)
+        assert state.take("bot", limit=1, now=NOW) is None
+        assert state.take("bot", limit=1, now=NOW - 86_400) is None
+
+
+class TestLeases:
+    def test_one_owner_at_a_time(self, state):
+        assert state.lease("receive", owner="a", seconds=30, now=NOW)
+        assert state.lease("receive", owner="a", seconds=30, now=NOW + 1)
+        assert not state.lease("receive", owner="b", seconds=30, now=NOW + 2)
+        assert state.lease("other", owner="b", seconds=30, now=NOW + 2)
+
+    def test_it_ends(self, tmp_path):
+        state = SQLState(tmp_path / "s.db", scope="t", timeout=1.0)
+        state.lease("receive", owner="a", seconds=10, now=NOW)
+        assert not state.lease("receive", owner="b", seconds=10, now=NOW + 9)
+        assert state.lease("receive", owner="b", seconds=10, now=NOW + 10)
+        # A clock set back by a day must not keep everybody away for a day.
+        assert state.lease("receive", owner="a", seconds=10, now=NOW - 86_400)
+
+    def test_agents_seen(self, state):
+        state.see("old", now=NOW - 100)
+        state.see("bot", now=NOW)
+        state.see("crow", now=NOW + 1)
+        assert list(state.agents(since=NOW)) == ["crow", "bot"]
+
+
+def test_scopes_do_not_see_each_other(tmp_path):
+    one, two = (SQLState(tmp_path / "s.db", scope=scope, timeout=1.0) for scope in ("one", "two"))
+    row = approval()
+    one.hold(row, now=NOW)
+    one.apply([order()], command_id="c", now=NOW)
+    assert two.find(row.handle) is None
+    assert two.snapshot(now=NOW).orders == {}
+    assert two.hold(row, now=NOW) == row
+
+
+def test_two_processes_share_a_file(tmp_path):
+    one, two = (SQLState(tmp_path / "s.db", scope="t", timeout=1.0) for _ in range(2))
+    row = approval()
+    one.hold(row, now=NOW)
+    two.claim(row.handle, by="two", process="p", entry="", now=NOW)
+    assert one.claim(row.handle, by="one", process="p", entry="", now=NOW).claimed_by == "two"
+
+
+def race(place, row, *, processes, threads):
+    start = str(time.time() + 3.0)
+    program = Path(__file__).with_name("racer.py")
+    running = [
+        subprocess.Popen(
+            [sys.executable, program, str(place), row.handle, f"p{number}", str(threads), start],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(processes)
+    ]
+    return [int(each.communicate(timeout=120)[0]) for each in running]
+
+
+@pytest.mark.slow
+def test_of_64_threads_in_each_of_4_processes_one_claims(tmp_path):
+    path = tmp_path / "state.db"
+    row = approval(expires_at=time.time() + 1000)
+    SQLState(path, scope="race", timeout=5.0).hold(row, now=time.time())
+    assert sum(race(path, row, processes=4, threads=64)) == 1
+
+
+@pytest.mark.slow
+def test_of_two_processes_on_one_redis_one_claims(redis_server):
+    row = approval(expires_at=time.time() + 1000)
+    RedisState(redis_server.url, scope="race", timeout=5.0).hold(row, now=time.time())
+    assert sum(race(redis_server.url, row, processes=2, threads=32)) == 1
+
+
+class TestFiles:
+    def test_the_file_is_its_owners_only(self, tmp_path):
+        path = tmp_path / "made" / "state.db"
+        SQLState(path, scope="t", timeout=1.0)
+        assert path.stat().st_mode & 0o077 == 0
+        assert path.parent.stat().st_mode & 0o077 == 0
+
+    def test_a_deleted_file_is_noticed_and_made_anew_without_its_rows(self, tmp_path, caplog):
+        state = SQLState(tmp_path / "s.db", scope="t", timeout=1.0)
+        row = approval()
+        state.hold(row, now=NOW)
+        for path in tmp_path.glob("s.db*"):
+            path.unlink()
+        assert state.find(row.handle) is None
+        assert "deleted or replaced" in caplog.text
+        assert state.hold(row, now=NOW) == row
+
+    def test_a_busy_file_is_an_error_after_the_timeout(self, tmp_path):
+        state = SQLState(tmp_path / "s.db", scope="t", timeout=0.05)
+        other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StateError, match="locked"):
+            state.confirm(now=NOW)
+        other.execute("ROLLBACK")
+        other.close()
+        state.confirm(now=NOW)
+
+    def test_a_broken_file_is_an_error_and_works_again_when_it_is_replaced(self, tmp_path):
+        path = tmp_path / "s.db"
+        state = SQLState(path, scope="t", timeout=1.0)
+        state.close()
+        path.write_bytes(b"nonsense " * 1000)
+        with pytest.raises(StateError):
+            state.snapshot(now=NOW)
+        path.unlink()
+        assert state.snapshot(now=NOW).orders == {}
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    def test_a_forked_child_opens_its_own_connection(self, tmp_path):
+        state = SQLState(tmp_path / "s.db", scope="t", timeout=5.0)
+        row = approval()
+        state.hold(row, now=NOW)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            won = state.claim(row.handle, by="child", process="p", entry="", now=NOW)
+            os.write(writing, won.claimed_by.encode())
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert os.read(reading, 10) == b"child"
+        os.close(reading)
+        os.close(writing)
+        assert state.claim(row.handle, by="parent", process="p", entry="", now=NOW).claimed_by == "child"
+        state.close()
+
+    def test_what_is_in_memory_outlives_a_close(self):
+        state = SQLState(None, scope="t", timeout=1.0)
+        state.apply([order()], command_id="c", now=NOW)
+        state.close()
+        assert state.snapshot(now=NOW).orders
+
+
+class TestOpening:
+    def settings(self, place):
+        return Settings(agent_id="bot", state=str(place))
+
+    def test_a_file_that_cannot_be_made_names_path_and_setting(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ConfigurationError, match=r"file/state\.db.*setting state \(ASCEND_STATE\)"):
+            open_state(self.settings(tmp_path / "file" / "state.db"))
+
+    def test_a_file_that_is_no_database(self, tmp_path):
+        (tmp_path / "state.db").write_bytes(b"nonsense " * 1000)
+        with pytest.raises(ConfigurationError, match=r"state\.db.*ASCEND_STATE"):
+            open_state(self.settings(tmp_path / "state.db"))
+
+    def test_a_file_of_a_newer_version(self, tmp_path):
+        SQLState(tmp_path / "state.db", scope="t", timeout=1.0)
+        with sqlite3.connect(tmp_path / "state.db") as connection:
+            connection.execute("PRAGMA user_version=99")
+        connection.close()
+        with pytest.raises(ConfigurationError, match="newer version"):
+            open_state(self.settings(tmp_path / "state.db"))
+
+    def test_an_unreachable_redis_names_the_setting_and_no_password(self):
+        with pytest.raises(ConfigurationError, match="setting state") as caught:
+            open_state(self.settings("redis://user:hunter2@127.0.0.1:1/0"))
+        assert "hunter2" not in str(caught.value)
+
+    def test_the_default_place(self, tmp_path):
+        home = Path.home()
+        assert default_directory({}, platform="linux") == home / ".local" / "state" / "ascend-middleware"
+        assert default_directory({"XDG_STATE_HOME": "/s"}, platform="linux") == Path("/s/ascend-middleware")
+        assert default_directory({"STATE_DIRECTORY": "/v/a:/v/b"}) == Path("/v/a/ascend-middleware")
+        assert "Application Support" in str(default_directory({}, platform="darwin"))
+        assert default_directory({"LOCALAPPDATA": "/l"}, platform="win32") == Path("/l/ascend-middleware")
+
+
+@pytest.mark.slow
+class TestRedisOutages:
+    def test_a_wrong_password_names_the_setting_and_not_the_password(self, tmp_path, own_redis):
+        own_redis.stop()
+        own_redis.options = ("--requirepass", "right")
+        own_redis.start()
+        with pytest.raises(ConfigurationError, match=r"setting state.*Auth") as caught:
+            open_state(Settings(state=f"redis://:hunter2@127.0.0.1:{own_redis.port}/0"))
+        assert "hunter2" not in str(caught.value)
+        state = open_state(Settings(state=f"redis://:right@127.0.0.1:{own_redis.port}/0"))
+        state.confirm(now=NOW)
+        state.close()
+
+    def test_a_stopped_server_is_an_error_and_a_restarted_one_serves_again_without_rows(self, own_redis):
+        state = RedisState(own_redis.url, scope="t", timeout=1.0)
+        row = approval()
+        state.hold(row, now=NOW)
+        own_redis.stop()
+        with pytest.raises(StateError):
+            state.claim(row.handle, by="a", process="p", entry="", now=NOW)
+        own_redis.start()
+        assert state.claim(row.handle, by="a", process="p", entry="", now=NOW) is None
+        assert state.hold(row, now=NOW) == row
+        state.close()
+
+    def test_a_server_that_does_not_answer_is_an_error_within_the_timeout(self, own_redis):
+        state = RedisState(own_redis.url, scope="t", timeout=0.3)
+        state.confirm(now=NOW)
+        own_redis.process.send_signal(19)  # SIGSTOP
+        try:
+            began = time.monotonic()
+            with pytest.raises(StateError):
+                state.snapshot(now=NOW)
+            assert time.monotonic() - began < 5
+        finally:
+            own_redis.process.send_signal(18)  # SIGCONT
+        assert state.snapshot(now=NOW).confirmed_at == NOW
+        state.close()
+
+    def test_out_of_memory_refuses_writes_and_still_reads(self, own_redis):
+        state = RedisState(own_redis.url, scope="t", timeout=2.0)
+        row = approval()
+        state.hold(row, now=NOW)
+        state._redis.config_set("maxmemory", "1")
+        with pytest.raises(StateError, match="OutOfMemory|OOM"):
+            state.claim(row.handle, by="a", process="p", entry="", now=NOW)
+        assert state.find(row.handle) == row
+        state._redis.config_set("maxmemory", "0")
+        assert state.claim(row.handle, by="a", process="p", entry="", now=NOW).claimed_by == "a"
+        state.close()
