@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import ConflictError
 
+from .approvers import requirement
 from .forms import ApiError
 
 if TYPE_CHECKING:
@@ -20,32 +21,80 @@ _MAX_COMMENTS: Final = 4096
 
 
 def decide(
-    store: Store, row: Mapping[str, Any], body: Mapping[str, Any], *, approved: bool, by: Credential
+    store: Store,
+    row: Mapping[str, Any],
+    body: Mapping[str, Any],
+    *,
+    approved: bool,
+    by: Credential,
+    via: str = "api",
 ) -> dict[str, Any]:
-    """Record a person's decision about a pending action and return the action.
+    """Record a person's decision about a pending action and return the action. Every door decides through this.
+
+    One denial denies. An action that needs several approvers stays pending until so many different people approved.
+
+    Args:
+        store: the database.
+        row: the action.
+        body: with `comments` or `reason`, a text.
+        approved: whether they approve or deny.
+        by: who decides.
+        via: by which door: api, page or command line.
 
     Raises:
-        ApiError: 403 with an audit entry for a key that may not decide, 409 for an action that is not pending.
+        ApiError: 403 with an audit entry for one who may not decide; 409 for an action that is not pending, or that
+            this person has approved before; 422 for bad comments.
     """
     comments = next((body[name] for name in ("comments", "reason") if body.get(name) is not None), "")
     if not isinstance(comments, str) or len(comments) > _MAX_COMMENTS:
         message = f"comments must be a text of at most {_MAX_COMMENTS} characters"
         raise ApiError(422, "VALIDATION_ERROR", message, details={"field": "comments"})
-    refusal = None
-    if not by.role.administers:
-        refusal = ("ADMIN_REQUIRED", "only an admin key may decide about a pending action")
-    elif row["submitted_by"] == by.key_id:
-        refusal = ("SELF_APPROVAL", "the key that submitted an action must not decide about it")
+    refusal = _refusal(store, row, by)
     if refusal is not None:
-        data = {"code": refusal[0], "key": by.key_id, "approved": approved}
+        data = {"code": refusal[0], "key": by.key_id, "approved": approved, "via": via}
         store.audit("DECISION_REFUSED", tenant=by.tenant, actor=by.name, action_id=row["id"], data=data)
         raise ApiError(403, *refusal)
-    try:
-        return store.decide(
-            row["id"], tenant=by.tenant, approved=approved, actor=by.name, key_id=by.key_id, comments=comments
-        )
-    except ConflictError as error:
-        raise ApiError(409, "NOT_PENDING", error.message, details={"status": row["status"]}) from None
+    with store.write():
+        row = store.action(row["id"], tenant=by.tenant)  # as it stands now, under the lock
+        if row["status"] != "pending":
+            raise _not_pending(row)
+        given = row["approvals"]
+        if approved and any(_same_person(by, one["by"], one["key"]) for one in given):
+            message = f"{by.name} has approved action {row['id']} before; it waits for somebody else"
+            raise ApiError(409, "ALREADY_APPROVED", message, details={"status": "pending"})
+        needed = requirement(row)
+        if approved and len(given) + 1 < needed.count:
+            return store.add_approval(row, by=by, comments=comments, via=via)
+        word, event = ("approved", "ACTION_APPROVED") if approved else ("denied", "ACTION_DENIED")
+        data = {"by": by.name, "key": by.key_id if by.key_id > 0 else None, "comments": comments, "via": via}
+        if given:
+            data["approvals"] = given
+        try:
+            return store.settle(row, word, event=event, actor=by.name, data=data)
+        except ConflictError:
+            raise _not_pending(store.action(row["id"], tenant=by.tenant)) from None
+
+
+def _refusal(store: Store, row: Mapping[str, Any], by: Credential) -> tuple[str, str] | None:
+    """Say why somebody may not decide about an action, as a code and a sentence."""
+    if not by.role.administers:
+        return "ADMIN_REQUIRED", "only an admin key may decide about a pending action"
+    # A key's name says whose it is: a second key makes nobody a second person.
+    if _same_person(by, store.key_name(row["submitted_by"]), row["submitted_by"]):
+        return "SELF_APPROVAL", "whoever submitted an action must not decide about it"
+    needed = requirement(row)
+    if not needed.admits(by.name):
+        return "NOT_AN_APPROVER", f"actions of this risk are decided by {', '.join(needed.names)}"
+    return None
+
+
+def _same_person(by: Credential, name: str | None, key_id: int | None) -> bool:
+    return by.key_id == key_id or (name is not None and by.name.casefold() == name.casefold())
+
+
+def _not_pending(row: Mapping[str, Any]) -> ApiError:
+    message = f"action {row['id']} is not pending, it is {row['status']}"
+    return ApiError(409, "NOT_PENDING", message, details={"status": row["status"]})
 
 
 def conclude(

@@ -227,6 +227,9 @@ class Authority:
             **governance,
         }
         level = risk_level(judgement.risk_score)
+        stored |= self.policy.approvals.terms(
+            judgement.decision, level, expires_at=lambda seconds: iso_time(self._now() + seconds)
+        )
         number = self.store.add_action(action, stored, risk=(judgement.risk_score, level), by=credential)
         self.store.audit(
             "ACTION_SUBMITTED",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ascend_middleware.exceptions import ValidationError
 from ascend_middleware.wire import check_orchestration_depth, encode_json, strip_risk_claims
 
+from .approvers import EXPIRY, approved_by, missing_approvers, required_approvers
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -33,7 +35,6 @@ _NAMES: Final = (
 )
 _TEXTS: Final = ("resource", "description", "business_justification")
 _OBJECTS: Final = ("action_details", "context", "risk_indicators")
-_APPROVERS: Final = ["admin"]
 
 
 class ApiError(Exception):
@@ -219,7 +220,10 @@ def decision_fields(row: Mapping[str, Any]) -> dict[str, Any]:
     judgement, approval, status = row["judgement"], row["approval"], row["status"]
     pending = status == "pending"
     reason = judgement["reason"]
-    if approval:
+    expired = bool(approval) and approval.get("via") == EXPIRY
+    if expired:
+        reason = f"expired: nobody decided before {row['expires_at']}"
+    elif approval:
         reason = f"{status} by {approval['by']}" + (f": {approval['comments']}" if approval["comments"] else "")
     fields = {
         "id": row["id"],
@@ -235,15 +239,17 @@ def decision_fields(row: Mapping[str, Any]) -> dict[str, Any]:
         "updated_at": row["updated_at"],
         "summary": f"{row['submission']['action_type']} on {row['submission']['resource']}: {status}",
         "approval_request_id": str(row["id"]) if pending or approval else None,
-        "required_approvers": _APPROVERS if pending else [],
-        "pending_approvers": _APPROVERS if pending else [],
+        "required_approvers": required_approvers(row) if pending else [],
+        "pending_approvers": missing_approvers(row) if pending else [],
+        "approved_by": approved_by(row),
+        "expires_at": row["expires_at"],
         "policy_violations": list(judgement["matched"]) if status == "denied" and not approval else [],
         "conditions": [],
         "execution_allowed": status == "approved",
         "correlation_id": judgement["correlation_id"],
         "metadata": {"risk_factors": judgement["factors"], "matched_policies": judgement["matched"]},
     }
-    if not approval:  # the words of this field know no person
+    if not approval or expired:  # the words of this field know no person
         words = {"approved": "auto_approved", "pending": "pending_approval", "denied": "denied"}
         fields["enforcement_decision"] = words[status]
     else:

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEFAULT_TENANT", "LOCAL", "Credential", "Role", "hash_key", "new_key", "presented_key", "same_hash"]
+__all__ = [
+    "DEFAULT_TENANT",
+    "LOCAL",
+    "Credential",
+    "Role",
+    "hash_key",
+    "new_key",
+    "operator",
+    "presented_key",
+    "same_hash",
+]
 
 DEFAULT_TENANT: Final = "default"
 
@@ -48,6 +58,11 @@ class Credential:
 
 # The caller of `local:` needs no key; it is a user, so that the process that submits cannot approve.
 LOCAL: Final = Credential(0, "local", Role.USER)
+
+
+def operator(tenant: str = DEFAULT_TENANT) -> Credential:
+    """Return the credential of whoever runs the command line on the database: the file's own permissions let them."""
+    return Credential(-1, "local-operator", Role.SUPER_ADMIN, tenant)
 
 
 def new_key(role: Role) -> str:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import ConfigurationError, Problem
 from ascend_middleware.models import AgentAction
 
+from .approvers import ApprovalRules, read_approvals
 from .score import MAX_SCORE, Score
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ class PolicySet:
     denied: int = 90
     mcp_servers: Mapping[str, McpServer]
     models: tuple[Model, ...] = ()
+    approvals: ApprovalRules = field(default_factory=ApprovalRules)
     version: str = ""
 
     @classmethod
@@ -175,8 +177,12 @@ class PolicySet:
         except tomllib.TOMLDecodeError as error:
             raise ConfigurationError(f"{name} is not TOML: {error}") from None
         reader = _Reader(name)
-        reader.known(table, ("thresholds", "policy", "mcp_server", "model"), "")
+        reader.known(table, ("thresholds", "approvals", "policy", "mcp_server", "model"), "")
         pending, denied = reader.thresholds(table.get("thresholds", {}))
+        approvals = read_approvals(
+            table.get("approvals", {}),
+            lambda where, message, hint: reader.say("policy.bad-value", where, message, hint),
+        )
         policies = tuple(reader.policy(row, where) for row, where in reader.rows(table, "policy"))
         servers = [reader.server(row, where) for row, where in reader.rows(table, "mcp_server")]
         models = tuple(reader.model(row, where) for row, where in reader.rows(table, "model"))
@@ -189,6 +195,7 @@ class PolicySet:
             policies=policies,
             pending=pending,
             denied=denied,
+            approvals=approvals,
             mcp_servers={server.name: server for server in servers},
             models=models,
             version=hashlib.sha256(text.encode()).hexdigest()[:16],
@@ -330,11 +337,11 @@ class _Reader:
         for function in sorted(set(program.functions()) - _FUNCTIONS):
             if function.isidentifier() and not function.startswith("_"):
                 self.say("policy.condition", where, f"unknown function {function!r}", "see the CEL standard functions")
-        for field in sorted(set(_FIELD.findall(plain)) - _ACTION_FIELDS):
+        for unknown in sorted(set(_FIELD.findall(plain)) - _ACTION_FIELDS):
             hint = (
                 f"the agent's own parameters are in action.action_details; known: {', '.join(sorted(_ACTION_FIELDS))}"
             )
-            self.say("policy.condition", where, f"an action has no field {field!r}", hint)
+            self.say("policy.condition", where, f"an action has no field {unknown!r}", hint)
         return lambda variables: program.execute(dict(variables))
 
     def server(self, row: dict[str, Any], where: str) -> McpServer:

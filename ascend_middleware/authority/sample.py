@@ -45,6 +45,15 @@ action_types = ["database_schema"]
 decision = "denied"
 reason = "schemas change by migration only"
 
+# Who must approve a pending action, by risk level (low, medium, high from 60, critical from 85), and until when; after
+# that it is denied. Without a table one admin is enough, and nobody ever decides about what they submitted themselves.
+[approvals]
+expires_after = "7d"
+
+# [approvals.critical]
+# count = 2                              # so many different people
+# approvers = ["alice", "bob", "carol"]  # the names of their admin keys
+
 # MCP servers and models that actions may name; one that is not listed here is refused.
 # [[mcp_server]]
 # name = "filesystem"

@@ -27,6 +27,8 @@ __all__ = ["Service"]
 log = logging.getLogger(__name__)
 
 _HELD = re.compile(r"/api/(?:v1|v2)/actions/([^/]+)/status|/api/sdk/approval/([^/]+)")
+# Seconds. A pending action is denied at its time whenever anybody looks; this tells those who only wait.
+_CHORES_PERIOD: Final = 1.0
 _Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -42,13 +44,29 @@ class Service:
         self.writer: Final = Writer(authority.store)
         self.waiters: Final = Waiters(authority.store)
 
+        self._chores: asyncio.Task[None] | None = None
+
     async def start(self) -> None:
         """Start the writer; without it each change commits alone."""
         self.writer.start()
+        self._chores = asyncio.create_task(self._do_chores())
+
+    async def _do_chores(self) -> None:
+        while True:
+            try:
+                await anyio.to_thread.run_sync(self.authority.store.expire)
+            except sqlite3.Error as error:
+                log.error("pending actions could not be expired: %s", error)
+            await asyncio.sleep(_CHORES_PERIOD)
 
     async def stop(self) -> None:
         """Let those who wait go, finish what was begun, and stop."""
         await self.waiters.close()
+        chores, self._chores = self._chores, None
+        if chores is not None:
+            chores.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await chores
         await anyio.to_thread.run_sync(self.writer.stop)
 
     async def answer(

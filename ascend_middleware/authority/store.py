@@ -12,6 +12,7 @@ from ascend_middleware.exceptions import ConflictError, NotFoundError
 from ascend_middleware.sqlite import MEMORY
 
 from . import audit
+from .approvers import EXPIRY
 from .audit import canonical_json
 from .database import Database
 from .keys import DEFAULT_TENANT, Credential, Role, hash_key, new_key, same_hash
@@ -99,6 +100,11 @@ class Store(Database):
                 found = Credential(row["id"], row["name"], Role(row["role"]), row["tenant"])
         return found
 
+    def key_name(self, key_id: int) -> str | None:
+        """Return whose key it is or was, or None for no stored one."""
+        rows = self.rows("SELECT name FROM keys WHERE id = ?", (key_id,))
+        return rows[0]["name"] if rows else None
+
     def list_keys(self) -> list[dict[str, Any]]:
         """Return what is known of every key; never the key."""
         rows = self.rows("SELECT id, tenant, name, role, created_at, revoked_at FROM keys ORDER BY id")
@@ -125,7 +131,8 @@ class Store(Database):
         with self.write():
             cursor = self.execute(
                 "INSERT INTO actions (tenant, agent_id, status, risk_score, risk_level, created_at, updated_at,"
-                " submitted_by, session, submission, judgement) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " submitted_by, session, submission, judgement, expires_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     by.tenant,
                     submission["agent_id"],
@@ -137,18 +144,41 @@ class Store(Database):
                     submission.get("orchestration_session_id"),
                     canonical_json(submission),
                     canonical_json(judgement),
+                    (judgement.get("approval") or {}).get("expires_at"),
                 ),
             )
             return int(cursor.lastrowid or 0)
 
     def action(self, action_id: int, *, tenant: str) -> dict[str, Any]:
-        """Return a stored action; raise `NotFoundError` also where it is another tenant's."""
+        """Return a stored action; raise `NotFoundError` also where it is another tenant's.
+
+        One that nobody decided about in time is denied when it is looked at, if not before.
+        """
+        row = self._action(action_id, tenant=tenant)
+        if row["status"] == "pending" and row["expires_at"] and row["expires_at"] <= iso_time(self._now()):
+            self.expire()
+            row = self._action(action_id, tenant=tenant)
+        return row
+
+    def _action(self, action_id: int, *, tenant: str) -> dict[str, Any]:
         rows = []
         if 0 < action_id <= _MAX_ID:
             rows = self.rows("SELECT * FROM actions WHERE id = ? AND tenant = ?", (action_id, tenant))
         if not rows:
             raise NotFoundError(f"there is no action {action_id}")
-        return _unpacked(rows[0])
+        return self._whole(rows)[0]
+
+    def _whole(self, rows: Sequence[sqlite3.Row]) -> list[dict[str, Any]]:
+        """Return actions unpacked, each with the approvals that it has so far."""
+        whole = [_unpacked(row) for row in rows]
+        several = [row for row in whole if (row["judgement"].get("approval") or {}).get("count", 1) > 1]
+        for row in several:
+            given = self.rows("SELECT * FROM approvals WHERE action_id = ? ORDER BY at, approver", (row["id"],))
+            row["approvals"] = [
+                {"by": one["approver"], "key": one["key_id"], "comments": one["comments"], "at": one["at"]}
+                for one in given
+            ]
+        return whole
 
     def actions(
         self,
@@ -165,6 +195,7 @@ class Store(Database):
         """Return one page of a tenant's actions and the total; `since` is inclusive, `before` exclusive."""
         if sort not in SORT_FIELDS:
             raise ValueError(f"cannot sort by {sort!r}")
+        self.expire()
         clauses, values = ["tenant = ?"], [tenant]
         for column in ("status", "risk_level", "agent_id"):
             if equal and column in equal:
@@ -182,32 +213,61 @@ class Store(Database):
                 f"SELECT * FROM actions WHERE {where} ORDER BY {sort} {order}, id {order} LIMIT ? OFFSET ?",  # noqa: S608
                 (*values, limit, offset),
             ).fetchall()
-        return [_unpacked(row) for row in rows], total
+        return self._whole(rows), total
 
-    def decide(
-        self, action_id: int, *, tenant: str, approved: bool, actor: str, key_id: int | None, comments: str = ""
+    def add_approval(self, row: Mapping[str, Any], *, by: Credential, comments: str, via: str) -> dict[str, Any]:
+        """Record one person's approval of an action that needs more of them, and return the action."""
+        now = iso_time(self._now())
+        with self.write():
+            self.execute(
+                "INSERT INTO approvals (action_id, approver, key_id, comments, at) VALUES (?, ?, ?, ?, ?)",
+                (row["id"], by.name, by.key_id if by.key_id > 0 else None, comments, now),
+            )
+            self.execute("UPDATE actions SET updated_at = ? WHERE id = ?", (now, row["id"]))
+            data = {"by": by.name, "key": by.key_id, "comments": comments, "via": via}
+            self.audit("ACTION_APPROVAL_ADDED", tenant=by.tenant, actor=by.name, action_id=row["id"], data=data)
+            return self.action(row["id"], tenant=by.tenant)
+
+    def settle(
+        self, row: Mapping[str, Any], word: str, *, event: str, actor: str, data: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Record a person's decision about a pending action and return the action.
+        """Give a pending action its decision, and return the action.
+
+        Args:
+            row: the action.
+            word: approved or denied.
+            event: the audit entry's.
+            actor: who decided, for the audit entry.
+            data: what is kept of the decision, with `by`, `key` and `comments`.
 
         Raises:
-            NotFoundError: there is no such action.
             ConflictError: it is not pending any more.
         """
+        now = iso_time(self._now())
+        approval = {"decision": word, "at": now, **data}
         with self.write():
-            status = self.action(action_id, tenant=tenant)["status"]
-            if status != "pending":
-                raise ConflictError(f"action {action_id} is not pending, it is {status}")
-            word = "approved" if approved else "denied"
-            now = iso_time(self._now())
-            approval = {"decision": word, "by": actor, "key": key_id, "comments": comments, "at": now}
-            self.execute(
+            changed = self.execute(
                 "UPDATE actions SET status = ?, updated_at = ?, approval = ? WHERE id = ? AND status = 'pending'",
-                (word, now, canonical_json(approval), action_id),
-            )
+                (word, now, canonical_json(approval), row["id"]),
+            ).rowcount
+            if not changed:
+                raise ConflictError(f"action {row['id']} is not pending any more")
             self.after_commit(self._tell)
-            event = "ACTION_APPROVED" if approved else "ACTION_DENIED"
-            self.audit(event, tenant=tenant, actor=actor, action_id=action_id, data=approval)
-            return self.action(action_id, tenant=tenant)
+            self.audit(event, tenant=row["tenant"], actor=actor, action_id=row["id"], data=approval)
+            return self._action(row["id"], tenant=row["tenant"])
+
+    def expire(self) -> int:
+        """Deny the pending actions that nobody decided about in time, some hundreds at once; return how many."""
+        due = "SELECT id, tenant FROM actions WHERE status = 'pending' AND expires_at <= ? LIMIT 500"
+        now = iso_time(self._now())
+        if not self.rows(due, (now,)):
+            return 0
+        with self.write():
+            rows = self.rows(due, (now,))
+            for row in rows:
+                data = {"by": "authority", "key": None, "comments": "", "via": EXPIRY}
+                self.settle(dict(row), "denied", event="ACTION_EXPIRED", actor="authority", data=data)
+            return len(rows)
 
     def conclude(self, action_id: int, outcome: Mapping[str, Any], *, tenant: str, actor: str) -> None:
         """Record what became of an approved action."""
@@ -286,7 +346,7 @@ class Store(Database):
 
 
 def _unpacked(row: sqlite3.Row) -> dict[str, Any]:
-    values = dict(row)
+    values: dict[str, Any] = {**dict(row), "approvals": []}
     for column in ("submission", "judgement", "approval", "outcome"):
         values[column] = None if values[column] is None else json.loads(values[column])
     return values

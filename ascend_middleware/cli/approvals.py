@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from ..exceptions import ConfigurationError, ProtocolError
+from ..exceptions import AscendError, ConfigurationError, ProtocolError
 from .places import add_place, open_store
 from .terminal import OK, plain, print_json
 
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import argparse
 
 __all__ = ["add_parser"]
-
-_LOCAL_OPERATOR: Final = "local-operator"
 
 
 def add_parser(commands: Any) -> None:
@@ -63,7 +61,9 @@ def _pending(args: argparse.Namespace) -> int:
 
 
 def _decide(args: argparse.Namespace) -> int:
-    from ..authority.forms import decision_fields
+    from ..authority.approvals import decide
+    from ..authority.forms import ApiError, decision_fields
+    from ..authority.keys import operator
     from ..wire import normalize_action_id
 
     try:
@@ -73,16 +73,24 @@ def _decide(args: argparse.Namespace) -> int:
     if not digits.isdigit():
         raise ConfigurationError(f"not an action id: {args.action!r}; expected 7 or act_7")
     with open_store(args) as store:
-        row = store.decide(
-            int(digits),
-            tenant=args.tenant,
-            approved=args.approved,
-            actor=_LOCAL_OPERATOR,
-            key_id=None,
-            comments=args.comments,
-        )
+        row = store.action(int(digits), tenant=args.tenant)
+        try:
+            row = decide(
+                store,
+                row,
+                {"comments": args.comments},
+                approved=args.approved,
+                by=operator(args.tenant),
+                via="command line",
+            )
+        except ApiError as error:
+            raise AscendError(error.message) from None
+    fields = decision_fields(row)
     if args.json:
-        print_json(decision_fields(row))
+        print_json(fields)
+    elif row["status"] == "pending":
+        missing = ", ".join(plain(name) for name in fields["pending_approvers"])
+        print(f"action {row['id']} is approved by you and waits for {missing}")
     else:
         print(f"action {row['id']} is {row['status']}")
     return OK

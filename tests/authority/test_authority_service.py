@@ -9,9 +9,11 @@ import time
 import pytest
 
 from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority.approvals import decide
 from ascend_middleware.authority.audit import verify
 from ascend_middleware.authority.forms import ApiError
 from ascend_middleware.authority.http import create_app
+from ascend_middleware.authority.keys import operator
 from ascend_middleware.authority.waiting import MAX_WAIT, Waiters, read_wait
 from ascend_middleware.authority.writer import Writer
 
@@ -195,9 +197,9 @@ async def test_a_decision_by_another_process_is_seen_too(place):
         waiting = asyncio.create_task(held(place, 1))
         await asyncio.sleep(0.1)
         assert not waiting.done()
-        other = Store.open(place.path, now=lambda: 0.0)  # a connection of its own, as the command line has
+        other = Store.open(place.path, now=lambda: 1_700_000_000.0)  # a connection of its own, as the command line has
         started = time.monotonic()
-        other.decide(1, tenant="default", approved=False, actor="x", key_id=None)
+        decide(other, other.action(1, tenant="default"), {}, approved=False, by=operator())
         assert (await waiting)[:2] == (200, "denied")
         assert time.monotonic() - started < 1.0
         other.close()
@@ -258,7 +260,7 @@ async def test_one_who_comes_after_the_decision_is_not_held(place):
     waiters = Waiters(place.store)
     other = asyncio.create_task(waiters.until_decided(2, 30))
     await asyncio.sleep(0.1)
-    place.store.decide(1, tenant="default", approved=True, actor="x", key_id=None)
+    decide(place.store, place.store.action(1, tenant="default"), {}, approved=True, by=operator())
     await asyncio.sleep(0.1)
     await asyncio.wait_for(waiters.until_decided(1, 30), 5)
     assert not other.done()

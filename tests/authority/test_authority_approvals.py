@@ -1,0 +1,229 @@
+"""Who decides about a pending action: so many different people, nobody about their own, and nobody too late."""
+
+import json
+
+import pytest
+
+from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority.audit import verify
+from ascend_middleware.cli import main
+from ascend_middleware.exceptions import ConfigurationError
+
+POLICY = """
+[approvals]
+expires_after = "1h"
+
+[approvals.high]
+count = 2
+
+[approvals.critical]
+count = 2
+approvers = ["alice", "Bob", "carol"]
+
+[[policy]]
+name = "high"
+action_types = ["high"]
+decision = "pending"
+risk_score = 75
+
+[[policy]]
+name = "critical"
+action_types = ["critical"]
+decision = "pending"
+risk_score = 95
+
+[[policy]]
+name = "medium"
+action_types = ["medium"]
+decision = "pending"
+risk_score = 50
+"""
+
+
+class Desk:
+    def __init__(self, path=":memory:", policy=POLICY):
+        self.time = 1_700_000_000.0
+        self.store = Store.open(path, now=lambda: self.time)
+        self.authority = Authority(self.store, PolicySet.from_text(policy), now=lambda: self.time)
+        self.keys = {}
+        for name, role in (
+            ("agent", Role.USER),
+            ("alice", Role.ADMIN),
+            ("bob", Role.ADMIN),
+            ("carol", Role.ADMIN),
+            ("dave", Role.SUPER_ADMIN),
+            ("alice ", Role.ADMIN),
+        ):
+            self.keys[name] = self.store.issue_key(name=name.strip(), role=role, tenant="default")
+
+    def call(self, method, path, body=None, *, key="agent", query=""):
+        content = b"" if body is None else json.dumps(body).encode()
+        headers = {"x-api-key": self.keys[key]}
+        status, _, answer = self.authority.handle(method, path, query, headers, content)
+        return status, json.loads(answer)
+
+    def submit(self, kind, key="agent"):
+        return self.call("POST", "/api/v1/actions/submit", {"agent_id": "a", "action_type": kind}, key=key)[1]
+
+    def approve(self, number, key, **body):
+        status, answer = self.call("POST", f"/api/v1/actions/{number}/approve", body, key=key)
+        return status, answer["error"]["code"] if status >= 400 else answer["status"]
+
+    def deny(self, number, key):
+        return self.call("POST", f"/api/v1/actions/{number}/reject", {}, key=key)[0]
+
+    def status(self, number):
+        return self.call("GET", f"/api/v1/actions/{number}/status")[1]
+
+    def trail(self, number):
+        record = self.call("GET", f"/api/v1/actions/{number}")[1]
+        return [(entry["event"], entry["actor"]) for entry in record["audit_trail"]]
+
+
+@pytest.fixture
+def desk():
+    desk = Desk()
+    yield desk
+    assert verify(desk.store).whole
+    desk.authority.close()
+
+
+def test_one_admin_is_enough_unless_more_are_asked_for(desk):
+    answer = desk.submit("medium")
+    assert answer["required_approvers"] == answer["pending_approvers"] == ["admin"]
+    assert desk.approve(1, "dave", comments="fine") == (200, "approved")
+    assert desk.status(1)["required_approvers"] == [] and desk.status(1)["comments"] == "fine"
+
+
+def test_two_different_people(desk):
+    assert desk.submit("high")["pending_approvers"] == ["admin", "admin"]
+    assert desk.approve(1, "alice", comments="one") == (200, "pending")
+    half = desk.status(1)
+    assert (half["status"], half["execution_allowed"]) == ("pending", False)
+    assert (half["approved_by"], half["pending_approvers"]) == (["alice"], ["admin"])
+    assert desk.approve(1, "alice") == (409, "ALREADY_APPROVED")
+    assert desk.approve(1, "alice ") == (409, "ALREADY_APPROVED")  # another key of the same person
+    assert desk.call("GET", "/api/v1/actions", query="status=pending")[1]["actions"][0]["approved_by"] == ["alice"]
+    assert desk.approve(1, "bob", comments="two") == (200, "approved")
+    assert desk.trail(1) == [
+        ("ACTION_SUBMITTED", "agent"),
+        ("ACTION_APPROVAL_ADDED", "alice"),
+        ("ACTION_APPROVED", "bob"),
+    ]
+
+
+def test_named_approvers(desk):
+    assert desk.submit("critical")["required_approvers"] == ["alice", "Bob", "carol"]
+    assert desk.approve(1, "dave") == (403, "NOT_AN_APPROVER")
+    assert desk.deny(1, "dave") == 403
+    assert desk.approve(1, "bob") == (200, "pending")
+    assert desk.status(1)["pending_approvers"] == ["alice", "carol"]
+    assert desk.approve(1, "carol") == (200, "approved")
+
+
+def test_one_denial_denies_also_by_one_who_approved(desk):
+    desk.submit("high")
+    desk.approve(1, "alice")
+    assert desk.deny(1, "alice") == 200 and desk.status(1)["decision"] == "denied"
+    assert desk.approve(1, "bob") == (409, "NOT_PENDING")
+
+
+def test_nobody_decides_about_their_own_also_not_with_another_key(desk):
+    desk.submit("medium", key="alice")
+    for key in ("alice", "alice "):
+        assert desk.approve(1, key) == (403, "SELF_APPROVAL")
+        assert desk.deny(1, key) == 403
+    assert desk.approve(1, "agent") == (403, "ADMIN_REQUIRED")
+    assert desk.approve(1, "bob") == (200, "approved")
+    assert [event for event, _ in desk.trail(1)].count("DECISION_REFUSED") == 5
+
+
+def test_what_nobody_decided_in_time_is_denied(desk):
+    assert desk.submit("medium")["expires_at"] == "2023-11-14T23:13:20.000Z"
+    desk.submit("read")
+    assert desk.status(2)["expires_at"] is None
+    desk.time += 3599
+    assert desk.status(1)["status"] == "pending"
+    desk.time += 1
+    late = desk.status(1)
+    assert (late["status"], late["decision"], late["execution_allowed"]) == ("denied", "denied", False)
+    assert late["reason"] == "expired: nobody decided before 2023-11-14T23:13:20.000Z"
+    assert "decided_by" not in late
+    assert desk.approve(1, "dave") == (409, "NOT_PENDING")
+    assert desk.trail(1) == [("ACTION_SUBMITTED", "agent"), ("ACTION_EXPIRED", "authority")]
+
+
+def test_expiry_by_the_clock_alone_and_in_lists(desk):
+    for _ in range(3):
+        desk.submit("medium")
+    assert desk.store.expire() == 0
+    desk.time += 3600
+    assert desk.call("GET", "/api/governance/pending-actions")[1]["total"] == 0
+    assert desk.store.expire() == 0
+    desk.submit("medium")
+    desk.time += 3600
+    assert desk.store.expire() == 1
+
+
+def test_an_approval_in_the_last_moment_or_a_moment_too_late(desk):
+    desk.submit("high")
+    desk.submit("high")
+    for number in (1, 2):
+        desk.approve(number, "alice")
+    desk.time += 3599.999
+    assert desk.approve(1, "bob") == (200, "approved")
+    desk.time += 0.001
+    assert desk.approve(2, "bob") == (409, "NOT_PENDING")
+
+
+def test_the_terms_of_an_action_stay_what_they_were(tmp_path):
+    desk = Desk(tmp_path / "a.db")
+    desk.submit("high")
+    later = Authority(desk.store, PolicySet.from_text(""), now=lambda: desk.time)
+    desk.authority = later
+    assert desk.approve(1, "alice") == (200, "pending")
+    desk.authority.close()
+
+
+def test_comments_are_bounded(desk):
+    desk.submit("medium")
+    for comments in (7, ["x"], "x" * 4097):
+        assert desk.approve(1, "bob", comments=comments) == (422, "VALIDATION_ERROR")
+    assert desk.approve(1, "bob", comments=None, reason="x" * 4096) == (200, "approved")
+
+
+def test_the_command_line_is_one_person_too(tmp_path, capsys):
+    desk = Desk(tmp_path / "a.db")
+    for kind in ("high", "critical"):
+        desk.submit(kind)
+    place = ("--db", str(tmp_path / "a.db"))
+    # The command line has the real clock.
+    with desk.store.write():
+        desk.store.execute("UPDATE actions SET expires_at = '2999-01-01T00:00:00.000Z'")
+    assert main(["approve", "1", *place]) == 0
+    assert "waits for admin" in capsys.readouterr().out
+    assert main(["approve", "1", *place]) == 1 and "before" in capsys.readouterr().err
+    assert main(["approve", "2", *place]) == 1 and "alice" in capsys.readouterr().err
+    assert desk.approve(1, "alice") == (200, "approved")
+    desk.authority.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('expires_after = "soon"', "expires_after"),
+        ("expires_after = 3600", "expires_after"),
+        ('expires_after = "0s"', "expires_after"),
+        ("severe = { count = 2 }", "severe"),
+        ("high = 2", "expected a table"),
+        ("high = { count = 0 }", "count"),
+        ("high = { count = true }", "count"),
+        ('high = { count = 3, approvers = ["a", "b"] }', "only 2 may"),
+        ('high = { approvers = ["a", "A"] }', "twice"),
+        ('high = { approvers = "a" }', "list of names"),
+        ('high = { who = "a" }', "who"),
+    ],
+)
+def test_what_is_wrong_in_the_policy_file_is_named(text, words):
+    with pytest.raises(ConfigurationError, match=words):
+        PolicySet.from_text(f"[approvals]\n{text}\n")
