@@ -1,20 +1,12 @@
-"""The applications that the bypass cases run against, each behind the middleware, and the server process for them.
-
-    python bypass_apps.py PARSER AUTHORITY_URL FOLDER
-
-serves every application on a port of its own and prints the ports as one line of JSON.
-"""
+"""Starlette and FastAPI applications of the conformance table, each behind the middleware."""
 
 import asyncio
 import contextlib
 import json
 import posixpath
-import sys
-from pathlib import Path
 
 import a2wsgi
 import flask
-import uvicorn
 from fastapi import APIRouter, FastAPI, Form, Header, Request, WebSocket
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,10 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from ascend_middleware.asgi import AscendMiddleware
 
-NAMES = (
-    *("starlette", "starlette_inner", "starlette_inner_first", "fastapi", "fastapi_rooted", "fastapi_sub_rooted"),
-    *("starlette_below_api", "fastapi_below_api", "body", "body_lax", "life"),
-)
+from .common import body_rules, file_action, rules, settings
 
 
 def handler(action):
@@ -39,37 +28,6 @@ def handler(action):
 
     run.__name__ = action.replace(".", "_")
     return run
-
-
-def rules(lines, **more):
-    """Build a table: each line is `METHODS /template -> action`, or `-> exempt`."""
-    table = []
-    for line in lines:
-        match, _, action = line.partition(" -> ")
-        table.append(
-            {"match": match, "exempt": True} if action == "exempt" else {"match": match, "action_type": action}
-        )
-    return table
-
-
-class Guarded:
-    """What every application gets."""
-
-    def __init__(self, url):
-        self.url = url
-
-    def add(self, app, table, **settings):
-        app.add_middleware(
-            AscendMiddleware,
-            rules={"rule": table},
-            api_url=self.url,
-            api_key="ask_bypass_0123456789abcdef",
-            agent_id="bypass",
-            agent_name="Bypass",
-            report_outcomes=False,
-            **settings,
-        )
-        return app
 
 
 # Starlette
@@ -91,8 +49,7 @@ def legacy_application():
 
 def file_handler(base):
     async def run(request):
-        opened = posixpath.normpath(posixpath.join(base, request.path_params["path"]))
-        action = "files.public" if opened.startswith("/srv/public/") else "files.secret"
+        action = file_action("/srv/public/", posixpath.join(base, request.path_params["path"]))
         return JSONResponse({"handler": action}, headers={"x-handler": action})
 
     return run
@@ -279,21 +236,19 @@ def fastapi_application(static, front, *, root="", sub_root=""):
 # Bodies
 
 
-def body_rules():
-    def rule(match, source=None):
-        return {"match": match, "action_type": "transfer", **({"details": {"amount": source}} if source else {})}
-
-    return [
-        *(rule(f"POST /{name}", "body.amount") for name in ("t", "ti", "raw", "ndjson")),
-        rule("GET,DELETE,POST /anym", "body.amount"),
-        # A table names a field as it stands on the wire: where a model has an alias, by the alias.
-        rule("POST /alias", "body.amt"),
-        rule("POST /f", "form.amount"),
-        rule("POST /rawform", "form.amount"),
-        rule("POST /q", "query.amount"),
-        rule("GET /hdr"),
-        rule("GET /cookie"),
+# A table names a field as it stands on the wire: where a model has an alias, by the alias.
+BODY_RULES = body_rules(
+    [
+        *(f"POST /{name} -> body.amount" for name in ("t", "ti", "raw", "ndjson")),
+        "GET,DELETE,POST /anym -> body.amount",
+        "POST /alias -> body.amt",
+        "POST /f -> form.amount",
+        "POST /rawform -> form.amount",
+        "POST /q -> query.amount",
+        "GET /hdr",
+        "GET /cookie",
     ]
+)
 
 
 class Transfer(BaseModel):
@@ -431,57 +386,41 @@ def life_application():
     )
 
 
-def build(name, url, folder):
-    """Return an application of `NAMES`, guarded."""
-    static, front = folder / "static", folder / "front"
-    guarded = Guarded(url)
-    if name.startswith("starlette"):
-        app = starlette_application(static)
+def guarded(app, url, table):
+    app.add_middleware(AscendMiddleware, **settings(url, table))
+    return app
+
+
+def starlette(*inner, first=False):
+    def build(url, folder):
+        app = starlette_application(folder / "static")
         # What was added last stands outermost.
-        inner = (MethodOverride, PathRewrite) if "inner" in name else ()
-        if name != "starlette_inner_first":
-            for middleware in inner:
-                app.add_middleware(middleware)
-        guarded.add(app, STARLETTE_RULES)
-        if name == "starlette_inner_first":
-            for middleware in inner:
-                app.add_middleware(middleware)
+        for middleware in () if first else inner:
+            app.add_middleware(middleware)
+        guarded(app, url, STARLETTE_RULES)
+        for middleware in inner if first else ():
+            app.add_middleware(middleware)
         return app
-    if name.startswith("fastapi"):
-        root = "/api" if name == "fastapi_rooted" else ""
-        sub_root = "/elsewhere" if name == "fastapi_sub_rooted" else ""
-        return guarded.add(fastapi_application(static, front, root=root, sub_root=sub_root), FASTAPI_RULES)
-    if name == "life":
-        return guarded.add(life_application(), life_rules())
-    return guarded.add(body_application(lax=name == "body_lax"), body_rules())
+
+    return build
 
 
-def write_files(folder):
-    for path, text in (
-        ("static/public/logo.txt", "static.public"),
-        ("static/private/secret.txt", "static.secret"),
-        ("front/public/a.txt", "front.public"),
-        ("front/private/secret.txt", "front.secret"),
-    ):
-        file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"HANDLER:{text}\n")
+def fastapi(*, root="", sub_root=""):
+    return lambda url, folder: guarded(
+        fastapi_application(folder / "static", folder / "front", root=root, sub_root=sub_root), url, FASTAPI_RULES
+    )
 
 
-async def serve_all(parser, url, folder):
-    write_files(folder)
-    ports, servers = {}, []
-    for name in NAMES:
-        root = "/api" if name.endswith("_below_api") else ""
-        config = uvicorn.Config(
-            build(name, url, folder), port=0, http=parser, root_path=root, log_level="warning", loop="asyncio"
-        )
-        listener = config.bind_socket()
-        ports[name] = listener.getsockname()[1]
-        servers.append(uvicorn.Server(config).serve(sockets=[listener]))
-    print(json.dumps(ports), flush=True)
-    await asyncio.gather(*servers)
-
-
-if __name__ == "__main__":
-    asyncio.run(serve_all(sys.argv[1], sys.argv[2], Path(sys.argv[3])))
+APPS = {
+    "starlette": starlette(),
+    "starlette_inner": starlette(MethodOverride, PathRewrite),
+    "starlette_inner_first": starlette(MethodOverride, PathRewrite, first=True),
+    "fastapi": fastapi(),
+    "fastapi_rooted": fastapi(root="/api"),
+    "fastapi_sub_rooted": fastapi(sub_root="/elsewhere"),
+    "starlette_below_api": starlette(),
+    "fastapi_below_api": fastapi(),
+    "body": lambda url, folder: guarded(body_application(lax=False), url, BODY_RULES),
+    "body_lax": lambda url, folder: guarded(body_application(lax=True), url, BODY_RULES),
+    "life": lambda url, folder: guarded(life_application(), url, life_rules()),
+}

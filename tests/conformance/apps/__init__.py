@@ -1,0 +1,1 @@
+"""The applications of the conformance table, by framework; nothing here is shared with the package."""
