@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .client import AscendClient as AscendClient
     from .client import AsyncAscendClient as AsyncAscendClient
+    from .client import CircuitBreaker as CircuitBreaker
     from .exceptions import *  # noqa: F403
     from .guard import Agent as Agent
     from .guard import NotAnAgent as NotAnAgent
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "client": ("AscendClient", "AsyncAscendClient"),
+    "client": ("AscendClient", "AsyncAscendClient", "CircuitBreaker"),
     "guard": ("Agent", "NotAnAgent"),
     "rules": ("Rule", "RuleTable"),
     "models": (
@@ -30,12 +31,22 @@ _ROOMS = {
         "ActionResult",
         "ActionType",
         "AgentAction",
+        "AgentHealthStatus",
+        "ApprovalStatus",
+        "AuditEvent",
+        "AuditLogResponse",
         "AuthorizationDecision",
+        "BulkActionResult",
+        "BulkEvaluationResult",
         "ConnectionStatus",
         "Decision",
         "DecisionStatus",
         "FailMode",
+        "KillSwitchStatus",
+        "PolicyEvaluationResult",
         "RiskLevel",
+        "Webhook",
+        "WebhookTestResult",
     ),
     "exceptions": (
         "AscendError",

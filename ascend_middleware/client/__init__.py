@@ -1,7 +1,8 @@
 """Whom we ask: the clients, their flows, and the engines that carry requests."""
 
 from .async_client import AsyncAscendClient
-from .core import ClientCore, Send, never_answered
+from .breaker import CircuitBreaker
+from .core import ClientCore, Send, Tell, never_answered
 from .engines import open_async_engine, open_engine
 from .exchange import (
     AsyncEngine,
@@ -19,6 +20,7 @@ __all__ = [
     "AscendClient",
     "AsyncAscendClient",
     "AsyncEngine",
+    "CircuitBreaker",
     "ClientCore",
     "ConnectFailed",
     "DeadlinePassed",
@@ -28,6 +30,7 @@ __all__ = [
     "Request",
     "Response",
     "Send",
+    "Tell",
     "never_answered",
     "open_async_engine",
     "open_engine",

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from .. import __version__
 from ..config import Settings
-from ..exceptions import AscendError, ConfigurationError, ValidationError
-from ..models import ActionPage, AgentAction, AuthorizationDecision, FailMode
+from ..exceptions import AscendError, ClientClosedError, ConfigurationError, KillSwitchError, ValidationError
+from ..models import (
+    ActionPage,
+    AgentAction,
+    AuthorizationDecision,
+    BulkActionResult,
+    FailMode,
+    KillSwitchStatus,
+    Record,
+)
 from . import masking, operations
+from .breaker import CircuitBreaker
 from .core import ClientCore
 from .exchange import ExchangeFailed
+from .killswitch import KillState
 
 if TYPE_CHECKING:
     from ..flow import Flow
+    from .background import AsyncRepeating, Repeating
 
-__all__ = ["ClientBase", "engine_failure"]
+__all__ = ["MAX_BULK", "ClientBase", "engine_failure", "positive_seconds"]
+
+MAX_BULK: Final = 50
 
 T = TypeVar("T")
 _DEFAULT_WAIT: Final = 60.0
@@ -80,6 +94,11 @@ class ClientBase:
             logging.getLogger(masking.ROOT).setLevel(logging.DEBUG)
         self.settings: Final = settings
         self.core = ClientCore(settings)
+        self.kill: Final = KillState(agent_id=settings.agent_id, clock=self.core.clock)
+        # Asking for the kill switch goes on while calls do not: it has to notice when the authority is back.
+        self._unbroken: Final = CircuitBreaker(threshold=1, timeout=1.0, clock=self.core.clock, enabled=False)
+        self._polling: Repeating | AsyncRepeating | None = None
+        self._beating: Repeating | AsyncRepeating | None = None
         self._open(None if isinstance(engine, str) else engine, http_client)
 
     def _open(self, engine: object, http_client: object) -> None:
@@ -92,6 +111,8 @@ class ClientBase:
     def closed(self) -> bool:
         """Whether the client was closed."""
         return self.core.closed
+
+    # --- arguments, checked, as flows
 
     def _action(self, action: object, fields: Mapping[str, Any]) -> AgentAction:
         if isinstance(action, AgentAction):
@@ -106,6 +127,34 @@ class ClientBase:
             fields, agent_id=self.settings.agent_id, agent_name=self.settings.agent_name
         )
 
+    def _agent(self, agent_id: str | None) -> str:
+        if agent_id is None and not self.settings.agent_id:
+            raise ValidationError(
+                "agent_id is required: give it here, to the client, or as ASCEND_AGENT_ID", field="agent_id"
+            )
+        return self.settings.agent_id if agent_id is None else agent_id
+
+    def _governed(self, flow: Flow[AuthorizationDecision]) -> Flow[AuthorizationDecision]:
+        """Run the flow of a decision between two looks at the kill switch: it beats every answer."""
+        self._admit()
+        decision = yield from flow
+        if decision.is_approved():
+            self.kill.check()
+        return decision
+
+    def _admit(self) -> None:
+        if self._polling is not None:
+            self._polling.ensure()
+        self.kill.admit()
+
+    def _submitted(
+        self, action: object, fields: Mapping[str, Any], *, raise_on_denied: bool, idempotency_key: str | None
+    ) -> Flow[AuthorizationDecision]:
+        built = self._action(action, fields)
+        return self._governed(
+            self.core.submit_or_open(built, raise_on_denied=raise_on_denied, idempotency_key=idempotency_key)
+        )
+
     def _evaluated(
         self, fields: Mapping[str, Any], *, wait_for_decision: bool, timeout: float | None, raise_on_denied: bool
     ) -> Flow[AuthorizationDecision]:
@@ -114,7 +163,55 @@ class ClientBase:
                 raise ValidationError(f"{name} is required and must be a non-empty string", field=name)
         wait = _seconds("timeout", timeout, _DEFAULT_WAIT) if wait_for_decision else 0.0
         action = self._action(None, _described(fields))
-        return self.core.evaluate(action, wait=wait, raise_on_denied=raise_on_denied)
+        return self._governed(
+            self.core.evaluate(action, wait=wait, raise_on_denied=raise_on_denied, watch=self.kill.check)
+        )
+
+    def _bulk(self, actions: object, max_concurrent: object) -> tuple[list[AgentAction], int]:
+        if isinstance(actions, str | bytes | Mapping) or not isinstance(actions, Iterable):
+            raise ValidationError("actions must be a list of actions", field="actions")
+        given = list(actions)
+        if len(given) > MAX_BULK:
+            raise ValidationError(f"at most {MAX_BULK} actions at once, not {len(given)}", field="actions")
+        if (
+            isinstance(max_concurrent, bool)
+            or not isinstance(max_concurrent, int)
+            or not 1 <= max_concurrent <= MAX_BULK
+        ):
+            raise ValidationError(f"max_concurrent must be a whole number from 1 to {MAX_BULK}", field="max_concurrent")
+        built = []
+        for number, action in enumerate(given):
+            try:
+                built.append(self._action(action if action is not None else 0, {}))
+            except ValidationError as error:
+                raise ValidationError(f"actions[{number}]: {error}", field=f"actions[{number}].{error.field}") from None
+        return built, max_concurrent
+
+    def _one_of_many(self, action: AgentAction) -> Flow[BulkActionResult]:
+        try:
+            decision = yield from self._governed(self.core.submit_or_open(action))
+        except AscendError as error:
+            return BulkActionResult(action_type=action.action_type, resource=action.resource, exception=error)
+        return BulkActionResult(action_type=action.action_type, resource=action.resource, decision=decision)
+
+    def _mcp(
+        self,
+        fields: Mapping[str, Any],
+        *,
+        mcp_server: str,
+        namespace: str,
+        verb: str,
+        environment: str,
+        raise_on_denied: bool,
+    ) -> Flow[AuthorizationDecision]:
+        given = {**fields, "action_type": fields.get("action_type") or f"{namespace}.{verb}"}
+        action = self._action(None, given)
+        operation = operations.submit_mcp(
+            action, mcp_server=mcp_server, namespace=namespace, verb=verb, environment=environment
+        )
+        return self._governed(
+            self.core.decide(operation, action_type=action.action_type, raise_on_denied=raise_on_denied)
+        )
 
     def _listed(self, limit: int, offset: int, status: str | None, filters: Mapping[str, object]) -> Flow[ActionPage]:
         return self.core.call(operations.list_actions(limit=limit, offset=offset, status=status, filters=filters))
@@ -126,6 +223,7 @@ class ClientBase:
         poll_interval: float,
         timeout_ms: float | None,
         timeout_seconds: float | None,
+        on_escalated: Callable[[str, AuthorizationDecision], object] | None,
     ) -> Flow[AuthorizationDecision]:
         operations.path("{action_id}", action_id=action_id)
         if sum(value is not None for value in (timeout, timeout_ms, timeout_seconds)) > 1:
@@ -134,10 +232,90 @@ class ClientBase:
             seconds = _seconds("timeout_ms", timeout_ms, 0.0) / 1000
         else:
             seconds = _seconds("timeout", timeout if timeout is not None else timeout_seconds, _DEFAULT_WAIT)
-        interval = _seconds("poll_interval", poll_interval, 2.0)
-        if interval <= 0:
-            raise ValidationError("poll_interval must be more than 0 seconds", field="poll_interval")
-        return self.core.wait(action_id, timeout=seconds, poll_interval=interval)
+        if on_escalated is not None and not callable(on_escalated):
+            raise ValidationError("on_escalated must be a function", field="on_escalated")
+        interval = positive_seconds("poll_interval", poll_interval, 2.0)
+        return self.core.wait(action_id, timeout=seconds, poll_interval=interval, on_escalated=on_escalated)
+
+    def _registered(
+        self,
+        agent_type: str,
+        capabilities: Sequence[str] | None,
+        allowed_resources: Sequence[str] | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> Flow[Record]:
+        agent_id = self._agent(None)
+        operation = operations.register(
+            agent_id=agent_id,
+            display_name=self.settings.agent_name,
+            agent_type=agent_type,
+            environment=self.settings.environment,
+            capabilities=capabilities,
+            allowed_resources=allowed_resources,
+            metadata=metadata,
+            sdk_version=__version__,
+        )
+        return self.core.register(operation, agent_id)
+
+    # --- the kill switch and what runs in the background
+
+    def _beat(self, metrics: Mapping[str, Any] | None, single: Mapping[str, Any]) -> Flow[bool]:
+        given = {**(metrics or {}), **{name: value for name, value in single.items() if value is not None}}
+        unknown = sorted(given.keys() - single.keys())
+        if unknown:
+            raise ValidationError(f"unknown metric {unknown[0]!r}; known: {', '.join(single)}", field="metrics")
+        return self.core.heartbeat(self._agent(None), **given)
+
+    def _commands(self, agent_id: str | None) -> Flow[list[dict[str, Any]]]:
+        wanted = self._agent(agent_id)
+        commands = yield from self.core.call(operations.pending_commands(wanted))
+        if wanted == self.settings.agent_id:
+            for command in commands:
+                self.kill.learn_command(command)
+        return commands
+
+    def _polled(self, interval: float) -> Flow[None]:
+        """Ask for the kill switch once, within one interval, so that three silent ones are noticed in three."""
+        deadline = self.core.clock() + min(interval, self.settings.timeout)
+        try:
+            operation = operations.kill_switch_status(self.settings.agent_id)
+            status = yield from self.core.call(operation, deadline=deadline, breaker=self._unbroken)
+        except KillSwitchError as error:
+            # Also an answer, and a clear one.
+            self.kill.learn_status(KillSwitchStatus({"blocked": True, "reason": str(error)}))
+        except ClientClosedError:
+            return
+        except AscendError as error:
+            self.kill.poll_failed(error)
+        else:
+            self.kill.learn_status(status)
+
+    def _poll_with(self, polling: Repeating | AsyncRepeating) -> None:
+        self._stop_polling()
+        self.kill.expect(polling.interval)
+        self._polling = polling
+        polling.ensure()
+
+    def _stop_polling(self) -> None:
+        polling, self._polling = self._polling, None
+        if polling is not None:
+            polling.stop()
+            self.kill.expect(None)
+
+    def _beat_with(self, beating: Repeating | AsyncRepeating) -> None:
+        self._stop_beating()
+        self._beating = beating
+        beating.ensure()
+
+    def _stop_beating(self) -> None:
+        beating, self._beating = self._beating, None
+        if beating is not None:
+            beating.stop()
+
+    def _stop_background(self) -> None:
+        for repeating in (self._polling, self._beating):
+            if repeating is not None:
+                repeating.stop()
 
 
 def _one_url(api_url: str | None, base_url: str | None) -> str | None:
@@ -161,6 +339,14 @@ def _seconds(name: str, value: object, default: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0 or not math.isfinite(value):
         raise ValidationError(f"{name} must be a number, at least 0", field=name)
     return float(value)
+
+
+def positive_seconds(name: str, value: object, default: float) -> float:
+    """Return the seconds between two repetitions, more than 0."""
+    seconds = _seconds(name, value, default)
+    if seconds <= 0:
+        raise ValidationError(f"{name} must be more than 0 seconds", field=name)
+    return seconds
 
 
 def engine_failure(error: Exception) -> AscendError:

@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import CircuitBreakerOpen
+from .forks import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,13 +63,21 @@ class CircuitBreaker:
         self._timeout: Final = timeout
         self._clock: Final = clock
         self._enabled: Final = enabled
-        self._lock: Final = threading.Lock()
+        self._lock = threading.Lock()
         self._failures = 0
         self._opened_at = 0.0
         self._state = _CLOSED
         self._probing = False
         # Results of calls that began before the last change of state say nothing about now.
         self._epoch = 0
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Forget, in a forked child, who held the lock and who was the probe: they stayed in the parent."""
+        self._lock = threading.Lock()
+        if self._probing:
+            self._probing = False
+            self._epoch += 1
 
     @property
     def state(self) -> str:

@@ -16,6 +16,7 @@ from ..exceptions import (
     AuthorizationDeniedError,
     CircuitBreakerOpen,
     ClientClosedError,
+    ConflictError,
     KillSwitchError,
     NetworkError,
     RateLimitError,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from ..models import AgentAction
     from .operations import Operation
 
-__all__ = ["ClientCore", "Send", "never_answered"]
+__all__ = ["ClientCore", "Send", "Tell", "never_answered"]
 
 USER_AGENT: Final = f"ascend-middleware/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
 MAX_IDEMPOTENCY_KEY: Final = 255
@@ -57,6 +58,14 @@ class Send:
 
     request: Request
     timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """A step: call the caller's own function; what it raises ends the flow."""
+
+    function: Callable[..., object]
+    arguments: tuple[object, ...]
 
 
 def never_answered(error: BaseException) -> bool:
@@ -107,7 +116,12 @@ class ClientCore:
     # --- one call
 
     def call(
-        self, operation: Operation[T], *, deadline: float | None = None, idempotency_key: str | None = None
+        self,
+        operation: Operation[T],
+        *,
+        deadline: float | None = None,
+        idempotency_key: str | None = None,
+        breaker: CircuitBreaker | None = None,
     ) -> Flow[T]:
         """Make one logical call: its attempts share one deadline, one idempotency key and one correlation id.
 
@@ -115,6 +129,7 @@ class ClientCore:
             operation: what to ask.
             deadline: on `clock`; the settings' `timeout` from now when None.
             idempotency_key: for a POST; a new one when None.
+            breaker: the client's own when None.
 
         Raises:
             AscendError: always one of the public errors, never an `EngineError`.
@@ -126,7 +141,7 @@ class ClientCore:
         # The last poll of a wait may have a few milliseconds; that it runs out of them is nobody's failure.
         fair = deadline - self.clock() >= min(self.settings.timeout, _FAIR_SECONDS) / 2
         request, correlation_id = self._request(operation, idempotency_key)
-        token = self.breaker.acquire()
+        token = (breaker or self.breaker).acquire()
         try:
             try:
                 response = yield from self._attempts(request, deadline, correlation_id)
@@ -258,12 +273,28 @@ class ClientCore:
         self, action: AgentAction, *, raise_on_denied: bool = False, idempotency_key: str | None = None
     ) -> Flow[AuthorizationDecision]:
         """Submit under the client's failure mode: open answers ALLOWED, marked so, where there was no answer at all."""
+        return self.decide(
+            operations.submit(action),
+            action_type=action.action_type,
+            raise_on_denied=raise_on_denied,
+            idempotency_key=idempotency_key,
+        )
+
+    def decide(
+        self,
+        operation: Operation[AuthorizationDecision],
+        *,
+        action_type: str,
+        raise_on_denied: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Flow[AuthorizationDecision]:
+        """Make the call that decides about an action, under the client's failure mode."""
         try:
-            decision = yield from self.submit(action, idempotency_key=idempotency_key)
+            decision = yield from self.call(operation, idempotency_key=idempotency_key)
         except (NetworkError, TimeoutError, CircuitBreakerOpen) as error:
             if self.settings.fail_mode != "open" or not never_answered(error):
                 raise
-            _log.warning("passing %s without a decision, because fail_mode is open: %s", action.action_type, error)
+            _log.warning("passing %s without a decision, because fail_mode is open: %s", action_type, error)
             return _open_decision(error)
         if raise_on_denied and decision.is_denied():
             raise _denial(decision)
@@ -277,6 +308,7 @@ class ClientCore:
         poll_interval: float = 2.0,
         raise_on_denied: bool = False,
         idempotency_key: str | None = None,
+        watch: Callable[[], None] | None = None,
     ) -> Flow[AuthorizationDecision]:
         """Submit, and while the decision is pending wait up to `wait` seconds for it; then return it as it stands."""
         decision = yield from self.submit_or_open(
@@ -285,15 +317,30 @@ class ClientCore:
         if not decision.is_pending() or wait <= 0:
             return decision
         try:
-            decision = yield from self.wait(decision.action_id, timeout=wait, poll_interval=poll_interval)
+            decision = yield from self.wait(decision.action_id, timeout=wait, poll_interval=poll_interval, watch=watch)
         except TimeoutError:
             return decision
         if raise_on_denied and decision.is_denied():
             raise _denial(decision)
         return decision
 
-    def wait(self, action_id: str | int, *, timeout: float, poll_interval: float = 2.0) -> Flow[AuthorizationDecision]:
+    def wait(
+        self,
+        action_id: str | int,
+        *,
+        timeout: float,
+        poll_interval: float = 2.0,
+        on_escalated: Callable[[str, AuthorizationDecision], object] | None = None,
+        watch: Callable[[], None] | None = None,
+    ) -> Flow[AuthorizationDecision]:
         """Poll until the decision is made: at least once, and never past the deadline.
+
+        Args:
+            action_id: what is waited for.
+            timeout: seconds in all.
+            poll_interval: seconds between two questions.
+            on_escalated: told once, when the authority says that the decision went on to a senior person.
+            watch: called before each question; what it raises ends the wait.
 
         Raises:
             TimeoutError: the time is up and nobody has decided.
@@ -307,6 +354,8 @@ class ClientCore:
             # A wait of no time at all is still one question, asked under the timeout of any call.
             limit = limit if first and timeout <= 0 else min(limit, deadline)
             first = False
+            if watch is not None:
+                watch()
             try:
                 decision = yield from self.status(action_id, deadline=limit)
             except _PASSING as error:
@@ -315,6 +364,9 @@ class ClientCore:
                 last = None
                 if not decision.is_pending():
                     return decision
+                if decision.escalated and on_escalated is not None:
+                    told, on_escalated = on_escalated, None
+                    yield Tell(told, (str(action_id), decision))
             left = deadline - self.clock()
             if left > 0:
                 asked = getattr(last, "retry_after", None) or 0.0
@@ -322,6 +374,28 @@ class ClientCore:
             if self.clock() >= deadline:
                 text = f"no decision on action {action_id} within {timeout:g} s"
                 raise TimeoutError(f"{text}: {last}" if last else text, action_id=str(action_id)) from last
+
+    def register(self, operation: Operation[Record], agent_id: str) -> Flow[Record]:
+        """Register an agent; being registered by one's own organisation already is no error, by another one it is."""
+        try:
+            record = yield from self.call(operation)
+        except ConflictError:
+            # The refusal does not tell whose agent it is, and the text of an error proves nothing.
+            if agent_id not in (yield from self.call(operations.list_agents())):
+                raise
+            return Record({"success": True, "status": "already_registered", "agent_id": agent_id})
+        return record
+
+    def heartbeat(self, agent_id: str, **metrics: Any) -> Flow[bool]:
+        """Say that an agent is alive; the result says whether the authority heard it."""
+        at = self._timestamp()
+        operation = operations.heartbeat(agent_id, at=at, sdk_version=__version__, **metrics)
+        try:
+            yield from self.call(operation)
+        except AscendError as error:
+            _log.warning("heartbeat of %s not delivered: %s", agent_id, error)
+            return False
+        return True
 
     def test_connection(self) -> Flow[ConnectionStatus]:
         """Ask whether the authority is up and knows the key; the result says so, no error of ours is raised."""

@@ -6,6 +6,18 @@ Answers serve both generations of documented programs: attributes (`result.reaso
 from .action import AgentAction
 from .answers import ActionPage, ActionRecord, ConnectionStatus
 from .decision import ActionResult, AuthorizationDecision
+from .governance import (
+    AgentHealthStatus,
+    ApprovalStatus,
+    AuditEvent,
+    AuditLogResponse,
+    BulkActionResult,
+    BulkEvaluationResult,
+    KillSwitchStatus,
+    PolicyEvaluationResult,
+    Webhook,
+    WebhookTestResult,
+)
 from .record import Record
 from .words import ActionType, Decision, DecisionStatus, FailMode, RiskLevel
 
@@ -15,11 +27,21 @@ __all__ = [
     "ActionResult",
     "ActionType",
     "AgentAction",
+    "AgentHealthStatus",
+    "ApprovalStatus",
+    "AuditEvent",
+    "AuditLogResponse",
     "AuthorizationDecision",
+    "BulkActionResult",
+    "BulkEvaluationResult",
     "ConnectionStatus",
     "Decision",
     "DecisionStatus",
     "FailMode",
+    "KillSwitchStatus",
+    "PolicyEvaluationResult",
     "Record",
     "RiskLevel",
+    "Webhook",
+    "WebhookTestResult",
 ]

@@ -21,13 +21,15 @@ class AuthorizationDecision(Record):
         action_id: decimal digits; empty only on a refusal that created no action.
         decision: `Decision.ALLOWED`, `DENIED` or `PENDING`; the strictest of all that the answer says.
         status: the same word, or `requires_modification` or `timeout` (both are not allowed).
+        escalated: whether the authority says that the decision went on to a senior person; it is pending then.
     """
 
-    __slots__ = ("action_id", "decision", "status")
+    __slots__ = ("action_id", "decision", "escalated", "status")
 
     action_id: str
     decision: Decision
     status: DecisionStatus
+    escalated: bool
 
     def __init__(
         self, fields: Mapping[str, Any], *, action_id: str, decision: Decision, status: DecisionStatus
@@ -36,6 +38,9 @@ class AuthorizationDecision(Record):
         self.action_id = action_id
         self.decision = decision
         self.status = status
+        self.escalated = decision is Decision.PENDING and any(
+            fields.get(name) == "escalated" for name in ("status", "decision", "enforcement_decision")
+        )
         self._fields.update(
             action_id=action_id,
             decision=decision,

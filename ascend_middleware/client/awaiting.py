@@ -1,0 +1,79 @@
+"""How a client for event loops runs a flow: one step after the other in the calling task."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+
+from ..exceptions import AscendError, ClientClosedError
+from ..flow import Sleep, drive_async
+from .base import ClientBase, engine_failure
+from .core import Send, Tell
+from .engines import open_async_engine
+from .exchange import AsyncEngine
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from ..flow import Flow
+
+__all__ = ["Awaiting"]
+
+T = TypeVar("T")
+
+
+class Awaiting(ClientBase):
+    """Runs flows in the calling task; connections belong to the event loop that opened them."""
+
+    def _open(self, engine: object, http_client: object) -> None:
+        self._engine: AsyncEngine = open_async_engine(self.settings, engine=engine, http_client=http_client)
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Run one flow of `core` to its result.
+
+        Args:
+            flow: from a method of `core`; it runs once.
+        """
+        return await drive_async(flow, self._perform)
+
+    async def _perform(self, step: object) -> object:
+        if isinstance(step, Send):
+            if self.core.closed:
+                raise ClientClosedError("the client was closed")
+            try:
+                return await self._engine.send(step.request, step.timeout)
+            except AscendError:
+                raise
+            except Exception as error:
+                raise engine_failure(error) from None
+        if isinstance(step, Sleep):
+            await anyio.sleep(step.seconds)
+            return None
+        if isinstance(step, Tell):
+            told = step.function(*step.arguments)
+            return await told if inspect.isawaitable(told) else told
+        raise TypeError(f"unknown step {type(step).__name__}")
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop and end what runs in the background.
+
+        Calls after it raise `ClientClosedError`. Closing twice is harmless. Leaving an `async with` block closes too;
+        `close` is the same. Source: contract §1.1.
+        """
+        if not self.core.closed:
+            self.core.closed = True
+            self._stop_background()
+            await self._engine.aclose()
+
+    close = aclose
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,78 @@
+"""How a blocking client runs a flow: one step after the other in the calling thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from ..exceptions import AscendError, ClientClosedError
+from ..flow import Sleep, drive
+from .base import ClientBase, engine_failure
+from .core import Send, Tell
+from .engines import open_engine
+from .exchange import Engine
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from ..flow import Flow
+
+__all__ = ["Blocking"]
+
+T = TypeVar("T")
+
+
+class Blocking(ClientBase):
+    """Runs flows in the calling thread; safe to share between threads, and to use on both sides of a fork."""
+
+    def _open(self, engine: object, http_client: object) -> None:
+        self._engine: Engine = open_engine(self.settings, engine=engine, http_client=http_client)
+        self._closing = threading.Lock()
+
+    def run(self, flow: Flow[T]) -> T:
+        """Run one flow of `core` to its result.
+
+        Args:
+            flow: from a method of `core`; it runs once.
+        """
+        return drive(flow, self._perform)
+
+    def _perform(self, step: object) -> object:
+        if isinstance(step, Send):
+            if self.core.closed:
+                raise ClientClosedError("the client was closed")
+            try:
+                return self._engine.send(step.request, step.timeout)
+            except AscendError:
+                raise
+            except Exception as error:
+                raise engine_failure(error) from None
+        if isinstance(step, Sleep):
+            time.sleep(step.seconds)
+            return None
+        if isinstance(step, Tell):
+            return step.function(*step.arguments)
+        raise TypeError(f"unknown step {type(step).__name__}")
+
+    def close(self) -> None:
+        """Close the connections and end what runs in the background.
+
+        Calls after it raise `ClientClosedError`; so does one under way in another thread, at its next attempt.
+        Closing twice is harmless. Leaving a `with` block closes too. Source: contract §1.1.
+        """
+        with self._closing:
+            if self.core.closed:
+                return
+            self.core.closed = True
+        self._stop_background()
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,203 @@
+"""Whether this client's agent may act: the commands that it fetched and the status that it polls, newest first.
+
+What cannot be read stops: a limit without a number, a status that stays away. What cannot be read never lifts a stop.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from ..exceptions import KillSwitchError, RateLimitError
+from . import masking
+from .forks import renew_in_child
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..models import KillSwitchStatus
+
+__all__ = ["KillState"]
+
+_STOPS: Final = frozenset({"BLOCK", "SUSPEND", "QUARANTINE"})
+_LIFTS: Final = frozenset({"UNBLOCK", "RESUME"})
+_FAILED_POLLS: Final = 3
+_WINDOW: Final = 60.0
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+
+_log = masking.get_logger("ascend_middleware.client.killswitch")
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """The newest command of a kind: whether it stops, why, since when, and which limit it sets."""
+
+    issued: datetime = _NEVER
+    stops: bool = False
+    reason: str = ""
+    per_minute: int | None = None
+
+
+class KillState:
+    """What one client knows about the kill switch of its agent.
+
+    Reading it takes no lock, so a request never waits for a poll, and a forked child never for a thread it has not got.
+
+    Args:
+        agent_id: whose commands count, besides those for the whole organisation.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, *, agent_id: str, clock: Callable[[], float]) -> None:
+        self._agent_id: Final = agent_id
+        self._clock: Final = clock
+        self._lock = threading.Lock()
+        self._stop = _Order()
+        self._limit = _Order()
+        self._passed: deque[float] = deque()
+        self._polled: tuple[bool, str] = (False, "")
+        self._failures = 0
+        # While polling: how old the last answer may be, and when it came.
+        self._stale_after = math.inf
+        self._answered_at = 0.0
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Take a new lock in a forked child; what is known stays known."""
+        self._lock = threading.Lock()
+
+    # --- what is learnt
+
+    def expect(self, interval: float | None) -> None:
+        """Say that the status is polled every `interval` seconds from now on, or no more (None)."""
+        with self._lock:
+            self._stale_after = math.inf if interval is None else interval * _FAILED_POLLS
+            self._answered_at = self._clock()
+            if interval is None and self._failures >= _FAILED_POLLS:
+                # Silence counts only while somebody listens; a stop that was told stays.
+                self._polled = (False, "")
+            self._failures = 0
+
+    def learn_status(self, status: KillSwitchStatus) -> None:
+        """Take over an answer of the status poll."""
+        reason = status.get("reason")
+        with self._lock:
+            self._polled = (status.blocked, str(reason) if reason else "")
+            self._answered_at = self._clock()
+            self._failures = 0
+
+    def poll_failed(self, error: Exception) -> None:
+        """Count a poll without an answer; three in a row stop the agent until one succeeds."""
+        with self._lock:
+            self._failures += 1
+            failures = self._failures
+            if failures >= _FAILED_POLLS:
+                self._polled = (True, f"the kill switch could not be asked {failures} times in a row")
+        # Loud once; what repeats itself is no news.
+        level = _log.warning if failures < _FAILED_POLLS else _log.error if failures == _FAILED_POLLS else _log.debug
+        level("kill-switch poll failed (%d in a row): %s", failures, error)
+
+    def learn_command(self, command: Mapping[str, Any]) -> None:
+        """Obey a command, unless a newer one of its kind is known or it is for somebody else (contract C27, §2.10)."""
+        target = command.get("target_type")
+        agent_id = command.get("agent_id")
+        if target == "mcp_server" or (agent_id not in (None, "") and agent_id != self._agent_id):
+            return
+        kind = str(command.get("command_type")).strip().upper()
+        issued = _time(command.get("issued_at")) or _time(command.get("created_at"))
+        reason = str(command.get("reason") or kind.lower())
+        with self._lock:
+            if kind in _STOPS:
+                # A stop without a readable time counts; a lift without one does not.
+                self._stop = _newest(self._stop, _Order(issued or self._stop.issued, True, reason))
+            elif kind in _LIFTS:
+                if issued is None:
+                    _log.error("ignoring %s without a time of issue", kind)
+                    return
+                self._stop = _newest(self._stop, _Order(issued))
+                self._limit = _newest(self._limit, _Order(issued))
+            elif kind == "RATE_LIMIT":
+                per_minute = _per_minute(command.get("parameters"))
+                if per_minute is None:
+                    _log.error("a rate limit without a usable max_per_minute stops the agent")
+                    self._stop = _newest(self._stop, _Order(issued or self._stop.issued, True, reason))
+                else:
+                    order = _Order(issued or self._limit.issued, False, reason, per_minute)
+                    self._limit = _newest(self._limit, order)
+            else:
+                _log.error("ignoring a command of the unknown type %r", kind[:40])
+
+    # --- what follows
+
+    def stopped(self) -> str | None:
+        """Return why the agent must not act, or None."""
+        if self._stop.stops:
+            return self._stop.reason
+        blocked, reason = self._polled
+        if blocked:
+            return reason or "the kill switch is active"
+        if self._clock() - self._answered_at > self._stale_after:
+            return f"the kill switch was not heard of for more than {self._stale_after:g} s"
+        return None
+
+    def check(self) -> None:
+        """Raise `KillSwitchError` when the agent must not act."""
+        reason = self.stopped()
+        if reason is not None:
+            raise KillSwitchError(f"agent {self._agent_id or 'of this client'} is blocked: {reason}")
+
+    def admit(self) -> None:
+        """Count one action against the agent's limit.
+
+        Raises:
+            KillSwitchError: the agent must not act.
+            RateLimitError: it may, in `retry_after` seconds.
+        """
+        self.check()
+        order = self._limit
+        limit = order.per_minute
+        if limit is None:
+            return
+        with self._lock:
+            now = self._clock()
+            while self._passed and now - self._passed[0] >= _WINDOW:
+                self._passed.popleft()
+            if len(self._passed) < limit:
+                self._passed.append(now)
+                return
+            wait = _WINDOW - (now - self._passed[-limit])
+        raise RateLimitError(
+            f"agent {self._agent_id} is limited to {limit} actions a minute: {order.reason}",
+            retry_after=wait,
+            limit=limit,
+            remaining=0,
+        )
+
+
+def _newest(known: _Order, new: _Order) -> _Order:
+    """Return the order of the later issue; of two issued together, the stricter."""
+    if new.issued != known.issued:
+        return new if new.issued > known.issued else known
+    if new.per_minute is not None and known.per_minute is not None:
+        return min(new, known, key=lambda order: order.per_minute or 0)
+    return new if new.stops or new.per_minute is not None else known
+
+
+def _time(value: object) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _per_minute(parameters: object) -> int | None:
+    value = parameters.get("max_per_minute") if isinstance(parameters, Mapping) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -1,0 +1,417 @@
+"""Asking for decisions: about one action or many, an MCP tool's too, and waiting for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+
+from ...models import (
+    AgentAction,
+    AuthorizationDecision,
+    BulkActionResult,
+    BulkEvaluationResult,
+)
+from ..awaiting import Awaiting
+from ..blocking import Blocking
+from ..twins import twin_of
+
+__all__ = ["AsyncDecisionMethods", "DecisionMethods"]
+
+
+class DecisionMethods(Blocking):
+    """How an agent asks whether it may."""
+
+    def submit_action(
+        self,
+        action: AgentAction | Mapping[str, Any] | None = None,
+        *,
+        raise_on_denied: bool = False,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> AuthorizationDecision:
+        """Submit an action and return at once; what is pending stays pending.
+
+        The three documented forms: `submit_action(AgentAction(…))`, `submit_action({…})` and
+        `submit_action(agent_id=…, action_type=…, parameters={…})`.
+
+        Args:
+            action: the action; it keeps its own agent, whatever the client's is.
+            raise_on_denied: raise instead of returning a denial.
+            idempotency_key: 1 to 255 printable ASCII characters; the same key never creates a second action. A new one
+                for each call when None; all attempts of a call share it.
+            **fields: the fields of `AgentAction` instead of `action`; `parameters` is `action_details`. Without
+                `agent_id`, the client's agent acts.
+
+        Returns:
+            The decision: ask `is_approved()`, `is_denied()`, `is_pending()`. An unregistered MCP server or model is a
+            denial with `metadata["governance_violation"]` (C19).
+
+        Raises:
+            ValidationError: a field is missing, unknown or of the wrong kind; nothing was sent.
+            AuthorizationDeniedError: the caller may not submit (HTTP 403), or a denial with `raise_on_denied`.
+            KillSwitchError: the agent is blocked.
+            AscendError: the errors of every call, see `AscendClient`.
+
+        Source: contract §1.2, C3, C10, C11, C19.
+        """
+        return self.run(
+            self._submitted(action, fields, raise_on_denied=raise_on_denied, idempotency_key=idempotency_key)
+        )
+
+    def evaluate_action(
+        self,
+        action_type: str,
+        resource: str,
+        parameters: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        resource_id: str | None = None,
+        risk_indicators: Mapping[str, Any] | None = None,
+        wait_for_decision: bool = True,
+        timeout: float | None = None,
+        orchestration_session_id: str | None = None,
+        parent_action_id: int | str | None = None,
+        orchestration_depth: int | None = None,
+        mcp_server_name: str | None = None,
+        model_id: int | str | None = None,
+        tool_name: str | None = None,
+        description: str | None = None,
+        business_justification: str | None = None,
+        *,
+        raise_on_denied: bool = False,
+    ) -> AuthorizationDecision:
+        """Submit an action of the client's agent, and wait for a person where one has to decide.
+
+            decision = client.evaluate_action("database.query", "production_db", {"query": "SELECT 1"})
+            if decision.is_approved():
+                ...
+
+        Args:
+            action_type: what kind of action; free text, `database.query`, `file_read`, `transaction`.
+            resource: what is acted on, in words.
+            parameters: the action's own parameters; policies read them. Risk scores and levels in it are taken out at
+                any depth: the authority scores.
+            context: where the action comes from: session, request, user.
+            resource_id: the identifier of what is acted on.
+            risk_indicators: facts that raise the risk, `{"pii_involved": True}`.
+            wait_for_decision: wait while the decision is pending; False returns at once.
+            timeout: seconds to wait for a pending decision, 60 when None. How long one request to the authority may
+                take is the client's `timeout`.
+            orchestration_session_id: the run that several agents share.
+            parent_action_id: the action that caused this one; must belong to the same session.
+            orchestration_depth: 0 for a root action, at most 5.
+            mcp_server_name: the MCP server that carries the action out; must be registered.
+            model_id: the number or the name of the model that the agent uses; must be approved.
+            tool_name: the tool or service that carries the action out.
+            description: a sentence for the person who approves.
+            business_justification: why, for the same person.
+            raise_on_denied: raise instead of returning a denial.
+
+        Returns:
+            The decision as it stands at the end of the wait. Nobody having decided in time is no error: the result is
+            pending, with `approval_request_id`, and never allowed (C12). With `fail_mode="open"`, an authority that
+            gave no answer at all yields ALLOWED, marked by `"fail_open_mode" in result.conditions`.
+
+        Raises:
+            ValidationError: a value is missing, of the wrong kind or out of range; nothing was sent.
+            AuthorizationDeniedError: the caller may not submit (HTTP 403), or a denial with `raise_on_denied`.
+            KillSwitchError: the agent is blocked, also when that happens while it waits.
+            AscendError: the errors of every call, see `AscendClient`.
+
+        Source: contract §1.2, §1.4, C1, C12, C19.
+        """
+        given = {
+            "action_type": action_type,
+            "resource": resource,
+            "parameters": parameters,
+            "context": context,
+            "resource_id": resource_id,
+            "risk_indicators": risk_indicators,
+            "orchestration_session_id": orchestration_session_id,
+            "parent_action_id": parent_action_id,
+            "orchestration_depth": orchestration_depth,
+            "mcp_server_name": mcp_server_name,
+            "model_id": model_id,
+            "tool_name": tool_name,
+            "description": description,
+            "business_justification": business_justification,
+        }
+        return self.run(
+            self._evaluated(
+                given, wait_for_decision=wait_for_decision, timeout=timeout, raise_on_denied=raise_on_denied
+            )
+        )
+
+    def evaluate_actions(
+        self, actions: Sequence[AgentAction | Mapping[str, Any]], max_concurrent: int = 5
+    ) -> BulkEvaluationResult:
+        """Submit many actions, a few at a time, and return their decisions in the order asked; nothing is waited for.
+
+        Args:
+            actions: at most 50, each in a form of `submit_action`, with every field of it (orchestration, model and
+                MCP server included).
+            max_concurrent: how many are under way at the same time, 1 to 50.
+
+        Returns:
+            `results`, one for each action in the order asked: `decision`, or `exception` and `error` where there was
+            none; `total`, `succeeded` (have a decision), `failed`. One failure does not keep the others back.
+
+        Raises:
+            ValidationError: an action is not well-formed (the text names which), or there are too many; nothing was
+                sent.
+
+        Source: contract §1.2 (bulk evaluation), §3.2.
+        """
+        built, workers = self._bulk(actions, max_concurrent)
+        if not built:
+            return BulkEvaluationResult(results=())
+        with ThreadPoolExecutor(min(workers, len(built)), thread_name_prefix="ascend-bulk") as pool:
+            return BulkEvaluationResult(
+                results=tuple(pool.map(lambda action: self.run(self._one_of_many(action)), built))
+            )
+
+    def evaluate_mcp_action(
+        self,
+        mcp_server: str,
+        namespace: str,
+        verb: str,
+        resource: str,
+        action_type: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        description: str | None = None,
+        environment: str = "production",
+        tool_name: str | None = None,
+        *,
+        orchestration_session_id: str | None = None,
+        parent_action_id: int | str | None = None,
+        orchestration_depth: int | None = None,
+        model_id: int | str | None = None,
+        raise_on_denied: bool = False,
+    ) -> AuthorizationDecision:
+        """Submit what a tool of an MCP server is about to do, and return at once.
+
+        Args:
+            mcp_server: the server's registered name.
+            namespace: what the tool belongs to, `filesystem`.
+            verb: what it does, `read_file`.
+            resource: what it acts on, `/data/reports/financial.csv`.
+            action_type: `<namespace>.<verb>` when None.
+            parameters: the tool's arguments.
+            context: where the action comes from.
+            description: a sentence for the person who approves.
+            environment: where the tool runs.
+            tool_name: the tool, where its name says more than the verb.
+            orchestration_session_id: the run that several agents share.
+            parent_action_id: the action that caused this one; must belong to the same session.
+            orchestration_depth: 0 for a root action, at most 5.
+            model_id: the number or the name of the model that the agent uses; must be approved.
+            raise_on_denied: raise instead of returning a denial.
+
+        Returns:
+            The decision. It is allowed only if the answer says so explicitly and names an action.
+
+        Raises:
+            ValidationError: a value is missing or of the wrong kind; nothing was sent.
+            ProtocolError: the answer says nothing, or nothing known.
+            AuthorizationDeniedError: the caller may not submit (HTTP 403), or a denial with `raise_on_denied`.
+            KillSwitchError: the agent is blocked.
+            AscendError: the errors of every call, see `AscendClient`.
+
+        Source: contract §1.2, §3.1.
+        """
+        given = {
+            "resource": resource,
+            "action_type": action_type,
+            "parameters": parameters,
+            "context": context,
+            "description": description,
+            "tool_name": tool_name,
+            "orchestration_session_id": orchestration_session_id,
+            "parent_action_id": parent_action_id,
+            "orchestration_depth": orchestration_depth,
+            "model_id": model_id,
+        }
+        return self.run(
+            self._mcp(
+                given,
+                mcp_server=mcp_server,
+                namespace=namespace,
+                verb=verb,
+                environment=environment,
+                raise_on_denied=raise_on_denied,
+            )
+        )
+
+    def wait_for_decision(
+        self,
+        action_id: str | int,
+        timeout: float | None = None,
+        poll_interval: float = 2.0,
+        *,
+        timeout_ms: float | None = None,
+        timeout_seconds: float | None = None,
+        on_escalated: Callable[[str, AuthorizationDecision], object] | None = None,
+    ) -> AuthorizationDecision:
+        """Ask again and again until the decision is made: at least once, and never past the limit.
+
+        Args:
+            action_id: `7`, `"7"` or `"act_7"`.
+            timeout: seconds in all, 60 when none of the three is given.
+            poll_interval: seconds between two questions, more than 0; longer where the authority asks for it.
+            timeout_ms: the same limit in milliseconds.
+            timeout_seconds: the same limit in seconds.
+            on_escalated: called once with the action's id and the pending decision, when the decision goes on to a
+                senior person. What it raises ends the wait.
+
+        Returns:
+            The decision; it may be a denial. An authority that fails for a moment is asked again.
+
+        Raises:
+            ValidationError: more than one limit, or a value out of range; nothing was sent.
+            TimeoutError: nobody has decided in time; `action_id` names the action.
+            NotFoundError: the organisation has no such action.
+            AscendError: the errors of every call, see `AscendClient`.
+
+        Source: contract §1.2, C5, C6.
+        """
+        return self.run(self._waited(action_id, timeout, poll_interval, timeout_ms, timeout_seconds, on_escalated))
+
+
+@twin_of(DecisionMethods)
+class AsyncDecisionMethods(Awaiting):
+    """The same, awaitable."""
+
+    async def submit_action(
+        self,
+        action: AgentAction | Mapping[str, Any] | None = None,
+        *,
+        raise_on_denied: bool = False,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> AuthorizationDecision:
+        """See `AscendClient.submit_action`."""
+        return await self.run(
+            self._submitted(action, fields, raise_on_denied=raise_on_denied, idempotency_key=idempotency_key)
+        )
+
+    async def evaluate_action(
+        self,
+        action_type: str,
+        resource: str,
+        parameters: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        resource_id: str | None = None,
+        risk_indicators: Mapping[str, Any] | None = None,
+        wait_for_decision: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109 - how long to poll
+        orchestration_session_id: str | None = None,
+        parent_action_id: int | str | None = None,
+        orchestration_depth: int | None = None,
+        mcp_server_name: str | None = None,
+        model_id: int | str | None = None,
+        tool_name: str | None = None,
+        description: str | None = None,
+        business_justification: str | None = None,
+        *,
+        raise_on_denied: bool = False,
+    ) -> AuthorizationDecision:
+        """See `AscendClient.evaluate_action`."""
+        given = {
+            "action_type": action_type,
+            "resource": resource,
+            "parameters": parameters,
+            "context": context,
+            "resource_id": resource_id,
+            "risk_indicators": risk_indicators,
+            "orchestration_session_id": orchestration_session_id,
+            "parent_action_id": parent_action_id,
+            "orchestration_depth": orchestration_depth,
+            "mcp_server_name": mcp_server_name,
+            "model_id": model_id,
+            "tool_name": tool_name,
+            "description": description,
+            "business_justification": business_justification,
+        }
+        return await self.run(
+            self._evaluated(
+                given, wait_for_decision=wait_for_decision, timeout=timeout, raise_on_denied=raise_on_denied
+            )
+        )
+
+    async def evaluate_actions(
+        self, actions: Sequence[AgentAction | Mapping[str, Any]], max_concurrent: int = 5
+    ) -> BulkEvaluationResult:
+        """See `AscendClient.evaluate_actions`."""
+        built, workers = self._bulk(actions, max_concurrent)
+        results: list[BulkActionResult | None] = [None] * len(built)
+        limit = anyio.CapacityLimiter(workers)
+
+        async def one(place: int, action: AgentAction) -> None:
+            async with limit:
+                results[place] = await self.run(self._one_of_many(action))
+
+        async with anyio.create_task_group() as group:
+            for place, action in enumerate(built):
+                group.start_soon(one, place, action)
+        return BulkEvaluationResult(results=tuple(result for result in results if result is not None))
+
+    async def evaluate_mcp_action(
+        self,
+        mcp_server: str,
+        namespace: str,
+        verb: str,
+        resource: str,
+        action_type: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        description: str | None = None,
+        environment: str = "production",
+        tool_name: str | None = None,
+        *,
+        orchestration_session_id: str | None = None,
+        parent_action_id: int | str | None = None,
+        orchestration_depth: int | None = None,
+        model_id: int | str | None = None,
+        raise_on_denied: bool = False,
+    ) -> AuthorizationDecision:
+        """See `AscendClient.evaluate_mcp_action`."""
+        given = {
+            "resource": resource,
+            "action_type": action_type,
+            "parameters": parameters,
+            "context": context,
+            "description": description,
+            "tool_name": tool_name,
+            "orchestration_session_id": orchestration_session_id,
+            "parent_action_id": parent_action_id,
+            "orchestration_depth": orchestration_depth,
+            "model_id": model_id,
+        }
+        return await self.run(
+            self._mcp(
+                given,
+                mcp_server=mcp_server,
+                namespace=namespace,
+                verb=verb,
+                environment=environment,
+                raise_on_denied=raise_on_denied,
+            )
+        )
+
+    async def wait_for_decision(
+        self,
+        action_id: str | int,
+        timeout: float | None = None,  # noqa: ASYNC109 - how long to poll
+        poll_interval: float = 2.0,
+        *,
+        timeout_ms: float | None = None,
+        timeout_seconds: float | None = None,
+        on_escalated: Callable[[str, AuthorizationDecision], object] | None = None,
+    ) -> AuthorizationDecision:
+        """See `AscendClient.wait_for_decision`."""
+        return await self.run(
+            self._waited(action_id, timeout, poll_interval, timeout_ms, timeout_seconds, on_escalated)
+        )
