@@ -14,7 +14,7 @@ from .exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["MEMORY", "open_database", "open_reader", "transaction"]
+__all__ = ["MEMORY", "open_database", "open_evidence", "open_reader", "transaction"]
 
 MEMORY: Final = ":memory:"
 
@@ -75,9 +75,49 @@ def open_reader(path: str | Path, *, busy_timeout: float = 5.0) -> sqlite3.Conne
     Raises:
         sqlite3.Error: it cannot be opened.
     """
-    connection = sqlite3.connect(str(path), timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+    return _reader(str(path), busy_timeout, uri=False)
+
+
+def open_evidence(path: str | Path, *, oldest: int, newest: int) -> sqlite3.Connection:
+    """Open a database without changing anything of it, also where nothing can be written.
+
+    Args:
+        path: the file.
+        oldest: the first schema version that the caller can read.
+        newest: the last one.
+
+    Raises:
+        ConfigurationError: there is no such file, it is no database, or it has another schema version.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise ConfigurationError(f"there is no database {place}")
+    url = place.absolute().as_uri()
+    try:
+        try:
+            connection = _reader(f"{url}?mode=ro", 5.0, uri=True)
+        except sqlite3.OperationalError:
+            # Where nothing can be written, nobody can make the side files that even a reader needs. Without them a
+            # file is whole only if no write-ahead log stands beside it.
+            log = place.with_name(f"{place.name}-wal")
+            if log.exists() and log.stat().st_size:
+                raise
+            connection = _reader(f"{url}?mode=ro&immutable=1", 5.0, uri=True)
+    except sqlite3.Error as error:
+        raise ConfigurationError(f"the database {place} cannot be read: {error}") from None
+    found = _version(connection)
+    if not oldest <= found <= newest:
+        connection.close()
+        older = "an older version of this package; start the authority on it once"
+        raise ConfigurationError(f"the database {place} was made by {older if found < oldest else 'a newer version'}")
+    return connection
+
+
+def _reader(place: str, busy_timeout: float, *, uri: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(place, timeout=busy_timeout, isolation_level=None, check_same_thread=False, uri=uri)
     try:
         connection.execute("PRAGMA query_only=ON")
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     except BaseException:
         connection.close()
         raise

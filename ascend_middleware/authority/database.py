@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ascend_middleware.exceptions import AscendError
-from ascend_middleware.sqlite import MEMORY, open_database, open_reader, transaction
+from ascend_middleware.sqlite import MEMORY, open_database, open_evidence, open_reader, transaction
 
 from .schema import MIGRATIONS
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Database", "Watch"]
 
 _IDLE_READERS: Final = 8
+# The schema version that brought the audit log's head.
+_FIRST_WITH_HEAD: Final = 2
 
 
 class Watch:
@@ -29,18 +31,26 @@ class Watch:
         self._connection = connection
         self._statement = statement
         self._close = close
+        self._closed = False
+        # SQLite crashes the process if a connection is closed while another thread is using it.
+        self._lock = threading.Lock()
         self._seen = -1
 
     def changed(self) -> bool:
         """Look; it costs a few microseconds."""
-        seen = int(self._connection.execute(self._statement).fetchone()[0])
-        changed, self._seen = seen != self._seen, seen
-        return changed
+        with self._lock:
+            if self._closed:
+                return False
+            seen = int(self._connection.execute(self._statement).fetchone()[0])
+            changed, self._seen = seen != self._seen, seen
+            return changed
 
     def close(self) -> None:
         """Close the watch's connection."""
-        if self._close:
-            self._connection.close()
+        with self._lock:
+            self._closed = True
+            if self._close:
+                self._connection.close()
 
 
 class Database:
@@ -71,6 +81,21 @@ class Database:
     def connect(path: str | Path, *, create: bool = True) -> sqlite3.Connection:
         """Return the writing connection; raise `ConfigurationError` if the file cannot be used."""
         return open_database(path, migrations=MIGRATIONS, create=create)
+
+    @classmethod
+    @contextlib.contextmanager
+    def evidence(cls, path: str | Path) -> Iterator[Database]:
+        """Open a database only to read it, without changing anything of it.
+
+        Raises:
+            ConfigurationError: there is no such file, or it is no database of an authority that this version knows.
+        """
+        connection = open_evidence(path, oldest=_FIRST_WITH_HEAD, newest=len(MIGRATIONS))
+        database = Database(connection)
+        try:
+            yield database
+        finally:
+            database.close()
 
     @property
     def path(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from .forms import MAX_BODY
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
         ASGI3Application,
         ASGIReceiveCallable,
         ASGISendCallable,
+        ASGISendEvent,
         HTTPScope,
         Scope,
     )
@@ -20,19 +23,28 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app"]
 
+log = logging.getLogger(f"{__package__}.access")
+
+_LONGEST_PATH: Final = 200
 # A second one of these could be read differently by a proxy and by us.
 _SINGLE: Final = frozenset({"authorization", "x-api-key", "idempotency-key", "x-api-version"})
 
 
-def create_app(authority: Authority) -> ASGI3Application:
-    """Return the ASGI application of an authority; it starts and stops with the server's lifespan."""
-    service = Service(authority)
+def create_app(authority: Authority, *, service: Service | None = None, access_log: bool = False) -> ASGI3Application:
+    """Return the ASGI application of an authority; it starts and stops with the server's lifespan.
+
+    Args:
+        authority: the core.
+        service: what runs beside it; one of its own unless given.
+        access_log: whether each request is logged.
+    """
+    service = service or Service(authority)
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(service, receive, send)
         elif scope["type"] == "http":
-            await _serve(service, scope, receive, send)
+            await _serve(service, scope, receive, _logged(scope, send) if access_log else send)
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
 
@@ -75,6 +87,21 @@ async def _serve(service: Service, scope: HTTPScope, receive: ASGIReceiveCallabl
     pairs.append((b"content-length", str(len(content)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": pairs, "trailers": False})
     await send({"type": "http.response.body", "body": content, "more_body": False})
+
+
+def _logged(scope: HTTPScope, send: ASGISendCallable) -> ASGISendCallable:
+    """Log a request when it is answered: never its query, headers or body, which may hold secrets or lies."""
+    started = time.perf_counter()
+
+    async def logged(event: ASGISendEvent) -> None:
+        if event["type"] == "http.response.start":
+            client = scope["client"][0] if scope["client"] else "-"
+            path = scope["path"][:_LONGEST_PATH].encode("unicode_escape").decode("ascii")
+            milliseconds = (time.perf_counter() - started) * 1000
+            log.info("%s %s %s %d %.1f ms", client, scope["method"], path, event["status"], milliseconds)
+        await send(event)
+
+    return logged
 
 
 async def _read(receive: ASGIReceiveCallable) -> bytes | None:

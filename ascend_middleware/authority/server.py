@@ -5,14 +5,55 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from typing import TYPE_CHECKING
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 
 if TYPE_CHECKING:
     from .core import Authority
 
-__all__ = ["bind", "serve", "shown_url"]
+__all__ = ["Tls", "bind", "serve", "shown_url"]
+
+# Seconds that requests have to end when the server is told to stop; those that wait for a decision end at once.
+_GRACE: Final = 5
+# Connections that the system accepts while the loop is busy.
+_BACKLOG: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The files of a server that speaks TLS."""
+
+    certificate: str
+    key: str
+
+    @classmethod
+    def load(cls, certificate: str | None, key: str | None) -> Tls | None:
+        """Check the files and return them, or None if neither is given.
+
+        Raises:
+            ConfigurationError: one is missing or cannot be used; an encrypted key cannot.
+        """
+        if certificate is None and key is None:
+            return None
+        if certificate is None or key is None:
+            raise ConfigurationError("TLS needs both --tls-cert and --tls-key")
+
+        def no_password() -> str:
+            raise ConfigurationError(f"the private key {key} is encrypted; give the server one that is not")
+
+        for path in (certificate, key):
+            if not os.access(path, os.R_OK):
+                raise ConfigurationError(f"the TLS file {path} does not exist or cannot be read")
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, key, password=no_password)
+        except (ssl.SSLError, OSError) as error:
+            reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+            raise ConfigurationError(f"{certificate} and {key} are no certificate and its key: {reason}") from None
+        return cls(certificate, key)
 
 
 def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
@@ -24,8 +65,8 @@ def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
     """
     if not allow_remote and not _is_loopback(host):
         raise ConfigurationError(
-            f"{host} can be reached from other machines and the authority speaks plain HTTP; "
-            "put a TLS proxy in front of 127.0.0.1, or pass --allow-remote"
+            f"{host} can be reached from other machines and keys would travel in plain HTTP; pass --tls-cert and "
+            "--tls-key, put a TLS proxy in front of 127.0.0.1, or pass --allow-remote"
         )
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -38,7 +79,7 @@ def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
         if os.name == "posix":  # elsewhere the option would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(128)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise AscendError(
@@ -56,24 +97,43 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def shown_url(listener: socket.socket) -> str:
+def shown_url(listener: socket.socket, *, tls: Tls | None = None) -> str:
     """Return the URL under which a bound socket can be reached."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if tls is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def serve(authority: Authority, listener: socket.socket) -> None:
-    """Serve until the process is told to stop."""
+def serve(authority: Authority, listener: socket.socket, *, tls: Tls | None = None, access_log: bool = False) -> None:
+    """Serve until the process is told to stop by SIGINT or SIGTERM, then end what was begun.
+
+    Args:
+        authority: the core.
+        listener: from `bind`.
+        tls: what to speak TLS with; None for plain HTTP.
+        access_log: whether each request is logged, without its query, headers or body.
+    """
     import uvicorn
 
     from .http import create_app
+    from .service import Service
+
+    service = Service(authority)
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await service.waiters.close()  # they would hold the end up
+            await super().shutdown(sockets)
 
     config = uvicorn.Config(
-        create_app(authority),
+        create_app(authority, service=service, access_log=access_log),
         log_config=None,  # logging is the caller's
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=5,
+        ws="none",
+        timeout_graceful_shutdown=_GRACE,
+        ssl_certfile=None if tls is None else tls.certificate,
+        ssl_keyfile=None if tls is None else tls.key,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(config).run(sockets=[listener])

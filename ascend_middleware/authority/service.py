@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import anyio.to_thread
 
+from . import audit
 from .forms import ApiError
 from .waiting import Waiters, read_wait
 from .writer import Writer
@@ -49,6 +50,8 @@ class Service:
     async def start(self) -> None:
         """Start the writer; without it each change commits alone."""
         self.writer.start()
+        # The service's log usually goes elsewhere than the database: a head in it outlives a change of the whole file.
+        log.info("audit log: head %s", await anyio.to_thread.run_sync(audit.head, self.authority.store))
         self._chores = asyncio.create_task(self._do_chores())
 
     async def _do_chores(self) -> None:
@@ -68,6 +71,7 @@ class Service:
             with contextlib.suppress(asyncio.CancelledError):
                 await chores
         await anyio.to_thread.run_sync(self.writer.stop)
+        log.info("audit log: head %s", await anyio.to_thread.run_sync(audit.head, self.authority.store))
 
     async def answer(
         self,

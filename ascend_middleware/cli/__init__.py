@@ -26,6 +26,7 @@ _MODULES: Final = (
     f"{__package__}.authority",
     f"{__package__}.keys",
     f"{__package__}.approvals",
+    f"{__package__}.audit",
     f"{__package__}.check",
     "ascend_middleware.demo",
     f"{__package__}.version",

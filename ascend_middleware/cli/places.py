@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ..authority import Store
 
-__all__ = ["DEFAULT_POLICY", "add_place", "open_store"]
+__all__ = ["DEFAULT_POLICY", "add_place", "open_store", "place_of"]
 
 DEFAULT_POLICY: Final = "policy.toml"
 
@@ -23,12 +23,19 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--db", help="the database (default: beside the policy file)")
 
 
+def place_of(args: argparse.Namespace) -> str:
+    """Return the database that the arguments name."""
+    from ..authority.store import default_database
+
+    return str(args.db or default_database(args.policy))
+
+
 @contextlib.contextmanager
 def open_store(args: argparse.Namespace, *, create: bool = False) -> Iterator[Store]:
     """Open the database that the arguments name, directly: this also works for `local:` and beside a server."""
-    from ..authority.store import Store, default_database
+    from ..authority.store import Store
 
-    store = Store.open(args.db or default_database(args.policy), now=time.time, create=create)
+    store = Store.open(place_of(args), now=time.time, create=create)
     try:
         yield store
     finally:

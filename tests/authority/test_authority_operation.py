@@ -1,0 +1,224 @@
+"""Running the authority: first keys, backup, audit commands, TLS, the access log, and a stop that ends what was begun."""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import pytest
+import trustme
+from authority_process import Process
+
+from ascend_middleware.authority import Store, sample_policy
+from ascend_middleware.cli import main
+
+SUBMIT = {"agent_id": "a", "action_type": "refund", "parameters": {"amount": 5000}}
+posix = pytest.mark.skipif(os.name != "posix", reason="needs signals")
+
+
+@pytest.fixture
+def policy(tmp_path):
+    path = tmp_path / "policy.toml"
+    path.write_text(sample_policy())
+    return path
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A database with a few audit entries, and its path."""
+    store = Store.open(tmp_path / "policy.db", now=lambda: 1_700_000_000.0)
+    for number in range(1, 6):
+        store.audit(f"E{number}", tenant="default" if number % 2 else "other", actor="a\x1b[2J", data={"n": number})
+    store.close()
+    return tmp_path / "policy.db"
+
+
+def run(capsys, *argv):
+    try:
+        code = main([str(word) for word in argv])
+    except SystemExit as error:
+        code = error.code
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def test_init_prints_the_first_keys_once(capsys, tmp_path):
+    path = tmp_path / "p.toml"
+    code, out, _ = run(capsys, "authority", "init", path)
+    assert code == 0
+    admin = re.search(r"owkai_admin_\S+", out)[0]
+    store = Store.open(tmp_path / "p.db", now=time.time, create=False)
+    assert store.find_key(admin).role.administers
+    assert admin.encode() not in (tmp_path / "p.db").read_bytes()
+    store.close()
+    path.unlink()
+    code, out, _ = run(capsys, "authority", "init", path)
+    assert code == 0 and "owkai_" not in out  # the database has keys already
+
+
+# --- audit
+
+
+def test_audit_verify(capsys, written):
+    place = ("--db", written)
+    before = written.read_bytes()
+    code, out, _ = run(capsys, "audit", "verify", *place)
+    assert code == 0 and "whole: 5 entries" in out
+    found = json.loads(run(capsys, "audit", "verify", *place, "--json")[1])
+    assert found["whole"] and found["entries"] == 5 and found["findings"] == []
+    assert run(capsys, "audit", "verify", *place, "--head", found["head"])[0] == 0
+    code, out, _ = run(capsys, "audit", "verify", *place, "--head", f"4:{'a' * 64}")
+    assert code == 1 and "entry 4" in out
+    assert run(capsys, "audit", "verify", *place, "--head", "4")[0] == 2
+    assert written.read_bytes() == before
+
+    raw = sqlite3.connect(written, isolation_level=None)
+    raw.execute("DROP TRIGGER audit_kept")
+    raw.execute("DELETE FROM audit WHERE seq = 3")
+    raw.close()
+    code, out, _ = run(capsys, "audit", "verify", *place)
+    assert code == 1 and "removed: entry 3 was removed" in out
+    findings = json.loads(run(capsys, "audit", "verify", *place, "--json")[1])["findings"]
+    assert findings == [{"seq": 3, "kind": "removed", "message": "entry 3 was removed"}]
+
+
+def test_audit_export_is_one_json_object_a_line(capsys, written):
+    code, out, _ = run(capsys, "audit", "export", "--db", written)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [line["seq"] for line in lines] == [1, 2, 3, 4, 5] and "\x1b" not in out
+    assert lines[0].keys() == {"seq", "at", "tenant", "event", "actor", "action_id", "data", "previous", "hash"}
+    assert [line["previous"] for line in lines[1:]] == [line["hash"] for line in lines[:-1]]
+    some = run(capsys, "audit", "export", "--db", written, "--after", "2", "--tenant", "other")[1]
+    assert [json.loads(line)["event"] for line in some.splitlines()] == ["E4"]
+
+
+def test_audit_commands_read_only(capsys, tmp_path, written):
+    assert run(capsys, "audit", "verify", "--db", tmp_path / "none.db")[0] == 2
+    assert not (tmp_path / "none.db").exists()
+    (tmp_path / "text.db").write_text("no database at all " * 100)
+    code, _, err = run(capsys, "audit", "export", "--db", tmp_path / "text.db")
+    assert code == 2 and "text.db" in err
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE x (y)")
+    other.close()
+    assert run(capsys, "audit", "verify", "--db", tmp_path / "other.db")[0] == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a file system")
+def test_audit_of_a_copy_where_nothing_can_be_written(capsys, tmp_path, written):
+    sealed = tmp_path / "sealed"
+    sealed.mkdir()
+    assert run(capsys, "authority", "backup", sealed / "copy.db", "--db", written)[0] == 0
+    subprocess.run(["mount", "--bind", "-o", "ro", sealed, sealed], check=True)
+    try:
+        if os.access(sealed, os.W_OK):
+            subprocess.run(["mount", "-o", "remount,ro,bind", sealed], check=True)
+        assert run(capsys, "audit", "verify", "--db", sealed / "copy.db")[0] == 0
+        code, _, err = run(capsys, "pending", "--db", sealed / "copy.db")
+        assert code == 2 and "copy.db" in err and len(err.splitlines()) == 1
+    finally:
+        subprocess.run(["umount", sealed], check=True)
+
+
+# --- serving
+
+
+@posix
+@pytest.mark.socket
+def test_a_stop_ends_what_was_begun_and_lets_the_waiting_go(policy, tmp_path):
+    with Process(policy, log=tmp_path / "log") as authority:
+        user = authority.keys["user"]
+        assert authority.call("/api/v1/actions/submit", user, SUBMIT)[1]["status"] == "pending"
+        answers = []
+        waiting = threading.Thread(
+            target=lambda: answers.append(authority.call("/api/v1/actions/1/status?wait=50", user))
+        )
+        waiting.start()
+        time.sleep(0.3)
+        started = time.monotonic()
+        assert authority.end(signal.SIGTERM) == 0
+        waiting.join(30)
+        assert answers[0][0] == 200 and answers[0][1]["status"] == "pending"
+        assert time.monotonic() - started < 5
+    log = (tmp_path / "log").read_text()
+    heads = re.findall(r"audit log: head (\d+:[0-9a-f]{64})", log)
+    assert len(heads) == 2 and main(["audit", "verify", "--policy", str(policy), "--head", heads[-1]]) == 0
+
+
+@posix
+@pytest.mark.socket
+def test_the_access_log_holds_no_secret(policy, tmp_path):
+    with Process(policy, log=tmp_path / "log") as authority:
+        key = authority.keys["user"]
+        assert authority.call("/api/v1/actions/submit?token=SECRET1", key, {**SUBMIT, "context": {"x": "SECRET2"}})
+        assert authority.call("/evil%0Aline%1B%5B2J", "owkai_user_SECRET3SECRET3")[0] == 401
+        assert authority.end() == 0
+    log = (tmp_path / "log").read_text()
+    assert re.search(r"access: 127\.0\.0\.1 POST /api/v1/actions/submit 200 [\d.]+ ms", log)
+    assert "/evil\\nline\\x1b[2J 401" in log and "\x1b" not in log
+    assert "SECRET" not in log and key not in log
+
+    with Process(policy, "--no-access-log", log=tmp_path / "quiet") as authority:
+        authority.call("/health", None)
+        authority.end()
+    assert "access" not in (tmp_path / "quiet").read_text()
+
+
+@posix
+@pytest.mark.socket
+def test_a_backup_while_it_is_served(policy, tmp_path, capsys):
+    with Process(policy, log=tmp_path / "log") as authority:
+        for _ in range(3):
+            authority.call("/api/v1/actions/submit", authority.keys["user"], SUBMIT)
+        code, out, _ = run(capsys, "authority", "backup", tmp_path / "copy.db", "--policy", policy)
+        assert code == 0 and "copy.db" in out
+        assert authority.call("/api/v1/actions", authority.keys["user"])[1]["total"] == 3
+    code, out, _ = run(capsys, "pending", "--db", tmp_path / "copy.db")
+    assert code == 0 and len(out.splitlines()) == 3
+    assert run(capsys, "audit", "verify", "--db", tmp_path / "copy.db")[0] == 0
+    assert run(capsys, "authority", "backup", tmp_path / "copy.db", "--policy", policy)[0] == 1
+    assert run(capsys, "authority", "backup", "--policy", policy)[0] == 2
+    assert run(capsys, "authority", "backup", tmp_path / "x.db", "--db", tmp_path / "none.db")[0] == 2
+
+
+@posix
+@pytest.mark.socket
+def test_tls(policy, tmp_path, capsys):
+    issuer = trustme.CA()
+    certificate = issuer.issue_cert("127.0.0.1")
+    files = {name: tmp_path / f"{name}.pem" for name in ("cert", "key", "ca")}
+    certificate.private_key_pem.write_to_path(files["key"])
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(files["cert"], append=True)
+    issuer.cert_pem.write_to_path(files["ca"])
+    tls = ("--tls-cert", str(files["cert"]), "--tls-key", str(files["key"]))
+    with Process(policy, *tls, "--host", "0.0.0.0", trust=files["ca"], log=tmp_path / "log") as authority:
+        authority.url = authority.url.replace("0.0.0.0", "127.0.0.1")
+        assert authority.url.startswith("https://")
+        assert authority.call("/health", None)[1]["status"] == "healthy"
+        with pytest.raises(OSError, match="certificate verify failed"):
+            urllib.request.urlopen(authority.url + "/health", timeout=10, context=ssl.create_default_context())
+
+    def refused(*arguments):
+        code, _, err = run(capsys, "authority", "--policy", policy, "--port", "0", *arguments)
+        assert code == 2 and len(err.splitlines()) == 1
+        return err
+
+    assert "both" in refused("--tls-cert", files["cert"])
+    assert "none.pem" in refused("--tls-cert", files["cert"], "--tls-key", tmp_path / "none.pem")
+    assert "no certificate and its key" in refused("--tls-cert", files["ca"], "--tls-key", files["key"])
+    assert "--tls-cert" in refused("--host", "0.0.0.0")
+    locked = tmp_path / "locked.pem"
+    from cryptography.hazmat.primitives import serialization as forms
+
+    key = forms.load_pem_private_key(files["key"].read_bytes(), None)
+    sealed = forms.BestAvailableEncryption(b"password")
+    locked.write_bytes(key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, sealed))
+    assert "encrypted" in refused("--tls-cert", files["cert"], "--tls-key", locked)
