@@ -247,7 +247,12 @@ def decision_fields(row: Mapping[str, Any]) -> dict[str, Any]:
         "conditions": [],
         "execution_allowed": status == "approved",
         "correlation_id": judgement["correlation_id"],
-        "metadata": {"risk_factors": judgement["factors"], "matched_policies": judgement["matched"]},
+        "metadata": {
+            "risk_factors": judgement["factors"],
+            "matched_policies": judgement["matched"],
+            # Absent of what an earlier version decided.
+            "explanation": judgement.get("explanation"),
+        },
     }
     if not approval or expired:  # the words of this field know no person
         words = {"approved": "auto_approved", "pending": "pending_approval", "denied": "denied"}

@@ -79,9 +79,11 @@ async def _serve(service: Service, scope: HTTPScope, receive: ASGIReceiveCallabl
         while (await receive())["type"] != "http.disconnect":
             continue
 
+    # The peer's own address; where a proxy stands in front, all failed sign-ins count as the proxy's.
+    client = scope["client"][0] if scope.get("client") else ""
     query = scope["query_string"].decode("latin-1")
     status, answer_headers, content = await service.answer(
-        scope["method"].upper(), scope["path"], query, headers, body, gone=gone
+        scope["method"].upper(), scope["path"], query, headers, body, client=client, gone=gone
     )
     pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer_headers.items()]
     pairs.append((b"content-length", str(len(content)).encode()))

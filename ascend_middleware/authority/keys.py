@@ -19,6 +19,8 @@ __all__ = [
     "LOCAL",
     "Credential",
     "Role",
+    "bearer_token",
+    "contradicts",
     "hash_key",
     "new_key",
     "operator",
@@ -89,11 +91,26 @@ def presented_key(headers: Mapping[str, str]) -> str | None:
     own = headers.get("x-api-key", "").strip()
     if own:
         return own
+    token = _bearer(headers)
+    return None if token is None or _is_jwt(token) else token
+
+
+def bearer_token(headers: Mapping[str, str]) -> str | None:
+    """Return the bearer token of a request that has the shape of a JSON Web Token, or None."""
+    token = _bearer(headers)
+    return token if token is not None and _is_jwt(token) else None
+
+
+def contradicts(headers: Mapping[str, str]) -> bool:
+    """Say whether a bearer token stands beside another `X-API-Key`, which decides."""
+    own, token = headers.get("x-api-key", "").strip(), _bearer(headers)
+    return bool(own) and token is not None and not hmac.compare_digest(own.encode(), token.encode())
+
+
+def _bearer(headers: Mapping[str, str]) -> str | None:
     scheme, _, token = headers.get("authorization", "").strip().partition(" ")
     token = token.strip()
-    if scheme.lower() != "bearer" or not token or _is_jwt(token):
-        return None
-    return token
+    return token if scheme.lower() == "bearer" and token else None
 
 
 def _is_jwt(token: str) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import parse_qsl
+
+from msgspec import Meta, Struct
 
 from .forms import ApiError
 from .store import SORT_FIELDS, iso_time
@@ -13,7 +15,7 @@ from .store import SORT_FIELDS, iso_time
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Request", "page_fields", "read_query"]
+__all__ = ["Page", "Request", "page_fields", "read_query"]
 
 _MAX_LIMIT: Final = 1000
 _MAX_OFFSET: Final = 2**53
@@ -38,6 +40,19 @@ class Request:
     body: bytes
     correlation_id: str
     envelope: bool
+
+
+class Page(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The query of a list that is neither filtered nor sorted."""
+
+    limit: Annotated[int, Meta(ge=1, le=_MAX_LIMIT)] = 50
+    offset: Annotated[int, Meta(ge=0, le=_MAX_OFFSET)] = 0
+
+    def fields(self, name: str, rows: list[dict[str, Any]], total: int) -> dict[str, Any]:
+        """Return the answer: the rows under their own name and the page's."""
+        fields = page_fields(rows, total, self.limit, self.offset)
+        del fields["actions"]
+        return {name: rows, **fields}
 
 
 def read_query(query: str) -> dict[str, Any]:

@@ -3,62 +3,83 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ascend_middleware.exceptions import NotFoundError, ProtocolError
-from ascend_middleware.wire import normalize_action_id
+from ascend_middleware.exceptions import NotFoundError
 
+from . import governance
+from .call import action_number
 from .forms import ApiError
+from .records import AGENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from .keys import Credential
-    from .listing import Request
-    from .policy import PolicySet
-    from .store import Store
+    from .call import Call
 
-__all__ = ["check"]
+__all__ = ["Findings", "check", "try_out"]
 
 
-def check(
-    action: dict[str, Any], request: Request, store: Store, policy: PolicySet, credential: Credential
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What was found about an action's surroundings.
+
+    Attributes:
+        found: what the answer says of the MCP server and the model.
+        signals: what they add to the risk, by name.
+    """
+
+    found: Mapping[str, Any]
+    signals: Mapping[str, int]
+
+
+def check(action: dict[str, Any], call: Call, *, tools: Iterable[str] = ()) -> Findings:
     """Refuse claims that do not hold (403, with an audit entry), and return what was found for the answer.
 
-    An action without a session inherits its parent's.
+    An action without a session inherits its parent's, one without a model that of its agent.
     """
     found: dict[str, Any] = {}
-    refusal = _parent(action, store, credential) or _server(action, policy, found) or _model(action, policy, found)
+    signals: dict[str, int] = {}
+    refusal = (
+        _parent(action, call)
+        or _server(action, call, {*tools, *_tools(action)}, found, signals)
+        or _model(action, call, found)
+    )
     if refusal is None:
-        return found
-    event, code, message, governance = refusal
-    data = {
-        "code": code,
-        "key": credential.key_id,
-        "agent_id": action["agent_id"],
-        "severity": "CRITICAL" if event == "ORCHESTRATION_GRAFT_ATTEMPT" else "WARNING",
-        "correlation_id": request.correlation_id,
-    }
-    store.audit(event, tenant=credential.tenant, actor=credential.name, data=data)
-    detail = {**governance, "code": code, "detail": message, "correlation_id": request.correlation_id}
-    raise ApiError(403, code, message, detail=detail if governance else None)
+        return Findings(found=found, signals=signals)
+    event, code, message, named = refusal
+    severity = "CRITICAL" if event == "ORCHESTRATION_GRAFT_ATTEMPT" else "WARNING"
+    call.audit(event, code=code, agent_id=action["agent_id"], severity=severity, **_named(named))
+    correlation_id = call.request.correlation_id
+    detail = {**named, "code": code, "detail": message, "correlation_id": correlation_id}
+    raise ApiError(403, code, message, detail=detail if named else None)
+
+
+def try_out(action: dict[str, Any], call: Call) -> tuple[list[str], Findings]:
+    """Return what would be refused about an action that is not submitted, and what would be found."""
+    found: dict[str, Any] = {}
+    signals: dict[str, int] = {}
+    refusals = (_server(action, call, _tools(action), found, signals), _model(action, call, found))
+    return [one[2] for one in refusals if one is not None], Findings(found=found, signals=signals)
+
+
+def _named(named: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in named.items() if name != "error"}
 
 
 # event, code, message, and what makes the answer's detail one of governance
 _Refusal = tuple[str, str, str, "Mapping[str, Any]"]
 
 
-def _parent(action: dict[str, Any], store: Store, credential: Credential) -> _Refusal | None:
+def _parent(action: dict[str, Any], call: Call) -> _Refusal | None:
     given = action.get("parent_action_id")
     if given is None:
         return None
     rejected = "ORCHESTRATION_FIELD_REJECTED"
     try:
-        digits = normalize_action_id(given)
-        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 19 else 0
-        parent = store.action(number, tenant=credential.tenant)
-    except (ProtocolError, NotFoundError):
+        parent = call.store.action(action_number(given) or 0, tenant=call.tenant)
+    except NotFoundError:
         return rejected, rejected, "parent_action_id names no action of this organisation", {}
     except sqlite3.Error:
         # Whatever keeps the claim from being checked refuses it; the audit entry may not be possible either.
@@ -72,21 +93,21 @@ def _parent(action: dict[str, Any], store: Store, credential: Credential) -> _Re
     return None
 
 
-def _server(action: Mapping[str, Any], policy: PolicySet, found: dict[str, Any]) -> _Refusal | None:
+def _server(
+    action: Mapping[str, Any], call: Call, tools: set[str], found: dict[str, Any], signals: dict[str, int]
+) -> _Refusal | None:
     name = action.get("mcp_server_name")
     if name is None:
         return None
-    server = policy.mcp_servers.get(name)
-    if server is None:
-        code, message = "MCP_SERVER_UNREGISTERED_DENY", f"the MCP server {name!r} is not registered"
-    elif not server.active:
-        code, message = "MCP_SERVER_DEACTIVATED_DENY", f"the MCP server {name!r} is deactivated"
-    elif _tools(action) & set(server.blocked_tools):
-        code, message = "MCP_TOOL_BLOCKED_DENY", f"the MCP server {name!r} may not be used for this tool"
-    else:
-        found["mcp_governance"] = {"server_registered": True, "enforcement": "Layer 13"}
-        return None
-    return "MCP_GOVERNANCE_DENY", code, message, {"error": "MCP governance violation", "mcp_server_name": name}
+    server, refusal = governance.check_server(call.authority, name, tools, tenant=call.tenant)
+    if server is None or refusal is not None:
+        code, message = refusal or ("MCP_SERVER_UNREGISTERED_DENY", "the MCP server is not registered")
+        return "MCP_GOVERNANCE_DENY", code, message, {"error": "MCP governance violation", "mcp_server_name": name}
+    found["mcp_governance"] = {"server_registered": True, "enforcement": "Layer 13", "mcp_server_name": name}
+    for tool, risk in server.tool_risks:
+        if tool.casefold() in {one.casefold() for one in tools}:
+            signals[f"tool {tool}"] = max(risk, signals.get(f"tool {tool}", 0))
+    return None
 
 
 def _tools(action: Mapping[str, Any]) -> set[str]:
@@ -95,20 +116,33 @@ def _tools(action: Mapping[str, Any]) -> set[str]:
     return {name for name in given if isinstance(name, str)}
 
 
-def _model(action: Mapping[str, Any], policy: PolicySet, found: dict[str, Any]) -> _Refusal | None:
+def _model(action: Mapping[str, Any], call: Call, found: dict[str, Any]) -> _Refusal | None:
     given = action.get("model_id")
     if given is None:
+        given = _linked_model(call, action["agent_id"])
+    if given is None:
         return None
-    model = next((row for row in policy.models if given in (row.id, str(row.id)) or given == (row.name or None)), None)
-    if model is None:
-        code, message = "MODEL_UNREGISTERED_DENY", "the model is not registered"
-    elif model.compliance_status not in ("approved", "partially_approved"):
-        code, message = "MODEL_NOT_APPROVED_DENY", f"the model is {model.compliance_status}"
-    else:
-        found["model_governance"] = {
-            "registry_checked": True,
-            "compliance_status": model.compliance_status,
-            "enforcement": "SR-11-7/EU-AI-ACT-ART9",
-        }
-        return None
-    return "MODEL_GOVERNANCE_DENY", code, message, {"error": "Model governance violation", "model_id": given}
+    model, refusal = governance.find_model(call.authority, given, tenant=call.tenant)
+    if model is None or refusal is not None:
+        code, message = refusal or ("MODEL_UNREGISTERED_DENY", "the model is not registered")
+        return "MODEL_GOVERNANCE_DENY", code, message, {"error": "Model governance violation", "model_id": given}
+    found["model_governance"] = {
+        "registry_checked": True,
+        "compliance_status": model.compliance_status,
+        "enforcement": "SR-11-7/EU-AI-ACT-ART9",
+        "model_id": model.id,
+    }
+    return None
+
+
+def _linked_model(call: Call, agent_id: str) -> int | None:
+    """Return the model that an agent is linked to: what the action does not say must not be a way around it."""
+
+    def load() -> int | None:
+        try:
+            number = call.records.get(AGENT, agent_id, tenant=call.tenant).get("model_id")
+        except NotFoundError:
+            return None
+        return number if isinstance(number, int) else None
+
+    return call.records.cached(("linked model", call.tenant, agent_id), load)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from .record_tables import RECORDS
+
 __all__ = ["MIGRATIONS"]
 
 MIGRATIONS: Final = (
@@ -46,4 +48,5 @@ MIGRATIONS: Final = (
         """CREATE TRIGGER audit_head_kept BEFORE DELETE ON audit_head
             BEGIN SELECT RAISE(ABORT, 'the audit log is kept'); END""",
     ),
+    RECORDS,
 )

@@ -1,4 +1,4 @@
-"""The risk score of an action: a base from its type, points from its indicators, and the reasons for both."""
+"""The risk score of an action: a base from its type, points from its indicators and context, and the reasons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_SCORE", "Score", "risk_level", "score_action"]
+__all__ = ["MAX_SCORE", "Score", "Signal", "risk_level", "score_action"]
 
 MAX_SCORE: Final = 100
 
@@ -83,31 +83,84 @@ _INDICATORS: Final[Mapping[str, int]] = {
 }
 _ANY_INDICATOR: Final = 5
 _GRADES: Final[Mapping[str, int]] = {"low": 0, "medium": 8, "high": 15, "critical": 25}
+# What the context tells: the points of a word under a name. Other names and words add nothing.
+_CONTEXT: Final[Mapping[str, Mapping[str, int]]] = {
+    "environment": {"production": 10, "prod": 10, "live": 10},
+    "data_classification": {"confidential": 10, "restricted": 15, "secret": 20, "pii": 15, "phi": 20},
+    "sensitivity": {"medium": 5, "high": 15, "critical": 25},
+    "sensitivity_level": {"medium": 5, "high": 15, "critical": 25},
+    "source": {"external": 10, "untrusted": 20, "internet": 10},
+    "network": {"external": 10, "public": 10},
+}
+_CONTEXT_FLAGS: Final[Mapping[str, int]] = {
+    "external": 10,
+    "untrusted_input": 20,
+    "after_hours": 10,
+    "first_time": 5,
+    "contains_pii": 15,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One reason for a score: a name, its points, and where it was found."""
+
+    name: str
+    points: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'' if self.source == 'action_type' else '+'}{self.points}"
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A risk score from 0 to 100 and, for a reader, what it is made of (`refund: 50`, `pii: +15`)."""
+    """A risk score from 0 to 100 and what it is made of (`refund: 50`, `pii: +15`)."""
 
     value: int
-    factors: tuple[str, ...]
+    signals: tuple[Signal, ...]
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """The signals in words."""
+        return tuple(str(signal) for signal in self.signals)
 
 
-def score_action(action_type: str, risk_indicators: Mapping[str, Any]) -> Score:
-    """Score an action by its type and its indicators.
+def score_action(
+    action_type: str,
+    risk_indicators: Mapping[str, Any],
+    context: Mapping[str, Any] | None = None,
+    least: Mapping[str, int] | None = None,
+) -> Score:
+    """Score an action by its type, its indicators and its context.
 
-    An indicator that is false, zero or empty adds nothing; nothing an indicator says can lower the score.
+    An indicator that is false, zero or empty adds nothing; nothing that the submission says can lower the score.
+
+    Args:
+        action_type: any text; its words count.
+        risk_indicators: as submitted.
+        context: as submitted.
+        least: scores that the action does not fall below, by what demands them (the risk set for an MCP tool).
     """
     words = {word for word in re.split(r"[^a-z0-9]+", action_type.lower()) if word}
     known = [(base, word) for base, group in _BASES.items() for word in sorted(words & group)]
     value, word = max(known, default=(_UNKNOWN_BASE, "unknown action type"))
-    factors = [f"{word}: {value}"]
+    signals = [Signal(word, value, "action_type")]
     for name, given in sorted(risk_indicators.items()):
         points = _points(name, given)
         if points:
             value += points
-            factors.append(f"{name}: +{points}")
-    return Score(min(value, MAX_SCORE), tuple(factors))
+            signals.append(Signal(name, points, "risk_indicators"))
+    for name, given in sorted((context or {}).items()):
+        points = _context_points(name.lower(), given)
+        if points:
+            value += points
+            signals.append(Signal(f"context.{name}", points, "context"))
+    for name, floor in sorted((least or {}).items()):
+        if floor > value:
+            signals.append(Signal(name, floor - value, "mcp_server"))
+            value = floor
+    return Score(min(value, MAX_SCORE), tuple(signals))
 
 
 def _points(name: str, given: object) -> int:
@@ -116,6 +169,14 @@ def _points(name: str, given: object) -> int:
     if not given or (isinstance(given, str) and given.lower() in ("false", "no", "none")):
         return 0
     return _INDICATORS.get(name.lower(), _ANY_INDICATOR)
+
+
+def _context_points(name: str, given: object) -> int:
+    if isinstance(given, str) and given.strip().lower() in _CONTEXT.get(name, {}):
+        return _CONTEXT[name][given.strip().lower()]
+    if given is True or (isinstance(given, str) and given.lower() in ("true", "yes")):
+        return _CONTEXT_FLAGS.get(name, 0)
+    return 0
 
 
 def risk_level(score: int) -> str:

@@ -81,6 +81,7 @@ class Service:
         headers: Mapping[str, str],
         body: bytes,
         *,
+        client: str = "",
         gone: Callable[[], Awaitable[None]] | None = None,
     ) -> _Answer:
         """Answer one request; see `Authority.handle`.
@@ -91,10 +92,11 @@ class Service:
             query: raw, without the question mark.
             headers: names in lower case.
             body: the whole of it.
+            client: the address that asks.
             gone: returns when the client has left; a request that is held ends then.
         """
-        job = partial(self.authority.handle, method, path, query, headers, body)
-        if method == "GET":
+        job = partial(self.authority.handle, method, path, query, headers, body, client=client)
+        if method == "GET" or not self.authority.changes(method, path):
             # The database may have to read from disk, which must not hold up the event loop.
             answer = await anyio.to_thread.run_sync(job)
             held = _HELD.fullmatch(path) if answer[0] == 200 else None

@@ -1,0 +1,263 @@
+"""Actions over HTTP: submitted, looked up, listed, decided by a person, and concluded."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from . import approvals, killswitch, orchestration
+from .call import Call, Reply, Route
+from .forms import ApiError, decision_fields, read_object, read_submission, record_fields
+from .listing import page_fields, read_query
+from .score import risk_level, score_action
+from .store import canonical_json, iso_time
+from .waiting import read_wait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["ROUTES", "judged_form", "submit"]
+
+# What a condition may ask for without `has()`, though the action does not say it.
+_BLANK: Final = {
+    **dict.fromkeys(
+        ("resource_id", "tool_name", "orchestration_session_id", "mcp_server_name", "business_justification"), ""
+    ),
+    "orchestration_depth": 0,
+}
+
+
+def judged_form(action: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an action as the conditions see it."""
+    return {**_BLANK, **action}
+
+
+def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) -> dict[str, Any]:
+    """Decide about a submission, store it with its audit entry, and return the stored action.
+
+    Args:
+        call: whose submission it is.
+        body: what was submitted.
+        tools: names of the tool besides those that the submission gives.
+
+    Raises:
+        ApiError: the submission is malformed, the agent is blocked, or a claim in it does not hold.
+    """
+    action = read_submission(body)
+    _check_standing(call, action)
+    governance = orchestration.check(action, call, tools=tools)
+    score = score_action(action["action_type"], action["risk_indicators"], action["context"], governance.signals)
+    judgement = call.authority.judge(judged_form(action), score, tenant=call.tenant)
+    stored = {
+        "decision": judgement.decision,
+        "reason": judgement.reason,
+        "policy_matched": judgement.policy_matched,
+        "matched": judgement.matched,
+        "factors": judgement.factors,
+        "explanation": judgement.explanation,
+        "policy_version": call.authority.policy.version,
+        "correlation_id": call.request.correlation_id,
+        **governance.found,
+    }
+    level = risk_level(judgement.risk_score)
+    stored |= call.authority.policy.approvals.terms(
+        judgement.decision, level, expires_at=lambda seconds: iso_time(call.authority.now() + seconds)
+    )
+    number = call.store.add_action(action, stored, risk=(judgement.risk_score, level), by=call.credential)
+    call.audit(
+        "ACTION_SUBMITTED",
+        action_id=number,
+        **stored,
+        agent_id=action["agent_id"],
+        action_type=action["action_type"],
+        risk_score=judgement.risk_score,
+        parent_action_id=action.get("parent_action_id"),
+        submission=hashlib.sha256(canonical_json(action).encode()).hexdigest(),
+    )
+    return call.store.action(number, tenant=call.tenant)
+
+
+def _check_standing(call: Call, action: Mapping[str, Any]) -> None:
+    """Refuse what a blocked agent submits (403), and what exceeds the limit that a command set (429)."""
+    agent_id = action["agent_id"]
+    standing = killswitch.standing(call.records, agent_id, tenant=call.tenant)
+    if standing.blocked and standing.command is not None:
+        command = standing.command
+        call.audit(
+            "BLOCKED_AGENT_REFUSED",
+            agent_id=agent_id,
+            code=standing.code,
+            command_id=command["command_id"],
+            action_type=action["action_type"],
+        )
+        message = f"agent {agent_id!r} is {standing.word}: {command['reason']}"
+        details = {"agent_id": agent_id, "command_id": command["command_id"], "standing": standing.word}
+        raise ApiError(403, standing.code, message, details=details)
+    wait = killswitch.rate_excess(
+        call.records, agent_id, standing, tenant=call.tenant, now=call.authority.now()
+    )
+    if wait > 0:
+        call.audit("LIMITED_AGENT_REFUSED", agent_id=agent_id, max_per_minute=standing.max_per_minute)
+        raise ApiError(
+            429,
+            "AGENT_RATE_LIMITED",
+            f"agent {agent_id!r} may do {standing.max_per_minute} actions a minute, by command",
+            headers={"retry-after": str(max(1, math.ceil(wait)))},
+        )
+
+
+def _submit(call: Call) -> Reply:
+    return Reply(fields=decision_fields(submit(call, read_object(call.request.body))), kind="decision")
+
+
+def _status(call: Call) -> Reply:
+    read_wait(call.request.query, call.request.headers)  # the door holds the request; here it is only checked
+    return Reply(fields=decision_fields(call.action()), kind="decision")
+
+
+def _details(call: Call) -> Reply:
+    row = call.action()
+    record = record_fields(row)
+    record["audit_trail"] = call.store.audit_trail(row["id"], tenant=call.tenant)
+    return Reply(fields=record, kind="decision")
+
+
+def _list(call: Call) -> Reply:
+    return _page(call, read_query(call.request.query))
+
+
+def _pending(call: Call) -> Reply:
+    query = read_query(call.request.query)
+    query["equal"]["status"] = "pending"
+    return _page(call, query)
+
+
+def _page(call: Call, query: dict[str, Any]) -> Reply:
+    rows, total = call.store.actions(tenant=call.tenant, **query)
+    records = [record_fields(row) for row in rows]
+    return Reply(fields=page_fields(records, total, query["limit"], query["offset"]), kind="page")
+
+
+def _approve(call: Call) -> Reply:
+    body = read_object(call.request.body)
+    approved = body.get("approved", True)
+    if not isinstance(approved, bool):
+        raise ApiError(422, "VALIDATION_ERROR", "approved must be true or false", details={"field": "approved"})
+    return _decide(call, body, approved=approved)
+
+
+def _reject(call: Call) -> Reply:
+    body = read_object(call.request.body)
+    if body.get("approved", False) is not False:
+        raise ApiError(422, "VALIDATION_ERROR", "a rejection cannot approve", details={"field": "approved"})
+    return _decide(call, body, approved=False)
+
+
+def _decide(call: Call, body: Mapping[str, Any], *, approved: bool) -> Reply:
+    row = approvals.decide(call.store, call.action(), body, approved=approved, by=call.credential)
+    return Reply(fields=decision_fields(row), kind="decision")
+
+
+def _approval(call: Call) -> Reply:
+    """Tell of an approval in the words of the software development kit (contract §3.2)."""
+    read_wait(call.request.query, call.request.headers)
+    row = call.action()
+    fields, approval = decision_fields(row), row["approval"] or {}
+    denied = fields["status"] not in ("approved", "pending")
+    fields = {
+        **fields,
+        "approval_request_id": str(row["id"]),
+        "approved_by": approval.get("by") if fields["status"] == "approved" else None,
+        "rejected_by": approval.get("by") if denied else None,
+        "decided_at": approval.get("at"),
+        "rejection_reason": fields["reason"] if denied else None,
+    }
+    return Reply(fields=fields, kind="decision")
+
+
+def _complete(call: Call) -> Reply:
+    return _conclude(call, "completed")
+
+
+def _fail(call: Call) -> Reply:
+    return _conclude(call, "failed")
+
+
+def _conclude(call: Call, word: str) -> Reply:
+    body = read_object(call.request.body)
+    row = call.action()
+    approvals.conclude(call.store, row, body, word=word, at=call.records.now(), by=call.credential)
+    return Reply(fields={"success": True, "action_id": str(row["id"]), "outcome": word})
+
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/api/v1/actions/submit",
+        run=_submit,
+        summary="Submit an action and have it decided",
+        allowance="submit",
+        answer="Decision",
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/actions/{id}/status",
+        run=_status,
+        summary="Show how an action is decided",
+        answer="Decision",
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/actions/{id}/approve",
+        run=_approve,
+        summary="Approve a pending action",
+        allowance="admin",
+        answer="Decision",
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/actions/{id}/reject",
+        run=_reject,
+        summary="Deny a pending action",
+        allowance="admin",
+        answer="Decision",
+    ),
+    Route(method="GET", path="/api/v1/actions/{id}", run=_details, summary="Show an action", answer="ActionDetails"),
+    Route(method="GET", path="/api/v1/actions", run=_list, summary="List actions", answer="Actions"),
+    Route(method="GET", path="/api/agent-activity", run=_list, summary="List actions", answer="Actions"),
+    Route(
+        method="GET",
+        path="/api/governance/pending-actions",
+        run=_pending,
+        summary="List the actions that wait for a person",
+        answer="Actions",
+    ),
+    Route(
+        method="POST",
+        path="/api/governance/workflows/{id}/approve",
+        run=_approve,
+        summary="Approve or deny a pending action",
+        allowance="admin",
+        answer="Decision",
+    ),
+    Route(
+        method="GET",
+        path="/api/sdk/approval/{id}",
+        run=_approval,
+        summary="Show the state of an approval request",
+        answer="Decision",
+    ),
+    Route(
+        method="POST",
+        path="/api/agent-action/{id}/complete",
+        run=_complete,
+        summary="Report that an approved action was completed",
+    ),
+    Route(
+        method="POST",
+        path="/api/agent-action/{id}/fail",
+        run=_fail,
+        summary="Report that an approved action has failed",
+    ),
+)

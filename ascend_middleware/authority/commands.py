@@ -1,0 +1,214 @@
+"""The kill switch over HTTP: commands issued, fetched and acknowledged, and its status."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct
+
+from ascend_middleware.exceptions import NotFoundError, ValidationError
+
+from . import killswitch
+from .call import Call, Reply, Route, wrong
+from .fields import Name
+from .forms import ApiError
+
+__all__ = ["ROUTES"]
+
+_Kind = Literal["BLOCK", "UNBLOCK", "SUSPEND", "QUARANTINE", "RATE_LIMIT"]
+_Reason = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"\S")]
+
+
+class Parameters(Struct, kw_only=True):
+    """What a command needs besides its type."""
+
+    max_per_minute: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+
+
+class Command(Struct, kw_only=True):
+    """The body of a command to one agent; RATE_LIMIT needs `max_per_minute` among its parameters."""
+
+    command_type: _Kind
+    reason: _Reason
+    parameters: Parameters | None = None
+
+
+class Broadcast(Struct, kw_only=True):
+    """The body of a command to the whole organisation, or to everybody who uses an MCP server."""
+
+    command_type: _Kind
+    reason: _Reason
+    parameters: Parameters | None = None
+    mcp_server: Name | None = None
+
+
+class Switch(Struct, kw_only=True):
+    """Why the organisation's kill switch is thrown or released."""
+
+    reason: Annotated[str, Meta(min_length=10, max_length=1000, pattern=r"\S")]
+
+
+class StatusQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Whose standing is asked for; without an agent, the organisation's."""
+
+    agent_id: Name | None = None
+
+
+def _issue(call: Call) -> Reply:
+    body = call.body(Command)
+    return _issued(call, body.command_type, body.reason, body.parameters, agent_id=_agent_id(call))
+
+
+def _broadcast(call: Call) -> Reply:
+    body = call.body(Broadcast)
+    return _issued(call, body.command_type, body.reason, body.parameters, mcp_server=body.mcp_server)
+
+
+def _issued(call: Call, kind: str, reason: str, parameters: Parameters | None, **target: str | None) -> Reply:
+    try:
+        command = killswitch.issue(
+            call.store,
+            call.records,
+            tenant=call.tenant,
+            command_type=kind,
+            reason=reason,
+            issued_by=call.credential.name,
+            issued_via="api",
+            key_id=call.credential.key_id,
+            max_per_minute=parameters.max_per_minute if parameters else None,
+            **target,
+        )
+    except ValidationError as error:
+        raise wrong(error.field or "body", error.message) from None
+    return Reply(fields={"success": True, "command": command, "command_id": command["command_id"]}, status=201)
+
+
+def _agent_id(call: Call) -> str:
+    name = call.parameters["agent_id"]
+    # Any agent can be blocked, also one that was never registered; it must only be possible to submit under the name.
+    if not 0 < len(name) <= 255 or name != name.strip() or not name.isprintable():
+        raise wrong("agent_id", "is no agent's id")
+    return name
+
+
+def _pending(call: Call) -> Reply:
+    return Reply(fields={"commands": killswitch.pending(call.records, call.parameters["agent_id"], tenant=call.tenant)})
+
+
+def _ack(call: Call) -> Reply:
+    named = {"agent_id": call.parameters["agent_id"], "command_id": call.parameters["command_id"]}
+    try:
+        command = killswitch.acknowledge(call.records, **named, tenant=call.tenant, key_id=call.credential.key_id)
+    except NotFoundError as error:
+        call.audit("AGENT_COMMAND_ACK_REJECTED", **named)
+        raise ApiError(403, "COMMAND_ACK_REJECTED", error.message) from None
+    call.audit("AGENT_COMMAND_ACKNOWLEDGED", **named, command_type=command["command_type"])
+    return Reply(fields={"success": True, **named, "message": "acknowledged; an acknowledgement lifts nothing"})
+
+
+def _status(call: Call) -> Reply:
+    return Reply(fields=_status_fields(call, call.query(StatusQuery).agent_id))
+
+
+def _status_fields(call: Call, agent_id: str | None) -> dict[str, Any]:
+    """Return the standing in the words of every client generation (contract §2.10)."""
+    standing = killswitch.standing(call.records, agent_id, tenant=call.tenant)
+    blocking = standing.command if standing.blocked else None
+    return {
+        "blocked": standing.blocked,
+        "active": standing.blocked,
+        "is_active": standing.blocked,
+        "reason": blocking["reason"] if blocking else None,
+        "activated_at": blocking["created_at"] if blocking else None,
+        "activated_by": blocking["issued_by"] if blocking else None,
+        "command_id": blocking["command_id"] if blocking else None,
+        "agent_id": agent_id,
+        "standing": standing.word,
+        "code": standing.code or None,
+        "max_per_minute": standing.max_per_minute,
+        "organization_id": call.records.organization_id(call.tenant),
+    }
+
+
+def _trigger(call: Call) -> Reply:
+    return _thrown(call, "BLOCK", "kill switch triggered: every agent of the organisation is blocked")
+
+
+def _release(call: Call) -> Reply:
+    return _thrown(call, "UNBLOCK", "kill switch released; agents that were blocked by themselves stay so")
+
+
+def _thrown(call: Call, kind: str, message: str) -> Reply:
+    named, own = call.parameters["organization_id"], call.records.organization_id(call.tenant)
+    if named not in (str(own), call.tenant):
+        raise ApiError(404, "NOT_FOUND", "there is no such organisation")
+    command = _issued(call, kind, call.body(Switch).reason, None).fields["command"]
+    fields = {**_status_fields(call, None), "success": True, "message": message, "command": command}
+    return Reply(fields=fields)
+
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/api/registry/agents/{agent_id}/commands",
+        run=_issue,
+        summary="Issue a command to an agent",
+        body=Command,
+        admin=True,
+        allowance="admin",
+        status=201,
+        answer="CommandIssued",
+    ),
+    Route(
+        method="POST",
+        path="/api/registry/commands",
+        run=_broadcast,
+        summary="Issue a command to the whole organisation, or about an MCP server",
+        body=Broadcast,
+        admin=True,
+        allowance="admin",
+        status=201,
+        answer="CommandIssued",
+    ),
+    Route(
+        method="GET",
+        path="/api/registry/agents/{agent_id}/commands",
+        run=_pending,
+        summary="List the commands that an agent has not acknowledged",
+        answer="Commands",
+    ),
+    Route(
+        method="POST",
+        path="/api/registry/agents/{agent_id}/commands/{command_id}/ack",
+        run=_ack,
+        summary="Acknowledge a command",
+    ),
+    Route(
+        method="GET",
+        path="/api/sdk/kill-switch/status",
+        run=_status,
+        summary="Show whether an agent, or the organisation, is blocked",
+        query=StatusQuery,
+        answer="KillSwitchStatus",
+    ),
+    Route(
+        method="POST",
+        path="/api/billing/kill-switch/{organization_id}/trigger",
+        run=_trigger,
+        summary="Block every agent of the organisation",
+        body=Switch,
+        admin=True,
+        allowance="admin",
+        answer="KillSwitchStatus",
+    ),
+    Route(
+        method="POST",
+        path="/api/billing/kill-switch/{organization_id}/release",
+        run=_release,
+        summary="Lift the block of the whole organisation",
+        body=Switch,
+        admin=True,
+        allowance="admin",
+        answer="KillSwitchStatus",
+    ),
+)

@@ -1,0 +1,201 @@
+"""Conditions in CEL: checked when they are written, bounded in size and in the work of one evaluation."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ascend_middleware.models import AgentAction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["MAX_CONDITION", "Condition", "Fault", "compile_condition"]
+
+# The CEL library works by recursion, and a stack that overflows in it ends the process; threads may have small stacks.
+MAX_CONDITION: Final = 2048
+_MAX_NESTING: Final = 16
+_MAX_OPERATORS: Final = 100
+_MAX_MACROS: Final = 4
+# Steps of one evaluation, about a fifth of a second at the worst. The library walks a list anew for each element that
+# `map` and `filter` keep, so these count twice.
+_MAX_WORK: Final = 250_000
+_OPERATOR = re.compile(r"[-+*/%?!<>]|==|&&|\|\|")
+_ACTION_FIELDS: Final = frozenset(AgentAction.__struct_fields__)
+_FUNCTIONS: Final = frozenset(
+    "size contains startsWith endsWith matches int uint double string bool bytes timestamp duration type dyn has max"
+    " min getFullYear getMonth getDate getDayOfMonth getDayOfWeek getDayOfYear getHours getMinutes getSeconds"
+    " getMilliseconds".split()
+)
+_MACRO = re.compile(r"\.\s*(all|exists|exists_one|existsOne|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
+_OUTER = re.compile(r"(?<![\w.])action\b|\.\s*matches\b")
+_FIELD = re.compile(r"(?<![\w.])action\s*\.\s*([A-Za-z_]\w*)")
+_STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
+_TRIPLE = re.compile(r"'''|\"\"\"")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What is wrong with a condition, and where: line and column count from 1, 0 means the whole."""
+
+    message: str
+    hint: str = ""
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"line {self.line}, column {self.column}: {self.message}" if self.line else self.message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A checked condition. `weight` is the power of a list's length that its evaluation may cost."""
+
+    source: str
+    weight: int
+    run: Callable[[dict[str, Any]], object]
+
+    def holds(self, action: Mapping[str, Any]) -> bool:
+        """Evaluate the condition; raise `ValueError` with the cause if the answer is neither true nor false."""
+        longest = _longest(action) if self.weight else 0
+        if longest**self.weight > _MAX_WORK:
+            raise ValueError(f"a list or object of {longest} entries is too long for this condition")
+        try:
+            answer = self.run({"action": action})
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the CEL library's panics are no Exceptions
+            cause = f"no field {error}" if isinstance(error, KeyError) else str(error).split("\n", 1)[0][:200]
+            raise ValueError(cause) from None
+        if not isinstance(answer, bool):
+            raise ValueError(f"the condition gave a {type(answer).__name__}, not true or false")
+        return answer
+
+
+def _longest(value: object) -> int:
+    """Return the length of the longest list or object within a value, without recursion."""
+    longest, level = 0, [value]
+    while level:
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                below += item.values()
+            elif isinstance(item, list | tuple):
+                below += item
+            else:
+                continue
+            longest = max(longest, len(item))
+        level = below
+    return longest
+
+
+def compile_condition(source: str) -> Condition | list[Fault]:
+    """Check and compile a condition, or return everything that is wrong with it."""
+    import cel  # an extra: only the authority needs it
+
+    if not source.strip():
+        return [Fault(message="the condition is empty")]
+    if len(source) > MAX_CONDITION:
+        return [Fault(message=f"the condition is longer than {MAX_CONDITION} characters")]
+    if _TRIPLE.search(source):
+        return [Fault(message="texts in three quotes are not taken", hint="use one quote at each end")]
+    # Texts are blanked, not cut, so that what is found in the rest has its place.
+    plain = _STRING.sub(lambda match: "'" + " " * (len(match[0]) - 2) + "'", source)
+    macros = list(_macros(plain))
+    weight = _weight(macros)
+    if (
+        _nesting(plain) > _MAX_NESTING
+        or len(_OPERATOR.findall(plain)) > _MAX_OPERATORS
+        or len(macros) > _MAX_MACROS
+        or sum(macro.name == "map" for macro in macros) > 1
+        or weight > _MAX_MACROS
+    ):
+        hint = (
+            f"at most {_MAX_NESTING} brackets deep, {_MAX_OPERATORS} operators, {_MAX_MACROS} macros and one map;"
+            " split it into two policies"
+        )
+        return [Fault(message="the condition is too complicated", hint=hint)]
+    try:
+        program = cel.compile(source)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the CEL library's panics are no Exceptions
+        return [_parse_fault(str(error))]
+    faults = []
+    bound = {macro.variable for macro in macros}
+    for macro in macros:
+        if macro.name == "map" and "+" in macro.body:
+            faults.append(_at(source, macro.start, "map must not add: what it builds would have no bound"))
+        if macro.variable == "action":
+            faults.append(_at(source, macro.start, "a macro must not name its variable action"))
+    for variable in sorted(set(program.variables()) - bound - {"action"}):
+        place = re.search(rf"(?<![\w.]){re.escape(variable)}\b", plain)
+        faults.append(_at(source, place, f"unknown name {variable!r}", "the only one is action"))
+    for function in sorted(set(program.functions()) - _FUNCTIONS):
+        if function.isidentifier() and not function.startswith("_"):
+            place = re.search(rf"\b{re.escape(function)}\s*\(", plain)
+            faults.append(_at(source, place, f"unknown function {function!r}", "see the CEL standard functions"))
+    known = ", ".join(sorted(_ACTION_FIELDS))
+    for field in dict.fromkeys(_FIELD.findall(plain)):
+        if field not in _ACTION_FIELDS:
+            place = re.search(rf"(?<![\w.])action\s*\.\s*{re.escape(field)}\b", plain)
+            hint = f"the agent's own parameters are in action.action_details; known: {known}"
+            faults.append(_at(source, place, f"an action has no field {field!r}", hint))
+    if faults:
+        return faults
+    return Condition(source=source, weight=weight, run=program.execute)
+
+
+@dataclass(frozen=True, slots=True)
+class _Macro:
+    name: str
+    variable: str
+    start: int
+    end: int
+    body: str
+
+
+def _macros(plain: str) -> list[_Macro]:
+    found = []
+    for match in _MACRO.finditer(plain):
+        depth, end = 1, match.end()
+        while end < len(plain) and depth:
+            depth += (plain[end] in "([{") - (plain[end] in ")]}")
+            end += 1
+        found.append(_Macro(match[1], match[2], match.start(), end, plain[match.end() : end]))
+    return found
+
+
+def _weight(macros: list[_Macro]) -> int:
+    """Return the highest sum of powers along a chain of macros within each other."""
+    weights: list[int] = []
+    for number, macro in enumerate(macros):
+        own = (2 if macro.name in ("map", "filter") else 1) + bool(_OUTER.search(macro.body))
+        around = [weights[n] for n, outer in enumerate(macros[:number]) if outer.start < macro.start < outer.end]
+        weights.append(own + max(around, default=0))
+    return max(weights, default=0)
+
+
+def _nesting(source: str) -> int:
+    depth = deepest = 0
+    for char in source:
+        depth += (char in "([{") - (char in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _at(source: str, place: re.Match[str] | int | None, message: str, hint: str = "") -> Fault:
+    start = place if isinstance(place, int) else place.start() if place is not None else -1
+    if start < 0:
+        return Fault(message=message, hint=hint)
+    before = source[:start]
+    return Fault(message=message, hint=hint, line=before.count("\n") + 1, column=start - before.rfind("\n"))
+
+
+def _parse_fault(text: str) -> Fault:
+    """Shorten the parser's message to its place and cause: `1:4: Syntax error: …`."""
+    match = re.search(r"<input>:(\d+):(\d+): (.*)", text)
+    if match is None:
+        return Fault(message=text.split("\n", 1)[0][:200])
+    return Fault(message=match[3][:200], line=int(match[1]), column=int(match[2]))

@@ -1,0 +1,105 @@
+"""MCP servers and models: what the organisation registered, and whether an action or an agent may name them.
+
+Both may stand in the policy file and in the database. Where they speak of the same one, the stricter counts: a server
+that either deactivates is deactivated, a tool that either blocks is blocked, a model that either refuses is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ascend_middleware.exceptions import NotFoundError
+
+from . import killswitch
+from .policy import McpServer, Model
+from .records import MCP_SERVER, MODEL
+
+if TYPE_CHECKING:
+    from .core import Authority
+
+__all__ = ["APPROVED", "check_server", "find_model", "find_server", "models", "server_of"]
+
+APPROVED: Final = ("approved", "partially_approved")
+
+
+def models(authority: Authority, *, tenant: str) -> list[Model]:
+    """Return every model of an organisation: those of the policy file and those of the database."""
+    kept = authority.records.cached(
+        ("models", tenant), lambda: [model_of(record) for record in authority.records.all(MODEL, tenant=tenant)]
+    )
+    return [*authority.policy.models, *kept]
+
+
+def model_of(record: dict[str, Any]) -> Model:
+    """Return the model that a record holds; the record's name is the model's number."""
+    return Model(id=int(record["name"]), name=record["model_name"], compliance_status=record["compliance_status"])
+
+
+def find_model(
+    authority: Authority, given: int | str, *, tenant: str
+) -> tuple[Model | None, tuple[str, str] | None]:
+    """Return the model of a number or a name and, where it may not be used, the code and words of the refusal."""
+    found = [
+        model
+        for model in models(authority, tenant=tenant)
+        if given in (model.id, str(model.id)) or (model.name and given == model.name)
+    ]
+    if not found:
+        return None, ("MODEL_UNREGISTERED_DENY", "the model is not registered")
+    for model in found:
+        if model.compliance_status not in APPROVED:
+            return model, ("MODEL_NOT_APPROVED_DENY", f"the model is {model.compliance_status}")
+    # A number is one model's own, but a name and another one's number may be the same word.
+    if len({model.id for model in found}) > 1:
+        return None, ("MODEL_AMBIGUOUS_DENY", "more than one model has this name; use its number")
+    partial = [model for model in found if model.compliance_status != "approved"]
+    return (partial or found)[0], None
+
+
+def server_of(record: dict[str, Any]) -> McpServer:
+    """Return the MCP server that a record holds."""
+    return McpServer(
+        name=record["name"],
+        active=record["active"],
+        blocked_tools=tuple(record["blocked_tools"]),
+        tool_risks=tuple(sorted(record["tool_risk_overrides"].items())),
+    )
+
+
+def find_server(authority: Authority, name: str, *, tenant: str) -> McpServer | None:
+    """Return an MCP server as the policy file and the database together have it, or None where neither does."""
+
+    def load() -> McpServer | None:
+        try:
+            return server_of(authority.records.get(MCP_SERVER, name, tenant=tenant))
+        except NotFoundError:
+            return None
+
+    kept, declared = authority.records.cached(("server", tenant, name), load), authority.policy.mcp_servers.get(name)
+    if kept is None or declared is None:
+        return kept or declared
+    return McpServer(
+        name=name,
+        active=kept.active and declared.active,
+        blocked_tools=(*declared.blocked_tools, *kept.blocked_tools),
+        tool_risks=(*declared.tool_risks, *kept.tool_risks),
+    )
+
+
+def check_server(
+    authority: Authority, name: str, tools: set[str], *, tenant: str
+) -> tuple[McpServer | None, tuple[str, str] | None]:
+    """Return the MCP server of a name and, where an action may not use it, the code and words of the refusal."""
+    server = find_server(authority, name, tenant=tenant)
+    if server is None:
+        return None, ("MCP_SERVER_UNREGISTERED_DENY", f"the MCP server {name!r} is not registered")
+    if not server.active:
+        return server, ("MCP_SERVER_DEACTIVATED_DENY", f"the MCP server {name!r} is deactivated")
+    blocked = authority.records.cached(
+        ("server block", tenant, name), lambda: killswitch.server_block(authority.records, name, tenant=tenant)
+    )
+    if blocked:
+        return server, ("MCP_SERVER_BLOCKED_DENY", f"the MCP server {name!r} is blocked by the kill switch")
+    if {tool.casefold() for tool in tools} & {tool.casefold() for tool in server.blocked_tools}:
+        return server, ("MCP_TOOL_BLOCKED_DENY", f"the MCP server {name!r} may not be used for this tool")
+    return server, None

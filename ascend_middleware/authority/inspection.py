@@ -1,0 +1,86 @@
+"""Looking at the authority over HTTP: health, deployment, the audit log, resource classifications."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from msgspec import Struct
+
+from ascend_middleware import __version__
+
+from .call import Call, Reply, Route
+from .fields import Name
+from .listing import Page
+from .store import iso_time
+
+__all__ = ["ROUTES"]
+
+
+class ClassificationQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which type of resource."""
+
+    resource_type: Name | None = None
+
+
+def _deployment(call: Call) -> Reply:
+    return Reply(
+        fields={
+            "version": __version__,
+            "environment": call.authority.environment,
+            "server_time": iso_time(call.authority.now()),
+            "policy_version": call.authority.policy.version,
+        }
+    )
+
+
+def _audit(call: Call) -> Reply:
+    page = call.query(Page)
+    total = call.records.rows("SELECT count(*) FROM audit WHERE tenant = ?", (call.tenant,))[0][0]
+    rows = call.records.rows(
+        "SELECT entry, hash FROM audit WHERE tenant = ? ORDER BY seq DESC LIMIT ? OFFSET ?",
+        (call.tenant, page.limit, page.offset),
+    )
+    events = [_event(json.loads(row["entry"]), row["hash"]) for row in rows]
+    fields = page.fields("events", events, total)
+    number = page.offset // page.limit + 1
+    return Reply(fields={**fields, "logs": events, "items": events, "page": number, "page_size": page.limit})
+
+
+def _event(entry: dict[str, Any], digest: str) -> dict[str, Any]:
+    data = entry["data"]
+    refused = ("REFUSED", "REJECTED", "DENY", "GRAFT")
+    outcome = data.get("decision") or (
+        "refused" if any(word in entry["event"] for word in refused) else "success"
+    )
+    return {
+        "event_id": str(entry["seq"]),
+        "event_type": entry["event"],
+        "timestamp": entry["at"],
+        "actor": entry["actor"],
+        "resource": data.get("agent_id") or data.get("mcp_server"),
+        "action": None if entry["action_id"] is None else str(entry["action_id"]),
+        "outcome": outcome,
+        "details": data,
+        "hash": digest,
+    }
+
+
+def _classifications(call: Call) -> Reply:
+    kind = call.query(ClassificationQuery).resource_type
+    rows = [dict(row) for row in call.authority.policy.classifications if kind in (None, row["resource_type"])]
+    return Reply(fields={"classifications": rows, "total": len(rows)})
+
+
+ROUTES: Final = (
+    Route(method="GET", path="/api/deployment-info", run=_deployment, summary="Show version and time"),
+    Route(method="GET", path="/audit/logs", run=_audit, summary="List audit events", query=Page, answer="AuditLog"),
+    Route(
+        method="GET",
+        path="/api/v1/resource-classifications",
+        run=_classifications,
+        summary="Show how sensitive resources are",
+        query=ClassificationQuery,
+        answer="Classifications",
+    ),
+)

@@ -1,0 +1,271 @@
+"""The kill switch: commands to agents, what they make of an agent's standing, and who has taken note of them.
+
+A command is aimed at one agent, at an MCP server, or, without an agent, at the whole organisation. What holds for an
+agent is the stricter of its own commands and the organisation's, so that releasing everybody never frees an agent that
+was quarantined by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from ascend_middleware.exceptions import NotFoundError, ValidationError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Mapping
+
+    from .records import Records
+    from .store import Store
+
+__all__ = ["COMMAND_TYPES", "Standing", "acknowledge", "issue", "pending", "rate_excess", "server_block", "standing"]
+
+COMMAND_TYPES: Final = ("BLOCK", "UNBLOCK", "SUSPEND", "QUARANTINE", "RATE_LIMIT")
+TARGETS: Final = ("agent", "organization", "mcp_server")
+_LIFTING: Final = ("UNBLOCK", "RESUME")
+_MAX_PER_MINUTE: Final = 1_000_000
+_MAX_REASON: Final = 1000
+_MAX_LISTED: Final = 100
+_MINUTE: Final = 60.0
+# The words for an agent's standing, and the codes of the refusals (ascend_middleware.wire.KILL_CODES).
+_WORDS: Final = {"BLOCK": "blocked", "SUSPEND": "suspended", "QUARANTINE": "quarantined"}
+_CODES: Final = {"BLOCK": "AGENT_BLOCKED", "SUSPEND": "AGENT_SUSPENDED", "QUARANTINE": "AGENT_QUARANTINED"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the kill switch says of an agent: free, blocked by a command, or slowed down.
+
+    Attributes:
+        word: active, blocked, suspended, quarantined or rate_limited.
+        code: of the refusal; empty where nothing blocks.
+        command: the command that blocks, or else the one that slows down.
+        max_per_minute: how many actions a minute are let through; None without a limit.
+    """
+
+    word: str = "active"
+    code: str = ""
+    command: Mapping[str, Any] | None = None
+    max_per_minute: int | None = None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether nothing may be done."""
+        return bool(self.code)
+
+
+def issue(
+    store: Store,
+    records: Records,
+    *,
+    tenant: str,
+    command_type: str,
+    reason: str,
+    issued_by: str,
+    issued_via: str,
+    agent_id: str | None = None,
+    mcp_server: str | None = None,
+    max_per_minute: int | None = None,
+    key_id: int | None = None,
+) -> dict[str, Any]:
+    """Issue one command and return it; without an agent and without an MCP server it is for the whole organisation.
+
+    Args:
+        store: the database.
+        records: the organisation's records.
+        tenant: the organisation.
+        command_type: BLOCK, UNBLOCK, SUSPEND, QUARANTINE or RATE_LIMIT.
+        reason: for people, also those who run the agent.
+        issued_by: whose decision it is, for the audit log.
+        issued_via: api, cli or page.
+        agent_id: the agent, registered or not.
+        mcp_server: the MCP server, for BLOCK and UNBLOCK.
+        max_per_minute: actions a minute, for RATE_LIMIT.
+        key_id: the key that issued it, where one did.
+
+    Raises:
+        ValidationError: the command makes no sense.
+    """
+    if command_type not in COMMAND_TYPES:
+        message = f"must be one of {', '.join(COMMAND_TYPES)}"
+        raise ValidationError(f"command_type: {message}", field="command_type")
+    if not reason.strip() or len(reason) > _MAX_REASON:
+        raise ValidationError(f"reason: must be a text of 1 to {_MAX_REASON} characters", field="reason")
+    if mcp_server is not None and (agent_id is not None or command_type not in ("BLOCK", "UNBLOCK")):
+        raise ValidationError("mcp_server: can be blocked and unblocked, apart from any agent", field="mcp_server")
+    if (command_type == "RATE_LIMIT") != (max_per_minute is not None):
+        raise ValidationError("max_per_minute: belongs to RATE_LIMIT, which needs it", field="max_per_minute")
+    if max_per_minute is not None and not 1 <= max_per_minute <= _MAX_PER_MINUTE:
+        raise ValidationError(f"max_per_minute: must be 1 to {_MAX_PER_MINUTE}", field="max_per_minute")
+    target = "mcp_server" if mcp_server is not None else "agent" if agent_id is not None else "organization"
+    parameters: dict[str, Any] = {}
+    if max_per_minute is not None:
+        parameters["max_per_minute"] = max_per_minute
+    if mcp_server is not None:
+        parameters["mcp_server"] = mcp_server
+    command_id = str(uuid.uuid4())
+    with store.write():
+        records.change(
+            "INSERT INTO commands (command_id, tenant, command_type, target_type, agent_id, mcp_server, reason,"
+            " parameters, issued_by, issued_via, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                command_id,
+                tenant,
+                command_type,
+                target,
+                agent_id,
+                mcp_server,
+                reason,
+                json.dumps(parameters),
+                issued_by,
+                issued_via,
+                records.now(),
+            ),
+        )
+        data = {
+            "command_id": command_id,
+            "command_type": command_type,
+            "target_type": target,
+            "agent_id": agent_id,
+            "reason": reason,
+            **parameters,
+            "issued_via": issued_via,
+            "key": key_id,
+        }
+        store.audit("AGENT_COMMAND_ISSUED", tenant=tenant, actor=issued_by, data=data)
+        row = records.rows("SELECT * FROM commands WHERE command_id = ?", (command_id,))[0]
+        return _shown(records, row, tenant=tenant)
+
+
+def pending(records: Records, agent_id: str, *, tenant: str) -> list[dict[str, Any]]:
+    """Return the commands that an agent has not acknowledged, its own and the organisation's, oldest first."""
+    rows = records.rows(
+        "SELECT * FROM commands WHERE tenant = ? AND (agent_id = ? OR agent_id IS NULL) AND NOT EXISTS"
+        " (SELECT 1 FROM acks WHERE acks.command_id = commands.command_id AND acks.agent_id = ?)"
+        " ORDER BY seq DESC LIMIT ?",
+        (tenant, agent_id, agent_id, _MAX_LISTED),
+    )
+    # The newest are what holds; where there are too many, the oldest are dropped.
+    return [_shown(records, row, tenant=tenant) for row in reversed(rows)]
+
+
+def acknowledge(records: Records, command_id: str, agent_id: str, *, tenant: str, key_id: int) -> dict[str, Any]:
+    """Note that an agent has received a command; twice is as good as once.
+
+    Raises:
+        NotFoundError: there is no such command, or it is another agent's or organisation's: nothing tells which.
+    """
+    found = records.rows(
+        "SELECT * FROM commands WHERE command_id = ? AND tenant = ? AND (agent_id = ? OR agent_id IS NULL)",
+        (command_id, tenant, agent_id),
+    )
+    if not found:
+        raise NotFoundError("there is no such command for this agent")
+    records.change(
+        "INSERT OR IGNORE INTO acks (command_id, agent_id, key_id, at) VALUES (?, ?, ?, ?)",
+        (command_id, agent_id, key_id, records.now()),
+    )
+    return _shown(records, found[0], tenant=tenant)
+
+
+def _shown(records: Records, row: sqlite3.Row, *, tenant: str) -> dict[str, Any]:
+    """Return a command as messages and answers show it (contract §2.10)."""
+    return {
+        "command_id": row["command_id"],
+        "command_type": row["command_type"],
+        "target_type": row["target_type"],
+        "agent_id": row["agent_id"],
+        "target_mcp_server_config_id": None,
+        "mcp_server": row["mcp_server"],
+        "organization_id": records.organization_id(tenant),
+        "reason": row["reason"],
+        "parameters": json.loads(row["parameters"]),
+        "status": "pending",
+        "is_broadcast": row["agent_id"] is None,
+        "issued_by": row["issued_by"],
+        "issued_via": row["issued_via"],
+        "issued_at": row["created_at"],
+        "created_at": row["created_at"],
+        "expires_at": None,
+    }
+
+
+# --- what holds
+
+
+def standing(records: Records, agent_id: str | None, *, tenant: str) -> Standing:
+    """Return what the kill switch says of an agent; without one, of the organisation."""
+    return records.cached(("standing", tenant, agent_id), lambda: _load(records, agent_id, tenant))
+
+
+def _load(records: Records, agent_id: str | None, tenant: str) -> Standing:
+    statement = "SELECT * FROM commands WHERE tenant = ? AND target_type != 'mcp_server' AND agent_id"
+    broadcast = records.rows(f"{statement} IS NULL ORDER BY seq", (tenant,))  # noqa: S608 - a text of ours
+    everybody = _stand(broadcast, code="KILL_SWITCH_ACTIVE")
+    if agent_id is None:
+        return everybody
+    own = _stand(records.rows(f"{statement} = ? ORDER BY seq", (tenant, agent_id)))  # noqa: S608 - likewise
+    if own.blocked or everybody.blocked:
+        return own if own.blocked else everybody
+    limits = [one for one in (own, everybody) if one.max_per_minute is not None]
+    return min(limits, key=lambda one: one.max_per_minute or 0, default=own)
+
+
+def _stand(rows: Iterable[sqlite3.Row], *, code: str = "") -> Standing:
+    """Let a scope's commands take effect in the order of their issue."""
+    block: sqlite3.Row | None = None
+    limit: sqlite3.Row | None = None
+    for row in rows:
+        if row["command_type"] in _LIFTING:
+            block = limit = None
+        elif row["command_type"] == "RATE_LIMIT" and _rate(row) is not None:
+            limit = row
+        else:  # what cannot be read blocks
+            block = row
+    if block is not None:
+        kind = block["command_type"]
+        return Standing(
+            word=_WORDS.get(kind, "blocked"), code=code or _CODES.get(kind, "AGENT_BLOCKED"), command=dict(block)
+        )
+    if limit is not None:
+        return Standing(word="rate_limited", command=dict(limit), max_per_minute=_rate(limit))
+    return Standing()
+
+
+def _rate(row: sqlite3.Row) -> int | None:
+    try:
+        value = json.loads(row["parameters"])["max_per_minute"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else None
+
+
+def rate_excess(records: Records, agent_id: str, standing: Standing, *, tenant: str, now: float) -> float:
+    """Return how many seconds an agent must wait until its limit has room again; 0 if it has.
+
+    Counted are the actions that the database holds of the last minute, whatever process decided them.
+    """
+    most = standing.max_per_minute
+    if most is None:
+        return 0.0
+    rows = records.rows(
+        "SELECT created_at FROM actions WHERE tenant = ? AND agent_id = ? ORDER BY id DESC LIMIT 1 OFFSET ?",
+        (tenant, agent_id, most - 1),
+    )
+    if not rows:
+        return 0.0
+    return max(0.0, datetime.fromisoformat(rows[0][0]).timestamp() + _MINUTE - now)
+
+
+def server_block(records: Records, name: str, *, tenant: str) -> bool:
+    """Say whether a command blocks an MCP server."""
+    rows = records.rows(
+        "SELECT command_type FROM commands WHERE tenant = ? AND target_type = 'mcp_server' AND mcp_server = ?"
+        " ORDER BY seq DESC LIMIT 1",
+        (tenant, name),
+    )
+    return bool(rows) and rows[0][0] not in _LIFTING

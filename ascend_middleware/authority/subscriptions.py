@@ -1,0 +1,246 @@
+"""Webhook subscriptions over HTTP, in both documented forms; one store (contract §2.9)."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from msgspec import Meta, Struct
+
+from ascend_middleware.exceptions import NotFoundError
+
+from .call import Call, Reply, Route, wrong
+from .fields import Name
+from .forms import ApiError
+from .listing import Page
+from .records import WEBHOOK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["EVENTS", "ROUTES"]
+
+EVENTS: Final = (
+    "action.submitted",
+    "action.pending",
+    "action.approved",
+    "action.denied",
+    "action.completed",
+    "action.failed",
+    "policy.violation",
+    "agent.trust_changed",
+    "agent.blocked",
+    "mcp.server.deactivated",
+)
+_Event = Literal[
+    "action.submitted",
+    "action.pending",
+    "action.approved",
+    "action.denied",
+    "action.completed",
+    "action.failed",
+    "policy.violation",
+    "agent.trust_changed",
+    "agent.blocked",
+    "mcp.server.deactivated",
+]
+_Events = Annotated[tuple[_Event, ...], Meta(min_length=1, max_length=len(EVENTS))]
+_Url = Annotated[str, Meta(min_length=1, max_length=2048)]
+_Secret = Annotated[str, Meta(min_length=16, max_length=255, pattern=r"^[!-~]+$(?!\n)")]
+_MOST: Final = 100
+_SECRET_BYTES: Final = 32
+
+
+class NewWebhook(Struct, kw_only=True):
+    """The body of a subscription in the form of the REST overview."""
+
+    target_url: _Url
+    event_types: _Events
+    secret: _Secret | None = None
+
+
+class ConfiguredWebhook(Struct, kw_only=True):
+    """The body of a subscription in the form of the software development kit."""
+
+    url: _Url
+    events: _Events
+    agent_id: Name | None = None
+    secret: _Secret | None = None
+
+
+class WebhookChange(Struct, kw_only=True):
+    """What may be changed of a subscription."""
+
+    url: _Url | None = None
+    target_url: _Url | None = None
+    events: _Events | None = None
+    event_types: _Events | None = None
+    secret: _Secret | None = None
+    active: bool | None = None
+
+
+def _create(call: Call) -> Reply:
+    new = call.body(NewWebhook)
+    return _stored(call, new.target_url, new.event_types, new.secret, None)
+
+
+def _configure(call: Call) -> Reply:
+    new = call.body(ConfiguredWebhook)
+    return _stored(call, new.url, new.events, new.secret, new.agent_id, field="url")
+
+
+def _stored(
+    call: Call, url: str, events: tuple[str, ...], secret: str | None, agent_id: str | None, field: str = "target_url"
+) -> Reply:
+    _check_url(call, url, field)
+    if len(call.records.all(WEBHOOK, tenant=call.tenant)) >= _MOST:
+        raise ApiError(409, "TOO_MANY_WEBHOOKS", f"an organisation has at most {_MOST} webhooks")
+    made = secret or secrets.token_urlsafe(_SECRET_BYTES)
+    fields = {"url": url, "events": list(events), "secret": made, "agent_id": agent_id, "active": True}
+    name = secrets.token_hex(12)
+    record = call.records.add(WEBHOOK, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
+    call.audit("WEBHOOK_CREATED", webhook_id=name, url=url, events=list(events))
+    # The only answer that shows the secret.
+    return Reply(fields={**_shown(record), "secret": made, "success": True, "message": "subscribed"}, status=201)
+
+
+def _check_url(call: Call, url: str, field: str) -> None:
+    """Refuse a target that is not https, or plainly private; what its name resolves to is checked at delivery."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise wrong(field, "is no URL") from None
+    if not url.isascii() or not url.isprintable() or " " in url or not host or "@" in parts.netloc:
+        raise wrong(field, "must be a plain URL with a host and without user or password")
+    if call.authority.development and parts.scheme in ("http", "https"):
+        return
+    if parts.scheme != "https":
+        raise wrong(field, "must be an https URL")
+    try:
+        private = not ipaddress.ip_address(host.rstrip(".")).is_global
+    except ValueError:
+        # Only names with a dot are anybody's on the internet, and none of those in these zones.
+        name = host.rstrip(".").lower()
+        zones = (".local", ".localhost", ".internal", ".home.arpa", ".lan", ".intranet")
+        private = "." not in name or name.endswith(zones) or name.split(".")[-1].isdigit()
+    if private:
+        raise wrong(field, "must not be a private address")
+
+
+def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": record["name"],
+        "webhook_id": record["name"],
+        "url": record["url"],
+        "target_url": record["url"],
+        "events": record["events"],
+        "event_types": record["events"],
+        "agent_id": record["agent_id"],
+        "active": record["active"],
+        "secret": None,
+        "created_at": record["created_at"],
+        "updated_at": record["updated_at"],
+    }
+
+
+def _list(call: Call) -> Reply:
+    page = call.query(Page)
+    rows, total = call.records.page(WEBHOOK, tenant=call.tenant, limit=page.limit, offset=page.offset)
+    return Reply(fields=page.fields("webhooks", [_shown(row) for row in rows], total))
+
+
+def _webhook(call: Call) -> dict[str, Any]:
+    try:
+        record = call.records.get(WEBHOOK, call.parameters["id"], tenant=call.tenant)
+    except NotFoundError:
+        raise ApiError(404, "NOT_FOUND", "there is no such webhook") from None
+    role = call.credential.role
+    if call.request.method != "GET" and not role.administers and record["key_id"] != call.credential.key_id:
+        call.audit("ACCESS_REFUSED", webhook_id=record["name"], endpoint=f"{call.request.method} /api/webhooks/{{id}}")
+        raise ApiError(403, "ADMIN_REQUIRED", "only an admin, or the key that made a webhook, may change it")
+    return record
+
+
+def _get(call: Call) -> Reply:
+    return Reply(fields=_shown(_webhook(call)))
+
+
+def _update(call: Call) -> Reply:
+    record, change = _webhook(call), call.body(WebhookChange)
+    fields: dict[str, Any] = {}
+    for name, first, second in (
+        ("url", change.url, change.target_url),
+        ("events", change.events, change.event_types),
+        ("secret", change.secret, None),
+        ("active", change.active, None),
+    ):
+        if first is not None and second is not None and first != second:
+            raise wrong(name, "is given twice, and differently")
+        value = first if first is not None else second
+        if value is not None:
+            fields[name] = list(value) if isinstance(value, tuple) else value
+    if "url" in fields:
+        _check_url(call, fields["url"], "url")
+    record = call.records.update(record, fields, tenant=call.tenant)
+    call.audit("WEBHOOK_CHANGED", webhook_id=record["name"], changed=sorted(fields), url=record["url"])
+    return Reply(fields={**_shown(record), "success": True})
+
+
+def _delete(call: Call) -> Reply:
+    record = _webhook(call)
+    call.records.remove(record, tenant=call.tenant)
+    call.audit("WEBHOOK_REMOVED", webhook_id=record["name"], url=record["url"])
+    return Reply(fields={"success": True, "webhook_id": record["name"], "message": "unsubscribed"})
+
+
+def _test(call: Call) -> Reply:
+    record = _webhook(call)
+    if call.authority.send_webhook is None:
+        raise ApiError(503, "WEBHOOKS_OFF", "this authority delivers no webhooks; serve it with its command")
+    return Reply(fields=dict(call.authority.send_webhook(record, call.tenant)))
+
+
+_PLACE: Final = "/api/webhooks"
+
+ROUTES: Final = (
+    Route(method="GET", path=_PLACE, run=_list, summary="List webhooks", query=Page, answer="Webhooks"),
+    Route(
+        method="POST",
+        path=_PLACE,
+        run=_create,
+        summary="Subscribe a webhook",
+        body=NewWebhook,
+        status=201,
+        answer="Webhook",
+    ),
+    Route(
+        method="POST",
+        path=f"{_PLACE}/configure",
+        run=_configure,
+        summary="Subscribe a webhook, in the form of the software development kit",
+        body=ConfiguredWebhook,
+        status=201,
+        answer="Webhook",
+    ),
+    Route(method="GET", path=f"{_PLACE}/{{id}}", run=_get, summary="Show a webhook", answer="Webhook"),
+    Route(
+        method="PUT",
+        path=f"{_PLACE}/{{id}}",
+        run=_update,
+        summary="Change a webhook",
+        body=WebhookChange,
+        answer="Webhook",
+    ),
+    Route(method="DELETE", path=f"{_PLACE}/{{id}}", run=_delete, summary="Remove a webhook"),
+    Route(
+        method="POST",
+        path=f"{_PLACE}/{{id}}/test",
+        run=_test,
+        summary="Send a test event to a webhook",
+        pure=True,
+        answer="WebhookTest",
+    ),
+)

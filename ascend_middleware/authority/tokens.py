@@ -1,0 +1,150 @@
+"""JSON Web Tokens: issued by the page's sign-in for a key, or by others and verified with a configured public key.
+
+Each kind has one algorithm and one key of its own, and the token's header only says which of the two it claims to be:
+no header can make a public key the secret of a signature, or none of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+
+from .keys import Credential, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .policy import TokenKey
+    from .records import Records
+
+__all__ = ["ISSUER", "LIFETIME", "Tokens", "public_key_issue"]
+
+ISSUER: Final = "ascend-authority"
+# Seconds; the page renews a session by signing in again.
+LIFETIME: Final = 12 * 3600.0
+_OWN: Final = "HS256"
+_FOREIGN: Final = "RS256"
+_SECRET_BYTES: Final = 32
+_MIN_KEY_BITS: Final = 2048
+_LEEWAY: Final = 30.0
+_MAX_TOKEN: Final = 8192
+
+
+def public_key_issue(text: str) -> str:
+    """Return what is wrong with a public key, nothing if it can be used."""
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(text.encode("ascii", "replace"))
+    except Exception as error:  # the library raises many kinds
+        return f"the key cannot be read: {type(error).__name__}"
+    if not isinstance(key, RSAPublicKey):
+        return "the key is no RSA key"
+    return "" if key.key_size >= _MIN_KEY_BITS else f"the key has fewer than {_MIN_KEY_BITS} bits"
+
+
+class Tokens:
+    """Issues and verifies tokens.
+
+    Args:
+        records: where the secret of the authority's own tokens is kept.
+        foreign: how others' tokens are verified, if they are.
+    """
+
+    def __init__(self, records: Records, foreign: TokenKey | None) -> None:
+        self._records = records
+        self._foreign = foreign
+
+    def issue(self, credential: Credential, *, now: float, lifetime: float = LIFETIME) -> str:
+        """Return a token that stands for a key for `lifetime` seconds, or until the key is revoked."""
+        import jwt
+
+        claims = {
+            "iss": ISSUER,
+            "aud": ISSUER,
+            "sub": f"key:{credential.key_id}",
+            "iat": int(now),
+            "exp": int(now + lifetime),
+            "jti": secrets.token_urlsafe(12),
+        }
+        return jwt.encode(claims, self._secret(), algorithm=_OWN)
+
+    def verify(self, token: str, *, now: float) -> Credential | None:
+        """Return whom a token stands for, or None if it is not valid now."""
+        import jwt
+
+        if len(token) > _MAX_TOKEN:
+            return None
+        try:
+            claimed = jwt.get_unverified_header(token).get("alg")
+            if claimed == _OWN:
+                claims = self._decode(token, self._secret(), _OWN, ISSUER, ISSUER, now)
+                return self._of_key(claims)
+            if claimed == _FOREIGN and self._foreign is not None:
+                foreign = self._foreign
+                claims = self._decode(token, foreign.public_key, _FOREIGN, foreign.issuer, foreign.audience, now)
+                return _of_claims(claims, foreign)
+        except (jwt.PyJWTError, ValueError, TypeError):
+            pass
+        return None
+
+    @staticmethod
+    def _decode(token: str, key: str | bytes, algorithm: str, issuer: str, audience: str, now: float) -> dict[str, Any]:
+        import jwt
+
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=[algorithm],
+            issuer=issuer,
+            audience=audience,
+            # The times are checked below, against the authority's own clock.
+            options={
+                "require": ["exp", "iss", "aud", "sub"],
+                "verify_exp": False,
+                "verify_iat": False,
+                "verify_nbf": False,
+            },
+        )
+        for name in ("exp", "nbf", "iat"):
+            value = claims.get(name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"{name} is no time")
+        if not claims["exp"] > now or claims.get("nbf", 0) > now + _LEEWAY or claims.get("iat", 0) > now + _LEEWAY:
+            raise ValueError("the token is not valid now")
+        return claims
+
+    def _of_key(self, claims: Mapping[str, Any]) -> Credential | None:
+        kind, _, number = str(claims["sub"]).partition(":")
+        if kind != "key" or not (number.isascii() and number.isdigit() and len(number) < 19):
+            return None
+        rows = self._records.rows("SELECT * FROM keys WHERE id = ? AND revoked_at IS NULL", (int(number),))
+        return Credential(rows[0]["id"], rows[0]["name"], Role(rows[0]["role"]), rows[0]["tenant"]) if rows else None
+
+    def _secret(self) -> bytes:
+        statement = "SELECT value FROM secrets WHERE name = 'token'"
+        rows = self._records.rows(statement)
+        if not rows:
+            # Another process may be doing the same; what stands in the end counts.
+            self._records.change(
+                "INSERT OR IGNORE INTO secrets (name, value) VALUES ('token', ?)", (secrets.token_bytes(_SECRET_BYTES),)
+            )
+            rows = self._records.rows(statement)
+        return bytes(rows[0]["value"])
+
+
+def _of_claims(claims: Mapping[str, Any], foreign: TokenKey) -> Credential | None:
+    """Return whom another issuer's token names. Without a tenant or a known role it names nobody."""
+    subject, tenant = claims["sub"], claims.get(foreign.tenant_claim)
+    try:
+        role = Role(claims.get(foreign.role_claim))
+    except ValueError:
+        return None
+    if not (isinstance(subject, str) and subject and isinstance(tenant, str) and tenant):
+        return None
+    # Below the numbers of keys and of the command line; one and the same person always has the same, so that nobody approves
+    # what they submitted themselves.
+    digest = hashlib.sha256(f"{foreign.issuer}\n{subject}".encode()).digest()
+    return Credential(-2 - int.from_bytes(digest[:7], "big"), subject, role, tenant)
