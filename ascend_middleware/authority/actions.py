@@ -94,9 +94,7 @@ def _check_standing(call: Call, action: Mapping[str, Any]) -> None:
         message = f"agent {agent_id!r} is {standing.word}: {command['reason']}"
         details = {"agent_id": agent_id, "command_id": command["command_id"], "standing": standing.word}
         raise ApiError(403, standing.code, message, details=details)
-    wait = killswitch.rate_excess(
-        call.records, agent_id, standing, tenant=call.tenant, now=call.authority.now()
-    )
+    wait = killswitch.rate_excess(call.records, agent_id, standing, tenant=call.tenant, now=call.authority.now())
     if wait > 0:
         call.audit("LIMITED_AGENT_REFUSED", agent_id=agent_id, max_per_minute=standing.max_per_minute)
         raise ApiError(

@@ -183,9 +183,7 @@ def _refusal(error: msgspec.ValidationError) -> ApiError:
 
 def wrong(name: str, message: str, **details: Any) -> ApiError:
     """Return the refusal of a field's value."""
-    return ApiError(
-        422, "VALIDATION_ERROR", f"{name}: {message}", details={"field": name, "issue": message, **details}
-    )
+    return ApiError(422, "VALIDATION_ERROR", f"{name}: {message}", details={"field": name, "issue": message, **details})
 
 
 _LONGEST_ID: Final = 19

@@ -96,14 +96,24 @@ def _pending(call: Call) -> Reply:
 
 
 def _ack(call: Call) -> Reply:
-    named = {"agent_id": call.parameters["agent_id"], "command_id": call.parameters["command_id"]}
+    agent_id, command_id = call.parameters["agent_id"], call.parameters["command_id"]
     try:
-        command = killswitch.acknowledge(call.records, **named, tenant=call.tenant, key_id=call.credential.key_id)
+        command = killswitch.acknowledge(
+            call.records, command_id, agent_id, tenant=call.tenant, key_id=call.credential.key_id
+        )
     except NotFoundError as error:
-        call.audit("AGENT_COMMAND_ACK_REJECTED", **named)
+        call.audit("AGENT_COMMAND_ACK_REJECTED", agent_id=agent_id, command_id=command_id)
         raise ApiError(403, "COMMAND_ACK_REJECTED", error.message) from None
-    call.audit("AGENT_COMMAND_ACKNOWLEDGED", **named, command_type=command["command_type"])
-    return Reply(fields={"success": True, **named, "message": "acknowledged; an acknowledgement lifts nothing"})
+    kind = command["command_type"]
+    call.audit("AGENT_COMMAND_ACKNOWLEDGED", agent_id=agent_id, command_id=command_id, command_type=kind)
+    return Reply(
+        fields={
+            "success": True,
+            "agent_id": agent_id,
+            "command_id": command_id,
+            "message": "acknowledged; an acknowledgement lifts nothing",
+        }
+    )
 
 
 def _status(call: Call) -> Reply:

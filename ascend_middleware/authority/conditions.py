@@ -24,9 +24,12 @@ _MAX_WORK: Final = 250_000
 _OPERATOR = re.compile(r"[-+*/%?!<>]|==|&&|\|\|")
 _ACTION_FIELDS: Final = frozenset(AgentAction.__struct_fields__)
 _FUNCTIONS: Final = frozenset(
-    "size contains startsWith endsWith matches int uint double string bool bytes timestamp duration type dyn has max"
-    " min getFullYear getMonth getDate getDayOfMonth getDayOfWeek getDayOfYear getHours getMinutes getSeconds"
-    " getMilliseconds".split()
+    (
+        *("size", "contains", "startsWith", "endsWith", "matches", "has", "max", "min", "type", "dyn"),
+        *("int", "uint", "double", "string", "bool", "bytes", "timestamp", "duration"),
+        *("getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear"),
+        *("getHours", "getMinutes", "getSeconds", "getMilliseconds"),
+    )
 )
 _MACRO = re.compile(r"\.\s*(all|exists|exists_one|existsOne|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
 _OUTER = re.compile(r"(?<![\w.])action\b|\.\s*matches\b")

@@ -35,9 +35,7 @@ def model_of(record: dict[str, Any]) -> Model:
     return Model(id=int(record["name"]), name=record["model_name"], compliance_status=record["compliance_status"])
 
 
-def find_model(
-    authority: Authority, given: int | str, *, tenant: str
-) -> tuple[Model | None, tuple[str, str] | None]:
+def find_model(authority: Authority, given: int | str, *, tenant: str) -> tuple[Model | None, tuple[str, str] | None]:
     """Return the model of a number or a name and, where it may not be used, the code and words of the refusal."""
     found = [
         model

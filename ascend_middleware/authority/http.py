@@ -80,7 +80,8 @@ async def _serve(service: Service, scope: HTTPScope, receive: ASGIReceiveCallabl
             continue
 
     # The peer's own address; where a proxy stands in front, all failed sign-ins count as the proxy's.
-    client = scope["client"][0] if scope.get("client") else ""
+    peer = scope.get("client")
+    client = peer[0] if peer else ""
     query = scope["query_string"].decode("latin-1")
     status, answer_headers, content = await service.answer(
         scope["method"].upper(), scope["path"], query, headers, body, client=client, gone=gone

@@ -50,9 +50,7 @@ def _audit(call: Call) -> Reply:
 def _event(entry: dict[str, Any], digest: str) -> dict[str, Any]:
     data = entry["data"]
     refused = ("REFUSED", "REJECTED", "DENY", "GRAFT")
-    outcome = data.get("decision") or (
-        "refused" if any(word in entry["event"] for word in refused) else "success"
-    )
+    outcome = data.get("decision") or ("refused" if any(word in entry["event"] for word in refused) else "success")
     return {
         "event_id": str(entry["seq"]),
         "event_type": entry["event"],

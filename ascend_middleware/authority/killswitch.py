@@ -204,11 +204,11 @@ def standing(records: Records, agent_id: str | None, *, tenant: str) -> Standing
 
 def _load(records: Records, agent_id: str | None, tenant: str) -> Standing:
     statement = "SELECT * FROM commands WHERE tenant = ? AND target_type != 'mcp_server' AND agent_id"
-    broadcast = records.rows(f"{statement} IS NULL ORDER BY seq", (tenant,))  # noqa: S608 - a text of ours
+    broadcast = records.rows(f"{statement} IS NULL ORDER BY seq", (tenant,))
     everybody = _stand(broadcast, code="KILL_SWITCH_ACTIVE")
     if agent_id is None:
         return everybody
-    own = _stand(records.rows(f"{statement} = ? ORDER BY seq", (tenant, agent_id)))  # noqa: S608 - likewise
+    own = _stand(records.rows(f"{statement} = ? ORDER BY seq", (tenant, agent_id)))
     if own.blocked or everybody.blocked:
         return own if own.blocked else everybody
     limits = [one for one in (own, everybody) if one.max_per_minute is not None]

@@ -88,9 +88,7 @@ class Window:
     def _allowance(times: deque[float], limit: int, now: float, *, taken: bool = False) -> Allowance:
         free = times[0] + _MINUTE if times else now
         wait = 0 if taken else max(1, math.ceil(free - now))
-        return Allowance(
-            limit=limit, remaining=max(0, limit - len(times)), reset=math.ceil(free), retry_after=wait
-        )
+        return Allowance(limit=limit, remaining=max(0, limit - len(times)), reset=math.ceil(free), retry_after=wait)
 
 
 def network_of(address: str) -> str:

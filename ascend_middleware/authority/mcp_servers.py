@@ -192,9 +192,7 @@ def _switch(call: Call, *, active: bool, reason: str | None) -> Reply:
     record = _server(call)
     change = {"active": active, "deactivated_reason": reason}
     record = call.records.update(record, change, tenant=call.tenant)
-    call.audit(
-        "MCP_SERVER_ACTIVATED" if active else "MCP_SERVER_DEACTIVATED", mcp_server=record["name"], reason=reason
-    )
+    call.audit("MCP_SERVER_ACTIVATED" if active else "MCP_SERVER_DEACTIVATED", mcp_server=record["name"], reason=reason)
     server = _shown(call, record)
     message = f"MCP server {'activated' if active else 'deactivated'}"
     if active and not server["active"]:

@@ -86,7 +86,9 @@ _ANSWERS: Final[dict[str, dict[str, Any]]] = {
     "Agent": _object(agent_id=_TEXT, status=_TEXT, blocked=_FLAG, trust_level=_TEXT),
     "Agents": _list("agents"),
     "AgentChanged": _object(success=_FLAG, message=_TEXT, agent_id=_TEXT, status=_TEXT, agent=_OBJECT),
-    "AgentHealth": _object(agent_id=_TEXT, status=_TEXT, last_heartbeat=_MAYBE, uptime_seconds=_WHOLE, metadata=_OBJECT),
+    "AgentHealth": _object(
+        agent_id=_TEXT, status=_TEXT, last_heartbeat=_MAYBE, uptime_seconds=_WHOLE, metadata=_OBJECT
+    ),
     "Commands": _object(commands={"type": "array", "items": _OBJECT}),
     "CommandIssued": _object(success=_FLAG, command_id=_TEXT, command=_OBJECT),
     "KillSwitchStatus": _object(

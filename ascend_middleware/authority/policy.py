@@ -37,7 +37,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """One `[[policy]]` or one made through the API; `decision` is empty in one that only sets a risk score and leaves it to the thresholds."""
+    """One policy, of the file or made through the API.
+
+    `decision` is empty in one that only sets a risk score and leaves it to the thresholds.
+    """
 
     name: str
     action_types: tuple[str, ...] = ()
@@ -154,7 +157,11 @@ class PolicySet:
         value = max([score.value, *(row.policy.risk_score or 0 for row in matched)])
         factors = (
             *score.factors,
-            *(f"policy {row.policy.name}: {row.policy.risk_score}" for row in matched if row.policy.risk_score is not None),
+            *(
+                f"policy {row.policy.name}: {row.policy.risk_score}"
+                for row in matched
+                if row.policy.risk_score is not None
+            ),
         )
         decider = max((row for row in matched if row.decision), key=lambda row: _rank(row.decision), default=None)
         explanation: dict[str, Any] = {

@@ -32,7 +32,7 @@ RECORDS: Final = (
     "CREATE TABLE revision (n INTEGER NOT NULL)",
     "INSERT INTO revision (n) VALUES (0)",
     *(
-        f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table} BEGIN UPDATE revision SET n = random(); END"
+        f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN UPDATE revision SET n = random(); END"  # noqa: S608
         for table in ("records", "commands")
         for event in ("INSERT", "UPDATE", "DELETE")
     ),

@@ -172,9 +172,7 @@ def _heartbeat(call: Call) -> Reply:
 
 def _health(call: Call) -> Reply:
     name = call.parameters["agent_id"]
-    beats = call.records.rows(
-        "SELECT * FROM heartbeats WHERE tenant = ? AND agent_id = ?", (call.tenant, name)
-    )
+    beats = call.records.rows("SELECT * FROM heartbeats WHERE tenant = ? AND agent_id = ?", (call.tenant, name))
     if not beats:
         _agent(call)  # 404 for one that is not even registered
     standing = killswitch.standing(call.records, name, tenant=call.tenant)
@@ -203,9 +201,7 @@ ROUTES: Final = (
         status=201,
         answer="AgentChanged",
     ),
-    Route(
-        method="GET", path="/api/registry/agents/{agent_id}", run=_get, summary="Show an agent", answer="Agent"
-    ),
+    Route(method="GET", path="/api/registry/agents/{agent_id}", run=_get, summary="Show an agent", answer="Agent"),
     Route(
         method="PUT",
         path="/api/registry/agents/{agent_id}",

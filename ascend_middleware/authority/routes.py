@@ -80,7 +80,7 @@ def find_route(method: str, path: str) -> tuple[Route, dict[str, str]]:
         ApiError: 404, 405 with the methods that there are, 410 for a retired path, 501 for a feature of other
             authorities.
     """
-    routes, parameters = _LITERAL.get(path), {}
+    routes = _LITERAL.get(path)
     if routes is None or method not in routes:
         allowed = set(routes or ())
         for pattern, candidates in _PLACES.values():
@@ -99,7 +99,7 @@ def find_route(method: str, path: str) -> tuple[Route, dict[str, str]]:
         if any(pattern.fullmatch(path) for pattern in _NOT_HERE):
             raise ApiError(501, "NOT_IMPLEMENTED", "the embedded authority does not have this feature")
         raise ApiError(404, "NOT_FOUND", "there is no such endpoint")
-    return routes[method], parameters
+    return routes[method], {}
 
 
 def changes(method: str, path: str) -> bool:

@@ -139,12 +139,12 @@ def _of_claims(claims: Mapping[str, Any], foreign: TokenKey) -> Credential | Non
     """Return whom another issuer's token names. Without a tenant or a known role it names nobody."""
     subject, tenant = claims["sub"], claims.get(foreign.tenant_claim)
     try:
-        role = Role(claims.get(foreign.role_claim))
+        role = Role(str(claims.get(foreign.role_claim)))
     except ValueError:
         return None
     if not (isinstance(subject, str) and subject and isinstance(tenant, str) and tenant):
         return None
-    # Below the numbers of keys and of the command line; one and the same person always has the same, so that nobody approves
-    # what they submitted themselves.
+    # Below the numbers of keys and of the command line. One and the same person always has the same, so that nobody
+    # approves what they submitted themselves.
     digest = hashlib.sha256(f"{foreign.issuer}\n{subject}".encode()).digest()
     return Credential(-2 - int.from_bytes(digest[:7], "big"), subject, role, tenant)

@@ -1,0 +1,86 @@
+"""An authority in memory with a clock, and a key of each kind."""
+
+import json
+
+from ascend_middleware.authority import Authority, PolicySet, Role, Store
+
+POLICY = """
+[[policy]]
+name = "large"
+action_types = ["transaction"]
+when = "has(action.action_details.amount) && action.action_details.amount > 1000"
+decision = "pending"
+risk_score = 75
+
+[[policy]]
+name = "no schema"
+action_types = ["database_schema"]
+decision = "denied"
+
+[[mcp_server]]
+name = "files"
+blocked_tools = ["rm"]
+tool_risks = { write = 70 }
+
+[[model]]
+id = 7
+name = "good"
+
+[[model]]
+id = 8
+name = "bad"
+compliance_status = "denied"
+
+[[resource_classification]]
+resource_type = "database"
+sensitivity_level = "high"
+compliance_tags = ["GDPR"]
+"""
+
+
+class Desk:
+    """Keys: `user` and `admin` of one organisation, `peer` another user of it, `stranger` an admin elsewhere."""
+
+    def __init__(self, policy=POLICY, path=":memory:", **options):
+        self.time = 1_700_000_000.0
+        self.store = Store.open(path, now=lambda: self.time)
+        self.authority = Authority(self.store, PolicySet.from_text(policy), now=lambda: self.time, **options)
+        self.user = self.store.issue_key(name="u", role=Role.USER, tenant="default")
+        self.admin = self.store.issue_key(name="boss", role=Role.ADMIN, tenant="default")
+        self.peer = self.store.issue_key(name="p", role=Role.USER, tenant="default")
+        self.stranger = self.store.issue_key(name="s", role=Role.ADMIN, tenant="other")
+        self.headers = {}
+        self.content = b""
+
+    def call(self, method, path, body=None, *, key="user", query="", raw=None, client="", **headers):
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if key:
+            given["x-api-key"] = getattr(self, key, key)
+        content = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
+        status, self.headers, answer = self.authority.handle(method, path, query, given, content, client=client)
+        self.content = answer
+        return status, json.loads(answer)
+
+    def get(self, path, query="", **options):
+        return self.call("GET", path, query=query, **options)
+
+    def post(self, path, body=None, **options):
+        return self.call("POST", path, body, **options)
+
+    def submit(self, action_type="data_access", *, agent_id="a", amount=None, key="user", **fields):
+        details = {} if amount is None else {"action_details": {"amount": amount}}
+        body = {"agent_id": agent_id, "action_type": action_type, "resource": "r", **details, **fields}
+        return self.call("POST", "/api/v1/actions/submit", body, key=key)
+
+    def audit(self):
+        """Return every audit entry as (event, data)."""
+        entries = [json.loads(row["entry"]) for row in self.store.rows("SELECT entry FROM audit ORDER BY seq")]
+        return [(entry["event"], entry["data"]) for entry in entries]
+
+    def events(self):
+        return [event for event, _ in self.audit()]
+
+    def code(self, answer):
+        """Return status and error code."""
+        status, body = answer
+        return status, body["error"]["code"]
