@@ -94,7 +94,7 @@ class ClientBase:
             logging.getLogger(masking.ROOT).setLevel(logging.DEBUG)
         self.settings: Final = settings
         self.core = ClientCore(settings)
-        self.kill: Final = KillState(agent_id=settings.agent_id, clock=self.core.clock)
+        self.kill: Final = KillState(agent_id=settings.agent_id, clock=self.core.clock, now=self.core.now)
         # Asking for the kill switch goes on while calls do not: it has to notice when the authority is back.
         self._unbroken: Final = CircuitBreaker(threshold=1, timeout=1.0, clock=self.core.clock, enabled=False)
         self._polling: Repeating | AsyncRepeating | None = None

@@ -97,7 +97,7 @@ class ClientCore:
         self.clock: Final = clock
         self.closed = False
         self._random: Final = random
-        self._now: Final = now
+        self.now: Final = now
         self.breaker: Final = CircuitBreaker(
             threshold=settings.circuit_breaker_threshold,
             timeout=settings.circuit_breaker_timeout,
@@ -197,9 +197,7 @@ class ClientCore:
                 _log.debug("%s attempt %d: HTTP %d [%s]", place, attempt + 1, response.status, correlation_id)
                 if response.status not in RETRY_STATUSES:
                     return response
-            asked = (
-                None if response is None else parse_retry_after(response.headers.get("retry-after"), now=self._now())
-            )
+            asked = None if response is None else parse_retry_after(response.headers.get("retry-after"), now=self.now())
             delay = backoff(attempt, self._random) if asked is None else asked
             if attempt >= repeats or delay >= deadline - self.clock():
                 if failure is not None:
@@ -212,7 +210,7 @@ class ClientCore:
     def _judge(self, operation: Operation[T], response: Response, correlation_id: str) -> T:
         if 200 <= response.status < 300:
             return operation.decode(response.content)
-        asked = parse_retry_after(response.headers.get("retry-after"), now=self._now())
+        asked = parse_retry_after(response.headers.get("retry-after"), now=self.now())
         error = error_from_answer(response.status, response.content, response.headers, retry_after=asked)
         error.correlation_id = error.correlation_id or correlation_id
         if error.code in KILL_CODES:
@@ -267,7 +265,7 @@ class ClientCore:
         return record
 
     def _timestamp(self) -> str:
-        return datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return datetime.fromtimestamp(self.now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def submit_or_open(
         self, action: AgentAction, *, raise_on_denied: bool = False, idempotency_key: str | None = None

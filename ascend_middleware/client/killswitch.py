@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from ..commands import MalformedCommand, Target, parse_command
 from ..exceptions import KillSwitchError, RateLimitError
 from . import masking
 from .forks import renew_in_child
@@ -28,7 +27,6 @@ _STOPS: Final = frozenset({"BLOCK", "SUSPEND", "QUARANTINE"})
 _LIFTS: Final = frozenset({"UNBLOCK", "RESUME"})
 _FAILED_POLLS: Final = 3
 _WINDOW: Final = 60.0
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 _log = masking.get_logger("ascend_middleware.client.killswitch")
 
@@ -37,7 +35,7 @@ _log = masking.get_logger("ascend_middleware.client.killswitch")
 class _Order:
     """The newest command of a kind: whether it stops, why, since when, and which limit it sets."""
 
-    issued: datetime = _NEVER
+    issued: float = 0.0
     stops: bool = False
     reason: str = ""
     per_minute: int | None = None
@@ -51,10 +49,12 @@ class KillState:
     Args:
         agent_id: whose commands count, besides those for the whole organisation.
         clock: monotonic seconds.
+        now: seconds since the epoch.
     """
 
-    def __init__(self, *, agent_id: str, clock: Callable[[], float]) -> None:
+    def __init__(self, *, agent_id: str, clock: Callable[[], float], now: Callable[[], float]) -> None:
         self._agent_id: Final = agent_id
+        self._now: Final = now
         self._clock: Final = clock
         self._lock = threading.Lock()
         self._stop = _Order()
@@ -102,35 +102,25 @@ class KillState:
         level = _log.warning if failures < _FAILED_POLLS else _log.error if failures == _FAILED_POLLS else _log.debug
         level("kill-switch poll failed (%d in a row): %s", failures, error)
 
-    def learn_command(self, command: Mapping[str, Any]) -> None:
+    def learn_command(self, message: object) -> None:
         """Obey a command, unless a newer one of its kind is known or it is for somebody else (contract C27, §2.10)."""
-        target = command.get("target_type")
-        agent_id = command.get("agent_id")
-        if target == "mcp_server" or (agent_id not in (None, "") and agent_id != self._agent_id):
+        try:
+            command = parse_command(message, received_at=self._now())
+        except MalformedCommand as error:
+            _log.error("ignoring a kill-switch command: %s", error)
             return
-        kind = str(command.get("command_type")).strip().upper()
-        issued = _time(command.get("issued_at")) or _time(command.get("created_at"))
-        reason = str(command.get("reason") or kind.lower())
+        if command.target is Target.MCP_SERVER or command.agent_id not in (None, self._agent_id):
+            return
+        reason = command.reason or command.kind.lower()
         with self._lock:
-            if kind in _STOPS:
-                # A stop without a readable time counts; a lift without one does not.
-                self._stop = _newest(self._stop, _Order(issued or self._stop.issued, True, reason))
-            elif kind in _LIFTS:
-                if issued is None:
-                    _log.error("ignoring %s without a time of issue", kind)
-                    return
-                self._stop = _newest(self._stop, _Order(issued))
-                self._limit = _newest(self._limit, _Order(issued))
-            elif kind == "RATE_LIMIT":
-                per_minute = _per_minute(command.get("parameters"))
-                if per_minute is None:
-                    _log.error("a rate limit without a usable max_per_minute stops the agent")
-                    self._stop = _newest(self._stop, _Order(issued or self._stop.issued, True, reason))
-                else:
-                    order = _Order(issued or self._limit.issued, False, reason, per_minute)
-                    self._limit = _newest(self._limit, order)
+            if command.kind.blocks:
+                self._stop = _newest(self._stop, _Order(command.issued_at, True, reason))
+            elif command.kind.lifts:
+                self._stop = _newest(self._stop, _Order(command.issued_at))
+                self._limit = _newest(self._limit, _Order(command.issued_at))
             else:
-                _log.error("ignoring a command of the unknown type %r", kind[:40])
+                order = _Order(command.issued_at, False, reason, command.max_per_minute)
+                self._limit = _newest(self._limit, order)
 
     # --- what follows
 
@@ -186,18 +176,3 @@ def _newest(known: _Order, new: _Order) -> _Order:
     if new.per_minute is not None and known.per_minute is not None:
         return min(new, known, key=lambda order: order.per_minute or 0)
     return new if new.stops or new.per_minute is not None else known
-
-
-def _time(value: object) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-def _per_minute(parameters: object) -> int | None:
-    value = parameters.get("max_per_minute") if isinstance(parameters, Mapping) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

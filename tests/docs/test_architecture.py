@@ -21,7 +21,7 @@ ALLOWED = {
     "config": {"exceptions"},
     "rules": {"exceptions", "models", "wire", "config"},
     "routing": set(),
-    "client": {"exceptions", "models", "wire", "config", "flow", "__init__"},
+    "client": {"exceptions", "commands", "models", "wire", "config", "flow", "__init__"},
     "guard": {"exceptions", "commands", "sqlite", "models", "wire", "config", "flow", "rules", "routing", "client"},
     "authority": {"exceptions", "models", "wire", "sqlite", "__init__"},
     "compose": {"config", "client", "guard", "rules"},
