@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .client import AscendClient as AscendClient
     from .client import AsyncAscendClient as AsyncAscendClient
+    from .client import AsyncAuthorizedAgent as AsyncAuthorizedAgent
+    from .client import AsyncOWKAIClient as AsyncOWKAIClient
+    from .client import AuthorizedAgent as AuthorizedAgent
     from .client import CircuitBreaker as CircuitBreaker
+    from .client import OWKAIClient as OWKAIClient
     from .exceptions import *  # noqa: F403
     from .guard import Agent as Agent
     from .guard import NotAnAgent as NotAnAgent
@@ -22,7 +26,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "client": ("AscendClient", "AsyncAscendClient", "CircuitBreaker"),
+    "client": (
+        "AscendClient",
+        "AsyncAscendClient",
+        "AsyncAuthorizedAgent",
+        "AsyncOWKAIClient",
+        "AuthorizedAgent",
+        "CircuitBreaker",
+        "OWKAIClient",
+    ),
     "guard": ("Agent", "NotAnAgent"),
     "rules": ("Rule", "RuleTable"),
     "models": (

@@ -268,10 +268,12 @@ class Settings:
         environ: Mapping[str, str] | None = None,
         file: Mapping[str, object] | None = None,
         file_name: str = "[ascend]",
+        variables: Mapping[str, tuple[str, ...]] | None = None,
     ) -> Settings:
         """Build settings from arguments, then the environment, then a file's `[ascend]` table.
 
-        An argument of None and an empty environment text count as not given.
+        An argument of None and an empty environment text count as not given. `variables` names, for single settings,
+        other environment variables than the usual ones, the first that is set counts.
 
         Raises:
             ConfigurationError: with every problem found.
@@ -287,7 +289,8 @@ class Settings:
                 if name not in known
             ]
         for name, item in known.items():
-            found = _first_given(name, item.metadata["env"], arguments or {}, environ, file or {}, file_name)
+            env = (variables or {}).get(name, item.metadata["env"])
+            found = _first_given(name, env, arguments or {}, environ, file or {}, file_name)
             if found is None:
                 continue
             where, value = found

@@ -64,7 +64,9 @@ class House:
         return status, json.loads(answer)
 
 
-class _Async:
+class Awaited:
+    """The same house for event loops."""
+
     def __init__(self, house):
         self.house = house
 
@@ -79,7 +81,7 @@ def run(kind, where, work, **options):
     """Call `work(client)` with the client of this kind, at a URL or in a `House`; an awaitable is awaited."""
     options = {"agent_id": "a", "timeout": 5, "max_retries": 0, **options}
     if isinstance(where, House):
-        engine = where if kind == "sync" else _Async(where)
+        engine = where if kind == "sync" else Awaited(where)
         options = {"api_key": where.user, "api_url": "http://localhost", "engine": engine, **options}
     else:
         options = {"api_key": KEY, "api_url": where, **options}

@@ -1,8 +1,7 @@
 """The contradictions between the documented APIs, C1 to C27, and how they are reconciled here.
 
-Not part of this version yet: the reference-generation client (its half of C2, C6, C7, C24), the agent wrapper (its
-half of C6), web hooks (C23), and the commands of the kill switch (C27, but for an agent that the authority says is
-blocked). The authority has no strict option for the required fields (C10).
+The reference generation's halves (C6, C8) are in test_client_reference.py, the commands of C27 in
+test_client_killswitch.py. The authority has no strict option for the required fields (C10).
 """
 
 import builtins
@@ -11,15 +10,16 @@ import io
 import json
 import logging
 
+import anyio
 import pytest
 from clocked import APPROVED as APPROVED_ANSWER
 from clocked import World, answer
-from parties import ACTION, KEY, House, run
+from parties import ACTION, KEY, Awaited, House, run
 from scripted import APPROVED, DROP, HANG, PENDING, Scripted, http
 
 import ascend_middleware as package
 from ascend_middleware import exceptions as errors
-from ascend_middleware.client import AscendClient, AsyncAscendClient
+from ascend_middleware.client import AscendClient, AsyncAscendClient, AsyncOWKAIClient, OWKAIClient
 from ascend_middleware.client.retry import may_repeat
 from ascend_middleware.models import AgentAction, Decision, DecisionStatus
 from ascend_middleware.wire import decode_decision, decode_page
@@ -69,6 +69,20 @@ def test_c2_c24_connection_has_both_accesses(kind, house):
     status = run(kind, house, lambda client: client.test_connection(), api_key=KEY)
     assert (status["status"], status.connected) == ("error", False)
     assert status["error"] == status.error
+
+
+@KINDS
+def test_c2_c24_connection_of_the_reference_client(kind, house):
+    def ask(key):
+        if kind == "sync":
+            return OWKAIClient("http://localhost", key, engine=house).test_connection()
+        return anyio.run(AsyncOWKAIClient("http://localhost", key, engine=Awaited(house)).test_connection)
+
+    status = ask(house.user)
+    assert (status["status"], status["api_version"]) == ("connected", package.__version__)
+    assert status["server_time"] and status.get("error") is None
+    status = ask(KEY)
+    assert status["status"] == "error" and isinstance(status["error"], str)
 
 
 @KINDS
@@ -127,6 +141,15 @@ def test_c7_missing_key_is_both_errors(cls, caught, monkeypatch):
     for name in ("ASCEND_API_KEY", "OWKAI_API_KEY"):
         monkeypatch.setenv(name, " ")
     with pytest.raises(caught, match=r"^API key is required\..*ASCEND_API_KEY"):
+        cls(api_url="http://localhost:1")
+
+
+@pytest.mark.parametrize("cls", [OWKAIClient, AsyncOWKAIClient])
+@pytest.mark.parametrize("caught", [errors.AuthenticationError, ValueError, errors.MissingAPIKeyError])
+def test_c7_the_reference_client_names_its_own_variable(cls, caught, monkeypatch):
+    for name in ("ASCEND_API_KEY", "OWKAI_API_KEY"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(caught, match=r"^API key is required\..*OWKAI_API_KEY"):
         cls(api_url="http://localhost:1")
 
 
@@ -332,6 +355,24 @@ def test_c22_scores_are_numbers(house):
     assert judged(status="approved", risk_score=12.5).risk_score == 12.5
     for odd in ("12", True, None):
         assert judged(status="approved", risk_score=odd).risk_score is None
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "subscribe",
+    [
+        lambda client: client.create_webhook("https://x.example/h", ["action.denied"]),
+        lambda client: client.configure_webhook("https://x.example/h", ["action.denied"], "secret"),
+    ],
+)
+def test_c23_both_forms_of_a_subscription_are_one(kind, subscribe):
+    for shape in (
+        {"id": 1, "target_url": "u", "event_types": ["e"]},
+        {"webhook_id": "1", "url": "u", "events": ["e"]},
+    ):
+        with Scripted(http(201, shape)) as server:
+            hook = run(kind, server.url, subscribe)
+        assert (hook["webhook_id"], hook["url"], hook["events"]) == ("1", "u", ["e"])
 
 
 def test_c25_debugging_masks_and_configures_nothing_else():
