@@ -15,6 +15,7 @@ from ..client.masking import get_logger
 from ..exceptions import AscendError
 from ..guard import RequestView, Verdict
 from ..runner import AsyncRunner
+from .declaring import VERDICT, verdict_in
 from .entrance import Entrance, enter, find_router, is_before_router, line_of
 from .messages import Body, refuse, view_of
 from .reporting import run_reported, watch_success
@@ -162,6 +163,7 @@ class AscendMiddleware:
         state = scope.setdefault("state", {})
         if isinstance(state, dict):
             state["ascend"] = verdict
+        scope[VERDICT] = verdict
         entered = view.resolved.entered if view.resolved is not None else ()
         scope[self._passage] = line_of(scope), entered
         if verdict.outcome == "framework":
@@ -189,7 +191,7 @@ def require_decision(connection: _Connection) -> Verdict:
     Raises:
         RuntimeError: the middleware was left out, so nobody decided; the handler does not run.
     """
-    verdict = connection.scope.get("state", {}).get("ascend")
+    verdict = verdict_in(connection.scope)
     if not isinstance(verdict, Verdict) or not verdict.passes:
         raise RuntimeError("no ASCEND decision for this request: is AscendMiddleware added to this application?")
     return verdict

@@ -2,6 +2,7 @@
 
 from .engine import Guard
 from .identity import Agent, NotAnAgent
+from .standing import standing
 from .steps import BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
 from .verdicts import Refusal, Verdict
 from .view import RequestView
@@ -19,4 +20,5 @@ __all__ = [
     "RequestView",
     "Verdict",
     "Watch",
+    "standing",
 ]

@@ -88,7 +88,12 @@ class Guard:
             if findings:
                 return self._refuse_findings(findings, None)
             return Verdict(outcome="framework", passes=True)
-        rule = self._rule(view)
+        rules = self._rules_of(resolved.leaf) if resolved is not None and resolved.leaf is not None else None
+        if rules is not None and rules.problem is not None:
+            logger.error("refused, because its rules contradict each other: %s", rules.problem)
+            detail = "The rules of this route contradict each other."
+            return self._refused(Refusal(problem="misconfigured", detail=detail), None)
+        rule = self._rule(view, rules)
         permitted = rule.permit if rule is not None else ()
         if findings and not (permitted and set(findings) <= set(permitted)):
             return self._refuse_findings(findings, rule)
@@ -132,16 +137,19 @@ class Guard:
         verdict.principal = agent.principal
         return verdict
 
-    def _rule(self, view: RequestView) -> CompiledRule | None:
-        resolved = view.resolved
-        if resolved is None or resolved.leaf is None:
-            return self.table.lookup(view.method, view.path)
-        leaf = resolved.leaf
+    def _rules_of(self, leaf: Leaf) -> RouteRules:
         rules = self._routes.get(leaf)
         if rules is None:
-            rules = self._routes[leaf] = self.table.for_route(leaf.template, endpoint=leaf.endpoint)
+            rules = self.table.for_route(leaf.template, endpoint=leaf.endpoint, declared=leaf.declared)
+            self._routes[leaf] = rules
+        return rules
+
+    def _rule(self, view: RequestView, rules: RouteRules | None) -> CompiledRule | None:
+        resolved = view.resolved
+        if rules is None or resolved is None or resolved.leaf is None:
+            return self.table.lookup(view.method, view.path)
         found = rules.select(view.method, view.path)
-        if leaf.kind is not Kind.OPAQUE or found is None or found.block is not None:
+        if resolved.leaf.kind is not Kind.OPAQUE or found is None or found.block is not None:
             return found
         # Nobody knows what a path runs inside a foreign application, so it is one unit: only what covers it all counts.
         return rules.select(view.method, "")

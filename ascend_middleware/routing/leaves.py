@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ..rules import Declaration
+
 __all__ = ["Kind", "Leaf", "Resolved"]
 
 
@@ -28,7 +30,7 @@ class Leaf:
     """One governed unit: a route, a mounted file tree, or a foreign application behind a mount.
 
     Compared and hashed by identity, so that it keys a cache at no cost. A resolver hands out the same object for the
-    same unit as long as the unit stands.
+    same unit as long as the unit stands. `declared` are the rules that stand at its handler (`rules.declared`).
     """
 
     kind: Kind
@@ -38,6 +40,7 @@ class Leaf:
     websocket: bool = False
     host: str | None = None
     app: object | None = field(default=None, repr=False)
+    declared: tuple[Declaration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

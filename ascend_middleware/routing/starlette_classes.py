@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute, compile_path
 
+from ..rules import declared
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable, Iterator, MutableMapping
     from types import ModuleType
+
+    from ..rules import Declaration
 
     Scope = MutableMapping[str, Any]
     Matcher = Callable[[Scope], tuple[Match, Any]]
@@ -120,3 +124,27 @@ def in_context(candidate: Any) -> Matcher:
         return found
 
     return match
+
+
+def declared_at(subject: Any, original: Any) -> tuple[Declaration, ...]:
+    """Return the rules that stand at a route's handler, or among its dependencies at any depth.
+
+    Args:
+        subject: what has the route's own dependencies, with those of the routers that it was included through.
+        original: the route as it was added.
+    """
+    found = list(declared(getattr(original, "endpoint", None)))
+    for call in _dependencies(getattr(subject, "dependant", None) or getattr(original, "dependant", None)):
+        found += declared(call)
+    return tuple({one.key: one for one in found}.values())
+
+
+def _dependencies(dependant: Any) -> Iterator[object]:
+    todo, seen = [dependant], set[int]()
+    while todo:
+        one = todo.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield getattr(one, "call", None)
+        todo += reversed(getattr(one, "dependencies", ()))

@@ -14,6 +14,7 @@ from .leaves import Kind, Leaf
 from .segments import SegmentTree
 from .starlette_classes import (
     answers_as_known,
+    declared_at,
     fastapi_routing,
     in_context,
     indexable_template,
@@ -29,6 +30,8 @@ from .starlette_classes import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
+
+    from ..rules import Declaration
 
     Scope = MutableMapping[str, Any]
     Matcher = Callable[[Scope], tuple[Match, Any]]
@@ -327,7 +330,15 @@ class Level:
         websocket = isinstance(original, WebSocketRoute)
         template = self._prefix + path.replace(":str}", "}")
         methods = None if websocket else methods_of(subject)
-        leaf = self._leaf(known, Kind.ROUTE, template, endpoint=endpoint, methods=methods, websocket=websocket)
+        leaf = self._leaf(
+            known,
+            Kind.ROUTE,
+            template,
+            endpoint=endpoint,
+            methods=methods,
+            websocket=websocket,
+            declared=declared_at(subject, original),
+        )
         return leaf, None
 
     def _below(
@@ -358,10 +369,11 @@ class Level:
         websocket: bool = False,
         host: str | None = None,
         app: object | None = None,
+        declared: tuple[Declaration, ...] = (),
     ) -> Leaf:
         """Return the leaf with these values: the one of the last build, if it stands still."""
         host = host or self._host
-        key = (kind, template, endpoint, methods, websocket, host, id(app))
+        key = (kind, template, endpoint, methods, websocket, host, id(app), *(one.key for one in declared))
         leaf = self._leaves.get(key) or known.get(key)
         if leaf is None:
             leaf = Leaf(
@@ -372,6 +384,7 @@ class Level:
                 websocket=websocket,
                 host=host,
                 app=app,
+                declared=declared,
             )
         self._leaves[key] = leaf
         return leaf

@@ -1,5 +1,6 @@
 """What is governed: the rule table, its templates and precedence, and the fields that rules take from a request."""
 
+from .declared import Declaration, RuleFields, declaration, declare, declared, place_of
 from .redact import REDACTED, SECRET_NAMES, redact, secret_names
 from .rule import CompiledRule, Defaults, Rule, by_method_rule
 from .sources import MISSING, FieldError, RequestFields
@@ -11,14 +12,20 @@ __all__ = [
     "REDACTED",
     "SECRET_NAMES",
     "CompiledRule",
+    "Declaration",
     "Defaults",
     "FieldError",
     "RequestFields",
     "RouteRules",
     "Rule",
+    "RuleFields",
     "RuleTable",
     "Template",
     "by_method_rule",
+    "declaration",
+    "declare",
+    "declared",
+    "place_of",
     "redact",
     "secret_names",
 ]

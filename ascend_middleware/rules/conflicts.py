@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from .index import Group, Index, members
 from .problems import Report
-from .rule import CompiledRule
+from .rule import CompiledRule, outcome_of
 
-__all__ = ["report_blocked", "resolve"]
-
-_NOT_OUTCOME = frozenset({"name", "match", "endpoint", "enabled"})
+__all__ = ["rank_declared", "report_blocked", "resolve"]
 
 
 def resolve(rules: Sequence[CompiledRule], report: Report) -> Group:
@@ -45,7 +43,7 @@ def resolve(rules: Sequence[CompiledRule], report: Report) -> Group:
 
 def _report_quarrel(one: CompiledRule, two: CompiledRule, method: str, report: Report) -> bool:
     first, second = sorted((one, two), key=lambda rule: rule.number)
-    if _outcome(one) == _outcome(two):
+    if _same(one, two):
         if one.methods == two.methods:
             report.add("duplicate", (second.label,), f"says the same as {_shown(first)}", "remove one")
         return one.methods == two.methods
@@ -60,16 +58,43 @@ def _report_quarrel(one: CompiledRule, two: CompiledRule, method: str, report: R
     return True
 
 
-def _outcome(rule: CompiledRule) -> dict[str, object]:
-    return {key: value for key, value in rule.given.items() if key not in _NOT_OUTCOME and value is not False}
-
-
 def _shown(rule: CompiledRule) -> str:
     return rule.label if rule.name is None else f"{rule.label} (rule {rule.number})"
 
 
 def _witness(rule: CompiledRule, method: str) -> str:
     return f"{'GET' if method == '*' else method} {rule.template.example()}"
+
+
+def rank_declared(
+    declared: Sequence[CompiledRule], rivals: Sequence[CompiledRule], report: Report
+) -> list[CompiledRule]:
+    """Drop declared rules that repeat another, and report those that contradict a rule for the same endpoint.
+
+    Args:
+        declared: the rules that stand at a route's handler.
+        rivals: the table's rules that name the route's endpoint; blocks are none, for they win.
+        report: gets a problem for each pair of different outcomes; a handler and a table are never weighed.
+    """
+    kept: list[CompiledRule] = []
+    for rule in declared:
+        if any(rule.methods == other.methods and _same(rule, other) for other in kept):
+            continue
+        kept.append(rule)
+        for rival in rivals:
+            shared = "*" in rule.methods or "*" in rival.methods or rule.methods & rival.methods
+            if rule.block is None and shared and not _same(rule, rival):
+                report.add(
+                    "conflict",
+                    (rule.label,),
+                    f"{_shown(rival)} names the same endpoint, with another outcome",
+                    "keep the rule at the handler or the one in the table",
+                )
+    return kept
+
+
+def _same(one: CompiledRule, two: CompiledRule) -> bool:
+    return outcome_of(one.given) == outcome_of(two.given)
 
 
 def report_blocked(

@@ -12,9 +12,12 @@ from .redact import REDACTED, SECRET_NAMES, redact
 from .sources import MISSING, Const, RequestFields, Source, Text
 
 if TYPE_CHECKING:
+    from .declared import Declaration
     from .templates import Template
 
-__all__ = ["CompiledRule", "Defaults", "Rule", "by_method_rule"]
+__all__ = ["CompiledRule", "Defaults", "Rule", "by_method_rule", "outcome_of"]
+
+_NOT_OUTCOME: Final = frozenset({"name", "match", "endpoint", "enabled"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,7 @@ class CompiledRule:
         methods: upper case, or `{"*"}`.
         template: what it matches; `/**` for a rule that names an endpoint only.
         defaults: what holds where the rule says nothing.
+        declaration: what it was made from, if it stands at a handler; its number is 0 then.
     """
 
     number: int
@@ -115,10 +119,13 @@ class CompiledRule:
     template: Template
     recipe: Recipe
     defaults: Defaults
+    declaration: Declaration | None = None
 
     @property
     def label(self) -> str:
         """The rule's name, or its number and match; for messages and logs."""
+        if self.declaration is not None:
+            return self.declaration.label
         return rule_label(self.number, self.given, "" if self._anywhere else self.match)
 
     @property
@@ -284,6 +291,11 @@ def rule_label(number: int, given: Mapping[str, Any], match: str = "") -> str:
     if not match and isinstance(given.get("endpoint"), str):
         match = f"endpoint {given['endpoint']}"
     return f"rule {number} ({match})" if match else f"rule {number}"
+
+
+def outcome_of(given: Mapping[str, Any]) -> dict[str, object]:
+    """Return what decides how a request fares under a rule: everything but what the rule is called and matches."""
+    return {key: value for key, value in given.items() if key not in _NOT_OUTCOME and value is not False}
 
 
 def by_method_rule(method: str, defaults: Defaults = Defaults()) -> CompiledRule:

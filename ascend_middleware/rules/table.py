@@ -18,15 +18,17 @@ import msgspec
 
 from ..config import Settings
 from ..exceptions import ConfigurationError, Problem
-from .conflicts import report_blocked, resolve
+from .conflicts import rank_declared, report_blocked, resolve
 from .index import Group, Index, members, pick
 from .problems import Report, check_rule, did_you_mean
 from .redact import secret_names
 from .rule import CompiledRule, Defaults, Rule, by_method_rule
-from .templates import Template, matches_parts, parse_route, split_path
+from .templates import REST, Template, matches_parts, parse_route, split_path
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    from .declared import Declaration
 
 __all__ = ["RouteRules", "RuleTable"]
 
@@ -38,19 +40,33 @@ _Entry: TypeAlias = "tuple[tuple[str, ...], Group, bool]"
 
 
 class RouteRules:
-    """The rules that can apply to one route."""
+    """The rules that can apply to one route.
 
-    __slots__ = ("_blocks", "_entries")
+    Attributes:
+        problem: why no rule can be chosen: rules of equal rank contradict each other. Such a route is refused.
+    """
 
-    def __init__(self, blocks: tuple[_Entry, ...], entries: tuple[_Entry, ...]) -> None:
+    __slots__ = ("_blocks", "_declared", "_entries", "problem")
+
+    def __init__(
+        self,
+        blocks: tuple[_Entry, ...],
+        entries: tuple[_Entry, ...],
+        declared: Group | None = None,
+        problem: Problem | None = None,
+    ) -> None:
         self._blocks = blocks
         self._entries = entries
+        self._declared = declared
+        self.problem = problem
 
     @property
     def candidates(self) -> tuple[CompiledRule, ...]:
         """Every rule that some request of the route may get, each once."""
-        found = {id(rule): rule for _, group, _ in (*self._blocks, *self._entries) for rule in members(group)}
-        return tuple(found.values())
+        groups = [group for _, group, _ in self._blocks]
+        groups += [] if self._declared is None else [self._declared]
+        groups += [group for _, group, _ in self._entries]
+        return tuple({id(rule): rule for group in groups for rule in members(group)}.values())
 
     def select(self, method: str, path: str) -> CompiledRule | None:
         """Return the rule for a request of the route, or None if it is unmapped.
@@ -67,6 +83,11 @@ class RouteRules:
                     parts = split_path(path) or []
                 if covers or matches_parts(segments, parts or []):
                     return found
+        if self._declared is not None:
+            found = pick(self._declared, method)
+            # A class declares for some methods only; what it leaves open the table governs.
+            if found is not None:
+                return found
         for segments, group, covers in self._entries:
             if not covers:
                 if parts is None:
@@ -226,12 +247,16 @@ class RuleTable:
         group = layer.rules.find(parts)
         return pick(group, method) if group is not None else None
 
-    def for_route(self, template: str, *, endpoint: str | None = None) -> RouteRules:
+    def for_route(
+        self, template: str, *, endpoint: str | None = None, declared: Sequence[Declaration] = ()
+    ) -> RouteRules:
         """Collect the rules of a route; the caller keeps the result for as long as the route exists.
 
         Args:
             template: the route's template as its framework writes it, with the prefixes of what it is mounted under.
             endpoint: what the framework calls the route.
+            declared: the rules that stand at its handler. They rank like rules that name its endpoint; where two of
+                equal rank differ, the result has a `problem`.
         """
         route = parse_route(template)
         own = self._endpoints.get(endpoint) if endpoint is not None else None
@@ -242,7 +267,18 @@ class RuleTable:
             entries += _governing(_entries(layer.rules, route), route)
             if entries and entries[-1][2]:
                 break
-        return RouteRules(tuple(blocks), tuple(entries))
+        if not declared:
+            return RouteRules(tuple(blocks), tuple(entries))
+        report = Report(f"route {template}")
+        rivals = [rule for _, group in own.rules.overlapping(route) for rule in members(group)] if own else []
+        standing = rank_declared([one.compiled(self.defaults) for one in declared], rivals, report)
+        blocking = [rule for rule in standing if rule.block is not None]
+        governing = [rule for rule in standing if rule.block is None]
+        if blocking:
+            blocks.insert(0, ((REST,), resolve(blocking, report), True))
+        group = resolve(governing, report) if governing else None
+        problem = report.problems[0] if report.problems else None
+        return RouteRules(tuple(blocks), tuple(entries), group, problem)
 
     def by_method_rule(self, method: str) -> CompiledRule:
         """Return the rule for a request that no rule matches, under `unmapped = "by-method"`."""

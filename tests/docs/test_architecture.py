@@ -20,13 +20,14 @@ ALLOWED = {
     "wire": {"exceptions", "models"},
     "config": {"exceptions"},
     "rules": {"exceptions", "models", "wire", "config"},
-    "routing": set(),
+    "routing": {"rules"},
     "client": {"exceptions", "commands", "models", "wire", "config", "flow", "__init__"},
     "guard": {"exceptions", "commands", "sqlite", "models", "wire", "config", "flow", "rules", "routing", "client"},
     "authority": {"exceptions", "models", "wire", "sqlite", "__init__"},
     "compose": {"config", "client", "guard", "rules"},
     "runner": {"exceptions", "flow", "client", "guard", "compose"},
-    "asgi": {"exceptions", "client", "guard", "routing", "runner"},
+    "asgi": {"exceptions", "client", "guard", "routing", "rules", "runner"},
+    "fastapi": {"asgi", "guard", "rules"},
     "local": {"exceptions", "config", "client", "authority"},
     "demo": {"authority", "asgi"},
     "cli": {"exceptions", "wire", "rules", "authority", "demo", "__init__"},
@@ -78,7 +79,7 @@ def test_imports_point_one_way(path):
         elif outside in HTTP_LIBRARIES:
             assert path.relative_to(ROOT).as_posix() in HTTP_ENGINES
         elif outside in FRAMEWORKS:
-            assert room in ("routing", "asgi", "demo")
+            assert room in ("routing", "asgi", "fastapi", "demo")
 
 
 def test_importing_the_package_imports_no_framework_and_no_http_library():

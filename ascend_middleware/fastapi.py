@@ -1,0 +1,48 @@
+"""FastAPI's per-route form: a rule among a route's dependencies.
+
+    @app.post("/refunds", dependencies=[Depends(governed(action_type="transaction"))])
+
+The same on a router or on the application governs each of its routes. `AscendMiddleware` decides; the dependency sees
+to it that the handler runs on that verdict or not at all.
+"""
+
+# Annotations are real here: FastAPI reads those of the dependency, which is no function with globals of its own.
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Unpack
+
+from starlette.requests import HTTPConnection
+
+from .asgi import AscendMiddleware, require_decision
+from .asgi.declaring import verdict_in
+from .guard import Verdict, standing
+from .rules import Declaration, RuleFields, declaration, declare
+
+__all__ = ["AscendMiddleware", "governed", "require_decision"]
+
+
+def governed(**fields: Unpack[RuleFields]) -> Callable[[HTTPConnection], Coroutine[Any, Any, Verdict]]:
+    """Return a dependency that puts a rule at a route, at a router's routes, or at all of an application's.
+
+    Its value is the verdict. It ranks like a rule of the table that names the route's endpoint. A route has one such
+    rule: two with different outcomes, as from a router and a route, contradict each other, and the route is refused.
+
+    Args:
+        fields: what a `[[rule]]` may say, but `match` and `endpoint`.
+
+    Raises:
+        ConfigurationError: with everything that is wrong, naming module and line.
+    """
+    caller = sys._getframe(1)
+    rule = declaration(f"{caller.f_globals.get('__name__', '?')} line {caller.f_lineno}", fields)
+    return declare(_Governed(rule), rule)
+
+
+class _Governed:
+    """The dependency of one rule."""
+
+    def __init__(self, rule: Declaration) -> None:
+        self._rule = rule
+
+    async def __call__(self, connection: HTTPConnection) -> Verdict:
+        return standing(verdict_in(connection.scope), (self._rule,))

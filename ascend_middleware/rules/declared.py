@@ -1,0 +1,204 @@
+"""Rules that stand at a handler: entries of the same table, written where the handler is.
+
+`declare` puts a rule at a function or class, `declared` finds what stands at whatever a framework calls: through
+`functools.wraps`, bound methods, partials, and views made from classes. A resolver puts what it finds into its `Leaf`;
+`RuleTable.for_route` then ranks it like a rule that names the route's endpoint.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
+
+from ..exceptions import ConfigurationError
+from .problems import Report, check_rule, did_you_mean
+from .rule import CompiledRule, Defaults, Recipe, outcome_of
+from .templates import ANY_METHOD, parse_match
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..config import Pending
+
+__all__ = ["Declaration", "RuleFields", "declaration", "declare", "declared", "place_of"]
+
+_ATTRIBUTE: Final = "__ascend_declaration__"
+# The methods of a class-based view that frameworks call for a request's method.
+_VERBS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
+_EVERYTHING: Final = parse_match("* /**")[1]
+_MAX_DEPTH: Final = 64
+
+Target = TypeVar("Target")
+
+
+class RuleFields(TypedDict, total=False):
+    """What `governed(…)` takes, in every framework; each means what it means in a `[[rule]]` table."""
+
+    name: str
+    action_type: str
+    resource: str
+    resource_id: str
+    tool_name: str
+    description: str
+    details: Mapping[str, object]
+    context: Mapping[str, object]
+    risk_indicators: Mapping[str, object]
+    mcp_server_name: str
+    model_id: str | int
+    exempt: bool
+    block: str
+    on_failure: str
+    pending: Pending | str
+    mode: str
+    body_limit: int
+    body_timeout: float
+    permit: tuple[str, ...]
+
+
+_FIELDS: Final = tuple(RuleFields.__annotations__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Declaration:
+    """A checked rule that stands at a handler.
+
+    Attributes:
+        place: where it stands, for messages: module and function.
+        given: what the rule says; one object for each `governed(…)`.
+        methods: `{"*"}`, or the one method whose function of a class it stands at.
+    """
+
+    place: str
+    given: Mapping[str, Any]
+    recipe: Recipe = field(repr=False)
+    methods: frozenset[str] = ANY_METHOD
+
+    @property
+    def label(self) -> str:
+        """How messages call the rule."""
+        return self.given.get("name") or f"governed at {self.place}"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What two declarations share that are the same one, for as long as it stands."""
+        return id(self.given), self.methods
+
+    def compiled(self, defaults: Defaults) -> CompiledRule:
+        """Return the rule as the table keeps its own."""
+        return CompiledRule(0, self.given, self.methods, _EVERYTHING, self.recipe, defaults, self)
+
+    def same_outcome(self, rule: CompiledRule | Declaration) -> bool:
+        """Whether a request fares the same under the other rule."""
+        return self.given is rule.given or outcome_of(self.given) == outcome_of(rule.given)
+
+
+def declaration(place: str, fields: Mapping[str, object]) -> Declaration:
+    """Check what `governed(…)` was given, as the table checks its rules.
+
+    Args:
+        place: where it was written, for messages; see `place_of`.
+        fields: `RuleFields`.
+
+    Raises:
+        ConfigurationError: with every problem, each naming the place.
+    """
+    report = Report(place)
+    for key in fields:
+        if key not in _FIELDS:
+            hint = "the handler's own route is what it governs" if key in ("match", "endpoint") else ""
+            report.add("unknown-key", ("governed", key), "no such key", hint or did_you_mean(key, _FIELDS))
+    known = {key: value for key, value in fields.items() if key in _FIELDS}
+    checked = check_rule({"name": "governed", **known, "match": "* /**"}, number=0, report=report)
+    if report.problems or checked is None:
+        raise ConfigurationError(problems=report.problems)
+    given = {key: value for key, value in checked[0].items() if key != "name" or "name" in known}
+    return Declaration(place, given, checked[2])
+
+
+def declare(target: Target, rule: Declaration | Mapping[str, object]) -> Target:
+    """Put a rule at a function or a class, and return the same.
+
+    Args:
+        target: what the framework will call; a bound method's function is marked.
+        rule: `RuleFields`, checked here, or a declaration made before.
+
+    Raises:
+        ConfigurationError: with every problem, each naming module and function; or a rule stands there already.
+    """
+    place = place_of(target)
+    checked = rule if isinstance(rule, Declaration) else declaration(place, rule)
+    marked: Any = target.__func__ if isinstance(target, types.MethodType) else target
+    # A class may say otherwise than a class above it; the rules of its methods stand beside its own.
+    if isinstance(marked, type):
+        others = tuple(one for name, one in vars(marked).items() if name == _ATTRIBUTE)
+    else:
+        others = declared(marked)
+    if any(not other.same_outcome(checked) for other in others):
+        raise ConfigurationError(f"{place}: two rules stand at this handler with different outcomes; keep one")
+    try:
+        setattr(marked, _ATTRIBUTE, checked)
+    except (AttributeError, TypeError):
+        raise ConfigurationError(f"{place}: nothing can be written at a {type(marked).__name__}") from None
+    return target
+
+
+def declared(target: object) -> tuple[Declaration, ...]:
+    """Return the rules that stand at what a framework calls; empty if none does.
+
+    Several are returned where a class and its methods declare their own, or where wrappers do. A rule at the function
+    for one method (`post`) of a class holds for that method only.
+    """
+    found: dict[int, Declaration] = {}
+    for link in _chain(target):
+        # Not getattr: an object that answers to every name (a mock, a proxy) declares nothing.
+        own = _attribute(link, _ATTRIBUTE)
+        if isinstance(own, Declaration):
+            found.setdefault(id(own), own)
+        if isinstance(link, type):
+            for verb in _VERBS:
+                method = _attribute(link, verb)
+                for one in () if isinstance(method, type) else declared(method):
+                    found.setdefault(id(one), replace(one, methods=frozenset({verb.upper()})))
+    return tuple(found.values())
+
+
+def place_of(target: object) -> str:
+    """Return module and name of a function or class, for messages."""
+    named: Any = next((link for link in _chain(target) if hasattr(link, "__qualname__")), type(target))
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _attribute(target: object, name: str) -> object:
+    """Read an attribute that really is there: on the object, or on its class and what that derives from."""
+    own = getattr(target, "__dict__", {})
+    if isinstance(own, Mapping) and name in own:
+        return own[name]
+    for cls in target.__mro__ if isinstance(target, type) else type(target).__mro__:
+        if name in cls.__dict__:
+            return cls.__dict__[name]
+    return None
+
+
+def _chain(target: object) -> Iterator[object]:
+    """Yield a callable and everything that it stands for."""
+    todo, seen = [target], set[int]()
+    while todo and len(seen) < _MAX_DEPTH:
+        link = todo.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        if isinstance(link, types.MethodType):
+            todo.append(link.__func__)
+        elif isinstance(link, functools.partial | functools.partialmethod):
+            todo.append(link.func)
+        elif isinstance(link, type):
+            # What every request of a class-based view goes through.
+            todo.append(_attribute(link, "dispatch"))
+        else:
+            todo += [_attribute(link, "__wrapped__"), _attribute(link, "view_class")]
+            if not isinstance(link, types.FunctionType):
+                todo.append(_attribute(type(link), "__call__"))

@@ -1,0 +1,322 @@
+"""Rules at the handlers of Starlette and FastAPI: the middleware decides under them, and nothing runs undecided."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+
+from ascend_middleware import fastapi
+from ascend_middleware.asgi import AscendMiddleware, governed
+from ascend_middleware.client import engines
+from ascend_middleware.exceptions import ConfigurationError
+
+pytestmark = pytest.mark.anyio
+
+
+class Engine:
+    """The authority: it denies what is called denied, and remembers what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def send(self, request, timeout):
+        action = json.loads(request.content)
+        self.asked.append(action)
+        word = "denied" if action["action_type"] == "denied" else "approved"
+        body = {"action_id": "7", "status": word, "decision": word}
+        return engines.Response(200, {"content-type": "application/json"}, json.dumps(body).encode())
+
+    async def aclose(self):
+        pass
+
+    @property
+    def kinds(self):
+        return [action["action_type"] for action in self.asked]
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    import ascend_middleware.runner as adapter
+
+    engine = Engine()
+    monkeypatch.setattr(adapter, "open_async_engine", lambda settings: engine)
+    return engine
+
+
+@pytest.fixture
+def ran():
+    return []
+
+
+def guard(app, *rules, **settings):
+    given = {"agent_id": "bot", "api_url": "https://authority.example", "api_key": "owkai_test_0123456789abcdef"}
+    app.add_middleware(AscendMiddleware, rules={"rule": list(rules)}, report_outcomes=False, **given, **settings)
+    return app
+
+
+async def ask(app, method, path, body=b"", kind="http"):
+    """Ask by hand: an exception of the application is the answer 500, and a handshake refused is its status."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    # fmt: off
+    scope = {"type": kind, "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": kind, "path": path,
+             "raw_path": path.encode(), "root_path": "", "query_string": b"", "headers": headers,
+             "server": ("site", 80), "client": ("client", 1), "state": {}}
+    # fmt: on
+    first = {"type": "http.request", "body": body, "more_body": False}
+    if kind == "http":
+        scope["method"] = method
+    else:
+        scope["subprotocols"] = []
+        scope["extensions"] = {"websocket.http.response": {}}
+        first = {"type": "websocket.connect"}
+    inbox, sent = [first], []
+
+    async def receive():
+        return inbox.pop(0) if inbox else {"type": f"{kind}.disconnect", "code": 1000}
+
+    async def send(message):
+        sent.append(message)
+
+    try:
+        await app(scope, receive, send)
+    except ConfigurationError:
+        pass
+    return sent[0].get("status", sent[0]["type"]) if sent else 500
+
+
+def fastapi_application(ran):
+    app = FastAPI()
+
+    @app.post(
+        "/refunds/{number}",
+        dependencies=[Depends(fastapi.governed(action_type="refund", details={"amount": "body.amount"}))],
+    )
+    async def refund(number: int, request: Request):
+        ran.append(await request.json())
+        return {}
+
+    @app.get("/denied")
+    def denied(verdict=Depends(fastapi.governed(action_type="denied"))):
+        ran.append("denied")
+
+    @app.get("/value")
+    async def value(verdict=Depends(fastapi.governed(action_type="value"))):
+        ran.append(verdict.outcome)
+
+    def nested(verdict=Depends(fastapi.governed(action_type="nested"))):
+        return verdict
+
+    @app.get("/nested")
+    async def deep(value=Depends(nested)):
+        ran.append("nested")
+
+    @app.get("/decorated/{number}")
+    @governed(action_type="decorated", resource_id="{path.number}")
+    async def decorated(number: int):
+        ran.append(number)
+
+    @app.get("/threaded")
+    @governed(action_type="threaded")
+    def threaded(request: Request, extra: str = "none"):
+        ran.append(extra)
+
+    @app.websocket("/ws")
+    async def socket(websocket: WebSocket, verdict=Depends(fastapi.governed(action_type="socket"))):
+        await websocket.accept()
+        ran.append("socket")
+
+    return app
+
+
+async def test_a_dependency_is_a_rule_of_its_route(engine, ran):
+    app = guard(fastapi_application(ran))
+    assert await ask(app, "POST", "/refunds/7", b'{"amount": 5}') == 200
+    assert await ask(app, "GET", "/denied") == 403
+    assert await ask(app, "GET", "/value") == 200
+    assert await ask(app, "GET", "/nested") == 200
+    assert await ask(app, "GET", "/decorated/9") == 200
+    assert await ask(app, "GET", "/threaded") == 200
+    assert await ask(app, "GET", "/ws", kind="websocket") == "websocket.accept"
+    assert ran == [{"amount": 5}, "allowed", "nested", 9, "none", "socket"]
+    assert engine.kinds == ["refund", "denied", "value", "nested", "decorated", "threaded", "socket"]
+    assert engine.asked[0]["action_details"] == {"amount": 5}
+    assert engine.asked[4]["resource_id"] == "9"
+
+
+async def test_the_schema_does_not_show_it():
+    app = fastapi_application([])
+    operations = app.openapi()["paths"]
+    assert [one["name"] for one in operations["/decorated/{number}"]["get"]["parameters"]] == ["number"]
+    assert "parameters" not in operations["/value"]["get"]
+
+
+async def test_where_nobody_decided_nothing_runs(ran, caplog):
+    app = fastapi_application(ran)
+    for method, path in [
+        ("POST", "/refunds/7"),
+        *(("GET", p) for p in ("/denied", "/value", "/nested", "/decorated/9", "/threaded")),
+    ]:
+        assert await ask(app, method, path, b"{}") == 500
+    assert await ask(app, "GET", "/ws", kind="websocket") == 500
+    assert ran == []
+    assert "nobody decided about this request" in caplog.text
+
+
+async def test_a_rule_of_a_router_or_of_the_application(engine, ran):
+    router = APIRouter(dependencies=[Depends(fastapi.governed(action_type="of-the-router"))])
+
+    @router.get("/one")
+    async def one():
+        ran.append("one")
+
+    @router.websocket("/ws")
+    async def socket(websocket: WebSocket):
+        await websocket.accept()
+        ran.append("ws")
+
+    app = FastAPI()
+    app.include_router(router, prefix="/a")
+    outer = APIRouter()
+    outer.include_router(router, prefix="/deep")
+    app.include_router(outer, prefix="/b")
+    plain = APIRouter()
+
+    @plain.get("/two")
+    async def two():
+        ran.append("two")
+
+    app.include_router(plain, prefix="/c", dependencies=[Depends(fastapi.governed(action_type="of-the-inclusion"))])
+    app.include_router(plain, prefix="/d", dependencies=[Depends(fastapi.governed(action_type="denied"))])
+    guard(app)
+    for path in ("/a/one", "/b/deep/one", "/c/two"):
+        assert await ask(app, "GET", path) == 200
+    assert await ask(app, "GET", "/d/two") == 403
+    assert await ask(app, "GET", "/b/deep/ws", kind="websocket") == "websocket.accept"
+    assert engine.kinds == ["of-the-router"] * 2 + ["of-the-inclusion", "denied", "of-the-router"]
+
+    whole = FastAPI(dependencies=[Depends(fastapi.governed(action_type="whole"))])
+    whole.include_router(plain)
+    assert await ask(guard(whole), "GET", "/two") == 200
+    assert engine.kinds[-1] == "whole"
+
+
+async def test_starlette_endpoints_of_every_kind(engine, ran):
+    @governed(action_type="function")
+    async def function(request):
+        ran.append("function")
+        return PlainTextResponse("")
+
+    @governed(action_type="threaded")
+    def threaded(request):
+        ran.append("threaded")
+        return PlainTextResponse("")
+
+    @governed(action_type="class")
+    class Whole(HTTPEndpoint):
+        async def get(self, request):
+            ran.append("class")
+            return PlainTextResponse("")
+
+    class Parts(HTTPEndpoint):
+        async def get(self, request):
+            ran.append("open")
+            return PlainTextResponse("")
+
+        @governed(action_type="denied")
+        async def put(self, request):
+            ran.append("put")
+
+        @governed(action_type="posting")
+        def post(self, request):
+            ran.append("post")
+            return PlainTextResponse("")
+
+    @governed(action_type="listening")
+    class Socket(WebSocketEndpoint):
+        async def on_connect(self, websocket):
+            ran.append("socket")
+            await websocket.accept()
+
+    routes = [
+        *(Route("/function", function), Route("/threaded", threaded), Route("/class", Whole), Route("/parts", Parts)),
+        WebSocketRoute("/ws", Socket),
+        Mount("/again", routes=[Route("/elsewhere", function)]),
+    ]
+    app = guard(Starlette(routes=routes), {"match": "GET /parts", "exempt": True})
+    for path in ("/function", "/again/elsewhere", "/threaded", "/class", "/parts"):
+        assert await ask(app, "GET", path) == 200
+    assert await ask(app, "PUT", "/parts") == 403
+    assert await ask(app, "POST", "/parts") == 200
+    assert await ask(app, "GET", "/ws", kind="websocket") == "websocket.accept"
+    assert ran == ["function", "function", "threaded", "class", "open", "post", "socket"]
+    assert engine.kinds == ["function", "function", "threaded", "class", "denied", "posting", "listening"]
+    ran.clear()
+    bare = Starlette(routes=routes)
+    for path in ("/function", "/threaded", "/class"):
+        assert await ask(bare, "GET", path) == 500
+    assert await ask(bare, "POST", "/parts") == 500
+    assert await ask(bare, "GET", "/ws", kind="websocket") == 500
+    assert ran == []
+
+
+async def test_rules_of_equal_rank_that_differ_refuse_the_route(engine, ran, caplog):
+    app = guard(fastapi_application(ran), {"endpoint": "value", "action_type": "other"})
+    assert await ask(app, "GET", "/value") == 500
+    assert "contradict each other" in caplog.text
+    twice = FastAPI(dependencies=[Depends(fastapi.governed(action_type="one"))])
+
+    @twice.get("/", dependencies=[Depends(fastapi.governed(action_type="two"))])
+    async def root():
+        ran.append("root")
+
+    assert await ask(guard(twice), "GET", "/") == 500
+    assert (ran, engine.asked) == ([], [])
+
+
+async def test_the_tables_blocks_beat_it_and_its_templates_do_not(engine, ran):
+    rules = [{"match": "* /value", "exempt": True}, {"match": "* /nested", "block": "closed"}]
+    app = guard(fastapi_application(ran), *rules)
+    assert await ask(app, "GET", "/value") == 200
+    assert await ask(app, "GET", "/nested") == 403
+    assert (ran, engine.kinds) == (["allowed"], ["value"])
+
+
+async def test_a_decision_under_another_rule_does_not_count(engine, ran, caplog):
+    inner = fastapi_application(ran)
+
+    class Foreign:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            await self.app(scope, receive, send)
+
+    app = guard(Starlette(routes=[Mount("/sub", Foreign(inner))]), {"match": "* /sub/**", "action_type": "all-of-it"})
+    assert await ask(app, "GET", "/sub/value") == 500
+    assert (ran, engine.kinds) == ([], ["all-of-it"])
+    assert "it was decided under" in caplog.text
+
+
+async def test_switched_off_or_only_observing_it_runs(engine, ran):
+    assert await ask(guard(fastapi_application(ran), enabled=False), "GET", "/value") == 200
+    assert await ask(guard(fastapi_application(ran), mode="observe"), "GET", "/denied") == 200
+    assert ran == ["disabled", "denied"]
+
+
+def test_what_cannot_be_governed_is_refused_at_once():
+    for target in (PlainTextResponse("x"), object):
+        with pytest.raises(ConfigurationError, match="governed stands at"):
+            governed(action_type="x")(target)
+    with pytest.raises(ConfigurationError, match=r"test_governed_handlers line \d+.*action_tipe"):
+        fastapi.governed(action_tipe="x")
+
+
+def test_the_connection_is_what_it_asks_for():
+    assert fastapi.governed(action_type="x").__call__.__annotations__["connection"] is HTTPConnection
