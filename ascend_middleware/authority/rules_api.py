@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
-from . import orchestration
+from . import killswitch, orchestration
 from .actions import judged_form
 from .call import Call, Reply, Route
 from .conditions import MAX_CONDITION, Condition, compile_condition
@@ -266,6 +266,9 @@ def _evaluate(call: Call) -> Reply:
     body = {name: value for name, value in msgspec.structs.asdict(trial).items() if value is not None}
     action = read_submission({"agent_id": "dry-run", **body})
     refusals, findings = orchestration.try_out(action, call)
+    standing = killswitch.standing(call.records, trial.agent_id, tenant=call.tenant)
+    if standing.blocked:
+        refusals.insert(0, f"the kill switch says {standing.word}")
     score = score_action(action["action_type"], action["risk_indicators"], action["context"], findings.signals)
     judgement = call.authority.judge(judged_form(action), score, tenant=call.tenant)
     decision = "denied" if refusals else judgement.decision

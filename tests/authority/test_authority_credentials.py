@@ -1,0 +1,334 @@
+"""Who asks, and how often: keys and tokens, limits, versions, and the repetition of a request."""
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+
+import jwt
+import pytest
+from authority_desk import POLICY, Desk
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from ascend_middleware.authority import PolicySet
+from ascend_middleware.authority.keys import LOCAL
+from ascend_middleware.exceptions import ConfigurationError
+
+WHERE = "/api/deployment-info"
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def pem(key):
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
+
+
+def private_pem(key):
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+
+JWT = f"""
+[jwt]
+public_key = '''{pem(KEY)}'''
+issuer = "https://id.example.com"
+audience = "ascend"
+"""
+
+
+@pytest.fixture
+def desk():
+    desk = Desk(POLICY + JWT)
+    yield desk
+    assert desk.store.verify_audit() is None
+    desk.authority.close()
+
+
+def claims(desk, **changed):
+    said = {
+        "iss": "https://id.example.com",
+        "aud": "ascend",
+        "sub": "carol",
+        "role": "admin",
+        "tenant": "default",
+        "exp": int(desk.time) + 60,
+    }
+    return {name: value for name, value in {**said, **changed}.items() if value is not None}
+
+
+def foreign(desk, key=KEY, algorithm="RS256", **changed):
+    secret = private_pem(key) if algorithm == "RS256" else key
+    return jwt.encode(claims(desk, **changed), secret, algorithm=algorithm)
+
+
+def ask(desk, token, path=WHERE, method="GET", **options):
+    return desk.call(method, path, key=None, authorization=f"Bearer {token}", **options)
+
+
+def own(desk, **options):
+    return desk.authority.tokens.issue(desk.store.find_key(desk.admin), now=desk.time, **options)
+
+
+def test_a_token_of_the_sign_in_stands_for_its_key_until_it_ends_or_the_key_is_revoked(desk):
+    token = own(desk, lifetime=100)
+    assert ask(desk, token)[0] == 200
+    number = desk.submit("transaction", amount=5000)[1]["action_id"]
+    status, answer = ask(desk, token, f"/api/v1/actions/{number}/approve", "POST")
+    assert (status, answer["decided_by"]) == (200, "boss")
+    desk.time += 101
+    assert desk.code(ask(desk, token)) == (401, "AUTHENTICATION_FAILED")
+    token = own(desk)
+    desk.store.revoke_key(2)
+    assert ask(desk, token)[0] == 401
+
+
+def test_a_token_approves_nothing_that_its_key_submitted(desk):
+    number = desk.submit("transaction", amount=5000, key="admin")[1]["action_id"]
+    answer = ask(desk, own(desk), f"/api/v1/actions/{number}/approve", "POST")
+    assert desk.code(answer) == (403, "SELF_APPROVAL")
+
+
+def test_tokens_of_the_configured_issuer_name_role_and_organisation(desk):
+    token = foreign(desk)
+    assert ask(desk, token)[0] == 200
+    status, answer = ask(
+        desk, token, "/api/smart-rules", "POST", body={"name": "r", "condition": "true", "action": "deny"}
+    )
+    assert status == 201
+    assert ask(desk, foreign(desk, role="user"), "/api/smart-rules", "POST", body={})[0] == 403
+    assert desk.submit()[1]["status"] == "denied"
+    assert ask(desk, foreign(desk, tenant="other"), "/api/smart-rules")[1]["total"] == 0
+    number = desk.submit(key="stranger")[1]["action_id"]
+    assert ask(desk, foreign(desk, tenant="other"), f"/api/v1/actions/{number}")[0] == 200
+
+
+def test_one_person_is_one_person_however_often_they_sign_in(desk):
+    body = {"agent_id": "a", "action_type": "transaction", "action_details": {"amount": 5000}}
+    number = ask(desk, foreign(desk), "/api/v1/actions/submit", "POST", body=body)[1]["action_id"]
+    answer = ask(desk, foreign(desk, exp=int(desk.time) + 500), f"/api/v1/actions/{number}/approve", "POST")
+    assert desk.code(answer) == (403, "SELF_APPROVAL")
+    assert ask(desk, foreign(desk, sub="dave"), f"/api/v1/actions/{number}/approve", "POST")[0] == 200
+
+
+def b64(value):
+    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def forged(desk, header, secret=b"", **changed):
+    text = f"{b64(header)}.{b64(claims(desk, **changed))}"
+    return f"{text}.{b64(hmac.new(secret, text.encode(), hashlib.sha256).digest()) if secret else ''}"
+
+
+def test_no_forged_token_is_anybody(desk):
+    public = pem(KEY).encode()
+    other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    genuine = foreign(desk)
+    head, body, signature = genuine.split(".")
+    tokens = {
+        "alg none": forged(desk, {"alg": "none", "typ": "JWT"}),
+        "alg None": forged(desk, {"alg": "None"}),
+        "no alg": forged(desk, {"typ": "JWT"}),
+        "the public key as a secret": forged(desk, {"alg": "HS256"}, public),
+        "an empty secret": forged(desk, {"alg": "HS256"}, b"\x00"),
+        "another key": foreign(desk, other),
+        "another algorithm": jwt.encode(claims(desk), private_pem(KEY), algorithm="PS256"),
+        "a key in the header": jwt.encode(
+            claims(desk), private_pem(other), algorithm="RS256", headers={"jku": "https://evil.example", "kid": "../x"}
+        ),
+        "expired": foreign(desk, exp=int(desk.time)),
+        "no end": foreign(desk, exp=None),
+        "an end that is no number": forged(desk, {"alg": "RS256"}, b"x", exp="soon"),
+        "from the future": foreign(desk, nbf=int(desk.time) + 120),
+        "another audience": foreign(desk, aud="other"),
+        "no audience": foreign(desk, aud=None),
+        "another issuer": foreign(desk, iss="https://evil.example"),
+        "our issuer, their key": foreign(desk, iss="ascend-authority", aud="ascend-authority"),
+        "no subject": foreign(desk, sub=None),
+        "no tenant": foreign(desk, tenant=None),
+        "an empty tenant": foreign(desk, tenant=""),
+        "an unknown role": foreign(desk, role="root"),
+        "no role": foreign(desk, role=None),
+        "a role in a list": foreign(desk, role=["admin"]),
+        "a changed body": f"{head}.{b64(claims(desk, role='super_admin'))}.{signature}",
+        "a changed signature": f"{head}.{body}.{signature[:-4]}AAAA",
+        "our header, their body": f"{b64({'alg': 'HS256'})}.{body}.{signature}",
+        "huge": f"{head}.{'A' * 20_000}.{signature}",
+        "no signature": f"{head}.{body}.",
+    }
+    for name, token in tokens.items():
+        assert desk.code(ask(desk, token)) == (401, "AUTHENTICATION_FAILED"), name
+        assert token not in json.dumps(desk.audit())
+    assert ask(desk, genuine)[0] == 200
+
+
+def test_own_tokens_are_not_made_for_another_key_or_database(desk):
+    other = Desk()
+    token = own(other)
+    assert ask(desk, token)[0] == 401
+    other.authority.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[jwt]\nissuer = "i"\naudience = "a"', "either public_key or public_key_file"),
+        ('[jwt]\npublic_key = "x"\nissuer = "i"\naudience = "a"', "cannot be read"),
+        ('[jwt]\npublic_key_file = "missing.pem"\nissuer = "i"\naudience = "a"', "cannot be read"),
+        (f"[jwt]\npublic_key = '''{pem(KEY)}'''\naudience = 'a'", "required"),
+        (f"[jwt]\npublic_key = '''{pem(KEY)}'''\nissuer = 'i'", "required"),
+        (
+            f"[jwt]\npublic_key = '''{pem(ec.generate_private_key(ec.SECP256R1()))}'''\nissuer='i'\naudience='a'",
+            "no RSA",
+        ),
+        (
+            f"[jwt]\npublic_key = '''{pem(rsa.generate_private_key(65537, 1024))}'''\nissuer='i'\naudience='a'",
+            "fewer than 2048 bits",
+        ),
+    ],
+)
+def test_a_public_key_that_cannot_be_used_is_told_at_the_start(text, message):
+    with pytest.raises(ConfigurationError, match=message):
+        PolicySet.from_text(text)
+
+
+def test_a_public_key_in_a_file_beside_the_policy(tmp_path):
+    (tmp_path / "id.pem").write_text(pem(KEY))
+    (tmp_path / "policy.toml").write_text('[jwt]\npublic_key_file = "id.pem"\nissuer = "i"\naudience = "a"')
+    assert PolicySet.load(tmp_path / "policy.toml").token_key.public_key == pem(KEY)
+
+
+def test_a_masked_bearer_beside_the_key_is_noted(desk):
+    body = {"agent_id": "a", "action_type": "read"}
+    desk.post("/api/v1/actions/submit", body, authorization="Bearer owkai_***")
+    assert "X-API-Key counted" in desk.audit()[-1][1]["credentials"]
+    desk.post("/api/v1/actions/submit", body, authorization=f"Bearer {desk.user}")
+    assert "credentials" not in desk.audit()[-1][1]
+
+
+# --- limits
+
+
+def test_submissions_are_limited_for_each_key_by_itself():
+    desk = Desk("[limits]\nsubmit = 3")
+    for left in (2, 1, 0):
+        assert desk.submit()[0] == 200
+        assert desk.headers["x-ratelimit-limit"] == "3" and desk.headers["x-ratelimit-remaining"] == str(left)
+        assert desk.headers["x-ratelimit-reset"] == str(int(1_700_000_000 + 60))
+        desk.time += 10
+    assert desk.code(desk.submit()) == (429, "RATE_LIMITED")
+    assert desk.headers["retry-after"] == "30" and desk.headers["x-ratelimit-remaining"] == "0"
+    assert desk.submit(key="peer")[0] == 200
+    assert desk.get("/api/v1/actions")[0] == 200
+    desk.time += 30
+    assert desk.submit()[0] == 200
+    assert desk.submit()[0] == 429
+    desk.authority.close()
+
+
+def test_the_documented_limits_hold_unless_told(desk):
+    for _ in range(1000):
+        assert desk.post("/api/v1/actions/submit", {})[0] == 400
+    assert desk.post("/api/v1/actions/submit", {})[0] == 429
+    for _ in range(100):
+        assert desk.get("/api/analytics/trends")[0] == 200
+    assert desk.get("/api/analytics/trends")[0] == 429
+    for _ in range(50):
+        assert desk.post("/api/registry/commands", {}, key="admin")[0] == 400
+    assert desk.post("/api/registry/commands", {}, key="admin")[0] == 429
+    desk.time += 61
+    assert desk.submit()[0] == 200
+
+
+def test_limits_of_single_keys_and_none_for_local():
+    desk = Desk('[limits]\nsubmit = 1\n[[key_limit]]\nkey = "u"\nsubmit = 2\n[[key_limit]]\nkey = 3\nsubmit = 0')
+    assert [desk.submit()[0] for _ in range(3)] == [200, 200, 429]
+    assert [desk.submit(key="admin")[0] for _ in range(2)] == [200, 429]
+    assert {desk.submit(key="peer")[0] for _ in range(20)} == {200} and "x-ratelimit-limit" not in desk.headers
+    body = json.dumps({"agent_id": "a", "action_type": "read"}).encode()
+    for _ in range(5):
+        answer = desk.authority.handle("POST", "/api/v1/actions/submit", "", {}, body, credential=LOCAL)
+        assert answer[0] == 200
+    desk.authority.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[limits]\nsubmit = -1", "limits: submit"),
+        ("[limits]\nsubmits = 1", "limits: submits"),
+        ("limits = 1", "limits"),
+        ("[[key_limit]]\nsubmit = 1", "key_limit 1: key"),
+        ('[[key_limit]]\nkey = "a"\n[[key_limit]]\nkey = "a"', "key_limit 2: key"),
+    ],
+)
+def test_wrong_limits_are_told(text, where):
+    with pytest.raises(ConfigurationError) as caught:
+        PolicySet.from_text(text)
+    assert caught.value.problems[0].where == f"policy.toml: {where}"
+
+
+def test_failed_sign_ins_are_limited_for_each_address_and_harm_no_valid_key(desk):
+    def bad(client, key="owkai_user_wrong"):
+        return desk.get(WHERE, key=key, client=client)[0]
+
+    assert [bad("198.51.100.7") for _ in range(6)] == [401] * 5 + [429]
+    assert 1 <= int(desk.headers["retry-after"]) <= 60
+    assert desk.get(WHERE, client="198.51.100.7")[0] == 200
+    assert bad("198.51.100.8") == 401
+    assert ask(desk, "eyJhbGciOiJub25lIn0.e30.", client="198.51.100.7")[0] == 429
+    assert desk.get(WHERE, key=None, client="198.51.100.7")[0] == 401
+    assert [bad(f"2001:db8::{n}") for n in range(6)] == [401] * 5 + [429]
+    assert bad("2001:db8:0:1::1") == 401
+    desk.time += 61
+    assert bad("198.51.100.7") == 401
+
+
+# --- versions and repetition
+
+
+def test_versions_of_the_api(desk):
+    assert desk.get("/api/v1/actions", x_api_version="2025-12-01")[1]["status"] == "success"
+    for version in ("2024-01-01", "v1", "", "2025-12-01, 2025-12-01"):
+        status, answer = desk.get("/api/v1/actions", x_api_version=version)
+        assert (status, answer["error"]["code"]) == (400, "UNSUPPORTED_API_VERSION"), version
+    assert desk.get("/health", x_api_version="1")[0] == 400
+
+
+def test_fifty_repeats_at_once_are_one_action(tmp_path):
+    desk = Desk(path=tmp_path / "a.db")
+    body = json.dumps({"agent_id": "a", "action_type": "read"}).encode()
+    headers = {"x-api-key": desk.user, "idempotency-key": "unique-request-id-123"}
+    answers = []
+    start = threading.Barrier(50)
+
+    def submit():
+        start.wait()
+        answers.append(desk.authority.handle("POST", "/api/v1/actions/submit", "", headers, body))
+
+    threads = [threading.Thread(target=submit) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {status for status, _, _ in answers} == {200}
+    assert {json.loads(content)["action_id"] for _, _, content in answers} == {"1"}
+    assert sum("idempotency-replayed" in told for _, told, _ in answers) == 49
+    assert desk.get("/api/v1/actions")[1]["total"] == 1
+    other = json.dumps({"agent_id": "b", "action_type": "read"}).encode()
+    assert desk.authority.handle("POST", "/api/v1/actions/submit", "", headers, other)[0] == 409
+    desk.authority.close()
+
+
+def test_a_repeat_is_of_the_same_key_path_and_a_success(desk):
+    body = {"agent_id": "a", "action_type": "read"}
+    first = desk.post("/api/v1/actions/submit", body, idempotency_key="k")[1]["action_id"]
+    assert desk.post("/api/v1/actions/submit", body, key="peer", idempotency_key="k")[1]["action_id"] != first
+    assert desk.post("/api/registry/agents", {"agent_id": "a"}, idempotency_key="k")[0] == 201
+    assert desk.post("/api/registry/agents", {"agent_id": "a"}, idempotency_key="k")[0] == 201
+    assert desk.events().count("AGENT_REGISTERED") == 1
+    assert desk.post("/api/v1/actions/submit", {"agent_id": "a"}, idempotency_key="x")[0] == 400
+    assert desk.post("/api/v1/actions/submit", body, idempotency_key="x")[0] == 200
