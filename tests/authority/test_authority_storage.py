@@ -122,6 +122,18 @@ def test_a_full_database_refuses_and_recovers(store):
     assert events(store)[-1] == "after" and verify(store).whole
 
 
+def test_a_file_that_becomes_read_only_refuses(store):
+    note(store)
+    store._db.execute("PRAGMA query_only=ON")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        note(store)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"), store.group(), store.write():
+        note(store)
+    store._db.execute("PRAGMA query_only=OFF")
+    note(store)
+    assert verify(store).entries == 2
+
+
 def test_a_backup_is_one_whole_state_while_the_database_is_in_use(path, store, tmp_path):
     for number in range(50):
         note(store, number=number)
