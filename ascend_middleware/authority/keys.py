@@ -68,8 +68,11 @@ def operator(tenant: str = DEFAULT_TENANT) -> Credential:
 
 
 def new_key(role: Role) -> str:
-    """Return a fresh key. The role in its text is a hint for people; the stored role counts."""
-    return f"owkai_{role}_{secrets.token_urlsafe(_RANDOM_BYTES)}"
+    """Return a fresh key. The role in its text is a hint for people; the stored role counts.
+
+    Letters, digits and underscores only: some clients take no other, and others mask a key up to its first other sign.
+    """
+    return f"owkai_{role}_{secrets.token_hex(_RANDOM_BYTES)}"
 
 
 def hash_key(key: str) -> str:

@@ -151,6 +151,7 @@ def _delete(call: Call) -> Reply:
         call.audit("ACCESS_REFUSED", agent_id=record["name"], endpoint="DELETE /api/registry/agents/{agent_id}")
         raise ApiError(403, "ADMIN_REQUIRED", "only an admin, or the key that registered an agent, may remove it")
     call.records.remove(record, tenant=call.tenant)
+    call.records.change("DELETE FROM heartbeats WHERE tenant = ? AND agent_id = ?", (call.tenant, record["name"]))
     # Its commands stay: a blocked agent must not come back unblocked by registering again.
     call.audit("AGENT_DEREGISTERED", agent_id=record["name"])
     return Reply(fields={"success": True, "agent_id": record["name"], "message": "agent removed"})
