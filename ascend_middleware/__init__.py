@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .exceptions import *  # noqa: F403
     from .guard import Agent as Agent
     from .guard import NotAnAgent as NotAnAgent
+    from .mcp import *  # noqa: F403
     from .models import *  # noqa: F403
     from .rules import Rule as Rule
     from .rules import RuleTable as RuleTable
@@ -36,6 +37,15 @@ _ROOMS = {
         "OWKAIClient",
     ),
     "guard": ("Agent", "NotAnAgent"),
+    "mcp": (
+        "DeniedResult",
+        "MCPGovernanceConfig",
+        "MCPGovernanceMiddleware",
+        "MCPKillSwitchConsumer",
+        "high_risk_action",
+        "mcp_governance",
+        "require_governance",
+    ),
     "rules": ("Rule", "RuleTable"),
     "models": (
         "ActionPage",

@@ -19,10 +19,22 @@ from .exceptions import AscendError, AuthenticationError, ConfigurationError, Mi
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["DEFAULT_API_URL", "LOCAL_SCHEME", "Pending", "Settings", "check_api_key", "check_api_url", "parse_pending"]
+__all__ = [
+    "DEFAULT_API_URL",
+    "LOCAL_SCHEME",
+    "TEST_SCHEME",
+    "Pending",
+    "Settings",
+    "check_api_key",
+    "check_api_url",
+    "parse_pending",
+]
 
 DEFAULT_API_URL: Final = "https://pilot.owkai.app"
 LOCAL_SCHEME: Final = "local"
+# Served by `ascend_middleware.testing`, and only while a test has an authority of that name.
+TEST_SCHEME: Final = "test"
+_IN_PROCESS: Final = (f"{LOCAL_SCHEME}:", f"{TEST_SCHEME}:")
 MIN_KEY_LENGTH: Final = 16
 KEY_PREFIXES: Final = ("owkai_", "ask_")
 MAX_WAIT_SECONDS: Final = 55.0
@@ -89,7 +101,7 @@ def check_api_url(url: str) -> str:
     Raises:
         ConfigurationError: a remote host without TLS, no host, userinfo, blanks, control characters, other schemes.
     """
-    if url.startswith(f"{LOCAL_SCHEME}:"):
+    if url.startswith(_IN_PROCESS):
         return url
     shown = repr(re.sub(r"//[^/@]*@", "//…@", url))
     if not url.isascii() or any(char <= " " or char in '\x7f\\"<>^`{|}' for char in url):
@@ -307,8 +319,8 @@ class Settings:
 
     @property
     def is_local(self) -> bool:
-        """Whether the authority is the embedded one, in this process."""
-        return self.api_url.startswith(f"{LOCAL_SCHEME}:")
+        """Whether the authority is in this process, so that it needs no key: the embedded or a scripted one."""
+        return self.api_url.startswith(_IN_PROCESS)
 
     def checked(self, *, needs_agent: bool = False, key_variable: str = "ASCEND_API_KEY") -> Settings:
         """Return the settings with a checked key and URL.

@@ -25,13 +25,16 @@ ALLOWED = {
     "guard": {"exceptions", "commands", "sqlite", "models", "wire", "config", "flow", "rules", "routing", "client"},
     "authority": {"exceptions", "models", "wire", "sqlite", "__init__"},
     "compose": {"config", "client", "guard", "rules"},
+    "mcp": {"exceptions", "commands", "models", "wire", "flow", "rules", "client", "guard"},
     "runner": {"exceptions", "flow", "client", "guard", "compose"},
     "asgi": {"exceptions", "client", "guard", "routing", "rules", "runner"},
     "fastapi": {"asgi", "guard", "rules"},
     "local": {"exceptions", "config", "client", "authority"},
+    "testing": {"exceptions", "config", "flow", "client"},
+    "pytest_plugin": {"testing"},
     "demo": {"authority", "asgi"},
     "cli": {"exceptions", "wire", "rules", "authority", "demo", "__init__"},
-    "__init__": {"client", "exceptions", "guard", "models", "rules"},
+    "__init__": {"client", "exceptions", "guard", "mcp", "models", "rules"},
 }
 HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore2", "pyreqwest", "requests", "aiohttp"}
 # The only files that import one; each serves one engine.

@@ -1,0 +1,50 @@
+"""pytest fixtures for users' own tests: an authority that answers by a script, and clients of it.
+
+Installed with the package (entry point `pytest11`), so a test only names a fixture. The fixtures are described in
+docs/testing.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .client import AscendClient, AsyncAscendClient
+    from .testing import ScriptedAuthority
+
+__all__ = ["ascend_authority", "ascend_client", "async_ascend_client"]
+
+
+@pytest.fixture
+def ascend_authority(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedAuthority]:
+    """A scripted authority. `ASCEND_API_URL` names it, so clients and guards made in the test ask it and nobody else.
+
+    What the test does not script is denied.
+    """
+    from .testing import ScriptedAuthority
+
+    with ScriptedAuthority() as authority:
+        monkeypatch.setenv("ASCEND_API_URL", authority.api_url)
+        # No test sends a developer's own key anywhere.
+        for name in ("ASCEND_API_KEY", "OWKAI_API_KEY", "OWKAI_API_URL"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("ASCEND_AGENT_ID", "test-agent")
+        yield authority
+
+
+@pytest.fixture
+def ascend_client(ascend_authority: ScriptedAuthority) -> Iterator[AscendClient]:
+    """An `AscendClient` of `ascend_authority`, for which waiting takes no time."""
+    with ascend_authority.client() as client:
+        yield client
+
+
+@pytest.fixture
+def async_ascend_client(ascend_authority: ScriptedAuthority) -> Iterator[AsyncAscendClient]:
+    """An `AsyncAscendClient` of `ascend_authority`, for which waiting takes no time."""
+    client = ascend_authority.async_client()
+    yield client
+    client.core.closed = True

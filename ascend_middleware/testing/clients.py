@@ -1,0 +1,125 @@
+"""How a scripted authority is reached: engines, and clients for which no time passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from ..client import AscendClient, AsyncAscendClient, ClientCore
+from ..client.exchange import Request, Response
+from ..config import TEST_SCHEME, Settings
+from ..exceptions import ConfigurationError
+from ..flow import Sleep
+
+if TYPE_CHECKING:
+    from .authority import ScriptedAuthority
+
+__all__ = [
+    "AsyncScriptedClient",
+    "AsyncScriptedEngine",
+    "ScriptedClient",
+    "ScriptedEngine",
+    "open_authorities",
+    "open_engine",
+]
+
+# By name, while they are open: what `test:<name>` finds.
+open_authorities: Final[dict[str, ScriptedAuthority]] = {}
+
+
+class ScriptedEngine:
+    """Asks a scripted authority, blocking."""
+
+    def __init__(self, authority: ScriptedAuthority) -> None:
+        self._authority: Final = authority
+
+    def send(self, request: Request, timeout: float) -> Response:
+        """Return what the script answers."""
+        return self._authority.answer(request)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class AsyncScriptedEngine:
+    """Asks a scripted authority on an event loop."""
+
+    def __init__(self, authority: ScriptedAuthority) -> None:
+        self._authority: Final = authority
+
+    async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - what an engine is
+        """Return what the script answers."""
+        return self._authority.answer(request)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def open_engine(settings: Settings, *, asynchronous: bool) -> ScriptedEngine | AsyncScriptedEngine:
+    """Return the engine for `test:<name>`.
+
+    Raises:
+        ConfigurationError: no scripted authority of that name is open in this process.
+    """
+    name = settings.api_url.removeprefix(f"{TEST_SCHEME}:")
+    authority = open_authorities.get(name)
+    if authority is None:
+        raise ConfigurationError(f"api_url {settings.api_url!r}: no scripted authority of that name is open here")
+    return authority.async_engine if asynchronous else authority.engine
+
+
+# --- clients for which no time passes: what they wait for is added to the authority's clock
+
+
+def _options(authority: ScriptedAuthority, options: Mapping[str, Any]) -> dict[str, Any]:
+    given = {"agent_id": "test-agent", **options}
+    if not {"api_url", "base_url", "engine", "settings"}.isdisjoint(options):
+        raise ConfigurationError("a client of a scripted authority takes no api_url, engine or settings")
+    return {**given, "api_url": authority.api_url}
+
+
+class ScriptedClient(AscendClient):
+    """A client for which no time passes but the authority's."""
+
+    def __init__(self, authority: ScriptedAuthority, options: Mapping[str, Any]) -> None:
+        self._authority = authority
+        with _found(authority):
+            super().__init__(**_options(authority, options))
+        self.core = ClientCore(self.settings, clock=lambda: authority.time)
+
+    def _perform(self, step: object) -> object:
+        if isinstance(step, Sleep):
+            self._authority.time += step.seconds
+            return None
+        return super()._perform(step)
+
+    async def sleep_async(self, seconds: float) -> None:
+        """Let the authority's time pass, for what waits on an event loop."""
+        self._authority.time += seconds
+
+
+class AsyncScriptedClient(AsyncAscendClient):
+    """A client for event loops for which no time passes but the authority's."""
+
+    def __init__(self, authority: ScriptedAuthority, options: Mapping[str, Any]) -> None:
+        self._authority = authority
+        with _found(authority):
+            super().__init__(**_options(authority, options))
+        self.core = ClientCore(self.settings, clock=lambda: authority.time)
+
+    async def _perform(self, step: object) -> object:
+        if isinstance(step, Sleep):
+            self._authority.time += step.seconds
+            return None
+        return await super()._perform(step)
+
+
+@contextmanager
+def _found(authority: ScriptedAuthority) -> Iterator[None]:
+    """Let a client be made also for an authority that is not open by its name."""
+    if authority.name in open_authorities:
+        yield
+        return
+    with authority:
+        yield

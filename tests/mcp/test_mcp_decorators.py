@@ -1,0 +1,857 @@
+"""Governed tools of every kind: they run only with permission, with what was decided on, and tell what became of them."""
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import logging
+import threading
+import time
+
+import anyio
+import pytest
+
+import ascend_middleware
+from ascend_middleware import (
+    DeniedResult,
+    MCPGovernanceConfig,
+    MCPGovernanceMiddleware,
+    MCPKillSwitchConsumer,
+    high_risk_action,
+    mcp_governance,
+    require_governance,
+)
+from ascend_middleware import exceptions as errors
+from ascend_middleware.client import AscendClient, Response
+from ascend_middleware.testing import ScriptedAuthority
+
+
+@pytest.fixture
+def authority():
+    with ScriptedAuthority() as scripted:
+        yield scripted
+
+
+class Kind:
+    """One way to write a tool and to call it. `run(client, body, *args)` runs a governed tool over `body`."""
+
+    def __init__(self, name, client, make, call):
+        self.name, self._client, self._make, self._call = name, client, make, call
+
+    def __repr__(self):
+        return self.name
+
+    def client(self, authority, **options):
+        return (authority.client if self._client == "sync" else authority.async_client)(**options)
+
+    def tool(self, client, body, decorate=mcp_governance, **options):
+        return decorate(client, "database.query", "the database", **options)(self._make(body))
+
+    def call(self, tool, *args, **kwargs):
+        return self._call(tool, *args, **kwargs)
+
+
+def plain(body):
+    def tool(sql, limit=10):
+        """Run a query.
+
+        And more.
+        """
+        return body(sql, limit)
+
+    return tool
+
+
+def coroutine(body):
+    async def tool(sql, limit=10):
+        """Run a query."""
+        await anyio.sleep(0)
+        return body(sql, limit)
+
+    return tool
+
+
+def generator(body):
+    def tool(sql, limit=10):
+        """Run a query."""
+        yield body(sql, limit)
+
+    return tool
+
+
+def async_generator(body):
+    async def tool(sql, limit=10):
+        """Run a query."""
+        yield body(sql, limit)
+
+    return tool
+
+
+def direct(tool, *args, **kwargs):
+    return tool(*args, **kwargs)
+
+
+def in_loop(tool, *args, **kwargs):
+    async def main():
+        return tool(*args, **kwargs)
+
+    return asyncio.run(main())
+
+
+def awaited(tool, *args, **kwargs):
+    return asyncio.run(tool(*args, **kwargs))
+
+
+def awaited_on_trio(tool, *args, **kwargs):
+    return anyio.run(functools.partial(tool, *args, **kwargs), backend="trio")
+
+
+def first(tool, *args, **kwargs):
+    items = list(tool(*args, **kwargs))
+    return items[0] if items else None
+
+
+def first_async(tool, *args, **kwargs):
+    async def main():
+        items = [item async for item in tool(*args, **kwargs)]
+        return items[0]
+
+    return asyncio.run(main())
+
+
+def thrown(tool, *args, **kwargs):
+    generator = tool(*args, **kwargs)
+    try:
+        next(generator)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("it ran")
+
+
+KINDS = [
+    Kind("function", "sync", plain, direct),
+    Kind("function in a running loop", "sync", plain, in_loop),
+    Kind("coroutine", "async", coroutine, awaited),
+    Kind("coroutine with a blocking client", "sync", coroutine, awaited),
+    Kind("generator", "sync", generator, first),
+    Kind("async generator", "async", async_generator, first_async),
+    Kind("async generator with a blocking client", "sync", async_generator, first_async),
+]
+EVERY = pytest.mark.parametrize("kind", KINDS, ids=str)
+
+
+@EVERY
+def test_an_approved_tool_runs_once_with_what_was_decided_on(authority, kind):
+    authority.approve()
+    ran = []
+    with contextlib.ExitStack():
+        client = kind.client(authority)
+        tool = kind.tool(client, lambda *args: ran.append(args) or "rows", mcp_server="files", metadata={"team": "t"})
+        assert kind.call(tool, "SELECT 1") == "rows"
+    assert ran == [("SELECT 1", 10)]
+    (asked,) = authority.asked
+    assert asked.body == {
+        "agent_id": "test-agent",
+        "agent_name": "test-agent",
+        "action_type": "database.query",
+        "resource": "the database",
+        "action_details": {"sql": "SELECT 1", "limit": 10},
+        "context": {
+            "source": "mcp",
+            "metadata": {"team": "t"},
+            "caller": f"test_mcp_decorators.{tool.__qualname__}",
+        },
+        "tool_name": "tool",
+        "description": "Run a query.",
+        "mcp_server_name": "files",
+    }
+    assert authority.outcomes == {"1": "completed"}
+
+
+@EVERY
+def test_a_denied_tool_does_not_run(authority, kind):
+    authority.deny(reason="not today")
+    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"))
+    with pytest.raises(errors.AuthorizationDeniedError, match="not today") as caught:
+        kind.call(tool, "DROP TABLE x")
+    assert (caught.value.code, caught.value.action_id) == ("MCP_ACTION_DENIED", "1")
+    assert isinstance(caught.value, PermissionError)
+    assert authority.outcomes == {}
+
+
+@EVERY
+def test_a_denial_can_be_returned_and_is_never_mistaken_for_a_result(authority, kind):
+    authority.deny(reason="not today")
+    tool = kind.tool(
+        kind.client(authority), lambda *_: pytest.fail("it ran"), config=MCPGovernanceConfig(raise_on_denial=False)
+    )
+    call = thrown if kind.name == "generator" else kind.call
+    result = call(tool, "DROP TABLE x")
+    assert isinstance(result, DeniedResult) and result.executed is False
+    assert (result.code, result.action_id, result.status) == ("MCP_ACTION_DENIED", "1", "denied")
+    assert "not today" in result.reason
+    with pytest.raises(TypeError):
+        bool(result)
+
+
+BROKEN = {
+    "unreachable": (lambda it: it.refuse_connections(), errors.NetworkError),
+    "deadline": (lambda it: it.time_out(), errors.TimeoutError),
+    "500": (lambda it: it.fail(), errors.ServerError),
+    "401": (lambda it: it.fail(401), errors.AuthenticationError),
+    "403": (lambda it: it.fail(403), errors.AuthorizationDeniedError),
+    "429": (lambda it: it.fail(429), errors.RateLimitError),
+    "html": (lambda it: it.garbage(), errors.ProtocolError),
+    "empty": (lambda it: it.garbage(b""), errors.ProtocolError),
+    "{}": (lambda it: it.garbage(b"{}"), errors.ProtocolError),
+    "allowed without an id": (lambda it: it.garbage(b'{"status": "approved"}'), errors.ProtocolError),
+    "killed": (lambda it: it.kill(), errors.KillSwitchError),
+}
+
+
+@EVERY
+@pytest.mark.parametrize("name", BROKEN)
+def test_without_a_decision_nothing_runs_whatever_a_denial_becomes(authority, kind, name):
+    script, expected = BROKEN[name]
+    script(authority)
+    config = MCPGovernanceConfig(raise_on_denial=False)
+    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"), config=config)
+    with pytest.raises(expected):
+        kind.call(tool, "SELECT 1")
+
+
+@EVERY
+@pytest.mark.parametrize("then", ["approve", "deny"])
+def test_a_held_action_is_waited_for(authority, kind, then):
+    authority.hold(then=then, polls=3)
+    told = []
+    config = MCPGovernanceConfig(
+        approval_poll_interval_seconds=5,
+        on_approval_required=lambda decision, name: told.append(("held", name, decision.action_id)),
+        on_allowed=lambda decision, name: told.append(("allowed", name)),
+        on_denied=lambda decision, name: told.append(("denied", name)),
+    )
+    tool = kind.tool(kind.client(authority), lambda *_: "ran", config=config)
+    if then == "approve":
+        assert kind.call(tool, "SELECT 1") == "ran"
+        assert told == [("held", "tool", "1"), ("allowed", "tool")]
+    else:
+        with pytest.raises(errors.AuthorizationDeniedError, match="denied by a person"):
+            kind.call(tool, "SELECT 1")
+        assert told == [("held", "tool", "1"), ("denied", "tool")]
+    assert authority.time == 15.0
+
+
+def quick(**options):
+    return MCPGovernanceConfig(approval_timeout_seconds=0.02, approval_poll_interval_seconds=0.01, **options)
+
+
+@EVERY
+def test_nobody_decides_in_time(authority, kind):
+    authority.hold()
+    told = []
+    config = quick(on_timeout=lambda decision, name: told.append(name))
+    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"), config=config)
+    with pytest.raises(errors.TimeoutError) as caught:
+        kind.call(tool, "SELECT 1")
+    assert (caught.value.code, caught.value.action_id) == ("APPROVAL_TIMEOUT", "1")
+    assert told == ["tool"]
+
+
+@EVERY
+def test_who_does_not_wait_is_refused_at_once(authority, kind):
+    authority.hold(then="approve")
+    config = MCPGovernanceConfig(wait_for_approval=False)
+    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"), config=config)
+    with pytest.raises(errors.AuthorizationDeniedError) as caught:
+        kind.call(tool, "SELECT 1")
+    assert caught.value.code == "APPROVAL_REQUIRED"
+    assert len(authority.requests) == 1
+
+
+@EVERY
+@pytest.mark.parametrize("fault", ["fail", "time_out", "refuse_connections"])
+def test_a_poll_that_fails_neither_permits_nor_ends_the_wait(authority, kind, fault):
+    authority.hold(then="approve")
+    getattr(authority, fault)(on="status", times=5)
+    client = kind.client(authority, fail_mode="open", max_retries=0)
+    config = MCPGovernanceConfig(approval_poll_interval_seconds=0.01)
+    assert kind.call(kind.tool(client, lambda *_: "ran", config=config), "x") == "ran"
+
+
+class Boom(Exception):
+    pass
+
+
+@EVERY
+@pytest.mark.parametrize("error", [Boom("x"), TimeoutError("own"), errors.TimeoutError("own"), PermissionError("own")])
+def test_a_tools_own_exception_passes_unchanged_and_is_reported_as_failed(authority, kind, error):
+    authority.approve()
+
+    def body(*_):
+        raise error
+
+    tool = kind.tool(kind.client(authority), body, config=MCPGovernanceConfig(raise_on_denial=False))
+    with pytest.raises(type(error)) as caught:
+        kind.call(tool, "SELECT 1")
+    assert caught.value is error
+    assert authority.outcomes == {"1": "failed"}
+    assert authority.requests[-1].body["error"] == f"the tool raised {type(error).__name__}"
+
+
+@EVERY
+@pytest.mark.parametrize("fault", ["fail", "garbage", "refuse_connections", "time_out"])
+def test_a_report_that_fails_changes_nothing_but_the_log(authority, kind, fault, caplog):
+    authority.approve()
+    getattr(authority, fault)(on="outcome")
+    tool = kind.tool(kind.client(authority, max_retries=0), lambda *_: "rows")
+    assert kind.call(tool, "SELECT 1") == "rows"
+    assert fault == "garbage" or "the outcome of action 1 was not reported" in caplog.text
+
+
+@EVERY
+def test_arguments_that_change_while_it_is_decided_do_not_reach_the_tool(authority, kind):
+    query = {"sql": ["SELECT 1"]}
+    authority.hold(then="approve")
+
+    def change(decision, name):
+        query["sql"][0] = "DROP TABLE x"
+
+    ran = []
+    config = MCPGovernanceConfig(on_approval_required=change, on_allowed=change, approval_poll_interval_seconds=0.01)
+    tool = kind.tool(kind.client(authority), lambda sql, limit: ran.append(sql), config=config)
+    kind.call(tool, query)
+    assert query == {"sql": ["DROP TABLE x"]}
+    assert ran == [{"sql": ["SELECT 1"]}]
+    assert authority.asked[0].details == {"sql": {"sql": ["SELECT 1"]}, "limit": 10}
+
+
+@EVERY
+def test_arguments_that_cannot_be_shown_are_refused_unasked(authority, kind):
+    authority.approve()
+    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"))
+    with pytest.raises(errors.ValidationError, match="argument sql"):
+        kind.call(tool, object())
+    assert authority.requests == []
+
+
+@EVERY
+def test_a_callback_can_only_prevent(authority, kind):
+    authority.approve()
+
+    def veto(decision, name):
+        raise Boom("no")
+
+    tool = kind.tool(
+        kind.client(authority), lambda *_: pytest.fail("it ran"), config=MCPGovernanceConfig(on_allowed=veto)
+    )
+    with pytest.raises(Boom):
+        kind.call(tool, "SELECT 1")
+
+
+def blocked_consumer():
+    consumer = MCPKillSwitchConsumer()
+    consumer.apply_message({"command_type": "BLOCK", "target_type": "mcp_server", "mcp_server": "files"})
+    return consumer
+
+
+@EVERY
+def test_a_blocked_server_is_not_even_asked_about(authority, kind):
+    authority.approve()
+    client = kind.client(authority, fail_mode="open")
+    tool = kind.tool(client, lambda *_: pytest.fail("it ran"), mcp_server="files", kill_switch=blocked_consumer())
+    with pytest.raises(errors.KillSwitchError, match="files"):
+        kind.call(tool, "SELECT 1")
+    assert authority.requests == []
+    other = kind.tool(client, lambda *_: "ran", mcp_server="other", kill_switch=blocked_consumer())
+    assert kind.call(other, "SELECT 1") == "ran"
+
+
+@EVERY
+@pytest.mark.parametrize("moment", ["while it is held", "after the decision"])
+def test_a_block_that_comes_meanwhile_still_stops_it(authority, kind, moment):
+    authority.hold(then="approve", polls=1 if moment == "after the decision" else 1000)
+    consumer = MCPKillSwitchConsumer()
+
+    def block(*_):
+        consumer.apply_message({"command_type": "QUARANTINE", "target_type": "mcp_server", "mcp_server": "files"})
+
+    name = "on_approval_required" if moment == "while it is held" else "on_allowed"
+    config = MCPGovernanceConfig(
+        approval_poll_interval_seconds=0.01, mcp_server="files", kill_switch=consumer, **{name: block}
+    )
+    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"), config=config)
+    with pytest.raises(errors.KillSwitchError):
+        kind.call(tool, "SELECT 1")
+
+
+@EVERY
+def test_a_kill_by_the_authority_ends_the_wait(authority, kind):
+    authority.hold()
+    config = MCPGovernanceConfig(approval_poll_interval_seconds=0.01, on_approval_required=lambda *_: kill())
+
+    def kill():
+        authority.fail(403, code="AGENT_BLOCKED", on="status")
+
+    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"), config=config)
+    with pytest.raises(errors.KillSwitchError):
+        kind.call(tool, "SELECT 1")
+
+
+@EVERY
+def test_a_rate_limit_counts_runs(authority, kind):
+    authority.approve()
+    consumer = MCPKillSwitchConsumer()
+    consumer.apply_message(
+        {"command_type": "RATE_LIMIT", "mcp_server": "files", "parameters": {"max_per_minute": 2}, "command_id": "1"}
+    )
+    tool = kind.tool(kind.client(authority), lambda *_: "ran", mcp_server="files", kill_switch=consumer)
+    assert [kind.call(tool, "x") for _ in range(2)] == ["ran", "ran"]
+    with pytest.raises(errors.KillSwitchError, match="RATE_LIMIT"):
+        kind.call(tool, "x")
+
+
+# --- a person's approval
+
+
+@EVERY
+def test_a_high_risk_action_needs_a_person(authority, kind):
+    authority.approve()
+    tool = kind.tool(kind.client(authority), lambda *_: "ran", high_risk_action)
+    with pytest.raises(errors.AuthorizationDeniedError) as caught:
+        kind.call(tool, "SELECT 1")
+    assert caught.value.code == "HUMAN_APPROVAL_MISSING"
+    (asked,) = authority.asked
+    assert asked.body["context"]["require_human_approval"] is True
+    assert asked.body["risk_indicators"] == {"declared_risk": "high"}
+    authority.hold(then="approve")
+    tool = kind.tool(
+        kind.client(authority),
+        lambda *_: "ran",
+        high_risk_action,
+        config=MCPGovernanceConfig(approval_poll_interval_seconds=0.01),
+    )
+    assert kind.call(tool, "SELECT 1") == "ran"
+
+
+PERSONS = [
+    ({"decided_by": "ada"}, True),
+    ({"approved_by": "ada", "enforcement_decision": None}, True),
+    ({"metadata": {"approved_by": "ada"}}, True),
+    ({}, False),
+    ({"decided_by": ""}, False),
+    ({"decided_by": "system"}, False),
+    ({"decided_by": "Auto"}, False),
+    ({"required_approvers": ["ada"]}, False),
+    ({"reason": "approved by ada"}, False),
+]
+
+
+@pytest.mark.parametrize(("fields", "runs"), PERSONS)
+def test_an_approval_at_once_counts_only_if_it_names_a_person(authority, fields, runs):
+    authority.approve(**{"enforcement_decision": None, **fields})
+    tool = KINDS[0].tool(authority.client(), lambda *_: "ran", high_risk_action)
+    if runs:
+        assert tool("x") == "ran"
+    else:
+        with pytest.raises(errors.AuthorizationDeniedError):
+            tool("x")
+
+
+def test_an_automatic_approval_after_a_hold_does_not_count(authority):
+    authority.hold()
+    config = MCPGovernanceConfig(
+        approval_poll_interval_seconds=0.01,
+        on_approval_required=lambda decision, name: authority.actions["1"].update(
+            status="approved", decision="approved", enforcement_decision="auto_approved", execution_allowed=True,
+            requires_approval=False,
+        ),
+    )  # fmt: skip
+    tool = KINDS[0].tool(authority.client(), lambda *_: "ran", high_risk_action, config=config)
+    with pytest.raises(errors.AuthorizationDeniedError) as caught:
+        tool("x")
+    assert caught.value.code == "HUMAN_APPROVAL_MISSING"
+
+
+def test_an_open_client_runs_ordinary_tools_unasked_and_high_risk_ones_never(authority):
+    authority.refuse_connections()
+    client = authority.client(fail_mode="open", max_retries=0)
+    assert KINDS[0].tool(client, lambda *_: "ran")("x") == "ran"
+    with pytest.raises(errors.AuthorizationDeniedError):
+        KINDS[0].tool(client, lambda *_: "ran", high_risk_action)("x")
+
+
+# --- what a server sees
+
+
+@EVERY
+def test_a_wrapper_is_of_its_tools_kind_and_shows_its_signature(authority, kind):
+    tool = kind.tool(kind.client(authority), lambda *_: None, require_governance)
+    for check in (
+        inspect.iscoroutinefunction,
+        inspect.isgeneratorfunction,
+        inspect.isasyncgenfunction,
+    ):
+        assert check(tool) == check(tool.__wrapped__)
+    assert str(inspect.signature(tool)) == "(sql, limit=10)"
+    assert tool.__name__ == "tool"
+
+
+def test_methods_static_methods_partials_and_callable_objects(authority):
+    authority.approve()
+    client = authority.client()
+    govern = mcp_governance(client, "t", "r")
+
+    class Server:
+        @govern
+        def method(self, a):
+            return self, a
+
+        @govern
+        @staticmethod
+        def static(a):
+            return a
+
+        @govern
+        @classmethod
+        def of_class(cls, a):
+            return cls, a
+
+        def __call__(self, a):
+            return "called", a
+
+    server = Server()
+    assert server.method(1) == (server, 1)
+    assert server.static(2) == Server.static(2) == 2
+    assert server.of_class(3) == (Server, 3)
+    assert govern(server)(4) == ("called", 4)
+    assert govern(functools.partial(lambda a, b: (a, b), 5))(6) == (5, 6)
+    assert [asked.details for asked in authority.asked] == [{"a": 1}, {"a": 2}, {"a": 2}, {"a": 3}, {"a": 4}, {"b": 6}]
+
+
+def test_a_plain_function_that_returns_an_awaitable_is_reported_when_that_is_done(authority):
+    authority.approve()
+
+    async def later(a):
+        assert authority.outcomes == {}
+        return a
+
+    tool = mcp_governance(authority.client(), "t", "r")(lambda a: later(a))
+
+    async def main():
+        return await tool(1)
+
+    assert asyncio.run(main()) == 1
+    assert authority.outcomes == {"1": "completed"}
+
+
+def test_generators_are_driven_as_they_are(authority):
+    authority.approve()
+    client = authority.client()
+    seen = []
+
+    @mcp_governance(client, "t", "r")
+    def talk():
+        got = yield 1
+        try:
+            yield got
+        except Boom:
+            seen.append("thrown")
+        yield 3
+        return "end"
+
+    it = talk()
+    assert (next(it), it.send("two"), it.throw(Boom())) == (1, "two", 3)
+    with pytest.raises(StopIteration) as stop:
+        next(it)
+    assert stop.value.value == "end" and seen == ["thrown"]
+    early = talk()
+    next(early)
+    early.close()
+    assert authority.outcomes == {"1": "completed", "2": "failed"}
+
+    closed = []
+
+    @mcp_governance(client, "t", "r")
+    async def stream():
+        try:
+            got = yield 1
+            try:
+                yield got
+            except Boom:
+                yield 3
+        finally:
+            await asyncio.sleep(0)
+            closed.append(True)
+
+    async def main():
+        it = stream()
+        assert await anext(it) == 1
+        assert await it.asend("two") == "two"
+        assert await it.athrow(Boom()) == 3
+        assert [item async for item in it] == []
+        early = stream()
+        await anext(early)
+        await early.aclose()
+
+    asyncio.run(main())
+    assert closed == [True, True]
+    assert authority.outcomes == {"1": "completed", "2": "failed", "3": "completed", "4": "failed"}
+
+
+def test_middleware_lists_its_tools_and_uses_its_configuration(authority):
+    authority.deny()
+    middleware = MCPGovernanceMiddleware(authority.client(), MCPGovernanceConfig(raise_on_denial=False))
+
+    @middleware.govern("t", "r")
+    def one():
+        pytest.fail("it ran")
+
+    two = middleware.wrap("t", "r", lambda: pytest.fail("it ran"))
+    three = middleware.wrap("t", "r")(one.__wrapped__)
+    strict = middleware.govern("t", "r", MCPGovernanceConfig())(lambda: pytest.fail("it ran"))
+    assert all(isinstance(tool(), DeniedResult) for tool in (one, two, three))
+    with pytest.raises(errors.AuthorizationDeniedError):
+        strict()
+    assert middleware.governed_tools == ["one", "<lambda>", "one", "<lambda>"]
+
+
+BAD = [
+    lambda client: mcp_governance(lambda: None, "t", "r"),
+    lambda client: mcp_governance(client, "", "r"),
+    lambda client: mcp_governance(client, "t", None),
+    lambda client: mcp_governance(client, "t", "r")(5),
+    lambda client: mcp_governance(client, "t", "r", kill_switch=MCPKillSwitchConsumer()),
+    lambda client: high_risk_action(client, "t", "r", require_human_approval=False),
+    lambda client: MCPGovernanceConfig(approval_timeout_seconds=-1),
+    lambda client: MCPGovernanceConfig(approval_poll_interval_seconds=0),
+    lambda client: MCPGovernanceConfig(outcome_seconds=True),
+]
+
+
+@pytest.mark.parametrize("number", range(len(BAD)))
+def test_what_cannot_work_is_told_when_it_is_declared(authority, number):
+    with pytest.raises(errors.ConfigurationError):
+        BAD[number](authority.client())
+
+
+def test_a_plain_tool_needs_a_blocking_client_and_an_agent(authority):
+    with pytest.raises(errors.ConfigurationError, match="plain function"):
+        mcp_governance(authority.async_client(), "t", "r")(lambda: None)
+    nobody = AscendClient("owkai_live_0123456789abcdef", api_url="http://localhost:1", engine=authority.engine)
+    with nobody, pytest.raises(errors.ConfigurationError, match="agent_id"):
+        mcp_governance(nobody, "t", "r")
+
+
+def test_a_plain_tool_with_async_callbacks_is_refused_and_nothing_runs(authority):
+    authority.approve()
+
+    async def callback(decision, name):
+        pytest.fail("never awaited")
+
+    config = MCPGovernanceConfig(on_allowed=callback)
+    tool = KINDS[0].tool(authority.client(), lambda *_: pytest.fail("it ran"), config=config)
+    with pytest.raises(errors.ConfigurationError):
+        tool("x")
+
+
+def test_async_callbacks_of_async_tools_are_awaited(authority):
+    authority.approve()
+    told = []
+
+    async def callback(decision, name):
+        await asyncio.sleep(0)
+        told.append(name)
+
+    config = MCPGovernanceConfig(on_allowed=callback)
+    assert awaited(KINDS[2].tool(authority.async_client(), lambda *_: "ran", config=config), "x") == "ran"
+    assert told == ["tool"]
+
+
+def test_the_public_names_are_those_of_the_documents():
+    from ascend_middleware import mcp
+
+    for name in ("mcp_governance", "require_governance", "high_risk_action", "MCPGovernanceConfig",
+                 "MCPGovernanceMiddleware", "MCPKillSwitchConsumer"):  # fmt: skip
+        assert getattr(ascend_middleware, name) is getattr(mcp, name)
+
+
+def test_trio_too(authority):
+    authority.approve()
+    tool = KINDS[3].tool(authority.client(), lambda *_: "ran")
+    assert awaited_on_trio(tool, "x") == "ran"
+
+
+# --- event loops, threads, tenants
+
+
+class SlowEngine:
+    """Takes its time, blocking; answers with an approval."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def send(self, request, timeout):
+        time.sleep(self.seconds)
+        return Response(200, {}, b'{"action_id": "1", "status": "approved"}')
+
+    def close(self):
+        pass
+
+
+def test_defect_e12_an_async_tool_never_holds_up_its_loop():
+    client = AscendClient(
+        "owkai_live_0123456789abcdef", api_url="http://localhost:1", agent_id="a", engine=SlowEngine(0.3)
+    )
+    tool = mcp_governance(client, "t", "r")(coroutine(lambda *_: "ran"))
+
+    async def main():
+        worst = 0.0
+
+        async def watch():
+            nonlocal worst
+            while True:
+                before = time.monotonic()
+                await asyncio.sleep(0.005)
+                worst = max(worst, time.monotonic() - before - 0.005)
+
+        watcher = asyncio.create_task(watch())
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        results = await asyncio.gather(*(tool("x") for _ in range(5)))
+        took = time.monotonic() - started
+        watcher.cancel()
+        return results, worst, took
+
+    results, worst, took = asyncio.run(main())
+    assert results == ["ran"] * 5
+    assert took >= 0.5, "each decision and each report took its time"
+    assert worst < 0.25, "and the loop went on meanwhile"
+    client.close()
+
+
+def test_a_plain_tool_on_a_loop_says_once_that_it_holds_it_up(authority, caplog):
+    authority.approve()
+    tool = KINDS[0].tool(authority.client(), lambda *_: "ran")
+
+    async def main():
+        return [tool("x"), tool("y")]
+
+    assert asyncio.run(main()) == ["ran", "ran"]
+    assert caplog.text.count("called on an event loop") == 1
+
+
+def test_a_cancelled_tool_is_reported_as_failed(authority):
+    authority.approve()
+    started = asyncio.Event()
+
+    @mcp_governance(authority.async_client(), "t", "r")
+    async def tool():
+        started.set()
+        await asyncio.sleep(60)
+
+    async def main():
+        task = asyncio.create_task(tool())
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert authority.outcomes == {"1": "failed"}
+
+
+def test_a_call_cancelled_while_it_is_held_runs_nothing(authority):
+    authority.hold()
+
+    async def main():
+        held = asyncio.Event()
+        config = MCPGovernanceConfig(on_approval_required=lambda *_: held.set())
+        tool = KINDS[3].tool(authority.client(), lambda *_: pytest.fail("it ran"), config=config)
+        task = asyncio.create_task(tool("x"))
+        await held.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    authority.decide()
+    assert authority.outcomes == {}
+
+
+def test_no_state_crosses_tenants_threads_or_tasks():
+    """Two tenants, eight threads and as many tasks through the same function, each with arguments of its own."""
+    tenants = {name: ScriptedAuthority() for name in ("red", "blue")}
+    raw = {name: [] for name in tenants}
+    lock = threading.Lock()
+
+    def body(sql, limit):
+        return f"{sql}/{limit}"
+
+    class Recording:
+        def __init__(self, name):
+            self.name = name
+
+        def send(self, request, timeout):
+            with lock:
+                raw[self.name].append(dict(request.headers))
+            time.sleep(0.001)
+            return tenants[self.name].answer(request)
+
+        def close(self):
+            pass
+
+    clients, tools = {}, {}
+    for name, authority in tenants.items():
+        authority.approve()
+        clients[name] = AscendClient(
+            f"owkai_live_{name}_0123456789", api_url="http://localhost:1", agent_id=name, engine=Recording(name)
+        )
+        govern = mcp_governance(clients[name], "t", name)
+        tools[name, "sync"] = govern(plain(body))
+        tools[name, "async"] = govern(coroutine(body))
+    results = {}
+
+    def thread(number):
+        name = "red" if number % 2 else "blue"
+        for index in range(10):
+            results["sync", number, index] = tools[name, "sync"](f"{name}-{number}", limit=index)
+
+    async def tasks():
+        async def one(number, index):
+            name = "red" if number % 2 else "blue"
+            results["async", number, index] = await tools[name, "async"](f"{name}-{number}", limit=index)
+
+        await asyncio.gather(*(one(number, index) for number in range(8) for index in range(10)))
+
+    threads = [threading.Thread(target=thread, args=(number,)) for number in range(8)]
+    threads.append(threading.Thread(target=lambda: asyncio.run(tasks())))
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    for (how, number, index), result in results.items():
+        assert result == f"{'red' if number % 2 else 'blue'}-{number}/{index}", how
+    assert len(results) == 160
+    for name, authority in tenants.items():
+        assert len(authority.asked) == 80
+        assert {asked.agent_id for asked in authority.asked} == {asked.resource for asked in authority.asked} == {name}
+        assert all(asked.details["sql"].startswith(f"{name}-") for asked in authority.asked)
+        assert set(authority.outcomes.values()) == {"completed"} and len(authority.outcomes) == 80
+        assert {headers["X-API-Key"] for headers in raw[name]} == {f"owkai_live_{name}_0123456789"}
+        assert len({headers["X-Correlation-ID"] for headers in raw[name]}) == len(raw[name]) == 160
+        clients[name].close()
+
+
+def test_secrets_of_a_call_reach_neither_the_wire_nor_a_log(authority, caplog):
+    authority.approve()
+    caplog.set_level(logging.DEBUG)
+
+    @mcp_governance(authority.client(), "t", "r", metadata={"api_key": "hunter2"})
+    def tool(user, password, options):
+        raise ValueError(f"bad password {password}")
+
+    with pytest.raises(ValueError, match="hunter2"):
+        tool("u", "hunter2", {"token": "hunter2"})
+    assert "hunter2" not in caplog.text
+    assert "hunter2" not in repr([request.body for request in authority.requests])

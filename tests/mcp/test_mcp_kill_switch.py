@@ -1,0 +1,427 @@
+"""The kill-switch consumer: every shape of a message, every command, order, duplicates, strangers and damage."""
+
+import itertools
+import json
+import logging
+import os
+import threading
+
+import pytest
+
+from ascend_middleware import MCPKillSwitchConsumer
+from ascend_middleware.exceptions import ConfigurationError
+
+NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
+
+
+def at(seconds):
+    return NOW + seconds
+
+
+class Clock:
+    def __init__(self):
+        self.now = NOW + 1000
+        self.mono = 0.0
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def consumer(clock, **options):
+    return MCPKillSwitchConsumer(now=lambda: clock.now, clock=lambda: clock.mono, **options)
+
+
+_ids = itertools.count(1)
+
+
+def command(kind="BLOCK", issued=0, **fields):
+    """A documented command for the server `fs`."""
+    return {
+        "command_id": f"c{next(_ids)}",
+        "command_type": kind,
+        "target_type": "mcp_server",
+        "agent_id": None,
+        "mcp_server": "fs",
+        "organization_id": 1,
+        "reason": "because",
+        "parameters": {},
+        "issued_at": at(issued),
+        **fields,
+    }
+
+
+def without(message, *names):
+    return {name: value for name, value in message.items() if name not in names}
+
+
+WRAPPINGS = {
+    "bare": lambda body: body,
+    "text": json.dumps,
+    "bytes": lambda body: json.dumps(body).encode(),
+    "bytearray": lambda body: bytearray(json.dumps(body).encode()),
+    "sqs": lambda body: {"MessageId": "m", "ReceiptHandle": "r", "Body": json.dumps(body)},
+    "sqs text": lambda body: json.dumps({"MessageId": "m", "ReceiptHandle": "r", "Body": json.dumps(body)}),
+    "sns": lambda body: {"Type": "Notification", "MessageId": "n", "Message": json.dumps(body)},
+    "sns in sqs": lambda body: {
+        "MessageId": "m",
+        "Body": json.dumps({"Type": "Notification", "MessageId": "n", "Message": json.dumps(body)}),
+    },
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
+def test_every_documented_shape_is_obeyed(clock, wrap):
+    it = consumer(clock)
+    it.apply_message(wrap(command("BLOCK", 1)))
+    assert it.is_blocked("fs") and not it.is_blocked("other")
+    it.apply_message(wrap(command("UNBLOCK", 2)))
+    assert not it.is_blocked("fs")
+    assert it.degraded is None
+
+
+@pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
+def test_snippet_1_18_runs_as_it_stands(clock, wrap):
+    # Messages that say nothing but what is needed, as a program that writes them by hand would.
+    for message in (
+        {"target_type": "mcp_server", "command_type": "BLOCK", "parameters": {"mcp_server": "filesystem-server"}},
+        {"target_type": "mcp_server", "command_type": "BLOCK", "mcp_server": "filesystem-server"},
+    ):
+        it = consumer(clock)
+        it.apply_message(wrap(message))
+        with pytest.raises(RuntimeError):
+            if it.is_blocked("filesystem-server"):
+                raise RuntimeError("MCP server blocked by administrator")
+        it.apply_message(wrap({**message, "command_type": "UNBLOCK"}))
+        assert not it.is_blocked("filesystem-server")
+        assert it.degraded is None
+
+
+@pytest.mark.parametrize("word", ["BLOCK", "SUSPEND", "QUARANTINE", "block", " Block ", "BLOCK\n", "Quarantine"])
+@pytest.mark.parametrize("lift", ["UNBLOCK", "RESUME", "unblock "])
+def test_block_suspend_and_quarantine_block_until_they_are_lifted(clock, word, lift):
+    it = consumer(clock)
+    it.apply_message(command(word, 1))
+    assert it.is_blocked("fs")
+    assert it.state("fs").command.reason == "because"
+    assert it.blocked_servers == ["fs"]
+    it.apply_message(command(lift, 2))
+    assert not it.is_blocked("fs")
+    assert it.blocked_servers == []
+
+
+BROADCASTS = [
+    {"target_type": "organization", "mcp_server": None},
+    {"target_type": "agent", "agent_id": None, "mcp_server": None},
+    {"target_type": None, "agent_id": None, "mcp_server": None},
+]
+
+
+@pytest.mark.parametrize("aim", BROADCASTS)
+def test_a_broadcast_blocks_every_server_and_only_a_broadcast_lifts_it(clock, aim):
+    it = consumer(clock)
+    it.apply_message(command("BLOCK", 1, **aim))
+    assert it.is_blocked("fs") and it.is_blocked("other") and it.is_blocked() and it.is_blocked(mcp_server_config_id=3)
+    it.apply_message(command("UNBLOCK", 2))
+    assert it.is_blocked("fs")
+    it.apply_message(command("UNBLOCK", 3, **aim))
+    assert not it.is_blocked("fs")
+    it.apply_message(command("BLOCK", 4))
+    it.apply_message(command("UNBLOCK", 5, **aim))
+    assert it.is_blocked("fs"), "what was ordered for one server is lifted for that server"
+
+
+def test_the_newest_by_issue_time_wins_in_every_order_of_delivery(clock):
+    messages = [command("BLOCK", 1), command("UNBLOCK", 2), command("SUSPEND", 3)]
+    for order in itertools.permutations(messages):
+        it = consumer(clock)
+        for message in order:
+            it.apply_message(message)
+        assert it.is_blocked("fs")
+    for order in itertools.permutations([*messages, command("RESUME", 4)]):
+        it = consumer(clock)
+        for message in order:
+            it.apply_message(message)
+        assert not it.is_blocked("fs")
+
+
+def test_of_one_instant_the_block_stands(clock):
+    for order in ((command("BLOCK", 1), command("UNBLOCK", 1)), (command("UNBLOCK", 1), command("BLOCK", 1))):
+        it = consumer(clock)
+        for message in order:
+            it.apply_message(message)
+        assert it.is_blocked("fs")
+
+
+def test_a_stale_unblock_that_is_delivered_again_lifts_nothing(clock):
+    it = consumer(clock)
+    lift = command("UNBLOCK", 2)
+    for message in (command("BLOCK", 1), lift, command("BLOCK", 3), lift, {**lift, "command_id": "another"}):
+        it.apply_message(message)
+    assert it.is_blocked("fs")
+
+
+def test_a_command_is_applied_once_also_when_it_has_no_date(clock):
+    it = consumer(clock)
+    block, lift = (without(command(kind), "issued_at") for kind in ("BLOCK", "UNBLOCK"))
+    for message in (block, lift):
+        it.apply_message(message)
+    assert not it.is_blocked("fs")
+    it.apply_message(block)
+    assert not it.is_blocked("fs"), "delivered again"
+    it.apply_message({**block, "command_id": "new"})
+    it.apply_message(lift)
+    assert it.is_blocked("fs"), "delivered again"
+
+
+def test_the_queue_says_what_the_command_does_not(clock):
+    it = consumer(clock)
+    plain = {"target_type": "mcp_server", "mcp_server": "fs"}
+
+    def sent(kind, seconds, identity):
+        return {
+            "MessageId": identity,
+            "Attributes": {"SentTimestamp": str(int(at(seconds) * 1000))},
+            "Body": json.dumps({**plain, "command_type": kind}),
+        }
+
+    it.apply_message(sent("BLOCK", 5, "b"))
+    it.apply_message(sent("UNBLOCK", 3, "a"))
+    assert it.is_blocked("fs")
+    it.apply_message(sent("UNBLOCK", 6, "c"))
+    assert not it.is_blocked("fs")
+
+
+def test_an_undated_unblock_lifts_no_dated_block(clock):
+    it = consumer(clock)
+    it.apply_message(command("BLOCK", 1))
+    it.apply_message(without(command("UNBLOCK"), "issued_at"))
+    assert it.is_blocked("fs")
+
+
+def test_an_id_cannot_be_spent_beforehand(clock):
+    it = consumer(clock)
+    it.apply_message(command("UNBLOCK", 1, command_id="same"))
+    it.apply_message(command("BLOCK", 2, command_id="same"))
+    assert it.is_blocked("fs")
+
+
+def test_nobody_unblocks_from_the_future_or_after_expiry(clock):
+    it = consumer(clock)
+    it.apply_message(command("BLOCK", 1))
+    it.apply_message(command("UNBLOCK", 2, expires_at=at(900)))
+    assert it.is_blocked("fs") and it.degraded is None
+    it.apply_message(command("UNBLOCK", 100_000))
+    assert it.degraded is not None
+    it.recover()
+    assert it.is_blocked("fs")
+
+
+def test_strangers_are_ignored(clock):
+    it = consumer(clock, organization_id=1)
+    it.apply_message(command("BLOCK", 1, organization_id=2))
+    it.apply_message(command("BLOCK", 1, organization_id="2"))
+    it.apply_message({"organization_id": 2, "command_type": 5})
+    assert not it.is_blocked("fs") and it.degraded is None
+    it.apply_message(command("BLOCK", 1, organization_id="1"))
+    assert it.is_blocked("fs")
+    it.apply_message(command("UNBLOCK", 2, organization_id=2))
+    assert it.is_blocked("fs")
+    it.apply_message(command("UNBLOCK", 2, organization_id=None))
+    it.recover()
+    assert it.is_blocked("fs"), "a lifting command has to say whose it is"
+    it.apply_message(command("UNBLOCK", 2))
+    assert not it.is_blocked("fs")
+
+
+def test_without_an_organisation_each_lifts_only_its_own(clock):
+    it = consumer(clock)
+    it.apply_message(command("BLOCK", 1, organization_id=1))
+    it.apply_message(command("UNBLOCK", 2, organization_id=2))
+    assert it.is_blocked("fs")
+
+
+def test_commands_for_agents(clock):
+    it = consumer(clock, agent_id="a")
+    it.apply_message(command("BLOCK", 1, target_type="agent", agent_id="b", mcp_server=None))
+    assert not it.is_blocked("fs")
+    it.apply_message(command("BLOCK", 1, target_type="agent", agent_id="a", mcp_server=None))
+    assert it.is_blocked("fs")
+    it.apply_message(command("UNBLOCK", 2, target_type="agent", agent_id="a", mcp_server=None))
+    assert not it.is_blocked("fs")
+    nobody = consumer(clock)
+    nobody.apply_message(command("BLOCK", 1, target_type="agent", agent_id="b", mcp_server=None))
+    assert not nobody.is_blocked("fs")
+
+
+MALFORMED = [
+    b"\xff",
+    "not json",
+    "",
+    "[]",
+    "null",
+    None,
+    5,
+    [],
+    {},
+    {"command_type": None},
+    {"command_type": ["BLOCK"]},
+    {"Body": ""},
+    {"Body": None},
+    {"Body": "{"},
+    {"Type": "SubscriptionConfirmation", "Message": "x"},
+    '{"command_type": "BLOCK", "command_type": "UNBLOCK"}',
+    "[" * 100_000,
+    "x" * 300_000,
+    {"command_type": "BLOCK", "target_type": "mcp_server"},
+    {"command_type": "BLOCK", "target_type": "mcp_server", "parameters": ["fs"]},
+    {"command_type": "BLOCK", "target_type": "mcp_server", "target_mcp_server_config_id": 1.5},
+    {"command_type": "BLOCK", "agent_id": 5},
+    {"command_type": "UNBLOCK", "target_type": "fleet", "mcp_server": "fs"},
+]
+
+
+class Raises(dict):
+    def __contains__(self, key):
+        raise RuntimeError("boo")
+
+
+@pytest.mark.parametrize("message", [*MALFORMED, Raises()], ids=lambda message: repr(message)[:40])
+def test_what_cannot_be_read_never_raises_and_blocks(clock, message, caplog):
+    it = consumer(clock)
+    it.apply_message(message)
+    assert it.is_blocked("fs") and it.is_blocked("other")
+    assert it.degraded and it.degraded in it.state("fs").reason
+    assert any(record.levelno == logging.ERROR for record in caplog.records)
+    it.apply_message(command("UNBLOCK", 1))
+    assert it.is_blocked("fs"), "it may have been a block of anybody"
+    it.recover()
+    assert not it.is_blocked("fs")
+
+
+@pytest.mark.parametrize("message", MALFORMED, ids=lambda message: repr(message)[:40])
+def test_damage_can_be_ignored_by_choice(clock, message, caplog):
+    it = consumer(clock, on_malformed="ignore")
+    it.apply_message(message)
+    assert not it.is_blocked("fs") and it.degraded is None
+    assert any(record.levelno == logging.ERROR for record in caplog.records)
+
+
+def test_an_unknown_command_lifts_nothing_and_is_loud(clock, caplog):
+    it = consumer(clock)
+    it.apply_message(command("BLOCK", 1))
+    it.apply_message(command("PARDON", 2))
+    assert it.is_blocked("fs")
+    assert "unknown command type 'PARDON'" in caplog.text
+
+
+def test_list_typed_parameters_do_not_hide_a_block(clock):
+    it = consumer(clock)
+    it.apply_message(command("BLOCK", 1, parameters=["x"]))
+    assert it.is_blocked("fs") and not it.is_blocked("other")
+
+
+def test_a_rate_limit_counts_runs_and_lets_go_after_a_minute(clock):
+    it = consumer(clock)
+    it.apply_message(command("RATE_LIMIT", 1, parameters={"max_per_minute": 2}))
+    assert it.state("fs").max_per_minute == 2
+    for _ in range(5):
+        assert not it.state("fs").blocked, "looking is no run"
+    assert [it.is_blocked("fs") for _ in range(4)] == [False, False, True, True]
+    assert it.state("fs").blocked and not it.is_blocked("other")
+    clock.mono += 59.9
+    assert it.is_blocked("fs")
+    clock.mono += 0.2
+    assert not it.is_blocked("fs")
+    it.apply_message(command("UNBLOCK", 2))
+    assert not any(it.is_blocked("fs") for _ in range(5))
+
+
+def test_a_rate_limit_lifts_no_block_and_the_newest_counts(clock):
+    it = consumer(clock)
+    it.apply_message(command("BLOCK", 1))
+    it.apply_message(command("RATE_LIMIT", 2, parameters={"max_per_minute": 5}))
+    assert it.is_blocked("fs")
+    it.apply_message(command("UNBLOCK", 1.5))
+    assert not it.state("fs").blocked and it.state("fs").max_per_minute == 5
+    it.apply_message(command("RATE_LIMIT", 1.7, parameters={"max_per_minute": 50}))
+    assert it.state("fs").max_per_minute == 5
+
+
+@pytest.mark.parametrize("parameters", [{}, [], None, {"max_per_minute": "many"}, {"max_per_minute": True}])
+def test_a_rate_limit_that_cannot_be_read_blocks_its_server(clock, parameters):
+    it = consumer(clock)
+    it.apply_message(command("RATE_LIMIT", 1, parameters=parameters))
+    assert it.is_blocked("fs") and not it.is_blocked("other")
+
+
+def test_names_and_numbers_of_one_server(clock):
+    it = consumer(clock, servers={"fs": 5, "crm": 6})
+    by_number = {"mcp_server": None, "target_mcp_server_config_id": 5}
+    it.apply_message(command("BLOCK", 1, **by_number))
+    assert it.is_blocked("fs") and it.is_blocked("FS ") and it.is_blocked(mcp_server_config_id=5)
+    assert not it.is_blocked("crm") and not it.is_blocked(mcp_server_config_id=6)
+    it.apply_message(command("UNBLOCK", 2))
+    assert not it.is_blocked("fs") and not it.is_blocked(mcp_server_config_id=5)
+
+
+def test_a_block_by_a_number_that_nobody_can_name_stops_whoever_it_may_be(clock):
+    it = consumer(clock, servers={"crm": 6})
+    it.apply_message(command("BLOCK", 1, mcp_server=None, target_mcp_server_config_id=5))
+    assert it.is_blocked("fs"), "5 may be fs"
+    assert not it.is_blocked("crm"), "crm is 6"
+    assert it.is_blocked("fs", 5) and not it.is_blocked("fs", 7)
+    it.apply_message(
+        command("RATE_LIMIT", 1, mcp_server="db", target_mcp_server_config_id=5, parameters={"max_per_minute": 9})
+    )
+    assert not it.is_blocked("fs"), "5 is db, as is known now"
+    assert it.is_blocked("db")
+
+
+def test_reset_forgets_everything(clock):
+    it = consumer(clock)
+    it.apply_message(command("BLOCK", 1))
+    it.apply_message("?")
+    it.reset()
+    assert not it.is_blocked("fs") and it.degraded is None
+
+
+@pytest.mark.parametrize("options", [{"on_malformed": "allow"}, {"organization_id": True}])
+def test_bad_arguments_are_told(options):
+    with pytest.raises(ConfigurationError):
+        MCPKillSwitchConsumer(**options)
+
+
+def test_threads_share_it(clock):
+    it = consumer(clock)
+    it.apply_message(command("RATE_LIMIT", 1, parameters={"max_per_minute": 100}))
+    passed, barrier = [], threading.Barrier(8)
+
+    def work(number):
+        barrier.wait()
+        for index in range(50):
+            if not it.is_blocked("fs"):
+                passed.append((number, index))
+            it.apply_message(command("BLOCK", index, mcp_server=f"s{number}"))
+            it.apply_message(command("UNBLOCK", index + 1, mcp_server=f"s{number}"))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(passed) == 100, "exactly the limit, whatever the threads do"
+    assert it.blocked_servers == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_still_obeys_and_does_not_hang_on_the_parents_lock(clock):
+    it = consumer(clock)
+    it.apply_message(command("BLOCK", 1))
+    with it._lock:  # as if another thread of the parent were in the middle
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if it.is_blocked("fs") and not it.is_blocked("other") else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
