@@ -31,7 +31,7 @@ ALLOWED = {
     "fastapi": {"asgi", "guard", "rules"},
     "local": {"exceptions", "config", "client", "authority"},
     "testing": {"exceptions", "config", "flow", "client"},
-    "pytest_plugin": {"testing"},
+    "pytest_plugin": {"client", "testing"},
     "demo": {"authority", "asgi"},
     "cli": {"exceptions", "wire", "rules", "authority", "demo", "__init__"},
     "__init__": {"client", "exceptions", "guard", "mcp", "models", "rules"},
