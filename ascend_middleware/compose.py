@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .client import ClientCore, open_engine
 from .config import Settings
+from .exceptions import ConfigurationError
 from .guard import Guard
+from .guard.duties import Duties
+from .guard.journal import open_journal
 from .guard.keeper import Keeper
+from .guard.receive import LeasedReceiver
+from .guard.stores import open_state
 from .rules import RuleTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from .guard.sqs import QueueReceiver
     from .rules import Rule
 
 __all__ = ["build_guard", "build_keeper", "load_table"]
@@ -58,12 +66,54 @@ def build_guard(
     table = table.with_settings(settings)
     if settings.enabled and settings.is_local:
         open_engine(settings).close()  # an unreadable policy is told now, not at the first request
-    return Guard(table=table, settings=settings, core=ClientCore(settings), identify=identify, render=render)
+    core = ClientCore(settings)
+    duties = _build_duties(table, settings, core)
+    return Guard(table=table, settings=settings, core=core, duties=duties, identify=identify, render=render)
+
+
+def _build_duties(table: RuleTable, settings: Settings, core: ClientCore) -> Duties:
+    if not settings.enabled:
+        return Duties(settings, core, open_state(replace(settings, state="memory:")), None)
+    if settings.kill_switch == "sqs" and not (settings.kill_queue_url and settings.organization_id):
+        raise ConfigurationError(
+            "kill_switch = sqs needs kill_queue_url and organization_id, to tell foreign commands from our own"
+        )
+    journal = open_journal(settings)
+    opens = [rule.label for rule in table.rules if rule.on_failure == "open" and rule.action_type]
+    if journal is None and opens:
+        raise ConfigurationError(
+            f"on_failure = open needs the journal, and journal = off: {', '.join(opens[:5])}; what passes without a "
+            "decision is submitted when the authority is back"
+        )
+    return Duties(settings, core, open_state(settings), journal)
 
 
 def build_keeper(guard: Guard) -> Keeper | None:
-    """Return the thread that reports outcomes, or None where the settings want none."""
-    settings = guard.settings
-    if not (settings.enabled and settings.report_outcomes):
+    """Return the threads that deliver the journal and receive commands, or None where there is nothing for them."""
+    settings, duties = guard.settings, guard.duties
+    if not settings.enabled or (duties.journal is None and settings.kill_switch == "off"):
         return None
-    return Keeper(guard.core, lambda: open_engine(settings))
+    receiver = None
+    if settings.kill_switch != "off":
+        # One per process: the lease is between processes, and a fork makes another one.
+        token = secrets.token_hex(8)
+        receiver = LeasedReceiver(
+            duties.receiver,
+            state=duties.state,
+            owner=lambda: f"{os.getpid()}-{token}",
+            interval=settings.kill_poll_interval,
+            queue=_open_queue(settings, duties) if settings.kill_switch == "sqs" else None,
+        )
+    return Keeper(
+        guard.core,
+        lambda: open_engine(settings),
+        journal=duties.journal,
+        state=duties.state,
+        receiver=receiver,
+    )
+
+
+def _open_queue(settings: Settings, duties: Duties) -> QueueReceiver:
+    from .guard.sqs import QueueReceiver  # optional dependency
+
+    return QueueReceiver(settings.kill_queue_url, duties.receiver.intake, confirm=duties.receiver.confirm)

@@ -157,6 +157,17 @@ def _seconds(value: object) -> float:
     return number
 
 
+def _seconds_or_never(value: object) -> float:
+    return 0.0 if _number(value) == 0 else _seconds(value)
+
+
+def _days(value: object) -> float:
+    number = _number(value)
+    if not 0 < number <= 31_536_000:
+        raise ValueError(f"expected seconds, more than 0 and at most a year, got {value!r}")
+    return number
+
+
 def _number(value: object) -> float:
     if isinstance(value, str):
         try:
@@ -269,7 +280,16 @@ class Settings:
     state: str = _setting("", _text, "ASCEND_STATE")
     state_timeout: float = _setting(1.0, _seconds)
     durability: str = _setting("process", _choice("process", "power"))
+    journal: str = _setting("", _text, "ASCEND_JOURNAL")
+    journal_max_bytes: int = _setting(268_435_456, _count(65_536, 2**40))
+    journal_max_age: float = _setting(604_800.0, _days)
+    journal_full: str = _setting("refuse", _choice("refuse", "pass"))
     approval_expiry: float = _setting(86_400.0, _seconds)
+    kill_switch: str = _setting("poll", _choice("poll", "sqs", "off"), "ASCEND_KILL_SWITCH")
+    kill_poll_interval: float = _setting(5.0, _seconds)
+    kill_queue_url: str = _setting("", _text, "ASCEND_KILL_QUEUE_URL")
+    kill_file: str = _setting("", _text, "ASCEND_KILL_FILE")
+    max_staleness: float = _setting(0.0, _seconds_or_never)
     approvals_path: str = _setting("/.ascend/approvals", _local_path)
 
     @classmethod

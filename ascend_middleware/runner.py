@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .client import open_async_engine, open_engine
 from .client.exchange import PerProcess
@@ -17,7 +18,7 @@ from .compose import build_guard, build_keeper
 from .exceptions import ConfigurationError
 from .flow import Sleep, drive, drive_async
 from .guard import Hook, ReadBody, RequestView, Verdict, Watch
-from .guard.keeper import Outcome
+from .guard.steps import Blocking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from .guard import Guard
 
 __all__ = ["AsyncBody", "AsyncRunner", "SyncRunner"]
+
+_STATE_THREADS: Final = 4
 
 
 class AsyncBody(Protocol):
@@ -40,7 +43,7 @@ class AsyncBody(Protocol):
 
 
 class _Runner:
-    """What both runners share: the guard, its keeper, and the report of an outcome.
+    """What both runners share: the guard and its keeper.
 
     Args:
         rules: the path of an `ascend.toml`, a mapping of the same shape, `Rule` objects, or None.
@@ -63,10 +66,15 @@ class _Runner:
         self.guard: Guard = build_guard(rules, settings, identify=identify, render=render)
         self.keeper = build_keeper(self.guard)
 
-    def _conclude(self, verdict: Verdict, error: str | None, duration_ms: int) -> None:
-        # In observe mode a denied action runs, too, but the authority keeps outcomes of approved ones only.
-        if verdict.outcome == "allowed" and verdict.action_id is not None and self.keeper is not None:
-            self.keeper.report(Outcome(verdict.action_id, error, duration_ms))
+    def start(self) -> None:
+        """Start the keeper in this process, if it has anything to do; at the server's start-up or the first request."""
+        if self.keeper is not None and self.keeper.is_eager and not self.keeper.is_running:
+            self.keeper.start()
+
+    def _passed(self, verdict: Verdict) -> Verdict:
+        if verdict.entry and self.keeper is not None and not self.keeper.is_running:
+            self.keeper.start()
+        return verdict
 
 
 class SyncRunner(_Runner):
@@ -94,15 +102,20 @@ class SyncRunner(_Runner):
                 raises `BodyTooLarge`, `BodyTimeout` or `ClientGone`.
         """
         started = time.perf_counter()
+        self.start()
         found = self.guard.triage(view)
         if not isinstance(found, Verdict):
-            found = drive(self.guard.decide(view, found), lambda step: self._perform(step, read))
+            found = self._passed(drive(self.guard.decide(view, found), lambda step: self._perform(step, read)))
         self.guard.log(view, found, seconds=time.perf_counter() - started)
         return found
 
     def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int) -> None:
-        """Record what became of a passed request's handler: `error` is None when it completed."""
-        self._conclude(verdict, error, duration_ms)
+        """Record what became of a passed request's handler, once: `error` is None when it completed."""
+        if verdict.entry or verdict.approval is not None:
+            drive(
+                self.guard.conclude(verdict, error=error, duration_ms=duration_ms),
+                lambda step: step.function(*step.arguments),
+            )
 
     def close(self) -> None:
         """Close this process's connections and deliver the outcomes that wait."""
@@ -111,6 +124,7 @@ class SyncRunner(_Runner):
             engine.close()
         if self.keeper is not None:
             self.keeper.close()
+        self.guard.duties.state.close()
 
     def _perform(self, step: Any, read: Callable[[int, float], bytes]) -> Any:
         if isinstance(step, Sleep):
@@ -128,6 +142,8 @@ class SyncRunner(_Runner):
                 result.close()
                 raise TypeError("identify returned a coroutine; here it is called without an event loop")
             return result
+        if isinstance(step, Blocking):
+            return step.function(*step.arguments)
         return self._engine.get().send(step.request, step.timeout)
 
 
@@ -144,17 +160,20 @@ class AsyncRunner(_Runner):
     ) -> None:
         super().__init__(rules, settings, identify=identify, render=render)
         self._engines = PerProcess(lambda: open_async_engine(self.guard.settings))
+        # Threads of its own: an application that fills the loop's keeps nobody from reading the kill state.
+        self._threads = PerProcess(lambda: ThreadPoolExecutor(_STATE_THREADS, thread_name_prefix="ascend-state"))
 
     def triage(self, view: RequestView) -> Any:
-        """Settle what needs no authority, with its line in the log; else return the rule for `decide`."""
+        """Settle what needs no authority, with its line in the log; else return what `decide` takes."""
         started = time.perf_counter()
+        self.start()
         found = self.guard.triage(view)
         if isinstance(found, Verdict):
             self.guard.log(view, found, seconds=time.perf_counter() - started)
         return found
 
     async def decide(self, view: RequestView, rule: Any, body: AsyncBody) -> Verdict:
-        """Return the verdict for a request that `triage` found to be governed by `rule`."""
+        """Return the verdict for a request that `triage` did not settle; `rule` is what it returned."""
         started = time.perf_counter()
         limit = self.guard.settings.body_limit
 
@@ -169,9 +188,11 @@ class AsyncRunner(_Runner):
             if isinstance(step, Hook):
                 result = step.function(*step.arguments)
                 return await result if hasattr(result, "__await__") else result
+            if isinstance(step, Blocking):
+                return await self._call(step)
             return await self._engines.get(asyncio.get_running_loop()).send(step.request, step.timeout)
 
-        verdict = await drive_async(self.guard.decide(view, rule), perform)
+        verdict = self._passed(await drive_async(self.guard.decide(view, rule), perform))
         self.guard.log(view, verdict, seconds=time.perf_counter() - started)
         return verdict
 
@@ -181,8 +202,25 @@ class AsyncRunner(_Runner):
         return found if isinstance(found, Verdict) else await self.decide(view, found, body)
 
     async def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int) -> None:
-        """Record what became of a passed request's handler: `error` is None when it completed."""
-        self._conclude(verdict, error, duration_ms)
+        """Record what became of a passed request's handler, once: `error` is None when it completed."""
+        if verdict.entry or verdict.approval is not None:
+            await drive_async(self.guard.conclude(verdict, error=error, duration_ms=duration_ms), self._call)
+
+    async def _call(self, step: Blocking) -> Any:
+        """Make a call that may block, in a thread; it goes on to its end when the one who waits for it is cancelled."""
+        if step.inline:
+            return step.function(*step.arguments)
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._threads.get(), step.function, *step.arguments)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(lambda done: self._abandoned(step, done))
+            raise
+
+    def _abandoned(self, step: Blocking, done: asyncio.Future[Any]) -> None:
+        if not done.cancelled() and done.exception() is None and step.abandon is not None:
+            self._threads.get().submit(step.abandon, done.result())
 
     async def aclose(self) -> None:
         """Close this event loop's connections and deliver the outcomes that wait."""
@@ -191,3 +229,7 @@ class AsyncRunner(_Runner):
             await engine.aclose()
         if self.keeper is not None:
             await asyncio.to_thread(self.keeper.close)
+        threads = self._threads.take()
+        if threads is not None:
+            threads.shutdown(wait=False)
+        self.guard.duties.state.close()

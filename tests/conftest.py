@@ -23,6 +23,13 @@ def full(request):
     return request.config.getoption("--full")
 
 
+@pytest.fixture(autouse=True)
+def _state_of_its_own(monkeypatch):
+    """Each test's guards share nothing with others and ask no authority for commands, unless the test says so."""
+    monkeypatch.setenv("ASCEND_STATE", "memory:")
+    monkeypatch.setenv("ASCEND_KILL_SWITCH", "off")
+
+
 @pytest.fixture
 def anyio_backend():
     return "asyncio"

@@ -134,4 +134,5 @@ def view_of(scope: Any, resolved: Resolved | None) -> RequestView:
         headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
         resolved=resolved,
         request=request,
+        prefix=scope.get("root_path", ""),
     )

@@ -94,6 +94,7 @@ class AscendMiddleware:
         elif self._home is not None and not self._home.stands:
             self._settle(self._home.owner)
         if scope["type"] == "lifespan":
+            self._runner.start()
             try:
                 await self.app(scope, receive, send)
             finally:

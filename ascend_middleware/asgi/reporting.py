@@ -34,22 +34,51 @@ def watch_success(send: Send, on_success: Callable[[], None]) -> Send:
 async def run_reported(
     inner: Application, scope: Scope, receive: Receive, send: Send, *, verdict: Verdict, runner: AsyncRunner
 ) -> None:
-    """Run a passed handler and report whether it completed."""
+    """Run a passed handler and record what became of it, before its response ends."""
     started = time.monotonic()
     status = 0
+    whole = gone = False
+
+    async def conclude(error: str | None) -> None:
+        # Only the first word counts.
+        await runner.conclude(verdict, error=error, duration_ms=int((time.monotonic() - started) * 1000))
+
+    async def received() -> Message:
+        nonlocal gone
+        message = await receive()
+        if message["type"] in ("http.disconnect", "websocket.disconnect"):
+            gone = True
+        return message
 
     async def watched(message: Message) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
+        nonlocal status, whole
+        kind = message["type"]
+        if kind == "http.response.start":
             status = message["status"]
+        elif kind == "http.response.body" and not message.get("more_body", False):
+            whole = True
+            await conclude(f"the handler answered {status}" if status >= 500 else None)
         await send(message)
 
     error: str | None = "the handler was interrupted"
     try:
-        await inner(scope, receive, watched)
-        error = f"the handler answered {status}" if status >= 500 else None
+        await inner(scope, received, watched)
+        if scope["type"] == "websocket" or whole:
+            error = None
+        elif gone:
+            error = "the client left"
+        else:
+            error = "the stream broke" if status else "the handler gave no answer"
     except Exception as failure:
-        error = f"the handler raised {type(failure).__name__}"
+        if gone or isinstance(failure, OSError):
+            error = f"the client left ({type(failure).__name__})"
+        elif status:
+            error = f"the stream broke: the handler raised {type(failure).__name__}"
+        else:
+            error = f"the handler raised {type(failure).__name__}"
+        raise
+    except BaseException:
+        error = "the client left" if gone else error
         raise
     finally:
-        await runner.conclude(verdict, error=error, duration_ms=int((time.monotonic() - started) * 1000))
+        await conclude(error)

@@ -100,7 +100,12 @@ class _Stage:
 
     def start_application(self) -> None:
         command = ["-m", "uvicorn", "ascend_middleware.demo.app:app", "--port", str(self.application_port)]
-        environment = {"ASCEND_API_URL": self.authority, "ASCEND_API_KEY": self.key}
+        environment = {
+            "ASCEND_API_URL": self.authority,
+            "ASCEND_API_KEY": self.key,
+            "ASCEND_STATE": str(self._folder / "state.db"),
+            "ASCEND_JOURNAL": str(self._folder / "journal"),
+        }
         self._start("application", command, f"{self.application}/health", environment)
 
     def stop_authority(self) -> None:

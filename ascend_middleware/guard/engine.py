@@ -12,21 +12,29 @@ from ..config import Settings
 from ..exceptions import AscendError, ConfigurationError
 from ..routing import Kind
 from ..rules import FieldError, RequestFields, RuleTable
+from .approvals import HANDLE_HEADER, Asked, Settled, StatusQuery
 from .body import parse_form, parse_json
 from .failure import OpenBudget, refusal_for
+from .fingerprint import Binding
 from .firewall import FINDINGS, inspect
 from .identity import Agent, NotAnAgent
-from .steps import BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
+from .journal import JournalError
+from .killswitch import unavailable_state
+from .reading import read_whole
+from .state import StateError
+from .steps import BodyTimeout, BodyTooLarge, ClientGone, Hook, Watch
 from .verdicts import UNCONDITIONAL, Refusal, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ..client.core import ClientCore
     from ..flow import Flow
-    from ..models import AuthorizationDecision
+    from ..models import AgentAction, AuthorizationDecision
     from ..routing import Leaf
     from ..rules import CompiledRule, RouteRules
+    from .duties import Duties
+    from .state import Approval
     from .view import RequestView
 
 __all__ = ["Guard"]
@@ -43,6 +51,7 @@ class Guard:
         table: the rules, with the settings' defaults.
         settings: checked settings.
         core: the client's flows, which ask the authority.
+        duties: the kill switch, approvals and the journal.
         identify: called with the framework's request; returns an `Agent`, `NotAnAgent`, or an awaitable of one.
         render: called with a refusal's status, headers and body; returns what to answer instead.
         clock: monotonic seconds, the same as the core's.
@@ -55,6 +64,7 @@ class Guard:
         table: RuleTable,
         settings: Settings,
         core: ClientCore,
+        duties: Duties,
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -65,6 +75,7 @@ class Guard:
         self.table = table
         self.settings = settings
         self.core = core
+        self.duties = duties
         self.render = render
         self._identify = identify
         self._clock = clock
@@ -78,10 +89,13 @@ class Guard:
 
     # --- before the handler
 
-    def triage(self, view: RequestView) -> Verdict | CompiledRule:
-        """Settle what needs no authority; otherwise return the rule to submit the request under."""
+    def triage(self, view: RequestView) -> Verdict | CompiledRule | StatusQuery:
+        """Settle what needs no authority; otherwise return what `decide` takes, most often the rule to submit under."""
         if not self.settings.enabled:
             return Verdict(outcome="disabled", passes=True)
+        query = self.duties.approvals.query(view.method, view.path)
+        if query is not None:
+            return query
         findings = inspect(view)
         resolved = view.resolved
         if resolved is not None and resolved.kind in _FRAMEWORK_ANSWERS:
@@ -107,11 +121,20 @@ class Guard:
             return Verdict(outcome="exempt", passes=True, rule=rule)
         return rule
 
-    def decide(self, view: RequestView, rule: CompiledRule) -> Flow[Verdict]:
-        """Ask the authority about a request that `triage` found to be governed."""
+    def decide(self, view: RequestView, found: CompiledRule | StatusQuery) -> Flow[Verdict]:
+        """Judge a request that `triage` did not settle: ask the authority, and journal what passes."""
+        if isinstance(found, StatusQuery):
+            return (yield from self._report(found))
+        rule = found
         agent = yield from self._who(view, rule)
         if isinstance(agent, Verdict):
             return agent
+        try:
+            stopped = yield from self.duties.obey(agent.id, deadline=self._clock() + self.settings.deadline)
+        except ClientGone:
+            return Verdict(outcome="client-gone", passes=False, rule=rule)
+        if stopped is not None:
+            return self._refused(stopped, rule)
         content = yield from self._read(view, rule)
         if isinstance(content, Verdict):
             return content
@@ -120,22 +143,82 @@ class Guard:
             action = rule.action(fields, agent_id=agent.id, agent_name=agent.name or agent.id)
         except (FieldError, ValueError) as error:
             return self._refused(Refusal(problem="bad-request", detail=f"The request cannot be judged: {error}"), rule)
-        deadline = self._clock() + self.settings.deadline
+        settled = Settled()
         try:
-            decision = yield from self.core.submit(action, deadline=deadline)
-            # Who only observes does not hold requests up.
-            if decision.is_pending() and rule.pending.waits and self._mode(rule) != "observe":
-                decision = yield from self._wait(decision, rule)
+            settled = yield from self._ask(view, rule, agent, action, content, fields.path_params)
+            verdict = self._judged(settled, rule, view)
         except ClientGone:
             return Verdict(outcome="client-gone", passes=False, rule=rule, action=action)
+        except StateError as error:
+            logger.error("refused under %s, the state cannot be used: %s", rule.label, error)
+            verdict = self._refused(unavailable_state(), rule)
+        except JournalError as error:
+            verdict = self._refused(_unjournalled(error), rule)
         except AscendError as error:
             verdict = self._failed(error, rule)
-        else:
-            verdict = self._judged(decision, rule, respond_async=self.settings.respond_async or _prefers_async(view))
-            verdict.decision = decision
         verdict.action = action
         verdict.principal = agent.principal
+        if verdict.outcome in ("allowed", "open"):
+            verdict = yield from self._enter(verdict, settled, rule)
         return verdict
+
+    def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int) -> Flow[None]:
+        """Journal what became of a passed request's handler, once; `error` is None when it completed."""
+        yield from self.duties.conclude(verdict, error=error, duration_ms=duration_ms)
+
+    def _ask(
+        self,
+        view: RequestView,
+        rule: CompiledRule,
+        agent: Agent,
+        action: AgentAction,
+        content: bytes | None,
+        params: Mapping[str, Any],
+    ) -> Flow[Settled]:
+        """Have a decision, of what is on hold already or of the authority; claim the approval that it runs under."""
+        deadline = self._clock() + self.settings.deadline
+        if self._mode(rule) == "observe":
+            # Who only observes does not hold requests up, and keeps nothing on hold.
+            return Settled(decision=(yield from self.core.submit(action, deadline=deadline)))
+        approvals = self.duties.approvals
+        binding = Binding(
+            view=view, rule=rule, agent=agent, table=self.table.version, tenant=self.duties.tenant, params=params
+        )
+        asked = Asked(binding=binding, content=content, deadline=deadline)
+        settled = yield from approvals.begin(asked)
+        if settled is None:
+            decision = yield from self.core.submit(action, deadline=deadline)
+            settled = Settled(decision=decision)
+            if decision.is_pending():
+                settled = yield from approvals.hold(asked, decision)
+        if settled.decision is not None and settled.decision.is_pending() and rule.pending.waits:
+            ended = yield from self._wait(settled.decision, rule, agent.id)
+            if isinstance(ended, Refusal):
+                return Settled(refusal=ended)
+            settled.decision = ended
+            if settled.row is not None:
+                yield from approvals.note(settled.row, ended)
+        approved = settled.decision is not None and settled.decision.is_approved()
+        if settled.row is not None and approved and (view.header(HANDLE_HEADER) or rule.pending.waits):
+            settled = yield from approvals.claim(settled)
+        return settled
+
+    def _enter(self, verdict: Verdict, settled: Settled, rule: CompiledRule) -> Flow[Verdict]:
+        """Journal a pass before its handler runs; without an entry it does not run."""
+        try:
+            yield from self.duties.enter(verdict, settled, rule)
+        except JournalError as error:
+            refused = self._refused(_unjournalled(error), rule)
+            refused.action, refused.principal, refused.decision = verdict.action, verdict.principal, verdict.decision
+            return refused
+        return verdict
+
+    def _report(self, query: StatusQuery) -> Flow[Verdict]:
+        try:
+            report: Refusal = yield from self.duties.approvals.report(query)
+        except StateError:
+            report = unavailable_state()
+        return Verdict(outcome="approval-status", passes=False, refusal=report)
 
     def _rules_of(self, leaf: Leaf) -> RouteRules:
         rules = self._routes.get(leaf)
@@ -180,24 +263,18 @@ class Guard:
     def _read(self, view: RequestView, rule: CompiledRule) -> Flow[bytes | Verdict | None]:
         if rule.body is None:
             return None
-        limit = rule.body_limit
-        declared = _declared_length(view)
-        if declared is not None and declared > limit:
-            return self._too_large(limit, rule)
-        seconds = rule.body_timeout
         try:
-            content: bytes = yield ReadBody(limit, seconds)
+            return (yield from read_whole(view, rule.body_limit, rule.body_timeout))
         except BodyTooLarge:
-            return self._too_large(limit, rule)
+            detail = f"A governed body holds at most {rule.body_limit} bytes."
+            return self._refused(Refusal(problem="body-too-large", detail=detail), rule)
         except BodyTimeout:
-            detail = f"The body did not arrive within {seconds:g} seconds."
+            detail = f"The body did not arrive within {rule.body_timeout:g} seconds."
             return self._refused(Refusal(problem="body-timeout", detail=detail), rule, firm=True)
         except ClientGone:
             return Verdict(outcome="client-gone", passes=False, rule=rule)
-        if declared is not None and declared != len(content):
-            detail = "The body is not as long as its content-length says."
-            return self._refused(Refusal(problem="bad-request", detail=detail), rule, firm=True)
-        return content
+        except ValueError as error:
+            return self._refused(Refusal(problem="bad-request", detail=str(error)), rule, firm=True)
 
     def _fields(self, view: RequestView, rule: CompiledRule, content: bytes | None) -> RequestFields:
         resolved = view.resolved
@@ -217,8 +294,10 @@ class Guard:
             **values,
         )
 
-    def _wait(self, decision: AuthorizationDecision, rule: CompiledRule) -> Flow[AuthorizationDecision]:
-        """Poll until a person has decided, the time is up, or the client has left."""
+    def _wait(
+        self, decision: AuthorizationDecision, rule: CompiledRule, agent_id: str
+    ) -> Flow[AuthorizationDecision | Refusal]:
+        """Poll until a person has decided, the time is up, the agent is killed, or the client has left."""
         if self._waiters >= self.settings.max_waiters:
             return decision
         self._waiters += 1
@@ -235,6 +314,9 @@ class Guard:
                     if gone:
                         raise ClientGone
                     pause -= 0.5
+                    stopped = yield from self.duties.blocked(agent_id)
+                    if stopped is not None:
+                        return stopped
                 try:
                     decision = yield from self.core.status(
                         decision.action_id, deadline=self._clock() + min(self.settings.deadline, max(left, 0.5))
@@ -243,33 +325,57 @@ class Guard:
                     # A known pending action stays pending, whatever becomes of one poll; a kill ends the wait.
                     refusal, _ = refusal_for(error)
                     if refusal.problem in UNCONDITIONAL or refusal.problem == "misconfigured":
-                        raise
+                        return refusal
         finally:
             self._waiters -= 1
         return decision
 
     # --- verdicts
 
-    def _judged(self, decision: AuthorizationDecision, rule: CompiledRule, *, respond_async: bool) -> Verdict:
-        if decision.is_approved():
-            return Verdict(outcome="allowed", passes=True, rule=rule)
+    def _judged(self, settled: Settled, rule: CompiledRule, view: RequestView) -> Verdict:
+        decision, row = settled.decision, settled.row
+        if settled.refusal is not None:
+            return self._refused(settled.refusal, rule, firm=settled.firm)
+        assert decision is not None  # noqa: S101 - one of the two is there
+        if decision.is_approved() and (row is None or settled.entry is not None):
+            handle = None if row is None else row.handle
+            return Verdict(outcome="allowed", passes=True, rule=rule, decision=decision, approval=handle)
+        verdict = self._refused(self._refusal(decision, row, view), rule)
+        verdict.decision = decision
+        return verdict
+
+    def _refusal(self, decision: AuthorizationDecision, row: Approval | None, view: RequestView) -> Refusal:
         extra: dict[str, Any] = {"reason": decision.reason} if decision.reason else {}
         if self.settings.expose_risk and decision.risk_score is not None:
             extra["risk_score"] = decision.risk_score
-        if decision.is_pending():
-            refusal = Refusal(
-                problem="approval-required",
-                detail="A person has to approve this action; repeat the request once it is approved.",
-                retry_after=max(1.0, self.settings.poll_interval),
-                extra={**extra, "executed": False},
-                status=202 if respond_async else None,
-            )
-        elif decision.status == "requires_modification":
+        if decision.is_pending() or decision.is_approved():
+            return self._required(decision, row, view, extra)
+        if decision.status == "requires_modification":
             extra["conditions"] = decision.conditions
-            refusal = Refusal(problem="modification-required", detail=decision.reason or "See conditions.", extra=extra)
+            return Refusal(problem="modification-required", detail=decision.reason or "See conditions.", extra=extra)
+        return Refusal(problem="denied", detail=decision.reason or "The authority denied it.", extra=extra)
+
+    def _required(
+        self, decision: AuthorizationDecision, row: Approval | None, view: RequestView, extra: dict[str, Any]
+    ) -> Refusal:
+        """Refuse what a person has to approve, or has approved and the client is to resume with its handle."""
+        detail = "A person has to approve this action"
+        headers: list[tuple[str, str]] = []
+        if row is None:
+            detail += "; the request is too large to be resumed under an approval."
         else:
-            refusal = Refusal(problem="denied", detail=decision.reason or "The authority denied it.", extra=extra)
-        return self._refused(refusal, rule)
+            offer = self.duties.approvals.offer(row, view.prefix)
+            extra = {**extra, "approval": {**offer, "state": "approved" if decision.is_approved() else "pending"}}
+            detail += "; once it is approved, repeat the request with the header Ascend-Approval."
+            headers = [(HANDLE_HEADER, row.handle), ("location", offer["status_url"])]
+        return Refusal(
+            problem="approval-required",
+            detail=detail,
+            retry_after=max(1.0, self.settings.poll_interval),
+            extra={**extra, "executed": False},
+            status=202 if self.settings.respond_async or _prefers_async(view) else None,
+            headers=tuple(headers),
+        )
 
     def _failed(self, error: AscendError, rule: CompiledRule) -> Verdict:
         refusal, may_open = refusal_for(error)
@@ -281,10 +387,6 @@ class Guard:
                 return Verdict(outcome="open", passes=True, rule=rule)
             logger.error("the open_per_minute budget of %d is spent; refusing", self.settings.open_per_minute)
         return self._refused(refusal, rule)
-
-    def _too_large(self, limit: int, rule: CompiledRule) -> Verdict:
-        detail = f"A governed body holds at most {limit} bytes."
-        return self._refused(Refusal(problem="body-too-large", detail=detail), rule)
 
     def _refuse_findings(self, findings: list[str], rule: CompiledRule | None) -> Verdict:
         text = "; ".join(FINDINGS[finding] for finding in findings)
@@ -319,6 +421,8 @@ class Guard:
         if not logger.isEnabledFor(logging.INFO):
             return
         template = view.resolved.leaf.template if view.resolved and view.resolved.leaf else view.path
+        if verdict.outcome == "approval-status":
+            template = self.settings.approvals_path  # the rest is a handle
         logger.info(
             "%s %s: %s%s (%s, %.1f ms)",
             view.method,
@@ -331,11 +435,9 @@ class Guard:
         )
 
 
-def _declared_length(view: RequestView) -> int | None:
-    """Return what the one content-length says; servers refuse the ill-formed, and the body's own size counts anyway."""
-    texts = set(view.header("content-length"))
-    text = texts.pop() if len(texts) == 1 else ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+def _unjournalled(error: JournalError) -> Refusal:
+    detail = "Too much waits to be reported." if error.full else "What was to run could not be recorded."
+    return Refusal(problem="unavailable", detail=detail, retry_after=5.0)
 
 
 def _prefers_async(view: RequestView) -> bool:

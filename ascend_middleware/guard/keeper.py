@@ -1,126 +1,261 @@
-"""The keeper: a background thread of the serving process that tells the authority what became of passed actions.
+"""The keeper: background threads of the serving process, which deliver the journal and receive commands.
 
-It starts at the first outcome, in the process that serves (checked by pid, so also after a fork), never at import.
-What it holds is in memory: outcomes not delivered when the process dies are lost with it.
+They start at the first request or at the server's start-up, in the process that serves (checked by pid, so also after a
+fork), never at import. No decision depends on them being alive.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import queue
+import random as _random
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..client.masking import get_logger
-from ..exceptions import AscendError
+from ..exceptions import AscendError, AuthenticationError
 from ..flow import Sleep, drive
+from .adoption import adopt, bytes_of_others
+from .delivery import Delivery
+from .steps import Blocking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..client.core import ClientCore
+    from .journal import Journal
+    from .state import State
 
-__all__ = ["Keeper", "Outcome"]
+__all__ = ["Keeper"]
 
 logger = get_logger("ascend_middleware.keeper")
 
-CAPACITY = 10_000
-DELIVERY_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one passed action; `error` is None when it completed."""
-
-    action_id: str
-    error: str | None
-    duration_ms: int
+_LONGEST_PAUSE: Final = 30.0
+_ADOPT_SECONDS: Final = 10.0
+_IDLE_SECONDS: Final = 1.0
 
 
 class Keeper:
-    """Deliver outcomes in order, each with the client's retries; drop the newest, loudly, when too many wait.
+    """Deliver this process's journal, and those of dead processes in its directory.
 
     Args:
         core: the client's flows.
         connect: opens the synchronous engine, called in the keeper's thread.
+        journal: what to deliver; None where nothing is journalled.
+        state: where claims of dead processes are settled.
+        receiver: called in a thread of its own again and again; returns the seconds until the next time.
+        now: seconds since the epoch.
     """
 
-    def __init__(self, core: ClientCore, connect: Callable[[], Any], *, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self,
+        core: ClientCore,
+        connect: Callable[[], Any],
+        *,
+        journal: Journal | None,
+        state: State,
+        receiver: Callable[[Callable[[Any], Any]], float] | None = None,
+        now: Callable[[], float] = time.time,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
         self._core = core
         self._connect = connect
-        self._capacity = capacity
-        self._lock = threading.Lock()
+        self._journal = journal
+        self._state = state
+        self._receiver = receiver
+        self._now = now
+        self._random = random
         self._registered = False
         self._start_anew()
 
     def _start_anew(self) -> None:
-        self._queue: queue.Queue[Outcome | None] = queue.Queue(self._capacity)
-        self._thread: threading.Thread | None = None
         self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._delivering = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._delivery: Delivery | None = None
+        self._failures = 0
+        self._pause_until = 0.0
+        self._adopt_at = 0.0
+        self._started = False
 
-    def report(self, outcome: Outcome) -> None:
-        """Hand an outcome over; never blocks."""
+    @property
+    def is_eager(self) -> bool:
+        """Whether there is something to do before anything was journalled: commands, and dead processes' journals."""
+        return self._receiver is not None or (self._journal is not None and self._journal.directory is not None)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the threads of this process run."""
+        return self._started and self._pid == os.getpid()
+
+    def start(self) -> None:
+        """Start the threads unless they run in this process."""
+        if self._started and self._pid == os.getpid():
+            return
+        if self._pid != os.getpid():
+            self._start_anew()
         with self._lock:
-            if self._pid != os.getpid():
-                self._start_anew()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="ascend-keeper", daemon=True)
-                self._thread.start()
-                if not self._registered:
-                    # A server without lifespan never closes the middleware.
-                    self._registered = True
-                    atexit.register(self.close)
-        try:
-            self._queue.put_nowait(outcome)
-        except queue.Full:
-            logger.error("outcome of action %s dropped: %d wait already", outcome.action_id, self._capacity)
+            if self._started:
+                return
+            self._started = True
+            # A new one: threads that did not stop in time must not go on.
+            self._stopping = threading.Event()
+            tasks = [("ascend-keeper", self._deliver_all)] if self._journal is not None else []
+            if self._receiver is not None:
+                tasks.append(("ascend-receiver", self._receive_all))
+            self._threads = [
+                threading.Thread(target=task, args=(self._stopping,), name=name, daemon=True) for name, task in tasks
+            ]
+            if self._journal is not None:
+                self._journal.wake = self._wake.set
+            for thread in self._threads:
+                thread.start()
+            if not self._registered:
+                # A server without lifespan never closes the middleware.
+                self._registered = True
+                atexit.register(self.close)
 
     def close(self, *, seconds: float = 5.0) -> None:
-        """Deliver what waits, for at most `seconds`, and stop."""
+        """Deliver what waits, for at most `seconds`, and stop; what is left stays in its file for the next keeper."""
         with self._lock:
-            thread, self._thread = self._thread, None
-            if thread is None or self._pid != os.getpid():
+            threads, self._threads = self._threads, []
+            if not threads or self._pid != os.getpid():
                 return
-        try:
-            self._queue.put(None, timeout=seconds)
-        except queue.Full:
-            logger.error("stopping with %d outcomes undelivered", self._queue.qsize())
-            return
-        thread.join(seconds)
-        if thread.is_alive():
-            logger.error("stopping with about %d outcomes undelivered", self._queue.qsize())
+        self._stopping.set()
+        self._wake.set()
+        until = time.monotonic() + seconds
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        if any(thread.is_alive() for thread in threads):
+            logger.error("stopping with about %d bytes of the journal undelivered", self._backlog())
+        self._started = False
 
-    def _run(self) -> None:
-        engine = None
+    def _backlog(self) -> int:
+        return 0 if self._journal is None else self._journal.backlog
+
+    # --- delivering
+
+    def _deliver_all(self, stop: threading.Event) -> None:
+        with self._delivering:
+            self._deliver_until(stop)
+
+    def _deliver_until(self, stop: threading.Event) -> None:
+        engine = _Late(self._connect)
         try:
-            while (outcome := self._queue.get()) is not None:
+            while True:
+                stopping = stop.is_set()
                 try:
-                    engine = engine or self._connect()
-                    self._deliver(engine, outcome)
-                except AscendError as error:
-                    logger.warning("outcome of action %s not delivered: %s", outcome.action_id, error)
+                    worked = self._turn(engine, stopping=stopping)
                 except Exception:
-                    logger.exception("outcome of action %s not delivered", outcome.action_id)
+                    logger.exception("the keeper failed; it goes on")
+                    worked, self._pause_until = False, self._core.clock() + _IDLE_SECONDS
+                if worked:
+                    continue
+                if stopping:
+                    break
+                self._wake.wait(_IDLE_SECONDS)
+                self._wake.clear()
+            self._finish()
         finally:
-            if engine is not None:
-                engine.close()
+            engine.close()
 
-    def _deliver(self, engine: Any, outcome: Outcome) -> None:
-        deadline = self._core.clock() + DELIVERY_SECONDS
-        if outcome.error is None:
-            flow = self._core.complete(outcome.action_id, duration_ms=outcome.duration_ms, deadline=deadline)
-        else:
-            flow = self._core.fail(
-                outcome.action_id, error=outcome.error, duration_ms=outcome.duration_ms, deadline=deadline
-            )
+    def _turn(self, engine: _Late, *, stopping: bool) -> bool:
+        """Deliver one line or adopt what is due; False when there is nothing to do now."""
+        clock = self._core.clock()
+        if clock < self._pause_until:
+            return False
+        journal = self._journal
+        assert journal is not None  # noqa: S101 - else this thread does not run
+        try:
+            if journal.is_open:
+                if self._delivery is None:
+                    self._delivery = Delivery(
+                        journal.log,
+                        process=journal.process,
+                        core=self._core,
+                        note=journal.note_submitted,
+                        now=self._now,
+                    )
+                journal.waiting_since = self._delivery.waiting_since
+                if drive(self._delivery.deliver_next(), engine.perform):
+                    self._failures = 0
+                    return True
+            if journal.directory is not None and clock >= self._adopt_at and not stopping:
+                self._adopt_at = clock + _ADOPT_SECONDS
+                adopt(
+                    journal.directory,
+                    core=self._core,
+                    state=self._state,
+                    perform=engine.perform,
+                    max_age=journal.limits.age,
+                    now=self._now,
+                )
+                journal.others_bytes = bytes_of_others(journal.directory, besides=journal.process)
+        except AscendError as error:
+            self._back_off(error)
+        return False
 
-        def perform(step: Any) -> Any:
-            if isinstance(step, Sleep):
-                time.sleep(step.seconds)
-                return None
-            return engine.send(step.request, step.timeout)
+    def _back_off(self, error: AscendError) -> None:
+        asked = getattr(error, "retry_after", None)
+        pause = min(_LONGEST_PAUSE, 0.5 * 2 ** min(self._failures, 10)) * (0.5 + self._random() / 2)
+        if self._failures in (0, 5):
+            log = logger.error if isinstance(error, AuthenticationError) else logger.warning
+            log("the journal waits for the authority: %s: %s", type(error).__name__, error)
+        self._failures += 1
+        self._pause_until = self._core.clock() + max(pause, min(asked or 0.0, _LONGEST_PAUSE))
 
-        drive(flow, perform)
+    def _finish(self) -> None:
+        """Leave nothing behind where all was delivered."""
+        journal = self._journal
+        if journal is None or not journal.is_open:
+            return
+        if self._delivery is not None and self._delivery.open_entries:
+            return  # handlers still run; what this process holds is adopted when it ends
+        delivered = self._delivery is not None and journal.log.backlog == 0
+        self._delivery = None
+        journal.close(remove=delivered)
+
+    # --- receiving
+
+    def _receive_all(self, stop: threading.Event) -> None:
+        engine = _Late(self._connect)
+        assert self._receiver is not None  # noqa: S101 - else this thread does not run
+        try:
+            while not stop.is_set():
+                try:
+                    pause = self._receiver(engine.perform)
+                except Exception:
+                    logger.exception("receiving commands failed; trying again")
+                    pause = _IDLE_SECONDS
+                stop.wait(pause)
+        finally:
+            engine.close()
+
+
+class _Late:
+    """An engine that is opened at its first use."""
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+        self._engine: Any = None
+
+    def perform(self, step: Any) -> Any:
+        """Carry out a step of a client's flow."""
+        if isinstance(step, Sleep):
+            time.sleep(step.seconds)
+            return None
+        if isinstance(step, Blocking):
+            return step.function(*step.arguments)
+        if self._engine is None:
+            self._engine = self._connect()
+        return self._engine.send(step.request, step.timeout)
+
+    def close(self) -> None:
+        """Close the engine."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from ..exceptions import AscendError, ConfigurationError
-from .places import default_directory, shown
+from ..exceptions import AscendError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +28,6 @@ __all__ = [
     "Snapshot",
     "State",
     "StateError",
-    "open_state",
     "scope_of",
 ]
 
@@ -160,6 +158,10 @@ class State(Protocol):
         """Keep the authority's word on an unclaimed row; a denial stays."""
         ...
 
+    def drop(self, handle: str, *, now: float) -> None:
+        """Let an unclaimed row expire at once, because the authority no longer knows its action."""
+        ...
+
     def claim(self, handle: str, *, by: str, process: str, entry: str, now: float) -> Approval | None:
         """Claim a row and keep the journal's entry with it, in one atomic operation.
 
@@ -264,31 +266,3 @@ def decode_order(text: str | bytes) -> Order:
         return _order_decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError):
         raise StateError("the state holds a kill-switch order that cannot be read") from None
-
-
-def open_state(settings: Settings) -> State:
-    """Return the store that the setting `state` names, checked: what is wrong with it is told now.
-
-    Raises:
-        ConfigurationError: it cannot be opened; names the place and the setting.
-    """
-    from .state_sql import SQLState
-
-    place, scope = settings.state, scope_of(settings)
-    if place == "memory:":
-        return SQLState(None, scope=scope, timeout=settings.state_timeout)
-    if place.startswith(("redis://", "rediss://", "unix://")):
-        from .state_redis import RedisState
-
-        try:
-            return RedisState(place, scope=scope, timeout=settings.state_timeout)
-        except StateError as error:
-            raise ConfigurationError(f"the setting state = {shown(place)!r}: {error}") from None
-    path = place or default_directory() / "state.db"
-    try:
-        return SQLState(path, scope=scope, timeout=settings.state_timeout, power_safe=settings.durability == "power")
-    except (ConfigurationError, StateError) as error:
-        raise ConfigurationError(
-            f"the state {path} cannot be used: {error}. The setting state (ASCEND_STATE) names another file, redis://… "
-            "for a fleet, or memory: for a single process that may forget; see docs/state.md"
-        ) from None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["RedisState"]
 
 # The fields of a row that change; the others stand in its JSON.
-_MUTABLE: Final = ("status", "reason", "process", "claimed_by", "claimed_at", "outcome", "entry")
+_MUTABLE: Final = ("expires_at", "status", "reason", "process", "claimed_by", "claimed_at", "outcome", "entry")
 _APPLIED_SECONDS: Final = 30 * 86_400
 
 # A row is a hash `approval:<key>`; `open:<sharing>` names the open row of identical requests; `hints` is a sorted set
@@ -53,6 +53,15 @@ _NOTE: Final = """
 local row = ARGV[1] .. 'approval:' .. ARGV[2]
 local seen = redis.call('HMGET', row, 'claimed_by', 'status')
 if seen[1] == '' and seen[2] ~= 'denied' then redis.call('HSET', row, 'status', ARGV[3], 'reason', ARGV[4]) end
+return 1
+"""
+_DROP: Final = """
+local row = ARGV[1] .. 'approval:' .. ARGV[2]
+local seen = redis.call('HMGET', row, 'claimed_by', 'hint')
+if seen[1] == '' then
+  redis.call('HSET', row, 'expires_at', ARGV[3])
+  redis.call('ZREM', ARGV[1] .. 'hints', seen[2] .. ':' .. ARGV[2])
+end
 return 1
 """
 _CLAIM: Final = """
@@ -165,6 +174,7 @@ class RedisState:
             for name, text in (
                 ("hold", _HOLD),
                 ("note", _NOTE),
+                ("drop", _DROP),
                 ("claim", _CLAIM),
                 ("settle", _SETTLE),
                 ("apply", _APPLY),
@@ -228,6 +238,10 @@ class RedisState:
     def note(self, handle: str, *, status: str, reason: str = "") -> None:
         """See `State.note`."""
         self._run("note", key_of(handle), status, reason)
+
+    def drop(self, handle: str, *, now: float) -> None:
+        """See `State.drop`."""
+        self._run("drop", key_of(handle), repr(now))
 
     def claim(self, handle: str, *, by: str, process: str, entry: str, now: float) -> Approval | None:
         """See `State.claim`."""
@@ -318,7 +332,8 @@ def _approval(answer: Any) -> Approval | None:
         return None
     try:
         changed: dict[str, Any] = {name: fields[name] for name in _MUTABLE}
-        changed["claimed_at"] = float(changed["claimed_at"])
+        for name in ("expires_at", "claimed_at"):
+            changed[name] = float(changed[name])
         return replace(decode_approval(fields["json"]), **changed)
     except (KeyError, ValueError):
         raise StateError("the state holds an approval that cannot be read") from None

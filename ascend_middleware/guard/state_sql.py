@@ -140,6 +140,14 @@ class SQLState:
                 (status, reason, self._scope, key_of(handle)),
             )
 
+    def drop(self, handle: str, *, now: float) -> None:
+        """See `State.drop`."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE approvals SET expires_at = ? WHERE scope = ? AND key = ? AND claimed_by = ''",
+                (now, self._scope, key_of(handle)),
+            )
+
     def claim(self, handle: str, *, by: str, process: str, entry: str, now: float) -> Approval | None:
         """See `State.claim`."""
         with self._writing() as connection:

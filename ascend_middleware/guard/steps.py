@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BodyTimeout", "BodyTooLarge", "ClientGone", "Hook", "ReadBody", "Watch"]
+__all__ = ["Blocking", "BodyTimeout", "BodyTooLarge", "ClientGone", "Hook", "ReadBody", "Watch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,23 @@ class Hook:
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocking:
+    """Call a function of ours that may wait for a disk or a network; the result is what it returns.
+
+    Attributes:
+        function: what to call, in a thread where there is an event loop.
+        arguments: with what.
+        inline: whether it never waits, so that no thread is needed.
+        abandon: called with the result when whoever asked was cancelled meanwhile; the call itself is never undone.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    inline: bool = False
+    abandon: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

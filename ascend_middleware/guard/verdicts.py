@@ -25,6 +25,8 @@ REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
     "unavailable": (503, "No decision could be had"),
     "misconfigured": (500, "This service cannot ask for a decision"),
     "kill-switch": (503, "The agent is blocked"),
+    "approval-mismatch": (409, "The approval is not for this request"),
+    "approval-used": (409, "The approval was used already"),
     "agent-rate-limit": (429, "The agent is asked to slow down"),
     "bad-request": (400, "The request is ambiguous or malformed"),
     "body-timeout": (408, "The body took too long to arrive"),
@@ -45,6 +47,7 @@ class Refusal:
         retry_after: seconds, or None.
         extra: further members of the problem body.
         status: the HTTP status, where it is not the type's own.
+        headers: further headers, names in lower case.
     """
 
     problem: str
@@ -52,6 +55,7 @@ class Refusal:
     retry_after: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     status: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     def response(self, decision: AuthorizationDecision | None) -> tuple[int, list[tuple[str, str]], bytes]:
         """Return status, headers and body as `application/problem+json`."""
@@ -64,7 +68,7 @@ class Refusal:
             "detail": self.detail,
             **self.extra,
         }
-        headers = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
+        headers = [("content-type", "application/problem+json"), ("cache-control", "no-store"), *self.headers]
         if self.retry_after is not None:
             headers.append(("retry-after", str(max(1, -int(-self.retry_after // 1)))))
         if decision is not None:
@@ -92,6 +96,9 @@ class Verdict:
         action: what was submitted, if anything was.
         decision: what the authority answered, if it did.
         would: in observe mode, the problem type that would have been answered.
+        principal: the authenticated caller, where the application named one.
+        entry: the journal's number of this run; 0 when it has none, or was concluded.
+        approval: the handle that was claimed for this run.
     """
 
     outcome: str
@@ -102,6 +109,8 @@ class Verdict:
     decision: AuthorizationDecision | None = None
     would: str | None = None
     principal: str | None = None
+    entry: int = 0
+    approval: str | None = field(default=None, repr=False)
 
     @property
     def action_id(self) -> str | None:

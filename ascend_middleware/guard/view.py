@@ -24,7 +24,7 @@ class RequestView:
         headers: names in lower case, values as text (latin-1), in order, repeats kept.
         resolved: what the router will run, or None where no router can be asked.
         request: the framework's own object, for `identify`.
-        verdict: filled in by the guard, for the adapter and for logging.
+        prefix: the path under which the server runs the application, for the URLs that the guard names.
     """
 
     method: str
@@ -34,6 +34,7 @@ class RequestView:
     headers: list[tuple[str, str]]
     resolved: Resolved | None = None
     request: Any = None
+    prefix: str = ""
     _query_pairs: list[tuple[str, str]] | None = field(default=None, repr=False)
 
     @property

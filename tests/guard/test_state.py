@@ -22,11 +22,11 @@ from ascend_middleware.guard.state import (
     Approval,
     Order,
     StateError,
-    open_state,
     orders_of,
 )
 from ascend_middleware.guard.state_redis import RedisState
 from ascend_middleware.guard.state_sql import SQLState
+from ascend_middleware.guard.stores import open_state
 
 NOW = 1_800_000_000.0
 REDIS = pytest.param("redis", marks=pytest.mark.slow)
@@ -85,6 +85,15 @@ class TestApprovals:
         assert state.hold(second, now=NOW + 200) == second
         assert replace(state.find(first.handle), sharing="s") == first
         assert state.claim(first.handle, by="a", process="p", entry="", now=NOW + 200).claimed_by == ""
+
+    def test_a_dropped_row_is_expired_at_once(self, state):
+        row = approval()
+        state.hold(row, now=NOW)
+        state.drop(row.handle, now=NOW)
+        assert state.find_open("s", now=NOW) is None
+        assert state.find(row.handle).expires_at == NOW
+        assert state.snapshot(now=NOW).hints == frozenset()
+        assert state.hold(approval(), now=NOW).handle != row.handle
 
     def test_one_claim_wins_and_the_entry_is_kept_with_it(self, state):
         row = approval()

@@ -1,0 +1,196 @@
+"""What a guard owes besides a decision: to obey the kill switch, to hold agents to their rate, to journal what runs."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from ..client.masking import get_logger
+from ..exceptions import AscendError
+from .approvals import Approvals
+from .killswitch import KillSwitch, unavailable_state
+from .receive import CommandReceiver
+from .state import StateError
+from .steps import Blocking, ClientGone, Watch
+from .verdicts import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..client.core import ClientCore
+    from ..config import Settings
+    from ..flow import Flow
+    from ..rules import CompiledRule
+    from .approvals import Settled
+    from .journal import Journal
+    from .state import State
+    from .verdicts import Verdict
+
+__all__ = ["Duties"]
+
+logger = get_logger("ascend_middleware.guard")
+
+_SEEN_AGAIN: Final = 3600.0
+_MAX_SEEN: Final = 10_000
+# After a failed attempt to confirm a stale kill state, others block without an attempt of their own for so long.
+_FAILED_SECONDS: Final = 1.0
+
+
+class Duties:
+    """The shared state, the journal and the kill switch of one guard.
+
+    Args:
+        settings: checked settings.
+        core: the client's flows.
+        state: what workers share.
+        journal: where what runs is kept; None where it is switched off.
+        clock: monotonic seconds, the same as the core's.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        core: ClientCore,
+        state: State,
+        journal: Journal | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.state: Final = state
+        self.journal: Final = journal
+        self.kill: Final = KillSwitch(
+            state, kill_file=settings.kill_file, max_staleness=settings.max_staleness, clock=clock, now=now
+        )
+        self.approvals: Final = Approvals(state, journal, core, settings, self.kill, now=now)
+        self.receiver: Final = CommandReceiver(core, state, self.kill, settings, now=now)
+        text = "\n".join([settings.api_url, settings.organization_id, settings.api_key])
+        self.tenant: Final = hashlib.sha256(text.encode()).hexdigest()[:32]
+        self._settings = settings
+        self._clock = clock
+        self._now = now
+        self._seen: dict[str, float] = {settings.agent_id: float("inf")}
+        self._confirming_until = -1e9
+        self._failed_at = -1e9
+
+    # --- before
+
+    def obey(self, agent_id: str, *, deadline: float) -> Flow[Refusal | None]:
+        """Return why an agent may not act now: it is blocked, the kill state is unknown or too old, or it is too fast.
+
+        Raises:
+            ClientGone: the client left meanwhile.
+        """
+        refusal = yield from self.blocked(agent_id)
+        if refusal is not None:
+            return refusal
+        if self.kill.is_stale:
+            refusal = yield from self._confirmed(agent_id, deadline)
+            if refusal is not None:
+                return refusal
+        if self._clock() - self._seen.get(agent_id, -1e9) > _SEEN_AGAIN:
+            yield from self._see(agent_id)
+        limit = self.kill.limit(agent_id)
+        return None if limit is None else (yield from self._take(agent_id, limit))
+
+    def blocked(self, agent_id: str) -> Flow[Refusal | None]:
+        """Return why an agent is blocked, by what the workers share; read again if that is older than 250 ms."""
+        if not self.kill.is_fresh:
+            try:
+                yield Blocking(self.kill.refresh, inline=not self.state.blocks)
+            except StateError:
+                return self.kill.refusal(agent_id) or unavailable_state()
+        return self.kill.refusal(agent_id)
+
+    def _confirmed(self, agent_id: str, deadline: float) -> Flow[Refusal | None]:
+        """Have a stale kill state confirmed by the authority, once for all who wait for it; refuse if that fails."""
+        while self._clock() < self._confirming_until:
+            if (yield Watch(0.05)):
+                raise ClientGone
+        if self.kill.is_stale and self._clock() - self._failed_at >= _FAILED_SECONDS:
+            yield from self._confirm(deadline)
+        return self.kill.stale_refusal if self.kill.is_stale else self.kill.refusal(agent_id)
+
+    def _confirm(self, deadline: float) -> Flow[None]:
+        self._confirming_until = deadline
+        try:
+            yield from self.receiver.poll(deadline=deadline)
+            yield Blocking(self.kill.refresh, inline=not self.state.blocks)
+        except AscendError as error:
+            self._failed_at = self._clock()
+            logger.error("the kill state is stale and cannot be confirmed: %s", error)
+        finally:
+            self._confirming_until = -1e9
+
+    def _see(self, agent_id: str) -> Flow[None]:
+        if len(self._seen) > _MAX_SEEN:
+            self._seen.clear()
+        self._seen[agent_id] = self._clock()
+        try:
+            yield self._blocking(self.state.see, agent_id, now=self._now())
+        except StateError as error:
+            logger.warning("an agent's activity cannot be kept: %s", error)
+
+    def _take(self, agent_id: str, limit: int) -> Flow[Refusal | None]:
+        try:
+            wait = yield self._blocking(self.state.take, agent_id, limit=limit, now=self._now())
+        except StateError:
+            return unavailable_state()
+        if wait is None:
+            return None
+        detail = f"The agent is held to {limit} requests a minute."
+        return Refusal(problem="agent-rate-limit", detail=detail, retry_after=max(wait, 0.001))
+
+    # --- what runs
+
+    def enter(self, verdict: Verdict, settled: Settled, rule: CompiledRule) -> Flow[None]:
+        """Journal a pass before its handler runs.
+
+        Raises:
+            JournalError: it cannot be journalled; a claim for it is spent.
+        """
+        journal = self.journal
+        opened = verdict.outcome == "open"
+        if journal is None or not (opened or self._settings.report_outcomes):
+            return
+        action, number = verdict.action, settled.number or journal.next_number()
+        entry: dict[str, Any]
+        if settled.entry is not None:
+            entry = settled.entry
+        elif opened and action is not None:
+            entry = {"id": "", "how": "open", "rule": rule.label, "agent": action.agent_id, "action": action.to_dict()}
+        else:
+            agent = "" if action is None else action.agent_id
+            entry = {"id": verdict.action_id or "", "how": "allowed", "rule": rule.label, "agent": agent}
+        try:
+            if not journal.enter(number, entry, wait=False):
+                yield Blocking(journal.enter, (number, entry))
+        except AscendError:
+            if verdict.approval is not None:
+                yield from self._settle(verdict.approval, "failed")
+            raise
+        verdict.entry = number
+
+    def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int) -> Flow[None]:
+        """Journal what became of a run, once."""
+        number, verdict.entry = verdict.entry, 0
+        handle, verdict.approval = verdict.approval, None
+        if number and self.journal is not None:
+            kept = self.journal.conclude(number, error=error, duration_ms=duration_ms, wait=False)
+            if not kept:
+                conclude = functools.partial(self.journal.conclude, number, error=error, duration_ms=duration_ms)
+                yield Blocking(conclude)
+        if handle is not None:
+            yield from self._settle(handle, "completed" if error is None else "failed")
+
+    def _settle(self, handle: str, outcome: str) -> Flow[None]:
+        try:
+            yield self.approvals.settle(handle, outcome=outcome)
+        except StateError as error:
+            logger.error("the outcome of an approved run cannot be kept, later users learn nothing of it: %s", error)
+
+    def _blocking(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Blocking:
+        return Blocking(functools.partial(function, **named), arguments, inline=not self.state.blocks)

@@ -1,0 +1,116 @@
+"""What makes two requests the same request, so that the approval of one is not used for another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .body import parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..rules import CompiledRule
+    from .identity import Agent
+    from .view import RequestView
+
+__all__ = ["Binding"]
+
+# Who the application takes the caller for, where it does not tell the guard.
+_CREDENTIALS = ("authorization", "cookie", "x-api-key", "proxy-authorization")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """One request with all that an approval of it is bound to.
+
+    Attributes:
+        view: the request.
+        rule: the rule that governs it.
+        agent: on whose behalf, with the principal where one is known.
+        table: the version of the rule table.
+        tenant: a digest of the authority, the organisation and the key.
+        params: what the router bound in the path.
+    """
+
+    view: RequestView
+    rule: CompiledRule
+    agent: Agent
+    table: str
+    tenant: str
+    params: Mapping[str, Any]
+
+    @property
+    def hint(self) -> str:
+        """A digest of what is known before the body is read."""
+        return _digest(["hint", *self._head()])[:32]
+
+    def fingerprint(self, content: bytes) -> str:
+        """Return the digest of the whole request; its body is `content`."""
+        return _digest(["approval", *self._head(), *self._body(content)])
+
+    def sharing(self, content: bytes) -> str:
+        """Return the digest under which an identical request of the same caller shares the action.
+
+        Where no principal is known, the caller's credentials stand for one: what was approved for one caller is never
+        handed to another.
+        """
+        credentials: list[Any] = []
+        if self.agent.principal is None:
+            credentials = [(name, self.view.header(name)) for name in _CREDENTIALS]
+        return _digest(["sharing", self.fingerprint(content), credentials])
+
+    def _head(self) -> list[Any]:
+        view, rule, agent = self.view, self.rule, self.agent
+        template = view.resolved.leaf.template if view.resolved is not None and view.resolved.leaf is not None else ""
+        return [
+            self.tenant,
+            agent.id,
+            agent.principal,
+            rule.action_type,
+            # A rule that stands at a handler is no part of the table's version.
+            [rule.match, json.dumps(rule.given, sort_keys=True, default=str)],
+            self.table,
+            view.method,
+            view.header("host"),
+            template,
+            view.path,
+            sorted((name, str(value)) for name, value in self.params.items()),
+            view.query.decode("latin-1"),
+            [(name, view.header(name)) for name in rule.reads_headers],
+            view.header("content-type"),
+            view.header("content-encoding"),
+        ]
+
+    def _body(self, content: bytes) -> list[str]:
+        """Return the body as it is compared: JSON without key order and white space, all else byte by byte."""
+        try:
+            parse_json(self.view, content)  # what is ambiguous is compared byte by byte
+            value = json.loads(content, parse_float=_Number, parse_int=_Number)
+            return ["json", _digest(_spelt(value))]
+        except (ValueError, RecursionError):
+            return ["bytes", hashlib.sha256(content).hexdigest()]
+
+
+class _Number(str):
+    """A number of a JSON body as it was spelt: 1 and 1.0 are two things to some handlers."""
+
+    __slots__ = ()
+
+
+def _spelt(value: Any) -> Any:
+    if isinstance(value, _Number):
+        return ["number", str(value)]
+    if isinstance(value, str):
+        return ["text", value]
+    if isinstance(value, dict):
+        return ["object", sorted([key, _spelt(item)] for key, item in value.items())]
+    if isinstance(value, list):
+        return ["array", [_spelt(item) for item in value]]
+    return ["word", value]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=True).encode()).hexdigest()

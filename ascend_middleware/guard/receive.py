@@ -1,0 +1,282 @@
+"""Receive kill-switch commands from the authority over HTTP, and keep them where all workers look."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from ..client.masking import get_logger
+from ..client.operations import Operation, path
+from ..commands import MalformedCommand, Target, UnknownCommand, parse_command
+from ..exceptions import AscendError, NotFoundError, ProtocolError, ServerError
+from ..wire import decode_object
+from .state import EVERYBODY, Order, orders_of
+from .steps import Blocking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..client.core import ClientCore
+    from ..commands import Command
+    from ..config import Settings
+    from ..flow import Flow
+    from .killswitch import KillSwitch
+    from .state import State
+
+__all__ = ["CommandReceiver", "Intake", "LeasedReceiver"]
+
+logger = get_logger("ascend_middleware.kill")
+
+_CALL_SECONDS: Final = 5.0
+_SEEN_SECONDS: Final = 86_400.0
+_PER_TURN: Final = 10
+# How long an endpoint that the authority does not have is left alone.
+_ABSENT_SECONDS: Final = 600.0
+_FLAGS: Final = ("blocked", "active", "is_active", "is_blocked")
+
+
+class Intake:
+    """Judge messages, whatever brought them, and apply those that are commands for this organisation's agents."""
+
+    def __init__(self, state: State, *, organization_id: str, now: Callable[[], float] = time.time) -> None:
+        self._state = state
+        self._organization = organization_id
+        self._now = now
+        self._said: set[str] = set()
+
+    def read(self, message: Any) -> Command | None:
+        """Return the command that a message holds, or None for one to be left alone, with a line in the log."""
+        try:
+            command = parse_command(message, received_at=self._now())
+        except UnknownCommand as error:
+            self._loud(f"a kill-switch message is left alone: {error}")
+            return None
+        except MalformedCommand as error:
+            self._loud(f"a malformed kill-switch message is left alone: {error}")
+            return None
+        if self._organization and command.organization_id not in (None, self._organization):
+            self._loud(f"a command of organisation {str(command.organization_id)[:40]!r} is ignored")
+            return None
+        return command
+
+    def apply(self, command: Command) -> None:
+        """Keep a command; raises `StateError`."""
+        orders = orders_of(command)
+        if not orders:
+            return
+        if self._state.apply(orders, command_id=command.command_id, now=self._now()):
+            whom = "every agent" if command.agent_id is None else f"agent {command.agent_id!r}"
+            logger.warning("kill-switch command %s: %s %s", command.command_id or "without id", command.kind, whom)
+
+    def _loud(self, text: str) -> None:
+        # A queue gives the same message again and again.
+        if text not in self._said:
+            if len(self._said) > 1000:
+                self._said.clear()
+            self._said.add(text)
+            logger.error("%s", text)
+
+
+class CommandReceiver:
+    """Ask the authority for pending commands, apply and acknowledge them, and ask for the kill switch's status.
+
+    Args:
+        core: the client's flows.
+        state: where commands are kept.
+        kill: the switch of this process, told when something new is there.
+        settings: `agent_id`, `organization_id`.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        core: ClientCore,
+        state: State,
+        kill: KillSwitch,
+        settings: Settings,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._core = core
+        self._state = state
+        self._kill = kill
+        self._agent_id = settings.agent_id
+        self._now = now
+        self.intake: Final = Intake(state, organization_id=settings.organization_id, now=now)
+        self._absent: dict[str, float] = {}
+        self._turn = 0
+
+    def poll(self, *, deadline: float | None = None) -> Flow[None]:
+        """Do one round; afterwards the kill state is confirmed.
+
+        Raises:
+            AscendError: the authority or the state could not be used.
+        """
+        until = self._core.clock() + _CALL_SECONDS if deadline is None else deadline
+        agents = yield Blocking(self._agents)
+        heard = False
+        for agent_id in agents:
+            heard |= yield from self._commands(agent_id, until)
+        heard |= yield from self._status(until)
+        if heard:
+            yield Blocking(self.confirm)
+
+    def _agents(self) -> list[str]:
+        """Return whom to ask about: the service's own agent, and some of those that were seen, turn by turn."""
+        others = [name for name in self._state.agents(since=self._now() - _SEEN_SECONDS) if name != self._agent_id]
+        start = self._turn * _PER_TURN % len(others) if len(others) > _PER_TURN else 0
+        self._turn += 1
+        return [self._agent_id, *(others[start:] + others[:start])[:_PER_TURN]]
+
+    def confirm(self) -> None:
+        """Keep that the authority's word on the kill state is known as of now."""
+        self._state.confirm(now=self._now())
+        self._kill.expire()
+
+    def _commands(self, agent_id: str, deadline: float) -> Flow[bool]:
+        target = path("/api/registry/agents/{agent_id}/commands", agent_id=agent_id)
+        rows = yield from self._ask(
+            f"commands {agent_id}", Operation(method="GET", target=target, decode=_rows), deadline
+        )
+        if rows is None:
+            return False
+        for row in rows:
+            command = self.intake.read(_addressed(row, agent_id))
+            if command is None or command.target is Target.MCP_SERVER:
+                continue
+            yield Blocking(self.intake.apply, (command,))
+            if command.command_id:
+                ack = path(
+                    "/api/registry/agents/{agent_id}/commands/{command_id}/ack",
+                    agent_id=agent_id,
+                    command_id=command.command_id,
+                )
+                operation = Operation(method="POST", target=ack, content=b"{}", decode=bytes)
+                yield from self._core.call(operation, deadline=deadline)
+        return True
+
+    def _status(self, deadline: float) -> Flow[bool]:
+        """Ask whether the whole organisation is blocked; an answer that does not clearly say no lifts nothing."""
+        operation = Operation(method="GET", target="/api/sdk/kill-switch/status", decode=_is_blocked)
+        blocked = yield from self._ask("status", operation, deadline)
+        if blocked is None:
+            return False
+        old = self._kill.snapshot.orders.get((EVERYBODY, "status"))
+        if blocked == (old is not None and not old.lifts):
+            return True
+        kind = "BLOCK" if blocked else "UNBLOCK"
+        order = Order(
+            target=EVERYBODY, slot="status", kind=kind, issued_at=self._now(), reason="the authority's kill switch"
+        )
+        yield Blocking(self._apply_status, (order,))
+        logger.warning("the authority's kill switch is %s", "thrown" if blocked else "released")
+        return True
+
+    def _apply_status(self, order: Order) -> None:
+        self._state.apply([order], command_id="", now=self._now())
+
+    def _ask(self, name: str, operation: Operation[Any], deadline: float) -> Flow[Any]:
+        """Make a call; None where the authority has no such endpoint, which is asked for again after a while."""
+        if self._core.clock() < self._absent.get(name, 0.0):
+            return None
+        try:
+            return (yield from self._core.call(operation, deadline=deadline))
+        except (NotFoundError, ServerError) as error:
+            if error.status_code not in (404, 501):
+                raise
+            if name not in self._absent:
+                logger.info("the authority has no kill-switch %s: HTTP %d", name, error.status_code)
+            self._absent[name] = self._core.clock() + _ABSENT_SECONDS
+            return None
+
+
+def _addressed(row: Any, agent_id: str) -> Any:
+    """Say for whom a row of one agent's list is, where it does not say so itself."""
+    if not isinstance(row, dict) or row.get("agent_id") is not None or row.get("is_broadcast") is True:
+        return row
+    if row.get("target_type") not in (None, "agent") or "agent_id" in row:
+        return row
+    return {**row, "agent_id": agent_id}
+
+
+def _rows(content: bytes) -> list[Any]:
+    rows = decode_object(content).get("commands")
+    if not isinstance(rows, list):
+        raise ProtocolError("the authority's answer holds no list of commands")
+    return rows
+
+
+def _is_blocked(content: bytes) -> bool:
+    answer = decode_object(content)
+    data = answer.get("data")
+    found = [source for source in (answer, data) if isinstance(source, dict)]
+    flags = [source[name] for source in found for name in _FLAGS if name in source]
+    words = [source.get("status") for source in found]
+    if any(flag is True for flag in flags) or any(word in ("blocked", "active", "killed") for word in words):
+        return True
+    if not flags or any(flag is not False for flag in flags):
+        raise ProtocolError("the authority's answer does not say whether the kill switch is thrown")
+    return False
+
+
+class LeasedReceiver:
+    """Receive while this process has the lease: one process of those that share the state does it for all.
+
+    Args:
+        receiver: does one round over HTTP.
+        queue: one round over a queue, with the seconds until the next; None without one.
+        state: where the lease is.
+        owner: who this process is.
+        interval: seconds between rounds over HTTP; with a queue, twelve times as many.
+    """
+
+    def __init__(
+        self,
+        receiver: CommandReceiver,
+        *,
+        state: State,
+        owner: Callable[[], str],
+        interval: float,
+        queue: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._receiver = receiver
+        self._state = state
+        self._owner = owner
+        self._interval = interval
+        self._queue = queue
+        self._clock = clock
+        self._now = now
+        self._poll_at = -1e9
+        self._failures = 0
+
+    def __call__(self, perform: Callable[[Any], Any]) -> float:
+        """Do what is due; return the seconds until the next time."""
+        from ..flow import drive
+
+        held = self._state.lease("receive", owner=self._owner(), seconds=3 * self._interval, now=self._now())
+        if not held:
+            return self._interval
+        pause = self._interval
+        queue_works = False
+        if self._queue is not None:
+            try:
+                pause = self._queue()
+                queue_works = True
+            except AscendError as error:
+                self._warn(error)
+        interval = self._interval * (12 if queue_works else 1)
+        if self._clock() - self._poll_at >= interval:
+            self._poll_at = self._clock()
+            try:
+                drive(self._receiver.poll(), perform)
+                self._failures = 0
+            except AscendError as error:
+                self._warn(error)
+        return pause
+
+    def _warn(self, error: AscendError) -> None:
+        if self._failures in (0, 10):
+            logger.warning("kill-switch commands cannot be received: %s: %s", type(error).__name__, error)
+        self._failures += 1

@@ -1,0 +1,484 @@
+"""Held actions: handles, resuming, one run for each approval, and whoever tries otherwise."""
+
+import asyncio
+import json
+import logging
+import re
+
+import pytest
+from guard_kit import JSON, Engine, Handler, Wire, answer, http_scope, part, plug
+
+from ascend_middleware import Agent
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.client.engines import ConnectFailed, Response
+
+pytestmark = pytest.mark.anyio
+
+KEY = "owkai_test_0123456789abcdef"
+REFUND = {
+    "name": "refund",
+    "match": "POST /refunds/{id}",
+    "action_type": "transaction",
+    "details": {"amount": "body.amount", "channel": "header.x-channel?"},
+}
+UPLOAD = {"name": "upload", "match": "PUT /files/{name:path}", "action_type": "data_modification"}
+BODY = b'{"amount": 5, "note": "a"}'
+
+
+class Authority(Engine):
+    """Holds every submitted action until the test decides."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = {}
+        self.reason = "because"
+        self.down = None
+
+    async def send(self, request, timeout):
+        self.requests.append(request)
+        await asyncio.sleep(0)
+        if self.down is not None:
+            raise self.down
+        if request.url.endswith("/submit"):
+            number = str(len(self.words) + 1)
+            self.words[number] = "pending"
+        else:
+            number = request.url.rsplit("/", 2)[1]
+        if number not in self.words:
+            return Response(404, {}, b'{"detail": "no such action"}')
+        return answer(self.words[number], action_id=number, reason=self.reason)
+
+    def decide(self, word, number="1"):
+        self.words[number] = word
+
+
+@pytest.fixture
+def authority(monkeypatch):
+    return plug(monkeypatch, Authority())
+
+
+def guarded(app, rules=(REFUND, UPLOAD), *, identify=None, **settings):
+    given = {"agent_id": "bot", "api_url": "https://authority.example", "api_key": KEY, "report_outcomes": False}
+    return AscendMiddleware(
+        app, rules={"rule": list(rules)}, identify=identify, **{**given, "max_retries": 0, **settings}
+    )
+
+
+async def ask(app, handle=None, *, path="/refunds/7", method="POST", body=BODY, headers=JSON, host="site", query=b""):
+    wire = Wire(part(body))
+    given = [("host", host), *headers]
+    if handle is not None:
+        given.append(("ascend-approval", handle))
+    await app(http_scope(method, path, headers=given, query=query), wire.receive, wire.send)
+    wire.json = json.loads(wire.body) if wire.body.startswith(b"{") else None
+    wire.headers = {name.decode(): value.decode() for name, value in wire.sent[0]["headers"]}
+    return wire
+
+
+async def held(app, **more):
+    wire = await ask(app, **more)
+    assert (wire.status, wire.problem) == (403, "approval-required"), wire.body
+    return wire.json["approval"]["handle"]
+
+
+async def status(app, handle):
+    wire = Wire(part())
+    await app(http_scope("GET", f"/.ascend/approvals/{handle}"), wire.receive, wire.send)
+    return wire.status, json.loads(wire.body)["state"]
+
+
+class TestTheLoop:
+    async def test_held_approved_resumed_and_never_again(self, authority):
+        handler = Handler()
+        app = guarded(handler)
+        wire = await ask(app)
+        approval = wire.json["approval"]
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43}", approval["handle"])
+        assert approval["state"] == "pending"
+        assert 86_000 < approval["expires_in"] <= 86_400
+        assert wire.headers["ascend-approval"] == approval["handle"]
+        assert wire.headers["location"] == approval["status_url"] == f"/.ascend/approvals/{approval['handle']}"
+        assert wire.headers["retry-after"] == "1"
+        assert wire.json["executed"] is False
+        assert handler.ran == 0
+
+        again = await ask(app, approval["handle"])
+        assert (again.status, again.problem) == (403, "approval-required")
+        assert again.json["approval"]["handle"] == approval["handle"]
+        assert await status(app, approval["handle"]) == (200, "pending")
+
+        authority.decide("approved")
+        resumed = await ask(app, approval["handle"])
+        assert (resumed.status, resumed.body, handler.ran, handler.body) == (200, b"done", 1, BODY)
+        used = await ask(app, approval["handle"])
+        assert (used.status, used.problem, used.json["outcome"]) == (409, "approval-used", "completed")
+        assert handler.ran == 1
+        assert await status(app, approval["handle"]) == (200, "used")
+        assert len(authority.submitted) == 1
+
+    async def test_the_outcome_of_a_failed_run_is_what_the_second_use_learns(self, authority):
+        async def handler(scope, receive, send):
+            raise RuntimeError("no")
+
+        app = guarded(handler)
+        handle = await held(app)
+        authority.decide("approved")
+        with pytest.raises(RuntimeError):
+            await ask(app, handle)
+        assert (await ask(app, handle)).json["outcome"] == "failed"
+
+    async def test_a_second_use_while_the_first_runs_learns_that_it_is_unknown(self, authority):
+        running, go_on = asyncio.Event(), asyncio.Event()
+
+        async def handler(scope, receive, send):
+            running.set()
+            await go_on.wait()
+            await Handler()(scope, receive, send)
+
+        app = guarded(handler)
+        handle = await held(app)
+        authority.decide("approved")
+        first = asyncio.ensure_future(ask(app, handle))
+        await running.wait()
+        second = await ask(app, handle)
+        assert (second.problem, second.json["outcome"]) == ("approval-used", "unknown")
+        go_on.set()
+        assert (await first).status == 200
+
+    async def test_respond_async_says_202_and_not_executed(self, authority):
+        app = guarded(Handler())
+        wire = await ask(app, headers=[*JSON, ("prefer", "respond-async, wait=5")])
+        assert (wire.status, wire.json["executed"]) == (202, False)
+        assert wire.headers["location"].endswith(wire.json["approval"]["handle"])
+
+    async def test_under_a_prefix_the_status_url_has_it(self, authority):
+        app = guarded(Handler())
+        wire = Wire(part(BODY))
+        scope = http_scope("POST", "/api/refunds/7", headers=JSON, root_path="/api")
+        await app(scope, wire.receive, wire.send)
+        assert json.loads(wire.body)["approval"]["status_url"].startswith("/api/.ascend/approvals/")
+
+    async def test_json_may_be_spelt_anew_but_not_say_anything_else(self, authority):
+        handler = Handler()
+        app = guarded(handler)
+        handle = await held(app)
+        authority.decide("approved")
+        for body in (
+            b'{"amount": 5.0, "note": "a"}',
+            b'{"amount": 5e0, "note": "a"}',
+            b'{"amount": "5", "note": "a"}',
+            b'{"amount": 5, "note": "b"}',
+            b'{"amount": 5, "note": "a", "x": 1}',
+        ):
+            assert (await ask(app, handle, body=body)).problem == "approval-mismatch", body
+        assert handler.ran == 0
+        assert (await ask(app, handle, body=b'{"note":"\\u0061",\n "amount":5}')).status == 200
+
+    async def test_a_large_body_has_no_handle(self, authority):
+        app = guarded(Handler(), body_limit=100)
+        wire = await ask(app, method="PUT", path="/files/a", body=b"x" * 101, headers=[])
+        assert (wire.status, wire.problem) == (403, "approval-required")
+        assert "approval" not in wire.json
+        wire = await ask(app, method="PUT", path="/files/a", body=b"x" * 100, headers=[])
+        assert "handle" in wire.json["approval"]
+
+    async def test_body_bytes_are_bound_where_no_rule_reads_them(self, authority):
+        handler = Handler()
+        app = guarded(handler)
+        handle = await held(app, method="PUT", path="/files/a", body=b"one", headers=[])
+        authority.decide("approved")
+        assert (await ask(app, handle, method="PUT", path="/files/a", body=b"two", headers=[])).status == 409
+        assert (await ask(app, handle, method="PUT", path="/files/a", body=b"one", headers=[])).status == 200
+        assert handler.body == b"one"
+
+
+class TestAttacks:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"path": "/refunds/8"},
+            {"method": "PUT", "path": "/files/7"},
+            {"host": "other"},
+            {"query": b"dry=1"},
+            {"body": b'{"amount": 5000, "note": "a"}'},
+            {"headers": [("content-type", "application/vnd.x+json")]},
+            {"headers": [*JSON, ("x-channel", "phone")]},
+            {"headers": [*JSON, ("content-encoding", "identity")]},
+        ],
+        ids=["path", "method", "host", "query", "body", "content type", "header", "encoding"],
+    )
+    async def test_a_handle_is_for_its_own_request_only(self, authority, change):
+        handler = Handler()
+        app = guarded(handler)
+        handle = await held(app)
+        authority.decide("approved")
+        wire = await ask(app, handle, **change)
+        assert (wire.status, wire.problem) == (409, "approval-mismatch")
+        assert handler.ran == 0
+        assert (await ask(app, handle)).status == 200  # what failed has used nothing up
+
+    @pytest.mark.parametrize("change", ["agent", "principal"])
+    async def test_a_handle_is_for_its_own_caller_only(self, authority, change):
+        caller = {"agent": "bot", "principal": "alice"}
+        handler = Handler()
+        app = guarded(handler, identify=lambda _: Agent(caller["agent"], principal=caller["principal"]))
+        handle = await held(app)
+        authority.decide("approved")
+        caller[change] = "mallory"
+        assert (await ask(app, handle)).problem == "approval-mismatch"
+        # Nor does the same request of somebody else find it.
+        assert (await ask(app)).json["approval"]["handle"] != handle
+        assert handler.ran == 0
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"rules": [{**REFUND, "details": {}}, UPLOAD]},
+            {"rules": [{**REFUND, "action_type": "data_access"}, UPLOAD]},
+            {"rules": [REFUND]},
+            {"api_key": "owkai_test_another_tenant"},
+            {"organization_id": "2"},
+            {"api_url": "https://elsewhere.example"},
+        ],
+        ids=["rule", "action type", "table", "tenant", "organisation", "authority"],
+    )
+    async def test_a_handle_is_for_its_own_table_and_tenant_only(self, authority, tmp_path, other):
+        place = {"state": str(tmp_path / "state.db"), "journal": "memory:"}
+        handler = Handler()
+        handle = await held(guarded(Handler(), **place))
+        authority.decide("approved")
+        second = guarded(handler, **{**place, **other})
+        wire = await ask(second, handle)
+        assert (wire.status, wire.problem, handler.ran) == (409, "approval-mismatch", 0)
+        assert (await ask(second)).json["approval"]["handle"] != handle
+        await second.aclose()
+
+    @pytest.mark.parametrize("handle", ["A" * 43, "short", "", "' OR 1=1 --", "é" * 43, "A" * 4000])
+    async def test_guessed_handles(self, authority, handle):
+        app, handler = guarded(Handler()), Handler()
+        await held(app)
+        authority.decide("approved")
+        wire = Wire(part(BODY))
+        headers = [("host", "site"), *JSON]
+        scope = http_scope("POST", "/refunds/7", headers=headers)
+        scope["headers"].append((b"ascend-approval", handle.encode()))
+        await app(scope, wire.receive, wire.send)
+        assert (wire.status, wire.problem, handler.ran) == (409, "approval-mismatch", 0)
+
+    async def test_two_handles_are_refused(self, authority):
+        app = guarded(Handler())
+        handle = await held(app)
+        wire = await ask(app, handle, headers=[*JSON, ("ascend-approval", handle)])
+        assert (wire.status, wire.problem) == (400, "bad-request")
+
+    async def test_an_expired_approval_runs_nothing(self, authority, monkeypatch):
+        app, now = guarded(Handler(), approval_expiry=60), [1_800_000_000.0]
+        app.guard.duties.approvals._now = lambda: now[0]
+        handle = await held(app)
+        authority.decide("approved")
+        now[0] += 60
+        wire = await ask(app, handle)
+        assert (wire.status, wire.problem) == (403, "denied")
+        assert await status(app, handle) == (200, "expired")
+
+    async def test_an_emptied_state_runs_nothing(self, authority, tmp_path):
+        handler = Handler()
+        app = guarded(handler, state=str(tmp_path / "state.db"), journal="memory:")
+        handle = await held(app)
+        authority.decide("approved")
+        for path in tmp_path.glob("state.db*"):
+            path.unlink()
+        wire = await ask(app, handle)
+        assert (wire.status, wire.problem, handler.ran) == (409, "approval-mismatch", 0)
+        await app.aclose()
+
+    async def test_the_authoritys_current_word_counts(self, authority):
+        handler = Handler()
+        app = guarded(handler)
+        handle = await held(app)
+        authority.decide("approved")
+        assert await status(app, handle) == (200, "approved")
+        authority.decide("denied")
+        assert (await ask(app, handle)).problem == "denied"
+        assert handler.ran == 0
+
+    @pytest.mark.parametrize("down", [ConnectFailed("no")])
+    async def test_what_is_on_hold_is_never_passed_open(self, authority, down):
+        handler = Handler()
+        app = guarded(handler, on_failure="open", journal="memory:")
+        handle = await held(app)
+        authority.down = down
+        wire = await ask(app, handle)
+        assert (wire.status, wire.problem, handler.ran) == (503, "unavailable", 0)
+        wire = await ask(app)
+        assert (wire.status, handler.ran) == (503, 0)
+
+    async def test_an_action_that_the_authority_forgot_is_not_run(self, authority):
+        handler = Handler()
+        app = guarded(handler)
+        handle = await held(app)
+        del authority.words["1"]
+        assert (await ask(app, handle)).problem == "denied"
+        authority.words["0"] = "pending"
+        fresh = await held(app)
+        assert fresh != handle
+        assert handler.ran == 0
+
+    async def test_a_race_of_fifty_has_one_winner(self, authority, tmp_path):
+        handler = Handler()
+        apps = [guarded(handler, state=str(tmp_path / "state.db"), journal="memory:") for _ in range(2)]
+        handle = await held(apps[0])
+        authority.decide("approved")
+        wires = await asyncio.gather(*(ask(apps[number % 2], handle) for number in range(50)))
+        assert sorted(wire.status for wire in wires) == [200, *[409] * 49]
+        assert handler.ran == 1
+        for app in apps:
+            await app.aclose()
+
+    async def test_a_client_that_leaves_while_its_claim_is_made_has_used_it(self, authority):
+        handler = Handler()
+        app = guarded(handler)
+        handle = await held(app)
+        authority.decide("approved")
+        state = app.guard.duties.state
+        claim, claimed = state.claim, []
+
+        def slow(*arguments, **named):
+            claimed.append(claim(*arguments, **named))
+            task.cancel()
+            return claimed[0]
+
+        state.claim, state.blocks = slow, True
+        task = asyncio.ensure_future(ask(app, handle))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for _ in range(200):
+            if state.find(handle).outcome:
+                break
+            await asyncio.sleep(0.01)
+        assert handler.ran == 0
+        wire = await ask(app, handle)
+        assert (wire.problem, wire.json["outcome"]) == ("approval-used", "failed")
+
+
+class TestSharing:
+    async def test_identical_requests_of_one_caller_share_one_action(self, authority):
+        app = guarded(Handler())
+        handles = {await held(app) for _ in range(3)}
+        assert (len(handles), len(authority.submitted)) == (1, 1)
+        assert await held(app, body=b'{"amount": 6}') not in handles
+        assert len(authority.submitted) == 2
+
+    async def test_those_that_come_at_once_share_one_handle(self, authority):
+        app = guarded(Handler())
+        wires = await asyncio.gather(*(ask(app) for _ in range(10)))
+        assert len({wire.json["approval"]["handle"] for wire in wires}) == 1
+
+    async def test_without_a_principal_the_credentials_tell_callers_apart(self, authority):
+        app = guarded(Handler())
+        alice = await held(app, headers=[*JSON, ("authorization", "Bearer alice")])
+        mallory = await held(app, headers=[*JSON, ("authorization", "Bearer mallory")])
+        assert alice != mallory
+        assert alice == await held(app, headers=[*JSON, ("authorization", "Bearer alice")])
+
+    async def test_an_approved_action_is_not_run_by_a_request_without_the_handle(self, authority):
+        handler = Handler()
+        app = guarded(handler)
+        handle = await held(app)
+        authority.decide("approved")
+        wire = await ask(app)
+        assert (wire.problem, wire.json["approval"]["state"], handler.ran) == ("approval-required", "approved", 0)
+        assert wire.json["approval"]["handle"] == handle
+
+    async def test_a_used_approval_leaves_room_for_a_new_action(self, authority):
+        app = guarded(Handler())
+        handle = await held(app)
+        authority.decide("approved")
+        await ask(app, handle)
+        assert await held(app) != handle
+        assert len(authority.submitted) == 2
+
+    async def test_a_denial_stays_one_and_nobody_is_asked_again(self, authority):
+        handler = Handler()
+        app = guarded(handler)
+        handle = await held(app)
+        authority.decide("denied")
+        assert (await ask(app)).json["reason"] == "because"
+        asked = len(authority.requests)
+        for given in (None, handle, None):
+            wire = await ask(app, given)
+            assert (wire.status, wire.problem) == (403, "denied")
+        authority.decide("approved")  # a change of mind is a new action's matter
+        assert (await ask(app, handle)).problem == "denied"
+        assert (len(authority.requests), handler.ran) == (asked, 0)
+        assert await status(app, handle) == (200, "denied")
+
+    async def test_a_denial_ends_with_its_expiry(self, authority):
+        app, now = guarded(Handler(), approval_expiry=60), [1_800_000_000.0]
+        app.guard.duties.approvals._now = app.guard.duties.kill._now = lambda: now[0]
+        first = await held(app)
+        authority.decide("denied")
+        await ask(app)
+        now[0] += 61
+        app.guard.duties.kill.expire()
+        assert await held(app) != first
+
+
+class TestWaiting:
+    PATIENT = {"pending": "wait:30s", "poll_interval": 0.01}
+
+    async def test_a_held_request_runs_when_it_is_approved_and_only_once(self, authority):
+        handler = Handler()
+        app = guarded(handler, **self.PATIENT)
+        waiting = [asyncio.ensure_future(ask(app)) for _ in range(3)]
+        while app.guard._waiters < 3:
+            await asyncio.sleep(0.001)
+        authority.decide("approved")
+        authority.decide("approved", "2")
+        wires = [await each for each in waiting]
+        assert sorted(wire.status for wire in wires) == [200, 409, 409]
+        assert handler.ran == 1
+
+    async def test_after_the_wait_the_same_request_finds_its_approval(self, authority):
+        handler = Handler()
+        app = guarded(handler, pending="wait:0.05s", poll_interval=0.01)
+        handle = await held(app)
+        authority.decide("approved")
+        assert (await ask(app)).status == 200
+        assert (await ask(app, handle)).problem == "approval-used"
+        assert handler.ran == 1
+
+
+class TestStatusURL:
+    async def test_it_needs_the_handle_and_tells_its_state_only(self, authority, caplog):
+        caplog.set_level(logging.DEBUG)
+        app = guarded(Handler())
+        handle = await held(app)
+        wire = Wire(part())
+        await app(http_scope("GET", f"/.ascend/approvals/{handle}"), wire.receive, wire.send)
+        assert json.loads(wire.body) == {"state": "pending"}
+        names = {name for name, _ in wire.sent[0]["headers"]}
+        assert {b"cache-control", b"retry-after"} <= names
+        assert handle not in caplog.text
+
+    @pytest.mark.parametrize("handle", ["A" * 43, "x", "../refunds", ""])
+    async def test_what_is_no_handle_is_unknown(self, authority, handle):
+        assert await status(guarded(Handler()), handle) == (404, "unknown")
+
+    async def test_the_authority_is_not_asked_more_often_than_it_would_be_polled(self, authority):
+        app = guarded(Handler(), poll_interval=60)
+        handle = await held(app)
+        for _ in range(5):
+            assert await status(app, handle) == (200, "pending")
+        assert len(authority.requests) == 2
+
+    async def test_its_path_can_be_set(self, authority):
+        app = guarded(Handler(), approvals_path="/held")
+        handle = await held(app)
+        wire = Wire(part())
+        await app(http_scope("GET", f"/held/{handle}"), wire.receive, wire.send)
+        assert wire.status == 200
+        # Anything else about it is an ordinary, here unmapped, request.
+        wire = Wire(part())
+        await app(http_scope("POST", f"/held/{handle}"), wire.receive, wire.send)
+        assert wire.status == 403
