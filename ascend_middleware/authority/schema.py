@@ -49,4 +49,13 @@ MIGRATIONS: Final = (
             BEGIN SELECT RAISE(ABORT, 'the audit log is kept'); END""",
     ),
     RECORDS,
+    # Webhooks: the queue of deliveries, and how far the audit log has been read for it.
+    (
+        """CREATE TABLE deliveries (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, webhook TEXT NOT NULL, tenant TEXT NOT NULL, name TEXT NOT NULL,
+            event TEXT NOT NULL, body TEXT NOT NULL, since REAL NOT NULL, next_at REAL NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '', UNIQUE (webhook, name))""",
+        "CREATE TABLE webhook_scan (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL)",
+        "INSERT INTO webhook_scan (one, seq) VALUES (1, 0)",
+    ),
 )

@@ -16,6 +16,7 @@ import anyio.to_thread
 from . import audit
 from .forms import ApiError
 from .waiting import Waiters, read_wait
+from .webhooks import Courier
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -45,14 +46,16 @@ class Service:
         self.writer: Final = Writer(authority.store)
         self.waiters: Final = Waiters(authority.store)
 
-        self._chores: asyncio.Task[None] | None = None
+        self.courier: Final = Courier(authority)
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start the writer; without it each change commits alone."""
         self.writer.start()
         # The service's log usually goes elsewhere than the database: a head in it outlives a change of the whole file.
         log.info("audit log: head %s", await anyio.to_thread.run_sync(audit.head, self.authority.store))
-        self._chores = asyncio.create_task(self._do_chores())
+        self.authority.send_webhook = self.courier.test
+        self._tasks = [asyncio.create_task(self._do_chores()), asyncio.create_task(self.courier.run())]
 
     async def _do_chores(self) -> None:
         while True:
@@ -65,11 +68,12 @@ class Service:
     async def stop(self) -> None:
         """Let those who wait go, finish what was begun, and stop."""
         await self.waiters.close()
-        chores, self._chores = self._chores, None
-        if chores is not None:
-            chores.cancel()
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
-                await chores
+                await task
         await anyio.to_thread.run_sync(self.writer.stop)
         log.info("audit log: head %s", await anyio.to_thread.run_sync(audit.head, self.authority.store))
 

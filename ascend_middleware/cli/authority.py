@@ -40,6 +40,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--allow-remote", action="store_true", help="listen in plain HTTP where other machines can connect"
     )
+    parser.add_argument(
+        "--development", action="store_true", help="let webhooks go to plain http and to private addresses"
+    )
     parser.add_argument("--no-access-log", action="store_true", help="do not log each request")
     parser.set_defaults(run=_run)
 
@@ -70,7 +73,7 @@ def _serve(args: argparse.Namespace) -> int:
     listener = bind(args.host, args.port, allow_remote=args.allow_remote or tls is not None)
     with contextlib.closing(listener):
         store = Store.open(place_of(args), now=time.time)
-        with contextlib.closing(Authority(store, policy)) as authority:
+        with contextlib.closing(Authority(store, policy, development=args.development)) as authority:
             _first_keys(store)
             print(f"authority listening on {shown_url(listener, tls=tls)}", flush=True)
             _log_to_stderr()

@@ -21,6 +21,10 @@ from ascend_middleware.authority.audit import verify
 pytestmark = [pytest.mark.slow, pytest.mark.socket, pytest.mark.skipif(os.name != "posix", reason="needs signals")]
 
 POLICY = """
+[limits]
+submit = 0
+admin = 0
+
 [[policy]]
 name = "refunds need a person"
 action_types = ["refund"]

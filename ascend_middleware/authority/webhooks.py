@@ -1,0 +1,335 @@
+"""Webhooks: what is to be told is read off the audit log, kept in a queue, and delivered at least once, in order.
+
+The log is written in the transaction of the event itself, so nothing that happened can be missing from it, and deciding
+costs nothing for what is told later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from ascend_middleware.exceptions import NotFoundError
+
+from . import audit
+from .delivery import Attempt, deliver
+from .forms import decision_fields
+from .records import WEBHOOK
+from .store import canonical_json, iso_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from .core import Authority
+
+__all__ = ["Courier", "Outbox", "events_of"]
+
+log = logging.getLogger(__name__)
+
+# Audit entries that one reading takes; decisions wait for it.
+_MOST_READ: Final = 100
+_NOTED_EVERY: Final = 1000
+# Seconds: between looks for something new; the first pause after a failure; the longest; and until one is given up.
+_PERIOD: Final = 0.5
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 3600.0
+_GIVEN_UP_AFTER: Final = 86_400.0
+# A subscriber that refuses the request itself is not asked as often as one that cannot answer.
+_MOST_REFUSALS: Final = 5
+_TRY_AGAIN: Final = (408, 409, 425, 429)
+# Seconds for which a delivery is one process's own.
+_CLAIM: Final = 30.0
+_MOST_AT_ONCE: Final = 16
+
+_BLOCKING: Final = ("BLOCK", "SUSPEND", "QUARANTINE")
+_SIMPLE: Final = {
+    "ACTION_APPROVED": ("action.approved",),
+    "ACTION_DENIED": ("action.denied",),
+    "ACTION_EXPIRED": ("action.denied",),
+    "ACTION_COMPLETED": ("action.completed",),
+    "ACTION_FAILED": ("action.failed",),
+    "MCP_SERVER_DEACTIVATED": ("mcp.server.deactivated",),
+    "MCP_GOVERNANCE_DENY": ("policy.violation",),
+    "MODEL_GOVERNANCE_DENY": ("policy.violation",),
+}
+
+
+def events_of(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which webhook events an audit entry stands for."""
+    event, data = entry["event"], entry["data"]
+    if event == "ACTION_SUBMITTED":
+        decided = f"action.{data['decision']}"
+        violation = ("policy.violation",) if data["decision"] == "denied" else ()
+        return ("action.submitted", decided, *violation)
+    if event == "AGENT_COMMAND_ISSUED":
+        return ("agent.blocked",) if data.get("command_type") in _BLOCKING else ()
+    return _SIMPLE.get(event, ())
+
+
+class Outbox:
+    """The queue of deliveries, and how far the audit log has been read for it.
+
+    Args:
+        authority: whose log, subscriptions and clock.
+        dice: a number from 0 to 1, which spreads repetitions.
+    """
+
+    def __init__(self, authority: Authority, *, dice: Callable[[], float] = random.random) -> None:
+        self._authority = authority
+        self._store = authority.store
+        self._dice = dice
+
+    def fill(self) -> bool:
+        """Read the log on and queue what is to be told; say whether there may be more."""
+        seen = "SELECT seq FROM webhook_scan"
+        head = audit.head(self._store).seq  # before the subscriptions: what comes meanwhile is read the next time
+        behind = head - self._store.rows(seen)[0]["seq"]
+        if behind <= 0:
+            return False
+        if not self._subscriptions():
+            # Nobody is told what happened before they subscribed, so all of it is read. That is noted now and then.
+            if behind >= _NOTED_EVERY:
+                with self._store.write():
+                    self._store.execute("UPDATE webhook_scan SET seq = max(seq, ?)", (head,))
+            return False
+        with self._store.write():
+            # Under the lock: another process may have read on, and whoever has subscribed meanwhile is among these.
+            first, subscriptions = self._store.rows(seen)[0]["seq"], self._subscriptions()
+            rows = self._store.rows(
+                "SELECT seq, entry FROM audit WHERE seq > ? ORDER BY seq LIMIT ?", (first, _MOST_READ)
+            )
+            for row in rows:
+                self._queue(json.loads(row["entry"]), subscriptions)
+            if rows:
+                self._store.execute("UPDATE webhook_scan SET seq = ?", (rows[-1]["seq"],))
+            return len(rows) == _MOST_READ
+
+    def _subscriptions(self) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in self._store.rows("SELECT DISTINCT tenant FROM records WHERE kind = ?", (WEBHOOK,)):
+            records = self._authority.records.all(WEBHOOK, tenant=row["tenant"])
+            found[row["tenant"]] = [record for record in records if record["active"]]
+        return {tenant: records for tenant, records in found.items() if records}
+
+    def _queue(self, entry: Mapping[str, Any], subscriptions: Mapping[str, list[dict[str, Any]]]) -> None:
+        events = events_of(entry)
+        wanted = subscriptions.get(entry["tenant"], []) if events else []
+        # What happened before somebody subscribed is not told.
+        wanted = [one for one in wanted if one["created_at"] <= entry["at"]]
+        if not wanted:
+            return
+        told = self._told(entry)
+        now = self._authority.now()
+        for event in events:
+            for record in wanted:
+                if event not in record["events"] or record["agent_id"] not in (None, told.get("agent_id")):
+                    continue
+                name = f"evt_{entry['seq']}_{event}"
+                body = {"id": name, "event": event, "type": event, "created_at": entry["at"], "data": told}
+                self._store.execute(
+                    "INSERT OR IGNORE INTO deliveries (webhook, tenant, name, event, body, since, next_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (record["name"], entry["tenant"], name, event, canonical_json(body), now, now),
+                )
+
+    def _told(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what an event says: of an action its decision, never its parameters, which may hold secrets."""
+        if entry["action_id"] is None:
+            return {"audit_event": entry["event"], "actor": entry["actor"], **entry["data"]}
+        row = self._store.action(entry["action_id"], tenant=entry["tenant"])
+        named = {name: row["submission"].get(name) for name in ("agent_id", "agent_name", "action_type", "resource")}
+        return {"audit_event": entry["event"], "actor": entry["actor"], **named, **decision_fields(row)}
+
+    def due(self) -> list[dict[str, Any]]:
+        """Return the deliveries to attempt now: of each subscription the first in its queue, if its time has come."""
+        rows = self._store.rows(
+            "SELECT * FROM deliveries WHERE id IN (SELECT min(id) FROM deliveries GROUP BY webhook) AND next_at <= ?"
+            " ORDER BY next_at LIMIT ?",
+            (self._authority.now(), _MOST_AT_ONCE),
+        )
+        return [dict(row) for row in rows]
+
+    def claim(self, delivery: Mapping[str, Any]) -> bool:
+        """Make a delivery this process's own for a while; say whether it was not another's already."""
+        now = self._authority.now()
+        with self._store.write():
+            return bool(
+                self._store.execute(
+                    "UPDATE deliveries SET next_at = ?, attempts = attempts + 1 WHERE id = ? AND next_at <= ?",
+                    (now + _CLAIM, delivery["id"], now),
+                ).rowcount
+            )
+
+    def subscription(self, delivery: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return to whom a delivery goes, or None if nobody wants it any more."""
+        try:
+            record = self._authority.records.get(WEBHOOK, delivery["webhook"], tenant=delivery["tenant"])
+        except NotFoundError:
+            return None
+        return record if record["active"] else None
+
+    def settle(self, delivery: Mapping[str, Any], attempt: Attempt | None) -> None:
+        """Note what came of an attempt; None means that nobody wants the delivery any more."""
+        now, tries = self._authority.now(), delivery["attempts"] + 1
+        failed = attempt is not None and not attempt.delivered
+        error = "" if attempt is None else attempt.error or f"status {attempt.status}"
+        with self._store.write():
+            if attempt is not None and failed and not self._hopeless(attempt, tries, now - delivery["since"]):
+                pause = min(_FIRST_PAUSE * 2 ** (tries - 1), _LONGEST_PAUSE) * (0.5 + 0.5 * self._dice())
+                self._store.execute(
+                    "UPDATE deliveries SET next_at = ?, error = ? WHERE id = ?", (now + pause, error, delivery["id"])
+                )
+                return
+            self._store.execute("DELETE FROM deliveries WHERE id = ?", (delivery["id"],))
+            if failed:
+                data = {
+                    "webhook_id": delivery["webhook"],
+                    "event": delivery["event"],
+                    "name": delivery["name"],
+                    "attempts": tries,
+                    "error": error,
+                }
+                self._store.audit("WEBHOOK_GIVEN_UP", tenant=delivery["tenant"], actor="authority", data=data)
+
+    def _hopeless(self, attempt: Attempt, tries: int, age: float) -> bool:
+        refused = attempt.status is not None and 300 <= attempt.status < 500 and attempt.status not in _TRY_AGAIN
+        return age >= _GIVEN_UP_AFTER or (refused and tries >= _MOST_REFUSALS)
+
+    def depth(self, *, tenant: str) -> int:
+        """Return how many deliveries of an organisation wait."""
+        return int(self._store.rows("SELECT count(*) FROM deliveries WHERE tenant = ?", (tenant,))[0][0])
+
+
+class Courier:
+    """Delivers what the outbox holds, in the background of a serving authority.
+
+    Args:
+        authority: whose webhooks.
+        send: as `delivery.deliver`.
+        period: seconds between looks for something new.
+    """
+
+    def __init__(
+        self, authority: Authority, *, send: Callable[..., Attempt] = deliver, period: float = _PERIOD
+    ) -> None:
+        self._authority = authority
+        self._send = send
+        self._period = period
+        self._outbox = Outbox(authority)
+        self._attempts: dict[str, asyncio.Task[None]] = {}
+
+    def test(self, record: Mapping[str, Any], tenant: str) -> dict[str, Any]:
+        """Send a test event at once, in the calling thread, and return what came of it (contract §3.2)."""
+        now, name = self._authority.now(), f"evt_test_{record['name']}"
+        body = {
+            "id": name,
+            "event": "webhook.test",
+            "type": "webhook.test",
+            "created_at": iso_time(now),
+            "data": {"webhook_id": record["name"]},
+        }
+        attempt = self._deliver(record, "webhook.test", name, canonical_json(body).encode())
+        return {
+            "success": attempt.delivered,
+            "status_code": attempt.status,
+            "response_time_ms": round(attempt.seconds * 1000, 1),
+            "error": None if attempt.delivered else attempt.error or f"status {attempt.status}",
+        }
+
+    def _deliver(self, record: Mapping[str, Any], event: str, name: str, body: bytes) -> Attempt:
+        headers = {"X-Ascend-Event": event, "X-Ascend-Delivery": name}
+        return self._send(
+            record["url"],
+            body,
+            headers,
+            secret=record["secret"],
+            at=self._authority.now(),
+            private=self._authority.development,
+        )
+
+    async def run(self) -> None:
+        """Read, queue and deliver until cancelled; what is under way then is delivered again after a restart."""
+        watch = self._authority.store.watch()
+        try:
+            while True:
+                try:
+                    changed = await asyncio.to_thread(watch.changed)
+                    while changed and await asyncio.to_thread(self._outbox.fill):
+                        continue
+                    await self._attempt_due()
+                except sqlite3.Error as error:
+                    log.error("webhooks wait, the database failed: %s", error)
+                await asyncio.sleep(self._period)
+        finally:
+            watch.close()
+            for task in self._attempts.values():
+                task.cancel()
+
+    async def _attempt_due(self) -> None:
+        for delivery in await asyncio.to_thread(self._outbox.due):
+            name = delivery["webhook"]
+            if name not in self._attempts and len(self._attempts) < _MOST_AT_ONCE:
+                task = asyncio.create_task(self._attempt(delivery))
+                self._attempts[name] = task
+                task.add_done_callback(lambda _, name=name: self._attempts.pop(name, None))  # type: ignore[misc]
+
+    async def _attempt(self, delivery: dict[str, Any]) -> None:
+        """Deliver what one subscription is owed, one after the other, until one fails or nothing is left."""
+        following: dict[str, Any] | None = delivery
+        with _logged():
+            while following is not None and await asyncio.to_thread(self._outbox.claim, following):
+                record = await asyncio.to_thread(self._outbox.subscription, following)
+                attempt = None
+                if record is not None:
+                    body = following["body"].encode()
+                    attempt = await _in_thread(
+                        lambda one=following, record=record, body=body: self._deliver(  # type: ignore[misc]
+                            record, one["event"], one["name"], body
+                        )
+                    )
+                    if not attempt.delivered:
+                        why = attempt.error or f"status {attempt.status}"
+                        log.warning("webhook %s was not delivered: %s", following["webhook"], why)
+                await asyncio.to_thread(self._outbox.settle, following, attempt)
+                due = await asyncio.to_thread(self._outbox.due)
+                following = next((one for one in due if one["webhook"] == delivery["webhook"]), None)
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        log.error("webhooks wait, the database failed: %s", error)
+
+
+async def _in_thread(job: Callable[[], Attempt]) -> Attempt:
+    """Run a job in a thread of its own that ends with the process: a slow subscriber must not hold up a stop."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Attempt] = loop.create_future()
+
+    def settle(result: Attempt | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        elif result is not None:
+            future.set_result(result)
+
+    def work() -> None:
+        result, failure = None, None
+        try:
+            result = job()
+        except Exception as error:  # told to whoever waits
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=work, name="ascend-authority-webhook", daemon=True).start()
+    return await future

@@ -1,0 +1,460 @@
+"""Webhooks: signed, to public addresses over TLS only, at least once and in order, whatever fails in between."""
+
+import asyncio
+import http.server
+import json
+import socket
+import ssl
+import threading
+import time
+
+import pytest
+import trustme
+
+from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority.audit import entries
+from ascend_middleware.authority.delivery import Attempt, deliver, is_public, sign, verify_signature
+from ascend_middleware.authority.webhooks import Courier, Outbox, events_of
+
+POLICY = """
+[[policy]]
+name = "refunds need a person"
+action_types = ["refund"]
+decision = "pending"
+
+[[policy]]
+name = "no schema"
+action_types = ["database_schema"]
+decision = "denied"
+"""
+SECRET = "s" * 32
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+class Desk:
+    def __init__(self, path):
+        self.time = 1_700_000_000.0
+        self.store = Store.open(path, now=lambda: self.time)
+        self.authority = Authority(self.store, PolicySet.from_text(POLICY), now=lambda: self.time, development=True)
+        self.outbox = Outbox(self.authority, dice=lambda: 1.0)
+        self.keys = {
+            name: self.store.issue_key(name=name, role=role, tenant=tenant)
+            for name, role, tenant in (
+                ("agent", Role.USER, "default"),
+                ("boss", Role.ADMIN, "default"),
+                ("stranger", Role.ADMIN, "other"),
+            )
+        }
+
+    def call(self, method, path, body=None, key="boss"):
+        content = b"" if body is None else json.dumps(body).encode()
+        status, _, answer = self.authority.handle(method, path, "", {"x-api-key": self.keys[key]}, content)
+        return status, json.loads(answer)
+
+    def subscribe(self, url, *events, key="boss", **more):
+        body = {"url": url, "events": list(events), "secret": SECRET, **more}
+        status, answer = self.call("POST", "/api/webhooks/configure", body, key)
+        assert status == 201, answer
+        return answer["webhook_id"]
+
+    def submit(self, kind="read", agent="a", key="agent", **more):
+        body = {"agent_id": agent, "action_type": kind, "parameters": {"card": "HIDDEN"}, **more}
+        return self.call("POST", "/api/v1/actions/submit", body, key)[1]
+
+    def queued(self):
+        while self.outbox.fill():
+            pass
+        return [(row["webhook"], row["event"]) for row in self.store.rows("SELECT * FROM deliveries ORDER BY id")]
+
+
+@pytest.fixture
+def desk(tmp_path):
+    desk = Desk(tmp_path / "a.db")
+    yield desk
+    desk.authority.close()
+
+
+# --- what is queued
+
+
+def test_subscribers_are_told_what_they_asked_for(desk):
+    every = desk.subscribe(
+        "https://e.example", "action.submitted", "action.approved", "action.denied", "action.pending"
+    )
+    narrow = desk.subscribe("https://n.example", "action.denied", "policy.violation")
+    mine = desk.subscribe("https://m.example", "action.approved", agent_id="b")
+    desk.subscribe("https://s.example", "action.submitted", key="stranger")
+    desk.submit()
+    desk.submit("database_schema")
+    desk.submit(agent="b")
+    number = desk.submit("refund")["action_id"]
+    desk.call("POST", f"/api/v1/actions/{number}/approve", {"comments": "ok"})
+    assert desk.queued() == [
+        (every, "action.submitted"),
+        (every, "action.approved"),
+        (every, "action.submitted"),
+        (every, "action.denied"),
+        (narrow, "action.denied"),
+        (narrow, "policy.violation"),
+        (every, "action.submitted"),
+        (every, "action.approved"),
+        (mine, "action.approved"),
+        (every, "action.submitted"),
+        (every, "action.pending"),
+        (every, "action.approved"),
+    ]
+    body = json.loads(desk.store.rows("SELECT body FROM deliveries ORDER BY id DESC LIMIT 1")[0]["body"])
+    assert body["id"].startswith("evt_") and body["event"] == body["type"] == "action.approved"
+    assert (body["data"]["action_id"], body["data"]["decided_by"], body["data"]["comments"]) == ("4", "boss", "ok")
+    assert "HIDDEN" not in "".join(row["body"] for row in desk.store.rows("SELECT body FROM deliveries"))
+
+
+def test_outcomes_expiry_blocks_and_deactivations(desk):
+    hook = desk.subscribe(
+        "https://e.example", "action.completed", "action.failed", "action.denied", "agent.blocked", "policy.violation"
+    )
+    desk.call("POST", f"/api/agent-action/{desk.submit()['action_id']}/complete", {}, "agent")
+    desk.call("POST", f"/api/agent-action/{desk.submit()['action_id']}/fail", {"error": "x"}, "agent")
+    desk.submit("refund")
+    desk.time += 8 * 86_400
+    desk.store.expire()
+    desk.submit(mcp_server_name="unknown")
+    for kind in ("BLOCK", "UNBLOCK"):
+        desk.call("POST", "/api/registry/agents/a/commands", {"command_type": kind, "reason": "r"})
+    assert desk.queued() == [
+        (hook, "action.completed"),
+        (hook, "action.failed"),
+        (hook, "action.denied"),
+        (hook, "policy.violation"),
+        (hook, "agent.blocked"),
+    ]
+
+
+def test_nobody_is_told_of_what_was_before_and_nothing_of_what_is_removed(desk):
+    desk.submit()
+    desk.time += 1
+    first = desk.subscribe("https://e.example", "action.submitted")
+    assert desk.queued() == []
+    desk.submit()
+    assert desk.queued() == [(first, "action.submitted")]
+    assert desk.queued() == [(first, "action.submitted")]  # once
+    desk.call("PUT", f"/api/webhooks/{first}", {"active": False})
+    desk.submit()
+    assert len(desk.queued()) == 1
+    delivery = desk.outbox.due()[0]
+    assert desk.outbox.subscription(delivery) is None
+    desk.outbox.settle(delivery, None)
+    assert desk.outbox.due() == []
+
+
+def test_a_long_log_without_subscribers_is_not_read_again(desk):
+    with desk.store.write():
+        for _ in range(1200):
+            desk.store.audit("E", tenant="default", actor="a", data={})
+    assert desk.outbox.fill() is False
+    assert desk.store.rows("SELECT seq FROM webhook_scan")[0]["seq"] >= 1200
+
+
+def test_the_events_of_an_entry():
+    assert events_of({"event": "KEY_ISSUED", "data": {}}) == ()
+    denied = ("action.submitted", "action.denied", "policy.violation")
+    assert events_of({"event": "ACTION_SUBMITTED", "data": {"decision": "denied"}}) == denied
+
+
+# --- retries
+
+
+def test_failures_are_repeated_later_and_later_and_given_up_after_a_day(desk):
+    hook = desk.subscribe("https://e.example", "action.submitted")
+    desk.submit()
+    desk.submit()
+    desk.queued()
+    pauses = []
+    first = desk.outbox.due()[0]
+    for _ in range(100):
+        delivery = desk.outbox.due()[0]
+        if delivery["id"] != first["id"]:
+            break
+        assert desk.outbox.claim(delivery) and not desk.outbox.claim(delivery)
+        desk.outbox.settle(delivery, Attempt(status=500))
+        waiting = desk.store.rows("SELECT next_at FROM deliveries WHERE id = ?", (delivery["id"],))
+        if waiting:
+            assert desk.outbox.due() == []  # the second waits for the first
+            pauses.append(waiting[0]["next_at"] - desk.time)
+            desk.time = waiting[0]["next_at"]
+    assert pauses[:5] == [1, 2, 4, 8, 16] and max(pauses) == 3600 and 86_400 <= sum(pauses) < 95_000
+    given_up = [entry["data"] for entry in entries(desk.store) if entry["event"] == "WEBHOOK_GIVEN_UP"]
+    assert [(data["webhook_id"], data["event"], data["error"]) for data in given_up] == [
+        (hook, "action.submitted", "status 500")
+    ]
+    assert [row["attempts"] for row in desk.outbox.due()] == [0]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "tries"),
+    [(Attempt(status=404), 5), (Attempt(status=302), 5), (Attempt(status=429), 20), (Attempt(error="refused"), 20)],
+)
+def test_what_refuses_the_request_itself_is_given_up_sooner(desk, attempt, tries):
+    desk.subscribe("https://e.example", "action.submitted")
+    desk.submit()
+    desk.queued()
+    for number in range(1, 21):
+        due = desk.outbox.due()
+        if not due:
+            break
+        desk.outbox.claim(due[0])
+        desk.outbox.settle(due[0], attempt)
+        desk.time += 3600
+    assert number - 1 == tries or (number == tries == 20)
+
+
+def test_a_claim_that_was_never_settled_is_attempted_again(desk):
+    desk.subscribe("https://e.example", "action.submitted")
+    desk.submit()
+    desk.queued()
+    delivery = desk.outbox.due()[0]
+    assert desk.outbox.claim(delivery)  # and the process ends
+    assert desk.outbox.due() == []
+    desk.time += 31
+    assert desk.outbox.due()[0]["name"] == delivery["name"]
+
+
+# --- one delivery
+
+
+def test_signatures():
+    body = b'{"a":1}'
+    header = sign(SECRET, body, at=1_700_000_000)
+    good = {"now": 1_700_000_100.0}
+    assert header.startswith("t=1700000000,v1=")
+    assert verify_signature(SECRET, body, header, **good)
+    assert not verify_signature(SECRET, body + b" ", header, **good)
+    assert not verify_signature("x" * 32, body, header, **good)
+    assert not verify_signature(SECRET, body, header, now=1_700_000_301.0)
+    assert not verify_signature(SECRET, body, header.replace("t=17", "t=18"), now=1_800_000_000.0)
+    for odd in ("", "t=,v1=", "v1=abc", "t=1700000000", "nonsense", f"t=٧,{header}"):
+        assert not verify_signature(SECRET, body, odd, **good)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
+        "255.255.255.255", "192.0.2.1", "198.18.0.1", "240.0.0.1", "::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1",
+        "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::",
+        "2001:db8::1", "nonsense", "",
+    ],
+)  # fmt: skip
+def test_private_addresses(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "8.8.8.8", "2606:2800:220:1::1", "::ffff:8.8.8.8"])
+def test_public_addresses(address):
+    assert is_public(address)
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append((self.path, dict(self.headers), body))
+        status = self.server.statuses.pop(0) if self.server.statuses else 200
+        if status == "slow":
+            for byte in b"HTTP/1.1 200 OK\r\n" * 1000:
+                try:
+                    self.wfile.write(bytes([byte]))
+                    self.wfile.flush()
+                except OSError:
+                    return
+                time.sleep(0.02)
+            return
+        self.send_response(status)
+        if 300 <= status < 400:
+            self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def receiver():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        server.got, server.statuses, server.daemon_threads = [], [], True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        server.url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def send(url, **more):
+    given = {"secret": SECRET, "at": 1_700_000_000.5, "private": True, **more}
+    return deliver(url, b'{"a":1}', {"X-Ascend-Event": "e"}, **given)
+
+
+def test_a_delivery_is_signed_and_says_what_it_is(receiver):
+    assert send(receiver.url + "/hook?x=1").delivered
+    path, headers, body = receiver.got[0]
+    assert (path, body, headers["X-Ascend-Event"]) == ("/hook?x=1", b'{"a":1}', "e")
+    assert headers["Content-Type"] == "application/json"
+    assert verify_signature(SECRET, body, headers["X-Ascend-Signature"], now=1_700_000_000)
+
+
+def test_other_answers_are_failures_and_redirects_lead_nowhere(receiver):
+    receiver.statuses = [500, 302, 204]
+    assert [send(receiver.url).status for _ in range(3)] == [500, 302, 204]
+    assert len(receiver.got) == 3
+
+
+def test_a_trickling_receiver_is_cut_off(receiver):
+    receiver.statuses = ["slow"]
+    started = time.monotonic()
+    attempt = send(receiver.url, deadline=0.4)
+    assert not attempt.delivered and "0.4 s" in attempt.error
+    assert time.monotonic() - started < 5
+
+
+def test_without_the_flag_nothing_private_is_asked(receiver):
+    port = receiver.server_address[1]
+    plain = send(receiver.url, private=False)
+    local = send(f"https://127.0.0.1:{port}", private=False)
+    named = send(f"https://localhost:{port}", private=False)
+    assert [one.status for one in (plain, local, named)] == [None] * 3
+    assert "https" in plain.error and "private" in local.error and "private" in named.error
+    assert receiver.got == []
+
+
+def test_one_private_address_among_public_ones_is_enough_to_refuse():
+    def both(host, port):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (place, port)) for place in ("93.184.216.34", "10.0.0.1")]
+
+    assert "private" in send("https://mixed.example/", private=False, resolve=both).error
+
+
+def test_the_name_is_asked_for_once_and_the_address_is_the_checked_one(monkeypatch):
+    """A name that answers with a public address when checked and a private one later (DNS rebinding)."""
+    asked, connected = [], []
+
+    def resolve(host, port):
+        asked.append(host)
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34" if len(asked) == 1 else "127.0.0.1", port))
+        ]
+
+    class Socket(socket.socket):
+        def connect(self, address):
+            connected.append(address)
+            raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    assert "refused" in send("https://rebinding.example/", private=False, resolve=resolve).error
+    assert asked == ["rebinding.example"] and connected == [("93.184.216.34", 443)]
+
+
+def test_tls_is_checked_against_the_name(tmp_path):
+    issuer = trustme.CA()
+    trusting = ssl.create_default_context()
+    issuer.configure_trust(trusting)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        server.got, server.statuses = [], []
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        issuer.issue_cert("hook.example").configure_cert(context)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        port = server.server_address[1]
+
+        def here(host, port):
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+        right = send(f"https://hook.example:{port}/", resolve=here, context=trusting)
+        wrong = send(f"https://other.example:{port}/", resolve=here, context=trusting)
+        unknown = send(f"https://hook.example:{port}/", resolve=here)
+        server.shutdown()
+        thread.join()
+    assert right.delivered and server.got[0][1]["Host"] == f"hook.example:{port}"
+    assert "certificate" in wrong.error and "certificate" in unknown.error
+
+
+@pytest.mark.parametrize("url", ["ftp://x.example/", "https:///x", "https://[::1", "https://x.example:99999/"])
+def test_odd_targets(url):
+    assert send(url).status is None
+
+
+def test_nobody_there():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert "refused" in send(f"http://127.0.0.1:{port}/").error.lower()
+    assert "resolved" in send("http://nowhere.invalid/").error
+
+
+# --- in the background
+
+
+async def until(condition):
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.anyio
+async def test_the_courier_delivers_in_order_and_repeats(desk, receiver):
+    desk.subscribe(receiver.url + "/one", "action.submitted")
+    desk.subscribe("http://127.0.0.1:1/closed", "action.submitted")
+    desk.time = time.time()
+    desk.authority.now = desk.store._now = time.time
+    receiver.statuses = [503]
+    courier = Courier(desk.authority, period=0.02)
+    running = asyncio.create_task(courier.run())
+    try:
+        for number in range(20):
+            await asyncio.to_thread(desk.submit, agent=f"agent-{number}")
+        await until(lambda: len(receiver.got) >= 21)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    bodies = [json.loads(body) for _, _, body in receiver.got]
+    agents = [body["data"]["agent_id"] for body in bodies]
+    assert agents == ["agent-0", *(f"agent-{number}" for number in range(20))]
+    assert bodies[0]["id"] == bodies[1]["id"]  # the repetition can be recognised
+    waiting = desk.store.rows("SELECT webhook, error FROM deliveries")
+    assert len(waiting) == 20 and "refused" in waiting[0]["error"].lower()
+
+
+@pytest.mark.anyio
+async def test_a_restart_loses_nothing(desk, receiver):
+    desk.subscribe(receiver.url, "action.submitted")
+    desk.authority.now = desk.store._now = time.time
+    for number in range(3):
+        desk.submit(agent=f"agent-{number}")
+    stopped = asyncio.create_task(Courier(desk.authority, period=0.02, send=lambda *_, **__: time.sleep(60)).run())
+    await until(lambda: desk.store.rows("SELECT 1 FROM deliveries WHERE attempts > 0"))
+    stopped.cancel()  # while the first delivery is under way
+    await asyncio.gather(stopped, return_exceptions=True)
+    desk.authority.now = lambda: time.time() + 60  # when the claim has run out
+    again = asyncio.create_task(Courier(desk.authority, period=0.02).run())
+    try:
+        await until(lambda: len(receiver.got) == 3)
+    finally:
+        again.cancel()
+        await asyncio.gather(again, return_exceptions=True)
+    assert [json.loads(body)["data"]["agent_id"] for _, _, body in receiver.got] == ["agent-0", "agent-1", "agent-2"]
+
+
+def test_a_test_event_tells_at_once(desk, receiver):
+    hook = desk.subscribe(receiver.url, "action.submitted")
+    assert desk.call("POST", f"/api/webhooks/{hook}/test")[0] == 503
+    desk.authority.send_webhook = Courier(desk.authority).test
+    status, answer = desk.call("POST", f"/api/webhooks/{hook}/test")
+    assert status == 200 and answer["success"] and answer["status_code"] == 200 and answer["error"] is None
+    assert json.loads(receiver.got[0][2])["event"] == "webhook.test"
+    receiver.statuses = [500]
+    answer = desk.call("POST", f"/api/webhooks/{hook}/test")[1]
+    assert not answer["success"] and answer["error"] == "status 500"
