@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .guard.sqs import QueueReceiver
     from .rules import Rule
 
-__all__ = ["build_guard", "build_keeper", "load_table"]
+__all__ = ["build_guard", "build_keeper", "build_table", "load_table"]
 
 
 def load_table(rules: str | Path | Mapping[str, Any] | Sequence[Rule] | RuleTable | None) -> RuleTable | None:
@@ -37,6 +37,26 @@ def load_table(rules: str | Path | Mapping[str, Any] | Sequence[Rule] | RuleTabl
     if isinstance(rules, list | tuple):
         return RuleTable.from_rules(rules)
     return RuleTable.from_toml(rules)  # type: ignore[arg-type]  # a path is what remains
+
+
+def build_table(
+    rules: Any, arguments: Mapping[str, Any], *, environ: Mapping[str, str] | None = None
+) -> tuple[RuleTable, Settings]:
+    """Return a table with the defaults of its settings, and the settings, neither key nor URL checked yet.
+
+    Args:
+        rules: as for `build_guard`.
+        arguments: likewise.
+        environ: likewise.
+
+    Raises:
+        ConfigurationError: with everything that is wrong.
+    """
+    table = load_table(rules)
+    settings = Settings.load(arguments, environ=environ, file=table.settings if table is not None else {})
+    if table is None:
+        table, settings = RuleTable.from_rules([]), replace(settings, unmapped="by-method")
+    return table.with_settings(settings), settings
 
 
 def build_guard(
@@ -57,13 +77,8 @@ def build_guard(
         render: answers a refusal in the application's own style.
         environ: the environment, `os.environ` by default.
     """
-    table = load_table(rules)
-    file = table.settings if table is not None else {}
-    settings = Settings.load(arguments, environ=environ, file=file)
+    table, settings = build_table(rules, arguments, environ=environ)
     settings = settings.checked(needs_agent=True) if settings.enabled else settings
-    if table is None:
-        table, settings = RuleTable.from_rules([]), replace(settings, unmapped="by-method")
-    table = table.with_settings(settings)
     if settings.enabled and settings.is_local:
         open_engine(settings).close()  # an unreadable policy is told now, not at the first request
     core = ClientCore(settings)

@@ -28,6 +28,7 @@ _MODULES: Final = (
     f"{__package__}.approvals",
     f"{__package__}.audit",
     f"{__package__}.check",
+    f"{__package__}.routes",
     "ascend_middleware.demo",
     f"{__package__}.version",
 )

@@ -231,11 +231,8 @@ class Guard:
         resolved = view.resolved
         if rules is None or resolved is None or resolved.leaf is None:
             return self.table.lookup(view.method, view.path)
-        found = rules.select(view.method, view.path)
-        if resolved.leaf.kind is not Kind.OPAQUE or found is None or found.block is not None:
-            return found
-        # Nobody knows what a path runs inside a foreign application, so it is one unit: only what covers it all counts.
-        return rules.select(view.method, "")
+        select = rules.select_whole if resolved.leaf.kind is Kind.OPAQUE else rules.select
+        return select(view.method, view.path)
 
     def _who(self, view: RequestView, rule: CompiledRule) -> Flow[Agent | Verdict]:
         name = self.settings.agent_header

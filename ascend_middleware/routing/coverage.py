@@ -8,18 +8,32 @@ A resolver of any framework is listed by what `Routes` asks of it: `leaves()`, e
 - `websocket`: True for a handshake, whose method is WEBSOCKET and whose `methods` is None;
 - `kind`: ROUTE, STATIC (the path names a file), or OPAQUE (a foreign application, one unit);
 - `endpoint`, `host`, `declared`: as the resolver gives them to the guard.
+
+`cover` looks each of them up as the guard does for a request, so that the listing tells what the guard will do.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import difflib
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ..exceptions import Problem
+from ..rules import parse_route
+from .leaves import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from ..rules import CompiledRule, RouteRules, RuleTable
     from .leaves import Leaf
 
-__all__ = ["Routes"]
+__all__ = ["ANY", "OTHERS", "Coverage", "Idle", "Routes", "Row", "Standing", "cover"]
+
+ANY: Final = "*"
+OTHERS: Final = "others"  # every method that the route's other rows do not name
+_ORDER: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "WEBSOCKET")
 
 
 class Routes(Protocol):
@@ -28,3 +42,187 @@ class Routes(Protocol):
     def leaves(self) -> Sequence[Leaf]:
         """Return every unit that a request can run, in the order in which the framework asks them."""
         ...
+
+
+class Standing(StrEnum):
+    """How the requests of a row fare. The last three have no rule: refused, or submitted by their method."""
+
+    GOVERNED = "governed"
+    EXEMPT = "exempt"
+    BLOCKED = "blocked"
+    UNMAPPED = "unmapped"
+    CONFLICT = "conflict"
+    BY_METHOD = "by-method"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Methods of one route, or of a part of its paths, that fare alike.
+
+    Attributes:
+        leaf: the route.
+        methods: in upper case, GET first; `*` for any, `others` for those that the route's other rows do not name.
+        part: the template that narrows the route's paths; empty for all of them, `elsewhere` for the rest.
+        standing: how the requests fare.
+        rule: what governs them, if anything does.
+    """
+
+    leaf: Leaf
+    methods: tuple[str, ...]
+    part: str
+    standing: Standing
+    rule: CompiledRule | None
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A rule that no request of any route can get, and why."""
+
+    rule: CompiledRule
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Everything that `cover` found.
+
+    Attributes:
+        rows: in the framework's order; a route's rows stand together.
+        idle: rules that govern nothing.
+        problems: what is wrong between rules and routes, such as two rules that contradict each other.
+    """
+
+    rows: tuple[Row, ...]
+    idle: tuple[Idle, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def unmapped(self) -> tuple[Row, ...]:
+        """The rows that no rule covers."""
+        return tuple(row for row in self.rows if row.standing is Standing.UNMAPPED)
+
+    @property
+    def partly(self) -> tuple[Leaf, ...]:
+        """The routes of which some methods or paths are covered and others are not."""
+        bare = {row.leaf for row in self.unmapped}
+        covered = {row.leaf: None for row in self.rows if row.leaf in bare and row.standing is not Standing.UNMAPPED}
+        return tuple(covered)
+
+
+def cover(routes: Routes, table: RuleTable, *, unmapped: str = "refuse") -> Coverage:
+    """Look up every route and method.
+
+    Args:
+        routes: a framework's resolver.
+        table: the rules.
+        unmapped: the setting of that name, `refuse` or `by-method`.
+    """
+    leaves = list(routes.leaves())
+    rows: list[Row] = []
+    problems: dict[str, Problem] = {}
+    for leaf in leaves:
+        rules = table.for_route(leaf.template, endpoint=leaf.endpoint, declared=leaf.declared)
+        found = list(_rows(leaf, rules, table, unmapped))
+        rows += found
+        for problem in _problems(leaf, rules, found):
+            problems.setdefault(str(problem), problem)
+    used = {id(row.rule) for row in rows}
+    idle = [Idle(rule, _why(rule, leaves)) for rule in table.rules if id(rule) not in used]
+    return Coverage(rows=tuple(rows), idle=tuple(idle), problems=tuple(problems.values()))
+
+
+# --- rows
+
+
+def _rows(leaf: Leaf, rules: RouteRules, table: RuleTable, unmapped: str) -> Iterator[Row]:
+    """Yield a row for each set of methods that fare alike in the same part of the paths."""
+    grouped: dict[tuple[object, ...], list[str]] = {}
+    made: dict[tuple[object, ...], tuple[str, Standing, CompiledRule | None]] = {}
+    for method in _methods(leaf, rules):
+        for key, value in _parts(method, leaf, rules, table, unmapped):
+            grouped.setdefault(key, []).append(method)
+            made[key] = value
+    for key, methods in grouped.items():
+        part, standing, rule = made[key]
+        yield Row(leaf=leaf, methods=tuple(methods), part=part, standing=standing, rule=rule)
+
+
+def _parts(
+    method: str, leaf: Leaf, rules: RouteRules, table: RuleTable, unmapped: str
+) -> Iterator[tuple[tuple[object, ...], tuple[str, Standing, CompiledRule | None]]]:
+    if rules.problem is not None:
+        yield (Standing.CONFLICT,), ("", Standing.CONFLICT, None)
+        return
+    parts = rules.parts(method, whole=leaf.kind is Kind.OPAQUE)
+    for part in parts:
+        rule, standing = part.rule, Standing.UNMAPPED
+        if rule is None and unmapped == "by-method":
+            rule, standing = table.by_method_rule("POST" if method in (ANY, OTHERS) else method), Standing.BY_METHOD
+        elif rule is not None:
+            standing = Standing.BLOCKED if rule.block else Standing.EXEMPT if rule.exempt else Standing.GOVERNED
+        where = "" if len(parts) == 1 else "elsewhere" if part.covers else part.template
+        yield (where, standing, id(rule)), (where, standing, rule)
+
+
+def _methods(leaf: Leaf, rules: RouteRules) -> list[str]:
+    if leaf.websocket:
+        return ["WEBSOCKET"]
+    methods = leaf.methods
+    if methods is None:
+        named = {method for rule in rules.candidates for method in rule.methods} - {ANY}
+        if not named:
+            return [ANY]
+        methods = frozenset(named | ({"HEAD"} if "GET" in named else set()) | {OTHERS})
+    return sorted(methods, key=lambda name: (name == OTHERS, _ORDER.index(name) if name in _ORDER else 99, name))
+
+
+# --- what is wrong
+
+
+def _problems(leaf: Leaf, rules: RouteRules, rows: list[Row]) -> Iterator[Problem]:
+    if rules.problem is not None:
+        yield rules.problem
+    names = set(parse_route(leaf.template).names)
+    for row in rows:
+        rule = row.rule
+        if rule is None or row.standing is not Standing.GOVERNED:
+            continue
+        where = f"{rule.label}: route {leaf.template}"
+        for name in rule.path_names:
+            whole = leaf.kind is Kind.ROUTE and row.part in ("", "elsewhere")
+            if whole and name not in names and f"{{{name}" not in leaf.template:
+                hint = f"known: {', '.join(sorted(filter(None, names)))}" if any(names) else "it has no parameters"
+                yield Problem("routes.unknown-parameter", where, f"path.{name} is not in the route's template", hint)
+        if leaf.websocket and rule.body is not None:
+            yield Problem("routes.no-body", where, "a WebSocket handshake has no body to read")
+
+
+def _why(rule: CompiledRule, leaves: list[Leaf]) -> str:
+    if rule.endpoint is not None:
+        called = [leaf for leaf in leaves if leaf.endpoint == rule.endpoint]
+        if not called:
+            names = sorted({leaf.endpoint for leaf in leaves if leaf.endpoint})
+            return f"no route has this endpoint{_near(rule.endpoint, names)}"
+    else:
+        called = leaves
+    near = [leaf for leaf in called if rule.template.overlaps(parse_route(leaf.template))]
+    if not near:
+        return f"no route has this template{_near(rule.template.text, sorted({leaf.template for leaf in leaves}))}"
+    taken = sorted({method for leaf in near for method in _taken(leaf)}, key=lambda name: (name not in _ORDER, name))
+    if ANY not in taken and not (rule.methods & {*taken, ANY}):
+        return f"{near[0].template} takes {', '.join(taken)} only"
+    if any(leaf.kind is Kind.OPAQUE for leaf in near):
+        unit = next(leaf for leaf in near if leaf.kind is Kind.OPAQUE)
+        return f"{unit.template} is a foreign application, one unit: write a rule for all of it"
+    return "every route that it matches has a more specific rule"
+
+
+def _taken(leaf: Leaf) -> frozenset[str]:
+    if leaf.websocket:
+        return frozenset({"WEBSOCKET"})
+    return leaf.methods if leaf.methods is not None else frozenset({ANY})
+
+
+def _near(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close else ""

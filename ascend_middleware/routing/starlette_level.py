@@ -356,7 +356,10 @@ class Level:
             return None, Level(app, prefix=prefix, host=host, names=names)
         kind = Kind.STATIC if plain and isinstance(app, StaticFiles) else Kind.OPAQUE
         endpoint = self._names + subject.name if subject.name else None
-        return self._leaf(known, kind, prefix + "/**", endpoint=endpoint, host=host, app=app), None
+        # Its own answer to any other method is 405.
+        methods = frozenset(("GET", "HEAD")) if type(app) is StaticFiles else None
+        leaf = self._leaf(known, kind, prefix + "/**", endpoint=endpoint, methods=methods, host=host, app=app)
+        return leaf, None
 
     def _leaf(
         self,

@@ -2,10 +2,11 @@
 
 from .declared import Declaration, RuleFields, declaration, declare, declared, place_of
 from .redact import REDACTED, SECRET_NAMES, redact, secret_names
+from .route_rules import RoutePart, RouteRules
 from .rule import CompiledRule, Defaults, Rule, by_method_rule
 from .sources import MISSING, FieldError, RequestFields
-from .table import RouteRules, RuleTable
-from .templates import Template
+from .table import RuleTable
+from .templates import Template, parse_match, parse_route
 
 __all__ = [
     "MISSING",
@@ -16,6 +17,7 @@ __all__ = [
     "Defaults",
     "FieldError",
     "RequestFields",
+    "RoutePart",
     "RouteRules",
     "Rule",
     "RuleFields",
@@ -25,6 +27,8 @@ __all__ = [
     "declaration",
     "declare",
     "declared",
+    "parse_match",
+    "parse_route",
     "place_of",
     "redact",
     "secret_names",

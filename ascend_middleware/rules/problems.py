@@ -253,7 +253,7 @@ def _recipe(given: Mapping[str, Any], label: str, report: Report) -> Recipe:
 
 
 def _finished(recipe: Recipe) -> Recipe:
-    read = list(_sources(recipe))
+    read = list(recipe.sources())
     kinds = {source.kind for source in read}
     headers = tuple(sorted({source.name for source in read if source.kind == "header"}))
     body = "both" if {"body", "form"} <= kinds else "json" if "body" in kinds else "form" if "form" in kinds else None
@@ -282,16 +282,6 @@ def _value(item: object) -> Source | Const:
     except ValidationError as error:
         raise ValueError(str(error)) from None
     return Const(value)
-
-
-def _sources(recipe: Recipe) -> Iterable[Source]:
-    for _, text in recipe.texts:
-        if isinstance(text, Text):
-            yield from text.sources
-    for _, entries in recipe.maps:
-        for _, source in entries:
-            if isinstance(source, Source):
-                yield source
 
 
 def _check_sources(recipe: Recipe, matches: list[Match], label: str, report: Report) -> None:

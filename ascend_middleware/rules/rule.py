@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -96,6 +96,16 @@ class Recipe:
     body: str | None = None
     reads_headers: tuple[str, ...] = ()
 
+    def sources(self) -> Iterator[Source]:
+        """Yield every source that is read from a request."""
+        for _, text in self.texts:
+            if isinstance(text, Text):
+                yield from text.sources
+        for _, entries in self.maps:
+            for _, source in entries:
+                if isinstance(source, Source):
+                    yield source
+
 
 NO_RECIPE: Final = Recipe()
 
@@ -127,6 +137,13 @@ class CompiledRule:
         if self.declaration is not None:
             return self.declaration.label
         return rule_label(self.number, self.given, "" if self._anywhere else self.match)
+
+    @property
+    def short_label(self) -> str:
+        """The rule's name, its number, or the place where it stands."""
+        if self.declaration is not None:
+            return self.name or f"at {self.declaration.place.rpartition('.')[2]}"
+        return self.name or f"rule {self.number}"
 
     @property
     def _anywhere(self) -> bool:
@@ -249,6 +266,11 @@ class CompiledRule:
     def reads_headers(self) -> tuple[str, ...]:
         """The headers that the rule reads, lower case, sorted."""
         return self.recipe.reads_headers
+
+    @property
+    def path_names(self) -> tuple[str, ...]:
+        """The path parameters that the rule cannot do without, sorted."""
+        return tuple(sorted({one.name for one in self.recipe.sources() if one.kind == "path" and not one.optional}))
 
     def path_params(self, path: str) -> dict[str, str]:
         """Return the parameters of a decoded path by the rule's own template, where no router can be asked."""

@@ -12,90 +12,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ..config import Settings
 from ..exceptions import ConfigurationError, Problem
 from .conflicts import rank_declared, report_blocked, resolve
-from .index import Group, Index, members, pick
+from .index import Index, members, pick
 from .problems import Report, check_rule, did_you_mean
 from .redact import secret_names
+from .route_rules import Entry, RouteRules
 from .rule import CompiledRule, Defaults, Rule, by_method_rule
-from .templates import REST, Template, matches_parts, parse_route, split_path
+from .templates import REST, Template, parse_route, split_path
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from .declared import Declaration
 
-__all__ = ["RouteRules", "RuleTable"]
+__all__ = ["RuleTable"]
 
 _RULE_FIELDS: Final = tuple(item.name for item in dataclass_fields(Rule))
 _canonical: Final = msgspec.json.Encoder(order="deterministic", enc_hook=str)
-
-# A template's segments, its rules, and whether it covers the whole route.
-_Entry: TypeAlias = "tuple[tuple[str, ...], Group, bool]"
-
-
-class RouteRules:
-    """The rules that can apply to one route.
-
-    Attributes:
-        problem: why no rule can be chosen: rules of equal rank contradict each other. Such a route is refused.
-    """
-
-    __slots__ = ("_blocks", "_declared", "_entries", "problem")
-
-    def __init__(
-        self,
-        blocks: tuple[_Entry, ...],
-        entries: tuple[_Entry, ...],
-        declared: Group | None = None,
-        problem: Problem | None = None,
-    ) -> None:
-        self._blocks = blocks
-        self._entries = entries
-        self._declared = declared
-        self.problem = problem
-
-    @property
-    def candidates(self) -> tuple[CompiledRule, ...]:
-        """Every rule that some request of the route may get, each once."""
-        groups = [group for _, group, _ in self._blocks]
-        groups += [] if self._declared is None else [self._declared]
-        groups += [group for _, group, _ in self._entries]
-        return tuple({id(rule): rule for group in groups for rule in members(group)}.values())
-
-    def select(self, method: str, path: str) -> CompiledRule | None:
-        """Return the rule for a request of the route, or None if it is unmapped.
-
-        Args:
-            method: upper case; `WEBSOCKET` for a handshake.
-            path: decoded and application-relative; read only where rules cover a part of the route.
-        """
-        parts: list[str] | None = None
-        for segments, group, covers in self._blocks:
-            found = pick(group, method)
-            if found is not None:
-                if not covers and parts is None:
-                    parts = split_path(path) or []
-                if covers or matches_parts(segments, parts or []):
-                    return found
-        if self._declared is not None:
-            found = pick(self._declared, method)
-            # A class declares for some methods only; what it leaves open the table governs.
-            if found is not None:
-                return found
-        for segments, group, covers in self._entries:
-            if not covers:
-                if parts is None:
-                    parts = split_path(path) or []
-                if not matches_parts(segments, parts):
-                    continue
-            return pick(group, method)
-        return None
 
 
 class _Layer:
@@ -262,7 +201,7 @@ class RuleTable:
         own = self._endpoints.get(endpoint) if endpoint is not None else None
         layers = [self._layer] if own is None else [own, self._layer]
         blocks = [entry for layer in layers for entry in _entries(layer.blocks, route)]
-        entries: list[_Entry] = []
+        entries: list[Entry] = []
         for layer in layers:
             entries += _governing(_entries(layer.rules, route), route)
             if entries and entries[-1][2]:
@@ -335,7 +274,7 @@ def _arrange(rules: Sequence[CompiledRule], report: Report) -> tuple[_Layer, dic
     return layer, endpoints
 
 
-def _entries(index: Index, route: Template) -> list[_Entry]:
+def _entries(index: Index, route: Template) -> list[Entry]:
     found = []
     for segments, group in index.overlapping(route):
         covers = Template("", segments, ()).covers(route)
@@ -343,7 +282,7 @@ def _entries(index: Index, route: Template) -> list[_Entry]:
     return found
 
 
-def _governing(entries: list[_Entry], route: Template) -> list[_Entry]:
+def _governing(entries: list[Entry], route: Template) -> list[Entry]:
     """Keep what can apply: the route's own template alone, else everything down to the first that covers it."""
     for entry in entries:
         if entry[0] == route.segments:

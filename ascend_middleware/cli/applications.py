@@ -1,0 +1,162 @@
+"""Find an application by `module:name`, which framework it is of, and the guard that is installed in it."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ..compose import build_table
+from ..exceptions import AscendError, ConfigurationError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from ..config import Settings
+    from ..routing.coverage import Routes
+    from ..rules import RuleTable
+
+__all__ = ["Application", "add_application", "load_application"]
+
+_USUAL: Final = ("app", "application")
+# Where middlewares keep what they stand around.
+_INNER: Final = ("app", "wsgi_app", "application", "_app")
+_MAX_DEPTH: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """An application as its command lines see it.
+
+    Attributes:
+        name: as it was asked for.
+        framework: `FastAPI`, `Starlette`, `Flask`, `Django`, or `ASGI or WSGI` for what no resolver knows.
+        app: the framework's own object.
+        routes: its resolver, or None where no router can be asked.
+        guarded: whether a guard is installed.
+        table: the rules that hold, with the settings' defaults.
+        settings: the guard's, neither key nor URL checked.
+    """
+
+    name: str
+    framework: str
+    app: Any
+    routes: Routes | None
+    guarded: bool
+    table: RuleTable
+    settings: Settings
+
+
+def add_application(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name an application and its rules."""
+    parser.add_argument("app", help='the application, "module:name"; "module:create_app()" calls a factory')
+    parser.add_argument("--rules", help="a rule table, instead of the installed guard's own")
+    parser.add_argument("--app-dir", default=".", help="where the module is looked for first (default: here)")
+
+
+def load_application(args: argparse.Namespace) -> Application:
+    """Import the application that the arguments name.
+
+    Raises:
+        ConfigurationError: it cannot be imported, or its rules are wrong.
+    """
+    found = _import(args.app, args.app_dir)
+    framework, app, routes, installed = "ASGI or WSGI", found, None, None
+    for _ in range(_MAX_DEPTH):
+        for recognise in (_starlette, _flask, _django):
+            known = recognise(found)
+            if known is not None:
+                framework, routes, own = known
+                app, installed = found, installed or own
+                break
+        else:
+            installed = installed or _guard_of(found)
+            found = next((inner for name in _INNER if (inner := getattr(found, name, None)) is not None), None)
+            if found is not None:
+                continue
+        break
+    if args.rules is not None:
+        table, settings = build_table(args.rules, {})
+    elif installed is not None:
+        table, settings = installed()
+    else:
+        table, settings = build_table([], {})
+    return Application(
+        name=args.app,
+        framework=framework,
+        app=app,
+        routes=routes,
+        guarded=installed is not None,
+        table=table,
+        settings=settings,
+    )
+
+
+if TYPE_CHECKING:
+    # Makes the rules and settings of an installed guard.
+    Installed = Callable[[], tuple[RuleTable, Settings]]
+
+
+def _import(name: str, directory: str) -> Any:
+    module_name, _, attribute = name.partition(":")
+    calls = attribute.endswith("()")
+    attribute = attribute.removesuffix("()")
+    sys.path.insert(0, os.path.abspath(directory))
+    try:
+        module = importlib.import_module(module_name)
+        names = [attribute] if attribute else [one for one in _USUAL if hasattr(module, one)]
+        if not names:
+            raise ConfigurationError(f'{module_name} has no app; name it: "{module_name}:…"')
+        found: Any = module
+        for part in names[0].split("."):
+            found = getattr(found, part)
+        return found() if calls else found
+    except AscendError:
+        raise
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{name} cannot be imported: {error}") from error
+    except Exception as error:
+        raise ConfigurationError(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _guard_of(found: Any) -> Installed | None:
+    """Return the rules of a guard that stands around an application, in ASGI or WSGI."""
+    from ..guard import Guard
+
+    guard = getattr(found, "guard", None) if type(found).__module__.startswith("ascend_middleware.") else None
+    if not isinstance(guard, Guard):
+        return None
+    return lambda: (guard.table, guard.settings)
+
+
+def _starlette(found: Any) -> tuple[str, Routes, Installed | None] | None:
+    if "starlette.applications" not in sys.modules:
+        return None
+    from starlette.applications import Starlette
+    from starlette.routing import Router
+
+    from ..asgi import AscendMiddleware
+    from ..routing.starlette import StarletteResolver
+
+    if not isinstance(found, Starlette | Router):
+        return None
+    fastapi = getattr(sys.modules.get("fastapi"), "FastAPI", None)
+    framework = "FastAPI" if fastapi is not None and isinstance(found, fastapi) else "Starlette"
+    installed: Installed | None = None
+    for middleware in getattr(found, "user_middleware", ()):
+        if isinstance(middleware.cls, type) and issubclass(middleware.cls, AscendMiddleware):
+            options = {key: value for key, value in middleware.kwargs.items() if key not in ("identify", "render")}
+            installed = installed or functools.partial(build_table, options.pop("rules", None), options)
+    return framework, StarletteResolver(found), installed
+
+
+def _flask(found: Any) -> tuple[str, Routes, Installed | None] | None:
+    return None
+
+
+def _django(found: Any) -> tuple[str, Routes, Installed | None] | None:
+    return None

@@ -1,0 +1,377 @@
+"""What the listing says of an application is what its guard does."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+
+from ascend_middleware.asgi import governed
+from ascend_middleware.cli import main
+from ascend_middleware.routing.coverage import Standing, cover
+from ascend_middleware.routing.leaves import Kind, Leaf
+from ascend_middleware.routing.listing import as_json, as_text
+from ascend_middleware.routing.starlette import StarletteResolver
+from ascend_middleware.routing.suggestion import suggest
+from ascend_middleware.rules import RuleTable
+
+APPS = Path(__file__).parents[1] / "apps"
+
+
+class Leaves:
+    def __init__(self, *leaves):
+        self._leaves = leaves
+
+    def leaves(self):
+        return self._leaves
+
+
+def route(template, *methods, **more):
+    return Leaf(kind=more.pop("kind", Kind.ROUTE), template=template, methods=frozenset(methods) or None, **more)
+
+
+def covered(rules, *leaves, unmapped="refuse", **ascend):
+    table = RuleTable.from_mapping({"ascend": ascend, "rule": rules})
+    return cover(Leaves(*leaves), table, unmapped=unmapped)
+
+
+def rows(coverage):
+    return [
+        (" ".join((",".join(row.methods), row.leaf.template, row.part)).rstrip(), str(row.standing))
+        for row in coverage.rows
+    ]
+
+
+def whys(coverage):
+    return {one.rule.match if one.rule.endpoint is None else one.rule.endpoint: one.why for one in coverage.idle}
+
+
+ACTION = {"action_type": "a"}
+
+
+# --- rows
+
+
+def test_every_method_of_a_route_has_its_standing():
+    coverage = covered(
+        [
+            {"match": "GET /x", **ACTION},
+            {"match": "PUT /x", "exempt": True},
+            {"match": "DELETE /x", "block": "no"},
+        ],
+        route("/x", "GET", "HEAD", "PUT", "POST", "DELETE"),
+    )
+    assert rows(coverage) == [
+        ("GET,HEAD /x", "governed"),
+        ("POST /x", "unmapped"),
+        ("PUT /x", "exempt"),
+        ("DELETE /x", "blocked"),
+    ]
+    assert [leaf.template for leaf in coverage.partly] == ["/x"]
+    assert coverage.idle == coverage.problems == ()
+
+
+def test_handshakes_and_routes_of_any_method():
+    rules = [{"match": "WEBSOCKET /ws", **ACTION}, {"match": "GET /any", **ACTION}, {"match": "* /all", **ACTION}]
+    coverage = covered(rules, route("/ws", websocket=True), route("/any"), route("/all"), route("/no", websocket=True))
+    assert rows(coverage) == [
+        ("WEBSOCKET /ws", "governed"),
+        ("GET,HEAD /any", "governed"),
+        ("others /any", "unmapped"),
+        ("* /all", "governed"),
+        ("WEBSOCKET /no", "unmapped"),
+    ]
+
+
+def test_a_route_of_which_only_some_paths_are_covered():
+    rules = [{"match": "GET /files/public/**", "exempt": True}, {"match": "* /files/secret/**", "block": "no"}]
+    coverage = covered(rules, route("/files/{p:path}", "GET"))
+    assert rows(coverage) == [
+        ("GET /files/{p:path} /files/secret/**", "blocked"),
+        ("GET /files/{p:path} /files/public/**", "exempt"),
+        ("GET /files/{p:path} elsewhere", "unmapped"),
+    ]
+    assert len(coverage.partly) == 1
+
+
+def test_a_foreign_application_is_one_unit():
+    rules = [{"match": "GET /legacy/x", "exempt": True}, {"match": "POST /legacy/**", **ACTION}]
+    coverage = covered(rules, route("/legacy/**", kind=Kind.OPAQUE))
+    assert rows(coverage) == [
+        ("POST /legacy/**", "governed"),
+        ("others /legacy/**", "unmapped"),
+    ]
+    assert "one unit" in whys(coverage)["GET /legacy/x"]
+
+
+def test_by_method_is_no_gap():
+    coverage = covered([{"match": "PUT /x", **ACTION}], route("/x", "GET", "POST"), unmapped="by-method")
+    assert [(row.standing, row.rule.action_type) for row in coverage.rows] == [
+        (Standing.BY_METHOD, "data_access"),
+        (Standing.BY_METHOD, "data_modification"),
+    ]
+    assert coverage.unmapped == ()
+
+
+def test_rules_of_the_handler_are_listed_and_contradictions_are_problems():
+    @governed(action_type="declared")
+    async def one(request):
+        return PlainTextResponse("")
+
+    app = Starlette(routes=[Route("/one", one, name="one"), Route("/two", one, name="two")])
+    table = RuleTable.from_mapping({"rule": [{"endpoint": "two", "action_type": "other"}]})
+    coverage = cover(StarletteResolver(app), table)
+    assert rows(coverage) == [("GET,HEAD /one", "governed"), ("GET,HEAD /two", "conflict")]
+    assert [problem.code for problem in coverage.problems] == ["rules.conflict"]
+    assert coverage.rows[0].rule.label.endswith(
+        "test_rules_of_the_handler_are_listed_and_contradictions_are_problems.<locals>.one"
+    )
+
+
+def test_what_a_rule_cannot_read_is_a_problem():
+    rules = [
+        {"endpoint": "e", "action_type": "a", "resource_id": "{path.customer}"},
+        {"match": "* /ws", "action_type": "a", "details": {"x": "body.x"}},
+        {"match": "* /rest/**", "action_type": "a", "details": {"x": "path.y?"}},
+    ]
+    leaves = [route("/c/{id}", "GET", endpoint="e"), route("/ws", websocket=True), route("/rest/{p:path}", "GET")]
+    assert [problem.code for problem in covered(rules, *leaves).problems] == [
+        "routes.unknown-parameter",
+        "routes.no-body",
+    ]
+
+
+# --- rules that match nothing
+
+
+def test_why_a_rule_can_never_match():
+    rules = [
+        {"match": "GET /custmers/{id}", **ACTION},
+        {"match": "PUT /customers/{id}", **ACTION},
+        {"match": "GET /customers/**", **ACTION},
+        {"match": "GET /customers/{id}", **ACTION},
+        {"endpoint": "reed", **ACTION},
+    ]
+    coverage = covered(rules, route("/customers/{id}", "GET", endpoint="read"))
+    assert whys(coverage) == {
+        "GET /custmers/{id}": "no route has this template; did you mean /customers/{id}?",
+        "PUT /customers/{id}": "/customers/{id} takes GET only",
+        "GET /customers/**": "every route that it matches has a more specific rule",
+        "reed": "no route has this endpoint; did you mean read?",
+    }
+
+
+# --- as text, as JSON, as rules to start from
+
+
+def test_a_long_template_stands_on_a_line_of_its_own():
+    long = "/a" + "".join(f"/{{parameter_{number}}}" for number in range(12))
+    text = as_text(
+        covered([{"match": f"GET {long}", **ACTION}], route(long, "GET"), route("/b", "GET")),
+        width=80,
+    )
+    lines = text.partition("\n\n")[0].split("\n")
+    assert lines[1] == f"GET      {long}"
+    assert all(len(line) <= 80 for line in lines if long not in line)
+
+
+SUGGESTED = [
+    (
+        "/customers/{customer_id}",
+        ("GET", "HEAD"),
+        'match = "GET /customers/{customer_id}"\naction_type = "data_access"\nresource_id = "{path.customer_id}"',
+    ),
+    ("/customers/{c}/refunds", ("POST",), 'action_type = "transaction"'),
+    ("/emails", ("POST",), 'action_type = "communication"'),
+    ("/admin/restart", ("POST",), 'action_type = "system_operation"'),
+    ("/things", ("PUT",), 'action_type = "data_modification"'),
+    ("/healthz", ("GET", "HEAD"), 'match = "GET /healthz"\nexempt = true'),
+    ("/health", ("POST",), 'action_type = "data_modification"'),
+]
+
+
+@pytest.mark.parametrize(("template", "methods", "expected"), SUGGESTED)
+def test_guesses(template, methods, expected):
+    text = suggest(covered([], route(template, *methods)).unmapped, agent_id="x")
+    assert expected in text
+
+
+def test_what_is_suggested_passes_the_check_and_leaves_nothing_unmapped(tmp_path):
+    leaves = [
+        route("/a/{x}", "GET", "POST"),
+        route("/a/{y:int}", "GET"),
+        route("/a/{z}", "GET", "DELETE"),
+        route("/float/{n:float}/x", "GET"),
+        route("/mixed/{a}-{b}", "GET", endpoint='odd "name"'),
+        route("/{odd:regex}/x", "GET", endpoint="regex"),
+        route("/{odd:regex}/y", "GET"),
+        route("/ws/{room}", websocket=True),
+        route("/static/**", kind=Kind.STATIC),
+        route("/legacy/**", kind=Kind.OPAQUE),
+        *(route(template, *methods) for template, methods, _ in SUGGESTED),
+    ]
+    text = suggest(covered([], *leaves).unmapped, agent_id='my "agent"')
+    file = tmp_path / "ascend.toml"
+    file.write_text(text)
+    assert main(["check", str(file)]) == 0
+    table = RuleTable.from_toml(file)
+    assert {row.leaf.template for row in cover(Leaves(*leaves), table).unmapped} == {"/{odd:regex}/y"}
+    assert "'/{odd:regex}/y'" in text
+    assert not cover(Leaves(*leaves), table).problems
+    assert tomllib.loads(text)["ascend"]["agent_id"] == 'my "agent"'
+
+
+def test_what_is_suggested_for_a_partly_covered_application_fits_its_table():
+    rules = [{"match": "GET /x", **ACTION}, {"match": "GET /files/public/**", "exempt": True}]
+    leaves = [route("/x", "GET", "POST"), route("/files/{p:path}", "GET", "PUT")]
+    text = suggest(covered(rules, *leaves).unmapped, agent_id=None)
+    both = rules + tomllib.loads(text)["rule"]
+    left = [(row.methods, row.part) for row in covered(both, *leaves).unmapped]
+    assert left == [(("GET", "PUT"), "elsewhere")]
+    assert "write one for the others" in text
+
+
+# --- the command
+
+
+def listed(capsys, *args):
+    code = main(["routes", *args, "--app-dir", str(APPS)])
+    return code, capsys.readouterr()
+
+
+def test_the_command_lists_everything_live(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    code, out = listed(capsys, "asgi_shop:app")
+    assert code == 0
+    for line in (
+        "GET            /health                    exempt",
+        "POST           /customers/{customer_id}/refunds",
+        "WEBSOCKET      /live                      live_feed          closed   wait:20s  rule 7",
+        "GET            /api/v1/reports/{year:int}/a-report-with-a-rather-long-name/{month}/of/{department}/as/{form}",
+        "any            /things/{name}             of-a-class         closed   wait:20s  at Thing",
+        "POST           /legacy/** (one unit)      legacy (observed)",
+        "GET,HEAD,POST  /sub/deep/page             UNMAPPED",
+        "GET,HEAD       admin.example/panel        UNMAPPED",
+        "  rule 10 (endpoint reed): no route has this endpoint; did you mean read?",
+    ):
+        assert line in out.out
+    table = out.out.partition("\n\n")[0]
+    assert max(len(line) for line in table.splitlines() if "a-report-with" not in line) <= 100
+    assert out.err == ""
+
+
+def test_it_fails_in_ci_where_something_is_not_covered(capsys, tmp_path):
+    assert listed(capsys, "asgi_shop", "--fail-unmapped")[0] == 1
+    (tmp_path / "all.toml").write_text('[[rule]]\nmatch = "* /**"\naction_type = "any"\n')
+    assert listed(capsys, "asgi_shop", "--fail-unmapped", "--rules", str(tmp_path / "all.toml"))[0] == 0
+
+
+def test_json_has_an_entry_for_each_route_and_method(capsys):
+    code, out = listed(capsys, "asgi_shop:wrapped()", "--json")
+    found = json.loads(out.out)
+    assert (code, found["guarded"], found["framework"]) == (0, True, "FastAPI")
+    refund = next(one for one in found["routes"] if one["route"].endswith("/refunds"))
+    assert refund == {
+        "method": "POST",
+        "route": "/customers/{customer_id}/refunds",
+        "host": None,
+        "endpoint": "refund",
+        "kind": "route",
+        "part": None,
+        "standing": "governed",
+        "rule": "refunds",
+        "action_type": "transaction",
+        "on_failure": "open",
+        "pending": "wait:20s",
+        "mode": "enforce",
+        "block": None,
+    }
+    assert found["summary"]["unmapped"] == sum(one["standing"] == "unmapped" for one in found["routes"])
+
+
+def test_an_application_without_a_guard_is_said_to_have_none(capsys, tmp_path):
+    code, out = listed(capsys, "asgi_shop:bare()", "--fail-unmapped")
+    assert code == 1
+    assert "has no guard" in out.err
+    code, out = listed(capsys, "asgi_shop:bare()", "--suggest")
+    (tmp_path / "ascend.toml").write_text(out.out)
+    code, out = listed(capsys, "asgi_shop:bare()", "--json", "--rules", str(tmp_path / "ascend.toml"))
+    assert json.loads(out.out)["summary"]["unmapped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("no_such_module", "cannot be imported"),
+        ("asgi_shop:nothing", "cannot be loaded"),
+        ("json", "has no app"),
+        ("asgi_shop:wsgi", "no application of a framework"),
+    ],
+)
+def test_what_cannot_be_listed_is_said(capsys, name, says):
+    code, out = listed(capsys, name)
+    assert code == 2
+    assert says in out.err
+
+
+def test_the_command_runs_as_a_process(tmp_path):
+    (tmp_path / "app.py").write_text("from fastapi import FastAPI\napp = FastAPI()\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "ascend_middleware.cli", "routes", "app"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "/openapi.json" in done.stdout
+    assert "has no guard" in done.stderr
+
+
+# --- what the listing says is what the guard does
+
+
+def test_parts_and_select_agree():
+    table = RuleTable.from_mapping(
+        {
+            "rule": [
+                {"match": "GET /f/a/**", **ACTION},
+                {"match": "GET /f/a/b", "exempt": True},
+                {"match": "* /f/a/c", "block": "no"},
+                {"match": "POST /f/**", "action_type": "post"},
+            ]
+        }
+    )
+    rules = table.for_route("/f/a/{p:path}")
+    for method in ("GET", "POST", "PUT", "HEAD"):
+        parts = rules.parts(method)
+        assert [part.covers for part in parts] == [False] * (len(parts) - 1) + [True]
+        for path in ("/f/a/b", "/f/a/c", "/f/a/x/y", "/f/a"):
+            expected = next(part.rule for part in parts if part.covers or _matches(part.template, path))
+            assert rules.select(method, path) is expected
+
+
+def _matches(template, path):
+    from ascend_middleware.rules import parse_match
+
+    return parse_match(f"GET {template}")[1].matches(path)
+
+
+def test_a_rule_for_the_root_never_stands_for_a_foreign_application():
+    table = RuleTable.from_mapping({"rule": [{"match": "GET /", "exempt": True}, {"match": "GET /danger", **ACTION}]})
+    rules = table.for_route("/**")
+    assert rules.select_whole("GET", "/danger") is None
+    assert rules.select_whole("GET", "/") is None
+    blocked = RuleTable.from_mapping({"rule": [{"match": "* /danger", "block": "no"}, {"match": "* /**", **ACTION}]})
+    rules = blocked.for_route("/**")
+    assert rules.select_whole("GET", "/danger").block == "no"
+    assert rules.select_whole("GET", "/x").action_type == "a"
+
+
+def test_a_mounted_router_and_sockets_are_listed_with_their_prefix():
+    async def run(value):
+        pass
+
+    app = Starlette(routes=[Mount("/m", routes=[Route("/x", run), WebSocketRoute("/ws", run)])])
+    assert as_json(cover(StarletteResolver(app), RuleTable.from_rules([])))["summary"]["unmapped"] == 3
