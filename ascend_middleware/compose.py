@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .client import ClientCore, open_engine
 from .config import Settings
-from .exceptions import ConfigurationError
+from .exceptions import ConfigurationError, Problem
 from .guard import Guard
 from .guard.duties import Duties
 from .guard.journal import open_journal
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .guard.sqs import QueueReceiver
     from .rules import Rule
 
-__all__ = ["build_guard", "build_keeper", "build_table", "load_table"]
+__all__ = ["build_guard", "build_keeper", "build_table", "load_table", "read_options"]
 
 
 def load_table(rules: str | Path | Mapping[str, Any] | Sequence[Rule] | RuleTable | None) -> RuleTable | None:
@@ -57,6 +57,38 @@ def build_table(
     if table is None:
         table, settings = RuleTable.from_rules([]), replace(settings, unmapped="by-method")
     return table.with_settings(settings), settings
+
+
+def read_options(
+    config: object, name: str, arguments: Mapping[str, Any] | None = None
+) -> tuple[Any, dict[str, Any], dict[str, Callable[..., Any]]]:
+    """Sort what an application's configuration holds into rules, settings and hooks.
+
+    Args:
+        config: a mapping of settings, `rules`, `identify` and `render`; or of the shape of an `ascend.toml`, with
+            `ascend` and `rule`; or None.
+        name: what the configuration is called, for messages.
+        arguments: the same by keyword; each one wins over its namesake, None counts as not given.
+
+    Returns:
+        the rules for `build_guard`, the settings, and the hooks by name.
+
+    Raises:
+        ConfigurationError: the configuration is no mapping, or gives the rules twice.
+    """
+    if config is not None and not isinstance(config, dict):
+        problem = Problem("settings.bad-value", name, f"expected a mapping, got {type(config).__name__}")
+        raise ConfigurationError(problems=[problem])
+    given = {**(config or {})}
+    table = {key: given.pop(key) for key in ("ascend", "rule") if key in given}
+    if table:
+        if "rules" in given:
+            problem = Problem("settings.bad-value", name, "has both a table and rules", "keep one of them")
+            raise ConfigurationError(problems=[problem])
+        given["rules"] = table
+    given |= {key: value for key, value in (arguments or {}).items() if value is not None}
+    hooks = {key: given.pop(key) for key in ("identify", "render") if given.get(key) is not None}
+    return given.pop("rules", None), given, hooks
 
 
 def build_guard(

@@ -41,7 +41,7 @@ __all__ = ["Guard"]
 
 logger = get_logger("ascend_middleware.guard")
 
-_FRAMEWORK_ANSWERS = frozenset({Kind.NOT_FOUND, Kind.METHOD_NOT_ALLOWED, Kind.REDIRECT})
+_FRAMEWORK_ANSWERS = frozenset({Kind.NOT_FOUND, Kind.METHOD_NOT_ALLOWED, Kind.REDIRECT, Kind.OPTIONS})
 
 
 class Guard:
@@ -238,7 +238,8 @@ class Guard:
         name = self.settings.agent_header
         if name:
             twins = [value for key, value in view.headers if key.replace("_", "-") == name]
-            if len(twins) != 1 or not twins[0].strip() or len(view.header(name)) != 1:
+            # Servers join what was sent twice with a comma, so one in the value is a second value, too.
+            if len(twins) != 1 or not twins[0].strip() or "," in twins[0] or len(view.header(name)) != 1:
                 return self._refused(
                     Refusal(problem="bad-request", detail=f"Exactly one {name} header must name the agent."), rule
                 )

@@ -26,6 +26,8 @@ FINDINGS = {
 }
 
 _SUSPECT = re.compile(r"[\x00-\x1f\x7f-\x9f\\;�\ud800-\udfff\u2028\u2029]|//|/\.\.?(?:/|$)")
+# What makes a raw target worth a look: servers may hide in the decoded path what these say.
+_SUSPECT_RAW = re.compile(r"[%#;]|\A(?!/)|//|/\.\.?(?:/|\Z)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
 _OVERRIDES = frozenset(
@@ -50,7 +52,7 @@ def inspect(view: RequestView) -> list[str]:
         found.append("not-origin-form")
     if _SUSPECT.search(path) is not None:
         _inspect_decoded(path, found)
-    if raw is not None and ("%" in raw or "#" in raw or not raw.startswith("/") or ";" in raw):
+    if raw is not None and _SUSPECT_RAW.search(raw) is not None:
         _inspect_raw(view, raw, found)
     if not _METHOD.fullmatch(view.method):
         found.append("bad-method")
@@ -80,11 +82,17 @@ def _inspect_decoded(path: str, found: list[str]) -> None:
 def _inspect_raw(view: RequestView, raw: str, found: list[str]) -> None:
     if "#" in raw:
         found.append("fragment")
+    lowered = raw.lower()
     if not raw.startswith("/"):
         found.append("not-origin-form")
+    else:
+        # Some servers drop what comes before the last of several slashes, and some resolve dots.
+        if "//" in raw:
+            found.append("empty-segment")
+        if any(segment in (".", "..") for segment in lowered.replace("%2e", ".").split("/")):
+            found.append("dot-segment")
     if ";" in raw:
         found.append("path-parameter")
-    lowered = raw.lower()
     if "%5c" in lowered:
         found.append("backslash")
     if ("%2f" in lowered or "%25" in lowered) and not _inside_parameters(view, lowered):

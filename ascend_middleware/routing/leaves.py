@@ -15,7 +15,7 @@ __all__ = ["Kind", "Leaf", "Resolved"]
 
 
 class Kind(StrEnum):
-    """What stands at the end of routing; the last three are answered by the framework itself."""
+    """What stands at the end of routing; the last four are answered by the framework itself."""
 
     ROUTE = "route"
     STATIC = "static"
@@ -23,6 +23,7 @@ class Kind(StrEnum):
     NOT_FOUND = "not-found"
     METHOD_NOT_ALLOWED = "method-not-allowed"
     REDIRECT = "redirect"
+    OPTIONS = "options"
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True, kw_only=True)

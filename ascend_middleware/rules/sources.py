@@ -137,6 +137,9 @@ class Source:
         else:
             pairs = fields.query if self.kind == "query" else fields.form
             values = [value for name, value in pairs if name == self.name]
+            if self.kind == "form" and any(name == self.name for name, _ in fields.query):
+                # Frameworks offer both as one, and the query comes first there (Flask's request.values).
+                raise FieldError(f"{self.text}: the query holds a field of that name, too", source=self.text)
         if not values:
             return self._absent()
         if self.many:

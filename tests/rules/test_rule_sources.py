@@ -57,6 +57,11 @@ def test_a_form_is_read():
     assert action(request(form=[("a", "1")]), details={"a": "form.a"}).action_details == {"a": "1"}
 
 
+def test_a_form_field_that_stands_in_the_query_too_is_refused():
+    with pytest.raises(FieldError, match="form.a"):
+        action(request(form=[("a", "1")], query=[("a", "9")]), details={"a": "form.a"})
+
+
 def test_what_a_router_converted_becomes_json():
     key = uuid.UUID(int=1)
     made = action(request(path_params={"id": key}), details={"id": "path.id"}, resource_id="{path.id}")

@@ -1,11 +1,12 @@
 """Flask applications of the conformance table, each behind the extension."""
 
 import flask
-from ascend_middleware.flask import Ascend
-from ascend_middleware.wsgi import AscendMiddleware
 from flask.views import MethodView
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.routing import Rule
+
+from ascend_middleware.flask import Ascend
+from ascend_middleware.wsgi import AscendMiddleware
 
 from .common import body_rules, file_action, rules, settings
 

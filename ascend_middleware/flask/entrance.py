@@ -1,0 +1,151 @@
+"""The guard's place in a Flask application: between its router and the first of its own functions.
+
+Three of the application's methods are wrapped. `preprocess_request` decides, before any `before_request` function and
+any URL value preprocessor, whenever and wherever they were registered. `dispatch_request` lets a view run only on what
+was decided about. `wsgi_app` sees how the response ends.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import flask
+
+from ..client.masking import get_logger
+from ..exceptions import AscendError
+from ..guard import BodyTooLarge, Refusal, Verdict
+from ..routing.werkzeug import FlaskResolver
+from ..wsgi.messages import Body, answer_of, view_of
+from ..wsgi.reporting import Passage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from ..guard import Guard, RequestView
+    from ..runner import SyncRunner
+
+__all__ = ["Entrance"]
+
+logger = get_logger("ascend_middleware.flask")
+
+
+class Entrance:
+    """Stands in one application."""
+
+    def __init__(self, app: flask.Flask, runner: SyncRunner) -> None:
+        self.app = app
+        self.resolver = FlaskResolver(app)
+        self._runner = runner
+        self._key = f"ascend_middleware.passage.{id(self)}"
+        self._serve, self._preprocess, self._dispatch = app.wsgi_app, app.preprocess_request, app.dispatch_request
+        app.wsgi_app = self.serve  # type: ignore[method-assign]
+        app.preprocess_request = self.preprocess  # type: ignore[method-assign]
+        app.dispatch_request = self.dispatch  # type: ignore[method-assign]
+
+    @property
+    def guard(self) -> Guard:
+        """What decides."""
+        return self._runner.guard
+
+    def close(self) -> None:
+        """Close this process's connections and deliver the outcomes that wait."""
+        self._runner.close()
+
+    def serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Run the application, and see how its response ends."""
+        passage = environ[self._key] = Passage(self._runner, on_success=self._watch)
+        return passage.run(self._serve, environ, start_response)
+
+    def preprocess(self, *arguments: Any) -> Any:
+        """Decide, then run the application's own functions; what is returned is answered instead of the view."""
+        request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
+        view = view_of(request.environ, request=request)
+        view.method = request.method
+        view.resolved = resolved = self.resolver.resolve(request, view.path)
+        # Where somebody calls the application's methods one by one, there is no response to see the end of.
+        passage = request.environ.setdefault(self._key, Passage(self._runner))
+        passage.line = _line_of(request)
+        refusal = self._judge(view, request, passage)
+        if refusal is not None:
+            return refusal
+        answer = self._preprocess(*arguments)
+        if answer is None or resolved.leaf is not None or not self.guard.settings.enabled:
+            return answer
+        # The router found nothing, and a function of the application answers all the same: the path says what it is.
+        response = self.app.make_response(answer)
+        if response.status_code >= 300:
+            return response
+        view.resolved = None
+        return self._judge(view, request, passage) or response
+
+    def dispatch(self, *arguments: Any) -> Any:
+        """Run the view, if a verdict let it pass and it still is what the verdict was about."""
+        request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
+        passage = request.environ.get(self._key)
+        if passage is None or passage.verdict is None or not passage.verdict.passes:
+            raise AscendError("no decision for this request: the application's preprocess_request was replaced")
+        if _is_changed(passage.line, _line_of(request)):
+            logger.error("the application changed %r after the decision; refused", request.path[:200])
+            detail = "The request was changed after it was decided about."
+            refusal = Refusal(problem="misconfigured", detail=detail)
+            passage.verdict = Verdict(outcome="misconfigured", passes=False, refusal=refusal)
+            return self._refuse(passage.verdict)
+        return self._dispatch(*arguments)
+
+    def _judge(self, view: RequestView, request: flask.Request, passage: Passage) -> flask.Response | None:
+        verdict = passage.verdict = self._runner.judge(view, _reader(request))
+        if not verdict.passes:
+            return self._refuse(verdict)
+        flask.g.ascend = request.environ["ascend.verdict"] = verdict
+        return None
+
+    def _refuse(self, verdict: Verdict) -> flask.Response:
+        status, headers, content = answer_of(verdict, self.guard.render)
+        return self.app.response_class(content, status, headers)
+
+    def _watch(self, passage: Passage) -> None:
+        verdict = passage.verdict
+        # With a route at hand, what the framework answered is a question for the methods of that route.
+        if verdict is not None and (verdict.outcome != "framework" or passage.line[1] is not None):
+            return
+        why = "it was answered before the guard saw it" if verdict is None else "no route was found for it"
+        logger.error("a request to %r succeeded without a decision: %s", self.app.name, why)
+        if self.guard.settings.strict:
+            raise AscendError("a success for which no decision was made; see the log")
+
+
+def _reader(request: flask.Request) -> Callable[[int, float], bytes]:
+    if "stream" not in vars(request):
+        return Body(request.environ).read
+
+    def read(limit: int, seconds: float) -> bytes:
+        # Something has begun to read already. What it kept is what the view will get; what it did not keep is
+        # missing here, and the guard refuses.
+        content = request.get_data()
+        if len(content) > limit:
+            raise BodyTooLarge
+        return content
+
+    return read
+
+
+def _line_of(request: flask.Request) -> tuple[str, Any, dict[str, Any]]:
+    """Return what a decision is about."""
+    return request.method, request.url_rule, dict(request.view_args or {})
+
+
+def _is_changed(before: tuple[str, Any, dict[str, Any]], now: tuple[str, Any, dict[str, Any]]) -> bool:
+    """Say whether the application changed what was decided about.
+
+    It may take parameters away, add some, and put an object in the place of what names it.
+    """
+    plain = (str, int, float, uuid.UUID)
+    return (
+        before[0] != now[0]
+        or before[1] is not now[1]
+        or any(
+            isinstance(now[2].get(name), plain) and str(now[2][name]) != str(value) for name, value in before[2].items()
+        )
+    )

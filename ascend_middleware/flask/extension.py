@@ -1,0 +1,62 @@
+"""The extension: settings from keyword arguments and `app.config["ASCEND"]`, one guard for each application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..compose import read_options
+from ..exceptions import ConfigurationError
+from ..runner import SyncRunner
+from .entrance import Entrance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flask import Flask
+
+__all__ = ["CONFIG", "EXTENSION", "Ascend"]
+
+CONFIG = "ASCEND"
+EXTENSION = "ascend"
+
+
+class Ascend:
+    """Ask the authority before a view runs; the verdict is at `flask.g.ascend`.
+
+    `app.config["ASCEND"]` may hold a mapping of everything below, or of the shape of an `ascend.toml`; keyword
+    arguments win over it.
+
+    Args:
+        app: the application, or None to call `init_app` later. One extension may guard several applications.
+        rules: the path of an `ascend.toml`, a mapping of the same shape, or `Rule` objects.
+        identify: called with the request; returns `Agent` or `NotAnAgent`.
+        render: called with status, headers and body of a refusal; returns the three to answer instead.
+        settings: any field of `ascend_middleware.config.Settings`.
+
+    Raises:
+        ConfigurationError: with everything that is wrong.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        rules: Any = None,
+        identify: Callable[[Any], Any] | None = None,
+        render: Callable[..., Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self._arguments = {"rules": rules, "identify": identify, "render": render, **settings}
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Guard an application.
+
+        Raises:
+            ConfigurationError: with everything that is wrong, or the application has a guard already.
+        """
+        if EXTENSION in app.extensions:
+            raise ConfigurationError(f"the application {app.name!r} is guarded already; one Ascend belongs to it")
+        rules, settings, hooks = read_options(app.config.get(CONFIG), f'app.config["{CONFIG}"]', self._arguments)
+        app.extensions[EXTENSION] = Entrance(app, SyncRunner(rules, settings, **hooks))

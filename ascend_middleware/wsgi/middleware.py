@@ -1,0 +1,70 @@
+"""The WSGI middleware: build a request view, run the guard, pass or refuse.
+
+    application = AscendMiddleware(application, rules="ascend.toml")
+
+No router can be asked here, so the canonical decoded path below SCRIPT_NAME decides. Whoever has Flask or Django in
+hand takes their adapters, which know the route.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..runner import SyncRunner
+from .messages import Body, refuse, view_of
+from .reporting import Passage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from ..guard import Guard
+
+__all__ = ["VERDICT", "AscendMiddleware"]
+
+VERDICT = "ascend.verdict"
+
+
+class AscendMiddleware:
+    """Ask the authority before a WSGI application runs; the verdict is at `environ["ascend.verdict"]`.
+
+    Args:
+        app: the application.
+        rules: the path of an `ascend.toml`, a mapping of the same shape, or `Rule` objects.
+        identify: called with the environ; returns `Agent` or `NotAnAgent`.
+        render: called with status, headers and body of a refusal; returns the three to answer instead.
+        settings: any field of `ascend_middleware.config.Settings`.
+
+    Raises:
+        ConfigurationError: with everything that is wrong.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        /,
+        *,
+        rules: Any = None,
+        identify: Callable[[Any], Any] | None = None,
+        render: Callable[..., Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.app = app
+        self._runner = SyncRunner(rules, settings, identify=identify, render=render)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Decide about one request and run the application, or refuse."""
+        verdict = self._runner.judge(view_of(environ), Body(environ).read)
+        if not verdict.passes:
+            return refuse(environ, start_response, verdict, self.guard.render)
+        environ[VERDICT] = verdict
+        return Passage(self._runner, verdict=verdict).run(self.app, environ, start_response)
+
+    @property
+    def guard(self) -> Guard:
+        """What decides."""
+        return self._runner.guard
+
+    def close(self) -> None:
+        """Close this process's connections and deliver the outcomes that wait."""
+        self._runner.close()

@@ -1,0 +1,116 @@
+"""Watch a response: what became of an allowed action, and successes that nobody decided about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from ..guard import Verdict
+    from ..runner import SyncRunner
+
+__all__ = ["Passage"]
+
+
+class Passage:
+    """One request on its way through an application: what was decided about it, and how its response ends.
+
+    Attributes:
+        verdict: set by the adapter as soon as there is one.
+        line: what the verdict was about, for the adapter.
+    """
+
+    __slots__ = ("_concluded", "_on_success", "_runner", "_started", "_status", "line", "verdict")
+
+    def __init__(
+        self,
+        runner: SyncRunner,
+        *,
+        verdict: Verdict | None = None,
+        on_success: Callable[[Passage], None] | None = None,
+    ) -> None:
+        self.verdict = verdict
+        self.line: Any = None
+        self._runner = runner
+        self._on_success = on_success
+        self._status = 0
+        self._started = time.monotonic()
+        self._concluded = False
+
+    def run(self, app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Run the application; report its outcome when its response ends, at the latest when it is closed."""
+
+        def start(status: str, headers: Any, exc_info: Any = None, /) -> Any:
+            self._status = int(status[:3])
+            if self._status < 300 and self._on_success is not None:
+                self._on_success(self)
+            return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+
+        try:
+            parts = app(environ, start)
+        except BaseException as failure:
+            self._conclude(failure)
+            raise
+        if self._status and not self._awaited:
+            return parts  # nothing to report; the server may know a quicker way to send it
+        if isinstance(parts, list | tuple):
+            self._conclude(None)
+            return parts
+        return _Watched(parts, self._conclude)
+
+    @property
+    def _awaited(self) -> bool:
+        verdict = self.verdict
+        return verdict is not None and (verdict.entry != 0 or verdict.approval is not None)
+
+    def _conclude(self, failure: BaseException | None) -> None:
+        if self._concluded or self.verdict is None or not self._awaited:
+            return
+        self._concluded = True
+        error = f"the handler answered {self._status}" if self._status >= 500 else None
+        if isinstance(failure, GeneratorExit):
+            error = "the client left"
+        elif isinstance(failure, Exception):
+            error = f"the handler raised {type(failure).__name__}"
+            error = f"the stream broke: {error}" if self._status else error
+        elif failure is not None:
+            error = "the handler was interrupted"
+        self._runner.conclude(self.verdict, error=error, duration_ms=int((time.monotonic() - self._started) * 1000))
+
+
+class _Watched:
+    """A response's parts; tells `conclude` once how they ended."""
+
+    __slots__ = ("_conclude", "_iterator", "_parts")
+
+    def __init__(self, parts: Iterable[bytes], conclude: Callable[[BaseException | None], None]) -> None:
+        self._parts = parts
+        self._conclude = conclude
+        self._iterator: Iterator[bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._parts)
+            return next(self._iterator)
+        except StopIteration:
+            self._conclude(None)
+            raise
+        except BaseException as failure:
+            self._conclude(failure)
+            raise
+
+    def close(self) -> None:
+        close = getattr(self._parts, "close", None)
+        try:
+            if close is not None:
+                close()
+        finally:
+            # Without effect after the last part: a server comes here first only when its client has left.
+            self._conclude(GeneratorExit())
