@@ -163,7 +163,7 @@ class ClientCore:
 
     def _request(self, operation: Operation[Any], idempotency_key: str | None) -> tuple[Request, str]:
         correlation_id = str(uuid.uuid4())
-        headers = [*self._headers, ("X-Correlation-ID", correlation_id)]
+        headers = [*self._headers, ("X-Correlation-ID", correlation_id), *operation.headers]
         if operation.authenticated:
             headers += self._credentials
         if operation.content or operation.method in ("POST", "PUT", "PATCH"):
@@ -238,9 +238,11 @@ class ClientCore:
         )
         return decision
 
-    def status(self, action_id: str | int, *, deadline: float | None = None) -> Flow[AuthorizationDecision]:
-        """Ask what was decided."""
-        decision: AuthorizationDecision = yield from self.call(operations.get_status(action_id), deadline=deadline)
+    def status(
+        self, action_id: str | int, *, deadline: float | None = None, hold: float = 0.0
+    ) -> Flow[AuthorizationDecision]:
+        """Ask what was decided; the authority may hold the question for so many seconds while that is open."""
+        decision = yield from self.call(operations.get_status(action_id, hold=hold), deadline=deadline)
         return decision
 
     def complete(
@@ -355,7 +357,9 @@ class ClientCore:
             if watch is not None:
                 watch()
             try:
-                decision = yield from self.status(action_id, deadline=limit)
+                # The answer then comes when the decision falls; half a second is for the way back.
+                hold = min(poll_interval, deadline - now - 0.5)
+                decision = yield from self.status(action_id, deadline=limit, hold=hold)
             except _PASSING as error:
                 last = error
             else:
@@ -368,7 +372,8 @@ class ClientCore:
             left = deadline - self.clock()
             if left > 0:
                 asked = getattr(last, "retry_after", None) or 0.0
-                yield Sleep(min(max(poll_interval, asked), left))
+                interval = max(poll_interval - (self.clock() - now), asked, 0.0)
+                yield Sleep(min(interval, left))
             if self.clock() >= deadline:
                 text = f"no decision on action {action_id} within {timeout:g} s"
                 raise TimeoutError(f"{text}: {last}" if last else text, action_id=str(action_id)) from last

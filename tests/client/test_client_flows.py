@@ -245,3 +245,16 @@ def test_a_poll_with_hardly_any_time_does_not_count_against_the_authority():
     with pytest.raises(errors.TimeoutError):
         world.run(world.core.status("7"))
     assert world.core.breaker.state == "open"
+
+
+def test_a_wait_lets_the_authority_hold_the_question_but_not_beyond_its_end():
+    world = World(PENDING, cost=1.0)
+    with pytest.raises(errors.TimeoutError):
+        world.run(world.core.wait("7", timeout=7.0, poll_interval=3.0))
+    # What the authority held the question for counts as waited.
+    assert world.headers("Prefer") == ["wait=3", "wait=3", None]
+    assert world.sleeps == [2.0, 2.0]
+    world = World(PENDING)
+    with pytest.raises(errors.TimeoutError):
+        world.run(world.core.wait("7", timeout=0.0))
+    assert world.headers("Prefer") == [None]

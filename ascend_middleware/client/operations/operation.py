@@ -40,6 +40,7 @@ class Operation(Generic[T]):
         decode: from the body of a 2xx answer to the result; raises `ProtocolError`.
         refusal: from status and body of a refusal to the result that it is, or to None where it is an error.
         authenticated: whether the key goes with it.
+        headers: what else goes with it.
     """
 
     method: str
@@ -48,6 +49,7 @@ class Operation(Generic[T]):
     content: bytes = b""
     refusal: Callable[[int, bytes], T | None] | None = None
     authenticated: bool = True
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def path(template: str, **parameters: object) -> str:
