@@ -194,6 +194,11 @@ class _HTTPX2Base:
 class HTTPX2(_HTTPX2Base):
     """Sends with a pool of its own, blocking."""
 
+    def __del__(self) -> None:
+        # The documented programs drop their client without closing it.
+        with contextlib.suppress(Exception):
+            self.close()
+
     def _pool(self, options: dict[str, Any]) -> httpcore2.ConnectionPool:
         return httpcore2.ConnectionPool(network_backend=_ClampedBackend(), **options)
 

@@ -1,0 +1,1 @@
+curl https://pilot.owkai.app/health

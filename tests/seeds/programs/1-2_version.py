@@ -1,0 +1,2 @@
+import ascend
+print(f"ASCEND SDK Version: {ascend.__version__}")

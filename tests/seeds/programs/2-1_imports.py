@@ -1,0 +1,7 @@
+from python_sdk_example import (
+    OWKAIClient,
+    AuthorizedAgent,
+    AgentAction,
+    ActionType,
+    DecisionStatus
+)
