@@ -176,7 +176,7 @@ class Delivery:
                 yield from self._report(record, opened)
             except FINAL as error:
                 self._give_up({"k": "outcome", **record}, opened.line, error)
-            del self._open[number]
+            self._open.pop(number, None)
 
     def _deliver(self, record: dict[str, Any], segment: int, line: bytes) -> Flow[None]:
         kind, number = record.get("k"), record.get("n", 0)
@@ -263,10 +263,11 @@ class Delivery:
 
     def _make_room(self, segment: int) -> None:
         for number, opened in self._open.items():
-            if opened.segment < segment - _CARRIED_SEGMENTS and number not in self._carried and not self._adopted:
-                self._carried.add(number)
+            if opened.segment < segment - _CARRIED_SEGMENTS and not self._adopted:
                 record = {**(decode_line(opened.line) or {}), "id": opened.action_id}
                 self._log.append(seal(_encode(record)))
+                self._carried.add(number)
+                opened.segment = self._log.segment
         oldest = min((opened.segment for opened in self._open.values()), default=segment)
         self._log.release(min(oldest, segment))
 

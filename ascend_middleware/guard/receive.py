@@ -164,9 +164,14 @@ class CommandReceiver:
         old = self._kill.snapshot.orders.get((EVERYBODY, "status"))
         if blocked == (old is not None and not old.lifts):
             return True
-        kind = "BLOCK" if blocked else "UNBLOCK"
+        # What the authority says now is newer than what it said before, whatever a clock says that was set back.
+        issued_at = self._now() if old is None else max(self._now(), old.issued_at + 0.001)
         order = Order(
-            target=EVERYBODY, slot="status", kind=kind, issued_at=self._now(), reason="the authority's kill switch"
+            target=EVERYBODY,
+            slot="status",
+            kind="BLOCK" if blocked else "UNBLOCK",
+            issued_at=issued_at,
+            reason="the authority's kill switch",
         )
         yield Blocking(self._apply_status, (order,))
         logger.warning("the authority's kill switch is %s", "thrown" if blocked else "released")

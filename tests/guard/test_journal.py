@@ -1,0 +1,526 @@
+"""The journal: what is written survives, is delivered in order, at least once, and is bounded."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ascend_middleware.client.core import ClientCore
+from ascend_middleware.client.engines import ConnectFailed, Response
+from ascend_middleware.config import Settings
+from ascend_middleware.exceptions import AscendError, ConfigurationError
+from ascend_middleware.flow import Sleep, drive
+from ascend_middleware.guard.adoption import adopt, bytes_of_others, names_of
+from ascend_middleware.guard.delivery import Delivery, decode_line
+from ascend_middleware.guard.journal import Journal, JournalError, Limits, directory_of, open_journal
+from ascend_middleware.guard.journal_log import FileLog, MemoryLog, read_lines, seal
+from ascend_middleware.guard.lockfile import FileLock
+from ascend_middleware.guard.state import Approval
+from ascend_middleware.guard.state_sql import SQLState
+
+NOW = 1_800_000_000.0
+SETTINGS = Settings(api_url="https://authority.example", api_key="owkai_test_0123456789abcdef", max_retries=0)
+ENTRY = {"id": "7", "how": "allowed", "rule": "refund", "agent": "bot"}
+ACTION = {"agent_id": "bot", "agent_name": "bot", "action_type": "transaction", "resource": "r"}
+OPEN = {"id": "", "how": "open", "rule": "refund", "agent": "bot", "action": ACTION}
+
+
+class Authority:
+    """Takes what is delivered; each answer may be a status, an error or None for a success."""
+
+    def __init__(self):
+        self.got = []
+        self.answers = []
+        self.keys = []
+
+    def __call__(self, step):
+        if isinstance(step, Sleep):
+            return None
+        self.keys.append(dict(step.request.headers).get("Idempotency-Key"))
+        found = self.answers.pop(0) if self.answers else None
+        if isinstance(found, Exception):
+            raise found
+        body = json.loads(step.request.content)
+        if found is not None:
+            return Response(found, {}, b'{"detail": "no"}')
+        place = step.request.url.rpartition("/")[2]
+        if place == "submit":
+            self.got.append(("submit", body["resource"], body["context"]))
+            return Response(200, {}, b'{"action_id": "70", "status": "approved", "decision": "approved"}')
+        self.got.append((place, body["action_id"], body.get("error")))
+        return Response(200, {}, b'{"success": true}')
+
+    @property
+    def said(self):
+        return [(place, what) for place, what, _ in self.got]
+
+
+@pytest.fixture
+def authority():
+    return Authority()
+
+
+@pytest.fixture
+def core():
+    return ClientCore(SETTINGS, random=lambda: 0.0)
+
+
+def journal_of(directory, **more):
+    return Journal(directory, now=lambda: NOW, **more)
+
+
+def delivery_of(journal, core):
+    return Delivery(journal.log, process=journal.process, core=core, note=journal.note_submitted, now=lambda: NOW)
+
+
+def deliver_all(delivery, authority):
+    while drive(delivery.deliver_next(), authority):
+        pass
+
+
+def run(journal, fields=ENTRY, *, error=None):
+    number = journal.next_number()
+    journal.enter(number, fields)
+    journal.conclude(number, error=error, duration_ms=12)
+    return number
+
+
+@pytest.fixture(params=["memory", "file"])
+def journal(request, tmp_path):
+    made = journal_of(None if request.param == "memory" else tmp_path / "journal")
+    yield made
+    made.close(remove=True)
+
+
+class TestDelivery:
+    def test_outcomes_in_the_order_of_the_journal(self, journal, core, authority):
+        for number in range(3):
+            run(journal, {**ENTRY, "id": str(number)}, error="it raised" if number == 1 else None)
+        deliver_all(delivery_of(journal, core), authority)
+        assert authority.got == [("complete", "0", None), ("fail", "1", "it raised"), ("complete", "2", None)]
+        assert len(set(authority.keys)) == 3
+        assert journal.backlog == 0
+
+    def test_a_line_that_cannot_be_delivered_stays_next_under_the_same_key(self, journal, core, authority):
+        run(journal)
+        delivery = delivery_of(journal, core)
+        drive(delivery.deliver_next(), authority)  # the entry itself is nothing to deliver
+        authority.answers = [ConnectFailed("no"), 503, 401]
+        for _ in range(3):
+            with pytest.raises(AscendError):
+                drive(delivery.deliver_next(), authority)
+        deliver_all(delivery, authority)
+        assert authority.said == [("complete", "7")]
+        assert len(set(authority.keys)) == 1
+
+    def test_an_entry_without_an_outcome_waits_for_it(self, journal, core, authority):
+        journal.enter(1, ENTRY)
+        delivery = delivery_of(journal, core)
+        deliver_all(delivery, authority)
+        assert (authority.got, delivery.open_entries) == ([], 1)
+        journal.conclude(1, error=None, duration_ms=1)
+        deliver_all(delivery, authority)
+        assert (authority.said, delivery.open_entries) == ([("complete", "7")], 0)
+
+    def test_what_passed_open_is_submitted_marked_before_its_outcome_is_told(self, journal, core, authority):
+        run(journal, OPEN)
+        authority.answers = [ConnectFailed("still away")]
+        delivery = delivery_of(journal, core)
+        with pytest.raises(AscendError):
+            drive(delivery.deliver_next(), authority)
+        deliver_all(delivery, authority)
+        assert authority.said == [("submit", "r"), ("complete", "70")]
+        assert authority.got[0][2] == {"passed_open": True, "passed_open_at": "2027-01-15T08:00:00.000Z"}
+        assert authority.keys[0] == authority.keys[1]
+
+    @pytest.mark.parametrize("status", [403, 404, 409, 422])
+    def test_what_the_authority_will_never_take_is_set_aside_loudly(self, tmp_path, core, authority, caplog, status):
+        journal = journal_of(tmp_path)
+        run(journal)
+        run(journal, {**ENTRY, "id": "8"})
+        authority.answers = [status]
+        deliver_all(delivery_of(journal, core), authority)
+        assert authority.said == [("complete", "8")]
+        assert "set aside" in caplog.text
+        [kept] = tmp_path.glob("*.rejected")
+        assert decode_line(kept.read_bytes())["n"] == 1
+        journal.close(remove=True)
+        assert kept.exists()
+
+    def test_a_damaged_line_is_skipped_loudly(self, journal, core, authority, caplog):
+        journal.log.append(b"00000000 {}\n")
+        run(journal)
+        deliver_all(delivery_of(journal, core), authority)
+        assert authority.said == [("complete", "7")]
+        assert "damaged" in caplog.text
+
+
+class TestSegments:
+    def test_segments_go_when_they_are_delivered_and_concluded(self, tmp_path, core, authority):
+        journal = journal_of(tmp_path)
+        journal._log = FileLog(tmp_path, journal.process, segment_bytes=400)
+        delivery = delivery_of(journal, core)
+        for _ in range(40):
+            run(journal)
+        assert len(list(tmp_path.glob("*.journal"))) > 10
+        deliver_all(delivery, authority)
+        assert len(list(tmp_path.glob("*.journal"))) <= 2
+        assert len(authority.got) == 40
+        journal.close(remove=True)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_entry_that_stays_open_for_long_holds_up_no_segment_and_keeps_its_outcome(
+        self, tmp_path, core, authority
+    ):
+        journal = journal_of(tmp_path)
+        journal._log = FileLog(tmp_path, journal.process, segment_bytes=400)
+        delivery = delivery_of(journal, core)
+        long_running = journal.next_number()
+        journal.enter(long_running, {**OPEN, "id": ""})
+        for _ in range(40):
+            run(journal)
+            deliver_all(delivery, authority)
+        assert len(list(tmp_path.glob("*.journal"))) <= 8
+        journal.conclude(long_running, error=None, duration_ms=1)
+        deliver_all(delivery, authority)
+        assert authority.said[-1] == ("complete", "70")
+        assert [place for place, _ in authority.said].count("submit") == 1
+        journal.close(remove=True)
+
+    def test_reader_and_writers_at_once(self, tmp_path, core, authority):
+        journal = journal_of(tmp_path)
+        journal._log = FileLog(tmp_path, journal.process, segment_bytes=2000)
+        delivery = delivery_of(journal, core)
+        threads = [threading.Thread(target=lambda: [run(journal) for _ in range(100)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            deliver_all(delivery, authority)
+        for thread in threads:
+            thread.join()
+        deliver_all(delivery, authority)
+        assert len(authority.got) == 400
+        assert journal.backlog == 0
+        journal.close(remove=True)
+
+
+CRASHING = """
+import os, sys
+from pathlib import Path
+from ascend_middleware.guard.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+{body}
+print(journal.process, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def crash(directory, body):
+    """Run a process that writes to a journal and is killed."""
+    done = subprocess.run(
+        [sys.executable, "-c", CRASHING.format(body=body), str(directory)], capture_output=True, text=True
+    )
+    assert done.returncode == -9, done.stderr
+    return done.stdout.strip()
+
+
+class TestAdoption:
+    def adopt(self, directory, core, authority, state=None, **more):
+        return adopt(directory, core=core, state=state, perform=authority, now=lambda: NOW, **more)
+
+    def test_what_a_killed_process_left_is_delivered_and_what_it_never_finished_has_failed(
+        self, tmp_path, core, authority, caplog
+    ):
+        crash(
+            tmp_path,
+            f"journal.enter(1, {ENTRY!r}); journal.conclude(1, error=None, duration_ms=1)\n"
+            f"journal.enter(2, { ({**ENTRY, 'id': '8'})!r})",
+        )
+        assert self.adopt(tmp_path, core, authority) == 1
+        assert authority.got == [("complete", "7", None), ("fail", "8", "process ended")]
+        assert list(tmp_path.iterdir()) == []
+        assert "process that ended" in caplog.text
+
+    def test_a_living_process_keeps_its_journal(self, tmp_path, core, authority):
+        journal = journal_of(tmp_path)
+        run(journal)
+        other = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import sys; from pathlib import Path\n"
+                "from ascend_middleware.guard.lockfile import FileLock\n"
+                "print([FileLock.take(path, create=False) for path in Path(sys.argv[1]).glob('*.lock')])",
+                str(tmp_path),
+            ],
+            capture_output=True,
+            text=True,
+        )
+        assert other.stdout.strip() == "[None]"
+        assert self.adopt(tmp_path, core, authority) == 0
+        assert authority.got == []
+        journal.close(remove=False)
+        assert self.adopt(tmp_path, core, authority) == 1
+
+    def test_an_authority_that_is_away_leaves_everything_for_the_next_time(self, tmp_path, core, authority):
+        crash(tmp_path, "".join(f"journal.enter({n}, { ({**ENTRY, 'id': str(n)})!r})\n" for n in (1, 2)))
+        authority.answers = [None, ConnectFailed("no")]
+        with pytest.raises(AscendError):
+            self.adopt(tmp_path, core, authority)
+        assert len(names_of(tmp_path)) == 1
+        self.adopt(tmp_path, core, authority)
+        assert {what for _, what in authority.said} == {"1", "2"}
+        # What was told twice was told under one key, so that the authority keeps it once.
+        assert len(authority.got) == 3
+        assert len(set(authority.keys)) == 2
+
+    def test_what_was_delivered_before_the_death_is_not_told_again(self, tmp_path, core, authority):
+        journal = journal_of(tmp_path)
+        for number in ("1", "2", "3"):
+            run(journal, {**ENTRY, "id": number})
+        delivery = delivery_of(journal, core)
+        for _ in range(4):
+            drive(delivery.deliver_next(), authority)
+        journal.close(remove=False)
+        assert authority.said == [("complete", "1"), ("complete", "2")]
+        self.adopt(tmp_path, core, authority)
+        assert authority.said[2:] == [("complete", "3")]
+
+    def test_a_pass_without_a_decision_keeps_the_id_it_was_submitted_under(self, tmp_path, core, authority):
+        journal = journal_of(tmp_path)
+        journal.enter(1, OPEN)
+        journal.conclude(1, error="x", duration_ms=1)
+        drive(delivery_of(journal, core).deliver_next(), authority)
+        journal.close(remove=False)
+        self.adopt(tmp_path, core, authority)
+        assert authority.said == [("submit", "r"), ("fail", "70")]
+
+    def test_half_a_line_at_the_end_is_what_never_ran(self, tmp_path, core, authority):
+        crash(
+            tmp_path,
+            f"journal.enter(1, {ENTRY!r})\nos.write(journal.log._descriptor, b'0123 {{')",
+        )
+        self.adopt(tmp_path, core, authority)
+        assert authority.got == [("fail", "7", "process ended")]
+
+    def test_a_claim_between_whose_state_and_whose_journal_the_process_died(self, tmp_path, core, authority):
+        state = SQLState(None, scope="t", timeout=1.0)
+        process = crash(tmp_path, "journal.log")
+        rows = []
+        for number, action_id in enumerate(("7", "8"), 1):
+            row = Approval(
+                handle=action_id,
+                action_id=action_id,
+                fingerprint="f",
+                sharing=action_id,
+                hint="h",
+                agent_id="bot",
+                rule="r",
+                created_at=NOW,
+                expires_at=NOW + 9,
+            )
+            state.hold(row, now=NOW)
+            owner = process if action_id == "7" else "another process"
+            state.claim(row.handle, by="x", process=owner, entry=json.dumps({"n": number}), now=NOW)
+            rows.append(row)
+        self.adopt(tmp_path, core, authority, state)
+        assert authority.got == [("fail", "7", "process ended")]
+        assert [state.find(row.handle).outcome for row in rows] == ["unknown", ""]
+
+    def test_the_outcome_of_a_claim_that_only_the_journal_knows(self, tmp_path, core, authority):
+        state = SQLState(None, scope="t", timeout=1.0)
+        process = crash(tmp_path, f"journal.enter(1, {ENTRY!r}); journal.conclude(1, error=None, duration_ms=1)")
+        row = Approval(
+            handle="h",
+            action_id="7",
+            fingerprint="f",
+            sharing="s",
+            hint="h",
+            agent_id="bot",
+            rule="r",
+            created_at=NOW,
+            expires_at=NOW + 9,
+        )
+        state.hold(row, now=NOW)
+        state.claim("h", by="x", process=process, entry='{"n": 1}', now=NOW)
+        self.adopt(tmp_path, core, authority, state)
+        assert authority.got == [("complete", "7", None)]
+        assert state.find("h").outcome == "completed"
+
+    def test_another_services_dead_are_left_to_it_until_they_are_too_old(self, tmp_path, core, authority, caplog):
+        crash(tmp_path, f"journal._now = lambda: {NOW}\njournal.enter(1, {ENTRY!r})")
+        authority.answers = [404, 404]
+        assert self.adopt(tmp_path, core, authority) == 0
+        assert "left for the service that wrote it" in caplog.text
+        assert self.adopt(tmp_path, core, authority) == 0  # not asked again at once
+        assert len(authority.keys) == 1
+        assert len(names_of(tmp_path)) == 1
+
+    def test_too_old_ones_are_set_aside(self, tmp_path, core, authority):
+        crash(tmp_path, f"journal._now = lambda: {NOW - 100}\njournal.enter(1, {ENTRY!r})")
+        authority.answers = [404]
+        assert self.adopt(tmp_path, core, authority, max_age=99) == 1
+        assert [path.suffix for path in tmp_path.iterdir()] == [".rejected"]
+
+    def test_the_dead_count_towards_the_limit(self, tmp_path):
+        crash(tmp_path, f"journal.enter(1, {ENTRY!r})")
+        journal = journal_of(tmp_path)
+        run(journal)
+        assert 50 < bytes_of_others(tmp_path, besides=journal.process) < 300
+        journal.close(remove=True)
+
+
+class TestLimits:
+    def test_full_refuses_by_default_and_is_loud_before(self, tmp_path, caplog):
+        journal = journal_of(tmp_path, limits=Limits(size=1000))
+        for _ in range(20):
+            try:
+                run(journal)
+            except JournalError as error:
+                assert error.full
+                break
+        else:
+            pytest.fail("never full")
+        assert caplog.text.index("nearly full") < caplog.text.index("actions are refused")
+        journal.close(remove=True)
+
+    def test_full_passes_without_an_entry_where_that_is_configured(self, tmp_path, caplog):
+        journal = journal_of(tmp_path, limits=Limits(size=1000, when_full="pass"))
+        for _ in range(20):
+            run(journal)
+        assert journal.unjournalled > 5
+        assert "run without an entry" in caplog.text
+        journal.close(remove=True)
+
+    def test_too_old_is_full(self, tmp_path, caplog):
+        journal = journal_of(tmp_path, limits=Limits(age=100))
+        run(journal)
+        journal.waiting_since = NOW - 81
+        run(journal)
+        assert "nearly full" in caplog.text
+        journal.waiting_since = NOW - 100
+        with pytest.raises(JournalError):
+            run(journal)
+        journal.close(remove=True)
+
+    def test_outcomes_are_written_even_when_it_is_full(self, tmp_path, core, authority):
+        journal = journal_of(tmp_path, limits=Limits(size=200))
+        journal.enter(1, ENTRY)
+        with pytest.raises(JournalError):
+            for number in range(2, 5):
+                journal.enter(number, ENTRY)
+        journal.conclude(1, error=None, duration_ms=1)
+        deliver_all(delivery_of(journal, core), authority)
+        assert authority.said == [("complete", "7")]
+        journal.close(remove=True)
+
+
+class TestDisk:
+    def test_a_disk_that_is_full_refuses_the_entry_and_leaves_no_half_line(
+        self, tmp_path, core, authority, monkeypatch
+    ):
+        journal = journal_of(tmp_path)
+        run(journal)
+        write = os.write
+
+        def half(descriptor, content):
+            if b"entry" in content:
+                return write(descriptor, content[:20])
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "write", half)
+        with pytest.raises(JournalError):
+            journal.enter(2, {**ENTRY, "id": "8"})
+        journal.conclude(1, error=None, duration_ms=1)
+        monkeypatch.setattr(os, "write", write)
+        run(journal, {**ENTRY, "id": "9"})
+        deliver_all(delivery_of(journal, core), authority)
+        assert authority.said == [("complete", "7"), ("complete", "9")]
+        journal.close(remove=True)
+
+    def test_an_outcome_that_could_not_be_written_is_written_before_the_next_entry(
+        self, tmp_path, core, authority, monkeypatch
+    ):
+        journal = journal_of(tmp_path)
+        journal.enter(1, ENTRY)
+        write = os.write
+        monkeypatch.setattr(os, "write", lambda *_: 0)
+        journal.conclude(1, error=None, duration_ms=1)
+        monkeypatch.setattr(os, "write", write)
+        run(journal, {**ENTRY, "id": "8"})
+        deliver_all(delivery_of(journal, core), authority)
+        assert authority.said == [("complete", "7"), ("complete", "8")]
+        journal.close(remove=True)
+
+    def test_power_safe_entries_are_synced_together(self, tmp_path, monkeypatch):
+        synced, fsync = [], os.fsync
+        monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(1), fsync(descriptor)))
+        journal = journal_of(tmp_path, power_safe=True)
+        assert journal.enter(1, ENTRY, wait=False) is False  # an event loop does not wait for a disk
+        threads = [threading.Thread(target=run, args=(journal,)) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert 1 <= len(synced) <= 34
+        log = journal.log
+        assert log._synced == log._written == 32
+        journal.close(remove=True)
+
+    def test_it_is_its_owners_only(self, tmp_path):
+        journal = journal_of(tmp_path / "j")
+        run(journal)
+        assert all(path.stat().st_mode & 0o077 == 0 for path in [tmp_path / "j", *(tmp_path / "j").iterdir()])
+        journal.close(remove=True)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    def test_a_forked_child_writes_a_journal_of_its_own(self, tmp_path):
+        journal = journal_of(tmp_path)
+        run(journal)
+        child = os.fork()
+        if child == 0:
+            run(journal)
+            os._exit(0 if len(names_of(tmp_path)) == 2 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert sum(1 for _ in read_lines(tmp_path, journal.process)) == 2
+        journal.close(remove=True)
+        assert len(names_of(tmp_path)) == 1
+
+
+class TestOpening:
+    def test_a_directory_that_cannot_be_written_names_path_and_setting(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ConfigurationError, match=r"file/.*setting journal \(ASCEND_JOURNAL\)"):
+            open_journal(Settings(journal=str(tmp_path / "file"), agent_id="bot"))
+
+    def test_where_it_is(self, tmp_path, monkeypatch):
+        assert open_journal(Settings(journal="off")) is None
+        assert directory_of(Settings(state="memory:")) is None
+        assert directory_of(Settings(journal="memory:")) is None
+        given = Settings(journal=str(tmp_path), agent_id="billing api/../x")
+        directory = directory_of(given)
+        assert directory.parent == tmp_path
+        assert directory != directory_of(Settings(journal=str(tmp_path), agent_id="billing_api_.._x"))
+        assert open_journal(given).directory == directory
+        assert list(directory.iterdir()) == []
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        assert directory_of(Settings(state="redis://x")).is_relative_to(tmp_path / "state")
+
+
+def test_a_lock_is_this_processs_once(tmp_path):
+    first = FileLock.take(tmp_path / "a.lock")
+    assert FileLock.take(tmp_path / "a.lock") is None
+    assert FileLock.take(tmp_path / "b.lock", create=False) is None
+    first.release(remove=True)
+    assert not (tmp_path / "a.lock").exists()
+
+
+def test_a_line_tells_whether_it_is_whole():
+    line = seal(b'{"k": "entry"}')
+    assert decode_line(line) == {"k": "entry"}
+    for damaged in (line[:-3], b"0" + line[1:], b"x\n", b"\n", seal(b"[]"), seal(b"nonsense")):
+        assert decode_line(damaged) is None
+    assert MemoryLog().peek() is None

@@ -1,0 +1,480 @@
+"""The kill switch and the agent rate limit: who throws them, who obeys, and what nobody can do about it."""
+
+import asyncio
+import json
+import os
+import time
+
+import pytest
+from guard_kit import JSON, Engine, Handler, Wire, answer, http_scope, part, plug
+
+from ascend_middleware import Agent
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.client.core import ClientCore
+from ascend_middleware.client.engines import ConnectFailed, Response
+from ascend_middleware.config import Settings
+from ascend_middleware.exceptions import AscendError, ConfigurationError
+from ascend_middleware.flow import Sleep, drive
+from ascend_middleware.guard.killswitch import KillSwitch
+from ascend_middleware.guard.receive import CommandReceiver, LeasedReceiver
+from ascend_middleware.guard.state import EVERYBODY, Order, StateError
+from ascend_middleware.guard.state_sql import SQLState
+from ascend_middleware.guard.steps import Blocking
+
+KEY = "owkai_test_0123456789abcdef"
+NOW = 1_800_000_000.0
+RULES = [
+    {"match": "POST /run", "action_type": "transaction"},
+    {"match": "GET /health", "exempt": True},
+]
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    return plug(monkeypatch, Engine())
+
+
+@pytest.fixture
+def handler():
+    return Handler()
+
+
+def guarded(app, *, identify=None, **settings):
+    given = {"agent_id": "bot", "api_url": "https://authority.example", "api_key": KEY, "report_outcomes": False}
+    return AscendMiddleware(app, rules={"rule": RULES}, identify=identify, **{**given, "max_retries": 0, **settings})
+
+
+async def ask(app, path="/run", method="POST"):
+    wire = Wire(part(b"{}"))
+    await app(http_scope(method, path, headers=JSON), wire.receive, wire.send)
+    wire.headers = {name.decode(): value.decode() for name, value in wire.sent[0]["headers"]}
+    return wire
+
+
+def order(kind="BLOCK", *, target="bot", slot="block", at=NOW, **more):
+    return Order(target=target, slot=slot, kind=kind, issued_at=at, **more)
+
+
+def throw(app, *orders):
+    app.guard.duties.state.apply(orders, command_id="", now=NOW)
+    app.guard.duties.kill.expire()
+
+
+@pytest.mark.anyio
+class TestObeying:
+    @pytest.mark.parametrize("kind", ["BLOCK", "SUSPEND", "QUARANTINE"])
+    @pytest.mark.parametrize("target", ["bot", EVERYBODY])
+    async def test_a_blocked_agent_gets_503_without_retry_after_and_nobody_is_asked(
+        self, engine, handler, kind, target
+    ):
+        app = guarded(handler)
+        throw(app, order(kind, target=target, reason="misbehaves"))
+        wire = await ask(app)
+        assert (wire.status, wire.problem, handler.ran) == (503, "kill-switch", 0)
+        assert "retry-after" not in wire.headers
+        assert "misbehaves" in json.loads(wire.body)["detail"]
+        assert engine.requests == []
+        assert (await ask(app, "/health", "GET")).status == 200
+        throw(app, order("UNBLOCK", target=target, at=NOW + 1))
+        assert (await ask(app)).status == 200
+
+    @pytest.mark.parametrize("settings", [{"mode": "observe"}, {"on_failure": "open"}, {"pending": "wait:30s"}])
+    async def test_it_beats_observing_failing_open_and_waiting(self, engine, handler, settings):
+        engine.answers = [ConnectFailed("no")]
+        app = guarded(handler, **settings)
+        throw(app, order())
+        assert (await ask(app)).problem == "kill-switch"
+        assert handler.ran == 0
+
+    async def test_one_agents_block_is_not_anothers_and_lifting_one_lifts_not_all(self, engine, handler):
+        agent = ["bot"]
+        app = guarded(handler, identify=lambda _: Agent(agent[0]))
+        throw(app, order())
+        agent[0] = "other"
+        assert (await ask(app)).status == 200
+        throw(app, order(target=EVERYBODY), order("UNBLOCK", target="other", at=NOW + 5))
+        assert (await ask(app)).problem == "kill-switch"
+
+    async def test_what_another_process_keeps_is_obeyed_within_the_cache(self, engine, handler, tmp_path):
+        place = {"state": str(tmp_path / "state.db"), "journal": "memory:"}
+        first, second = guarded(handler, **place), guarded(handler, **place)
+        assert [(await ask(app)).status for app in (first, second)] == [200, 200]
+        first.guard.duties.state.apply([order()], command_id="c", now=NOW)
+        began = time.monotonic()
+        while (await ask(second)).status == 200:
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - began < 1.0
+        for app in (first, second):
+            await app.aclose()
+
+    async def test_waiting_requests_of_a_killed_agent_end_at_once(self, engine, handler):
+        engine.answers = [answer("pending")]
+        app = guarded(handler, pending="wait:50s", poll_interval=40)
+        waiting = [asyncio.ensure_future(ask(app)) for _ in range(3)]
+        while app.guard._waiters < 3:
+            await asyncio.sleep(0.001)
+        app.guard.duties.state.apply([order()], command_id="c", now=NOW)
+        began = time.monotonic()
+        wires = await asyncio.gather(*waiting)
+        assert [wire.problem for wire in wires] == ["kill-switch"] * 3
+        assert time.monotonic() - began < 2.0
+        assert app.guard._waiters == 0
+
+    async def test_an_approved_action_of_a_blocked_agent_is_not_resumed(self, engine, handler):
+        engine.answers = [answer("pending")]
+        app = guarded(handler)
+        wire = await ask(app)
+        handle = json.loads(wire.body)["approval"]["handle"]
+        engine.answers = [answer("approved")]
+        throw(app, order())
+        wire = Wire(part(b"{}"))
+        headers = [*JSON, ("ascend-approval", handle)]
+        await app(http_scope("POST", "/run", headers=headers), wire.receive, wire.send)
+        assert (wire.problem, handler.ran) == ("kill-switch", 0)
+
+    async def test_a_state_that_was_emptied_lifts_nothing(self, engine, handler, tmp_path, caplog):
+        app = guarded(handler, state=str(tmp_path / "state.db"), journal="memory:")
+        throw(app, order())
+        assert (await ask(app)).problem == "kill-switch"
+        for path in tmp_path.glob("state.db*"):
+            path.unlink()
+        app.guard.duties.kill.expire()
+        assert (await ask(app)).problem == "kill-switch"
+        assert "put back" in caplog.text
+        assert app.guard.duties.state.snapshot(now=NOW).orders["bot", "block"] == order()
+        await app.aclose()
+
+    async def test_an_unreadable_state_refuses_what_is_governed_and_nothing_else(
+        self, engine, handler, tmp_path, caplog
+    ):
+        path = tmp_path / "state.db"
+        app = guarded(handler, state=str(path), journal="memory:", on_failure="open")
+        assert (await ask(app)).status == 200
+        kill = app.guard.duties.kill
+        app.guard.duties.state.close()
+        content = path.read_bytes()
+        path.write_bytes(b"nonsense " * 1000)
+        kill._read_at, kill._reading_since = -1e9, -1e9
+        wire = await ask(app)
+        assert (wire.status, wire.problem, wire.headers["retry-after"]) == (503, "unavailable", "1")
+        assert handler.ran == 1
+        assert (await ask(app, "/health", "GET")).status == 200
+        assert "kill state cannot be read" in caplog.text
+        path.write_bytes(content)
+        assert (await ask(app)).status == 200
+        await app.aclose()
+
+
+@pytest.mark.anyio
+class TestLocalSwitch:
+    async def test_while_the_file_exists_everybody_is_blocked(self, engine, handler, tmp_path):
+        path = tmp_path / "kill"
+        app = guarded(handler, kill_file=str(path))
+        assert (await ask(app)).status == 200
+        path.touch()
+        app.guard.duties.kill.expire()
+        assert (await ask(app)).problem == "kill-switch"
+        path.unlink()
+        app.guard.duties.kill.expire()
+        assert (await ask(app)).status == 200
+
+    @pytest.mark.parametrize(("content", "blocked"), [("bot\n", True), ("other\n x \n", False), ("*", True)])
+    async def test_the_file_may_name_agents(self, engine, handler, tmp_path, content, blocked):
+        path = tmp_path / "kill"
+        path.write_text(content)
+        wire = await ask(guarded(handler, kill_file=str(path)))
+        assert (wire.status == 503) is blocked
+
+    async def test_a_file_that_cannot_be_read_blocks(self, engine, handler, tmp_path):
+        (tmp_path / "kill").mkdir()
+        assert (await ask(guarded(handler, kill_file=str(tmp_path / "kill")))).problem == "kill-switch"
+
+    @pytest.mark.parametrize(
+        ("value", "blocked"), [("1", True), ("all", True), ("bot, other", True), ("other", False), ("0", False)]
+    )
+    async def test_the_environment(self, engine, handler, monkeypatch, value, blocked):
+        monkeypatch.setenv("ASCEND_KILL", value)
+        assert ((await ask(guarded(handler))).status == 503) is blocked
+
+    async def test_it_works_while_the_state_does_not(self, engine, handler, tmp_path):
+        path = tmp_path / "kill"
+        path.touch()
+        app = guarded(handler, kill_file=str(path))
+        app.guard.duties.state.snapshot = lambda **_: (_ for _ in ()).throw(StateError("no"))
+        assert (await ask(app)).problem == "kill-switch"
+
+
+@pytest.mark.anyio
+class TestRateLimit:
+    async def test_429_with_the_exact_wait_shared_by_all_workers(self, engine, handler, tmp_path):
+        place = {"state": str(tmp_path / "state.db"), "journal": "memory:"}
+        apps = [guarded(handler, **place) for _ in range(2)]
+        throw(apps[0], order("RATE_LIMIT", slot="limit", max_per_minute=3))
+        statuses = [(await ask(apps[number % 2])).status for number in range(3)]
+        assert statuses == [200, 200, 200]
+        wire = await ask(apps[1])
+        assert (wire.status, wire.problem, handler.ran) == (429, "agent-rate-limit", 3)
+        assert 55 <= int(wire.headers["retry-after"]) <= 60
+        assert len(engine.submitted) == 3
+        throw(apps[0], order("UNBLOCK", slot="limit", at=NOW + 1))
+        assert (await ask(apps[0])).status == 200
+        for app in apps:
+            await app.aclose()
+
+    async def test_a_limit_never_lifts_a_block(self, engine, handler):
+        app = guarded(handler)
+        throw(app, order(), order("RATE_LIMIT", slot="limit", at=NOW + 5, max_per_minute=30))
+        assert (await ask(app)).problem == "kill-switch"
+
+    async def test_the_lower_of_two_limits_counts(self, engine, handler):
+        app = guarded(handler)
+        limits = {"slot": "limit", "kind": "RATE_LIMIT"}
+        throw(app, order(max_per_minute=5, **limits), order(target=EVERYBODY, max_per_minute=1, **limits))
+        assert [(await ask(app)).status for _ in range(2)] == [200, 429]
+
+
+class Authority:
+    """The kill-switch endpoints of an authority."""
+
+    def __init__(self):
+        self.rows = []
+        self.acked = []
+        self.asked = []
+        self.status = {"blocked": False, "active": False, "is_active": False}
+        self.failing = None
+
+    def answer(self, request):
+        self.asked.append(request.url.removeprefix("https://authority.example"))
+        if self.failing is not None:
+            raise self.failing
+        if request.url.endswith("/ack"):
+            self.acked.append(request.url.split("/")[-2])
+            found = {"success": True}
+        elif request.url.endswith("/commands"):
+            found = {"commands": self.rows}
+        else:
+            found = self.status
+        return found if isinstance(found, Response) else Response(200, {}, json.dumps(found).encode())
+
+    def perform(self, step):
+        if isinstance(step, Sleep):
+            return None
+        if isinstance(step, Blocking):
+            return step.function(*step.arguments)
+        return self.answer(step.request)
+
+
+class TestReceiving:
+    @pytest.fixture
+    def authority(self):
+        return Authority()
+
+    @pytest.fixture
+    def state(self):
+        return SQLState(None, scope="t", timeout=1.0)
+
+    @pytest.fixture
+    def kill(self, state):
+        return KillSwitch(state, now=lambda: NOW, environ={})
+
+    @pytest.fixture
+    def receiver(self, state, kill):
+        settings = Settings(
+            agent_id="bot", api_url="https://authority.example", api_key=KEY, organization_id="4", max_retries=0
+        )
+        return CommandReceiver(ClientCore(settings), state, kill, settings, now=lambda: NOW)
+
+    def row(self, kind="BLOCK", **more):
+        return {"command_id": f"c-{kind}", "command_type": kind, "reason": "r", "created_at": NOW - 5, **more}
+
+    def poll(self, receiver, authority, kill):
+        drive(receiver.poll(), authority.perform)
+        kill.refresh()
+        return kill.refusal("bot"), kill.refusal("other")
+
+    def test_a_fetched_block_blocks_and_is_acknowledged(self, receiver, authority, state, kill):
+        authority.rows = [self.row()]
+        mine, others = self.poll(receiver, authority, kill)
+        assert (mine is not None, others) == (True, None)
+        assert authority.acked == ["c-BLOCK"]
+        assert state.snapshot(now=NOW).confirmed_at == NOW
+        authority.rows = [self.row("UNBLOCK", created_at=NOW)]
+        assert self.poll(receiver, authority, kill) == (None, None)
+
+    def test_a_stale_lift_that_comes_late_lifts_nothing(self, receiver, authority, kill):
+        authority.rows = [self.row(), self.row("UNBLOCK", created_at=NOW - 60)]
+        assert self.poll(receiver, authority, kill)[0] is not None
+        authority.rows = [self.row()]  # given again
+        assert self.poll(receiver, authority, kill)[0] is not None
+
+    def test_a_broadcast_blocks_everybody(self, receiver, authority, kill):
+        authority.rows = [self.row(is_broadcast=True, agent_id=None)]
+        mine, others = self.poll(receiver, authority, kill)
+        assert mine is not None
+        assert others is not None
+
+    def test_foreign_unknown_and_malformed_ones_do_nothing_loudly(self, receiver, authority, kill, caplog):
+        authority.rows = [
+            self.row(organization_id=5),
+            self.row("PARDON"),
+            "nonsense",
+            {"command_id": "x"},
+            self.row("UNBLOCK", created_at=None),
+        ]
+        assert self.poll(receiver, authority, kill) == (None, None)
+        assert authority.acked == []
+        for text in ("organisation '5' is ignored", "PARDON", "malformed", "issue time"):
+            assert text in caplog.text
+        caplog.clear()
+        self.poll(receiver, authority, kill)
+        assert caplog.text == ""
+
+    def test_commands_of_other_agents_that_were_seen_are_fetched_too(self, receiver, authority, state, kill):
+        for number in range(25):
+            state.see(f"agent-{number}", now=NOW)
+        for _ in range(3):
+            drive(receiver.poll(), authority.perform)
+        asked = {url.split("/")[-2] for url in authority.asked if url.endswith("/commands")}
+        assert asked == {"bot", *(f"agent-{number}" for number in range(25))}
+
+    @pytest.mark.parametrize(
+        "status",
+        [
+            {"blocked": True},
+            {"active": True},
+            {"is_active": True, "blocked": False},
+            {"is_blocked": True},
+            {"status": "blocked"},
+            {"status": "success", "data": {"blocked": True}},
+        ],
+    )
+    def test_every_shape_of_a_thrown_switch_blocks(self, receiver, authority, kill, status):
+        authority.status = status
+        assert None not in self.poll(receiver, authority, kill)
+        authority.status = {"blocked": False}
+        assert self.poll(receiver, authority, kill) == (None, None)
+
+    @pytest.mark.parametrize(
+        "status",
+        [
+            {},
+            {"blocked": "no"},
+            {"blocked": None},
+            {"active": False, "blocked": 0},
+            Response(200, {}, b"<html>"),
+            Response(403, {}, b'{"detail": {"error": "governance violation", "code": "X"}}'),
+            Response(500, {}, b""),
+            Response(429, {}, b""),
+            ConnectFailed("no"),
+        ],
+    )
+    def test_no_other_answer_lifts_it_or_confirms_anything(self, receiver, authority, state, kill, status):
+        authority.status = {"blocked": True}
+        self.poll(receiver, authority, kill)
+        state.confirm(now=1.0)
+        authority.status = status
+        if isinstance(status, Exception):
+            authority.failing = status
+        with pytest.raises(AscendError):
+            drive(receiver.poll(), authority.perform)
+        kill.refresh()
+        assert kill.refusal("bot") is not None
+        assert state.snapshot(now=NOW).confirmed_at == 1.0
+
+    def test_an_authority_without_these_endpoints_is_left_alone(self, receiver, authority, state, kill):
+        authority.status = Response(404, {}, b"{}")
+        authority.rows = None
+        authority.answer_rows = authority.answer
+
+        def answer(request):
+            authority.asked.append(request.url)
+            return Response(501, {}, b"{}")
+
+        authority.answer = answer
+        for _ in range(3):
+            drive(receiver.poll(), authority.perform)
+        assert len(authority.asked) == 2
+        assert state.snapshot(now=NOW).confirmed_at == 0.0
+
+    def test_one_process_receives_at_a_time(self, receiver, authority, state):
+        one, two = (
+            LeasedReceiver(receiver, state=state, owner=lambda name=name: name, interval=5.0, clock=lambda: NOW)
+            for name in ("one", "two")
+        )
+        assert one(authority.perform) == 5.0
+        asked = len(authority.asked)
+        assert asked == 2
+        assert two(authority.perform) == 5.0
+        assert len(authority.asked) == asked
+
+    def test_a_queue_that_fails_falls_back_to_http(self, receiver, authority, state, caplog):
+        def queue():
+            raise ConnectFailed("no queue")
+
+        now = [0.0]
+        leased = LeasedReceiver(
+            receiver, state=state, owner=lambda: "one", interval=5.0, queue=queue, clock=lambda: now[0]
+        )
+        for now[0] in (0.0, 6.0, 12.0):
+            leased(authority.perform)
+        assert len(authority.asked) == 6
+        assert "no queue" in caplog.text
+
+
+@pytest.mark.anyio
+class TestStaleness:
+    def answering(self, engine, authority):
+        def found(request):
+            return answer() if request.url.endswith("/submit") else authority.answer(request)
+
+        engine.answers = [found]
+
+    async def test_a_stale_state_is_confirmed_once_for_all(self, engine, handler):
+        authority = Authority()
+        self.answering(engine, authority)
+        app = guarded(handler, max_staleness=30)
+        wires = await asyncio.gather(*(ask(app) for _ in range(10)))
+        assert {wire.status for wire in wires} == {200}
+        assert len(authority.asked) == 2
+
+    async def test_what_the_confirmation_brings_is_obeyed(self, engine, handler):
+        authority = Authority()
+        authority.rows = [{"command_id": "c", "command_type": "BLOCK", "reason": "r"}]
+        self.answering(engine, authority)
+        assert (await ask(guarded(handler, max_staleness=30))).problem == "kill-switch"
+        assert handler.ran == 0
+
+    async def test_where_it_cannot_be_confirmed_everything_governed_is_blocked(self, engine, handler, caplog):
+        authority = Authority()
+        authority.failing = ConnectFailed("no")
+        self.answering(engine, authority)
+        app = guarded(handler, max_staleness=30, on_failure="open", journal="memory:")
+        for _ in range(5):
+            assert (await ask(app)).problem == "kill-switch"
+        assert len(authority.asked) == 1  # nobody tries again at once
+        assert handler.ran == 0
+        assert "stale" in caplog.text
+
+
+class TestSettings:
+    def test_a_queue_needs_to_know_its_organisation(self):
+        with pytest.raises(ConfigurationError, match="organization_id"):
+            guarded(Handler(), kill_switch="sqs", kill_queue_url="https://sqs.eu-1.amazonaws.com/1/q")
+
+    def test_failing_open_needs_a_journal(self):
+        with pytest.raises(ConfigurationError, match="journal = off"):
+            guarded(Handler(), on_failure="open", journal="off")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_still_obeys():
+    state = SQLState(None, scope="t", timeout=1.0)
+    kill = KillSwitch(state, environ={})
+    state.apply([order()], command_id="c", now=NOW)
+    kill.refresh()
+    child = os.fork()
+    if child == 0:
+        kill.expire()
+        kill.refresh()  # the child's memory holds nothing: what the parent knew is put back
+        os._exit(0 if kill.refusal("bot") is not None else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
