@@ -53,6 +53,11 @@ class Entrance:
         """Whether the application still has the router at whose entrance this stands."""
         return self.owner.router is self._router
 
+    @property
+    def routes(self) -> Any:
+        """The resolver of the application's routes."""
+        return self._resolver
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Govern what enters the router; below a mount, see that what was decided about is what comes."""
         if scope["type"] not in ("http", "websocket"):

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
-from ..guard import RequestView, Verdict
+from ..guard import RequestView, Verdict, announce
 from ..runner import AsyncRunner
 from .declaring import VERDICT, verdict_in
 from .entrance import Entrance, enter, find_router, is_before_router, line_of
 from .messages import Body, refuse, view_of
-from .reporting import run_reported, watch_success
+from .reporting import run_reported, watch_start, watch_success
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -79,6 +79,7 @@ class AscendMiddleware:
         self._lock = threading.Lock()
         self._passage = f"{PASSAGE}.{id(self)}"
         self._home: Entrance | None = None
+        self._announced = False
         self._settle(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +97,7 @@ class AscendMiddleware:
         if scope["type"] == "lifespan":
             self._runner.start()
             try:
-                await self.app(scope, receive, send)
+                await self.app(scope, receive, watch_start(send, self._announce))
             finally:
                 await self.aclose()
         elif scope["type"] not in ("http", "websocket"):
@@ -115,8 +116,16 @@ class AscendMiddleware:
         """Close this event loop's connections and deliver the outcomes that wait."""
         await self._runner.aclose()
 
+    def _announce(self) -> None:
+        """Say once which routes nothing covers; at the start-up, or at the first request where a server has none."""
+        if self._home is not None and not self._announced:
+            self._announced = True
+            announce(self._home.routes, self.guard.table, self.guard.settings)
+
     async def _lead_home(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run what stands between here and the router's entrance, where the guard is."""
+        if not self._announced:
+            self._announce()
         # A list, because a middleware may hand on a copy of the scope.
         judged: list[bool] = scope.setdefault(JUDGED, [])
         if scope["type"] != "http" or scope["method"] == "OPTIONS":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-__all__ = ["run_reported", "watch_success"]
+__all__ = ["run_reported", "watch_start", "watch_success"]
 
 
 def watch_success(send: Send, on_success: Callable[[], None]) -> Send:
@@ -27,6 +27,17 @@ def watch_success(send: Send, on_success: Callable[[], None]) -> Send:
         if message["type"] == "http.response.start" and message["status"] < 300:
             on_success()
         await send(message)
+
+    return watched
+
+
+def watch_start(send: Send, on_started: Callable[[], None]) -> Send:
+    """Return a lifespan's `send` that calls `on_started` once the application has started."""
+
+    async def watched(message: Message) -> None:
+        await send(message)
+        if message["type"] == "lifespan.startup.complete":
+            on_started()
 
     return watched
 

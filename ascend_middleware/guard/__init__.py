@@ -1,5 +1,6 @@
 """The flow from a request to a verdict. It knows neither a framework nor an HTTP library."""
 
+from .announcing import announce
 from .engine import Guard
 from .identity import Agent, NotAnAgent
 from .standing import standing
@@ -20,5 +21,6 @@ __all__ = [
     "RequestView",
     "Verdict",
     "Watch",
+    "announce",
     "standing",
 ]

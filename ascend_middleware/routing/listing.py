@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .coverage import Coverage
 
-__all__ = ["as_json", "as_text"]
+__all__ = ["as_json", "as_text", "shown"]
 
 _HEAD: Final = ("METHODS", "ROUTE", "GOVERNED AS", "FAILURE", "PENDING", "RULE")
 _GAP: Final = 2
@@ -52,6 +52,11 @@ def as_text(coverage: Coverage, *, width: int = 100, unmapped: str = "refuse") -
     if coverage.problems:
         lines += ["", "Problems:", *(f"  {problem}" for problem in coverage.problems)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def shown(row: Row) -> str:
+    """Return a row's methods and route."""
+    return f"{_methods(row)} {_place(row)}"
 
 
 def as_json(coverage: Coverage) -> dict[str, Any]:

@@ -52,3 +52,76 @@ def test_construction_around_an_application_raises(monkeypatch):
     with pytest.raises(ConfigurationError) as caught:
         AscendMiddleware(lambda scope, receive, send: None, rules=RULES, timeout=-1, nonsense=1)
     assert len(caught.value.problems) == 2
+
+
+# What is not governed is said once, when the server starts
+
+
+def unlisted_application(**settings):
+    from fastapi import FastAPI
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/")
+    @app.get("/unlisted")
+    async def root():
+        return {}
+
+    rules = {
+        "ascend": {"agent_id": "x"},
+        "rule": [{"match": "GET /", "exempt": True}, {"match": "GET /gone", "exempt": True}],
+    }
+    app.add_middleware(
+        AscendMiddleware, rules=rules, api_url="https://a.example", api_key="owkai_test_0123456789", **settings
+    )
+    return app
+
+
+async def start(app):
+    inbox, sent = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}], []
+
+    async def receive():
+        return inbox.pop(0)
+
+    async def send(message):
+        sent.append(message["type"])
+
+    await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+    return sent
+
+
+def said(caplog):
+    return [record.getMessage() for record in caplog.records if "no rule covers these" in record.getMessage()]
+
+
+@pytest.mark.anyio
+async def test_the_start_says_which_routes_nothing_covers(caplog):
+    caplog.set_level("INFO", "ascend_middleware")
+    app = unlisted_application()
+    assert await start(app) == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert said(caplog) == ["no rule covers these routes, so requests for them are refused: GET /unlisted"]
+    assert "rule 2 (GET /gone) can never match: no route has this template" in caplog.text
+    await ask_for_root(app)
+    assert len(said(caplog)) == 1
+
+
+@pytest.mark.anyio
+async def test_a_server_without_lifespan_learns_it_at_the_first_request(caplog):
+    app = unlisted_application()
+    for _ in range(2):
+        assert await ask_for_root(app) == 200
+    assert len(said(caplog)) == 1
+
+
+@pytest.mark.anyio
+async def test_where_nothing_is_refused_nothing_is_said(caplog):
+    for settings in ({"enabled": False}, {"unmapped": "by-method"}):
+        await start(unlisted_application(**settings))
+    assert said(caplog) == []
+
+
+async def ask_for_root(app):
+    import httpx2
+
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://site") as client:
+        return (await client.get("/")).status_code
