@@ -26,6 +26,7 @@ from wire import Authority, read_answer  # noqa: E402
 
 from ascend_middleware.asgi import AscendMiddleware  # noqa: E402
 from ascend_middleware.exceptions import ConfigurationError  # noqa: E402
+from ascend_middleware.flask import Ascend  # noqa: E402
 from ascend_middleware.rules import RuleTable  # noqa: E402
 
 pytestmark = [pytest.mark.socket, pytest.mark.slow]
@@ -257,6 +258,9 @@ class WSGIServer:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
+    def retire(self):
+        getattr(self.app, "extensions", {}).get("ascend", self.app).close()
+
     def close(self):
         self._server.shutdown()
         self._thread.join(10)
@@ -286,7 +290,14 @@ def litestar(routes, account, options):
     return AscendMiddleware(frameworks.litestar(routes, account), **options)
 
 
+def flask(routes, account, options):
+    app = frameworks.flask(routes, account)
+    Ascend(app, **options)
+    return app
+
+
 SUBJECTS = {
+    "flask": (WSGIServer, flask),
     "starlette": (ASGIServer, starlette),
     "fastapi": (lambda: ASGIServer("h11"), fastapi),
     "quart": (ASGIServer, quart),
