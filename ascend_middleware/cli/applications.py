@@ -155,7 +155,13 @@ def _starlette(found: Any) -> tuple[str, Routes, Installed | None] | None:
 
 
 def _flask(found: Any) -> tuple[str, Routes, Installed | None] | None:
-    return None
+    flask = sys.modules.get("flask")
+    if flask is None or not isinstance(found, flask.Flask):
+        return None
+    from ..routing.werkzeug import FlaskResolver
+
+    entrance = found.extensions.get("ascend")
+    return "Flask", FlaskResolver(found), _guard_of(entrance)
 
 
 def _django(found: Any) -> tuple[str, Routes, Installed | None] | None:

@@ -3,6 +3,7 @@
 Ascend(app, rules="ascend.toml")
 """
 
+from .declaring import governed
 from .extension import Ascend
 
-__all__ = ["Ascend"]
+__all__ = ["Ascend", "governed"]

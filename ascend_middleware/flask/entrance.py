@@ -7,20 +7,21 @@ was decided about. `wsgi_app` sees how the response ends.
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import flask
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
-from ..guard import BodyTooLarge, Refusal, Verdict
+from ..guard import Refusal, Verdict
 from ..routing.werkzeug import FlaskResolver
-from ..wsgi.messages import Body, answer_of, view_of
+from ..wsgi.messages import answer_of, view_of
+from ..wsgi.middleware import VERDICT
 from ..wsgi.reporting import Passage
+from .requests import is_changed, line_of, reader_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from ..guard import Guard, RequestView
@@ -66,7 +67,7 @@ class Entrance:
         view.resolved = resolved = self.resolver.resolve(request, view.path)
         # Where somebody calls the application's methods one by one, there is no response to see the end of.
         passage = request.environ.setdefault(self._key, Passage(self._runner))
-        passage.line = _line_of(request)
+        passage.line = line_of(request)
         refusal = self._judge(view, request, passage)
         if refusal is not None:
             return refusal
@@ -86,7 +87,7 @@ class Entrance:
         passage = request.environ.get(self._key)
         if passage is None or passage.verdict is None or not passage.verdict.passes:
             raise AscendError("no decision for this request: the application's preprocess_request was replaced")
-        if _is_changed(passage.line, _line_of(request)):
+        if is_changed(passage.line, line_of(request)):
             logger.error("the application changed %r after the decision; refused", request.path[:200])
             detail = "The request was changed after it was decided about."
             refusal = Refusal(problem="misconfigured", detail=detail)
@@ -95,10 +96,10 @@ class Entrance:
         return self._dispatch(*arguments)
 
     def _judge(self, view: RequestView, request: flask.Request, passage: Passage) -> flask.Response | None:
-        verdict = passage.verdict = self._runner.judge(view, _reader(request))
+        verdict = passage.verdict = self._runner.judge(view, reader_of(request))
         if not verdict.passes:
             return self._refuse(verdict)
-        flask.g.ascend = request.environ["ascend.verdict"] = verdict
+        flask.g.ascend = request.environ[VERDICT] = verdict
         return None
 
     def _refuse(self, verdict: Verdict) -> flask.Response:
@@ -114,38 +115,3 @@ class Entrance:
         logger.error("a request to %r succeeded without a decision: %s", self.app.name, why)
         if self.guard.settings.strict:
             raise AscendError("a success for which no decision was made; see the log")
-
-
-def _reader(request: flask.Request) -> Callable[[int, float], bytes]:
-    if "stream" not in vars(request):
-        return Body(request.environ).read
-
-    def read(limit: int, seconds: float) -> bytes:
-        # Something has begun to read already. What it kept is what the view will get; what it did not keep is
-        # missing here, and the guard refuses.
-        content = request.get_data()
-        if len(content) > limit:
-            raise BodyTooLarge
-        return content
-
-    return read
-
-
-def _line_of(request: flask.Request) -> tuple[str, Any, dict[str, Any]]:
-    """Return what a decision is about."""
-    return request.method, request.url_rule, dict(request.view_args or {})
-
-
-def _is_changed(before: tuple[str, Any, dict[str, Any]], now: tuple[str, Any, dict[str, Any]]) -> bool:
-    """Say whether the application changed what was decided about.
-
-    It may take parameters away, add some, and put an object in the place of what names it.
-    """
-    plain = (str, int, float, uuid.UUID)
-    return (
-        before[0] != now[0]
-        or before[1] is not now[1]
-        or any(
-            isinstance(now[2].get(name), plain) and str(now[2][name]) != str(value) for name, value in before[2].items()
-        )
-    )

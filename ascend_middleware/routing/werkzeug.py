@@ -19,6 +19,7 @@ from werkzeug.routing import (
     UUIDConverter,
 )
 
+from ..rules import declared
 from .leaves import Kind, Leaf, Resolved
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class FlaskResolver:
             methods=None if methods is None else frozenset(methods),
             websocket=rule.websocket,
             host=rule.host or rule.subdomain or None,
+            declared=declared(view),
         )
 
 

@@ -30,7 +30,7 @@ ALLOWED = {
     "asgi": {"exceptions", "client", "guard", "routing", "rules", "runner"},
     "fastapi": {"asgi", "guard", "rules"},
     "wsgi": {"client", "guard", "routing", "runner"},
-    "flask": {"exceptions", "client", "guard", "routing", "compose", "runner", "wsgi"},
+    "flask": {"exceptions", "client", "guard", "routing", "rules", "compose", "runner", "wsgi"},
     "local": {"exceptions", "config", "client", "authority"},
     "testing": {"exceptions", "config", "flow", "client"},
     "pytest_plugin": {"client", "testing"},

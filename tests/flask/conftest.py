@@ -1,0 +1,13 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "wsgi"))  # the kit of the WSGI adapters' tests
+
+from wsgi_kit import Engine, plug
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    return plug(monkeypatch, Engine())

@@ -1,0 +1,689 @@
+"""What a governed Flask application does, request by request."""
+
+import json
+
+import flask
+import pytest
+from flask.views import MethodView
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.routing import BaseConverter, Rule
+from werkzeug.test import Client
+from wsgi_kit import GIVEN, JSON, Call, Input, answer, environ, options
+
+from ascend_middleware import ConfigurationError
+from ascend_middleware.flask import Ascend
+from ascend_middleware.guard import Agent, NotAnAgent, Verdict
+from ascend_middleware.wsgi import AscendMiddleware
+
+READ = {"match": "GET /items/{id}", "action_type": "read", "resource_id": "{path.id}"}
+PAY = {"match": "POST /pay", "action_type": "pay", "details": {"amount": "body.amount"}}
+
+
+def make(*rules, app=None, ran=None, **settings):
+    """Return an application and the list of what ran in it."""
+    app = app or flask.Flask("site")
+    ran = [] if ran is None else ran
+
+    @app.get("/items/<id>")
+    def items(id):
+        ran.append(("items", id, flask.g.get("ascend")))
+        return "item"
+
+    @app.post("/pay")
+    def pay():
+        ran.append(("pay", flask.request.get_json()))
+        return "paid"
+
+    @app.get("/other")
+    def other():
+        ran.append(("other",))
+        return "other"
+
+    Ascend(app, **options(list(rules or (READ, PAY)), **settings))
+    return app, ran
+
+
+def ask(app, method, path, **more):
+    return app.test_client().open(path, method=method, **more)
+
+
+def problem(response):
+    return json.loads(response.data)["type"].rpartition(":")[2]
+
+
+def types(engine):
+    return [action["action_type"] for action in engine.submitted]
+
+
+def test_an_allowed_view_runs_and_finds_its_verdict(engine):
+    app, ran = make()
+    assert ask(app, "GET", "/items/7").data == b"item"
+    ((name, item, verdict),) = ran
+    assert (name, item) == ("items", "7")
+    assert isinstance(verdict, Verdict)
+    assert (verdict.outcome, verdict.action_id) == ("allowed", "7")
+    assert engine.submitted[0]["resource_id"] == "7"
+
+
+def test_a_denial_is_a_problem_document(engine):
+    engine.answers = [answer("denied", reason="no")]
+    app, ran = make()
+    response = ask(app, "GET", "/items/7")
+    assert (response.status_code, problem(response), ran) == (403, "denied", [])
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["ascend-action-id"] == "7"
+
+
+def test_the_application_answers_in_its_own_style(engine):
+    engine.answers = [answer("denied")]
+    app, _ = make(render=lambda status, headers, body: (451, [("x-was", str(status))], b"no"))
+    response = ask(app, "GET", "/items/7")
+    assert (response.status_code, response.headers["x-was"], response.data) == (451, "403", b"no")
+
+
+def test_what_the_application_adds_to_responses_stands_at_refusals_too(engine):
+    engine.answers = [answer("denied")]
+    app, _ = make()
+
+    @app.after_request
+    def cors(response):
+        response.headers["access-control-allow-origin"] = "*"
+        return response
+
+    assert ask(app, "GET", "/items/7").headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "named"),
+    [
+        ("GET", "/other", 403, "unmapped-route"),
+        ("GET", "/static/x.txt", 403, "unmapped-route"),
+        ("GET", "/nothing", 404, None),
+        ("PUT", "/pay", 405, None),
+        ("OPTIONS", "/pay", 200, None),
+        ("OPTIONS", "/nothing", 404, None),
+        ("POST", "//pay", 400, "bad-request"),
+        ("GET", "/nothing//x", 400, "bad-request"),
+        ("GET", "/items/..", 400, "bad-request"),
+        ("GET", "/items/a;b", 400, "bad-request"),
+    ],
+)
+def test_what_needs_no_authority(engine, method, path, status, named):
+    app, ran = make()
+    call = Call(app, environ(method, path))
+    assert (call.status, ran, engine.submitted) == (status, [], [])
+    if named:
+        assert call.problem == named
+
+
+def test_head_runs_the_view_and_is_governed_as_get(engine):
+    app, ran = make()
+    assert ask(app, "HEAD", "/items/7").status_code == 200
+    assert (len(ran), types(engine)) == (1, ["read"])
+    engine.answers = [answer("denied")]
+    assert ask(app, "HEAD", "/items/7").status_code == 403
+    assert len(ran) == 1
+
+
+def test_redirects_of_the_framework_go_out(engine):
+    app, ran = make({"match": "GET /folder", "action_type": "list"})
+    app.add_url_rule("/folder/", "folder", lambda: ran.append("folder") or "x")
+    assert ask(app, "GET", "/folder").status_code == 308
+    assert (ran, engine.submitted) == ([], [])
+    # The rule has no trailing slash; that never changes what governs.
+    assert ask(app, "GET", "/folder/").status_code == 200
+    assert types(engine) == ["list"]
+
+
+# OPTIONS
+
+
+def test_options_that_reach_a_view_are_governed(engine):
+    app, ran = make({"match": "GET /mine", "action_type": "read"})
+    app.add_url_rule("/mine", "mine", lambda: ran.append("mine") or "x", methods=["GET", "OPTIONS"])
+    app.add_url_rule(
+        "/manual", "manual", lambda: ran.append("manual") or "x", methods=["OPTIONS"], provide_automatic_options=False
+    )
+    assert ask(app, "OPTIONS", "/mine").status_code == 403
+    assert ask(app, "OPTIONS", "/manual").status_code == 403
+    assert ran == []
+
+
+# Where the guard stands
+
+
+def test_nothing_of_the_application_runs_before_it(engine):
+    engine.answers = [answer("denied")]
+    app, ran = make()
+    hooked = []
+    app.before_request(lambda: hooked.append("later"))
+    app.before_request_funcs[None].insert(0, lambda: hooked.append("first"))
+    app.url_value_preprocessor(lambda endpoint, values: hooked.append("values"))
+    assert ask(app, "GET", "/items/7").status_code == 403
+    assert (hooked, ran) == ([], [])
+    engine.answers = [answer()]
+    assert ask(app, "GET", "/items/7").status_code == 200
+    assert hooked == ["values", "first", "later"]
+
+
+def test_an_earlier_hook_stands_behind_it(engine):
+    app = flask.Flask("site")
+    hooked = []
+
+    @app.before_request
+    def early():
+        hooked.append(flask.request.path)
+        return "answered"
+
+    engine.answers = [answer("denied")]
+    make(app=app)
+    assert ask(app, "GET", "/items/7").status_code == 403
+    assert hooked == []
+
+
+def test_a_hook_that_answers_where_no_route_is_goes_by_its_path(engine):
+    app, _ = make({"match": "GET /up", "exempt": True}, {"match": "GET /work", "action_type": "work"})
+    hooked = []
+
+    @app.before_request
+    def early():
+        path = flask.request.path
+        hooked.append(path)
+        if path in ("/up", "/work", "/secret"):
+            return f"answered {path}"
+        if path == "/in":
+            return flask.redirect("/login")
+        return None
+
+    assert ask(app, "GET", "/up").data == b"answered /up"
+    assert ask(app, "GET", "/work").data == b"answered /work"
+    assert types(engine) == ["work"]
+    assert problem(ask(app, "GET", "/secret")) == "unmapped-route"
+    assert ask(app, "GET", "/in").status_code == 302
+    assert ask(app, "GET", "/nothing").status_code == 404
+    engine.answers = [answer("denied")]
+    assert problem(ask(app, "GET", "/work")) == "denied"
+
+
+def test_a_hook_that_changes_the_route_or_the_method_stops_the_request(engine, caplog):
+    app, ran = make({"match": "GET /pub", "exempt": True}, {"match": "GET /both", "action_type": "read"})
+    app.add_url_rule("/pub", "pub", lambda: "public")
+
+    class Both(MethodView):
+        def get(self):
+            return "got"
+
+        def delete(self):
+            ran.append("deleted")
+            return "deleted"
+
+    app.add_url_rule("/both", view_func=Both.as_view("both"))
+
+    @app.before_request
+    def change():
+        if "route" in flask.request.args:
+            flask.request.url_rule = next(rule for rule in app.url_map.iter_rules() if rule.endpoint == "other")
+        if "method" in flask.request.args:
+            flask.request.method = "DELETE"
+
+    assert ask(app, "GET", "/pub").data == b"public"
+    assert ask(app, "GET", "/both").data == b"got"
+    for path in ("/pub?route", "/both?method", "/both?route"):
+        response = ask(app, "GET", path)
+        assert (response.status_code, problem(response)) == (500, "misconfigured")
+    assert ran == []
+    assert "after the decision" in caplog.text
+
+
+def test_a_hook_may_take_parameters_but_not_exchange_them(engine):
+    app, ran = make({"match": "GET /{lang}/items/{id:int}", "action_type": "read", "details": {"l": "path.lang"}})
+
+    @app.get("/<lang>/items/<int:id>")
+    def item(id, **more):
+        ran.append((id, more))
+        return "x"
+
+    @app.url_value_preprocessor
+    def values(endpoint, values):
+        if endpoint == "item":
+            lang = values.pop("lang")
+            if lang == "xx":
+                values["id"] = 99
+            elif lang == "oo":
+                values["id"] = ["an object"]
+            else:
+                values["extra"] = lang
+
+    assert ask(app, "GET", "/en/items/7").status_code == 200
+    assert engine.submitted[0]["action_details"] == {"l": "en"}
+    assert ask(app, "GET", "/oo/items/7").status_code == 200
+    assert ask(app, "GET", "/xx/items/7").status_code == 500
+    assert ran == [(7, {"extra": "en"}), (["an object"], {})]
+
+
+def test_without_the_first_wall_the_second_stands(engine):
+    app, ran = make()
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.preprocess_request = lambda *arguments: None  # another extension, gone wrong
+    assert ask(app, "GET", "/items/7").status_code == 500
+    assert ran == []
+
+
+def test_methods_may_be_called_one_by_one(engine):
+    app, ran = make()
+    with app.test_request_context("/items/7"):
+        assert app.preprocess_request() is None
+        assert flask.g.ascend.outcome == "allowed"
+        assert app.dispatch_request() == "item"
+    engine.answers = [answer("denied")]
+    with app.test_request_context("/items/7"):
+        assert app.preprocess_request().status_code == 403
+    assert len(ran) == 1
+
+
+# Successes without a decision
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_success_for_what_no_route_is_trips_the_wire(engine, caplog, strict):
+    app, _ = make(strict=strict)
+    app.register_error_handler(404, lambda error: ("index", 200))
+    response = Client(app) if not strict else None
+    if strict:
+        with pytest.raises(Exception, match="no decision was made"):
+            Client(app).get("/nothing")
+    else:
+        assert response.get("/nothing").data == b"index"
+    assert "succeeded without a decision" in caplog.text
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_middleware_that_answers_by_itself_trips_the_wire_where_the_guard_stands_outside(engine, caplog, strict):
+    app = flask.Flask("site")
+    inner = app.wsgi_app
+
+    def health(environ, start_response):
+        if environ["PATH_INFO"] == "/healthz":
+            start_response("200 OK", [])
+            return [b"up"]
+        return inner(environ, start_response)
+
+    app.wsgi_app = health
+    make(app=app, strict=strict)
+    if strict:
+        with pytest.raises(Exception, match="no decision was made"):
+            Client(app).get("/healthz")
+    else:
+        assert Client(app).get("/healthz").data == b"up"
+    assert "before the guard saw it" in caplog.text
+    caplog.clear()
+    assert Client(app).get("/items/7").status_code == 200
+    assert Client(app).options("/pay").status_code == 200
+    assert "without a decision" not in caplog.text
+
+
+# Routes
+
+
+class Even(BaseConverter):
+    regex = r"\d*[02468]"
+
+    def to_python(self, value):
+        return int(value) // 2
+
+
+class Tail(BaseConverter):
+    regex = ".+/end"
+
+
+@pytest.mark.parametrize(
+    ("rule", "match", "path", "told"),
+    [
+        ("/a/<x>", "GET /a/{x}", "/a/b", "b"),
+        ("/a/<string(length=2):x>", "GET /a/{x}", "/a/bb", "bb"),
+        ("/a/<int:x>", "GET /a/{x:int}", "/a/7", 7),
+        ("/a/<int:x>", "GET /a/{x}", "/a/٣", 3),
+        ("/a/<int(signed=True):x>", "GET /a/{x:int}", "/a/-7", -7),
+        ("/a/<float:x>", "GET /a/{x}", "/a/1.5", 1.5),
+        ("/a/<any(b, c):x>", "GET /a/{x}", "/a/c", "c"),
+        ("/a/<uuid:x>", "GET /a/{x:uuid}", "/a/00000000-0000-4000-8000-000000000001", None),
+        ("/a/<path:x>", "GET /a/{x:path}", "/a/b/c", "b/c"),
+        ("/a/<path:x>", "GET /a/b/**", "/a/b/c", None),
+        ("/a/<path:y>/<x>", "GET /a/**", "/a/b/c/d", None),
+        ("/a/<even:x>", "GET /a/{x}", "/a/14", 7),
+        ("/a/<tail:x>", "GET /a/{x:path}", "/a/b/c/end", "b/c/end"),
+        ("/a-<x>.<y>", "GET /a-b.c", "/a-b.c", None),
+        ("/a/<x>/", "GET /a/{x}/", "/a/b/", "b"),
+    ],
+)
+def test_every_form_of_a_route_is_governed(engine, rule, match, path, told):
+    details = {"x": "path.x"} if told is not None else None
+    app, ran = make({"match": match, "action_type": "read", **({"details": details} if details else {})})
+    app.url_map.converters.update(even=Even, tail=Tail)
+    app.add_url_rule(rule, "it", lambda **arguments: ran.append(arguments) or "x")
+    assert ask(app, "GET", path).status_code == 200
+    assert len(ran) == 1
+    if told is not None:
+        assert engine.submitted[0]["action_details"] == {"x": told}
+        assert ran[0]["x"] == told
+    engine.answers = [answer("denied")]
+    assert ask(app, "GET", path).status_code == 403
+    assert len(ran) == 1
+
+
+def test_rules_may_name_the_endpoint(engine):
+    app, ran = make({"endpoint": "shop.buy", "action_type": "buy"})
+    blueprint = flask.Blueprint("shop", "shop", url_prefix="/shop")
+    blueprint.add_url_rule("/buy/<int:n>", "buy", lambda n: ran.append(n) or "x", methods=["POST"])
+    app.register_blueprint(blueprint)
+    app.register_blueprint(blueprint, url_prefix="/again", name="again")
+    assert ask(app, "POST", "/shop/buy/3").status_code == 200
+    assert (ran, types(engine)) == ([3], ["buy"])
+    assert ask(app, "POST", "/again/buy/3").status_code == 403
+
+
+def test_hosts_and_subdomains_have_rules_of_their_own(engine):
+    app = flask.Flask("site", host_matching=True, static_host="a.local")
+    ran = []
+    app.add_url_rule("/pay", "here", lambda: ran.append("here") or "x", host="a.local")
+    app.add_url_rule("/pay", "there", lambda: ran.append("there") or "x", host="b.local")
+    Ascend(
+        app, **options([{"match": "GET /pay", "action_type": "here"}, {"endpoint": "there", "action_type": "there"}])
+    )
+    for host in ("a.local", "b.local", "c.local"):
+        ask(app, "GET", "/pay", base_url=f"http://{host}")
+    assert ran == types(engine) == ["here", "there"]
+
+
+def test_routes_that_come_later_are_governed(engine):
+    app, ran = make({"match": "POST /late", "action_type": "late"})
+    assert ask(app, "POST", "/late").status_code == 404
+    app.view_functions["late"] = lambda: ran.append("late") or "x"
+    app.url_map.add(Rule("/late", endpoint="late", methods=["POST"]))
+    assert ask(app, "POST", "/late").status_code == 200
+    app.view_functions["more"] = lambda: ran.append("more") or "x"
+    app.url_map.add(Rule("/more", endpoint="more", methods=["POST"]))
+    assert ask(app, "POST", "/more").status_code == 403
+    assert (ran, types(engine)) == (["late"], ["late"])
+
+
+def test_static_files_go_by_their_path(engine, tmp_path):
+    for name in ("public", "private"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(name)
+    app = flask.Flask("site", static_folder=str(tmp_path), static_url_path="/static")
+    Ascend(
+        app,
+        **options(
+            [
+                {"match": "GET /static/public/**", "exempt": True},
+                {"match": "GET /static/private/**", "action_type": "file"},
+            ]
+        ),
+    )
+    engine.answers = [answer("denied")]
+    with ask(app, "GET", "/static/public/a.txt") as response:
+        assert response.data == b"public"
+    for path in ("private/a.txt", "public/../private/a.txt", "public/./a.txt", "public/%2e%2e/private/a.txt"):
+        assert ask(app, "GET", f"/static/{path}").status_code in (400, 403)
+    assert types(engine) == ["file"]
+
+
+def test_async_views_run(engine):
+    app, ran = make({"match": "GET /slow", "action_type": "read"})
+
+    @app.get("/slow")
+    async def slow():
+        ran.append(flask.g.ascend.outcome)
+        return "slow"
+
+    assert ask(app, "GET", "/slow").data == b"slow"
+    engine.answers = [answer("denied")]
+    assert ask(app, "GET", "/slow").status_code == 403
+    assert ran == ["allowed"]
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_view_gets_the_body_that_was_judged(engine, chunked):
+    app, ran = make()
+    content = b'{"amount": 5, "note": "x"}'
+    more = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"} if chunked else {}
+    given = environ(
+        "POST", "/pay", content=Input(content, part=4), length=None if chunked else len(content), headers=JSON, **more
+    )
+    assert Call(app, given).status == 200
+    assert ran == [("pay", {"amount": 5, "note": "x"})]
+    assert engine.submitted[0]["action_details"] == {"amount": 5}
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b'{"amount": 5, "amount": 9}', "application/json"),
+        (b'{"amount": 5, "\\u0061mount": 9}', "application/json"),
+        (b'{"amount": NaN}', "application/json"),
+        (b'{"amount": 5}', "text/plain"),
+        (b'{"amount": 5}', "application/json; charset=utf-16"),
+        ('{"amount": 5}'.encode("utf-16"), "application/json"),
+        (b'\xef\xbb\xbf{"amount": 5}', "application/json"),
+        (b'{"other": 5}', "application/json"),
+        (b"", "application/json"),
+        (b"[" * 50_000, "application/json"),
+    ],
+)
+def test_a_body_that_could_be_read_two_ways_is_refused(engine, content, kind):
+    app, ran = make()
+    assert ask(app, "POST", "/pay", data=content, content_type=kind).status_code == 400
+    assert (ran, engine.submitted) == ([], [])
+
+
+def test_compressed_long_and_broken_bodies_are_refused(engine):
+    app, ran = make()
+    headers = [*JSON, ("content-encoding", "gzip")]
+    assert Call(app, environ("POST", "/pay", content=b"\x1f\x8b", headers=headers)).status == 400
+    content = b'{"amount": 5, "pad": "' + b"x" * 70_000 + b'"}'
+    assert Call(app, environ("POST", "/pay", content=content, headers=JSON)).status == 413
+    assert Call(app, environ("POST", "/pay", content=b'{"amount": 5}', length=40, headers=JSON)).status == 400
+    assert (ran, engine.submitted) == ([], [])
+
+
+FORM = {"match": "POST /form", "action_type": "form", "details": {"amount": "form.amount?"}}
+
+
+def form_app(**more):
+    app, ran = make(FORM, **more)
+
+    @app.post("/form")
+    def form():
+        ran.append(flask.request.values.get("amount"))
+        return "x"
+
+    return app, ran
+
+
+@pytest.mark.parametrize(
+    ("query", "content", "told"),
+    [("", "amount=5", "5"), ("", "amount=5&amount=9", None), ("amount=9", "amount=5", None), ("amount=9", "x=5", None)],
+)
+def test_a_form_says_one_thing(engine, query, content, told):
+    app, ran = form_app()
+    response = ask(app, "POST", f"/form?{query}", data=content, content_type="application/x-www-form-urlencoded")
+    assert response.status_code == (200 if told else 400)
+    assert ran == ([told] if told else [])
+    assert [action["action_details"] for action in engine.submitted] == ([{"amount": told}] if told else [])
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("reads", ["data", "form", "stream"])
+def test_what_was_read_before_the_guard_is_judged_or_refused(engine, chunked, reads):
+    app, ran = form_app()
+
+    def early(sender):
+        request = flask.request
+        request.get_data() if reads == "data" else request.form if reads == "form" else request.stream.read()
+
+    flask.request_started.connect(early, app)
+    more = {"wsgi.input_terminated": True} if chunked else {}
+    content = b"amount=5"
+    given = environ(
+        "POST",
+        "/form",
+        content=Input(content),
+        length=None if chunked else len(content),
+        headers=[("content-type", "application/x-www-form-urlencoded")],
+        **more,
+    )
+    call = Call(app, given)
+    assert call.status == (200 if reads == "data" else 400)
+    assert ran == (["5"] if reads == "data" else [])
+    assert [action["action_details"] for action in engine.submitted] == [{"amount": "5"}] * len(ran)
+
+
+def test_a_view_may_stream_a_body_that_no_rule_reads(engine):
+    app, ran = make({"match": "POST /up", "action_type": "up"})
+
+    @app.post("/up")
+    def up():
+        for part in iter(lambda: flask.request.stream.read(1000), b""):
+            ran.append(len(part))
+        return "x"
+
+    content = Input(b"x" * 200_000)
+    assert Call(app, environ("POST", "/up", content=content, length=200_000)).status == 200
+    assert sum(ran) == 200_000
+
+
+# Who asks
+
+
+def test_identify_gets_the_request(engine):
+    found = {"bot": Agent("bot-7"), "person": NotAnAgent("signed in")}
+    app, ran = make(identify=lambda request: found.get(request.headers.get("authorization")))
+    assert ask(app, "GET", "/items/7", headers={"authorization": "bot"}).status_code == 200
+    assert ask(app, "GET", "/items/7", headers={"authorization": "person"}).status_code == 200
+    assert ask(app, "GET", "/items/7").status_code == 403
+    assert [action["agent_id"] for action in engine.submitted] == ["bot-7"]
+
+
+# Several applications, factories, settings
+
+
+def test_one_extension_guards_several_applications(engine):
+    ascend = Ascend(**options([READ]))
+    ran = []
+
+    def create_app(name):
+        app = flask.Flask(name)
+        app.add_url_rule("/items/<id>", "items", lambda id: ran.append((name, flask.g.ascend.outcome)) or "x")
+        ascend.init_app(app)
+        return app
+
+    one, two = create_app("one"), create_app("two")
+    assert ask(one, "GET", "/items/1").status_code == ask(two, "GET", "/items/2").status_code == 200
+    assert ran == [("one", "allowed"), ("two", "allowed")]
+    with pytest.raises(ConfigurationError, match="guarded already"):
+        ascend.init_app(one)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rules": {"rule": [READ]}, **GIVEN},
+        {"ascend": GIVEN, "rule": [READ]},
+        {"rule": [READ], "ascend": {"agent_id": "bot"}, "api_url": GIVEN["api_url"], "api_key": GIVEN["api_key"]},
+    ],
+)
+def test_settings_may_stand_in_the_configuration(engine, config):
+    app = flask.Flask("site")
+    app.config["ASCEND"] = {**config, "render": lambda *answer: (418, [], b"")}
+    app.add_url_rule("/items/<id>", "items", lambda id: "x")
+    Ascend(app, agent_id="other")
+    assert ask(app, "GET", "/items/7").status_code == 200
+    assert engine.submitted[0]["agent_id"] == "other"
+    assert ask(app, "GET", "/static/x").status_code == 418
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("ascend.toml", "mapping"),
+        ({"rule": [], "rules": "x"}, "both"),
+        ({"agent": "x"}, "agent"),
+        ({"rule": [{"match": "GET /x", "action_typ": "y"}]}, "action_typ"),
+    ],
+)
+def test_bad_configuration_is_told_at_once(config, said):
+    app = flask.Flask("site")
+    app.config["ASCEND"] = config
+    with pytest.raises(ConfigurationError, match=said):
+        Ascend(app, **GIVEN)
+
+
+def test_without_a_table_requests_go_by_their_method(engine):
+    app = flask.Flask("site")
+    app.add_url_rule("/a", "a", lambda: "x", methods=["GET", "POST"])
+    Ascend(app, **GIVEN)
+    assert ask(app, "GET", "/a").status_code == ask(app, "POST", "/a").status_code == 200
+    assert types(engine) == ["data_access", "data_modification"]
+
+
+def test_switched_off_everything_passes(engine):
+    app, ran = make(enabled=False)
+    assert ask(app, "GET", "/other").status_code == 200
+    assert (len(ran), engine.submitted) == (1, [])
+
+
+def test_observing_refuses_nothing(engine):
+    engine.answers = [answer("denied")]
+    app, ran = make(mode="observe")
+    assert ask(app, "GET", "/items/7").status_code == 200
+    assert ask(app, "GET", "/other").status_code == 200
+    assert len(ran) == 2
+
+
+# Prefixes
+
+
+@pytest.mark.parametrize("script", ["", "/api", "/a/b"])
+def test_what_is_below_the_script_name_decides(engine, script):
+    app, ran = make()
+    given = environ("GET", "/items/7", SCRIPT_NAME=script, RAW_URI=f"{script}/items/7")
+    assert Call(app, given).status == 200
+    assert types(engine) == ["read"]
+
+
+def test_an_application_root_changes_nothing(engine):
+    app, ran = make()
+    app.config["APPLICATION_ROOT"] = "/api"
+    assert ask(app, "GET", "/items/7").status_code == 200  # the test client takes the root for SCRIPT_NAME
+    assert Call(app, environ("GET", "/items/7")).status == 200
+    assert Call(app, environ("GET", "/api/items/7")).status == 404
+    assert types(engine) == ["read", "read"]
+
+
+def test_applications_side_by_side_have_guards_of_their_own(engine):
+    app, ran = make()
+    inner = flask.Flask("inner", static_folder=None)
+    inner.add_url_rule("/pay", "pay", lambda: ran.append("inner") or "x", methods=["POST"])
+    Ascend(inner, **options([{"match": "POST /pay", "action_type": "inner"}]))
+
+    def plain(environ, start_response):
+        ran.append("plain")
+        start_response("200 OK", [])
+        return [b""]
+
+    guarded = AscendMiddleware(plain, **options([{"match": "GET /x", "action_type": "plain"}]))
+    app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/inner": inner, "/plain": guarded})
+    client = Client(app)
+    assert client.post("/inner/pay").status_code == 200
+    assert client.get("/plain/x").status_code == 200
+    assert client.get("/plain/y").status_code == 403
+    assert client.get("/items/7").status_code == 200
+    assert types(engine) == ["inner", "plain", "read"]
+    engine.answers = [answer("denied")]
+    assert {client.post("/inner/pay").status_code, client.get("/plain/x").status_code} == {403}
+    assert [one for one in ran if isinstance(one, str)] == ["inner", "plain"]
