@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from . import approvals, killswitch, orchestration
-from .call import Call, Reply, Route
+from .call import Call, Reply, Route, read_fields
 from .forms import ApiError, decision_fields, read_object, read_submission, record_fields
 from .listing import page_fields, read_query
 from .score import risk_level, score_action
@@ -17,7 +19,59 @@ from .waiting import read_wait
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["ROUTES", "judged_form", "submit"]
+__all__ = ["ROUTES", "check_standing", "judged_form", "submit"]
+
+_Comment = Annotated[str, Meta(max_length=4096)]
+_Moment = Annotated[str, Meta(extra_json_schema={"anyOf": [{"format": "date"}, {"format": "date-time"}]})]
+
+
+class Verdict(Struct, kw_only=True):
+    """A person's decision; without `approved` the endpoint's name says it."""
+
+    approved: bool | UnsetType = UNSET
+    comments: _Comment | None = None
+    reason: _Comment | None = None
+
+
+class Rejection(Struct, kw_only=True):
+    """A person's denial; what says `approved` beside it is refused."""
+
+    approved: Annotated[bool | UnsetType, Meta(extra_json_schema={"const": False})] = UNSET
+    comments: _Comment | None = None
+    reason: _Comment | None = None
+
+
+class Outcome(Struct, kw_only=True):
+    """What became of an action."""
+
+    action_id: Any = None
+    status: Any = None
+    result: Any = None
+    error: Any = None
+    duration_ms: Annotated[float, Meta(ge=0)] | None = None
+    completed_at: Any = None
+    failed_at: Any = None
+
+
+class ActionQuery(Struct, kw_only=True):
+    """The query of the lists of actions; read by `read_query`."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 50
+    offset: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    status: Literal["pending", "pending_approval", "approved", "denied", "rejected"] | UnsetType = UNSET
+    risk_level: Literal["low", "medium", "high", "critical"] | UnsetType = UNSET
+    agent_id: str | UnsetType = UNSET
+    sort: Literal["created_at", "updated_at", "risk_score", "id"] | UnsetType = UNSET
+    order: Literal["asc", "desc"] | UnsetType = UNSET
+    start_date: _Moment | UnsetType = UNSET
+    end_date: _Moment | UnsetType = UNSET
+
+
+class Waiting(Struct, kw_only=True):
+    """For how many seconds a request is held until the action is decided; read by `read_wait`."""
+
+    wait: Annotated[str, Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$(?!\n)")] | UnsetType = UNSET
+
 
 # What a condition may ask for without `has()`, though the action does not say it.
 _BLANK: Final = {
@@ -45,7 +99,7 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
         ApiError: the submission is malformed, the agent is blocked, or a claim in it does not hold.
     """
     action = read_submission(body)
-    _check_standing(call, action)
+    check_standing(call, action["agent_id"], action["action_type"])
     governance = orchestration.check(action, call, tools=tools)
     score = score_action(action["action_type"], action["risk_indicators"], action["context"], governance.signals)
     judgement = call.authority.judge(judged_form(action), score, tenant=call.tenant)
@@ -78,9 +132,8 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
     return call.store.action(number, tenant=call.tenant)
 
 
-def _check_standing(call: Call, action: Mapping[str, Any]) -> None:
+def check_standing(call: Call, agent_id: str, action_type: str) -> None:
     """Refuse what a blocked agent submits (403), and what exceeds the limit that a command set (429)."""
-    agent_id = action["agent_id"]
     standing = killswitch.standing(call.records, agent_id, tenant=call.tenant)
     if standing.blocked and standing.command is not None:
         command = standing.command
@@ -89,7 +142,7 @@ def _check_standing(call: Call, action: Mapping[str, Any]) -> None:
             agent_id=agent_id,
             code=standing.code,
             command_id=command["command_id"],
-            action_type=action["action_type"],
+            action_type=action_type,
         )
         message = f"agent {agent_id!r} is {standing.word}: {command['reason']}"
         details = {"agent_id": agent_id, "command_id": command["command_id"], "standing": standing.word}
@@ -139,15 +192,12 @@ def _page(call: Call, query: dict[str, Any]) -> Reply:
 
 def _approve(call: Call) -> Reply:
     body = read_object(call.request.body)
-    approved = body.get("approved", True)
-    if not isinstance(approved, bool):
-        raise ApiError(422, "VALIDATION_ERROR", "approved must be true or false", details={"field": "approved"})
-    return _decide(call, body, approved=approved)
+    return _decide(call, body, approved=read_fields(body, Verdict).approved is not False)
 
 
 def _reject(call: Call) -> Reply:
     body = read_object(call.request.body)
-    if body.get("approved", False) is not False:
+    if read_fields(body, Rejection).approved is True:
         raise ApiError(422, "VALIDATION_ERROR", "a rejection cannot approve", details={"field": "approved"})
     return _decide(call, body, approved=False)
 
@@ -184,6 +234,7 @@ def _fail(call: Call) -> Reply:
 
 def _conclude(call: Call, word: str) -> Reply:
     body = read_object(call.request.body)
+    read_fields(body, Outcome)
     row = call.action()
     approvals.conclude(call.store, row, body, word=word, at=call.records.now(), by=call.credential)
     return Reply(fields={"success": True, "action_id": str(row["id"]), "outcome": word})
@@ -202,6 +253,7 @@ ROUTES: Final = (
         method="GET",
         path="/api/v1/actions/{id}/status",
         run=_status,
+        query=Waiting,
         summary="Show how an action is decided",
         answer="Decision",
     ),
@@ -209,6 +261,7 @@ ROUTES: Final = (
         method="POST",
         path="/api/v1/actions/{id}/approve",
         run=_approve,
+        body=Verdict,
         summary="Approve a pending action",
         allowance="admin",
         answer="Decision",
@@ -217,17 +270,21 @@ ROUTES: Final = (
         method="POST",
         path="/api/v1/actions/{id}/reject",
         run=_reject,
+        body=Rejection,
         summary="Deny a pending action",
         allowance="admin",
         answer="Decision",
     ),
     Route(method="GET", path="/api/v1/actions/{id}", run=_details, summary="Show an action", answer="ActionDetails"),
-    Route(method="GET", path="/api/v1/actions", run=_list, summary="List actions", answer="Actions"),
-    Route(method="GET", path="/api/agent-activity", run=_list, summary="List actions", answer="Actions"),
+    Route(method="GET", path="/api/v1/actions", run=_list, summary="List actions", query=ActionQuery, answer="Actions"),
+    Route(
+        method="GET", path="/api/agent-activity", run=_list, summary="List actions", query=ActionQuery, answer="Actions"
+    ),
     Route(
         method="GET",
         path="/api/governance/pending-actions",
         run=_pending,
+        query=ActionQuery,
         summary="List the actions that wait for a person",
         answer="Actions",
     ),
@@ -235,6 +292,7 @@ ROUTES: Final = (
         method="POST",
         path="/api/governance/workflows/{id}/approve",
         run=_approve,
+        body=Verdict,
         summary="Approve or deny a pending action",
         allowance="admin",
         answer="Decision",
@@ -243,6 +301,7 @@ ROUTES: Final = (
         method="GET",
         path="/api/sdk/approval/{id}",
         run=_approval,
+        query=Waiting,
         summary="Show the state of an approval request",
         answer="Decision",
     ),
@@ -250,12 +309,14 @@ ROUTES: Final = (
         method="POST",
         path="/api/agent-action/{id}/complete",
         run=_complete,
+        body=Outcome,
         summary="Report that an approved action was completed",
     ),
     Route(
         method="POST",
         path="/api/agent-action/{id}/fail",
         run=_fail,
+        body=Outcome,
         summary="Report that an approved action has failed",
     ),
 )

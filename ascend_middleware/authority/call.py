@@ -61,8 +61,6 @@ class Route:
         status: of a success.
         pure: whether it changes nothing, whatever its method.
         answer: the name of the answer's schema in the OpenAPI document.
-        more_query: parameters for the OpenAPI document, where the endpoint reads its query itself.
-        more_body: the schema of the body, where the endpoint reads it itself.
     """
 
     method: str
@@ -76,8 +74,6 @@ class Route:
     status: int = 200
     pure: bool = False
     answer: str = "Object"
-    more_query: tuple[Mapping[str, Any], ...] = ()
-    more_body: Mapping[str, Any] | None = None
 
     @property
     def writes(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ascend_middleware.exceptions import NotFoundError, ValidationError
 
@@ -51,7 +51,7 @@ class Switch(Struct, kw_only=True):
 class StatusQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     """Whose standing is asked for; without an agent, the organisation's."""
 
-    agent_id: Name | None = None
+    agent_id: Name | UnsetType = UNSET
 
 
 def _issue(call: Call) -> Reply:
@@ -75,7 +75,7 @@ def _issued(call: Call, kind: str, reason: str, parameters: Parameters | None, *
             issued_by=call.credential.name,
             issued_via="api",
             key_id=call.credential.key_id,
-            max_per_minute=parameters.max_per_minute if parameters else None,
+            max_per_minute=parameters.max_per_minute if parameters and kind == "RATE_LIMIT" else None,
             **target,
         )
     except ValidationError as error:
@@ -117,7 +117,8 @@ def _ack(call: Call) -> Reply:
 
 
 def _status(call: Call) -> Reply:
-    return Reply(fields=_status_fields(call, call.query(StatusQuery).agent_id))
+    agent_id = call.query(StatusQuery).agent_id
+    return Reply(fields=_status_fields(call, None if agent_id is UNSET else agent_id))
 
 
 def _status_fields(call: Call, agent_id: str | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from . import openapi
 from .call import Call, Reply
 from .forms import Answer, ApiError, read_object
 from .keys import LOCAL, Credential, bearer_token, presented_key
-from .limits import FAILED_SIGN_INS, Allowance, Window, network_of
+from .limits import Allowance, Window, network_of
 from .listing import Request
 from .policy import Judgement, PolicySet
 from .records import Records
@@ -205,8 +205,9 @@ class Authority:
             message = "an API key is required, as X-API-Key or as a bearer token"
         else:
             message = "invalid API key" if key is not None else "invalid or expired token"
-            if client:
-                allowance = self._failures.take(network_of(client), FAILED_SIGN_INS, self.now())
+            most = self.policy.failed_sign_ins
+            if client and most:
+                allowance = self._failures.take(network_of(client), most, self.now())
                 if allowance.retry_after:
                     message = "too many failed sign-ins from this address"
                     raise ApiError(429, "TOO_MANY_FAILED_SIGN_INS", message, headers=allowance.headers)

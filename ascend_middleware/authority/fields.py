@@ -6,7 +6,7 @@ from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta
 
-__all__ = ["MAX_NAME", "MAX_TEXT", "NAME_PATTERN", "Count", "Name", "Number", "Text", "Words"]
+__all__ = ["MAX_NAME", "MAX_TEXT", "NAME_PATTERN", "Count", "Name", "Needed", "Number", "Text", "Words"]
 
 MAX_NAME: Final = 255
 MAX_TEXT: Final = 4096
@@ -18,6 +18,7 @@ NAME_PATTERN: Final = rf"^[^\s{_UNSEEN}](?:[^{_UNSEEN}]*[^\s{_UNSEEN}])?$(?!\n)"
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NAME, pattern=NAME_PATTERN)]
 Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT)]
+Needed: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT, pattern=r"\S")]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 Number: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
 Words: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=200)]

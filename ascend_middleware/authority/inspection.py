@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from ascend_middleware import __version__
 
@@ -20,7 +20,7 @@ __all__ = ["ROUTES"]
 class ClassificationQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     """Which type of resource."""
 
-    resource_type: Name | None = None
+    resource_type: Name | UnsetType = UNSET
 
 
 def _deployment(call: Call) -> Reply:
@@ -66,7 +66,7 @@ def _event(entry: dict[str, Any], digest: str) -> dict[str, Any]:
 
 def _classifications(call: Call) -> Reply:
     kind = call.query(ClassificationQuery).resource_type
-    rows = [dict(row) for row in call.authority.policy.classifications if kind in (None, row["resource_type"])]
+    rows = [dict(row) for row in call.authority.policy.classifications if kind in (UNSET, row["resource_type"])]
     return Reply(fields={"classifications": rows, "total": len(rows)})
 
 

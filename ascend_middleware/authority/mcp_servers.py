@@ -9,9 +9,9 @@ from msgspec import Meta, Struct
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
-from .actions import submit
+from .actions import check_standing, submit
 from .call import Call, Reply, Route
-from .fields import Name, Text, Words
+from .fields import Name, Needed, Text, Words
 from .forms import ApiError, decision_fields
 from .governance import find_server
 from .listing import Page
@@ -47,7 +47,7 @@ class McpAction(Struct, kw_only=True):
     mcp_server: Name
     namespace: Name
     verb: Name
-    resource: Text
+    resource: Needed
     action_type: Name | None = None
     parameters: dict[str, Any] | None = None
     context: dict[str, Any] | None = None
@@ -84,7 +84,7 @@ def _submit(call: Call) -> Reply:
     if body.environment is not None:
         surroundings["environment"] = body.environment
     action |= {
-        "agent_id": body.agent_id or _agent_of_key(call),
+        "agent_id": body.agent_id or _agent_of_key(call, body.action_type or f"{body.namespace}.{body.verb}"),
         "action_type": body.action_type or f"{body.namespace}.{body.verb}",
         "mcp_server_name": body.mcp_server,
         "action_details": body.parameters or {},
@@ -99,17 +99,20 @@ def _submit(call: Call) -> Reply:
     return Reply(fields=fields, kind="decision")
 
 
-def _agent_of_key(call: Call) -> str:
-    """Return the agent that a key registered: existing clients do not say on whose behalf an MCP action is."""
+def _agent_of_key(call: Call, action_type: str) -> str:
+    """Return the agent that a key registered: existing clients do not say on whose behalf an MCP action is.
+
+    Where it registered none or several, the key itself is the agent, and none of those may be blocked.
+    """
     rows = call.records.rows(
-        "SELECT name FROM records WHERE tenant = ? AND kind = ? AND key_id = ? LIMIT 2",
+        "SELECT name FROM records WHERE tenant = ? AND kind = ? AND key_id = ? ORDER BY id",
         (call.tenant, AGENT, call.credential.key_id),
     )
     if len(rows) == 1:
         return str(rows[0]["name"])
-    details = {"field": "agent_id", "requirement": "required"}
-    message = "agent_id is required: the key has registered " + ("no agent" if not rows else "several agents")
-    raise ApiError(400, "INVALID_REQUEST", message, details=details)
+    for row in rows:
+        check_standing(call, row["name"], action_type)
+    return f"key-{call.credential.key_id}"
 
 
 def _register(call: Call) -> Reply:

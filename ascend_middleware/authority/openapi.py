@@ -143,6 +143,32 @@ _SUBMISSION: Final = {
     "required": ["agent_id", "action_type"],
 }
 
+# What the types alone cannot say.
+_IS_LIMIT: Final = {"properties": {"command_type": {"const": "RATE_LIMIT"}}}
+_NEEDS_LIMIT: Final = {
+    "required": ["parameters"],
+    "properties": {
+        "parameters": {
+            "type": "object",
+            "required": ["max_per_minute"],
+            "properties": {"max_per_minute": {"type": "integer"}},
+        }
+    },
+}
+_OF_SERVER: Final = {"properties": {"mcp_server": {"type": "string"}}, "required": ["mcp_server"]}
+_SERVER_WORDS: Final = {"properties": {"command_type": {"enum": ["BLOCK", "UNBLOCK"]}}}
+_TWO_NAMES: Final = [
+    {"properties": {one: {"type": kind}, other: {"type": kind}}, "required": [one, other]}
+    for one, other, kind in (("url", "target_url", "string"), ("events", "event_types", "array"))
+]
+_MORE: Final[dict[str, dict[str, Any]]] = {
+    "Command": {"if": _IS_LIMIT, "then": _NEEDS_LIMIT},
+    "Broadcast": {
+        "allOf": [{"if": _IS_LIMIT, "then": _NEEDS_LIMIT}, {"if": _OF_SERVER, "then": _SERVER_WORDS}],
+    },
+    "WebhookChange": {"not": {"anyOf": _TWO_NAMES}},
+}
+
 
 @functools.cache
 def document() -> bytes:
@@ -151,6 +177,7 @@ def document() -> bytes:
 
     kinds = list(dict.fromkeys(kind for route in ROUTES for kind in (route.body, route.query) if kind is not None))
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    components = {name: {**schema, **_MORE.get(name, {})} for name, schema in components.items()}
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         operation: dict[str, Any] = {
@@ -163,15 +190,12 @@ def document() -> bytes:
                     for name in re.findall(r"\{(\w+)\}", route.path)
                 ),
                 *(_query(components[route.query.__name__]) if route.query else ()),
-                *(route.more_query),
             ],
             "responses": _responses(route.status, route.answer),
         }
         body = _SUBMISSION if route.path == "/api/v1/actions/submit" else None
         if route.body is not None:
             body = {"$ref": _REF.format(name=route.body.__name__)}
-        elif route.more_body is not None:
-            body = dict(route.more_body)
         if body is not None:
             needed = route.body is not None and any(item.required for item in msgspec.structs.fields(route.body))
             operation["requestBody"] = {

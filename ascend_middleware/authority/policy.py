@@ -113,6 +113,7 @@ class PolicySet:
     models: tuple[Model, ...] = ()
     approvals: ApprovalRules = field(default_factory=ApprovalRules)
     limits: Limits = field(default_factory=Limits)
+    failed_sign_ins: int = 5
     key_limits: Mapping[str, Limits] = field(default_factory=dict)
     token_key: TokenKey | None = None
     classifications: tuple[Mapping[str, Any], ...] = ()

@@ -23,6 +23,7 @@ from ascend_middleware.exceptions import ConfigurationError, Problem
 
 from .approvers import read_approvals
 from .conditions import Condition, compile_condition
+from .limits import FAILED_SIGN_INS
 from .policy import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policy, PolicySet, TokenKey
 from .score import MAX_SCORE
 from .tokens import public_key_issue
@@ -81,6 +82,7 @@ def from_text(text: str, *, name: str = "policy.toml", folder: Path | None = Non
     servers = [reader.server(row, where) for row, where in reader.rows(table, "mcp_server")]
     models = tuple(reader.model(row, where) for row, where in reader.rows(table, "model"))
     limits = reader.limits(table.get("limits", {}), "limits", least=Limits())
+    failures = reader.failed_sign_ins(table.get("limits", {}))
     key_limits = reader.key_limits(reader.rows(table, "key_limit"), least=limits)
     token_key = reader.token_key(table["jwt"], folder or Path()) if "jwt" in table else None
     kinds = [reader.classification(row, where) for row, where in reader.rows(table, "resource_classification")]
@@ -97,6 +99,7 @@ def from_text(text: str, *, name: str = "policy.toml", folder: Path | None = Non
         mcp_servers={server.name: server for server in servers},
         models=models,
         limits=limits,
+        failed_sign_ins=failures,
         key_limits=key_limits,
         token_key=token_key,
         classifications=tuple(kinds),
@@ -226,9 +229,13 @@ class Reader:
             self.say("policy.bad-value", where, "expected a table")
             return least
         names = ("submit", "analytics", "admin")
-        self.known(table, (*names, "key") if where != "limits" else names, where)
+        self.known(table, (*names, "failed_sign_ins" if where == "limits" else "key"), where)
         given = {name: self.whole(table, name, where, high=1_000_000) for name in names}
         return replace(least, **{name: value for name, value in given.items() if value is not None})
+
+    def failed_sign_ins(self, table: object) -> int:
+        given = self.whole(table, "failed_sign_ins", "limits", high=1_000_000) if isinstance(table, dict) else None
+        return FAILED_SIGN_INS if given is None else given
 
     def key_limits(self, rows: list[tuple[dict[str, Any], str]], *, least: Limits) -> dict[str, Limits]:
         found: dict[str, Limits] = {}

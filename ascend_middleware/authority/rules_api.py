@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES", "kept_policies"]
 
-_Condition = Annotated[str, Meta(min_length=1, max_length=MAX_CONDITION)]
+_Condition = Annotated[str, Meta(min_length=1, max_length=MAX_CONDITION, extra_json_schema={"format": "cel"})]
 _Risk = Annotated[int, Meta(ge=0, le=100)]
 _Action = Literal["allow", "require_approval", "deny"]
 _Decision = Literal["approved", "pending", "denied"]

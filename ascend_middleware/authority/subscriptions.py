@@ -47,7 +47,7 @@ _Event = Literal[
     "mcp.server.deactivated",
 ]
 _Events = Annotated[tuple[_Event, ...], Meta(min_length=1, max_length=len(EVENTS))]
-_Url = Annotated[str, Meta(min_length=1, max_length=2048)]
+_Url = Annotated[str, Meta(min_length=1, max_length=2048, extra_json_schema={"format": "uri"})]
 _Secret = Annotated[str, Meta(min_length=16, max_length=255, pattern=r"^[!-~]+$(?!\n)")]
 _MOST: Final = 100
 _SECRET_BYTES: Final = 32
@@ -174,14 +174,13 @@ def _update(call: Call) -> Reply:
     for name, first, second in (
         ("url", change.url, change.target_url),
         ("events", change.events, change.event_types),
-        ("secret", change.secret, None),
-        ("active", change.active, None),
     ):
-        if first is not None and second is not None and first != second:
-            raise wrong(name, "is given twice, and differently")
+        if first is not None and second is not None:
+            raise wrong(name, "is given by both of its names")
         value = first if first is not None else second
         if value is not None:
             fields[name] = list(value) if isinstance(value, tuple) else value
+    fields |= {name: getattr(change, name) for name in ("secret", "active") if getattr(change, name) is not None}
     if "url" in fields:
         _check_url(call, fields["url"], "url")
     record = call.records.update(record, fields, tenant=call.tenant)
@@ -199,7 +198,8 @@ def _delete(call: Call) -> Reply:
 def _test(call: Call) -> Reply:
     record = _webhook(call)
     if call.authority.send_webhook is None:
-        raise ApiError(503, "WEBHOOKS_OFF", "this authority delivers no webhooks; serve it with its command")
+        error = "this authority delivers no webhooks; serve it with its command"
+        return Reply(fields={"success": False, "status_code": None, "response_time_ms": None, "error": error})
     return Reply(fields=dict(call.authority.send_webhook(record, call.tenant)))
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from ascend_middleware.exceptions import ConflictError
 
@@ -42,10 +42,10 @@ class NewComponent(Struct, kw_only=True):
 class ComponentQuery(Page, kw_only=True, forbid_unknown_fields=True):
     """The query of the list."""
 
-    active_only: bool | None = None
-    component_type: _Kind | None = None
-    risk_level: _Level | None = None
-    has_vulnerabilities: bool | None = None
+    active_only: bool | UnsetType = UNSET
+    component_type: _Kind | UnsetType = UNSET
+    risk_level: _Level | UnsetType = UNSET
+    has_vulnerabilities: bool | UnsetType = UNSET
 
 
 def _register(call: Call) -> Reply:
@@ -72,11 +72,13 @@ def _list(call: Call) -> Reply:
     query = call.query(ComponentQuery)
     rows = []
     for record in call.records.all(COMPONENT, tenant=call.tenant):
-        if query.component_type not in (None, record["component_type"]):
+        if query.component_type not in (UNSET, record["component_type"]):
             continue
-        if query.risk_level not in (None, record["risk_level"]) or (query.active_only and not record["active"]):
+        if query.risk_level not in (UNSET, record["risk_level"]) or (
+            query.active_only is True and not record["active"]
+        ):
             continue
-        if query.has_vulnerabilities not in (None, record["vulnerability_count"] > 0):
+        if query.has_vulnerabilities not in (UNSET, record["vulnerability_count"] > 0):
             continue
         rows.append(_shown(record))
     shown = rows[query.offset : query.offset + query.limit]

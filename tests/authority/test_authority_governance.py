@@ -102,13 +102,19 @@ def test_answers_in_the_words_that_existing_clients_read(desk):
 
 def test_the_agent_of_an_mcp_action_is_the_one_that_the_key_registered(desk):
     register(desk)
-    answer = mcp(desk, agent_id=None)
-    assert desk.code(answer) == (400, "INVALID_REQUEST") and answer[1]["error"]["details"]["field"] == "agent_id"
+    number = mcp(desk, agent_id=None)[1]["action_id"]
+    assert desk.get(f"/api/v1/actions/{number}")[1]["agent_id"] == "key-1"
     desk.post("/api/registry/agents", {"agent_id": "own"})
     number = mcp(desk, agent_id=None)[1]["action_id"]
     assert desk.get(f"/api/v1/actions/{number}")[1]["agent_id"] == "own"
     desk.post("/api/registry/agents", {"agent_id": "second"})
-    assert desk.code(mcp(desk, agent_id=None)) == (400, "INVALID_REQUEST")
+    number = mcp(desk, agent_id=None)[1]["action_id"]
+    assert desk.get(f"/api/v1/actions/{number}")[1]["agent_id"] == "key-1"
+    # Which of the two it is nobody can tell, so a block of either counts.
+    body = {"command_type": "BLOCK", "reason": "r"}
+    desk.post("/api/registry/agents/second/commands", body, key="admin")
+    assert desk.code(mcp(desk, agent_id=None)) == (403, "AGENT_BLOCKED")
+    assert mcp(desk, agent_id="own")[0] == 200
 
 
 def test_what_a_user_registers_waits_for_an_admin(desk):

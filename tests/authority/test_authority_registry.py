@@ -189,7 +189,6 @@ def test_trigger_and_release_are_for_the_own_organisation_and_admins(desk):
 
 def test_a_rate_limit_by_command_is_kept_exactly(desk):
     assert command(desk, "RATE_LIMIT")[0] == 422
-    assert command(desk, "BLOCK", max_per_minute=3)[0] == 422
     assert command(desk, "RATE_LIMIT", max_per_minute=0)[0] == 422
     command(desk, "RATE_LIMIT", max_per_minute=2)
     assert desk.get(f"{AGENTS}/a/commands")[1]["commands"][0]["parameters"] == {"max_per_minute": 2}
