@@ -32,6 +32,10 @@ def ascend_authority(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedAuthor
         for name in ("ASCEND_API_KEY", "OWKAI_API_KEY", "OWKAI_API_URL"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("ASCEND_AGENT_ID", "test-agent")
+        # Nothing is left behind on a developer's machine, and no test sees what another one held.
+        monkeypatch.setenv("ASCEND_STATE", "memory:")
+        monkeypatch.setenv("ASCEND_JOURNAL", "memory:")
+        monkeypatch.setenv("ASCEND_KILL_SWITCH", "off")
         yield authority
 
 

@@ -191,15 +191,16 @@ def test_the_middleware_finds_it_by_its_url(authority):
         assert http.post("/refunds").json() == {"refunded": True}
         authority.deny(reason="no")
         assert http.post("/refunds").status_code == 403
-        authority.hold()
-        assert http.post("/refunds").json()["type"] == "urn:ascend:problem:approval-required"
         for script in (authority.time_out, authority.refuse_connections, authority.fail, authority.garbage):
             script()
             assert http.post("/refunds").status_code == 503
-        authority.kill()
-        assert http.post("/refunds").json()["type"] == "urn:ascend:problem:kill-switch"
+        authority.hold()
+        assert http.post("/refunds").json()["type"] == "urn:ascend:problem:approval-required"
     assert authority.asked[0].agent_id == "shop"
     assert authority.outcomes == {"1": "completed"}
+    with TestClient(shop(authority.api_url)) as http:
+        authority.kill()
+        assert http.post("/refunds").json()["type"] == "urn:ascend:problem:kill-switch"
 
 
 def test_a_name_is_found_only_while_its_authority_is_open():
