@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .guard.sqs import QueueReceiver
     from .rules import Rule
 
-__all__ = ["build_guard", "build_keeper", "build_table", "load_table", "read_options"]
+__all__ = ["build_dry_guard", "build_guard", "build_keeper", "build_table", "load_table", "read_options"]
 
 
 def load_table(rules: str | Path | Mapping[str, Any] | Sequence[Rule] | RuleTable | None) -> RuleTable | None:
@@ -116,6 +116,28 @@ def build_guard(
     core = ClientCore(settings)
     duties = _build_duties(table, settings, core)
     return Guard(table=table, settings=settings, core=core, duties=duties, identify=identify, render=render)
+
+
+def build_dry_guard(table: RuleTable, settings: Settings) -> Guard:
+    """Return a guard that judges like any other and keeps nothing: to be explained, never to let a request pass.
+
+    Args:
+        table: with the settings' defaults.
+        settings: neither key nor URL need to be right; nobody is asked.
+    """
+    settings = replace(
+        settings,
+        agent_id=settings.agent_id or "my-agent",
+        agent_name=settings.agent_name or settings.agent_id or "my-agent",
+        api_url="http://127.0.0.1",
+        api_key="owkai_nobody_is_asked",
+        state="memory:",
+        journal="off",
+        kill_switch="off",
+        kill_file="",
+    )
+    core = ClientCore(settings)
+    return Guard(table=table, settings=settings, core=core, duties=Duties(settings, core, open_state(settings), None))
 
 
 def _build_duties(table: RuleTable, settings: Settings, core: ClientCore) -> Duties:

@@ -29,6 +29,7 @@ _MODULES: Final = (
     f"{__package__}.audit",
     f"{__package__}.check",
     f"{__package__}.routes",
+    f"{__package__}.explain",
     "ascend_middleware.demo",
     f"{__package__}.version",
 )

@@ -220,6 +220,14 @@ class Guard:
             report = unavailable_state()
         return Verdict(outcome="approval-status", passes=False, refusal=report)
 
+    def rule_for(self, view: RequestView) -> CompiledRule | None:
+        """Return the rule of the table, or of the handler, that covers a request."""
+        resolved = view.resolved
+        if resolved is not None and resolved.kind in _FRAMEWORK_ANSWERS:
+            return None
+        leaf = resolved.leaf if resolved is not None else None
+        return self._rule(view, self._rules_of(leaf) if leaf is not None else None)
+
     def _rules_of(self, leaf: Leaf) -> RouteRules:
         rules = self._routes.get(leaf)
         if rules is None:

@@ -36,7 +36,7 @@ ALLOWED = {
     "pytest_plugin": {"client", "testing"},
     "demo": {"authority", "asgi"},
     "cli": {
-        *("exceptions", "wire", "config", "rules", "routing", "guard", "compose", "asgi", "authority", "demo"),
+        *("exceptions", "wire", "config", "rules", "routing", "guard", "compose", "asgi", "wsgi", "authority", "demo"),
         "__init__",
     },
     "__init__": {"client", "exceptions", "guard", "mcp", "models", "rules"},
