@@ -30,6 +30,7 @@ _MODULES: Final = (
     f"{__package__}.check",
     f"{__package__}.routes",
     f"{__package__}.explain",
+    f"{__package__}.journal",
     "ascend_middleware.demo",
     f"{__package__}.version",
 )

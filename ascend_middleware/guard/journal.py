@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from ..config import Settings
 
-__all__ = ["Journal", "JournalError", "Limits", "directory_of", "open_journal"]
+__all__ = ["Journal", "JournalError", "Limits", "directory_of", "open_journal", "place_of"]
 
 logger = get_logger("ascend_middleware.journal")
 
@@ -258,11 +258,16 @@ def directory_of(settings: Settings) -> Path | None:
 
     Services of one authority, organisation and agent id share a directory, and deliver for each other's dead.
     """
+    base = place_of(settings)
+    return None if base is None else base / f"{scope_of(settings)}-{_plain(settings.agent_id)}"
+
+
+def place_of(settings: Settings) -> Path | None:
+    """Return the directory below which every service has its own; None for memory."""
     place = settings.journal or ("memory:" if settings.state == "memory:" else "")
-    if place == "memory:":
+    if place in ("memory:", "off"):
         return None
-    base = Path(place) if place else default_directory() / "journal"
-    return base.expanduser().absolute() / f"{scope_of(settings)}-{_plain(settings.agent_id)}"
+    return (Path(place) if place else default_directory() / "journal").expanduser().absolute()
 
 
 def _plain(text: str) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .journal import Journal
     from .state import State
 
-__all__ = ["Keeper"]
+__all__ = ["Keeper", "LateEngine"]
 
 logger = get_logger("ascend_middleware.keeper")
 
@@ -144,7 +144,7 @@ class Keeper:
             self._deliver_until(stop)
 
     def _deliver_until(self, stop: threading.Event) -> None:
-        engine = _Late(self._connect)
+        engine = LateEngine(self._connect)
         try:
             while True:
                 stopping = stop.is_set()
@@ -163,7 +163,7 @@ class Keeper:
         finally:
             engine.close()
 
-    def _turn(self, engine: _Late, *, stopping: bool) -> bool:
+    def _turn(self, engine: LateEngine, *, stopping: bool) -> bool:
         """Deliver one line or adopt what is due; False when there is nothing to do now."""
         clock = self._core.clock()
         if clock < self._pause_until:
@@ -222,7 +222,7 @@ class Keeper:
     # --- receiving
 
     def _receive_all(self, stop: threading.Event) -> None:
-        engine = _Late(self._connect)
+        engine = LateEngine(self._connect)
         assert self._receiver is not None  # noqa: S101 - else this thread does not run
         try:
             while not stop.is_set():
@@ -236,8 +236,8 @@ class Keeper:
             engine.close()
 
 
-class _Late:
-    """An engine that is opened at its first use."""
+class LateEngine:
+    """An engine that is opened at its first use, in the thread that uses it."""
 
     def __init__(self, connect: Callable[[], Any]) -> None:
         self._connect = connect

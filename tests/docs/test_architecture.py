@@ -36,7 +36,8 @@ ALLOWED = {
     "pytest_plugin": {"client", "testing"},
     "demo": {"authority", "asgi"},
     "cli": {
-        *("exceptions", "wire", "config", "rules", "routing", "guard", "compose", "asgi", "wsgi", "authority", "demo"),
+        *("exceptions", "wire", "config", "rules", "routing", "guard", "client", "compose", "asgi"),
+        *("wsgi", "authority", "demo"),
         "__init__",
     },
     "__init__": {"client", "exceptions", "guard", "mcp", "models", "rules"},
