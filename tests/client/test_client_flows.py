@@ -258,3 +258,22 @@ def test_a_wait_lets_the_authority_hold_the_question_but_not_beyond_its_end():
     with pytest.raises(errors.TimeoutError):
         world.run(world.core.wait("7", timeout=0.0))
     assert world.headers("Prefer") == [None]
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), ("1.5", 1.5), ("Tue, 14 Nov 2023 22:13:30 GMT", 10.0), ("soon", None), ("", None)],
+)
+def test_a_rate_limit_says_how_long_and_how_much(header, seconds):
+    told = {
+        "retry_after": header,
+        "x_ratelimit_limit": "1000",
+        "x_ratelimit_remaining": "0",
+        "x_ratelimit_reset": "1702656060",
+    }
+    world = World(answer(429, {"detail": "slow down"}, **told), max_retries=0)
+    with pytest.raises(errors.RateLimitError, match="slow down") as caught:
+        world.run(world.core.submit(ACTION))
+    error = caught.value
+    assert (error.retry_after, error.limit, error.remaining, error.reset) == (seconds, 1000, 0, 1_702_656_060)
+    assert error.status_code == 429 and error.correlation_id == world.headers("X-Correlation-ID")[0]

@@ -1,6 +1,7 @@
 """The guide of the SDK generation, snippet by snippet, against the embedded authority on a socket."""
 
 import functools
+import json
 import logging
 import os
 import re
@@ -267,6 +268,34 @@ def test_1_17_odd_answers_are_never_allowed(body):
         with pytest.raises(exceptions.ProtocolError):
             assert not run("1-17", server.url, key="owkai_live_0123456789", client=client).decision.is_approved()
             raise exceptions.ProtocolError
+
+
+def _mcp_message(kind, second):
+    return {
+        "command_id": f"c{second}", "command_type": kind, "target_type": "mcp_server", "mcp_server": "filesystem-server",
+        "reason": "incident", "issued_at": f"2026-01-01T00:00:{second:02}Z",
+    }  # fmt: skip
+
+
+def _wrapped(how, message):
+    text = json.dumps(message)
+    if how == "bare":
+        return message
+    body = text if how == "raw" else json.dumps({"Type": "Notification", "Message": text})
+    return {"MessageId": "m", "ReceiptHandle": "r", "Body": body}
+
+
+@pytest.mark.parametrize("how", ["bare", "raw", "sns"])
+def test_1_18_a_blocked_server_stops_the_tool(how):
+    names = {"key": "owkai_live_0123456789"}
+    blocked = [_wrapped(how, _mcp_message("BLOCK", 1))]
+    ran = run("1-18", "http://127.0.0.1:9", raises=True, sqs_messages=blocked, **names)
+    assert isinstance(ran.raised, RuntimeError) and "blocked by administrator" in str(ran.raised)
+    lifted = [*blocked, _wrapped(how, _mcp_message("UNBLOCK", 2))]
+    assert not run("1-18", "http://127.0.0.1:9", sqs_messages=lifted, **names).consumer.is_blocked("filesystem-server")
+    for malformed in (None, 7, "{", {"Body": "{"}, {"command_type": "BLOCK", "target_type": "mcp_server"}):
+        ran = run("1-18", "http://127.0.0.1:9", raises=True, sqs_messages=[malformed], **names)
+        assert ran.raised is None or isinstance(ran.raised, RuntimeError)
 
 
 def test_1_19_a_model(town, client):

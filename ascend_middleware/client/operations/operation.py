@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 MAX_LIMIT: Final = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Operation(Generic[T]):
     """One call: what is sent, and how the body of a success is read.
 
@@ -46,10 +46,10 @@ class Operation(Generic[T]):
     method: str
     target: str
     decode: Callable[[bytes], T]
-    content: bytes = b""
+    content: bytes = dataclasses.field(default=b"", repr=False)  # it may hold a secret
     refusal: Callable[[int, bytes], T | None] | None = None
     authenticated: bool = True
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
 
 
 def path(template: str, **parameters: object) -> str:
