@@ -1,11 +1,13 @@
 """Construction, threads, cancellation, closing, borrowed clients, redirects and secrets, on a real socket."""
 
+import gc
 import io
 import logging
 import os
 import pickle
 import threading
 import time
+import weakref
 
 import anyio
 import httpx2
@@ -355,3 +357,17 @@ def test_debug_concerns_our_own_loggers_only():
             assert (root.level, root.handlers) == before[:2]
     finally:
         own.setLevel(before[2])
+
+
+def test_a_client_that_is_dropped_frees_its_connections_at_once():
+    """The documented programs never close theirs; nothing may wait for the garbage collector."""
+    with Scripted(APPROVED) as server:
+        gc.disable()
+        try:
+            subject = client(server)
+            subject.submit_action(ACTION)
+            dropped = weakref.ref(subject)
+            del subject
+            assert dropped() is None
+        finally:
+            gc.enable()

@@ -6,6 +6,7 @@ One of the files that import an HTTP library; each serves one engine.
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import queue
 import socket
@@ -185,9 +186,11 @@ class _HTTPX2Base:
             parsed = httpx2.Proxy(proxy)
             options["proxy"] = httpcore2.Proxy(str(parsed.url), auth=parsed.raw_auth)
 
-        self._pools: Final = PerProcess(lambda: self._pool(options))
+        # No cycle through self: a client that is dropped frees its connections at once.
+        self._pools: Final = PerProcess(functools.partial(self._pool, options))
 
-    def _pool(self, options: dict[str, Any]) -> Any:
+    @staticmethod
+    def _pool(options: dict[str, Any]) -> Any:
         raise NotImplementedError
 
 
@@ -199,7 +202,8 @@ class HTTPX2(_HTTPX2Base):
         with contextlib.suppress(Exception):
             self.close()
 
-    def _pool(self, options: dict[str, Any]) -> httpcore2.ConnectionPool:
+    @staticmethod
+    def _pool(options: dict[str, Any]) -> httpcore2.ConnectionPool:
         return httpcore2.ConnectionPool(network_backend=_ClampedBackend(), **options)
 
     def send(self, request: Request, timeout: float) -> Response:
@@ -236,7 +240,8 @@ class HTTPX2(_HTTPX2Base):
 class AsyncHTTPX2(_HTTPX2Base):
     """Sends with a pool of its own for each event loop."""
 
-    def _pool(self, options: dict[str, Any]) -> httpcore2.AsyncConnectionPool:
+    @staticmethod
+    def _pool(options: dict[str, Any]) -> httpcore2.AsyncConnectionPool:
         return httpcore2.AsyncConnectionPool(**options)
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
