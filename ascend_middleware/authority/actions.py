@@ -12,6 +12,7 @@ from . import approvals, killswitch, orchestration
 from .call import Call, Reply, Route, read_fields
 from .forms import ApiError, decision_fields, read_object, read_submission, record_fields
 from .listing import page_fields, read_query
+from .management import approval_rules
 from .score import risk_level, score_action
 from .store import canonical_json, iso_time
 from .waiting import read_wait
@@ -115,7 +116,8 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
         **governance.found,
     }
     level = risk_level(judgement.risk_score)
-    stored |= call.authority.policy.approvals.terms(
+    rules = approval_rules(call.records, call.authority.policy.approvals, tenant=call.tenant)
+    stored |= rules.terms(
         judgement.decision, level, expires_at=lambda seconds: iso_time(call.authority.now() + seconds)
     )
     number = call.store.add_action(action, stored, risk=(judgement.risk_score, level), by=call.credential)

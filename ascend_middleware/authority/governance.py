@@ -27,7 +27,7 @@ def models(authority: Authority, *, tenant: str) -> list[Model]:
     kept = authority.records.cached(
         ("models", tenant), lambda: [model_of(record) for record in authority.records.all(MODEL, tenant=tenant)]
     )
-    return [*authority.policy.models, *kept]
+    return [*(model for model in authority.policy.models if model.tenant in ("", tenant)), *kept]
 
 
 def model_of(record: dict[str, Any]) -> Model:
@@ -37,18 +37,19 @@ def model_of(record: dict[str, Any]) -> Model:
 
 def find_model(authority: Authority, given: int | str, *, tenant: str) -> tuple[Model | None, tuple[str, str] | None]:
     """Return the model of a number or a name and, where it may not be used, the code and words of the refusal."""
-    found = [
-        model
-        for model in models(authority, tenant=tenant)
-        if given in (model.id, str(model.id)) or (model.name and given == model.name)
-    ]
+    known = models(authority, tenant=tenant)
+    numbers = {
+        model.id for model in known if given in (model.id, str(model.id)) or (model.name and given == model.name)
+    }
+    # Also where the other source gives the number and no name: it speaks of the same model.
+    found = [model for model in known if model.id in numbers]
     if not found:
         return None, ("MODEL_UNREGISTERED_DENY", "the model is not registered")
     for model in found:
         if model.compliance_status not in APPROVED:
             return model, ("MODEL_NOT_APPROVED_DENY", f"the model is {model.compliance_status}")
     # A number is one model's own, but a name and another one's number may be the same word.
-    if len({model.id for model in found}) > 1:
+    if len(numbers) > 1:
         return None, ("MODEL_AMBIGUOUS_DENY", "more than one model has this name; use its number")
     partial = [model for model in found if model.compliance_status != "approved"]
     return (partial or found)[0], None

@@ -24,6 +24,7 @@ from ascend_middleware.exceptions import ConfigurationError, Problem
 from .approvers import read_approvals
 from .conditions import Condition, compile_condition
 from .limits import FAILED_SIGN_INS
+from .management import STATUSES
 from .policy import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policy, PolicySet, TokenKey
 from .score import MAX_SCORE
 from .tokens import public_key_issue
@@ -217,6 +218,8 @@ class Reader:
         if "id" not in row:
             self.say("policy.missing-key", f"{where}: id", "is required")
         status = self.text(row, "compliance_status", where) or "approved"
+        if status not in STATUSES:
+            self.say("policy.bad-value", f"{where}: compliance_status", f"expected one of {', '.join(STATUSES)}")
         return Model(
             id=number or 0,
             name=self.text(row, "name", where),

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from .store import Store
 
-__all__ = ["AGENT", "COMPONENT", "MCP_SERVER", "MODEL", "POLICY", "SMART_RULE", "WEBHOOK", "Records"]
+__all__ = ["AGENT", "APPROVERS", "COMPONENT", "MCP_SERVER", "MODEL", "POLICY", "SMART_RULE", "WEBHOOK", "Records"]
 
 AGENT: Final = "agent"
+APPROVERS: Final = "approvers"
 MCP_SERVER: Final = "mcp_server"
 MODEL: Final = "model"
 POLICY: Final = "policy"

@@ -26,6 +26,11 @@ _MODULES: Final = (
     f"{__package__}.authority",
     f"{__package__}.keys",
     f"{__package__}.approvals",
+    f"{__package__}.agents",
+    f"{__package__}.models",
+    f"{__package__}.mcp_servers",
+    f"{__package__}.approvers",
+    f"{__package__}.explain_policy",
     f"{__package__}.audit",
     f"{__package__}.check",
     f"{__package__}.routes",
@@ -35,7 +40,7 @@ _MODULES: Final = (
     f"{__package__}.version",
 )
 # Modules that only the authority needs.
-_AUTHORITY: Final = ("cel", "starlette", "uvicorn")
+_AUTHORITY: Final = ("cel", "cryptography", "jwt", "starlette", "uvicorn")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..authority import Store
+    from ..authority.management import Management
 
-__all__ = ["DEFAULT_POLICY", "add_place", "open_store", "place_of"]
+__all__ = ["DEFAULT_POLICY", "add_organisation", "add_place", "open_management", "open_store", "place_of"]
 
 DEFAULT_POLICY: Final = "policy.toml"
 
@@ -40,3 +41,21 @@ def open_store(args: argparse.Namespace, *, create: bool = False) -> Iterator[St
         yield store
     finally:
         store.close()
+
+
+def add_organisation(parser: argparse.ArgumentParser) -> None:
+    """Add what every command has that manages an organisation's part of the database."""
+    add_place(parser)
+    parser.add_argument("--tenant", default="default", help="the organisation (default: default)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+@contextlib.contextmanager
+def open_management(args: argparse.Namespace, *, create: bool = False) -> Iterator[Management]:
+    """Open the database for managing the organisation that the arguments name."""
+    from ..authority.keys import operator
+    from ..authority.management import Management
+    from ..authority.records import Records
+
+    with open_store(args, create=create) as store:
+        yield Management(store=store, records=Records(store, now=time.time), by=operator(args.tenant))

@@ -219,3 +219,16 @@ def test_claims_that_cannot_be_checked_are_refused(desk, monkeypatch):
 
     monkeypatch.setattr(desk.store, "action", fail)
     assert desk.code(desk.submit(parent_action_id=root)) == (403, "ORCHESTRATION_FIELD_REJECTED")
+
+
+def test_a_model_of_the_file_may_belong_to_one_organisation():
+    desk = Desk('[[model]]\nid = 1\ntenant = "other"\n[[model]]\nid = 2\nname = "1"')
+    assert desk.submit(model_id=1, key="stranger")[0] == 200
+    # The number of one and the name of another: nobody can tell which is meant.
+    assert refusal(desk, desk.submit(model_id="1", key="stranger")) == "MODEL_AMBIGUOUS_DENY"
+    assert desk.submit(model_id=2)[0] == 200
+    desk.authority.close()
+    desk = Desk('[[model]]\nid = 1\ntenant = "other"')
+    assert desk.submit(model_id=1, key="stranger")[0] == 200
+    assert refusal(desk, desk.submit(model_id=1)) == "MODEL_UNREGISTERED_DENY"
+    desk.authority.close()

@@ -1,0 +1,175 @@
+"""What the command line manages: models, MCP servers, and who approves at which risk level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
+
+from .approvers import LEVELS, ApprovalRules, Requirement
+from .records import APPROVERS, MCP_SERVER, MODEL, Records
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .keys import Credential
+    from .store import Store
+
+__all__ = ["STATUSES", "Management", "approval_rules"]
+
+STATUSES: Final = ("approved", "partially_approved", "pending", "denied")
+_MOST_APPROVERS: Final = 20
+
+
+def approval_rules(records: Records, declared: ApprovalRules, *, tenant: str) -> ApprovalRules:
+    """Return who approves in an organisation: what the command line set for a level goes before the policy file."""
+
+    def load() -> dict[str, Requirement]:
+        rows = records.all(APPROVERS, tenant=tenant)
+        return {row["name"]: Requirement(count=row["count"], names=tuple(row["approvers"])) for row in rows}
+
+    kept = records.cached(("approvers", tenant), load)
+    return replace(declared, levels={**declared.levels, **kept}) if kept else declared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Management:
+    """Changes one organisation's registrations, each with its audit entry.
+
+    Attributes:
+        store: the database.
+        records: what is in it.
+        by: who changes it.
+    """
+
+    store: Store
+    records: Records
+    by: Credential
+
+    def audit(self, event: str, **data: Any) -> None:
+        """Append an audit entry."""
+        self.store.audit(event, tenant=self.by.tenant, actor=self.by.name, data={**data, "via": "command line"})
+
+    # --- models
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return the models of the database."""
+        return self.records.all(MODEL, tenant=self.by.tenant)
+
+    def add_model(self, number: int, *, name: str, status: str) -> dict[str, Any]:
+        """Register a model; raise `ConflictError` if its number or name is taken in the database."""
+        if not 1 <= number <= 2**53:
+            raise ValidationError("a model's number is 1 or more", field="id")
+        if name.isdigit():
+            raise ValidationError("a model's name must not be a number: actions name models by either", field="name")
+        if any(name and row["model_name"] == name for row in self.models()):
+            raise ConflictError(f"there is a model of the name {name!r} already")
+        fields = {"model_name": name, "compliance_status": _status(status)}
+        with self.store.write():
+            record = self.records.add(MODEL, str(number), fields, tenant=self.by.tenant, key_id=self.by.key_id)
+            self.audit("MODEL_REGISTERED", model_id=number, name=name, compliance_status=status)
+        return record
+
+    def set_model_status(self, number: int, status: str) -> dict[str, Any]:
+        """Change a model's compliance status; raise `NotFoundError` if the database has none of the number."""
+        with self.store.write():
+            record = self._get(MODEL, str(number), f"there is no model {number} in the database")
+            record = self.records.update(record, {"compliance_status": _status(status)}, tenant=self.by.tenant)
+            self.audit("MODEL_STATUS_CHANGED", model_id=number, compliance_status=status)
+        return record
+
+    def remove_model(self, number: int) -> None:
+        """Remove a model; raise `NotFoundError` if the database has none of the number."""
+        with self.store.write():
+            record = self._get(MODEL, str(number), f"there is no model {number} in the database")
+            self.records.remove(record, tenant=self.by.tenant)
+            self.audit("MODEL_REMOVED", model_id=number)
+
+    # --- MCP servers
+
+    def servers(self) -> list[dict[str, Any]]:
+        """Return the MCP servers of the database."""
+        return self.records.all(MCP_SERVER, tenant=self.by.tenant)
+
+    def add_server(self, name: str, *, blocked_tools: Sequence[str] = (), description: str = "") -> dict[str, Any]:
+        """Register an MCP server, active; raise `ConflictError` if the database has one of the name."""
+        if not 0 < len(name) <= 255 or name != name.strip() or not name.isprintable():
+            raise ValidationError("an MCP server needs a name without control characters", field="name")
+        fields = {
+            "transport_type": "stdio",
+            "governance_enabled": True,
+            "display_name": None,
+            "description": description or None,
+            "server_url": None,
+            "connection_config": {},
+            "auto_approve_tools": [],
+            "blocked_tools": list(blocked_tools),
+            "tool_risk_overrides": {},
+            "active": True,
+            "deactivated_reason": None,
+        }
+        with self.store.write():
+            record = self.records.add(MCP_SERVER, name, fields, tenant=self.by.tenant, key_id=self.by.key_id)
+            self.audit("MCP_SERVER_REGISTERED", mcp_server=name, active=True, blocked_tools=list(blocked_tools))
+        return record
+
+    def switch_server(self, name: str, *, active: bool, reason: str = "") -> dict[str, Any]:
+        """Activate or deactivate an MCP server; raise `NotFoundError` if the database has none of the name."""
+        with self.store.write():
+            record = self._get(MCP_SERVER, name, f"there is no MCP server {name!r} in the database")
+            change = {"active": active, "deactivated_reason": None if active else reason or None}
+            record = self.records.update(record, change, tenant=self.by.tenant)
+            event = "MCP_SERVER_ACTIVATED" if active else "MCP_SERVER_DEACTIVATED"
+            self.audit(event, mcp_server=name, reason=reason or None)
+        return record
+
+    def remove_server(self, name: str) -> None:
+        """Remove an MCP server; raise `NotFoundError` if the database has none of the name."""
+        with self.store.write():
+            record = self._get(MCP_SERVER, name, f"there is no MCP server {name!r} in the database")
+            self.records.remove(record, tenant=self.by.tenant)
+            self.audit("MCP_SERVER_REMOVED", mcp_server=name)
+
+    # --- approvers
+
+    def approvers(self) -> dict[str, Requirement]:
+        """Return who approves at the levels that the command line set."""
+        return dict(approval_rules(self.records, ApprovalRules(), tenant=self.by.tenant).levels)
+
+    def set_approvers(self, level: str, *, count: int, names: Sequence[str]) -> None:
+        """Say how many people, and who, must approve at a risk level; it holds for actions submitted from then on."""
+        if level not in LEVELS:
+            raise ValidationError(f"a risk level is one of {', '.join(LEVELS)}", field="level")
+        if len({name.casefold() for name in names}) != len(names) or not all(name.strip() for name in names):
+            raise ValidationError("approvers are different names of admin keys", field="approvers")
+        if not 1 <= count <= _MOST_APPROVERS or (names and count > len(names)):
+            message = f"count must be 1 to {_MOST_APPROVERS}, and not more than there are names"
+            raise ValidationError(message, field="count")
+        fields = {"count": count, "approvers": list(names)}
+        with self.store.write():
+            try:
+                record = self.records.get(APPROVERS, level, tenant=self.by.tenant)
+                self.records.update(record, fields, tenant=self.by.tenant)
+            except NotFoundError:
+                self.records.add(APPROVERS, level, fields, tenant=self.by.tenant, key_id=self.by.key_id)
+            self.audit("APPROVERS_SET", level=level, **fields)
+
+    def clear_approvers(self, level: str) -> None:
+        """Let the policy file say again who approves at a level."""
+        with self.store.write():
+            record = self._get(APPROVERS, level, f"the command line has set no approvers for {level}")
+            self.records.remove(record, tenant=self.by.tenant)
+            self.audit("APPROVERS_CLEARED", level=level)
+
+    def _get(self, kind: str, name: str, message: str) -> dict[str, Any]:
+        try:
+            return self.records.get(kind, name, tenant=self.by.tenant)
+        except NotFoundError:
+            raise NotFoundError(message) from None
+
+
+def _status(word: str) -> str:
+    if word not in STATUSES:
+        raise ValidationError(f"a compliance status is one of {', '.join(STATUSES)}", field="compliance_status")
+    return word
