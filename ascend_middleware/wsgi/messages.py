@@ -6,6 +6,7 @@ import io
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ..client.masking import get_logger
 from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView
@@ -45,7 +46,7 @@ def view_of(environ: WSGIEnvironment, *, resolved: Resolved | None = None, reque
         headers=_headers(environ, scope),
         resolved=resolved,
         request=environ if request is None else request,
-        prefix=_decoded(environ.get("SCRIPT_NAME", "")),
+        prefix=quote(_decoded(environ.get("SCRIPT_NAME", "")), safe="/:@!$&'()*+,="),
     )
 
 
