@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .client import ClientCore, open_engine
 from .config import Settings
-from .exceptions import ConfigurationError, Problem
+from .exceptions import AscendError, ConfigurationError, Problem
 from .guard import Guard
 from .guard.duties import Duties
 from .guard.journal import open_journal
@@ -19,13 +22,20 @@ from .guard.stores import open_state
 from .rules import RuleTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from .guard.sqs import QueueReceiver
     from .rules import Rule
 
-__all__ = ["build_dry_guard", "build_guard", "build_keeper", "build_table", "load_table", "read_options"]
+__all__ = [
+    "build_dry_guard",
+    "build_guard",
+    "build_keeper",
+    "build_table",
+    "find_problems",
+    "load_table",
+    "read_options",
+]
 
 
 def load_table(rules: str | Path | Mapping[str, Any] | Sequence[Rule] | RuleTable | None) -> RuleTable | None:
@@ -155,6 +165,58 @@ def _build_duties(table: RuleTable, settings: Settings, core: ClientCore) -> Dut
             "decision is submitted when the authority is back"
         )
     return Duties(settings, core, open_state(settings), journal)
+
+
+def find_problems(
+    rules: Any, arguments: Mapping[str, Any], *, environ: Mapping[str, str] | None = None
+) -> tuple[list[Problem], Settings | None]:
+    """Return everything for which `build_guard` would refuse, at once, and the settings where they can be read.
+
+    Args:
+        rules: as for `build_guard`.
+        arguments: likewise.
+        environ: likewise.
+    """
+    problems: list[Problem] = []
+    file: Mapping[str, Any] = {}
+    try:
+        table = load_table(rules)
+        file = table.settings if table is not None else {}
+    except ConfigurationError as error:
+        problems += _problems_of(error, "rules")
+        file = _settings_in(rules)
+    try:
+        settings = Settings.load(arguments, environ=environ, file=file)
+    except ConfigurationError as error:
+        found = _problems_of(error, "settings.bad-value")
+        # What is wrong in a table's own settings was said with the table.
+        return problems + [one for one in found if one.message not in {known.message for known in problems}], None
+    try:
+        if settings.enabled:
+            settings.checked(needs_agent=True)
+    except AscendError as error:
+        problems += _problems_of(error, "settings.connection")
+    if not problems:
+        try:
+            build_guard(rules, arguments, environ=environ).duties.state.close()
+        except AscendError as error:
+            problems += _problems_of(error, "settings.connection")
+    return problems, settings
+
+
+def _problems_of(error: AscendError, code: str) -> list[Problem]:
+    return list(getattr(error, "problems", ())) or [Problem(code, "", error.message)]
+
+
+def _settings_in(rules: Any) -> Mapping[str, Any]:
+    """Return the `[ascend]` table of what holds no good rules, as far as it can be read."""
+    if isinstance(rules, str | os.PathLike):
+        try:
+            rules = tomllib.loads(Path(rules).read_bytes().decode("utf-8-sig"))
+        except (OSError, ValueError):
+            return {}
+    found = rules.get("ascend") if isinstance(rules, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def build_keeper(guard: Guard) -> Keeper | None:

@@ -4,12 +4,13 @@ from .announcing import announce
 from .engine import Guard
 from .identity import Agent, NotAnAgent
 from .standing import standing
-from .steps import BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
+from .steps import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
 from .verdicts import Refusal, Verdict
 from .view import RequestView
 
 __all__ = [
     "Agent",
+    "BodyConsumed",
     "BodyTimeout",
     "BodyTooLarge",
     "ClientGone",

@@ -22,7 +22,7 @@ from .journal import JournalError
 from .killswitch import unavailable_state
 from .reading import read_whole
 from .state import StateError
-from .steps import BodyTimeout, BodyTooLarge, ClientGone, Hook, Watch
+from .steps import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, Watch
 from .verdicts import UNCONDITIONAL, Refusal, Verdict
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Guard:
         self._clock = clock
         self._random = random
         self._routes: dict[Leaf, RouteRules] = {}
+        self._permitted = [frozenset(rule.permit) for rule in table.rules if rule.permit]
         self._agent = Agent(settings.agent_id, settings.agent_name)
         self._budget = OpenBudget(settings.open_per_minute, clock=clock)
         self._waiters = 0
@@ -88,6 +89,20 @@ class Guard:
             logger.warning("the guard is switched off (enabled = false): every request passes without a decision")
 
     # --- before the handler
+
+    def screen(self, view: RequestView) -> Verdict | None:
+        """Refuse, before anybody has routed the request, a target that no rule permits; None for all others.
+
+        Only where routing comes later than the adapter: `triage` looks again, with what the router found.
+        """
+        if not self.settings.enabled:
+            return None
+        # Whether an encoded slash or percent lies in a parameter, the router says.
+        findings = [finding for finding in inspect(view) if finding != "encoded-separator"]
+        if not findings or any(set(findings) <= permitted for permitted in self._permitted):
+            return None
+        verdict = self._refuse_findings(findings, None)
+        return None if verdict.passes else verdict
 
     def triage(self, view: RequestView) -> Verdict | CompiledRule | StatusQuery:
         """Settle what needs no authority; otherwise return what `decide` takes, most often the rule to submit under."""
@@ -279,6 +294,9 @@ class Guard:
             return self._refused(Refusal(problem="body-timeout", detail=detail), rule, firm=True)
         except ClientGone:
             return Verdict(outcome="client-gone", passes=False, rule=rule)
+        except BodyConsumed as error:
+            logger.error("%s reads the body, but something before the guard has used it up", rule.label)
+            return self._refused(Refusal(problem="bad-request", detail=str(error)), rule)
         except ValueError as error:
             return self._refused(Refusal(problem="bad-request", detail=str(error)), rule, firm=True)
 

@@ -109,6 +109,8 @@ def _inside_parameters(view: RequestView, raw: str) -> bool:
     # A prefix that the server put before the application's path is not in the template.
     segments = segments[max(0, len(segments) - _decoded_length(view)) :]
     for index, part in enumerate(template):
+        if part.startswith("{") and ":~" in part:
+            return False  # an expression that binds no parameter, or nobody knows which
         if part == "**" or part.endswith(":path}"):
             return True
         if index >= len(segments):

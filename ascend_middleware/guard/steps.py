@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Blocking", "BodyTimeout", "BodyTooLarge", "ClientGone", "Hook", "ReadBody", "Watch"]
+__all__ = ["Blocking", "BodyConsumed", "BodyTimeout", "BodyTooLarge", "ClientGone", "Hook", "ReadBody", "Watch"]
 
 
 @dataclass(frozen=True, slots=True)
 class ReadBody:
     """Read the whole body, at most `limit` bytes, within `seconds`; the result is bytes.
 
-    Fails with `BodyTooLarge`, `BodyTimeout` or `ClientGone`.
+    Fails with `BodyTooLarge`, `BodyTimeout`, `BodyConsumed` or `ClientGone`.
     """
 
     limit: int
@@ -50,6 +50,10 @@ class Watch:
     """Let `seconds` pass or the client leave, whichever comes first; the result is True when the client left."""
 
     seconds: float
+
+
+class BodyConsumed(ValueError):  # noqa: N818 - what happened, not an error of ours
+    """Something before the guard has read the body and did not keep it."""
 
 
 class BodyTooLarge(Exception):  # noqa: N818 - what happened, not an error of ours

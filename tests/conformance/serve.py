@@ -96,14 +96,23 @@ def asgi_by_port(apps, listeners):
         # Each application has a lifespan of its own, and all of them go through what the server says.
         told = {name: asyncio.Queue() for name in apps}
         heard = asyncio.Queue()
-        for name, app in apps.items():
-            asyncio.ensure_future(app({"type": "lifespan", "asgi": {"version": "3.0"}}, told[name].get, heard.put))
+
+        async def live(name):
+            try:
+                await apps[name]({"type": "lifespan", "asgi": {"version": "3.0"}}, told[name].get, heard.put)
+            except ValueError:  # Django has none
+                while (message := await told[name].get()) is not None:
+                    await heard.put({"type": f"{message['type']}.complete"})
+
+        living = [asyncio.ensure_future(live(name)) for name in apps]
         for _ in ("startup", "shutdown"):
             message = await receive()
             for queue in told.values():
                 await queue.put(message)
             answers = [await heard.get() for _ in apps]
             await send(next((found for found in answers if found["type"].endswith("failed")), answers[0]))
+        for task in living:
+            task.cancel()
 
     async def app(scope, receive, send):
         if scope["type"] == "lifespan":

@@ -30,6 +30,10 @@ PLACES = [
     *((server, "flask") for server in (*WSGI, "werkzeug")),
     *((server, "wsgi") for server in (*WSGI, "wsgiref")),
     ("uvicorn-h11", "flask-asgi"),
+    *((server, "django") for server in WSGI),
+    *((server, "django-asgi") for server in ASGI),
+    ("gunicorn-sync", "django-flat"),
+    ("gunicorn-sync", "django-prefixed"),
 ]
 QUICK = 1
 
@@ -54,6 +58,7 @@ APPS = {
 }
 # An application in another place gets the requests of the one that it is.
 CASES_OF = {
+    "django_prefixed": "django",
     "flask_wrapped": "flask",
     "flask_around": "flask",
     "flask_body_wrapped": "flask_body",
@@ -64,7 +69,7 @@ CASES_OF = {
 UNITS = {"legacy.pay": "legacy", "legacy.export": "legacy"}
 # A case that an adapter cannot meet, with the reason; where a start-up check can tell, its id.
 EXCEPTIONS = {
-    "django-055": "flatpages answer where no view was found: the system check ascend.W-something warns of them",
+    "django-055": "flatpages answer where no view was found: the system check ascend.E007 forbids them",
 }
 
 

@@ -28,6 +28,7 @@ ALLOWED = {
     "compose": {"exceptions", "config", "client", "guard", "rules"},
     "runner": {"exceptions", "flow", "client", "guard", "compose"},
     "asgi": {"exceptions", "client", "guard", "routing", "rules", "runner"},
+    "django": {"exceptions", "client", "guard", "routing", "rules", "compose", "runner"},
     "fastapi": {"asgi", "guard", "rules"},
     "wsgi": {"client", "guard", "routing", "runner"},
     "flask": {"exceptions", "client", "guard", "routing", "rules", "compose", "runner", "wsgi"},
@@ -88,7 +89,7 @@ def test_imports_point_one_way(path):
         elif outside in HTTP_LIBRARIES:
             assert path.relative_to(ROOT).as_posix() in HTTP_ENGINES
         elif outside in FRAMEWORKS:
-            assert room in ("routing", "asgi", "fastapi", "flask", "demo") or path.name == "applications.py"
+            assert room in ("routing", "asgi", "django", "fastapi", "flask", "demo") or path.name == "applications.py"
 
 
 def test_importing_the_package_imports_no_framework_and_no_http_library():

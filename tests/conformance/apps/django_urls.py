@@ -65,7 +65,7 @@ def install(request):
     if not any(getattr(pattern, "name", None) == "late" for pattern in urlpatterns):
         urlpatterns.insert(0, path("late", handler("late.run", "POST"), name="late"))
         clear_url_caches()
-    return answer("public")
+    return answer("open")
 
 
 def used(amount):

@@ -1,0 +1,35 @@
+"""Django adapter: decided in `process_view`, about the view that Django resolved.
+
+    INSTALLED_APPS = [..., "ascend_middleware.django"]
+    MIDDLEWARE = [..., "ascend_middleware.django.AscendMiddleware"]  # last
+    ASCEND = {"rules": BASE_DIR / "ascend.toml"}
+
+Names load at first use: Django imports this package before its settings and applications are ready.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .declaring import GovernedMixin as GovernedMixin
+    from .declaring import governed as governed
+    from .middleware import AscendMiddleware as AscendMiddleware
+    from .tripwire import TripwireMiddleware as TripwireMiddleware
+
+_HOME = {
+    "AscendMiddleware": "middleware",
+    "GovernedMixin": "declaring",
+    "TripwireMiddleware": "tripwire",
+    "governed": "declaring",
+}
+
+__all__ = ["AscendMiddleware", "GovernedMixin", "TripwireMiddleware", "governed"]
+
+
+def __getattr__(name: str) -> Any:
+    room = _HOME.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{room}", __name__), name)

@@ -1,0 +1,109 @@
+"""What `settings.ASCEND` says: the runner of this process, and everything that is wrong with it.
+
+`ASCEND` is a mapping: `rules` (a path, a mapping or `Rule` objects), `identify` and `render` (functions, or their
+dotted paths), and any setting; or a mapping of the shape of an `ascend.toml`.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from ..compose import read_options
+from ..exceptions import ConfigurationError, Problem
+from ..routing.django import DjangoResolver
+from ..runner import AsyncRunner, SyncRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["NAME", "RESOLVER", "async_runner", "configured", "forget", "load_hooks", "sync_runner"]
+
+NAME = "settings.ASCEND"
+# One for the process: test clients build the middleware anew again and again.
+RESOLVER = DjangoResolver()
+
+_lock = threading.Lock()
+_runners: dict[type, tuple[object, Any]] = {}
+
+
+def configured() -> object:
+    """Return `settings.ASCEND`, or None."""
+    return getattr(settings, "ASCEND", None)
+
+
+def sync_runner() -> SyncRunner:
+    """Return the process's runner for requests without an event loop.
+
+    Raises:
+        ConfigurationError: with everything that is wrong.
+    """
+    runner: SyncRunner = _runner(SyncRunner, lambda hook: async_to_sync(hook) if iscoroutinefunction(hook) else hook)
+    return runner
+
+
+def async_runner() -> AsyncRunner:
+    """Return the process's runner for requests on an event loop.
+
+    A synchronous `identify` is called in Django's thread for synchronous code, where it may use the database.
+
+    Raises:
+        ConfigurationError: with everything that is wrong.
+    """
+    runner: AsyncRunner = _runner(AsyncRunner, lambda hook: hook if iscoroutinefunction(hook) else sync_to_async(hook))
+    return runner
+
+
+def _runner(kind: type, adapt: Callable[[Any], Any]) -> Any:
+    config = configured()
+    with _lock:
+        known = _runners.get(kind)
+        # Tests replace the whole setting; whoever changes it in place has changed nothing.
+        if known is None or known[0] is not config:
+            rules, given, hooks = read_options(config, NAME)
+            hooks = load_hooks(hooks)
+            if "identify" in hooks:
+                hooks["identify"] = adapt(hooks["identify"])
+            if known is not None:
+                _stop(known[1])
+            known = _runners[kind] = config, kind(rules, given, **hooks)
+        return known[1]
+
+
+def forget() -> None:
+    """Deliver the outcomes that wait, and let the next request begin anew; for tests."""
+    with _lock:
+        for _, runner in _runners.values():
+            _stop(runner)
+        _runners.clear()
+
+
+def _stop(runner: SyncRunner | AsyncRunner) -> None:
+    if isinstance(runner, SyncRunner):
+        runner.close()
+    elif runner.keeper is not None:
+        runner.keeper.close()  # its engines belong to event loops that may be gone
+
+
+def load_hooks(hooks: dict[str, Any]) -> dict[str, Any]:
+    """Return the hooks with dotted paths replaced by what they name.
+
+    Raises:
+        ConfigurationError: with every path that names nothing.
+    """
+    loaded, problems = {}, []
+    for name, hook in hooks.items():
+        try:
+            loaded[name] = import_string(hook) if isinstance(hook, str) else hook
+        except ImportError as error:
+            problems.append(Problem("settings.bad-value", f"{NAME} {name}", str(error)))
+            continue
+        if not callable(loaded[name]):
+            problems.append(Problem("settings.bad-value", f"{NAME} {name}", "expected a function or its dotted path"))
+    if problems:
+        raise ConfigurationError(problems=problems)
+    return loaded

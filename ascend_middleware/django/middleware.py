@@ -1,0 +1,154 @@
+"""The middleware: refuse a malformed target, decide about the view that Django resolved, see how its response ends.
+
+It stands last in `MIDDLEWARE`, inside every other one, so that what it decides on is what the view gets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest
+
+from ..routing import Kind, Resolved
+from .checks import require_order
+from .configuration import RESOLVER, async_runner, sync_runner
+from .passage import Passage, trip
+from .requests import Body, refusal_of, target_of, view_of
+from .streams import watch, watch_async
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.http import HttpResponse
+    from django.http.response import HttpResponseBase
+
+    from ..guard import Guard, RequestView, Verdict
+    from ..runner import AsyncRunner, SyncRunner
+
+__all__ = ["AscendMiddleware"]
+
+# Django makes a response of every exception; what comes through is a request cancelled, or a server that stops.
+INTERRUPTED = "the handler was interrupted"
+
+
+class AscendMiddleware:
+    """Ask the authority before a view runs; the verdict is at `request.ascend`.
+
+    Settings come from `settings.ASCEND`; see `ascend_middleware.django.configuration`.
+
+    Raises:
+        ConfigurationError: when the server builds its middlewares, with everything that is wrong.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        require_order()
+        self.get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        self._runner: Any = async_runner() if self._is_async else sync_runner()
+        # Django calls each in its own mode, without another thread.
+        self.process_view = self._decide_async if self._is_async else self._decide
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    @property
+    def guard(self) -> Guard:
+        """What decides."""
+        guard: Guard = self._runner.guard
+        return guard
+
+    def __call__(self, request: HttpRequest) -> Any:
+        """Run everything below, unless the target is refused."""
+        passage = Passage.begin(request)
+        passage.verdict = self.guard.screen(target_of(request))
+        if self._is_async:
+            return self._run_async(request, passage)
+        if passage.verdict is not None:
+            return refusal_of(request, passage.verdict, self.guard.render)
+        runner: SyncRunner = self._runner
+
+        def ended(failure: str | None) -> None:
+            for outcome in passage.outcomes(failure):
+                runner.conclude(**outcome)
+
+        try:
+            response = self.get_response(request)
+        except BaseException:
+            ended(INTERRUPTED)
+            raise
+        passage.status = response.status_code
+        if not passage.is_judged:
+            return self._seen(request, response, passage, runner.judge(_unseen(request), Body(request).read_now))
+        if response.streaming:
+            watch(request, response, ended)
+        else:
+            ended(None)
+        return response
+
+    async def _run_async(self, request: HttpRequest, passage: Passage) -> HttpResponseBase:
+        if passage.verdict is not None:
+            return refusal_of(request, passage.verdict, self.guard.render)
+        runner: AsyncRunner = self._runner
+
+        async def ended(failure: str | None) -> None:
+            for outcome in passage.outcomes(failure):
+                await runner.conclude(**outcome)
+
+        try:
+            response: HttpResponseBase = await self.get_response(request)
+        except BaseException:
+            await ended(INTERRUPTED)
+            raise
+        passage.status = response.status_code
+        if not passage.is_judged:
+            return self._seen(request, response, passage, await runner.judge(_unseen(request), Body(request)))
+        if response.streaming:
+            watch_async(response, ended)
+        else:
+            await ended(None)
+        return response
+
+    def _decide(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
+        """Decide about the view that Django is about to call."""
+        seen = view_of(request, RESOLVER.resolve(request, view, args, kwargs))
+        runner: SyncRunner = self._runner
+        return self._settle(request, runner.judge(seen, Body(request).read_now))
+
+    async def _decide_async(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
+        seen = view_of(request, RESOLVER.resolve(request, view, args, kwargs))
+        runner: AsyncRunner = self._runner
+        return self._settle(request, await runner.judge(seen, Body(request)))
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> None:
+        """Remember what the view raised; Django answers it."""
+        passage = Passage.of(request)
+        if passage is not None:
+            passage.failure = exception
+
+    def _settle(self, request: HttpRequest, verdict: Verdict) -> HttpResponse | None:
+        passage = Passage.of(request) or Passage.begin(request)
+        passage.verdict = verdict
+        if not verdict.passes:
+            return refusal_of(request, verdict, self.guard.render)
+        request.ascend = verdict  # type: ignore[attr-defined]  # what views read
+        return None
+
+    def _seen(
+        self, request: HttpRequest, response: HttpResponseBase, passage: Passage, verdict: Verdict
+    ) -> HttpResponseBase:
+        """Let out what was answered without a view (404, redirect), unless its target is refused."""
+        passage.verdict = verdict
+        if not verdict.passes:
+            response.close()
+            return refusal_of(request, verdict, self.guard.render)
+        if verdict.outcome == "framework" and response.status_code < 300 and request.method != "OPTIONS":
+            passage.tripped = True
+            trip(request, self.guard, "no view was run for it")
+        return response
+
+
+def _unseen(request: HttpRequest) -> RequestView:
+    return view_of(request, Resolved(None, Kind.NOT_FOUND, {}, request.path_info))

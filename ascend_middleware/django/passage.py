@@ -1,0 +1,87 @@
+"""One request on its way through Django: what was decided about it, and how its response ends."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..client.masking import get_logger
+from ..exceptions import AscendError
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from ..guard import Guard, Verdict
+
+__all__ = ["Passage", "trip"]
+
+logger = get_logger("ascend_middleware.django")
+
+_ATTRIBUTE = "_ascend_passage"
+
+
+class Passage:
+    """What is known of one request.
+
+    Attributes:
+        verdict: set as soon as there is one.
+        status: the response's, as soon as there is one.
+        failure: the exception that the view raised, if it did.
+        tripped: whether a success without a decision was reported already.
+    """
+
+    __slots__ = ("_concluded", "_started", "failure", "status", "tripped", "verdict")
+
+    def __init__(self) -> None:
+        self.verdict: Verdict | None = None
+        self.status = 0
+        self.failure: BaseException | None = None
+        self.tripped = False
+        self._started = time.monotonic()
+        self._concluded = False
+
+    @classmethod
+    def begin(cls, request: HttpRequest) -> Passage:
+        """Return a new passage, which stays with the request."""
+        passage = cls()
+        setattr(request, _ATTRIBUTE, passage)
+        request.ascend = None  # type: ignore[attr-defined]  # what views read
+        return passage
+
+    @classmethod
+    def of(cls, request: HttpRequest) -> Passage | None:
+        """Return a request's passage, or None if the guard has not seen it."""
+        found = getattr(request, _ATTRIBUTE, None)
+        return found if isinstance(found, cls) else None
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there is a verdict."""
+        return self.verdict is not None
+
+    def outcomes(self, failure: str | None) -> list[dict[str, Any]]:
+        """Return the arguments of the runner's `conclude`; none the second time, and where there is nothing to tell.
+
+        Args:
+            failure: why the response did not end as it should, or None.
+        """
+        if self._concluded or self.verdict is None or not self.verdict.passes or self.verdict.action is None:
+            return []
+        self._concluded = True
+        if failure is None and self.status >= 500:
+            failure = f"the handler answered {self.status}"
+            if self.failure is not None:
+                failure = f"the handler raised {type(self.failure).__name__}"
+        duration = int((time.monotonic() - self._started) * 1000)
+        return [{"verdict": self.verdict, "error": failure, "duration_ms": duration}]
+
+
+def trip(request: HttpRequest, guard: Guard, why: str) -> None:
+    """Report a success for which no decision was made.
+
+    Raises:
+        AscendError: where the settings are strict.
+    """
+    logger.error("%r %r succeeded without a decision: %s", request.method, request.path_info[:200], why)
+    if guard.settings.strict:
+        raise AscendError("a success for which no decision was made; see the log")

@@ -1,0 +1,147 @@
+"""A request, its body and a refusal, in Django's terms."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpResponse
+from django.http.request import RawPostDataException, UnreadablePostError
+
+from ..guard import BodyConsumed, BodyTooLarge, ClientGone, RequestView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.http import HttpRequest
+
+    from ..guard import Verdict
+    from ..routing import Resolved
+
+__all__ = ["Body", "refusal_of", "target_of", "view_of"]
+
+# Django puts bytes that are not UTF-8 back into percent signs.
+_BROKEN = re.compile(r"%[89A-Fa-f][0-9A-Fa-f]")
+
+
+def target_of(request: HttpRequest) -> RequestView:
+    """Return the request line as the guard sees it, before anything is routed."""
+    scope: Any = getattr(request, "scope", {})
+    raw = request.META.get("RAW_URI") or request.META.get("REQUEST_URI")
+    if raw is None and scope.get("raw_path"):
+        raw = scope["raw_path"].decode("latin-1")
+    raw = raw.partition("?")[0] if isinstance(raw, str) else None
+    path = request.path_info
+    if "%" in path and not (raw is not None and _is_utf8(raw)):
+        path = _BROKEN.sub("�", path)
+    query = request.META.get("QUERY_STRING", "")
+    return RequestView(
+        method=(request.method or "").upper(),
+        path=path,
+        raw_path=raw,
+        # As `request.GET` decodes it.
+        query=query.encode() if scope else query.encode("latin-1", "replace"),
+        headers=[],
+        request=request,
+    )
+
+
+def view_of(request: HttpRequest, resolved: Resolved) -> RequestView:
+    """Return the request as the guard sees it: as the view will, whatever the middlewares before made of it."""
+    view = target_of(request)
+    view.headers = _headers(request)
+    view.resolved = resolved
+    if "GET" in vars(request):
+        # Somebody looked at it, and may have replaced it.
+        seen = [(name, value) for name, values in request.GET.lists() for value in values]
+        if sorted(seen) != sorted(_pairs(view)):
+            view.query, view._query_pairs = request.GET.urlencode().encode(), None
+    return view
+
+
+def _pairs(view: RequestView) -> list[tuple[str, str]]:
+    try:
+        return view.query_pairs
+    except ValueError:
+        return []  # whoever reads a value refuses; a query that was put in its place is judged
+
+
+def _is_utf8(raw: str) -> bool:
+    try:
+        unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _headers(request: HttpRequest) -> list[tuple[str, str]]:
+    """Return what the view can see, and where the server shows them, repeats and second spellings apart."""
+    names = {"CONTENT_TYPE": "content-type", "CONTENT_LENGTH": "content-length"}
+    seen = {}
+    for key, value in request.META.items():
+        name = key[5:].replace("_", "-").lower() if key.startswith("HTTP_") else names.get(key)
+        if name is not None and value != "":
+            seen[name] = str(value)
+    sent: dict[str, list[str]] = {}
+    for name, value in getattr(request, "scope", {}).get("headers", ()):
+        sent.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    headers = []
+    for name, values in sent.items():
+        if "_" in name or seen.get(name) == ",".join(values):
+            headers += [(name, value) for value in values]
+            seen.pop(name, None)
+    return [*headers, *seen.items()]
+
+
+class Body:
+    """Read the body ahead of the view; Django keeps it, and the view gets the same bytes."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request: Any = request
+
+    def read_now(self, limit: int, seconds: float) -> bytes:
+        """Return the whole body; see the step `ReadBody`. How long it may take is the server's to say."""
+        request = self._request
+        if not hasattr(request, "_body"):
+            # On ASGI Django has received the whole body before; one without a length is measured where it lies.
+            stream = request._stream
+            if getattr(stream, "seekable", bool)() and not request._read_started:
+                size = stream.seek(0, os.SEEK_END)
+                stream.seek(0)
+                if size > limit:
+                    raise BodyTooLarge
+        try:
+            content: bytes = request.body
+        except RequestDataTooBig:
+            raise BodyTooLarge from None
+        except RawPostDataException:
+            raise BodyConsumed("The body was used up before it could be judged.") from None
+        except UnreadablePostError as error:
+            raise ClientGone from error
+        if len(content) > limit:
+            raise BodyTooLarge
+        return content
+
+    async def read(self, limit: int, seconds: float) -> bytes:
+        """Return the whole body, which Django has received already."""
+        return self.read_now(limit, seconds)
+
+    async def watch(self, seconds: float, *, limit: int) -> bool:
+        """Let time pass; when the client leaves, Django cancels the request."""
+        await asyncio.sleep(seconds)
+        return False
+
+
+def refusal_of(request: HttpRequest, verdict: Verdict, render: Callable[..., Any] | None) -> HttpResponse:
+    """Return the answer to a request that does not pass."""
+    if verdict.refusal is None:
+        # The client has left before its body was whole; a server wants an answer all the same.
+        return HttpResponse(status=400)
+    status, headers, content = verdict.refusal.response(verdict.decision)
+    if render is not None:
+        status, headers, content = render(status, headers, content)
+    return HttpResponse(b"" if request.method == "HEAD" else content, status=status, headers=dict(headers))

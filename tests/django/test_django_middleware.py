@@ -1,0 +1,406 @@
+"""What a governed Django project does with a request, on WSGI and on ASGI."""
+
+import asyncio
+import threading
+
+import pytest
+from django.http import HttpResponse
+from django.test import override_settings
+from django.test.client import AsyncClient, AsyncRequestFactory, Client, RequestFactory
+from django_kit import problem
+
+from ascend_middleware.django import AscendMiddleware
+from ascend_middleware.exceptions import AscendError
+from ascend_middleware.guard import Agent, NotAnAgent
+
+JSON = {"content_type": "application/json"}
+
+
+def test_an_allowed_request_runs_with_its_verdict(site, ran):
+    answer = site.ask("GET", "/customers/7")
+    assert answer.json() == {"ran": "get", "customer_id": "7", "outcome": "allowed"}
+    (asked,) = site.authority.asked
+    assert (asked.action_type, asked.resource) == ("data_access", "GET /customers/{customer_id:int}")
+    assert len(ran) == 1
+
+
+def test_an_async_view_runs_likewise(site, ran):
+    assert site.ask("GET", "/async/customers/7").json()["ran"] == "async get"
+
+
+def test_a_denied_request_does_not_run(site, ran):
+    site.authority.deny("customer_delete", reason="people delete customers")
+    answer = site.ask("DELETE", "/customers/7")
+    assert (answer.status_code, problem(answer), answer.json()["reason"]) == (403, "denied", "people delete customers")
+    assert answer["content-type"] == "application/problem+json"
+    assert answer["cache-control"] == "no-store"
+    assert answer["ascend-action-id"] == answer.json()["action_id"]
+    assert answer["ascend-decision"] == "denied"
+    assert ran == []
+
+
+def test_the_body_that_was_decided_on_is_the_body_that_the_view_gets(site, ran):
+    answer = site.ask("POST", "/customers/7/refunds", data=b'{"amount": 5}', **JSON)
+    assert answer.json() == {"ran": "refund", "customer_id": "7", "amount": "5", "size": "13"}
+    (asked,) = site.authority.asked
+    assert (asked.resource, dict(asked.details)) == ("refund for customer 7", {"amount": 5})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "type_"),
+    [
+        ("GET", "/unlisted", 403, "unmapped-route"),
+        ("PUT", "/customers/7", 403, "unmapped-route"),
+        ("FOO", "/customers/7", 403, "unmapped-route"),
+        ("OPTIONS", "/customers/7", 403, "unmapped-route"),
+        ("GET", "/internal/keys", 403, "blocked"),
+        ("GET", "/nothing", 404, None),
+        ("GET", "/customers/x", 404, None),
+        ("GET", "/customers/7/", 404, None),
+        ("GET", "/slashed", 301, None),
+        ("GET", "/customers/7%0a", 400, "bad-request"),
+        ("GET", "/nothing/%2e%2e/health", 400, "bad-request"),
+        ("GET", "/customers;x=1/7", 400, "bad-request"),
+    ],
+)
+def test_what_needs_no_authority(site, ran, method, path, status, type_):
+    answer = site.ask(method, path)
+    assert answer.status_code == status
+    if type_:
+        assert problem(answer) == type_
+    assert ran == []
+    assert site.authority.asked == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"PATH_INFO": "//customers/7"},
+        {"PATH_INFO": "/customers/\xff"},
+        {"PATH_INFO": "/customers/7", "RAW_URI": "http://site/customers/7"},
+        {"PATH_INFO": "/customers/7", "RAW_URI": "/customers/7#x"},
+        {"PATH_INFO": "/customers/7", "RAW_URI": "/customers%2f7"},
+        {"PATH_INFO": "/anywhere/%41", "RAW_URI": "/anywhere/%2541"},
+    ],
+)
+def test_a_line_that_a_wsgi_server_shows_is_looked_at(ascend, ascend_authority, ran, line):
+    ascend_authority.approve()
+    answer = Client().generic("GET", "/", **line)
+    assert (answer.status_code, problem(answer), ran) == (400, "bad-request", [])
+
+
+def test_an_exempt_route_runs_without_being_asked_about(site, ran):
+    assert site.ask("GET", "/health").json() == {"ran": "health"}
+    assert site.authority.asked == []
+
+
+def test_head_goes_by_the_rule_for_get(site, ran):
+    answer = site.ask("HEAD", "/customers/7")
+    assert (answer.status_code, ran[0][0]) == (200, "head")
+    site.authority.deny()
+    answer = site.ask("HEAD", "/customers/7")
+    assert (answer.status_code, answer.content, int(answer["content-length"]) > 0) == (403, b"", True)
+
+
+def test_a_trailing_slash_changes_no_rule(site, ran):
+    assert site.ask("GET", "/slashed/").json()["ran"] == "search"
+    assert site.authority.asked[0].action_type == "slashed"
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("GET", 200), ("HEAD", 200), ("PUT", 405), ("OPTIONS", 200), ("FOO", 405)]
+)
+def test_what_a_class_based_view_lacks_django_answers_itself(site, ran, method, status):
+    answer = site.ask(method, "/plain")
+    assert answer.status_code == status
+    assert [name for name, _ in ran] == (["plain get"] if method in ("GET", "HEAD") else [])
+    assert len(site.authority.asked) == len(ran)
+
+
+def test_a_method_that_a_class_has_and_no_rule_lists_is_refused(site, ran):
+    assert problem(site.ask("POST", "/plain")) == "unmapped-route"
+
+
+@pytest.mark.parametrize("method", ["PUT", "OPTIONS"])
+def test_around_a_decorated_class_nothing_is_taken_for_djangos_own_answer(site, ran, method):
+    assert problem(site.ask(method, "/wrapped")) == "unmapped-route"
+    assert ran == []
+    assert site.ask("GET", "/wrapped").status_code == 200
+
+
+def test_the_request_that_a_middleware_made_is_the_one_decided_about(site, ran):
+    from django.conf import settings
+
+    guard = settings.MIDDLEWARE[-1]
+    with override_settings(MIDDLEWARE=["django_site.Tampering", guard]):
+        assert site.ask("GET", "/search?q=sent", headers={"x-reason": "sent"}).json() == {
+            "ran": "search",
+            "q": "changed",
+        }
+    assert dict(site.authority.asked[0].details) == {"q": "changed", "why": "changed"}
+
+
+def test_names_with_namespaces_and_positional_arguments(site, ran):
+    with override_settings(MIDDLEWARE=["ascend_middleware.django.AscendMiddleware"]):
+        assert site.ask("POST", "/shop/orders/7/refund").status_code == 200
+        assert site.ask("GET", "/shop/old/12/ab").json()["args"] == "('12', 'ab')"
+        assert problem(site.ask("GET", "/shop/orders/7/refund")) == "unmapped-route"
+    refund, old = site.authority.asked
+    assert (refund.action_type, refund.body["resource_id"], refund.resource) == (
+        "refund",
+        "7",
+        "POST /shop/orders/{number:int}/refund",
+    )
+    assert dict(old.details) == {"one": "12", "two": "ab"}
+
+
+def test_an_unanchored_expression_is_governed_by_its_name_wherever_it_matches(site, ran):
+    for path in ("/anywhere", "/x/ANYwhere/y"):
+        assert site.ask("GET", path).status_code == 200
+    assert [asked.action_type for asked in site.authority.asked] == ["anywhere"] * 2
+
+
+def test_a_language_prefix_is_a_segment(site, ran):
+    assert site.ask("GET", "/de/about").status_code == 200
+    assert site.ask("GET", "/about").status_code == 302
+    assert [asked.resource for asked in site.authority.asked] == ["GET /de/about"]
+
+
+def test_another_hosts_routes_are_named_with_their_module(site, ran, ascend):
+    from django.conf import settings
+
+    ascend([{"endpoint": "health", "exempt": True}, {"endpoint": "django_site_other:own", "action_type": "own"}])
+    with override_settings(MIDDLEWARE=["django_site.PerHost", settings.MIDDLEWARE[-1]]):
+        other = {"headers": {"x-tenant": "other"}}
+        assert site.ask("GET", "/own", **other).json() == {"ran": "own"}
+        # Of the same name and template, and not the route that the rule is for.
+        assert problem(site.ask("GET", "/health", **other)) == "unmapped-route"
+        assert site.ask("GET", "/health").json() == {"ran": "health"}
+
+
+# Prefixes
+
+
+def test_beneath_script_name(site, ran):
+    given = {"SCRIPT_NAME": "/prefix"} if site.kind == "wsgi" else {"root_path": "/prefix"}
+    path = "/customers/7" if site.kind == "wsgi" else "/prefix/customers/7"
+    if site.kind == "asgi":
+        scope_root = AsyncClient(root_path="/prefix")
+        assert site.ask("GET", path, client=scope_root).status_code == 200
+    else:
+        assert site.ask("GET", path, **given).status_code == 200
+    assert site.authority.asked[0].resource == "GET /customers/{customer_id:int}"
+
+
+def test_beneath_force_script_name(site, ran):
+    with override_settings(FORCE_SCRIPT_NAME="/prefix"):
+        path = "/customers/7" if site.kind == "wsgi" else "/prefix/customers/7"
+        assert site.ask("GET", path).status_code == 200
+        assert site.ask("GET", "/internal/keys" if site.kind == "wsgi" else "/prefix/internal/keys").status_code == 403
+    assert site.authority.asked[0].resource == "GET /customers/{customer_id:int}"
+
+
+# Who asks
+
+
+def test_identify_may_use_the_user(site, ran, ascend, database):
+    from django.contrib.auth.models import User
+
+    def identify(request):
+        user = request.user
+        if user.is_authenticated:
+            return Agent("bot", principal=user.username)
+        return NotAnAgent("nobody signed in")
+
+    async def identify_async(request):
+        user = await request.auser()
+        return Agent("bot", principal=user.username) if user.is_authenticated else NotAnAgent("nobody signed in")
+
+    User.objects.filter(username="ann").delete()
+    ann = User.objects.create_user("ann")
+    for hook in (identify, identify_async):
+        ascend(identify=hook)
+        client = Client()
+        client.force_login(ann)
+        if site.kind == "asgi":
+            cookies, client = client.cookies, AsyncClient()
+            client.cookies = cookies
+        assert site.ask("GET", "/customers/7", client=client).json()["outcome"] == "allowed"
+        assert site.ask("GET", "/customers/7").json()["outcome"] == "not-an-agent"
+    assert [asked.agent_id for asked in site.authority.asked] == ["bot", "bot"]
+
+
+def test_who_is_nobody_is_refused(site, ran, ascend):
+    ascend(identify="test_django_middleware.nobody")
+    assert site.ask("GET", "/customers/7").status_code == 403
+
+
+def nobody(request):
+    return None
+
+
+@pytest.mark.parametrize("sent", ["a,b", ""])
+def test_an_agent_header_counts_once_only(site, ran, ascend, sent):
+    ascend(agent_header="X-Agent-Id")
+    assert site.ask("GET", "/customers/7", headers={"x-agent-id": "a"}).status_code == 200
+    assert site.ask("GET", "/customers/7", headers={"x-agent-id": sent}).status_code == 400
+    assert [asked.agent_id for asked in site.authority.asked] == ["a"]
+
+
+def test_on_asgi_a_second_header_and_a_second_spelling_are_seen(ascend, ascend_authority, ran):
+    from django.core.handlers.asgi import ASGIHandler
+
+    ascend_authority.approve()
+    ascend(agent_header="X-Agent-Id")
+
+    async def ask(*headers):
+        sent, waiting = [], asyncio.Event()
+        messages = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive():
+            return messages.pop() if messages else await waiting.wait()
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/customers/7", "query_string": b"", "headers": headers}
+        await ASGIHandler()(scope, receive, send)
+        return sent[0]["status"]
+
+    async def all_of_them():
+        return [
+            await ask((b"x-agent-id", b"a")),
+            await ask((b"x-agent-id", b"a"), (b"x-agent-id", b"a")),
+            await ask((b"x-agent-id", b"a"), (b"x_agent_id", b"b")),
+        ]
+
+    assert asyncio.run(all_of_them()) == [200, 400, 400]
+
+
+# Refusals and failures
+
+
+def test_render_answers_in_the_applications_own_style(site, ran, ascend):
+    ascend(
+        render=lambda status, headers, content: (418, [("content-type", "text/plain"), ("x-was", str(status))], b"no")
+    )
+    answer = site.ask("GET", "/internal/keys")
+    assert (answer.status_code, answer.content, answer["x-was"]) == (418, b"no", "403")
+
+
+def test_a_held_action_is_refused_with_what_to_do(site, ran):
+    site.authority.hold()
+    answer = site.ask("GET", "/customers/7")
+    assert (answer.status_code, problem(answer), ran) == (403, "approval-required", [])
+
+
+def test_a_request_can_wait_for_a_person(site, ran, ascend):
+    ascend([{"match": "GET /customers/{id}", "action_type": "data_access", "pending": "wait:5s"}], poll_interval=0.01)
+    site.authority.hold(then="approve", polls=2)
+    assert site.ask("GET", "/customers/7").status_code == 200
+    site.authority.hold(then="deny")
+    assert problem(site.ask("GET", "/customers/7")) == "denied"
+
+
+def test_no_authority_no_view_unless_the_rule_is_open(site, ran, ascend):
+    ascend(max_retries=0)
+    site.authority.refuse_connections()
+    answer = site.ask("GET", "/customers/7")
+    assert (answer.status_code, "retry-after" in answer, ran) == (503, True, [])
+    ascend(on_failure="open", open_per_minute=1, max_retries=0)
+    assert site.ask("GET", "/customers/7").json()["outcome"] == "open"
+    assert site.ask("GET", "/customers/7").status_code == 503
+
+
+def test_observing_refuses_nothing_and_switched_off_asks_nothing(site, ran, ascend):
+    site.authority.deny()
+    ascend(mode="observe")
+    assert site.ask("GET", "/customers/7").json()["outcome"] == "observed"
+    assert len(site.authority.asked) == 1
+    ascend(enabled=False)
+    assert site.ask("GET", "/customers/7").json()["outcome"] == "disabled"
+    assert site.ask("GET", "/unlisted").status_code == 200
+    assert len(site.authority.asked) == 1
+
+
+# Successes that nobody decided about
+
+
+def test_what_another_middleware_answers_trips_the_wire(site, ran, ascend, caplog):
+    from django.conf import settings
+
+    guard = settings.MIDDLEWARE[-1]
+    wire = "ascend_middleware.django.TripwireMiddleware"
+    for middleware in ([wire, "django_site.answering", guard],):
+        with override_settings(MIDDLEWARE=middleware):
+            assert site.ask("GET", "/by-middleware").content == b"mine"
+            assert "'/by-middleware' succeeded without a decision" in caplog.text
+            caplog.clear()
+            assert site.ask("GET", "/customers/7").status_code == 200
+            assert site.ask("GET", "/health").status_code == 200
+            assert site.ask("GET", "/nothing").status_code == 404
+            assert "without a decision" not in caplog.text
+            ascend(strict=True)
+            assert site.ask("GET", "/by-middleware").status_code == 500
+
+
+def test_what_stands_inside_is_seen_without_a_wire(site, ran, ascend, caplog):
+    from django.conf import settings
+
+    with override_settings(
+        MIDDLEWARE=[settings.MIDDLEWARE[-1], "django_site.answering"], SILENCED_SYSTEM_CHECKS=["ascend.E006"]
+    ):
+        assert site.ask("GET", "/by-middleware").content == b"mine"
+        assert "'/by-middleware' succeeded without a decision" in caplog.text
+        ascend(strict=True)
+        with pytest.raises(AscendError, match="no decision was made"):
+            site.ask("GET", "/by-middleware", raises=True)
+
+
+# How Django calls it
+
+
+def test_the_mode_is_that_of_what_stands_inside(ascend):
+    async def inner(request):
+        return HttpResponse()
+
+    assert asyncio.iscoroutinefunction(AscendMiddleware(inner).process_view)
+    assert not asyncio.iscoroutinefunction(AscendMiddleware(lambda request: HttpResponse()).process_view)
+
+
+def test_on_asgi_no_thread_is_used(ascend, ascend_authority, ran):
+    ascend_authority.approve()
+    guard = "ascend_middleware.django.AscendMiddleware"
+    started = []
+    start = threading.Thread.start
+
+    async def ask():
+        threading.Thread.start = lambda thread: (started.append(thread.name), start(thread))[1]
+        try:
+            request = AsyncRequestFactory().get("/async/customers/7")
+            from django.core.handlers.asgi import ASGIHandler
+
+            return await ASGIHandler().get_response_async(request)
+        finally:
+            threading.Thread.start = start
+
+    with override_settings(MIDDLEWARE=[guard], ASCEND={**_configured(), "report_outcomes": False}):
+        assert asyncio.run(ask()).status_code == 200
+    assert started == []
+
+
+def _configured():
+    from django.conf import settings
+
+    return settings.ASCEND
+
+
+def test_a_view_that_somebody_calls_twice_is_decided_about_twice(ascend, ascend_authority, ran):
+    from django.core.handlers.wsgi import WSGIHandler
+
+    ascend_authority.approve("data_access", times=1)
+    with override_settings(MIDDLEWARE=["ascend_middleware.django.AscendMiddleware"]):
+        handler = WSGIHandler()
+        request = RequestFactory().get("/customers/7")
+        assert [handler.get_response(request).status_code for _ in range(2)] == [200, 403]
+    assert len(ran) == 1

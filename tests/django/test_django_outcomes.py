@@ -1,0 +1,124 @@
+"""What became of an allowed action reaches the authority: when the view returned, or when its stream ended."""
+
+import asyncio
+
+import pytest
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.test import RequestFactory, override_settings
+from django_kit import Site
+
+
+def told(site):
+    """The outcomes with what was said of them, in order."""
+    site.outcomes()
+    ends = [asked for asked in site.authority.requests if asked.path.endswith(("/complete", "/fail"))]
+    return [(asked.path.rpartition("/")[2], str(dict(asked.body))) for asked in ends]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "word", "text"),
+    [
+        ("/customers/7", 200, "complete", ""),
+        ("/missing", 404, "complete", ""),
+        ("/boom", 500, "fail", "the handler raised RuntimeError"),
+        ("/unavailable", 503, "fail", "the handler answered 503"),
+        ("/parts", 200, "complete", ""),
+        ("/file", 200, "complete", ""),
+    ],
+)
+def test_the_outcome_is_reported(site, ran, path, status, word, text):
+    assert site.ask("GET", path).status_code == status
+    ((said, body),) = told(site)
+    assert said == word
+    assert text in body
+    assert "owkai_secret" not in body
+
+
+def test_an_asynchronous_stream(site, ran):
+    if site.kind == "wsgi":
+        with pytest.warns(Warning, match="asynchronous iterators"):
+            answer = site.ask("GET", "/async/parts")
+    else:
+        answer = site.ask("GET", "/async/parts")
+    assert answer.parts == [b"one", b"two"]
+    assert [said for said, _ in told(site)] == ["complete"]
+
+
+@pytest.mark.parametrize("path", ["/parts?broken", "/async/parts?broken"])
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")
+def test_a_stream_that_breaks(site, ran, path):
+    with pytest.raises(OSError, match="broken"):
+        site.ask("GET", path)
+    ((said, body),) = told(site)
+    assert (said, "the response's stream raised OSError" in body) == ("fail", True)
+
+
+def test_a_stream_that_nobody_reads_to_its_end(ascend, ascend_authority, ran):
+    site = Site("wsgi", ascend_authority)
+    ascend_authority.approve()
+    for reads in (0, 1):
+        response = WSGIHandler().get_response(RequestFactory().get("/parts"))
+        parts = iter(response)
+        assert [next(parts) for _ in range(reads)] == [b"one"] * reads
+        response.close()
+    assert [(said, "the client left" in body) for said, body in told(site)] == [("fail", True)] * 2
+
+
+def test_a_client_that_leaves_during_an_asynchronous_stream(ascend, ascend_authority, ran):
+    site = Site("asgi", ascend_authority)
+    ascend_authority.approve()
+
+    async def ask():
+        left, gone = [{"type": "http.request", "body": b"", "more_body": False}], asyncio.Event()
+
+        async def receive():
+            if left:
+                return left.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            if message.get("body"):
+                gone.set()
+                await asyncio.sleep(10)
+
+        scope = {"type": "http", "method": "GET", "path": "/async/parts", "query_string": b"", "headers": []}
+        await asyncio.wait_for(ASGIHandler()(scope, receive, send), 5)
+
+    asyncio.run(ask())
+    assert [(said, "the client left" in body) for said, body in told(site)] == [("fail", True)]
+
+
+def test_a_server_that_sends_a_file_by_itself_closes_it(ascend, ascend_authority, ran):
+    site = Site("wsgi", ascend_authority)
+    ascend_authority.approve()
+    wrapped = []
+
+    def wrapper(file, size):
+        wrapped.append(file)
+        return [file.read()]
+
+    environ = {**RequestFactory().get("/file").environ, "wsgi.file_wrapper": wrapper}
+    WSGIHandler()(environ, lambda *arguments: None)
+    assert ascend_authority.outcomes == {}
+    wrapped[0].close()
+    assert [said for said, _ in told(site)] == ["complete"]
+
+
+def test_nothing_is_told_of_what_was_refused_exempt_or_observed(site, ran, ascend):
+    site.ask("GET", "/health")
+    site.ask("GET", "/internal/keys")
+    site.authority.deny()
+    site.ask("GET", "/customers/7")
+    ascend(mode="observe")
+    assert site.ask("GET", "/customers/7").status_code == 200
+    assert told(site) == []
+
+
+def test_a_response_replaced_by_an_outer_middleware_is_told_as_the_view_gave_it(site, ran):
+    from django.conf import settings
+
+    with override_settings(MIDDLEWARE=["django.middleware.gzip.GZipMiddleware", settings.MIDDLEWARE[-1]]):
+        assert site.ask("GET", "/parts", headers={"accept-encoding": "gzip"}).status_code == 200
+    assert [said for said, _ in told(site)] == ["complete"]
