@@ -8,12 +8,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView
+from .prefix import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..guard import Verdict
     from ..routing import Resolved
+    from .prefix import RootPath
 
 __all__ = ["Body", "refuse", "view_of"]
 
@@ -114,21 +116,19 @@ async def refuse(
     await send({"type": f"{kind}.body", "body": content if scope.get("method") != "HEAD" else b""})
 
 
-def view_of(scope: Any, resolved: Resolved | None) -> RequestView:
-    """Return the request as the guard sees it."""
+def view_of(scope: Any, resolved: Resolved | None, root_path: RootPath) -> RequestView:
+    """Return the request as the guard sees it; `root_path` reads it where no router can be asked."""
     raw = scope.get("raw_path")
-    path = scope["path"]
-    if resolved is not None:
-        path = resolved.path
-    elif scope.get("root_path") and path.startswith(scope["root_path"]):
-        path = path[len(scope["root_path"]) :] or "/"
+    reading = root_path.read(scope) if resolved is None else Reading(resolved.path)
     method = scope["method"].upper() if scope["type"] == "http" else "WEBSOCKET"
     request: Any = scope
     if resolved is not None:
         request = sys.modules["starlette.requests"].HTTPConnection(scope)
     return RequestView(
         method=method,
-        path=path,
+        path=reading.path,
+        other_path=reading.other,
+        findings=reading.findings,
         raw_path=raw.decode("latin-1").partition("?")[0] if raw else None,
         query=scope.get("query_string", b""),
         headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],

@@ -18,6 +18,7 @@ from ..runner import AsyncRunner
 from .declaring import VERDICT, verdict_in
 from .entrance import Entrance, enter, find_router, is_before_router, line_of
 from .messages import Body, refuse, view_of
+from .prefix import RootPath
 from .reporting import run_reported, watch_start, watch_success
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class AscendMiddleware:
         rules: the path of an `ascend.toml`, a mapping of the same shape, or `Rule` objects.
         identify: called with the connection scope (Starlette: the `HTTPConnection`); returns `Agent` or `NotAnAgent`.
         render: called with status, headers and body of a refusal; returns the three to answer instead.
+        strips_root_path: whether the application takes the server's root path off a path; needed only for one that is
+            neither Starlette, FastAPI, Litestar, Quart nor Django.
         settings: any field of `ascend_middleware.config.Settings`.
 
     Raises:
@@ -63,11 +66,13 @@ class AscendMiddleware:
         rules: Any = None,
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
+        strips_root_path: bool | None = None,
         **settings: Any,
     ) -> None:
         self.app = app
         self._problem: AscendError | None = None
         try:
+            self._root_path = RootPath(app, strips_root_path)
             self._runner = AsyncRunner(rules, settings, identify=identify, render=render)
         except AscendError as error:
             if not hasattr(app, "app"):
@@ -151,7 +156,7 @@ class AscendMiddleware:
     ) -> None:
         """Decide about one request or handshake and run `inner`, or refuse."""
         scope.setdefault(JUDGED, []).append(True)
-        view = view_of(scope, resolved)
+        view = view_of(scope, resolved, self._root_path)
         found = self._runner.triage(view)
         if isinstance(found, Verdict):
             await self._carry_out(found, view, scope, receive, send, inner)

@@ -26,6 +26,8 @@ _USUAL: Final = ("app", "application")
 # Where middlewares keep what they stand around.
 _INNER: Final = ("app", "wsgi_app", "application", "_app")
 _MAX_DEPTH: Final = 32
+# What a middleware is given beside rules and settings.
+_HOOKS: Final = ("identify", "render", "strips_root_path")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +151,7 @@ def _starlette(found: Any) -> tuple[str, Routes, Installed | None] | None:
     installed: Installed | None = None
     for middleware in getattr(found, "user_middleware", ()):
         if isinstance(middleware.cls, type) and issubclass(middleware.cls, AscendMiddleware):
-            options = {key: value for key, value in middleware.kwargs.items() if key not in ("identify", "render")}
+            options = {key: value for key, value in middleware.kwargs.items() if key not in _HOOKS}
             installed = installed or functools.partial(build_table, options.pop("rules", None), options)
     return framework, StarletteResolver(found), installed
 

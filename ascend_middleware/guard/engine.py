@@ -123,6 +123,8 @@ class Guard:
             detail = "The rules of this route contradict each other."
             return self._refused(Refusal(problem="misconfigured", detail=detail), None)
         rule = self._rule(view, rules)
+        if view.other_path is not None and self.table.lookup(view.method, view.other_path) is not rule:
+            findings.append("root-path")
         permitted = rule.permit if rule is not None else ()
         if findings and not (permitted and set(findings) <= set(permitted)):
             return self._refuse_findings(findings, rule)

@@ -20,6 +20,7 @@ FINDINGS = {
     "path-parameter": "the path has a ; parameter",
     "encoded-separator": "the path has an encoded slash or percent outside a parameter",
     "fragment": "the target has a fragment",
+    "root-path": "the path may be read in two ways, with and without the server's root path",
     "method-override": "a header asks for another method",
     "path-override": "a header asks for another path",
     "bad-method": "the method is not a token in upper case letters",
@@ -46,7 +47,7 @@ _REWRITES = frozenset({"x-original-url", "x-rewrite-url", "x-original-uri", "x_o
 
 def inspect(view: RequestView) -> list[str]:
     """Return the names of what is suspicious about a request; see `FINDINGS`."""
-    found: list[str] = []
+    found: list[str] = [*view.findings]
     path, raw = view.path, view.raw_path
     if not path.startswith("/"):
         found.append("not-origin-form")

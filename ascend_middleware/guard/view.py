@@ -24,6 +24,8 @@ class RequestView:
         headers: names in lower case, values as text (latin-1), in order, repeats kept.
         resolved: what the router will run, or None where no router can be asked.
         request: the framework's own object, for `identify`.
+        other_path: how the application may read the path instead; the same rule has to govern both.
+        findings: what the adapter found suspicious by itself, names of `firewall.FINDINGS`.
         prefix: the path under which the server runs the application, for the URLs that the guard names.
     """
 
@@ -34,6 +36,8 @@ class RequestView:
     headers: list[tuple[str, str]]
     resolved: Resolved | None = None
     request: Any = None
+    other_path: str | None = None
+    findings: tuple[str, ...] = ()
     prefix: str = ""
     _query_pairs: list[tuple[str, str]] | None = field(default=None, repr=False)
 
