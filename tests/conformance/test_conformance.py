@@ -27,6 +27,7 @@ WSGI = ("gunicorn-sync", "gunicorn-gthread", "waitress")
 PLACES = [
     *((server, "starlette") for server in ASGI),
     *((server, "quart") for server in ASGI),
+    *((server, "litestar") for server in ASGI),
     *((server, "flask") for server in (*WSGI, "werkzeug")),
     *((server, "wsgi") for server in (*WSGI, "wsgiref")),
     ("uvicorn-h11", "flask-asgi"),
