@@ -100,6 +100,11 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
         ApiError: the submission is malformed, the agent is blocked, or a claim in it does not hold.
     """
     action = read_submission(body)
+    with call.records.steady():
+        return _decided(call, action, tools)
+
+
+def _decided(call: Call, action: dict[str, Any], tools: Iterable[str]) -> dict[str, Any]:
     check_standing(call, action["agent_id"], action["action_type"])
     governance = orchestration.check(action, call, tools=tools)
     score = score_action(action["action_type"], action["risk_indicators"], action["context"], governance.signals)
@@ -124,7 +129,7 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
     call.audit(
         "ACTION_SUBMITTED",
         action_id=number,
-        **stored,
+        **{name: value for name, value in stored.items() if name != "explanation"},
         agent_id=action["agent_id"],
         action_type=action["action_type"],
         risk_score=judgement.risk_score,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -12,7 +13,7 @@ from .store import canonical_json, iso_time
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
     from .store import Store
 
@@ -42,6 +43,7 @@ class Records:
         self._store = store
         self._now = now
         self._lock = threading.Lock()
+        self._steady = threading.local()
         self._revision = -1
         self._cached: dict[Hashable, Any] = {}
 
@@ -62,7 +64,8 @@ class Records:
 
     def cached(self, key: Hashable, load: Callable[[], _Value]) -> _Value:
         """Return what `load` gave for a key, until any record or command changes, in whatever process."""
-        revision = int(self.rows("SELECT n FROM revision")[0][0])
+        steady = getattr(self._steady, "revision", None)
+        revision = self._read_revision() if steady is None else steady
         with self._lock:
             if revision != self._revision or len(self._cached) > _MAX_CACHED:
                 self._cached.clear()
@@ -76,6 +79,21 @@ class Records:
             if self._revision == revision:
                 self._cached[key] = value
         return value
+
+    @contextlib.contextmanager
+    def steady(self) -> Iterator[None]:
+        """Look only once, for the block, whether something has changed.
+
+        For blocks within one transaction, where nobody else can change anything, that change no record themselves.
+        """
+        self._steady.revision = self._read_revision()
+        try:
+            yield
+        finally:
+            self._steady.revision = None
+
+    def _read_revision(self) -> int:
+        return int(self.rows("SELECT n FROM revision")[0][0])
 
     # --- records
 

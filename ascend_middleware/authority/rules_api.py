@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES", "kept_policies"]
 
+_MOST: Final = 500
 _Condition = Annotated[str, Meta(min_length=1, max_length=MAX_CONDITION, extra_json_schema={"format": "cel"})]
 _Risk = Annotated[int, Meta(ge=0, le=100)]
 _Action = Literal["allow", "require_approval", "deny"]
@@ -182,6 +183,9 @@ class _Kind:
         fields = msgspec.to_builtins(call.body(self.new))
         _checked(fields, self.condition)
         name = fields.pop("name")
+        # Every submission is judged by all of them.
+        if call.records.page(self.kind, tenant=call.tenant, limit=1, offset=0)[1] >= _MOST:
+            raise ApiError(409, "TOO_MANY", f"an organisation has at most {_MOST} {self.many}")
         try:
             record = call.records.add(self.kind, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
         except ConflictError:
