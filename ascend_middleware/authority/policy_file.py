@@ -32,10 +32,10 @@ from .tokens import public_key_issue
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["from_text", "load"]
+__all__ = ["TABLES", "from_text", "load"]
 
 _ACTIONS: Final = "allow, require_approval or deny"
-_TABLES: Final = (
+TABLES: Final = (
     "thresholds",
     "approvals",
     "policy",
@@ -73,7 +73,7 @@ def from_text(text: str, *, name: str = "policy.toml", folder: Path | None = Non
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{name} is not TOML: {error}") from None
     reader = Reader(name)
-    reader.known(table, _TABLES, "")
+    reader.known(table, TABLES, "")
     pending, denied = reader.thresholds(table.get("thresholds", {}))
     approvals = read_approvals(
         table.get("approvals", {}), lambda where, message, hint: reader.say("policy.bad-value", where, message, hint)

@@ -54,13 +54,42 @@ expires_after = "7d"
 # count = 2                              # so many different people
 # approvers = ["alice", "bob", "carol"]  # the names of their admin keys
 
-# MCP servers and models that actions may name; one that is not listed here is refused.
+# A smart rule is a condition and what is done where it holds.
+# [[smart_rule]]
+# name = "production needs a person"
+# condition = "has(action.context.environment) && action.context.environment == 'production'"
+# action = "require_approval"    # allow | require_approval | deny
+
+# MCP servers and models that actions may name; one that neither this file nor the database has is refused.
 # [[mcp_server]]
 # name = "filesystem"
 # blocked_tools = ["delete_file"]
+# tool_risks = { write_file = 70 }    # actions with the tool score at least so much
 #
 # [[model]]
 # id = 1
 # name = "assistant-large"
-# compliance_status = "approved"    # approved | partially_approved | denied
+# compliance_status = "approved"    # approved | partially_approved | pending | denied
+
+# Requests a minute for each key, 0 for no limit; and failed sign-ins a minute for each address.
+# [limits]
+# submit = 1000
+# analytics = 100
+# admin = 50
+# failed_sign_ins = 5
+#
+# [[key_limit]]
+# key = "ci"    # a key's name, or its number
+# submit = 20
+
+# Tokens of an identity provider, RS256. They must name role and tenant.
+# [jwt]
+# public_key_file = "provider.pem"
+# issuer = "https://id.example.com"
+# audience = "ascend"
+
+# [[resource_classification]]
+# resource_type = "database"
+# sensitivity_level = "high"
+# compliance_tags = ["GDPR"]
 """
