@@ -1,10 +1,14 @@
 """The installation page of the SDK generation, snippet by snippet, against the embedded authority on a socket."""
 
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from seed_kit import RISK, run
 
+import ascend_middleware
 from ascend_middleware import AscendClient, exceptions
 from ascend_middleware.client import base
 
@@ -105,3 +109,14 @@ def test_0_8_loopback_needs_no_tls(approving, url):
 
 def test_0_9_a_timeout_is_kept(approving):
     assert run("0-9", approving, AscendClient=AscendClient).client.settings.timeout == 60
+
+
+@pytest.mark.slow
+def test_0_1_the_package_installs_into_an_environment_of_its_own(tmp_path):
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    (python,) = (path for name in ("bin/python", "Scripts/python.exe") if (path := tmp_path / "venv" / name).exists())
+    subprocess.run([python, "-m", "pip", "install", "--quiet", root], check=True, timeout=600)
+    code = "import ascend_middleware as a; a.AscendClient; a.OWKAIClient; print(a.__version__)"
+    done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ascend_middleware.__version__
