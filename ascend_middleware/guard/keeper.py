@@ -171,6 +171,18 @@ class Keeper:
         journal = self._journal
         assert journal is not None  # noqa: S101 - else this thread does not run
         try:
+            # First, because under load there is always something of one's own to deliver.
+            if journal.directory is not None and clock >= self._adopt_at and not stopping:
+                self._adopt_at = clock + _ADOPT_SECONDS
+                adopt(
+                    journal.directory,
+                    core=self._core,
+                    state=self._state,
+                    perform=engine.perform,
+                    max_age=journal.limits.age,
+                    now=self._now,
+                )
+                journal.others_bytes = bytes_of_others(journal.directory, besides=journal.process)
             if journal.is_open:
                 if self._delivery is None:
                     self._delivery = Delivery(
@@ -184,17 +196,6 @@ class Keeper:
                 if drive(self._delivery.deliver_next(), engine.perform):
                     self._failures = 0
                     return True
-            if journal.directory is not None and clock >= self._adopt_at and not stopping:
-                self._adopt_at = clock + _ADOPT_SECONDS
-                adopt(
-                    journal.directory,
-                    core=self._core,
-                    state=self._state,
-                    perform=engine.perform,
-                    max_age=journal.limits.age,
-                    now=self._now,
-                )
-                journal.others_bytes = bytes_of_others(journal.directory, besides=journal.process)
         except AscendError as error:
             self._back_off(error)
         return False

@@ -1,0 +1,82 @@
+"""Real servers in processes of their own, in front of the applications of served_app."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def post(port, path, *, timeout=20, headers=None):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("POST", path, body=b"", headers=headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+class Served:
+    """One server process, or one with workers."""
+
+    def __init__(self, kind, environment, *, workers=1, log=None):
+        self.port = free_port()
+        self.log = log
+        if kind == "uvicorn":
+            command = ["-m", "uvicorn", "--factory", "served_app:asgi", "--port", str(self.port)]
+            command += ["--log-level", "warning"]
+        else:
+            worker = {"gthread": ["-k", "gthread", "--threads", "8"], "sync": ["-k", "sync"]}[kind.split()[0]]
+            command = ["-m", "gunicorn", *worker, "-w", str(workers), "-b", f"127.0.0.1:{self.port}"]
+            command += ["--log-level", "warning", "--graceful-timeout", "10", "served_app:wsgi()"]
+            if "preload" in kind:
+                command.insert(2, "--preload")
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=HERE,
+            env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=open(log, "ab") if log else subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        until = time.monotonic() + 60
+        while True:
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+                connection.request("GET", "/health")
+                connection.getresponse().read()
+                connection.close()
+                return
+            except OSError:
+                assert self.process.poll() is None, f"the server ended: {Path(log).read_text() if log else ''}"
+                assert time.monotonic() < until, "the server did not start"
+                time.sleep(0.02)
+
+    def kill(self):
+        """Kill the process group at once: this server and its workers."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def workers(self):
+        found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True)
+        return [int(pid) for pid in found.stdout.split()]
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()

@@ -1,0 +1,129 @@
+"""Many serving processes, one state: a command that one of them receives is obeyed by all, within a second."""
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from authority_stub import AuthorityStub
+from servers import Served, post
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def authority():
+    stub = AuthorityStub()
+    yield stub
+    stub.stop()
+
+
+@pytest.fixture
+def environment(authority, tmp_path):
+    return {
+        "ASCEND_API_URL": authority.url,
+        "ASCEND_API_KEY": "owkai_test_0123456789abcdef",
+        "ASCEND_AGENT_ID": "bot",
+        "ASCEND_STATE": str(tmp_path / "state.db"),
+        "ASCEND_JOURNAL": str(tmp_path / "journal"),
+        "ASCEND_KILL_SWITCH": "poll",
+        "RAN": str(tmp_path / "ran"),
+    }
+
+
+def command(kind, number):
+    issued = time.time()
+    return {"command_id": f"{kind}-{number}", "command_type": kind, "reason": "test", "issued_at": issued}
+
+
+class Traffic:
+    """Requests without a pause, each with the moment of its answer, what it was, and which process gave it."""
+
+    def __init__(self, ports):
+        self.ports = ports
+        self.seen = []
+        self._running = True
+        self._pool = ThreadPoolExecutor(4)
+        for number in range(4):
+            self._pool.submit(self._send, number)
+
+    def _send(self, number):
+        while self._running:
+            number += 1
+            try:
+                status, text = post(self.ports[number % len(self.ports)], f"/run/r{number}")
+            except OSError:
+                continue
+            self.seen.append((time.monotonic(), status, text.rpartition(" ")[2] if status == 200 else ""))
+
+    def pids(self):
+        return {pid for _, status, pid in list(self.seen) if status == 200}
+
+    def last(self, status):
+        return max((at for at, found, _ in list(self.seen) if found == status), default=0.0)
+
+    def stop(self):
+        self._running = False
+        self._pool.shutdown()
+
+
+def wait_until(condition, what, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, what
+        time.sleep(0.02)
+
+
+def obeyed(authority, traffic, number):
+    """Issue a block and a lift; return the seconds from the receipt to the last run of a blocked handler."""
+    block = command("BLOCK", number)
+    authority.commands = [block]
+    wait_until(lambda: any(found == block["command_id"] for found, _ in authority.acked), "nobody acknowledged it")
+    received = next(at for found, at in authority.acked if found == block["command_id"])
+    time.sleep(2.0)
+    late = traffic.last(200) - received
+    assert traffic.last(503) > received
+    authority.commands = [command("UNBLOCK", number)]
+    wait_until(lambda: traffic.last(200) > received + 2.0, "the lift was not obeyed")
+    authority.commands = []
+    return late
+
+
+def test_four_gunicorn_workers_and_two_uvicorn_processes_obey_within_a_second(authority, environment):
+    servers = [
+        Served("gthread preload", environment, workers=4),
+        Served("uvicorn", environment),
+        Served("uvicorn", environment),
+    ]
+    traffic = Traffic([servers[0].port, servers[0].port, servers[1].port, servers[2].port])
+    try:
+        wait_until(lambda: len(traffic.pids()) == 6, f"not all processes served: {traffic.pids()}")
+        late = obeyed(authority, traffic, 1)
+        print(f"the last of six processes obeyed {max(late, 0.0):.2f} s after one received the command")
+        assert late < 1.0
+        # One of six asks, and when it dies another one does.
+        polls = len(authority.polls)
+        time.sleep(2.0)
+        assert 1 <= len(authority.polls) - polls <= 8
+        assert traffic.pids() >= {str(pid) for pid in servers[0].workers()}
+        for server in servers[1:]:
+            os.kill(server.process.pid, signal.SIGKILL)
+        os.kill(servers[0].workers()[0], signal.SIGKILL)
+        traffic.ports[:] = [servers[0].port]
+        assert obeyed(authority, traffic, 2) < 1.0
+    finally:
+        traffic.stop()
+        for server in servers:
+            server.stop()
+
+
+def test_sync_workers_without_threads_or_lifespan_obey(authority, environment):
+    server = Served("sync", environment, workers=2)
+    traffic = Traffic([server.port])
+    try:
+        wait_until(lambda: len(traffic.pids()) == 2, "not all processes served")
+        assert obeyed(authority, traffic, 1) < 1.0
+    finally:
+        traffic.stop()
+        server.stop()
