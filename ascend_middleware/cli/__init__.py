@@ -10,7 +10,7 @@ import argparse
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import __version__
 from ..exceptions import AscendError, ConfigurationError
@@ -19,7 +19,7 @@ from .terminal import FAILED, MISUSED, OK, print_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["main"]
+__all__ = ["main", "main_about"]
 
 # In the order of the help text.
 _MODULES: Final = (
@@ -39,14 +39,34 @@ _MODULES: Final = (
     "ascend_middleware.demo",
     f"{__package__}.version",
 )
+# The commands about an application, for the command lines of frameworks.
+_ABOUT: Final = (f"{__package__}.routes", f"{__package__}.explain")
 # Modules that only the authority needs.
 _AUTHORITY: Final = ("cel", "cryptography", "jwt", "starlette", "uvicorn")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser = _parser()
-    args = parser.parse_args(argv)
+    return _run(_parser().parse_args(argv))
+
+
+def main_about(app: Any, argv: Sequence[str], *, name: str, prog: str) -> int:
+    """Run `routes` or `explain` for an application that is at hand, and return its exit code.
+
+    Args:
+        app: the framework's object.
+        argv: the command and its arguments, without one that names the application.
+        name: how the application is called in what is printed.
+        prog: how the command line is called in its help.
+    """
+    parser = argparse.ArgumentParser(prog=prog)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in _ABOUT:
+        importlib.import_module(module).add_parser(commands, about=(name, app))
+    return _run(parser.parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> int:
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         return run(args)

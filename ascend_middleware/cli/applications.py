@@ -53,10 +53,14 @@ class Application:
     settings: Settings
 
 
-def add_application(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that name an application and its rules."""
-    parser.add_argument("app", help='the application, "module:name"; "module:create_app()" calls a factory')
+def add_application(parser: argparse.ArgumentParser, about: tuple[str, Any] | None = None) -> None:
+    """Add the arguments that name an application and its rules; only the rules where an application is at hand."""
     parser.add_argument("--rules", help="a rule table, instead of the installed guard's own")
+    if about is not None:
+        parser.set_defaults(app=about[0], found=about[1])
+        return
+    parser.set_defaults(found=None)
+    parser.add_argument("app", help='the application, "module:name"; "module:create_app()" calls a factory')
     parser.add_argument("--app-dir", default=".", help="where the module is looked for first (default: here)")
 
 
@@ -66,7 +70,7 @@ def load_application(args: argparse.Namespace) -> Application:
     Raises:
         ConfigurationError: it cannot be imported, or its rules are wrong.
     """
-    found = _import(args.app, args.app_dir)
+    found = args.found if args.found is not None else _import(args.app, args.app_dir)
     framework, app, routes, installed = "ASGI or WSGI", found, None, None
     for _ in range(_MAX_DEPTH):
         for recognise in (_starlette, _flask, _django):

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser], *, about: tuple[str, Any] | None = None
+) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser(
         "explain",
@@ -31,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Print the rule that governs a request, the rules that lost and why, and what would be sent.",
         epilog="Nobody is asked and nothing runs. The agent is the configured one, whatever identify would say.",
     )
-    add_application(parser)
+    add_application(parser, about)
     parser.add_argument("request", help='method and target, "POST /customers/7/refunds?dry_run=1"')
     parser.add_argument(
         "--header", action="append", default=[], metavar="NAME: VALUE", help="a header; may be repeated"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ConfigurationError
 from .applications import add_application, load_application
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser], *, about: tuple[str, Any] | None = None
+) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser(
         "routes",
@@ -24,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="List every live route and method with its rule, what is not covered, and what can never match.",
         epilog="Exit codes: 0 listed, 1 something is not covered or contradictory (--fail-unmapped), 2 wrong usage.",
     )
-    add_application(parser)
+    add_application(parser, about)
     parser.add_argument("--fail-unmapped", action="store_true", help="exit with 1 if anything is not covered; for CI")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--suggest", action="store_true", help="print rules to start from for what is not covered")

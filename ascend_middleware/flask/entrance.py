@@ -13,12 +13,13 @@ import flask
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
-from ..guard import Refusal, Verdict
+from ..guard import Refusal, Verdict, announce
 from ..routing.werkzeug import FlaskResolver
 from ..wsgi.messages import answer_of, view_of
 from ..wsgi.middleware import VERDICT
 from ..wsgi.reporting import Passage
 from .requests import is_changed, line_of, reader_of
+from .surroundings import surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,6 +41,7 @@ class Entrance:
         self.resolver = FlaskResolver(app)
         self._runner = runner
         self._key = f"ascend_middleware.passage.{id(self)}"
+        self._announced = False
         self._serve, self._preprocess, self._dispatch = app.wsgi_app, app.preprocess_request, app.dispatch_request
         app.wsgi_app = self.serve  # type: ignore[method-assign]
         app.preprocess_request = self.preprocess  # type: ignore[method-assign]
@@ -56,6 +58,8 @@ class Entrance:
 
     def serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Run the application, and see how its response ends."""
+        if not self._announced:
+            self._announce()
         passage = environ[self._key] = Passage(self._runner, on_success=self._watch)
         return passage.run(self._serve, environ, start_response)
 
@@ -105,6 +109,15 @@ class Entrance:
     def _refuse(self, verdict: Verdict) -> flask.Response:
         status, headers, content = answer_of(verdict, self.guard.render)
         return self.app.response_class(content, status, headers)
+
+    def _announce(self) -> None:
+        """Say once, at the first request, which routes nothing covers and what stands around the application."""
+        self._announced = True
+        if not self.guard.settings.enabled:
+            return
+        announce(self.resolver, self.guard.table, self.guard.settings)
+        for problem in surroundings(self):
+            logger.warning("%s: %s", problem.code, problem)
 
     def _watch(self, passage: Passage) -> None:
         verdict = passage.verdict

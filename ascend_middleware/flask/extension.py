@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..compose import read_options
 from ..exceptions import ConfigurationError
 from ..runner import SyncRunner
+from .commands import make_group
 from .entrance import Entrance
 
 if TYPE_CHECKING:
@@ -60,3 +61,4 @@ class Ascend:
             raise ConfigurationError(f"the application {app.name!r} is guarded already; one Ascend belongs to it")
         rules, settings, hooks = read_options(app.config.get(CONFIG), f'app.config["{CONFIG}"]', self._arguments)
         app.extensions[EXTENSION] = Entrance(app, SyncRunner(rules, settings, **hooks))
+        app.cli.add_command(make_group(EXTENSION))

@@ -31,7 +31,7 @@ ALLOWED = {
     "django": {"exceptions", "client", "guard", "routing", "rules", "compose", "runner"},
     "fastapi": {"asgi", "guard", "rules"},
     "wsgi": {"client", "guard", "routing", "runner"},
-    "flask": {"exceptions", "client", "guard", "routing", "rules", "compose", "runner", "wsgi"},
+    "flask": {"exceptions", "client", "guard", "routing", "rules", "compose", "runner", "wsgi", "cli"},
     "local": {"exceptions", "config", "client", "authority"},
     "testing": {"exceptions", "config", "flow", "client"},
     "pytest_plugin": {"client", "testing"},

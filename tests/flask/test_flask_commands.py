@@ -1,0 +1,182 @@
+"""`flask ascend …`, and what the guard says of its surroundings when an application starts."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import flask
+import pytest
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
+from wsgi_kit import options
+
+from ascend_middleware.cli import main
+from ascend_middleware.flask import Ascend, governed
+from ascend_middleware.flask.surroundings import surroundings
+from ascend_middleware.wsgi import AscendMiddleware
+
+RULES = [
+    {"match": "GET /items/{id}", "action_type": "read", "resource_id": "{path.id}"},
+    {"match": "GET /static/**", "exempt": True},
+    {"match": "GET /never", "exempt": True},
+]
+
+
+def make(rules=RULES, **settings):
+    app = flask.Flask("site")
+    app.add_url_rule("/items/<int:id>", "items", lambda id: "x")
+    app.add_url_rule("/pay", "pay", governed(action_type="pay")(lambda: "x"), methods=["POST"])
+    app.add_url_rule("/bare", "bare", lambda: "x", methods=["PUT"])
+    Ascend(app, **options(rules, **settings))
+    return app
+
+
+def run(app, *arguments):
+    result = app.test_cli_runner().invoke(args=["ascend", *arguments])
+    return result.exit_code, result.output
+
+
+def test_routes_lists_what_governs_each(engine):
+    code, output = run(make(), "routes", "--json")
+    found = json.loads(output[: output.rindex("}") + 1])
+    assert code == 0
+    assert (found["framework"], found["guarded"]) == ("Flask", True)
+    rows = {(row["method"], row["route"]): row["standing"] for row in found["routes"]}
+    assert rows == {
+        ("GET", "/static/{filename:path}"): "exempt",
+        ("HEAD", "/static/{filename:path}"): "exempt",
+        ("GET", "/items/{id:int}"): "governed",
+        ("HEAD", "/items/{id:int}"): "governed",
+        ("POST", "/pay"): "governed",
+        ("PUT", "/bare"): "unmapped",
+    }
+
+
+def test_routes_may_fail_for_what_is_not_covered(engine):
+    assert run(make(), "routes", "--fail-unmapped")[0] == 1
+    covered = [*RULES, {"match": "PUT /bare", "action_type": "bare"}]
+    assert run(make(covered), "routes", "--fail-unmapped")[0] == 0
+
+
+def test_explain_tells_the_rule_and_what_would_be_sent(engine):
+    code, output = run(make(), "explain", "GET /items/7")
+    assert code == 0
+    assert "read" in output
+    assert "7" in output
+    code, output = run(make(), "explain", "PUT /bare")
+    assert "unmapped" in output
+
+
+def test_help_speaks_of_flask(engine):
+    code, output = run(make(), "routes", "--help")
+    assert code == 0
+    assert "flask ascend routes" in output
+    assert "module:name" not in output
+
+
+def test_check_is_content_with_a_good_application(engine):
+    code, output = run(make(), "check")
+    assert code == 0
+    assert "ok: 3 rules" in output
+    assert "can never match" in output
+
+
+def test_check_names_what_the_guard_cannot_see(engine):
+    app = make()
+    app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/bare": flask.Flask("bare")})
+    code, output = run(app, "check")
+    assert code == 1
+    assert "flask.unguarded-mount" in output
+    assert "/bare" in output
+
+
+def test_the_package_s_own_command_line_knows_flask(engine, tmp_path, monkeypatch, capsys):
+    (tmp_path / "some_flask_site.py").write_text(
+        "import flask\nfrom ascend_middleware.flask import Ascend\n"
+        "app = flask.Flask('site')\napp.add_url_rule('/a', 'a', lambda: 'x')\n"
+        f"Ascend(app, **{options(RULES)!r})\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["routes", "some_flask_site:app", "--app-dir", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["framework"], found["guarded"]) == ("Flask", True)
+
+
+def codes(app):
+    return [problem.code for problem in surroundings(app.extensions["ascend"])]
+
+
+def middleware(app):
+    return lambda environ, start_response: app(environ, start_response)
+
+
+class Around:
+    def __init__(self, app):
+        self.app = app
+
+    __call__ = middleware(None)
+
+
+def test_nothing_is_said_of_what_the_guard_sees(engine):
+    app = make()
+    other = make()
+    app.wsgi_app = ProxyFix(app.wsgi_app)
+    plain = AscendMiddleware(middleware(None), **options([]))
+    app.wsgi_app = DispatcherMiddleware(
+        app.wsgi_app, {"/other": other, "/plain": plain, "/p": ProxyFix(other.wsgi_app)}
+    )
+    app.wsgi_app = AscendMiddleware(app.wsgi_app, **options([{"match": "* /**", "exempt": True}]))
+    assert codes(app) == []
+
+
+@pytest.mark.parametrize("around", [Around, middleware])
+def test_a_middleware_around_is_named(engine, around):
+    app = make()
+    app.wsgi_app = around(app.wsgi_app)
+    assert codes(app) == ["flask.around"]
+
+
+@pytest.mark.parametrize("mounted", [flask.Flask("bare"), Around(flask.Flask("bare")), middleware(None), None])
+def test_an_unguarded_mount_is_named(engine, mounted):
+    app = make()
+    app.wsgi_app = ProxyFix(DispatcherMiddleware(app.wsgi_app, {"/m": mounted}))
+    assert codes(app) == ["flask.unguarded-mount"]
+
+
+def test_something_in_the_guard_s_place_is_named(engine):
+    app = make()
+    inner = app.preprocess_request
+    app.preprocess_request = lambda *arguments: inner(*arguments)
+    assert codes(app) == ["flask.displaced"]
+
+
+def test_the_first_request_says_what_is_not_covered(engine, caplog):
+    app = make()
+    app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/m": flask.Flask("bare")})
+    with caplog.at_level(logging.WARNING):
+        app.test_client().get("/items/7")
+        app.test_client().get("/items/7")
+    told = [record.getMessage() for record in caplog.records]
+    assert len([line for line in told if "PUT /bare" in line]) == 1
+    assert len([line for line in told if "unguarded-mount" in line]) == 1
+
+
+@pytest.mark.slow
+def test_the_real_command_line(tmp_path):
+    (tmp_path / "app.py").write_text(
+        "import flask\nfrom ascend_middleware.flask import Ascend\napp = flask.Flask('site')\n"
+        "app.add_url_rule('/a', 'a', lambda: 'x')\nAscend(app, api_url='local:policy.toml', agent_id='a')\n"
+    )
+    (tmp_path / "policy.toml").write_text('[[policy]]\nname = "all"\naction_types = ["*"]\ndecision = "approved"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "ascend", "routes"],
+        cwd=tmp_path,
+        env={**os.environ, "ASCEND_STATE": "memory:"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "/a" in done.stdout
