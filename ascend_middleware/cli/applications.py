@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ..compose import build_table
+from ..compose import build_table, read_options
 from ..exceptions import AscendError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _USUAL: Final = ("app", "application")
 # Where middlewares keep what they stand around.
 _INNER: Final = ("app", "wsgi_app", "application", "_app")
 _MAX_DEPTH: Final = 32
+_DJANGO_GUARD: Final = "ascend_middleware.django.middleware.AscendMiddleware"
 # What a middleware is given beside rules and settings.
 _HOOKS: Final = ("identify", "render", "strips_root_path")
 
@@ -171,4 +172,21 @@ def _flask(found: Any) -> tuple[str, Routes, Installed | None] | None:
 
 
 def _django(found: Any) -> tuple[str, Routes, Installed | None] | None:
-    return None
+    base = sys.modules.get("django.core.handlers.base")
+    if base is None or not isinstance(found, base.BaseHandler):
+        return None
+    from django.conf import settings
+    from django.utils.module_loading import import_string
+
+    from ..routing.django import DjangoResolver
+
+    classes = [import_string(path) for path in settings.MIDDLEWARE]
+    bases = (base for cls in classes if isinstance(cls, type) for base in cls.__mro__)
+    if not any(f"{base.__module__}.{base.__name__}" == _DJANGO_GUARD for base in bases):
+        return "Django", DjangoResolver(), None
+
+    def installed() -> tuple[RuleTable, Settings]:
+        rules, given, _ = read_options(getattr(settings, "ASCEND", None), "settings.ASCEND")
+        return build_table(rules, given)
+
+    return "Django", DjangoResolver(), installed

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from ..guard import RequestView
+from ..routing import Kind, Resolved
 
 if TYPE_CHECKING:
     from .applications import Application
@@ -38,6 +40,8 @@ def view_for(application: Application, sketch: Sketch) -> RequestView:
         return _starlette(application, sketch)
     if application.framework == "Flask":
         return _flask(application, sketch)
+    if application.framework == "Django":
+        return _django(application, sketch)
     return _plain(sketch)
 
 
@@ -96,3 +100,38 @@ def _flask(application: Application, sketch: Sketch) -> RequestView:
         view = view_of(context.request.environ, request=context.request)
         resolved = resolver.resolve(context.request, view.path)  # type: ignore[union-attr]
     return dataclasses.replace(view, method=context.request.method, raw_path=raw, resolved=resolved)
+
+
+def _django(application: Application, sketch: Sketch) -> RequestView:
+    from django.core.handlers.wsgi import WSGIRequest
+    from django.urls import Resolver404, resolve
+
+    from ..wsgi.messages import view_of
+
+    plain = _plain(sketch)
+    raw, _, query = sketch.target.partition("?")
+    environ = {
+        "REQUEST_METHOD": sketch.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(raw).decode("latin-1"),
+        "RAW_URI": sketch.target,
+        "QUERY_STRING": query,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(sketch.body),
+        "CONTENT_LENGTH": str(len(sketch.body)) if sketch.body else "",
+    }
+    for name, value in plain.headers:
+        key = name.upper().replace("-", "_")
+        environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
+    request = WSGIRequest(environ)
+    view = view_of(environ, request=request)
+    resolver: Any = application.routes
+    try:
+        match = request.resolver_match = resolve(request.path_info)
+    except Resolver404:
+        view.resolved = Resolved(None, Kind.NOT_FOUND, {}, view.path)
+    else:
+        view.resolved = resolver.resolve(request, match.func, match.args, match.kwargs)
+    return view
