@@ -11,6 +11,7 @@ import json
 import socket
 import sys
 import threading
+import types
 import uuid
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -228,6 +229,9 @@ class ASGIServer:
         asyncio.run_coroutine_threadsafe(self._retire(), self._loop).result(10)
 
     async def _retire(self):
+        if hasattr(self.app, "aclose") and not isinstance(self.app, AscendMiddleware):
+            await self.app.aclose()  # Django has no lifespan
+            return
         words = ["lifespan.startup", "lifespan.shutdown"]
 
         async def receive():
@@ -296,7 +300,50 @@ def flask(routes, account, options):
     return app
 
 
+def django(routes, account, options, *, asynchronous=False):
+    from django.conf import settings as django_settings
+    from django.core.asgi import get_asgi_application
+    from django.core.wsgi import get_wsgi_application
+    from django.test import override_settings
+    from django.urls import clear_url_caches
+
+    from ascend_middleware.django import configuration
+
+    if not django_settings.configured:
+        import django as django_module
+
+        django_settings.configure(SECRET_KEY="differential", INSTALLED_APPS=["ascend_middleware.django"])
+        django_module.setup()
+    urls = types.ModuleType("differential_urls")
+    urls.urlpatterns = frameworks.django_urls(routes, account)
+    given = override_settings(
+        ALLOWED_HOSTS=["*"],
+        ROOT_URLCONF=urls,
+        MIDDLEWARE=["ascend_middleware.django.AscendMiddleware"],
+        ASCEND=options,
+    )
+    given.enable()
+    clear_url_caches()
+    app = get_asgi_application() if asynchronous else get_wsgi_application()
+
+    async def aclose():
+        if asynchronous:
+            await configuration.async_runner().aclose()
+        configuration.forget()
+        given.disable()
+
+    app.aclose = aclose
+    app.close = lambda: asyncio.run(aclose())
+    return app
+
+
+def django_asgi(routes, account, options):
+    return django(routes, account, options, asynchronous=True)
+
+
 SUBJECTS = {
+    "django": (WSGIServer, django),
+    "django-asgi": (ASGIServer, django_asgi),
     "flask": (WSGIServer, flask),
     "starlette": (ASGIServer, starlette),
     "fastapi": (lambda: ASGIServer("h11"), fastapi),

@@ -164,6 +164,8 @@ def django(ran, options, *, asynchronous=False):
     from django.test import override_settings
     from django.urls import clear_url_caches, path
 
+    from ascend_middleware.django import configuration
+
     def view(name, method):
         def run(request, **arguments):
             ran.append((name, arguments, request.body))
@@ -192,7 +194,15 @@ def django(ran, options, *, asynchronous=False):
     from django.core.wsgi import get_wsgi_application
 
     app = get_asgi_application() if asynchronous else get_wsgi_application()
-    return app, given.disable
+
+    async def close():
+        # Django has no lifespan, so nobody tells its guard that the server stops.
+        if asynchronous:
+            await configuration.async_runner().aclose()
+        configuration.forget()
+        given.disable()
+
+    return app, close
 
 
 def django_asgi(ran, options):
@@ -212,4 +222,5 @@ def find(method, path):
 
 
 ASGI = {"fastapi": fastapi, "starlette": starlette, "asgi": asgi, "quart": quart, "litestar": litestar}
-WSGI = {"flask": flask, "wsgi": wsgi}
+ASGI |= {"django-asgi": django_asgi}
+WSGI = {"flask": flask, "wsgi": wsgi, "django": django}

@@ -1,5 +1,6 @@
 """Allow, deny, hold and approve, authority down: the same story, told in the same words by every framework."""
 
+import asyncio
 import contextlib
 import signal
 import subprocess
@@ -98,10 +99,14 @@ def authority(tmp_path_factory):
     authority.stop()
 
 
+async def nothing(): ...
+
+
 class Site:
     """A server with the application in it."""
 
-    def __init__(self, app, *, asynchronous):
+    def __init__(self, app, *, asynchronous, closing):
+        self._closing = closing
         if asynchronous:
             import uvicorn
 
@@ -109,7 +114,12 @@ class Site:
             self._listener = config.bind_socket()
             self._server = uvicorn.Server(config)
             port = self._listener.getsockname()[1]
-            run = lambda: self._server.run(sockets=[self._listener])  # noqa: E731
+            self._loop = asyncio.new_event_loop()
+
+            def run():
+                with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                    runner.run(self._server.serve(sockets=[self._listener]))
+
         else:
             import waitress
 
@@ -125,8 +135,10 @@ class Site:
     def close(self):
         self.client.close()
         if self._asynchronous:
+            asyncio.run_coroutine_threadsafe(self._closing(), self._loop).result(10)
             self._server.should_exit = True
         else:
+            asyncio.run(self._closing())
             self._server.close()
         self._thread.join(10)
 
@@ -142,13 +154,12 @@ def site(request, authority, tmp_path):
         "max_retries": 0,
     }
     built = (ASGI.get(request.param) or WSGI[request.param])(ran, options)
-    app, undo = built if isinstance(built, tuple) else (built, lambda: None)
-    site = Site(app, asynchronous=request.param in ASGI)
+    app, closing = built if isinstance(built, tuple) else (built, nothing)
+    site = Site(app, asynchronous=request.param in ASGI, closing=closing)
     ran.clear()
     site.ran = ran
     yield site
     site.close()
-    undo()
 
 
 def told(answer):
