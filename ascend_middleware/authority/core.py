@@ -170,7 +170,7 @@ class Authority:
             raise ApiError(400, "UNSUPPORTED_API_VERSION", message, details={"field": "X-API-Version"})
         if request.path in (HEALTH, OPENAPI):
             return self._open(request)
-        credential = credential or self._authenticate(request, client)
+        credential = credential or self.authenticate(request.headers, client)
         route, parameters = find_route(request.method, request.path)
         self._count(route, credential, allowances)
         call = Call(authority=self, request=request, credential=credential, parameters=parameters)
@@ -191,10 +191,18 @@ class Authority:
             return Answer(200, openapi.document())
         return Answer(200, encode_json({"status": "healthy", "server_time": iso_time(self.now())}))
 
-    def _authenticate(self, request: Request, client: str) -> Credential:
-        """Return whose request it is; what others fail at from the same address never stands in a valid key's way."""
-        key = presented_key(request.headers)
-        token = bearer_token(request.headers) if key is None else None
+    def authenticate(self, headers: Mapping[str, str], client: str) -> Credential:
+        """Return whose request it is; what others fail at from the same address never stands in a valid key's way.
+
+        Args:
+            headers: names in lower case.
+            client: the address that asks, by which failures are counted; empty for none.
+
+        Raises:
+            ApiError: 401 without a valid key or token, 429 after too many failures.
+        """
+        key = presented_key(headers)
+        token = bearer_token(headers) if key is None else None
         if key is not None:
             credential = self.store.find_key(key)
         else:

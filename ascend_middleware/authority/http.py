@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from .forms import MAX_BODY
+from .page.app import create_page, is_page
 from .service import Service
 
 if TYPE_CHECKING:
@@ -39,11 +40,16 @@ def create_app(authority: Authority, *, service: Service | None = None, access_l
         access_log: whether each request is logged.
     """
     service = service or Service(authority)
+    page = create_page(service)
+    service.streams.append(page.state.desk.feed.close)
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "lifespan":
             await _lifespan(service, receive, send)
         elif scope["type"] == "http":
+            if is_page(scope["path"]):
+                await page(scope, receive, _logged(scope, send) if access_log else send)  # type: ignore[arg-type]
+                return
             await _serve(service, scope, receive, _logged(scope, send) if access_log else send)
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": ""})

@@ -58,4 +58,11 @@ MIGRATIONS: Final = (
         "CREATE TABLE webhook_scan (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL)",
         "INSERT INTO webhook_scan (one, seq) VALUES (1, 0)",
     ),
+    # The page's sessions; only the hash of a cookie is kept.
+    (
+        """CREATE TABLE sessions (
+            hash TEXT PRIMARY KEY, key_id INTEGER NOT NULL REFERENCES keys (id), created_at REAL NOT NULL,
+            seen_at REAL NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID""",
+        "CREATE INDEX sessions_key ON sessions (key_id)",
+    ),
 )

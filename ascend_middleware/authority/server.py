@@ -122,7 +122,7 @@ def serve(authority: Authority, listener: socket.socket, *, tls: Tls | None = No
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            await service.waiters.close()  # they would hold the end up
+            await service.release()  # they would hold the end up
             await super().shutdown(sockets)
 
     config = uvicorn.Config(

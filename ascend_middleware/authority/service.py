@@ -8,7 +8,7 @@ import logging
 import re
 import sqlite3
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import unquote
 
 import anyio.to_thread
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _HELD = re.compile(r"/api/(?:v1|v2)/actions/([^/]+)/status|/api/sdk/approval/([^/]+)")
 # Seconds. A pending action is denied at its time whenever anybody looks; this tells those who only wait.
 _CHORES_PERIOD: Final = 1.0
+_T = TypeVar("_T")
 _Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -47,6 +48,8 @@ class Service:
         self.waiters: Final = Waiters(authority.store)
 
         self.courier: Final = Courier(authority)
+        # What ends the answers that never end by themselves.
+        self.streams: Final[list[Callable[[], Awaitable[None]]]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -65,9 +68,15 @@ class Service:
                 log.error("pending actions could not be expired: %s", error)
             await asyncio.sleep(_CHORES_PERIOD)
 
+    async def release(self) -> None:
+        """Let those go who wait for something to happen, so that a stop need not wait for them."""
+        await self.waiters.close()
+        for close in self.streams:
+            await close()
+
     async def stop(self) -> None:
         """Let those who wait go, finish what was begun, and stop."""
-        await self.waiters.close()
+        await self.release()
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -108,9 +117,17 @@ class Service:
                 answer = await anyio.to_thread.run_sync(job)
             return answer
         try:
-            return await self.writer.run(job) if self.writer.running else await anyio.to_thread.run_sync(job)
+            return await self.change(job)
         except sqlite3.Error as error:
             return self.authority.unstored(headers, error)
+
+    async def change(self, job: Callable[[], _T]) -> _T:
+        """Run what changes something, and return what it returned once that is durable.
+
+        Raises:
+            sqlite3.Error: it could not be stored.
+        """
+        return await self.writer.run(job) if self.writer.running else await anyio.to_thread.run_sync(job)
 
     async def _hold(
         self, name: str, query: str, headers: Mapping[str, str], gone: Callable[[], Awaitable[None]] | None

@@ -42,7 +42,7 @@ _MODULES: Final = (
 # The commands about an application, for the command lines of frameworks.
 _ABOUT: Final = (f"{__package__}.routes", f"{__package__}.explain")
 # Modules that only the authority needs.
-_AUTHORITY: Final = ("cel", "cryptography", "jwt", "starlette", "uvicorn")
+_AUTHORITY: Final = ("cel", "cryptography", "jinja2", "jwt", "starlette", "uvicorn")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

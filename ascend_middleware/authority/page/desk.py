@@ -1,0 +1,287 @@
+"""What every view shares: the templates, the signed-in person, forms, and the headers that keep scripts out."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+import anyio.to_thread
+import jinja2
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from ascend_middleware import __version__
+
+from ..forms import ApiError
+from .live import Feed
+from .sessions import LIFETIME, Sessions
+from .shown import FILTERS
+from .verification import Verifier
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from starlette.requests import Request
+
+    from ..core import Authority
+    from ..keys import Credential
+    from ..service import Service
+    from .sessions import Session
+
+__all__ = ["Desk", "Form", "NotSignedInError", "RefusedError", "signed_in"]
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+# Nothing but what this server itself sends: no inline script or style, no frame around the page, no form to elsewhere.
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+)
+HEADERS: Final = {
+    "content-security-policy": POLICY,
+    "x-frame-options": "DENY",
+    "x-content-type-options": "nosniff",
+    # Not "no-referrer", with which browsers do not say where a form comes from.
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+_HSTS: Final = "max-age=31536000"
+_COOKIE: Final = "ascend-session"
+# A browser takes a cookie of this name only from https, for this host alone.
+_SECURE_COOKIE: Final = "__Host-ascend-session"
+_MAX_FORM: Final = 64 * 1024
+_MAX_FIELDS: Final = 30
+
+
+class NotSignedInError(Exception):
+    """There is no session, or it has ended."""
+
+
+class RefusedError(Exception):
+    """What was asked for cannot be done; the page says so."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class Form(dict[str, str]):
+    """The fields of a submitted form; a field that is given twice is refused."""
+
+    def text(self, name: str) -> str:
+        """Return a field, with plain line ends; empty if it is not there."""
+        return self.get(name, "").replace("\r\n", "\n").strip()
+
+
+class Desk:
+    """The page of one served authority.
+
+    Args:
+        service: what answers; decisions go through its writer.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.sessions = Sessions(self.authority.store, now=self.authority.now)
+        self.feed = Feed(self.authority.store)
+        self.verifier = Verifier(self.authority.store, now=self.authority.now)
+        self._templates = jinja2.Environment(
+            loader=jinja2.PackageLoader(__package__ or "", "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters.update(FILTERS)
+
+    @property
+    def authority(self) -> Authority:
+        """The core."""
+        return self.service.authority
+
+    # --- answers
+
+    def page(
+        self, request: Request, template: str, *, session: Session | None = None, status: int = 200, **values: Any
+    ) -> Response:
+        """Return a rendered page."""
+        context = {
+            "version": __version__,
+            "session": session,
+            "who": session.credential.name if session else "",
+            "csrf": session.csrf if session else "",
+            "path": request.url.path,
+            "notice": _NOTICES.get(request.query_params.get("done", ""), ""),
+            "state": self.feed.state(session.credential.tenant) if session else {},
+            **values,
+        }
+        content = self._templates.get_template(template).render(context)
+        return self.guarded(request, HTMLResponse(content, status_code=status))
+
+    def done(self, request: Request, code: str, *, to: str) -> Response:
+        """Answer a form: the script gets words, a browser without it the next page."""
+        if wants_json(request):
+            return self.guarded(request, JSONResponse({"message": _NOTICES[code]}))
+        mark = "&" if "?" in to else "?"
+        return self.guarded(request, RedirectResponse(f"{to}{mark}done={code}", status_code=303))
+
+    def failed(self, request: Request, status: int, message: str, session: Session | None) -> Response:
+        """Answer what cannot be done."""
+        if wants_json(request):
+            return self.guarded(request, JSONResponse({"error": message}, status_code=status))
+        return self.page(request, "message.html", session=session, status=status, message=message)
+
+    def guarded(self, request: Request, response: Response) -> Response:
+        """Add the headers that every answer of the page has."""
+        response.headers.update(HEADERS)
+        response.headers.setdefault("cache-control", "no-store")
+        if request.url.scheme == "https":
+            response.headers["strict-transport-security"] = _HSTS
+        return response
+
+    # --- people
+
+    def recognise(self, key: str, client: str) -> tuple[Credential | None, str]:
+        """Return whose key was given, or why it opens nothing here."""
+        try:
+            credential = self.authority.authenticate({"x-api-key": key}, client)
+        except ApiError as error:
+            if error.status == 429:
+                return None, "Too many failed attempts from your address. Wait a minute."
+            return None, "This is no valid key."
+        if not credential.role.administers:
+            return None, "This key may submit actions, but only an admin key may decide about them."
+        return credential, ""
+
+    def session_of(self, request: Request) -> Session | None:
+        """Return whose request it is; a cookie that is there twice counts for nothing."""
+        cookie = request.cookies.get(_SECURE_COOKIE) or request.cookies.get(_COOKIE)
+        return self.sessions.find(cookie) if cookie else None
+
+    def remember(self, request: Request, response: Response, session: Session) -> None:
+        """Give the browser its cookie: unreadable to scripts, never sent along from other sites."""
+        # Behind a proxy that ends TLS, the browser's own word tells that the page was fetched over https.
+        secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
+        response.set_cookie(
+            _SECURE_COOKIE if secure else _COOKIE,
+            session.cookie,
+            max_age=int(LIFETIME),
+            path="/",
+            httponly=True,
+            samesite="strict",
+            secure=secure,
+        )
+
+    def forget(self, response: Response) -> None:
+        """Take the cookies back."""
+        response.delete_cookie(_COOKIE, path="/", httponly=True, samesite="strict")
+        response.delete_cookie(_SECURE_COOKIE, path="/", httponly=True, samesite="strict", secure=True)
+
+    async def change(self, job: Callable[[], _T]) -> _T:
+        """Run what changes something through the one writer, and return once it is durable."""
+        return await self.service.change(job)
+
+
+async def read_form(request: Request) -> Form:
+    """Return the fields of a form.
+
+    Raises:
+        RefusedError: it is no form, too long, or gives a field twice.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
+        raise RefusedError(415, "This is no form.")
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _MAX_FORM:
+            raise RefusedError(413, "The form is too long.")
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            errors="strict",
+            max_num_fields=_MAX_FIELDS,
+        )
+    except ValueError:
+        raise RefusedError(400, "The form is malformed.") from None
+    form = Form(pairs)
+    if len(form) != len(pairs):
+        raise RefusedError(400, "The form gives a field twice.")
+    return form
+
+
+def check_origin(request: Request) -> None:
+    """Refuse a form that another site sent; every current browser says where one comes from."""
+    origin, fetched = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    same = origin is not None and urlsplit(origin).netloc == request.headers.get("host", "")
+    if not same or fetched not in (None, "same-origin"):
+        raise RefusedError(403, "The form did not come from this page. Open the page again and repeat.")
+
+
+def signed_in(
+    view: Callable[[Desk, Request, Session, Form], Awaitable[Response]],
+) -> Callable[[Desk, Request], Awaitable[Response]]:
+    """Let only signed-in admins to a view; a form also needs the session's own token and this page's origin."""
+
+    @functools.wraps(view)
+    async def guarded(desk: Desk, request: Request) -> Response:
+        session = await anyio.to_thread.run_sync(desk.session_of, request)
+        if session is None:
+            raise NotSignedInError
+        form = Form()
+        try:
+            if request.method == "POST":
+                check_origin(request)
+                form = await read_form(request)
+                if not session.accepts(form.pop("csrf", "")):
+                    raise RefusedError(403, "The form is out of date. Open the page again and repeat.")
+            # What the script fetches by itself is no sign of a person.
+            if "x-live" not in request.headers and desk.sessions.is_due(session):
+                await desk.change(functools.partial(desk.sessions.touch, session))
+            return await view(desk, request, session, form)
+        except RefusedError as error:
+            return await anyio.to_thread.run_sync(desk.failed, request, error.status, error.message, session)
+        except ApiError as error:
+            words = error.message[:1].upper() + error.message[1:] + "."
+            return await anyio.to_thread.run_sync(desk.failed, request, error.status, words, session)
+
+    return guarded
+
+
+async def on_error(desk: Desk, request: Request, error: Exception) -> Response:
+    """Answer what went wrong before a view could."""
+    if isinstance(error, NotSignedInError):
+        if wants_json(request):
+            return desk.guarded(
+                request, JSONResponse({"error": "Your session has ended. Sign in again."}, status_code=401)
+            )
+        return desk.guarded(request, RedirectResponse("/sign-in", status_code=303))
+    if isinstance(error, sqlite3.Error):
+        return desk.failed(request, 503, "The database cannot be used right now. Nothing was decided.", None)
+    if isinstance(error, RefusedError):
+        return desk.failed(request, error.status, error.message, None)
+    log.error("the page could not answer %s", request.method, exc_info=error)
+    return desk.failed(request, 500, "The page failed. Nothing was decided.", None)
+
+
+def wants_json(request: Request) -> bool:
+    """Say whether the script asks, which shows words by itself."""
+    return request.headers.get("accept", "") == "application/json"
+
+
+_NOTICES: Final[Mapping[str, str]] = {
+    "approved": "Approved.",
+    "denied": "Denied.",
+    "counted": "Your approval counts; others are needed too.",
+    "commanded": "The command is issued.",
+    "verified": "The whole audit log was read again.",
+    "out": "You are signed out.",
+}

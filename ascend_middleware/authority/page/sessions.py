@@ -1,0 +1,120 @@
+"""Signed-in people: a session stands for an admin key, for some hours at most, and ends with the key."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ..keys import Credential, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..store import Store
+
+__all__ = ["IDLE", "LIFETIME", "Session", "Sessions"]
+
+# Seconds: a working day at most, and an hour without a click.
+LIFETIME: Final = 8 * 3600.0
+IDLE: Final = 3600.0
+# A click is noted only so often, since each note is a commit.
+_NOTED_EVERY: Final = 60.0
+_RANDOM_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One signed-in browser. The cookie's value is a secret; the database holds only its hash."""
+
+    cookie: str
+    credential: Credential
+    seen_at: float
+
+    @property
+    def csrf(self) -> str:
+        """The token that every form carries: only who can read the session's pages knows it."""
+        return _hash("csrf", self.cookie)
+
+    def accepts(self, token: str) -> bool:
+        """Compare a form's token in constant time."""
+        return hmac.compare_digest(self.csrf.encode(), token.encode("utf-8", "surrogatepass"))
+
+
+class Sessions:
+    """The sessions in the database, so that any of them can be ended there.
+
+    Args:
+        store: the database.
+        now: epoch seconds.
+        new_secret: a fresh cookie value.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        now: Callable[[], float],
+        new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(_RANDOM_BYTES),
+    ) -> None:
+        self._store = store
+        self._now = now
+        self._new_secret = new_secret
+
+    def open(self, credential: Credential) -> Session:
+        """Begin a session for an admin's key, and note it in the audit log."""
+        now, cookie = self._now(), self._new_secret()
+        with self._store.write():
+            self._store.execute("DELETE FROM sessions WHERE expires_at <= ? OR seen_at <= ?", (now, now - IDLE))
+            self._store.execute(
+                "INSERT INTO sessions (hash, key_id, created_at, seen_at, expires_at) VALUES (?, ?, ?, ?, ?)",
+                (_hash("session", cookie), credential.key_id, now, now, now + LIFETIME),
+            )
+            data = {"key": credential.key_id, "via": "page"}
+            self._store.audit("SIGNED_IN", tenant=credential.tenant, actor=credential.name, data=data)
+        return Session(cookie, credential, now)
+
+    def find(self, cookie: str) -> Session | None:
+        """Return the session of a cookie, or None if it has ended, or its key was revoked or is no admin's."""
+        now = self._now()
+        rows = self._store.rows(
+            "SELECT keys.*, sessions.seen_at FROM sessions JOIN keys ON keys.id = sessions.key_id"
+            " WHERE sessions.hash = ? AND sessions.expires_at > ? AND sessions.seen_at > ? AND keys.revoked_at IS NULL",
+            (_hash("session", cookie), now, now - IDLE),
+        )
+        if not rows or not Role(rows[0]["role"]).administers:
+            return None
+        row = rows[0]
+        return Session(cookie, Credential(row["id"], row["name"], Role(row["role"]), row["tenant"]), row["seen_at"])
+
+    def is_due(self, session: Session) -> bool:
+        """Say whether it is time to note that a person is there."""
+        return self._now() - session.seen_at >= _NOTED_EVERY
+
+    def touch(self, session: Session) -> None:
+        """Note that a person is there."""
+        with self._store.write():
+            digest = _hash("session", session.cookie)
+            self._store.execute("UPDATE sessions SET seen_at = ? WHERE hash = ?", (self._now(), digest))
+
+    def close(self, session: Session) -> None:
+        """End one session."""
+        with self._store.write():
+            self._store.execute("DELETE FROM sessions WHERE hash = ?", (_hash("session", session.cookie),))
+            self._noted("SIGNED_OUT", session)
+
+    def close_all(self, session: Session) -> None:
+        """End all sessions of the same key."""
+        with self._store.write():
+            self._store.execute("DELETE FROM sessions WHERE key_id = ?", (session.credential.key_id,))
+            self._noted("SIGNED_OUT_EVERYWHERE", session)
+
+    def _noted(self, event: str, session: Session) -> None:
+        who = session.credential
+        self._store.audit(event, tenant=who.tenant, actor=who.name, data={"key": who.key_id, "via": "page"})
+
+
+def _hash(purpose: str, cookie: str) -> str:
+    return hashlib.sha256(f"{purpose}:{cookie}".encode("utf-8", "surrogatepass")).hexdigest()
