@@ -147,8 +147,22 @@ class Question:
     needs_person: bool
 
 
-def decide(core: ClientCore, question: Question, config: MCPGovernanceConfig) -> Flow[AuthorizationDecision]:
+def decide(
+    core: ClientCore,
+    question: Question,
+    config: MCPGovernanceConfig,
+    *,
+    admit: Callable[[], None],
+    watch: Callable[[], None],
+) -> Flow[AuthorizationDecision]:
     """Ask, and return the decision that permits the call.
+
+    Args:
+        core: asks.
+        question: what is asked.
+        config: how.
+        admit: counts one action of the client's agent; raises when it must not act.
+        watch: raises as soon as the client's agent must not act.
 
     Raises:
         AuthorizationDeniedError: denied, or held and not waited for, or approved by nobody where a person has to.
@@ -156,14 +170,15 @@ def decide(core: ClientCore, question: Question, config: MCPGovernanceConfig) ->
         KillSwitchError: the server or the agent is blocked.
         AscendError: there is no decision.
     """
-    _obey(config)
+    _obey(config, watch)
+    admit()
     decision = yield from core.submit_or_open(question.action)
     held = decision.is_pending()
     if held:
         yield from _tell(config.on_approval_required, decision, question)
         if not config.wait_for_approval:
             raise _denial(decision, "APPROVAL_REQUIRED", "a person has to approve this action first")
-        decision = yield from _wait(core, decision, config)
+        decision = yield from _wait(core, decision, config, watch)
     if config.log_all_decisions and logger.isEnabledFor(logging.INFO):
         logger.info("tool %s: %s (action %s)", question.tool, decision.status, decision.action_id or "none")
     if decision.is_pending():
@@ -182,7 +197,7 @@ def decide(core: ClientCore, question: Question, config: MCPGovernanceConfig) ->
         raise _denial(decision, "HUMAN_APPROVAL_MISSING", text)
     yield from _tell(config.on_allowed, decision, question)
     # Last of all, because an order may have come meanwhile; and the only one that counts as a run.
-    _obey(config, runs=True)
+    _obey(config, watch, runs=True)
     return decision
 
 
@@ -204,7 +219,8 @@ def conclude(
         logger.warning("the outcome of action %s was not reported: %s", decision.action_id, failure)
 
 
-def _obey(config: MCPGovernanceConfig, *, runs: bool = False) -> None:
+def _obey(config: MCPGovernanceConfig, watch: Callable[[], None], *, runs: bool = False) -> None:
+    watch()
     if config.kill_switch is None:
         return
     state = config.kill_switch.state(config.mcp_server)
@@ -216,7 +232,7 @@ def _obey(config: MCPGovernanceConfig, *, runs: bool = False) -> None:
 
 
 def _wait(
-    core: ClientCore, decision: AuthorizationDecision, config: MCPGovernanceConfig
+    core: ClientCore, decision: AuthorizationDecision, config: MCPGovernanceConfig, watch: Callable[[], None]
 ) -> Flow[AuthorizationDecision]:
     """Poll while the action is held, and look at the kill switch at least twice a second."""
     until = core.clock() + config.approval_timeout_seconds
@@ -226,10 +242,10 @@ def _wait(
             return decision
         pause = min(config.approval_poll_interval_seconds, left)
         while pause > 0:
-            _obey(config)
+            _obey(config, watch)
             yield Sleep(min(pause, _SLICE))
             pause -= _SLICE
-        _obey(config)
+        _obey(config, watch)
         try:
             limit = max(until - core.clock(), _SLICE)
             decision = yield from core.status(

@@ -127,7 +127,11 @@ class GovernedTool:
     def decision(self, question: Question) -> Flow[AuthorizationDecision | DeniedResult]:
         """Decide; a denial is raised or returned, as the configuration says."""
         try:
-            return (yield from decide(self.client.core, question, self.config))
+            return (
+                yield from decide(
+                    self.client.core, question, self.config, admit=self.client._admit, watch=self.client.kill.check
+                )
+            )
         except (AuthorizationDeniedError, DecisionTimeoutError) as error:
             if self.config.raise_on_denial or error.code not in _CODES:
                 raise

@@ -386,6 +386,40 @@ def test_a_block_that_comes_meanwhile_still_stops_it(authority, kind, moment):
 
 
 @EVERY
+@pytest.mark.parametrize("moment", ["before", "while it is held", "after the decision"])
+def test_a_command_that_the_client_has_fetched_stops_it_too(authority, kind, moment):
+    authority.hold(then="approve", polls=1 if moment == "after the decision" else 1000)
+    client = kind.client(authority, fail_mode="open")
+
+    def block(*_):
+        client.kill.learn_command(
+            {"command_id": "1", "command_type": "BLOCK", "target_type": "agent", "reason": "stop"}
+        )
+
+    if moment == "before":
+        block()
+    name = "on_approval_required" if moment == "while it is held" else "on_allowed"
+    config = MCPGovernanceConfig(approval_poll_interval_seconds=0.01, **{name: block})
+    tool = kind.tool(client, lambda *_: pytest.fail("it ran"), config=config)
+    with pytest.raises(errors.KillSwitchError, match="stop"):
+        kind.call(tool, "SELECT 1")
+    assert len(authority.asked) == (0 if moment == "before" else 1)
+
+
+@EVERY
+def test_the_agents_rate_limit_counts_its_tools(authority, kind):
+    authority.approve()
+    client = kind.client(authority)
+    client.kill.learn_command(
+        {"command_id": "1", "command_type": "RATE_LIMIT", "target_type": "agent", "parameters": {"max_per_minute": 1}}
+    )
+    tool = kind.tool(client, lambda *_: "ran")
+    assert kind.call(tool, "SELECT 1") == "ran"
+    with pytest.raises(errors.RateLimitError):
+        kind.call(tool, "SELECT 1")
+
+
+@EVERY
 def test_a_kill_by_the_authority_ends_the_wait(authority, kind):
     authority.hold()
     config = MCPGovernanceConfig(approval_poll_interval_seconds=0.01, on_approval_required=lambda *_: kill())
