@@ -379,16 +379,21 @@ def _error_text(body: Mapping[str, Any]) -> str:
 
 
 def _validation_line(item: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in item.get("loc", ()) if part != "body")
+    place = ".".join(str(part) for part in _location(item) if part != "body")
     return f"{place}: {item.get('msg', 'invalid')}" if place else str(item.get("msg", "invalid"))
 
 
 def _field_name(details: Mapping[str, Any], detail: object) -> str | None:
     if isinstance(details.get("field"), str):
         return str(details["field"])
-    if isinstance(detail, list) and detail and isinstance(detail[0], dict) and detail[0].get("loc"):
-        return str(detail[0]["loc"][-1])
+    if isinstance(detail, list) and detail and isinstance(detail[0], dict) and _location(detail[0]):
+        return _clean(str(_location(detail[0])[-1]))
     return None
+
+
+def _location(item: Mapping[str, Any]) -> list[Any]:
+    place = item.get("loc")
+    return place if isinstance(place, list) else []
 
 
 def _correlation_id(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:

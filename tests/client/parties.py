@@ -1,9 +1,11 @@
 """Both clients, and the embedded authority behind them without a socket."""
 
+import contextlib
 import inspect
 import json
 
 import anyio
+import httpx2
 
 from ascend_middleware.authority import Authority, PolicySet, Role, Store
 from ascend_middleware.client import AscendClient, AsyncAscendClient, Response
@@ -77,8 +79,22 @@ class Awaited:
         pass
 
 
+ENGINES = ["httpx2", "pyreqwest", "own"]
+PARTIES = [f"{kind} {engine}" for engine in ENGINES for kind in ("sync", "async")]
+
+
 def run(kind, where, work, **options):
-    """Call `work(client)` with the client of this kind, at a URL or in a `House`; an awaitable is awaited."""
+    """Call `work(client)` with the client of this kind, at a URL or in a `House`; an awaitable is awaited.
+
+    Args:
+        kind: `sync` or `async`, alone or with one of `ENGINES`; `own` is a client of httpx2 that the user brings.
+    """
+    kind, _, engine = kind.partition(" ")
+    if engine == "own":
+        own = (httpx2.Client if kind == "sync" else httpx2.AsyncClient)(verify=False, trust_env=False)
+        options = {"http_client": own, **options}
+    elif engine:
+        options = {"engine": engine, **options}
     options = {"agent_id": "a", "timeout": 5, "max_retries": 0, **options}
     if isinstance(where, House):
         engine = where if kind == "sync" else Awaited(where)
@@ -86,11 +102,17 @@ def run(kind, where, work, **options):
     else:
         options = {"api_key": KEY, "api_url": where, **options}
     if kind == "sync":
-        with AscendClient(**options) as client:
+        with contextlib.ExitStack() as stack:
+            client = stack.enter_context(AscendClient(**options))
+            if engine == "own":
+                stack.enter_context(own)
             return work(client)
 
     async def main():
-        async with AsyncAscendClient(**options) as client:
+        async with contextlib.AsyncExitStack() as stack:
+            client = await stack.enter_async_context(AsyncAscendClient(**options))
+            if engine == "own":
+                await stack.enter_async_context(own)
             result = work(client)
             return await result if inspect.isawaitable(result) else result
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import struct
 import threading
 
 
@@ -29,6 +30,26 @@ class Trickle:
 
 HANG = object()
 DROP = object()
+DEAF = object()  # reads nothing of the request any more
+
+
+class Reset:
+    """Sends `data`, then resets the connection."""
+
+    def __init__(self, data=b""):
+        self.data = data
+
+
+class Repeat:
+    """Sends `data` again and again, with a pause, after `head`."""
+
+    def __init__(self, data, head=b"", pause=0.02):
+        self.data, self.head, self.pause = data, head, pause
+
+
+def chunked(*chunks, end=b"0\r\n\r\n", status=200):
+    body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + end
+    return http(status, b"", "Transfer-Encoding: chunked", "Connection: close", length=False) + body
 
 
 class Received:
@@ -94,6 +115,10 @@ class Scripted:
                         buffer += data
                     head, _, buffer = buffer.partition(b"\r\n\r\n")
                     request = Received(head, b"")
+                    if self.steps[0] is DEAF:
+                        self.requests.append(request)
+                        self.stopped.wait(30)
+                        return
                     wanted = int(request.headers.get("content-length", 0))
                     while len(buffer) < wanted:
                         buffer += connection.recv(65536)
@@ -114,6 +139,15 @@ class Scripted:
             self.stopped.wait(30)
             return False
         if step is DROP:
+            return False
+        if isinstance(step, Reset):
+            connection.sendall(step.data)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return False
+        if isinstance(step, Repeat):
+            connection.sendall(step.head)
+            while not self.stopped.wait(step.pause):
+                connection.sendall(step.data)
             return False
         if isinstance(step, Trickle):
             connection.sendall(step.data[: step.head])

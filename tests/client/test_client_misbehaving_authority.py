@@ -1,226 +1,195 @@
-"""One table of misbehaving answers, through both clients and both engines."""
+"""Every case of the table through both clients, at every engine and with the user's own: typed, in time, no permission."""
 
+import inspect
+import json
 import time
 
-import anyio
 import pytest
-from scripted import APPROVED, DENIED, DROP, HANG, PENDING, Scripted, Trickle, http
+from misbehaviour import BODIES, CASES, CONTENTS, SLOW
+from parties import ACTION, KEY, PARTIES, run
+from scripted import APPROVED, DEAF, DENIED, DROP, HANG, PENDING, Scripted, chunked, http
 
 from ascend_middleware import exceptions as errors
-from ascend_middleware.client import AscendClient, AsyncAscendClient
+from ascend_middleware.client import EngineError
+from ascend_middleware.wire import decode_decision
 
-KEY = "owkai_live_0123456789abcdef"
-ACTION = {"agent_id": "a", "action_type": "data_access", "resource": "r"}
+AT = pytest.mark.parametrize("party", PARTIES)
 
 
-def run(engine, kind, url, work, **options):
-    """Call `work(client)`; for the async client its methods are awaited."""
-    options = {"api_url": url, "agent_id": "a", "engine": engine, "timeout": 5, **options}
-    if kind == "sync":
-        with AscendClient(KEY, **options) as client:
-            return work(client)
+def is_quick(party, name):
+    """Whether a case belongs to the quick tier; every party reads every case in the other one."""
+    # How a body is read does not depend on who carried it, and the user's client stands on the library of httpx2.
+    return party.endswith("httpx2") or (party.endswith("pyreqwest") and name.startswith(("status", "line")))
 
-    async def main():
-        async with AsyncAscendClient(KEY, **options) as client:
-            return await work(client)
 
-    return anyio.run(main)
+EVERY = [
+    pytest.param(party, name, marks=[] if is_quick(party, name) else [pytest.mark.slow])
+    for name in CASES
+    for party in PARTIES
+]
+EVERY_SLOW = [
+    pytest.param(party, name, marks=[pytest.mark.slow] if name not in ("hangs", "trickles the head") else [])
+    for name in SLOW
+    for party in PARTIES
+]
 
 
 def submit(client):
     return client.submit_action(ACTION)
 
 
-ENGINES = pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
-KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
-
-ok = {"action_id": "7", "status": "approved", "decision": "approved"}
-TABLE = {
-    "empty 200": (http(200), errors.ProtocolError),
-    "empty 204": (b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", errors.ProtocolError),
-    "html": (http(200, b"<html>hello</html>"), errors.ProtocolError),
-    "array": (http(200, b"[]"), errors.ProtocolError),
-    "null": (http(200, b"null"), errors.ProtocolError),
-    "truncated json": (http(200, b'{"action_id": "7", "status": "appro'), errors.ProtocolError),
-    "no decision": (http(200, {"action_id": "7"}), errors.ProtocolError),
-    "approved without id": (http(200, {"status": "approved"}), errors.ProtocolError),
-    "unknown word": (http(200, {**ok, "decision": "sure"}), errors.ProtocolError),
-    "error with success status": (http(200, {"status": "error", "error": {"message": "x"}}), errors.ProtocolError),
-    "says approved and denied": (http(200, {**ok, "status": "denied"}), "denied"),
-    "says approved and not executable": (http(200, {**ok, "execution_allowed": False}), "denied"),
-    "says approved and pending": (http(200, {**ok, "status": "pending_approval"}), "pending"),
-    "too long": (http(200, b" " * (4 * 1024 * 1024 + 1)), errors.ProtocolError),
-    "compressed": (http(200, b"x", "Content-Encoding: gzip"), errors.ProtocolError),
-    "301": (http(301, b"", "Location: /elsewhere"), errors.ProtocolError),
-    "307": (http(307, b"", "Location: http://127.0.0.1:1/"), errors.ProtocolError),
-    "400": (
-        http(400, {"status": "error", "error": {"code": "INVALID_REQUEST", "message": "m"}}),
-        errors.ValidationError,
-    ),
-    "401": (http(401, {"detail": "who?"}), errors.AuthenticationError),
-    "403": (http(403, {"detail": "no"}), errors.AuthorizationDeniedError),
-    "403 agent blocked": (http(403, {"detail": {"code": "AGENT_BLOCKED", "message": "b"}}), errors.KillSwitchError),
-    "403 governance": (
-        http(403, {"detail": {"error": "MCP governance violation", "code": "X", "detail": "unregistered"}}),
-        "denied",
-    ),
-    "404": (http(404, {"detail": "none"}), errors.NotFoundError),
-    "409": (http(409, {"detail": "twice"}), errors.ConflictError),
-    "418": (http(418, b"teapot"), errors.ProtocolError),
-    "501": (http(501, b"?"), errors.ServerError),
-    "503": (http(503, b"?"), errors.ServerError),
-    "429": (http(429, b"", "Retry-After: 0"), errors.RateLimitError),
-    "dropped": (DROP, errors.NetworkError),
-    "no http": (b"SSH-2.0-OpenSSH\r\n\r\n", errors.NetworkError),
-    "body cut short": (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\n{}", errors.NetworkError),
-}
+def outcome(party, url, work, **options):
+    """Return what a call came to: a word of a decision, or the error."""
+    try:
+        result = run(party, url, work, **options)
+    except errors.AscendError as error:
+        assert not isinstance(error, EngineError), "that one is internal"
+        assert KEY not in f"{error!r} {error} {vars(error)}"
+        return error
+    assert result.execution_allowed is result["execution_allowed"] is result.is_approved()
+    return str(result.decision)
 
 
-@ENGINES
-@KINDS
-@pytest.mark.parametrize("name", TABLE)
-def test_each_answer_has_one_meaning_and_none_is_taken_for_permission(engine, kind, name):
-    answer, expected = TABLE[name]
+@pytest.mark.parametrize(("party", "name"), EVERY)
+def test_each_answer_has_one_meaning_and_none_is_taken_for_permission(party, name):
+    answer, expected = CASES[name]
     with Scripted(answer) as server:
-        if isinstance(expected, str):
-            decision = run(engine, kind, server.url, submit, max_retries=0)
-            assert str(decision.decision) == expected
-            assert decision.execution_allowed is False
-        else:
-            with pytest.raises(expected) as caught:
-                run(engine, kind, server.url, submit, max_retries=0, fail_mode="open")
-            assert type(caught.value) is expected
-            assert KEY not in f"{caught.value!r} {caught.value} {vars(caught.value)}"
+        found = outcome(party, server.url, submit, fail_mode="open")
         assert len(server.requests) == 1
+    if expected is None:
+        assert isinstance(found, errors.AscendError) or found in ("denied", "pending")
+    elif isinstance(expected, str):
+        assert found == expected
+    else:
+        assert type(found) is expected, found
 
 
-SLOW = {
-    "hang": HANG,
-    "trickled body": Trickle(APPROVED, head=APPROVED.index(b"\r\n\r\n") + 4),
-    "trickled header": Trickle(APPROVED),
+CALLS = {
+    "evaluate": lambda client: client.evaluate_action("t", "r", wait_for_decision=False),
+    "evaluate_mcp": lambda client: client.evaluate_mcp_action("s", "files", "read", "r"),
+    "status": lambda client: client.get_action_status("7"),
+    "wait": lambda client: client.wait_for_decision("7", 0, poll_interval=0.01),
+    "waiting evaluate": lambda client: client.evaluate_action("t", "r", timeout=0.02),
 }
 
 
-@ENGINES
-@KINDS
-@pytest.mark.parametrize("name", SLOW)
-def test_one_deadline_covers_the_whole_call(engine, kind, name):
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("call", CALLS)
+def test_defects_a2_and_a6_every_call_that_decides_reads_an_answer_alike(kind, call):
+    """Over one connection, since what an engine makes of a line is tested above."""
+    cases = [(name, http(200, body)) for name, (body, _) in BODIES.items()]
+    cases += [(name, http(200, content)) for name, (content, _) in CONTENTS.items() if len(content) < 1000]
+    for name, answer in cases:
+        with Scripted(answer) as server:
+            found = outcome(kind, server.url, CALLS[call], fail_mode="open", timeout=2)
+        assert isinstance(found, errors.AscendError) or found in ("denied", "pending"), name
+
+
+@pytest.mark.parametrize("name", [*BODIES, *CONTENTS])
+def test_defects_a2_and_a6_the_wire_alone_says_the_same(name):
+    body, expected = BODIES.get(name) or CONTENTS[name]
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    if isinstance(expected, str):
+        decision = decode_decision(content)
+        assert decision.decision == expected and decision.execution_allowed is False
+    else:
+        with pytest.raises(errors.ProtocolError):
+            decode_decision(content)
+
+
+@pytest.mark.parametrize(("party", "name"), EVERY_SLOW)
+def test_one_deadline_covers_the_whole_call(party, name):
     with Scripted(SLOW[name]) as server:
         start = time.monotonic()
-        with pytest.raises(errors.TimeoutError):
-            run(engine, kind, server.url, submit, timeout=0.3)
+        found = outcome(party, server.url, submit, timeout=0.2, max_retries=3)
+        assert type(found) is errors.TimeoutError, found
         assert time.monotonic() - start < 2.0
         assert len(server.requests) == 1
 
 
-@ENGINES
-@KINDS
-def test_refused_connection_is_a_network_error_and_open_mode_marks_what_it_passes(engine, kind):
+@pytest.mark.slow
+@AT
+def test_the_deadline_covers_an_authority_that_does_not_read(party):
+    big = {**ACTION, "action_details": {"text": "x" * 8_000_000}}
+    with Scripted(DEAF) as server:
+        start = time.monotonic()
+        found = outcome(party, server.url, lambda client: client.submit_action(big), timeout=0.2)
+        assert type(found) is errors.TimeoutError, found
+        assert time.monotonic() - start < 3.0
+
+
+@AT
+@pytest.mark.parametrize("value", ["8", "86400", "Fri, 31 Dec 2099 23:59:59 GMT"])
+def test_nobody_waits_longer_than_the_deadline_because_the_authority_says_so(party, value):
+    with Scripted(http(429, b"", f"Retry-After: {value}")) as server:
+        start = time.monotonic()
+        found = outcome(party, server.url, submit, timeout=0.5, max_retries=3)
+        assert type(found) is errors.RateLimitError and found.retry_after >= 7
+        assert time.monotonic() - start < 2.0
+        assert len(server.requests) == 1
+
+
+@AT
+@pytest.mark.parametrize(
+    "whole",
+    [DENIED, chunked(b'{"action_id": "7", "status": "denied"}').replace(b"Connection: close\r\n", b"")],
+    ids=["length", "chunks"],
+)
+def test_what_stands_behind_an_answer_does_not_answer_the_next_question(party, whole):
+    def twice(client):
+        first = again(client)
+        return both(first, client) if inspect.isawaitable(first) else [first, again(client)]
+
+    def again(client):
+        try:
+            result = submit(client)
+        except errors.AscendError as error:
+            return error
+        return careful(result) if inspect.isawaitable(result) else result
+
+    async def careful(result):
+        try:
+            return await result
+        except errors.AscendError as error:
+            return error
+
+    async def both(first, client):
+        return [await first, await again(client)]
+
+    with Scripted(whole + APPROVED, PENDING) as server:
+        first, second = run(party, server.url, twice)
+        assert isinstance(first, errors.ProtocolError) or first.is_denied()
+        assert second.is_pending() and len(server.requests) == 2
+
+
+@AT
+def test_refused_connection_is_a_network_error_and_open_mode_marks_what_it_passes(party):
     with Scripted() as server:
         url = server.url
     with pytest.raises(errors.NetworkError) as caught:
-        run(engine, kind, url, submit, max_retries=0)
+        run(party, url, submit)
     assert caught.value.answered is False
-    decision = run(engine, kind, url, submit, max_retries=0, fail_mode="open")
+    decision = run(party, url, submit, fail_mode="open")
     assert decision.is_approved()
     assert decision.metadata["fail_open"] is True
     assert decision.conditions == ["fail_open_mode"]
 
 
-@ENGINES
-@KINDS
-def test_open_mode_passes_a_hanging_authority_but_never_a_pending_action(engine, kind):
+@AT
+def test_open_mode_passes_a_hanging_authority_but_never_a_pending_action(party):
     with Scripted(HANG) as server:
-        assert run(engine, kind, server.url, submit, timeout=0.2, fail_mode="open").metadata["fail_open"] is True
+        assert run(party, server.url, submit, timeout=0.2, fail_mode="open").metadata["fail_open"] is True
     with Scripted(PENDING, DROP) as server:
         decision = run(
-            engine,
-            kind,
-            server.url,
-            lambda client: client.evaluate_action("data_access", "r", timeout=0.2),
-            fail_mode="open",
-            max_retries=0,
+            party, server.url, lambda client: client.evaluate_action("data_access", "r", timeout=0.2), fail_mode="open"
         )
         assert decision.is_pending()
         assert decision.approval_request_id == "7"
 
 
-@ENGINES
-@KINDS
-def test_headers_and_body_of_a_submit(engine, kind):
-    with Scripted(APPROVED) as server:
-        run(
-            engine,
-            kind,
-            server.url,
-            lambda client: client.submit_action(
-                agent_id="other", action_type="trade", parameters={"n": 1, "risk_score": 3}, model_id=5
-            ),
-        )
-        (request,) = server.requests
-    assert (request.method, request.target) == ("POST", "/api/v1/actions/submit")
-    assert request.headers["host"] == server.url.removeprefix("http://")
-    assert request.headers["authorization"] == f"Bearer {KEY}"
-    assert request.headers["x-api-key"] == KEY
-    assert request.headers["content-type"] == "application/json"
-    assert request.headers["idempotency-key"]
-    assert request.headers["x-correlation-id"]
-    assert request.json() == {
-        "agent_id": "other",
-        "agent_name": "other",
-        "action_type": "trade",
-        "action_details": {"n": 1},
-        "model_id": 5,
-    }
-
-
-@ENGINES
-@KINDS
-def test_an_identifier_cannot_change_the_path(engine, kind):
-    with Scripted(http(404, {"detail": "none"})) as server:
-        with pytest.raises(errors.NotFoundError):
-            run(engine, kind, server.url, lambda client: client.get_action_status("../../registry/agents/victim?#"))
-        assert server.requests[0].target == "/api/v1/actions/..%2F..%2Fregistry%2Fagents%2Fvictim%3F%23/status"
-
-
-@ENGINES
-@KINDS
-def test_connections_are_reused(engine, kind):
-    with Scripted(DENIED) as server:
-        if kind == "sync":
-
-            def work(client):
-                return [submit(client) for _ in range(5)]
-
-        else:
-
-            async def work(client):
-                return [await submit(client) for _ in range(5)]
-
-        assert all(decision.is_denied() for decision in run(engine, kind, server.url, work))
-        assert server.connections == 1
-
-
-@ENGINES
-@KINDS
-def test_test_connection_tells_and_never_raises(engine, kind):
-    def check(client):
-        return client.test_connection()
-
-    info = http(200, {"version": "9", "server_time": "t"})
-    with Scripted(http(200, {"status": "healthy"}), info) as server:
-        status = run(engine, kind, server.url, check)
-        assert (status.connected, status["status"], status.api_version, status.server_time) == (
-            True,
-            "connected",
-            "9",
-            "t",
-        )
-        assert "x-api-key" not in server.requests[0].headers
-        assert status.latency_ms >= 0
-    with Scripted(http(200, {"status": "healthy"}), http(401, {"detail": "bad key"})) as server:
-        status = run(engine, kind, server.url, check)
-        assert not status.connected
-        assert "bad key" in status["error"]
-    status = run(engine, kind, server.url, check, max_retries=0)
-    assert status["status"] == "error"
+@AT
+def test_a_lost_answer_is_asked_for_again_under_the_same_key(party):
+    with Scripted(http(503, b"", "Retry-After: 0"), DROP, APPROVED) as server:
+        assert run(party, server.url, submit, max_retries=3).is_approved()
+        assert len({request.headers["idempotency-key"] for request in server.requests}) == 1
+        assert len(server.requests) == 3

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import queue
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -12,7 +15,7 @@ import anyio
 from ...exceptions import AscendError, ConfigurationError
 from .. import masking
 from ..exchange import ConnectFailed, ExchangeFailed, Request, Response
-from .shared import MAX_ANSWER_BYTES, deadline_passed, describe, response, too_long
+from .shared import MAX_ANSWER_BYTES, deadline_passed, describe, has_surplus, response, surplus, too_long
 
 __all__ = ["borrow"]
 
@@ -45,7 +48,11 @@ def _borrowed_failures(progress: dict[str, bool]) -> Iterator[None]:
 
 
 class _Borrowed:
-    """Wraps a blocking client. Its reads are clamped between chunks only: a trickled header can overrun once."""
+    """Wraps a blocking client.
+
+    Its own time limits are for single reads, and a server that trickles its head can stretch those without end. So it
+    sends in a thread, which is given up at the deadline and ends by itself when the server does.
+    """
 
     def __init__(self, client: Any) -> None:
         self._client: Final = client
@@ -53,6 +60,25 @@ class _Borrowed:
     def send(self, request: Request, timeout: float) -> Response:
         if timeout <= 0:
             raise deadline_passed(sent=False)
+        answers: queue.SimpleQueue[Response | Exception] = queue.SimpleQueue()
+        context = contextvars.copy_context()
+
+        def work() -> None:
+            try:
+                answers.put(context.run(self._exchange, request, timeout))
+            except Exception as error:
+                answers.put(error)
+
+        threading.Thread(target=work, name="ascend-borrowed", daemon=True).start()
+        try:
+            answer = answers.get(timeout=timeout)
+        except queue.Empty:
+            raise deadline_passed(sent=True) from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _exchange(self, request: Request, timeout: float) -> Response:
         end = time.monotonic() + timeout
         with _borrowed_failures({"sent": True}):
             built = self._client.build_request(
@@ -67,6 +93,9 @@ class _Borrowed:
                         raise too_long()
                     if time.monotonic() >= end:
                         raise deadline_passed(sent=True)
+                if has_surplus(answer.stream):
+                    answer.extensions["network_stream"].close()
+                    raise surplus()
             finally:
                 answer.close()
             return response(answer.status_code, answer.headers.items(), bytes(content))
@@ -93,6 +122,9 @@ class _AsyncBorrowed:
                     content += chunk
                     if len(content) > MAX_ANSWER_BYTES:
                         raise too_long()
+                if has_surplus(answer.stream):
+                    await answer.extensions["network_stream"].aclose()
+                    raise surplus()
             finally:
                 with anyio.CancelScope(shield=True):
                     await answer.aclose()

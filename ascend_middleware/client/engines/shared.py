@@ -21,9 +21,11 @@ __all__ = [
     "MAX_ANSWER_BYTES",
     "deadline_passed",
     "describe",
+    "has_surplus",
     "proxy_url",
     "response",
     "running_loop",
+    "surplus",
     "too_long",
     "trusted_file",
 ]
@@ -46,6 +48,26 @@ def deadline_passed(*, sent: bool) -> DeadlinePassed:
 def too_long() -> ProtocolError:
     """Return the failure for an answer that does not end."""
     return ProtocolError(f"the authority's answer is longer than {MAX_ANSWER_BYTES} bytes")
+
+
+def has_surplus(stream: Any) -> bool:
+    """Say whether more has arrived on the connection of an answer than the answer.
+
+    The library would keep it and take it for the answer to the next request. It tells about it only within: where its
+    parts are called otherwise one day, this says False, and a test fails.
+    """
+    for _ in range(8):
+        state = getattr(stream, "_h11_state", None)
+        if state is not None:
+            return bool(state.trailing_data[0])
+        parts = (getattr(stream, name, None) for name in ("_stream", "_httpcore_stream", "_connection"))
+        stream = next((part for part in parts if part is not None), None)
+    return False
+
+
+def surplus() -> ProtocolError:
+    """Return the failure for an answer with something behind it."""
+    return ProtocolError("the authority sent more than one answer to one request")
 
 
 def response(status: int, headers: Iterable[tuple[str, str]], content: bytes) -> Response:

@@ -28,9 +28,11 @@ from .shared import (
     MAX_ANSWER_BYTES,
     deadline_passed,
     describe,
+    has_surplus,
     proxy_url,
     response,
     running_loop,
+    surplus,
     too_long,
     trusted_file,
 )
@@ -223,6 +225,9 @@ class HTTPX2(_HTTPX2Base):
                         content += chunk
                         if len(content) > MAX_ANSWER_BYTES:
                             raise too_long()
+                    if has_surplus(answer.stream):
+                        answer.extensions["network_stream"].close()
+                        raise surplus()
                 finally:
                     answer.close()
                 return _core_response(answer, bytes(content))
@@ -258,6 +263,9 @@ class AsyncHTTPX2(_HTTPX2Base):
                     content += chunk
                     if len(content) > MAX_ANSWER_BYTES:
                         raise too_long()
+                if has_surplus(answer.stream):
+                    await answer.extensions["network_stream"].aclose()
+                    raise surplus()
             finally:
                 await answer.aclose()
             return _core_response(answer, bytes(content))

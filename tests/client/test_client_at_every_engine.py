@@ -1,0 +1,89 @@
+"""What a client sends and how it uses its connections, at every engine and with the user's own client."""
+
+import pytest
+from parties import ACTION, KEY, PARTIES, run
+from scripted import APPROVED, DENIED, Scripted, http
+
+from ascend_middleware import exceptions as errors
+
+AT = pytest.mark.parametrize("party", PARTIES)
+
+
+def submit(client):
+    return client.submit_action(ACTION)
+
+
+@AT
+def test_headers_and_body_of_a_submit(party):
+    with Scripted(APPROVED) as server:
+        run(
+            party,
+            server.url,
+            lambda client: client.submit_action(
+                agent_id="other", action_type="trade", parameters={"n": 1, "risk_score": 3}, model_id=5
+            ),
+        )
+        (request,) = server.requests
+    assert (request.method, request.target) == ("POST", "/api/v1/actions/submit")
+    assert request.headers["host"] == server.url.removeprefix("http://")
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert request.headers["x-api-key"] == KEY
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["idempotency-key"]
+    assert request.headers["x-correlation-id"]
+    assert request.json() == {
+        "agent_id": "other",
+        "agent_name": "other",
+        "action_type": "trade",
+        "action_details": {"n": 1},
+        "model_id": 5,
+    }
+
+
+@AT
+def test_an_identifier_cannot_change_the_path(party):
+    with Scripted(http(404, {"detail": "none"})) as server:
+        with pytest.raises(errors.NotFoundError):
+            run(party, server.url, lambda client: client.get_action_status("../../registry/agents/victim?#"))
+        assert server.requests[0].target == "/api/v1/actions/..%2F..%2Fregistry%2Fagents%2Fvictim%3F%23/status"
+
+
+@AT
+def test_connections_are_reused(party):
+    with Scripted(DENIED) as server:
+        if party.startswith("sync"):
+
+            def work(client):
+                return [submit(client) for _ in range(5)]
+
+        else:
+
+            async def work(client):
+                return [await submit(client) for _ in range(5)]
+
+        assert all(decision.is_denied() for decision in run(party, server.url, work))
+        assert server.connections == 1
+
+
+@AT
+def test_test_connection_tells_and_never_raises(party):
+    def check(client):
+        return client.test_connection()
+
+    info = http(200, {"version": "9", "server_time": "t"})
+    with Scripted(http(200, {"status": "healthy"}), info) as server:
+        status = run(party, server.url, check)
+        assert (status.connected, status["status"], status.api_version, status.server_time) == (
+            True,
+            "connected",
+            "9",
+            "t",
+        )
+        assert "x-api-key" not in server.requests[0].headers
+        assert status.latency_ms >= 0
+    with Scripted(http(200, {"status": "healthy"}), http(401, {"detail": "bad key"})) as server:
+        status = run(party, server.url, check)
+        assert not status.connected
+        assert "bad key" in status["error"]
+    status = run(party, server.url, check)
+    assert status["status"] == "error"
