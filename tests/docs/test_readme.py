@@ -22,7 +22,7 @@ def blocks(language):
 @pytest.fixture
 def quick_start(tmp_path, monkeypatch):
     table, policy = blocks("toml")
-    (application,) = blocks("python")
+    application = blocks("python")[0]
     (tmp_path / "ascend.toml").write_text(table)
     (tmp_path / "policy.toml").write_text(policy)
     (tmp_path / "app.py").write_text(application)
@@ -39,6 +39,26 @@ async def test_the_quick_start_governs(quick_start):
     async with httpx2.AsyncClient(transport=transport, base_url="http://site") as client:
         assert (await client.get("/customers/7")).json() == {"id": 7}
         assert (await client.get("/openapi.json")).status_code == 403
+
+
+def test_the_lines_for_flask_and_wsgi_govern(quick_start):
+    _, with_flask, around = blocks("python")
+    names = {"__name__": "site"}
+    exec(with_flask, names)
+    names["app"].add_url_rule("/customers/<int:customer_id>", "read", lambda customer_id: {"id": customer_id})
+    client = names["app"].test_client()
+    assert client.get("/customers/7").json == {"id": 7}
+    assert client.get("/static/x").status_code == 403
+
+    def application(environ, start_response):
+        start_response("200 OK", [("content-type", "text/plain")])
+        return [b"ran"]
+
+    names = {"application": application}
+    exec(around, names)
+    with httpx2.Client(transport=httpx2.WSGITransport(app=names["application"]), base_url="http://site") as client:
+        assert client.get("/customers/7").text == "ran"
+        assert client.get("/other").status_code == 403
 
 
 def test_the_table_has_four_rules():
