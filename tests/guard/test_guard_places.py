@@ -289,6 +289,15 @@ def test_two_event_loops_in_two_threads(monkeypatch):
     assert engine.opened == 2
 
 
+def test_one_event_loop_after_another(monkeypatch):
+    """As in tests and scripts: each loop has connections of its own, and what one left behind harms no other."""
+    engine = plug(monkeypatch, Engine())
+    app = guard(Starlette(routes=[Route("/danger", endpoint([], "danger"))]), RULES)
+    for _ in range(3):
+        assert asyncio.run(ask(app, "/danger")).status == 200
+    assert (engine.opened, len(engine.submitted)) == (3, 3)
+
+
 async def test_a_path_forges_no_line_of_the_log(engine, ran, caplog):
     caplog.set_level(logging.INFO)
     app = Starlette(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options(RULES))])
