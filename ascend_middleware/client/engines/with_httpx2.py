@@ -23,6 +23,7 @@ import httpx2
 
 from ...exceptions import AscendError
 from ..exchange import ConnectFailed, ExchangeFailed, PerProcess, Request, Response
+from .on_asyncio import LoopPool
 from .shared import (
     KEEPALIVE_SECONDS,
     MAX_ANSWER_BYTES,
@@ -188,6 +189,7 @@ class _HTTPX2Base:
             parsed = httpx2.Proxy(proxy)
             options["proxy"] = httpcore2.Proxy(str(parsed.url), auth=parsed.raw_auth)
 
+        self._options: Final = options
         # No cycle through self: a client that is dropped frees its connections at once.
         self._pools: Final = PerProcess(functools.partial(self._pool, options))
 
@@ -243,7 +245,20 @@ class HTTPX2(_HTTPX2Base):
 
 
 class AsyncHTTPX2(_HTTPX2Base):
-    """Sends with a pool of its own for each event loop."""
+    """Sends with a pool of its own for each event loop.
+
+    On asyncio, direct connections are `LoopPool`s. Through a proxy, and on other loops, httpcore2 carries.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        opening = functools.partial(
+            LoopPool,
+            settings.api_url,
+            trusted=self._options["ssl_context"],
+            limit=settings.max_connections,
+        )
+        self._direct: Final = PerProcess(opening) if "proxy" not in self._options else None
 
     @staticmethod
     def _pool(options: dict[str, Any]) -> httpcore2.AsyncConnectionPool:
@@ -253,7 +268,18 @@ class AsyncHTTPX2(_HTTPX2Base):
         """Return the answer within `timeout` seconds in all; see `Engine`."""
         if timeout <= 0:
             raise deadline_passed(sent=False)
-        pool: httpcore2.AsyncConnectionPool = self._pools.get(running_loop())
+        loop = running_loop()
+        if self._direct is not None and loop is not None:
+            pool: LoopPool = self._direct.get(loop)
+            return await pool.send(request, timeout)
+        return await self._send(self._pools.get(loop), request, timeout)
+
+    async def _send(
+        self,
+        pool: httpcore2.AsyncConnectionPool,
+        request: Request,
+        timeout: float,  # noqa: ASYNC109 - one deadline for all
+    ) -> Response:
         body = _Body(request.content)
         with _core_failures(body), anyio.fail_after(timeout):
             answer = await pool.handle_async_request(_core_request(request, body, {}))
@@ -271,8 +297,10 @@ class AsyncHTTPX2(_HTTPX2Base):
             return _core_response(answer, bytes(content))
 
     async def aclose(self) -> None:
-        """Close what is open in this process."""
-        pool = self._pools.take(running_loop())
-        if pool is not None:
-            with contextlib.suppress(Exception):  # requests under way in other tasks fail by themselves
-                await pool.aclose()
+        """Close what is open in this process, on this loop."""
+        loop = running_loop()
+        for pools in (self._pools, self._direct):
+            pool = pools.take(loop) if pools is not None else None
+            if pool is not None:
+                with contextlib.suppress(Exception):  # requests under way in other tasks fail by themselves
+                    await pool.aclose()

@@ -1,0 +1,251 @@
+"""Direct connections on an asyncio loop: h11 speaks, the loop's own transports carry, and nothing is polled.
+
+A pool of a general library looks at every idle connection for each request; here a connection that ends is told by the
+loop, so an idle one is good until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from ...exceptions import AscendError
+from .. import masking
+from ..exchange import ConnectFailed, ExchangeFailed, Request, Response
+from .shared import KEEPALIVE_SECONDS, deadline_passed, describe
+from .speech import Speech, authority_of
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["LoopPool"]
+
+_log = masking.get_logger("ascend_middleware.client.connection")
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; at most one request at a time."""
+
+    def __init__(self, pool: LoopPool) -> None:
+        self._pool: Final = pool
+        self._speech: Final = Speech(pool.host_header)
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[Response] | None = None
+        self.closed: Final[asyncio.Future[None]] = pool.loop.create_future()
+        self.idle_since = 0.0
+
+    # --- what the loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment] # a stream's transport
+
+    def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None or answer.done():
+            self.abort()  # nobody asked: whose answer would it be?
+            return
+        try:
+            heard = self._speech.hear(data)
+        except AscendError as error:
+            answer.set_exception(error)
+        else:
+            if heard is not None:
+                answer.set_result(heard)
+
+    def eof_received(self) -> bool:
+        if self._answer is None:
+            self._pool.forget(self)
+        else:
+            self.data_received(b"")
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._pool.forget(self)
+        answer = self._answer
+        if answer is not None and not answer.done():
+            text = describe(error) if error is not None else "it was closed"
+            answer.set_exception(ExchangeFailed(f"the connection to the authority broke: {text}"))
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    # --- what the pool asks
+
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def exchange(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
+        """Return the answer; whatever else happens, the connection is not used again."""
+        transport = self._transport
+        if transport is None:
+            raise ExchangeFailed("the connection to the authority broke")
+        said = self._speech.say(request)
+        loop = self._pool.loop
+        answer = self._answer = loop.create_future()
+        timer = loop.call_later(timeout, _expire, answer)
+        whole = False
+        try:
+            transport.write(said)
+            heard: Response = await answer
+            whole = True
+            return heard
+        finally:
+            timer.cancel()
+            self._answer = None
+            if not whole or self._speech.ends():
+                self.abort()
+
+
+def _expire(answer: asyncio.Future[Response]) -> None:
+    if not answer.done():
+        answer.set_exception(deadline_passed(sent=True))
+
+
+class LoopPool:
+    """The connections of one asyncio loop to one authority.
+
+    Args:
+        url: the authority's base URL.
+        trusted: certificates to trust; None for plain HTTP.
+        limit: connections at the same time; who needs one more waits, first come first served.
+    """
+
+    def __init__(self, url: str, *, trusted: ssl.SSLContext | None, limit: int) -> None:
+        self.loop: Final = asyncio.get_running_loop()
+        self.host_header, self._host, self._port, tls = authority_of(url)
+        self._trusted: Final = trusted if tls else None
+        self._limit: Final = limit
+        self._idle: Final[deque[_Connection]] = deque()
+        self._open: Final[set[_Connection]] = set()
+        self._busy = 0
+        self._waiting: Final[deque[asyncio.Future[None]]] = deque()
+        self._closed = False
+
+    async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
+        """Return the answer within `timeout` seconds in all; see `Engine`."""
+        end = self.loop.time() + timeout
+        if self._busy < self._limit:
+            self._busy += 1
+        else:
+            await self._turn(timeout)
+        try:
+            connection = self._take() or await self._connect(end)
+            left = end - self.loop.time()
+            if left <= 0:
+                self._give(connection)
+                raise deadline_passed(sent=False)
+            heard = await connection.exchange(request, left)
+            self._give(connection)
+            return heard
+        finally:
+            self._release()
+
+    async def _turn(self, timeout: float) -> None:  # noqa: ASYNC109 - the time for the turn alone
+        """Wait until a slot is handed over."""
+        turn: asyncio.Future[None] = self.loop.create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(timeout):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self._release()  # handed over too late
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(turn)
+            if isinstance(error, TimeoutError):
+                raise deadline_passed(sent=False) from None
+            raise
+
+    def _release(self) -> None:
+        """Hand the slot to who waits longest, so that nobody who comes later takes it in between."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy -= 1
+
+    def _take(self) -> _Connection | None:
+        """Return the idle connection that was used last; those before it rest, and are closed when they are old."""
+        idle = self._idle
+        old = self.loop.time() - KEEPALIVE_SECONDS
+        while idle and idle[0].idle_since < old:
+            idle.popleft().abort()
+        while idle:
+            connection = idle.pop()
+            if connection.is_open():
+                return connection
+        return None
+
+    def _give(self, connection: _Connection) -> None:
+        if self._closed:
+            connection.abort()
+        elif connection.is_open():
+            connection.idle_since = self.loop.time()
+            self._idle.append(connection)
+
+    def forget(self, connection: _Connection) -> None:
+        """Use a connection that ended no more."""
+        self._open.discard(connection)
+        with contextlib.suppress(ValueError):
+            self._idle.remove(connection)
+
+    async def _connect(self, end: float) -> _Connection:
+        if self._closed:
+            raise ConnectFailed("the client was closed")
+        try:
+            async with asyncio.timeout(end - self.loop.time()):
+                addresses = await self._addresses()
+                connection = await self._reach(addresses, end)
+        except TimeoutError:
+            raise deadline_passed(sent=False) from None
+        except (OSError, UnicodeError) as error:  # TLS's errors are OSErrors
+            raise ConnectFailed(f"no connection to the authority: {describe(error)}") from None
+        self._open.add(connection)
+        _log.debug("connected to %s port %d", self._host, self._port)
+        return connection
+
+    async def _addresses(self) -> list[str]:
+        with contextlib.suppress(ValueError):
+            return [str(ipaddress.ip_address(self._host))]
+        found = await self.loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    async def _reach(self, addresses: list[str], end: float) -> _Connection:
+        failure: OSError = OSError(f"no address for {self._host}")
+        for number, address in enumerate(addresses, 1):
+            # One that does not answer leaves half of the time to those after it.
+            left = end - self.loop.time()
+            share = left if number == len(addresses) else left / 2
+            try:
+                async with asyncio.timeout(share):
+                    _, connection = await self.loop.create_connection(
+                        lambda: _Connection(self),
+                        address,
+                        self._port,
+                        ssl=self._trusted,
+                        server_hostname=self._host if self._trusted is not None else None,
+                    )
+            except OSError as error:
+                if isinstance(error, TimeoutError) and number == len(addresses):
+                    raise
+                failure = error
+            else:
+                return connection
+        raise failure
+
+    async def aclose(self) -> None:
+        """Close every connection; requests under way fail."""
+        self._closed = True
+        ending = list(self._open)
+        for connection in ending:
+            connection.abort()
+        if ending:
+            await asyncio.wait([connection.closed for connection in ending], timeout=1.0)

@@ -1,0 +1,301 @@
+"""Direct connections on an asyncio loop: used again, given up, bounded, closed; and what is said on one, byte by byte."""
+
+import asyncio
+import contextlib
+import ssl
+import threading
+
+import anyio
+import httpx2
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import APPROVED, HANG, Scripted, Trickle, http
+
+from ascend_middleware import exceptions as errors
+from ascend_middleware.client import AsyncAscendClient, ConnectFailed, DeadlinePassed, ExchangeFailed, Request
+from ascend_middleware.client.engines.on_asyncio import LoopPool
+from ascend_middleware.client.engines.shared import KEEPALIVE_SECONDS
+from ascend_middleware.client.engines.speech import Speech, authority_of
+
+pytestmark = pytest.mark.anyio
+POST = Request("POST", "http://127.0.0.1/x?y=1", (("X-API-Key", "k"), ("Accept", "*/*")), b"{}")
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+def pool_of(server, **options):
+    return LoopPool(server.url, **{"trusted": None, "limit": 10, **options})
+
+
+# --- what is said
+
+
+def test_a_request_is_said_whole_and_once():
+    said = Speech("authority.example").say(POST)
+    head, _, body = said.partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"POST /x?y=1 HTTP/1.1" and body == b"{}"
+    assert {b"Host: authority.example", b"X-API-Key: k", b"Content-Length: 2"} <= set(lines)
+    get = Speech("h").say(Request("GET", "http://h/", ()))
+    assert get == b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+@pytest.mark.parametrize("headers", [(("A", "x\r\nB: y"),), (("A b", "x"),), (("A", "x\x00"),)])
+def test_a_header_never_becomes_two(headers):
+    with pytest.raises(ExchangeFailed):
+        Speech("h").say(Request("GET", "http://h/", headers))
+
+
+@given(st.lists(st.integers(1, len(ANSWER) - 1)), st.booleans())
+def test_an_answer_is_the_same_however_it_is_cut(cuts, chunked):
+    whole = ANSWER
+    if chunked:
+        whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n"
+    speech = Speech("h")
+    for _ in range(2):  # the second on the same connection
+        speech.say(POST)
+        places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
+        heard = [speech.hear(whole[a:b]) for a, b in zip(places, places[1:], strict=False)]
+        assert all(each is None for each in heard[:-1])
+        assert (heard[-1].status, heard[-1].content) == (200, b"{}")
+        assert not speech.ends()
+
+
+@given(st.binary(min_size=1, max_size=300))
+def test_bytes_that_are_no_answer_are_a_typed_failure_or_no_answer_yet(noise):
+    speech = Speech("h")
+    speech.say(POST)
+    with contextlib.suppress(ExchangeFailed, errors.ProtocolError):
+        speech.hear(noise)
+        speech.hear(b"")
+        raise AssertionError("an answer out of noise") if speech._head is None else ExchangeFailed
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ANSWER + b"HTTP/1.1 200 OK\r\n",  # a second answer that nobody asked for
+        ANSWER.replace(b"\r\nContent-Type", b"\r\nConnection: close\r\nContent-Type"),
+        ANSWER.replace(b"HTTP/1.1", b"HTTP/1.0"),
+    ],
+)
+def test_a_connection_that_is_done_with(answer):
+    speech = Speech("h")
+    speech.say(POST)
+    assert speech.hear(answer).content == b"{}"
+    assert speech.ends()
+
+
+def test_an_early_word_is_no_answer():
+    speech = Speech("h")
+    speech.say(POST)
+    assert speech.hear(b"HTTP/1.1 103 Early Hints\r\n\r\n") is None
+    assert speech.hear(ANSWER).status == 200
+    speech = Speech("h")
+    speech.say(POST)
+    with pytest.raises(ExchangeFailed):
+        speech.hear(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("http://localhost", ("localhost", "localhost", 80, False)),
+        ("https://a.example:8443", ("a.example:8443", "a.example", 8443, True)),
+        ("http://[::1]:1", ("[::1]:1", "::1", 1, False)),
+    ],
+)
+def test_what_a_url_names(url, named):
+    assert authority_of(url) == named
+
+
+# --- connections
+
+
+async def test_a_connection_is_used_again_and_only_while_it_is_good():
+    with Scripted(APPROVED) as server:
+        pool = pool_of(server)
+        for _ in range(3):
+            assert (await pool.send(POST, 5)).status == 200
+        assert server.connections == 1
+        pool._idle[0].idle_since -= KEEPALIVE_SECONDS + 1
+        await pool.send(POST, 5)
+        assert server.connections == 2
+        await pool.aclose()
+        with pytest.raises(ConnectFailed):
+            await pool.send(POST, 5)
+
+
+async def test_an_idle_connection_that_the_authority_ends_is_forgotten():
+    with Scripted(http(200, b"{}", "Connection: close"), APPROVED) as server:
+        pool = pool_of(server)
+        await pool.send(POST, 5)
+        assert not pool._idle
+        await pool.send(POST, 5)
+        for connection in list(server._open):
+            connection.shutdown(2)
+        with anyio.fail_after(5):
+            while pool._idle:
+                await anyio.sleep(0.001)
+        assert (await pool.send(POST, 5)).status == 200
+        await pool.aclose()
+
+
+async def test_the_limit_holds_and_the_first_who_waits_is_the_first_served():
+    with Scripted(*[Trickle(APPROVED, pause=0.0005)] * 3, APPROVED) as server:
+        pool, served = pool_of(server, limit=2), []
+
+        async def ask(number):
+            await pool.send(POST, 10)
+            served.append(number)
+
+        async with anyio.create_task_group() as group:
+            for number in range(8):
+                group.start_soon(ask, number)
+                await anyio.sleep(0)
+        assert server.connections == 2 and pool._busy == 0
+        assert sorted(served) == list(range(8)) and set(served[:2]) == {0, 1}
+        await pool.aclose()
+
+
+async def test_waiting_for_a_turn_ends_at_the_deadline_and_harms_nobody():
+    with Scripted(HANG, APPROVED) as server:
+        pool = pool_of(server, limit=1)
+        holder = asyncio.ensure_future(pool.send(POST, 30))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlinePassed) as caught:
+            await pool.send(POST, 0.05)
+        assert not caught.value.sent
+        waiting = asyncio.ensure_future(pool.send(POST, 30))
+        await asyncio.sleep(0.01)
+        gone = asyncio.ensure_future(pool.send(POST, 30))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        holder.cancel()
+        assert (await waiting).status == 200
+        for task in (gone, holder):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert pool._busy == 0 and not pool._waiting
+        assert (await pool.send(POST, 5)).status == 200
+        await pool.aclose()
+
+
+async def test_a_deadline_and_a_cancellation_give_the_connection_up():
+    with Scripted(HANG) as server:
+        pool = pool_of(server)
+        with pytest.raises(DeadlinePassed) as caught:
+            await pool.send(POST, 0.05)
+        assert caught.value.sent
+        with anyio.move_on_after(0.05) as scope:
+            await pool.send(POST, 30)
+        assert scope.cancelled_caught
+        await anyio.sleep(0.01)
+        assert not pool._idle and not pool._open and pool._busy == 0
+        await pool.aclose()
+
+
+async def test_closing_ends_what_is_under_way():
+    with Scripted(HANG) as server:
+        pool = pool_of(server)
+        task = asyncio.ensure_future(pool.send(POST, 30))
+        await asyncio.to_thread(server.arrived.wait, 10)
+        await pool.aclose()
+        with pytest.raises(ExchangeFailed):
+            await task
+
+
+async def test_nobody_listens():
+    with Scripted() as server:
+        pass
+    with pytest.raises(ConnectFailed):
+        await pool_of(server).send(POST, 5)
+
+
+async def test_the_second_address_is_tried_when_the_first_is_silent(monkeypatch):
+    with Scripted(APPROVED) as server:
+        pool = pool_of(server)
+
+        async def addresses():
+            return ["127.0.0.2", "127.0.0.1"]  # nobody listens at the first
+
+        monkeypatch.setattr(pool, "_addresses", addresses)
+        assert (await pool.send(POST, 5)).status == 200
+        await pool.aclose()
+
+
+# --- TLS
+
+
+@pytest.fixture(scope="module")
+def authority_certificates(tmp_path_factory):
+    ca, folder = trustme.CA(), tmp_path_factory.mktemp("tls")
+    ca.cert_pem.write_to_path(folder / "ca.pem")
+    trustme.CA().cert_pem.write_to_path(folder / "other.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    return context, folder
+
+
+@contextlib.contextmanager
+def tls_server(context):
+    """A server that approves one request a connection, over TLS."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as stream:
+                    said = b""
+                    while not said.endswith(b"}"):
+                        said += stream.recv(65_536) or b"}"
+                    stream.sendall(APPROVED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"https://localhost:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_tls_is_checked_against_the_given_authorities(authority_certificates, backend):
+    context, folder = authority_certificates
+
+    async def main(url, ca):
+        options = {"api_url": url, "agent_id": "a", "ca_file": str(folder / ca), "max_retries": 0}
+        async with AsyncAscendClient("owkai_live_0123456789", **options) as client:
+            return await client.submit_action(action_type="t", resource="r")
+
+    with tls_server(context) as url:
+        assert anyio.run(main, url, "ca.pem", backend=backend).is_approved()
+        why = "(?i)certificate" if backend == "asyncio" else "no connection"
+        with pytest.raises(errors.NetworkError, match=why):
+            anyio.run(main, url, "other.pem", backend=backend)
+        with pytest.raises(errors.NetworkError, match=why):  # the name is checked too
+            anyio.run(main, url.replace("localhost", "127.0.0.1"), "ca.pem", backend=backend)
+
+
+def test_the_pool_speaks_to_an_ordinary_server_as_an_ordinary_client_does():
+    """What h11 says here and what httpx2 says are the same request."""
+    with Scripted(http(200, b"{}")) as server:
+
+        async def main():
+            pool = pool_of(server)
+            await pool.send(POST, 5)
+            await pool.aclose()
+
+        anyio.run(main)
+        with httpx2.Client() as client:
+            client.post(f"{server.url}/x?y=1", content=b"{}", headers={"X-API-Key": "k"})
+        ours, theirs = server.requests
+        assert (ours.method, ours.target, ours.body) == (theirs.method, theirs.target, theirs.body)
+        assert ours.headers["host"] == theirs.headers["host"]
