@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .client import open_async_engine, open_engine
 from .client.exchange import PerProcess
+from .client.masking import get_logger
 from .compose import build_guard, build_keeper
 from .exceptions import ConfigurationError
 from .flow import Sleep, drive, drive_async
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from .guard import Guard
 
 __all__ = ["AsyncBody", "AsyncRunner", "SyncRunner"]
+
+logger = get_logger("ascend_middleware.runner")
 
 _STATE_THREADS: Final = 4
 
@@ -92,6 +95,7 @@ class SyncRunner(_Runner):
             raise ConfigurationError("identify is a coroutine function; here it is called without an event loop")
         super().__init__(rules, settings, identify=identify, render=render)
         self._engine = PerProcess(lambda: open_engine(self.guard.settings))
+        self._is_hidden = False
 
     def judge(self, view: RequestView, read: Callable[[int, float], bytes]) -> Verdict:
         """Return the verdict for one request.
@@ -103,6 +107,9 @@ class SyncRunner(_Runner):
         """
         started = time.perf_counter()
         self.start()
+        if view.raw_path is None and not self._is_hidden:
+            self._is_hidden = True
+            logger.info("this server hides the raw target (RAW_URI, REQUEST_URI): the decoded path is what is checked")
         found = self.guard.triage(view)
         if not isinstance(found, Verdict):
             found = self._passed(drive(self.guard.decide(view, found), lambda step: self._perform(step, read)))

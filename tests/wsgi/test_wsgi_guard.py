@@ -121,6 +121,16 @@ def test_an_ordinary_raw_target_is_fine(engine):
     assert Call(guard(Handler()), given).status == 200
 
 
+def test_a_hidden_raw_target_is_told_once(engine, caplog):
+    app = guard(Handler())
+    with caplog.at_level("INFO"):
+        Call(app, environ("GET", "/items/7", RAW_URI="/items/7"))
+        assert "raw target" not in caplog.text
+        Call(app, environ("GET", "/items/7"))
+        Call(app, environ("GET", "/items/7"))
+    assert caplog.text.count("hides the raw target") == 1
+
+
 @pytest.mark.parametrize(("script", "path"), [("/api", "/items/7"), ("/a/b", "/items/7")])
 def test_what_is_below_the_script_name_decides(engine, script, path):
     given = environ("GET", path, SCRIPT_NAME=script, RAW_URI=f"{script}{path}")
