@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from . import approvals, killswitch, orchestration
-from .call import Call, Reply, Route, read_fields
+from .call import Call, Reply, Route, missing, read_fields
 from .forms import ApiError, decision_fields, read_object, read_submission, record_fields
 from .listing import page_fields, read_query
 from .management import approval_rules
@@ -99,6 +99,10 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
     Raises:
         ApiError: the submission is malformed, the agent is blocked, or a claim in it does not hold.
     """
+    if call.authority.policy.strict:
+        for name in ("description", "tool_name"):
+            if body.get(name) in (None, ""):
+                raise missing(name)
     action = read_submission(body)
     with call.records.steady():
         return _decided(call, action, tools)

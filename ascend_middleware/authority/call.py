@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .records import Records
     from .store import Store
 
-__all__ = ["Call", "Reply", "Route", "action_number", "read_fields", "wrong"]
+__all__ = ["Call", "Reply", "Route", "action_number", "missing", "read_fields", "wrong"]
 
 _Fields = TypeVar("_Fields", bound=msgspec.Struct)
 
@@ -154,23 +154,24 @@ def read_fields(body: Mapping[str, Any], kind: type[_Fields]) -> _Fields:
     """
     for item in msgspec.structs.fields(kind):
         if item.required and body.get(item.encode_name) == "":
-            raise _missing(item.encode_name)
+            raise missing(item.encode_name)
     try:
         return msgspec.convert(dict(body), kind)
     except msgspec.ValidationError as error:
         raise _refusal(error) from None
 
 
-def _missing(name: str) -> ApiError:
+def missing(name: str) -> ApiError:
+    """Return the refusal of a request that lacks a required field."""
     details = {"field": name, "requirement": "required"}
     return ApiError(400, "INVALID_REQUEST", f"{name} is required", details=details)
 
 
 def _refusal(error: msgspec.ValidationError) -> ApiError:
     text = str(error)
-    missing = _MISSING.search(text)
-    if missing is not None:
-        return _missing(".".join(part for part in (missing[2], missing[1]) if part))
+    absent = _MISSING.search(text)
+    if absent is not None:
+        return missing(".".join(part for part in (absent[2], absent[1]) if part))
     place = _PLACE.search(text)
     unknown = re.search(r"unknown field `([^`]+)`", text)
     name = place[1] if place is not None else unknown[1] if unknown is not None else ""

@@ -73,10 +73,12 @@ _Refusal = tuple[str, str, str, "Mapping[str, Any]"]
 
 
 def _parent(action: dict[str, Any], call: Call) -> _Refusal | None:
-    given = action.get("parent_action_id")
+    given, depth = action.get("parent_action_id"), action.get("orchestration_depth", 0)
+    rejected, strict = "ORCHESTRATION_FIELD_REJECTED", call.authority.policy.strict_depth
     if given is None:
+        if strict and depth:
+            return rejected, rejected, "orchestration_depth is above 0, and there is no parent_action_id", {}
         return None
-    rejected = "ORCHESTRATION_FIELD_REJECTED"
     try:
         parent = call.store.action(action_number(given) or 0, tenant=call.tenant)
     except NotFoundError:
@@ -90,6 +92,8 @@ def _parent(action: dict[str, Any], call: Call) -> _Refusal | None:
     elif session != parent["session"]:
         graft = "ORCHESTRATION_GRAFT_ATTEMPT"
         return graft, graft, "orchestration_session_id is not the parent action's session", {}
+    if strict and depth != parent["submission"].get("orchestration_depth", 0) + 1:
+        return rejected, rejected, "orchestration_depth is not one more than the parent action's", {}
     return None
 
 

@@ -104,7 +104,11 @@ class TokenKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySet:
-    """A whole policy file. `version` is a hash of its text."""
+    """A whole policy file. `version` is a hash of its text.
+
+    `strict` also requires a description and a tool's name of each submission; `strict_depth` that the orchestration
+    depth is one more than the parent's, and 0 without a parent.
+    """
 
     policies: tuple[Policy, ...] = ()
     pending: int = 60
@@ -114,6 +118,8 @@ class PolicySet:
     approvals: ApprovalRules = field(default_factory=ApprovalRules)
     limits: Limits = field(default_factory=Limits)
     failed_sign_ins: int = 5
+    strict: bool = False
+    strict_depth: bool = False
     key_limits: Mapping[str, Limits] = field(default_factory=dict)
     token_key: TokenKey | None = None
     classifications: tuple[Mapping[str, Any], ...] = ()

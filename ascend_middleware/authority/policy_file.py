@@ -37,6 +37,7 @@ __all__ = ["TABLES", "from_text", "load"]
 _ACTIONS: Final = "allow, require_approval or deny"
 TABLES: Final = (
     "thresholds",
+    "submissions",
     "approvals",
     "policy",
     "smart_rule",
@@ -75,6 +76,7 @@ def from_text(text: str, *, name: str = "policy.toml", folder: Path | None = Non
     reader = Reader(name)
     reader.known(table, TABLES, "")
     pending, denied = reader.thresholds(table.get("thresholds", {}))
+    strict, strict_depth = reader.submissions(table.get("submissions", {}))
     approvals = read_approvals(
         table.get("approvals", {}), lambda where, message, hint: reader.say("policy.bad-value", where, message, hint)
     )
@@ -101,6 +103,8 @@ def from_text(text: str, *, name: str = "policy.toml", folder: Path | None = Non
         models=models,
         limits=limits,
         failed_sign_ins=failures,
+        strict=strict,
+        strict_depth=strict_depth,
         key_limits=key_limits,
         token_key=token_key,
         classifications=tuple(kinds),
@@ -145,6 +149,16 @@ class Reader:
         if pending > denied:
             self.say("policy.bad-value", "thresholds", f"pending ({pending}) must not exceed denied ({denied})")
         return pending, denied
+
+    def submissions(self, table: object) -> tuple[bool, bool]:
+        if not isinstance(table, dict):
+            self.say("policy.bad-value", "submissions", "expected a table")
+            return False, False
+        self.known(table, ("strict", "strict_depth"), "submissions")
+        for key in ("strict", "strict_depth"):
+            if not isinstance(table.get(key, False), bool):
+                self.say("policy.bad-value", f"submissions: {key}", "expected true or false")
+        return table.get("strict") is True, table.get("strict_depth") is True
 
     def policy(self, row: dict[str, Any], where: str) -> Policy:
         keys = ("name", "action_types", "agents", "when", "decision", "risk_score", "reason", "description")

@@ -101,7 +101,7 @@ def _stored(
     fields = {"url": url, "events": list(events), "secret": made, "agent_id": agent_id, "active": True}
     name = secrets.token_hex(12)
     record = call.records.add(WEBHOOK, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
-    call.audit("WEBHOOK_CREATED", webhook_id=name, url=url, events=list(events))
+    call.audit("WEBHOOK_CREATED", webhook_id=name, target=_target(url), events=list(events))
     # The only answer that shows the secret.
     return Reply(fields={**_shown(record), "secret": made, "success": True, "message": "subscribed"}, status=201)
 
@@ -130,6 +130,17 @@ def _check_url(call: Call, url: str, field: str) -> None:
         raise wrong(field, "must not be a private address")
 
 
+def _target(url: str) -> str:
+    """Return whom a URL reaches, without its path: many services take whoever knows the path for the subscriber."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _visible(call: Call, record: Mapping[str, Any]) -> bool:
+    """Say whether the caller may see a webhook: their own, and as an admin every one."""
+    return call.credential.role.administers or record["key_id"] == call.credential.key_id
+
+
 def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": record["name"],
@@ -148,8 +159,8 @@ def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _list(call: Call) -> Reply:
     page = call.query(Page)
-    rows, total = call.records.page(WEBHOOK, tenant=call.tenant, limit=page.limit, offset=page.offset)
-    return Reply(fields=page.fields("webhooks", [_shown(row) for row in rows], total))
+    rows = [_shown(row) for row in call.records.all(WEBHOOK, tenant=call.tenant) if _visible(call, row)]
+    return Reply(fields=page.fields("webhooks", rows[page.offset : page.offset + page.limit], len(rows)))
 
 
 def _webhook(call: Call) -> dict[str, Any]:
@@ -157,10 +168,9 @@ def _webhook(call: Call) -> dict[str, Any]:
         record = call.records.get(WEBHOOK, call.parameters["id"], tenant=call.tenant)
     except NotFoundError:
         raise ApiError(404, "NOT_FOUND", "there is no such webhook") from None
-    role = call.credential.role
-    if call.request.method != "GET" and not role.administers and record["key_id"] != call.credential.key_id:
+    if not _visible(call, record):
         call.audit("ACCESS_REFUSED", webhook_id=record["name"], endpoint=f"{call.request.method} /api/webhooks/{{id}}")
-        raise ApiError(403, "ADMIN_REQUIRED", "only an admin, or the key that made a webhook, may change it")
+        raise ApiError(404, "NOT_FOUND", "there is no such webhook")
     return record
 
 
@@ -184,14 +194,14 @@ def _update(call: Call) -> Reply:
     if "url" in fields:
         _check_url(call, fields["url"], "url")
     record = call.records.update(record, fields, tenant=call.tenant)
-    call.audit("WEBHOOK_CHANGED", webhook_id=record["name"], changed=sorted(fields), url=record["url"])
+    call.audit("WEBHOOK_CHANGED", webhook_id=record["name"], changed=sorted(fields), target=_target(record["url"]))
     return Reply(fields={**_shown(record), "success": True})
 
 
 def _delete(call: Call) -> Reply:
     record = _webhook(call)
     call.records.remove(record, tenant=call.tenant)
-    call.audit("WEBHOOK_REMOVED", webhook_id=record["name"], url=record["url"])
+    call.audit("WEBHOOK_REMOVED", webhook_id=record["name"], target=_target(record["url"]))
     return Reply(fields={"success": True, "webhook_id": record["name"], "message": "unsubscribed"})
 
 

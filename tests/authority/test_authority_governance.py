@@ -232,3 +232,26 @@ def test_a_model_of_the_file_may_belong_to_one_organisation():
     assert desk.submit(model_id=1, key="stranger")[0] == 200
     assert refusal(desk, desk.submit(model_id=1)) == "MODEL_UNREGISTERED_DENY"
     desk.authority.close()
+
+
+def test_a_strict_authority_wants_description_and_tool():
+    desk = Desk("[submissions]\nstrict = true")
+    body = {"agent_id": "a", "action_type": "read", "description": "d", "tool_name": "t"}
+    assert desk.post("/api/v1/actions/submit", body)[0] == 200
+    for name in body:
+        status, answer = desk.post("/api/v1/actions/submit", {**body, name: ""})
+        assert (status, answer["error"]["details"]) == (400, {"field": name, "requirement": "required"})
+    desk.authority.close()
+
+
+def test_a_strict_depth_is_one_below_the_parents():
+    desk = Desk("[submissions]\nstrict_depth = true")
+    root = desk.submit(orchestration_session_id="s")[1]["action_id"]
+    child = {"orchestration_session_id": "s", "parent_action_id": root}
+    assert desk.submit(**child, orchestration_depth=1)[0] == 200
+    for depth in (0, 2, 5):
+        assert desk.code(desk.submit(**child, orchestration_depth=depth)) == (403, "ORCHESTRATION_FIELD_REJECTED")
+    assert desk.submit(**child)[0] == 403
+    assert desk.submit(orchestration_depth=1)[0] == 403
+    assert desk.events().count("ORCHESTRATION_FIELD_REJECTED") == 5
+    desk.authority.close()
