@@ -61,6 +61,17 @@ def test_the_lines_for_flask_and_wsgi_govern(quick_start):
         assert client.get("/other").status_code == 403
 
 
+def test_what_is_governed_in_the_example_is_what_the_command_prints(capsys, monkeypatch):
+    from ascend_middleware.cli import main
+
+    monkeypatch.setenv("COLUMNS", "100")
+    block = next(block for block in blocks("console") if "ascend-middleware routes" in block)
+    command, _, shown = block.partition("\n")
+    monkeypatch.chdir(README.parent)
+    assert main(command.removeprefix("$ ascend-middleware ").split()) == 0
+    assert capsys.readouterr().out == shown
+
+
 def test_the_table_has_four_rules():
     assert len(RuleTable.from_mapping(__import__("tomllib").loads(blocks("toml")[0])).rules) == 4
 

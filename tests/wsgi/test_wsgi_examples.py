@@ -24,7 +24,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize("name", ["flask_app.py", "wsgi_app.py"])
+@pytest.mark.parametrize("name", ["fastapi_app.py", "flask_app.py", "wsgi_app.py"])
 def test_an_example_runs(tmp_path, free_port, name):
     folder = tmp_path / "examples"
     shutil.copytree(EXAMPLES, folder)
