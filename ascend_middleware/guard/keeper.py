@@ -34,6 +34,10 @@ logger = get_logger("ascend_middleware.keeper")
 _LONGEST_PAUSE: Final = 30.0
 _ADOPT_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 1.0
+_BURST_SECONDS: Final = 0.02
+_LONGEST_REST: Final = 0.3
+# The part of the journal's size limit at which its delivery no longer rests.
+_HURRY_AT: Final = 0.1
 
 
 class Keeper:
@@ -145,15 +149,21 @@ class Keeper:
 
     def _deliver_until(self, stop: threading.Event) -> None:
         engine = LateEngine(self._connect)
+        worked_for = 0.0
         try:
             while True:
-                stopping = stop.is_set()
+                stopping, began = stop.is_set(), self._core.clock()
                 try:
                     worked = self._turn(engine, stopping=stopping)
                 except Exception:
                     logger.exception("the keeper failed; it goes on")
                     worked, self._pause_until = False, self._core.clock() + _IDLE_SECONDS
                 if worked:
+                    # Python runs one thread at a time: what is delivered in haste is taken from requests.
+                    worked_for += self._core.clock() - began
+                    if worked_for >= _BURST_SECONDS:
+                        stop.wait(self._rest(worked_for))
+                        worked_for = 0.0
                     continue
                 if stopping:
                     break
@@ -162,6 +172,13 @@ class Keeper:
             self._finish()
         finally:
             engine.close()
+
+    def _rest(self, worked_for: float) -> float:
+        """Return how long to rest: thrice as long as was worked, less when much waits, then not at all."""
+        journal = self._journal
+        assert journal is not None  # noqa: S101 - else this thread does not run
+        filled = journal.backlog / (journal.limits.size * _HURRY_AT)
+        return min(_LONGEST_REST, 3 * worked_for * max(0.0, 1.0 - filled))
 
     def _turn(self, engine: LateEngine, *, stopping: bool) -> bool:
         """Deliver one line or adopt what is due; False when there is nothing to do now."""
