@@ -192,7 +192,7 @@ def decode_decision(content: bytes) -> AuthorizationDecision:
 def _refuse_duplicates(content: bytes) -> None:
     # The decoder keeps the last of two equal names, which may be the permissive one. Only permissions pay for this.
     try:
-        json.loads(content, object_pairs_hook=_unique)
+        _duplicates.decode(content.decode())
     except (ValueError, RecursionError):
         raise ProtocolError("the authority's answer uses a name twice") from None
 
@@ -200,6 +200,9 @@ def _refuse_duplicates(content: bytes) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> None:
     if len({name for name, _ in pairs}) != len(pairs):
         raise ValueError
+
+
+_duplicates: Final = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def decision_from_object(answer: dict[str, Any]) -> AuthorizationDecision:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random as _random
 import sys
 import time
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -112,6 +112,7 @@ class ClientCore:
         )
         key = settings.api_key
         self._credentials: Final = (("Authorization", f"Bearer {key}"), ("X-API-Key", key)) if key else ()
+        self._constants: Final[dict[tuple[bool, bool], tuple[tuple[str, str], ...]]] = {}
 
     # --- one call
 
@@ -162,17 +163,25 @@ class ClientCore:
             token.release()
 
     def _request(self, operation: Operation[Any], idempotency_key: str | None) -> tuple[Request, str]:
-        correlation_id = str(uuid.uuid4())
-        headers = [*self._headers, ("X-Correlation-ID", correlation_id), *operation.headers]
-        if operation.authenticated:
-            headers += self._credentials
-        if operation.content or operation.method in ("POST", "PUT", "PATCH"):
-            headers.append(("Content-Type", "application/json"))
-        if operation.method == "POST":
-            key = str(uuid.uuid4()) if idempotency_key is None else _checked_idempotency_key(idempotency_key)
+        ids = os.urandom(32).hex()  # one draw for both
+        correlation_id = ids[:32]
+        method = operation.method
+        headers = [*self._constant(operation), ("X-Correlation-ID", correlation_id), *operation.headers]
+        if method == "POST":
+            key = ids[32:] if idempotency_key is None else _checked_idempotency_key(idempotency_key)
             headers.append(("Idempotency-Key", key))
-        url = f"{self._base}{operation.target}"
-        return Request(operation.method, url, tuple(headers), operation.content), correlation_id
+        return Request(method, f"{self._base}{operation.target}", tuple(headers), operation.content), correlation_id
+
+    def _constant(self, operation: Operation[Any]) -> tuple[tuple[str, str], ...]:
+        """Return the headers that every call of this kind has."""
+        has_type = bool(operation.content) or operation.method in ("POST", "PUT", "PATCH")
+        kind = (operation.authenticated, has_type)
+        found = self._constants.get(kind)
+        if found is None:
+            credentials = self._credentials if operation.authenticated else ()
+            kinds = (("Content-Type", "application/json"),) if has_type else ()
+            found = self._constants[kind] = (*self._headers, *credentials, *kinds)
+        return found
 
     def _attempts(self, request: Request, deadline: float, correlation_id: str) -> Flow[Response]:
         """Send until there is an answer that is not to be retried, or no attempt or time is left."""

@@ -299,3 +299,42 @@ def test_the_pool_speaks_to_an_ordinary_server_as_an_ordinary_client_does():
         ours, theirs = server.requests
         assert (ours.method, ours.target, ours.body) == (theirs.method, theirs.target, theirs.body)
         assert ours.headers["host"] == theirs.headers["host"]
+
+
+@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+def test_what_cancels_a_call_goes_up_as_it_came(engine):
+    """A cancel scope and a task recognise their own cancellation, whatever the library makes of it."""
+
+    async def main(url):
+        options = {"api_url": url, "agent_id": "a", "engine": engine, "max_retries": 0}
+        async with AsyncAscendClient("owkai_live_0123456789", **options) as client:
+            with anyio.move_on_after(0.1) as scope:
+                await client.get_action_status(7)
+            assert scope.cancelled_caught
+            task = asyncio.ensure_future(client.get_action_status(7))
+            await asyncio.sleep(0.05)
+            task.cancel("of my own")
+            with pytest.raises(asyncio.CancelledError, match="of my own"):
+                await task
+
+    with Scripted(HANG) as server:
+        anyio.run(main, server.url)
+
+
+@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_answers_of_a_told_and_of_an_untold_length(engine, chunked):
+    body = b'{"action_id": 7, "status": "approved"}'
+    if chunked:
+        step = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length2: 0\r\n\r\n"
+        step += f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+    else:
+        step = http(200, body)
+
+    async def main(url):
+        options = {"api_url": url, "agent_id": "a", "engine": engine, "max_retries": 0}
+        async with AsyncAscendClient("owkai_live_0123456789", **options) as client:
+            return await client.get_action_status(7)
+
+    with Scripted(step) as server:
+        assert anyio.run(main, server.url).is_approved()
