@@ -1,0 +1,122 @@
+"""The loop of an approval behind every adapter, over its framework's own client."""
+
+import flask
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+from werkzeug.test import Client as WerkzeugClient
+
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.flask import Ascend
+from ascend_middleware.wsgi import AscendMiddleware as WSGIMiddleware
+
+RULES = {
+    "ascend": {"report_outcomes": False},
+    "rule": [
+        {"match": "POST /refunds/{id}", "action_type": "transaction", "details": {"amount": "body.amount"}},
+        {"match": "PUT /files/{name}", "action_type": "data_modification"},
+    ],
+}
+
+
+class FastAPIParty:
+    def __init__(self, ran):
+        app = FastAPI()
+        app.add_middleware(AscendMiddleware, rules=RULES)
+
+        @app.post("/refunds/{id}")
+        def refund(id: int, body: dict):
+            ran.append(body)
+            return {}
+
+        @app.put("/files/{name}")
+        def upload(name: str):
+            ran.append(name)
+            return {}
+
+        self.client = TestClient(app)
+
+    def ask(self, method, path, **given):
+        answer = self.client.request(method, path, **given)
+        return answer.status_code, answer.json(), answer.headers
+
+
+class FlaskParty:
+    def __init__(self, ran):
+        app = flask.Flask("approvals")
+        Ascend(app, rules=RULES)
+
+        @app.post("/refunds/<int:id>")
+        def refund(id):
+            ran.append(flask.request.get_json())
+            return {}
+
+        @app.put("/files/<name>")
+        def upload(name):
+            ran.append(flask.request.get_data())
+            return {}
+
+        self.client = app.test_client()
+
+    def ask(self, method, path, *, content=None, **given):
+        answer = self.client.open(path, method=method, data=content, **given)
+        return answer.status_code, answer.json, answer.headers
+
+
+class WSGIParty(FlaskParty):
+    def __init__(self, ran):
+        def app(environ, start_response):
+            ran.append(environ["wsgi.input"].read())
+            start_response("200 OK", [("content-type", "application/json")])
+            return [b"{}"]
+
+        self.client = WerkzeugClient(WSGIMiddleware(app, rules=RULES))
+
+
+@pytest.mark.parametrize("kind", [FastAPIParty, FlaskParty, WSGIParty])
+def test_held_resumed_once_and_told(ascend_authority, kind):
+    ran = []
+    party = kind(ran)
+    ascend_authority.hold()
+    body = {"amount": 5}
+    status, held, headers = party.ask("POST", "/refunds/7", json=body)
+    assert (status, held["type"]) == (403, "urn:ascend:problem:approval-required")
+    handle, url = held["approval"]["handle"], held["approval"]["status_url"]
+    assert (headers["ascend-approval"], headers["location"]) == (handle, url)
+    assert party.ask("GET", url)[:2] == (200, {"state": "pending"})
+    given = {"headers": {"Ascend-Approval": handle}}
+    assert party.ask("POST", "/refunds/7", json=body, **given)[0] == 403
+    ascend_authority.decide()
+    for path, other in (("/refunds/8", body), ("/refunds/7", {"amount": 6})):
+        status, problem, _ = party.ask("POST", path, json=other, **given)
+        assert (status, problem["type"]) == (409, "urn:ascend:problem:approval-mismatch")
+    assert ran == []
+    assert party.ask("POST", "/refunds/7", json=body, **given)[0] == 200
+    assert len(ran) == 1
+    status, problem, _ = party.ask("POST", "/refunds/7", json=body, **given)
+    assert (status, problem["outcome"], len(ran)) == (409, "completed", 1)
+    assert party.ask("GET", url)[:2] == (200, {"state": "used"})
+    assert party.ask("GET", "/.ascend/approvals/guessed")[0] == 404
+
+
+@pytest.mark.parametrize("kind", [FastAPIParty, FlaskParty, WSGIParty])
+def test_a_body_that_no_rule_reads_is_bound_and_reaches_the_handler(ascend_authority, kind):
+    ran = []
+    party = kind(ran)
+    ascend_authority.hold()
+    handle = party.ask("PUT", "/files/a", content=b"one")[1]["approval"]["handle"]
+    given = {"headers": {"Ascend-Approval": handle}}
+    ascend_authority.decide()
+    assert party.ask("PUT", "/files/a", content=b"two", **given)[0] == 409
+    assert party.ask("PUT", "/files/a", content=b"one", **given)[0] == 200
+    assert ran == (["a"] if kind is FastAPIParty else [b"one"])
+
+
+@pytest.mark.parametrize("kind", [FlaskParty, WSGIParty])
+def test_a_block(ascend_authority, monkeypatch, kind):
+    ran = []
+    party = kind(ran)
+    ascend_authority.approve()
+    monkeypatch.setenv("ASCEND_KILL", "test-agent")
+    status, problem, _ = party.ask("PUT", "/files/a", content=b"one")
+    assert (status, problem["type"], ran) == (503, "urn:ascend:problem:kill-switch", [])
