@@ -103,7 +103,7 @@ def check_api_url(url: str) -> str:
     """
     if url.startswith(_IN_PROCESS):
         return url
-    shown = repr(re.sub(r"//[^/@]*@", "//…@", url))
+    shown = repr(re.sub(r"[?#].*", "?…", re.sub(r"//[^/@]*@", "//…@", url), flags=re.DOTALL))
     if not url.isascii() or any(char <= " " or char in '\x7f\\"<>^`{|}' for char in url):
         raise ConfigurationError(f"api_url {shown} holds white space, control or other characters that no URL has")
     try:
@@ -254,7 +254,7 @@ class Settings:
     circuit_breaker_timeout: float = _setting(30.0, _seconds)
     engine: str = _setting("httpx2", _choice("httpx2", "pyreqwest"), "ASCEND_ENGINE")
     max_connections: int = _setting(100, _count(1, 10_000))
-    proxy: str = _setting("", _text)
+    proxy: str = _setting("", _text, secret=True)
     ca_file: str = _setting("", _text, "ASCEND_CA_FILE")
     trust_env: bool = _setting(False, _flag)
 

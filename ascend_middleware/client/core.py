@@ -19,6 +19,7 @@ from ..exceptions import (
     ConflictError,
     KillSwitchError,
     NetworkError,
+    ProtocolError,
     RateLimitError,
     ServerError,
     TimeoutError,  # noqa: A004 - the documented name
@@ -218,9 +219,14 @@ class ClientCore:
 
     def _judge(self, operation: Operation[T], response: Response, correlation_id: str) -> T:
         if 200 <= response.status < 300:
-            return operation.decode(response.content)
+            try:
+                return _shown(operation.decode(response.content))
+            except ProtocolError as unreadable:
+                masking.mask_error(unreadable)
+                raise
         asked = parse_retry_after(response.headers.get("retry-after"), now=self.now())
         error = error_from_answer(response.status, response.content, response.headers, retry_after=asked)
+        masking.mask_error(error)
         error.correlation_id = error.correlation_id or correlation_id
         if error.code in KILL_CODES:
             raise KillSwitchError(
@@ -232,7 +238,7 @@ class ClientCore:
             )
         refusal = operation.refusal(response.status, response.content) if operation.refusal else None
         if refusal is not None:
-            return refusal
+            return _shown(refusal)
         raise error
 
     # --- what the client, the guard and the keepers ask
@@ -426,6 +432,14 @@ class ClientCore:
             fields["environment"] = info.get("environment")
         fields["latency_ms"] = round((self.clock() - began) * 1000, 3)
         return ConnectionStatus(fields)
+
+
+def _shown(result: T) -> T:
+    """Mask what a refusal says: the guard tells it to whoever asked, and logs show it."""
+    if not isinstance(result, AuthorizationDecision) or result.is_approved():
+        return result
+    fields = masking.mask(result.to_dict())
+    return type(result)(fields, action_id=result.action_id, decision=result.decision, status=result.status)
 
 
 def _checked_idempotency_key(key: object) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["MaskingFilter", "get_logger", "install", "mask", "mask_text"]
+if TYPE_CHECKING:
+    from ..exceptions import AscendError
+
+__all__ = ["MaskingFilter", "get_logger", "install", "mask", "mask_error", "mask_text"]
 
 ROOT: Final = "ascend_middleware"
 MASK: Final = "****"
@@ -34,17 +37,21 @@ _SECRET_NAME: Final = re.compile(_NAMES, re.IGNORECASE)
 _KEY: Final = re.compile(r"(?<![A-Za-z0-9])(owkai_|ask_|sk[-_])[^\s'\"<>]{4,}")
 _SCHEME: Final = re.compile(r"(?i)\b(bearer|basic)(\s+|%20)[A-Za-z0-9._~+/=*-]+")
 _JWT: Final = re.compile(r"(?<![A-Za-z0-9])eyJ[\w-]{4,}\.[\w-]+\.[\w-]*")
+_USERINFO: Final = re.compile(r"(?<=://)[^/\s:@'\"]*:[^/\s@'\"]*(?=@)")
+# Names may follow one another (`password: password: x`); what is hidden is what stands behind the last.
 _PAIR: Final = re.compile(
-    rf"""(?ix) (?P<name>[\w-]*(?:{_NAMES})[\w-]*) (?P<mid>\\?['"]?\s*[:=]\s*)
+    rf"""(?ix) (?P<name>(?<![\w-])[\w-]*(?:{_NAMES})[\w-]*)
+    (?P<mid>\\?['"]?\s*[:=]\s* (?:\\?['"]?[\w-]*(?:{_NAMES})[\w-]*\\?['"]?\s*[:=]\s*)*)
     (?P<value> b?"(?:[^"\\]|\\.)*" | b?'(?:[^'\\]|\\.)*' | [^\s,;&'"{{}}()\[\]]+ )"""
 )
 
 
 def mask_text(text: str) -> str:
-    """Return the text with keys, bearer and basic credentials, JWTs and values of secret names replaced."""
+    """Return the text without keys, bearer or basic credentials, JWTs, passwords in URLs, values of secret names."""
     text = _KEY.sub(rf"\g<1>{MASK}", text)
     text = _SCHEME.sub(rf"\g<1>\g<2>{MASK}", text)
     text = _JWT.sub(MASK, text)
+    text = _USERINFO.sub(MASK, text)
     return _PAIR.sub(_mask_pair, text)
 
 
@@ -74,6 +81,15 @@ def mask(value: Any, *, _depth: int = 0) -> Any:
     if isinstance(value, BaseException):
         return mask_text(f"{type(value).__name__}: {value}")
     return value
+
+
+def mask_error(error: AscendError) -> None:
+    """Mask an error in place: an authority may repeat what it was sent, in its message and its details."""
+    error.message = mask_text(error.message)
+    error.args = (error.message,)
+    for name, value in vars(error).items():
+        if name != "message" and value is not None:
+            setattr(error, name, mask(value))
 
 
 def _is_secret(key: object, value: object) -> bool:
