@@ -25,8 +25,8 @@ _OPERATOR = re.compile(r"[-+*/%?!<>]|==|&&|\|\|")
 _ACTION_FIELDS: Final = frozenset(AgentAction.__struct_fields__)
 _FUNCTIONS: Final = frozenset(
     (
-        *("size", "contains", "startsWith", "endsWith", "matches", "has", "max", "min", "type", "dyn"),
-        *("int", "uint", "double", "string", "bool", "bytes", "timestamp", "duration"),
+        *("size", "contains", "startsWith", "endsWith", "matches", "has", "type", "dyn"),
+        *("int", "uint", "double", "string", "bytes", "timestamp", "duration"),
         *("getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear"),
         *("getHours", "getMinutes", "getSeconds", "getMilliseconds"),
     )
@@ -35,7 +35,12 @@ _MACRO = re.compile(r"\.\s*(all|exists|exists_one|existsOne|map|filter)\s*\(\s*(
 _OUTER = re.compile(r"(?<![\w.])action\b|\.\s*matches\b")
 _FIELD = re.compile(r"(?<![\w.])action\s*\.\s*([A-Za-z_]\w*)")
 _STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
+# What would make other characters texts than `_STRING` finds.
+_ODD_TEXT = re.compile(r"(?<![\w])[rRbB]{1,2}(?=['\"])|//")
 _TRIPLE = re.compile(r"'''|\"\"\"")
+# Each step down is a step of recursion, and names are short.
+_MAX_CHAIN: Final = 48
+_CHAIN = re.compile(rf"(?:\.\s*[A-Za-z_]\w*\s*|\[[^\[\]]*\]\s*|\([^()]*\)\s*){{{_MAX_CHAIN + 1},}}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,12 @@ def compile_condition(source: str) -> Condition | list[Fault]:
         return [Fault(message="texts in three quotes are not taken", hint="use one quote at each end")]
     # Texts are blanked, not cut, so that what is found in the rest has its place.
     plain = _STRING.sub(lambda match: "'" + " " * (len(match[0]) - 2) + "'", source)
+    odd = _ODD_TEXT.search(plain)
+    if odd is not None:
+        return [_at(source, odd, "comments, raw texts and bytes are not taken")]
+    chain = _CHAIN.search(plain)
+    if chain is not None:
+        return [_at(source, chain, f"more than {_MAX_CHAIN} steps down, calls and indexes in a row")]
     macros = list(_macros(plain))
     weight = _weight(macros)
     if (
@@ -138,7 +149,9 @@ def compile_condition(source: str) -> Condition | list[Fault]:
     for function in sorted(set(program.functions()) - _FUNCTIONS):
         if function.isidentifier() and not function.startswith("_"):
             place = re.search(rf"\b{re.escape(function)}\s*\(", plain)
-            faults.append(_at(source, place, f"unknown function {function!r}", "see the CEL standard functions"))
+            faults.append(
+                _at(source, place, f"unknown function {function!r}", f"known: {', '.join(sorted(_FUNCTIONS))}")
+            )
     known = ", ".join(sorted(_ACTION_FIELDS))
     for field in dict.fromkeys(_FIELD.findall(plain)):
         if field not in _ACTION_FIELDS:

@@ -86,6 +86,13 @@ def test_writing_is_for_admins_and_names_are_unique(desk):
         (".exists(x, true)".join(["action.context.l"] + [""] * 5), "too complicated", 0, 0),
         ("action.resource == '''x'''", "three quotes", 0, 0),
         ("   ", "empty", 0, 0),
+        ("action" + ".a" * 900 + " == 1", "steps down", 1, 7),
+        ("action" + "[0]" * 600 + " == 1", "steps down", 1, 7),
+        # Each of these would hide from the checks what stands behind it.
+        (r"r'\' == 'x' || action.context.l.map(x, x + x).map(x, x + x) != []", "raw texts", 1, 1),
+        ("true || // '\n action.context.l.map(x, x + x).map(x, x + x) != []", "comments", 1, 9),
+        ("b'x' == bytes(action.resource)", "bytes", 1, 1),
+        ("max(action.action_details.a, 1) == 1", "unknown function 'max'", 1, 1),
     ],
 )
 def test_a_wrong_condition_is_refused_with_its_place(desk, condition, issue, line, column):
