@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView
@@ -116,23 +117,51 @@ async def refuse(
     await send({"type": f"{kind}.body", "body": content if scope.get("method") != "HEAD" else b""})
 
 
+@lru_cache(maxsize=16)
+def _encoded(names: frozenset[str]) -> frozenset[bytes]:
+    return frozenset(name.encode("latin-1") for name in names)
+
+
+class _View(RequestView):
+    """A request whose headers are decoded, and whose framework's object is made, only when somebody asks."""
+
+    __slots__ = ("_headers", "_request", "_scope")
+
+    def __init__(self, scope: Any, resolved: Resolved | None, reading: Reading) -> None:
+        raw = scope.get("raw_path")
+        self.method = scope["method"].upper() if scope["type"] == "http" else "WEBSOCKET"
+        self.path, self.other_path, self.findings = reading
+        self.raw_path = raw.decode("latin-1").partition("?")[0] if raw else None
+        self.query = scope.get("query_string", b"")
+        self.resolved = resolved
+        self.prefix = scope.get("root_path", "")
+        self._query_pairs = None
+        self._scope = scope
+        self._headers: list[tuple[str, str]] | None = None
+        self._request: Any = None
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:  # type: ignore[override]  # nobody sets it here
+        """See `RequestView`."""
+        if self._headers is None:
+            self._headers = [
+                (name.decode("latin-1"), value.decode("latin-1")) for name, value in self._scope["headers"]
+            ]
+        return self._headers
+
+    @property
+    def request(self) -> Any:
+        """Starlette's connection where its router was asked, else the scope."""
+        if self._request is None:
+            starlette = self.resolved is not None
+            self._request = sys.modules["starlette.requests"].HTTPConnection(self._scope) if starlette else self._scope
+        return self._request
+
+    def has_any(self, names: frozenset[str]) -> bool:
+        """See `RequestView`."""
+        return not _encoded(names).isdisjoint([name for name, _ in self._scope["headers"]])
+
+
 def view_of(scope: Any, resolved: Resolved | None, root_path: RootPath) -> RequestView:
     """Return the request as the guard sees it; `root_path` reads it where no router can be asked."""
-    raw = scope.get("raw_path")
-    reading = root_path.read(scope) if resolved is None else Reading(resolved.path)
-    method = scope["method"].upper() if scope["type"] == "http" else "WEBSOCKET"
-    request: Any = scope
-    if resolved is not None:
-        request = sys.modules["starlette.requests"].HTTPConnection(scope)
-    return RequestView(
-        method=method,
-        path=reading.path,
-        other_path=reading.other,
-        findings=reading.findings,
-        raw_path=raw.decode("latin-1").partition("?")[0] if raw else None,
-        query=scope.get("query_string", b""),
-        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
-        resolved=resolved,
-        request=request,
-        prefix=scope.get("root_path", ""),
-    )
+    return _View(scope, resolved, root_path.read(scope) if resolved is None else Reading(resolved.path))

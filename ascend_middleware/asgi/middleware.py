@@ -159,7 +159,11 @@ class AscendMiddleware:
         view = view_of(scope, resolved, self._root_path)
         found = self._runner.triage(view)
         if isinstance(found, Verdict):
-            await self._carry_out(found, view, scope, receive, send, inner)
+            if found.passes and found.outcome != "framework":
+                self._admit(found, view, scope)
+                await inner(scope, receive, send)
+            else:
+                await self._carry_out(found, view, scope, receive, send, inner)
             return
         body = Body(receive, websocket=scope["type"] == "websocket")
         try:
@@ -175,18 +179,22 @@ class AscendMiddleware:
             if verdict.refusal is not None:
                 await refuse(scope, receive, send, verdict, render=self.guard.render)
             return
-        state = scope.setdefault("state", {})
-        if isinstance(state, dict):
-            state["ascend"] = verdict
-        scope[VERDICT] = verdict
-        entered = view.resolved.entered if view.resolved is not None else ()
-        scope[self._passage] = line_of(scope), entered
+        self._admit(verdict, view, scope)
         if verdict.outcome == "framework":
             send = watch_success(send, lambda: self._trip(view.method, view.path, "no route was found for it"))
         if verdict.action is not None:
             await run_reported(inner, scope, receive, send, verdict=verdict, runner=self._runner)
         else:
             await inner(scope, receive, send)
+
+    def _admit(self, verdict: Verdict, view: RequestView, scope: Scope) -> None:
+        """Leave the verdict with the request, and what it was about with whoever checks again further in."""
+        state = scope.setdefault("state", {})
+        if isinstance(state, dict):
+            state["ascend"] = verdict
+        scope[VERDICT] = verdict
+        entered = view.resolved.entered if view.resolved is not None else ()
+        scope[self._passage] = line_of(scope), entered
 
     def _trip(self, method: str, path: str, why: str) -> None:
         logger.error("%r %r succeeded without a decision: %s", method, path[:200], why)

@@ -125,9 +125,10 @@ class Guard:
         rule = self._rule(view, rules)
         if view.other_path is not None and self.table.lookup(view.method, view.other_path) is not rule:
             findings.append("root-path")
-        permitted = rule.permit if rule is not None else ()
-        if findings and not (permitted and set(findings) <= set(permitted)):
-            return self._refuse_findings(findings, rule)
+        if findings:
+            permitted = rule.permit if rule is not None else ()
+            if not (permitted and set(findings) <= set(permitted)):
+                return self._refuse_findings(findings, rule)
         if rule is None:
             if self.settings.unmapped == "by-method":
                 return self.table.by_method_rule(view.method)

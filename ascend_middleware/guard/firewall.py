@@ -31,6 +31,7 @@ _SUSPECT = re.compile(r"[\x00-\x1f\x7f-\x9f\\;�\ud800-\udfff\u2028\u2029]|//|/
 _SUSPECT_RAW = re.compile(r"[%#;]|\A(?!/)|//|/\.\.?(?:/|\Z)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
+_USUAL = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"})
 _OVERRIDES = frozenset(
     {
         "x-http-method-override",
@@ -43,6 +44,7 @@ _OVERRIDES = frozenset(
 )
 # Where a later layer may read another path than the router did.
 _REWRITES = frozenset({"x-original-url", "x-rewrite-url", "x-original-uri", "x_original_url", "x_rewrite_url"})
+_TELLING = _OVERRIDES | _REWRITES
 
 
 def inspect(view: RequestView) -> list[str]:
@@ -53,16 +55,18 @@ def inspect(view: RequestView) -> list[str]:
         found.append("not-origin-form")
     if _SUSPECT.search(path) is not None:
         _inspect_decoded(path, found)
-    if raw is not None and _SUSPECT_RAW.search(raw) is not None:
+    # A target without escapes is the path itself, which was looked at.
+    if raw is not None and (raw != path or "#" in raw or found) and _SUSPECT_RAW.search(raw) is not None:
         _inspect_raw(view, raw, found)
-    if not _METHOD.fullmatch(view.method):
+    if view.method not in _USUAL and not _METHOD.fullmatch(view.method):
         found.append("bad-method")
-    for name, _ in view.headers:
-        if name in _OVERRIDES:
-            found.append("method-override")
-        elif name in _REWRITES:
-            found.append("path-override")
-    return list(dict.fromkeys(found))
+    if view.has_any(_TELLING):
+        for name, _ in view.headers:
+            if name in _OVERRIDES:
+                found.append("method-override")
+            elif name in _REWRITES:
+                found.append("path-override")
+    return list(dict.fromkeys(found)) if found else found
 
 
 def _inspect_decoded(path: str, found: list[str]) -> None:

@@ -49,6 +49,10 @@ class RequestView:
             self._query_pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000)
         return self._query_pairs
 
+    def has_any(self, names: frozenset[str]) -> bool:
+        """Whether a header of one of these names is there."""
+        return not names.isdisjoint([name for name, _ in self.headers])
+
     def header(self, name: str) -> list[str]:
         """Return all values of a header."""
         return [value for key, value in self.headers if key == name]

@@ -244,7 +244,10 @@ class Level:
             len(routes) == len(snapshot)
             and all(map(is_, routes, snapshot))
             and [route.path_regex for route in self._indexed] == self._regexes
-            and all(included.effective_candidates() is known for included, known in self._included)
+            and (
+                not self._included
+                or all(included.effective_candidates() is known for included, known in self._included)
+            )
         )
 
     def _build(self) -> None:
