@@ -104,14 +104,22 @@ def mcp_governance(
 
 
 def require_governance(
-    client: AscendClient | AsyncAscendClient, action_type: str, resource: str, **options: Any
+    client: AscendClient | AsyncAscendClient,
+    action_type: str,
+    resource: str,
+    config: MCPGovernanceConfig | None = None,
+    **options: Any,
 ) -> Callable[[F], F]:
     """Make a tool ask before each run; the same as `mcp_governance`."""
-    return mcp_governance(client, action_type, resource, **options)
+    return mcp_governance(client, action_type, resource, config, **options)
 
 
 def high_risk_action(
-    client: AscendClient | AsyncAscendClient, action_type: str, resource: str, **options: Any
+    client: AscendClient | AsyncAscendClient,
+    action_type: str,
+    resource: str,
+    config: MCPGovernanceConfig | None = None,
+    **options: Any,
 ) -> Callable[[F], F]:
     """Make a tool run only after a person has approved; the options are those of `mcp_governance`.
 
@@ -122,7 +130,7 @@ def high_risk_action(
     options.setdefault("risk_level", "high")
     if options.setdefault("require_human_approval", True) is not True:
         raise ConfigurationError("a high_risk_action needs a person's approval; use mcp_governance for what does not")
-    return mcp_governance(client, action_type, resource, **options)
+    return mcp_governance(client, action_type, resource, config, **options)
 
 
 class MCPGovernanceMiddleware:
