@@ -2,8 +2,8 @@
 
     pip install -e ".[authority]" "mcp>=2" && python examples/mcp_server.py --try
 
-starts it, calls each tool over stdio as an agent would, and prints what came of it. While `send_report` waits, decide in
-another terminal:
+starts it, calls each tool over stdio as an agent would, and prints what came of it. While `send_report` waits, decide
+in another terminal:
 
     ascend-middleware pending --policy examples/tools_policy.toml
     ascend-middleware approve 3 --policy examples/tools_policy.toml

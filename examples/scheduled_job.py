@@ -7,8 +7,8 @@ policy; for more a person has to approve:
 
     ascend-middleware approve 1 --policy examples/tools_policy.toml
 
-Until then each run ends with status 75, "try again later". The run that finds the approval does what was approved, which
-is the plan that was shown and not what has come in since, and does it once.
+Until then each run ends with status 75, "try again later". The run that finds the approval does what was approved:
+the plan that was shown, and not what has come in since, and that once.
 """
 
 import json

@@ -1,8 +1,10 @@
 """pytest inside pytest: the fixtures as a user's own tests see them."""
 
 import importlib.metadata
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -140,3 +142,42 @@ def test_a_users_tests_of_an_application(users):
         """,
     )
     users.runpytest().assert_outcomes(passed=6)
+
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+
+
+def blocks(name):
+    return re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), re.DOTALL)
+
+
+def test_the_documented_tests_pass(users):
+    first, second = blocks("testing.md")
+    users.makepyfile(test_first=first, test_second=second)
+    users.runpytest().assert_outcomes(passed=8)
+
+
+def test_the_documented_tools_work(users):
+    tools, queue = blocks("mcp.md")
+    users.makepyfile(
+        tools=tools,
+        queue_reader=queue,
+        test_tools="""
+        import asyncio
+
+        def test_tools(ascend_authority):
+            import tools
+
+            ascend_authority.approve()
+            assert asyncio.run(tools.query("SELECT 1")) == ["SELECT 1 limit 100"]
+            assert ascend_authority.asked[0].body["mcp_server_name"] == "reports"
+
+        def test_queue():
+            import queue_reader
+
+            block = {"command_type": "BLOCK", "target_type": "mcp_server", "mcp_server": "reports", "organization_id": 42}
+            queue_reader.read_queue([block])
+            assert queue_reader.consumer.is_blocked("reports")
+        """,
+    )
+    users.runpytest().assert_outcomes(passed=2)
