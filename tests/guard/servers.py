@@ -34,23 +34,32 @@ class Served:
     def __init__(self, kind, environment, *, workers=1, log=None):
         self.port = free_port()
         self.log = log
-        if kind == "uvicorn":
+        if kind.startswith("uvicorn"):
             command = ["-m", "uvicorn", "--factory", "served_app:asgi", "--port", str(self.port)]
-            command += ["--log-level", "warning"]
+            command += ["--log-level", "warning", *kind.split()[1:]]
+            if workers > 1:
+                command += ["--workers", str(workers)]
         else:
-            worker = {"gthread": ["-k", "gthread", "--threads", "8"], "sync": ["-k", "sync"]}[kind.split()[0]]
+            worker = {
+                "gthread": ["-k", "gthread", "--threads", "8"],
+                "sync": ["-k", "sync"],
+                "gevent": ["-k", "gevent"],
+            }[kind.split()[0]]
             command = ["-m", "gunicorn", *worker, "-w", str(workers), "-b", f"127.0.0.1:{self.port}"]
             command += ["--log-level", "warning", "--graceful-timeout", "10", "served_app:wsgi()"]
             if "preload" in kind:
                 command.insert(2, "--preload")
+        errors = open(log, "ab") if log else None
         self.process = subprocess.Popen(
             [sys.executable, *command],
             cwd=HERE,
             env={**os.environ, **environment},
             stdout=subprocess.DEVNULL,
-            stderr=open(log, "ab") if log else subprocess.DEVNULL,
+            stderr=errors or subprocess.DEVNULL,
             start_new_session=True,
         )
+        if errors is not None:
+            errors.close()
         until = time.monotonic() + 60
         while True:
             try:

@@ -118,12 +118,17 @@ def test_four_gunicorn_workers_and_two_uvicorn_processes_obey_within_a_second(au
             server.stop()
 
 
-def test_sync_workers_without_threads_or_lifespan_obey(authority, environment):
-    server = Served("sync", environment, workers=2)
+@pytest.mark.parametrize(
+    ("kind", "workers"),
+    [("sync", 2), ("gevent", 2), ("uvicorn --reload", 1), ("uvicorn --lifespan off", 1), ("uvicorn", 2)],
+)
+def test_every_way_to_serve_obeys(authority, environment, tmp_path, kind, workers):
+    server = Served(kind, environment, workers=workers, log=str(tmp_path / "log"))
     traffic = Traffic([server.port])
     try:
-        wait_until(lambda: len(traffic.pids()) == 2, "not all processes served")
+        wait_until(lambda: len(traffic.pids()) == workers, "not all processes served")
         assert obeyed(authority, traffic, 1) < 1.0
     finally:
         traffic.stop()
         server.stop()
+    assert "Traceback" not in (tmp_path / "log").read_text()

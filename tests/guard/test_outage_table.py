@@ -1,0 +1,210 @@
+"""docs/state.md says what each outage refuses; here every cell is tried."""
+
+import asyncio
+import json
+import os
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+from guard_kit import JSON, Handler, Wire, http_scope, part, plug
+from test_approvals import Authority
+
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.client.engines import ConnectFailed
+from ascend_middleware.guard.journal import Limits
+from ascend_middleware.guard.state import Order
+
+DOCS = Path(__file__).parents[2] / "docs" / "state.md"
+KEY = "owkai_test_0123456789abcdef"
+RULES = [
+    {"match": "GET /exempt", "exempt": True},
+    {"match": "POST /allowed", "action_type": "allowed"},
+    {"match": "POST /open", "action_type": "allowed", "on_failure": "open"},
+    {"match": "POST /held", "action_type": "held"},
+    {"match": "POST /resumed", "action_type": "held"},
+    {"match": "POST /limited", "action_type": "allowed"},
+]
+
+
+def table():
+    lines = DOCS.read_text().partition("## What each outage refuses")[2].partition("\n## ")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    head, _, *body = rows
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in body}
+
+
+TABLE = table()
+
+
+class Scripted(Authority):
+    async def send(self, request, timeout):
+        if request.url.endswith("/submit") and self.down is None:
+            held = json.loads(request.content)["action_type"] == "held"
+            found = await super().send(request, timeout)
+            if not held:
+                self.words[str(len(self.words))] = "approved"
+                return await self.approved(found)
+            return found
+        return await super().send(request, timeout)
+
+    async def approved(self, found):
+        from guard_kit import answer
+
+        return answer("approved", action_id=json.loads(found.content)["action_id"])
+
+
+class Outages:
+    """Each outage, for a state in a file: what breaks and how it is mended."""
+
+    def __init__(self, app, directory):
+        self.app = app
+        self.directory = directory
+        self.duties = app.guard.duties
+
+    def expire(self):
+        kill = self.duties.kill
+        kill._read_at = kill._reading_since = -1e9
+
+    async def nothing(self):
+        self.expire()
+
+    the_authority = nothing
+
+    async def the_state_cannot_be_read(self):
+        self.duties.state.close()
+        for path in self.directory.glob("state.db*"):
+            path.unlink()
+        (self.directory / "state.db").write_bytes(b"nonsense " * 1000)
+        self.expire()
+
+    async def the_state_cannot_be_written(self):
+        self.writer = sqlite3.connect(self.directory / "state.db", isolation_level=None)
+        self.writer.execute("BEGIN IMMEDIATE")
+        self.expire()
+
+    async def the_state_was_emptied(self):
+        for path in self.directory.glob("state.db*"):
+            path.unlink()
+        self.expire()
+
+    async def the_journal_cannot_be_written(self):
+        journal = self.duties.journal
+        _ = journal.log
+        descriptor = journal.log._descriptor
+        if descriptor < 0:
+            journal.log._next_segment()
+        os.close(journal.log._descriptor)
+        journal.log._descriptor = os.open("/dev/full", os.O_WRONLY)
+
+    async def the_journal_is_full(self):
+        object.__setattr__(self.duties.journal, "limits", Limits(size=1))
+        self.duties.journal.others_bytes = 1
+
+    def mend(self):
+        writer = getattr(self, "writer", None)
+        if writer is not None:
+            writer.execute("ROLLBACK")
+            writer.close()
+
+
+class RedisOutages(Outages):
+    def __init__(self, app, directory, server):
+        super().__init__(app, directory)
+        self.server = server
+
+    async def the_state_cannot_be_read(self):
+        self.server.stop()
+        self.expire()
+
+    async def Redis_is_out_of_memory(self):
+        self.duties.state._redis.config_set("maxmemory", "1")
+        self.expire()
+
+    async def the_state_was_emptied(self):
+        self.server.stop()
+        self.server.start()
+        self.expire()
+
+
+async def ask(app, method, path, handle=None, **more):
+    wire = Wire(part(b"{}"))
+    headers = [*JSON, ("ascend-approval", handle)] if handle else JSON
+    await app(http_scope(method, path, headers=headers, **more), wire.receive, wire.send)
+    return wire
+
+
+def shown(wire, before, handler):
+    """Return what a cell of the table says about an answer."""
+    if handler.ran > before:
+        assert wire.status == 200
+        return "runs"
+    body = json.loads(wire.body)
+    return f"{wire.status} `{body['type'].rpartition(':')[2]}`" if "type" in body else str(wire.status)
+
+
+async def observe(app, authority, handler, outages, outage):
+    """Prepare what the columns need, let it break, and return what each column's request gets."""
+    handle = json.loads((await ask(app, "POST", "/resumed")).body)["approval"]["handle"]
+    authority.decide("approved")
+    watched = json.loads((await ask(app, "POST", "/held")).body)["approval"]["handle"]
+    duties = app.guard.duties
+    limit = Order(target="bot", slot="limit", kind="RATE_LIMIT", issued_at=1.0, max_per_minute=100)
+    await getattr(outages, re.sub(r"\W", "_", outage))()
+    found = {}
+
+    async def column(name, method, path, handle=None, **more):
+        before = handler.ran
+        found[name] = shown(await ask(app, method, path, handle, **more), before, handler)
+
+    away = ConnectFailed("away") if outage == "the authority" else None
+    authority.down = away
+    await column("exempt route", "GET", "/exempt")
+    await column("allowed action", "POST", "/allowed")
+    await column("status URL", "GET", f"/.ascend/approvals/{watched}")
+    await column("resuming an approval", "POST", "/resumed", handle)
+    await column("action that is held", "POST", "/held", query=b"another=1")
+    duties.kill.snapshot.orders[("bot", "limit")] = limit
+    await column("rate-limited agent", "POST", "/limited")
+    del duties.kill.snapshot.orders[("bot", "limit")]
+    authority.down = ConnectFailed("away")
+    await column("open rule, authority away", "POST", "/open")
+    return found
+
+
+def test_the_table_has_a_row_for_each_outage_that_is_tried():
+    assert {re.sub(r"\W", "_", name) for name in TABLE} <= set(dir(RedisOutages))
+
+
+CASES = [("file", outage) for outage in TABLE if "Redis" not in outage] + [
+    pytest.param("redis", outage, marks=pytest.mark.slow)
+    for outage in TABLE
+    if outage.startswith(("nothing", "the state", "Redis")) and outage != "the state cannot be written"
+]
+
+
+@pytest.mark.parametrize(("store", "outage"), CASES)
+def test_what_an_outage_refuses(request, monkeypatch, tmp_path, outage, store):
+    authority, handler = plug(monkeypatch, Scripted()), Handler()
+    server = request.getfixturevalue("own_redis") if store == "redis" else None
+    app = AscendMiddleware(
+        handler,
+        rules={"rule": RULES},
+        agent_id="bot",
+        api_url="https://authority.example",
+        api_key=KEY,
+        max_retries=0,
+        enable_circuit_breaker=False,
+        poll_interval=0.001,
+        state=str(tmp_path / "state.db") if server is None else server.url,
+        state_timeout=0.3,
+        journal=str(tmp_path / "journal"),
+    )
+    # Nothing of this is to be delivered anywhere.
+    app._runner.keeper.start = lambda: None
+    outages = Outages(app, tmp_path) if server is None else RedisOutages(app, tmp_path, server)
+    found = asyncio.run(observe(app, authority, handler, outages, outage))
+    outages.mend()
+    app.guard.duties.state.close()
+    assert found == TABLE[outage]
