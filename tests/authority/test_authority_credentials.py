@@ -1,5 +1,6 @@
 """Who asks, and how often: keys and tokens, limits, versions, and the repetition of a request."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ascend_middleware.authority import PolicySet
 from ascend_middleware.authority.keys import LOCAL
+from ascend_middleware.authority.service import Service
 from ascend_middleware.exceptions import ConfigurationError
 
 WHERE = "/api/deployment-info"
@@ -332,3 +334,21 @@ def test_a_repeat_is_of_the_same_key_path_and_a_success(desk):
     assert desk.events().count("AGENT_REGISTERED") == 1
     assert desk.post("/api/v1/actions/submit", {"agent_id": "a"}, idempotency_key="x")[0] == 400
     assert desk.post("/api/v1/actions/submit", body, idempotency_key="x")[0] == 200
+
+
+@pytest.mark.anyio
+async def test_fifty_repeats_that_share_commits_are_one_action(tmp_path):
+    desk = Desk(path=tmp_path / "a.db")
+    service = Service(desk.authority)
+    await service.start()
+    headers = {"x-api-key": desk.user, "idempotency-key": "k"}
+    bodies = [json.dumps({"agent_id": "a", "action_type": kind}).encode() for kind in ("read", "write")]
+    try:
+        asked = [service.answer("POST", "/api/v1/actions/submit", "", headers, bodies[n % 25 == 24]) for n in range(50)]
+        answers = await asyncio.gather(*asked)
+    finally:
+        await service.stop()
+    assert sorted(status for status, _, _ in answers) == [200] * 48 + [409] * 2
+    assert {json.loads(content)["action_id"] for status, _, content in answers if status == 200} == {"1"}
+    assert desk.get("/api/v1/actions")[1]["total"] == 1
+    desk.authority.close()

@@ -82,6 +82,23 @@ timer.join()
 step("approval given", lambda: user.check_approval(held))
 step("complete", lambda: user.log_action_completed(held, result={"rows": 3}, duration_ms=12))
 step("details after", lambda: user.get_action_details(held))
+
+
+def decide_newest():
+    """Approve what waits for a person, as soon as something does."""
+    until = time.monotonic() + 15
+    while time.monotonic() < until:
+        place = f"{URL}/api/governance/pending-actions?agent_id={NAME}"
+        rows = requests.get(place, headers={"X-API-Key": ADMIN}, timeout=20).json()["actions"]
+        if rows:
+            decide(rows[0]["action_id"])
+            return
+        time.sleep(0.05)
+
+
+timer = soon(decide_newest)
+step("evaluate and wait", lambda: user.evaluate_action(*large, timeout=30))
+timer.join()
 refused = str(user.evaluate_action(*large, wait_for_decision=False).action_id)
 decide(refused, approved=False)
 step("refused by a person", lambda: user.get_action_status(refused))

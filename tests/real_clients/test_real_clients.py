@@ -76,6 +76,7 @@ def test_waiting_and_looking_up(told, version):
     assert told["approval pending"]["pending"] is True
     assert (told["wait"]["decision"], told["wait"]["execution_allowed"]) == ("allowed", True)
     assert told["approval given"]["approved"] is True and told["approval given"]["approver"] == "admin of default"
+    assert (told["evaluate and wait"]["decision"], told["evaluate and wait"]["execution_allowed"]) == ("allowed", True)
     assert told["refused by a person"]["decision"] == "denied"
     assert told["approval refused"]["denied"] is True and "looked at" in told["approval refused"]["comments"]
 
