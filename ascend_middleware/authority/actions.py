@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from . import approvals, killswitch, orchestration
 from .call import Call, Reply, Route, missing, read_fields
-from .forms import ApiError, decision_fields, read_object, read_submission, record_fields
+from .forms import ApiError, decision_fields, read_submission, record_fields
 from .listing import page_fields, read_query
 from .management import approval_rules
 from .score import risk_level, score_action
@@ -129,10 +129,10 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str]) -> dict[s
     stored |= rules.terms(
         judgement.decision, level, expires_at=lambda seconds: iso_time(call.authority.now() + seconds)
     )
-    number = call.store.add_action(action, stored, risk=(judgement.risk_score, level), by=call.credential)
+    row = call.store.add_action(action, stored, risk=(judgement.risk_score, level), by=call.credential)
     call.audit(
         "ACTION_SUBMITTED",
-        action_id=number,
+        action_id=row["id"],
         **{name: value for name, value in stored.items() if name != "explanation"},
         agent_id=action["agent_id"],
         action_type=action["action_type"],
@@ -140,7 +140,7 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str]) -> dict[s
         parent_action_id=action.get("parent_action_id"),
         submission=hashlib.sha256(canonical_json(action).encode()).hexdigest(),
     )
-    return call.store.action(number, tenant=call.tenant)
+    return row
 
 
 def check_standing(call: Call, agent_id: str, action_type: str) -> None:
@@ -170,7 +170,7 @@ def check_standing(call: Call, agent_id: str, action_type: str) -> None:
 
 
 def _submit(call: Call) -> Reply:
-    return Reply(fields=decision_fields(submit(call, read_object(call.request.body))), kind="decision")
+    return Reply(fields=decision_fields(submit(call, call.request.read())), kind="decision")
 
 
 def _status(call: Call) -> Reply:
@@ -202,12 +202,12 @@ def _page(call: Call, query: dict[str, Any]) -> Reply:
 
 
 def _approve(call: Call) -> Reply:
-    body = read_object(call.request.body)
+    body = call.request.read()
     return _decide(call, body, approved=read_fields(body, Verdict).approved is not False)
 
 
 def _reject(call: Call) -> Reply:
-    body = read_object(call.request.body)
+    body = call.request.read()
     if read_fields(body, Rejection).approved is True:
         raise ApiError(422, "VALIDATION_ERROR", "a rejection cannot approve", details={"field": "approved"})
     return _decide(call, body, approved=False)
@@ -244,7 +244,7 @@ def _fail(call: Call) -> Reply:
 
 
 def _conclude(call: Call, word: str) -> Reply:
-    body = read_object(call.request.body)
+    body = call.request.read()
     read_fields(body, Outcome)
     row = call.action()
     approvals.conclude(call.store, row, body, word=word, at=call.records.now(), by=call.credential)

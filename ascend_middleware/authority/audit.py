@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Mapping
@@ -15,13 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Head", "Verification", "append", "canonical_json", "entries", "head", "verify"]
 
+_encoder = msgspec.json.Encoder(order="sorted")
 _NO_HASH: Final = "0" * 64
 _MOST_FINDINGS: Final = 100
 
 
 def canonical_json(value: object) -> str:
-    """Return the one JSON text of a value: sorted keys, no blanks, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Return the one JSON text of a value: keys sorted, no blanks, characters as they are."""
+    return _encoder.encode(value).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,8 @@ def append(
     """Append an entry in the transaction that the event belongs to, and return it as the new head."""
     with database.write():
         # The head, not the last row: if rows are missing at the end, the gap must stay visible for ever.
-        row = database.rows("SELECT seq, hash FROM audit_head")[0]
-        seq, previous = row["seq"] + 1, row["hash"]
+        last, previous = database.tip()
+        seq = last + 1
         entry = canonical_json(
             {
                 "seq": seq,
@@ -97,14 +100,13 @@ def append(
             "INSERT INTO audit (seq, entry, tenant, action_id, previous, hash) VALUES (?, ?, ?, ?, ?, ?)",
             (seq, entry, tenant, action_id, previous, digest),
         )
-        database.execute("UPDATE audit_head SET seq = ?, hash = ?", (seq, digest))
+        database.advance(seq, digest)
         return Head(seq, digest)
 
 
 def head(database: Database) -> Head:
     """Return the recorded head; of an empty log number 0 and a hash of zeros."""
-    row = database.rows("SELECT seq, hash FROM audit_head")[0]
-    return Head(row["seq"], row["hash"])
+    return Head(*database.tip())
 
 
 def entries(database: Database, *, after: int = 0, tenant: str | None = None) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ import msgspec
 from ascend_middleware.exceptions import NotFoundError, ProtocolError
 from ascend_middleware.wire import normalize_action_id
 
-from .forms import ApiError, read_object
+from .forms import ApiError
 from .keys import contradicts
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Call:
 
     def body(self, kind: type[_Fields]) -> _Fields:
         """Return the body's fields; see `read_fields`."""
-        return read_fields(read_object(self.request.body), kind)
+        return read_fields(self.request.read(), kind)
 
     def query(self, kind: type[_Fields]) -> _Fields:
         """Return the query's fields; a parameter that is repeated or unknown is refused."""

@@ -33,6 +33,7 @@ _FUNCTIONS: Final = frozenset(
 )
 _MACRO = re.compile(r"\.\s*(all|exists|exists_one|existsOne|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
 _OUTER = re.compile(r"(?<![\w.])action\b|\.\s*matches\b")
+_ACTION = re.compile(r"(?<![\w.])action\b")
 _FIELD = re.compile(r"(?<![\w.])action\s*\.\s*([A-Za-z_]\w*)")
 _STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 # What would make other characters texts than `_STRING` finds.
@@ -58,19 +59,29 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """A checked condition. `weight` is the power of a list's length that its evaluation may cost."""
+    """A checked condition.
+
+    Attributes:
+        source: as it was written.
+        weight: the power of a list's length that its evaluation may cost.
+        run: evaluates it.
+        fields: those of the action that it names; None where it may look at all of them.
+    """
 
     source: str
     weight: int
     run: Callable[[dict[str, Any]], object]
+    fields: frozenset[str] | None = None
 
     def holds(self, action: Mapping[str, Any]) -> bool:
         """Evaluate the condition; raise `ValueError` with the cause if the answer is neither true nor false."""
         longest = _longest(action) if self.weight else 0
         if longest**self.weight > _MAX_WORK:
             raise ValueError(f"a list or object of {longest} entries is too long for this condition")
+        # Handing a value over to the library costs more than most conditions do.
+        seen = action if self.fields is None else {name: action[name] for name in self.fields if name in action}
         try:
-            answer = self.run({"action": action})
+            answer = self.run({"action": seen})
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the CEL library's panics are no Exceptions
@@ -160,7 +171,9 @@ def compile_condition(source: str) -> Condition | list[Fault]:
             faults.append(_at(source, place, f"an action has no field {field!r}", hint))
     if faults:
         return faults
-    return Condition(source=source, weight=weight, run=program.execute)
+    named = _FIELD.findall(plain)
+    whole = len(named) != len(_ACTION.findall(plain))  # it looks at the action otherwise than by its fields
+    return Condition(source=source, weight=weight, run=program.execute, fields=None if whole else frozenset(named))
 
 
 @dataclass(frozen=True, slots=True)

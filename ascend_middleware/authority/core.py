@@ -14,7 +14,7 @@ from ascend_middleware.wire import encode_json
 
 from . import openapi
 from .call import Call, Reply
-from .forms import Answer, ApiError, read_object
+from .forms import Answer, ApiError
 from .keys import LOCAL, Credential, bearer_token, presented_key
 from .limits import Allowance, Window, network_of
 from .listing import Request
@@ -247,7 +247,7 @@ class Authority:
             return self._run(route, call)
         if not _IDEMPOTENCY_KEY.fullmatch(name):
             raise ApiError(422, "VALIDATION_ERROR", "Idempotency-Key must be 1 to 255 visible ASCII characters")
-        content = canonical_json([read_object(request.body), request.query, request.envelope])
+        content = canonical_json([request.read(), request.query, request.envelope])
         fingerprint = hashlib.sha256(content.encode()).hexdigest()
         key_id = call.credential.key_id
         kept = self.store.answer_for(name, key_id=key_id, path=request.path)

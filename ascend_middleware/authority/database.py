@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import AscendError
 from ascend_middleware.sqlite import MEMORY, open_database, open_evidence, open_reader, transaction
@@ -15,11 +15,13 @@ from ascend_middleware.sqlite import MEMORY, open_database, open_evidence, open_
 from .schema import MIGRATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
 __all__ = ["Database", "Watch"]
 
 _IDLE_READERS: Final = 8
+_JOINED: Final = contextlib.nullcontext()
 # The schema version that brought the audit log's head.
 _FIRST_WITH_HEAD: Final = 2
 
@@ -73,6 +75,9 @@ class Database:
         self._grouping = False  # within `group`
         self._begun = False  # a group's first part has begun the transaction
         self._committing: list[Callable[[], None]] = []
+        self._memo: dict[Hashable, Any] | None = None
+        self._tip: tuple[int, str] | None = None  # the audit log's head in this transaction, once it was asked for
+        self._tip_moved = False
         self._idle: list[sqlite3.Connection] = []
         self._idle_lock = threading.Lock()
         self._closed = False
@@ -114,24 +119,28 @@ class Database:
 
     # --- writing
 
-    @contextlib.contextmanager
-    def write(self) -> Iterator[None]:
+    def write(self) -> AbstractContextManager[None]:
         """Run the block as one durable transaction; within another one, join it.
 
         Within `group` it is a part that stands or falls alone, and durable once the group is.
         """
+        # Most of what is written joins; that is worth a short way.
+        return _JOINED if self._inside and self._owner == threading.get_ident() else self._written()
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
         with self._lock:
-            if self._inside:
-                yield
-                return
-            mark = len(self._committing)
+            mark, tip = len(self._committing), (self._tip, self._tip_moved)
             self._inside, outer = True, self._owner
             self._owner = threading.get_ident()
             try:
-                with self._part() if self._grouping else transaction(self._db):
+                with self._part() if self._grouping else self._alone():
                     yield
             except BaseException:
                 del self._committing[mark:]
+                self._tip, self._tip_moved = tip
+                if self._memo is not None:
+                    self._memo.clear()
                 raise
             finally:
                 self._inside, self._owner = False, outer
@@ -160,6 +169,7 @@ class Database:
                     # A full disk may have ended the transaction and undone what earlier parts were told is kept.
                     if not self._db.in_transaction:
                         raise sqlite3.OperationalError("the database undid the whole transaction")
+                    self._store_tip()
                     self._db.execute("COMMIT")
             except BaseException:
                 self._committing.clear()
@@ -168,15 +178,27 @@ class Database:
                 raise
             finally:
                 self._grouping, self._owner, self._begun = False, None, False
+                self._forget()
             if begun:
                 self._committed()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Run the block as a transaction of its own."""
+        try:
+            with transaction(self._db):
+                self._memo = {}
+                yield
+                self._store_tip()
+        finally:
+            self._forget()
 
     @contextlib.contextmanager
     def _part(self) -> Iterator[None]:
         """Run the block as a part of the group's transaction, which begins with the first part."""
         if not self._begun:
             self._db.execute("BEGIN IMMEDIATE")
-            self._begun = True
+            self._begun, self._memo = True, {}
         elif not self._db.in_transaction:
             raise sqlite3.OperationalError("the database undid the whole transaction")
         self._db.execute("SAVEPOINT part")
@@ -188,6 +210,33 @@ class Database:
                 self._db.execute("RELEASE part")
             raise
         self._db.execute("RELEASE part")
+
+    def _forget(self) -> None:
+        self._memo, self._tip, self._tip_moved = None, None, False
+
+    @property
+    def memo(self) -> dict[Hashable, Any] | None:
+        """What was read in the running transaction, in which nobody else changes anything; None outside of one.
+
+        Whoever changes what is kept there removes it.
+        """
+        return self._memo if self._owner == threading.get_ident() else None
+
+    def tip(self) -> tuple[int, str]:
+        """Return number and hash of the audit log's last entry, as the running transaction sees it."""
+        if self._owner == threading.get_ident() and self._tip is not None:
+            return self._tip
+        row = self.rows("SELECT seq, hash FROM audit_head")[0]
+        return int(row["seq"]), str(row["hash"])
+
+    def advance(self, seq: int, digest: str) -> None:
+        """Note the audit log's new last entry; it is stored with the transaction."""
+        self._tip, self._tip_moved = (seq, digest), True
+
+    def _store_tip(self) -> None:
+        # Once for all that is committed together, not for each entry.
+        if self._tip_moved and self._tip is not None:
+            self._db.execute("UPDATE audit_head SET seq = ?, hash = ?", self._tip)
 
     def after_commit(self, notice: Callable[[], None]) -> None:
         """Call `notice` once what is being written is durable, and never if it is undone; it must be quick."""
@@ -208,6 +257,8 @@ class Database:
 
     def rows(self, statement: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
         """Return what a statement selects: within `write` and `read` as they see it, else as it was last committed."""
+        if self._owner == threading.get_ident():
+            return self._db.execute(statement, values).fetchall()
         with self.reading() as connection:
             return connection.execute(statement, values).fetchall()
 

@@ -86,13 +86,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     if not body.strip():
         return {}
     try:
-        value = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_in_range,
-        )
+        value = _strict.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         reason = str(error) if type(error) is ValueError else "malformed"
         raise ApiError(400, "INVALID_REQUEST", f"the body is not valid JSON: {reason[:200]}") from None
@@ -129,6 +123,11 @@ def _in_range(text: str) -> int:
     if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
         raise ValueError("a number is out of range")
     return int(text)
+
+
+_strict: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_in_range
+)
 
 
 def _bound(value: object) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import parse_qsl
 
 from msgspec import Meta, Struct
 
-from .forms import ApiError
+from .forms import ApiError, read_object
 from .store import SORT_FIELDS, iso_time
 
 if TYPE_CHECKING:
@@ -40,6 +40,13 @@ class Request:
     body: bytes
     correlation_id: str
     envelope: bool
+    _read: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def read(self) -> dict[str, Any]:
+        """Return the body as an object, read once; see `forms.read_object`."""
+        if not self._read:
+            self._read.append(read_object(self.body))
+        return self._read[0]
 
 
 class Page(Struct, kw_only=True, forbid_unknown_fields=True):

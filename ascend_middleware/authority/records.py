@@ -60,6 +60,9 @@ class Records:
     def change(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run one statement within the current transaction, or in one of its own."""
         with self._store.write():
+            memo = self._store.memo
+            if memo is not None:
+                memo.pop("revision", None)
             return self._store.execute(statement, values)
 
     def cached(self, key: Hashable, load: Callable[[], _Value]) -> _Value:
@@ -93,7 +96,12 @@ class Records:
             self._steady.revision = None
 
     def _read_revision(self) -> int:
-        return int(self.rows("SELECT n FROM revision")[0][0])
+        memo = self._store.memo
+        if memo is None:
+            return int(self.rows("SELECT n FROM revision")[0][0])
+        if "revision" not in memo:
+            memo["revision"] = int(self.rows("SELECT n FROM revision")[0][0])
+        return int(memo["revision"])
 
     # --- records
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -142,9 +143,7 @@ def score_action(
         context: as submitted.
         least: scores that the action does not fall below, by what demands them (the risk set for an MCP tool).
     """
-    words = {word for word in re.split(r"[^a-z0-9]+", action_type.lower()) if word}
-    known = [(base, word) for base, group in _BASES.items() for word in sorted(words & group)]
-    value, word = max(known, default=(_UNKNOWN_BASE, "unknown action type"))
+    value, word = _base(action_type)
     signals = [Signal(word, value, "action_type")]
     for name, given in sorted(risk_indicators.items()):
         points = _points(name, given)
@@ -161,6 +160,14 @@ def score_action(
             signals.append(Signal(name, floor - value, "mcp_server"))
             value = floor
     return Score(min(value, MAX_SCORE), tuple(signals))
+
+
+@functools.lru_cache(maxsize=1024)
+def _base(action_type: str) -> tuple[int, str]:
+    """Return what an action type says by itself, and the word that says it."""
+    words = {word for word in re.split(r"[^a-z0-9]+", action_type.lower()) if word}
+    known = [(base, word) for base, group in _BASES.items() for word in sorted(words & group)]
+    return max(known, default=(_UNKNOWN_BASE, "unknown action type"))
 
 
 def _points(name: str, given: object) -> int:

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 from ascend_middleware.sqlite import MEMORY
 
@@ -24,8 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["KEEP_ANSWERS", "SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
 
 KEEP_ANSWERS: Final = 48 * 3600.0
+_decoder = msgspec.json.Decoder()
 SORT_FIELDS: Final = ("created_at", "updated_at", "risk_score", "id")
+# Seconds between the times at which old answers are forgotten.
+_SWEEP_ANSWERS: Final = 60.0
 _MAX_ID: Final = 2**63 - 1
+
+
+_ADD_ACTION: Final = (
+    "INSERT INTO actions (tenant, agent_id, status, risk_score, risk_level, created_at, updated_at, submitted_by,"
+    " session, submission, judgement, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 def default_database(policy_path: str | Path) -> Path:
@@ -69,6 +80,7 @@ class Store(Database):
     def __init__(self, connection: sqlite3.Connection, *, now: Callable[[], float], path: str | Path = MEMORY) -> None:
         super().__init__(connection, path=path)
         self._now = now
+        self._answers_swept = 0.0
         self._listeners: list[Callable[[], None]] = []
 
     @classmethod
@@ -83,6 +95,7 @@ class Store(Database):
         key = new_key(role)
         digest = hash_key(key)
         with self.write():
+            self._forget_keys()
             cursor = self.execute(
                 "INSERT INTO keys (tenant, name, role, lookup, hash, created_at) VALUES (?, ?, ?, ?, ?, ?)",
                 (tenant, name, role.value, digest[:8], digest, iso_time(self._now())),
@@ -93,11 +106,17 @@ class Store(Database):
     def find_key(self, key: str) -> Credential | None:
         """Return whose key it is, or None if it is unknown or revoked."""
         digest = hash_key(key)
+        memo = self.memo
+        if memo is not None and ("key", digest) in memo:
+            known: Credential | None = memo["key", digest]
+            return known
         found = None
         # The index narrows by a part of the hash only; the whole is compared in constant time.
         for row in self.rows("SELECT * FROM keys WHERE lookup = ? AND revoked_at IS NULL", (digest[:8],)):
             if same_hash(row["hash"], digest):
                 found = Credential(row["id"], row["name"], Role(row["role"]), row["tenant"])
+        if memo is not None:
+            memo["key", digest] = found
         return found
 
     def key_name(self, key_id: int) -> str | None:
@@ -116,38 +135,42 @@ class Store(Database):
             rows = self.rows("SELECT tenant FROM keys WHERE id = ?", (key_id,))
             if not rows:
                 raise NotFoundError(f"there is no key {key_id}")
+            self._forget_keys()
             self.execute(
                 "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (iso_time(self._now()), key_id)
             )
             self.audit("KEY_REVOKED", tenant=rows[0]["tenant"], actor="command line", data={"key": key_id})
 
+    def _forget_keys(self) -> None:
+        memo = self.memo
+        if memo is not None:
+            memo.clear()
+
     # --- actions
 
     def add_action(
         self, submission: Mapping[str, Any], judgement: Mapping[str, Any], *, risk: tuple[int, str], by: Credential
-    ) -> int:
-        """Store a decided submission and return its id."""
+    ) -> dict[str, Any]:
+        """Store a decided submission and return the action."""
         now = iso_time(self._now())
+        row: dict[str, Any] = {
+            "tenant": by.tenant,
+            "agent_id": submission["agent_id"],
+            "status": judgement["decision"],
+            "risk_score": risk[0],
+            "risk_level": risk[1],
+            "created_at": now,
+            "updated_at": now,
+            "submitted_by": by.key_id,
+            "session": submission.get("orchestration_session_id"),
+            "submission": canonical_json(submission),
+            "judgement": canonical_json(judgement),
+            "expires_at": (judgement.get("approval") or {}).get("expires_at"),
+        }
         with self.write():
-            cursor = self.execute(
-                "INSERT INTO actions (tenant, agent_id, status, risk_score, risk_level, created_at, updated_at,"
-                " submitted_by, session, submission, judgement, expires_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    by.tenant,
-                    submission["agent_id"],
-                    judgement["decision"],
-                    *risk,
-                    now,
-                    now,
-                    by.key_id,
-                    submission.get("orchestration_session_id"),
-                    canonical_json(submission),
-                    canonical_json(judgement),
-                    (judgement.get("approval") or {}).get("expires_at"),
-                ),
-            )
-            return int(cursor.lastrowid or 0)
+            number = self.execute(_ADD_ACTION, tuple(row.values())).lastrowid
+        stored = {"submission": submission, "judgement": judgement, "approval": None, "outcome": None}
+        return {"id": number, **row, **stored, "approvals": []}
 
     def action(self, action_id: int, *, tenant: str) -> dict[str, Any]:
         """Return a stored action; raise `NotFoundError` also where it is another tenant's.
@@ -170,7 +193,7 @@ class Store(Database):
 
     def _whole(self, rows: Sequence[sqlite3.Row]) -> list[dict[str, Any]]:
         """Return actions unpacked, each with the approvals that it has so far."""
-        whole = [_unpacked(row) for row in rows]
+        whole = [_unpacked(dict(row)) for row in rows]
         several = [row for row in whole if (row["judgement"].get("approval") or {}).get("count", 1) > 1]
         for row in several:
             given = self.rows("SELECT * FROM approvals WHERE action_id = ? ORDER BY at, approver", (row["id"],))
@@ -317,7 +340,9 @@ class Store(Database):
         """Keep an answer for its repetition, and forget those that are too old."""
         with self.write():
             now = self._now()
-            self.execute("DELETE FROM answers WHERE at < ?", (now - KEEP_ANSWERS,))
+            if not 0 <= now - self._answers_swept < _SWEEP_ANSWERS:
+                self._answers_swept = now
+                self.execute("DELETE FROM answers WHERE at < ?", (now - KEEP_ANSWERS,))
             self.execute(
                 "INSERT INTO answers (key_id, path, name, fingerprint, status, body, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (key_id, path, name, fingerprint, status, body, now),
@@ -345,8 +370,8 @@ class Store(Database):
         return found[0].seq if found else None
 
 
-def _unpacked(row: sqlite3.Row) -> dict[str, Any]:
-    values: dict[str, Any] = {**dict(row), "approvals": []}
+def _unpacked(row: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {**row, "approvals": []}
     for column in ("submission", "judgement", "approval", "outcome"):
-        values[column] = None if values[column] is None else json.loads(values[column])
+        values[column] = None if values[column] is None else _decoder.decode(values[column])
     return values
