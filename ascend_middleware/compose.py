@@ -190,15 +190,17 @@ def find_problems(
     except ConfigurationError as error:
         found = _problems_of(error, "settings.bad-value")
         # What is wrong in a table's own settings was said with the table.
-        return problems + [one for one in found if one.message not in {known.message for known in problems}], None
+        return problems + [one for one in found if not (problems and one.where.startswith("[ascend]"))], None
     try:
         if settings.enabled:
             settings.checked(needs_agent=True)
     except AscendError as error:
         problems += _problems_of(error, "settings.connection")
     if not problems:
+        # Nothing is made on this machine: whether state and journal can be opened, the server finds out.
+        aside = {"state": "memory:", "journal": settings.journal if settings.journal == "off" else "memory:"}
         try:
-            build_guard(rules, arguments, environ=environ).duties.state.close()
+            build_guard(rules, {**arguments, **aside}, environ=environ).duties.state.close()
         except AscendError as error:
             problems += _problems_of(error, "settings.connection")
     return problems, settings

@@ -100,7 +100,7 @@ def load_hooks(hooks: dict[str, Any]) -> dict[str, Any]:
         try:
             loaded[name] = import_string(hook) if isinstance(hook, str) else hook
         except ImportError as error:
-            problems.append(Problem("settings.bad-value", f"{NAME} {name}", str(error)))
+            problems.append(Problem("settings.bad-value", f"{NAME} {name}", f"{hook!r}: {error}"))
             continue
         if not callable(loaded[name]):
             problems.append(Problem("settings.bad-value", f"{NAME} {name}", "expected a function or its dotted path"))

@@ -128,7 +128,7 @@ def logging_decorator(view):
 
 @governed(action_type="decorated", details={"amount": "query.amount"})
 def decorated(request):
-    return said("decorated", rule=request.ascend.rule.label)
+    return said("decorated", outcome=request.ascend.outcome)
 
 
 @governed(action_type="decorated_async")

@@ -1,0 +1,162 @@
+"""System checks: what would leave a request ungoverned, or every request refused, is told before a server starts."""
+
+import pytest
+from django.conf import settings
+from django.core.checks import run_checks
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.test import override_settings
+from django_project import GUARD, TRIPWIRE
+
+from ascend_middleware.exceptions import ConfigurationError
+
+GOOD = {
+    "rules": {"rule": [{"match": "GET /health", "exempt": True}]},
+    "api_url": "http://127.0.0.1:1",
+    "agent_id": "bot",
+}
+KEYED = {**GOOD, "api_key": "owkai_test_0123456789abcdef"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_in_the_environment(monkeypatch):
+    for name in ("ASCEND_API_URL", "ASCEND_API_KEY", "ASCEND_AGENT_ID", "OWKAI_API_KEY", "OWKAI_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def found(config=KEYED, **changed):
+    with override_settings(ASCEND=config, **changed):
+        return run_checks(tags=["ascend"])
+
+
+def ids(config=KEYED, **changed):
+    return [message.id.removeprefix("ascend.") for message in found(config, **changed)]
+
+
+def test_what_is_right_passes():
+    assert found() == []
+
+
+def test_everything_is_told_at_once():
+    rules = {
+        "ascend": {"agent_nam": "x"},
+        "rule": [
+            {"match": "GET /x", "action_typ": "y"},
+            {"match": "POST /x", "action_type": "y", "details": {"a": "bdy.a"}},
+        ],
+    }
+    config = {"rules": rules, "deadlin": 3, "identify": "no.such.function"}
+    messages = found(config, MIDDLEWARE=["django.middleware.common.CommonMiddleware"], DEFAULT_CHARSET="latin-1")
+    text = "\n".join(str(message) for message in messages)
+    for part in ("agent_nam", "action_typ", "bdy.a", "deadlin", "no.such.function", "not in MIDDLEWARE", "latin-1"):
+        assert text.count(part) >= 1, (part, text)
+    assert {message.id for message in messages} == {f"ascend.E00{number}" for number in (1, 2, 4, 8)}
+    assert len(messages) == len({str(message) for message in messages})
+
+
+def test_the_check_command_fails():
+    with override_settings(ASCEND=GOOD), pytest.raises(SystemCheckError, match=r"ascend\.E003.*API key is required"):
+        call_command("check", "--tag", "ascend")
+
+
+@pytest.mark.parametrize(
+    ("config", "expected", "text"),
+    [
+        (GOOD, "E003", "API key is required"),
+        ({**KEYED, "api_key": "short"}, "E003", "ill-formed"),
+        ({**KEYED, "agent_id": None}, "E003", "agent_id is required"),
+        ({**KEYED, "api_url": "http://example.com"}, "E003", "TLS required"),
+        ({**KEYED, "rules": "no-such-file.toml"}, "E001", "no-such-file.toml"),
+        ({**KEYED, "rule": []}, "E002", "both a table and rules"),
+        ({**KEYED, "render": 5}, "E002", "render"),
+        ({**KEYED, "AGENT_ID": "x"}, "E002", "AGENT_ID"),
+        (
+            {
+                **KEYED,
+                "on_failure": "open",
+                "journal": "off",
+                "rules": {"rule": [{"match": "GET /x", "action_type": "y"}]},
+            },
+            "E003",
+            "needs the journal",
+        ),
+        ([], "E002", "expected a mapping"),
+    ],
+)
+def test_what_is_wrong_with_the_setting(config, expected, text):
+    (message,) = found(config)
+    assert (message.id, text in str(message)) == (f"ascend.{expected}", True), str(message)
+
+
+def test_a_key_never_stands_in_a_message():
+    key = "owkai_secret but broken"
+    assert key not in "".join(str(message) for message in found({**KEYED, "api_key": key}))
+
+
+def test_a_table_file_that_is_wrong_hides_nothing_of_its_settings(tmp_path):
+    file = tmp_path / "ascend.toml"
+    file.write_text('[ascend]\nagent_id = "bot"\n[[rule]]\nmatch = "GET /x"\naction_typ = "y"\n')
+    messages = found({"rules": file, "api_url": "http://127.0.0.1:1"})
+    assert {message.id for message in messages} == {"ascend.E001", "ascend.E003"}
+    assert "agent_id" not in "".join(str(message) for message in messages)
+
+
+def test_what_is_switched_off_is_told():
+    assert ids({**KEYED, "mode": "observe"}) == ["W001"]
+    assert ids({**GOOD, "enabled": False}) == ["W001"]
+    assert ids({**KEYED, "strict": True}) == ["W002"]
+    assert ids({**KEYED, "strict": True}, MIDDLEWARE=[TRIPWIRE, GUARD]) == []
+
+
+class Derived:
+    """Replaced below by a class derived from the middleware."""
+
+
+COMMON = "django.middleware.common.CommonMiddleware"
+FLATPAGES = "django.contrib.flatpages.middleware.FlatpageFallbackMiddleware"
+CACHE = "django.middleware.cache.FetchFromCacheMiddleware"
+
+
+@pytest.mark.parametrize(
+    ("middleware", "expected"),
+    [
+        ([COMMON, GUARD], []),
+        ([COMMON], ["E004"]),
+        ([], ["E004"]),
+        ([GUARD, COMMON], ["E006"]),
+        ([GUARD, COMMON, GUARD], ["E005"]),
+        ([FLATPAGES, GUARD], ["E007"]),
+        ([GUARD, FLATPAGES], ["E007", "E006"]),
+        ([CACHE, GUARD], ["E007"]),
+        (["test_django_checks.Derived", COMMON], ["E006"]),
+        (["no.such.Middleware", GUARD], []),
+    ],
+)
+def test_the_order_of_the_middlewares(middleware, expected, monkeypatch):
+    from ascend_middleware.django import AscendMiddleware
+
+    monkeypatch.setattr("test_django_checks.Derived", type("Derived", (AscendMiddleware,), {}))
+    assert ids(MIDDLEWARE=middleware) == expected
+    served = [GUARD] if not middleware else middleware
+    if "no.such.Middleware" in middleware or expected == ["E004"]:
+        return
+    with override_settings(ASCEND=KEYED, MIDDLEWARE=served):
+        if not expected:
+            WSGIHandler()
+            return
+        # No server runs checks, so it does not start either.
+        with pytest.raises(ConfigurationError, match=expected[0]):
+            WSGIHandler()
+        with override_settings(SILENCED_SYSTEM_CHECKS=[f"ascend.{one}" for one in expected]):
+            WSGIHandler()
+
+
+def test_a_server_does_not_start_with_a_bad_table():
+    bad = {**KEYED, "rules": {"rule": [{"match": "GET /x", "action_typ": "y"}]}}
+    with override_settings(ASCEND=bad), pytest.raises(ConfigurationError, match="action_typ"):
+        WSGIHandler()
+
+
+def test_the_projects_own_settings_are_right():
+    assert settings.MIDDLEWARE[-1] == GUARD
