@@ -4,6 +4,8 @@ import json
 
 import pytest
 from clocked import APPROVED, PENDING, World, answer
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.client import (
@@ -15,6 +17,7 @@ from ascend_middleware.client import (
 )
 from ascend_middleware.client.retry import backoff, parse_retry_after
 from ascend_middleware.models import AgentAction
+from ascend_middleware.wire import decode_decision
 
 ACTION = AgentAction("a", "A", "data_access", "r")
 
@@ -277,3 +280,49 @@ def test_a_rate_limit_says_how_long_and_how_much(header, seconds):
     error = caught.value
     assert (error.retry_after, error.limit, error.remaining, error.reset) == (seconds, 1000, 0, 1_702_656_060)
     assert error.status_code == 429 and error.correlation_id == world.headers("X-Correlation-ID")[0]
+
+
+class Pairs(list):
+    """An object of JSON, in which a name may stand twice."""
+
+
+names = st.sampled_from(["status", "decision", "action_id", "a", ":", " :", 'q"', "\\", "é"])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 9) | st.sampled_from(["approved", '":', '\\":', "x : y", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.lists(st.tuples(names, inner), max_size=3).map(Pairs),
+    max_leaves=8,
+)
+
+
+def written(value, gap):
+    """Write JSON in which a name may stand twice, with white space where it may be."""
+    if isinstance(value, Pairs):
+        inside = ",".join(f"{json.dumps(name)}{gap}:{written(item, gap)}" for name, item in value)
+        return f"{{{inside}}}"
+    if isinstance(value, list):
+        return f"[{','.join(written(item, gap) for item in value)}]"
+    return json.dumps(value)
+
+
+def repeats(value):
+    if isinstance(value, Pairs):
+        return len({name for name, _ in value}) != len(value) or any(repeats(item) for _, item in value)
+    return isinstance(value, list) and any(repeats(item) for item in value)
+
+
+@given(st.lists(st.tuples(names, values), max_size=5), st.sampled_from(["", " ", "\n"]))
+def test_a_name_given_twice_is_seen_wherever_it_stands(pairs, gap):
+    whole = Pairs(
+        [
+            ("status", "approved"),
+            ("action_id", 7),
+            *((name, item) for name, item in pairs if name not in ("status", "decision", "action_id")),
+        ]
+    )
+    text = written(whole, gap).encode()
+    try:
+        decode_decision(text)
+    except errors.ProtocolError as error:
+        assert repeats(whole) == ("a name twice" in str(error)) is True
+    else:
+        assert not repeats(whole)
