@@ -38,9 +38,12 @@ class AuthorizationDecision(Record):
         self.action_id = action_id
         self.decision = decision
         self.status = status
-        self.escalated = decision is Decision.PENDING and any(
-            fields.get(name) == "escalated" for name in ("status", "decision", "enforcement_decision")
+        self.escalated = decision is Decision.PENDING and (
+            fields.get("escalated") is True
+            or any(fields.get(name) == "escalated" for name in ("status", "decision", "enforcement_decision"))
         )
+        if self.escalated:  # the words below forget it, and a decision may be made of another one's fields
+            self._fields["escalated"] = True
         self._fields.update(
             action_id=action_id,
             decision=decision,
