@@ -29,7 +29,7 @@ TARGETS: Final = ("agent", "organization", "mcp_server")
 _LIFTING: Final = ("UNBLOCK", "RESUME")
 _MAX_PER_MINUTE: Final = 1_000_000
 _MAX_REASON: Final = 1000
-_MAX_LISTED: Final = 100
+_MAX_LISTED: Final = 1000
 _MINUTE: Final = 60.0
 # The words for an agent's standing, and the codes of the refusals (ascend_middleware.wire.KILL_CODES).
 _WORDS: Final = {"BLOCK": "blocked", "SUSPEND": "suspended", "QUARANTINE": "quarantined"}
