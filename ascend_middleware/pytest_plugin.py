@@ -7,7 +7,7 @@ docs/testing.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -18,20 +18,33 @@ if TYPE_CHECKING:
 __all__ = ["ascend_authority", "ascend_client", "async_ascend_client"]
 
 
+_UNSET: Final = (
+    "ASCEND_API_KEY",
+    "ASCEND_JOURNAL",
+    "ASCEND_KILL_FILE",
+    "ASCEND_KILL_QUEUE_URL",
+    "OWKAI_API_KEY",
+    "OWKAI_API_URL",
+)
+
+
 @pytest.fixture
 def ascend_authority(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedAuthority]:
     """A scripted authority. `ASCEND_API_URL` names it, so clients and guards made in the test ask it and nobody else.
 
-    What the test does not script is denied.
+    What the test does not script is denied. Guards made in the test keep their state in memory, so that tests share no
+    approvals and no denials, and leave no file.
     """
     from .testing import ScriptedAuthority
 
     with ScriptedAuthority() as authority:
         monkeypatch.setenv("ASCEND_API_URL", authority.api_url)
-        # No test sends a developer's own key anywhere.
-        for name in ("ASCEND_API_KEY", "OWKAI_API_KEY", "OWKAI_API_URL"):
-            monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("ASCEND_AGENT_ID", "test-agent")
+        monkeypatch.setenv("ASCEND_STATE", "memory:")
+        monkeypatch.setenv("ASCEND_KILL_SWITCH", "off")
+        # No test sends a developer's own key anywhere, or writes into what a service of the same machine reads.
+        for name in _UNSET:
+            monkeypatch.delenv(name, raising=False)
         # Nothing is left behind on a developer's machine, and no test sees what another one held.
         monkeypatch.setenv("ASCEND_STATE", "memory:")
         monkeypatch.setenv("ASCEND_JOURNAL", "memory:")

@@ -30,6 +30,10 @@ def users(pytester, monkeypatch):
     """A user's project, with a developer's key in the environment that no test may send anywhere."""
     monkeypatch.setenv("ASCEND_API_KEY", "owkai_live_of_a_developer")
     monkeypatch.setenv("ASCEND_API_URL", "https://pilot.invalid")
+    monkeypatch.setenv("ASCEND_JOURNAL", str(pytester.path / "journal"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(pytester.path / "state"))
+    for name in ("ASCEND_STATE", "ASCEND_KILL_SWITCH"):
+        monkeypatch.delenv(name, raising=False)
     pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = -p no:cacheprovider\n")
     return pytester
 
@@ -139,9 +143,17 @@ def test_a_users_tests_of_an_application(users):
             ascend_authority.hold()
             answer = http.post("/customers/7/refunds", json={"amount": 5})
             assert (answer.status_code, answer.json()["executed"]) == (403, False)
+
+        @pytest.mark.parametrize("time", ["first", "second"])
+        def test_a_denial_of_one_test_is_none_of_another(http, ascend_authority, time):
+            ascend_authority.approve() if time == "second" else ascend_authority.deny()
+            answer = http.post("/customers/7/refunds", json={"amount": 5})
+            assert answer.status_code == (200 if time == "second" else 403)
+            assert [asked.path for asked in ascend_authority.requests[:1]] == ["/api/v1/actions/submit"]
         """,
     )
-    users.runpytest().assert_outcomes(passed=6)
+    users.runpytest().assert_outcomes(passed=8)
+    assert not (users.path / "state").exists() and not (users.path / "journal").exists()
 
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
