@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from ..client.masking import get_logger
@@ -24,7 +25,12 @@ def announce(routes: Routes, table: RuleTable, settings: Settings) -> None:
     """Log what `ascend-middleware routes` would list as not covered, contradictory, or without use."""
     if not settings.enabled:
         return
-    coverage = cover(routes, table, unmapped=settings.unmapped)
+    try:
+        coverage = cover(routes, table, unmapped=settings.unmapped)
+    except Exception:
+        # Routes of somebody else's making; the guard decides about each request all the same.
+        logger.exception("the routes cannot be listed")
+        return
     for problem in coverage.problems:
         logger.error("%s", problem)
     lines = [shown(row) for row in coverage.unmapped]
@@ -32,7 +38,9 @@ def announce(routes: Routes, table: RuleTable, settings: Settings) -> None:
         more = f", and {len(lines) - _MOST} more" if len(lines) > _MOST else ""
         told = "; ".join(lines[:_MOST])
         logger.warning("no rule covers these routes, so requests for them are refused: %s%s", _printable(told), more)
-    for idle in coverage.idle:
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    for idle in coverage.idle[:_MOST]:
         logger.info("%s can never match: %s", idle.rule.label, idle.why)
 
 

@@ -15,7 +15,7 @@ A resolver of any framework is listed by what `Routes` asks of it: `leaves()`, e
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -76,10 +76,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """A rule that no request of any route can get, and why."""
+    """A rule that no request of any route can get."""
 
     rule: CompiledRule
-    why: str
+    leaves: Sequence[Leaf] = field(repr=False)
+
+    @property
+    def why(self) -> str:
+        """Why it cannot; found out when asked, for that takes a look at every route."""
+        return _why(self.rule, self.leaves)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +132,7 @@ def cover(routes: Routes, table: RuleTable, *, unmapped: str = "refuse") -> Cove
         for problem in _problems(leaf, rules, found):
             problems.setdefault(str(problem), problem)
     used = {id(row.rule) for row in rows}
-    idle = [Idle(rule, _why(rule, leaves)) for rule in table.rules if id(rule) not in used]
+    idle = [Idle(rule, leaves) for rule in table.rules if id(rule) not in used]
     return Coverage(rows=tuple(rows), idle=tuple(idle), problems=tuple(problems.values()))
 
 
@@ -197,14 +202,13 @@ def _problems(leaf: Leaf, rules: RouteRules, rows: list[Row]) -> Iterator[Proble
             yield Problem("routes.no-body", where, "a WebSocket handshake has no body to read")
 
 
-def _why(rule: CompiledRule, leaves: list[Leaf]) -> str:
+def _why(rule: CompiledRule, leaves: Sequence[Leaf]) -> str:
+    called = leaves
     if rule.endpoint is not None:
         called = [leaf for leaf in leaves if leaf.endpoint == rule.endpoint]
         if not called:
             names = sorted({leaf.endpoint for leaf in leaves if leaf.endpoint})
             return f"no route has this endpoint{_near(rule.endpoint, names)}"
-    else:
-        called = leaves
     near = [leaf for leaf in called if rule.template.overlaps(parse_route(leaf.template))]
     if not near:
         return f"no route has this template{_near(rule.template.text, sorted({leaf.template for leaf in leaves}))}"
