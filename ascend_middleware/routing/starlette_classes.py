@@ -10,9 +10,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
 from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute, compile_path
 
-from ..rules import declared
+from ..rules import VERBS, declared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
@@ -89,6 +90,25 @@ def methods_of(route: Any) -> frozenset[str] | None:
     """Return a route's methods, or None if it takes any."""
     methods = getattr(route, "methods", None)
     return frozenset(methods) if methods else None
+
+
+def methods_run(route: Any, original: Any) -> frozenset[str] | None:
+    """Return the methods on which a route runs something of the application, or None for any.
+
+    An endpoint class answers 405 itself for those that it has no function for.
+    """
+    cls = getattr(original, "endpoint", None)
+    own = ("__init__", "dispatch", "method_not_allowed")
+    if (
+        (methods := methods_of(route)) is not None
+        or not (isinstance(cls, type) and issubclass(cls, HTTPEndpoint))
+        # Older ones call whatever function is named like the method.
+        or "_allowed_methods" not in HTTPEndpoint.dispatch.__code__.co_names
+        or any(getattr(cls, name) is not getattr(HTTPEndpoint, name) for name in own)
+    ):
+        return methods
+    found = {verb.upper() for verb in VERBS if getattr(cls, verb, None) is not None}
+    return frozenset(found | ({"HEAD"} if "GET" in found else set()))
 
 
 def indexable_template(route: Any) -> str | None:

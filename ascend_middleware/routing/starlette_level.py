@@ -22,6 +22,7 @@ from .starlette_classes import (
     is_transparent,
     known_methods,
     methods_of,
+    methods_run,
     on_a_copy,
     root_path_of,
     with_own_state,
@@ -67,7 +68,7 @@ def _is_below(path: str, prefix: str) -> bool:
 class _Entry:
     """One route as a router will ask it."""
 
-    __slots__ = ("app", "child", "leaf", "match", "name", "partial_runs", "path", "subject")
+    __slots__ = ("app", "child", "leaf", "match", "methods", "name", "partial_runs", "path", "subject")
 
     def __init__(self, subject: Any, match: Matcher, *, leaf: Leaf | None, child: Level | None, partial_runs: bool):
         self.subject, self.match, self.leaf, self.child = subject, match, leaf, child
@@ -76,6 +77,7 @@ class _Entry:
         self.path = getattr(subject, "path", None)
         self.name = getattr(subject, "name", None)
         self.app = getattr(subject, "app", None)
+        self.methods = methods_of(subject)
 
     def is_current(self) -> bool:
         subject, leaf = self.subject, self.leaf
@@ -83,7 +85,7 @@ class _Entry:
             getattr(subject, "path", None) is self.path
             and getattr(subject, "name", None) is self.name
             and getattr(subject, "app", None) is self.app
-            and (leaf is None or leaf.kind is not Kind.ROUTE or methods_of(subject) == leaf.methods)
+            and (leaf is None or leaf.kind is not Kind.ROUTE or methods_of(subject) == self.methods)
         )
 
 
@@ -332,7 +334,7 @@ class Level:
             return self._leaf(known, Kind.OPAQUE, self._prefix + "/**", endpoint=endpoint, app=subject), None
         websocket = isinstance(original, WebSocketRoute)
         template = self._prefix + path.replace(":str}", "}")
-        methods = None if websocket else methods_of(subject)
+        methods = None if websocket else methods_run(subject, original)
         leaf = self._leaf(
             known,
             Kind.ROUTE,

@@ -1,6 +1,6 @@
 """What is governed: the rule table, its templates and precedence, and the fields that rules take from a request."""
 
-from .declared import Declaration, RuleFields, declaration, declare, declared, place_of
+from .declared import VERBS, Declaration, RuleFields, declaration, declare, declared, place_of
 from .redact import REDACTED, SECRET_NAMES, redact, secret_names
 from .route_rules import RoutePart, RouteRules
 from .rule import CompiledRule, Defaults, Rule, by_method_rule
@@ -12,6 +12,7 @@ __all__ = [
     "MISSING",
     "REDACTED",
     "SECRET_NAMES",
+    "VERBS",
     "CompiledRule",
     "Declaration",
     "Defaults",

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from ..config import Pending
 
-__all__ = ["Declaration", "RuleFields", "declaration", "declare", "declared", "place_of"]
+__all__ = ["VERBS", "Declaration", "RuleFields", "declaration", "declare", "declared", "place_of"]
 
 _ATTRIBUTE: Final = "__ascend_declaration__"
 # The methods of a class-based view that frameworks call for a request's method.
-_VERBS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
+VERBS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "query", "trace")
 _EVERYTHING: Final = parse_match("* /**")[1]
 _MAX_DEPTH: Final = 64
 
@@ -158,7 +158,7 @@ def declared(target: object) -> tuple[Declaration, ...]:
         if isinstance(own, Declaration):
             found.setdefault(id(own), own)
         if isinstance(link, type):
-            for verb in _VERBS:
+            for verb in VERBS:
                 method = _attribute(link, verb)
                 for one in () if isinstance(method, type) else declared(method):
                     found.setdefault(id(one), replace(one, methods=frozenset({verb.upper()})))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
@@ -253,7 +254,7 @@ def test_the_command_lists_everything_live(capsys, monkeypatch):
         "POST           /customers/{customer_id}/refunds",
         "WEBSOCKET      /live                      live_feed          closed   wait:20s  rule 7",
         "GET            /api/v1/reports/{year:int}/a-report-with-a-rather-long-name/{month}/of/{department}/as/{form}",
-        "any            /things/{name}             of-a-class         closed   wait:20s  at Thing",
+        "       /things/{name}             of-a-class         closed   wait:20s  at Thing",
         "POST           /legacy/** (one unit)      legacy (observed)",
         "GET,HEAD,POST  /sub/deep/page             UNMAPPED",
         "GET,HEAD       admin.example/panel        UNMAPPED",
@@ -375,3 +376,17 @@ def test_a_mounted_router_and_sockets_are_listed_with_their_prefix():
 
     app = Starlette(routes=[Mount("/m", routes=[Route("/x", run), WebSocketRoute("/ws", run)])])
     assert as_json(cover(StarletteResolver(app), RuleTable.from_rules([])))["summary"]["unmapped"] == 3
+
+
+def test_an_endpoint_class_runs_the_methods_that_it_has_a_function_for():
+    class Plain(HTTPEndpoint):
+        async def get(self, request): ...
+
+        async def put(self, request): ...
+
+    class Own(Plain):
+        async def dispatch(self): ...
+
+    leaves = StarletteResolver(Starlette(routes=[Route("/plain", Plain), Route("/own", Own)])).leaves()
+    newer = "_allowed_methods" in HTTPEndpoint.dispatch.__code__.co_names
+    assert [leaf.methods for leaf in leaves] == [frozenset({"GET", "HEAD", "PUT"}) if newer else None, None]
