@@ -20,6 +20,7 @@ from ..exceptions import AscendError, NotFoundError
 from .failure import refusal_for
 from .reading import declared_length, read_whole
 from .state import Approval
+from .status import StatusQuery, StatusReport
 from .steps import Blocking, BodyTimeout, BodyTooLarge
 from .verdicts import Refusal
 
@@ -35,37 +36,11 @@ if TYPE_CHECKING:
     from .killswitch import KillSwitch
     from .state import State
 
-__all__ = ["HANDLE_HEADER", "Approvals", "Asked", "Settled", "StatusQuery", "StatusReport"]
+__all__ = ["HANDLE_HEADER", "Approvals", "Asked", "Settled"]
 
 HANDLE_HEADER: Final = "ascend-approval"
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _encode: Final = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True)
-class StatusQuery:
-    """A request for the status URL of one handle."""
-
-    handle: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusReport(Refusal):
-    """The answer of the status URL: the state of an approval, and nothing else about it."""
-
-    state: str
-
-    def response(self, decision: AuthorizationDecision | None) -> tuple[int, list[tuple[str, str]], bytes]:
-        """Return status, headers and body as JSON."""
-        content = _encode({"state": self.state})
-        headers = [
-            ("content-type", "application/json"),
-            ("cache-control", "no-store"),
-            ("content-length", str(len(content))),
-        ]
-        if self.retry_after is not None:
-            headers.append(("retry-after", str(max(1, -int(-self.retry_after // 1)))))
-        return self.status or 200, headers, content
 
 
 @dataclass(slots=True, kw_only=True)

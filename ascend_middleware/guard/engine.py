@@ -12,7 +12,7 @@ from ..config import Settings
 from ..exceptions import AscendError, ConfigurationError
 from ..routing import Kind
 from ..rules import FieldError, RequestFields, RuleTable
-from .approvals import HANDLE_HEADER, Asked, Settled, StatusQuery
+from .approvals import HANDLE_HEADER, Asked, Settled
 from .body import parse_form, parse_json
 from .failure import OpenBudget, refusal_for
 from .fingerprint import Binding
@@ -21,20 +21,22 @@ from .identity import Agent, NotAnAgent
 from .journal import JournalError
 from .killswitch import unavailable_state
 from .reading import read_whole
+from .refusing import refusal_of, unjournalled
 from .state import StateError
-from .steps import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, Watch
+from .status import StatusQuery
+from .steps import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook
 from .verdicts import UNCONDITIONAL, Refusal, Verdict
+from .waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..client.core import ClientCore
     from ..flow import Flow
-    from ..models import AgentAction, AuthorizationDecision
+    from ..models import AgentAction
     from ..routing import Leaf
     from ..rules import CompiledRule, RouteRules
     from .duties import Duties
-    from .state import Approval
     from .view import RequestView
 
 __all__ = ["Guard"]
@@ -84,9 +86,14 @@ class Guard:
         self._permitted = [frozenset(rule.permit) for rule in table.rules if rule.permit]
         self._agent = Agent(settings.agent_id, settings.agent_name)
         self._budget = OpenBudget(settings.open_per_minute, clock=clock)
-        self._waiters = 0
+        self._waiting = Waiting(settings, core, duties, clock=clock, random=random)
         if not settings.enabled:
             logger.warning("the guard is switched off (enabled = false): every request passes without a decision")
+
+    @property
+    def waiters(self) -> int:
+        """How many requests are held for a person now."""
+        return self._waiting.count
 
     # --- before the handler
 
@@ -171,7 +178,7 @@ class Guard:
             logger.error("refused under %s, the state cannot be used: %s", rule.label, error)
             verdict = self._refused(unavailable_state(), rule)
         except JournalError as error:
-            verdict = self._refused(_unjournalled(error), rule)
+            verdict = self._refused(unjournalled(error), rule)
         except AscendError as error:
             verdict = self._failed(error, rule)
         verdict.action = action
@@ -210,7 +217,7 @@ class Guard:
             if decision.is_pending():
                 settled = yield from approvals.hold(asked, decision)
         if settled.decision is not None and settled.decision.is_pending() and rule.pending.waits:
-            ended = yield from self._wait(settled.decision, rule, agent.id)
+            ended = yield from self._waiting.wait(settled.decision, rule, agent.id)
             if isinstance(ended, Refusal):
                 return Settled(refusal=ended)
             settled.decision = ended
@@ -226,7 +233,7 @@ class Guard:
         try:
             yield from self.duties.enter(verdict, settled, rule)
         except JournalError as error:
-            refused = self._refused(_unjournalled(error), rule)
+            refused = self._refused(unjournalled(error), rule)
             refused.action, refused.principal, refused.decision = verdict.action, verdict.principal, verdict.decision
             return refused
         return verdict
@@ -321,42 +328,6 @@ class Guard:
             **values,
         )
 
-    def _wait(
-        self, decision: AuthorizationDecision, rule: CompiledRule, agent_id: str
-    ) -> Flow[AuthorizationDecision | Refusal]:
-        """Poll until a person has decided, the time is up, the agent is killed, or the client has left."""
-        if self._waiters >= self.settings.max_waiters:
-            return decision
-        self._waiters += 1
-        try:
-            until = self._clock() + rule.pending.seconds
-            while decision.is_pending():
-                left = until - self._clock()
-                if left <= 0:
-                    break
-                # Jitter keeps many waiters from asking in step.
-                pause = min(left, self.settings.poll_interval * (0.5 + self._random() / 2))
-                while pause > 0:
-                    gone = yield Watch(min(pause, 0.5))
-                    if gone:
-                        raise ClientGone
-                    pause -= 0.5
-                    stopped = yield from self.duties.blocked(agent_id)
-                    if stopped is not None:
-                        return stopped
-                try:
-                    decision = yield from self.core.status(
-                        decision.action_id, deadline=self._clock() + min(self.settings.deadline, max(left, 0.5))
-                    )
-                except AscendError as error:
-                    # A known pending action stays pending, whatever becomes of one poll; a kill ends the wait.
-                    refusal, _ = refusal_for(error)
-                    if refusal.problem in UNCONDITIONAL or refusal.problem == "misconfigured":
-                        return refusal
-        finally:
-            self._waiters -= 1
-        return decision
-
     # --- verdicts
 
     def _judged(self, settled: Settled, rule: CompiledRule, view: RequestView) -> Verdict:
@@ -367,42 +338,9 @@ class Guard:
         if decision.is_approved() and (row is None or settled.entry is not None):
             handle = None if row is None else row.handle
             return Verdict(outcome="allowed", passes=True, rule=rule, decision=decision, approval=handle)
-        verdict = self._refused(self._refusal(decision, row, view), rule)
+        verdict = self._refused(refusal_of(decision, row, view, self.duties.approvals, self.settings), rule)
         verdict.decision = decision
         return verdict
-
-    def _refusal(self, decision: AuthorizationDecision, row: Approval | None, view: RequestView) -> Refusal:
-        extra: dict[str, Any] = {"reason": decision.reason} if decision.reason else {}
-        if self.settings.expose_risk and decision.risk_score is not None:
-            extra["risk_score"] = decision.risk_score
-        if decision.is_pending() or decision.is_approved():
-            return self._required(decision, row, view, extra)
-        if decision.status == "requires_modification":
-            extra["conditions"] = decision.conditions
-            return Refusal(problem="modification-required", detail=decision.reason or "See conditions.", extra=extra)
-        return Refusal(problem="denied", detail=decision.reason or "The authority denied it.", extra=extra)
-
-    def _required(
-        self, decision: AuthorizationDecision, row: Approval | None, view: RequestView, extra: dict[str, Any]
-    ) -> Refusal:
-        """Refuse what a person has to approve, or has approved and the client is to resume with its handle."""
-        detail = "A person has to approve this action"
-        headers: list[tuple[str, str]] = []
-        if row is None:
-            detail += "; the request is too large to be resumed under an approval."
-        else:
-            offer = self.duties.approvals.offer(row, view.prefix)
-            extra = {**extra, "approval": {**offer, "state": "approved" if decision.is_approved() else "pending"}}
-            detail += "; once it is approved, repeat the request with the header Ascend-Approval."
-            headers = [(HANDLE_HEADER, row.handle), ("location", offer["status_url"])]
-        return Refusal(
-            problem="approval-required",
-            detail=detail,
-            retry_after=max(1.0, self.settings.poll_interval),
-            extra={**extra, "executed": False},
-            status=202 if self.settings.respond_async or _prefers_async(view) else None,
-            headers=tuple(headers),
-        )
 
     def _failed(self, error: AscendError, rule: CompiledRule) -> Verdict:
         refusal, may_open = refusal_for(error)
@@ -460,18 +398,6 @@ class Guard:
             seconds * 1000,
             extra={"ascend_outcome": verdict.outcome, "ascend_action_id": verdict.action_id},
         )
-
-
-def _unjournalled(error: JournalError) -> Refusal:
-    detail = "Too much waits to be reported." if error.full else "What was to run could not be recorded."
-    return Refusal(problem="unavailable", detail=detail, retry_after=5.0)
-
-
-def _prefers_async(view: RequestView) -> bool:
-    preferences = (
-        part.partition(";")[0].strip().lower() for value in view.header("prefer") for part in value.split(",")
-    )
-    return "respond-async" in preferences
 
 
 def _printable(text: str) -> str:

@@ -431,7 +431,7 @@ class TestWaiting:
         handler = Handler()
         app = guarded(handler, **self.PATIENT)
         waiting = [asyncio.ensure_future(ask(app)) for _ in range(3)]
-        while app.guard._waiters < 3:
+        while app.guard.waiters < 3:
             await asyncio.sleep(0.001)
         authority.decide("approved")
         authority.decide("approved", "2")

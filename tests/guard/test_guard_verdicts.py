@@ -132,7 +132,7 @@ async def test_a_held_request_is_released_when_approved(engine):
     handler = Handler()
     app = guard(handler, [PAY], **PATIENT)
     wire = await ask(app, "/pay")
-    assert (wire.status, handler.body, app.guard._waiters) == (200, b'{"amount": 1}', 0)
+    assert (wire.status, handler.body, app.guard.waiters) == (200, b'{"amount": 1}', 0)
     engine.answers = [answer("pending"), answer("denied")]
     wire = await ask(app, "/pay")
     assert (wire.problem, handler.ran) == ("denied", 1)
@@ -149,7 +149,7 @@ async def test_the_wait_ends_when_the_client_leaves(engine, path):
         await asyncio.sleep(0.001)
     wire.gone.set()
     await asyncio.wait_for(task, 2)
-    assert (handler.ran, wire.sent, app.guard._waiters, wire.waiting) == (0, [], 0, 0)
+    assert (handler.ran, wire.sent, app.guard.waiters, wire.waiting) == (0, [], 0, 0)
 
 
 async def test_what_was_read_while_waiting_still_arrives(engine):
@@ -190,14 +190,14 @@ async def test_no_more_wait_than_are_allowed_to(engine):
     handler = Handler()
     app = guard(handler, [RUN], max_waiters=2, **PATIENT)
     tasks = [asyncio.ensure_future(ask(app)) for _ in range(2)]
-    while app.guard._waiters < 2:
+    while app.guard.waiters < 2:
         await asyncio.sleep(0.001)
     wire = await asyncio.wait_for(ask(app), 2)
     assert (wire.problem, wire.status) == ("approval-required", 403)
     engine.answers = [answer()]
     # Identical requests share one action, and its approval is good for one run.
     assert sorted(wire.status for wire in await asyncio.gather(*tasks)) == [200, 409]
-    assert app.guard._waiters == 0
+    assert app.guard.waiters == 0
 
 
 async def test_the_wait_ends_with_its_time_and_with_a_kill(engine):
@@ -242,7 +242,7 @@ async def test_a_cancellation_at_any_moment_leaves_everything_whole(engine, step
     task.cancel()
     await asyncio.wait({task})
     await asyncio.sleep(0)
-    assert (app.guard._waiters, wire.waiting) == (0, 0)
+    assert (app.guard.waiters, wire.waiting) == (0, 0)
     assert (app.guard.core.breaker.state, app.guard.core.breaker.failures) == ("closed", 0)
     engine.answers = [answer()]
     assert (await ask(app, "/pay")).status == 200

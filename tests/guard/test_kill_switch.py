@@ -111,14 +111,14 @@ class TestObeying:
         engine.answers = [answer("pending")]
         app = guarded(handler, pending="wait:50s", poll_interval=40)
         waiting = [asyncio.ensure_future(ask(app)) for _ in range(3)]
-        while app.guard._waiters < 3:
+        while app.guard.waiters < 3:
             await asyncio.sleep(0.001)
         app.guard.duties.state.apply([order()], command_id="c", now=NOW)
         began = time.monotonic()
         wires = await asyncio.gather(*waiting)
         assert [wire.problem for wire in wires] == ["kill-switch"] * 3
         assert time.monotonic() - began < 2.0
-        assert app.guard._waiters == 0
+        assert app.guard.waiters == 0
 
     async def test_an_approved_action_of_a_blocked_agent_is_not_resumed(self, engine, handler):
         engine.answers = [answer("pending")]
