@@ -43,9 +43,9 @@ ALLOWED = {
     },
     "__init__": {"client", "exceptions", "guard", "mcp", "models", "rules"},
 }
-HTTP_LIBRARIES = {"h11", "httpx", "httpx2", "httpcore2", "pyreqwest", "requests", "aiohttp"}
+HTTP_LIBRARIES = {"h11", "httptools", "httpx", "httpx2", "httpcore2", "pyreqwest", "requests", "aiohttp"}
 # The only files that import one: an engine each, and what is said on a connection.
-HTTP_ENGINES = {f"client/engines/{name}.py" for name in ("speech", "with_httpx2", "with_pyreqwest")}
+HTTP_ENGINES = {f"client/engines/{name}.py" for name in ("fast_speech", "speech", "with_httpx2", "with_pyreqwest")}
 FRAMEWORKS = {"starlette", "fastapi", "flask", "django", "werkzeug"}
 
 

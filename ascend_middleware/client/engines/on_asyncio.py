@@ -1,4 +1,4 @@
-"""Direct connections on an asyncio loop: h11 speaks, the loop's own transports carry, and nothing is polled.
+"""Direct connections on an asyncio loop: h11 or httptools speaks, the loop's transports carry, nothing is polled.
 
 A pool of a general library looks at every idle connection for each request; here a connection that ends is told by the
 loop, so an idle one is good until then.
@@ -19,8 +19,14 @@ from ..exchange import ConnectFailed, ExchangeFailed, Request, Response
 from .shared import KEEPALIVE_SECONDS, deadline_passed, describe
 from .speech import Speech, authority_of
 
+try:
+    from .fast_speech import FastSpeech
+except ImportError:
+    FastSpeech = Speech  # type: ignore[assignment,misc] # the same, slower
+
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
 __all__ = ["LoopPool"]
 
@@ -32,7 +38,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, pool: LoopPool) -> None:
         self._pool: Final = pool
-        self._speech: Final = Speech(pool.host_header)
+        self._speech: Final = pool.speech(pool.host_header)
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Response] | None = None
         self.closed: Final[asyncio.Future[None]] = pool.loop.create_future()
@@ -115,13 +121,22 @@ class LoopPool:
         url: the authority's base URL.
         trusted: certificates to trust; None for plain HTTP.
         limit: connections at the same time; who needs one more waits, first come first served.
+        speech: how HTTP is spoken; by httptools where it is installed, else by h11.
     """
 
-    def __init__(self, url: str, *, trusted: ssl.SSLContext | None, limit: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        trusted: ssl.SSLContext | None,
+        limit: int,
+        speech: Callable[[str], Speech | FastSpeech] = FastSpeech,
+    ) -> None:
         self.loop: Final = asyncio.get_running_loop()
         self.host_header, self._host, self._port, tls = authority_of(url)
         self._trusted: Final = trusted if tls else None
         self._limit: Final = limit
+        self.speech: Final = speech
         self._idle: Final[deque[_Connection]] = deque()
         self._open: Final[set[_Connection]] = set()
         self._busy = 0

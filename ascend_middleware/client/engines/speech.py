@@ -13,9 +13,9 @@ import h11
 from ..exchange import ExchangeFailed, Request, Response
 from .shared import MAX_ANSWER_BYTES, describe, response, too_long
 
-__all__ = ["Speech", "authority_of"]
+__all__ = ["MAX_HEAD_BYTES", "Speech", "authority_of", "target_of"]
 
-_MAX_HEAD_BYTES: Final = 100 * 1024
+MAX_HEAD_BYTES: Final = 100 * 1024
 
 
 def authority_of(url: str) -> tuple[str, str, int, bool]:
@@ -23,6 +23,11 @@ def authority_of(url: str) -> tuple[str, str, int, bool]:
     parts = urlsplit(url)
     tls = parts.scheme == "https"
     return parts.netloc, parts.hostname or "", parts.port or (443 if tls else 80), tls
+
+
+def target_of(url: str) -> str:
+    """Return path and query of a URL as they stand."""
+    return url[url.index("/", url.index("//") + 2) :]
 
 
 class Speech:
@@ -36,15 +41,14 @@ class Speech:
 
     def __init__(self, host: str) -> None:
         self._host: Final = host
-        self._state: Final = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
+        self._state: Final = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._head: h11.Response | None = None
         self._body: list[bytes] = []
         self._size = 0
 
     def say(self, request: Request) -> bytes:
         """Return the whole request as bytes; raise `ExchangeFailed` for one that is not HTTP."""
-        scheme_end = request.url.index("//") + 2
-        target = request.url[request.url.index("/", scheme_end) :]
+        target = target_of(request.url)
         headers = [("Host", self._host), *request.headers]
         content = request.content
         if content or request.method != "GET":
@@ -100,7 +104,7 @@ class Speech:
     def ends(self) -> bool:
         """Say, after an answer, whether the connection is done with; else it is ready for the next request."""
         state = self._state
-        if state.our_state is not h11.DONE or state.their_state is not h11.DONE or state.trailing_data[0]:
+        if state.our_state is not h11.DONE or state.their_state is not h11.DONE or any(state.trailing_data):
             return True
         state.start_next_cycle()
         return False
