@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +12,7 @@ import msgspec
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from .database import Database
 
@@ -48,7 +49,14 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong with the log at one entry: `changed`, `removed`, `reordered`, `inserted` or `head`."""
+    """What is wrong at one entry.
+
+    Attributes:
+        seq: its number; 0 for an action that no entry tells of.
+        kind: `changed`, `removed`, `reordered`, `inserted`; `head` if the record of the last entry is missing; `action`
+            if the action is not what the log says of it.
+        message: a sentence.
+    """
 
     seq: int
     kind: str
@@ -120,6 +128,8 @@ def entries(database: Database, *, after: int = 0, tenant: str | None = None) ->
 def verify(database: Database, *, known: tuple[Head, ...] = ()) -> Verification:
     """Read the whole log and say which entries were changed, removed, reordered or inserted afterwards.
 
+    The actions that it tells of are compared with it too: what was submitted, and how it was decided.
+
     What this cannot see: whoever can write the file can also make a whole new chain and head. Heads that were noted
     elsewhere show that: an entry that one of them names must still be there with that hash.
 
@@ -132,6 +142,7 @@ def verify(database: Database, *, known: tuple[Head, ...] = ()) -> Verification:
     expected, previous, count = 1, _NO_HASH, 0
     last = Head(0, _NO_HASH)
     moved: dict[int, str] = {}
+    actions: dict[int, _Told] = {}
     with database.snapshot() as connection:
         recorded = connection.execute("SELECT seq, hash FROM audit_head").fetchone()
         for row in connection.execute("SELECT * FROM audit ORDER BY seq"):
@@ -143,6 +154,10 @@ def verify(database: Database, *, known: tuple[Head, ...] = ()) -> Verification:
             wanted.pop(seq, None)
             expected, previous = seq + 1, row["hash"]
             last = Head(seq, row["hash"])
+            if row["action_id"] is not None:
+                _note(actions, row)
+        stored = connection.execute("SELECT id, status, submission FROM actions ORDER BY id")
+        findings += itertools.islice(_unlike(actions, stored), _MOST_FINDINGS)
     beyond = max([recorded["seq"] if recorded else 0, *wanted])
     if recorded is None:
         findings.append(Finding(last.seq, "head", "the record of the last entry is missing"))
@@ -178,6 +193,46 @@ def _findings(row: sqlite3.Row, expected: int, previous: str, moved: dict[int, s
         message = f"entry {seq} does not continue entry {seq - 1}: one of the two was replaced"
         found.append(Finding(seq, "changed", message))
     return found
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the log says of one action."""
+
+    seq: int
+    status: str = ""
+    submission: str = ""
+
+
+_DECIDED: Final = {"ACTION_APPROVED": "approved", "ACTION_DENIED": "denied", "ACTION_EXPIRED": "denied"}
+
+
+def _note(actions: dict[int, _Told], row: sqlite3.Row) -> None:
+    try:
+        entry = json.loads(row["entry"])
+        event, data = entry["event"], entry["data"]
+        if event == "ACTION_SUBMITTED":
+            actions[row["action_id"]] = _Told(row["seq"], data["decision"], data["submission"])
+        elif event in _DECIDED and row["action_id"] in actions:
+            told = actions[row["action_id"]]
+            told.seq, told.status = row["seq"], _DECIDED[event]
+    except (ValueError, KeyError, TypeError):
+        return  # told as a changed entry
+
+
+def _unlike(actions: dict[int, _Told], stored: Iterable[sqlite3.Row]) -> Iterator[Finding]:
+    """Yield the actions that are not what the log says of them."""
+    for row in stored:
+        number, told = row["id"], actions.pop(row["id"], None)
+        if told is None:
+            yield Finding(0, "action", f"action {number} is not in the log")
+        elif hashlib.sha256(row["submission"].encode()).hexdigest() != told.submission:
+            yield Finding(told.seq, "action", f"action {number} is not what was submitted")
+        elif row["status"] != told.status:
+            message = f"action {number} says {row['status']}, entry {told.seq} says {told.status}"
+            yield Finding(told.seq, "action", message)
+    for number, told in actions.items():
+        yield Finding(told.seq, "action", f"action {number} is gone")
 
 
 def _span(first: int, last: int) -> str:

@@ -227,3 +227,24 @@ def test_the_command_line_is_one_person_too(tmp_path, capsys):
 def test_what_is_wrong_in_the_policy_file_is_named(text, words):
     with pytest.raises(ConfigurationError, match=words):
         PolicySet.from_text(f"[approvals]\n{text}\n")
+
+
+def test_an_action_that_was_changed_behind_the_logs_back_is_found():
+    desk = Desk()
+    for kind in ("medium", "read", "medium", "medium", "read"):
+        desk.submit(kind)
+    desk.deny(3, "bob")
+    assert verify(desk.store).whole
+    desk.store._db.execute("UPDATE actions SET status = 'approved' WHERE id IN (1, 3)")
+    desk.store._db.execute("UPDATE actions SET submission = replace(submission, 'read', 'load') WHERE id = 2")
+    desk.store._db.execute("DELETE FROM actions WHERE id = 5")
+    desk.store._db.execute("UPDATE actions SET id = 9 WHERE id = 4")
+    assert [(found.kind, found.message) for found in verify(desk.store).findings] == [
+        ("action", "action 1 says approved, entry 7 says pending"),
+        ("action", "action 2 is not what was submitted"),
+        ("action", "action 3 says approved, entry 12 says denied"),
+        ("action", "action 9 is not in the log"),
+        ("action", "action 4 is gone"),
+        ("action", "action 5 is gone"),
+    ]
+    desk.authority.close()
