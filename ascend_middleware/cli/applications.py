@@ -6,7 +6,7 @@ import functools
 import importlib
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ..compose import build_table, read_options
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..config import Settings
+    from ..routing import Leaf
     from ..routing.coverage import Routes
     from ..rules import RuleTable
 
@@ -41,6 +42,7 @@ class Application:
         app: the framework's own object.
         routes: its resolver, or None where no router can be asked.
         guarded: whether a guard is installed.
+        outside: whether it stands around an application whose router it cannot ask: paths decide there.
         table: the rules that hold, with the settings' defaults.
         settings: the guard's, neither key nor URL checked.
     """
@@ -50,6 +52,7 @@ class Application:
     app: Any
     routes: Routes | None
     guarded: bool
+    outside: bool
     table: RuleTable
     settings: Settings
 
@@ -72,12 +75,13 @@ def load_application(args: argparse.Namespace) -> Application:
         ConfigurationError: it cannot be imported, or its rules are wrong.
     """
     found = args.found if args.found is not None else _import(args.app, args.app_dir)
-    framework, app, routes, installed = "ASGI or WSGI", found, None, None
+    framework, app, routes, installed, outside = "ASGI or WSGI", found, None, None, False
     for _ in range(_MAX_DEPTH):
         for recognise in (_starlette, _flask, _django):
             known = recognise(found)
             if known is not None:
                 framework, routes, own = known
+                outside = own is None and installed is not None and framework in ("Flask", "Django")
                 app, installed = found, installed or own
                 break
         else:
@@ -96,11 +100,23 @@ def load_application(args: argparse.Namespace) -> Application:
         name=args.app,
         framework=framework,
         app=app,
-        routes=routes,
+        routes=_PathOnly(routes) if outside and routes is not None else routes,
         guarded=installed is not None,
+        outside=outside,
         table=table,
         settings=settings,
     )
+
+
+class _PathOnly:
+    """The routes of an application as a guard around it knows them: by their paths."""
+
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+
+    def leaves(self) -> list[Leaf]:
+        """See `Routes`."""
+        return [replace(leaf, endpoint=None, declared=()) for leaf in self._routes.leaves()]
 
 
 if TYPE_CHECKING:
@@ -134,7 +150,7 @@ def _guard_of(found: Any) -> Installed | None:
     """Return the rules of a guard that stands around an application, in ASGI or WSGI."""
     from ..guard import Guard
 
-    guard = getattr(found, "guard", None) if type(found).__module__.startswith("ascend_middleware.") else None
+    guard = getattr(found, "guard", None)
     if not isinstance(guard, Guard):
         return None
     return lambda: (guard.table, guard.settings)

@@ -59,6 +59,12 @@ def run(args: argparse.Namespace) -> int:
         width = shutil.get_terminal_size((100, 24)).columns
         text = as_text(coverage, width=max(80, width), unmapped=settings.unmapped if governed else "refuse")
         sys.stdout.write("\n".join(plain(line) for line in text.split("\n")))
+    if application.outside:
+        print(
+            f"{args.app} has its guard around it: paths decide, and rules that name an endpoint or stand at a handler "
+            "take no part",
+            file=sys.stderr,
+        )
     if not application.guarded:
         print(
             f"{args.app} has no guard: nothing is governed until the middleware is added to it."

@@ -36,6 +36,8 @@ class Sketch:
 
 def view_for(application: Application, sketch: Sketch) -> RequestView:
     """Return the request as the guard sees it in an application, below no prefix."""
+    if application.outside:
+        return _plain(sketch)
     if application.framework in ("FastAPI", "Starlette"):
         return _starlette(application, sketch)
     if application.framework == "Flask":

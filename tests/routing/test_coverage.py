@@ -390,3 +390,16 @@ def test_an_endpoint_class_runs_the_methods_that_it_has_a_function_for():
     leaves = StarletteResolver(Starlette(routes=[Route("/plain", Plain), Route("/own", Own)])).leaves()
     newer = "_allowed_methods" in HTTPEndpoint.dispatch.__code__.co_names
     assert [leaf.methods for leaf in leaves] == [frozenset({"GET", "HEAD", "PUT"}) if newer else None, None]
+
+
+def test_a_guard_around_flask_goes_by_paths(capsys):
+    code, out = listed(capsys, "wsgi_shop:application", "--json")
+    found = json.loads(out.out)
+    assert (code, found["framework"], found["guarded"]) == (0, "Flask", True)
+    assert "has its guard around it: paths decide" in out.err
+    standing = {(one["method"], one["route"]): one["standing"] for one in found["routes"]}
+    assert standing["GET", "/named"] == "unmapped"
+    assert standing["GET", "/items/{number:int}"] == "governed"
+    assert [one["rule"] for one in found["idle_rules"]] == ["rule 2 (endpoint named)"]
+    assert main(["explain", "wsgi_shop:application", "GET /named", "--app-dir", str(APPS), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outcome"] == "unmapped-route"
