@@ -32,6 +32,7 @@ class Entrance:
 
     def __init__(self, govern: Govern, passage: str, resolver: Any, app: Any, *, mounted: bool = False) -> None:
         self.owner = app
+        self.origin: tuple[Any, ...] | None = None
         self._govern = govern
         self._passage = passage
         self._resolver = resolver
@@ -103,11 +104,38 @@ def find_router(app: Any) -> Any:
     return router if isinstance(router, sys.modules["starlette.routing"].Router) else None
 
 
-def enter(app: Any, govern: Govern, *, passage: str) -> Entrance:
-    """Put a guard at the entrance of a Starlette application's router."""
+_entering = threading.Lock()
+# The entrances of guards that Starlette built, by application.
+_entered: weakref.WeakKeyDictionary[Any, list[weakref.ref[Entrance]]] = weakref.WeakKeyDictionary()
+
+
+def enter(app: Any, govern: Govern, *, passage: str, origin: tuple[Any, ...] | None = None) -> Entrance:
+    """Put a guard at the entrance of a Starlette application's router.
+
+    Args:
+        app: the application.
+        govern: decides.
+        passage: the scope's key for what was decided about.
+        origin: what the guard was built from: its rules and hooks, and its settings last. If a guard of the same
+            origin stands there already, that one's entrance is returned. None always makes another one.
+    """
     from ..routing.starlette import StarletteResolver  # optional dependency
 
-    return Entrance(govern, passage, StarletteResolver(app), app)
+    if origin is None:
+        return Entrance(govern, passage, StarletteResolver(app), app)
+    with _entering:
+        standing = _entered.setdefault(app, [])
+        for reference in standing:
+            other = reference()
+            if other is None or other.origin is None or not other.stands:
+                continue
+            same = all(mine is its for mine, its in zip(origin[:-1], other.origin[:-1], strict=True))
+            if same and origin[-1] == other.origin[-1]:
+                return other
+        entrance = Entrance(govern, passage, StarletteResolver(app), app)
+        entrance.origin = origin
+        standing.append(weakref.ref(entrance))
+        return entrance
 
 
 def is_before_router(scope: Scope) -> bool:

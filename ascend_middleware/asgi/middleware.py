@@ -83,6 +83,7 @@ class AscendMiddleware:
             return
         self._lock = threading.Lock()
         self._passage = f"{PASSAGE}.{id(self)}"
+        self._origin = (rules, identify, render, settings)
         self._home: Entrance | None = None
         self._announced = False
         self._settle(app)
@@ -96,7 +97,8 @@ class AscendMiddleware:
             await send({"type": "lifespan.startup.failed", "message": f"ascend-middleware: {self._problem}"})
             return
         if self._home is None and is_before_router(scope):
-            self._settle(scope.get("app"))
+            # Two threads may each have had Starlette build its middlewares: the second pair of one finds the first.
+            self._settle(scope.get("app"), origin=self._origin)
         elif self._home is not None and not self._home.stands:
             self._settle(self._home.owner)
         if scope["type"] == "lifespan":
@@ -143,13 +145,13 @@ class AscendMiddleware:
 
         await self.app(scope, receive, watch_success(send, succeeded))
 
-    def _settle(self, app: Any) -> None:
+    def _settle(self, app: Any, *, origin: tuple[Any, ...] | None = None) -> None:
         """Move to the entrance of a Starlette application's router, if there is one."""
         if find_router(app) is None:
             return
         with self._lock:
             if self._home is None or not self._home.stands:
-                self._home = enter(app, self.govern, passage=self._passage)
+                self._home = enter(app, self.govern, passage=self._passage, origin=origin)
 
     async def govern(
         self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
