@@ -28,7 +28,7 @@ class _Job:
         self.loop = loop
         self.future = future
         self.result: Any = None
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
 
     def settle(self) -> None:
         if self.future.done():  # its waiter was cancelled
@@ -110,16 +110,22 @@ class Writer:
         return group
 
     def _commit(self, group: list[_Job]) -> None:
+        # Everything is caught, panics of compiled libraries too: a writer that ends would leave all others waiting.
         try:
             with self._database.group():
                 for job in group:
                     try:
                         job.result = job.run()
-                    except Exception as error:
-                        job.error = error
-        except Exception as error:
+                    except BaseException as error:
+                        job.error = _told(error)
+        except BaseException as error:
             for job in group:
-                job.error = error
+                job.error = _told(error)
+
+
+def _told(error: BaseException) -> Exception:
+    """Return what the caller gets: its own exception, unless that would end more than its request."""
+    return error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _settle(group: list[_Job]) -> None:

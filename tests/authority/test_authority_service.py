@@ -159,6 +159,21 @@ async def test_jobs_run_in_order_and_are_finished_at_the_end(place):
     assert seen == list(range(10)) and not writer.running
 
 
+async def test_a_panic_ends_one_request_and_not_the_writer(place):
+    class Panic(BaseException):
+        """As compiled libraries raise it."""
+
+    def panic():
+        raise Panic("at the disco")
+
+    writer = Writer(place.store)
+    writer.start()
+    results = await asyncio.gather(writer.run(panic), writer.run(lambda: 7), return_exceptions=True)
+    assert isinstance(results[0], RuntimeError) and "Panic" in str(results[0]) and results[1] == 7
+    assert await writer.run(lambda: 8) == 8
+    await asyncio.to_thread(writer.stop)
+
+
 async def test_a_cancelled_caller_harms_nobody(place):
     async with place.serving():
         task = asyncio.create_task(place.submit(1))
