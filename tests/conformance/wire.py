@@ -10,6 +10,13 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
+class Server(ThreadingHTTPServer):
+    """Takes what comes at once: a connection that is reset is no case of these tests."""
+
+    request_queue_size = 256
+    daemon_threads = True
+
+
 class Authority:
     """A scripted authority: records what is submitted, answers by its mode."""
 
@@ -39,8 +46,7 @@ class Authority:
 
             def log_message(self, *args): ...
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 

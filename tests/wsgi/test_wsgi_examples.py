@@ -28,7 +28,12 @@ def free_port():
 def test_an_example_runs(tmp_path, free_port, name):
     folder = tmp_path / "examples"
     shutil.copytree(EXAMPLES, folder)
-    environ = {**os.environ, "PORT": str(free_port), "ASCEND_STATE": str(tmp_path / "state.db")}
+    environ = {
+        **os.environ,
+        "PORT": str(free_port),
+        "ASCEND_STATE": str(tmp_path / "state.db"),
+        "ASCEND_JOURNAL": str(tmp_path / "journal"),
+    }
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, str(folder / name)], env=environ, stdout=log, stderr=log)
     try:
@@ -66,7 +71,7 @@ def test_flask_s_command_line_lists_the_example(tmp_path):
     shutil.copytree(EXAMPLES, folder)
     done = subprocess.run(
         [sys.executable, "-m", "flask", "--app", str(folder / "flask_app.py"), "ascend", "check"],
-        env={**os.environ, "ASCEND_STATE": "memory:"},
+        env={**os.environ, "ASCEND_STATE": "memory:", "ASCEND_JOURNAL": "memory:"},
         capture_output=True,
         text=True,
         timeout=60,
