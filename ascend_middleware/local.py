@@ -15,6 +15,7 @@ import anyio.to_thread
 from .client.engines import DeadlinePassed, Request, Response
 from .config import LOCAL_SCHEME
 from .exceptions import ConfigurationError
+from .forking import renew_once
 
 if TYPE_CHECKING:
     from .authority import Authority
@@ -47,10 +48,18 @@ class _Local:
         # Absolute at once: the process may change its directory before the first request.
         self._policy: Final = Path(place).absolute()
         self._database: Final = Path(options["db"]).absolute() if options.get("db") else None
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._authority: Authority | None = None
         self._inherited: list[Authority] = []
+        self._renew()
+
+    def _renew(self) -> None:
+        # SQLite forbids to use or even to close a connection on the other side of a fork, so it is kept aside.
+        # The lock is new too: another thread of the parent may have held it.
+        self._lock = threading.Lock()
+        if self._authority is not None:
+            self._inherited.append(self._authority)
+            self._authority = None
+        self._pid = os.getpid()
 
     def __del__(self) -> None:
         # A server without lifespan never closes its engine; the database is closed with it all the same.
@@ -73,12 +82,7 @@ class _Local:
 
     def _opened(self) -> Authority:
         if self._pid != os.getpid():
-            # SQLite forbids to use or even to close a connection on the other side of a fork, so it is kept aside.
-            # The lock is new too: another thread of the parent may have held it.
-            self._lock, self._pid = threading.Lock(), os.getpid()
-            if self._authority is not None:
-                self._inherited.append(self._authority)
-                self._authority = None
+            renew_once(lambda: self._pid, self._renew)
         with self._lock:
             if self._authority is None:
                 self._authority = self._open()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
 from ..exceptions import AscendError
+from ..forking import renew_once
 
 __all__ = [
     "AsyncEngine",
@@ -98,17 +99,19 @@ class PerProcess:
 
     def __init__(self, build: Callable[[], Any]) -> None:
         self._build: Final = build
+        self._renew()
+
+    def _renew(self) -> None:
+        # The lock too: another thread of the parent may have held it.
         self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._by_loop: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._single: Any = None
+        self._pid = os.getpid()
 
     def get(self, loop: object = None) -> Any:
         """Return the one of this process and loop, opened if need be."""
         if self._pid != os.getpid():
-            # The lock too: another thread of the parent may have held it.
-            self._lock, self._by_loop, self._single = threading.Lock(), weakref.WeakKeyDictionary(), None
-            self._pid = os.getpid()
+            renew_once(lambda: self._pid, self._renew)
         opened = self._single if loop is None else self._by_loop.get(loop)
         if opened is None:
             with self._lock:

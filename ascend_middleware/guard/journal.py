@@ -25,6 +25,7 @@ import msgspec
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError, ConfigurationError
+from ..forking import renew_once
 from .journal_log import FileLog, Log, MemoryLog, seal
 from .places import default_directory, make_directory
 from .state import scope_of
@@ -93,23 +94,22 @@ class Journal:
         self.limits: Final = limits or Limits()
         self._power_safe = power_safe
         self._now = now
-        self._lock = threading.Lock()
         self.wake: Callable[[], None] = _nothing
         self._reset()
 
     def _reset(self) -> None:
         # The lock too: another thread of the parent may have held it.
         self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._log: Log | None = None
         self._numbers = itertools.count(1)
         self._unwritten: deque[bytes] = deque()
         self._said: dict[str, float] = {}
-        self.process = f"{int(self._now())}-{self._pid}-{secrets.token_hex(4)}"
+        self.process = f"{int(self._now())}-{os.getpid()}-{secrets.token_hex(4)}"
         # Kept up to date by the keeper: since when the line waits that is to be delivered next; others' bytes.
         self.waiting_since: float | None = None
         self.others_bytes = 0
         self.unjournalled = 0
+        self._pid = os.getpid()
 
     @property
     def is_open(self) -> bool:
@@ -124,7 +124,7 @@ class Journal:
             JournalError: the files cannot be made.
         """
         if self._pid != os.getpid():
-            self._reset()
+            renew_once(lambda: self._pid, self._reset)
         if self._log is None:
             with self._lock:
                 if self._log is None:
@@ -147,7 +147,7 @@ class Journal:
     def next_number(self) -> int:
         """Return the number for an entry."""
         if self._pid != os.getpid():
-            self._reset()
+            renew_once(lambda: self._pid, self._reset)
         return next(self._numbers)
 
     def enter(self, number: int, fields: dict[str, Any], *, wait: bool = True) -> bool:

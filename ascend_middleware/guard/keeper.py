@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..client.masking import get_logger
 from ..exceptions import AscendError, AuthenticationError
 from ..flow import Sleep, drive
+from ..forking import renew_once
 from .adoption import adopt, bytes_of_others
 from .delivery import Delivery
 from .steps import Blocking
@@ -74,7 +75,6 @@ class Keeper:
         self._start_anew()
 
     def _start_anew(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._delivering = threading.Lock()
         self._wake = threading.Event()
@@ -85,6 +85,7 @@ class Keeper:
         self._pause_until = 0.0
         self._adopt_at = 0.0
         self._started = False
+        self._pid = os.getpid()
 
     @property
     def is_eager(self) -> bool:
@@ -101,7 +102,7 @@ class Keeper:
         if self._started and self._pid == os.getpid():
             return
         if self._pid != os.getpid():
-            self._start_anew()
+            renew_once(lambda: self._pid, self._start_anew)
         with self._lock:
             if self._started:
                 return

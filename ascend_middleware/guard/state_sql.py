@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..client.masking import get_logger
 from ..exceptions import ConfigurationError
+from ..forking import renew_once
 from ..sqlite import MEMORY, open_database, transaction
 from .places import make_directory
 from .state import KEPT_SECONDS, MAX_HINTS, Approval, Order, Snapshot, StateError, key_of
@@ -80,11 +81,10 @@ class SQLState:
         self._scope = scope
         self._timeout = timeout
         self._synchronous = "FULL" if power_safe else "NORMAL"
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._inherited: list[sqlite3.Connection] = []
+        self._renew()
         if self._path is not None:
             try:
                 make_directory(self._path.parent)
@@ -303,6 +303,15 @@ class SQLState:
 
     # --- the connection
 
+    def _renew(self) -> None:
+        # SQLite forbids to use or even to close a connection on the other side of a fork, so it is kept aside.
+        # The lock is new too: another thread of the parent may have held it.
+        self._lock = threading.Lock()
+        if self._connection is not None:
+            self._inherited.append(self._connection)
+            self._connection = None
+        self._pid = os.getpid()
+
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._used() as connection, transaction(connection):
@@ -311,12 +320,7 @@ class SQLState:
     @contextmanager
     def _used(self) -> Iterator[sqlite3.Connection]:
         if self._pid != os.getpid():
-            # SQLite forbids to use or even to close a connection on the other side of a fork, so it is kept aside.
-            # The lock is new too: another thread of the parent may have held it.
-            self._lock, self._pid = threading.Lock(), os.getpid()
-            if self._connection is not None:
-                self._inherited.append(self._connection)
-                self._connection = None
+            renew_once(lambda: self._pid, self._renew)
         if not self._lock.acquire(timeout=self._timeout):
             raise StateError("the state is busy: another thread did not release it in time")
         try:
