@@ -48,6 +48,9 @@ class RuleFields(TypedDict, total=False):
     risk_indicators: Mapping[str, object]
     mcp_server_name: str
     model_id: str | int
+    orchestration_session_id: str
+    parent_action_id: str
+    orchestration_depth: str | int
     exempt: bool
     block: str
     on_failure: str

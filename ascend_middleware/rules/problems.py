@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from ..config import parse_pending
 from ..exceptions import Problem, ValidationError
-from ..wire import encode_json
+from ..wire import MAX_ORCHESTRATION_DEPTH, encode_json
 from .rule import NO_RECIPE, Recipe, Rule, rule_label
 from .sources import Const, Source, Text, parse_source, parse_text
 from .templates import REST, Template, parse_match
@@ -22,7 +22,17 @@ __all__ = ["Match", "Report", "check_rule", "did_you_mean"]
 
 Match: TypeAlias = "tuple[frozenset[str], Template]"
 
-_TEXTS: Final = ("resource", "resource_id", "tool_name", "description", "mcp_server_name", "model_id")
+_TEXTS: Final = (
+    "resource",
+    "resource_id",
+    "tool_name",
+    "description",
+    "mcp_server_name",
+    "model_id",
+    "orchestration_session_id",
+    "parent_action_id",
+    "orchestration_depth",
+)
 _MAPS: Final = ("details", "context", "risk_indicators")
 # What only a rule that governs may say.
 _GOVERNING: Final = frozenset({"action_type", *_TEXTS, *_MAPS, "on_failure", "pending"})
@@ -110,6 +120,14 @@ def _model(value: object) -> str | int:
     return _text(value)
 
 
+def _depth(value: object) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 0 <= value <= MAX_ORCHESTRATION_DEPTH:
+            raise ValueError(f"expected a whole number from 0 to {MAX_ORCHESTRATION_DEPTH}, got {value}")
+        return value
+    return _text(value)
+
+
 def _map(value: object) -> Mapping[str, object]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) and key for key in value):
         raise ValueError(f"expected a table of names and sources, got {value!r}")
@@ -127,6 +145,7 @@ _PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "action_type": _action_type,
     **dict.fromkeys(_TEXTS, _text),
     "model_id": _model,
+    "orchestration_depth": _depth,
     **dict.fromkeys(_MAPS, _map),
     "exempt": _flag,
     "block": _reason,

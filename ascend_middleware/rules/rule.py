@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..config import Pending
 from ..models import ActionType, AgentAction
 from .redact import REDACTED, SECRET_NAMES, redact
-from .sources import MISSING, Const, RequestFields, Source, Text
+from .sources import MISSING, Const, FieldError, RequestFields, Source, Text
 
 if TYPE_CHECKING:
     from .declared import Declaration
@@ -40,6 +40,9 @@ class Rule:
         risk_indicators: likewise.
         mcp_server_name: text with sources.
         model_id: a number, or a text with sources.
+        orchestration_session_id: text with sources, `{header.x-session?}`; the run that several agents share.
+        parent_action_id: likewise; the action that caused this one.
+        orchestration_depth: 0 to 5, or a text with sources; 0 for a root action.
         exempt: let the requests pass ungoverned.
         block: refuse the requests, for this reason.
         enabled: False is as if the rule were not there; it is checked all the same.
@@ -64,6 +67,9 @@ class Rule:
     risk_indicators: Mapping[str, object] = field(default_factory=dict)
     mcp_server_name: str | None = None
     model_id: str | int | None = None
+    orchestration_session_id: str | None = None
+    parent_action_id: str | None = None
+    orchestration_depth: str | int | None = None
     exempt: bool = False
     block: str | None = None
     enabled: bool = True
@@ -285,7 +291,9 @@ class CompiledRule:
         secrets = self.defaults.secrets
         values: dict[str, Any] = {}
         for name, text in self.recipe.texts:
-            value = text.render(fields, secrets) if isinstance(text, Text) else text
+            value: Any = text.render(fields, secrets) if isinstance(text, Text) else text
+            if name == "orchestration_depth" and isinstance(value, str) and value:
+                value = _depth(value)
             if value != "":
                 values[name] = value
         for name, entries in self.recipe.maps:
@@ -303,6 +311,12 @@ class CompiledRule:
         return AgentAction(
             agent_id=agent_id, agent_name=agent_name, action_type=self.action_type, resource=resource, **values
         )
+
+
+def _depth(text: str) -> int:
+    if len(text) != 1 or text not in "012345":
+        raise FieldError("orchestration_depth is not a whole number from 0 to 5", source="orchestration_depth")
+    return int(text)
 
 
 def rule_label(number: int, given: Mapping[str, Any], match: str = "") -> str:

@@ -53,6 +53,26 @@ def test_every_kind_of_source_is_read():
     assert made.context is None
 
 
+def test_a_session_of_several_agents_travels_with_the_request():
+    written = {
+        "orchestration_session_id": "{header.x-session?}",
+        "parent_action_id": "{header.x-parent?}",
+        "orchestration_depth": "{header.x-depth?}",
+        "mcp_server_name": "files",
+        "model_id": "{header.x-model?}",
+    }
+    headers = [("x-session", "s"), ("x-parent", "41"), ("x-depth", "2"), ("x-model", "m")]
+    made = action(request(headers=headers), **written)
+    assert (made.orchestration_session_id, made.parent_action_id, made.orchestration_depth) == ("s", "41", 2)
+    assert (made.mcp_server_name, made.model_id) == ("files", "m")
+    bare = action(request(), **written)
+    assert (bare.orchestration_session_id, bare.parent_action_id, bare.orchestration_depth) == (None, None, None)
+    assert action(request(), orchestration_depth=0).orchestration_depth == 0
+    for depth in ("6", "-1", "1.0", "two", "01", " 1"):
+        with pytest.raises(FieldError):
+            action(request(headers=[("x-depth", depth)]), orchestration_depth="{header.x-depth}")
+
+
 def test_a_form_is_read():
     assert action(request(form=[("a", "1")]), details={"a": "form.a"}).action_details == {"a": "1"}
 
