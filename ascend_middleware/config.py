@@ -277,7 +277,7 @@ class Settings:
     report_outcomes: bool = _setting(True, _flag)
 
     organization_id: str = _setting("", _identifier, "ASCEND_ORGANIZATION_ID")
-    state: str = _setting("", _text, "ASCEND_STATE")
+    state: str = _setting("", _text, "ASCEND_STATE", secret=True)  # a Redis URL holds a password
     state_timeout: float = _setting(1.0, _seconds)
     durability: str = _setting("process", _choice("process", "power"))
     journal: str = _setting("", _text, "ASCEND_JOURNAL")

@@ -84,6 +84,7 @@ class Keeper:
         self._failures = 0
         self._pause_until = 0.0
         self._adopt_at = 0.0
+        self._age_at = 0.0
         self._started = False
         self._pid = os.getpid()
 
@@ -210,7 +211,9 @@ class Keeper:
                         note=journal.note_submitted,
                         now=self._now,
                     )
-                journal.waiting_since = self._delivery.waiting_since
+                if clock >= self._age_at or self._failures:
+                    self._age_at = clock + _IDLE_SECONDS
+                    journal.waiting_since = self._delivery.waiting_since
                 if drive(self._delivery.deliver_next(), engine.perform):
                     self._failures = 0
                     return True

@@ -30,6 +30,7 @@ class AuthorityStub:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = 65_536  # one packet an answer: the other side's acknowledgements may take 40 ms
 
             def log_message(self, *_):
                 pass

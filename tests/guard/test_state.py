@@ -398,6 +398,9 @@ class TestOpening:
             open_state(self.settings("redis://user:hunter2@127.0.0.1:1/0"))
         assert "hunter2" not in str(caught.value)
 
+    def test_the_settings_do_not_show_a_password(self):
+        assert "hunter2" not in repr(self.settings("redis://user:hunter2@cache:6379/0"))
+
     def test_the_default_place(self, tmp_path):
         home = Path.home()
         assert default_directory({}, platform="linux") == home / ".local" / "state" / "ascend-middleware"
