@@ -196,13 +196,14 @@ def _django(found: Any) -> tuple[str, Routes, Installed | None] | None:
 
     from ..routing.django import DjangoResolver
 
+    resolver = DjangoResolver(getattr(found, "urlconf", None))
     classes = [import_string(path) for path in settings.MIDDLEWARE]
     bases = (base for cls in classes if isinstance(cls, type) for base in cls.__mro__)
     if not any(f"{base.__module__}.{base.__name__}" == _DJANGO_GUARD for base in bases):
-        return "Django", DjangoResolver(), None
+        return "Django", resolver, None
 
     def installed() -> tuple[RuleTable, Settings]:
         rules, given, _ = read_options(getattr(settings, "ASCEND", None), "settings.ASCEND")
         return build_table(rules, given)
 
-    return "Django", DjangoResolver(), installed
+    return "Django", resolver, installed

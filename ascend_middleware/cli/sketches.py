@@ -108,7 +108,7 @@ def _django(application: Application, sketch: Sketch) -> RequestView:
     from django.core.handlers.wsgi import WSGIRequest
     from django.urls import Resolver404, resolve
 
-    from ..wsgi.messages import view_of
+    from ..django.requests import view_of
 
     plain = _plain(sketch)
     raw, _, query = sketch.target.partition("?")
@@ -128,12 +128,12 @@ def _django(application: Application, sketch: Sketch) -> RequestView:
         key = name.upper().replace("-", "_")
         environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
     request = WSGIRequest(environ)
-    view = view_of(environ, request=request)
     resolver: Any = application.routes
+    urlconf = getattr(application.app, "urlconf", None)
+    if urlconf is not None:
+        request.urlconf = urlconf
     try:
-        match = request.resolver_match = resolve(request.path_info)
+        match = request.resolver_match = resolve(request.path_info, urlconf)
     except Resolver404:
-        view.resolved = Resolved(None, Kind.NOT_FOUND, {}, view.path)
-    else:
-        view.resolved = resolver.resolve(request, match.func, match.args, match.kwargs)
-    return view
+        return view_of(request, Resolved(None, Kind.NOT_FOUND, {}, request.path_info))
+    return view_of(request, resolver.resolve(request, match.func, match.args, match.kwargs))

@@ -15,13 +15,16 @@ from django.utils.module_loading import import_string
 
 from ..compose import read_options
 from ..exceptions import ConfigurationError, Problem
+from ..guard import announce
 from ..routing.django import DjangoResolver
 from ..runner import AsyncRunner, SyncRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NAME", "RESOLVER", "async_runner", "configured", "forget", "load_hooks", "sync_runner"]
+    from ..guard import Guard
+
+__all__ = ["NAME", "RESOLVER", "announce_once", "async_runner", "configured", "forget", "load_hooks", "sync_runner"]
 
 NAME = "settings.ASCEND"
 # One for the process: test clients build the middleware anew again and again.
@@ -29,6 +32,7 @@ RESOLVER = DjangoResolver()
 
 _lock = threading.Lock()
 _runners: dict[type, tuple[object, Any]] = {}
+_announced: list[object] = []
 
 
 def configured() -> object:
@@ -72,6 +76,13 @@ def _runner(kind: type, adapt: Callable[[Any], Any]) -> Any:
                 _stop(known[1])
             known = _runners[kind] = config, kind(rules, given, **hooks)
         return known[1]
+
+
+def announce_once(guard: Guard) -> None:
+    """Say in the log which routes nothing covers; at the first request, when Django's URL patterns can be loaded."""
+    if _announced != [configured()]:
+        _announced[:] = [configured()]
+        announce(RESOLVER, guard.table, guard.settings)
 
 
 def forget() -> None:

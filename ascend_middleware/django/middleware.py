@@ -12,7 +12,7 @@ from django.http import HttpRequest
 
 from ..routing import Kind, Resolved
 from .checks import require_order
-from .configuration import RESOLVER, async_runner, sync_runner
+from .configuration import RESOLVER, announce_once, async_runner, sync_runner
 from .passage import Passage, trip
 from .requests import Body, refusal_of, target_of, view_of
 from .streams import watch, watch_async
@@ -62,6 +62,7 @@ class AscendMiddleware:
 
     def __call__(self, request: HttpRequest) -> Any:
         """Run everything below, unless the target is refused."""
+        announce_once(self.guard)
         passage = Passage.begin(request)
         passage.verdict = self.guard.screen(target_of(request))
         if self._is_async:

@@ -35,11 +35,16 @@ _PLAIN: Final = ("__init__", "__getattribute__", "setup", "dispatch", "http_meth
 
 
 class DjangoResolver:
-    """Tell what a request runs, by the URL patterns as they stand now."""
+    """Tell what a request runs, by the URL patterns as they stand now.
 
-    __slots__ = ("_leaves",)
+    Args:
+        urlconf: whose routes are listed: by default the project's own, else one that `request.urlconf` may be set to.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_leaves", "_urlconf")
+
+    def __init__(self, urlconf: Any = None) -> None:
+        self._urlconf = urlconf
         # Patterns by identity; each is held, so that none gets the number of another.
         self._leaves: dict[tuple[Any, ...], tuple[Any, Leaf]] = {}
 
@@ -65,18 +70,14 @@ class DjangoResolver:
         params = {POSITIONAL.format(number): value for number, value in enumerate(args, 1)} | dict(kwargs)
         return Resolved(leaf if kind is leaf.kind else None, kind, params, path)
 
-    def leaves(self, urlconf: Any = None) -> list[Leaf]:
-        """Return every unit that a request can run, in the order in which Django asks; in every language.
-
-        Args:
-            urlconf: the one that `request.urlconf` may be set to; by default, the project's own.
-        """
+    def leaves(self) -> list[Leaf]:
+        """Return every unit that a request can run, in the order in which Django asks; in every language."""
         found: dict[Leaf, None] = {}
         languages = [code for code, _ in settings.LANGUAGES] if settings.USE_I18N else [settings.LANGUAGE_CODE]
         for language in languages:
             with translation.override(language):
-                for match, chain in _walk(get_resolver(urlconf).url_patterns, ()):
-                    found.setdefault(self._leaf(match, chain, urlconf))
+                for match, chain in _walk(get_resolver(self._urlconf).url_patterns, ()):
+                    found.setdefault(self._leaf(match, chain, self._urlconf))
         return list(found)
 
     def _leaf(self, match: ResolverMatch, chain: tuple[Any, ...], urlconf: Any) -> Leaf:

@@ -44,7 +44,7 @@ register_converter(Anything, "anything")
 
 
 def leaf_of(*patterns):
-    (leaf,) = DjangoResolver().leaves(patterns)
+    (leaf,) = DjangoResolver(patterns).leaves()
     return leaf
 
 

@@ -41,7 +41,7 @@ ALLOWED = {
     "compose": {"exceptions", "config", "client", "guard", "rules"},
     "runner": {"exceptions", "flow", "client", "guard", "compose"},
     "asgi": {"exceptions", "client", "guard", "routing", "rules", "runner"},
-    "django": {"exceptions", "client", "guard", "routing", "rules", "compose", "runner"},
+    "django": {"exceptions", "client", "guard", "routing", "rules", "compose", "runner", "cli", "django"},
     "fastapi": {"asgi", "guard", "rules"},
     "wsgi": {"client", "guard", "routing", "runner"},
     "flask": {"exceptions", "client", "guard", "routing", "rules", "compose", "runner", "wsgi", "cli"},
@@ -51,7 +51,7 @@ ALLOWED = {
     "demo": {"authority", "asgi"},
     "cli": {
         *("exceptions", "wire", "config", "rules", "routing", "guard", "client", "compose", "asgi"),
-        *("wsgi", "authority", "demo"),
+        *("wsgi", "django", "authority", "demo"),
         "__init__",
     },
     "__init__": {"client", "exceptions", "guard", "mcp", "models", "rules"},
