@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
+from ..flow import Sleep
 from .approvals import Approvals
 from .killswitch import KillSwitch, unavailable_state
 from .receive import CommandReceiver
@@ -34,6 +35,8 @@ logger = get_logger("ascend_middleware.guard")
 
 _SEEN_AGAIN: Final = 3600.0
 _MAX_SEEN: Final = 10_000
+# How often a request looks whether another one has read the kill state meanwhile.
+_WAIT_SECONDS: Final = 0.01
 # After a failed attempt to confirm a stale kill state, others block without an attempt of their own for so long.
 _FAILED_SECONDS: Final = 1.0
 
@@ -98,11 +101,18 @@ class Duties:
 
     def blocked(self, agent_id: str) -> Flow[Refusal | None]:
         """Return why an agent is blocked, by what the workers share; read again if that is older than 250 ms."""
-        if not self.kill.is_fresh:
+        while not self.kill.is_fresh:
+            turn = self.kill.turn()
+            if turn == "wait":
+                yield Sleep(_WAIT_SECONDS)
+                continue
             try:
+                if turn == "fail":
+                    raise StateError("the kill state could not be read")
                 yield Blocking(self.kill.refresh, inline=not self.state.blocks)
             except StateError:
                 return self.kill.refusal(agent_id) or unavailable_state()
+            break
         return self.kill.refusal(agent_id)
 
     def _confirmed(self, agent_id: str, deadline: float) -> Flow[Refusal | None]:

@@ -7,10 +7,11 @@ process once knew it keeps, so that a state that was emptied lifts nothing.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from ..client.masking import get_logger
 from .state import EVERYBODY, Snapshot, StateError
@@ -31,6 +32,8 @@ FRESH_SECONDS: Final = 0.25
 _GRACE_SECONDS: Final = 0.75
 _FUTURE_SECONDS: Final = 300.0
 _LOUD_SECONDS: Final = 60.0
+# Far beyond what a read may take: whoever has not come back by then never will.
+_READ_SECONDS: Final = 3.0
 _ALL: Final = frozenset({"1", "true", "yes", "on", "all", EVERYBODY})
 _NONE: Final = frozenset({"", "0", "false", "no", "off"})
 
@@ -68,9 +71,12 @@ class KillSwitch:
         self._local: frozenset[str] = frozenset()
         self._local_reason = ""
         self._read_at = -1e9
-        self._reading_since = -1e9
+        self._reading_until = -1e9
+        self._failing = False
+        self._failed_at = -1e9
         self._said_at = -1e9
         self._expired = False
+        self._lock = threading.Lock()
 
     @property
     def is_fresh(self) -> bool:
@@ -81,7 +87,26 @@ class KillSwitch:
         if now - self._read_at < FRESH_SECONDS:
             return True
         # One reads, the others go on meanwhile, for a moment.
-        return now - self._read_at < _GRACE_SECONDS and now - self._reading_since < FRESH_SECONDS
+        return now - self._read_at < _GRACE_SECONDS and now < self._reading_until
+
+    def turn(self) -> Literal["read", "wait", "fail"]:
+        """Say what a request does that may not go by what was read: read, wait for who reads, or give up.
+
+        While the state does not answer, one request at a time tries it, and the others do not wait for that.
+        """
+        now = self._clock()
+        # Never for long: a fork may have left the lock taken.
+        held = self._lock.acquire(timeout=0.1)
+        try:
+            if now < self._reading_until:
+                return "fail" if self._failing else "wait"
+            if self._failing and now - self._failed_at < FRESH_SECONDS:
+                return "fail"
+            self._reading_until = now + _READ_SECONDS
+            return "read"
+        finally:
+            if held:
+                self._lock.release()
 
     @property
     def age(self) -> float:
@@ -98,23 +123,30 @@ class KillSwitch:
         Raises:
             StateError: the state cannot be read, and what was read last is too old to go by.
         """
-        self._reading_since = began = self._clock()
+        began = self._clock()
         self._expired = False
         self._read_local()
         try:
-            found = self._state.snapshot(now=self._now())
-            lost = [order for key, order in self.snapshot.orders.items() if key not in found.orders]
-            if lost:
-                logger.error("the state has lost %d kill-switch orders; they are put back", len(lost))
-                self._state.apply(lost, command_id="", now=self._now())
-                found = replace(found, orders={**{(order.target, order.slot): order for order in lost}, **found.orders})
+            self._read_state(began)
         except StateError as error:
+            self._failing, self._failed_at = True, self._clock()
             if not 0 <= began - self._said_at < _LOUD_SECONDS:
                 self._said_at = began
                 logger.error("the kill state cannot be read: %s", error)
             if began - self._read_at > _GRACE_SECONDS:
                 raise
-            return
+        else:
+            self._failing = False
+        finally:
+            self._reading_until = -1e9
+
+    def _read_state(self, began: float) -> None:
+        found = self._state.snapshot(now=self._now())
+        lost = [order for key, order in self.snapshot.orders.items() if key not in found.orders]
+        if lost:
+            logger.error("the state has lost %d kill-switch orders; they are put back", len(lost))
+            self._state.apply(lost, command_id="", now=self._now())
+            found = replace(found, orders={**{(order.target, order.slot): order for order in lost}, **found.orders})
         self.snapshot = found
         self._read_at = began
 

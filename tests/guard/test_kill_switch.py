@@ -154,14 +154,52 @@ class TestObeying:
         app.guard.duties.state.close()
         content = path.read_bytes()
         path.write_bytes(b"nonsense " * 1000)
-        kill._read_at, kill._reading_since = -1e9, -1e9
+        kill._read_at = -1e9
         wire = await ask(app)
         assert (wire.status, wire.problem, wire.headers["retry-after"]) == (503, "unavailable", "1")
         assert handler.ran == 1
         assert (await ask(app, "/health", "GET")).status == 200
         assert "kill state cannot be read" in caplog.text
         path.write_bytes(content)
+        kill._failed_at = -1e9
         assert (await ask(app)).status == 200
+        await app.aclose()
+
+    async def test_a_state_that_hangs_holds_up_nobody_for_longer_than_one_call(self, engine, handler):
+        app = guarded(handler)
+        state, reads = app.guard.duties.state, []
+
+        def hang(**_):
+            reads.append(time.monotonic())
+            time.sleep(0.5)
+            raise StateError("no answer")
+
+        state.snapshot, state.blocks = hang, True
+        began = time.monotonic()
+        for _ in range(3):
+            wires = await asyncio.gather(*(ask(app) for _ in range(64)))
+            assert {wire.problem for wire in wires} == {"unavailable"}
+        assert time.monotonic() - began < 5.0
+        assert len(reads) <= 4
+        del state.snapshot
+        await asyncio.sleep(0.3)
+        assert (await ask(app)).status == 200
+        await app.aclose()
+
+    async def test_a_cold_start_reads_once_for_all(self, engine, handler):
+        app = guarded(handler)
+        state, reads = app.guard.duties.state, []
+        snapshot = state.snapshot
+
+        def slow(**named):
+            reads.append(1)
+            time.sleep(0.1)
+            return snapshot(**named)
+
+        state.snapshot, state.blocks = slow, True
+        wires = await asyncio.gather(*(ask(app) for _ in range(64)))
+        assert {wire.status for wire in wires} == {200}
+        assert len(reads) <= 2
         await app.aclose()
 
 

@@ -65,7 +65,7 @@ class Outages:
 
     def expire(self):
         kill = self.duties.kill
-        kill._read_at = kill._reading_since = -1e9
+        kill._read_at = -1e9
 
     async def nothing(self):
         self.expire()
