@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -108,6 +109,7 @@ def build_guard(
     identify: Callable[[Any], Any] | None = None,
     render: Callable[..., Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    now: Callable[[], float] = time.time,
 ) -> Guard:
     """Return a guard, or raise `ConfigurationError` with everything that is wrong.
 
@@ -118,13 +120,14 @@ def build_guard(
         identify: says on whose behalf a request acts.
         render: answers a refusal in the application's own style.
         environ: the environment, `os.environ` by default.
+        now: seconds since the epoch.
     """
     table, settings = build_table(rules, arguments, environ=environ)
     settings = settings.checked(needs_agent=True) if settings.enabled else settings
     if settings.enabled and settings.is_local:
         open_engine(settings).close()  # an unreadable policy is told now, not at the first request
-    core = ClientCore(settings)
-    duties = _build_duties(table, settings, core)
+    core = ClientCore(settings, now=now)
+    duties = _build_duties(table, settings, core, now)
     return Guard(table=table, settings=settings, core=core, duties=duties, identify=identify, render=render)
 
 
@@ -150,21 +153,21 @@ def build_dry_guard(table: RuleTable, settings: Settings) -> Guard:
     return Guard(table=table, settings=settings, core=core, duties=Duties(settings, core, open_state(settings), None))
 
 
-def _build_duties(table: RuleTable, settings: Settings, core: ClientCore) -> Duties:
+def _build_duties(table: RuleTable, settings: Settings, core: ClientCore, now: Callable[[], float]) -> Duties:
     if not settings.enabled:
-        return Duties(settings, core, open_state(replace(settings, state="memory:")), None)
+        return Duties(settings, core, open_state(replace(settings, state="memory:")), None, now=now)
     if settings.kill_switch == "sqs" and not (settings.kill_queue_url and settings.organization_id):
         raise ConfigurationError(
             "kill_switch = sqs needs kill_queue_url and organization_id, to tell foreign commands from our own"
         )
-    journal = open_journal(settings)
+    journal = open_journal(settings, now=now)
     opens = [rule.label for rule in table.rules if rule.on_failure == "open" and rule.action_type]
     if journal is None and opens:
         raise ConfigurationError(
             f"on_failure = open needs the journal, and journal = off: {', '.join(opens[:5])}; what passes without a "
             "decision is submitted when the authority is back"
         )
-    return Duties(settings, core, open_state(settings), journal)
+    return Duties(settings, core, open_state(settings), journal, now=now)
 
 
 def find_problems(
@@ -236,14 +239,18 @@ def build_keeper(guard: Guard) -> Keeper | None:
             owner=lambda: f"{os.getpid()}-{token}",
             interval=settings.kill_poll_interval,
             queue=_open_queue(settings, duties) if settings.kill_switch == "sqs" else None,
+            now=duties.now,
         )
-    return Keeper(
+    keeper = Keeper(
         guard.core,
         lambda: open_engine(settings),
         journal=duties.journal,
         state=duties.state,
         receiver=receiver,
+        now=duties.now,
     )
+    duties.keeper_runs = lambda: keeper.is_running
+    return keeper
 
 
 def _open_queue(settings: Settings, duties: Duties) -> QueueReceiver:

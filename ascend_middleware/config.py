@@ -274,6 +274,7 @@ class Settings:
     agent_header: str = _setting("", _header_name)
     expose_risk: bool = _setting(False, _flag)
     strict: bool = _setting(False, _flag)
+    health_path: str = _setting("", _local_path)
     report_outcomes: bool = _setting(True, _flag)
 
     organization_id: str = _setting("", _identifier, "ASCEND_ORGANIZATION_ID")

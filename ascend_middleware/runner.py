@@ -18,7 +18,7 @@ from .client.masking import get_logger
 from .compose import build_guard, build_keeper
 from .exceptions import ConfigurationError
 from .flow import Sleep, drive, drive_async
-from .guard import Hook, ReadBody, RequestView, Verdict, Watch
+from .guard import Hook, ReadBody, RequestView, Verdict, Watch, health_of
 from .guard.steps import Blocking
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class _Runner:
         settings: any field of `ascend_middleware.config.Settings`.
         identify: called with the framework's request; returns `Agent` or `NotAnAgent`.
         render: called with status, headers and body of a refusal; returns the three to answer instead.
+        now: seconds since the epoch.
 
     Raises:
         ConfigurationError: with everything that is wrong.
@@ -65,9 +66,14 @@ class _Runner:
         *,
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self.guard: Guard = build_guard(rules, settings, identify=identify, render=render)
+        self.guard: Guard = build_guard(rules, settings, identify=identify, render=render, now=now)
         self.keeper = build_keeper(self.guard)
+
+    def health(self) -> dict[str, Any]:
+        """Return how the guard is in this process; asks nobody. See `ascend_middleware.guard.health_of`."""
+        return health_of(self.guard)
 
     def start(self) -> None:
         """Start the keeper in this process, if it has anything to do; at the server's start-up or the first request."""
@@ -90,10 +96,11 @@ class SyncRunner(_Runner):
         *,
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         if inspect.iscoroutinefunction(identify):
             raise ConfigurationError("identify is a coroutine function; here it is called without an event loop")
-        super().__init__(rules, settings, identify=identify, render=render)
+        super().__init__(rules, settings, identify=identify, render=render, now=now)
         self._engine = PerProcess(lambda: open_engine(self.guard.settings))
         self._is_hidden = False
 
@@ -164,8 +171,9 @@ class AsyncRunner(_Runner):
         *,
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(rules, settings, identify=identify, render=render)
+        super().__init__(rules, settings, identify=identify, render=render, now=now)
         self._engines = PerProcess(lambda: open_async_engine(self.guard.settings))
         # Threads of its own: an application that fills the loop's keeps nobody from reading the kill state.
         self._threads = PerProcess(lambda: ThreadPoolExecutor(_STATE_THREADS, thread_name_prefix="ascend-state"))

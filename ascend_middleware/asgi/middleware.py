@@ -119,6 +119,10 @@ class AscendMiddleware:
         """What decides."""
         return self._runner.guard
 
+    def health(self) -> dict[str, Any]:
+        """Return how the guard is in this process; asks nobody. docs/operating.md says what it means."""
+        return self._runner.health()
+
     async def aclose(self) -> None:
         """Close this event loop's connections and deliver the outcomes that wait."""
         await self._runner.aclose()

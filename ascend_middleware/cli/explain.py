@@ -104,6 +104,7 @@ _OUTCOMES = {
     "framework": "the framework answers it itself (404, 405 or a redirect); no handler runs",
     "disabled": "it passes, the guard is switched off",
     "not-an-agent": "it passes, it is not an agent's",
+    "health": "the guard answers how it is",
     "approval-status": "the guard answers the state of an approval",
 }
 

@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .configuration import health as health
     from .declaring import GovernedMixin as GovernedMixin
     from .declaring import governed as governed
     from .middleware import AscendMiddleware as AscendMiddleware
@@ -23,9 +24,10 @@ _HOME = {
     "GovernedMixin": "declaring",
     "TripwireMiddleware": "tripwire",
     "governed": "declaring",
+    "health": "configuration",
 }
 
-__all__ = ["AscendMiddleware", "GovernedMixin", "TripwireMiddleware", "governed"]
+__all__ = ["AscendMiddleware", "GovernedMixin", "TripwireMiddleware", "governed", "health"]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
     from ..guard import Guard
 
-__all__ = ["NAME", "RESOLVER", "announce_once", "async_runner", "configured", "forget", "load_hooks", "sync_runner"]
+__all__ = [
+    "NAME",
+    "RESOLVER",
+    "announce_once",
+    "async_runner",
+    "configured",
+    "forget",
+    "health",
+    "load_hooks",
+    "sync_runner",
+]
 
 NAME = "settings.ASCEND"
 # One for the process: test clients build the middleware anew again and again.
@@ -83,6 +93,14 @@ def announce_once(guard: Guard) -> None:
     if _announced != [configured()]:
         _announced[:] = [configured()]
         announce(RESOLVER, guard.table, guard.settings)
+
+
+def health() -> dict[str, Any]:
+    """Return how the guard is in this process; asks nobody. docs/operating.md says what it means."""
+    with _lock:
+        known = _runners.get(AsyncRunner) or _runners.get(SyncRunner)
+    found: dict[str, Any] = (known[1] if known is not None else sync_runner()).health()
+    return found
 
 
 def forget() -> None:

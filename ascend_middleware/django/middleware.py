@@ -60,6 +60,11 @@ class AscendMiddleware:
         guard: Guard = self._runner.guard
         return guard
 
+    def health(self) -> dict[str, Any]:
+        """Return how the guard is in this process; asks nobody. docs/operating.md says what it means."""
+        found: dict[str, Any] = self._runner.health()
+        return found
+
     def __call__(self, request: HttpRequest) -> Any:
         """Run everything below, unless the target is refused."""
         announce_once(self.guard)

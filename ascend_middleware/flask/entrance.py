@@ -52,6 +52,10 @@ class Entrance:
         """What decides."""
         return self._runner.guard
 
+    def health(self) -> dict[str, Any]:
+        """Return how the guard is in this process; asks nobody. docs/operating.md says what it means."""
+        return self._runner.health()
+
     def close(self) -> None:
         """Close this process's connections and deliver the outcomes that wait."""
         self._runner.close()

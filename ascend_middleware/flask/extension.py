@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flask import current_app
+
 from ..compose import read_options
 from ..exceptions import ConfigurationError
 from ..runner import SyncRunner
@@ -50,6 +52,15 @@ class Ascend:
         self._arguments = {"rules": rules, "identify": identify, "render": render, **settings}
         if app is not None:
             self.init_app(app)
+
+    def health(self, app: Flask | None = None) -> dict[str, Any]:
+        """Return how an application's guard is in this process; asks nobody. docs/operating.md says what it means.
+
+        Args:
+            app: the guarded application; where it is left out, Flask's current one.
+        """
+        entrance: Entrance = (app or current_app).extensions[EXTENSION]
+        return entrance.health()
 
     def init_app(self, app: Flask) -> None:
         """Guard an application.

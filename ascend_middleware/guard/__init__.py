@@ -2,6 +2,7 @@
 
 from .announcing import announce
 from .engine import Guard
+from .health import health_of
 from .identity import Agent, NotAnAgent
 from .standing import standing
 from .steps import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
@@ -23,5 +24,6 @@ __all__ = [
     "Verdict",
     "Watch",
     "announce",
+    "health_of",
     "standing",
 ]

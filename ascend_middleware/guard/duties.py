@@ -74,7 +74,9 @@ class Duties:
         self.tenant: Final = hashlib.sha256(text.encode()).hexdigest()[:32]
         self._settings = settings
         self._clock = clock
-        self._now = now
+        self.now: Final = now
+        # Set where there is a keeper: whether it runs in this process.
+        self.keeper_runs: Callable[[], bool] = _nobody
         self._seen: dict[str, float] = {settings.agent_id: float("inf")}
         self._confirming_until = -1e9
         self._failed_at = -1e9
@@ -140,13 +142,13 @@ class Duties:
             self._seen.clear()
         self._seen[agent_id] = self._clock()
         try:
-            yield self._blocking(self.state.see, agent_id, now=self._now())
+            yield self._blocking(self.state.see, agent_id, now=self.now())
         except StateError as error:
             logger.warning("an agent's activity cannot be kept: %s", error)
 
     def _take(self, agent_id: str, limit: int) -> Flow[Refusal | None]:
         try:
-            wait = yield self._blocking(self.state.take, agent_id, limit=limit, now=self._now())
+            wait = yield self._blocking(self.state.take, agent_id, limit=limit, now=self.now())
         except StateError:
             return unavailable_state()
         if wait is None:
@@ -204,3 +206,7 @@ class Duties:
 
     def _blocking(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Blocking:
         return Blocking(functools.partial(function, **named), arguments, inline=not self.state.blocks)
+
+
+def _nobody() -> bool:
+    return False

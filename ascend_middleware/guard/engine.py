@@ -14,13 +14,15 @@ from ..routing import Kind
 from ..rules import FieldError, RequestFields, RuleTable
 from .approvals import HANDLE_HEADER, Asked, Settled
 from .body import parse_form, parse_json
-from .failure import OpenBudget, refusal_for
+from .failure import OpenBudget, cause_of, refusal_for
 from .fingerprint import Binding
 from .firewall import FINDINGS, inspect
+from .health import HealthQuery, check
 from .identity import Agent, NotAnAgent
 from .journal import JournalError
 from .killswitch import unavailable_state
 from .reading import read_whole
+from .recording import Recorder, printable
 from .refusing import refusal_of, unjournalled
 from .state import StateError
 from .status import StatusQuery
@@ -86,6 +88,7 @@ class Guard:
         self._permitted = [frozenset(rule.permit) for rule in table.rules if rule.permit]
         self._agent = Agent(settings.agent_id, settings.agent_name)
         self._budget = OpenBudget(settings.open_per_minute, clock=clock)
+        self._recorder = Recorder(clock=clock, status_path=settings.approvals_path)
         self._waiting = Waiting(settings, core, duties, clock=clock, random=random)
         if not settings.enabled:
             logger.warning("the guard is switched off (enabled = false): every request passes without a decision")
@@ -94,6 +97,11 @@ class Guard:
     def waiters(self) -> int:
         """How many requests are held for a person now."""
         return self._waiting.count
+
+    @property
+    def open_passes(self) -> OpenBudget:
+        """What open rules let pass without a decision."""
+        return self._budget
 
     # --- before the handler
 
@@ -111,13 +119,15 @@ class Guard:
         verdict = self._refuse_findings(findings, None)
         return None if verdict.passes else verdict
 
-    def triage(self, view: RequestView) -> Verdict | CompiledRule | StatusQuery:
+    def triage(self, view: RequestView) -> Verdict | CompiledRule | StatusQuery | HealthQuery:
         """Settle what needs no authority; otherwise return what `decide` takes, most often the rule to submit under."""
         if not self.settings.enabled:
             return Verdict(outcome="disabled", passes=True)
         query = self.duties.approvals.query(view.method, view.path)
         if query is not None:
             return query
+        if self.settings.health_path == view.path and view.method in ("GET", "HEAD"):
+            return HealthQuery()
         findings = inspect(view)
         resolved = view.resolved
         if resolved is not None and resolved.kind in _FRAMEWORK_ANSWERS:
@@ -146,8 +156,11 @@ class Guard:
             return Verdict(outcome="exempt", passes=True, rule=rule)
         return rule
 
-    def decide(self, view: RequestView, found: CompiledRule | StatusQuery) -> Flow[Verdict]:
+    def decide(self, view: RequestView, found: CompiledRule | StatusQuery | HealthQuery) -> Flow[Verdict]:
         """Judge a request that `triage` did not settle: ask the authority, and journal what passes."""
+        if isinstance(found, HealthQuery):
+            report = yield from check(self)
+            return Verdict(outcome="health", passes=False, refusal=report)
         if isinstance(found, StatusQuery):
             return (yield from self._report(found))
         rule = found
@@ -344,14 +357,20 @@ class Guard:
 
     def _failed(self, error: AscendError, rule: CompiledRule) -> Verdict:
         refusal, may_open = refusal_for(error)
-        log = logger.error if refusal.problem in ("misconfigured", "kill-switch") else logger.warning
-        log("no decision under %s: %s: %s", rule.label, type(error).__name__, error)
+        cause = cause_of(error)
+        say, level = self._recorder.repeats.say, logging.WARNING
+        loud = logging.ERROR if refusal.problem in ("misconfigured", "kill-switch") else level
+        say((rule.label, cause), loud, "no decision under %s: %s: %s", rule.label, type(error).__name__, error)
         if may_open and rule.on_failure == "open":
             if self._budget.take():
-                logger.warning("passed without a decision under %s, because on_failure is open", rule.label)
-                return Verdict(outcome="open", passes=True, rule=rule)
-            logger.error("the open_per_minute budget of %d is spent; refusing", self.settings.open_per_minute)
-        return self._refused(refusal, rule)
+                text = "passed without a decision under %s, because on_failure is open"
+                say(("open", rule.label), level, text, rule.label)
+                return Verdict(outcome="open", passes=True, rule=rule, cause=cause)
+            limit = self.settings.open_per_minute
+            say("budget", logging.ERROR, "the open_per_minute budget of %d is spent; refusing", limit)
+        verdict = self._refused(refusal, rule)
+        verdict.cause = cause
+        return verdict
 
     def _refuse_findings(self, findings: list[str], rule: CompiledRule | None) -> Verdict:
         text = "; ".join(FINDINGS[finding] for finding in findings)
@@ -362,11 +381,8 @@ class Guard:
     def _refuse_unmapped(self, view: RequestView) -> Verdict:
         leaf = view.resolved.leaf if view.resolved is not None else None
         match = f"{view.method} {leaf.template if leaf is not None else view.path}"
-        logger.warning(
-            'no rule covers %r; add [[rule]] match = "%s" with an action_type, exempt or block',
-            match,
-            _printable(match),
-        )
+        text = 'no rule covers %r; add [[rule]] match = "%s" with an action_type, exempt or block'
+        self._recorder.repeats.say(("unmapped", match), logging.WARNING, text, match, printable(match))
         return self._refused(Refusal(problem="unmapped-route", detail="No rule covers this method and route."), None)
 
     def _refused(self, refusal: Refusal, rule: CompiledRule | None, *, firm: bool = False) -> Verdict:
@@ -383,23 +399,4 @@ class Guard:
 
     def log(self, view: RequestView, verdict: Verdict, *, seconds: float) -> None:
         """Write the one line that every judged request leaves."""
-        if not logger.isEnabledFor(logging.INFO):
-            return
-        template = view.resolved.leaf.template if view.resolved and view.resolved.leaf else view.path
-        if verdict.outcome == "approval-status":
-            template = self.settings.approvals_path  # the rest is a handle
-        logger.info(
-            "%s %s: %s%s (%s, %.1f ms)",
-            view.method,
-            _printable(template[:200]),
-            verdict.outcome,
-            f", would be {verdict.would}" if verdict.would else "",
-            verdict.rule.label if verdict.rule is not None else "no rule",
-            seconds * 1000,
-            extra={"ascend_outcome": verdict.outcome, "ascend_action_id": verdict.action_id},
-        )
-
-
-def _printable(text: str) -> str:
-    """Return a stranger's text so that it cannot forge a line of the log."""
-    return text if text.isprintable() else ascii(text)
+        self._recorder.record(view, verdict, seconds=seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..client.core import never_answered
 from ..exceptions import (
@@ -23,7 +23,7 @@ from .verdicts import Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["OpenBudget", "refusal_for"]
+__all__ = ["OpenBudget", "cause_of", "refusal_for"]
 
 UNAVAILABLE_RETRY = 5.0
 
@@ -50,6 +50,33 @@ def refusal_for(error: AscendError) -> tuple[Refusal, bool]:
     return Refusal(problem="misconfigured", detail="The authority refuses this service's key or request."), False
 
 
+def cause_of(error: AscendError) -> str:
+    """Return in one word why there is no decision; an open rule passes by the first three only.
+
+    `connect-error`, `deadline` and `breaker-open` mean that no answer came at all. `broken-off` and
+    `deadline-after-failures` mean that the authority was reached, but gave no whole answer.
+    """
+    if isinstance(error, KillSwitchError) or error.code in KILL_CODES:
+        return "killed"
+    if isinstance(error, NetworkError):
+        return "connect-error" if never_answered(error) else "broken-off"
+    if isinstance(error, TimeoutError):
+        return "deadline" if never_answered(error) else "deadline-after-failures"
+    for kind, word in _CAUSES:
+        if isinstance(error, kind):
+            return word
+    return "misconfigured"
+
+
+_CAUSES: Final[tuple[tuple[type[AscendError], str], ...]] = (
+    (CircuitBreakerOpen, "breaker-open"),
+    (RateLimitError, "rate-limit"),
+    (ServerError, "server-error"),
+    (ProtocolError, "unreadable"),
+    (AuthorizationDeniedError, "denied"),
+)
+
+
 def _unavailable(detail: str, retry_after: float | None) -> Refusal:
     return Refusal(problem="unavailable", detail=detail, retry_after=retry_after or UNAVAILABLE_RETRY)
 
@@ -61,13 +88,20 @@ class OpenBudget:
         self._per_minute = per_minute
         self._clock = clock
         self._passed: deque[float] = deque()
+        self.total = 0
 
-    def take(self) -> bool:
-        """Use one pass; False when the budget is spent."""
+    @property
+    def spent(self) -> int:
+        """How many were used in the last minute."""
         now = self._clock()
         while self._passed and now - self._passed[0] >= 60.0:
             self._passed.popleft()
-        if len(self._passed) >= self._per_minute:
+        return len(self._passed)
+
+    def take(self) -> bool:
+        """Use one pass; False when the budget is spent."""
+        if self.spent >= self._per_minute:
             return False
-        self._passed.append(now)
+        self._passed.append(self._clock())
+        self.total += 1
         return True

@@ -278,7 +278,7 @@ def _plain(text: str) -> str:
     return kept if kept == text else f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def open_journal(settings: Settings) -> Journal | None:
+def open_journal(settings: Settings, *, now: Callable[[], float] = time.time) -> Journal | None:
     """Return the journal that the settings name, or None when they switch it off; checked: it can be written.
 
     Raises:
@@ -299,4 +299,4 @@ def open_journal(settings: Settings) -> Journal | None:
                 "another directory, memory: for one that ends with the process, or off; see docs/state.md"
             ) from None
     limits = Limits(size=settings.journal_max_bytes, age=settings.journal_max_age, when_full=settings.journal_full)
-    return Journal(directory, limits=limits, power_safe=settings.durability == "power")
+    return Journal(directory, limits=limits, power_safe=settings.durability == "power", now=now)

@@ -113,6 +113,11 @@ class KillSwitch:
         """How many seconds ago the state was read."""
         return self._clock() - self._read_at
 
+    @property
+    def is_thrown(self) -> bool:
+        """Whether the local switch blocked anybody when it was read last."""
+        return bool(self._local)
+
     def expire(self) -> None:
         """Let the next request read the state again."""
         self._expired = True

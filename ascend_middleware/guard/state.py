@@ -139,6 +139,9 @@ class Snapshot:
 class State(Protocol):
     """What a store does. Times are seconds since the epoch."""
 
+    kind: str
+    """`memory`, `file` or `redis`."""
+
     blocks: bool
     """Whether calls may wait for a disk or a network, so that an event loop makes them in a thread."""
 

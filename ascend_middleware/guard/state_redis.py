@@ -147,6 +147,7 @@ class RedisState:
     """
 
     blocks = True
+    kind = "redis"
 
     def __init__(self, url: str, *, scope: str, timeout: float) -> None:
         try:

@@ -78,6 +78,7 @@ class SQLState:
         # Absolute at once: the process may change its directory before the first request.
         self._path = None if path is None else Path(path).expanduser().absolute()
         self.blocks = path is not None
+        self.kind = "memory" if path is None else "file"
         self._scope = scope
         self._timeout = timeout
         self._synchronous = "FULL" if power_safe else "NORMAL"

@@ -95,6 +95,7 @@ class Verdict:
         rule: the rule that governed, if any.
         action: what was submitted, if anything was.
         decision: what the authority answered, if it did.
+        cause: why there is no decision, a word of `failure.cause_of`; None where there is one or none was asked for.
         would: in observe mode, the problem type that would have been answered.
         principal: the authenticated caller, where the application named one.
         entry: the journal's number of this run; 0 when it has none, or was concluded.
@@ -107,6 +108,7 @@ class Verdict:
     rule: CompiledRule | None = None
     action: AgentAction | None = None
     decision: AuthorizationDecision | None = None
+    cause: str | None = None
     would: str | None = None
     principal: str | None = None
     entry: int = 0

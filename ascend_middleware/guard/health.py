@@ -1,0 +1,118 @@
+"""How a guard is: what `health()` returns and the health route tells. Numbers and names of kinds; never a secret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..wire import encode_json
+from .state import StateError
+from .steps import Blocking
+from .verdicts import Refusal
+
+if TYPE_CHECKING:
+    from ..flow import Flow
+    from ..models import AuthorizationDecision
+    from .engine import Guard
+    from .journal import Journal
+
+__all__ = ["HealthQuery", "HealthReport", "check", "health_of"]
+
+# The part of a journal's limits from which it is told to be nearly full.
+_NEAR = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class HealthQuery:
+    """A request for the health route."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthReport(Refusal):
+    """The answer of the health route: 200, or 503 while governed requests cannot be served."""
+
+    health: dict[str, Any]
+
+    def response(self, decision: AuthorizationDecision | None) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Return status, headers and body as JSON."""
+        content = encode_json(self.health)
+        headers = [
+            ("content-type", "application/json"),
+            ("cache-control", "no-store"),
+            ("content-length", str(len(content))),
+        ]
+        return self.status or 200, headers, content
+
+
+def check(guard: Guard) -> Flow[HealthReport]:
+    """Read what the workers share, unless that was done just now, and report."""
+    kill, readable = guard.duties.kill, True
+    if not kill.is_fresh:
+        try:
+            yield Blocking(kill.refresh, inline=not guard.duties.state.blocks)
+        except StateError:
+            readable = False
+    found = health_of(guard, readable=readable)
+    return HealthReport(problem="health", detail="", status=503 if found["status"] == "failing" else 200, health=found)
+
+
+def health_of(guard: Guard, *, readable: bool | None = None) -> dict[str, Any]:
+    """Return how a guard is, as JSON would hold it, without asking anybody.
+
+    Args:
+        guard: whose health it is.
+        readable: whether the state could be read just now; None when nobody tried.
+
+    Returns:
+        `status`: `ok`; `degraded` while the authority is not asked, or the journal fills up; `failing` while governed
+        requests are refused for a reason of this service; `disabled`. Durations in seconds, sizes in bytes; None where
+        something never happened.
+    """
+    settings, duties, breaker = guard.settings, guard.duties, guard.core.breaker
+    kill = duties.kill
+    age = kill.age
+    confirmed = kill.snapshot.confirmed_at
+    found: dict[str, Any] = {
+        "breaker": {"state": breaker.state, "failures": breaker.failures},
+        "kill_state": {
+            "age_seconds": round(age, 3) if age < 1e8 else None,
+            "confirmed_seconds": round(max(0.0, duties.now() - confirmed), 3) if confirmed else None,
+            "stale": kill.is_stale,
+            "orders": len(kill.snapshot.orders),
+            "local": kill.is_thrown,
+        },
+        "journal": None if duties.journal is None else _journal(duties.journal, duties.now()),
+        "open_passes": {
+            "last_minute": guard.open_passes.spent,
+            "per_minute": settings.open_per_minute,
+            "total": guard.open_passes.total,
+        },
+        "waiters": {"now": guard.waiters, "most": settings.max_waiters},
+        "engine": "local" if settings.is_local else settings.engine,
+        "state": {"kind": duties.state.kind, "readable": readable},
+        "keeper": duties.keeper_runs(),
+        "mode": settings.mode,
+    }
+    return {"status": _status(settings.enabled, found), **found}
+
+
+def _journal(journal: Journal, now: float) -> dict[str, Any]:
+    since, backlog = journal.waiting_since, journal.backlog
+    return {
+        "bytes": backlog,
+        "most_bytes": journal.limits.size,
+        "oldest_seconds": round(max(0.0, now - since), 3) if since is not None and backlog else None,
+        "most_seconds": journal.limits.age,
+        "unjournalled": journal.unjournalled,
+    }
+
+
+def _status(enabled: bool, found: dict[str, Any]) -> str:
+    if not enabled:
+        return "disabled"
+    journal = found["journal"] or {"bytes": 0, "most_bytes": 1, "oldest_seconds": None, "most_seconds": 1.0}
+    filled = max(journal["bytes"] / journal["most_bytes"], (journal["oldest_seconds"] or 0.0) / journal["most_seconds"])
+    kill = found["kill_state"]
+    if found["state"]["readable"] is False or filled >= 1 or kill["stale"] or kill["local"]:
+        return "failing"
+    return "degraded" if found["breaker"]["state"] != "closed" or filled >= _NEAR else "ok"

@@ -1,0 +1,145 @@
+"""What a guard writes into the log: one line for each decision, an outage once, nothing secret."""
+
+import asyncio
+import json
+import logging
+
+import pytest
+from guard_kit import JSON, KEY, Engine, Handler, Wire, answer, http_scope, part, plug
+from guard_kit import guard as guarded
+
+from ascend_middleware.client.engines import ConnectFailed, Response
+from ascend_middleware.guard.recording import REPEAT_SECONDS, Repeats
+
+RULES = [
+    {"match": "POST /pay/{name}", "action_type": "transaction", "details": {"card": "body.card"}},
+    {"match": "POST /open", "action_type": "t", "on_failure": "open"},
+    {"match": "GET /free", "exempt": True},
+]
+
+
+def guard(*arguments, **settings):
+    """A guard whose journal nobody delivers."""
+    app = guarded(*arguments, **settings)
+    app._runner.keeper = None
+    return app
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level(logging.INFO, "ascend_middleware")
+    return lambda level=logging.INFO: [
+        record for record in caplog.records if record.levelno == level and record.name == "ascend_middleware.guard"
+    ]
+
+
+def run(app, *requests):
+    async def main():
+        for method, path, body in requests:
+            wire = Wire(part(body))
+            await app(http_scope(method, path, headers=JSON), wire.receive, wire.send)
+
+    asyncio.run(main())
+
+
+def test_each_decision_leaves_one_line_with_its_facts_for_machines(monkeypatch, lines):
+    plug(monkeypatch, Engine(answer("approved"), answer("denied", reason="no")))
+    app = guard(Handler(), RULES)
+    run(app, ("POST", "/pay/x", b'{"card": "1"}'), ("POST", "/pay/x", b'{"card": "1"}'), ("GET", "/free", b""))
+    assert [record.ascend_outcome for record in lines()] == ["allowed", "denied", "exempt"]
+    allowed, _, exempt = lines()
+    assert allowed.ascend_rule == app.guard.table.rules[0].label
+    assert (allowed.ascend_action_id, allowed.ascend_agent, allowed.ascend_action_type) == ("7", "bot", "transaction")
+    assert allowed.ascend_duration_ms > 0
+    assert (allowed.ascend_cause, allowed.ascend_would) == (None, None)
+    assert (exempt.ascend_agent, exempt.ascend_action_id) == (None, None)
+    assert "POST /pay/x: allowed" in allowed.getMessage()
+
+
+CAUSES = {
+    "connect-error": (ConnectFailed("away"), "open"),
+    "server-error": (Response(500, {}, b""), "unavailable"),
+    "unreadable": (Response(200, {}, b"<html>"), "unavailable"),
+    "rate-limit": (Response(429, {"retry-after": "9"}, b"{}"), "unavailable"),
+    "misconfigured": (Response(401, {}, b"{}"), "misconfigured"),
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_the_line_says_why_there_is_no_decision(monkeypatch, lines, cause):
+    failure, outcome = CAUSES[cause]
+    plug(monkeypatch, Engine(failure))
+    run(guard(Handler(), RULES, deadline=0.5, report_outcomes=True), ("POST", "/open", b"{}"))
+    (line,) = lines()
+    assert (line.ascend_outcome, line.ascend_cause) == (outcome, cause)
+
+
+def test_what_would_have_been_refused_is_said(monkeypatch, lines):
+    plug(monkeypatch, Engine(answer("denied")))
+    run(guard(Handler(), RULES, mode="observe"), ("POST", "/open", b"{}"))
+    (line,) = lines()
+    assert (line.ascend_outcome, line.ascend_would) == ("observed", "denied")
+
+
+def test_an_outage_is_said_once_and_its_end_with_what_it_cost(monkeypatch, lines):
+    engine = plug(monkeypatch, Engine(ConnectFailed("away")))
+    app = guard(Handler(), RULES, enable_circuit_breaker=False, report_outcomes=True, open_per_minute=1000)
+    run(app, *[("POST", "/open", b"{}")] * 50)
+    assert len(lines()) == 50
+    assert len(lines(logging.WARNING)) == 2  # no decision, and passed open
+    engine.answers = [answer()]
+    run(app, *[("POST", "/open", b"{}")] * 2)
+    assert len(lines(logging.WARNING)) == 3
+    assert "50 requests went without a decision" in lines(logging.WARNING)[-1].getMessage()
+
+
+def test_what_is_said_again_says_how_often_it_was_not(caplog):
+    clock = [0.0]
+    repeats = Repeats(clock=lambda: clock[0])
+    for _ in range(10):
+        repeats.say("a", logging.WARNING, "gone: %s", "x")
+    repeats.say("b", logging.WARNING, "another")
+    clock[0] += REPEAT_SECONDS
+    repeats.say("a", logging.WARNING, "gone: %s", "x")
+    texts = [record.getMessage() for record in caplog.records]
+    assert texts == ["gone: x", "another", "gone: x (and 9 times more in 30 s)"]
+    assert caplog.records[-1].ascend_repeats == 9
+    clock[0] += REPEAT_SECONDS
+    repeats.say("a", logging.WARNING, "gone: %s", "x")
+    assert caplog.records[-1].getMessage() == "gone: x"
+
+
+def test_strangers_cannot_fill_the_memory_with_what_they_make_it_say():
+    repeats = Repeats(clock=lambda: 0.0)
+    for number in range(5000):
+        repeats.say(number, logging.DEBUG, "x")
+    assert len(repeats._said) <= 1000
+
+
+def test_an_attack_on_unmapped_routes_does_not_flood_the_log(monkeypatch, lines):
+    plug(monkeypatch, Engine())
+    run(guard(Handler(), RULES), *[("POST", "/nowhere", b"")] * 20)
+    assert len(lines(logging.WARNING)) == 1
+    assert len(lines()) == 20
+
+
+def test_no_line_holds_what_callers_sent_or_a_handle(monkeypatch, lines, caplog):
+    plug(monkeypatch, Engine(answer("pending"), ConnectFailed(f"key {KEY}")))
+    app = guard(Handler(), RULES, expose_risk=True)
+    wire = Wire(part(b'{"card": "4111111111111111"}'))
+
+    async def main():
+        await app(http_scope("POST", "/pay/x", headers=JSON), wire.receive, wire.send)
+        handle = json.loads(wire.body)["approval"]["handle"]
+        status = Wire(part())
+        await app(http_scope("GET", f"/.ascend/approvals/{handle}"), status.receive, status.send)
+        return handle
+
+    handle = asyncio.run(main())
+    run(app, ("POST", "/pay/y", b'{"card": "4111111111111111"}'), ("POST", "/pay/a\nforged", b'{"card": "1"}'))
+    for record in caplog.records:
+        extras = {name: value for name, value in vars(record).items() if name.startswith("ascend_")}
+        text = f"{record.getMessage()} {record.exc_text} {extras | {'ascend_duration_ms': 0}}"
+        for secret in (KEY, handle, "4111"):
+            assert secret not in text
+        assert "\n" not in record.getMessage()

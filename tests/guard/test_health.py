@@ -1,0 +1,173 @@
+"""How a guard says it is: the same numbers behind every adapter, and over HTTP where a setting asks for it."""
+
+import asyncio
+import json
+
+import pytest
+from guard_kit import KEY, Engine, Handler, Wire, answer, guard, http_scope, part, plug
+
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.client.engines import ConnectFailed
+from ascend_middleware.guard.journal import Limits
+from ascend_middleware.guard.state import Order
+
+RULES = [{"match": "POST /run", "action_type": "t"}, {"match": "POST /open", "action_type": "t", "on_failure": "open"}]
+PARTS = {"status", "breaker", "kill_state", "journal", "open_passes", "waiters", "engine", "state", "keeper", "mode"}
+
+
+def made(monkeypatch, *answers, **settings):
+    engine, handler = plug(monkeypatch, Engine(*answers)), Handler(reads=False)
+    app = guard(handler, RULES, **{"report_outcomes": True, "health_path": "/.ascend/health", **settings})
+    app._runner.keeper and setattr(app._runner.keeper, "start", lambda: None)
+    return app, engine, handler
+
+
+async def ask(app, method, path, **more):
+    wire = Wire(part())
+    await app(http_scope(method, path, **more), wire.receive, wire.send)
+    return wire
+
+
+def test_a_new_guard_is_well_and_says_what_it_stands_on(monkeypatch):
+    app, _, _ = made(monkeypatch)
+    found = app.health()
+    assert set(found) == PARTS
+    assert found["status"] == "ok"
+    assert found["breaker"] == {"state": "closed", "failures": 0}
+    assert found["kill_state"]["age_seconds"] is None
+    assert found["journal"]["bytes"] == 0
+    assert found["journal"]["oldest_seconds"] is None
+    assert found["state"] == {"kind": "memory", "readable": None}
+    assert found["engine"] == "httpx2"
+    assert found["keeper"] is False
+    json.dumps(found)
+
+
+def test_the_route_is_off_until_a_setting_names_it(monkeypatch):
+    app, _, handler = made(monkeypatch, health_path=None)
+    assert asyncio.run(ask(app, "GET", "/.ascend/health")).problem == "unmapped-route"
+    assert handler.ran == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_route_needs_no_decision_and_runs_nothing(monkeypatch, method):
+    app, engine, handler = made(monkeypatch)
+    wire = asyncio.run(ask(app, method, "/.ascend/health"))
+    assert wire.status == 200
+    assert (b"cache-control", b"no-store") in wire.sent[0]["headers"]
+    assert (handler.ran, engine.requests) == (0, [])
+    if method == "GET":
+        found = json.loads(wire.body)
+        assert set(found) == PARTS
+        assert found["state"]["readable"] is True
+        assert found["kill_state"]["age_seconds"] < 60
+
+
+def test_another_method_at_its_path_is_governed_like_any(monkeypatch):
+    app, _, handler = made(monkeypatch)
+    assert asyncio.run(ask(app, "POST", "/.ascend/health")).problem == "unmapped-route"
+    assert handler.ran == 0
+
+
+def test_an_outage_and_its_open_passes_are_told(monkeypatch):
+    app, _, handler = made(monkeypatch, ConnectFailed("away"), circuit_breaker_threshold=2, open_per_minute=5)
+
+    async def main():
+        for _ in range(3):
+            await ask(app, "POST", "/open")
+        return await ask(app, "GET", "/.ascend/health")
+
+    wire = asyncio.run(main())
+    found = json.loads(wire.body)
+    assert handler.ran == 3
+    assert wire.status == 200  # restarting this service mends nothing
+    assert found["status"] == "degraded"
+    assert found["breaker"] == {"state": "open", "failures": 2}
+    assert found["open_passes"] == {"last_minute": 3, "per_minute": 5, "total": 3}
+    assert found["journal"]["bytes"] > 0
+
+
+def test_a_full_journal_fails_the_check(monkeypatch):
+    app, _, _ = made(monkeypatch)
+    asyncio.run(ask(app, "POST", "/run"))
+    object.__setattr__(app.guard.duties.journal, "limits", Limits(size=1))
+    wire = asyncio.run(ask(app, "GET", "/.ascend/health"))
+    assert wire.status == 503
+    assert json.loads(wire.body)["status"] == "failing"
+
+
+def test_a_thrown_local_switch_fails_the_check_and_the_check_survives_it(monkeypatch, tmp_path):
+    kill = tmp_path / "kill"
+    kill.touch()
+    app, _, _ = made(monkeypatch, kill_file=str(kill))
+    wire = asyncio.run(ask(app, "GET", "/.ascend/health"))
+    assert wire.status == 503
+    assert json.loads(wire.body)["kill_state"]["local"] is True
+
+
+def test_orders_of_the_kill_switch_are_counted_not_named(monkeypatch):
+    app, _, _ = made(monkeypatch)
+    app.guard.duties.state.apply(
+        [Order(target="a-secret-agent", slot="block", kind="BLOCK", issued_at=1.0, reason="a-secret-reason")],
+        command_id="1",
+        now=1.0,
+    )
+    wire = asyncio.run(ask(app, "GET", "/.ascend/health"))
+    assert json.loads(wire.body)["kill_state"]["orders"] == 1
+    assert b"secret" not in wire.body
+
+
+def test_nothing_secret_is_in_it(monkeypatch, tmp_path):
+    app, _, _ = made(monkeypatch, answer("pending"), state=str(tmp_path / "state.db"), organization_id="a-tenant")
+    handle = json.loads(asyncio.run(ask(app, "POST", "/run")).body)["approval"]["handle"]
+    text = asyncio.run(ask(app, "GET", "/.ascend/health")).body.decode() + repr(app.health())
+    for secret in (KEY, handle, str(tmp_path), "authority.example", "a-tenant", "bot"):
+        assert secret not in text
+    assert app.health()["state"]["kind"] == "file"
+    app.guard.duties.state.close()
+
+
+def test_a_state_that_cannot_be_read_fails_the_check(monkeypatch, tmp_path):
+    app, _, _ = made(monkeypatch, state=str(tmp_path / "state.db"))
+    app.guard.duties.state.close()
+    for path in tmp_path.glob("state.db*"):
+        path.unlink()
+    (tmp_path / "state.db").write_bytes(b"nonsense " * 1000)
+    wire = asyncio.run(ask(app, "GET", "/.ascend/health"))
+    assert wire.status == 503
+    assert json.loads(wire.body)["state"]["readable"] is False
+    app.guard.duties.state.close()
+
+
+def test_a_guard_that_is_switched_off_says_so():
+    app = AscendMiddleware(Handler(), enabled=False)
+    assert app.health()["status"] == "disabled"
+
+
+def test_every_adapter_has_it():
+    from flask import Flask
+
+    from ascend_middleware.flask import Ascend
+    from ascend_middleware.wsgi import AscendMiddleware as WSGI
+
+    options = {"rules": {"rule": RULES}, "agent_id": "bot", "api_url": "http://127.0.0.1:9", "api_key": KEY}
+    application = WSGI(lambda environ, start_response: [], health_path="/.ascend/health", **options)
+    assert set(application.health()) == PARTS
+    site = Flask("site")
+    extension = Ascend(site, health_path="/.ascend/health", **options)
+    assert set(extension.health(site)) == PARTS
+    with site.app_context():
+        assert extension.health()["status"] == "ok"
+    told = site.test_client().get("/.ascend/health")
+    assert told.status_code == 200
+    assert set(told.json) == PARTS
+
+    seen = {}
+    body = b"".join(
+        application(
+            {"REQUEST_METHOD": "GET", "PATH_INFO": "/.ascend/health", "SCRIPT_NAME": "", "QUERY_STRING": ""},
+            lambda status, headers: seen.update(status=status),
+        )
+    )
+    assert seen["status"].startswith("200")
+    assert set(json.loads(body)) == PARTS
