@@ -1,0 +1,52 @@
+"""The kill switch from an operator's command line to a handler that does not run, on the embedded authority."""
+
+import time
+
+import httpx2
+import pytest
+from guard_kit import Handler
+
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.cli import main
+
+POLICY = '[[policy]]\nname = "all"\naction_types = ["*"]\ndecision = "approved"\n'
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["block", "suspend", "quarantine"])
+async def test_a_command_reaches_the_guard_and_its_lift_too(tmp_path, capsys, kind):
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY)
+    handler = Handler()
+    app = AscendMiddleware(
+        handler,
+        rules={"rule": [{"match": "POST /run", "action_type": "t"}]},
+        api_url=f"local:{policy}",
+        agent_id="bot",
+        kill_switch="poll",
+        kill_poll_interval=0.05,
+    )
+
+    async def until(status, what):
+        end = time.monotonic() + 20
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://site") as client:
+            while True:
+                answer = await client.post("/run")
+                if answer.status_code == status and what():
+                    return answer
+                assert time.monotonic() < end, (answer.status_code, answer.text)
+
+    def block():
+        return app.guard.duties.kill.snapshot.orders.get(("bot", "block"))
+
+    await until(200, lambda: True)
+    assert main(["agents", kind, "bot", "--policy", str(policy), "--reason", "misbehaves"]) == 0
+    # The authority refuses the next submit anyway; the guard knows without asking once the command was received.
+    answer = await until(503, lambda: block() is not None)
+    assert answer.json()["type"] == "urn:ascend:problem:kill-switch"
+    assert (block().kind, block().reason) == (kind.upper(), "misbehaves")
+    ran = handler.ran
+    assert main(["agents", "unblock", "bot", "--policy", str(policy), "--reason", "well again"]) == 0
+    await until(200, lambda: block().lifts)
+    assert handler.ran > ran
+    await app.aclose()
