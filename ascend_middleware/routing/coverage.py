@@ -174,7 +174,8 @@ def _methods(leaf: Leaf, rules: RouteRules) -> list[str]:
         return ["WEBSOCKET"]
     methods = leaf.methods
     if methods is None:
-        named = {method for rule in rules.candidates for method in rule.methods} - {ANY}
+        whole = leaf.kind is Kind.OPAQUE
+        named = {method for rule in rules.candidates(whole=whole) for method in rule.methods} - {ANY}
         if not named:
             return [ANY]
         methods = frozenset(named | ({"HEAD"} if "GET" in named else set()) | {OTHERS})

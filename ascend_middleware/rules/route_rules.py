@@ -38,12 +38,15 @@ class RouteRules:
         self._declared = declared
         self.problem = problem
 
-    @property
-    def candidates(self) -> tuple[CompiledRule, ...]:
-        """Every rule that some request of the route may get, each once."""
+    def candidates(self, *, whole: bool = False) -> tuple[CompiledRule, ...]:
+        """Return every rule that some request of the route may get, each once.
+
+        Args:
+            whole: as in `select_whole`.
+        """
         groups = [group for _, group, _ in self._blocks]
         groups += [] if self._declared is None else [self._declared]
-        groups += [group for _, group, _ in self._entries]
+        groups += [group for _, group, covers in self._entries if covers or not whole]
         return tuple({id(rule): rule for group in groups for rule in members(group)}.values())
 
     def select(self, method: str, path: str) -> CompiledRule | None:

@@ -24,7 +24,7 @@ from .problems import Report, check_rule, did_you_mean
 from .redact import secret_names
 from .route_rules import Entry, RouteRules
 from .rule import CompiledRule, Defaults, Rule, by_method_rule
-from .templates import REST, Template, parse_route, split_path
+from .templates import REST, Template, is_open, parse_route, split_path
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -283,10 +283,14 @@ def _entries(index: Index, route: Template) -> list[Entry]:
 
 
 def _governing(entries: list[Entry], route: Template) -> list[Entry]:
-    """Keep what can apply: the route's own template alone, else everything down to the first that covers it."""
-    for entry in entries:
+    """Keep what can apply: the route's own template alone, else everything down to the first that covers it.
+
+    A route for a whole tree (`/files/**`) is its own only below what narrower rules (`/files/private/**`) say.
+    """
+    for place, entry in enumerate(entries):
         if entry[0] == route.segments:
-            return [(entry[0], entry[1], True)]
+            narrower = entries[:place] if route.segments and is_open(route.segments[-1]) else []
+            return [*narrower, (entry[0], entry[1], True)]
     for place, entry in enumerate(entries):
         if entry[2]:
             return entries[: place + 1]

@@ -228,4 +228,4 @@ def test_two_declared_rules_that_differ_are_a_problem_and_two_alike_are_not():
     assert TABLE.for_route("/x", declared=(one, other)).problem is not None
     rules = TABLE.for_route("/x", declared=(one, declaration("b", ACTION)))
     assert rules.problem is None
-    assert len(rules.candidates) == 1
+    assert len(rules.candidates()) == 1

@@ -137,6 +137,15 @@ def test_a_rule_with_the_routes_template_governs_however_the_path_is_spelt():
         assert found(chosen.select("GET", path)) == "GET /users/{user_id}"
 
 
+@pytest.mark.parametrize("template", ["/files/{path:path}", "/files/**"])
+def test_a_rule_for_a_whole_tree_hides_no_narrower_one(template):
+    rules = table("-GET /files/**", "GET /files/private/**", "!GET /files/private/keys/**").for_route(template)
+    assert found(rules.select("GET", "/files/logo.png")) == "-GET /files/**"
+    assert found(rules.select("GET", "/files/private/x")) == "GET /files/private/**"
+    assert found(rules.select("GET", "/files/private/keys/x")) == "!GET /files/private/keys/**"
+    assert rules.select("POST", "/files/private/x") is None
+
+
 def test_else_the_most_specific_rule_that_covers_the_route():
     made = table("GET /a/**", "GET /**", "GET /a/{x}/**")
     assert found(made.for_route("/a/{x:float}").select("GET", "?")) == "GET /a/{x}/**"
@@ -151,7 +160,7 @@ def test_where_rules_cover_a_part_the_path_decides():
     assert found(chosen.select("GET", "/files/7/")) == "GET /files/{x:int}"
     assert found(chosen.select("GET", "/files/private")) == "-GET /**"
     assert found(chosen.select("POST", "/files/private")) is None
-    assert {found(rule) for rule in chosen.candidates} == {"GET /files/public/**", "GET /files/{x:int}", "-GET /**"}
+    assert {found(rule) for rule in chosen.candidates()} == {"GET /files/public/**", "GET /files/{x:int}", "-GET /**"}
     assert found(table("GET /files/a").for_route("/files/{p:path}").select("GET", "/files/b")) is None
 
 
