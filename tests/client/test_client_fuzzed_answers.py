@@ -251,7 +251,7 @@ def check_line(party, line, answer):
 
 
 @pytest.mark.parametrize("party", PARTIES)
-@settings(max_examples=25, deadline=None, phases=PHASES, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, phases=PHASES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mangled())
 def test_mangled_answers_permit_nothing_and_raise_our_errors(party, line, answer):
     check_line(party, line, answer)
@@ -266,7 +266,7 @@ def test_mangled_answers_at_length(party, line, answer):
 
 
 @pytest.mark.parametrize("party", PARTIES)
-@settings(max_examples=15, deadline=None, phases=PHASES, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, phases=PHASES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(BODY)
 def test_what_the_wire_permits_is_what_every_party_permits(party, line, content):
     line.answer = http(200, content, "Connection: close")

@@ -90,7 +90,7 @@ def test_answers(party):
     assert net.found == []
 
 
-@pytest.mark.parametrize("party", EACH)
+@pytest.mark.parametrize("party", EACH[:1] + [pytest.param(party, marks=pytest.mark.slow) for party in PARTIES[1:]])
 def test_lines_that_are_down_slow_or_not_to_be_trusted(party, tmp_path):
     with Scripted() as server:
         down = server.url
