@@ -115,7 +115,7 @@ def permits(content):
     )
 
 
-@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(BODY)
 @example(json.dumps(YES).encode())
 @example(b'{"status": "success", "data": {"action_id": 7, "decision": "allowed"}}')
@@ -145,7 +145,7 @@ ANYTHING = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(ANYTHING, st.sampled_from([301, 400, 401, 403, 404, 409, 418, 422, 429, 500, 503]), st.binary(max_size=20))
 def test_whatever_is_decoded_ends_in_our_errors(body, status, noise):
     for content in (json.dumps(body).encode(), noise):

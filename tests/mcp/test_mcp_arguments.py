@@ -11,7 +11,7 @@ import uuid
 import msgspec
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascend_middleware.exceptions import ConfigurationError, ValidationError
@@ -305,6 +305,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_nothing_is_lost(value):
     def tool(a):
