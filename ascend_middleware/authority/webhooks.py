@@ -37,6 +37,8 @@ _MOST_READ: Final = 100
 _NOTED_EVERY: Final = 1000
 # Seconds: between looks for something new; the first pause after a failure; the longest; and until one is given up.
 _PERIOD: Final = 0.5
+# Not of the global generator, which is the application's to seed.
+_dice: Final = random.SystemRandom().random
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 3600.0
 _GIVEN_UP_AFTER: Final = 86_400.0
@@ -80,7 +82,7 @@ class Outbox:
         dice: a number from 0 to 1, which spreads repetitions.
     """
 
-    def __init__(self, authority: Authority, *, dice: Callable[[], float] = random.random) -> None:
+    def __init__(self, authority: Authority, *, dice: Callable[[], float] = _dice) -> None:
         self._authority = authority
         self._store = authority.store
         self._dice = dice

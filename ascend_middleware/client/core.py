@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random as _random
 import sys
 import time
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from ..wire import KILL_CODES, error_from_answer
 from . import masking, operations
 from .breaker import CircuitBreaker
 from .exchange import DeadlinePassed, EngineError, ExchangeFailed, Request, Response
-from .retry import RETRY_STATUSES, backoff, may_repeat, parse_retry_after
+from .retry import RETRY_STATUSES, backoff, dice, may_repeat, parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +90,7 @@ class ClientCore:
         settings: Settings,
         *,
         clock: Callable[[], float] = time.monotonic,
-        random: Callable[[], float] = _random.random,
+        random: Callable[[], float] = dice,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.settings: Final = settings

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import random
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RETRY_STATUSES", "backoff", "may_repeat", "parse_retry_after"]
+__all__ = ["RETRY_STATUSES", "backoff", "dice", "may_repeat", "parse_retry_after"]
 
 RETRY_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
 FACTOR: Final = 0.5
+# From [0, 1). Not of the global generator: that is the application's to seed, and hypothesis watches it in its tests.
+dice: Final = random.SystemRandom().random
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random as random_module
 import time
 from typing import TYPE_CHECKING, Any
 
 from ..client.masking import get_logger
+from ..client.retry import dice
 from ..config import Settings
 from ..exceptions import AscendError, ConfigurationError
 from ..routing import Kind
@@ -72,7 +72,7 @@ class Guard:
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        random: Callable[[], float] = random_module.random,
+        random: Callable[[], float] = dice,
     ) -> None:
         if identify is not None and settings.agent_header:
             raise ConfigurationError("identify and agent_header both say who the agent is; keep one of them")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import atexit
 import os
-import random as _random
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ..client.masking import get_logger
+from ..client.retry import dice
 from ..exceptions import AscendError, AuthenticationError
 from ..flow import Sleep, drive
 from ..forking import renew_once
@@ -62,7 +62,7 @@ class Keeper:
         state: State,
         receiver: Callable[[Callable[[Any], Any]], float] | None = None,
         now: Callable[[], float] = time.time,
-        random: Callable[[], float] = _random.random,
+        random: Callable[[], float] = dice,
     ) -> None:
         self._core = core
         self._connect = connect
