@@ -24,8 +24,16 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize("name", ["fastapi_app.py", "flask_app.py", "wsgi_app.py"])
-def test_an_example_runs(tmp_path, free_port, name):
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("fastapi_app.py", ()),
+        ("flask_app.py", ()),
+        ("wsgi_app.py", ()),
+        ("django_project/manage.py", ("runserver", "--noreload", "127.0.0.1:{port}")),
+    ],
+)
+def test_an_example_runs(tmp_path, free_port, name, arguments):
     folder = tmp_path / "examples"
     shutil.copytree(EXAMPLES, folder)
     environ = {
@@ -35,7 +43,8 @@ def test_an_example_runs(tmp_path, free_port, name):
         "ASCEND_JOURNAL": str(tmp_path / "journal"),
     }
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, str(folder / name)], env=environ, stdout=log, stderr=log)
+        command = [sys.executable, str(folder / name), *(text.format(port=free_port) for text in arguments)]
+        process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
     try:
         wait_until_open(free_port)
         with httpx2.Client(base_url=f"http://127.0.0.1:{free_port}", timeout=30) as client:
@@ -71,6 +80,20 @@ def test_flask_s_command_line_lists_the_example(tmp_path):
     shutil.copytree(EXAMPLES, folder)
     done = subprocess.run(
         [sys.executable, "-m", "flask", "--app", str(folder / "flask_app.py"), "ascend", "check"],
+        env={**os.environ, "ASCEND_STATE": "memory:", "ASCEND_JOURNAL": "memory:"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("check",), ("ascend", "check"), ("ascend", "routes", "--fail-unmapped")])
+def test_django_s_command_line_finds_nothing_wrong_with_the_example(tmp_path, arguments):
+    folder = tmp_path / "examples"
+    shutil.copytree(EXAMPLES, folder)
+    done = subprocess.run(
+        [sys.executable, str(folder / "django_project/manage.py"), *arguments],
         env={**os.environ, "ASCEND_STATE": "memory:", "ASCEND_JOURNAL": "memory:"},
         capture_output=True,
         text=True,
