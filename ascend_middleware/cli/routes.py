@@ -27,7 +27,7 @@ def add_parser(
         epilog="Exit codes: 0 listed, 1 something is not covered or contradictory (--fail-unmapped), 2 wrong usage.",
     )
     add_application(parser, about)
-    parser.add_argument("--fail-unmapped", action="store_true", help="exit with 1 if anything is not covered; for CI")
+    parser.add_argument("--fail-unmapped", action="store_true", help="exit with 1 if a route is not covered; for CI")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--suggest", action="store_true", help="print rules to start from for what is not covered")
     parser.set_defaults(run=run)
@@ -71,5 +71,5 @@ def run(args: argparse.Namespace) -> int:
             + (" This is what the table would do." if args.rules is not None else ""),
             file=sys.stderr,
         )
-    wanting = coverage.unmapped or coverage.problems or not application.guarded
+    wanting = coverage.forgotten or coverage.problems or not application.guarded
     return FAILED if args.fail_unmapped and wanting else OK

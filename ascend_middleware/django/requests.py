@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpResponse
@@ -36,8 +36,7 @@ def target_of(request: HttpRequest) -> RequestView:
         raw = scope["raw_path"].decode("latin-1")
     raw = raw.partition("?")[0] if isinstance(raw, str) else None
     path = request.path_info
-    if "%" in path and not (raw is not None and _is_utf8(raw)):
-        path = _BROKEN.sub("�", path)
+    broken = _BROKEN.search(path) is not None and not (raw is not None and _is_utf8(raw))
     query = request.META.get("QUERY_STRING", "")
     return RequestView(
         method=(request.method or "").upper(),
@@ -46,7 +45,9 @@ def target_of(request: HttpRequest) -> RequestView:
         # As `request.GET` decodes it.
         query=query.encode() if scope else query.encode("latin-1", "replace"),
         headers=[],
+        findings=("invalid-utf8",) if broken else (),
         request=request,
+        prefix=quote(request.META.get("SCRIPT_NAME", "").rstrip("/"), safe="/:@!$&'()*+,="),
     )
 
 

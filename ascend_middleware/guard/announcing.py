@@ -33,7 +33,7 @@ def announce(routes: Routes, table: RuleTable, settings: Settings) -> None:
         return
     for problem in coverage.problems:
         logger.error("%s", problem)
-    lines = [shown(row) for row in coverage.unmapped]
+    lines = [shown(row) for row in coverage.forgotten]
     if lines:
         more = f", and {len(lines) - _MOST} more" if len(lines) > _MOST else ""
         told = "; ".join(lines[:_MOST])

@@ -21,7 +21,7 @@ from .failure import refusal_for
 from .reading import declared_length, read_whole
 from .state import Approval
 from .status import StatusQuery, StatusReport
-from .steps import Blocking, BodyTimeout, BodyTooLarge
+from .steps import Blocking, BodyConsumed, BodyTimeout, BodyTooLarge
 from .verdicts import Refusal
 
 if TYPE_CHECKING:
@@ -339,12 +339,12 @@ class Approvals:
         }
 
     def _body(self, asked: Asked) -> Flow[bytes | Settled | None]:
-        """Return the body, None if it is too large to be bound, or why the request is refused."""
+        """Return the body, None if it cannot be bound (too large, used up), or why the request is refused."""
         if asked.content is None:
             binding = asked.binding
             try:
                 asked.content = yield from read_whole(binding.view, binding.rule.body_limit, binding.rule.body_timeout)
-            except BodyTooLarge:
+            except (BodyTooLarge, BodyConsumed):
                 return None
             except BodyTimeout:
                 detail = f"The body did not arrive within {binding.rule.body_timeout:g} seconds."

@@ -107,6 +107,14 @@ class Coverage:
         return tuple(row for row in self.rows if row.standing is Standing.UNMAPPED)
 
     @property
+    def forgotten(self) -> tuple[Row, ...]:
+        """The unmapped rows, but not the other methods of a route whose rules name some: these were left out.
+
+        Only handlers that run for any method have such: functions of Django, ASGI applications as endpoints.
+        """
+        return tuple(row for row in self.unmapped if row.methods != (OTHERS,))
+
+    @property
     def partly(self) -> tuple[Leaf, ...]:
         """The routes of which some methods or paths are covered and others are not."""
         bare = {row.leaf for row in self.unmapped}

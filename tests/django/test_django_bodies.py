@@ -77,6 +77,23 @@ def test_a_body_used_up_by_a_middleware_is_refused(ascend, ascend_authority, ran
     assert dict(ascend_authority.asked[-1].details) == {"amount": "5"}
 
 
+def test_an_upload_used_up_before_is_held_without_a_handle(ascend, ascend_authority, ran):
+    ascend([{"match": "POST /checked-form", "action_type": "upload"}])
+    ascend_authority.hold()
+    csrf = "django.middleware.csrf.CsrfViewMiddleware"
+    with override_settings(MIDDLEWARE=[csrf, "ascend_middleware.django.AscendMiddleware"]):
+        client = Client(enforce_csrf_checks=True)
+        client.cookies["csrftoken"] = "a" * 32
+        data = encode_multipart("BoUnDaRyStRiNg", {"csrfmiddlewaretoken": "a" * 32, "amount": "5"})
+        for _ in range(2):
+            answer = client.generic("POST", "/checked-form", data=data, content_type=MULTIPART_CONTENT)
+            assert (answer.status_code, "approval" in answer.json()) == (403, False)
+            assert answer.json()["type"].endswith(":approval-required")
+        ascend_authority.approve()
+        answer = client.generic("POST", "/checked-form", data=data, content_type=MULTIPART_CONTENT)
+        assert answer.json() == {"ran": "checked form", "amount": "5"}
+
+
 def test_an_upload_is_untouched_where_nothing_of_it_is_judged(site, ran, ascend):
     ascend([{"match": "POST /form", "action_type": "upload"}], body_limit=10)
     data = encode_multipart("BoUnDaRyStRiNg", {"amount": "5", "file": SimpleUploadedFile("a.txt", b"x" * 100_000)})

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import django_site
 import pytest
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import call_command
 from django.test import override_settings
+from django.urls import path
 
 from ascend_middleware.cli import main
 
@@ -28,6 +30,12 @@ CONFIG = {
     "api_url": "http://127.0.0.1:1",
     "api_key": "owkai_test_0123456789abcdef",
 }
+
+
+class Health:
+    """A URL configuration."""
+
+    urlpatterns = [path("health", django_site.search)]
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +67,11 @@ def test_routes_as_text_and_for_ci(capsys):
     assert "UNMAPPED" in out
     assert "/customers/{customer_id:int}" in out
     assert "did you mean customer?" in out
+    # A function runs for any method, and a rule that names some leaves the others out.
+    covered = [{"match": "GET /health", "exempt": True}]
+    with override_settings(ASCEND={**CONFIG, "rules": {"rule": covered}}, ROOT_URLCONF=Health):
+        code, out, _ = run(capsys, "routes", "--fail-unmapped")
+        assert (code, "others" in out) == (0, True)
     code, out, _ = run(capsys, "routes", "--suggest")
     assert (code, "[[rule]]" in out) == (0, True)
 

@@ -404,3 +404,28 @@ def test_a_view_that_somebody_calls_twice_is_decided_about_twice(ascend, ascend_
         request = RequestFactory().get("/customers/7")
         assert [handler.get_response(request).status_code for _ in range(2)] == [200, 403]
     assert len(ran) == 1
+
+
+def test_a_held_request_is_resumed_once_by_its_handle(site, ran):
+    site.authority.hold()
+    given = {"data": b'{"amount": 5}', "content_type": "application/json"}
+    held = site.ask("POST", "/customers/7/refunds", **given).json()
+    assert site.ask("GET", held["approval"]["status_url"]).json() == {"state": "pending"}
+    site.authority.decide(held["action_id"])
+    handle = {"headers": {"ascend-approval": held["approval"]["handle"]}}
+    assert site.ask("POST", "/customers/7/refunds", **given, **handle).json()["ran"] == "refund"
+    assert problem(site.ask("POST", "/customers/7/refunds", **given, **handle)) == "approval-used"
+    other = {**given, "data": b'{"amount": 6}'}
+    assert problem(site.ask("POST", "/customers/7/refunds", **other, **handle)) == "approval-mismatch"
+    assert len(ran) == 1
+    assert site.ask("GET", held["approval"]["status_url"]).json() == {"state": "used"}
+    with override_settings(FORCE_SCRIPT_NAME="/prefix"):
+        path = "/customers/8/refunds" if site.kind == "wsgi" else "/prefix/customers/8/refunds"
+        held = site.ask("POST", path, **given).json()
+    assert held["approval"]["status_url"].startswith("/prefix/.ascend/approvals/")
+
+
+def test_a_killed_agent_is_refused(site, ran):
+    site.authority.kill()
+    assert problem(site.ask("GET", "/customers/7")) == "kill-switch"
+    assert site.ask("GET", "/health").status_code == 200

@@ -42,7 +42,7 @@ async def test_the_quick_start_governs(quick_start):
 
 
 def test_the_lines_for_flask_and_wsgi_govern(quick_start):
-    _, with_flask, around = blocks("python")
+    _, with_flask, around, _ = blocks("python")
     names = {"__name__": "site"}
     exec(with_flask, names)
     names["app"].add_url_rule("/customers/<int:customer_id>", "read", lambda customer_id: {"id": customer_id})
@@ -70,6 +70,34 @@ def test_what_is_governed_in_the_example_is_what_the_command_prints(capsys, monk
     monkeypatch.chdir(README.parent)
     assert main(command.removeprefix("$ ascend-middleware ").split()) == 0
     assert capsys.readouterr().out == shown
+
+
+DJANGO = """
+import sys, django
+from pathlib import Path
+from django.conf import settings
+from django.http import JsonResponse
+from django.urls import path
+
+INSTALLED_APPS, MIDDLEWARE, BASE_DIR = [], [], Path.cwd()
+{lines}
+urlpatterns = [path(route, lambda request, **given: JsonResponse(given)) for route in ("customers/<int:id>", "other")]
+settings.configure(
+    INSTALLED_APPS=INSTALLED_APPS, MIDDLEWARE=MIDDLEWARE, ASCEND=ASCEND, ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"]
+)
+django.setup()
+from django.core.management import call_command
+from django.test import Client
+call_command("check")
+assert Client().get("/customers/7").json() == {{"id": 7}}
+assert Client().get("/other").status_code == 403
+"""
+
+
+def test_the_lines_for_django_govern(quick_start):
+    program = DJANGO.format(lines=blocks("python")[3])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_table_has_four_rules():
