@@ -109,6 +109,8 @@ class Journal:
         self.waiting_since: float | None = None
         self.others_bytes = 0
         self.unjournalled = 0
+        # About how many entries were made: whether requests come in while the keeper works.
+        self.entered = 0
         self._pid = os.getpid()
 
     @property
@@ -162,6 +164,7 @@ class Journal:
             JournalError: it cannot be written, or a limit is reached.
         """
         log = self.log
+        self.entered += 1
         if self._is_full(log):
             return True
         if self._unwritten and not self._write_late(log, wait=wait):

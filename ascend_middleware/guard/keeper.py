@@ -36,6 +36,7 @@ _LONGEST_PAUSE: Final = 30.0
 _ADOPT_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 1.0
 _BURST_SECONDS: Final = 0.02
+_RESTS: Final = 7
 _LONGEST_REST: Final = 0.3
 # The part of the journal's size limit at which its delivery no longer rests.
 _HURRY_AT: Final = 0.1
@@ -85,6 +86,7 @@ class Keeper:
         self._pause_until = 0.0
         self._adopt_at = 0.0
         self._age_at = 0.0
+        self._entered = 0
         self._started = False
         self._pid = os.getpid()
 
@@ -176,11 +178,14 @@ class Keeper:
             engine.close()
 
     def _rest(self, worked_for: float) -> float:
-        """Return how long to rest: thrice as long as was worked, less when much waits, then not at all."""
+        """Return how long to rest: a multiple of what was worked while requests come in, less when much waits."""
         journal = self._journal
         assert journal is not None  # noqa: S101 - else this thread does not run
+        entered, self._entered = self._entered, journal.entered
+        if entered == journal.entered:
+            return 0.0
         filled = journal.backlog / (journal.limits.size * _HURRY_AT)
-        return min(_LONGEST_REST, 3 * worked_for * max(0.0, 1.0 - filled))
+        return min(_LONGEST_REST, _RESTS * worked_for * max(0.0, 1.0 - filled))
 
     def _turn(self, engine: LateEngine, *, stopping: bool) -> bool:
         """Deliver one line or adopt what is due; False when there is nothing to do now."""
