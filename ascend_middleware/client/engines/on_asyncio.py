@@ -92,13 +92,13 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             raise ExchangeFailed("the connection to the authority broke")
-        said = self._speech.say(request)
         loop = self._pool.loop
         answer = self._answer = loop.create_future()
         timer = loop.call_later(timeout, _expire, answer)
         whole = False
         try:
-            transport.write(said)
+            # Never a local of this frame: it holds the key, and reporters of errors show locals.
+            transport.write(self._speech.say(request))
             heard: Response = await answer
             whole = True
             return heard
