@@ -1,7 +1,21 @@
+import os
+import shutil
+import tempfile
+
 import pytest
 
 # The tests' tiers: the default one is quick; --slow adds real servers, browsers, foreign clients and short loops; --full
 # makes the loops as long as they are worth.
+
+
+def pytest_configure(config):
+    # Servers that outlive a test keep their state and journals at the default place: not in the home of who runs the tests.
+    config.state_home = tempfile.mkdtemp(prefix="ascend-state-")
+    os.environ["XDG_STATE_HOME"] = config.state_home
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(config.state_home, ignore_errors=True)
 
 
 def pytest_addoption(parser):
