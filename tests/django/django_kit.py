@@ -64,6 +64,8 @@ class Site:
         return answer
 
     async def _ask(self, method, path, client, raises, given):
+        # As arguments of their own: early versions of Django's client write underscores into the names of `headers`.
+        given |= given.pop("headers", {})
         answer = await (client or AsyncClient(raise_request_exception=raises)).generic(method, path, **given)
         if answer.streaming and answer.is_async:
             answer.parts = [part async for part in answer.streaming_content]
