@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
 
-from ..routing import Kind, Resolved
+from .bodies import Body
 from .checks import require_order
 from .configuration import RESOLVER, announce_once, async_runner, sync_runner
-from .passage import Passage, trip
-from .requests import Body, refusal_of, target_of, view_of
+from .passage import Passage, let_out
+from .requests import refusal_of, target_of, unrouted, view_of
 from .streams import watch, watch_async
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from django.http import HttpResponse
     from django.http.response import HttpResponseBase
 
-    from ..guard import Guard, RequestView, Verdict
+    from ..guard import Guard, Verdict
     from ..runner import AsyncRunner, SyncRunner
 
 __all__ = ["AscendMiddleware"]
@@ -87,7 +87,8 @@ class AscendMiddleware:
             raise
         passage.status = response.status_code
         if not passage.is_judged:
-            return self._seen(request, response, passage, runner.judge(_unseen(request), Body(request).read_now))
+            found = runner.judge(view_of(request, unrouted(request)), Body(request).read_now)
+            return let_out(request, response, found, self.guard)
         if response.streaming:
             watch(request, response, ended)
         else:
@@ -110,7 +111,8 @@ class AscendMiddleware:
             raise
         passage.status = response.status_code
         if not passage.is_judged:
-            return self._seen(request, response, passage, await runner.judge(_unseen(request), Body(request)))
+            found = await runner.judge(view_of(request, unrouted(request)), Body(request))
+            return let_out(request, response, found, self.guard)
         if response.streaming:
             watch_async(response, ended)
         else:
@@ -141,20 +143,3 @@ class AscendMiddleware:
             return refusal_of(request, verdict, self.guard.render)
         request.ascend = verdict  # type: ignore[attr-defined]  # what views read
         return None
-
-    def _seen(
-        self, request: HttpRequest, response: HttpResponseBase, passage: Passage, verdict: Verdict
-    ) -> HttpResponseBase:
-        """Let out what was answered without a view (404, redirect), unless its target is refused."""
-        passage.verdict = verdict
-        if not verdict.passes:
-            response.close()
-            return refusal_of(request, verdict, self.guard.render)
-        if verdict.outcome == "framework" and response.status_code < 300 and request.method != "OPTIONS":
-            passage.tripped = True
-            trip(request, self.guard, "no view was run for it")
-        return response
-
-
-def _unseen(request: HttpRequest) -> RequestView:
-    return view_of(request, Resolved(None, Kind.NOT_FOUND, {}, request.path_info))

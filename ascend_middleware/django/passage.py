@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
+from .requests import refusal_of
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
 
     from ..guard import Guard, Verdict
 
-__all__ = ["Passage", "trip"]
+__all__ = ["Passage", "let_out", "trip"]
 
 logger = get_logger("ascend_middleware.django")
 
@@ -74,6 +76,24 @@ class Passage:
                 failure = f"the handler raised {type(self.failure).__name__}"
         duration = int((time.monotonic() - self._started) * 1000)
         return [{"verdict": self.verdict, "error": failure, "duration_ms": duration}]
+
+
+def let_out(request: HttpRequest, response: HttpResponseBase, verdict: Verdict, guard: Guard) -> HttpResponseBase:
+    """Let out what was answered without a view (404, redirect), unless its target is refused.
+
+    Raises:
+        AscendError: it is a success, and the settings are strict.
+    """
+    passage = Passage.of(request) or Passage.begin(request)
+    passage.verdict = verdict
+    if not verdict.passes:
+        refusal: Any = refusal_of(request, verdict, guard.render)
+        refusal._resource_closers += response._resource_closers  # type: ignore[attr-defined]
+        return refusal  # type: ignore[no-any-return]
+    if verdict.outcome == "framework" and response.status_code < 300 and request.method != "OPTIONS":
+        passage.tripped = True
+        trip(request, guard, "no view was run for it")
+    return response
 
 
 def trip(request: HttpRequest, guard: Guard, why: str) -> None:
