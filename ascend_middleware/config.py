@@ -275,6 +275,7 @@ class Settings:
     expose_risk: bool = _setting(False, _flag)
     strict: bool = _setting(False, _flag)
     health_path: str = _setting("", _local_path)
+    telemetry: bool = _setting(False, _flag, "ASCEND_TELEMETRY")
     report_outcomes: bool = _setting(True, _flag)
 
     organization_id: str = _setting("", _identifier, "ASCEND_ORGANIZATION_ID")

@@ -140,7 +140,8 @@ class ClientCore:
         if deadline is None:
             deadline = self.clock() + self.settings.timeout
         # The last poll of a wait may have a few milliseconds; that it runs out of them is nobody's failure.
-        fair = deadline - self.clock() >= min(self.settings.timeout, _FAIR_SECONDS) / 2
+        usual = min(self.settings.timeout, self.settings.deadline, _FAIR_SECONDS)
+        fair = deadline - self.clock() >= usual / 2
         request, correlation_id = self._request(operation, idempotency_key)
         token = (breaker or self.breaker).acquire()
         try:

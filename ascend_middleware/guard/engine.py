@@ -27,6 +27,7 @@ from .refusing import refusal_of, unjournalled
 from .state import StateError
 from .status import StatusQuery
 from .steps import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook
+from .telemetry import open_telemetry
 from .verdicts import UNCONDITIONAL, Refusal, Verdict
 from .waiting import Waiting
 
@@ -90,6 +91,7 @@ class Guard:
         self._budget = OpenBudget(settings.open_per_minute, clock=clock)
         self._recorder = Recorder(clock=clock, status_path=settings.approvals_path)
         self._waiting = Waiting(settings, core, duties, clock=clock, random=random)
+        self._telemetry = open_telemetry(self) if settings.telemetry else None
         if not settings.enabled:
             logger.warning("the guard is switched off (enabled = false): every request passes without a decision")
 
@@ -158,6 +160,12 @@ class Guard:
 
     def decide(self, view: RequestView, found: CompiledRule | StatusQuery | HealthQuery) -> Flow[Verdict]:
         """Judge a request that `triage` did not settle: ask the authority, and journal what passes."""
+        flow = self._decide(view, found)
+        if self._telemetry is None or isinstance(found, StatusQuery | HealthQuery):
+            return flow
+        return self._telemetry.watch(flow, view, found)
+
+    def _decide(self, view: RequestView, found: CompiledRule | StatusQuery | HealthQuery) -> Flow[Verdict]:
         if isinstance(found, HealthQuery):
             report = yield from check(self)
             return Verdict(outcome="health", passes=False, refusal=report)
@@ -400,3 +408,5 @@ class Guard:
     def log(self, view: RequestView, verdict: Verdict, *, seconds: float) -> None:
         """Write the one line that every judged request leaves."""
         self._recorder.record(view, verdict, seconds=seconds)
+        if self._telemetry is not None:
+            self._telemetry.record(verdict, seconds=seconds)
