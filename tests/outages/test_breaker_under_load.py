@@ -1,0 +1,25 @@
+"""An authority that is down for longer than the breaker's window: how often it is asked, and how soon it is found again."""
+
+import pytest
+from outage_rig import DEADLINE, PROBE, Rig
+
+pytestmark = [pytest.mark.slow, pytest.mark.socket]
+
+
+@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+@pytest.mark.parametrize("cause", ["answering 500", "black-holed"])
+def test_a_long_outage_costs_few_attempts_and_one_probe_at_a_time(tmp_path, full, engine, cause):
+    rig = Rig(tmp_path, name=engine, engine=engine, tls=False)
+    try:
+        # Down for several windows, and the first of them over: what is on its way then are probes.
+        found = rig.run(rig.outage(cause, seconds=30.0 if full else 5.0, pause=0.2, quiet_after=2.5))
+        print(
+            f"\n{engine}, {cause}: {found.attempts} attempts for {len(found.during)} calls, later at most "
+            f"{found.at_once} at once, back after {found.recovery:.2f} s"
+        )
+        assert len(found.during) > 500
+        assert found.attempts <= 1.1 * len(found.during)
+        assert found.at_once <= 1
+        assert found.recovery <= 2 * PROBE + DEADLINE
+    finally:
+        rig.close_once()
