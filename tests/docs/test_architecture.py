@@ -35,6 +35,7 @@ ALLOWED = {
         "rules",
         "routing",
         "client",
+        "__init__",
     },
     "authority": {"exceptions", "models", "wire", "sqlite", "__init__"},
     "mcp": {"exceptions", "commands", "models", "wire", "flow", "rules", "client", "guard"},
