@@ -132,7 +132,7 @@ class FaultProxy:
                 self.at_once += submit
                 self.most_at_once = max(self.most_at_once, self.at_once)
                 try:
-                    goes_on = await self._exchange(request, writer, up)
+                    goes_on = await self._exchange(request, reader, writer, up)
                 finally:
                     self.at_once -= submit
                 if not goes_on:
@@ -148,7 +148,7 @@ class FaultProxy:
                 one.transport.abort()
                 one.close()
 
-    async def _exchange(self, request, writer, up):
+    async def _exchange(self, request, reader, writer, up):
         """Answer one request; return whether the connection goes on."""
         fault = self.fault
         if fault in CANNED:
@@ -156,7 +156,9 @@ class FaultProxy:
             await writer.drain()
             return True
         if fault == "black-holed":
-            await asyncio.sleep(3600)
+            while await reader.read(65536):  # until the client has had enough
+                pass
+            return False
         if fault in ("slow", "pool exhausted"):
             await asyncio.sleep(0.3)
         if not up:
