@@ -277,7 +277,9 @@ class Guard:
     def _rules_of(self, leaf: Leaf) -> RouteRules:
         rules = self._routes.get(leaf)
         if rules is None:
-            rules = self.table.for_route(leaf.template, endpoint=leaf.endpoint, declared=leaf.declared)
+            rules = self.table.for_route(
+                leaf.template, endpoint=leaf.endpoint, declared=leaf.declared, files=leaf.kind is Kind.STATIC
+            )
             self._routes[leaf] = rules
         return rules
 

@@ -134,7 +134,9 @@ def cover(routes: Routes, table: RuleTable, *, unmapped: str = "refuse") -> Cove
     rows: list[Row] = []
     problems: dict[str, Problem] = {}
     for leaf in leaves:
-        rules = table.for_route(leaf.template, endpoint=leaf.endpoint, declared=leaf.declared)
+        rules = table.for_route(
+            leaf.template, endpoint=leaf.endpoint, declared=leaf.declared, files=leaf.kind is Kind.STATIC
+        )
         found = list(_rows(leaf, rules, table, unmapped))
         rows += found
         for problem in _problems(leaf, rules, found):

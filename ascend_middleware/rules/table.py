@@ -24,7 +24,7 @@ from .problems import Report, check_rule, did_you_mean
 from .redact import secret_names
 from .route_rules import Entry, RouteRules
 from .rule import CompiledRule, Defaults, Rule, by_method_rule
-from .templates import REST, Template, is_open, parse_route, split_path
+from .templates import REST, Template, parse_route, split_path
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -187,7 +187,12 @@ class RuleTable:
         return pick(group, method) if group is not None else None
 
     def for_route(
-        self, template: str, *, endpoint: str | None = None, declared: Sequence[Declaration] = ()
+        self,
+        template: str,
+        *,
+        endpoint: str | None = None,
+        declared: Sequence[Declaration] = (),
+        files: bool = False,
     ) -> RouteRules:
         """Collect the rules of a route; the caller keeps the result for as long as the route exists.
 
@@ -196,6 +201,8 @@ class RuleTable:
             endpoint: what the framework calls the route.
             declared: the rules that stand at its handler. They rank like rules that name its endpoint; where two of
                 equal rank differ, the result has a `problem`.
+            files: whether the rest of a path names a file. Then a rule for a part of the tree (`/static/private/**`)
+                goes before one for all of it (`/static/**`); a handler's rule holds however a path was spelt.
         """
         route = parse_route(template)
         own = self._endpoints.get(endpoint) if endpoint is not None else None
@@ -203,7 +210,7 @@ class RuleTable:
         blocks = [entry for layer in layers for entry in _entries(layer.blocks, route)]
         entries: list[Entry] = []
         for layer in layers:
-            entries += _governing(_entries(layer.rules, route), route)
+            entries += _governing(_entries(layer.rules, route), route, files=files)
             if entries and entries[-1][2]:
                 break
         if not declared:
@@ -282,15 +289,11 @@ def _entries(index: Index, route: Template) -> list[Entry]:
     return found
 
 
-def _governing(entries: list[Entry], route: Template) -> list[Entry]:
-    """Keep what can apply: the route's own template alone, else everything down to the first that covers it.
-
-    A route for a whole tree (`/files/**`) is its own only below what narrower rules (`/files/private/**`) say.
-    """
+def _governing(entries: list[Entry], route: Template, *, files: bool) -> list[Entry]:
+    """Keep what can apply: the route's own template alone, else everything down to the first that covers it."""
     for place, entry in enumerate(entries):
         if entry[0] == route.segments:
-            narrower = entries[:place] if route.segments and is_open(route.segments[-1]) else []
-            return [*narrower, (entry[0], entry[1], True)]
+            return [*(entries[:place] if files else ()), (entry[0], entry[1], True)]
     for place, entry in enumerate(entries):
         if entry[2]:
             return entries[: place + 1]

@@ -138,12 +138,15 @@ def test_a_rule_with_the_routes_template_governs_however_the_path_is_spelt():
 
 
 @pytest.mark.parametrize("template", ["/files/{path:path}", "/files/**"])
-def test_a_rule_for_a_whole_tree_hides_no_narrower_one(template):
-    rules = table("-GET /files/**", "GET /files/private/**", "!GET /files/private/keys/**").for_route(template)
+def test_a_rule_for_a_whole_tree_of_files_hides_no_narrower_one(template):
+    made = table("-GET /files/**", "GET /files/private/**", "!GET /files/private/keys/**")
+    rules = made.for_route(template, files=True)
     assert found(rules.select("GET", "/files/logo.png")) == "-GET /files/**"
     assert found(rules.select("GET", "/files/private/x")) == "GET /files/private/**"
     assert found(rules.select("GET", "/files/private/keys/x")) == "!GET /files/private/keys/**"
     assert rules.select("POST", "/files/private/x") is None
+    # A handler of the same template is one: what is narrower may belong to another route, which it stands before.
+    assert found(made.for_route(template).select("GET", "/files/private/x")) == "-GET /files/**"
 
 
 def test_else_the_most_specific_rule_that_covers_the_route():
