@@ -41,25 +41,20 @@ class Repeats:
         self._seconds = seconds
         self._said: dict[object, _Said] = {}
 
-    def say(self, subject: object, level: int, text: str, *arguments: object) -> None:
-        """Log a line, unless one about this subject was logged a moment ago."""
+    def say(self, subject: object, level: int, text: str, *arguments: object) -> bool:
+        """Log a line, unless one about this subject was logged a moment ago; return whether it was."""
         now = self._clock()
         known = self._said.get(subject)
         if known is not None and now - known.at < self._seconds:
             known.untold += 1
-            return
+            return False
         untold = 0 if known is None else known.untold
         if len(self._said) >= _MAX_SUBJECTS:
             self._said.clear()
         self._said[subject] = _Said(now)
         more = f" (and {untold} times more in {now - known.at:.0f} s)" if known is not None and untold else ""
         logger.log(level, f"{text}%s", *arguments, more, extra={"ascend_repeats": untold})
-
-    def forget(self) -> int:
-        """Begin anew; return how many lines were left unsaid."""
-        untold = sum(said.untold for said in self._said.values())
-        self._said.clear()
-        return untold
+        return True
 
 
 class Recorder:
@@ -103,15 +98,11 @@ class Recorder:
         )
 
     def _resumed(self) -> None:
-        """Say that an outage is over, and how many requests it cost."""
-        undecided, self._undecided = self._undecided, 0
-        self.repeats.forget()
-        if undecided > 1:
-            logger.warning(
-                "the authority decides again; %d requests went without a decision in %.0f s",
-                undecided,
-                self._clock() - self._since,
-            )
+        """Say that an outage is over, and how many requests it cost; of one that comes and goes, once in a while."""
+        text = "the authority decides again; %d requests went without a decision in %.0f s"
+        seconds = self._clock() - self._since
+        if self._undecided == 1 or self.repeats.say("again", logging.WARNING, text, self._undecided, seconds):
+            self._undecided = 0
 
 
 def extras_of(verdict: Verdict, seconds: float) -> dict[str, Any]:

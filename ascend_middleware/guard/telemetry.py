@@ -138,6 +138,10 @@ class Telemetry:
         except GeneratorExit:
             span.set_attribute("ascend.outcome", "cancelled")
             raise
+        except Exception as error:
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(self._trace.StatusCode.ERROR)
+            raise
         finally:
             span.end()
             if sent.again:

@@ -93,6 +93,18 @@ def test_an_outage_is_said_once_and_its_end_with_what_it_cost(monkeypatch, lines
     assert "50 requests went without a decision" in lines(logging.WARNING)[-1].getMessage()
 
 
+def test_an_authority_that_comes_and_goes_does_not_flood_the_log(monkeypatch, lines):
+    engine = plug(monkeypatch, Engine())
+    app = guard(Handler(), RULES, enable_circuit_breaker=False, report_outcomes=True, open_per_minute=1000)
+    for _ in range(20):
+        engine.answers = [ConnectFailed("away")]
+        run(app, *[("POST", "/open", b"{}")] * 3)
+        engine.answers = [answer()]
+        run(app, ("POST", "/open", b"{}"))
+    assert len(lines(logging.WARNING)) == 3
+    assert len(lines()) == 80
+
+
 def test_what_is_said_again_says_how_often_it_was_not(caplog):
     clock = [0.0]
     repeats = Repeats(clock=lambda: clock[0])
