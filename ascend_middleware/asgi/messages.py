@@ -45,6 +45,8 @@ class Body:
             raise BodyTimeout from None
         if self._gone:
             raise ClientGone
+        if self._size > limit:
+            raise BodyTooLarge  # asked for again
         return b"".join(message.get("body", b"") for message in self._ahead)
 
     async def watch(self, seconds: float, *, limit: int) -> bool:

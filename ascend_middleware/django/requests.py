@@ -57,12 +57,16 @@ def view_of(request: HttpRequest, resolved: Resolved) -> RequestView:
     view = target_of(request)
     view.headers = _headers(request)
     view.resolved = resolved
-    if "GET" in vars(request):
-        # Somebody looked at it, and may have replaced it.
+    if "GET" in vars(request) or not _is_utf8_encoding(request.encoding):
+        # Somebody looked at it, and may have replaced it; or Django decodes it by the charset of the content type.
         seen = [(name, value) for name, values in request.GET.lists() for value in values]
         if sorted(seen) != sorted(_pairs(view)):
             view.query, view._query_pairs = request.GET.urlencode().encode(), None
     return view
+
+
+def _is_utf8_encoding(name: str | None) -> bool:
+    return name is None or name.lower() in ("utf-8", "utf8")
 
 
 def _pairs(view: RequestView) -> list[tuple[str, str]]:

@@ -132,8 +132,11 @@ class Approvals:
         if hints is not None and (not hints or asked.binding.hint not in hints):
             return None
         view = asked.binding.view
-        if asked.content is None and declared_length(view) is None and view.header("transfer-encoding"):
-            return None  # a stream of unknown length stays one; should it be pending, it finds its row afterwards
+        unknown = asked.content is None and declared_length(view) is None and view.header("transfer-encoding")
+        if unknown and asked.binding.rule.on_failure != "open":
+            # A stream of unknown length stays one; should it be pending, it finds its row afterwards. Not so where it
+            # might pass without an answer: what is known to be pending or denied is no failure.
+            return None
         body = yield from self._body(asked)
         if isinstance(body, Settled):
             return body

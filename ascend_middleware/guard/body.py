@@ -45,12 +45,15 @@ def parse_form(view: RequestView, content: bytes) -> list[tuple[str, str]]:
     """Return the pairs of a urlencoded form.
 
     Raises:
-        ValueError: another or no content type, a charset but UTF-8, or invalid UTF-8.
+        ValueError: another or no content type, a charset but UTF-8, invalid UTF-8, or characters that were not escaped.
     """
     kind = _content_type(view)
     if kind != _FORM:
         raise ValueError(f"the content type is {kind or 'missing'}, {_FORM} is needed")
     text = _text(content)
+    if not text.isascii():
+        # The one takes the bytes for UTF-8, another (Starlette) for Latin-1: two different values.
+        raise ValueError("the form holds characters that are not percent-encoded")
     if ";" in text:
         raise ValueError("the form holds a ; that some parsers take for a separator")
     try:
@@ -68,7 +71,10 @@ def _content_type(view: RequestView) -> str:
     kind, _, parameters = (types[0] if types else "").partition(";")
     for parameter in filter(None, (part.strip().lower() for part in parameters.split(";"))):
         name, _, value = parameter.partition("=")
-        if name.strip() == "charset" and value.strip().strip('"') not in ("utf-8", "utf8"):
+        # `charset*` (RFC 2231) is a charset too: Django, and who asks it, decode by it.
+        if name.partition("*")[0].strip() == "charset" and (
+            "*" in name or value.strip().strip('"') not in ("utf-8", "utf8")
+        ):
             raise ValueError("the charset of the body is not UTF-8")
     return kind.strip().lower()
 

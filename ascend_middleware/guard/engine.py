@@ -308,7 +308,7 @@ class Guard:
             logger.exception("identify failed; the request is refused")
             return self._refused(Refusal(problem="misconfigured", detail="The caller could not be identified."), rule)
         if isinstance(agent, NotAnAgent):
-            logger.info("passed as not an agent's: %s", agent.reason)
+            logger.info("passed as not an agent's: %s", printable(str(agent.reason)))
             return Verdict(outcome="not-an-agent", passes=True, rule=rule)
         if not isinstance(agent, Agent) or not agent.id:
             return self._refused(Refusal(problem="denied", detail="The caller is no known agent."), rule)
@@ -390,7 +390,7 @@ class Guard:
 
     def _refuse_unmapped(self, view: RequestView) -> Verdict:
         leaf = view.resolved.leaf if view.resolved is not None else None
-        match = f"{view.method} {leaf.template if leaf is not None else view.path}"
+        match = f"{view.method} {leaf.template if leaf is not None else view.path[:200]}"
         text = 'no rule covers %r; add [[rule]] match = "%s" with an action_type, exempt or block'
         self._recorder.repeats.say(("unmapped", match), logging.WARNING, text, match, printable(match))
         return self._refused(Refusal(problem="unmapped-route", detail="No rule covers this method and route."), None)

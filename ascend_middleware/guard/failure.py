@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -89,10 +90,20 @@ class OpenBudget:
         self._clock = clock
         self._passed: deque[float] = deque()
         self.total = 0
+        self._lock = threading.Lock()
 
     @property
     def spent(self) -> int:
         """How many were used in the last minute."""
+        # Never for long: a fork may have left the lock taken.
+        held = self._lock.acquire(timeout=0.1)
+        try:
+            return self._spent() if held else len(self._passed)
+        finally:
+            if held:
+                self._lock.release()
+
+    def _spent(self) -> int:
         now = self._clock()
         while self._passed and now - self._passed[0] >= 60.0:
             self._passed.popleft()
@@ -100,8 +111,13 @@ class OpenBudget:
 
     def take(self) -> bool:
         """Use one pass; False when the budget is spent."""
-        if self.spent >= self._per_minute:
+        if not self._lock.acquire(timeout=0.1):
             return False
-        self._passed.append(self._clock())
-        self.total += 1
-        return True
+        try:
+            if self._spent() >= self._per_minute:
+                return False
+            self._passed.append(self._clock())
+            self.total += 1
+            return True
+        finally:
+            self._lock.release()

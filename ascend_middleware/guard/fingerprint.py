@@ -76,6 +76,8 @@ class Binding:
             view.method,
             view.header("host"),
             template,
+            # The same application may stand in two places: what is one customer's here is another's there.
+            view.prefix,
             view.path,
             sorted((name, str(value)) for name, value in self.params.items()),
             view.query.decode("latin-1"),

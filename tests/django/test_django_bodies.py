@@ -24,6 +24,8 @@ REFUNDS = "/customers/7/refunds"
         (b'\xef\xbb\xbf{"amount": 5}', "application/json"),
         (b'{"amount": 5}', "text/plain"),
         (b'{"amount": 5}', "application/json; charset=utf-16"),
+        (b'{"amount": 5}', "application/json; charset*=utf-7"),
+        (b'{"amount": 5}', "application/json; charset*=utf-8''utf-7"),
         (b'{"other": 5}', "application/json"),
         (b"", "application/json"),
     ],
@@ -49,7 +51,25 @@ def test_a_form_is_what_the_view_reads(site, ran):
     assert dict(site.authority.asked[0].details) == {"amount": "5"}
     assert site.ask("POST", "/form", data="amount=5&amount=9000", **URLENCODED).status_code == 400
     assert site.ask("POST", "/form", data="amount=%FF", **URLENCODED).status_code == 400
+    assert site.ask("POST", "/form", data="amount=é".encode(), **URLENCODED).status_code == 400
     assert len(ran) == 1
+
+
+@pytest.mark.parametrize("charset", ["charset=utf-7", "charset*=utf-7", 'charset="UTF-7"'])
+def test_a_query_is_judged_as_the_charset_of_the_content_type_makes_the_view_read_it(site, ran, charset):
+    answer = site.ask("GET", "/search?q=1+ACY-q+AD0-9999", data=b"x", content_type=f"text/plain; {charset}")
+    # One parameter to everybody else; two to Django under WSGI, and a repeated one is refused.
+    assert answer.status_code == (400 if site.kind == "wsgi" else 200)
+    answer = site.ask("GET", "/search?q=+ADk-", data=b"x", content_type=f"text/plain; {charset}")
+    assert answer.status_code == 200
+    assert [dict(one.details)["q"] for one in site.authority.asked] == [seen["q"] for _, seen in ran]
+
+
+def test_a_body_in_another_charset_is_not_read_behind_the_guards_back(site, ran):
+    # Read as UTF-7, this says amount 9999; Django REST framework decodes by the request's charset.
+    smuggled = b'{"amount": 1, "n": "+ACIALAAiAGEAbQBvAHUAbgB0ACIAOg-9999,+ACI-z+ACI-:+ACI-"}'
+    answer = site.ask("POST", "/api/things/", data=smuggled, content_type="application/json; charset*=utf-7")
+    assert (answer.status_code, ran, site.authority.asked) == (400, [], [])
 
 
 def test_an_upload_is_refused_where_a_field_of_it_is_to_be_judged(site, ran):

@@ -313,6 +313,41 @@ class TestAttacks:
         wire = await ask(app)
         assert (wire.status, handler.ran) == (503, 0)
 
+    async def test_what_is_on_hold_is_never_passed_open_as_a_stream_either(self, authority):
+        handler = Handler()
+        app = guarded(handler, on_failure="open", journal="memory:")
+        upload = {"path": "/files/a", "method": "PUT"}
+        await held(app, **upload)
+        authority.down = ConnectFailed("refused")
+        wire = await ask(app, **upload, headers=(*JSON, ("transfer-encoding", "chunked")))
+        assert (wire.status, wire.problem, handler.ran) == (503, "unavailable", 0)
+        authority.down = None
+        authority.decide("denied")
+        assert (await ask(app, **upload)).problem == "denied"
+        authority.down = ConnectFailed("refused")
+        wire = await ask(app, **upload, headers=(*JSON, ("transfer-encoding", "chunked")))
+        assert (wire.status, wire.problem, handler.ran) == (403, "denied", 0)
+
+    async def test_an_approval_is_for_one_place_of_an_application_that_stands_in_two(self, authority):
+        handler = Handler()
+        app = guarded(handler)
+
+        async def at(place, handle=None):
+            wire = Wire(part(BODY))
+            given = [("host", "site"), *JSON, *([("ascend-approval", handle)] if handle else [])]
+            path = f"{place}/refunds/7"
+            await app(http_scope("POST", path, headers=given, root_path=place), wire.receive, wire.send)
+            return wire
+
+        handle = json.loads((await at("/sandbox")).body)["approval"]["handle"]
+        other = json.loads((await at("/live")).body)["approval"]["handle"]
+        assert other != handle
+        authority.decide("approved")
+        wire = await at("/live", handle)
+        assert (wire.status, wire.problem, handler.ran) == (409, "approval-mismatch", 0)
+        assert (await at("/sandbox", handle)).status == 200
+        assert handler.ran == 1
+
     async def test_an_action_that_the_authority_forgot_is_not_run(self, authority):
         handler = Handler()
         app = guarded(handler)

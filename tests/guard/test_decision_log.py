@@ -155,3 +155,11 @@ def test_no_line_holds_what_callers_sent_or_a_handle(monkeypatch, lines, caplog)
         for secret in (KEY, handle, "4111"):
             assert secret not in text
         assert "\n" not in record.getMessage()
+
+
+def test_a_method_forges_no_line(monkeypatch, lines):
+    plug(monkeypatch, Engine())
+    run(guard(Handler(), RULES), ("GET\x1b[2K\nadmin GET /pay: allowed", "/free", b""))
+    (line,) = lines()
+    assert line.ascend_outcome == "bad-request"
+    assert line.getMessage().isprintable()

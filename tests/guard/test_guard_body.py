@@ -148,3 +148,34 @@ async def test_secrets_are_redacted_and_nowhere_else(engine, caplog):
     for hidden in (secret, KEY, "4111111111111111"):
         assert hidden not in caplog.text
     assert all(secret.encode() not in request.content for request in engine.requests)
+
+
+async def test_a_form_that_is_not_escaped_is_refused_because_frameworks_decode_it_differently(engine):
+    seen = []
+
+    async def handler(scope, receive, send):
+        seen.append((await Request(scope, receive).form())["account"])
+        await PlainTextResponse("done")(scope, receive, send)
+
+    rule = {"match": "POST /pay", "action_type": "transaction", "details": {"account": "form.account"}}
+    headers = [("content-type", "application/x-www-form-urlencoded")]
+    for content, status in (("account=é".encode(), 400), (b"account=%C3%A9", 200)):
+        wire = Wire(part(content))
+        await guard(handler, [rule])(http_scope("POST", "/pay", headers=headers), wire.receive, wire.send)
+        assert wire.status == status
+    assert seen == ["é"]
+    assert [one["action_details"]["account"] for one in engine.submitted] == ["é"]
+
+
+async def test_a_body_over_the_cap_stays_so_when_it_is_asked_for_again(monkeypatch):
+    engine = plug(monkeypatch, Engine(answer("pending")))
+    wire = Wire(part(b"x" * 200))
+    headers = [("transfer-encoding", "chunked")]
+    app = guard(Handler(), [UPLOAD], body_limit=100, on_failure="open", journal="memory:")
+    first = Wire(part(b"x"))
+    await app(http_scope("POST", "/upload", headers=headers), first.receive, first.send)
+    assert "approval" in json.loads(first.body)
+    # What is on hold makes the guard look at this body before it asks, and again when the answer is pending.
+    await app(http_scope("POST", "/upload", headers=headers), wire.receive, wire.send)
+    assert "approval" not in json.loads(wire.body)
+    assert len(engine.submitted) == 2
