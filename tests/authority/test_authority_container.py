@@ -75,7 +75,10 @@ def test_its_command_runs_where_only_data_can_be_written(tmp_path):
         f" mount --bind {shlex.quote(str(places['data']))} {shlex.quote(str(places['data']))};"
         f" mount -o remount,rw,bind {shlex.quote(str(places['data']))};"
         " if touch /tmp/probe 2>/dev/null; then echo writable; exit 9; fi;"
-        ' exec setpriv --reuid 10001 --regid 10001 --clear-groups --no-new-privs --bounding-set=-all "$@"'
+        " exec setpriv --reuid 10001 --regid 10001 --clear-groups --no-new-privs"
+        # In an image everybody may read the interpreter; here it may be root's own.
+        " --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search"
+        ' --bounding-set=-all,+dac_read_search "$@"'
     )
     prefix = ("unshare", "--mount", "env", "PYTHONDONTWRITEBYTECODE=1", "sh", "-c", sealed, "sh")
     policy = command[command.index("--policy") + 1]
