@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .client import open_async_engine, open_engine
+from .client.core import Send
 from .client.exchange import PerProcess
 from .client.masking import get_logger
 from .compose import build_guard, build_keeper
@@ -77,7 +78,7 @@ class _Runner:
 
     def start(self) -> None:
         """Start the keeper in this process, if it has anything to do; at the server's start-up or the first request."""
-        if self.keeper is not None and self.keeper.is_eager and not self.keeper.is_running:
+        if self.keeper is not None and not self.keeper.is_running and self.keeper.is_eager:
             self.keeper.start()
 
     def _passed(self, verdict: Verdict) -> Verdict:
@@ -125,7 +126,7 @@ class SyncRunner(_Runner):
 
     def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int) -> None:
         """Record what became of a passed request's handler, once: `error` is None when it completed."""
-        if verdict.entry or verdict.approval is not None:
+        if verdict.awaits_outcome:
             drive(
                 self.guard.conclude(verdict, error=error, duration_ms=duration_ms),
                 lambda step: step.function(*step.arguments),
@@ -193,6 +194,8 @@ class AsyncRunner(_Runner):
         limit = self.guard.settings.body_limit
 
         async def perform(step: Any) -> Any:
+            if isinstance(step, Send):  # first, because most flows have no other step
+                return await self._engines.get(asyncio.get_running_loop()).send(step.request, step.timeout)
             if isinstance(step, Sleep):
                 await asyncio.sleep(step.seconds)
                 return None
@@ -203,9 +206,7 @@ class AsyncRunner(_Runner):
             if isinstance(step, Hook):
                 result = step.function(*step.arguments)
                 return await result if hasattr(result, "__await__") else result
-            if isinstance(step, Blocking):
-                return await self._call(step)
-            return await self._engines.get(asyncio.get_running_loop()).send(step.request, step.timeout)
+            return await self._call(step)
 
         verdict = self._passed(await drive_async(self.guard.decide(view, rule), perform))
         self.guard.log(view, verdict, seconds=time.perf_counter() - started)
@@ -218,7 +219,7 @@ class AsyncRunner(_Runner):
 
     async def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int) -> None:
         """Record what became of a passed request's handler, once: `error` is None when it completed."""
-        if verdict.entry or verdict.approval is not None:
+        if verdict.awaits_outcome:
             await drive_async(self.guard.conclude(verdict, error=error, duration_ms=duration_ms), self._call)
 
     async def _call(self, step: Blocking) -> Any:

@@ -198,7 +198,7 @@ def _refuse_duplicates(content: bytes) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> None:
-    if len({name for name, _ in pairs}) != len(pairs):
+    if len(dict(pairs)) != len(pairs):
         raise ValueError
 
 

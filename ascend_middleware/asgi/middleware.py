@@ -188,7 +188,7 @@ class AscendMiddleware:
         self._admit(verdict, view, scope)
         if verdict.outcome == "framework":
             send = watch_success(send, lambda: self._trip(view.method, view.path, "no route was found for it"))
-        if verdict.action is not None:
+        if verdict.awaits_outcome:
             await run_reported(inner, scope, receive, send, verdict=verdict, runner=self._runner)
         else:
             await inner(scope, receive, send)

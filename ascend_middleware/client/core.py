@@ -186,8 +186,9 @@ class ClientCore:
 
     def _attempts(self, request: Request, deadline: float, correlation_id: str) -> Flow[Response]:
         """Send until there is an answer that is not to be retried, or no attempt or time is left."""
-        has_key = any(name == "Idempotency-Key" for name, _ in request.headers)
-        repeats = self.settings.max_retries if may_repeat(request.method, has_idempotency_key=has_key) else 0
+        # Every POST has a key, by which the authority knows it again.
+        repeatable = may_repeat(request.method, has_idempotency_key=request.method == "POST")
+        repeats = self.settings.max_retries if repeatable else 0
         place = f"{request.method} {request.url.removeprefix(self._base).partition('?')[0]}"
         answered = False
         attempt = 0

@@ -115,6 +115,11 @@ class Verdict:
     approval: str | None = field(default=None, repr=False)
 
     @property
+    def awaits_outcome(self) -> bool:
+        """Whether somebody is still to be told what became of the handler: the journal, or an approval's one run."""
+        return self.entry != 0 or self.approval is not None
+
+    @property
     def action_id(self) -> str | None:
         """The action's id at the authority, when there is one."""
         return (self.decision.action_id or None) if self.decision is not None else None

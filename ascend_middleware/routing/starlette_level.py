@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operator import is_
+from operator import attrgetter, is_
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,6 +48,9 @@ _SINGLE: Final = frozenset(
         "[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}",
     }
 )
+
+
+_regex_of: Final = attrgetter("path_regex")
 
 
 def route_path(scope: Scope) -> str:
@@ -245,7 +248,7 @@ class Level:
         return (
             len(routes) == len(snapshot)
             and all(map(is_, routes, snapshot))
-            and [route.path_regex for route in self._indexed] == self._regexes
+            and list(map(_regex_of, self._indexed)) == self._regexes
             and (
                 not self._included
                 or all(included.effective_candidates() is known for included, known in self._included)
@@ -267,7 +270,7 @@ class Level:
         else:
             for route in self._snapshot:
                 self._add(route, known)
-        self._regexes = [route.path_regex for route in self._indexed]
+        self._regexes = list(map(_regex_of, self._indexed))
         self._router = router
 
     def _add(self, route: Any, known: dict[tuple[object, ...], Leaf]) -> None:

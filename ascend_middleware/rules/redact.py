@@ -44,6 +44,8 @@ def redact(value: Any, names: frozenset[str] = SECRET_NAMES) -> Any:
 def _redact(value: Any, names: frozenset[str], depth: int) -> Any:
     if depth > _MAX_DEPTH:
         return REDACTED
+    if isinstance(value, str):  # most values; asked before what costs more
+        return value
     if isinstance(value, Mapping):
         return {
             key: REDACTED if _hides(item) and is_secret(str(key), names) else _redact(item, names, depth + 1)

@@ -32,6 +32,7 @@ class Missing(Enum):
 
 
 MISSING: Final = Missing.MISSING
+_SCALARS: Final = (str, bool, int, float)
 _KINDS: Final = ("path", "query", "header", "body", "form")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -202,13 +203,15 @@ Value: TypeAlias = "Source | Const"
 
 def _plain(value: Any) -> Any:
     """Turn what a router's convertor made into a JSON value."""
+    if isinstance(value, _SCALARS):
+        return value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, uuid.UUID | Decimal | PurePath):
         return str(value)
     if isinstance(value, datetime | date | time):
         return value.isoformat()
-    if value is None or isinstance(value, str | bool | int | float | Mapping) or value is MISSING:
+    if value is None or isinstance(value, Mapping) or value is MISSING:
         return value
     return str(value)
 

@@ -54,20 +54,15 @@ class Passage:
         except BaseException as failure:
             self._conclude(failure)
             raise
-        if self._status and not self._awaited:
+        if self._status and not (self.verdict is not None and self.verdict.awaits_outcome):
             return parts  # nothing to report; the server may know a quicker way to send it
         if isinstance(parts, list | tuple):
             self._conclude(None)
             return parts
         return _Watched(parts, self._conclude)
 
-    @property
-    def _awaited(self) -> bool:
-        verdict = self.verdict
-        return verdict is not None and (verdict.entry != 0 or verdict.approval is not None)
-
     def _conclude(self, failure: BaseException | None) -> None:
-        if self._concluded or self.verdict is None or not self._awaited:
+        if self._concluded or self.verdict is None or not self.verdict.awaits_outcome:
             return
         self._concluded = True
         error = f"the handler answered {self._status}" if self._status >= 500 else None

@@ -6,11 +6,10 @@ One of the files that import an HTTP library; each serves one engine.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import Coroutine, Generator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -86,26 +85,22 @@ class _PyreqwestBase:
         return (built.body_bytes(request.content) if request.content else built).build_streamed()
 
 
-@contextlib.contextmanager
-def _pyreqwest_failures() -> Iterator[None]:
+def _failure_of(error: Exception) -> AscendError:
+    """Return what a failure of the library is to us; ours stay as they are."""
     from pyreqwest import exceptions as failures
 
-    try:
-        yield
-    except AscendError:
-        raise
-    except (failures.ConnectTimeoutError, failures.PoolTimeoutError):
-        raise deadline_passed(sent=False) from None
-    except (failures.RequestTimeoutError, TimeoutError):
-        raise deadline_passed(sent=True) from None
-    except (failures.ConnectError, failures.BuilderError) as error:
+    if isinstance(error, AscendError):
+        return error
+    if isinstance(error, failures.ConnectTimeoutError | failures.PoolTimeoutError):
+        return deadline_passed(sent=False)
+    if isinstance(error, failures.RequestTimeoutError | TimeoutError):
+        return deadline_passed(sent=True)
+    if isinstance(error, failures.ConnectError | failures.BuilderError):
         causes = [str(cause["message"]) for cause in error.details["causes"] or ()]
         # A connection that was lost while it was used goes by the same name; the cause tells them apart.
         if isinstance(error, failures.BuilderError) or any("(Connect)" in cause for cause in causes):
-            raise ConnectFailed(f"no connection to the authority: {describe(error)}") from None
-        raise ExchangeFailed(f"the exchange with the authority broke: {describe(error)}") from None
-    except Exception as error:
-        raise ExchangeFailed(f"the exchange with the authority broke: {describe(error)}") from None
+            return ConnectFailed(f"no connection to the authority: {describe(error)}")
+    return ExchangeFailed(f"the exchange with the authority broke: {describe(error)}")
 
 
 class Pyreqwest(_PyreqwestBase):
@@ -117,13 +112,16 @@ class Pyreqwest(_PyreqwestBase):
         """Return the answer within `timeout` seconds in all; see `Engine`."""
         if timeout <= 0:
             raise deadline_passed(sent=False)
-        with _pyreqwest_failures(), self._prepared(request, timeout) as answer:
-            content = bytearray()
-            while (chunk := answer.body_reader.read_chunk()) is not None:
-                content += chunk
-                if len(content) > MAX_ANSWER_BYTES:
-                    raise too_long()
-            return response(answer.status, answer.headers.items(), bytes(content))
+        try:
+            with self._prepared(request, timeout) as answer:
+                content = bytearray()
+                while (chunk := answer.body_reader.read_chunk()) is not None:
+                    content += chunk
+                    if len(content) > MAX_ANSWER_BYTES:
+                        raise too_long()
+                return response(answer.status, answer.headers.items(), bytes(content))
+        except Exception as error:
+            raise _failure_of(error) from None
 
     def close(self) -> None:
         """Close what is open in this process."""
@@ -208,7 +206,7 @@ class AsyncPyreqwest(_PyreqwestBase):
             slots.release()
 
     async def _exchange(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
-        with _pyreqwest_failures():
+        try:
             async with self._prepared(request, timeout) as answer:
                 headers = list(answer.headers.items())
                 if _is_short(headers):
@@ -219,6 +217,8 @@ class AsyncPyreqwest(_PyreqwestBase):
                     if len(content) > MAX_ANSWER_BYTES:
                         raise too_long()
                 return response(answer.status, headers, bytes(content))
+        except Exception as error:
+            raise _failure_of(error) from None
 
     async def aclose(self) -> None:
         """Close what is open in this process."""
