@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CONCURRENCY = (1, 16, 64)
+THREADED = (16, 64)
+TRIVIAL_RULES = 10_000
 EXEMPT = (("10 routes, repeated paths", 10, "repeated.lua"), ("10 routes, every path different", 10, "different10.lua"))
 EXEMPT += (("100 routes, every path different", 100, "different100.lua"),)
 
@@ -76,19 +78,62 @@ class Bench:
             asked = self.probe(server, "/customers/7")
             if (asked > 0) != (name not in ("bare", "no-op")):
                 raise SystemExit(f"{name} asked the authority {asked} times about one request")
+        return self._levels(servers, CONCURRENCY, free=("bare", "no-op"))
+
+    def threaded(self) -> dict[str, Any]:
+        """Measure the ways of governing a request of a server with threads."""
+        python = load.sdk_python()
+        servers = {
+            name: self.serve(name, python=python if name == "flask-sdk" else sys.executable) for name in apps.THREADS
+        }
+        for name, server in servers.items():
+            asked = self.probe(server, "/customers/7")
+            if (asked > 0) != (name != "flask"):
+                raise SystemExit(f"{name} asked the authority {asked} times about one request")
+        return self._levels(servers, THREADED, free=("flask",))
+
+    def _levels(
+        self, servers: dict[str, load.Server], levels: tuple[int, ...], *, free: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """Load all of them at each level of concurrency, compare with the first, and stop them."""
         result = {}
-        for connections in CONCURRENCY:
-            print(f"governed, c={connections}", file=sys.stderr)
+        for connections in levels:
+            print(f"{free[0]}, c={connections}", file=sys.stderr)
             samples = self.interleave(
                 {name: self._burst(server, connections, "governed.lua") for name, server in servers.items()}
             )
             for name, found in samples.items():
-                if name not in ("bare", "no-op") and min(sample.asked for sample in found) < 0.99:
+                if name not in free and min(sample.asked for sample in found) < 0.99:
                     raise SystemExit(f"{name} let requests pass without asking")
-            result[str(connections)] = _against(samples, "bare")
+            result[str(connections)] = _against(samples, free[0])
         for server in servers.values():
             server.stop()
         return result
+
+    def trivial(self) -> dict[str, Any]:
+        """Measure what an exempt request pays over an application that does nothing, with many rules."""
+        servers = {name: self.serve(name, routes=TRIVIAL_RULES) for name in apps.TRIVIAL}
+        print("exempt, over an application that does nothing", file=sys.stderr)
+        samples = self.interleave(
+            {name: self._burst(server, 16, "different100.lua") for name, server in servers.items()}
+        )
+        for server in servers.values():
+            server.stop()
+        return _against(samples, "trivial-no-op")
+
+    def imports(self) -> dict[str, float]:
+        """Measure imports in processes of their own, the modules in turn; seconds."""
+        found: dict[str, list[float]] = {}
+        for _ in range(2 * self.rounds + 1):
+            for module in ("httpx2", "ascend_middleware", "ascend_middleware.client"):
+                program = (
+                    f"import time; began = time.perf_counter(); import {module}; print(time.perf_counter() - began)"
+                )
+                done = subprocess.run(
+                    [sys.executable, "-c", program], cwd=load.HERE.parent, check=True, capture_output=True, text=True
+                )
+                found.setdefault(module, []).append(float(done.stdout))
+        return {module: statistics.median(seconds[1:]) for module, seconds in found.items()}
 
     def exempt(self) -> dict[str, Any]:
         """Measure what a request pays that needs no decision."""
@@ -159,8 +204,11 @@ def main() -> None:
             "seconds": arguments.seconds,
             "busy": os.getloadavg()[0],
             "lookup": bench.lookup(quick=arguments.quick),
+            "imports": bench.imports(),
             "governed": bench.governed(),
+            "threaded": bench.threaded(),
             "exempt": bench.exempt(),
+            "trivial": bench.trivial(),
         }
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1))

@@ -62,7 +62,7 @@ def missing() -> list[str]:
         found.append("a second core: the application needs one for itself")
     found += [
         f"{name}: pip install --group bench"
-        for name in ("fastapi", "uvicorn", "uvloop", "httptools", "pyreqwest", "werkzeug")
+        for name in ("fastapi", "uvicorn", "uvloop", "httptools", "pyreqwest", "flask", "gunicorn")
         if not _installed(name)
     ]
     return found
@@ -85,6 +85,7 @@ def sdk_python() -> str:
     folder = HERE / ".sdk"
     python = folder / "bin" / "python"
     same = ("fastapi", "starlette", "pydantic", "anyio", "uvicorn", "uvloop", "httptools")
+    same += ("flask", "werkzeug", "gunicorn")
     pins = [f"{name}=={importlib.metadata.version(name)}" for name in same]
     stamp = folder / "installed.txt"
     wanted = " ".join([SDK, *pins])
@@ -129,9 +130,17 @@ class Server:
             self.process.kill()
 
     def cpu(self) -> float:
-        """Return the seconds of processor time used so far, by all threads, in user and system mode."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        """Return the seconds of processor time used so far, by all threads, in user and system mode.
+
+        The workers of a server that has some count, too.
+        """
+        pid = self.process.pid
+        workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ticks = 0
+        for one in (pid, *workers):
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / _TICKS
 
 
 class Authority(Server):

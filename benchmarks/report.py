@@ -11,6 +11,10 @@ NAMES = {
     "httpx2": "ours, engine `httpx2` (default)",
     "pyreqwest": "ours, engine `pyreqwest`",
     "pyreqwest+reports": "ours, engine `pyreqwest`, `report_outcomes = true`",
+    "flask": "no governance (bare)",
+    "flask-sdk": "`ascend-ai-sdk` 2.7.1 in `before_request`",
+    "flask-pyreqwest": "ours, engine `pyreqwest`",
+    "flask-pyreqwest+reports": "ours, engine `pyreqwest`, `report_outcomes = true`",
 }
 
 
@@ -20,9 +24,13 @@ def render(figures: dict[str, Any]) -> str:
         f"Measured {figures['when']} with Python {figures['python']}: medians of {figures['rounds']} rounds of bursts of "
         f"{figures['seconds']} s. Load average at the start: {figures['busy']:.1f} (0 is an idle machine).",
         "",
-        *_governed(figures["governed"]),
+        *_governed(figures["governed"], "requests per second / CPU per request, × bare", "bare", "pyreqwest"),
         "",
-        *_exempt(figures["exempt"]),
+        *_governed(
+            figures["threaded"], "Flask under gunicorn, gthread with 16 threads, × bare", "flask", "flask-pyreqwest"
+        ),
+        "",
+        *_exempt(figures["exempt"], figures["trivial"]),
         "",
         *_lookup(figures["lookup"]),
         "",
@@ -32,32 +40,34 @@ def render(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _governed(table: dict[str, Any]) -> list[str]:
+def _governed(table: dict[str, Any], title: str, bare: str, ours: str) -> list[str]:
     levels = list(table)
     head = " | ".join(f"c={level}" for level in levels)
-    lines = [f"| requests per second / CPU per request, × bare | {head} |", "|---" * (len(levels) + 1) + "|"]
+    lines = [f"| {title} | {head} |", "|---" * (len(levels) + 1) + "|"]
     for name in table[levels[0]]:
         cells = (f"{table[level][name]['rate']:.2f} / {table[level][name]['cpu']:.2f}" for level in levels)
         lines.append(f"| {NAMES[name]} | {' | '.join(cells)} |")
     cells = (
-        f"{table[level]['bare']['per second']:.0f}/s, {table[level]['bare']['cpu seconds'] * 1e6:.0f} µs"
+        f"{table[level][bare]['per second']:.0f}/s, {table[level][bare]['cpu seconds'] * 1e6:.0f} µs"
         for level in levels
     )
     lines.append(f"| *bare, absolute* | {' | '.join(cells)} |")
-    spread = ("–".join(f"{table[level]['pyreqwest'][side]:.2f}" for side in ("low", "high")) for level in levels)
+    spread = ("–".join(f"{table[level][ours][side]:.2f}" for side in ("low", "high")) for level in levels)
     lines.append(f"| *`pyreqwest`, lowest and highest round* | {' | '.join(spread)} |")
-    cells = (f"{table[level]['pyreqwest+reports']['asked'] - 1:.0%}" for level in levels)
+    cells = (f"{table[level][f'{ours}+reports']['asked'] - 1:.0%}" for level in levels)
     lines.append(f"| *reports delivered while under load* | {' | '.join(cells)} |")
     return lines
 
 
-def _exempt(table: dict[str, Any]) -> list[str]:
+def _exempt(table: dict[str, Any], trivial: dict[str, Any]) -> list[str]:
     lines = [
-        "| exempt request on FastAPI, c=16, × the no-op middleware | time per request | CPU per request |",
+        "| exempt request under uvicorn, c=16, × the no-op middleware | time per request | CPU per request |",
         "|---|---|---|",
     ]
     for title, row in table.items():
-        lines.append(f"| {title} | {1 / row['exempt']['rate']:.2f} | {row['exempt']['cpu']:.2f} |")
+        lines.append(f"| FastAPI, {title} | {1 / row['exempt']['rate']:.2f} | {row['exempt']['cpu']:.2f} |")
+    row = trivial["trivial-exempt"]
+    lines.append(f"| an application that does nothing, 10,000 rules | {1 / row['rate']:.2f} | {row['cpu']:.2f} |")
     return lines
 
 
@@ -119,6 +129,32 @@ def _goals(figures: dict[str, Any]) -> list[str]:
             calls[0] / calls[1] <= 1.2,
         ),
     ]
+    threaded = figures["threaded"]
+
+    def threads_over(base: str, name: str) -> list[float]:
+        return [float(level[name]["rate"] / level[base]["rate"]) for level in threaded.values()]
+
+    values = threads_over("flask-sdk", "flask-pyreqwest")
+    rows.append(("throughput, Flask, `pyreqwest`, c=16 and 64, × the SDK", "≥ 3.5", _list(values), min(values) >= 3.5))
+    journal = {
+        "asyncio": (
+            0.85,
+            [governed[at]["pyreqwest+reports"]["rate"] / governed[at]["pyreqwest"]["rate"] for at in fast],
+        ),
+        "threads": (0.75, threads_over("flask-pyreqwest", "flask-pyreqwest+reports")),
+    }
+    for where, (least, found) in journal.items():
+        text = ", ".join(f"{value:.2f}" for value in found)
+        title = f"journal on against off, {where}, c=16 and 64"
+        rows.append((title, f"≥ {least}", text, min(found) >= least))
+    value = 1 / figures["trivial"]["trivial-exempt"]["rate"]
+    rows.append(
+        ("exempt over an application that does nothing, 10,000 rules, × no-op", "≤ 2", f"{value:.2f}", value <= 2)
+    )
+    times_of = figures["imports"]
+    for module in ("ascend_middleware", "ascend_middleware.client"):
+        value = times_of[module] / times_of["httpx2"]
+        rows.append((f"import of `{module}`, × that of `httpx2`", "≤ 1.3", f"{value:.2f}", value <= 1.3))
     for title, limit in (("10 routes, repeated paths", 1.05), ("100 routes, every path different", 1.08)):
         rows.append(
             (

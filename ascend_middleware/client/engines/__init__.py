@@ -6,7 +6,6 @@ with an `EngineError` only. Engines open their pool at the first use and open an
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -87,6 +86,8 @@ def _open(settings: Settings, engine: object, http_client: object, *, asynchrono
 
 
 def _open_scheme(scheme: str, settings: Settings, *, asynchronous: bool) -> Any:
+    import importlib.metadata  # a sixth of this package's import, which few need
+
     found = list(importlib.metadata.entry_points(group=ENTRY_POINTS, name=scheme))
     if not found:
         raise ConfigurationError(f"api_url: no installed engine serves URLs that begin with {scheme}:")
