@@ -96,8 +96,6 @@ class Duties:
             refusal = yield from self._confirmed(agent_id, deadline)
             if refusal is not None:
                 return refusal
-        if self._clock() - self._seen.get(agent_id, -1e9) > _SEEN_AGAIN:
-            yield from self._see(agent_id)
         limit = self.kill.limit(agent_id)
         return None if limit is None else (yield from self._take(agent_id, limit))
 
@@ -137,7 +135,13 @@ class Duties:
         finally:
             self._confirming_until = -1e9
 
-    def _see(self, agent_id: str) -> Flow[None]:
+    def see(self, agent_id: str) -> Flow[None]:
+        """Keep that an agent acts here, so that its commands are asked for.
+
+        Only one that the authority let act, or holds: names that a caller made up must not crowd out the others.
+        """
+        if self._clock() - self._seen.get(agent_id, -1e9) <= _SEEN_AGAIN:
+            return
         if len(self._seen) > _MAX_SEEN:
             self._seen.clear()
         self._seen[agent_id] = self._clock()
@@ -179,12 +183,21 @@ class Duties:
             entry = {"id": verdict.action_id or "", "how": "allowed", "rule": rule.label, "agent": agent}
         try:
             if not journal.enter(number, entry, wait=False):
-                yield Blocking(journal.enter, (number, entry))
+                yield Blocking(
+                    journal.enter, (number, entry), abandon=functools.partial(self._abandon, verdict, number)
+                )
         except AscendError:
             if verdict.approval is not None:
                 yield from self._settle(verdict.approval, "failed")
             raise
         verdict.entry = number
+
+    def _abandon(self, verdict: Verdict, number: int, entered: bool) -> None:
+        """Conclude an entry whose request was cancelled while it was written: the handler never ran."""
+        if self.journal is not None:
+            self.journal.conclude(number, error="the client left before the handler ran", duration_ms=0)
+        if verdict.approval is not None:
+            self.state.settle(verdict.approval, outcome="failed")
 
     def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int) -> Flow[None]:
         """Journal what became of a run, once."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ..client.core import ClientCore
     from ..flow import Flow
-    from ..models import AgentAction
+    from ..models import AgentAction, AuthorizationDecision
     from ..routing import Leaf
     from ..rules import CompiledRule, RouteRules
     from .duties import Duties
@@ -225,7 +225,7 @@ class Guard:
         deadline = self._clock() + self.settings.deadline
         if self._mode(rule) == "observe":
             # Who only observes does not hold requests up, and keeps nothing on hold.
-            return Settled(decision=(yield from self.core.submit(action, deadline=deadline)))
+            return Settled(decision=(yield from self._submit(action, deadline)))
         approvals = self.duties.approvals
         binding = Binding(
             view=view, rule=rule, agent=agent, table=self.table.version, tenant=self.duties.tenant, params=params
@@ -233,7 +233,7 @@ class Guard:
         asked = Asked(binding=binding, content=content, deadline=deadline)
         settled = yield from approvals.begin(asked)
         if settled is None:
-            decision = yield from self.core.submit(action, deadline=deadline)
+            decision = yield from self._submit(action, deadline)
             settled = Settled(decision=decision)
             if decision.is_pending():
                 settled = yield from approvals.hold(asked, decision)
@@ -248,6 +248,12 @@ class Guard:
         if settled.row is not None and approved and (view.header(HANDLE_HEADER) or rule.pending.waits):
             settled = yield from approvals.claim(settled)
         return settled
+
+    def _submit(self, action: AgentAction, deadline: float) -> Flow[AuthorizationDecision]:
+        decision = yield from self.core.submit(action, deadline=deadline)
+        if decision.is_approved() or decision.is_pending():
+            yield from self.duties.see(action.agent_id)
+        return decision
 
     def _enter(self, verdict: Verdict, settled: Settled, rule: CompiledRule) -> Flow[Verdict]:
         """Journal a pass before its handler runs; without an entry it does not run."""

@@ -281,6 +281,7 @@ class SQLState:
         """See `State.see`."""
         with self._writing() as connection:
             connection.execute("INSERT OR REPLACE INTO agents VALUES (?, ?, ?)", (self._scope, agent_id, now))
+            connection.execute("DELETE FROM agents WHERE scope = ? AND at < ?", (self._scope, now - _APPLIED_SECONDS))
 
     def agents(self, *, since: float) -> Sequence[str]:
         """See `State.agents`."""

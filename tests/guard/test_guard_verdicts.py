@@ -1,6 +1,7 @@
 """What the authority's answers come to, in HTTP; and who waits for them."""
 
 import asyncio
+import contextlib
 import json
 import logging
 
@@ -377,3 +378,44 @@ async def test_a_wait_inside_another_middleware(engine, approved):
         await asyncio.wait({task}, timeout=2)
         assert isinstance(task.exception(), RuntimeError)
         assert ran == []
+
+
+async def test_a_request_cancelled_while_its_run_is_journalled_leaves_an_outcome(engine, tmp_path):
+    handler = Handler()
+    app = guard(handler, [RUN], report_outcomes=True, journal=str(tmp_path), durability="power")
+    app._runner.keeper = None  # nobody delivers
+    journal = app.guard.duties.journal
+    wire = Wire(part())
+    task = asyncio.create_task(app(http_scope("POST", "/run"), wire.receive, wire.send))
+    while not journal.entered:
+        await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+    def kinds():
+        text = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+        return text.count(b'"k":"entry"'), text.count(b'"k":"outcome"')
+
+    for _ in range(500):
+        if kinds() == (1, 1):
+            break
+        await asyncio.sleep(0.01)
+    assert kinds() == (1, 1)
+
+
+async def test_names_that_callers_make_up_crowd_out_nobody_whose_commands_are_asked_for(engine):
+    app = guard(Handler(), [RUN], agent_header="x-agent")
+    state = app.guard.duties.state
+
+    async def ask_as(name):
+        wire = Wire(part())
+        await app(http_scope("POST", "/run", headers=[("x-agent", name)]), wire.receive, wire.send)
+        return wire.status
+
+    assert await ask_as("real") == 200
+    engine.answers = [answer("denied")]
+    assert [await ask_as(f"fake-{number}") for number in range(3)] == [403] * 3
+    engine.answers = [answer("pending")]
+    assert await ask_as("held") == 403
+    assert list(state.agents(since=0)) == ["held", "real"]
