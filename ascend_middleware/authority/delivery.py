@@ -92,7 +92,10 @@ def is_public(address: str) -> bool:
     if not (isinstance(place, ipaddress.IPv6Address) and place.ipv4_mapped):
         places.append(place)
     return all(
-        one.is_global and not (one.is_multicast or one.is_reserved or one.is_unspecified or one.is_loopback)
+        one.is_global
+        and not (one.is_multicast or one.is_reserved or one.is_unspecified or one.is_loopback)
+        # Withdrawn private addresses that networks may still route; Python takes them for global.
+        and not (isinstance(one, ipaddress.IPv6Address) and one.is_site_local)
         for one in places
     )
 
