@@ -12,7 +12,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from .exceptions import AscendError, AuthenticationError, ConfigurationError, MissingAPIKeyError, Problem
 
@@ -94,13 +94,15 @@ def check_api_key(key: str) -> str:
 
 
 def check_api_url(url: str) -> str:
-    """Return the base URL without a trailing slash.
+    """Return the base URL without a trailing slash; of `local:`, with absolute paths.
 
     Plain http is accepted for loopback hosts only, judged on the parsed host.
 
     Raises:
         ConfigurationError: a remote host without TLS, no host, userinfo, blanks, control characters, other schemes.
     """
+    if url.startswith(f"{LOCAL_SCHEME}:"):
+        return _absolute(url)
     if url.startswith(_IN_PROCESS):
         return url
     shown = repr(re.sub(r"[?#].*", "?…", re.sub(r"//[^/@]*@", "//…@", url), flags=re.DOTALL))
@@ -120,6 +122,20 @@ def check_api_url(url: str) -> str:
     if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(f"TLS required for non-localhost URLs: use https:// instead of {shown}")
     return url.rstrip("/")
+
+
+def _absolute(url: str) -> str:
+    # What workers share is kept under the authority's URL. Two projects that both say local:policy.toml have two
+    # authorities: kept under one name, an order of one would block the agents of the other.
+    place, mark, query = url.removeprefix(f"{LOCAL_SCHEME}:").partition("?")
+    if not place:
+        return url  # the engine says what is expected
+    options = [
+        (name, os.path.abspath(text) if name == "db" and text else text)
+        for name, text in parse_qsl(query, keep_blank_values=True)
+    ]
+    absolute = f"{LOCAL_SCHEME}:{os.path.abspath(place)}"
+    return f"{absolute}?{urlencode(options, quote_via=quote)}" if mark else absolute
 
 
 def _is_loopback(host: str) -> bool:

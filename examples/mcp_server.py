@@ -6,7 +6,7 @@ starts it, calls each tool over stdio as an agent would, and prints what came of
 in another terminal:
 
     ascend-middleware pending --policy examples/tools_policy.toml
-    ascend-middleware approve 3 --policy examples/tools_policy.toml
+    ascend-middleware approve 3 --policy examples/tools_policy.toml    # the number that `pending` shows
 
 In an MCP client, the command is `python examples/mcp_server.py`.
 """

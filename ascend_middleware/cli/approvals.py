@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import AscendError, ConfigurationError, ProtocolError
+from ..exceptions import AscendError, ConfigurationError, NotFoundError, ProtocolError
 from .places import add_place, open_store
 from .terminal import OK, plain, print_json
 
@@ -73,7 +73,10 @@ def _decide(args: argparse.Namespace) -> int:
     if not digits.isdigit():
         raise ConfigurationError(f"not an action id: {args.action!r}; expected 7 or act_7")
     with open_store(args) as store:
-        row = store.action(int(digits), tenant=args.tenant)
+        try:
+            row = store.action(int(digits), tenant=args.tenant)
+        except NotFoundError as error:
+            raise AscendError(f"{error.message}; what waits is listed by: ascend-middleware pending") from None
         try:
             row = decide(
                 store,

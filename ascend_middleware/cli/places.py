@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from ..exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +39,13 @@ def open_store(args: argparse.Namespace, *, create: bool = False) -> Iterator[St
     """Open the database that the arguments name, directly: this also works for `local:` and beside a server."""
     from ..authority.store import Store
 
-    store = Store.open(place_of(args), now=time.time, create=create)
+    place = place_of(args)
+    if not create and not Path(place).exists():
+        raise ConfigurationError(
+            f"there is no database {place}; the authority, or an application with a local: URL, makes it at its first "
+            "start; --policy or --db say where it is"
+        )
+    store = Store.open(place, now=time.time, create=create)
     try:
         yield store
     finally:

@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     application = load_application(args)
     if application.routes is None:
         raise ConfigurationError(
-            f"{args.app} is no application of a framework whose routes can be listed: its rules go by the path alone"
+            f"{args.app} is no application of a framework whose routes can be listed: its rules go by the path alone; "
+            f'see what becomes of a path with: ascend-middleware explain {args.app} "GET /…"'
         )
     settings = application.settings
     governed = application.guarded or args.rules is not None

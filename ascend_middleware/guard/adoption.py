@@ -83,7 +83,9 @@ def adopt(
             done = True
         except Foreign as error:
             _left_alone[f"{directory}/{name}"] = core.clock() + _FOREIGN_SECONDS
-            logger.error("the journal %s of a dead process is left for the service that wrote it: %s", name, error)
+            logger.error(
+                "the journal %s of a dead process is left for the service that wrote it: %s", name, error.message
+            )
         finally:
             log.close(remove=done)
         adopted += done

@@ -137,6 +137,9 @@ class CompiledRule:
     defaults: Defaults
     declaration: Declaration | None = None
 
+    def __repr__(self) -> str:
+        return f"<rule {self.label}>"
+
     @property
     def label(self) -> str:
         """The rule's name, or its number and match; for messages and logs."""

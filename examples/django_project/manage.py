@@ -8,7 +8,7 @@ In another terminal:
     curl -X DELETE localhost:8000/customers/7                                                        # denied
     curl localhost:8000/customers/7/refunds --json '{"amount": 5000, "currency": "EUR"}'            # waits for a person
     ascend-middleware pending --policy examples/policy.toml
-    ascend-middleware approve 3 --policy examples/policy.toml
+    ascend-middleware approve 3 --policy examples/policy.toml    # the number that `pending` shows
 
 and repeat the last request with the handle from its answer, `-H 'Ascend-Approval: …'`. What is governed is listed by
 `manage.py ascend routes`, and `manage.py check` says what is wrong. `uvicorn shop.asgi:application` and

@@ -2,6 +2,7 @@
 
 import time
 
+import anyio
 import httpx2
 import pytest
 from guard_kit import Handler
@@ -50,3 +51,43 @@ async def test_a_command_reaches_the_guard_and_its_lift_too(tmp_path, capsys, ki
     await until(200, lambda: block().lifts)
     assert handler.ran > ran
     await app.aclose()
+
+
+@pytest.mark.anyio
+async def test_projects_that_spell_their_local_authority_alike_share_nothing(tmp_path, monkeypatch):
+    apps = []
+    for name in ("one", "other"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "policy.toml").write_text(POLICY)
+        monkeypatch.chdir(folder)
+        apps.append(
+            AscendMiddleware(
+                Handler(),
+                rules={"rule": [{"match": "POST /run", "action_type": "t"}]},
+                api_url="local:policy.toml?db=kept.db",
+                agent_id="bot",
+                state=str(tmp_path / "state.db"),
+                journal="memory:",
+                kill_switch="poll",
+                kill_poll_interval=0.05,
+            )
+        )
+    monkeypatch.chdir(tmp_path)
+
+    async def ask(app):
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://site") as client:
+            return (await client.post("/run")).status_code
+
+    assert [await ask(app) for app in apps] == [200, 200]
+    place = ["--policy", str(tmp_path / "one" / "policy.toml"), "--db", str(tmp_path / "one" / "kept.db")]
+    assert main(["agents", "block", "bot", *place, "--reason", "misbehaves"]) == 0
+    end = time.monotonic() + 20
+    while ("bot", "block") not in apps[0].guard.duties.kill.snapshot.orders:
+        await ask(apps[0])
+        assert time.monotonic() < end
+    await anyio.sleep(0.5)  # twice as long as the other one may go by what it read last
+    assert await ask(apps[0]) == 503
+    assert await ask(apps[1]) == 200
+    for app in apps:
+        await app.aclose()
