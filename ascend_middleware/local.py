@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from .client.engines import DeadlinePassed, Request, Response
@@ -122,6 +123,20 @@ class LocalEngine(_Local):
         self._close()
 
 
+# How many threads of an event loop ask at once. They are not the application's: where its own handlers fill all of
+# those, a decision must not run into its deadline.
+_THREADS: Final = 8
+_limiter: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("ascend_middleware.local")
+
+
+def _own_limiter() -> anyio.CapacityLimiter:
+    limiter = _limiter.get(None)
+    if limiter is None:
+        limiter = anyio.CapacityLimiter(_THREADS)
+        _limiter.set(limiter)
+    return limiter
+
+
 class AsyncLocalEngine(_Local):
     """Answers in a worker thread, since the database syncs to disk."""
 
@@ -131,7 +146,9 @@ class AsyncLocalEngine(_Local):
             raise DeadlinePassed("the deadline passed before the authority was asked", sent=False)
         try:
             with anyio.fail_after(timeout):
-                return await anyio.to_thread.run_sync(self._answer, request, abandon_on_cancel=True)
+                return await anyio.to_thread.run_sync(
+                    self._answer, request, abandon_on_cancel=True, limiter=_own_limiter()
+                )
         except TimeoutError:
             raise DeadlinePassed("the deadline passed before the authority answered", sent=True) from None
 

@@ -47,8 +47,12 @@ class HealthReport(Refusal):
 def check(guard: Guard) -> Flow[HealthReport]:
     """Read what the workers share, unless that was done just now, and report."""
     kill, readable = guard.duties.kill, True
-    if not kill.is_fresh:
+    # One request reads for all; who comes while it does reports what was read last.
+    turn = "wait" if kill.is_fresh else kill.turn()
+    if turn != "wait":
         try:
+            if turn == "fail":
+                raise StateError("the kill state could not be read")
             yield Blocking(kill.refresh, inline=not guard.duties.state.blocks)
         except StateError:
             readable = False

@@ -1,6 +1,8 @@
 import os
 import threading
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from ascend_middleware.authority import sample_policy
@@ -120,3 +122,20 @@ def test_the_client_speaks_to_it(url):
         assert refused.is_denied()
         with pytest.raises(NotFoundError):
             client.get_action_status(99)
+
+
+@pytest.mark.anyio
+async def test_it_answers_while_the_application_has_all_threads_at_work(url):
+    """A decision that waited for a thread would run into its deadline, which passes an open rule."""
+    local, done = engine(url, asynchronous=True), threading.Event()
+    shared = anyio.to_thread.current_default_thread_limiter()
+    async with anyio.create_task_group() as handlers:
+        for _ in range(int(shared.total_tokens)):
+            handlers.start_soon(anyio.to_thread.run_sync, done.wait)
+        while shared.available_tokens:
+            await anyio.sleep(0.01)
+        try:
+            assert (await local.send(request(url), 5.0)).status == 200
+        finally:
+            done.set()
+    await local.aclose()
