@@ -191,3 +191,11 @@ def test_what_was_acknowledged_before_kill_9_is_there(policy):
     assert authority.store.verify_audit() is None
     assert all(authority.store.audit_trail(row["id"], tenant="default") for row in rows)
     authority.close()
+
+
+def test_what_is_not_there_is_said_with_what_to_do(capsys, policy, pending, tmp_path):
+    code, _, err = run(capsys, "approve", "99", "--policy", policy)
+    assert code == 1 and "no action 99" in err and "ascend-middleware pending" in err
+    code, _, err = run(capsys, "pending", "--db", str(tmp_path / "none.db"))
+    assert code == 2 and "none.db" in err and "--policy" in err
+    assert not (tmp_path / "none.db").exists()

@@ -4,11 +4,15 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import httpx2
 import pytest
 
+from ascend_middleware.cli import main
 from ascend_middleware.guard.verdicts import REFUSALS
 from ascend_middleware.rules import RuleTable
 
@@ -39,6 +43,18 @@ async def test_the_quick_start_governs(quick_start):
     async with httpx2.AsyncClient(transport=transport, base_url="http://site") as client:
         assert (await client.get("/customers/7")).json() == {"id": 7}
         assert (await client.get("/openapi.json")).status_code == 403
+        answers = []
+
+        async def large_refund():
+            answers.append(await client.post("/customers/7/refunds", json={"amount": 5000, "currency": "EUR"}))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(large_refund)
+            # What a person does at the command line, in the same folder.
+            with anyio.fail_after(25):
+                while await anyio.to_thread.run_sync(main, ["approve", "2"]) != 0:
+                    assert not answers
+        assert answers[0].json() == {"refunded": 5000}
 
 
 def test_the_lines_for_flask_and_wsgi_govern(quick_start):
@@ -62,8 +78,6 @@ def test_the_lines_for_flask_and_wsgi_govern(quick_start):
 
 
 def test_what_is_governed_in_the_example_is_what_the_command_prints(capsys, monkeypatch):
-    from ascend_middleware.cli import main
-
     monkeypatch.setenv("COLUMNS", "100")
     block = next(block for block in blocks("console") if "ascend-middleware routes" in block)
     command, _, shown = block.partition("\n")
@@ -100,8 +114,29 @@ def test_the_lines_for_django_govern(quick_start):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def pages_linked_from(page):
+    targets = (target.partition("#") for target in re.findall(r"\]\(([^)]+)\)", page.read_text()) if ":" not in target)
+    return {((page.parent / path).resolve() if path else page, anchor) for path, _, anchor in targets}
+
+
+def test_every_page_is_in_the_index_and_every_link_leads_somewhere():
+    pages = set(README.parent.glob("docs/*.md"))
+    assert pages <= {page for page, _ in pages_linked_from(README)}
+    for page in {README, README.with_name("SECURITY.md"), *pages, *README.parent.glob("*/**/README.md")}:
+        for target, anchor in pages_linked_from(page):
+            assert target.exists(), (page.name, target)
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if anchor else []
+            assert not anchor or anchor in {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings}
+
+
+def test_every_extra_is_in_the_table():
+    extras = tomllib.loads((README.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    supported = README.read_text().partition("## Supported")[2]
+    assert not {name for name in extras if f"`{name}`" not in supported}
+
+
 def test_the_table_has_four_rules():
-    assert len(RuleTable.from_mapping(__import__("tomllib").loads(blocks("toml")[0])).rules) == 4
+    assert len(RuleTable.from_mapping(tomllib.loads(blocks("toml")[0])).rules) == 4
 
 
 def test_every_problem_type_is_in_the_table_of_verdicts():
