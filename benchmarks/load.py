@@ -61,7 +61,7 @@ def missing() -> list[str]:
     if len(os.sched_getaffinity(0)) < 2:
         found.append("a second core: the application needs one for itself")
     found += [
-        f"{name}: pip install --group bench"
+        f"{name}: pip install -e . --group bench"
         for name in ("fastapi", "uvicorn", "uvloop", "httptools", "pyreqwest", "flask", "gunicorn")
         if not _installed(name)
     ]
