@@ -383,7 +383,7 @@ def test_what_ran_is_what_the_authority_was_asked_about(subject, authority, full
     )
     @given(data=st.data())
     def examine(data):
-        routes = data.draw(route_sets())
+        routes = data.draw(route_sets().filter(bool))
         rules, fates = data.draw(tables(routes))
         account = Account()
         options = {
@@ -427,7 +427,9 @@ def test_what_ran_is_what_the_authority_was_asked_about(subject, authority, full
 
 
 def by_the_path(rules, method, target):
-    return RuleTable.from_mapping({"rule": rules}).lookup(method, unquote(target))
+    # Some servers take off a fragment, and the front of an absolute target, before anybody sees them.
+    path = target.removeprefix("http://other").partition("#")[0].partition("?")[0]
+    return RuleTable.from_mapping({"rule": rules}).lookup(method, unquote(path))
 
 
 def compare(request, answer, runs, actions, fates, mode, rules, *, foreign):
