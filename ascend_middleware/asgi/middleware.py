@@ -19,7 +19,7 @@ from .declaring import VERDICT, verdict_in
 from .entrance import Entrance, enter, find_router, is_before_router, line_of
 from .messages import Body, refuse, view_of
 from .prefix import RootPath
-from .reporting import run_reported, watch_start, watch_success
+from .reporting import run_reported, watch_lifespan, watch_success
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -104,7 +104,7 @@ class AscendMiddleware:
         if scope["type"] == "lifespan":
             self._runner.start()
             try:
-                await self.app(scope, receive, watch_start(send, self._announce))
+                await self.app(scope, receive, watch_lifespan(send, self._announce, self.aclose))
             finally:
                 await self.aclose()
         elif scope["type"] not in ("http", "websocket"):

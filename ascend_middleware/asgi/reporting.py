@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-__all__ = ["run_reported", "watch_start", "watch_success"]
+__all__ = ["run_reported", "watch_lifespan", "watch_success"]
 
 
 def watch_success(send: Send, on_success: Callable[[], None]) -> Send:
@@ -32,11 +32,19 @@ def watch_success(send: Send, on_success: Callable[[], None]) -> Send:
     return watched
 
 
-def watch_start(send: Send, on_started: Callable[[], None]) -> Send:
-    """Return a lifespan's `send` that calls `on_started` once the application has started."""
+def watch_lifespan(send: Send, on_started: Callable[[], None], on_stopped: Callable[[], Awaitable[None]]) -> Send:
+    """Return a lifespan's `send` that calls `on_started` once the application has started, `on_stopped` at its end.
+
+    The latter before the server hears of the end: what a server does next may be to end the process (uvicorn does,
+    by the very signal that it was told to stop with), and what waits to be delivered is delivered first.
+    """
 
     async def watched(message: Message) -> None:
-        await send(message)
+        try:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                await on_stopped()
+        finally:
+            await send(message)
         if message["type"] == "lifespan.startup.complete":
             on_started()
 

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 
+import httpx2
 import pytest
+from fastapi import FastAPI
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.exceptions import ConfigurationError, MissingAPIKeyError
@@ -125,3 +127,43 @@ async def ask_for_root(app):
 
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://site") as client:
         return (await client.get("/")).status_code
+
+
+@pytest.mark.anyio
+async def test_a_server_hears_of_the_end_when_all_is_delivered(tmp_path):
+    # uvicorn ends its process right after that, by the signal that it was told to stop with.
+    (tmp_path / "policy.toml").write_text("[thresholds]\npending = 100\ndenied = 100\n")
+    app = FastAPI()
+    app.add_middleware(
+        AscendMiddleware,
+        rules={"ascend": {"agent_id": "x"}, "rule": [{"match": "GET /governed", "action_type": "a"}]},
+        api_url=f"local:{tmp_path / 'policy.toml'}",
+        state=str(tmp_path / "state.db"),
+        journal=str(tmp_path / "journal"),
+        kill_switch="off",
+    )
+
+    @app.get("/governed")
+    async def governed():
+        return {}
+
+    def journals():
+        return sorted(path.name for path in (tmp_path / "journal").rglob("*.*"))
+
+    kept = {}
+
+    async def receive():
+        if not kept:
+            kept["at the start"] = []
+            return {"type": "lifespan.startup"}
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://site") as client:
+            assert (await client.get("/governed")).status_code == 200
+        kept["while it serves"] = journals()
+        return {"type": "lifespan.shutdown"}
+
+    async def send(message):
+        kept[message["type"]] = journals()
+
+    await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+    assert kept["while it serves"]
+    assert kept["lifespan.shutdown.complete"] == []
