@@ -12,13 +12,13 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 from ..exceptions import ConfigurationError
-from ..guard import standing
+from ..guard import Verdict, standing
 from ..rules import RuleFields, declare, declared, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["VERDICT", "governed", "verdict_in"]
+__all__ = ["VERDICT", "governed", "require_decision", "verdict_in"]
 
 VERDICT: Final = "ascend.verdict"
 
@@ -126,3 +126,21 @@ def _guard_class(cls: Any) -> None:
         return enter(self)
 
     cls.__await__ = guarded
+
+
+try:
+    from starlette.requests import HTTPConnection as _Connection
+except ImportError:  # pragma: no cover - another ASGI framework
+    _Connection = Any  # type: ignore[assignment,misc]
+
+
+def require_decision(connection: _Connection) -> Verdict:
+    """Return the verdict under which this request passed; a FastAPI dependency or a call in a handler.
+
+    Raises:
+        RuntimeError: the middleware was left out, so nobody decided; the handler does not run.
+    """
+    verdict = verdict_in(connection.scope)
+    if not isinstance(verdict, Verdict) or not verdict.passes:
+        raise RuntimeError("no ASCEND decision for this request: is AscendMiddleware added to this application?")
+    return verdict

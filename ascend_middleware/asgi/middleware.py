@@ -11,34 +11,25 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ..client.masking import get_logger
 from ..exceptions import AscendError
-from ..guard import RequestView, Verdict, announce
+from ..guard import announce
 from ..runner import AsyncRunner
-from .declaring import VERDICT, verdict_in
-from .entrance import Entrance, enter, find_router, is_before_router, line_of
-from .messages import Body, refuse, view_of
+from .entrance import Entrance, enter, find_router, is_before_router
+from .governing import JUDGED, Governor
 from .prefix import RootPath
-from .reporting import run_reported, watch_lifespan, watch_success
+from .reporting import watch_lifespan, watch_success
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from ..guard import Guard
-    from ..routing import Resolved
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
-    Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-__all__ = ["AscendMiddleware", "require_decision"]
-
-logger = get_logger("ascend_middleware.asgi")
-
-PASSAGE = "ascend_middleware.passage"
-JUDGED = "ascend_middleware.judged"
+__all__ = ["AscendMiddleware"]
 
 
 class AscendMiddleware:
@@ -72,8 +63,8 @@ class AscendMiddleware:
         self.app = app
         self._problem: AscendError | None = None
         try:
-            self._root_path = RootPath(app, strips_root_path)
-            self._runner = AsyncRunner(rules, settings, identify=identify, render=render)
+            root_path = RootPath(app, strips_root_path)
+            runner = AsyncRunner(rules, settings, identify=identify, render=render)
         except AscendError as error:
             if not hasattr(app, "app"):
                 raise
@@ -81,8 +72,8 @@ class AscendMiddleware:
             # application without lifespan. Failing the start-up itself is what stops them, with the message.
             self._problem = error
             return
+        self._governor = Governor(runner, root_path)
         self._lock = threading.Lock()
-        self._passage = f"{PASSAGE}.{id(self)}"
         self._origin = (rules, identify, render, settings)
         self._home: Entrance | None = None
         self._announced = False
@@ -112,7 +103,11 @@ class AscendMiddleware:
         elif self._home is not None:
             await self._lead_home(scope, receive, send)
         else:
-            await self.govern(scope, receive, send, self.app, None)
+            await self._governor.govern(scope, receive, send, self.app, None)
+
+    @property
+    def _runner(self) -> AsyncRunner:
+        return self._governor.runner
 
     @property
     def guard(self) -> Guard:
@@ -145,7 +140,7 @@ class AscendMiddleware:
 
         def succeeded() -> None:
             if not judged:
-                self._trip(scope["method"], scope["path"], "a middleware answered it before the guard saw it")
+                self._governor.trip(scope["method"], scope["path"], "a middleware answered it before the guard saw it")
 
         await self.app(scope, receive, watch_success(send, succeeded))
 
@@ -155,72 +150,4 @@ class AscendMiddleware:
             return
         with self._lock:
             if self._home is None or not self._home.stands:
-                self._home = enter(app, self.govern, passage=self._passage, origin=origin)
-
-    async def govern(
-        self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
-    ) -> None:
-        """Decide about one request or handshake and run `inner`, or refuse."""
-        scope.setdefault(JUDGED, []).append(True)
-        view = view_of(scope, resolved, self._root_path)
-        found = self._runner.triage(view)
-        if isinstance(found, Verdict):
-            if found.passes and found.outcome != "framework":
-                self._admit(found, view, scope)
-                await inner(scope, receive, send)
-            else:
-                await self._carry_out(found, view, scope, receive, send, inner)
-            return
-        body = Body(receive, websocket=scope["type"] == "websocket")
-        try:
-            verdict = await self._runner.decide(view, found, body)
-            await self._carry_out(verdict, view, scope, body.onward(), send, inner)
-        finally:
-            body.close()
-
-    async def _carry_out(
-        self, verdict: Verdict, view: RequestView, scope: Scope, receive: Receive, send: Send, inner: Application
-    ) -> None:
-        if not verdict.passes:
-            if verdict.refusal is not None:
-                await refuse(scope, receive, send, verdict, render=self.guard.render)
-            return
-        self._admit(verdict, view, scope)
-        if verdict.outcome == "framework":
-            send = watch_success(send, lambda: self._trip(view.method, view.path, "no route was found for it"))
-        if verdict.awaits_outcome:
-            await run_reported(inner, scope, receive, send, verdict=verdict, runner=self._runner)
-        else:
-            await inner(scope, receive, send)
-
-    def _admit(self, verdict: Verdict, view: RequestView, scope: Scope) -> None:
-        """Leave the verdict with the request, and what it was about with whoever checks again further in."""
-        state = scope.setdefault("state", {})
-        if isinstance(state, dict):
-            state["ascend"] = verdict
-        scope[VERDICT] = verdict
-        entered = view.resolved.entered if view.resolved is not None else ()
-        scope[self._passage] = line_of(scope), entered
-
-    def _trip(self, method: str, path: str, why: str) -> None:
-        logger.error("%r %r succeeded without a decision: %s", method, path[:200], why)
-        if self.guard.settings.strict:
-            raise AscendError("a success for which no decision was made; see the log")
-
-
-try:
-    from starlette.requests import HTTPConnection as _Connection
-except ImportError:  # pragma: no cover - another ASGI framework
-    _Connection = Any  # type: ignore[assignment,misc]
-
-
-def require_decision(connection: _Connection) -> Verdict:
-    """Return the verdict under which this request passed; a FastAPI dependency or a call in a handler.
-
-    Raises:
-        RuntimeError: the middleware was left out, so nobody decided; the handler does not run.
-    """
-    verdict = verdict_in(connection.scope)
-    if not isinstance(verdict, Verdict) or not verdict.passes:
-        raise RuntimeError("no ASCEND decision for this request: is AscendMiddleware added to this application?")
-    return verdict
+                self._home = enter(app, self._governor.govern, passage=self._governor.passage, origin=origin)

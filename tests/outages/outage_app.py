@@ -110,7 +110,7 @@ def make(settings):
     app.state.guarded.append(middleware)
     runner = AsyncRunner(RULES, settings, now=clock)
     middleware._runner.guard.duties.state.close()
-    middleware._runner = runner
+    middleware._governor.runner = runner
     return middleware
 
 
