@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     folder = Path(tempfile.mkdtemp(prefix="ascend-demo-"))
     stage = _Stage(folder)
+    # Told to end in whatever way, it leaves no server behind.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         stage.start_authority()
         stage.start_application()
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         stage.stop()
         shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
 
 
 class _StartFailed(Exception):  # noqa: N818 - what happened
@@ -247,7 +250,9 @@ held:       curl -i -H 'Content-Type: application/json' -d '{{"amount": 5000, "c
                  {site}/customers/7/refunds
 who waits:  ascend-middleware pending --db {stage.database}
 release:    ascend-middleware approve <id> --db {stage.database}
-the API:    curl -H 'X-API-Key: {stage.admin_key}' {authority}/api/v1/actions""",
+the page:   {authority}/ (sign in with the key {stage.admin_key})
+the API:    curl -H 'X-API-Key: {stage.admin_key}' \\
+                 {authority}/api/v1/actions""",
         flush=True,
     )
     try:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -167,3 +168,21 @@ def test_the_demonstration_ends_well():
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("as expected: ") == 7
     assert "NOT as expected" not in done.stdout
+
+
+@pytest.mark.socket
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a signal ends a process without its leave")
+def test_the_demonstration_leaves_no_server_behind(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "ascend_middleware.cli", "demo", "--serve"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as demo:
+        lines = iter(demo.stdout.readline, "")
+        address = next(
+            found[0] for line in lines if (found := re.search(r"http://127.0.0.1:[0-9]+(?=/customers)", line))
+        )
+        assert httpx2.get(f"{address}/customers/7").status_code == 200
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(60) == 128 + signal.SIGTERM
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"{address}/customers/7")
+    assert not list(tmp_path.glob("ascend-demo-*"))
