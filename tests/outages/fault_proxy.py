@@ -44,6 +44,7 @@ class FaultProxy:
         self.attempts = 0  # submits that arrived, or connections that were turned away
         self.at_once = 0
         self.most_at_once = 0
+        self._counting = 0
         self._good, self._bad = good, bad
         self._server = None
         self._placeholder = None
@@ -116,6 +117,11 @@ class FaultProxy:
         self.cut()
         await asyncio.sleep(0.05)
 
+    def count_anew(self):
+        """Count what begins from now on: an engine may leave the connection of a call that it gave up open for long."""
+        self._counting += 1
+        self.at_once = self.most_at_once = 0
+
     # --- one connection
 
     async def _serve(self, reader, writer):
@@ -131,10 +137,11 @@ class FaultProxy:
                 self.attempts += submit
                 self.at_once += submit
                 self.most_at_once = max(self.most_at_once, self.at_once)
+                counted = self._counting
                 try:
                     goes_on = await self._exchange(request, reader, writer, up)
                 finally:
-                    self.at_once -= submit
+                    self.at_once -= submit and counted == self._counting
                 if not goes_on:
                     return
         except (OSError, asyncio.IncompleteReadError, ValueError):

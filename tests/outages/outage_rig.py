@@ -213,7 +213,8 @@ class Rig:
         while time.monotonic() - began < seconds:
             await asyncio.sleep(0.2)
             if quiet_after is not None and time.monotonic() - began > quiet_after:
-                proxy.most_at_once, quiet_after = 0, None
+                proxy.count_anew()
+                quiet_after = None
             if cause == "event loop blocked" and blocks < seconds - 1:
                 blocks += 1
                 await self.own("block/0.8")
