@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
@@ -22,18 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EVENTS", "ROUTES"]
 
-EVENTS: Final = (
-    "action.submitted",
-    "action.pending",
-    "action.approved",
-    "action.denied",
-    "action.completed",
-    "action.failed",
-    "policy.violation",
-    "agent.trust_changed",
-    "agent.blocked",
-    "mcp.server.deactivated",
-)
 _Event = Literal[
     "action.submitted",
     "action.pending",
@@ -46,6 +34,7 @@ _Event = Literal[
     "agent.blocked",
     "mcp.server.deactivated",
 ]
+EVENTS: Final[tuple[str, ...]] = get_args(_Event)
 _Events = Annotated[tuple[_Event, ...], Meta(min_length=1, max_length=len(EVENTS))]
 _Url = Annotated[str, Meta(min_length=1, max_length=2048, extra_json_schema={"format": "uri"})]
 _Secret = Annotated[str, Meta(min_length=16, max_length=255, pattern=r"^[!-~]+$(?!\n)")]
