@@ -1,5 +1,7 @@
+import logging
 import os
 import shutil
+import socket
 import tempfile
 
 import pytest
@@ -8,19 +10,39 @@ import pytest
 # makes the loops as long as they are worth.
 
 
+LOCAL = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0"}
+resolve = socket.getaddrinfo
+
+
+def resolve_here(host, *args, **kwargs):
+    """Names of other machines are unknown at once: no test asks a network, or waits for one."""
+    name = host.decode() if isinstance(host, bytes) else host or ""
+    if name not in LOCAL:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return resolve(host, *args, **kwargs)
+
+
 def pytest_configure(config):
+    socket.getaddrinfo = resolve_here
     # Servers that outlive a test keep their state and journals at the default place: not in the home of who runs the tests.
     config.state_home = tempfile.mkdtemp(prefix="ascend-state-")
     os.environ["XDG_STATE_HOME"] = config.state_home
 
 
 def pytest_unconfigure(config):
+    socket.getaddrinfo = resolve
     shutil.rmtree(config.state_home, ignore_errors=True)
 
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests of the CI tier too")
     parser.addoption("--full", action="store_true", help="with --slow: run every loop at its full length")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """One more worker than there are processors, because tests wait for servers a third of their time."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(config, items):
@@ -42,6 +64,18 @@ def _state_of_its_own(monkeypatch):
     """Each test's guards share nothing with others and ask no authority for commands, unless the test says so."""
     monkeypatch.setenv("ASCEND_STATE", "memory:")
     monkeypatch.setenv("ASCEND_KILL_SWITCH", "off")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was():
+    """What a program of the documents sets up in logging ends with its test."""
+    loggers = logging.getLogger(), logging.getLogger("ascend_middleware")
+    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        for handler in [each for each in logger.handlers if each not in handlers]:
+            logger.removeHandler(handler)
 
 
 @pytest.fixture

@@ -416,7 +416,7 @@ async def test_the_courier_delivers_in_order_and_repeats(desk, receiver):
     try:
         for number in range(20):
             await asyncio.to_thread(desk.submit, agent=f"agent-{number}")
-        await until(lambda: len(receiver.got) >= 21)
+        await until(lambda: len(receiver.got) >= 21 and desk.store.rows("SELECT count(*) FROM deliveries")[0][0] == 20)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import time
 
@@ -352,6 +353,7 @@ class TestReceiving:
         assert others is not None
 
     def test_foreign_unknown_and_malformed_ones_do_nothing_loudly(self, receiver, authority, kill, caplog):
+        caplog.set_level(logging.INFO, logger="ascend_middleware")
         authority.rows = [
             self.row(organization_id=5),
             self.row("PARDON"),

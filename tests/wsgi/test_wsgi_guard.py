@@ -390,7 +390,11 @@ def test_a_table_may_stand_in_a_file(engine, tmp_path):
     file = tmp_path / "ascend.toml"
     file.write_text('[ascend]\nagent_id = "x"\n[[rule]]\nmatch = "GET /a"\naction_type = "read"\n')
     app = AscendMiddleware(
-        Handler(), rules=file, api_url="https://authority.example", api_key="owkai_test_0123456789abcdef"
+        Handler(),
+        rules=file,
+        api_url="https://authority.example",
+        api_key="owkai_test_0123456789abcdef",
+        report_outcomes=False,
     )
     assert Call(app, environ("GET", "/a")).status == 200
     assert json.loads(engine.requests[0].content)["agent_id"] == "x"
