@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,18 @@ def place(request, places):
     return places(*request.param)
 
 
+def expected_handler(case):
+    """Return what the case runs in the installed version: an older one may match otherwise, or not know the feature."""
+    package, since, before = case.get("runs_before", (None, None, None))
+    if package is not None and numbers(metadata.version(package)) < numbers(since):
+        return before
+    return case["runs"]
+
+
+def numbers(version):
+    return [int(part) for part in version.split(".")[:3]]
+
+
 @by_place
 def test_nothing_runs_undecided(place, app, case):
     status, handler, body, actions = place.send(app, case["request"], "denied")
@@ -180,7 +193,7 @@ def test_nothing_runs_undecided(place, app, case):
                 decided = actions[0]["action_details"]["amount"]
                 assert str(decided) == amount or float(decided) == float(amount.strip("'")), shown
     if app == case["app"]:
-        expected = case["runs"]
+        expected = expected_handler(case)
         if isinstance(expected, dict):
             expected = expected.get(place.server, expected.get("", handler))
         assert handler == expected, (expected, *shown)

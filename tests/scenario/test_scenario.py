@@ -110,7 +110,7 @@ class Site:
         if asynchronous:
             import uvicorn
 
-            config = uvicorn.Config(app, port=0, log_level="critical", interface="asgi3", loop="asyncio")
+            config = uvicorn.Config(app, port=0, log_level="critical", interface="asgi3", loop="asyncio", ws="none")
             self._listener = config.bind_socket()
             self._server = uvicorn.Server(config)
             port = self._listener.getsockname()[1]
