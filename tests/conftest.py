@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -43,6 +44,20 @@ def pytest_addoption(parser):
 def pytest_xdist_auto_num_workers(config):
     """One more worker than there are processors, because tests wait for servers a third of their time."""
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of one file stay in one process, since they share servers; the conformance table goes server by server."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByServer(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file, _, name = nodeid.partition("::")
+            case = re.search(r"\[(\w+-\w+)-", name) if file.endswith("test_conformance.py") else None
+            return f"{file}::{case[1]}" if case else file
+
+    return ByServer(config, log)
 
 
 def pytest_collection_modifyitems(config, items):
