@@ -23,6 +23,14 @@ _WAL_ATTEMPTS: Final = 100
 _WAL_PAUSE: Final = 0.02
 
 
+class _Connection(sqlite3.Connection):
+    """Closes itself once nothing holds it: an application that is dropped unclosed has nothing to be warned of."""
+
+    def __del__(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self.close()
+
+
 def open_database(
     path: str | Path,
     *,
@@ -53,7 +61,7 @@ def open_database(
         _prepare_file(Path(place), create=create)
     connection: sqlite3.Connection | None = None
     try:
-        connection = sqlite3.connect(place, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+        connection = _connect(place, busy_timeout)
         if place != MEMORY:
             _use_wal(connection)
         connection.execute(f"PRAGMA synchronous={synchronous}")
@@ -113,8 +121,14 @@ def open_evidence(path: str | Path, *, oldest: int, newest: int) -> sqlite3.Conn
     return connection
 
 
+def _connect(place: str, busy_timeout: float, *, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(
+        place, timeout=busy_timeout, isolation_level=None, check_same_thread=False, uri=uri, factory=_Connection
+    )
+
+
 def _reader(place: str, busy_timeout: float, *, uri: bool) -> sqlite3.Connection:
-    connection = sqlite3.connect(place, timeout=busy_timeout, isolation_level=None, check_same_thread=False, uri=uri)
+    connection = _connect(place, busy_timeout, uri=uri)
     try:
         connection.execute("PRAGMA query_only=ON")
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()

@@ -3,6 +3,7 @@
 Each is called as servers call it: below a root path that is put before the path (uvicorn) or kept apart (hypercorn).
 """
 
+import asyncio
 import json
 import warnings
 
@@ -93,7 +94,9 @@ async def ask(app, method, path, *, root="", prefixed=True, body=b"", offers=Tru
     sent = []
 
     async def receive():
-        return inbox.pop(0) if inbox else {"type": f"{kind}.disconnect", "code": 1000}
+        if not inbox and kind == "http":
+            await asyncio.Event().wait()  # the client stays
+        return inbox.pop(0) if inbox else {"type": "websocket.disconnect", "code": 1000}
 
     async def send(message):
         sent.append(message)
