@@ -91,15 +91,17 @@ async def ask(app, method, path, *, root="", prefixed=True, body=b"", offers=Tru
         scope |= {"subprotocols": [], "scheme": "ws"}
         scope["extensions"] = {"websocket.http.response": {}} if offers else {}
         inbox = [{"type": "websocket.connect"}]
-    sent = []
+    sent, answered = [], asyncio.Event()
 
     async def receive():
         if not inbox and kind == "http":
-            await asyncio.Event().wait()  # the client stays
-        return inbox.pop(0) if inbox else {"type": "websocket.disconnect", "code": 1000}
+            await answered.wait()  # the client stays so long
+        return inbox.pop(0) if inbox else {"type": f"{kind}.disconnect", "code": 1000}
 
     async def send(message):
         sent.append(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            answered.set()
 
     if by_name:
         await app(scope=scope, receive=receive, send=send)
