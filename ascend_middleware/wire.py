@@ -183,14 +183,24 @@ def decode_decision(content: bytes) -> AuthorizationDecision:
     Raises:
         ProtocolError: the answer cannot be read, uses an unknown decision word, or permits without naming an action.
     """
-    decision = decision_from_object(decode_object(content))
-    if decision.is_approved():
+    answer = decode_object(content)
+    # The decoder keeps the last of two equal names, which may be the permissive one. An answer that is encoded again
+    # as it came has none; the others are read name by name, where they permit.
+    plain = _is_encoding_of(answer, content)
+    decision = decision_from_object(answer)
+    if decision.is_approved() and not plain:
         _refuse_duplicates(content)
     return decision
 
 
+def _is_encoding_of(value: object, content: bytes) -> bool:
+    try:
+        return _encoder.encode(value) == content
+    except (ValueError, OverflowError, RecursionError):
+        return False
+
+
 def _refuse_duplicates(content: bytes) -> None:
-    # The decoder keeps the last of two equal names, which may be the permissive one. Only permissions pay for this.
     try:
         _duplicates.decode(content.decode())
     except (ValueError, RecursionError):

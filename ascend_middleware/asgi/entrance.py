@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 import weakref
@@ -27,6 +28,22 @@ __all__ = ["Entrance", "enter", "find_router", "is_before_router", "line_of"]
 logger = get_logger("ascend_middleware.asgi")
 
 
+class _Narrowed:
+    """A router as if it had but one route, the one that was decided about; all else is the router's own, live.
+
+    So what runs is what was decided about, and the others are not asked a second time.
+    """
+
+    __slots__ = ("_router", "routes")
+
+    def __init__(self, router: Any, route: Any) -> None:
+        self._router = router
+        self.routes = (route,)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._router, name)
+
+
 class Entrance:
     """What stands in front of a router: the guard, inside every middleware of the application."""
 
@@ -47,6 +64,8 @@ class Entrance:
         if getattr(holder, place) != router.app:
             holder, place = router, "middleware_stack"
         self._inner: Application = getattr(holder, place)
+        # Where the router's own function comes next, whatever its class makes of it.
+        self._is_routing = getattr(self._inner, "__self__", None) is router
         setattr(holder, place, self)
 
     @property
@@ -71,7 +90,11 @@ class Entrance:
         resolved = self._resolver.resolve(scope) if self.stands else None
         if resolved is not None and resolved.entered:
             self._guard_mounted(resolved.entered)
-        await self._govern(scope, receive, send, self._inner, resolved)
+        inner = self._inner
+        if resolved is not None and resolved.route is not None and self._is_routing:
+            scope.setdefault("router", self._router)
+            inner = functools.partial(inner.__func__, _Narrowed(self._router, resolved.route))  # type: ignore[attr-defined]
+        await self._govern(scope, receive, send, inner, resolved)
 
     def _guard_mounted(self, entered: tuple[tuple[Any, str], ...]) -> None:
         with self._lock:

@@ -50,6 +50,7 @@ class Resolved(NamedTuple):
     `leaf` is None where the framework answers itself. `params` are the router's converted path parameters, `path` is
     the decoded path below the server's root path, as the outermost router saw it. `entered` are the mounted
     applications on the way whose own middleware may still change the request, each with the root path that it is given.
+    `route` is the one of the outermost router's own routes that leads there, as far as a route was matched in full.
     """
 
     leaf: Leaf | None
@@ -57,3 +58,4 @@ class Resolved(NamedTuple):
     params: Mapping[str, Any]
     path: str
     entered: tuple[tuple[Any, str], ...] = ()
+    route: Any = None

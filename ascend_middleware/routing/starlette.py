@@ -48,11 +48,13 @@ class StarletteResolver:
             return Resolved(None, Kind.NOT_FOUND, {}, path)
         level, current = self._level, scope
         entered: tuple[tuple[Starlette, str], ...] = ()
+        outermost: Any = None
         for _ in range(_MAX_DEPTH):
-            found, child = level.match(current)
+            found, child, route = level.match(current)
+            outermost = route if level is self._level else outermost
             params = child["path_params"] if child and "path_params" in child else current.get("path_params", {})
             if isinstance(found, Leaf):
-                return Resolved(found, found.kind, params, path, entered)
+                return Resolved(found, found.kind, params, path, entered, outermost)
             if isinstance(found, Kind):
                 return Resolved(None, found, params, path, entered)
             level, current = found, {**current, **(child or {})}
@@ -61,7 +63,7 @@ class StarletteResolver:
                 current["root_path"] = root_path
             if isinstance(level.owner, Starlette) and has_middleware(level.owner):
                 entered = (*entered, (level.owner, current.get("root_path", "")))
-        return Resolved(level.whole, Kind.OPAQUE, current.get("path_params", {}), path, entered)
+        return Resolved(level.whole, Kind.OPAQUE, current.get("path_params", {}), path, entered, outermost)
 
     def leaves(self) -> list[Leaf]:
         """Return every unit that a request can run, in the order in which the routers ask."""

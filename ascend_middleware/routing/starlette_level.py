@@ -71,10 +71,14 @@ def _is_below(path: str, prefix: str) -> bool:
 class _Entry:
     """One route as a router will ask it."""
 
-    __slots__ = ("app", "child", "leaf", "match", "methods", "name", "partial_runs", "path", "subject")
+    __slots__ = ("app", "asked", "child", "leaf", "match", "methods", "name", "partial_runs", "path", "subject")
 
-    def __init__(self, subject: Any, match: Matcher, *, leaf: Leaf | None, child: Level | None, partial_runs: bool):
+    def __init__(
+        self, subject: Any, match: Matcher, asked: Any, *, leaf: Leaf | None, child: Level | None, partial_runs: bool
+    ) -> None:
         self.subject, self.match, self.leaf, self.child = subject, match, leaf, child
+        # The one of the router's own routes that it asks for this one.
+        self.asked = asked
         # Whether this route may run something on a match that lacks only the method; the framework's own answer 405.
         self.partial_runs = partial_runs
         self.path = getattr(subject, "path", None)
@@ -138,17 +142,17 @@ class Level:
 
     # Matching.
 
-    def match(self, scope: Scope) -> tuple[Leaf | Level | Kind, Any]:
-        """Return what the router selects, with the scope fields that the selection adds."""
+    def match(self, scope: Scope) -> tuple[Leaf | Level | Kind, Any, Any]:
+        """Return what the router selects, the scope fields that this adds, and the route that it matched in full."""
         # One event loop never waits here; a second one must not see an index half built.
         with self._lock:
             return self._match(scope)
 
-    def _match(self, scope: Scope) -> tuple[Leaf | Level | Kind, Any]:
+    def _match(self, scope: Scope) -> tuple[Leaf | Level | Kind, Any, Any]:
         if not self.is_current():
             self._build()
         if self._opaque is not None:
-            return self._opaque, None
+            return self._opaque, None, None
         selected = self._select(scope)
         if selected is not None and not selected[1].is_current():
             self._build()
@@ -156,11 +160,11 @@ class Level:
         if selected is not None:
             full, entry, child = selected
             if not full and not entry.partial_runs:
-                return Kind.METHOD_NOT_ALLOWED, child
-            return (entry.child or entry.leaf or self.whole), child
+                return Kind.METHOD_NOT_ALLOWED, child, None
+            return (entry.child or entry.leaf or self.whole), child, entry.asked if full else None
         if self._redirects(scope):
-            return Kind.REDIRECT, None
-        return self._low_priority(scope) or self._default() or Kind.NOT_FOUND, None
+            return Kind.REDIRECT, None, None
+        return self._low_priority(scope) or self._default() or Kind.NOT_FOUND, None, None
 
     def _select(self, scope: Scope) -> tuple[bool, _Entry, Any] | None:
         partial = None
@@ -269,15 +273,15 @@ class Level:
             self._opaque = self._leaf(known, Kind.OPAQUE, self._prefix + "/**", app=self.owner)
         else:
             for route in self._snapshot:
-                self._add(route, known)
+                self._add(route, route, known)
         self._regexes = list(map(_regex_of, self._indexed))
         self._router = router
 
-    def _add(self, route: Any, known: dict[tuple[object, ...], Leaf]) -> None:
+    def _add(self, route: Any, asked: Any, known: dict[tuple[object, ...], Leaf]) -> None:
         fastapi = fastapi_routing()
         included = getattr(fastapi, "_IncludedRouter", None)
         if included is None or not isinstance(route, included):
-            self._register(route, route, route.matches, known, indexed=True)
+            self._register(route, route, route.matches, route, known, indexed=True)
             return
         candidates = getattr(route, "effective_candidates", None)
         router_class = type(route.original_router)
@@ -285,27 +289,34 @@ class Level:
             leaf = self._leaf(known, Kind.OPAQUE, self._prefix + "/**", app=route)
             self._tree.add_anywhere(len(self._entries))
             match = on_a_copy(route.matches)
-            self._entries.append(_Entry(route, match, leaf=leaf, child=None, partial_runs=True))
+            self._entries.append(_Entry(route, match, asked, leaf=leaf, child=None, partial_runs=True))
             return
         live = candidates()
         self._included.append((route, live))
         for candidate in live:
             if isinstance(candidate, included):
-                self._add(candidate, known)
+                self._add(candidate, asked, known)
                 continue
             original = candidate.original_route
             rebuilt = getattr(candidate, "starlette_route", None)
             if rebuilt is not None:
-                self._register(rebuilt, rebuilt, candidate.matches, known, indexed=False)
+                self._register(rebuilt, rebuilt, candidate.matches, asked, known, indexed=False)
             elif answers_as_known(original, "matches"):
-                self._register(candidate, original, candidate.matches, known, indexed=False)
+                self._register(candidate, original, candidate.matches, asked, known, indexed=False)
             else:
-                self._register(candidate, original, in_context(candidate), known, indexed=False)
+                self._register(candidate, original, in_context(candidate), asked, known, indexed=False)
 
     def _register(
-        self, subject: Any, original: Any, match: Matcher, known: dict[tuple[object, ...], Leaf], *, indexed: bool
+        self,
+        subject: Any,
+        original: Any,
+        match: Matcher,
+        asked: Any,
+        known: dict[tuple[object, ...], Leaf],
+        *,
+        indexed: bool,
     ) -> None:
-        """Add one route: `subject` has its effective path and name, `original` is what answers."""
+        """Add one route: `subject` has its effective path and name, `original` answers, the router asks `asked`."""
         number = len(self._entries)
         if not answers_as_known(original, "matches"):
             match = on_a_copy(match)
@@ -323,7 +334,7 @@ class Level:
                 self._indexed.append(subject)
         leaf, child = self._content(subject, original, known)
         runs = not answers_as_known(original, "handle")
-        self._entries.append(_Entry(subject, match, leaf=leaf, child=child, partial_runs=runs))
+        self._entries.append(_Entry(subject, match, asked, leaf=leaf, child=child, partial_runs=runs))
 
     def _content(
         self, subject: Any, original: Any, known: dict[tuple[object, ...], Leaf]

@@ -264,3 +264,37 @@ def unused_tcp_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.mark.anyio
+async def test_what_was_decided_about_runs_whatever_becomes_of_the_routes_meanwhile(tmp_path):
+    async def other(customer_id: str):
+        ran.append("other")
+        return {"id": "other"}
+
+    async def identify(request):
+        # As a decision takes its time, another route comes to stand before the one that it is about.
+        app.router.add_api_route("/customers/{customer_id}", other)
+        app.router.routes.insert(0, app.router.routes.pop())
+        return Agent("billing")
+
+    app, ran = make(tmp_path, identify=identify)
+    assert (await ask(app, "GET", "/customers/7")).json()["id"] == 7
+    assert ran == ["read"]
+
+
+@pytest.mark.anyio
+async def test_a_handler_finds_its_router_as_ever(tmp_path):
+    rules = {**RULES, "rule": [*RULES["rule"], {"match": "GET /health/{name}", "exempt": True}]}
+    app, _ = make(tmp_path, rules=rules)
+    seen = []
+
+    @app.get("/health/{name}")
+    async def named(name: str, request: Request):
+        seen.append(request.scope["router"] is app.router)
+        return str(request.url_for("read", customer_id=3))
+
+    answer = await ask(app, "GET", "/health/a")
+    assert answer.json() == "http://site/customers/3"
+    assert (await ask(app, "PUT", "/health/a")).status_code == 405
+    assert seen == [True]
