@@ -143,6 +143,17 @@ class Server:
         return ticks / _TICKS
 
 
+    def settle(self) -> None:
+        """Wait until what a burst left behind (reports to deliver) is done, so that the next burst has the core."""
+        limit, before = time.monotonic() + 30, self.cpu()
+        while time.monotonic() < limit:
+            time.sleep(0.2)
+            now = self.cpu()
+            if now - before < 0.02:
+                return
+            before = now
+
+
 class Authority(Server):
     """nginx, which approves everything with the same bytes."""
 
@@ -179,6 +190,7 @@ def burst(server: Server, authority: Authority, *, connections: int, seconds: fl
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     elapsed = time.perf_counter() - began
     cpu, asked = server.cpu() - cpu, authority.answered() - asked - 1
+    server.settle()
     found = re.search(r"RESULT (\d+) (\d+) (\d+)", done.stdout)
     if found is None or int(found[2]) or int(found[3]) or not int(found[1]):
         raise SystemExit(f"errors under load: {' '.join(command)}\n{done.stdout}{done.stderr}")
