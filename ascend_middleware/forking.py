@@ -12,7 +12,24 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["renew_once"]
+__all__ = ["process_id", "renew_once"]
+
+_process = os.getpid()
+
+
+def _note_process() -> None:
+    global _process
+    _process = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):  # elsewhere nothing forks
+    os.register_at_fork(after_in_child=_note_process)
+
+
+def process_id() -> int:
+    """Return `os.getpid()` without a system call: at each request several things ask whose process this is."""
+    return _process
+
 
 # One for each process; a parent's may be held for ever by a thread that the child does not have.
 _locks: Final[dict[int, threading.Lock]] = {}

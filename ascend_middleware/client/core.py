@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
 
 from .. import __version__
 from ..exceptions import (
@@ -30,6 +31,7 @@ from ..wire import KILL_CODES, error_from_answer
 from . import masking, operations
 from .breaker import CircuitBreaker
 from .exchange import DeadlinePassed, EngineError, ExchangeFailed, Request, Response
+from .identifiers import Identifiers
 from .retry import RETRY_STATUSES, backoff, dice, may_repeat, parse_retry_after
 
 if TYPE_CHECKING:
@@ -52,8 +54,7 @@ _PASSING: Final = (NetworkError, TimeoutError, ServerError, RateLimitError, Circ
 _log = masking.get_logger("ascend_middleware.client")
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """A step: send the request, have the answer within `timeout` seconds; the result is a `Response`."""
 
     request: Request
@@ -112,6 +113,7 @@ class ClientCore:
         )
         key = settings.api_key
         self._credentials: Final = (("Authorization", f"Bearer {key}"), ("X-API-Key", key)) if key else ()
+        self._identifiers: Final = Identifiers()
         self._constants: Final[dict[tuple[bool, bool], tuple[tuple[str, str], ...]]] = {}
 
     # --- one call
@@ -164,12 +166,11 @@ class ClientCore:
             token.release()
 
     def _request(self, operation: Operation[Any], idempotency_key: str | None) -> tuple[Request, str]:
-        ids = os.urandom(32).hex()  # one draw for both
-        correlation_id = ids[:32]
+        correlation_id = self._identifiers.draw()
         method = operation.method
         headers = [*self._constant(operation), ("X-Correlation-ID", correlation_id), *operation.headers]
         if method == "POST":
-            key = ids[32:] if idempotency_key is None else _checked_idempotency_key(idempotency_key)
+            key = self._identifiers.draw() if idempotency_key is None else _checked_idempotency_key(idempotency_key)
             headers.append(("Idempotency-Key", key))
         return Request(method, f"{self._base}{operation.target}", tuple(headers), operation.content), correlation_id
 

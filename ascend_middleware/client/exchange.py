@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
+import msgspec
+
 from ..exceptions import AscendError
-from ..forking import renew_once
+from ..forking import process_id, renew_once
 
 __all__ = [
     "AsyncEngine",
@@ -25,23 +25,27 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One HTTP request; its headers hold the key, so they are not shown."""
 
     method: str
     url: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
-    content: bytes = field(default=b"", repr=False)
+    headers: tuple[tuple[str, str], ...]
+    content: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Request(method={self.method!r}, url={self.url!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """One complete HTTP answer; header names are in lower case."""
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)
-    content: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str]
+    content: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Response(status={self.status!r})"
 
 
 class EngineError(AscendError):
@@ -106,11 +110,11 @@ class PerProcess:
         self._lock = threading.Lock()
         self._by_loop: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._single: Any = None
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     def get(self, loop: object = None) -> Any:
         """Return the one of this process and loop, opened if need be."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             renew_once(lambda: self._pid, self._renew)
         opened = self._single if loop is None else self._by_loop.get(loop)
         if opened is None:
@@ -126,7 +130,7 @@ class PerProcess:
 
     def take(self, loop: object = None) -> Any:
         """Forget it and return it for closing; None when there is none, or another process opened it."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             return None
         with self._lock:
             if loop is not None:

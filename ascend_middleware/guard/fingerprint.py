@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from .body import parse_json
 
@@ -22,8 +23,7 @@ __all__ = ["Binding"]
 _CREDENTIALS = ("authorization", "cookie", "x-api-key", "proxy-authorization")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Binding:
+class Binding(msgspec.Struct, frozen=True, kw_only=True):
     """One request with all that an approval of it is bound to.
 
     Attributes:

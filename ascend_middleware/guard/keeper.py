@@ -7,7 +7,6 @@ fork), never at import. No decision depends on them being alive.
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +15,7 @@ from ..client.masking import get_logger
 from ..client.retry import dice
 from ..exceptions import AscendError, AuthenticationError
 from ..flow import Sleep, drive
-from ..forking import renew_once
+from ..forking import process_id, renew_once
 from .adoption import adopt, bytes_of_others
 from .delivery import Delivery
 from .steps import Blocking
@@ -88,7 +87,7 @@ class Keeper:
         self._age_at = 0.0
         self._entered = 0
         self._started = False
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     @property
     def is_eager(self) -> bool:
@@ -98,13 +97,13 @@ class Keeper:
     @property
     def is_running(self) -> bool:
         """Whether the threads of this process run."""
-        return self._started and self._pid == os.getpid()
+        return self._started and self._pid == process_id()
 
     def start(self) -> None:
         """Start the threads unless they run in this process."""
-        if self._started and self._pid == os.getpid():
+        if self._started and self._pid == process_id():
             return
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             renew_once(lambda: self._pid, self._start_anew)
         with self._lock:
             if self._started:
@@ -131,7 +130,7 @@ class Keeper:
         """Deliver what waits, for at most `seconds`, and stop; what is left stays in its file for the next keeper."""
         with self._lock:
             threads, self._threads = self._threads, []
-            if not threads or self._pid != os.getpid():
+            if not threads or self._pid != process_id():
                 return
         self._stopping.set()
         self._wake.set()

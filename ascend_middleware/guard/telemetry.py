@@ -8,9 +8,11 @@ follow OpenTelemetry's semantic conventions where they have one (`error.type`, `
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
+
+from msgspec import structs
 
 from .. import __version__
 from ..client.core import Send
@@ -193,7 +195,8 @@ def _carrying(flow: Flow[Verdict], headers: tuple[tuple[str, str], ...], sent: _
                 # A retry is the same request, not one like it.
                 sent.again += step.request is last
                 last = step.request
-                step = replace(step, request=replace(step.request, headers=step.request.headers + headers))
+                asked = structs.replace(step.request, headers=step.request.headers + headers)
+                step = structs.replace(step, request=asked)
             try:
                 result: Any = yield step
             except GeneratorExit:

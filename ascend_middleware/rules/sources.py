@@ -10,13 +10,15 @@ import difflib
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, Final, TypeAlias
+
+import msgspec
 
 from ..exceptions import ValidationError
 from ..wire import encode_json
@@ -52,8 +54,7 @@ class FieldError(ValidationError):
         self.source = source
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFields:
+class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
     """What a rule may read of one request.
 
     Attributes:
@@ -68,7 +69,7 @@ class RequestFields:
 
     method: str
     template: str
-    path_params: Mapping[str, Any] = field(default_factory=dict)
+    path_params: Mapping[str, Any] = msgspec.field(default_factory=dict)
     query: Sequence[tuple[str, str]] = ()
     headers: Sequence[tuple[str, str]] = ()
     body: Any = MISSING

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
+
+import msgspec
 
 from ...exceptions import ValidationError
 from ...models import Record
@@ -31,8 +32,7 @@ T = TypeVar("T")
 MAX_LIMIT: Final = 1000
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Operation(Generic[T]):
+class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """One call: what is sent, and how the body of a success is read.
 
     Attributes:
@@ -46,10 +46,13 @@ class Operation(Generic[T]):
     method: str
     target: str
     decode: Callable[[bytes], T]
-    content: bytes = dataclasses.field(default=b"", repr=False)  # it may hold a secret
+    content: bytes = b""
     refusal: Callable[[int, bytes], T | None] | None = None
     authenticated: bool = True
-    headers: tuple[tuple[str, str], ...] = dataclasses.field(default=(), repr=False)
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Operation(method={self.method!r}, target={self.target!r})"  # the rest may hold a secret
 
 
 def path(template: str, **parameters: object) -> str:
