@@ -142,7 +142,6 @@ class Server:
             ticks += int(fields[11]) + int(fields[12])
         return ticks / _TICKS
 
-
     def settle(self) -> None:
         """Wait until what a burst left behind (reports to deliver) is done, so that the next burst has the core."""
         limit, before = time.monotonic() + 30, self.cpu()
