@@ -122,8 +122,14 @@ def build_guard(
         environ: the environment, `os.environ` by default.
         now: seconds since the epoch.
     """
-    table, settings = build_table(rules, arguments, environ=environ)
-    settings = settings.checked(needs_agent=True) if settings.enabled else settings
+    try:
+        table, settings = build_table(rules, arguments, environ=environ)
+        settings = settings.checked(needs_agent=True) if settings.enabled else settings
+    except AscendError:
+        problems, _ = _static_problems(rules, arguments, environ)
+        if len(problems) > 1:  # what was raised tells of some of them
+            raise ConfigurationError(problems=problems) from None
+        raise
     if settings.enabled and settings.is_local:
         open_engine(settings).close()  # an unreadable policy is told now, not at the first request
     core = ClientCore(settings, now=now)
@@ -180,6 +186,21 @@ def find_problems(
         arguments: likewise.
         environ: likewise.
     """
+    problems, settings = _static_problems(rules, arguments, environ)
+    if settings is not None and not problems:
+        # Nothing is made on this machine: whether state and journal can be opened, the server finds out.
+        aside = {"state": "memory:", "journal": settings.journal if settings.journal == "off" else "memory:"}
+        try:
+            build_guard(rules, {**arguments, **aside}, environ=environ).duties.state.close()
+        except AscendError as error:
+            problems += _problems_of(error, "settings.connection")
+    return problems, settings
+
+
+def _static_problems(
+    rules: Any, arguments: Mapping[str, Any], environ: Mapping[str, str] | None
+) -> tuple[list[Problem], Settings | None]:
+    """Return what is wrong with table and settings as they stand, and the settings where they can be read."""
     problems: list[Problem] = []
     file: Mapping[str, Any] = {}
     try:
@@ -199,13 +220,6 @@ def find_problems(
             settings.checked(needs_agent=True)
     except AscendError as error:
         problems += _problems_of(error, "settings.connection")
-    if not problems:
-        # Nothing is made on this machine: whether state and journal can be opened, the server finds out.
-        aside = {"state": "memory:", "journal": settings.journal if settings.journal == "off" else "memory:"}
-        try:
-            build_guard(rules, {**arguments, **aside}, environ=environ).duties.state.close()
-        except AscendError as error:
-            problems += _problems_of(error, "settings.connection")
     return problems, settings
 
 

@@ -64,8 +64,9 @@ class Entrance:
         if getattr(holder, place) != router.app:
             holder, place = router, "middleware_stack"
         self._inner: Application = getattr(holder, place)
-        # Where the router's own function comes next, whatever its class makes of it.
-        self._is_routing = getattr(self._inner, "__self__", None) is router
+        # The function of the router's class that comes next, unless something of somebody else's does.
+        own = getattr(self._inner, "__self__", None) is router
+        self._routing = type(router).app if own and self._inner.__func__ is type(router).app else None
         setattr(holder, place, self)
 
     @property
@@ -91,9 +92,9 @@ class Entrance:
         if resolved is not None and resolved.entered:
             self._guard_mounted(resolved.entered)
         inner = self._inner
-        if resolved is not None and resolved.route is not None and self._is_routing:
+        if resolved is not None and resolved.route is not None and self._routing is not None:
             scope.setdefault("router", self._router)
-            inner = functools.partial(inner.__func__, _Narrowed(self._router, resolved.route))  # type: ignore[attr-defined]
+            inner = functools.partial(self._routing, _Narrowed(self._router, resolved.route))
         await self._govern(scope, receive, send, inner, resolved)
 
     def _guard_mounted(self, entered: tuple[tuple[Any, str], ...]) -> None:

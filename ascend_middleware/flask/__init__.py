@@ -3,7 +3,12 @@
 Ascend(app, rules="ascend.toml")
 """
 
-from .declaring import governed
-from .extension import Ascend
+try:
+    from .declaring import governed
+    from .extension import Ascend
+except ModuleNotFoundError as error:
+    if error.name != "flask":
+        raise
+    raise ModuleNotFoundError("Flask is not installed: add the extra ascend-middleware[flask]", name="flask") from None
 
 __all__ = ["Ascend", "governed"]

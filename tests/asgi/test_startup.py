@@ -167,3 +167,15 @@ async def test_a_server_hears_of_the_end_when_all_is_delivered(tmp_path):
     await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
     assert kept["while it serves"]
     assert kept["lifespan.shutdown.complete"] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"api_key": "owkai_test_0123456789", "max_retrys": 3}, "max_retrys"), ({}, "ASCEND_API_KEY")],
+)
+def test_what_is_wrong_with_table_and_settings_is_said_at_once(monkeypatch, settings, says):
+    monkeypatch.delenv("ASCEND_API_KEY", raising=False)
+    rules = {**RULES, "rule": [{"match": "GET /", "action_tipe": "a"}]}
+    with pytest.raises(ConfigurationError) as caught:
+        AscendMiddleware(lambda scope, receive, send: None, rules=rules, **settings)
+    assert "action_tipe" in str(caught.value) and says in str(caught.value)

@@ -8,7 +8,8 @@ from django.conf import settings
 from django.test import override_settings
 
 if not settings.configured:
-    settings.configure(**django_project.options(Path(tempfile.mkdtemp(prefix="ascend-django-"))))
+    folder = tempfile.TemporaryDirectory(prefix="ascend-django-", ignore_cleanup_errors=True)  # removed at the end
+    settings.configure(**django_project.options(Path(folder.name)))
     django.setup()
 
 import django_site  # noqa: E402

@@ -180,3 +180,9 @@ def test_the_real_command_line(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "/a" in done.stdout
+
+
+def test_without_flask_the_extra_is_named():
+    program = "import sys; sys.modules['flask'] = None; import ascend_middleware.flask"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "add the extra ascend-middleware[flask]" in done.stderr
