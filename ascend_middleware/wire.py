@@ -184,11 +184,10 @@ def decode_decision(content: bytes) -> AuthorizationDecision:
         ProtocolError: the answer cannot be read, uses an unknown decision word, or permits without naming an action.
     """
     answer = decode_object(content)
-    # The decoder keeps the last of two equal names, which may be the permissive one. An answer that is encoded again
-    # as it came has none; the others are read name by name, where they permit.
-    plain = _is_encoding_of(answer, content)
     decision = decision_from_object(answer)
-    if decision.is_approved() and not plain:
+    # The decoder keeps the last of two equal names, which may be the permissive one. An answer that is encoded again
+    # as it came has none; the others are read name by name. Only permissions pay for this.
+    if decision.is_approved() and not _is_encoding_of(answer, content):
         _refuse_duplicates(content)
     return decision
 
