@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
@@ -13,17 +13,10 @@ from .messages import Body, refuse, view_of
 from .reporting import run_reported, watch_success
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
-
     from ..routing import Resolved
     from ..runner import AsyncRunner
     from .prefix import RootPath
-
-    Scope = MutableMapping[str, Any]
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
-    Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+    from .types import Application, Receive, Scope, Send
 
 __all__ = ["JUDGED", "Governor"]
 

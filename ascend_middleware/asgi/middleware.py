@@ -20,14 +20,10 @@ from .prefix import RootPath
 from .reporting import watch_lifespan, watch_success
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Callable
 
     from ..guard import Guard
-
-    Scope = MutableMapping[str, Any]
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
+    from .types import Receive, Scope, Send
 
 __all__ = ["AscendMiddleware"]
 
