@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import ConfigurationError
+from ..forking import process_id
 from . import masking
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ class Repeating:
 
     def ensure(self) -> None:
         """Start the thread, or start it again in a forked child, where it was lost."""
-        if self._pid == os.getpid():
+        if self._pid == process_id():
             return
-        self._pid = os.getpid()
+        self._pid = process_id()
         ended, self._end = self._end.is_set(), threading.Event()
         if ended:
             self._end.set()
@@ -86,17 +86,17 @@ class AsyncRepeating:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise ConfigurationError(f"{self._name} needs a running asyncio loop") from None
-        alive = self._task is not None and not self._task.done() and self._pid == os.getpid()
+        alive = self._task is not None and not self._task.done() and self._pid == process_id()
         if self._ended or (alive and self._loop is not None and not self._loop.is_closed()):
             return
-        self._pid, self._loop = os.getpid(), loop
+        self._pid, self._loop = process_id(), loop
         self._task = loop.create_task(self._run(), name=self._name)
 
     def stop(self) -> None:
         """Cancel it; from any thread."""
         self._ended = True
         task, loop = self._task, self._loop
-        if task is None or loop is None or loop.is_closed() or self._pid != os.getpid():
+        if task is None or loop is None or loop.is_closed() or self._pid != process_id():
             return
         loop.call_soon_threadsafe(task.cancel)
 

@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from ..forking import process_id
+
 __all__ = ["FileLock"]
 
 # POSIX locks belong to the process: a second lock of the same file would be granted, and closing it would drop the
@@ -22,7 +24,7 @@ class FileLock:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path: Final = path
         self._descriptor = descriptor
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     @classmethod
     def take(cls, path: Path, *, create: bool = True) -> FileLock | None:
@@ -33,7 +35,7 @@ class FileLock:
         """
         place = str(path.absolute())
         with _listed:
-            if _held.get(place) == os.getpid():
+            if _held.get(place) == process_id():
                 return None
             try:
                 descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
@@ -45,12 +47,12 @@ class FileLock:
             if not _lock(descriptor) or not _is_same(path, descriptor):
                 os.close(descriptor)
                 return None
-            _held[place] = os.getpid()
+            _held[place] = process_id()
             return cls(path, descriptor)
 
     def release(self, *, remove: bool = False) -> None:
         """Give the lock up, and remove the file if asked."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             return
         with _listed:
             _held.pop(str(self.path.absolute()), None)
