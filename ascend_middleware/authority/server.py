@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import socket
 import ssl
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ascend_middleware.exceptions import AscendError, ConfigurationError
+
+from .connections import Connections, Limits
+
+if sys.platform != "win32":
+    import resource
 
 if TYPE_CHECKING:
     from .core import Authority
@@ -18,20 +25,20 @@ __all__ = ["Tls", "bind", "serve", "shown_url"]
 
 # Seconds that requests have to end when the server is told to stop; those that wait for a decision end at once.
 _GRACE: Final = 5
-# Connections that the system accepts while the loop is busy.
-_BACKLOG: Final = 512
+# Connections that the system takes while the loop is busy: an eighth of the files that may be open, within these.
+_BACKLOG: Final = (16, 512)
+_MOST_CONNECTIONS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The files of a server that speaks TLS."""
+    """What a server speaks TLS with."""
 
-    certificate: str
-    key: str
+    context: ssl.SSLContext
 
     @classmethod
     def load(cls, certificate: str | None, key: str | None) -> Tls | None:
-        """Check the files and return them, or None if neither is given.
+        """Load the files and return what they hold, or None if neither is given.
 
         Raises:
             ConfigurationError: one is missing or cannot be used; an encrypted key cannot.
@@ -53,7 +60,7 @@ class Tls:
         except (ssl.SSLError, OSError) as error:
             reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
             raise ConfigurationError(f"{certificate} and {key} are no certificate and its key: {reason}") from None
-        return cls(certificate, key)
+        return cls(context)
 
 
 def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
@@ -79,13 +86,31 @@ def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
         if os.name == "posix":  # elsewhere the option would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(_BACKLOG)
+        listener.listen(_backlog())
     except OSError as error:
         listener.close()
         raise AscendError(
             f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --port"
         ) from None
     return listener
+
+
+def _files() -> int | None:
+    """Return how many files this process may have open, or None where nothing bounds that."""
+    if sys.platform == "win32":
+        return None
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _backlog() -> int:
+    least, most = _BACKLOG
+    return max(least, min(most, (_files() or 8 * most) // 8))
+
+
+def _limits() -> Limits:
+    # The other half is for the database, webhooks, and what the system has taken before the loop looked.
+    return Limits(connections=max(8, min(_MOST_CONNECTIONS, (_files() or 2 * _MOST_CONNECTIONS) // 2)))
 
 
 def _is_loopback(host: str) -> bool:
@@ -119,21 +144,32 @@ def serve(authority: Authority, listener: socket.socket, *, tls: Tls | None = No
     from .service import Service
 
     service = Service(authority)
+    connections = Connections(_limits(), tls=None if tls is None else tls.context)
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            self._watch = asyncio.create_task(connections.watch())
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            self._watch.cancel()
             await service.release()  # they would hold the end up
+            connections.release()
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
-        create_app(authority, service=service, access_log=access_log),
+        connections.around(create_app(authority, service=service, access_log=access_log)),
         log_config=None,  # logging is the caller's
         access_log=False,
         server_header=False,
         proxy_headers=False,
         ws="none",
         timeout_graceful_shutdown=_GRACE,
-        ssl_certfile=None if tls is None else tls.certificate,
-        ssl_keyfile=None if tls is None else tls.key,
+        # uvloop hands out what a client sends before TLS can be begun on its connection.
+        loop="auto" if tls is None else "asyncio",
+        backlog=_backlog(),
+        h11_max_incomplete_event_size=connections.limits.request_bytes,  # ours are narrower, and for every parser
     )
+    config.load()
+    config.http_protocol_class = connections.protocol(config.http_protocol_class)  # type: ignore[assignment]
     Server(config).run(sockets=[listener])

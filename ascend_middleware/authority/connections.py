@@ -1,0 +1,306 @@
+"""What connections may cost the authority: bytes, headers, time, and how many there may be at once.
+
+A `Connection` stands between the transport and the server's own protocol, whichever parser that has. It counts what
+comes in, and learns from the ASGI application how far a request is: neither parser tells by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, Scope
+
+__all__ = ["Connection", "Connections", "Limits"]
+
+log = logging.getLogger(__name__)
+
+_STATE: Final = "ascend.connection"
+_PERIOD: Final = 1.0
+# Seconds between two lines in the log about the same thing.
+_SILENCE: Final = 60.0
+_REFUSED: Final = "HTTP/1.1 {}\r\ncontent-length: 0\r\nconnection: close\r\n{}\r\n"
+_TOO_LONG: Final = _REFUSED.format("431 Request Header Fields Too Large", "").encode()
+_FULL: Final = _REFUSED.format("503 Service Unavailable", "retry-after: 1\r\n").encode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of a server's connections. Durations are seconds.
+
+    Attributes:
+        connections: open at once; beyond that the one is closed that was waited for longest.
+        head_bytes: of a request's target and headers.
+        headers: of a request.
+        request_bytes: of all that follows the headers: body, its framing, trailers.
+        head: for a request's headers to be complete, counted from the connection or from the last answer.
+        body: for a request's body to be complete.
+        answer: for a client to take an answer that waits for it.
+    """
+
+    connections: int
+    head_bytes: int = 64 * 1024
+    headers: int = 100
+    request_bytes: int = 1024 * 1024
+    head: float = 10.0
+    body: float = 20.0
+    answer: float = 60.0
+
+
+class Connections:
+    """The connections of one server.
+
+    Args:
+        limits: what they may cost.
+        tls: what to speak TLS with; None for plain HTTP.
+        now: seconds on a monotonic clock.
+    """
+
+    def __init__(
+        self, limits: Limits, *, tls: ssl.SSLContext | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.limits: Final = limits
+        self.tls: Final = tls
+        self.now: Final = now
+        self._open: set[Connection] = set()
+        # Those of which the next bytes are waited for, the longest first.
+        self._waiting: dict[Connection, None] = {}
+        self._told: dict[str, float] = {}
+
+    def protocol(self, inner: Callable[..., Any]) -> Callable[..., Connection]:
+        """Return the factory of protocols that stand around the server's own; it takes the same arguments."""
+
+        def make(*, app_state: dict[str, Any], **options: Any) -> Connection:
+            connection = Connection(self)
+            connection.inner = inner(app_state={**app_state, _STATE: connection}, **options)
+            return connection
+
+        return make
+
+    def around(self, app: ASGI3Application) -> ASGI3Application:
+        """Return an application that tells each request's connection how far the request is."""
+
+        async def limited(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+            connection: Connection | None = (scope.get("state") or {}).get(_STATE)
+            if scope["type"] != "http" or connection is None:
+                await app(scope, receive, send)
+                return
+            turn = connection.begin()
+
+            async def heard() -> ASGIReceiveEvent:
+                message = await receive()
+                if message["type"] == "http.request" and not message["more_body"]:
+                    connection.asked()
+                return message
+
+            headers = list(scope["headers"])
+            size = len(scope["raw_path"] or b"") + len(scope["query_string"])
+            size += sum(len(name) + len(value) for name, value in headers)
+            try:
+                if size > self.limits.head_bytes or len(headers) > self.limits.headers:
+                    connection.refuse(_TOO_LONG, "request headers are too long or too many")
+                    return
+                await app(scope, heard, send)
+            finally:
+                connection.answered(turn)
+
+        return limited
+
+    async def watch(self) -> None:
+        """Close what takes too long, until cancelled."""
+        while True:
+            await asyncio.sleep(_PERIOD)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Close what takes too long."""
+        now = self.now()
+        for connection in [one for one in self._open if one.deadline <= now]:
+            connection.abort()
+
+    def release(self) -> None:
+        """Close those that are waited for; those that are being answered stay."""
+        for connection in list(self._waiting):
+            connection.abort()
+
+    def tell(self, reason: str) -> None:
+        """Log why connections are closed, at most once a minute for each reason."""
+        now = self.now()
+        if now - self._told.get(reason, -math.inf) >= _SILENCE:
+            self._told[reason] = now
+            log.warning("connections are closed: %s (further ones are not logged for a minute)", reason)
+
+    # --- for connections
+
+    def admit(self, connection: Connection) -> bool:
+        """Make room for one more, and say whether there is."""
+        while len(self._open) >= self.limits.connections:
+            longest = next(iter(self._waiting), None)
+            self.tell(f"{self.limits.connections} are open, which is as many as may be")
+            if longest is None:
+                return False
+            longest.abort()
+        self._open.add(connection)
+        return True
+
+    def mark(self, connection: Connection, *, waited_for: bool) -> None:
+        """Note whether the next bytes of a connection are waited for."""
+        self._waiting.pop(connection, None)
+        if waited_for and connection in self._open:
+            self._waiting[connection] = None
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._open.discard(connection)
+        self._waiting.pop(connection, None)
+
+
+class Connection(asyncio.Protocol):
+    """One connection: passes everything on to the server's own protocol, as long as it stays within the limits.
+
+    Attributes:
+        inner: the server's own protocol.
+        deadline: when it is closed unless something happens, on the monotonic clock.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self.inner: Any = None
+        self.deadline = math.inf
+        self._all = connections
+        self._limits = connections.limits
+        self._transport: Any = None
+        self._handshake: asyncio.Task[None] | None = None
+        self._made = False
+        self._early: list[bytes] = []  # came together with the end of a TLS handshake
+        self._turn = 0
+        self._is_asked = False  # the request is complete, and its answer is not
+        self._room = 0
+
+    # --- from the transport
+
+    def connection_made(self, transport: Any) -> None:
+        """Take the connection, unless there are too many."""
+        self._transport = transport
+        if not self._all.admit(self):
+            transport.write(_FULL)
+            transport.abort() if self._all.tls is not None else transport.close()
+            return
+        self._wait(self._limits.head, self._limits.head_bytes)
+        if self._all.tls is None:
+            self._begin(transport)
+        else:
+            transport.pause_reading()
+            self._handshake = asyncio.get_running_loop().create_task(self._shake_hands(transport, self._all.tls))
+
+    async def _shake_hands(self, transport: Any, tls: ssl.SSLContext) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            secured = await loop.start_tls(
+                transport, self, tls, server_side=True, ssl_handshake_timeout=self._limits.head
+            )
+        except OSError:  # a failed handshake and a client that left are both of this kind
+            self.abort()
+            return
+        if secured is None:
+            self.abort()
+            return
+        self._transport = secured
+        self._begin(secured)
+        early, self._early = self._early, []
+        for data in early:
+            self.inner.data_received(data)
+
+    def _begin(self, transport: Any) -> None:
+        self._made = True
+        self.inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what came, and pass it on."""
+        if self._transport.is_closing():
+            return
+        self._room -= len(data)
+        if not self._made:
+            self._early.append(data)
+        else:
+            self.inner.data_received(data)
+        if self._room < 0:
+            # If these bytes completed a request's headers, the application learns of it before this is called.
+            asyncio.get_running_loop().call_soon(self._check_room)
+
+    def _check_room(self) -> None:
+        if self._room < 0:
+            self.refuse(_TOO_LONG, "request headers are too long or too many")
+
+    def eof_received(self) -> bool | None:
+        """Pass it on."""
+        return bool(self.inner.eof_received()) if self._made else None
+
+    def pause_writing(self) -> None:
+        """Limit how long an answer waits for its client."""
+        self.deadline = self._all.now() + self._limits.answer
+        if self._made:
+            self.inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Lift that limit."""
+        if self._is_asked:
+            self.deadline = math.inf
+        if self._made:
+            self.inner.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget the connection."""
+        self._all.remove(self)
+        if self._made:
+            self._made = False
+            self.inner.connection_lost(error)
+
+    # --- from the application
+
+    def begin(self) -> int:
+        """Note that a request's headers are complete; return its number."""
+        self._turn += 1
+        self._wait(self._limits.body, self._limits.request_bytes)
+        return self._turn
+
+    def asked(self) -> None:
+        """Note that a request is complete: its answer may take as long as it wants."""
+        self._is_asked = True
+        self.deadline, self._room = math.inf, self._limits.head_bytes
+        self._all.mark(self, waited_for=False)
+
+    def answered(self, turn: int) -> None:
+        """Note that a request is answered, unless the next one has begun."""
+        if turn == self._turn:
+            # The rest of a body that nobody wanted may still come.
+            room = self._limits.head_bytes if self._is_asked else self._limits.request_bytes
+            self._wait(self._limits.head, room)
+
+    def _wait(self, seconds: float, room: int) -> None:
+        self._is_asked = False
+        self.deadline, self._room = self._all.now() + seconds, room
+        self._all.mark(self, waited_for=True)
+
+    # --- the end
+
+    def refuse(self, answer: bytes, reason: str) -> None:
+        """Send a last answer."""
+        self._all.tell(reason)
+        if not self._transport.is_closing():
+            self._transport.write(answer)
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection now, whatever its client still has to take."""
+        self._all.remove(self)
+        if self._handshake is not None:
+            self._handshake.cancel()
+        self._transport.abort()

@@ -1,0 +1,370 @@
+"""The authority's socket under attack: bytes, headers, times and connections are bounded, whichever parser is there."""
+
+import asyncio
+import contextlib
+import functools
+import socket
+import ssl
+import time
+
+import pytest
+import trustme
+import uvicorn
+from authority_process import Process
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from ascend_middleware.authority import sample_policy
+from ascend_middleware.authority.connections import Connections, Limits
+
+PARSERS = pytest.mark.parametrize("parser", [H11Protocol, HttpToolsProtocol])
+HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
+BODY = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n"
+LIMITS = functools.partial(Limits, connections=4, head_bytes=2000, headers=10, request_bytes=5000, head=10, body=20)
+
+
+async def echo(scope, receive, send):
+    """Answers with the body; `/slow` waits, `/big` answers more than a client takes that does not read."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return
+        body += message["body"]
+        if not message["more_body"]:
+            break
+    if scope["path"] == "/slow":
+        await scope["state"]["go on"].wait()
+    if scope["path"] == "/big":
+        body = b"x" * 8_000_000
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Server:
+    """The connections in front of uvicorn's protocols, on the test's own clock."""
+
+    def __init__(self, parser, limits, tls=None):
+        self.time = 1000.0
+        self.go_on = asyncio.Event()
+        self.connections = Connections(limits, tls=tls, now=lambda: self.time)
+        self.config = uvicorn.Config(
+            self.connections.around(echo), http=parser, ws="none", lifespan="off", log_config=None
+        )
+        self.config.load()
+        self.make = functools.partial(
+            self.connections.protocol(self.config.http_protocol_class),
+            config=self.config, server_state=ServerState(), app_state={"go on": self.go_on},
+        )  # fmt: skip
+
+    def pass_time(self, seconds):
+        self.time += seconds
+        self.connections.sweep()
+
+    async def open(self, first=b"", context=None):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, ssl=context, server_hostname=None if context is None else "localhost"
+        )
+        writer.write(first)
+        await writer.drain()
+        self.writers.append(writer)
+        return reader, writer
+
+    async def settle(self):
+        """Let the server take what was sent: it answers a request that came later."""
+        await asyncio.sleep(0.02)
+
+    async def __aenter__(self):
+        self.writers = []
+        self.server = await asyncio.get_running_loop().create_server(self.make, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self.go_on.set()
+        for writer in self.writers:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        self.connections.release()
+        self.server.close()
+        await self.server.wait_closed()
+
+
+async def answer(reader):
+    """The status of one answer, its body read."""
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    await asyncio.wait_for(reader.readexactly(length), 5)
+    return int(head.split()[1])
+
+
+async def closed(reader):
+    """Whether the server has closed a connection, nothing answered."""
+    try:
+        return await asyncio.wait_for(reader.read(), 5) == b""
+    except ConnectionError:
+        return True
+
+
+def on_loop(test):
+    @functools.wraps(test)
+    def run(*arguments, **options):
+        asyncio.run(test(*arguments, **options))
+
+    return run
+
+
+@PARSERS
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param(HEAD + b"x: " + b"a" * 2100, id="one endless header"),
+        pytest.param(HEAD + b"x: a\r\n" * 400, id="endlessly many headers"),
+        pytest.param(b"GET /" + b"a" * 2100, id="an endless target"),
+        pytest.param(HEAD + b"x: " + b"a" * 2100 + b"\r\n\r\n", id="a header that ends, too long"),
+        pytest.param(HEAD + b"x: a\r\n" * 10 + b"\r\n", id="one header too many"),
+        pytest.param(b"GET /?" + b"a" * 2100 + b" HTTP/1.1\r\nhost: x\r\n\r\n", id="a query too long"),
+    ],
+)
+@on_loop
+async def test_headers_beyond_the_limits_are_answered_431_and_the_connection_closed(parser, attack):
+    async with Server(parser, LIMITS()) as server:
+        reader, _ = await server.open(attack)
+        assert await answer(reader) == 431
+        assert await closed(reader)
+        reader, _ = await server.open(HEAD + b"x: a\r\n" * 9 + b"\r\n")
+        assert await answer(reader) == 200
+
+
+@PARSERS
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param(b"5\r\nhello\r\n0\r\n" + b"x: a\r\n" * 1000, id="endless trailers"),
+        pytest.param(b"5;" + b"a" * 5100, id="an endless chunk extension"),
+        pytest.param(b"1\r\nx\r\n" * 1000, id="an endless body"),
+    ],
+)
+@on_loop
+async def test_what_follows_the_headers_is_bounded(parser, attack):
+    async with Server(parser, LIMITS()) as server:
+        reader, _ = await server.open(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        await server.settle()
+        _, writer = None, server.writers[-1]
+        writer.write(attack)
+        with contextlib.suppress(ConnectionError):
+            assert (await reader.read())[9:12] in (b"431", b"400", b"")
+
+
+@PARSERS
+@on_loop
+async def test_the_limits_hold_for_each_request_of_a_connection_and_not_for_all_together(parser):
+    async with Server(parser, LIMITS()) as server:
+        reader, writer = await server.open()
+        for _ in range(5):
+            writer.write(HEAD + b"x: " + b"a" * 1000 + b"\r\ncontent-length: 3000\r\n\r\n" + b"b" * 3000)
+            assert await answer(reader) == 200
+
+
+@PARSERS
+@on_loop
+async def test_what_is_sent_behind_a_request_that_is_being_answered_is_bounded(parser):
+    async with Server(parser, LIMITS()) as server:
+        reader, writer = await server.open(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+        await server.settle()
+        writer.write(HEAD + b"x: " + b"a" * 300_000)
+        assert (await reader.readuntil(b"\r\n"))[9:12] == b"431"
+
+
+@PARSERS
+@on_loop
+async def test_headers_that_do_not_end_are_waited_for_so_long_and_no_longer(parser):
+    async with Server(parser, LIMITS()) as server:
+        silent, _ = await server.open()
+        dribbling, writer = await server.open(HEAD)
+        await server.settle()
+        server.pass_time(9.9)
+        writer.write(b"x: a\r\n")
+        await server.settle()
+        quick, _ = await server.open(HEAD + b"\r\n")
+        assert await answer(quick) == 200
+        server.pass_time(0.2)
+        assert await closed(silent)
+        assert await closed(dribbling)
+
+
+@PARSERS
+@on_loop
+async def test_a_body_that_does_not_end_is_waited_for_so_long_and_no_longer(parser):
+    async with Server(parser, LIMITS()) as server:
+        reader, writer = await server.open(BODY + b"he")
+        await server.settle()
+        server.pass_time(19.9)
+        writer.write(b"l")
+        await server.settle()
+        server.pass_time(0.2)
+        assert await closed(reader)
+
+
+@PARSERS
+@on_loop
+async def test_the_second_request_of_a_connection_has_a_time_of_its_own(parser):
+    async with Server(parser, LIMITS()) as server:
+        reader, writer = await server.open(HEAD + b"\r\n")
+        assert await answer(reader) == 200
+        writer.write(HEAD)
+        await server.settle()
+        server.pass_time(9)
+        writer.write(b"\r\n")
+        assert await answer(reader) == 200
+        server.pass_time(9)
+        writer.write(HEAD)
+        await server.settle()
+        server.pass_time(2)
+        assert await closed(reader)
+
+
+@PARSERS
+@on_loop
+async def test_an_answer_may_take_its_time(parser):
+    async with Server(parser, LIMITS()) as server:
+        reader, _ = await server.open(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+        await server.settle()
+        server.pass_time(3600)
+        server.go_on.set()
+        assert await answer(reader) == 200
+
+
+@PARSERS
+@on_loop
+async def test_a_client_that_does_not_take_its_answer_is_closed(parser):
+    async with Server(parser, LIMITS(answer=60)) as server:
+        _, writer = await server.open()
+        writer.transport.pause_reading()
+        writer.write(b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n")
+        await asyncio.sleep(0.1)
+        assert len(server.connections._open) == 1
+        server.pass_time(61)
+        assert not server.connections._open
+
+
+@PARSERS
+@on_loop
+async def test_when_all_are_taken_the_one_waited_for_longest_makes_room(parser):
+    async with Server(parser, LIMITS(connections=3)) as server:
+        first, _ = await server.open(HEAD)
+        await server.settle()
+        slow, _ = await server.open(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+        third, _ = await server.open(BODY)
+        await server.settle()
+        for _ in range(3):
+            reader, _ = await server.open(HEAD + b"\r\n")
+            assert await answer(reader) == 200
+        assert await closed(first)
+        assert await closed(third)
+        server.go_on.set()
+        assert await answer(slow) == 200
+
+
+@PARSERS
+@on_loop
+async def test_when_all_are_being_answered_a_newcomer_is_told_to_come_later(parser):
+    async with Server(parser, LIMITS(connections=2)) as server:
+        held = [(await server.open(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n"))[0] for _ in range(2)]
+        await server.settle()
+        reader, _ = await server.open()
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in head
+        server.go_on.set()
+        assert [await answer(reader) for reader in held] == [200, 200]
+
+
+@PARSERS
+@on_loop
+async def test_over_tls_a_handshake_that_does_not_end_counts_like_headers_that_do_not(parser):
+    authority = trustme.CA()
+    mine, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(mine)
+    authority.configure_trust(theirs)
+    async with Server(parser, LIMITS(connections=2), tls=mine) as server:
+        half = [(await server.open(b"\x16\x03"))[0] for _ in range(2)]
+        await server.settle()
+        reader, writer = await server.open(HEAD + b"\r\n", context=theirs)
+        assert await answer(reader) == 200
+        assert await closed(half[0])
+        writer.write(BODY + b"hello")
+        assert await answer(reader) == 200
+        server.pass_time(11)
+        assert await closed(half[1])
+        garbage, _ = await server.open(b"GET / HTTP/1.1\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait_for(garbage.read(), 5)
+        assert not server.connections._open - {None}
+
+
+# --- the server as people run it
+
+
+@pytest.fixture(params=["h11", "httptools"])
+def authority(request, tmp_path):
+    """A served authority of 1,024 files with either parser."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(sample_policy())
+    prefix = ["prlimit", "--nofile=1024:1024"]
+    if request.param == "h11":
+        (tmp_path / "without").mkdir()
+        (tmp_path / "without" / "httptools.py").write_text("raise ImportError('not installed')")
+        prefix += ["env", f"PYTHONPATH={tmp_path / 'without'}"]
+    with Process(policy, log=tmp_path / "log", prefix=prefix) as process:
+        yield process
+
+
+def memory(process):
+    with open(f"/proc/{process.process.pid}/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
+
+
+def connect(process):
+    host, port = process.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+@pytest.mark.slow
+@pytest.mark.socket
+def test_endless_headers_cost_next_to_nothing(authority):
+    assert authority.call("/health", None)[1]["status"] == "healthy"
+    before, sent = memory(authority), 0
+    with connect(authority) as client, contextlib.suppress(OSError):
+        client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nx: ")
+        while sent < 200 * 2**20:
+            sent += client.send(b"a" * 65_536)
+    assert sent < 20 * 2**20  # what the sockets' own buffers take
+    assert memory(authority) - before < 30
+    assert authority.call("/health", None)[1]["status"] == "healthy"
+
+
+@pytest.mark.slow
+@pytest.mark.socket
+def test_more_half_open_connections_than_files_leave_the_authority_at_work(authority, tmp_path):
+    clients = []
+    for number in range(1100):
+        client = connect(authority)
+        client.sendall(
+            b"POST /api/v1/actions/submit HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n" + b"\r\n" * (number % 2)
+        )
+        clients.append(client)
+    taken = []
+    for _ in range(5):
+        started = time.monotonic()
+        assert authority.call("/health", None, timeout=5)[1]["status"] == "healthy"
+        action = {"agent_id": "a", "action_type": "data_access", "resource": "r"}
+        assert authority.call("/api/v1/actions/submit", authority.keys["user"], action, timeout=5)[0] == 200
+        taken.append(time.monotonic() - started)
+    assert max(taken) < 3
+    for client in clients:
+        client.close()
+    assert (tmp_path / "log").stat().st_size < 20_000
