@@ -8,6 +8,7 @@ from ascend_middleware.exceptions import ConflictError
 
 from .approvers import requirement
 from .forms import ApiError
+from .keys import LOCAL, person
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from .keys import Credential
     from .store import Store
 
-__all__ = ["conclude", "decide"]
+__all__ = ["conclude", "decide", "is_own", "same_person"]
 
 _MAX_COMMENTS: Final = 4096
 
@@ -49,7 +50,7 @@ def decide(
     if not isinstance(comments, str) or len(comments) > _MAX_COMMENTS:
         message = f"comments must be a text of at most {_MAX_COMMENTS} characters"
         raise ApiError(422, "VALIDATION_ERROR", message, details={"field": "comments"})
-    refusal = _refusal(store, row, by)
+    refusal = _refusal(row, by)
     if refusal is not None:
         data = {"code": refusal[0], "key": by.key_id, "approved": approved, "via": via}
         store.audit("DECISION_REFUSED", tenant=by.tenant, actor=by.name, action_id=row["id"], data=data)
@@ -59,7 +60,7 @@ def decide(
         if row["status"] != "pending":
             raise _not_pending(row)
         given = row["approvals"]
-        if approved and any(_same_person(by, one["by"], one["key"]) for one in given):
+        if approved and any(same_person(by, one["by"], one["key"]) for one in given):
             message = f"{by.name} has approved action {row['id']} before; it waits for somebody else"
             raise ApiError(409, "ALREADY_APPROVED", message, details={"status": "pending"})
         needed = requirement(row)
@@ -75,12 +76,11 @@ def decide(
             raise _not_pending(store.action(row["id"], tenant=by.tenant)) from None
 
 
-def _refusal(store: Store, row: Mapping[str, Any], by: Credential) -> tuple[str, str] | None:
+def _refusal(row: Mapping[str, Any], by: Credential) -> tuple[str, str] | None:
     """Say why somebody may not decide about an action, as a code and a sentence."""
     if not by.role.administers:
         return "ADMIN_REQUIRED", "only an admin key may decide about a pending action"
-    # A key's name says whose it is: a second key makes nobody a second person.
-    if _same_person(by, store.key_name(row["submitted_by"]), row["submitted_by"]):
+    if is_own(row, by):
         return "SELF_APPROVAL", "whoever submitted an action must not decide about it"
     needed = requirement(row)
     if not needed.admits(by.name):
@@ -88,8 +88,17 @@ def _refusal(store: Store, row: Mapping[str, Any], by: Credential) -> tuple[str,
     return None
 
 
-def _same_person(by: Credential, name: str | None, key_id: int | None) -> bool:
-    return by.key_id == key_id or (name is not None and by.name.casefold() == name.casefold())
+def is_own(row: Mapping[str, Any], by: Credential) -> bool:
+    """Say whether it was the same person who submitted an action, by whatever key or token."""
+    return same_person(by, row["submitter"], row["submitted_by"])
+
+
+def same_person(by: Credential, name: str, key_id: int | None) -> bool:
+    """Say whether a credential is that of the person of a name: a second key, or a token, makes nobody a second one.
+
+    `local:` is no person; another who is called so may be one.
+    """
+    return by.key_id == key_id or (key_id != LOCAL.key_id and person(by.name) == person(name))
 
 
 def _not_pending(row: Mapping[str, Any]) -> ApiError:

@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from .keys import person
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -49,7 +51,7 @@ class Requirement:
 
     def admits(self, name: str) -> bool:
         """Say whether a person of that name may decide."""
-        return not self.names or name.casefold() in {item.casefold() for item in self.names}
+        return not self.names or person(name) in {person(item) for item in self.names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +100,8 @@ def missing_approvers(row: Mapping[str, Any]) -> list[str]:
     needed, given = requirement(row), approved_by(row)
     if not needed.names:
         return [_ANYBODY] * max(needed.count - len(given), 0)
-    done = {name.casefold() for name in given}
-    return [name for name in needed.names if name.casefold() not in done]
+    done = {person(name) for name in given}
+    return [name for name in needed.names if person(name) not in done]
 
 
 def read_approvals(table: object, say: Callable[[str, str, str], None]) -> ApprovalRules:
@@ -140,10 +142,10 @@ def _requirement(value: object, where: str, say: Callable[[str, str, str], None]
         if key not in ("count", "approvers"):
             say(f"{where}: {key}", "no such key", "known: count, approvers")
     names = value.get("approvers", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) and person(name) for name in names):
         say(f"{where}: approvers", "expected a list of names of admin keys", "")
         names = []
-    if len({name.casefold() for name in names}) != len(names):
+    if len({person(name) for name in names}) != len(names):
         say(f"{where}: approvers", "a name is listed twice", "")
     count = value.get("count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST:

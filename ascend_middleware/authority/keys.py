@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import re
 import secrets
+import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -24,11 +25,19 @@ __all__ = [
     "hash_key",
     "new_key",
     "operator",
+    "person",
     "presented_key",
     "same_hash",
 ]
 
 DEFAULT_TENANT: Final = "default"
+
+# What nobody sees in a name: control and format characters, blanks, what has no meaning yet; and of the others those
+# that Unicode calls ignorable, or that show as a blank.
+_UNSEEN_KINDS: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"})
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 # 32 random bytes: a plain hash is enough, since such a key cannot be guessed from it.
 _RANDOM_BYTES: Final = 32
@@ -65,6 +74,16 @@ LOCAL: Final = Credential(0, "local", Role.USER)
 def operator(tenant: str = DEFAULT_TENANT) -> Credential:
     """Return the credential of whoever runs the command line on the database: the file's own permissions let them."""
     return Credential(-1, "local-operator", Role.SUPER_ADMIN, tenant)
+
+
+def person(name: str) -> str:
+    """Return whom a name means, for comparing: without case, blanks and what cannot be seen, in one form (NFKC)."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _visible(name)).casefold())
+    return _visible(folded)
+
+
+def _visible(text: str) -> str:
+    return "".join(char for char in _UNSEEN.sub("", text) if unicodedata.category(char) not in _UNSEEN_KINDS)
 
 
 def new_key(role: Role) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
 
 from .approvers import LEVELS, ApprovalRules, Requirement
+from .keys import person
 from .records import APPROVERS, MCP_SERVER, MODEL, Records
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Management:
         """Say how many people, and who, must approve at a risk level; it holds for actions submitted from then on."""
         if level not in LEVELS:
             raise ValidationError(f"a risk level is one of {', '.join(LEVELS)}", field="level")
-        if len({name.casefold() for name in names}) != len(names) or not all(name.strip() for name in names):
+        if len({person(name) for name in names}) != len(names) or not all(person(name) for name in names):
             raise ValidationError("approvers are different names of admin keys", field="approvers")
         if not 1 <= count <= _MOST_APPROVERS or (names and count > len(names)):
             message = f"count must be 1 to {_MOST_APPROVERS}, and not more than there are names"

@@ -93,11 +93,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenKey:
-    """A public key with which tokens that others issue are verified, and what they must say."""
+    """A public key with which tokens that others issue are verified, and what they must say.
+
+    `name_claim` says whose token it is, in the words that name the keys of the same people.
+    """
 
     public_key: str
     issuer: str
     audience: str
+    name_claim: str = "sub"
     role_claim: str = "role"
     tenant_claim: str = "tenant"
 

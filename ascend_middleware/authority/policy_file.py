@@ -273,7 +273,7 @@ class Reader:
         if not isinstance(table, dict):
             self.say("policy.bad-value", where, "expected a table")
             return None
-        keys = ("public_key", "public_key_file", "issuer", "audience", "role_claim", "tenant_claim")
+        keys = ("public_key", "public_key_file", "issuer", "audience", "name_claim", "role_claim", "tenant_claim")
         self.known(table, keys, where)
         if ("public_key" in table) == ("public_key_file" in table):
             self.say("policy.missing-key", where, "needs either public_key or public_key_file")
@@ -295,6 +295,7 @@ class Reader:
             public_key=text,
             issuer=self.text(table, "issuer", where, required=True),
             audience=self.text(table, "audience", where, required=True),
+            name_claim=self.text(table, "name_claim", where) or "sub",
             role_claim=self.text(table, "role_claim", where) or "role",
             tenant_claim=self.text(table, "tenant_claim", where) or "tenant",
         )

@@ -65,4 +65,12 @@ MIGRATIONS: Final = (
             seen_at REAL NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID""",
         "CREATE INDEX sessions_key ON sessions (key_id)",
     ),
+    # Who submitted an action, as a person and not as a key; of earlier actions the audit log tells it.
+    (
+        "ALTER TABLE actions ADD COLUMN submitter TEXT NOT NULL DEFAULT ''",
+        """UPDATE actions SET submitter = coalesce(
+            (SELECT json_extract(entry, '$.actor') FROM audit WHERE audit.action_id = actions.id AND json_valid(entry)
+                AND json_extract(entry, '$.event') = 'ACTION_SUBMITTED' ORDER BY seq LIMIT 1),
+            (SELECT name FROM keys WHERE keys.id = actions.submitted_by), '')""",
+    ),
 )

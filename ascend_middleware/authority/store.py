@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ascend_middleware.exceptions import ConflictError, NotFoundError
+from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
 from ascend_middleware.sqlite import MEMORY
 
 from . import audit
 from .approvers import EXPIRY
 from .audit import canonical_json
 from .database import Database
-from .keys import DEFAULT_TENANT, Credential, Role, hash_key, new_key, same_hash
+from .keys import DEFAULT_TENANT, Credential, Role, hash_key, new_key, person, same_hash
 
 if TYPE_CHECKING:
     import sqlite3
@@ -35,7 +35,7 @@ _MAX_ID: Final = 2**63 - 1
 
 _ADD_ACTION: Final = (
     "INSERT INTO actions (tenant, agent_id, status, risk_score, risk_level, created_at, updated_at, submitted_by,"
-    " session, submission, judgement, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " submitter, session, submission, judgement, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -91,7 +91,13 @@ class Store(Database):
     # --- keys
 
     def issue_key(self, *, name: str, role: Role, tenant: str) -> str:
-        """Store a new key and return it; it cannot be shown again."""
+        """Store a new key and return it; it cannot be shown again.
+
+        Raises:
+            ValidationError: nothing can be seen of the name, so that it names nobody.
+        """
+        if not person(name):
+            raise ValidationError("a key needs a name that can be seen: it says whose key it is", field="name")
         key = new_key(role)
         digest = hash_key(key)
         with self.write():
@@ -118,11 +124,6 @@ class Store(Database):
         if memo is not None:
             memo["key", digest] = found
         return found
-
-    def key_name(self, key_id: int) -> str | None:
-        """Return whose key it is or was, or None for no stored one."""
-        rows = self.rows("SELECT name FROM keys WHERE id = ?", (key_id,))
-        return rows[0]["name"] if rows else None
 
     def list_keys(self) -> list[dict[str, Any]]:
         """Return what is known of every key; never the key."""
@@ -162,6 +163,7 @@ class Store(Database):
             "created_at": now,
             "updated_at": now,
             "submitted_by": by.key_id,
+            "submitter": by.name,
             "session": submission.get("orchestration_session_id"),
             "submission": canonical_json(submission),
             "judgement": canonical_json(judgement),

@@ -10,7 +10,7 @@ import hashlib
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
-from .keys import Credential, Role
+from .keys import Credential, Role, person
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,9 +142,12 @@ def _of_claims(claims: Mapping[str, Any], foreign: TokenKey) -> Credential | Non
         role = Role(str(claims.get(foreign.role_claim)))
     except ValueError:
         return None
+    name = claims.get(foreign.name_claim)
     if not (isinstance(subject, str) and subject and isinstance(tenant, str) and tenant):
+        return None
+    if not (isinstance(name, str) and person(name)):
         return None
     # Below the numbers of keys and of the command line. One and the same person always has the same, so that nobody
     # approves what they submitted themselves.
     digest = hashlib.sha256(f"{foreign.issuer}\n{subject}".encode()).digest()
-    return Credential(-2 - int.from_bytes(digest[:7], "big"), subject, role, tenant)
+    return Credential(-2 - int.from_bytes(digest[:7], "big"), name, role, tenant)

@@ -231,7 +231,7 @@ def test_what_is_wrong_in_the_policy_file_is_named(text, words):
 
 def test_an_action_that_was_changed_behind_the_logs_back_is_found():
     desk = Desk()
-    for kind in ("medium", "read", "medium", "medium", "read"):
+    for kind in ("medium", "read", "medium", "medium", "read", "read"):
         desk.submit(kind)
     desk.deny(3, "bob")
     assert verify(desk.store).whole
@@ -239,10 +239,12 @@ def test_an_action_that_was_changed_behind_the_logs_back_is_found():
     desk.store._db.execute("UPDATE actions SET submission = replace(submission, 'read', 'load') WHERE id = 2")
     desk.store._db.execute("DELETE FROM actions WHERE id = 5")
     desk.store._db.execute("UPDATE actions SET id = 9 WHERE id = 4")
+    desk.store._db.execute("UPDATE actions SET submitter = 'nobody' WHERE id = 6")
     assert [(found.kind, found.message) for found in verify(desk.store).findings] == [
         ("action", "action 1 says approved, entry 7 says pending"),
         ("action", "action 2 is not what was submitted"),
-        ("action", "action 3 says approved, entry 12 says denied"),
+        ("action", "action 3 says approved, entry 13 says denied"),
+        ("action", "action 6 was not submitted by 'nobody'"),
         ("action", "action 9 is not in the log"),
         ("action", "action 4 is gone"),
         ("action", "action 5 is gone"),

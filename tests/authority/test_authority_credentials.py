@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import json
+import sqlite3
 import threading
 
 import jwt
@@ -14,9 +15,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ascend_middleware.authority import PolicySet
-from ascend_middleware.authority.keys import LOCAL
+from ascend_middleware.authority.keys import LOCAL, Role
 from ascend_middleware.authority.service import Service
-from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.exceptions import ConfigurationError, ValidationError
 
 WHERE = "/api/deployment-info"
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -113,6 +114,104 @@ def test_one_person_is_one_person_however_often_they_sign_in(desk):
     answer = ask(desk, foreign(desk, exp=int(desk.time) + 500), f"/api/v1/actions/{number}/approve", "POST")
     assert desk.code(answer) == (403, "SELF_APPROVAL")
     assert ask(desk, foreign(desk, sub="dave"), f"/api/v1/actions/{number}/approve", "POST")[0] == 200
+
+
+def approve(desk, number, token):
+    status, answer = ask(desk, token, f"/api/v1/actions/{number}/approve", "POST")
+    return (status, answer["error"]["code"]) if status >= 400 else (status, answer["status"])
+
+
+ALIKE = [
+    "boss",
+    "BOSS",
+    "  boss ",
+    "b o s s",
+    "bo\u200bss",
+    "\ufeffboss",
+    "bo\u00adss",
+    "bos\u2060s",
+    "ｂｏｓｓ",
+    "boſs",
+    "bo\ufe0fss",
+]
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_a_token_and_a_key_of_one_person_are_one_person(desk, name):
+    body = {"agent_id": "a", "action_type": "transaction", "action_details": {"amount": 5000}}
+    number = ask(desk, foreign(desk, sub=name), "/api/v1/actions/submit", "POST", body=body)[1]["action_id"]
+    status, answer = desk.post(f"/api/v1/actions/{number}/approve", key="admin")
+    assert (status, answer["error"]["code"]) == (403, "SELF_APPROVAL")
+    assert desk.post(f"/api/v1/actions/{number}/reject", key="admin")[0] == 403
+    number = desk.submit("transaction", amount=5000, key="admin")[1]["action_id"]
+    assert approve(desk, number, foreign(desk, sub=name)) == (403, "SELF_APPROVAL")
+    assert approve(desk, number, foreign(desk, sub="bos")) == (200, "approved")
+
+
+def test_one_person_does_not_count_twice_by_key_and_by_token():
+    desk = Desk(POLICY + JWT + "[approvals.high]\ncount = 2\n")
+    number = desk.submit("transaction", amount=5000)[1]["action_id"]
+    assert approve(desk, number, foreign(desk, sub="Boss\u200b")) == (200, "pending")
+    assert desk.code(desk.post(f"/api/v1/actions/{number}/approve", key="admin")) == (409, "ALREADY_APPROVED")
+    assert approve(desk, number, foreign(desk, sub="BOSS")) == (409, "ALREADY_APPROVED")
+    assert approve(desk, number, foreign(desk)) == (200, "approved")
+    desk.authority.close()
+
+
+def test_a_claim_says_what_the_keys_call_the_person():
+    desk = Desk(POLICY + JWT + 'name_claim = "email"\n')
+    body = {"agent_id": "a", "action_type": "transaction", "action_details": {"amount": 5000}}
+
+    def token(**said):
+        return foreign(desk, sub=said.pop("sub", "00u1f"), **said)
+
+    number = ask(desk, token(email="boss"), "/api/v1/actions/submit", "POST", body=body)[1]["action_id"]
+    assert desk.code(desk.post(f"/api/v1/actions/{number}/approve", key="admin")) == (403, "SELF_APPROVAL")
+    # The subject stays one person, whatever they call themselves later.
+    assert approve(desk, number, token(email="another")) == (403, "SELF_APPROVAL")
+    for nobody in (None, "", " \u200b", 7):
+        assert ask(desk, token(email=nobody))[0] == 401
+    assert approve(desk, number, token(sub="00u2e", email="carol")) == (200, "approved")
+    desk.authority.close()
+
+
+def test_who_submitted_before_is_known_after_the_migration(tmp_path):
+    desk = Desk(POLICY + JWT, tmp_path / "old.db")
+    body = {"agent_id": "a", "action_type": "transaction", "action_details": {"amount": 5000}}
+    ask(desk, foreign(desk, sub="Boss"), "/api/v1/actions/submit", "POST", body=body)
+    desk.submit("transaction", amount=5000, key="admin")
+    desk.authority.handle(
+        "POST", "/api/v1/actions/submit", "", {}, json.dumps(body).encode(), credential=LOCAL, client=""
+    )
+    desk.authority.close()
+    raw = sqlite3.connect(tmp_path / "old.db", isolation_level=None)
+    raw.execute("ALTER TABLE actions DROP COLUMN submitter")
+    raw.execute("PRAGMA user_version = 5")
+    raw.close()
+    newer = Desk(POLICY + JWT, tmp_path / "old.db")
+    assert [row["submitter"] for row in newer.store.rows("SELECT submitter FROM actions ORDER BY id")] == [
+        "Boss",
+        "boss",
+        "local",
+    ]
+    for number, outcome in ((1, 403), (2, 403), (3, 200)):
+        assert newer.post(f"/api/v1/actions/{number}/approve", key="admin")[0] == outcome
+    assert newer.store.verify_audit() is None
+    newer.authority.close()
+
+
+def test_the_process_itself_is_no_person():
+    desk = Desk(POLICY + JWT)
+    body = json.dumps({"agent_id": "a", "action_type": "transaction", "action_details": {"amount": 5000}}).encode()
+    desk.authority.handle("POST", "/api/v1/actions/submit", "", {}, body, credential=LOCAL)
+    assert approve(desk, 1, foreign(desk, sub="local")) == (200, "approved")
+    desk.authority.close()
+
+
+@pytest.mark.parametrize("name", ["", " ", "\u200b\ufeff", "\u2800", "\u3164"])
+def test_a_key_names_somebody(desk, name):
+    with pytest.raises(ValidationError, match="says whose key it is"):
+        desk.store.issue_key(name=name, role=Role.ADMIN, tenant="default")
 
 
 def b64(value):

@@ -13,6 +13,7 @@ from ascend_middleware.exceptions import NotFoundError
 from .. import approvals
 from ..approvers import approved_by, requirement
 from ..forms import ApiError, record_fields
+from ..keys import LOCAL
 from ..listing import read_query
 from .desk import Desk, Form, RefusedError, signed_in
 
@@ -50,9 +51,7 @@ def _view(desk: Desk, row: Mapping[str, Any], session: Session) -> dict[str, Any
     needed = requirement(row)
     given = approved_by(row)
     name = session.credential.name
-    submitter = desk.authority.store.key_name(row["submitted_by"]) or "this machine"
-    own = row["submitted_by"] == session.credential.key_id or submitter.casefold() == name.casefold()
-    if own:
+    if approvals.is_own(row, session.credential):
         barred = "You submitted this yourself, so somebody else decides."
     elif not needed.admits(name):
         barred = f"Decided by {', '.join(needed.names)}."
@@ -64,11 +63,11 @@ def _view(desk: Desk, row: Mapping[str, Any], session: Session) -> dict[str, Any
         "pending": row["status"] == "pending",
         # Whoever decides must see the words that were submitted, not what the record says of them now.
         "submission": {**_ABSENT, **row["submission"]},
-        "submitter": submitter,
+        "submitter": "this machine" if row["submitted_by"] == LOCAL.key_id else row["submitter"],
         "explanation": record["metadata"].get("explanation") or {},
         "needed": needed.count,
         "given": given,
-        "approved_before": any(one.casefold() == name.casefold() for one in given),
+        "approved_before": any(approvals.same_person(session.credential, one, None) for one in given),
         "barred": barred,
         "outcome": row["outcome"],
         "approval": {"via": "", "by": "", **row["approval"]} if row["approval"] else None,
