@@ -1,38 +1,53 @@
 """A forked child: what it must not inherit is renewed there, once, however many threads come at the same time.
 
-Not at the fork itself: a worker may be made one of greenlets afterwards, and then needs the locks of greenlets.
+Not at the fork itself: some servers (uWSGI) fork without telling Python, so no hook runs in their workers. And a worker
+may be made one of greenlets afterwards, and then needs the locks of greenlets. So whoever keeps something of a process
+keeps `os.getpid()` beside it, and asks again at each use.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["process_id", "renew_once"]
-
-_process = os.getpid()
+__all__ = ["ProcessLock", "only_forks", "renew_once"]
 
 
-def _note_process() -> None:
-    global _process
-    _process = os.getpid()
+class ProcessLock:
+    """A lock among the threads of one process. A forked child finds it free, whichever thread of the parent held it."""
+
+    __slots__ = ("_by_process",)
+
+    def __init__(self) -> None:
+        self._by_process: dict[int, threading.Lock] = {}
+
+    def _own(self) -> threading.Lock:
+        pid = os.getpid()
+        return self._by_process.get(pid) or self._by_process.setdefault(pid, threading.Lock())
+
+    def __enter__(self) -> None:
+        self._own().acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._own().release()
 
 
-if hasattr(os, "register_at_fork"):  # elsewhere nothing forks
-    os.register_at_fork(after_in_child=_note_process)
+_renewing = ProcessLock()
 
 
-def process_id() -> int:
-    """Return `os.getpid()` without a system call: at each request several things ask whose process this is."""
-    return _process
+def only_forks() -> bool:
+    """Say whether this process of uWSGI loads applications and forks, but serves none: no thread must be started here.
 
-
-# One for each process; a parent's may be held for ever by a thread that the child does not have.
-_locks: Final[dict[int, threading.Lock]] = {}
+    Told by nobody that a fork comes, Python forks while such a thread holds its interpreter lock, or waits for it: the
+    worker never gets it.
+    """
+    uwsgi = sys.modules.get("uwsgi")
+    return uwsgi is not None and uwsgi.worker_id() == 0 and uwsgi.mule_id() == 0
 
 
 def renew_once(pid_of: Callable[[], int], renew: Callable[[], None]) -> None:
@@ -42,7 +57,6 @@ def renew_once(pid_of: Callable[[], int], renew: Callable[[], None]) -> None:
         pid_of: returns the process that the thing is of.
         renew: makes it this process's, which it says last; waits for nothing.
     """
-    pid = os.getpid()
-    with _locks.setdefault(pid, threading.Lock()):
-        if pid_of() != pid:
+    with _renewing:
+        if pid_of() != os.getpid():
             renew()

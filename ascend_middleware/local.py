@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,7 +16,7 @@ import anyio.to_thread
 from .client.engines import DeadlinePassed, Request, Response
 from .config import LOCAL_SCHEME
 from .exceptions import ConfigurationError
-from .forking import process_id, renew_once
+from .forking import renew_once
 
 if TYPE_CHECKING:
     from .authority import Authority
@@ -59,7 +60,7 @@ class _Local:
         if self._authority is not None:
             self._inherited.append(self._authority)
             self._authority = None
-        self._pid = process_id()
+        self._pid = os.getpid()
 
     def __del__(self) -> None:
         # A server without lifespan never closes its engine; the database is closed with it all the same.
@@ -81,7 +82,7 @@ class _Local:
         return Authority.open(self._policy, self._database)
 
     def _opened(self) -> Authority:
-        if self._pid != process_id():
+        if self._pid != os.getpid():
             renew_once(lambda: self._pid, self._renew)
         with self._lock:
             if self._authority is None:
@@ -100,7 +101,7 @@ class _Local:
         return Response(status, answer_headers, content)
 
     def _close(self) -> None:
-        if self._pid != process_id():
+        if self._pid != os.getpid():
             return
         with self._lock:
             authority, self._authority = self._authority, None

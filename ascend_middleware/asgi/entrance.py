@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import sys
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from ..client.masking import get_logger
+from ..forking import ProcessLock
 from ..guard import Refusal, Verdict
 from .messages import refuse
 
@@ -52,7 +52,7 @@ class Entrance:
         self._resolver = resolver
         self._mounted = mounted
         self._router = router = app.router
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._below: weakref.WeakKeyDictionary[Any, Entrance] = weakref.WeakKeyDictionary()
         # A router may have middleware of its own: stand inside that, too, where it can be followed.
         holder, place = router, "middleware_stack"
@@ -125,7 +125,7 @@ def find_router(app: Any) -> Any:
     return router if isinstance(router, sys.modules["starlette.routing"].Router) else None
 
 
-_entering = threading.Lock()
+_entering = ProcessLock()
 # The entrances of guards that Starlette built, by application.
 _entered: weakref.WeakKeyDictionary[Any, list[weakref.ref[Entrance]]] = weakref.WeakKeyDictionary()
 

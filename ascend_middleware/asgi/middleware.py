@@ -8,10 +8,10 @@ decides on is what the router runs.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import AscendError
+from ..forking import ProcessLock
 from ..guard import announce
 from ..runner import AsyncRunner
 from .entrance import Entrance, enter, find_router, is_before_router
@@ -69,7 +69,7 @@ class AscendMiddleware:
             self._problem = error
             return
         self._governor = Governor(runner, root_path)
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._origin = (rules, identify, render, settings)
         self._home: Entrance | None = None
         self._announced = False

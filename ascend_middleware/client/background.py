@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import ConfigurationError
-from ..forking import process_id
+from ..forking import only_forks, renew_once
 from . import masking
 
 if TYPE_CHECKING:
@@ -38,18 +39,22 @@ class Repeating:
 
     def ensure(self) -> None:
         """Start the thread, or start it again in a forked child, where it was lost."""
-        if self._pid == process_id():
-            return
-        self._pid = process_id()
+        if self._pid != os.getpid() and not only_forks():
+            renew_once(lambda: self._pid, self._start)
+
+    def _start(self) -> None:
         ended, self._end = self._end.is_set(), threading.Event()
         if ended:
             self._end.set()
-            return
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        self._thread.start()
+        else:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+        self._pid = os.getpid()
 
     def stop(self) -> None:
         """Let it not begin again; does not wait for a job under way."""
+        if self._pid != os.getpid():
+            self._end = threading.Event()  # a thread of the parent may have held the lock in this one
         self._end.set()
 
     def _run(self) -> None:
@@ -86,17 +91,17 @@ class AsyncRepeating:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise ConfigurationError(f"{self._name} needs a running asyncio loop") from None
-        alive = self._task is not None and not self._task.done() and self._pid == process_id()
+        alive = self._task is not None and not self._task.done() and self._pid == os.getpid()
         if self._ended or (alive and self._loop is not None and not self._loop.is_closed()):
             return
-        self._pid, self._loop = process_id(), loop
+        self._pid, self._loop = os.getpid(), loop
         self._task = loop.create_task(self._run(), name=self._name)
 
     def stop(self) -> None:
         """Cancel it; from any thread."""
         self._ended = True
         task, loop = self._task, self._loop
-        if task is None or loop is None or loop.is_closed() or self._pid != process_id():
+        if task is None or loop is None or loop.is_closed() or self._pid != os.getpid():
             return
         loop.call_soon_threadsafe(task.cancel)
 

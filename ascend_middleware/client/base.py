@@ -143,8 +143,9 @@ class ClientBase:
         return decision
 
     def _admit(self) -> None:
-        if self._polling is not None:
-            self._polling.ensure()
+        for repeating in (self._polling, self._beating):
+            if repeating is not None:
+                repeating.ensure()
         self.kill.admit()
 
     def _submitted(

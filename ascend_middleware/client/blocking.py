@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 from ..exceptions import AscendError, ClientClosedError
 from ..flow import Sleep, drive
+from ..forking import ProcessLock
 from .base import ClientBase, engine_failure
 from .core import Send, Tell
 from .engines import open_engine
@@ -29,7 +29,7 @@ class Blocking(ClientBase):
 
     def _open(self, engine: object, http_client: object) -> None:
         self._engine: Engine = open_engine(self.settings, engine=engine, http_client=http_client)
-        self._closing = threading.Lock()
+        self._closing = ProcessLock()
 
     def run(self, flow: Flow[T]) -> T:
         """Run one flow of `core` to its result.

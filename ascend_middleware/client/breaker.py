@@ -6,11 +6,11 @@ What counts is the logical call, not its attempts: a failure to connect, a deadl
 
 from __future__ import annotations
 
-import threading
+import os
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import CircuitBreakerOpen
-from .forks import renew_in_child
+from ..forking import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,21 +63,14 @@ class CircuitBreaker:
         self._timeout: Final = timeout
         self._clock: Final = clock
         self._enabled: Final = enabled
-        self._lock = threading.Lock()
+        self._lock: Final = ProcessLock()
         self._failures = 0
         self._opened_at = 0.0
         self._state = _CLOSED
-        self._probing = False
+        # Which process makes the probe, 0 for none: a forked child hears nothing of its parent's.
+        self._prober = 0
         # Results of calls that began before the last change of state say nothing about now.
         self._epoch = 0
-        renew_in_child(self)
-
-    def renew(self) -> None:
-        """Forget, in a forked child, who held the lock and who was the probe: they stayed in the parent."""
-        self._lock = threading.Lock()
-        if self._probing:
-            self._probing = False
-            self._epoch += 1
 
     @property
     def state(self) -> str:
@@ -105,8 +98,9 @@ class CircuitBreaker:
             left = self._opened_at + self._timeout - self._clock()
             if self._state == _OPEN and left <= 0:
                 self._change(_HALF_OPEN)
-            if self._state == _HALF_OPEN and not self._probing:
-                self._probing = True
+            if self._state == _HALF_OPEN and self._prober != os.getpid():
+                self._epoch += self._prober != 0
+                self._prober = os.getpid()
                 return Token(self, self._epoch)
             probing = self._state == _HALF_OPEN
             failures = self._failures
@@ -122,7 +116,9 @@ class CircuitBreaker:
             if not self._enabled or epoch != self._epoch:
                 return
             if self._state == _HALF_OPEN:
-                self._probing = False
+                if self._prober != os.getpid():
+                    return
+                self._prober = 0
                 if success is not None:
                     self._change(_CLOSED if success else _OPEN)
             elif success:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import msgspec
 
 from ..exceptions import AscendError
-from ..forking import process_id, renew_once
+from ..forking import renew_once
 
 __all__ = [
     "AsyncEngine",
@@ -110,11 +111,11 @@ class PerProcess:
         self._lock = threading.Lock()
         self._by_loop: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._single: Any = None
-        self._pid = process_id()
+        self._pid = os.getpid()
 
     def get(self, loop: object = None) -> Any:
         """Return the one of this process and loop, opened if need be."""
-        if self._pid != process_id():
+        if self._pid != os.getpid():
             renew_once(lambda: self._pid, self._renew)
         opened = self._single if loop is None else self._by_loop.get(loop)
         if opened is None:
@@ -130,7 +131,7 @@ class PerProcess:
 
     def take(self, loop: object = None) -> Any:
         """Forget it and return it for closing; None when there is none, or another process opened it."""
-        if self._pid != process_id():
+        if self._pid != os.getpid():
             return None
         with self._lock:
             if loop is not None:

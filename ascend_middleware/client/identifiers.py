@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from ..forking import process_id
-
 __all__ = ["Identifiers"]
 
 _AT_ONCE: Final = 64
@@ -19,14 +17,14 @@ class Identifiers:
 
     def __init__(self) -> None:
         self._ready: list[str] = []
-        self._process = process_id()
+        self._process = os.getpid()
 
     def draw(self) -> str:
         """Return 32 hexadecimal digits."""
-        if self._process != process_id():
+        if self._process != os.getpid():
             # The parent hands these out, too. In this order, so that no thread of the child meets them.
             self._ready = []
-            self._process = process_id()
+            self._process = os.getpid()
         try:
             return self._ready.pop()
         except IndexError:

@@ -6,15 +6,14 @@ What cannot be read stops: a limit without a number, a status that stays away. W
 from __future__ import annotations
 
 import math
-import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..commands import MalformedCommand, Target, parse_command
 from ..exceptions import KillSwitchError, RateLimitError
+from ..forking import ProcessLock
 from . import masking
-from .forks import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +55,7 @@ class KillState:
         self._agent_id: Final = agent_id
         self._now: Final = now
         self._clock: Final = clock
-        self._lock = threading.Lock()
+        self._lock: Final = ProcessLock()
         self._stop = _Order()
         self._limit = _Order()
         self._passed: deque[float] = deque()
@@ -65,11 +64,6 @@ class KillState:
         # While polling: how old the last answer may be, and when it came.
         self._stale_after = math.inf
         self._answered_at = 0.0
-        renew_in_child(self)
-
-    def renew(self) -> None:
-        """Take a new lock in a forked child; what is known stays known."""
-        self._lock = threading.Lock()
 
     # --- what is learnt
 

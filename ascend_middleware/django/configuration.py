@@ -6,7 +6,6 @@ dotted paths), and any setting; or a mapping of the shape of an `ascend.toml`.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
@@ -15,6 +14,7 @@ from django.utils.module_loading import import_string
 
 from ..compose import read_options
 from ..exceptions import ConfigurationError, Problem
+from ..forking import ProcessLock
 from ..guard import announce
 from ..routing.django import DjangoResolver
 from ..runner import AsyncRunner, SyncRunner
@@ -40,7 +40,7 @@ NAME = "settings.ASCEND"
 # One for the process: test clients build the middleware anew again and again.
 RESOLVER = DjangoResolver()
 
-_lock = threading.Lock()
+_lock = ProcessLock()
 _runners: dict[type, tuple[object, Any]] = {}
 _announced: list[object] = []
 

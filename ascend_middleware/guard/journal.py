@@ -12,6 +12,7 @@ in this journal), `at` (seconds since the epoch) and:
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
 import threading
 import time
@@ -24,7 +25,7 @@ import msgspec
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError, ConfigurationError
-from ..forking import process_id, renew_once
+from ..forking import renew_once
 from .journal_log import FileLog, Log, MemoryLog, seal
 from .places import default_directory, make_directory
 from .state import scope_of
@@ -103,19 +104,19 @@ class Journal:
         self._numbers = itertools.count(1)
         self._unwritten: deque[bytes] = deque()
         self._said: dict[str, float] = {}
-        self.process = f"{int(self._now())}-{process_id()}-{secrets.token_hex(4)}"
+        self.process = f"{int(self._now())}-{os.getpid()}-{secrets.token_hex(4)}"
         # Kept up to date by the keeper: since when the line waits that is to be delivered next; others' bytes.
         self.waiting_since: float | None = None
         self.others_bytes = 0
         self.unjournalled = 0
         # About how many entries were made: whether requests come in while the keeper works.
         self.entered = 0
-        self._pid = process_id()
+        self._pid = os.getpid()
 
     @property
     def is_open(self) -> bool:
         """Whether this process has written anything."""
-        return self._log is not None and self._pid == process_id()
+        return self._log is not None and self._pid == os.getpid()
 
     @property
     def log(self) -> Log:
@@ -124,7 +125,7 @@ class Journal:
         Raises:
             JournalError: the files cannot be made.
         """
-        if self._pid != process_id():
+        if self._pid != os.getpid():
             renew_once(lambda: self._pid, self._reset)
         if self._log is None:
             with self._lock:
@@ -147,7 +148,7 @@ class Journal:
 
     def next_number(self) -> int:
         """Return the number for an entry."""
-        if self._pid != process_id():
+        if self._pid != os.getpid():
             renew_once(lambda: self._pid, self._reset)
         return next(self._numbers)
 
@@ -176,7 +177,7 @@ class Journal:
 
     def conclude(self, number: int, *, error: str | None, duration_ms: int, wait: bool = True) -> bool:
         """Keep what became of an entry. Never raises: what cannot be written now is written later, or lost loudly."""
-        if self._pid != process_id():
+        if self._pid != os.getpid():
             return True  # the parent's entry: the parent, or its death, concludes it
         line = _line("outcome", number, self._now(), {"error": error, "ms": duration_ms})
         try:
@@ -236,7 +237,7 @@ class Journal:
 
     def close(self, *, remove: bool) -> None:
         """Close the files of this process; with `remove`, because all was delivered."""
-        if self._pid != process_id() or self._log is None:
+        if self._pid != os.getpid() or self._log is None:
             return
         with self._lock:
             log, self._log = self._log, None
@@ -292,7 +293,7 @@ def open_journal(settings: Settings, *, now: Callable[[], float] = time.time) ->
     if directory is not None:
         try:
             make_directory(directory)
-            log = FileLog(directory, f"check-{process_id()}-{secrets.token_hex(4)}")
+            log = FileLog(directory, f"check-{os.getpid()}-{secrets.token_hex(4)}")
             log.append(b"\n")
             log.close(remove=True)
         except OSError as error:

@@ -7,6 +7,7 @@ fork), never at import. No decision depends on them being alive.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from ..client.masking import get_logger
 from ..client.retry import dice
 from ..exceptions import AscendError, AuthenticationError
 from ..flow import Sleep, drive
-from ..forking import process_id, renew_once
+from ..forking import only_forks, renew_once
 from .adoption import adopt, bytes_of_others
 from .delivery import Delivery
 from .steps import Blocking
@@ -87,7 +88,7 @@ class Keeper:
         self._age_at = 0.0
         self._entered = 0
         self._started = False
-        self._pid = process_id()
+        self._pid = os.getpid()
 
     @property
     def is_eager(self) -> bool:
@@ -97,13 +98,13 @@ class Keeper:
     @property
     def is_running(self) -> bool:
         """Whether the threads of this process run."""
-        return self._started and self._pid == process_id()
+        return self._started and self._pid == os.getpid()
 
     def start(self) -> None:
         """Start the threads unless they run in this process."""
-        if self._started and self._pid == process_id():
+        if (self._started and self._pid == os.getpid()) or only_forks():
             return
-        if self._pid != process_id():
+        if self._pid != os.getpid():
             renew_once(lambda: self._pid, self._start_anew)
         with self._lock:
             if self._started:
@@ -128,10 +129,12 @@ class Keeper:
 
     def close(self, *, seconds: float = 5.0) -> None:
         """Deliver what waits, for at most `seconds`, and stop; what is left stays in its file for the next keeper."""
+        if self._pid != os.getpid():
+            return
         with self._lock:
             threads, self._threads = self._threads, []
-            if not threads or self._pid != process_id():
-                return
+        if not threads:
+            return
         self._stopping.set()
         self._wake.set()
         until = time.monotonic() + seconds

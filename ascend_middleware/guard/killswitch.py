@@ -7,13 +7,13 @@ process once knew it keeps, so that a state that was emptied lifts nothing.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from ..client.masking import get_logger
+from ..forking import ProcessLock
 from .state import EVERYBODY, Snapshot, StateError
 from .verdicts import Refusal
 
@@ -76,7 +76,7 @@ class KillSwitch:
         self._failed_at = -1e9
         self._said_at = -1e9
         self._expired = False
-        self._lock = threading.Lock()
+        self._lock: Final = ProcessLock()
 
     @property
     def is_fresh(self) -> bool:
@@ -95,18 +95,13 @@ class KillSwitch:
         While the state does not answer, one request at a time tries it, and the others do not wait for that.
         """
         now = self._clock()
-        # Never for long: a fork may have left the lock taken.
-        held = self._lock.acquire(timeout=0.1)
-        try:
+        with self._lock:
             if now < self._reading_until:
                 return "fail" if self._failing else "wait"
             if self._failing and now - self._failed_at < FRESH_SECONDS:
                 return "fail"
             self._reading_until = now + _READ_SECONDS
             return "read"
-        finally:
-            if held:
-                self._lock.release()
 
     @property
     def age(self) -> float:

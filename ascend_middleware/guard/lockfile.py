@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import Final
 
-from ..forking import process_id
+from ..forking import ProcessLock
 
 __all__ = ["FileLock"]
 
 # POSIX locks belong to the process: a second lock of the same file would be granted, and closing it would drop the
 # first. So what this process holds is listed. A forked child inherits the list, but none of the locks.
 _held: Final[dict[str, int]] = {}
-_listed: Final = threading.Lock()
+_listed: Final = ProcessLock()
 
 
 class FileLock:
@@ -24,7 +23,7 @@ class FileLock:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path: Final = path
         self._descriptor = descriptor
-        self._pid = process_id()
+        self._pid = os.getpid()
 
     @classmethod
     def take(cls, path: Path, *, create: bool = True) -> FileLock | None:
@@ -35,7 +34,7 @@ class FileLock:
         """
         place = str(path.absolute())
         with _listed:
-            if _held.get(place) == process_id():
+            if _held.get(place) == os.getpid():
                 return None
             try:
                 descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
@@ -47,12 +46,12 @@ class FileLock:
             if not _lock(descriptor) or not _is_same(path, descriptor):
                 os.close(descriptor)
                 return None
-            _held[place] = process_id()
+            _held[place] = os.getpid()
             return cls(path, descriptor)
 
     def release(self, *, remove: bool = False) -> None:
         """Give the lock up, and remove the file if asked."""
-        if self._pid != process_id():
+        if self._pid != os.getpid():
             return
         with _listed:
             _held.pop(str(self.path.absolute()), None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..client.masking import get_logger
 from ..exceptions import ConfigurationError
-from ..forking import process_id, renew_once
+from ..forking import renew_once
 from ..sqlite import MEMORY, open_database, transaction
 from .places import make_directory
 from .state import KEPT_SECONDS, MAX_HINTS, Approval, Order, Snapshot, StateError, key_of
@@ -294,7 +294,7 @@ class SQLState:
 
     def close(self) -> None:
         """See `State.close`."""
-        if self._pid != process_id():
+        if self._pid != os.getpid():
             return
         with self._lock:
             connection, self._connection = self._connection, None
@@ -312,7 +312,7 @@ class SQLState:
         if self._connection is not None:
             self._inherited.append(self._connection)
             self._connection = None
-        self._pid = process_id()
+        self._pid = os.getpid()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -321,7 +321,7 @@ class SQLState:
 
     @contextmanager
     def _used(self) -> Iterator[sqlite3.Connection]:
-        if self._pid != process_id():
+        if self._pid != os.getpid():
             renew_once(lambda: self._pid, self._renew)
         if not self._lock.acquire(timeout=self._timeout):
             raise StateError("the state is busy: another thread did not release it in time")

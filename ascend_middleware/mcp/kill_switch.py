@@ -6,8 +6,6 @@ issue time, so the order in which a queue delivers does not matter, and neither 
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from ..client.masking import get_logger
 from ..commands import Command, CommandKind, MalformedCommand, Target, UnknownCommand, parse_command, unwrap_message
 from ..exceptions import ConfigurationError
+from ..forking import ProcessLock
 
 __all__ = ["MCPKillSwitchConsumer", "ServerState"]
 
@@ -137,8 +136,7 @@ class MCPKillSwitchConsumer:
         self._blocks_on_malformed: Final = on_malformed == "block"
         self._now: Final = now
         self._clock: Final = clock
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._lock: Final = ProcessLock()
         self._given: Final = {number: _folded(name) for name, number in (servers or {}).items()}
         self._start_anew()
 
@@ -150,12 +148,6 @@ class MCPKillSwitchConsumer:
         self._arrivals = 0
         self._degraded: str | None = None
 
-    def _locked(self) -> threading.Lock:
-        if self._pid != os.getpid():
-            # Another thread of the parent may have held it when the process was forked.
-            self._lock, self._pid = threading.Lock(), os.getpid()
-        return self._lock
-
     # --- messages
 
     def apply_message(self, message: object) -> None:
@@ -166,7 +158,7 @@ class MCPKillSwitchConsumer:
                 an SNS notification. A command that is applied already changes nothing.
         """
         try:
-            with self._locked():
+            with self._lock:
                 self._apply(message)
         except UnknownCommand as error:
             # It may be for anybody, and it lifts nothing.
@@ -251,7 +243,7 @@ class MCPKillSwitchConsumer:
         if not self._blocks_on_malformed:
             logger.error("kill switch: ignored a message that cannot be read: %s", text)
             return
-        with self._locked():
+        with self._lock:
             self._degraded = text
         logger.error("kill switch: every server is blocked until recover(): a message cannot be read: %s", text)
 
@@ -274,7 +266,7 @@ class MCPKillSwitchConsumer:
         return self._judge(mcp_server, mcp_server_config_id, count=False)
 
     def _judge(self, name: str | None, number: int | None, *, count: bool) -> ServerState:
-        with self._locked():
+        with self._lock:
             if self._degraded is not None:
                 return ServerState(blocked=True, reason=f"a kill-switch message cannot be read: {self._degraded}")
             limits: list[tuple[_Entry, int]] = []
@@ -330,7 +322,7 @@ class MCPKillSwitchConsumer:
     @property
     def blocked_servers(self) -> list[str]:
         """The names of the servers that commands block one by one, sorted; orders for all of them name none."""
-        with self._locked():
+        with self._lock:
             names = {
                 self._shown.get(key.server, key.server)
                 for key, entry in self._entries.items()
@@ -340,12 +332,12 @@ class MCPKillSwitchConsumer:
 
     def recover(self) -> None:
         """Go on after a message that could not be read; what commands ordered stands."""
-        with self._locked():
+        with self._lock:
             self._degraded = None
 
     def reset(self) -> None:
         """Forget every command and every message."""
-        with self._locked():
+        with self._lock:
             self._start_anew()
 
 

@@ -1,4 +1,4 @@
-"""A forked worker whose first requests come all at once: everything of it is made once."""
+"""A forked worker: everything of it is made once, and nothing of its parent is used, whoever forked."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 
 PROGRAM = """
-import os, sys, threading
+import ctypes, os, sys, threading
 from pathlib import Path
 from ascend_middleware.client.exchange import PerProcess
 from ascend_middleware.guard.journal import Journal
@@ -17,7 +17,7 @@ journal, engine = Journal(Path(sys.argv[1])), PerProcess(lambda: opened.append(1
 journal.next_number(), engine.get()
 opened.clear()
 for child in range(40):
-    if not os.fork():
+    if not (os.fork() if child % 2 else ctypes.PyDLL(None).fork()):  # with Python's hooks, and without
         break
     if os.wait()[1]:
         sys.exit(1)
@@ -55,4 +55,66 @@ os._exit(0)
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 def test_many_first_uses_in_a_child_renew_once(tmp_path):
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+INHERITED = """
+import ctypes, os, sys, threading
+from pathlib import Path
+from ascend_middleware import CircuitBreakerOpen
+from ascend_middleware.client.breaker import CircuitBreaker
+from ascend_middleware.client.identifiers import Identifiers
+from ascend_middleware.forking import ProcessLock
+from ascend_middleware.guard.journal import Journal
+from ascend_middleware.guard.lockfile import FileLock
+
+folder = Path(sys.argv[1])
+identifiers, lock, journal = Identifiers(), ProcessLock(), Journal(folder)
+identifiers.draw()
+breaker = CircuitBreaker(threshold=1, timeout=0.0, clock=lambda: 0.0)
+breaker.acquire().fail()
+probe = breaker.acquire()
+held = FileLock.take(folder / "mine.lock")
+number = journal.next_number()
+journal.enter(number, {"id": "7", "how": "allowed", "rule": "r", "agent": "a"})
+written = {file: file.read_bytes() for file in folder.glob("*.journal")}
+taken, done = threading.Event(), threading.Event()
+
+def hold():
+    with lock:
+        taken.set()
+        done.wait()
+
+threading.Thread(target=hold, daemon=True).start()
+taken.wait()
+reading, writing = os.pipe()
+if not (os.fork() if sys.argv[2] == "os" else ctypes.PyDLL(None).fork()):
+    with lock:
+        breaker.acquire().succeed()
+    assert FileLock.take(folder / "mine.lock") is None, "the parent's"
+    assert journal.conclude(number, error=None, duration_ms=1)
+    assert not journal.is_open
+    os.write(writing, " ".join(identifiers.draw() for _ in range(50)).encode())
+    os._exit(0)
+assert os.wait()[1] == 0
+theirs = os.read(reading, 65536).decode().split()
+assert len(set(theirs)) == 50
+assert not {identifiers.draw() for _ in range(63)} & set(theirs)
+try:
+    breaker.acquire()
+except CircuitBreakerOpen:
+    pass
+else:
+    raise AssertionError("the child's success is not the parent's")
+assert {file: file.read_bytes() for file in folder.glob("*.journal")} == written, "it was concluded by the child"
+assert journal.conclude(number, error=None, duration_ms=1)
+assert {file: file.read_bytes() for file in folder.glob("*.journal")} != written
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.parametrize("fork", ["os", "bare"])
+def test_a_child_uses_nothing_of_its_parent_also_where_no_hook_runs(tmp_path, fork):
+    command = [sys.executable, "-c", INHERITED, str(tmp_path), fork]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr

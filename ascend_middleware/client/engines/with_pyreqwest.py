@@ -6,6 +6,7 @@ One of the files that import an HTTP library; each serves one engine.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Coroutine, Generator
@@ -13,7 +14,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ...exceptions import AscendError, ConfigurationError
-from ...forking import process_id
 from ..exchange import ConnectFailed, ExchangeFailed, PerProcess, Request, Response
 from .shared import (
     KEEPALIVE_SECONDS,
@@ -61,11 +61,11 @@ class _PyreqwestBase:
         import pyreqwest.proxy
 
         cls = _PyreqwestBase
-        if cls._first_used_in not in (None, process_id()):
+        if cls._first_used_in not in (None, os.getpid()):
             raise ConfigurationError(
                 "engine 'pyreqwest' was used before this process was forked; use 'httpx2', or fork first"
             )
-        cls._first_used_in = process_id()
+        cls._first_used_in = os.getpid()
         builder = getattr(pyreqwest.client, self._builder)()
         builder = builder.follow_redirects(False).referer(False).max_connections(self._limit())
         builder = builder.gzip(False).brotli(False).zstd(False).deflate(False)
