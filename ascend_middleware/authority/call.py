@@ -14,6 +14,7 @@ from ascend_middleware.wire import normalize_action_id
 
 from .forms import ApiError
 from .keys import contradicts
+from .policy import pattern_issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .records import Records
     from .store import Store
 
-__all__ = ["Call", "Reply", "Route", "action_number", "missing", "read_fields", "wrong"]
+__all__ = ["Call", "Reply", "Route", "action_number", "check_patterns", "missing", "read_fields", "wrong"]
 
 _Fields = TypeVar("_Fields", bound=msgspec.Struct)
 
@@ -181,6 +182,15 @@ def _refusal(error: msgspec.ValidationError) -> ApiError:
 def wrong(name: str, message: str, **details: Any) -> ApiError:
     """Return the refusal of a field's value."""
     return ApiError(422, "VALIDATION_ERROR", f"{name}: {message}", details={"field": name, "issue": message, **details})
+
+
+def check_patterns(fields: Mapping[str, Any], *keys: str) -> None:
+    """Refuse lists of patterns in which one can match nothing; see `pattern_issue`."""
+    for key in keys:
+        for pattern in fields.get(key) or ():
+            issue = pattern_issue(pattern, key)
+            if issue is not None:
+                raise wrong(key, issue[0], hint=issue[1])
 
 
 _LONGEST_ID: Final = 19

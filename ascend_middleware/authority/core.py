@@ -18,6 +18,7 @@ from .forms import Answer, ApiError
 from .keys import LOCAL, Credential, bearer_token, presented_key
 from .limits import Allowance, Window, network_of
 from .listing import Request
+from .management import what_cannot_be
 from .policy import Judgement, PolicySet
 from .records import Records
 from .routes import HEALTH, OPENAPI, changes, find_route
@@ -90,7 +91,14 @@ class Authority:
             ConfigurationError: one of the two cannot be used; for the policy with every problem found.
         """
         policy = PolicySet.load(policy_path)
-        return cls(Store.open(db_path or default_database(policy_path), now=now), policy, now=now)
+        authority = cls(Store.open(db_path or default_database(policy_path), now=now), policy, now=now)
+        authority.warn()
+        return authority
+
+    def warn(self) -> None:
+        """Log what was declared and can never come true; see `management.what_cannot_be`."""
+        for words in what_cannot_be(self):
+            log.warning("%s", words)
 
     def close(self) -> None:
         """Close the database."""

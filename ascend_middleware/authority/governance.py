@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from ascend_middleware.exceptions import NotFoundError
 
 from . import killswitch
-from .policy import McpServer, Model
+from .policy import McpServer, Model, listed
 from .records import MCP_SERVER, MODEL
 
 if TYPE_CHECKING:
     from .core import Authority
 
-__all__ = ["APPROVED", "check_server", "find_model", "find_server", "models", "server_of"]
+__all__ = ["APPROVED", "check_server", "find_model", "find_server", "models", "names_tool", "server_of"]
 
 APPROVED: Final = ("approved", "partially_approved")
 
@@ -53,6 +53,11 @@ def find_model(authority: Authority, given: int | str, *, tenant: str) -> tuple[
         return None, ("MODEL_AMBIGUOUS_DENY", "more than one model has this name; use its number")
     partial = [model for model in found if model.compliance_status != "approved"]
     return (partial or found)[0], None
+
+
+def names_tool(pattern: str, tools: set[str]) -> bool:
+    """Say whether an entry of a server's lists is about one of the tools."""
+    return any(listed(tool.strip().casefold(), (pattern.casefold(),)) for tool in tools)
 
 
 def server_of(record: dict[str, Any]) -> McpServer:
@@ -99,6 +104,6 @@ def check_server(
     )
     if blocked:
         return server, ("MCP_SERVER_BLOCKED_DENY", f"the MCP server {name!r} is blocked by the kill switch")
-    if {tool.casefold() for tool in tools} & {tool.casefold() for tool in server.blocked_tools}:
+    if any(names_tool(pattern, tools) for pattern in server.blocked_tools):
         return server, ("MCP_TOOL_BLOCKED_DENY", f"the MCP server {name!r} may not be used for this tool")
     return server, None

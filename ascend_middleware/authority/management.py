@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
 
 from .approvers import LEVELS, ApprovalRules, Requirement
-from .keys import person
-from .records import APPROVERS, MCP_SERVER, MODEL, Records
+from .keys import Role, operator, person
+from .policy import pattern_issue
+from .records import APPROVERS, MCP_SERVER, MODEL, POLICY, SMART_RULE, Records
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from .core import Authority
     from .keys import Credential
     from .store import Store
 
-__all__ = ["STATUSES", "Management", "approval_rules"]
+__all__ = ["STATUSES", "Management", "approval_rules", "unknown_approvers", "what_cannot_be"]
 
 STATUSES: Final = ("approved", "partially_approved", "pending", "denied")
 _MOST_APPROVERS: Final = 20
@@ -32,6 +35,69 @@ def approval_rules(records: Records, declared: ApprovalRules, *, tenant: str) ->
 
     kept = records.cached(("approvers", tenant), load)
     return replace(declared, levels={**declared.levels, **kept}) if kept else declared
+
+
+def unknown_approvers(
+    store: Store, levels: Mapping[str, Requirement], *, tenant: str | None = None, issuer: str = ""
+) -> list[str]:
+    """Return in words which approvers no key can be, and where too few people are left to approve.
+
+    Args:
+        store: where the keys are.
+        levels: who approves at each level.
+        tenant: the organisation; None for all, where the best provided one counts.
+        issuer: whose tokens may be somebody's as well, who cannot be known here.
+    """
+    people: dict[str, set[str]] = {} if tenant is None else {tenant: set()}
+    for key in store.list_keys():
+        if key["revoked_at"] is None and Role(key["role"]).administers and tenant in (None, key["tenant"]):
+            people.setdefault(key["tenant"], set()).add(person(key["name"]))
+    # The command line decides for every organisation.
+    groups = [group | {person(operator().name)} for group in people.values() or [set()]]
+    anybody = set().union(*groups)
+    told = []
+    for level, needed in levels.items():
+        unknown = [name for name in needed.names if person(name) not in anybody]
+        named = {person(name) for name in needed.names}
+        most = max(len(group & named if named else group) for group in groups)
+        words = []
+        if unknown:
+            words.append(f"no admin key has the name {', '.join(map(repr, unknown))}")
+        if most < needed.count:
+            words.append(f"{needed.count} people must approve, and there are admin keys of {most}")
+        if words:
+            end = f"; only who has a token of {issuer} can be" if issuer else ""
+            told.append(f"approvers of {level} risk: {'; '.join(words)}{end}")
+    return told
+
+
+def what_cannot_be(authority: Authority) -> list[str]:
+    """Return in words what stands in the policy file or the database and can never come true.
+
+    What the policy file alone shows is refused when it is read. Here is what only the database tells: approvers whom no
+    key can be, limits of keys that there are not, and rules that an earlier version took and that match nothing.
+    """
+    policy, records, store = authority.policy, authority.records, authority.store
+    issuer = policy.token_key.issuer if policy.token_key else ""
+    told = unknown_approvers(store, policy.approvals.levels, issuer=issuer)
+    for row in records.rows("SELECT DISTINCT tenant FROM records WHERE kind = ?", (APPROVERS,)):
+        kept = approval_rules(records, ApprovalRules(), tenant=row["tenant"]).levels
+        words = unknown_approvers(store, kept, tenant=row["tenant"], issuer=issuer)
+        told += [f"organisation {row['tenant']}: {one}" for one in words]
+    keys = store.list_keys()
+    known = {name for key in keys for name in (key["name"], f"#{key['id']}")}
+    told += [f"key_limit: there is no key {name!r}" for name in policy.key_limits if name not in known and not issuer]
+    for row in records.rows(
+        "SELECT kind, name, tenant, fields FROM records WHERE kind IN (?, ?, ?) ORDER BY id",
+        (POLICY, SMART_RULE, MCP_SERVER),
+    ):
+        fields = json.loads(row["fields"])
+        for key in ("action_types", "agents", "blocked_tools", "tool_risk_overrides"):
+            for issue in filter(None, (pattern_issue(one, key) for one in fields.get(key) or ())):
+                told.append(
+                    f"organisation {row['tenant']}, {row['kind']} {row['name']!r}: {key}: {issue[0]}; {issue[1]}"
+                )
+    return told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +163,8 @@ class Management:
         """Register an MCP server, active; raise `ConflictError` if the database has one of the name."""
         if not 0 < len(name) <= 255 or name != name.strip() or not name.isprintable():
             raise ValidationError("an MCP server needs a name without control characters", field="name")
+        for issue in filter(None, (pattern_issue(tool, "blocked_tools") for tool in blocked_tools)):
+            raise ValidationError(f"{issue[0]}; {issue[1]}", field="blocked_tools")
         fields = {
             "transport_type": "stdio",
             "governance_enabled": True,

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
 from .actions import check_standing, submit
-from .call import Call, Reply, Route
+from .call import Call, Reply, Route, check_patterns
 from .fields import Name, Needed, Text, Words
 from .forms import ApiError, decision_fields
 from .governance import find_server
@@ -119,6 +119,7 @@ def _register(call: Call) -> Reply:
     new = call.body(NewServer)
     fields = msgspec.to_builtins(new)
     name = fields.pop("server_name")
+    check_patterns(fields, "blocked_tools", "auto_approve_tools", "tool_risk_overrides")
     # What a user registers waits for an admin, or registering would be a way around the registry.
     active = call.credential.role.administers
     fields |= {"active": active, "deactivated_reason": None if active else "not activated by an admin yet"}

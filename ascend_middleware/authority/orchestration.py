@@ -109,7 +109,7 @@ def _server(
         return "MCP_GOVERNANCE_DENY", code, message, {"error": "MCP governance violation", "mcp_server_name": name}
     found["mcp_governance"] = {"server_registered": True, "enforcement": "Layer 13", "mcp_server_name": name}
     for tool, risk in server.tool_risks:
-        if tool.casefold() in {one.casefold() for one in tools}:
+        if governance.names_tool(tool, tools):
             signals[f"tool {tool}"] = max(risk, signals.get(f"tool {tool}", 0))
     return None
 

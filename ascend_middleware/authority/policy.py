@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,19 @@ if TYPE_CHECKING:
     from .conditions import Condition
     from .score import Score
 
-__all__ = ["DECISIONS", "RULE_ACTIONS", "Judgement", "Limits", "McpServer", "Model", "Policy", "PolicySet", "TokenKey"]
+__all__ = [
+    "DECISIONS",
+    "RULE_ACTIONS",
+    "Judgement",
+    "Limits",
+    "McpServer",
+    "Model",
+    "Policy",
+    "PolicySet",
+    "TokenKey",
+    "listed",
+    "pattern_issue",
+]
 
 # The strictest wins: later words beat earlier ones.
 DECISIONS: Final = ("approved", "pending", "denied")
@@ -55,7 +68,10 @@ class Policy:
         """Say whether the action's type and agent are among those listed."""
         # Without regard to case, or "Transaction" would slip past the policies for "transaction".
         kind = str(action["action_type"]).casefold()
-        return _listed(kind, self.action_types) and _listed(action["agent_id"], self.agents)
+        return all(
+            not patterns or listed(value, patterns)
+            for value, patterns in ((kind, self.action_types), (action["agent_id"], self.agents))
+        )
 
     def holds(self, action: Mapping[str, Any]) -> bool:
         """Evaluate the condition; raise `ValueError` with the cause if the answer is neither true nor false."""
@@ -234,8 +250,45 @@ def _rank(decision: str) -> int:
     return DECISIONS.index(decision) if decision else -1
 
 
-def _listed(value: str, patterns: tuple[str, ...]) -> bool:
-    """Match a value against words, where a trailing `*` stands for any rest; no words at all match everything."""
-    return not patterns or any(
-        value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern for pattern in patterns
-    )
+def listed(value: str, patterns: Iterable[str]) -> bool:
+    """Match a value against words, where a trailing `*` stands for any rest."""
+    return any(value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern for pattern in patterns)
+
+
+# Longer than any name of an action.
+_MAX_PATTERN: Final = 255
+# Signs of other pattern languages; no type of an action, agent or tool is written with them.
+_SIGNS: Final = re.compile(r"[?\[\]^$\\]")
+_FIELDS: Final = {"action_types": "action_type", "agents": "agent_id"}
+
+
+def pattern_issue(pattern: str, key: str) -> tuple[str, str] | None:
+    """Return why an entry of a list of patterns can match nothing, and what is meant; None for a good one.
+
+    Args:
+        pattern: the entry.
+        key: the list: action_types, agents, or one of tools.
+    """
+    head = pattern.removesuffix("*")
+    if pattern != pattern.strip():
+        return f"{pattern!r} can match nothing: no name has blanks at its ends", f"write {pattern.strip()!r}"
+    if not pattern.isprintable():
+        seen = "".join(char for char in pattern if char.isprintable())
+        return f"{pattern!r} can match nothing: it holds what cannot be seen", f"write {seen!r}"
+    if len(head) > _MAX_PATTERN:
+        return f"it can match nothing: no name has more than {_MAX_PATTERN} characters", ""
+    between = r"[,;|]" if key == "action_types" else r"[,;]"
+    if re.search(between, head):
+        words = ", ".join(f'"{word.strip()}"' for word in re.split(between, pattern) if word.strip())
+        return f"{pattern!r} is one word of the list and can match nothing", f"write each by itself: {words}"
+    if "*" in head or _SIGNS.search(head):
+        return f"{pattern!r} can match nothing: the only sign is a * at the end, for any rest", _instead(pattern, key)
+    return None
+
+
+def _instead(pattern: str, key: str) -> str:
+    """Return what to write for a pattern of another language."""
+    if key not in _FIELDS or not re.fullmatch(r"[\w:/@ *-]+", pattern):
+        return "list the names one by one"
+    place = "action." + _FIELDS[key]
+    return f"list the names one by one, or use a condition: {place}.matches('(?i)^{pattern.replace('*', '.*')}$')"

@@ -25,7 +25,7 @@ from .approvers import read_approvals
 from .conditions import Condition, compile_condition
 from .limits import FAILED_SIGN_INS
 from .management import STATUSES
-from .policy import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policy, PolicySet, TokenKey
+from .policy import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policy, PolicySet, TokenKey, pattern_issue
 from .score import MAX_SCORE
 from .tokens import public_key_issue
 
@@ -174,8 +174,8 @@ class Reader:
         when = self.text(row, "when", where)
         return Policy(
             name=self.text(row, "name", where, required=True),
-            action_types=tuple(word.casefold() for word in self.texts(row, "action_types", where)),
-            agents=self.texts(row, "agents", where),
+            action_types=tuple(word.casefold() for word in self.patterns(row, "action_types", where)),
+            agents=self.patterns(row, "agents", where),
             condition=self.condition(when, f"{where}: when") if "when" in row else None,
             decision=decision,
             risk_score=score,
@@ -190,8 +190,8 @@ class Reader:
             self.say("policy.bad-value", f"{where}: action", f"no such action: {action!r}", f"expected {_ACTIONS}")
         return Policy(
             name=self.text(row, "name", where, required=True),
-            action_types=tuple(word.casefold() for word in self.texts(row, "action_types", where)),
-            agents=self.texts(row, "agents", where),
+            action_types=tuple(word.casefold() for word in self.patterns(row, "action_types", where)),
+            agents=self.patterns(row, "agents", where),
             condition=self.condition(self.text(row, "condition", where, required=True), f"{where}: condition"),
             decision=RULE_ACTIONS.get(action, ""),
             risk_score=self.whole(row, "risk_score", where, high=MAX_SCORE),
@@ -214,15 +214,21 @@ class Reader:
         if not isinstance(active, bool):
             self.say("policy.bad-value", f"{where}: active", "expected true or false")
         name = self.text(row, "name", where, required=True)
+        if name != name.strip() or not name.isprintable():
+            self.say(
+                "policy.never-matches", f"{where}: name", f"no action can name {name!r}", f"write {name.strip()!r}"
+            )
         risks = row.get("tool_risks", {})
         if not isinstance(risks, dict):
             self.say("policy.bad-value", f"{where}: tool_risks", "expected a table of tools and scores")
             risks = {}
+        for tool in risks:
+            self.pattern(tool, "tool_risks", where)
         scores = {tool: self.whole(risks, tool, f"{where}: tool_risks", high=MAX_SCORE) for tool in risks}
         return McpServer(
             name=name,
             active=active is True,
-            blocked_tools=self.texts(row, "blocked_tools", where),
+            blocked_tools=self.patterns(row, "blocked_tools", where),
             tool_risks=tuple((tool, score) for tool, score in scores.items() if score is not None),
         )
 
@@ -329,6 +335,18 @@ class Reader:
         if key in row and not value and key != "blocked_tools":
             self.say("policy.bad-value", f"{where}: {key}", "the list is empty", "leave the key out to mean all")
         return tuple(value)
+
+    def patterns(self, row: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+        """Return a list of patterns; one that can match nothing would be a rule that lets everything through."""
+        found = self.texts(row, key, where)
+        for pattern in found:
+            self.pattern(pattern, key, where)
+        return found
+
+    def pattern(self, pattern: str, key: str, where: str) -> None:
+        issue = pattern_issue(pattern, key)
+        if issue is not None:
+            self.say("policy.never-matches", f"{where}: {key}", *issue)
 
     def whole(self, row: Mapping[str, Any], key: str, where: str, *, high: int) -> int | None:
         value = row.get(key)

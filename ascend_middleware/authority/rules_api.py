@@ -16,7 +16,7 @@ from ascend_middleware.exceptions import ConflictError, NotFoundError
 
 from . import killswitch, orchestration
 from .actions import judged_form
-from .call import Call, Reply, Route
+from .call import Call, Reply, Route, check_patterns
 from .conditions import MAX_CONDITION, Condition, compile_condition
 from .fields import Name, Text, Words
 from .forms import ApiError, read_submission
@@ -143,6 +143,7 @@ def _compiled(kind: str, row: Mapping[str, Any]) -> Policy:
 
 
 def _checked(fields: dict[str, Any], name: str) -> None:
+    check_patterns(fields, "action_types", "agents")
     source = fields.get(name)
     if source is None:
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .places import add_organisation, open_management
@@ -9,6 +11,10 @@ from .terminal import OK, plain, print_json
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping, Sequence
+
+    from ..authority.approvers import Requirement
+    from ..authority.management import Management
 
 __all__ = ["add_parser"]
 
@@ -38,28 +44,64 @@ def add_parser(commands: Any) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
+    declared, issuer = _declared(args)
     with open_management(args) as management:
         found = management.approvers()
+        warnings = _warnings(management, {**declared, **found}, issuer)
     if args.json:
-        rows = {level: {"count": one.count, "approvers": list(one.names)} for level, one in found.items()}
-        print_json({"approvers": rows})
+        rows = {level: _shown(one) for level, one in found.items()}
+        declared_rows = {level: _shown(one) for level, one in declared.items()}
+        print_json({"approvers": rows, "policy_file": declared_rows, "warnings": warnings})
         return OK
     for level, one in found.items():
-        who = plain(", ".join(one.names)) if one.names else "any admin"
-        print(f"{level:<8}  {one.count} of {who}")
+        print(f"{level:<8}  {one.count} of {_who(one.names)}")
+    for level, one in declared.items():
+        if level not in found:
+            print(f"{level:<8}  {one.count} of {_who(one.names)}  (policy file)")
     if not found:
         print("nothing is set here; the policy file says who approves")
+    _warn(warnings)
     return OK
+
+
+def _declared(args: argparse.Namespace) -> tuple[Mapping[str, Requirement], str]:
+    """Return the approvers of the policy file, where there is one, and whose tokens it takes."""
+    from ..authority import PolicySet
+
+    if not Path(args.policy).exists():
+        return {}, ""
+    policy = PolicySet.load(args.policy)
+    return policy.approvals.levels, policy.token_key.issuer if policy.token_key else ""
+
+
+def _warnings(management: Management, levels: Mapping[str, Requirement], issuer: str) -> list[str]:
+    from ..authority.management import unknown_approvers
+
+    return unknown_approvers(management.store, levels, tenant=management.by.tenant, issuer=issuer)
+
+
+def _warn(warnings: list[str]) -> None:
+    for words in warnings:
+        print(f"ascend-middleware: warning: {plain(words)}", file=sys.stderr)
+
+
+def _shown(one: Requirement) -> dict[str, Any]:
+    return {"count": one.count, "approvers": list(one.names)}
+
+
+def _who(names: Sequence[str]) -> str:
+    return plain(", ".join(names)) if names else "any admin"
 
 
 def _set(args: argparse.Namespace) -> int:
     with open_management(args, create=True) as management:
         management.set_approvers(args.level, count=args.count, names=args.approver)
+        warnings = _warnings(management, {args.level: management.approvers()[args.level]}, _declared(args)[1])
     if args.json:
-        print_json({"level": args.level, "count": args.count, "approvers": args.approver})
+        print_json({"level": args.level, "count": args.count, "approvers": args.approver, "warnings": warnings})
     else:
-        who = plain(", ".join(args.approver)) if args.approver else "any admin"
-        print(f"actions of {args.level} risk need {args.count} of {who}")
+        print(f"actions of {args.level} risk need {args.count} of {_who(args.approver)}")
+        _warn(warnings)
     return OK
 
 

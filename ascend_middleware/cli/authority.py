@@ -77,6 +77,7 @@ def _serve(args: argparse.Namespace) -> int:
             _first_keys(store)
             print(f"authority listening on {shown_url(listener, tls=tls)}", flush=True)
             _log_to_stderr()
+            authority.warn()
             with _ends_well_by_sigterm():
                 serve(authority, listener, tls=tls, access_log=not args.no_access_log)
     return OK

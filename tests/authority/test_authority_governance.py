@@ -61,10 +61,12 @@ def test_another_organisations_server_counts_for_nothing(desk):
 
 
 def test_blocked_tools_are_blocked_by_whatever_name_they_come(desk):
-    register(desk, blocked_tools=["rm", "fs.delete"])
+    register(desk, blocked_tools=["rm", "fs.delete", "Admin.*"])
     for fields in (
         {"tool_name": "rm"},
         {"tool_name": "RM"},
+        {"parameters": {"tool_name": " rm"}},
+        {"tool_name": "admin.reset"},
         {"verb": "rm"},
         {"verb": "delete"},
         {"parameters": {"tool_name": "rm"}},
@@ -73,6 +75,8 @@ def test_blocked_tools_are_blocked_by_whatever_name_they_come(desk):
         assert refusal(desk, mcp(desk, **fields)) == "MCP_TOOL_BLOCKED_DENY", fields
     assert refusal(desk, desk.submit(mcp_server_name="files", tool_name="rm")) == "MCP_TOOL_BLOCKED_DENY"
     assert mcp(desk, tool_name="ls")[0] == 200
+    assert desk.code(register(desk, "more", blocked_tools=["*_file"])) == (422, "VALIDATION_ERROR")
+    assert desk.code(register(desk, "more", tool_risk_overrides={"w?": 3})) == (422, "VALIDATION_ERROR")
 
 
 def test_the_risk_set_for_a_tool_is_the_least_of_its_actions(desk):

@@ -5,7 +5,7 @@ import json
 import pytest
 from authority_desk import POLICY, Desk
 
-from ascend_middleware.authority import PolicySet
+from ascend_middleware.authority import Authority, PolicySet, Role
 from ascend_middleware.cli import main
 from ascend_middleware.exceptions import ConfigurationError
 
@@ -159,6 +159,61 @@ def test_approvers_of_a_risk_level(desk, run):
     assert "nothing is set" in run("approvers", "list")
     run("approvers", "clear", "high", code=1)
     assert desk.events().count("APPROVERS_SET") == 2
+
+
+def test_approvers_whom_no_key_can_be_are_told(desk, place, capsys):
+    def warned(*argv):
+        assert main(["approvers", *argv, "--policy", str(place / "policy.toml")]) == 0
+        return capsys.readouterr().err.splitlines()
+
+    said = "ascend-middleware: warning: approvers of high risk: no admin key has the name 'chief', 'u'"
+    nobody = "; 2 people must approve, and there are admin keys of 1"
+    three = ("--approver", " BOSS", "--approver", "chief", "--approver", "u")
+    assert warned("set", "high", *three) == [said]  # u has a key, and no admin's
+    assert warned("set", "high", "--count", "2", *three) == [said + nobody]
+    assert warned("list") == [said + nobody]
+    main(["approvers", "list", "--json", "--policy", str(place / "policy.toml")])
+    assert json.loads(capsys.readouterr().out)["warnings"] == [(said + nobody).split("warning: ")[1]]
+    desk.store.issue_key(name="Chief", role=Role.SUPER_ADMIN, tenant="default")
+    assert warned("set", "high", "--count", "2", "--approver", "boss", "--approver", "chief") == []
+    assert warned("set", "low", "--count", "3") == []  # boss, Chief and the command line
+    desk.store.revoke_key(5)
+    assert warned("list") == [
+        "ascend-middleware: warning: approvers of high risk: no admin key has the name 'chief'" + nobody,
+        "ascend-middleware: warning: approvers of low risk: 3 people must approve, and there are admin keys of 2",
+    ]
+    assert warned("set", "low", "--approver", "local-operator") == []
+
+
+def test_the_list_shows_the_policy_files_approvers_too(desk, place, run):
+    (place / "policy.toml").write_text(POLICY + '[approvals.critical]\ncount = 1\napprovers = ["boss"]\n')
+    run("approvers", "set", "high", "--approver", "boss")
+    assert run("approvers", "list").splitlines() == ["high      1 of boss", "critical  1 of boss  (policy file)"]
+
+
+def test_what_can_never_come_true_is_told_when_an_authority_is_opened(tmp_path, caplog):
+    policy = tmp_path / "policy.toml"
+    policy.write_text(
+        '[approvals.critical]\ncount = 2\napprovers = ["alice", "bob"]\n[[key_limit]]\nkey = "ci"\nsubmit = 1\n'
+    )
+    Authority.open(policy).close()
+    assert caplog.messages == [
+        "approvers of critical risk: no admin key has the name 'alice', 'bob'; 2 people must approve, and there are "
+        "admin keys of 0",
+        "key_limit: there is no key 'ci'",
+    ]
+    desk = Desk(path=tmp_path / "policy.db")
+    for name, role in (("Alice", Role.ADMIN), ("BOB", Role.ADMIN), ("ci", Role.USER)):
+        desk.store.issue_key(name=name, role=role, tenant="default")
+    rule = {"name": "old", "condition": "true", "action": "deny", "action_types": ["x"]}
+    assert desk.post("/api/smart-rules", rule, key="admin")[0] == 201
+    with desk.store.write():  # as an earlier version took it
+        desk.store.execute("UPDATE records SET fields = replace(fields, '\"x\"', '\"*x\"') WHERE kind = 'smart_rule'")
+    desk.authority.close()
+    caplog.clear()
+    Authority.open(policy).close()
+    (told,) = caplog.messages
+    assert told.startswith("organisation default, smart_rule 'old': action_types: '*x' can match nothing")
 
 
 def test_explaining_a_decision_by_policy_threshold_and_signals(place, run):

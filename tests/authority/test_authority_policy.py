@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from ascend_middleware.authority import PolicySet, sample_policy
@@ -99,6 +101,64 @@ def test_what_is_wrong_is_told_with_its_place(text, where, message):
     with pytest.raises(ConfigurationError) as caught:
         PolicySet.from_text(text, name="p.toml")
     assert [(p.where, message in p.message) for p in caught.value.problems] == [(f"p.toml: {where}", True)]
+
+
+@pytest.mark.parametrize(
+    ("key", "pattern", "message", "hint"),
+    [
+        ("action_types", "*delete", "'*delete' can match nothing", "action.action_type.matches('(?i)^.*delete$')"),
+        ("action_types", "db_*_drop", "only sign is a * at the end", "matches('(?i)^db_.*_drop$')"),
+        ("action_types", "*del*", "only sign", "matches('(?i)^.*del.*$')"),
+        ("action_types", "db_?", "only sign", "list the names"),
+        ("action_types", "^db$", "only sign", "list the names"),
+        ("action_types", "[dD]elete", "only sign", "list the names"),
+        ("action_types", "delete ", "no name has blanks at its ends", "write 'delete'"),
+        ("action_types", " db_*", "no name has blanks at its ends", "write 'db_*'"),
+        ("action_types", "dele\u200bte", "what cannot be seen", "write 'delete'"),
+        ("action_types", "delete\ufeff", "what cannot be seen", "write 'delete'"),
+        ("action_types", "delete|drop", "is one word of the list", 'write each by itself: "delete", "drop"'),
+        ("action_types", "delete, drop", "is one word of the list", 'write each by itself: "delete", "drop"'),
+        ("action_types", "x" * 256, "more than 255", ""),
+        ("agents", "x ", "no name has blanks at its ends", "write 'x'"),
+        ("agents", "*-bot", "only sign", "action.agent_id.matches('(?i)^.*-bot$')"),
+        ("agents", "a; b", "is one word", 'write each by itself: "a", "b"'),
+    ],
+)
+@pytest.mark.parametrize("kind", ["policy", "smart_rule"])
+def test_patterns_that_can_match_nothing_are_refused_with_what_is_meant(kind, key, pattern, message, hint):
+    decides = 'decision = "denied"' if kind == "policy" else 'condition = "true"\naction = "deny"'
+    text = f'[[{kind}]]\nname = "p"\n{decides}\n{key} = ["good", {json.dumps(pattern)}]\n'
+    with pytest.raises(ConfigurationError) as caught:
+        PolicySet.from_text(text, name="p.toml")
+    (problem,) = caught.value.problems
+    assert problem.code == "policy.never-matches" and problem.where == f"p.toml: {kind} 1 ('p'): {key}"
+    assert message in problem.message and hint in problem.hint
+
+
+def test_what_a_refused_pattern_is_told_to_be_works():
+    when = policy("p", decision='"denied"', when="\"action.action_type.matches('(?i)^db_.*_drop$')\"")
+    assert [judge(when, action_type=kind).decision for kind in ("db_x_drop", "DB_y_Drop")] == ["denied", "denied"]
+    assert judge(when, action_type="db_x_dropped").decision != "denied"
+
+
+def test_patterns_that_match_something_are_taken():
+    good = ["*", "db_*", "file system.*", "mcp:read", "a.b-c/d@e", "x" * 255]
+    PolicySet.from_text(
+        policy("p", decision='"denied"', action_types=json.dumps(good), agents='["auth0|7", "a+b@c.example"]')
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ['blocked_tools = ["*_file"]', 'blocked_tools = ["rm "]', "tool_risks = { 'w?' = 70 }"]
+)
+def test_tools_that_nothing_can_name_are_refused(text):
+    with pytest.raises(ConfigurationError, match="can match nothing"):
+        PolicySet.from_text(f'[[mcp_server]]\nname = "files"\n{text}\n')
+
+
+def test_an_mcp_server_that_no_action_can_name_is_refused():
+    with pytest.raises(ConfigurationError, match="no action can name 'files '"):
+        PolicySet.from_text('[[mcp_server]]\nname = "files "\nactive = false\n')
 
 
 def test_all_problems_are_told_at_once():

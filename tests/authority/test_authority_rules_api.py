@@ -106,6 +106,17 @@ def test_a_wrong_condition_is_refused_with_its_place(desk, condition, issue, lin
     assert desk.get(RULES)[1]["total"] == desk.get(POLICIES)[1]["total"] == 0
 
 
+@pytest.mark.parametrize("place", ["/api/smart-rules", "/api/governance/policies"])
+@pytest.mark.parametrize(("key", "pattern"), [("action_types", "*delete"), ("agents", "a*b"), ("action_types", "a|b")])
+def test_patterns_that_can_match_nothing_are_refused(desk, place, key, pattern):
+    decides = {"condition": "true", "action": "deny"} if "rules" in place else {"decision": "denied"}
+    status, answer = desk.post(place, {"name": "r", **decides, key: [pattern]}, key="admin")
+    details = answer["error"]["details"]
+    assert (status, details["field"]) == (422, key) and "can match nothing" in details["issue"] and details["hint"]
+    number = desk.post(place, {"name": "r", **decides, key: ["x*"]}, key="admin")[1]["id"]
+    assert desk.call("PUT", f"{place}/{number}", {key: [pattern]}, key="admin")[0] == 422
+
+
 def test_a_change_is_checked_like_a_new_one(desk):
     number = rule(desk)[1]["id"]
     assert desk.call("PUT", f"{RULES}/{number}", {"condition": "action."}, key="admin")[0] == 422
