@@ -79,7 +79,7 @@ class Entrance:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Govern what enters the router; below a mount, see that what was decided about is what comes."""
         if scope["type"] not in ("http", "websocket"):
-            await self._inner(scope, receive, send)
+            await self._inner(scope, receive, send)  # a lifespan; the middleware lets nothing else in
             return
         if self._mounted:
             await self._recheck(scope, receive, send)
@@ -169,5 +169,5 @@ def is_before_router(scope: Scope) -> bool:
 
 def line_of(scope: Scope) -> tuple[Any, ...]:
     """Return what a decision was about: a middleware that changes any of it makes the decision void."""
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    hosts = [value for name, value in scope.get("headers", ()) if name.lower() == b"host"]
     return scope.get("method"), scope["path"], scope.get("query_string", b""), hosts

@@ -70,7 +70,7 @@ class Governor:
             return
         self._admit(verdict, view, scope)
         if verdict.outcome == "framework":
-            send = watch_success(send, lambda: self.trip(view.method, view.path, "no route was found for it"))
+            send = watch_success(send, lambda: self.trip(view.verb, view.path, "no route was found for it"))
         if verdict.awaits_outcome:
             await run_reported(inner, scope, receive, send, verdict=verdict, runner=self.runner)
         else:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView
+from ..rules import WEBSOCKET
 from .prefix import Reading
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ class Body:
         self._task: asyncio.Task[Any] | None = None
 
     async def read(self, limit: int, seconds: float) -> bytes:
-        """Return the whole body; see the step `ReadBody`."""
+        """Return the whole body; see the step `ReadBody`. A handshake has none, and its messages are the handler's."""
+        if self._websocket:
+            return b""
         try:
             async with asyncio.timeout(seconds):
                 while not self._whole and not self._gone:
@@ -131,7 +134,7 @@ class _View(RequestView):
 
     def __init__(self, scope: Any, resolved: Resolved | None, reading: Reading) -> None:
         raw = scope.get("raw_path")
-        self.method = scope["method"].upper() if scope["type"] == "http" else "WEBSOCKET"
+        self.method = scope["method"].upper() if scope["type"] == "http" else WEBSOCKET
         self.path, self.other_path, self.findings = reading
         self.raw_path = raw.decode("latin-1").partition("?")[0] if raw else None
         self.query = scope.get("query_string", b"")
@@ -147,7 +150,8 @@ class _View(RequestView):
         """See `RequestView`."""
         if self._headers is None:
             self._headers = [
-                (name.decode("latin-1"), value.decode("latin-1")) for name, value in self._scope["headers"]
+                (name.decode("latin-1").lower(), value.decode("latin-1"))
+                for name, value in self._scope.get("headers", ())
             ]
         return self._headers
 
@@ -161,7 +165,9 @@ class _View(RequestView):
 
     def has_any(self, names: frozenset[str]) -> bool:
         """See `RequestView`."""
-        return not _encoded(names).isdisjoint([name for name, _ in self._scope["headers"]])
+        # All of them folded at once; a name that held a line break would only be two that are looked for.
+        given = b"\n".join([name for name, _ in self._scope.get("headers", ())])
+        return not _encoded(names).isdisjoint(given.lower().replace(b"_", b"-").split(b"\n"))
 
 
 def view_of(scope: Any, resolved: Resolved | None, root_path: RootPath) -> RequestView:

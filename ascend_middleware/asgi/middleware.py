@@ -94,8 +94,9 @@ class AscendMiddleware:
                 await self.app(scope, receive, watch_lifespan(send, self._announce, self.aclose))
             finally:
                 await self.aclose()
-        elif scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
+        elif scope["type"] not in ("http", "websocket") and self.guard.settings.enabled:
+            # A rule can say nothing about it.
+            raise AscendError(f"no rule can govern a scope of the type {scope['type']!r}: refused")
         elif self._home is not None:
             await self._lead_home(scope, receive, send)
         else:

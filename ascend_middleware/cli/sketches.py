@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from ..guard import RequestView
 from ..routing import Kind, Resolved
+from ..rules import WEBSOCKET
 
 if TYPE_CHECKING:
     from .applications import Application
@@ -49,8 +50,9 @@ def view_for(application: Application, sketch: Sketch) -> RequestView:
 
 def _plain(sketch: Sketch) -> RequestView:
     raw, _, query = sketch.target.partition("?")
+    method = sketch.method.upper()
     return RequestView(
-        method=sketch.method.upper(),
+        method=WEBSOCKET if method == str(WEBSOCKET) else method,
         path=unquote_to_bytes(raw).decode("utf-8", "replace"),
         raw_path=raw,
         query=query.encode("latin-1", "replace"),
@@ -71,7 +73,7 @@ def _starlette(application: Application, sketch: Sketch) -> RequestView:
     from ..routing.starlette_classes import root_path_of
 
     plain = _plain(sketch)
-    websocket = plain.method == "WEBSOCKET"
+    websocket = plain.method is WEBSOCKET
     scope: dict[str, Any] = {
         "type": "websocket" if websocket else "http",
         "asgi": {"version": "3.0"},
@@ -91,6 +93,7 @@ def _starlette(application: Application, sketch: Sketch) -> RequestView:
 
 
 def _flask(application: Application, sketch: Sketch) -> RequestView:
+    from ..routing.werkzeug import method_of
     from ..wsgi.messages import view_of
 
     app, resolver = application.app, application.routes
@@ -101,7 +104,7 @@ def _flask(application: Application, sketch: Sketch) -> RequestView:
     with app.test_request_context(plain.path, base_url=f"http://{host}", **options) as context:
         view = view_of(context.request.environ, request=context.request)
         resolved = resolver.resolve(context.request, view.path)  # type: ignore[union-attr]
-    return dataclasses.replace(view, method=context.request.method, raw_path=raw, resolved=resolved)
+    return dataclasses.replace(view, method=method_of(context.request, resolved), raw_path=raw, resolved=resolved)
 
 
 def _django(application: Application, sketch: Sketch) -> RequestView:

@@ -14,7 +14,7 @@ import flask
 from ..client.masking import get_logger
 from ..exceptions import AscendError
 from ..guard import Refusal, Verdict, announce
-from ..routing.werkzeug import FlaskResolver
+from ..routing.werkzeug import FlaskResolver, method_of
 from ..wsgi.messages import answer_of, view_of
 from ..wsgi.middleware import VERDICT
 from ..wsgi.reporting import Passage
@@ -71,8 +71,8 @@ class Entrance:
         """Decide, then run the application's own functions; what is returned is answered instead of the view."""
         request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
         view = view_of(request.environ, request=request)
-        view.method = request.method
         view.resolved = resolved = self.resolver.resolve(request, view.path)
+        view.method = method_of(request, resolved)
         # Where somebody calls the application's methods one by one, there is no response to see the end of.
         passage = request.environ.setdefault(self._key, Passage(self._runner))
         passage.line = line_of(request)

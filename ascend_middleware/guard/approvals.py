@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..flow import Flow
     from ..models import AuthorizationDecision
+    from ..rules import Method
     from .fingerprint import Binding
     from .journal import Journal
     from .killswitch import KillSwitch
@@ -287,7 +288,7 @@ class Approvals:
 
     # --- the status URL
 
-    def query(self, method: str, path: str) -> StatusQuery | None:
+    def query(self, method: Method, path: str) -> StatusQuery | None:
         """Return what the status URL is asked for, or None for any other path."""
         prefix = self._settings.approvals_path
         if not path.startswith(prefix) or path[len(prefix) : len(prefix) + 1] != "/" or method not in ("GET", "HEAD"):

@@ -11,7 +11,7 @@ from ..client.retry import dice
 from ..config import Settings
 from ..exceptions import AscendError, ConfigurationError
 from ..routing import Kind
-from ..rules import FieldError, RequestFields, RuleTable
+from ..rules import WEBSOCKET, FieldError, RequestFields, RuleTable
 from .approvals import HANDLE_HEADER, Asked, Settled
 from .body import parse_form, parse_json
 from .failure import OpenBudget, cause_of, refusal_for
@@ -299,9 +299,10 @@ class Guard:
     def _who(self, view: RequestView, rule: CompiledRule) -> Flow[Agent | Verdict]:
         name = self.settings.agent_header
         if name:
-            twins = [value for key, value in view.headers if key.replace("_", "-") == name]
-            # Servers join what was sent twice with a comma, so one in the value is a second value, too.
-            if len(twins) != 1 or not twins[0].strip() or "," in twins[0] or len(view.header(name)) != 1:
+            twins = view.header(name)
+            # A second spelling is what some servers drop or replace. They join what was sent twice with a comma.
+            plain = any(key.lower() == name for key, _ in view.headers)
+            if len(twins) != 1 or not twins[0].strip() or "," in twins[0] or not plain:
                 return self._refused(
                     Refusal(problem="bad-request", detail=f"Exactly one {name} header must name the agent."), rule
                 )
@@ -349,10 +350,11 @@ class Guard:
         elif rule.body == "form":
             values["form"] = parse_form(view, content or b"")
         return RequestFields(
-            method=view.method,
+            method=view.verb,
             template=template,
             path_params=params,
-            query=view.query_pairs if view.query else (),
+            # What nobody reads may be written as it likes.
+            query=view.query_pairs if view.query and rule.recipe.reads_query else (),
             headers=view.headers,
             **values,
         )
@@ -396,7 +398,8 @@ class Guard:
 
     def _refuse_unmapped(self, view: RequestView) -> Verdict:
         leaf = view.resolved.leaf if view.resolved is not None else None
-        match = f"{view.method} {leaf.template if leaf is not None else view.path[:200]}"
+        method = "*" if view.method == str(WEBSOCKET) else view.method  # no rule can name it
+        match = f"{method} {leaf.template if leaf is not None else view.path[:200]}"
         text = 'no rule covers %r; add [[rule]] match = "%s" with an action_type, exempt or block'
         self._recorder.repeats.say(("unmapped", match), logging.WARNING, text, match, printable(match))
         return self._refused(Refusal(problem="unmapped-route", detail="No rule covers this method and route."), None)

@@ -73,7 +73,7 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
             # A rule that stands at a handler is no part of the table's version.
             [rule.match, json.dumps(rule.given, sort_keys=True, default=str)],
             self.table,
-            view.method,
+            view.verb,
             view.header("host"),
             template,
             # The same application may stand in two places: what is one customer's here is another's there.

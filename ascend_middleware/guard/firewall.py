@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ..rules import WEBSOCKET, fold_header
+
 if TYPE_CHECKING:
     from .view import RequestView
 
@@ -31,19 +33,11 @@ _SUSPECT = re.compile(r"[\x00-\x1f\x7f-\x9f\\;�\ud800-\udfff\u2028\u2029]|//|/
 _SUSPECT_RAW = re.compile(r"[%#;]|\A(?!/)|//|/\.\.?(?:/|\Z)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
-_USUAL = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"})
-_OVERRIDES = frozenset(
-    {
-        "x-http-method-override",
-        "x-http-method",
-        "x-method-override",
-        "x_http_method_override",
-        "x_http_method",
-        "x_method_override",
-    },
-)
+_USUAL = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", WEBSOCKET})
+# Folded, as `rules.fold_header` does it.
+_OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
 # Where a later layer may read another path than the router did.
-_REWRITES = frozenset({"x-original-url", "x-rewrite-url", "x-original-uri", "x_original_url", "x_rewrite_url"})
+_REWRITES = frozenset({"x-original-url", "x-rewrite-url", "x-original-uri"})
 _TELLING = _OVERRIDES | _REWRITES
 
 
@@ -58,14 +52,14 @@ def inspect(view: RequestView) -> list[str]:
     # A target without escapes is the path itself, which was looked at.
     if raw is not None and (raw != path or "#" in raw or found) and _SUSPECT_RAW.search(raw) is not None:
         _inspect_raw(view, raw, found)
-    if view.method not in _USUAL and not _METHOD.fullmatch(view.method):
+    if view.method not in _USUAL and not _METHOD.fullmatch(str(view.method)):
         found.append("bad-method")
     if view.has_any(_TELLING):
-        for name, _ in view.headers:
-            if name in _OVERRIDES:
-                found.append("method-override")
-            elif name in _REWRITES:
-                found.append("path-override")
+        names = {fold_header(name) for name, _ in view.headers}
+        if names & _OVERRIDES:
+            found.append("method-override")
+        if names & _REWRITES:
+            found.append("path-override")
     return list(dict.fromkeys(found)) if found else found
 
 

@@ -29,8 +29,6 @@ def read_whole(view: RequestView, limit: int, seconds: float) -> Flow[bytes]:
         ClientGone: the client left.
         ValueError: it is not as long as it says.
     """
-    if view.method == "WEBSOCKET":
-        return b""
     declared = declared_length(view)
     if declared is not None and declared > limit:
         raise BodyTooLarge

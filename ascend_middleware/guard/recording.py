@@ -89,7 +89,7 @@ class Recorder:
         notes += [verdict.cause] if verdict.cause else []
         logger.info(
             "%s %s: %s (%s, %.1f ms)",
-            printable(view.method[:40]),
+            printable(view.verb[:40]),
             printable(template[:200]),
             ", ".join([verdict.outcome, *notes]),
             rule or "no rule",

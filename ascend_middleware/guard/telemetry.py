@@ -124,7 +124,7 @@ class Telemetry:
 
     def watch(self, flow: Flow[Verdict], view: RequestView, rule: CompiledRule) -> Flow[Verdict]:
         """Run a decision inside a span of its own, whose context goes to the authority with every request."""
-        attributes = {"http.request.method": view.method, "ascend.rule": rule.label, **self._server}
+        attributes = {"http.request.method": view.verb, "ascend.rule": rule.label, **self._server}
         if view.resolved is not None and view.resolved.leaf is not None:
             attributes["http.route"] = view.resolved.leaf.template
         span = self._tracer.start_span(

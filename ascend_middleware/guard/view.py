@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from ..rules import WEBSOCKET, fold_header
+
 if TYPE_CHECKING:
     from ..routing import Resolved
+    from ..rules import Method
 
 __all__ = ["RequestView"]
 
@@ -17,7 +20,7 @@ class RequestView:
     """What is known of a request before its body is read.
 
     Attributes:
-        method: upper case; `WEBSOCKET` for a handshake.
+        method: upper case; a handshake is no method, but `rules.WEBSOCKET`.
         path: decoded and application-relative.
         raw_path: the target's path as it arrived, without the query, or None where the server hides it.
         query: the query string as it arrived.
@@ -29,7 +32,7 @@ class RequestView:
         prefix: the path under which the server runs the application, for the URLs that the guard names.
     """
 
-    method: str
+    method: Method
     path: str
     raw_path: str | None
     query: bytes
@@ -42,6 +45,11 @@ class RequestView:
     _query_pairs: list[tuple[str, str]] | None = field(default=None, repr=False)
 
     @property
+    def verb(self) -> str:
+        """The method for texts; what is shown as WEBSOCKET is a handshake, whatever the wire says."""
+        return f"HTTP {self.method}" if self.method == str(WEBSOCKET) else str(self.method)
+
+    @property
     def query_pairs(self) -> list[tuple[str, str]]:
         """The decoded query; raises ValueError for what frameworks decode differently."""
         if self._query_pairs is None:
@@ -50,9 +58,10 @@ class RequestView:
         return self._query_pairs
 
     def has_any(self, names: frozenset[str]) -> bool:
-        """Whether a header of one of these names is there."""
-        return not names.isdisjoint([name for name, _ in self.headers])
+        """Whether a header of one of these folded names is there."""
+        return not names.isdisjoint([fold_header(name) for name, _ in self.headers])
 
     def header(self, name: str) -> list[str]:
-        """Return all values of a header."""
-        return [value for key, value in self.headers if key == name]
+        """Return all values of a header, whatever its spelling; see `rules.fold_header`."""
+        wanted = fold_header(name)
+        return [value for key, value in self.headers if fold_header(key) == wanted]

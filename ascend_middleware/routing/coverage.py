@@ -5,7 +5,7 @@ A resolver of any framework is listed by what `Routes` asks of it: `leaves()`, e
 - `template`: the full one, with the prefixes of everything it is mounted under (never the server's root path);
 - `methods`: in upper case, those on which something of the application runs; HEAD where a GET handler answers it,
   OPTIONS only where a handler of the application does. None: any method runs it;
-- `websocket`: True for a handshake, whose method is WEBSOCKET and whose `methods` is None;
+- `websocket`: True for a handshake, which no method names and whose `methods` is None;
 - `kind`: ROUTE, STATIC (the path names a file), or OPAQUE (a foreign application, one unit);
 - `endpoint`, `host`, `declared`: as the resolver gives them to the guard.
 
@@ -16,24 +16,35 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..exceptions import Problem
-from ..rules import parse_route
+from ..rules import WEBSOCKET, parse_route
 from .leaves import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ..rules import CompiledRule, RouteRules, RuleTable
+    from ..rules import CompiledRule, Method, RouteRules, RuleTable
     from .leaves import Leaf
 
-__all__ = ["ANY", "OTHERS", "Coverage", "Idle", "Routes", "Row", "Standing", "cover"]
+__all__ = ["ANY", "OTHERS", "Coverage", "Every", "Idle", "Routes", "Row", "Standing", "cover"]
 
-ANY: Final = "*"
-OTHERS: Final = "others"  # every method that the route's other rows do not name
-_ORDER: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "WEBSOCKET")
+
+class Every(Enum):
+    """What stands for methods that are not named; a framework's route may have a method of any text."""
+
+    ANY = "*"
+    OTHERS = "others"  # every method that the route's other rows do not name
+
+    def __str__(self) -> str:
+        return self.value
+
+
+ANY: Final = Every.ANY
+OTHERS: Final = Every.OTHERS
+_ORDER: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", WEBSOCKET)
 
 
 class Routes(Protocol):
@@ -61,14 +72,14 @@ class Row:
 
     Attributes:
         leaf: the route.
-        methods: in upper case, GET first; `*` for any, `others` for those that the route's other rows do not name.
+        methods: in upper case, GET first; `ANY`, or `OTHERS` for those that the route's other rows do not name.
         part: the template that narrows the route's paths; empty for all of them, `elsewhere` for the rest.
         standing: how the requests fare.
         rule: what governs them, if anything does.
     """
 
     leaf: Leaf
-    methods: tuple[str, ...]
+    methods: tuple[Method | Every, ...]
     part: str
     standing: Standing
     rule: CompiledRule | None
@@ -151,7 +162,7 @@ def cover(routes: Routes, table: RuleTable, *, unmapped: str = "refuse") -> Cove
 
 def _rows(leaf: Leaf, rules: RouteRules, table: RuleTable, unmapped: str) -> Iterator[Row]:
     """Yield a row for each set of methods that fare alike in the same part of the paths."""
-    grouped: dict[tuple[object, ...], list[str]] = {}
+    grouped: dict[tuple[object, ...], list[Method | Every]] = {}
     made: dict[tuple[object, ...], tuple[str, Standing, CompiledRule | None]] = {}
     for method in _methods(leaf, rules):
         for key, value in _parts(method, leaf, rules, table, unmapped):
@@ -163,33 +174,38 @@ def _rows(leaf: Leaf, rules: RouteRules, table: RuleTable, unmapped: str) -> Ite
 
 
 def _parts(
-    method: str, leaf: Leaf, rules: RouteRules, table: RuleTable, unmapped: str
+    method: Method | Every, leaf: Leaf, rules: RouteRules, table: RuleTable, unmapped: str
 ) -> Iterator[tuple[tuple[object, ...], tuple[str, Standing, CompiledRule | None]]]:
     if rules.problem is not None:
         yield (Standing.CONFLICT,), ("", Standing.CONFLICT, None)
         return
-    parts = rules.parts(method, whole=leaf.kind is Kind.OPAQUE)
+    named = "*" if isinstance(method, Every) else method
+    parts = rules.parts(named, whole=leaf.kind is Kind.OPAQUE)
     for part in parts:
         rule, standing = part.rule, Standing.UNMAPPED
         if rule is None and unmapped == "by-method":
-            rule, standing = table.by_method_rule("POST" if method in (ANY, OTHERS) else method), Standing.BY_METHOD
+            rule, standing = table.by_method_rule("POST" if isinstance(method, Every) else method), Standing.BY_METHOD
         elif rule is not None:
             standing = Standing.BLOCKED if rule.block else Standing.EXEMPT if rule.exempt else Standing.GOVERNED
         where = "" if len(parts) == 1 else "elsewhere" if part.covers else part.template
         yield (where, standing, id(rule)), (where, standing, rule)
 
 
-def _methods(leaf: Leaf, rules: RouteRules) -> list[str]:
+def _methods(leaf: Leaf, rules: RouteRules) -> list[Method | Every]:
     if leaf.websocket:
-        return ["WEBSOCKET"]
-    methods = leaf.methods
-    if methods is None:
+        return [WEBSOCKET]
+    methods: set[Method | Every] = {*(leaf.methods or ())}
+    if leaf.methods is None:
         whole = leaf.kind is Kind.OPAQUE
-        named = {method for rule in rules.candidates(whole=whole) for method in rule.methods} - {ANY}
-        if not named:
+        methods |= {method for rule in rules.candidates(whole=whole) for method in rule.methods if method != "*"}
+        if not methods:
             return [ANY]
-        methods = frozenset(named | ({"HEAD"} if "GET" in named else set()) | {OTHERS})
-    return sorted(methods, key=lambda name: (name == OTHERS, _ORDER.index(name) if name in _ORDER else 99, name))
+        methods |= {"HEAD", OTHERS} if "GET" in methods else {OTHERS}
+    return sorted(methods, key=_rank)
+
+
+def _rank(name: Method | Every) -> tuple[bool, int, str]:
+    return name is OTHERS, _ORDER.index(name) if name in _ORDER else 99, str(name)
 
 
 # --- what is wrong
@@ -223,19 +239,19 @@ def _why(rule: CompiledRule, leaves: Sequence[Leaf]) -> str:
     near = [leaf for leaf in called if rule.template.overlaps(parse_route(leaf.template))]
     if not near:
         return f"no route has this template{_near(rule.template.text, sorted({leaf.template for leaf in leaves}))}"
-    taken = sorted({method for leaf in near for method in _taken(leaf)}, key=lambda name: (name not in _ORDER, name))
-    if ANY not in taken and not (rule.methods & {*taken, ANY}):
-        return f"{near[0].template} takes {', '.join(taken)} only"
+    taken = sorted({method for leaf in near for method in _taken(leaf)}, key=_rank)
+    if ANY not in taken and not (rule.methods & {*taken, "*"}):
+        return f"{near[0].template} takes {', '.join(map(str, taken))} only"
     if any(leaf.kind is Kind.OPAQUE for leaf in near):
         unit = next(leaf for leaf in near if leaf.kind is Kind.OPAQUE)
         return f"{unit.template} is a foreign application, one unit: write a rule for all of it"
     return "every route that it matches has a more specific rule"
 
 
-def _taken(leaf: Leaf) -> frozenset[str]:
+def _taken(leaf: Leaf) -> frozenset[Method | Every]:
     if leaf.websocket:
-        return frozenset({"WEBSOCKET"})
-    return leaf.methods if leaf.methods is not None else frozenset({ANY})
+        return frozenset({WEBSOCKET})
+    return frozenset({ANY}) if leaf.methods is None else frozenset({*leaf.methods})
 
 
 def _near(name: str, known: list[str]) -> str:

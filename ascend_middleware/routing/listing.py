@@ -11,7 +11,8 @@ from .leaves import Kind
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .coverage import Coverage
+    from ..rules import Method
+    from .coverage import Coverage, Every
 
 __all__ = ["as_json", "as_text", "shown"]
 
@@ -73,10 +74,10 @@ def as_json(coverage: Coverage) -> dict[str, Any]:
     }
 
 
-def _entry(row: Row, method: str) -> dict[str, Any]:
+def _entry(row: Row, method: Method | Every) -> dict[str, Any]:
     rule = row.rule if row.standing in (Standing.GOVERNED, Standing.BY_METHOD) else None
     return {
-        "method": method,
+        "method": str(method),
         "route": row.leaf.template,
         "host": row.leaf.host,
         "endpoint": row.leaf.endpoint,
@@ -119,7 +120,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _methods(row: Row) -> str:
-    return "any" if row.methods == (ANY,) else ",".join(row.methods)
+    return "any" if row.methods == (ANY,) else ",".join(map(str, row.methods))
 
 
 def _place(row: Row) -> str:

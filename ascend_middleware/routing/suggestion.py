@@ -12,6 +12,12 @@ from .leaves import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import TypeAlias
+
+    from ..rules import Method
+    from .coverage import Every
+
+    Methods: TypeAlias = tuple[Method | Every, ...]
 
 __all__ = ["suggest"]
 
@@ -47,7 +53,7 @@ def suggest(rows: Iterable[Row], *, agent_id: str | None) -> str:
         else:
             shared.setdefault((parse_match(f"* {where[0]}")[1].segments, where[1]), []).append(row)
     for group in shared.values():
-        done: set[str] = set()
+        done: set[object] = set()
         for row in group:
             for methods in _split(tuple(name for name in row.methods if name not in done)):
                 lines += ["", *_rule(row, methods, group)]
@@ -55,7 +61,7 @@ def suggest(rows: Iterable[Row], *, agent_id: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _split(methods: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _split(methods: Methods) -> Iterator[Methods]:
     """Yield the methods that share a rule: those that read (GET covers HEAD), and the others."""
     if ANY in methods or OTHERS in methods:
         yield (ANY,)  # what has a rule of its own keeps it
@@ -65,13 +71,13 @@ def _split(methods: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     yield from (part for part in (reads, writes) if part)
 
 
-def _rule(row: Row, methods: tuple[str, ...], group: list[Row]) -> Iterator[str]:
+def _rule(row: Row, methods: Methods, group: list[Row]) -> Iterator[str]:
     template, endpoint = _where(row) or ("", "")
     yield "[[rule]]"
     if endpoint:
         yield f"endpoint = {_quoted(endpoint)}"
     if not endpoint or methods != (ANY,):
-        yield f"match = {_quoted(' '.join((','.join(methods), template)))}"
+        yield f"match = {_quoted(' '.join((','.join(map(str, methods)), template)))}"
     words = _words(row)
     if row.leaf.kind is Kind.OPAQUE:
         yield "# a foreign application, one unit: whatever a path runs in there"
@@ -85,7 +91,7 @@ def _rule(row: Row, methods: tuple[str, ...], group: list[Row]) -> Iterator[str]
         yield f'resource_id = "{{path.{last}}}"'
 
 
-def _guess(words: frozenset[str], methods: tuple[str, ...]) -> str:
+def _guess(words: frozenset[str], methods: Methods) -> str:
     if set(methods) <= _READS:
         return "data_access"
     for action_type, signs in _GUESSES:

@@ -19,13 +19,15 @@ from werkzeug.routing import (
     UUIDConverter,
 )
 
-from ..rules import declared
+from ..rules import WEBSOCKET, declared
 from .leaves import Kind, Leaf, Resolved
 
 if TYPE_CHECKING:
     from flask import Flask, Request
 
-__all__ = ["FlaskResolver", "template_of"]
+    from ..rules import Method
+
+__all__ = ["FlaskResolver", "method_of", "template_of"]
 
 # A parameter as Werkzeug's own parser reads it.
 _PARAMETER: Final = re.compile(r"<(?:([a-zA-Z_][a-zA-Z0-9_]*)(?:\((.*?)\))?:)?([a-zA-Z_][a-zA-Z0-9_]*)>")
@@ -95,6 +97,11 @@ class FlaskResolver:
             host=rule.host or rule.subdomain or None,
             declared=declared(view),
         )
+
+
+def method_of(request: Request, resolved: Resolved) -> Method:
+    """Return a request's method, or that it is a handshake: it is one where the route is one for WebSockets."""
+    return WEBSOCKET if resolved.leaf is not None and resolved.leaf.websocket else request.method
 
 
 def template_of(rule: Rule) -> str:

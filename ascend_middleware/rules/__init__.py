@@ -4,19 +4,22 @@ from .declared import VERBS, Declaration, RuleFields, declaration, declare, decl
 from .redact import REDACTED, SECRET_NAMES, redact, secret_names
 from .route_rules import RoutePart, RouteRules
 from .rule import CompiledRule, Defaults, Rule, by_method_rule
-from .sources import MISSING, FieldError, RequestFields
+from .sources import MISSING, FieldError, RequestFields, fold_header
 from .table import RuleTable
-from .templates import Template, parse_match, parse_route
+from .templates import WEBSOCKET, Handshake, Method, Template, parse_match, parse_route
 
 __all__ = [
     "MISSING",
     "REDACTED",
     "SECRET_NAMES",
     "VERBS",
+    "WEBSOCKET",
     "CompiledRule",
     "Declaration",
     "Defaults",
     "FieldError",
+    "Handshake",
+    "Method",
     "RequestFields",
     "RoutePart",
     "RouteRules",
@@ -28,6 +31,7 @@ __all__ = [
     "declaration",
     "declare",
     "declared",
+    "fold_header",
     "parse_match",
     "parse_route",
     "place_of",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from .index import Group, Index, members
 from .problems import Report
 from .rule import CompiledRule, outcome_of
+from .templates import Method
 
 __all__ = ["rank_declared", "report_blocked", "resolve"]
 
@@ -20,10 +21,10 @@ def resolve(rules: Sequence[CompiledRule], report: Report) -> Group:
     if len(rules) == 1:
         return rules[0]
     # Nothing here may depend on the rules' order.
-    ranked = sorted(rules, key=lambda rule: (len(rule.methods), sorted(rule.methods)))
-    group: dict[str, CompiledRule] = {}
-    quarrels: dict[tuple[int, int], str] = {}
-    for method in sorted({method for rule in rules for method in rule.methods}):
+    ranked = sorted(rules, key=lambda rule: (len(rule.methods), sorted(map(str, rule.methods))))
+    group: dict[Method, CompiledRule] = {}
+    quarrels: dict[tuple[int, int], Method] = {}
+    for method in sorted({method for rule in rules for method in rule.methods}, key=str):
         best, *others = [place for place, rule in enumerate(ranked) if method in rule.methods]
         group[method] = ranked[best]
         for other in others:
@@ -41,7 +42,7 @@ def resolve(rules: Sequence[CompiledRule], report: Report) -> Group:
     return group
 
 
-def _report_quarrel(one: CompiledRule, two: CompiledRule, method: str, report: Report) -> bool:
+def _report_quarrel(one: CompiledRule, two: CompiledRule, method: Method, report: Report) -> bool:
     first, second = sorted((one, two), key=lambda rule: rule.number)
     if _same(one, two):
         if one.methods == two.methods:
@@ -62,7 +63,7 @@ def _shown(rule: CompiledRule) -> str:
     return rule.label if rule.name is None else f"{rule.label} (rule {rule.number})"
 
 
-def _witness(rule: CompiledRule, method: str) -> str:
+def _witness(rule: CompiledRule, method: Method) -> str:
     return f"{'GET' if method == '*' else method} {rule.template.example()}"
 
 
@@ -102,7 +103,7 @@ def report_blocked(
 ) -> None:
     """Report every rule of which all requests are blocked; `blocks_of` names the blocks that can concern a rule."""
     for rule in rules:
-        blocked: dict[str, CompiledRule] = {}
+        blocked: dict[Method, CompiledRule] = {}
         for index in blocks_of(rule):
             for group in index.covering(rule.template.segments):
                 for block in members(group):
@@ -112,12 +113,13 @@ def report_blocked(
         if "*" in blocked:
             by = blocked["*"]
         elif all(method in blocked or (method == "HEAD" and "GET" in blocked) for method in rule.methods):
-            by = blocked.get(min(rule.methods)) or blocked["GET"]
+            by = blocked.get(min(rule.methods, key=str)) or blocked["GET"]
         else:
             continue
+        witness = _witness(rule, min(rule.methods, key=str))
         report.add(
             "dead",
             (rule.label,),
-            f"can never match: {_witness(rule, min(rule.methods))} and all else it matches is blocked by {_shown(by)}",
+            f"can never match: {witness} and all else it matches is blocked by {_shown(by)}",
             "remove one of the two",
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 from ..exceptions import ConfigurationError
 from .problems import Report, check_rule, did_you_mean
 from .rule import CompiledRule, Defaults, Recipe, outcome_of
-from .templates import ANY_METHOD, parse_match
+from .templates import ANY_METHOD, Method, parse_match
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ class Declaration:
     place: str
     given: Mapping[str, Any]
     recipe: Recipe = field(repr=False)
-    methods: frozenset[str] = ANY_METHOD
+    methods: frozenset[Method] = ANY_METHOD
 
     @property
     def label(self) -> str:

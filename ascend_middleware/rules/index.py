@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from .rule import CompiledRule
-from .templates import INT, NAME, REST, UUID, Template, is_int, is_open, is_uuid, segments_overlap
+from .templates import INT, NAME, REST, UUID, Method, Template, is_int, is_open, is_uuid, segments_overlap
 
 __all__ = ["Group", "Index", "members", "pick"]
 
 # The rules of one template by method; "*" holds the rule for every other method. Mostly there is one rule only.
-Group: TypeAlias = "CompiledRule | dict[str, CompiledRule]"
+Group: TypeAlias = "CompiledRule | dict[Method, CompiledRule]"
 
 
-def pick(group: Group, method: str) -> CompiledRule | None:
+def pick(group: Group, method: Method) -> CompiledRule | None:
     """Choose by method: a listed one, GET for HEAD, then `*`."""
     if isinstance(group, CompiledRule):
         methods = group.methods
@@ -110,7 +110,7 @@ class Index:
         """Return the group of the most specific template that matches a split path."""
         return _find(self._root, parts, 0, len(parts)) if self._root is not None else None
 
-    def find_for(self, parts: list[str], method: str) -> CompiledRule | None:
+    def find_for(self, parts: list[str], method: Method) -> CompiledRule | None:
         """Return the most specific rule that matches path and method; a template without the method is passed over."""
         return _find_for(self._root, parts, 0, len(parts), method) if self._root is not None else None
 
@@ -155,7 +155,7 @@ def _parameters(node: _Node, part: str) -> list[_Node]:
     return found
 
 
-def _find_for(node: _Node, parts: list[str], at: int, end: int, method: str) -> CompiledRule | None:
+def _find_for(node: _Node, parts: list[str], at: int, end: int, method: Method) -> CompiledRule | None:
     if at == end:
         found = pick(node.here, method) if node.here is not None else None
     else:

@@ -16,11 +16,11 @@ from ..exceptions import Problem, ValidationError
 from ..wire import MAX_ORCHESTRATION_DEPTH, encode_json
 from .rule import NO_RECIPE, Recipe, Rule, rule_label
 from .sources import Const, Source, Text, parse_source, parse_text
-from .templates import REST, Template, parse_match
+from .templates import REST, WEBSOCKET, Method, Template, parse_match
 
 __all__ = ["Match", "Report", "check_rule", "did_you_mean"]
 
-Match: TypeAlias = "tuple[frozenset[str], Template]"
+Match: TypeAlias = "tuple[frozenset[Method], Template]"
 
 _TEXTS: Final = (
     "resource",
@@ -276,7 +276,9 @@ def _finished(recipe: Recipe) -> Recipe:
     kinds = {source.kind for source in read}
     headers = tuple(sorted({source.name for source in read if source.kind == "header"}))
     body = "both" if {"body", "form"} <= kinds else "json" if "body" in kinds else "form" if "form" in kinds else None
-    return Recipe(recipe.texts, recipe.maps, body, headers)
+    # A form's field may not stand in the query as well.
+    query = any(source.kind in ("query", "form") for source in recipe.sources())
+    return Recipe(recipe.texts, recipe.maps, body, headers, query)
 
 
 def _source_code(error: ValueError) -> str:
@@ -306,7 +308,7 @@ def _value(item: object) -> Source | Const:
 def _check_sources(recipe: Recipe, matches: list[Match], label: str, report: Report) -> None:
     if recipe is NO_RECIPE:
         return
-    if recipe.body is not None and any(methods == {"WEBSOCKET"} for methods, _ in matches):
+    if recipe.body is not None and any(methods == {WEBSOCKET} for methods, _ in matches):
         report.add("contradiction", (label,), "a WebSocket handshake has no body to read", "remove the body's sources")
     for key, source in _placed(recipe):
         if source.kind != "path":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from .index import Group, members, pick
-from .templates import matches_parts, split_path
+from .templates import Method, matches_parts, split_path
 
 if TYPE_CHECKING:
     from ..exceptions import Problem
@@ -49,11 +49,11 @@ class RouteRules:
         groups += [group for _, group, covers in self._entries if covers or not whole]
         return tuple({id(rule): rule for group in groups for rule in members(group)}.values())
 
-    def select(self, method: str, path: str) -> CompiledRule | None:
+    def select(self, method: Method, path: str) -> CompiledRule | None:
         """Return the rule for a request of the route, or None if it is unmapped.
 
         Args:
-            method: upper case; `WEBSOCKET` for a handshake.
+            method: upper case, or a handshake.
             path: decoded and application-relative; read only where rules cover a part of the route.
         """
         found = self._blocking(method, path) if self._blocks else None
@@ -74,7 +74,7 @@ class RouteRules:
             return pick(group, method)
         return None
 
-    def select_whole(self, method: str, path: str) -> CompiledRule | None:
+    def select_whole(self, method: Method, path: str) -> CompiledRule | None:
         """Return the rule for a request of a route that is one unit, such as a foreign application.
 
         Nobody knows what a path runs in there, so a rule that covers a part of it says nothing, unless it blocks.
@@ -86,7 +86,7 @@ class RouteRules:
             found = pick(self._entries[-1][1], method)
         return found
 
-    def _blocking(self, method: str, path: str) -> CompiledRule | None:
+    def _blocking(self, method: Method, path: str) -> CompiledRule | None:
         parts: list[str] | None = None
         for segments, group, covers in self._blocks:
             found = pick(group, method)
@@ -97,7 +97,7 @@ class RouteRules:
                     return found
         return None
 
-    def parts(self, method: str, *, whole: bool = False) -> list[RoutePart]:
+    def parts(self, method: Method, *, whole: bool = False) -> list[RoutePart]:
         """Return what `select` chooses for each part of the route's paths, in order of precedence.
 
         The last part covers what is left: its rule is None if requests there are unmapped.

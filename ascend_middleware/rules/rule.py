@@ -13,7 +13,7 @@ from .sources import MISSING, Const, FieldError, RequestFields, Source, Text
 
 if TYPE_CHECKING:
     from .declared import Declaration
-    from .templates import Template
+    from .templates import Method, Template
 
 __all__ = ["CompiledRule", "Defaults", "Rule", "by_method_rule", "outcome_of"]
 
@@ -101,6 +101,7 @@ class Recipe:
     maps: tuple[tuple[str, tuple[tuple[str, Source | Const], ...]], ...] = ()
     body: str | None = None
     reads_headers: tuple[str, ...] = ()
+    reads_query: bool = False
 
     def sources(self) -> Iterator[Source]:
         """Yield every source that is read from a request."""
@@ -123,7 +124,7 @@ class CompiledRule:
     Attributes:
         number: the rule's place in the table, from 1.
         given: what the rule says, checked; everything a rule may say is an attribute too.
-        methods: upper case, or `{"*"}`.
+        methods: upper case, handshakes, or `{"*"}`.
         template: what it matches; `/**` for a rule that names an endpoint only.
         defaults: what holds where the rule says nothing.
         declaration: what it was made from, if it stands at a handler; its number is 0 then.
@@ -131,7 +132,7 @@ class CompiledRule:
 
     number: int
     given: Mapping[str, Any]
-    methods: frozenset[str]
+    methods: frozenset[Method]
     template: Template
     recipe: Recipe
     defaults: Defaults
@@ -161,7 +162,7 @@ class CompiledRule:
     @property
     def match(self) -> str:
         """The match, normalised: `GET,POST /orders/{id}`."""
-        return f"{','.join(sorted(self.methods))} {self.template}"
+        return f"{','.join(sorted(map(str, self.methods)))} {self.template}"
 
     @property
     def endpoint(self) -> str | None:
@@ -337,15 +338,15 @@ def outcome_of(given: Mapping[str, Any]) -> dict[str, object]:
     return {key: value for key, value in given.items() if key not in _NOT_OUTCOME and value is not False}
 
 
-def by_method_rule(method: str, defaults: Defaults = Defaults()) -> CompiledRule:
+def by_method_rule(method: Method, defaults: Defaults = Defaults()) -> CompiledRule:
     """Return the rule for a request that no rule matches, under `unmapped = "by-method"`.
 
     GET, HEAD and OPTIONS are data_access, everything else data_modification; never exempt.
     """
     from .templates import parse_match
 
-    reads = method.upper() in ("GET", "HEAD", "OPTIONS")
+    reads = method in ("GET", "HEAD", "OPTIONS")
     kind = ActionType.DATA_ACCESS if reads else ActionType.DATA_MODIFICATION
     methods, template = parse_match("* /**")
-    given = {"name": f"by-method {method.upper()}", "action_type": str(kind)}
+    given = {"name": f"by-method {method}", "action_type": str(kind)}
     return CompiledRule(0, given, methods, template, NO_RECIPE, defaults)

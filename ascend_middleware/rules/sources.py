@@ -24,7 +24,27 @@ from ..exceptions import ValidationError
 from ..wire import encode_json
 from .redact import REDACTED, is_secret, redact
 
-__all__ = ["MISSING", "Const", "FieldError", "Missing", "RequestFields", "Source", "Text", "parse_source", "parse_text"]
+__all__ = [
+    "MISSING",
+    "Const",
+    "FieldError",
+    "Missing",
+    "RequestFields",
+    "Source",
+    "Text",
+    "fold_header",
+    "parse_source",
+    "parse_text",
+]
+
+
+def fold_header(name: str) -> str:
+    """Return the one form in which the names of headers are compared.
+
+    Letter case means nothing, and what comes through CGI's names (WSGI, below ASGI as well) has lost the difference
+    between dash and underscore.
+    """
+    return name.lower().replace("_", "-")
 
 
 class Missing(Enum):
@@ -154,8 +174,8 @@ class Source:
 
     def _header_values(self, headers: Sequence[tuple[str, str]]) -> list[str]:
         # Servers disagree whether x_name is x-name, so that a handler may see what the rule did not.
-        wanted = self.name.replace("_", "-")
-        found = [(name, value) for name, value in headers if name.replace("_", "-") == wanted]
+        wanted = fold_header(self.name)
+        found = [(name.lower(), value) for name, value in headers if fold_header(name) == wanted]
         if any(name != self.name for name, _ in found):
             raise FieldError(
                 f"{self.text}: the request holds a header whose name differs only in dash and underscore",

@@ -24,7 +24,7 @@ from .problems import Report, check_rule, did_you_mean
 from .redact import secret_names
 from .route_rules import Entry, RouteRules
 from .rule import CompiledRule, Defaults, Rule, by_method_rule
-from .templates import REST, Template, parse_route, split_path
+from .templates import REST, WEBSOCKET, Method, Template, parse_route, split_path
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -65,7 +65,7 @@ class RuleTable:
         self.settings = settings
         self.defaults = defaults
         self._version = ""
-        self._by_method: dict[str, CompiledRule] = {}
+        self._by_method: dict[Method, CompiledRule] = {}
         self._layer, self._endpoints = _arrange(self.rules, report)
 
     def __repr__(self) -> str:
@@ -159,20 +159,21 @@ class RuleTable:
         """A digest of the content, 16 hex digits; the rules' order and the credentials do not go into it."""
         if not self._version:
             rules = sorted(
-                _canonical.encode([sorted(rule.methods), rule.template.text, _meaning(rule)]) for rule in self.rules
+                _canonical.encode([sorted(map(str, rule.methods)), rule.template.text, _meaning(rule)])
+                for rule in self.rules
             )
             secrets = sorted(self.defaults.secrets)
             head = _canonical.encode([replace(self.defaults, secrets=frozenset()), secrets])
             self._version = hashlib.sha256(b"\n".join([head, *rules])).hexdigest()[:16]
         return self._version
 
-    def lookup(self, method: str, path: str) -> CompiledRule | None:
+    def lookup(self, method: Method, path: str) -> CompiledRule | None:
         """Return the rule for a request by its path, where no router can be asked; None if it is unmapped.
 
         Rules that name an endpoint do not take part.
 
         Args:
-            method: upper case; `WEBSOCKET` for a handshake.
+            method: upper case, or a handshake.
             path: decoded and application-relative.
         """
         parts = split_path(path)
@@ -226,17 +227,16 @@ class RuleTable:
         problem = report.problems[0] if report.problems else None
         return RouteRules(tuple(blocks), tuple(entries), group, problem)
 
-    def by_method_rule(self, method: str) -> CompiledRule:
+    def by_method_rule(self, method: Method) -> CompiledRule:
         """Return the rule for a request that no rule matches, under `unmapped = "by-method"`."""
-        reads = method.upper() in ("GET", "HEAD", "OPTIONS")
-        key = method.upper() if reads else "POST" if method.upper() not in _WRITES else method.upper()
+        key: Method = method if method in _KNOWN else "POST"
         found = self._by_method.get(key)
         if found is None:
             found = self._by_method[key] = by_method_rule(key, self.defaults)
         return found
 
 
-_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE", "WEBSOCKET"})
+_KNOWN: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", WEBSOCKET})
 
 
 def _meaning(rule: CompiledRule) -> dict[str, Any]:

@@ -11,10 +11,39 @@ import difflib
 import re
 import sys
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeAlias
 
-__all__ = ["ANY_METHOD", "INT", "NAME", "REST", "UUID", "Template", "is_int", "is_uuid", "parse_match", "parse_route"]
+__all__ = [
+    "ANY_METHOD",
+    "INT",
+    "NAME",
+    "REST",
+    "UUID",
+    "WEBSOCKET",
+    "Handshake",
+    "Method",
+    "Template",
+    "is_int",
+    "is_uuid",
+    "parse_match",
+    "parse_route",
+]
+
+
+class Handshake(Enum):
+    """A kind of request of its own: it stands where a method stands, and no text of the wire equals it."""
+
+    WEBSOCKET = "WEBSOCKET"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+WEBSOCKET: Final = Handshake.WEBSOCKET
+# A method in upper case, as it came; or a handshake.
+Method: TypeAlias = "str | Handshake"
 
 # A segment is kept as one text: a literal as it is, a parameter in braces without its name. No literal holds a brace.
 NAME: Final = "{}"
@@ -26,7 +55,7 @@ _CONVERTORS: Final = {"": NAME, "int": INT, "uuid": UUID, "path": REST}
 # Convertors of frameworks that never match a slash; what they match is a part of what `{}` matches.
 _ONE_SEGMENT: Final = {"str": NAME, "string": NAME, "default": NAME, "float": "{float}", "slug": "{slug}"}
 
-ANY_METHOD: Final = frozenset({"*"})
+ANY_METHOD: Final[frozenset[Method]] = frozenset({"*"})
 _COMMON_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "WEBSOCKET")
 _RARE_METHODS: Final = re.compile(  # of WebDAV and its kin
     "ACL|BIND|CHECKIN|CHECKOUT|COPY|LABEL|LINK|LOCK|MERGE|MKCOL|MOVE|PROPFIND|PROPPATCH|PURGE|QUERY|REBIND|REPORT|"
@@ -180,7 +209,7 @@ def segments_overlap(mine: str, theirs: str) -> bool:
 # --- what rules say
 
 
-def parse_match(text: str) -> tuple[frozenset[str], Template]:
+def parse_match(text: str) -> tuple[frozenset[Method], Template]:
     """Parse `METHODS /template` as rules write it.
 
     Raises:
@@ -202,7 +231,7 @@ def _shared_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _parse_methods(text: str) -> frozenset[str]:
+def _parse_methods(text: str) -> frozenset[Method]:
     if text == "*":
         return ANY_METHOD
     methods = frozenset(text.upper().split(","))
@@ -215,7 +244,7 @@ def _parse_methods(text: str) -> frozenset[str]:
             close = difflib.get_close_matches(method, _COMMON_METHODS, n=1)
             if close:
                 raise ValueError(f"unknown method {method}; did you mean {close[0]}?")
-    return methods
+    return frozenset(WEBSOCKET if method == str(WEBSOCKET) else method for method in methods)
 
 
 def _parse_template(text: str) -> Template:

@@ -72,7 +72,9 @@ def _headers(environ: WSGIEnvironment, scope: Any) -> list[tuple[str, str]]:
             headers.append((key[5:].replace("_", "-").lower(), value))
     # The environ makes one name of X_Name and X-Name: shown as they arrived, the guard can tell.
     headers += [
-        (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope.get("headers", ()) if b"_" in name
+        (name.decode("latin-1").lower(), value.decode("latin-1"))
+        for name, value in scope.get("headers", ())
+        if b"_" in name
     ]
     return headers
 

@@ -429,3 +429,14 @@ def test_a_killed_agent_is_refused(site, ran):
     site.authority.kill()
     assert problem(site.ask("GET", "/customers/7")) == "kill-switch"
     assert site.ask("GET", "/health").status_code == 200
+
+
+def test_a_method_called_websocket_is_no_handshake(site, ran, ascend, ascend_authority):
+    ascend([{"match": "WEBSOCKET /**", "exempt": True}])
+    refused = site.ask("WEBSOCKET", "/search")
+    assert (refused.status_code, problem(refused), ran) == (403, "unmapped-route", [])
+    # Under a rule for every method its body is read and bound.
+    ascend([{"match": "* /customers/{id}/refunds", "action_type": "pay", "details": {"amount": "body.amount"}}])
+    given = {"content_type": "application/json", "data": b'{"amount": 9999}'}
+    assert site.ask("WEBSOCKET", "/customers/7/refunds", **given).status_code == 200
+    assert ascend_authority.asked[-1].details == {"amount": 9999}

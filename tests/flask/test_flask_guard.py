@@ -687,3 +687,18 @@ def test_applications_side_by_side_have_guards_of_their_own(engine):
     engine.answers = [answer("denied")]
     assert {client.post("/inner/pay").status_code, client.get("/plain/x").status_code} == {403}
     assert [one for one in ran if isinstance(one, str)] == ["inner", "plain"]
+
+
+def test_a_handshake_is_what_the_router_takes_for_one(engine):
+    app = flask.Flask("site")
+    ran = []
+    app.add_url_rule("/live", "live", lambda: ran.append("live") or "live", websocket=True)
+    app.add_url_rule("/live", "page", lambda: ran.append("page") or "page", methods=["GET", "WEBSOCKET"])
+    Ascend(app, **options([{"match": "WEBSOCKET /live", "action_type": "talk"}]))
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    assert app.test_client().get("/live", headers=upgrade).status_code == 200
+    # The same path without, and with a method of that name, has no rule.
+    for method in ("GET", "WEBSOCKET"):
+        refused = app.test_client().open("/live", method=method)
+        assert (refused.status_code, problem(refused)) == (403, "unmapped-route")
+    assert (types(engine), ran) == (["talk"], ["live"])

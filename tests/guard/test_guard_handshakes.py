@@ -2,7 +2,7 @@
 
 import pytest
 from fastapi import FastAPI, WebSocket
-from guard_kit import Engine, Handler, Wire, answer, guard, options, plug, ws_scope
+from guard_kit import Engine, Handler, Wire, answer, guard, http_scope, options, part, plug, ws_scope
 
 from ascend_middleware.asgi import AscendMiddleware
 
@@ -54,3 +54,27 @@ async def test_an_allowed_handshake_runs(engine):
     wire = Wire({"type": "websocket.connect"})
     await app(ws_scope(), wire.receive, wire.send)
     assert wire.sent[0]["code"] == 1008
+
+
+async def test_a_handshake_is_no_request_of_that_method_and_the_other_way_round(engine):
+    handler = Handler(reads=False)
+    app = guard(handler, WS)
+    wire = Wire({"type": "websocket.connect"})
+    await app(ws_scope(), wire.receive, wire.send)
+    wire = Wire(part())
+    await app(http_scope("WEBSOCKET", "/ws"), wire.receive, wire.send)
+    assert (wire.status, wire.problem, handler.ran) == (403, "unmapped-route", 0)
+    assert [action["resource"] for action in engine.submitted] == ["WEBSOCKET /ws"]
+    # Under a rule for everything both are governed, and the authority can tell them apart.
+    app = guard(handler, [{"match": "* /**", "action_type": "any"}])
+    for scope, first in ((ws_scope(), {"type": "websocket.connect"}), (http_scope("WEBSOCKET", "/ws"), part())):
+        wire = Wire(first)
+        await app(scope, wire.receive, wire.send)
+    assert [action["resource"] for action in engine.submitted[1:]] == ["WEBSOCKET /ws", "HTTP WEBSOCKET /ws"]
+
+
+async def test_by_method_a_handshake_is_a_change(engine):
+    app = guard(Handler(reads=False), [], unmapped="by-method")
+    wire = Wire({"type": "websocket.connect"})
+    await app(ws_scope(), wire.receive, wire.send)
+    assert engine.submitted[0]["action_type"] == "data_modification"

@@ -374,3 +374,22 @@ async def test_nested_mounts_with_middleware_run_as_they_should(engine, ran, fra
         assert (await ask(app, path, root_path="/base")).status in (200, 403, 404)
         assert (await ask(app, path)).status == 200
     assert {action["resource_id"] for action in engine.submitted} == {"a", "b"}
+
+
+@pytest.mark.parametrize("build", [added_first, added_last, wrapped, lambda ran: guard(Handler(), RULES)])
+async def test_a_scope_of_a_type_that_no_rule_can_govern_is_refused(engine, ran, build):
+    app = build(ran)
+    wire = Wire()
+    with pytest.raises(AscendError, match="webtransport"):
+        await app({"type": "webtransport", "path": "/safe", "headers": []}, wire.receive, wire.send)
+    assert (wire.sent, ran) == ([], [])
+
+
+@pytest.mark.parametrize("build", [added_first, wrapped, lambda ran: guard(Handler(), RULES)])
+async def test_a_scope_may_have_no_headers(engine, ran, build):
+    app = build(ran)
+    scope = http_scope("GET", "/danger")
+    del scope["headers"]
+    wire = Wire(part())
+    await app(scope, wire.receive, wire.send)
+    assert (wire.status, wire.problem, ran) == (403, "denied", [])

@@ -43,7 +43,7 @@ def covered(rules, *leaves, unmapped="refuse", **ascend):
 
 def rows(coverage):
     return [
-        (" ".join((",".join(row.methods), row.leaf.template, row.part)).rstrip(), str(row.standing))
+        (" ".join((",".join(map(str, row.methods)), row.leaf.template, row.part)).rstrip(), str(row.standing))
         for row in coverage.rows
     ]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ascend_middleware.exceptions import ConfigurationError
-from ascend_middleware.rules import RuleTable
+from ascend_middleware.rules import WEBSOCKET, RuleTable
 from ascend_middleware.rules.templates import parse_match, parse_route
 
 UID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -27,7 +27,7 @@ methods = st.sampled_from(["GET", "POST", "*", "GET,POST", "HEAD", "WEBSOCKET"])
 kinds = st.sampled_from(["one", "two", "-", "!"])
 rules = st.lists(st.tuples(methods, templates(), kinds), max_size=8)
 paths = st.lists(st.sampled_from(["a", "b", "7", "0" * 32, UID, "c", ""]), max_size=4).map(lambda p: "/" + "/".join(p))
-asked = st.sampled_from(["GET", "POST", "HEAD", "PUT", "WEBSOCKET"])
+asked = st.sampled_from(["GET", "POST", "HEAD", "PUT", "WEBSOCKET", WEBSOCKET])
 
 
 def build(rows):

@@ -6,7 +6,7 @@ import pytest
 
 from ascend_middleware.config import Pending, Settings
 from ascend_middleware.exceptions import ConfigurationError
-from ascend_middleware.rules import Rule, RuleTable, by_method_rule
+from ascend_middleware.rules import WEBSOCKET, Rule, RuleTable, by_method_rule
 
 
 def table(*matches, **extra):
@@ -93,14 +93,15 @@ def test_get_covers_head_and_nothing_else():
     assert found(made.lookup("HEAD", "/a")) == "GET /a"
     assert found(made.lookup("HEAD", "/b")) == "HEAD,POST /b"
     assert found(made.lookup("OPTIONS", "/a")) is None
-    assert found(made.lookup("WEBSOCKET", "/a")) is None
+    assert found(made.lookup(WEBSOCKET, "/a")) is None
 
 
 def test_a_handshake_needs_websocket_or_a_star():
     made = table("WEBSOCKET /ws", "* /all")
-    assert found(made.lookup("WEBSOCKET", "/ws")) == "WEBSOCKET /ws"
+    assert found(made.lookup(WEBSOCKET, "/ws")) == "WEBSOCKET /ws"
     assert found(made.lookup("GET", "/ws")) is None
-    assert found(made.lookup("WEBSOCKET", "/all")) == "* /all"
+    assert found(made.lookup("WEBSOCKET", "/ws")) is None  # a method that somebody sent
+    assert found(made.lookup(WEBSOCKET, "/all")) == "* /all"
     assert found(made.lookup("FROBNICATE", "/all")) == "* /all"
 
 
@@ -255,9 +256,9 @@ def test_the_version_depends_on_the_content_only():
 
 def test_by_method():
     made = RuleTable.from_mapping({"ascend": {"on_failure": "open"}})
-    types = {m: made.by_method_rule(m).action_type for m in ("GET", "HEAD", "OPTIONS", "POST", "FOO", "WEBSOCKET")}
+    types = {m: made.by_method_rule(m).action_type for m in ("GET", "HEAD", "OPTIONS", "POST", "FOO", WEBSOCKET)}
     assert types == dict.fromkeys(("GET", "HEAD", "OPTIONS"), "data_access") | dict.fromkeys(
-        ("POST", "FOO", "WEBSOCKET"), "data_modification"
+        ("POST", "FOO", WEBSOCKET), "data_modification"
     )
     assert made.by_method_rule("GET").on_failure == "open"
     assert not by_method_rule("GET").exempt

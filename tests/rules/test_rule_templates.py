@@ -2,7 +2,7 @@
 
 import pytest
 
-from ascend_middleware.rules.templates import parse_match, parse_route
+from ascend_middleware.rules.templates import WEBSOCKET, parse_match, parse_route
 
 
 def rule(text):
@@ -57,7 +57,7 @@ def test_a_template_gives_its_parameters():
         ("get,Post /x", {"GET", "POST"}),
         ("GET, POST /x", {"GET", "POST"}),
         ("* /x", {"*"}),
-        ("WEBSOCKET /x", {"WEBSOCKET"}),
+        ("WEBSOCKET /x", {WEBSOCKET}),
         ("PROPFIND /x", {"PROPFIND"}),
     ],
 )
