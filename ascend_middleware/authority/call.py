@@ -58,7 +58,7 @@ class Route:
         body: the fields of the request's body; None where it takes none.
         query: the fields of the query; None where it takes none.
         admin: whether only an admin may call it.
-        allowance: which rate limit it counts against: submit, analytics, admin or none.
+        allowance: which rate limit it counts against (`policy.Limits`); without, the one that fits what it is.
         status: of a success.
         pure: whether it changes nothing, whatever its method.
         answer: the name of the answer's schema in the OpenAPI document.
@@ -75,6 +75,18 @@ class Route:
     status: int = 200
     pure: bool = False
     answer: str = "Object"
+
+    @property
+    def many(self) -> bool:
+        """Whether it reads more, the more is stored; such calls wait for each other, and nothing else for them."""
+        return self.allowance == "analytics" or (self.query is not None and "limit" in self.query.__struct_fields__)
+
+    @property
+    def counted_as(self) -> str:
+        """The rate limit that it counts against: submit, report, read, list, analytics or admin."""
+        if self.allowance or self.admin:
+            return self.allowance or "admin"
+        return "list" if self.many else "report" if self.writes else "read"
 
     @property
     def writes(self) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 import sqlite3
+import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,7 @@ from .listing import Request
 from .management import what_cannot_be
 from .policy import Judgement, PolicySet
 from .records import Records
-from .routes import HEALTH, OPENAPI, changes, find_route
+from .routes import HEALTH, OPENAPI, changes, find_route, reads_many
 from .rules_api import kept_policies
 from .store import Store, canonical_json, default_database, iso_time
 from .tokens import Tokens
@@ -41,6 +42,8 @@ API_VERSIONS: Final = frozenset({"2025-12-01"})
 _V1: Final = "/api/v1/"
 _V2: Final = "/api/v2/"
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# Seconds for which a look at the database is good enough.
+_SOUND_FOR: Final = 1.0
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -80,6 +83,8 @@ class Authority:
         self._new_id = new_id
         self._requests = Window()
         self._failures = Window()
+        self._checking = threading.Lock()
+        self._sound_at: float | None = None
 
     @classmethod
     def open(
@@ -149,10 +154,20 @@ class Authority:
         """Say whether a request may change something, so that it must be stored before it is answered."""
         return changes(method, _versionless(path))
 
+    def reads_many(self, method: str, path: str) -> bool:
+        """Say whether a request reads more, the more is stored, so that it must not keep others from theirs."""
+        return reads_many(method, _versionless(path))
+
     def unstored(self, headers: Mapping[str, str], error: Exception) -> tuple[int, dict[str, str], bytes]:
         """Answer a request whose changes could not be kept after all: nothing was decided."""
+        return self.refused(headers, lambda request: _storage_failed(error, request.correlation_id))
+
+    def refused(
+        self, headers: Mapping[str, str], error: Callable[[Request], ApiError]
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Answer a request that is refused before or after `handle`."""
         request = self._request("", "", "", headers, b"")
-        answer = self._refusal(_storage_failed(error, request.correlation_id), request)
+        answer = self._refusal(error(request), request)
         return answer.status, {**_fixed(request.correlation_id), **answer.headers}, answer.body
 
     # --- from request to route
@@ -197,7 +212,24 @@ class Authority:
             raise ApiError(405, "METHOD_NOT_ALLOWED", message, headers={"allow": "GET"})
         if request.path == OPENAPI:
             return Answer(200, openapi.document())
-        return Answer(200, encode_json({"status": "healthy", "server_time": iso_time(self.now())}))
+        problem = self._problem()
+        fields = {"status": "unhealthy" if problem else "healthy", "server_time": iso_time(self.now())}
+        return Answer(503, encode_json({**fields, "problem": problem})) if problem else Answer(200, encode_json(fields))
+
+    def _problem(self) -> str:
+        """Return what keeps the authority from deciding, or nothing; the database is really read and written."""
+        with self._checking:
+            now = self.now()
+            # Anybody may ask, and each look costs a write.
+            if self._sound_at is None or not 0 <= now - self._sound_at < _SOUND_FOR:
+                self._sound_at = None
+                try:
+                    self.store.probe()
+                except sqlite3.Error as error:
+                    log.error("the database cannot be used: %s", error)
+                    return "the database cannot be read or written"
+                self._sound_at = now
+            return ""
 
     def authenticate(self, headers: Mapping[str, str], client: str) -> Credential:
         """Return whose request it is; what others fail at from the same address never stands in a valid key's way.
@@ -231,16 +263,17 @@ class Authority:
 
     def _count(self, route: Route, credential: Credential, allowances: list[Allowance]) -> None:
         """Count a request against its key's limit; `local:` has none."""
-        if not route.allowance or credential is LOCAL:
+        if credential is LOCAL:
             return
-        limit: int = getattr(self.policy.limits_of(credential.key_id, credential.name), route.allowance)
+        name = route.counted_as
+        limit = self.policy.limits_of(credential.key_id, credential.name).of(name)
         if limit == 0:
             return
-        allowance = self._requests.take((credential.key_id, route.allowance), limit, self.now())
+        allowance = self._requests.take((credential.key_id, name), limit, self.now())
         allowances.append(allowance)
         if allowance.retry_after:
-            message = f"this key may make {limit} {route.allowance} requests a minute"
-            raise ApiError(429, "RATE_LIMITED", message, details={"limit": limit, "allowance": route.allowance})
+            message = f"this key may make {limit} {name} requests a minute"
+            raise ApiError(429, "RATE_LIMITED", message, details={"limit": limit, "allowance": name})
 
     def _admit(self, route: Route, call: Call) -> None:
         if route.admin and not call.credential.role.administers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import threading
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Database", "Watch"]
 
 _IDLE_READERS: Final = 8
+# Bytes; a disk that has less counts as full.
+_LEAST_FREE: Final = 1024 * 1024
 _JOINED: Final = contextlib.nullcontext()
 # The schema version that brought the audit log's head.
 _FIRST_WITH_HEAD: Final = 2
@@ -294,6 +297,20 @@ class Database:
             if not connection.in_transaction and connection is not self._db:
                 connection.execute("BEGIN")
             yield connection
+
+    def probe(self) -> None:
+        """Read something and write something, so that a database that cannot be used says so.
+
+        Raises:
+            sqlite3.Error: it cannot.
+        """
+        self.rows("SELECT seq FROM audit_head")
+        # The little that is written here may still fit where an action does not.
+        if self._path != MEMORY and shutil.disk_usage(os.path.dirname(self._path) or ".").free < _LEAST_FREE:
+            raise sqlite3.OperationalError(f"the disk of {self._path} is full")
+        with self._lock, transaction(self._db):
+            # What is written is what stands there, and yet it goes the way of every change, down to the disk.
+            self._db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
 
     def watch(self) -> Watch:
         """Return a watch that tells whether anything was stored since it last looked, by whatever process."""

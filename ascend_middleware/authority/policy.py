@@ -98,13 +98,33 @@ class Model:
     tenant: str = ""
 
 
+# At least, and for each submission.
+_PER_SUBMISSION: Final = {"report": (3000, 3), "read": (12_000, 12)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Requests a minute for one key; 0 means without limit (contract §2.5)."""
+    """Requests a minute for one key; 0 means without limit (contract §2.5 for the first three).
+
+    `report` is for outcomes, acknowledgements and whatever else a user's key may change, `read` for one thing, such as
+    an action's status or an agent's commands, `list` for lists. None is what goes with `submit`: each submission may be
+    followed by some of them.
+    """
 
     submit: int = 1000
     analytics: int = 100
     admin: int = 50
+    report: int | None = None
+    read: int | None = None
+    list: int = 300
+
+    def of(self, name: str) -> int:
+        """Return a limit by its name."""
+        given: int | None = getattr(self, name)
+        if given is None:
+            least, each = _PER_SUBMISSION[name]
+            return max(least, each * self.submit) if self.submit else 0
+        return given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -251,7 +251,7 @@ class Reader:
         if not isinstance(table, dict):
             self.say("policy.bad-value", where, "expected a table")
             return least
-        names = ("submit", "analytics", "admin")
+        names = ("submit", "report", "read", "list", "analytics", "admin")
         self.known(table, (*names, "failed_sign_ins" if where == "limits" else "key"), where)
         given = {name: self.whole(table, name, where, high=1_000_000) for name in names}
         return replace(least, **{name: value for name, value in given.items() if value is not None})

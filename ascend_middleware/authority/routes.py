@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .call import Route
 
-__all__ = ["HEALTH", "OPENAPI", "ROUTES", "changes", "find_route"]
+__all__ = ["HEALTH", "OPENAPI", "ROUTES", "changes", "find_route", "reads_many"]
 
 HEALTH: Final = "/health"
 OPENAPI: Final = "/openapi.json"
@@ -106,5 +106,13 @@ def changes(method: str, path: str) -> bool:
     """Say whether a request may change something; what has no endpoint changes nothing."""
     try:
         return find_route(method, path)[0].writes
+    except ApiError:
+        return False
+
+
+def reads_many(method: str, path: str) -> bool:
+    """Say whether a request reads more, the more is stored; what has no endpoint reads nothing."""
+    try:
+        return find_route(method, path)[0].many
     except ApiError:
         return False

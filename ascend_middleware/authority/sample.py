@@ -74,6 +74,9 @@ expires_after = "7d"
 # Requests a minute for each key, 0 for no limit; and failed sign-ins a minute for each address.
 # [limits]
 # submit = 1000
+# report = 3000    # outcomes and the like
+# read = 12000     # one thing: a status, an agent's commands
+# list = 300
 # analytics = 100
 # admin = 50
 # failed_sign_ins = 5

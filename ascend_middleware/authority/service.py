@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import re
 import sqlite3
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import unquote
 
+import anyio
 import anyio.to_thread
 
 from . import audit
 from .forms import ApiError
+from .routes import HEALTH
 from .waiting import Waiters, read_wait
 from .webhooks import Courier
 from .writer import Writer
@@ -29,6 +33,11 @@ __all__ = ["Service"]
 log = logging.getLogger(__name__)
 
 _HELD = re.compile(r"/api/(?:v1|v2)/actions/([^/]+)/status|/api/sdk/approval/([^/]+)")
+# Threads for what reads much, and how many such requests may wait for one, in all and of one key. Health, decisions,
+# and whatever reads one thing never wait for these.
+_READERS: Final = 2
+_MOST_WAITING: Final = 64
+_MOST_OF_ONE: Final = 16
 # Seconds. A pending action is denied at its time whenever anybody looks; this tells those who only wait.
 _CHORES_PERIOD: Final = 1.0
 _T = TypeVar("_T")
@@ -51,6 +60,15 @@ class Service:
         # What ends the answers that never end by themselves.
         self.streams: Final[list[Callable[[], Awaitable[None]]]] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._reading: Counter[int] = Counter()
+
+    @functools.cached_property
+    def _readers(self) -> anyio.CapacityLimiter:
+        return anyio.CapacityLimiter(_READERS)
+
+    @functools.cached_property
+    def _health(self) -> anyio.CapacityLimiter:
+        return anyio.CapacityLimiter(1)
 
     async def start(self) -> None:
         """Start the writer; without it each change commits alone."""
@@ -111,7 +129,10 @@ class Service:
         job = partial(self.authority.handle, method, path, query, headers, body, client=client)
         if method == "GET" or not self.authority.changes(method, path):
             # The database may have to read from disk, which must not hold up the event loop.
-            answer = await anyio.to_thread.run_sync(job)
+            if self.authority.reads_many(method, path):
+                return await self._read(job, headers, client)
+            # Whoever looks whether the authority is well waits for nobody else, whatever is read or decided.
+            answer = await anyio.to_thread.run_sync(job, limiter=self._health if path == HEALTH else None)
             held = _HELD.fullmatch(path) if answer[0] == 200 else None
             if held is not None and await self._hold(held[1] or held[2], query, headers, gone):
                 answer = await anyio.to_thread.run_sync(job)
@@ -120,6 +141,39 @@ class Service:
             return await self.change(job)
         except sqlite3.Error as error:
             return self.authority.unstored(headers, error)
+
+    async def _read(self, job: Callable[..., _Answer], headers: Mapping[str, str], client: str) -> _Answer:
+        """Answer what reads much. Who asks is found out first: those without a key wait for no reader."""
+        try:
+            credential = await anyio.to_thread.run_sync(self.authority.authenticate, headers, client)
+            return await self.read(credential.key_id, partial(job, credential=credential))
+        except ApiError as error:
+            refusal = error
+            return self.authority.refused(headers, lambda _: refusal)
+        except sqlite3.Error as error:
+            return self.authority.unstored(headers, error)
+
+    async def read(self, key_id: int, job: Callable[[], _T]) -> _T:
+        """Run what reads much, one of a few at once.
+
+        Args:
+            key_id: whose job it is; one key cannot take all places.
+            job: what to run.
+
+        Raises:
+            ApiError: 503, too many wait already.
+        """
+        if self._reading.total() >= _MOST_WAITING or self._reading[key_id] >= _MOST_OF_ONE:
+            whose = "of this key " if self._reading[key_id] >= _MOST_OF_ONE else ""
+            message = f"too many requests {whose}that read much wait already; ask again"
+            raise ApiError(503, "READERS_BUSY", message, headers={"retry-after": "1"})
+        self._reading[key_id] += 1
+        try:
+            return await anyio.to_thread.run_sync(job, limiter=self._readers)
+        finally:
+            self._reading[key_id] -= 1
+            if not self._reading[key_id]:
+                del self._reading[key_id]
 
     async def change(self, job: Callable[[], _T]) -> _T:
         """Run what changes something, and return what it returned once that is durable.

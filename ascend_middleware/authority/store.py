@@ -234,8 +234,10 @@ class Store(Database):
         order = "DESC" if descending else "ASC"
         with self.snapshot() as connection:
             total = connection.execute(f"SELECT count(*) FROM actions WHERE {where}", values).fetchone()[0]  # noqa: S608
+            # Only numbers are sorted and skipped, not whole actions.
+            page = f"SELECT id FROM actions WHERE {where} ORDER BY {sort} {order}, id {order} LIMIT ? OFFSET ?"  # noqa: S608
             rows = connection.execute(
-                f"SELECT * FROM actions WHERE {where} ORDER BY {sort} {order}, id {order} LIMIT ? OFFSET ?",  # noqa: S608
+                f"SELECT * FROM actions WHERE id IN ({page}) ORDER BY {sort} {order}, id {order}",  # noqa: S608
                 (*values, limit, offset),
             ).fetchall()
         return self._whole(rows), total

@@ -1,4 +1,5 @@
 import json
+import sqlite3
 import threading
 
 import pytest
@@ -79,6 +80,29 @@ def desk():
     yield desk
     assert desk.store.verify_audit() is None
     desk.authority.close()
+
+
+def test_health_really_reads_and_writes_the_database(tmp_path):
+    desk = Desk(path=tmp_path / "a.db")
+    assert desk.call("GET", "/health", key=None)[0] == 200
+    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")  # nobody else can write
+    desk.store._db.execute("PRAGMA busy_timeout=0")
+    desk.time += 0.9
+    assert (
+        desk.call("GET", "/health", key=None)[0] == 200
+    )  # one look holds for a second: anybody may ask, and it costs a write
+    desk.time += 0.2
+    status, answer = desk.call("GET", "/health", key=None)
+    assert (status, answer["status"]) == (503, "unhealthy") and "database" in answer["problem"]
+    other.execute("ROLLBACK")
+    assert desk.call("GET", "/health", key=None)[0] == 200
+    desk.time += 2
+    other.execute("DROP TABLE audit_head")
+    assert desk.call("GET", "/health", key=None)[0] == 503
+    other.close()
+    desk.authority.close()
+    assert desk.call("GET", "/health", key=None)[1]["status"] == "unhealthy"
 
 
 def test_health_needs_no_key_and_the_rest_does(desk):

@@ -177,8 +177,13 @@ def test_a_full_disk_refuses_clearly_and_recovers(tmp_path, small_disk):
                 break
         assert (status, answer["error"]["code"]) == (503, "STORAGE_UNAVAILABLE")
         assert authority.call(f"/api/v1/actions/{pending}/status", user)[1]["status"] == "pending"
-        assert authority.call("/health", None)[0] == 200
+        status, answer = authority.call("/health", None)
+        assert (status, answer["status"]) == (503, "unhealthy") and "database" in answer["problem"]
         enlarge()
+        deadline = time.monotonic() + 10
+        while authority.call("/health", None)[0] != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         assert authority.call(f"/api/v1/actions/{pending}/approve", admin, {})[1]["status"] == "approved"
         status, answer = authority.call("/api/v1/actions/submit", user, body)
         assert status == 200

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ascend_middleware.authority import PolicySet
 from ascend_middleware.authority.keys import LOCAL, Role
+from ascend_middleware.authority.routes import ROUTES
 from ascend_middleware.authority.service import Service
 from ascend_middleware.exceptions import ConfigurationError, ValidationError
 
@@ -342,6 +343,49 @@ def test_the_documented_limits_hold_unless_told(desk):
     assert desk.post("/api/registry/commands", {}, key="admin")[0] == 429
     desk.time += 61
     assert desk.submit()[0] == 200
+
+
+def test_every_endpoint_has_a_limit():
+    """Each is counted as something, and what it is counted as has a limit unless somebody lifts it."""
+    limits = PolicySet.from_text("").limits
+    assert {route.counted_as for route in ROUTES} == {"submit", "report", "read", "list", "analytics", "admin"}
+    assert all(limits.of(route.counted_as) > 0 for route in ROUTES)
+    for route in ROUTES:
+        if route.admin:
+            assert route.counted_as == "admin", route.path
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "path"),
+    [
+        ("read", "GET", "/api/sdk/kill-switch/status"),
+        ("read", "GET", "/api/v1/actions/1/status"),
+        ("list", "GET", "/api/v1/actions"),
+        ("list", "GET", "/audit/logs"),
+        ("report", "POST", "/api/agent-action/1/complete"),
+        ("report", "POST", "/api/agents/health/heartbeat"),
+    ],
+)
+def test_what_is_not_submitted_is_limited_too(name, method, path):
+    desk = Desk(f"[limits]\n{name} = 2")
+    desk.submit()
+    assert 429 not in [desk.call(method, path)[0] for _ in range(2)]
+    status, answer = desk.call(method, path)
+    assert (status, answer["error"]["details"]) == (429, {"limit": 2, "allowance": name})
+    assert desk.call(method, path, key="peer")[0] != 429
+    desk.authority.close()
+
+
+def test_outcomes_and_single_readings_go_with_the_submissions():
+    def limits(text):
+        found = PolicySet.from_text(text).limits
+        return found.of("report"), found.of("read")
+
+    assert limits("") == (3000, 12_000)
+    assert limits("[limits]\nsubmit = 5000") == (15_000, 60_000)
+    assert limits("[limits]\nsubmit = 10") == (3000, 12_000)
+    assert limits("[limits]\nsubmit = 0") == (0, 0)
+    assert limits("[limits]\nsubmit = 0\nread = 7") == (0, 7)
 
 
 def test_limits_of_single_keys_and_none_for_local():

@@ -15,7 +15,7 @@ from authority_desk import POLICY, Desk
 
 from ascend_middleware.authority.routes import ROUTES
 
-UNLIMITED = "[limits]\nsubmit = 0\nanalytics = 0\nadmin = 0\nfailed_sign_ins = 0\n"
+UNLIMITED = "[limits]\nsubmit = 0\nlist = 0\nanalytics = 0\nadmin = 0\nfailed_sign_ins = 0\n"
 
 
 @pytest.fixture

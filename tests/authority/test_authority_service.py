@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -14,6 +15,7 @@ from ascend_middleware.authority.audit import verify
 from ascend_middleware.authority.forms import ApiError
 from ascend_middleware.authority.http import create_app
 from ascend_middleware.authority.keys import operator
+from ascend_middleware.authority.service import Service
 from ascend_middleware.authority.waiting import MAX_WAIT, Waiters, read_wait
 from ascend_middleware.authority.writer import Writer
 
@@ -41,7 +43,8 @@ class Place:
         self.store = self.authority.store
         self.user = self.store.issue_key(name="u", role=Role.USER, tenant="default")
         self.admin = self.store.issue_key(name="boss", role=Role.ADMIN, tenant="default")
-        self.app = create_app(self.authority)
+        self.service = Service(self.authority)
+        self.app = create_app(self.authority, service=self.service)
 
     @contextlib.asynccontextmanager
     async def serving(self):
@@ -294,3 +297,37 @@ def test_the_wait_is_read_from_the_query_or_a_preference():
     for query in ("wait=1e3", "wait=%D9%A7", "wait=1&wait=1"):
         with pytest.raises(ApiError):
             read_wait(query, {})
+
+
+async def test_health_and_decisions_never_wait_for_those_who_read_much(place):
+    going, reading = threading.Event(), threading.Semaphore(0)
+
+    def read():
+        reading.release()
+        going.wait(30)
+
+    async with place.serving():
+        await place.submit()
+        service = place.service
+        held = [asyncio.create_task(service.read(key, read)) for key in (91, 92) for _ in range(16)]
+        while not (reading.acquire(blocking=False) and reading.acquire(blocking=False)):
+            await asyncio.sleep(0.01)
+        assert (await place.ask("GET", "/health"))[1]["status"] == "healthy"
+        assert (await place.submit(1))[0] == 200
+        assert (await place.ask("GET", "/api/v1/actions/1/status"))[1]["status"] == "pending"
+        assert (await place.ask("POST", "/api/v1/actions/1/approve", {}, key=place.admin))[1]["status"] == "approved"
+        # Lists wait for lists, up to a bound for each key and one for all, and are told so beyond it.
+        lists = [asyncio.create_task(place.ask("GET", "/api/v1/actions")) for _ in range(17)]
+        done, _ = await asyncio.wait(lists, return_when=asyncio.FIRST_COMPLETED)
+        assert [(status, answer["error"]["code"]) for status, answer in map(asyncio.Task.result, done)] == [
+            (503, "READERS_BUSY")
+        ]
+        held += [asyncio.create_task(service.read(key, read)) for key in (93,) for _ in range(16)]
+        await asyncio.sleep(0)
+        assert (await place.ask("GET", "/audit/logs", key=place.admin))[0] == 503
+        # Whoever has no key is told so at once.
+        assert (await place.ask("GET", "/api/v1/actions", key="owkai_user_unknown"))[0] == 401
+        going.set()
+        await asyncio.gather(*held)
+        assert sorted(status for status, _ in await asyncio.gather(*lists)) == [200] * 16 + [503]
+        assert (await place.ask("GET", "/audit/logs", key=place.admin))[0] == 200

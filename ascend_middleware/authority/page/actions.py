@@ -78,7 +78,7 @@ def _view(desk: Desk, row: Mapping[str, Any], session: Session) -> dict[str, Any
 @signed_in
 async def queue(desk: Desk, request: Request, session: Session, form: Form) -> Response:
     """Show what waits for a person, the riskiest first among those that came at once, the oldest first of all."""
-    return await anyio.to_thread.run_sync(_queue, desk, request, session)
+    return await desk.read(session, functools.partial(_queue, desk, request, session))
 
 
 def _queue(desk: Desk, request: Request, session: Session) -> Response:
@@ -133,7 +133,7 @@ async def decide(desk: Desk, request: Request, session: Session, form: Form) -> 
 @signed_in
 async def history(desk: Desk, request: Request, session: Session, form: Form) -> Response:
     """Show what was, filtered."""
-    return await anyio.to_thread.run_sync(_history, desk, request, session)
+    return await desk.read(session, functools.partial(_history, desk, request, session))
 
 
 def _history(desk: Desk, request: Request, session: Session) -> Response:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio.to_thread
-
 from ascend_middleware.exceptions import ValidationError
 
 from .. import killswitch
@@ -29,7 +27,7 @@ _MIN_BROADCAST_REASON: Final = 10
 @signed_in
 async def listing(desk: Desk, request: Request, session: Session, form: Form) -> Response:
     """Show the agents, those that need attention first."""
-    return await anyio.to_thread.run_sync(_listing, desk, request, session)
+    return await desk.read(session, functools.partial(_listing, desk, request, session))
 
 
 def _listing(desk: Desk, request: Request, session: Session) -> Response:

@@ -184,6 +184,10 @@ class Desk:
         response.delete_cookie(_COOKIE, path="/", httponly=True, samesite="strict")
         response.delete_cookie(_SECURE_COOKIE, path="/", httponly=True, samesite="strict", secure=True)
 
+    async def read(self, session: Session, job: Callable[[], _T]) -> _T:
+        """Run what reads much; see `Service.read`."""
+        return await self.service.read(session.credential.key_id, job)
+
     async def change(self, job: Callable[[], _T]) -> _T:
         """Run what changes something through the one writer, and return once it is durable."""
         return await self.service.change(job)

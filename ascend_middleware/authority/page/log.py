@@ -7,8 +7,6 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-import anyio.to_thread
-
 from .desk import Desk, Form, signed_in
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ _LONGEST_OFFSET: Final = 9
 @signed_in
 async def listing(desk: Desk, request: Request, session: Session, form: Form) -> Response:
     """Show the entries, the newest first, and the state of the whole log."""
-    return await anyio.to_thread.run_sync(_listing, desk, request, session)
+    return await desk.read(session, functools.partial(_listing, desk, request, session))
 
 
 def _listing(desk: Desk, request: Request, session: Session) -> Response:
@@ -76,5 +74,5 @@ def _place(offset: int) -> str:
 @signed_in
 async def verify(desk: Desk, request: Request, session: Session, form: Form) -> Response:
     """Read the whole log again."""
-    await anyio.to_thread.run_sync(functools.partial(desk.verifier.state, again=True))
+    await desk.read(session, functools.partial(desk.verifier.state, again=True))
     return desk.done(request, "verified", to="/audit")
