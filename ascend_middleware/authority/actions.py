@@ -13,7 +13,7 @@ from .call import Call, Reply, Route, missing, read_fields
 from .forms import ApiError, decision_fields, read_submission, record_fields
 from .listing import page_fields, read_query
 from .management import approval_rules
-from .score import risk_level, score_action
+from .score import claimed_risk, risk_level, score_action
 from .store import canonical_json, iso_time
 from .waiting import read_wait
 
@@ -105,13 +105,15 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
                 raise missing(name)
     action = read_submission(body)
     with call.records.steady():
-        return _decided(call, action, tools)
+        return _decided(call, action, tools, claimed_risk(body))
 
 
-def _decided(call: Call, action: dict[str, Any], tools: Iterable[str]) -> dict[str, Any]:
+def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: Mapping[str, int]) -> dict[str, Any]:
     check_standing(call, action["agent_id"], action["action_type"])
     governance = orchestration.check(action, call, tools=tools)
-    score = score_action(action["action_type"], action["risk_indicators"], action["context"], governance.signals)
+    score = score_action(
+        action["action_type"], action["risk_indicators"], action["context"], governance.signals, claimed
+    )
     judgement = call.authority.judge(judged_form(action), score, tenant=call.tenant)
     stored = {
         "decision": judgement.decision,
@@ -133,6 +135,7 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str]) -> dict[s
     call.audit(
         "ACTION_SUBMITTED",
         action_id=row["id"],
+        at=row["created_at"],
         **{name: value for name, value in stored.items() if name != "explanation"},
         agent_id=action["agent_id"],
         action_type=action["action_type"],

@@ -85,8 +85,10 @@ def requirement(row: Mapping[str, Any]) -> Requirement:
 
 
 def approved_by(row: Mapping[str, Any]) -> list[str]:
-    """Return the names of those who have approved a stored action so far."""
-    return [approval["by"] for approval in row.get("approvals", ())]
+    """Return the names of those who have approved a stored action, the one who decided it the last."""
+    names = [approval["by"] for approval in row.get("approvals", ())]
+    decision = row["approval"] or {}
+    return [*names, decision["by"]] if decision.get("decision") == "approved" else names
 
 
 def required_approvers(row: Mapping[str, Any]) -> list[str]:

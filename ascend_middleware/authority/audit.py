@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .database import Database
 
-__all__ = ["Finding", "Head", "Verification", "append", "canonical_json", "entries", "head", "verify"]
+__all__ = ["DECIDED", "Finding", "Head", "Verification", "append", "canonical_json", "entries", "head", "verify"]
 
 _encoder = msgspec.json.Encoder(order="sorted")
 _NO_HASH: Final = "0" * 64
@@ -205,7 +205,8 @@ class _Told:
     submitter: str = ""
 
 
-_DECIDED: Final = {"ACTION_APPROVED": "approved", "ACTION_DENIED": "denied", "ACTION_EXPIRED": "denied"}
+# The entries that decide a pending action, and how.
+DECIDED: Final = {"ACTION_APPROVED": "approved", "ACTION_DENIED": "denied", "ACTION_EXPIRED": "denied"}
 
 
 def _note(actions: dict[int, _Told], row: sqlite3.Row) -> None:
@@ -214,9 +215,9 @@ def _note(actions: dict[int, _Told], row: sqlite3.Row) -> None:
         event, data = entry["event"], entry["data"]
         if event == "ACTION_SUBMITTED":
             actions[row["action_id"]] = _Told(row["seq"], data["decision"], data["submission"], entry["actor"])
-        elif event in _DECIDED and row["action_id"] in actions:
+        elif event in DECIDED and row["action_id"] in actions:
             told = actions[row["action_id"]]
-            told.seq, told.status = row["seq"], _DECIDED[event]
+            told.seq, told.status = row["seq"], DECIDED[event]
     except (ValueError, KeyError, TypeError):
         return  # told as a changed entry
 

@@ -130,12 +130,12 @@ class Call:
         except msgspec.ValidationError as error:
             raise _refusal(error) from None
 
-    def audit(self, event: str, *, action_id: int | None = None, **data: Any) -> None:
-        """Append an audit entry in the caller's name."""
+    def audit(self, event: str, *, action_id: int | None = None, at: str | None = None, **data: Any) -> None:
+        """Append an audit entry in the caller's name; see `Store.audit`."""
         data = {**data, "key": self.credential.key_id, "correlation_id": self.request.correlation_id}
         if contradicts(self.request.headers):
             data["credentials"] = "X-API-Key counted, another bearer token stood beside it"
-        self.store.audit(event, tenant=self.tenant, actor=self.credential.name, action_id=action_id, data=data)
+        self.store.audit(event, tenant=self.tenant, actor=self.credential.name, action_id=action_id, data=data, at=at)
 
     def action(self, name: str = "id") -> dict[str, Any]:
         """Return the stored action that the path names."""

@@ -242,7 +242,7 @@ def decision_fields(row: Mapping[str, Any]) -> dict[str, Any]:
         "pending_approvers": missing_approvers(row) if pending else [],
         "approved_by": approved_by(row),
         "expires_at": row["expires_at"],
-        "policy_violations": list(judgement["matched"]) if status == "denied" and not approval else [],
+        "policy_violations": _violations(judgement) if status == "denied" and not approval else [],
         "conditions": [],
         "execution_allowed": status == "approved",
         "correlation_id": judgement["correlation_id"],
@@ -264,6 +264,14 @@ def decision_fields(row: Mapping[str, Any]) -> dict[str, Any]:
         if judgement.get(name):
             fields[name] = judgement[name]
     return fields
+
+
+def _violations(judgement: Mapping[str, Any]) -> list[str]:
+    """Return the policies that deny, by name; none where the score alone denied."""
+    explanation = judgement.get("explanation")
+    if explanation is None:  # of an earlier version, which kept only the one that decided
+        return [judgement["policy_matched"]] if judgement["policy_matched"] else []
+    return [policy["name"] for policy in explanation["policies"] if policy["decision"] == "denied"]
 
 
 def record_fields(row: Mapping[str, Any]) -> dict[str, Any]:

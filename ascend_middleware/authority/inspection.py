@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -14,7 +14,17 @@ from .fields import Name
 from .listing import Page
 from .store import iso_time
 
+if TYPE_CHECKING:
+    import sqlite3
+
 __all__ = ["ROUTES"]
+
+
+# What became of it, by a part of the event's name, unless the entry says what was decided.
+_OUTCOMES: Final = (
+    *((sign, "refused") for sign in ("REFUSED", "REJECTED", "DENY", "GRAFT")),
+    *((sign, "failed") for sign in ("ACTION_FAILED", "GIVEN_UP")),
+)
 
 
 class ClassificationQuery(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -38,29 +48,31 @@ def _audit(call: Call) -> Reply:
     page = call.query(Page)
     total = call.records.rows("SELECT count(*) FROM audit WHERE tenant = ?", (call.tenant,))[0][0]
     rows = call.records.rows(
-        "SELECT entry, hash FROM audit WHERE tenant = ? ORDER BY seq DESC LIMIT ? OFFSET ?",
+        "SELECT audit.*, actions.submission FROM audit LEFT JOIN actions ON actions.id = audit.action_id"
+        " WHERE audit.tenant = ? ORDER BY seq DESC LIMIT ? OFFSET ?",
         (call.tenant, page.limit, page.offset),
     )
-    events = [_event(json.loads(row["entry"]), row["hash"]) for row in rows]
+    events = [_event(row) for row in rows]
     fields = page.fields("events", events, total)
     number = page.offset // page.limit + 1
     return Reply(fields={**fields, "logs": events, "items": events, "page": number, "page_size": page.limit})
 
 
-def _event(entry: dict[str, Any], digest: str) -> dict[str, Any]:
-    data = entry["data"]
-    refused = ("REFUSED", "REJECTED", "DENY", "GRAFT")
-    outcome = data.get("decision") or ("refused" if any(word in entry["event"] for word in refused) else "success")
+def _event(row: sqlite3.Row) -> dict[str, Any]:
+    entry = json.loads(row["entry"])
+    data, event = entry["data"], entry["event"]
+    outcome = data.get("decision") or next((word for sign, word in _OUTCOMES if sign in event), "success")
+    resource = json.loads(row["submission"])["resource"] if row["submission"] else None
     return {
         "event_id": str(entry["seq"]),
-        "event_type": entry["event"],
+        "event_type": event,
         "timestamp": entry["at"],
         "actor": entry["actor"],
-        "resource": data.get("agent_id") or data.get("mcp_server"),
+        "resource": resource or data.get("agent_id") or data.get("mcp_server"),
         "action": None if entry["action_id"] is None else str(entry["action_id"]),
         "outcome": outcome,
         "details": data,
-        "hash": digest,
+        "hash": row["hash"],
     }
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import NotFoundError, ValidationError
 
+from .store import iso_time
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping
@@ -256,6 +258,13 @@ def rate_excess(records: Records, agent_id: str, standing: Standing, *, tenant: 
         "SELECT created_at FROM actions WHERE tenant = ? AND agent_id = ? ORDER BY id DESC LIMIT 1 OFFSET ?",
         (tenant, agent_id, most - 1),
     )
+    if rows and rows[0][0] > iso_time(now):
+        # The clock was set back. What it says to come has been, and must not hold anybody up until it is.
+        rows = records.rows(
+            "SELECT created_at FROM actions WHERE tenant = ? AND agent_id = ? AND created_at <= ? AND created_at > ?"
+            " ORDER BY created_at DESC LIMIT 1 OFFSET ?",
+            (tenant, agent_id, iso_time(now), iso_time(now - _MINUTE), most - 1),
+        )
     if not rows:
         return 0.0
     return max(0.0, datetime.fromisoformat(rows[0][0]).timestamp() + _MINUTE - now)

@@ -37,8 +37,9 @@ class Findings:
 def check(action: dict[str, Any], call: Call, *, tools: Iterable[str] = ()) -> Findings:
     """Refuse claims that do not hold (403, with an audit entry), and return what was found for the answer.
 
-    An action without a session inherits its parent's, one without a model that of its agent.
+    An action without a session inherits its parent's, one without a model or a name of its agent those of the agent.
     """
+    _name(action, call)
     found: dict[str, Any] = {}
     signals: dict[str, int] = {}
     refusal = (
@@ -58,6 +59,7 @@ def check(action: dict[str, Any], call: Call, *, tools: Iterable[str] = ()) -> F
 
 def try_out(action: dict[str, Any], call: Call) -> tuple[list[str], Findings]:
     """Return what would be refused about an action that is not submitted, and what would be found."""
+    _name(action, call)
     found: dict[str, Any] = {}
     signals: dict[str, int] = {}
     refusals = (_server(action, call, _tools(action), found, signals), _model(action, call, found))
@@ -123,7 +125,9 @@ def _tools(action: Mapping[str, Any]) -> set[str]:
 def _model(action: Mapping[str, Any], call: Call, found: dict[str, Any]) -> _Refusal | None:
     given = action.get("model_id")
     if given is None:
-        given = _linked_model(call, action["agent_id"])
+        # What the action does not say must not be a way around the model of its agent.
+        number = _registered(call, action["agent_id"]).get("model_id")
+        given = number if isinstance(number, int) else None
     if given is None:
         return None
     model, refusal = governance.find_model(call.authority, given, tenant=call.tenant)
@@ -139,14 +143,20 @@ def _model(action: Mapping[str, Any], call: Call, found: dict[str, Any]) -> _Ref
     return None
 
 
-def _linked_model(call: Call, agent_id: str) -> int | None:
-    """Return the model that an agent is linked to: what the action does not say must not be a way around it."""
+def _name(action: dict[str, Any], call: Call) -> None:
+    """Give an action that says no name for its agent the registered one."""
+    if action["agent_name"] == action["agent_id"]:
+        registered = _registered(call, action["agent_id"])
+        action["agent_name"] = registered.get("agent_name") or registered.get("display_name") or action["agent_id"]
 
-    def load() -> int | None:
+
+def _registered(call: Call, agent_id: str) -> Mapping[str, Any]:
+    """Return what is registered of an agent, nothing if it is not."""
+
+    def load() -> Mapping[str, Any]:
         try:
-            number = call.records.get(AGENT, agent_id, tenant=call.tenant).get("model_id")
+            return call.records.get(AGENT, agent_id, tenant=call.tenant)
         except NotFoundError:
-            return None
-        return number if isinstance(number, int) else None
+            return {}
 
-    return call.records.cached(("linked model", call.tenant, agent_id), load)
+    return call.records.cached(("registered", call.tenant, agent_id), load)

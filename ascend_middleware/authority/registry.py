@@ -31,6 +31,7 @@ class NewAgent(Struct, kw_only=True):
     """The body of a registration."""
 
     agent_id: Name
+    agent_name: Name | None = None
     display_name: Name | None = None
     agent_type: Name = "supervised"
     environment: Name = "production"
@@ -44,6 +45,7 @@ class AgentChange(Struct, kw_only=True, omit_defaults=True):
     """What an admin may change of an agent."""
 
     model_id: Annotated[int, Meta(ge=1, le=2**53)] | Name | None = None
+    agent_name: Name | None = None
     display_name: Name | None = None
     agent_type: Name | None = None
     environment: Name | None = None
@@ -66,7 +68,10 @@ class Heartbeat(Struct, kw_only=True):
 
 def _register(call: Call) -> Reply:
     new = call.body(NewAgent)
-    fields = {**msgspec.to_builtins(new), "display_name": new.display_name or new.agent_id, "status": "active"}
+    fields = {**msgspec.to_builtins(new), "status": "active"}
+    # The generations of clients call it by either name.
+    fields["display_name"] = new.display_name or new.agent_name or new.agent_id
+    fields["agent_name"] = new.agent_name or fields["display_name"]
     name = fields.pop("agent_id")
     try:
         record = call.records.add(AGENT, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
@@ -100,6 +105,7 @@ def agent_fields(call: Call, record: dict[str, Any]) -> dict[str, Any]:
     return {
         **kept,
         "agent_id": record["name"],
+        "agent_name": record.get("agent_name") or record["display_name"],
         "status": standing.word,
         "blocked": standing.blocked,
         "trust_level": _TRUST,

@@ -23,7 +23,7 @@ from .forms import ApiError, read_submission
 from .listing import Page
 from .policy import RULE_ACTIONS, Policy
 from .records import POLICY, SMART_RULE
-from .score import risk_level, score_action
+from .score import claimed_risk, risk_level, score_action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -274,7 +274,13 @@ def _evaluate(call: Call) -> Reply:
     standing = killswitch.standing(call.records, trial.agent_id, tenant=call.tenant)
     if standing.blocked:
         refusals.insert(0, f"the kill switch says {standing.word}")
-    score = score_action(action["action_type"], action["risk_indicators"], action["context"], findings.signals)
+    score = score_action(
+        action["action_type"],
+        action["risk_indicators"],
+        action["context"],
+        findings.signals,
+        claimed_risk(call.request.read()),
+    )
     judgement = call.authority.judge(judged_form(action), score, tenant=call.tenant)
     decision = "denied" if refusals else judgement.decision
     policies = judgement.explanation["policies"]

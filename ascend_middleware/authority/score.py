@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_SCORE", "Score", "Signal", "risk_level", "score_action"]
+__all__ = ["MAX_SCORE", "Score", "Signal", "claimed_risk", "risk_level", "score_action"]
 
 MAX_SCORE: Final = 100
 
@@ -102,6 +103,16 @@ _CONTEXT_FLAGS: Final[Mapping[str, int]] = {
 }
 
 
+_LEVELS: Final = ((85, "critical"), (60, "high"), (30, "medium"))
+# How a submission may claim its risk.
+_CLAIMS: Final = {
+    "risk_score": "risk_score",
+    "riskScore": "risk_score",
+    "risk_level": "risk_level",
+    "riskLevel": "risk_level",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Signal:
     """One reason for a score: a name, its points, and where it was found."""
@@ -132,6 +143,7 @@ def score_action(
     risk_indicators: Mapping[str, Any],
     context: Mapping[str, Any] | None = None,
     least: Mapping[str, int] | None = None,
+    claimed: Mapping[str, int] | None = None,
 ) -> Score:
     """Score an action by its type, its indicators and its context.
 
@@ -142,6 +154,7 @@ def score_action(
         risk_indicators: as submitted.
         context: as submitted.
         least: scores that the action does not fall below, by what demands them (the risk set for an MCP tool).
+        claimed: the same by what the submission says; see `claimed_risk`.
     """
     value, word = _base(action_type)
     signals = [Signal(word, value, "action_type")]
@@ -155,11 +168,43 @@ def score_action(
         if points:
             value += points
             signals.append(Signal(f"context.{name}", points, "context"))
-    for name, floor in sorted((least or {}).items()):
-        if floor > value:
-            signals.append(Signal(name, floor - value, "mcp_server"))
-            value = floor
+    for source, floors in (("mcp_server", least or {}), ("submission", claimed or {})):
+        for name, floor in sorted(floors.items()):
+            if floor > value:
+                signals.append(Signal(name, floor - value, source))
+                value = floor
     return Score(min(value, MAX_SCORE), tuple(signals))
+
+
+def claimed_risk(body: Mapping[str, Any]) -> dict[str, int]:
+    """Return the risk that a submission itself claims, at its top or anywhere in its indicators, as least scores.
+
+    A claim can only raise: whoever knows that an action is dangerous is heard, and nobody talks one down.
+    """
+    found: dict[str, int] = {}
+    level: list[Any] = [{name: body.get(name) for name in _CLAIMS}, body.get("risk_indicators")]
+    while level:
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                for name, value in item.items():
+                    claim = f"claimed {_CLAIMS[name]}" if name in _CLAIMS else ""
+                    if claim:
+                        found[claim] = max(found.get(claim, 0), _claim(value))
+                below += item.values()
+            elif isinstance(item, list):
+                below += item
+        level = below
+    return found
+
+
+def _claim(value: object) -> int:
+    """Return the score of a claimed score or level; 0 for what is neither."""
+    if isinstance(value, str):
+        return next((least for least, word in _LEVELS if word == value.strip().lower()), 0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        return 0
+    return math.ceil(min(value, MAX_SCORE))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -188,7 +233,4 @@ def _context_points(name: str, given: object) -> int:
 
 def risk_level(score: int) -> str:
     """Return the word for a score: low, medium (from 30), high (from 60), critical (from 85)."""
-    for least, word in ((85, "critical"), (60, "high"), (30, "medium")):
-        if score >= least:
-            return word
-    return "low"
+    return next((word for least, word in _LEVELS if score >= least), "low")

@@ -252,7 +252,8 @@ class Store(Database):
             )
             self.execute("UPDATE actions SET updated_at = ? WHERE id = ?", (now, row["id"]))
             data = {"by": by.name, "key": by.key_id, "comments": comments, "via": via}
-            self.audit("ACTION_APPROVAL_ADDED", tenant=by.tenant, actor=by.name, action_id=row["id"], data=data)
+            event = "ACTION_APPROVAL_ADDED"
+            self.audit(event, tenant=by.tenant, actor=by.name, action_id=row["id"], data=data, at=now)
             return self.action(row["id"], tenant=by.tenant)
 
     def settle(
@@ -280,7 +281,7 @@ class Store(Database):
             if not changed:
                 raise ConflictError(f"action {row['id']} is not pending any more")
             self.after_commit(self._tell)
-            self.audit(event, tenant=row["tenant"], actor=actor, action_id=row["id"], data=approval)
+            self.audit(event, tenant=row["tenant"], actor=actor, action_id=row["id"], data=approval, at=now)
             return self._action(row["id"], tenant=row["tenant"])
 
     def expire(self) -> int:
@@ -297,14 +298,15 @@ class Store(Database):
             return len(rows)
 
     def conclude(self, action_id: int, outcome: Mapping[str, Any], *, tenant: str, actor: str) -> None:
-        """Record what became of an approved action."""
+        """Record what became of an approved action; its `at` says when."""
+        now = str(outcome["at"])
         with self.write():
             self.execute(
                 "UPDATE actions SET outcome = ?, updated_at = ? WHERE id = ? AND tenant = ?",
-                (canonical_json(outcome), iso_time(self._now()), action_id, tenant),
+                (canonical_json(outcome), now, action_id, tenant),
             )
             event = f"ACTION_{str(outcome['status']).upper()}"
-            self.audit(event, tenant=tenant, actor=actor, action_id=action_id, data=dict(outcome))
+            self.audit(event, tenant=tenant, actor=actor, action_id=action_id, data=dict(outcome), at=now)
 
     def decided(self, action_ids: Sequence[int]) -> list[int]:
         """Return those of the actions that are not pending."""
@@ -355,10 +357,20 @@ class Store(Database):
     # --- audit
 
     def audit(
-        self, event: str, *, tenant: str, actor: str, action_id: int | None = None, data: Mapping[str, Any]
+        self,
+        event: str,
+        *,
+        tenant: str,
+        actor: str,
+        action_id: int | None = None,
+        data: Mapping[str, Any],
+        at: str | None = None,
     ) -> None:
-        """Append an entry whose hash covers the one before, in the transaction that the event belongs to."""
-        at = iso_time(self._now())
+        """Append an entry whose hash covers the one before, in the transaction that the event belongs to.
+
+        `at` is the time that is stored with what the entry tells of, where one is.
+        """
+        at = at or iso_time(self._now())
         audit.append(self, event, at=at, tenant=tenant, actor=actor, action_id=action_id, data=data)
 
     def audit_trail(self, action_id: int, *, tenant: str) -> list[dict[str, Any]]:

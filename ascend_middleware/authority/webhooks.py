@@ -144,9 +144,36 @@ class Outbox:
         """Return what an event says: of an action its decision, never its parameters, which may hold secrets."""
         if entry["action_id"] is None:
             return {"audit_event": entry["event"], "actor": entry["actor"], **entry["data"]}
-        row = self._store.action(entry["action_id"], tenant=entry["tenant"])
+        row = self._then(entry)
         named = {name: row["submission"].get(name) for name in ("agent_id", "agent_name", "action_type", "resource")}
-        return {"audit_event": entry["event"], "actor": entry["actor"], **named, **decision_fields(row)}
+        return {
+            "audit_event": entry["event"],
+            "actor": entry["actor"],
+            **named,
+            **decision_fields(row),
+            "outcome": (row["outcome"] or {}).get("status"),
+        }
+
+    def _then(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an action as it was when an entry was written, by what the log says until there."""
+        row = self._store.action(entry["action_id"], tenant=entry["tenant"])
+        row |= {"approval": None, "approvals": [], "outcome": None}
+        for one in self._store.audit_trail(entry["action_id"], tenant=entry["tenant"]):
+            data = one["data"]
+            if one["seq"] > entry["seq"]:
+                break
+            if one["event"] == "ACTION_SUBMITTED":
+                row["status"] = data["decision"]
+            elif one["event"] == "ACTION_APPROVAL_ADDED":
+                row["approvals"] = [*row["approvals"], {**data, "at": one["at"]}]
+            elif one["event"] in audit.DECIDED:
+                row |= {"status": audit.DECIDED[one["event"]], "approval": data}
+            elif one["event"] in ("ACTION_COMPLETED", "ACTION_FAILED"):
+                row["outcome"] = data
+            else:
+                continue
+            row["updated_at"] = one["at"]
+        return row
 
     def due(self) -> list[dict[str, Any]]:
         """Return the deliveries to attempt now: of each subscription the first in its queue, if its time has come."""

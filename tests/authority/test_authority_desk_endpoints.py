@@ -189,7 +189,7 @@ def test_the_audit_log_is_paged_newest_first_and_per_organisation(desk):
         "ACTION_SUBMITTED",
         "u",
         "denied",
-        "a",
+        "r",
         "4",
     )
     assert newest["event_id"].isdigit() and newest["details"]["policy_matched"] == "no schema"
