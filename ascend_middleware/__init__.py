@@ -85,6 +85,7 @@ _ROOMS = {
         "NetworkError",
         "NotFoundError",
         "OWKAIError",
+        "OverloadedError",
         "ProtocolError",
         "RateLimitError",
         "ServerError",

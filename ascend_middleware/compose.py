@@ -130,11 +130,18 @@ def build_guard(
         if len(problems) > 1:  # what was raised tells of some of them
             raise ConfigurationError(problems=problems) from None
         raise
-    if settings.enabled and settings.is_local:
-        open_engine(settings).close()  # an unreadable policy is told now, not at the first request
+    if settings.enabled and _is_particular(settings):
+        # An unreadable policy, proxy or certificate is told now, not at the first request.
+        open_engine(settings).close()
     core = ClientCore(settings, now=now)
     duties = _build_duties(table, settings, core, now)
     return Guard(table=table, settings=settings, core=core, duties=duties, identify=identify, render=render)
+
+
+def _is_particular(settings: Settings) -> bool:
+    """Say whether anything about the way to the authority was chosen, so that the choice can be wrong."""
+    usual = (settings.engine, settings.proxy, settings.ca_file, settings.trust_env) == ("httpx2", "", "", False)
+    return not usual or not settings.api_url.startswith(("http:", "https:"))
 
 
 def build_dry_guard(table: RuleTable, settings: Settings) -> Guard:

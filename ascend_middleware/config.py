@@ -111,6 +111,7 @@ def check_api_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")  # as the resolver will: no part empty or longer than 63
     except ValueError as error:
         raise ConfigurationError(f"api_url {shown} is not a URL: {error}") from None
     if parts.scheme not in ("http", "https"):

@@ -7,11 +7,12 @@
     ├── AuthorizationDeniedError      HTTP 403; also the builtin PermissionError
     ├── NotFoundError                 HTTP 404
     ├── ConflictError                 HTTP 409
-    ├── ValidationError               HTTP 400 or 422, or a local check; also a ValueError
+    ├── ValidationError               HTTP 400, 413 or 422, or a local check; also a ValueError
     ├── RateLimitError                HTTP 429 after the last attempt
     ├── ServerError                   HTTP 5xx after the last attempt
     ├── ProtocolError                 an answer that cannot be read, never taken as allowed
     ├── TimeoutError                  a deadline passed; also the builtin TimeoutError
+    │   └── OverloadedError           this process had no free connection, or no time, for the call
     ├── NetworkError                  no connection, TLS or DNS failure; also the builtin ConnectionError
     ├── CircuitBreakerOpen            not sent, because recent calls failed
     ├── KillSwitchError               the agent is blocked
@@ -44,6 +45,7 @@ __all__ = [
     "NetworkError",
     "NotFoundError",
     "OWKAIError",
+    "OverloadedError",
     "Problem",
     "ProtocolError",
     "RateLimitError",
@@ -63,6 +65,8 @@ class AscendError(Exception):
         details: whatever the authority added, as it sent it.
         action_id: the action the error is about, when one is known.
         correlation_id: the id under which the authority logged the call.
+        unanswered: whether the call was sent, or a connection was tried, and nothing answered at all. Only such a
+            failure may pass a request whose rule, or a client whose `fail_mode`, is open.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class AscendError(Exception):
         details: Mapping[str, Any] | None = None,
         action_id: str | None = None,
         correlation_id: str | None = None,
+        unanswered: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -82,6 +87,7 @@ class AscendError(Exception):
         self.details: Mapping[str, Any] = details if details is not None else {}
         self.action_id = action_id
         self.correlation_id = correlation_id
+        self.unanswered = unanswered
 
     def __str__(self) -> str:
         return self.message
@@ -143,7 +149,7 @@ class ConflictError(AscendError):
 
 
 class ValidationError(AscendError, ValueError):
-    """A value is missing or not allowed (HTTP 400 or 422, or checked before anything was sent).
+    """A value is missing or not allowed (HTTP 400, 413 or 422, or checked before anything was sent).
 
     Attributes:
         field: the name of the first bad field, when it is known.
@@ -191,6 +197,18 @@ class ProtocolError(AscendError):
 
 class TimeoutError(AscendError, builtins.TimeoutError):  # noqa: A001 - the documented name
     """The deadline passed before there was an answer or a decision."""
+
+
+class OverloadedError(TimeoutError):
+    """This process could not send the call: no connection or file was free, or its event loop was busy with other work.
+
+    Attributes:
+        retry_after: seconds after which it is worth another try.
+    """
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.retry_after = retry_after
 
 
 class NetworkError(AscendError, builtins.ConnectionError):

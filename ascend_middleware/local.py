@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from .client.engines import DeadlinePassed, Request, Response
+from .client.engines import DeadlinePassed, Overloaded, Request, Response
 from .config import LOCAL_SCHEME
 from .exceptions import ConfigurationError
 from .forking import renew_once
@@ -140,6 +140,9 @@ def _own_limiter() -> anyio.CapacityLimiter:
 class AsyncLocalEngine(_Local):
     """Answers in a worker thread, since the database syncs to disk."""
 
+    limit: Final = _THREADS
+    """How many requests are answered at the same time; others take turns before it."""
+
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the embedded authority's answer within `timeout` seconds."""
         if timeout <= 0:
@@ -150,7 +153,8 @@ class AsyncLocalEngine(_Local):
                     self._answer, request, abandon_on_cancel=True, limiter=_own_limiter()
                 )
         except TimeoutError:
-            raise DeadlinePassed("the deadline passed before the authority answered", sent=True) from None
+            # The authority is this process: that it is slow is no outage of anything else.
+            raise Overloaded("the embedded authority did not decide in time") from None
 
     async def aclose(self) -> None:
         """Close the database."""

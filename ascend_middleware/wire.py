@@ -326,6 +326,7 @@ _BY_STATUS: Final[Mapping[int, type[AscendError]]] = {
     404: NotFoundError,
     409: ConflictError,
     410: NotFoundError,
+    413: ValidationError,
     422: ValidationError,
     429: RateLimitError,
 }

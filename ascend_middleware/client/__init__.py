@@ -3,7 +3,7 @@
 from .async_client import AsyncAscendClient
 from .authorized_agent import AsyncAuthorizedAgent, AuthorizedAgent
 from .breaker import CircuitBreaker
-from .core import ClientCore, Send, Tell, never_answered
+from .core import ClientCore, Send, Tell
 from .engines import open_async_engine, open_engine
 from .exchange import (
     AsyncEngine,
@@ -12,8 +12,10 @@ from .exchange import (
     Engine,
     EngineError,
     ExchangeFailed,
+    Overloaded,
     Request,
     Response,
+    Unsendable,
 )
 from .owkai import AsyncOWKAIClient, OWKAIClient
 from .sync_client import AscendClient
@@ -33,11 +35,12 @@ __all__ = [
     "EngineError",
     "ExchangeFailed",
     "OWKAIClient",
+    "Overloaded",
     "Request",
     "Response",
     "Send",
     "Tell",
-    "never_answered",
+    "Unsendable",
     "open_async_engine",
     "open_engine",
 ]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from ..exceptions import AscendError, ClientClosedError
+from ..exceptions import ClientClosedError
 from ..flow import Sleep, drive_async
-from .base import ClientBase, engine_failure
+from .base import ClientBase
 from .core import Send, Tell
 from .engines import open_async_engine
 from .exchange import AsyncEngine
@@ -43,12 +43,7 @@ class Awaiting(ClientBase):
         if isinstance(step, Send):
             if self.core.closed:
                 raise ClientClosedError("the client was closed")
-            try:
-                return await self._engine.send(step.request, step.timeout)
-            except AscendError:
-                raise
-            except Exception as error:
-                raise engine_failure(error) from None
+            return await self._engine.send(step.request, step.timeout)
         if isinstance(step, Sleep):
             await anyio.sleep(step.seconds)
             return None

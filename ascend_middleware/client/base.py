@@ -22,14 +22,13 @@ from ..models import (
 from . import masking, operations
 from .breaker import CircuitBreaker
 from .core import ClientCore
-from .exchange import ExchangeFailed
 from .killswitch import KillState
 
 if TYPE_CHECKING:
     from ..flow import Flow
     from .background import AsyncRepeating, Repeating
 
-__all__ = ["MAX_BULK", "ClientBase", "engine_failure", "positive_seconds"]
+__all__ = ["MAX_BULK", "ClientBase", "positive_seconds"]
 
 MAX_BULK: Final = 50
 
@@ -348,8 +347,3 @@ def positive_seconds(name: str, value: object, default: float) -> float:
     if seconds <= 0:
         raise ValidationError(f"{name} must be more than 0 seconds", field=name)
     return seconds
-
-
-def engine_failure(error: Exception) -> AscendError:
-    """Return the typed failure for whatever an engine handed in from outside raised."""
-    return ExchangeFailed(f"the engine failed: {type(error).__name__}: {masking.mask_text(str(error))[:200]}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from ..exceptions import AscendError, ClientClosedError
+from ..exceptions import ClientClosedError
 from ..flow import Sleep, drive
 from ..forking import ProcessLock
-from .base import ClientBase, engine_failure
+from .base import ClientBase
 from .core import Send, Tell
 from .engines import open_engine
 from .exchange import Engine
@@ -43,12 +43,7 @@ class Blocking(ClientBase):
         if isinstance(step, Send):
             if self.core.closed:
                 raise ClientClosedError("the client was closed")
-            try:
-                return self._engine.send(step.request, step.timeout)
-            except AscendError:
-                raise
-            except Exception as error:
-                raise engine_failure(error) from None
+            return self._engine.send(step.request, step.timeout)
         if isinstance(step, Sleep):
             time.sleep(step.seconds)
             return None

@@ -1,7 +1,9 @@
 """Stop asking for a while when calls keep failing, then let exactly one probe through.
 
 What counts is the logical call, not its attempts: a failure to connect, a deadline or a 5xx. An answer such as 401,
-404 or 429 is neither: it must not open the breaker, and it does not close a half-open one.
+404 or 429 is neither: it must not open the breaker, and it does not close a half-open one. An open breaker knows why:
+only where none of the calls that opened it was answered in any way may an open rule pass by it, else whoever can make
+the authority fail could have all rules opened.
 """
 
 from __future__ import annotations
@@ -34,18 +36,18 @@ class Token:
         """Report that the authority answered as it should."""
         self._report(True)
 
-    def fail(self) -> None:
-        """Report that the authority could not be asked, or failed."""
-        self._report(False)
+    def fail(self, *, unanswered: bool = False) -> None:
+        """Report that the authority failed, or, `unanswered`, that it could not be reached or kept silent."""
+        self._report(False, unanswered=unanswered)
 
     def release(self) -> None:
         """Give the permission back; after `succeed` or `fail` this does nothing."""
         self._report(None)
 
-    def _report(self, success: bool | None) -> None:
+    def _report(self, success: bool | None, *, unanswered: bool = False) -> None:
         if not self._spent:
             self._spent = True
-            self._breaker._settle(self._epoch, success)
+            self._breaker._settle(self._epoch, success, unanswered=unanswered)
 
 
 class CircuitBreaker:
@@ -65,6 +67,7 @@ class CircuitBreaker:
         self._enabled: Final = enabled
         self._lock: Final = ProcessLock()
         self._failures = 0
+        self._unanswered = True
         self._opened_at = 0.0
         self._state = _CLOSED
         # Which process makes the probe, 0 for none: a forked child hears nothing of its parent's.
@@ -103,15 +106,16 @@ class CircuitBreaker:
                 self._prober = os.getpid()
                 return Token(self, self._epoch)
             probing = self._state == _HALF_OPEN
-            failures = self._failures
+            failures, unanswered = self._failures, self._unanswered
         wait = 1.0 if probing else left
         raise CircuitBreakerOpen(
             f"not sent: the last {failures} calls to the authority failed; "
             + ("a probe is under way" if probing else f"the next is tried in {wait:.1f} s"),
             retry_after=wait,
+            unanswered=unanswered,
         )
 
-    def _settle(self, epoch: int, success: bool | None) -> None:
+    def _settle(self, epoch: int, success: bool | None, *, unanswered: bool) -> None:
         with self._lock:
             if not self._enabled or epoch != self._epoch:
                 return
@@ -120,11 +124,13 @@ class CircuitBreaker:
                     return
                 self._prober = 0
                 if success is not None:
+                    self._unanswered = unanswered
                     self._change(_CLOSED if success else _OPEN)
             elif success:
-                self._failures = 0
+                self._failures, self._unanswered = 0, True
             elif success is False:
                 self._failures += 1
+                self._unanswered = self._unanswered and unanswered
                 if self._failures >= self._threshold:
                     self._change(_OPEN)
 
@@ -132,6 +138,6 @@ class CircuitBreaker:
         self._state = state
         self._epoch += 1
         if state == _CLOSED:
-            self._failures = 0
+            self._failures, self._unanswered = 0, True
         elif state == _OPEN:
             self._opened_at = self._clock()

@@ -16,9 +16,11 @@ from ..exceptions import (
     AuthorizationDeniedError,
     CircuitBreakerOpen,
     ClientClosedError,
+    ConfigurationError,
     ConflictError,
     KillSwitchError,
     NetworkError,
+    OverloadedError,
     ProtocolError,
     RateLimitError,
     ServerError,
@@ -30,7 +32,16 @@ from ..models import AuthorizationDecision, ConnectionStatus, Decision, Decision
 from ..wire import KILL_CODES, error_from_answer
 from . import masking, operations
 from .breaker import CircuitBreaker
-from .exchange import DeadlinePassed, EngineError, ExchangeFailed, Request, Response
+from .exchange import (
+    STALL_SECONDS,
+    DeadlinePassed,
+    EngineError,
+    ExchangeFailed,
+    Overloaded,
+    Request,
+    Response,
+    Unsendable,
+)
 from .identifiers import Identifiers
 from .retry import RETRY_STATUSES, backoff, dice, may_repeat, parse_retry_after
 
@@ -42,12 +53,16 @@ if TYPE_CHECKING:
     from ..models import AgentAction
     from .operations import Operation
 
-__all__ = ["ClientCore", "Send", "Tell", "never_answered"]
+__all__ = ["ClientCore", "Send", "Tell"]
 
 USER_AGENT: Final = f"ascend-middleware/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
 MAX_IDEMPOTENCY_KEY: Final = 255
 T = TypeVar("T")
 _FAIR_SECONDS: Final = 2.0
+# A larger part of the time, used by this process for itself or noticed so late, is why no answer came in time.
+_OWN_PART: Final = 0.1
+_OWN_SECONDS: Final = 0.1
+_OVERLOAD_RETRY: Final = 1.0
 # What a poll may run into and still go on: the decision stands at the authority all the same.
 _PASSING: Final = (NetworkError, TimeoutError, ServerError, RateLimitError, CircuitBreakerOpen)
 
@@ -67,13 +82,6 @@ class Tell:
 
     function: Callable[..., object]
     arguments: tuple[object, ...]
-
-
-def never_answered(error: BaseException) -> bool:
-    """Say whether a call failed without any answer: no connection, the deadline, or the breaker is open."""
-    if isinstance(error, CircuitBreakerOpen):
-        return True
-    return isinstance(error, NetworkError | TimeoutError) and getattr(error, "answered", True) is False
 
 
 class ClientCore:
@@ -149,15 +157,17 @@ class ClientCore:
         try:
             try:
                 response = yield from self._attempts(request, deadline, correlation_id)
-            except NetworkError:
-                token.fail()
+            except NetworkError as error:
+                token.fail(unanswered=error.unanswered)
                 raise
-            except TimeoutError:
+            except OverloadedError:
+                raise
+            except TimeoutError as error:
                 if fair:
-                    token.fail()
+                    token.fail(unanswered=error.unanswered)
                 raise
             if response.status >= 500:
-                token.fail()
+                token.fail(unanswered=False)
             result = self._judge(operation, response, correlation_id)
             token.succeed()
             return result
@@ -172,7 +182,8 @@ class ClientCore:
         if method == "POST":
             key = self._identifiers.draw() if idempotency_key is None else _checked_idempotency_key(idempotency_key)
             headers.append(("Idempotency-Key", key))
-        return Request(method, f"{self._base}{operation.target}", tuple(headers), operation.content), correlation_id
+        url = f"{self._base}{operation.target}"
+        return Request(method, url, tuple(headers), operation.content, operation.agent), correlation_id
 
     def _constant(self, operation: Operation[Any]) -> tuple[tuple[str, str], ...]:
         """Return the headers that every call of this kind has."""
@@ -193,13 +204,24 @@ class ClientCore:
         place = f"{request.method} {request.url.removeprefix(self._base).partition('?')[0]}"
         answered = False
         attempt = 0
+        began = self.clock()
         while True:
             response: Response | None = None
             failure: AscendError | None = None
+            left = deadline - self.clock()
             try:
-                response = yield Send(request, max(0.0, deadline - self.clock()))
+                response = yield Send(request, max(0.0, left))
             except DeadlinePassed as error:
+                own, late = (deadline - began) * _OWN_PART, self.clock() - deadline
+                never_asked = left <= 0 and attempt == 0
+                if never_asked or error.waited > max(own, _OWN_SECONDS) or late > max(own, STALL_SECONDS):
+                    raise _overloaded(place, error, correlation_id) from error
                 raise _timed_out(place, answered, correlation_id) from error
+            except Overloaded as error:
+                raise _overloaded(place, error, correlation_id) from error
+            except Unsendable as error:
+                text = f"{place}: {error.message}"
+                raise ConfigurationError(text, correlation_id=correlation_id) from error
             except EngineError as error:
                 answered = answered or isinstance(error, ExchangeFailed)
                 failure = _unreachable(place, error, answered, correlation_id)
@@ -309,7 +331,7 @@ class ClientCore:
         try:
             decision = yield from self.call(operation, idempotency_key=idempotency_key)
         except (NetworkError, TimeoutError, CircuitBreakerOpen) as error:
-            if self.settings.fail_mode != "open" or not never_answered(error):
+            if self.settings.fail_mode != "open" or not error.unanswered:
                 raise
             _log.warning("passing %s without a decision, because fail_mode is open: %s", action_type, error)
             return _open_decision(error)
@@ -453,15 +475,18 @@ def _checked_idempotency_key(key: object) -> str:
 
 
 def _timed_out(place: str, answered: bool, correlation_id: str) -> TimeoutError:
-    error = TimeoutError(f"{place}: the deadline passed before there was an answer", correlation_id=correlation_id)
-    vars(error)["answered"] = answered
-    return error
+    text = f"{place}: the deadline passed before there was an answer"
+    # An answer that an earlier attempt got is an answer.
+    return TimeoutError(text, correlation_id=correlation_id, unanswered=not answered)
+
+
+def _overloaded(place: str, cause: EngineError, correlation_id: str) -> OverloadedError:
+    text = f"{place}: not decided in time, because this process is busy: {cause.message}"
+    return OverloadedError(text, correlation_id=correlation_id, retry_after=_OVERLOAD_RETRY)
 
 
 def _unreachable(place: str, cause: EngineError, answered: bool, correlation_id: str) -> NetworkError:
-    error = NetworkError(f"{place}: {cause.message}", correlation_id=correlation_id)
-    # The guard and the open mode ask for it: an answer that broke, or that an earlier attempt got, is an answer.
-    vars(error)["answered"] = answered
+    error = NetworkError(f"{place}: {cause.message}", correlation_id=correlation_id, unanswered=not answered)
     error.__cause__ = cause
     return error
 

@@ -14,25 +14,36 @@ from ..exceptions import AscendError
 from ..forking import renew_once
 
 __all__ = [
+    "STALL_SECONDS",
     "AsyncEngine",
     "ConnectFailed",
     "DeadlinePassed",
     "Engine",
     "EngineError",
     "ExchangeFailed",
+    "Overloaded",
     "PerProcess",
     "Request",
     "Response",
+    "Unsendable",
 ]
+
+# Less than this is what threads and event loops take at any time; more says that they were kept from their work.
+STALL_SECONDS: Final = 0.25
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One HTTP request; its headers hold the key, so they are not shown."""
+    """One HTTP request; its headers hold the key, so they are not shown.
+
+    Attributes:
+        agent: on whose behalf; where connections are short, agents take turns.
+    """
 
     method: str
     url: str
     headers: tuple[tuple[str, str], ...]
     content: bytes = b""
+    agent: str = ""
 
     def __repr__(self) -> str:
         return f"Request(method={self.method!r}, url={self.url!r})"
@@ -66,11 +77,21 @@ class DeadlinePassed(EngineError):  # noqa: N818 - says what happened
 
     Attributes:
         sent: whether the authority may have the request.
+        waited: seconds of that time that this process used for itself: for a free connection, or for other work.
     """
 
-    def __init__(self, message: str = "", *, sent: bool = True, **fields: Any) -> None:
+    def __init__(self, message: str = "", *, sent: bool = True, waited: float = 0.0, **fields: Any) -> None:
         super().__init__(message, **fields)
         self.sent = sent
+        self.waited = waited
+
+
+class Overloaded(EngineError):  # noqa: N818 - says what happened
+    """Nothing was sent: this process has no free connection, file or thread. The authority has no part in it."""
+
+
+class Unsendable(EngineError):  # noqa: N818 - says what happened
+    """Nothing was sent, or nothing could be read, because of a defect in this process. Not tried again."""
 
 
 @runtime_checkable

@@ -51,12 +51,10 @@ class Asked:
     Attributes:
         binding: what an approval of it is bound to.
         content: its body, or None while that was not read.
-        deadline: until when the authority may be asked, on the core's clock.
     """
 
     binding: Binding
     content: bytes | None
-    deadline: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -185,12 +183,12 @@ class Approvals:
         if row.status == "denied":
             return Settled(refusal=_denied(row.reason), row=row)
         try:
-            decision = yield from self._core.status(row.action_id, deadline=asked.deadline)
+            decision = yield from self._core.status(row.action_id, deadline=self._deadline())
         except NotFoundError:
             yield self._blocking(self._state.drop, row.handle, now=self._now())
             return None
         except AscendError as error:
-            refusal, _ = refusal_for(error)
+            refusal = refusal_for(error)
             return Settled(refusal=refusal, row=row)
         yield from self.note(row, decision)
         return Settled(decision=decision, row=row)
@@ -204,12 +202,12 @@ class Approvals:
         decision = None
         if not row.claimed_by and row.status != "denied":
             try:
-                decision = yield from self._core.status(row.action_id, deadline=asked.deadline)
+                decision = yield from self._core.status(row.action_id, deadline=self._deadline())
             except NotFoundError:
                 return Settled(refusal=_denied("the authority no longer knows the action"))
             except AscendError as error:
                 # Known to be pending: nothing opens it but the authority's own word.
-                refusal, _ = refusal_for(error)
+                refusal = refusal_for(error)
                 return Settled(refusal=refusal)
             yield from self.note(row, decision)
         body = yield from self._body(asked)
@@ -325,13 +323,17 @@ class Approvals:
             self._asked_at.clear()
         self._asked_at[row.key] = clock
         try:
-            decision = yield from self._core.status(row.action_id, deadline=clock + self._settings.deadline)
+            decision = yield from self._core.status(row.action_id, deadline=self._deadline())
         except AscendError:
             return row.status
         yield from self.note(row, decision)
         return "pending" if decision.is_pending() else "approved" if decision.is_approved() else "denied"
 
     # --- parts
+
+    def _deadline(self) -> float:
+        """Return until when the authority may be asked: from now, so that no wait for the client counts as its own."""
+        return self._core.clock() + self._settings.deadline
 
     def offer(self, row: Approval, prefix: str) -> dict[str, Any]:
         """Return what a problem body says about a row that its client may resume."""

@@ -152,7 +152,7 @@ class Duties:
 
     def _take(self, agent_id: str, limit: int) -> Flow[Refusal | None]:
         try:
-            wait = yield self._blocking(self.state.take, agent_id, limit=limit, now=self.now())
+            wait = yield self._blocking(self.state.take, f"agent {agent_id}", limit=limit, now=self.now())
         except StateError:
             return unavailable_state()
         if wait is None:

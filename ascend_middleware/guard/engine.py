@@ -88,7 +88,9 @@ class Guard:
         self._routes: dict[Leaf, RouteRules] = {}
         self._permitted = [frozenset(rule.permit) for rule in table.rules if rule.permit]
         self._agent = Agent(settings.agent_id, settings.agent_name)
-        self._budget = OpenBudget(settings.open_per_minute, clock=clock)
+        self._budget = OpenBudget(
+            settings.open_per_minute, state=duties.state, name=settings.agent_id, clock=clock, now=duties.now
+        )
         self._recorder = Recorder(clock=clock, status_path=settings.approvals_path)
         self._waiting = Waiting(settings, core, duties, clock=clock, random=random)
         self._telemetry = open_telemetry(self) if settings.telemetry else None
@@ -201,7 +203,7 @@ class Guard:
         except JournalError as error:
             verdict = self._refused(unjournalled(error), rule)
         except AscendError as error:
-            verdict = self._failed(error, rule)
+            verdict = yield from self._failed(error, rule)
         verdict.action = action
         verdict.principal = agent.principal
         if verdict.outcome in ("allowed", "open"):
@@ -222,18 +224,17 @@ class Guard:
         params: Mapping[str, Any],
     ) -> Flow[Settled]:
         """Have a decision, of what is on hold already or of the authority; claim the approval that it runs under."""
-        deadline = self._clock() + self.settings.deadline
         if self._mode(rule) == "observe":
             # Who only observes does not hold requests up, and keeps nothing on hold.
-            return Settled(decision=(yield from self._submit(action, deadline)))
+            return Settled(decision=(yield from self._submit(action)))
         approvals = self.duties.approvals
         binding = Binding(
             view=view, rule=rule, agent=agent, table=self.table.version, tenant=self.duties.tenant, params=params
         )
-        asked = Asked(binding=binding, content=content, deadline=deadline)
+        asked = Asked(binding=binding, content=content)
         settled = yield from approvals.begin(asked)
         if settled is None:
-            decision = yield from self._submit(action, deadline)
+            decision = yield from self._submit(action)
             settled = Settled(decision=decision)
             if decision.is_pending():
                 settled = yield from approvals.hold(asked, decision)
@@ -249,8 +250,9 @@ class Guard:
             settled = yield from approvals.claim(settled)
         return settled
 
-    def _submit(self, action: AgentAction, deadline: float) -> Flow[AuthorizationDecision]:
-        decision = yield from self.core.submit(action, deadline=deadline)
+    def _submit(self, action: AgentAction) -> Flow[AuthorizationDecision]:
+        # From now: what the client, the hooks and the state took before is no time of the authority.
+        decision = yield from self.core.submit(action, deadline=self._clock() + self.settings.deadline)
         if decision.is_approved() or decision.is_pending():
             yield from self.duties.see(action.agent_id)
         return decision
@@ -373,19 +375,23 @@ class Guard:
         verdict.decision = decision
         return verdict
 
-    def _failed(self, error: AscendError, rule: CompiledRule) -> Verdict:
-        refusal, may_open = refusal_for(error)
+    def _failed(self, error: AscendError, rule: CompiledRule) -> Flow[Verdict]:
+        refusal = refusal_for(error)
         cause = cause_of(error)
         say, level = self._recorder.repeats.say, logging.WARNING
         loud = logging.ERROR if refusal.problem in ("misconfigured", "kill-switch") else level
         say((rule.label, cause), loud, "no decision under %s: %s: %s", rule.label, type(error).__name__, error)
-        if may_open and rule.on_failure == "open":
-            if self._budget.take():
-                text = "passed without a decision under %s, because on_failure is open"
-                say(("open", rule.label), level, text, rule.label)
-                return Verdict(outcome="open", passes=True, rule=rule, cause=cause)
-            limit = self.settings.open_per_minute
-            say("budget", logging.ERROR, "the open_per_minute budget of %d is spent; refusing", limit)
+        if error.unanswered and rule.on_failure == "open":
+            try:
+                if (yield from self._budget.take()):
+                    text = "passed without a decision under %s, because on_failure is open"
+                    say(("open", rule.label), level, text, rule.label)
+                    return Verdict(outcome="open", passes=True, rule=rule, cause=cause)
+                limit = self.settings.open_per_minute
+                say("budget", logging.ERROR, "the open_per_minute budget of %d is spent; refusing", limit)
+            except StateError as unusable:
+                text = "the open_per_minute budget cannot be counted, the state cannot be used; refusing: %s"
+                say("budget", logging.ERROR, text, unusable)
         verdict = self._refused(refusal, rule)
         verdict.cause = cause
         return verdict

@@ -2,67 +2,90 @@
 
 from __future__ import annotations
 
-import threading
+import functools
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from ..client.core import never_answered
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
     CircuitBreakerOpen,
     KillSwitchError,
     NetworkError,
+    OverloadedError,
     ProtocolError,
     RateLimitError,
     ServerError,
     TimeoutError,  # noqa: A004 - the documented name
+    ValidationError,
 )
 from ..wire import KILL_CODES
+from .steps import Blocking
 from .verdicts import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ..flow import Flow
+    from .state import State
 
 __all__ = ["OpenBudget", "cause_of", "refusal_for"]
 
 UNAVAILABLE_RETRY = 5.0
 
 
-def refusal_for(error: AscendError) -> tuple[Refusal, bool]:
-    """Return the refusal for a failed submit, and whether a rule that fails open may pass the request.
-
-    Open only where the submit never got an answer: no connection, the deadline, the breaker.
-    """
+def refusal_for(error: AscendError) -> Refusal:
+    """Return the refusal for a failed call; `error.unanswered` says whether an open rule passes all the same."""
     if isinstance(error, KillSwitchError) or error.code in KILL_CODES:
-        return Refusal(problem="kill-switch", detail="The agent is blocked until the block is lifted."), False
+        return Refusal(problem="kill-switch", detail="The agent is blocked until the block is lifted.")
     if isinstance(error, AuthorizationDeniedError):
-        return Refusal(problem="denied", detail=f"The authority refused: {error.message}"), False
+        return Refusal(problem="denied", detail=f"The authority refused: {error.message}")
+    if isinstance(error, ValidationError):
+        return _unacceptable(error)
+    if isinstance(error, OverloadedError):
+        return Refusal(
+            problem="overloaded", detail="This service has too much to decide.", retry_after=error.retry_after or 1.0
+        )
     if isinstance(error, CircuitBreakerOpen):
-        return _unavailable("The authority failed recently; asking again shortly.", error.retry_after), True
+        return _unavailable("The authority failed recently; asking again shortly.", error.retry_after)
     if isinstance(error, TimeoutError):
-        return _unavailable("The authority did not answer in time.", None), never_answered(error)
+        return _unavailable("The authority did not answer in time.", None)
     if isinstance(error, NetworkError):
-        return _unavailable("The authority could not be reached.", None), never_answered(error)
+        return _unavailable("The authority could not be reached.", None)
     if isinstance(error, RateLimitError):
-        return _unavailable("The authority takes no more requests for now.", error.retry_after), False
+        return _unavailable("The authority takes no more requests for now.", error.retry_after)
     if isinstance(error, ServerError | ProtocolError):
-        return _unavailable("The authority's answer could not be used.", None), False
-    return Refusal(problem="misconfigured", detail="The authority refuses this service's key or request."), False
+        return _unavailable("The authority's answer could not be used.", None)
+    return Refusal(problem="misconfigured", detail="This service cannot ask for decisions as it is set up.")
+
+
+def _unacceptable(error: ValidationError) -> Refusal:
+    """Return the refusal for content that the authority, or the check before it is asked, does not take."""
+    extra = {"field": error.field} if error.field else {}
+    if error.status_code == 413:
+        return Refusal(problem="body-too-large", detail=f"The request holds too much: {error.message}", extra=extra)
+    status = 422 if error.status_code == 422 else None
+    detail = f"The request holds a value that is not taken: {error.message}"
+    return Refusal(problem="bad-request", detail=detail, extra=extra, status=status)
 
 
 def cause_of(error: AscendError) -> str:
     """Return in one word why there is no decision; an open rule passes by the first three only.
 
-    `connect-error`, `deadline` and `breaker-open` mean that no answer came at all. `broken-off` and
-    `deadline-after-failures` mean that the authority was reached, but gave no whole answer.
+    `connect-error`, `deadline` and `breaker-open` mean that no answer came at all. `broken-off`,
+    `deadline-after-failures` and `breaker-open-after-answers` mean that the authority was reached, but gave no whole
+    answer, or none that could be used; `overloaded` and `misconfigured`, that the fault is this service's.
     """
     if isinstance(error, KillSwitchError) or error.code in KILL_CODES:
         return "killed"
     if isinstance(error, NetworkError):
-        return "connect-error" if never_answered(error) else "broken-off"
+        return "connect-error" if error.unanswered else "broken-off"
+    if isinstance(error, OverloadedError):
+        return "overloaded"
     if isinstance(error, TimeoutError):
-        return "deadline" if never_answered(error) else "deadline-after-failures"
+        return "deadline" if error.unanswered else "deadline-after-failures"
+    if isinstance(error, CircuitBreakerOpen):
+        return "breaker-open" if error.unanswered else "breaker-open-after-answers"
     for kind, word in _CAUSES:
         if isinstance(error, kind):
             return word
@@ -70,11 +93,11 @@ def cause_of(error: AscendError) -> str:
 
 
 _CAUSES: Final[tuple[tuple[type[AscendError], str], ...]] = (
-    (CircuitBreakerOpen, "breaker-open"),
     (RateLimitError, "rate-limit"),
     (ServerError, "server-error"),
     (ProtocolError, "unreadable"),
     (AuthorizationDeniedError, "denied"),
+    (ValidationError, "bad-request"),
 )
 
 
@@ -83,41 +106,56 @@ def _unavailable(detail: str, retry_after: float | None) -> Refusal:
 
 
 class OpenBudget:
-    """How many requests an open rule may still pass without a decision in the current minute."""
+    """How many requests the open rules of a service may still pass without a decision, counted where workers share.
 
-    def __init__(self, per_minute: int, *, clock: Callable[[], float]) -> None:
+    Args:
+        per_minute: at most so many in any 60 seconds, by all workers that share the state.
+        state: where they are counted; while it cannot be used, nothing passes.
+        name: the service's agent, whose budget it is.
+        clock: monotonic seconds.
+        now: seconds since the epoch.
+
+    Attributes:
+        total: how many this process has passed.
+    """
+
+    def __init__(
+        self,
+        per_minute: int,
+        *,
+        state: State,
+        name: str,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+    ) -> None:
         self._per_minute = per_minute
+        self._state = state
+        self._name = f"open {name}"
         self._clock = clock
+        self._now = now
         self._passed: deque[float] = deque()
         self.total = 0
-        self._lock = threading.Lock()
 
     @property
     def spent(self) -> int:
-        """How many were used in the last minute."""
-        # Never for long: a fork may have left the lock taken.
-        held = self._lock.acquire(timeout=0.1)
-        try:
-            return self._spent() if held else len(self._passed)
-        finally:
-            if held:
-                self._lock.release()
+        """How many this process passed in the last minute."""
+        since = self._clock() - 60.0
+        return sum(at > since for at in tuple(self._passed))
 
-    def _spent(self) -> int:
+    def take(self) -> Flow[bool]:
+        """Use one pass; False when the budget is spent.
+
+        Raises:
+            StateError: it cannot be counted, so it must not pass.
+        """
+        if not self._per_minute:
+            return False
+        count = functools.partial(self._state.take, self._name, limit=self._per_minute, now=self._now())
+        if (yield Blocking(count, inline=not self._state.blocks)) is not None:
+            return False
         now = self._clock()
         while self._passed and now - self._passed[0] >= 60.0:
             self._passed.popleft()
-        return len(self._passed)
-
-    def take(self) -> bool:
-        """Use one pass; False when the budget is spent."""
-        if not self._lock.acquire(timeout=0.1):
-            return False
-        try:
-            if self._spent() >= self._per_minute:
-                return False
-            self._passed.append(self._clock())
-            self.total += 1
-            return True
-        finally:
-            self._lock.release()
+        self._passed.append(now)
+        self.total += 1
+        return True

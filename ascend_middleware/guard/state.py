@@ -193,8 +193,8 @@ class State(Protocol):
         """Return what every guarded request looks at."""
         ...
 
-    def take(self, agent_id: str, *, limit: int, now: float) -> float | None:
-        """Count one request; None if it is within `limit` in any 60 seconds, else the seconds until one is free."""
+    def take(self, name: str, *, limit: int, now: float) -> float | None:
+        """Count one request under a name: None if within `limit` in any 60 seconds, else the seconds to wait."""
         ...
 
     def lease(self, name: str, *, owner: str, seconds: float, now: float) -> bool:

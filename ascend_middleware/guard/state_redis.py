@@ -292,11 +292,11 @@ class RedisState:
             confirmed_at=float(confirmed or 0.0),
         )
 
-    def take(self, agent_id: str, *, limit: int, now: float) -> float | None:
+    def take(self, name: str, *, limit: int, now: float) -> float | None:
         """See `State.take`; the time is the store's own."""
         import secrets
 
-        answer = self._run("take", agent_id, limit, secrets.token_hex(8))
+        answer = self._run("take", name, limit, secrets.token_hex(8))
         return None if answer == "" else float(answer)
 
     # --- keepers

@@ -244,21 +244,21 @@ class SQLState:
             confirmed_at=0.0 if confirmed is None else confirmed["at"],
         )
 
-    def take(self, agent_id: str, *, limit: int, now: float) -> float | None:
+    def take(self, name: str, *, limit: int, now: float) -> float | None:
         """See `State.take`."""
         with self._writing() as connection:
             # What lies in the future was counted before the clock was set back.
             connection.execute(
                 "DELETE FROM takes WHERE scope = ? AND agent_id = ? AND (at <= ? OR at > ?)",
-                (self._scope, agent_id, now - _WINDOW, now + _WINDOW),
+                (self._scope, name, now - _WINDOW, now + _WINDOW),
             )
             times = connection.execute(
                 "SELECT at FROM takes WHERE scope = ? AND agent_id = ? ORDER BY at DESC LIMIT ?",
-                (self._scope, agent_id, limit),
+                (self._scope, name, limit),
             ).fetchall()
             if len(times) >= limit:
                 return max(0.0, min(_WINDOW, float(times[-1]["at"]) + _WINDOW - now))
-            connection.execute("INSERT INTO takes VALUES (?, ?, ?)", (self._scope, agent_id, now))
+            connection.execute("INSERT INTO takes VALUES (?, ?, ?)", (self._scope, name, now))
             return None
 
     # --- keepers

@@ -23,6 +23,7 @@ REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
     "unmapped-route": (403, "No rule covers this route"),
     "blocked": (403, "A rule closes this route"),
     "unavailable": (503, "No decision could be had"),
+    "overloaded": (503, "This service has too much to decide"),
     "misconfigured": (500, "This service cannot ask for a decision"),
     "kill-switch": (503, "The agent is blocked"),
     "approval-mismatch": (409, "The approval is not for this request"),

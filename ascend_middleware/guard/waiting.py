@@ -74,7 +74,7 @@ class Waiting:
                     )
                 except AscendError as error:
                     # A known pending action stays pending, whatever becomes of one poll; a kill ends the wait.
-                    refusal, _ = refusal_for(error)
+                    refusal = refusal_for(error)
                     if refusal.problem in UNCONDITIONAL or refusal.problem == "misconfigured":
                         return refusal
         finally:

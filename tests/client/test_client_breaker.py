@@ -39,6 +39,31 @@ def test_consecutive_failures_open_it_and_a_success_starts_the_count_again():
     assert caught.value.retry_after == 30
 
 
+def test_an_open_breaker_knows_whether_anything_answered():
+    subject, clock = breaker(threshold=2)
+
+    def unanswered(*facts):
+        for fact in facts:
+            subject.acquire().fail(unanswered=fact)
+        with pytest.raises(CircuitBreakerOpen) as caught:
+            subject.acquire()
+        clock.now += 31
+        return caught.value.unanswered
+
+    assert unanswered(True, True)
+    # Every probe says anew why it is open.
+    assert not unanswered(False)
+    assert unanswered(True)
+    subject.acquire().succeed()
+    assert not unanswered(False, True)
+    subject.acquire().succeed()
+    assert not unanswered(True, False)
+    subject.acquire().succeed()
+    subject.acquire().fail()
+    subject.acquire().succeed()
+    assert unanswered(True, True)
+
+
 def test_neutral_results_neither_count_nor_reset():
     subject, _ = breaker()
     for report in ("fail", "release", "fail", "release", "fail"):

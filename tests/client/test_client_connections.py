@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ssl
 import threading
+import time
 
 import anyio
 import httpx2
@@ -14,10 +15,19 @@ from hypothesis import strategies as st
 from scripted import APPROVED, HANG, Scripted, Trickle, http
 
 from ascend_middleware import exceptions as errors
-from ascend_middleware.client import AsyncAscendClient, ConnectFailed, DeadlinePassed, ExchangeFailed, Request
+from ascend_middleware.client import (
+    AsyncAscendClient,
+    ConnectFailed,
+    DeadlinePassed,
+    ExchangeFailed,
+    Overloaded,
+    Request,
+    Unsendable,
+)
 from ascend_middleware.client.engines.fast_speech import FastSpeech
 from ascend_middleware.client.engines.on_asyncio import LoopPool
 from ascend_middleware.client.engines.shared import KEEPALIVE_SECONDS
+from ascend_middleware.client.engines.slots import AsyncGate
 from ascend_middleware.client.engines.speech import Speech, authority_of
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +42,7 @@ def spoken(request, monkeypatch):
 
 
 def pool_of(server, **options):
-    return LoopPool(server.url, **{"trusted": None, "limit": 10, **options})
+    return LoopPool(server.url, **{"trusted": None, **options})
 
 
 # --- what is said, by either
@@ -54,7 +64,7 @@ def test_a_request_is_said_whole_and_once(Speech):
 @pytest.mark.parametrize("headers", [(("A", "x\r\nB: y"),), (("A b", "x"),), (("A", "x\x00"),)])
 @SPEECHES
 def test_a_header_never_becomes_two(Speech, headers):
-    with pytest.raises(ExchangeFailed):
+    with pytest.raises(Unsendable):
         Speech("h").say(Request("GET", "http://h/", headers))
 
 
@@ -188,7 +198,7 @@ async def test_a_connection_is_used_again_and_only_while_it_is_good():
         await pool.send(POST, 5)
         assert server.connections == 2
         await pool.aclose()
-        with pytest.raises(ConnectFailed):
+        with pytest.raises(Unsendable):
             await pool.send(POST, 5)
 
 
@@ -209,32 +219,31 @@ async def test_an_idle_connection_that_the_authority_ends_is_forgotten():
 
 async def test_the_limit_holds_and_the_first_who_waits_is_the_first_served():
     with Scripted(*[Trickle(APPROVED, pause=0.0005)] * 3, APPROVED) as server:
-        pool, served = pool_of(server, limit=2), []
+        gate, served = AsyncGate(pool_of(server), 2), []
 
         async def ask(number):
-            await pool.send(POST, 10)
+            await gate.send(POST, 10)
             served.append(number)
 
         async with anyio.create_task_group() as group:
             for number in range(8):
                 group.start_soon(ask, number)
                 await anyio.sleep(0)
-        assert server.connections == 2 and pool._busy == 0
+        assert server.connections == 2
         assert sorted(served) == list(range(8)) and set(served[:2]) == {0, 1}
-        await pool.aclose()
+        await gate.aclose()
 
 
-async def test_waiting_for_a_turn_ends_at_the_deadline_and_harms_nobody():
+async def test_waiting_for_a_turn_is_overload_and_harms_nobody():
     with Scripted(HANG, APPROVED) as server:
-        pool = pool_of(server, limit=1)
-        holder = asyncio.ensure_future(pool.send(POST, 30))
+        gate = AsyncGate(pool_of(server), 1)
+        holder = asyncio.ensure_future(gate.send(POST, 30))
         await asyncio.sleep(0)
-        with pytest.raises(DeadlinePassed) as caught:
-            await pool.send(POST, 0.05)
-        assert not caught.value.sent
-        waiting = asyncio.ensure_future(pool.send(POST, 30))
+        with pytest.raises(Overloaded):
+            await gate.send(POST, 0.05)
+        waiting = asyncio.ensure_future(gate.send(POST, 30))
         await asyncio.sleep(0.01)
-        gone = asyncio.ensure_future(pool.send(POST, 30))
+        gone = asyncio.ensure_future(gate.send(POST, 30))
         await asyncio.sleep(0.01)
         gone.cancel()
         holder.cancel()
@@ -242,9 +251,40 @@ async def test_waiting_for_a_turn_ends_at_the_deadline_and_harms_nobody():
         for task in (gone, holder):
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert pool._busy == 0 and not pool._waiting
-        assert (await pool.send(POST, 5)).status == 200
-        await pool.aclose()
+        assert (await gate.send(POST, 5)).status == 200
+        await gate.aclose()
+
+
+async def test_the_time_in_the_queue_is_told_apart_from_the_authoritys():
+    with Scripted(lambda _: (time.sleep(0.3), APPROVED)[1], HANG) as server:
+        gate = AsyncGate(pool_of(server), 1)
+        first = asyncio.ensure_future(gate.send(POST, 30))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlinePassed) as caught:
+            await gate.send(POST, 1.0)
+        assert 0.2 < caught.value.waited <= 0.5 and caught.value.sent
+        assert (await first).status == 200
+        with pytest.raises(DeadlinePassed) as caught:
+            await gate.send(POST, 0.1)
+        assert caught.value.waited == 0
+        await gate.aclose()
+
+
+async def test_a_loop_that_was_kept_busy_reads_an_answer_that_is_there_and_blames_nobody_else():
+    with Scripted(APPROVED, HANG) as server:
+        gate = AsyncGate(pool_of(server), 1)
+        under_way = asyncio.ensure_future(gate.send(POST, 0.5))
+        await asyncio.to_thread(server.arrived.wait, 10)
+        time.sleep(0.8)  # noqa: ASYNC251 - what the test is about
+        assert (await under_way).status == 200
+        under_way = asyncio.ensure_future(gate.send(POST, 0.8))
+        while len(server.requests) < 2:
+            await asyncio.sleep(0.001)
+        time.sleep(0.4)  # noqa: ASYNC251 - likewise
+        with pytest.raises(DeadlinePassed) as caught:
+            await under_way
+        assert caught.value.waited > 0.25
+        await gate.aclose()
 
 
 async def test_a_deadline_and_a_cancellation_give_the_connection_up():
@@ -260,7 +300,7 @@ async def test_a_deadline_and_a_cancellation_give_the_connection_up():
             if not pool._open:
                 break
             await anyio.sleep(0.01)
-        assert not pool._idle and not pool._open and pool._busy == 0
+        assert not pool._idle and not pool._open
         await pool.aclose()
 
 

@@ -168,7 +168,7 @@ def test_refused_connection_is_a_network_error_and_open_mode_marks_what_it_passe
         url = server.url
     with pytest.raises(errors.NetworkError) as caught:
         run(party, url, submit)
-    assert caught.value.answered is False
+    assert caught.value.unanswered
     decision = run(party, url, submit, fail_mode="open")
     assert decision.is_approved()
     assert decision.metadata["fail_open"] is True

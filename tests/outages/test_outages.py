@@ -14,27 +14,25 @@ pytestmark = [pytest.mark.slow, pytest.mark.socket]
 
 CONNECT = {"connect-error", "deadline", "breaker-open"}
 LATE = {"deadline", "breaker-open"}
-ANSWERED = {"breaker-open"}
 NEVER = set()
-# Each outage with the causes by which an open rule may pass then; everything that counts as a failure of the authority
-# opens the breaker after a while, and that passes open rules. Answers that cannot be used do not.
+# Each outage with the causes by which an open rule may pass then. Answers, and what this service itself lacks, open none.
 CAUSES = {
     "refused": CONNECT,
     "black-holed": LATE,
     "slow": LATE,
     "trickling": LATE,
     "flapping": CONNECT,
-    "answering 500": ANSWERED,
+    "answering 500": NEVER,
     "answering 429": NEVER,
     "answering HTML": NEVER,
     "answering garbage": NEVER,
-    "half a body": ANSWERED,
-    "resetting mid-body": ANSWERED,
+    "half a body": NEVER,
+    "resetting mid-body": NEVER,
     "TLS broken": CONNECT,
     "DNS gone": CONNECT,
     "clock jumped by a day": NEVER,
-    "event loop blocked": LATE,
-    "pool exhausted": LATE,
+    "event loop blocked": NEVER,
+    "pool exhausted": NEVER,
 }
 # While the authority, or what stands for it, still decides.
 DECIDING = {"slow", "flapping", "clock jumped by a day", "event loop blocked", "pool exhausted"}

@@ -18,10 +18,13 @@ from ..exchange import (
     Engine,
     EngineError,
     ExchangeFailed,
+    Overloaded,
     Request,
     Response,
+    Unsendable,
 )
 from .borrowed import borrow
+from .slots import AsyncGate, Gate
 
 if TYPE_CHECKING:
     from ...config import Settings
@@ -33,8 +36,10 @@ __all__ = [
     "Engine",
     "EngineError",
     "ExchangeFailed",
+    "Overloaded",
     "Request",
     "Response",
+    "Unsendable",
     "open_async_engine",
     "open_engine",
 ]
@@ -53,12 +58,14 @@ def open_engine(settings: Settings, *, engine: object = None, http_client: objec
     Raises:
         ConfigurationError: the engine cannot be had, or the certificates cannot be read.
     """
-    return _open(settings, engine, http_client, asynchronous=False)  # type: ignore[no-any-return]
+    opened = _open(settings, engine, http_client, asynchronous=False)
+    return Gate(opened, getattr(opened, "limit", settings.max_connections))
 
 
 def open_async_engine(settings: Settings, *, engine: object = None, http_client: object = None) -> AsyncEngine:
     """Return the engine for event loops; see `open_engine`."""
-    return _open(settings, engine, http_client, asynchronous=True)  # type: ignore[no-any-return]
+    opened = _open(settings, engine, http_client, asynchronous=True)
+    return AsyncGate(opened, getattr(opened, "limit", settings.max_connections))
 
 
 def _open(settings: Settings, engine: object, http_client: object, *, asynchronous: bool) -> Any:

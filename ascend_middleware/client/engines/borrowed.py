@@ -14,8 +14,19 @@ import anyio
 
 from ...exceptions import AscendError, ConfigurationError
 from .. import masking
-from ..exchange import ConnectFailed, ExchangeFailed, Request, Response
-from .shared import MAX_ANSWER_BYTES, deadline_passed, describe, has_surplus, response, surplus, too_long
+from ..exchange import DeadlinePassed, ExchangeFailed, Overloaded, Request, Response
+from .shared import (
+    MAX_ANSWER_BYTES,
+    deadline_passed,
+    defect,
+    describe,
+    has_surplus,
+    proxy_failed,
+    response,
+    surplus,
+    too_long,
+    unconnected,
+)
 
 __all__ = ["borrow"]
 
@@ -30,8 +41,32 @@ def borrow(client: object, *, asynchronous: bool) -> Any:
     return (_AsyncBorrowed if asynchronous else _Borrowed)(client)
 
 
+class _Progress:
+    """When a request left the queue of the client's own pool, as its transport tells.
+
+    Of a transport that tells nothing, it cannot be shown that a request ever left this process.
+    """
+
+    __slots__ = ("_began", "_left")
+
+    def __init__(self) -> None:
+        self._began: Final = time.monotonic()
+        self._left: float | None = None
+
+    def trace(self, event: str, _info: object) -> None:
+        if self._left is None and event.endswith(".started"):
+            self._left = time.monotonic()
+
+    async def trace_async(self, event: str, info: object) -> None:
+        self.trace(event, info)
+
+    def passed(self) -> DeadlinePassed:
+        waited = (time.monotonic() if self._left is None else self._left) - self._began
+        return deadline_passed(sent=self._left is not None, waited=waited)
+
+
 @contextlib.contextmanager
-def _borrowed_failures(progress: dict[str, bool]) -> Iterator[None]:
+def _borrowed_failures(progress: _Progress) -> Iterator[None]:
     try:
         yield
     except AscendError:
@@ -39,12 +74,19 @@ def _borrowed_failures(progress: dict[str, bool]) -> Iterator[None]:
     except Exception as error:
         # By name: httpx and httpx2 share the names of their errors and no class.
         names = {base.__name__ for base in type(error).__mro__}
-        unreached = bool(names & {"ConnectTimeout", "PoolTimeout"})
+        if "PoolTimeout" in names:
+            raise Overloaded(f"no connection became free in time: {describe(error)}") from None
+        if "ConnectTimeout" in names:
+            raise deadline_passed(sent=False) from None
         if isinstance(error, TimeoutError) or "TimeoutException" in names:
-            raise deadline_passed(sent=not unreached and progress["sent"]) from None
-        if names & {"ConnectError", "ProxyError", "UnsupportedProtocol"}:
-            raise ConnectFailed(f"no connection to the authority: {describe(error)}") from None
-        raise ExchangeFailed(f"the exchange with the authority broke: {describe(error)}") from None
+            raise progress.passed() from None
+        if "ConnectError" in names:
+            raise unconnected(error) from None
+        if "ProxyError" in names:
+            raise proxy_failed(error) from None
+        if names & {"NetworkError", "RemoteProtocolError", "DecodingError", "StreamError"}:
+            raise ExchangeFailed(f"the exchange with the authority broke: {describe(error)}") from None
+        raise defect(error) from None
 
 
 class _Borrowed:
@@ -61,11 +103,12 @@ class _Borrowed:
         if timeout <= 0:
             raise deadline_passed(sent=False)
         answers: queue.SimpleQueue[Response | Exception] = queue.SimpleQueue()
+        progress = _Progress()
         context = contextvars.copy_context()
 
         def work() -> None:
             try:
-                answers.put(context.run(self._exchange, request, timeout))
+                answers.put(context.run(self._exchange, request, timeout, progress))
             except Exception as error:
                 answers.put(error)
 
@@ -73,16 +116,21 @@ class _Borrowed:
         try:
             answer = answers.get(timeout=timeout)
         except queue.Empty:
-            raise deadline_passed(sent=True) from None
+            raise progress.passed() from None
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    def _exchange(self, request: Request, timeout: float) -> Response:
+    def _exchange(self, request: Request, timeout: float, progress: _Progress) -> Response:
         end = time.monotonic() + timeout
-        with _borrowed_failures({"sent": True}):
+        with _borrowed_failures(progress):
             built = self._client.build_request(
-                request.method, request.url, headers=list(request.headers), content=request.content, timeout=timeout
+                request.method,
+                request.url,
+                headers=list(request.headers),
+                content=request.content,
+                timeout=timeout,
+                extensions={"trace": progress.trace},
             )
             answer = self._client.send(built, stream=True, auth=None, follow_redirects=False)
             content = bytearray()
@@ -111,9 +159,15 @@ class _AsyncBorrowed:
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         if timeout <= 0:
             raise deadline_passed(sent=False)
-        with _borrowed_failures({"sent": True}), anyio.fail_after(timeout):
+        progress = _Progress()
+        with _borrowed_failures(progress), anyio.fail_after(timeout):
             built = self._client.build_request(
-                request.method, request.url, headers=list(request.headers), content=request.content, timeout=None
+                request.method,
+                request.url,
+                headers=list(request.headers),
+                content=request.content,
+                timeout=None,
+                extensions={"trace": progress.trace_async},
             )
             answer = await self._client.send(built, stream=True, auth=None, follow_redirects=False)
             content = bytearray()

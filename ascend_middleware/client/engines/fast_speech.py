@@ -10,7 +10,7 @@ from typing import Final
 
 import httptools
 
-from ..exchange import ExchangeFailed, Request, Response
+from ..exchange import ExchangeFailed, Request, Response, Unsendable
 from .shared import MAX_ANSWER_BYTES, describe, response, too_long
 from .speech import MAX_HEAD_BYTES, target_of
 
@@ -57,7 +57,7 @@ class FastSpeech:
         self._done = self._early = self._keeps = self._open_ended = False
 
     def say(self, request: Request) -> bytes:
-        """Return the whole request as bytes; raise `ExchangeFailed` for one that is not HTTP."""
+        """Return the whole request as bytes; raise `Unsendable` for one that is not HTTP."""
         content = request.content
         lines = [f"{request.method} {target_of(request.url)} HTTP/1.1", f"Host: {self._host}"]
         lines += [f"{name}: {value}" for name, value in request.headers]
@@ -66,7 +66,7 @@ class FastSpeech:
         head = "\r\n".join(lines)
         # A value with a line break of its own would make one line more.
         if _HEAD.fullmatch(head) is None or head.count("\r\n") != len(lines) - 1:
-            raise ExchangeFailed("the request cannot be sent: a header or the target is not HTTP")
+            raise Unsendable("the request cannot be sent: a header or the target is not HTTP")
         self._begin()
         return f"{head}\r\n\r\n".encode("ascii") + content
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import socket
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ...exceptions import AscendError
 from .. import masking
-from ..exchange import ConnectFailed, ExchangeFailed, Request, Response
-from .shared import KEEPALIVE_SECONDS, deadline_passed, describe
+from ..exchange import ExchangeFailed, Request, Response, Unsendable
+from .shared import KEEPALIVE_SECONDS, deadline_passed, describe, resolve, unconnected
 from .speech import Speech, authority_of
 
 try:
@@ -115,12 +114,11 @@ def _expire(answer: asyncio.Future[Response]) -> None:
 
 
 class LoopPool:
-    """The connections of one asyncio loop to one authority.
+    """The connections of one asyncio loop to one authority; how many there may be, who asks sees to.
 
     Args:
         url: the authority's base URL.
         trusted: certificates to trust; None for plain HTTP.
-        limit: connections at the same time; who needs one more waits, first come first served.
         speech: how HTTP is spoken; by httptools where it is installed, else by h11.
     """
 
@@ -129,63 +127,27 @@ class LoopPool:
         url: str,
         *,
         trusted: ssl.SSLContext | None,
-        limit: int,
         speech: Callable[[str], Speech | FastSpeech] = FastSpeech,
     ) -> None:
         self.loop: Final = asyncio.get_running_loop()
         self.host_header, self._host, self._port, tls = authority_of(url)
         self._trusted: Final = trusted if tls else None
-        self._limit: Final = limit
         self.speech: Final = speech
         self._idle: Final[deque[_Connection]] = deque()
         self._open: Final[set[_Connection]] = set()
-        self._busy = 0
-        self._waiting: Final[deque[asyncio.Future[None]]] = deque()
         self._closed = False
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
         end = self.loop.time() + timeout
-        if self._busy < self._limit:
-            self._busy += 1
-        else:
-            await self._turn(timeout)
-        try:
-            connection = self._take() or await self._connect(end)
-            left = end - self.loop.time()
-            if left <= 0:
-                self._give(connection)
-                raise deadline_passed(sent=False)
-            heard = await connection.exchange(request, left)
+        connection = self._take() or await self._connect(end)
+        left = end - self.loop.time()
+        if left <= 0:
             self._give(connection)
-            return heard
-        finally:
-            self._release()
-
-    async def _turn(self, timeout: float) -> None:  # noqa: ASYNC109 - the time for the turn alone
-        """Wait until a slot is handed over."""
-        turn: asyncio.Future[None] = self.loop.create_future()
-        self._waiting.append(turn)
-        try:
-            async with asyncio.timeout(timeout):
-                await turn
-        except BaseException as error:
-            if turn.done() and not turn.cancelled():
-                self._release()  # handed over too late
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(turn)
-            if isinstance(error, TimeoutError):
-                raise deadline_passed(sent=False) from None
-            raise
-
-    def _release(self) -> None:
-        """Hand the slot to who waits longest, so that nobody who comes later takes it in between."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._busy -= 1
+            raise deadline_passed(sent=False)
+        heard = await connection.exchange(request, left)
+        self._give(connection)
+        return heard
 
     def _take(self) -> _Connection | None:
         """Return the idle connection that was used last; those before it rest, and are closed when they are old."""
@@ -214,15 +176,15 @@ class LoopPool:
 
     async def _connect(self, end: float) -> _Connection:
         if self._closed:
-            raise ConnectFailed("the client was closed")
+            raise Unsendable("the client was closed")
         try:
             async with asyncio.timeout(end - self.loop.time()):
                 addresses = await self._addresses()
                 connection = await self._reach(addresses, end)
         except TimeoutError:
             raise deadline_passed(sent=False) from None
-        except (OSError, UnicodeError) as error:  # TLS's errors are OSErrors
-            raise ConnectFailed(f"no connection to the authority: {describe(error)}") from None
+        except OSError as error:  # TLS's errors are OSErrors
+            raise unconnected(error) from None
         self._open.add(connection)
         _log.debug("connected to %s port %d", self._host, self._port)
         return connection
@@ -230,8 +192,22 @@ class LoopPool:
     async def _addresses(self) -> list[str]:
         with contextlib.suppress(ValueError):
             return [str(ipaddress.ip_address(self._host))]
-        found = await self.loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        found: asyncio.Future[list[str]] = self.loop.create_future()
+
+        def settle(answer: list[str] | OSError) -> None:
+            if found.done():
+                return
+            if isinstance(answer, OSError):
+                found.set_exception(answer)
+            else:
+                found.set_result(answer)
+
+        def tell(answer: list[str] | OSError) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                self.loop.call_soon_threadsafe(settle, answer)
+
+        resolve(self._host, self._port, tell)
+        return await found
 
     async def _reach(self, addresses: list[str], end: float) -> _Connection:
         failure: OSError = OSError(f"no address for {self._host}")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import re
+import socket
 import ssl
+import threading
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from ...exceptions import ConfigurationError, ProtocolError
 from .. import masking
-from ..exchange import DeadlinePassed, Response
+from ..exchange import ConnectFailed, DeadlinePassed, Overloaded, Response, Unsendable
 
 if TYPE_CHECKING:
     from ...config import Settings
@@ -20,14 +25,18 @@ __all__ = [
     "KEEPALIVE_SECONDS",
     "MAX_ANSWER_BYTES",
     "deadline_passed",
+    "defect",
     "describe",
     "has_surplus",
+    "proxy_failed",
     "proxy_url",
+    "resolve",
     "response",
     "running_loop",
     "surplus",
     "too_long",
-    "trusted_file",
+    "trusted",
+    "unconnected",
 ]
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
@@ -40,9 +49,43 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def deadline_passed(*, sent: bool) -> DeadlinePassed:
-    """Return the failure for a deadline; `sent` says whether the authority may have the request."""
-    return DeadlinePassed("the deadline passed before the authority answered", sent=sent)
+def deadline_passed(*, sent: bool, waited: float = 0.0) -> DeadlinePassed:
+    """Return the failure for a deadline; see there for what the arguments say."""
+    return DeadlinePassed("the deadline passed before the authority answered", sent=sent, waited=waited)
+
+
+def unconnected(error: BaseException) -> ConnectFailed | Overloaded:
+    """Return the failure for a connection that could not be made: the way to the authority, or what is left here?"""
+    number = getattr(error, "errno", None)
+    if number in _EXHAUSTED or not _may_open_files():
+        return Overloaded(f"this process has no file or port left for a connection: {describe(error)}")
+    return ConnectFailed(f"no connection to the authority: {describe(error)}")
+
+
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
+
+
+def _may_open_files() -> bool:
+    # Libraries, and the resolver, do not tell a lack of files from an authority that is away.
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error.errno not in _EXHAUSTED
+    return True
+
+
+def defect(error: Exception) -> Unsendable | Overloaded:
+    """Return the failure for an exception that no exchange explains: a defect of this process, or a lack of threads."""
+    if isinstance(error, MemoryError) or "can't start new thread" in str(error):
+        return Overloaded(f"this process has no memory or thread left: {describe(error)}")
+    return Unsendable(f"the request cannot be sent: {describe(error)}")
+
+
+def proxy_failed(error: Exception) -> ConnectFailed | Unsendable:
+    """Return the failure for a proxy's refusal: it cannot reach the authority, or lets this service not through."""
+    if re.match(r"4\d\d\b|Requested |Invalid username", str(error)):
+        return Unsendable(f"the proxy refuses this service: {describe(error)}")
+    return ConnectFailed(f"no connection to the authority: {describe(error)}")
 
 
 def too_long() -> ProtocolError:
@@ -80,12 +123,32 @@ def response(status: int, headers: Iterable[tuple[str, str]], content: bytes) ->
     return Response(status, lowered, content)
 
 
-def trusted_file(settings: Settings) -> ssl.SSLContext:
-    """Return a context that trusts the authorities in `ca_file` and no others."""
+def trusted(settings: Settings, usual: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """Return a context that trusts the authorities in `ca_file` and no others, else the usual ones.
+
+    Raises:
+        ConfigurationError: `ca_file`, or with `trust_env` what SSL_CERT_FILE or SSL_CERT_DIR names, cannot be read.
+    """
+    if settings.ca_file:
+        named = {"ca_file": settings.ca_file}
+    else:
+        named = {name: os.environ.get(name, "") for name in _CERTIFICATES} if settings.trust_env else {}
+    places = ", ".join(f"{name} {place!r}" for name, place in named.items() if place)
+    if not all(_is_there(name, place) for name, place in named.items() if place):
+        raise ConfigurationError(f"{places}: there is no such file or directory of certificates")
     try:
-        return ssl.create_default_context(cafile=settings.ca_file)
+        return ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else usual()
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"ca_file {settings.ca_file!r} cannot be read as certificates: {error}") from None
+        raise ConfigurationError(f"{places or 'the certificates'} cannot be read as certificates: {error}") from None
+
+
+_CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def _is_there(name: str, place: str) -> bool:
+    if name == "SSL_CERT_DIR":  # OpenSSL takes several
+        return any(os.path.isdir(part) for part in place.split(os.pathsep))
+    return os.path.isfile(place)
 
 
 def proxy_url(settings: Settings) -> str | None:
@@ -99,9 +162,38 @@ def proxy_url(settings: Settings) -> str | None:
             proxy = f"http://{proxy}" if proxy and "://" not in proxy else proxy
     if not proxy:
         return None
-    if urlsplit(proxy).scheme not in ("http", "https", "socks5", "socks5h") or not urlsplit(proxy).hostname:
-        raise ConfigurationError("proxy must be a URL such as http://proxy.example:3128")
+    if not _is_proxy(proxy):
+        whose = "proxy" if settings.proxy else "the environment's proxy (trust_env)"
+        raise ConfigurationError(
+            f"{whose} must be a URL that begins with http, https, socks5 or socks5h, such as http://proxy.example:3128"
+        )
     return proxy
+
+
+def _is_proxy(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https", "socks5", "socks5h") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def resolve(host: str, port: int, tell: Callable[[list[str] | OSError], object]) -> None:
+    """Look a name up in a thread of its own, which can be given up: the resolver knows no deadline.
+
+    Nor is it one of the application's threads: where those are all taken, the wait for one would look like an outage.
+    """
+
+    def look_up() -> None:
+        found: list[str] | OSError
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+        except (OSError, UnicodeError) as error:
+            found = error if isinstance(error, OSError) else OSError(str(error))
+        tell(found)
+
+    threading.Thread(target=look_up, name="ascend-resolve", daemon=True).start()
 
 
 def running_loop() -> Any:

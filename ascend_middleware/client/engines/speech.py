@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from ..exchange import ExchangeFailed, Request, Response
+from ..exchange import ExchangeFailed, Request, Response, Unsendable
 from .shared import MAX_ANSWER_BYTES, describe, response, too_long
 
 __all__ = ["MAX_HEAD_BYTES", "Speech", "authority_of", "target_of"]
@@ -47,7 +47,7 @@ class Speech:
         self._size = 0
 
     def say(self, request: Request) -> bytes:
-        """Return the whole request as bytes; raise `ExchangeFailed` for one that is not HTTP."""
+        """Return the whole request as bytes; raise `Unsendable` for one that is not HTTP."""
         target = target_of(request.url)
         headers = [("Host", self._host), *request.headers]
         content = request.content
@@ -60,7 +60,7 @@ class Speech:
                 said += send(h11.Data(data=content)) or b""
             return said + (send(h11.EndOfMessage()) or b"")
         except (h11.LocalProtocolError, UnicodeError) as error:
-            raise ExchangeFailed(f"the request cannot be sent: {describe(error)}") from None
+            raise Unsendable(f"the request cannot be sent: {describe(error)}") from None
 
     def hear(self, data: bytes) -> Response | None:
         """Take bytes that arrived, none at the end of the connection; return the answer when it is whole.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import ipaddress
 import queue
-import socket
 import ssl
 import threading
 import time
@@ -21,31 +21,31 @@ import anyio
 import httpcore2
 import httpx2
 
-from ...exceptions import AscendError
-from ..exchange import ConnectFailed, ExchangeFailed, PerProcess, Request, Response
+from ...exceptions import AscendError, ConfigurationError
+from ..exchange import ConnectFailed, ExchangeFailed, Overloaded, PerProcess, Request, Response
 from .on_asyncio import LoopPool
 from .shared import (
     KEEPALIVE_SECONDS,
     MAX_ANSWER_BYTES,
     deadline_passed,
+    defect,
     describe,
     has_surplus,
+    proxy_failed,
     proxy_url,
+    resolve,
     response,
     running_loop,
     surplus,
     too_long,
-    trusted_file,
+    trusted,
+    unconnected,
 )
 
 if TYPE_CHECKING:
     from ...config import Settings
 
 __all__ = ["HTTPX2", "AsyncHTTPX2"]
-
-
-def _trusted(settings: Settings) -> ssl.SSLContext:
-    return trusted_file(settings) if settings.ca_file else httpx2.create_ssl_context(trust_env=settings.trust_env)
 
 
 class _Body:
@@ -82,13 +82,19 @@ def _core_failures(body: _Body) -> Iterator[None]:
         yield
     except AscendError:
         raise
+    except httpcore2.PoolTimeout as error:
+        raise Overloaded(f"no connection became free in time: {describe(error)}") from None
     except (httpcore2.TimeoutException, TimeoutError) as error:
         raise deadline_passed(sent=body.sent and not isinstance(error, httpcore2.ConnectTimeout)) from None
-    except (httpcore2.ConnectError, httpcore2.ProxyError, httpcore2.UnsupportedProtocol) as error:
-        raise ConnectFailed(f"no connection to the authority: {describe(error)}") from None
-    except Exception as error:
+    except httpcore2.ConnectError as error:
+        raise unconnected(error) from None
+    except httpcore2.ProxyError as error:
+        raise proxy_failed(error) from None
+    except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
         kind = ExchangeFailed if body.sent else ConnectFailed
         raise kind(f"the exchange with the authority broke: {describe(error)}") from None
+    except Exception as error:
+        raise defect(error) from None
 
 
 class _Clamp(threading.local):
@@ -150,20 +156,11 @@ class _ClampedBackend(httpcore2.SyncBackend):
 
 
 def _addresses(host: str, port: int) -> list[str]:
-    """Resolve a name in a thread that can be given up: the resolver knows no deadline."""
     with contextlib.suppress(ValueError):
         return [str(ipaddress.ip_address(host))]
     answers: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
-
-    def resolve() -> None:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answers.put(list(dict.fromkeys(str(entry[4][0]) for entry in found)))
-        except (OSError, UnicodeError) as error:
-            answers.put(error if isinstance(error, OSError) else OSError(str(error)))
-
     left = _clamp.left(None)
-    threading.Thread(target=resolve, name="ascend-resolve", daemon=True).start()
+    resolve(host, port, answers.put)
     try:
         answer = answers.get(timeout=left if left != float("inf") else None)
     except queue.Empty:
@@ -173,22 +170,31 @@ def _addresses(host: str, port: int) -> list[str]:
     return answer
 
 
+def _proxy(url: str) -> httpcore2.Proxy:
+    try:
+        parsed = httpx2.Proxy(url)
+        proxy = httpcore2.Proxy(str(parsed.url), auth=parsed.raw_auth)
+    except (ValueError, TypeError, httpx2.InvalidURL) as error:
+        raise ConfigurationError(f"proxy is no URL of a proxy: {type(error).__name__}") from None
+    if url.startswith("socks") and importlib.util.find_spec("socksio") is None:
+        raise ConfigurationError("a socks proxy needs the package socksio, or engine = 'pyreqwest'")
+    return proxy
+
+
 class _HTTPX2Base:
     def __init__(self, settings: Settings) -> None:
         proxy = proxy_url(settings)
         # Read here and not at the first request, where an event loop would wait for it; plain loopback needs none.
         tls = bool(settings.ca_file) or not settings.api_url.startswith("http:")
-        trusted = _trusted(settings) if tls else None
+        usual = functools.partial(httpx2.create_ssl_context, trust_env=settings.trust_env)
         options: dict[str, Any] = {
-            "ssl_context": trusted,
+            "ssl_context": trusted(settings, usual) if tls else None,
             "max_connections": settings.max_connections,
             "max_keepalive_connections": settings.max_connections,
             "keepalive_expiry": KEEPALIVE_SECONDS,
         }
         if proxy is not None:
-            parsed = httpx2.Proxy(proxy)
-            options["proxy"] = httpcore2.Proxy(str(parsed.url), auth=parsed.raw_auth)
-
+            options["proxy"] = _proxy(proxy)
         self._options: Final = options
         # No cycle through self: a client that is dropped frees its connections at once.
         self._pools: Final = PerProcess(functools.partial(self._pool, options))
@@ -256,7 +262,6 @@ class AsyncHTTPX2(_HTTPX2Base):
             LoopPool,
             settings.api_url,
             trusted=self._options["ssl_context"],
-            limit=settings.max_connections,
         )
         self._direct: Final = PerProcess(opening) if "proxy" not in self._options else None
 

@@ -5,25 +5,26 @@ One of the files that import an HTTP library; each serves one engine.
 
 from __future__ import annotations
 
-import asyncio
 import os
+import ssl
 import sys
-import time
 from collections.abc import Coroutine, Generator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ...exceptions import AscendError, ConfigurationError
-from ..exchange import ConnectFailed, ExchangeFailed, PerProcess, Request, Response
+from ..exchange import ExchangeFailed, Overloaded, PerProcess, Request, Response, Unsendable
 from .shared import (
     KEEPALIVE_SECONDS,
     MAX_ANSWER_BYTES,
     deadline_passed,
+    defect,
     describe,
     proxy_url,
     response,
     too_long,
-    trusted_file,
+    trusted,
+    unconnected,
 )
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class _PyreqwestBase:
             raise ConfigurationError("engine 'pyreqwest' blocks under gevent; use engine 'httpx2'")
         self._settings: Final = settings
         self._certificates = b""
+        trusted(settings, ssl.create_default_context)
         if settings.ca_file:
-            trusted_file(settings)
             with open(settings.ca_file, "rb") as file:
                 self._certificates = file.read()
         self._proxy: Final = proxy_url(settings)
@@ -91,15 +92,21 @@ def _failure_of(error: Exception) -> AscendError:
 
     if isinstance(error, AscendError):
         return error
-    if isinstance(error, failures.ConnectTimeoutError | failures.PoolTimeoutError):
+    if isinstance(error, failures.PoolTimeoutError):
+        return Overloaded(f"no connection became free in time: {describe(error)}")
+    if isinstance(error, failures.ConnectTimeoutError):
         return deadline_passed(sent=False)
     if isinstance(error, failures.RequestTimeoutError | TimeoutError):
         return deadline_passed(sent=True)
-    if isinstance(error, failures.ConnectError | failures.BuilderError):
+    if isinstance(error, failures.BuilderError) or not isinstance(error, failures.RequestError):
+        return defect(error)
+    if isinstance(error, failures.ConnectError):
         causes = [str(cause["message"]) for cause in error.details["causes"] or ()]
+        if any("proxy authorization required" in cause for cause in causes):
+            return Unsendable(f"the proxy refuses this service: {describe(error)}")
         # A connection that was lost while it was used goes by the same name; the cause tells them apart.
-        if isinstance(error, failures.BuilderError) or any("(Connect)" in cause for cause in causes):
-            return ConnectFailed(f"no connection to the authority: {describe(error)}")
+        if any("(Connect)" in cause for cause in causes):
+            return unconnected(error)
     return ExchangeFailed(f"the exchange with the authority broke: {describe(error)}")
 
 
@@ -177,33 +184,16 @@ class AsyncPyreqwest(_PyreqwestBase):
 
     _builder = "ClientBuilder"
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        # The library goes on with a request after its cancellation, until the deadline, and holds its slot so long; it
-        # would even send one that was still queued. So the slots are counted here.
-        self._slots: Final = PerProcess(lambda: asyncio.Semaphore(settings.max_connections))
-
     def _limit(self) -> int | None:
+        # The library goes on with a request after its cancellation, until the deadline, and holds its slot so long; it
+        # would even send one that was still queued. So the slots are counted before it only.
         return None
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
         if timeout <= 0:
             raise deadline_passed(sent=False)
-        end = time.monotonic() + timeout
-        slots: asyncio.Semaphore = self._slots.get(asyncio.get_running_loop())
-        if slots.locked():
-            try:
-                async with asyncio.timeout(timeout):
-                    await slots.acquire()
-            except TimeoutError:
-                raise deadline_passed(sent=False) from None
-        else:
-            await slots.acquire()
-        try:
-            return await _AsItCame(self._exchange(request, max(0.001, end - time.monotonic())))
-        finally:
-            slots.release()
+        return await _AsItCame(self._exchange(request, timeout))
 
     async def _exchange(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         try:

@@ -39,6 +39,7 @@ def submit(action: AgentAction) -> Operation[AuthorizationDecision]:
         content=encode_json(submit_body(action)),
         decode=decode_decision,
         refusal=decode_governance_refusal,
+        agent=action.agent_id,
     )
 
 

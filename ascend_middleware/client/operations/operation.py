@@ -41,6 +41,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         refusal: from status and body of a refusal to the result that it is, or to None where it is an error.
         authenticated: whether the key goes with it.
         headers: what else goes with it.
+        agent: on whose behalf, where that is known.
     """
 
     method: str
@@ -50,6 +51,7 @@ class Operation(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     refusal: Callable[[int, bytes], T | None] | None = None
     authenticated: bool = True
     headers: tuple[tuple[str, str], ...] = ()
+    agent: str = ""
 
     def __repr__(self) -> str:
         return f"Operation(method={self.method!r}, target={self.target!r})"  # the rest may hold a secret

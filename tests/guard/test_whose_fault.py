@@ -1,0 +1,334 @@
+"""An open rule opens for the authority's silence, and for nothing that this service or its callers do themselves."""
+
+import asyncio
+import collections
+import contextlib
+import importlib.util
+import json
+import re
+import resource
+import sqlite3
+
+import pytest
+from guard_kit import JSON, Engine, Handler, Wire, answer, guard, http_scope, options, part, plug
+
+from ascend_middleware import Agent
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.client.engines import (
+    ConnectFailed,
+    DeadlinePassed,
+    ExchangeFailed,
+    Overloaded,
+    Response,
+    Unsendable,
+)
+from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.guard.state import Order
+
+pytestmark = pytest.mark.anyio
+RUN = {"match": "POST /run", "action_type": "run", "on_failure": "open"}
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    return plug(monkeypatch, Engine())
+
+
+def failed(code):
+    return Response(code, {"content-type": "application/json"}, b"{}")
+
+
+async def ask(app, path="/run", *, body=b"{}", then=None):
+    wire = Wire(part(body))
+    await app(http_scope("POST", path, headers=JSON), wire.receive, wire.send)
+    return wire
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "problem", "ran"),
+    [
+        (ConnectFailed("no"), 200, None, 1),
+        (DeadlinePassed("late"), 200, None, 1),
+        (DeadlinePassed("late", waited=4.0), 503, "overloaded", 0),
+        (DeadlinePassed("late", sent=False, waited=0.6), 503, "overloaded", 0),
+        (Overloaded("no connection"), 503, "overloaded", 0),
+        (Unsendable("ImportError: socksio"), 500, "misconfigured", 0),
+        (ExchangeFailed("broke off"), 503, "unavailable", 0),
+    ],
+)
+async def test_whose_time_it_was_decides(engine, error, status, problem, ran):
+    engine.answers = [error]
+    handler = Handler()
+    app = guard(handler, [RUN])
+    wire = await ask(app)
+    assert (wire.status, handler.ran) == (status, ran)
+    if problem:
+        assert wire.problem == problem
+        assert (dict(wire.sent[0]["headers"]).get(b"retry-after") is not None) == (status == 503)
+    # Whatever this service lacks says nothing about the authority.
+    counted = 0 if problem in ("overloaded", "misconfigured") else 1
+    assert app.guard.core.breaker.failures == counted
+
+
+@pytest.mark.parametrize("last", [DeadlinePassed("late"), ConnectFailed("no"), DeadlinePassed("late", sent=False)])
+async def test_a_failure_after_an_answer_is_not_silence(engine, last):
+    engine.answers = [failed(503), last]
+    handler = Handler()
+    app = guard(handler, [RUN], max_retries=1, deadline=60)
+    wire = await ask(app)
+    assert (wire.status, wire.problem, handler.ran, len(engine.requests)) == (503, "unavailable", 0, 2)
+
+
+async def test_a_body_that_dribbles_is_no_outage(engine):
+    """The clock of the authority runs from the submit; here the body, read to look for an approval, takes longer."""
+    times = []
+
+    async def send(request, timeout):
+        times.append(timeout)
+        if timeout < 0.15:
+            raise DeadlinePassed("late", sent=False)
+        return answer("pending")
+
+    engine.send = send
+    handler = Handler()
+    app = guard(handler, [RUN], deadline=0.2)
+    assert (await ask(app, body=b"one")).problem == "approval-required"
+    wire = Wire()
+    parts = [part(b"a", more=True), part(b"b", more=True), part(b"c")]
+
+    async def receive():
+        await asyncio.sleep(0.1)
+        return parts.pop(0)
+
+    headers = [*JSON, ("content-length", "3")]
+    await app(http_scope("POST", "/run", headers=headers), receive, wire.send)
+    assert (wire.status, wire.problem, handler.ran) == (403, "approval-required", 0)
+    assert times[-1] > 0.15
+
+
+async def test_a_hook_that_takes_long_is_no_outage(engine):
+    times = []
+
+    async def send(request, timeout):
+        times.append(timeout)
+        return answer("denied")
+
+    async def identify(request):
+        await asyncio.sleep(0.25)
+        return Agent("bot")
+
+    engine.send = send
+    handler = Handler()
+    given = options([RUN], deadline=0.2)
+    assert (await ask(AscendMiddleware(handler, **given, identify=identify))).problem == "denied"
+    assert times[0] > 0.15 and handler.ran == 0
+
+
+# --- the breaker
+
+
+@pytest.mark.parametrize(
+    ("failures", "opens"),
+    [
+        ([ConnectFailed("no"), DeadlinePassed("late")], True),
+        ([failed(500), failed(500)], False),
+        ([ConnectFailed("no"), failed(500)], False),
+        ([failed(500), ConnectFailed("no")], False),
+        ([ExchangeFailed("reset"), ConnectFailed("no")], False),
+    ],
+)
+async def test_only_a_breaker_that_silence_opened_opens_rules(engine, failures, opens):
+    engine.answers = [*failures, answer()]
+    app = guard(Handler(), [{**RUN, "on_failure": "closed"}, {**RUN, "match": "POST /open"}],
+                circuit_breaker_threshold=2)  # fmt: skip
+    for _ in failures:
+        await ask(app)
+    assert app.guard.core.breaker.state == "open"
+    wire = await ask(app, "/open")
+    assert wire.status == (200 if opens else 503)
+    assert len(engine.requests) == len(failures)
+
+
+# --- connections of our own
+
+
+class Slow:
+    """An authority on a socket that denies after a while."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+        self.asked = []
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+
+    async def serve(self, reader, writer):
+        body = json.dumps({"action_id": "7", "status": "denied", "decision": "denied"}).encode()
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                self.asked.append(json.loads(await reader.readexactly(length)))
+                await asyncio.sleep(self.seconds)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.close()
+
+
+async def test_a_crowd_before_a_healthy_authority_opens_nothing():
+    handler = Handler()
+    async with Slow(0.4) as authority:
+        rules = [RUN, {**RUN, "match": "POST /closed", "on_failure": "closed"}]
+        app = guard(handler, rules, api_url=authority.url, deadline=1.0, max_connections=3, max_retries=3)
+        wires = await asyncio.gather(*(ask(app, "/run" if number % 2 else "/closed") for number in range(24)))
+        seen = collections.Counter(wire.problem for wire in wires)
+        assert handler.ran == 0
+        assert set(seen) == {"denied", "overloaded"} and seen["denied"] >= 6
+        assert app.guard.core.breaker.failures == 0
+        assert (await ask(app)).problem == "denied"
+        await app.aclose()
+
+
+async def test_one_agent_cannot_use_up_all_connections():
+    handler = Handler()
+    async with Slow(0.05) as authority:
+        app = guard(handler, [RUN], api_url=authority.url, max_connections=2, agent_header="x-agent")
+        finished = []
+
+        async def ask_as(agent):
+            wire = Wire(part(b"{}"))
+            await app(http_scope("POST", "/run", headers=[*JSON, ("x-agent", agent)]), wire.receive, wire.send)
+            finished.append((agent, wire.problem))
+
+        crowd = [asyncio.ensure_future(ask_as("many")) for _ in range(30)]
+        while len(authority.asked) < 4:
+            await asyncio.sleep(0.005)
+        await ask_as("one")
+        assert finished[-1] == ("one", "denied")
+        assert len(finished) < 10
+        await asyncio.gather(*crowd)
+        await app.aclose()
+
+
+async def test_no_file_left_is_overload_and_no_outage(monkeypatch):
+    """Somebody who makes this process use up its files must not open its rules."""
+    handler = Handler()
+    app = guard(handler, [RUN], api_url="http://127.0.0.1:1", kill_switch="off")
+    assert (await ask(app)).status == 200  # nobody listens there: an outage
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    app.guard.duties.kill.refresh()
+    taken = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit[0], 256), limit[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(open("/dev/null"))  # noqa: SIM115, ASYNC230
+        wire = await ask(app)
+    finally:
+        for file in taken:
+            file.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert (wire.status, wire.problem, handler.ran) == (503, "overloaded", 1)
+    await app.aclose()
+
+
+# --- what was set up wrongly
+
+
+@pytest.mark.parametrize(
+    ("settings", "environment", "says"),
+    [
+        ({"proxy": "socks5://127.0.0.1:1"}, {}, "socksio"),
+        ({"trust_env": True}, {"ALL_PROXY": "socks5h://127.0.0.1:1"}, "socksio"),
+        ({"trust_env": True}, {"HTTPS_PROXY": "socks4://127.0.0.1:1"}, "environment's proxy"),
+        ({"proxy": "ftp://127.0.0.1:1"}, {}, "proxy must be"),
+        ({"proxy": "http://127.0.0.1:port"}, {}, "proxy"),
+        ({"ca_file": "/nowhere/ca.pem"}, {}, "ca_file '/nowhere/ca.pem'"),
+        ({"ca_file": __file__}, {}, "ca_file"),
+        ({"trust_env": True}, {"SSL_CERT_FILE": "/nowhere/ca.pem"}, "SSL_CERT_FILE"),
+        ({"trust_env": True}, {"SSL_CERT_FILE": __file__}, "SSL_CERT_FILE"),
+        ({"trust_env": True}, {"SSL_CERT_DIR": "/nowhere"}, "SSL_CERT_DIR"),
+        ({"api_url": "https://a..example"}, {}, "api_url"),
+    ],
+)
+async def test_what_can_never_work_fails_the_start(monkeypatch, settings, environment, says):
+    for name in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, find=importlib.util.find_spec:
+                        None if name == "socksio" else find(name))  # fmt: skip
+    with pytest.raises(ConfigurationError, match=re.escape(says)):
+        AscendMiddleware(Handler(), **options([RUN], **settings))
+
+
+# --- the budget of open rules
+
+
+async def test_workers_that_share_a_state_share_the_budget(engine, tmp_path):
+    engine.answers = [ConnectFailed("no")]
+    handler = Handler()
+    place = str(tmp_path / "state.db")
+    workers = [guard(handler, [RUN], open_per_minute=5, state=place, enable_circuit_breaker=False) for _ in range(4)]
+    statuses = [(await ask(app)).status for _ in range(5) for app in workers]
+    assert (statuses.count(200), handler.ran) == (5, 5)
+    # Another service that keeps its state at the same place has a budget of its own.
+    other = guard(handler, [RUN], open_per_minute=5, state=place, agent_id="other")
+    assert (await ask(other)).status == 200
+    assert other.health()["open_passes"] == {"last_minute": 1, "per_minute": 5, "total": 1}
+    none = guard(handler, [RUN], open_per_minute=0, state=place, agent_id="third")
+    assert (await ask(none)).status == 503
+
+
+async def test_an_agent_named_like_the_budget_does_not_use_it(engine):
+    engine.answers = [ConnectFailed("no")]
+    app = guard(Handler(), [RUN], open_per_minute=1, agent_header="x-agent")
+    app.guard.duties.state.apply(
+        [Order(target="open bot", slot="limit", kind="RATE_LIMIT", issued_at=1.0, max_per_minute=100)],
+        command_id="c", now=1.0,
+    )  # fmt: skip
+    for agent, status in (("open bot", 200), ("open bot", 503)):
+        wire = Wire(part(b"{}"))
+        await app(http_scope("POST", "/run", headers=[*JSON, ("x-agent", agent)]), wire.receive, wire.send)
+        assert wire.status == status
+
+
+async def test_a_budget_that_cannot_be_counted_is_spent(engine, tmp_path):
+    engine.answers = [ConnectFailed("no")]
+    handler, place = Handler(), tmp_path / "state.db"
+    app = guard(handler, [RUN], state=str(place), state_timeout=0.05)
+    assert (await ask(app)).status == 200
+    with contextlib.closing(sqlite3.connect(place, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        wire = await ask(app)
+        writer.execute("ROLLBACK")
+    assert (wire.status, wire.problem, handler.ran) == (503, "unavailable", 1)
+    assert (await ask(app)).status == 200
+
+
+# --- what the caller sent
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "status", "problem", "field"),
+    [
+        (422, {"error": {"code": "VALIDATION_ERROR", "message": "resource_id is too long",
+                         "details": {"field": "resource_id"}}}, 422, "bad-request", "resource_id"),
+        (422, {"detail": [{"loc": ["body", "amount"], "msg": "too large"}]}, 422, "bad-request", "amount"),
+        (400, {"error": {"code": "INVALID_REQUEST", "message": "no"}}, 400, "bad-request", None),
+        (413, {"error": {"code": "PAYLOAD_TOO_LARGE", "message": "131072 bytes"}}, 413, "body-too-large", None),
+        (404, {"detail": "no such route"}, 500, "misconfigured", None),
+        (401, {"detail": "no such key"}, 500, "misconfigured", None),
+    ],
+)  # fmt: skip
+async def test_what_is_refused_about_the_content_is_the_callers(engine, code, error, status, problem, field):
+    engine.answers = [Response(code, {}, json.dumps(error).encode())]
+    handler = Handler()
+    wire = await ask(guard(handler, [RUN]))
+    body = json.loads(wire.body)
+    assert (wire.status, wire.problem, body.get("field"), handler.ran) == (status, problem, field, 0)
+    assert body["status"] == status and b"retry-after" not in dict(wire.sent[0]["headers"])
