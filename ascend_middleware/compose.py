@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import substitute
 from .client import ClientCore, open_engine
 from .config import Settings
 from .exceptions import AscendError, ConfigurationError, Problem
@@ -122,6 +123,8 @@ def build_guard(
         environ: the environment, `os.environ` by default.
         now: seconds since the epoch.
     """
+    if substitute.current is not None:
+        arguments = {**arguments, "api_url": substitute.current.api_url}
     try:
         table, settings = build_table(rules, arguments, environ=environ)
         settings = settings.checked(needs_agent=True) if settings.enabled else settings

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from . import substitute
 from .exceptions import AscendError, AuthenticationError, ConfigurationError, MissingAPIKeyError, Problem
 
 if TYPE_CHECKING:
@@ -352,6 +353,8 @@ class Settings:
                 problems.append(Problem("settings.bad-value", where, text))
         if problems:
             raise ConfigurationError(problems=problems)
+        if substitute.fallback and not {"api_url", "api_key"} & values.keys():
+            values = {**substitute.fallback, **values}
         if not values.get("agent_name"):
             values["agent_name"] = values.get("agent_id", "")
         return cls(**values)

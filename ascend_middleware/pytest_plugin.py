@@ -6,10 +6,13 @@ docs/testing.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+
+from . import substitute
 
 if TYPE_CHECKING:
     from .client import AscendClient, AsyncAscendClient
@@ -17,39 +20,94 @@ if TYPE_CHECKING:
 
 __all__ = ["ascend_authority", "ascend_client", "async_ascend_client"]
 
+_FIXTURE: Final = "ascend_authority"
+# What an application is made with that is imported before any test names the fixture, and finds no authority set.
+_FALLBACK: Final = {
+    "api_url": "test:pytest",
+    "agent_id": "test-agent",
+    "state": "memory:",
+    "journal": "memory:",
+    "kill_switch": "off",
+}
 
-_UNSET: Final = (
-    "ASCEND_API_KEY",
-    "ASCEND_JOURNAL",
-    "ASCEND_KILL_FILE",
-    "ASCEND_KILL_QUEUE_URL",
-    "OWKAI_API_KEY",
-    "OWKAI_API_URL",
-)
+
+class _Plugin:
+    """One test run's authority. Each test that names the fixture, also by way of another one, has it to itself."""
+
+    def __init__(self) -> None:
+        self._authority: ScriptedAuthority | None = None
+        self._standing: Final = ExitStack()
+        self._stands = False
+        self._always = False
+
+    def authority(self) -> ScriptedAuthority:
+        """Return the authority, which stands in for others from now to the end of the test."""
+        if not self._stands:
+            # Asked for by `getfixturevalue`: pytest tells no other time which later tests will do that.
+            self._always = True
+            self.begin()
+        assert self._authority is not None  # noqa: S101 - made at the beginning
+        return self._authority
+
+    def begin(self) -> None:
+        from .testing import ScriptedAuthority
+
+        self._authority = self._authority or ScriptedAuthority("pytest")
+        self._standing.enter_context(self._authority.standing_in())
+        self._stands = True
+
+    def end(self) -> None:
+        self._stands = False
+        self._standing.close()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        if self._always or _FIXTURE in getattr(item, "fixturenames", ()):
+            self.begin()
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        try:
+            return (yield)
+        finally:
+            self.end()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+        # An application of the whole session may be made for a test that asks no authority.
+        before, substitute.fallback = substitute.fallback, {} if fixturedef.scope == "function" else _FALLBACK
+        try:
+            return (yield)
+        finally:
+            substitute.fallback = before
+
+    def pytest_collection_finish(self) -> None:
+        substitute.fallback = {}
+
+    def pytest_unconfigure(self) -> None:
+        substitute.fallback = {}
 
 
-@pytest.fixture
-def ascend_authority(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedAuthority]:
-    """A scripted authority. `ASCEND_API_URL` names it, so clients and guards made in the test ask it and nobody else.
+_PLUGIN: Final = pytest.StashKey[_Plugin]()
 
-    What the test does not script is denied. Guards made in the test keep their state in memory, so that tests share no
-    approvals and no denials, and leave no file.
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Let modules be imported for whose authority nothing is set."""
+    substitute.fallback = _FALLBACK
+    plugin = early_config.stash[_PLUGIN] = _Plugin()
+    early_config.pluginmanager.register(plugin, "ascend_middleware.authority")
+
+
+@pytest.fixture(scope="session")
+def ascend_authority(pytestconfig: pytest.Config) -> ScriptedAuthority:
+    """A scripted authority that stands in for every other one while a test runs that names it; anew for each test.
+
+    What the test does not script is denied. Guards ask it wherever and whenever they were made, keep their state in
+    memory, and share no approvals and no denials with other tests.
     """
-    from .testing import ScriptedAuthority
-
-    with ScriptedAuthority() as authority:
-        monkeypatch.setenv("ASCEND_API_URL", authority.api_url)
-        monkeypatch.setenv("ASCEND_AGENT_ID", "test-agent")
-        monkeypatch.setenv("ASCEND_STATE", "memory:")
-        monkeypatch.setenv("ASCEND_KILL_SWITCH", "off")
-        # No test sends a developer's own key anywhere, or writes into what a service of the same machine reads.
-        for name in _UNSET:
-            monkeypatch.delenv(name, raising=False)
-        # Nothing is left behind on a developer's machine, and no test sees what another one held.
-        monkeypatch.setenv("ASCEND_STATE", "memory:")
-        monkeypatch.setenv("ASCEND_JOURNAL", "memory:")
-        monkeypatch.setenv("ASCEND_KILL_SWITCH", "off")
-        yield authority
+    return pytestconfig.stash[_PLUGIN].authority()
 
 
 @pytest.fixture

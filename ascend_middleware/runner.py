@@ -7,11 +7,13 @@ the handler. Engines belong to a process (and an event loop): after a fork they 
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from . import substitute
 from .client import open_async_engine, open_engine
 from .client.core import Send
 from .client.exchange import PerProcess
@@ -19,13 +21,16 @@ from .client.masking import get_logger
 from .compose import build_guard, build_keeper
 from .exceptions import ConfigurationError
 from .flow import Sleep, drive, drive_async
+from .forking import ProcessLock
 from .guard import Hook, ReadBody, RequestView, Verdict, Watch, health_of
 from .guard.steps import Blocking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from .client.exchange import AsyncEngine, Engine
     from .guard import Guard
+    from .guard.keeper import Keeper
 
 __all__ = ["AsyncBody", "AsyncRunner", "SyncRunner"]
 
@@ -69,8 +74,41 @@ class _Runner:
         render: Callable[..., Any] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.guard: Guard = build_guard(rules, settings, identify=identify, render=render, now=now)
-        self.keeper = build_keeper(self.guard)
+        self._build = functools.partial(build_guard, rules, settings, identify=identify, render=render, now=now)
+        self._changing = ProcessLock()
+        self._own: tuple[Guard, Keeper | None, PerProcess] | None = None
+        self._begin()
+
+    def _open_engine(self) -> Any:
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        asks = substitute.current
+        self._guard: Guard = self._build()
+        self.keeper = build_keeper(self._guard)
+        self._engines = PerProcess(self._open_engine)
+        self._asks = asks
+        if self._asks is not None and self.keeper is not None:
+            self._asks.at_end.append(self.keeper.close)
+
+    @property
+    def guard(self) -> Guard:
+        """What decides; while a test's authority stands in for ours, one that asks it and knows nothing of before."""
+        if self._asks is not substitute.current:
+            self._change()
+        return self._guard
+
+    def _change(self) -> None:
+        with self._changing:
+            if self._asks is substitute.current:
+                return
+            if self._asks is None:
+                self._own = self._guard, self.keeper, self._engines
+            if substitute.current is None and self._own is not None:
+                self._asks = None
+                self._guard, self.keeper, self._engines = self._own
+            else:
+                self._begin()
 
     def health(self) -> dict[str, Any]:
         """Return how the guard is in this process; asks nobody. See `ascend_middleware.guard.health_of`."""
@@ -78,6 +116,8 @@ class _Runner:
 
     def start(self) -> None:
         """Start the keeper in this process, if it has anything to do; at the server's start-up or the first request."""
+        if self._asks is not substitute.current:
+            self._change()
         if self.keeper is not None and not self.keeper.is_running and self.keeper.is_eager:
             self.keeper.start()
 
@@ -102,8 +142,10 @@ class SyncRunner(_Runner):
         if inspect.iscoroutinefunction(identify):
             raise ConfigurationError("identify is a coroutine function; here it is called without an event loop")
         super().__init__(rules, settings, identify=identify, render=render, now=now)
-        self._engine = PerProcess(lambda: open_engine(self.guard.settings))
         self._is_hidden = False
+
+    def _open_engine(self) -> Engine:
+        return open_engine(self._guard.settings)
 
     def judge(self, view: RequestView, read: Callable[[int, float], bytes]) -> Verdict:
         """Return the verdict for one request.
@@ -134,12 +176,12 @@ class SyncRunner(_Runner):
 
     def close(self) -> None:
         """Close this process's connections and deliver the outcomes that wait."""
-        engine = self._engine.take()
+        engine = self._engines.take()
         if engine is not None:
             engine.close()
         if self.keeper is not None:
             self.keeper.close()
-        self.guard.duties.state.close()
+        self._guard.duties.state.close()
 
     def _perform(self, step: Any, read: Callable[[int, float], bytes]) -> Any:
         if isinstance(step, Sleep):
@@ -159,7 +201,7 @@ class SyncRunner(_Runner):
             return result
         if isinstance(step, Blocking):
             return step.function(*step.arguments)
-        return self._engine.get().send(step.request, step.timeout)
+        return self._engines.get().send(step.request, step.timeout)
 
 
 class AsyncRunner(_Runner):
@@ -175,9 +217,11 @@ class AsyncRunner(_Runner):
         now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(rules, settings, identify=identify, render=render, now=now)
-        self._engines = PerProcess(lambda: open_async_engine(self.guard.settings))
         # Threads of its own: an application that fills the loop's keeps nobody from reading the kill state.
         self._threads = PerProcess(lambda: ThreadPoolExecutor(_STATE_THREADS, thread_name_prefix="ascend-state"))
+
+    def _open_engine(self) -> AsyncEngine:
+        return open_async_engine(self._guard.settings)
 
     def triage(self, view: RequestView) -> Any:
         """Settle what needs no authority, with its line in the log; else return what `decide` takes."""
@@ -248,4 +292,4 @@ class AsyncRunner(_Runner):
         threads = self._threads.take()
         if threads is not None:
             threads.shutdown(wait=False)
-        self.guard.duties.state.close()
+        self._guard.duties.state.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .. import substitute
 from ..exceptions import AscendError
 from ..forking import ProcessLock
 from ..guard import announce
@@ -57,26 +58,34 @@ class AscendMiddleware:
         **settings: Any,
     ) -> None:
         self.app = app
+        self._lock = ProcessLock()
+        self._origin = (rules, identify, render, settings)
+        self._strips_root_path = strips_root_path
+        self._home: Entrance | None = None
+        self._announced = False
+        self._begin()
+        # Starlette builds its middlewares when the server starts up, and servers take an exception there for an
+        # application without lifespan. Failing the start-up itself is what stops them, with the message.
+        if self._problem is not None and not hasattr(app, "app"):
+            raise self._problem
+
+    def _begin(self) -> None:
+        rules, identify, render, settings = self._origin
         self._problem: AscendError | None = None
+        self._begun_under = substitute.current
         try:
-            root_path = RootPath(app, strips_root_path)
+            root_path = RootPath(self.app, self._strips_root_path)
             runner = AsyncRunner(rules, settings, identify=identify, render=render)
         except AscendError as error:
-            if not hasattr(app, "app"):
-                raise
-            # Starlette builds its middlewares when the server starts up, and servers take an exception there for an
-            # application without lifespan. Failing the start-up itself is what stops them, with the message.
             self._problem = error
             return
         self._governor = Governor(runner, root_path)
-        self._lock = ProcessLock()
-        self._origin = (rules, identify, render, settings)
-        self._home: Entrance | None = None
-        self._announced = False
-        self._settle(app)
+        self._settle(self.app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass lifespans through, and govern requests and handshakes here unless the router's entrance does."""
+        if self._problem is not None and self._begun_under is not substitute.current:
+            self._begin()
         if self._problem is not None:
             if scope["type"] != "lifespan":
                 raise self._problem

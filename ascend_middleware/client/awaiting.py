@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from ..exceptions import ClientClosedError
 from ..flow import Sleep, drive_async
 from .base import ClientBase
 from .core import Send, Tell
@@ -41,8 +40,7 @@ class Awaiting(ClientBase):
 
     async def _perform(self, step: object) -> object:
         if isinstance(step, Send):
-            if self.core.closed:
-                raise ClientClosedError("the client was closed")
+            self._check_sending()
             return await self._engine.send(step.request, step.timeout)
         if isinstance(step, Sleep):
             await anyio.sleep(step.seconds)

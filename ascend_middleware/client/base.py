@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .. import __version__
-from ..config import Settings
+from .. import __version__, substitute
+from ..config import TEST_SCHEME, Settings
 from ..exceptions import AscendError, ClientClosedError, ConfigurationError, KillSwitchError, ValidationError
 from ..models import (
     ActionPage,
@@ -93,6 +93,12 @@ class ClientBase:
             logging.getLogger(masking.ROOT).setLevel(logging.DEBUG)
         self.settings: Final = settings
         self.core = ClientCore(settings)
+        self._is_fixed: Final = (
+            substitute.current is None
+            and not settings.api_url.startswith(f"{TEST_SCHEME}:")
+            and (engine is None or isinstance(engine, str))
+            and http_client is None
+        )
         self.kill: Final = KillState(agent_id=settings.agent_id, clock=self.core.clock, now=self.core.now)
         # Asking for the kill switch goes on while calls do not: it has to notice when the authority is back.
         self._unbroken: Final = CircuitBreaker(threshold=1, timeout=1.0, clock=self.core.clock, enabled=False)
@@ -102,6 +108,15 @@ class ClientBase:
 
     def _open(self, engine: object, http_client: object) -> None:
         raise NotImplementedError
+
+    def _check_sending(self) -> None:
+        if self.core.closed:
+            raise ClientClosedError("the client was closed")
+        if self._is_fixed and substitute.current is not None:
+            raise ConfigurationError(
+                f"{self!r} was made before this test and asks an authority of its own; make it in the test, or set "
+                "no ASCEND_API_URL and no ASCEND_API_KEY: then it asks the test's ascend_authority"
+            )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(api_url={self.settings.api_url!r}, agent_id={self.settings.agent_id!r})"

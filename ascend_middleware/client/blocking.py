@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from ..exceptions import ClientClosedError
 from ..flow import Sleep, drive
 from ..forking import ProcessLock
 from .base import ClientBase
@@ -41,8 +40,7 @@ class Blocking(ClientBase):
 
     def _perform(self, step: object) -> object:
         if isinstance(step, Send):
-            if self.core.closed:
-                raise ClientClosedError("the client was closed")
+            self._check_sending()
             return self._engine.send(step.request, step.timeout)
         if isinstance(step, Sleep):
             time.sleep(step.seconds)

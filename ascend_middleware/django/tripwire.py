@@ -31,7 +31,7 @@ class TripwireMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
-        self._guard = (async_runner() if self._is_async else sync_runner()).guard
+        self._runner: Any = async_runner() if self._is_async else sync_runner()
         if self._is_async:
             markcoroutinefunction(self)
 
@@ -49,6 +49,7 @@ class TripwireMiddleware:
         verdict = passage.verdict if passage is not None else None
         is_success = response.status_code < 300 and request.method != "OPTIONS"
         is_known = (verdict is not None and verdict.outcome != "framework") or (passage is not None and passage.tripped)
-        if is_success and not is_known and self._guard.settings.enabled:
-            trip(request, self._guard, "a middleware answered it, or answered in the place of a 404")
+        guard = self._runner.guard
+        if is_success and not is_known and guard.settings.enabled:
+            trip(request, guard, "a middleware answered it, or answered in the place of a 404")
         return response

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from .. import substitute
 from ..client import AscendClient, AsyncAscendClient
 from ..client.exchange import ConnectFailed, DeadlinePassed, Request, Response
 from ..config import TEST_SCHEME
@@ -23,6 +26,22 @@ if TYPE_CHECKING:
 __all__ = ["ScriptedAuthority"]
 
 _SUBMITS: Final = frozenset({"/api/v1/actions/submit", "/api/v1/mcp/actions/submit"})
+# Nothing is left behind on a developer's machine, and no test sees what another one held.
+_ENVIRONMENT: Final = {
+    "ASCEND_AGENT_ID": "test-agent",
+    "ASCEND_STATE": "memory:",
+    "ASCEND_JOURNAL": "memory:",
+    "ASCEND_KILL_SWITCH": "off",
+}
+# No test sends a developer's own key anywhere, or writes into what a service of the same machine reads.
+_UNSET: Final = (
+    "ASCEND_API_URL",
+    "ASCEND_API_KEY",
+    "ASCEND_KILL_FILE",
+    "ASCEND_KILL_QUEUE_URL",
+    "OWKAI_API_KEY",
+    "OWKAI_API_URL",
+)
 _PARTS: Final = frozenset({"submit", "status", "outcome", "any"})
 
 
@@ -67,6 +86,7 @@ class ScriptedAuthority:
         name: the rest of its URL, `test:<name>`, with which anything in this process finds it while it is open.
 
     Attributes:
+        number: changes whenever it begins anew.
         asked: the submissions, in order.
         requests: every request, in order.
         outcomes: what was reported of each action, by its id: `completed` or `failed`.
@@ -78,11 +98,16 @@ class ScriptedAuthority:
 
     def __init__(self, name: str | None = None) -> None:
         self.name: Final = name or f"authority-{next(self._numbers)}"
-        self.requests: Final[list[Asked]] = []
-        self.asked: Final[list[Asked]] = []
-        self.outcomes: Final[dict[str, str]] = {}
-        self.time = 0.0
         self._lock: Final = threading.RLock()
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget the script, the actions and what was asked."""
+        self.number = next(self._numbers)
+        self.requests: list[Asked] = []
+        self.asked: list[Asked] = []
+        self.outcomes: dict[str, str] = {}
+        self.time = 0.0
         self._script: list[_Line] = []
         self.actions: dict[str, dict[str, Any]] = {}
         self._held: dict[str, _Held] = {}
@@ -98,6 +123,31 @@ class ScriptedAuthority:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         open_authorities.pop(self.name, None)
+
+    @contextmanager
+    def standing_in(self) -> Iterator[Self]:
+        """Begin anew, and stand in for every authority of this process until the end of the `with` block.
+
+        Guards ask this one, whenever they were made and whatever URL they were given, and know nothing of before.
+        Clients ask it that take their URL from the environment.
+        """
+        environ = {name: os.environ.pop(name, None) for name in (*_ENVIRONMENT, *_UNSET)}
+        outer = substitute.current
+        self.begin_anew()
+        with self:
+            os.environ.update({"ASCEND_API_URL": self.api_url, **_ENVIRONMENT})
+            substitute.current = inner = substitute.Substitute(f"{self.api_url}:{self.number}")
+            try:
+                yield self
+            finally:
+                for end in inner.at_end:
+                    end()
+                substitute.current = outer
+                for name, value in environ.items():
+                    if value is None:
+                        os.environ.pop(name, None)
+                    else:
+                        os.environ[name] = value
 
     @property
     def api_url(self) -> str:
@@ -235,12 +285,12 @@ class ScriptedAuthority:
     @property
     def engine(self) -> ScriptedEngine:
         """An engine object for `AscendClient(engine=…)`."""
-        return ScriptedEngine(self)
+        return ScriptedEngine(lambda: self)
 
     @property
     def async_engine(self) -> AsyncScriptedEngine:
         """An engine object for `AsyncAscendClient(engine=…)`."""
-        return AsyncScriptedEngine(self)
+        return AsyncScriptedEngine(lambda: self)
 
     # --- answering
 

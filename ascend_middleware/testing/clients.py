@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ..client import AscendClient, AsyncAscendClient, ClientCore
@@ -29,54 +28,60 @@ open_authorities: Final[dict[str, ScriptedAuthority]] = {}
 
 
 class ScriptedEngine:
-    """Asks a scripted authority, blocking."""
+    """Asks a scripted authority, blocking; `find` returns it, for each request anew."""
 
-    def __init__(self, authority: ScriptedAuthority) -> None:
-        self._authority: Final = authority
+    def __init__(self, find: Callable[[], ScriptedAuthority]) -> None:
+        self._find: Final = find
 
     def send(self, request: Request, timeout: float) -> Response:
         """Return what the script answers."""
-        return self._authority.answer(request)
+        return self._find().answer(request)
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 class AsyncScriptedEngine:
-    """Asks a scripted authority on an event loop."""
+    """Asks a scripted authority on an event loop; see `ScriptedEngine`."""
 
-    def __init__(self, authority: ScriptedAuthority) -> None:
-        self._authority: Final = authority
+    def __init__(self, find: Callable[[], ScriptedAuthority]) -> None:
+        self._find: Final = find
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - what an engine is
         """Return what the script answers."""
-        return self._authority.answer(request)
+        return self._find().answer(request)
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
 
 def open_engine(settings: Settings, *, asynchronous: bool) -> ScriptedEngine | AsyncScriptedEngine:
-    """Return the engine for `test:<name>`.
+    """Return the engine for `test:<name>`: it asks whichever authority of that name is open at each request.
 
-    Raises:
-        ConfigurationError: no scripted authority of that name is open in this process.
+    A request for which none of that name is open in this process raises `ConfigurationError`.
     """
-    name = settings.api_url.removeprefix(f"{TEST_SCHEME}:")
-    authority = open_authorities.get(name)
-    if authority is None:
-        raise ConfigurationError(f"api_url {settings.api_url!r}: no scripted authority of that name is open here")
-    return authority.async_engine if asynchronous else authority.engine
+
+    def find() -> ScriptedAuthority:
+        name, _, number = settings.api_url.removeprefix(f"{TEST_SCHEME}:").partition(":")
+        authority = open_authorities.get(name)
+        if authority is None or number not in ("", str(authority.number)):
+            raise ConfigurationError(
+                f"api_url {settings.api_url!r}: no scripted authority of that name is open now; with pytest, a test "
+                "that asks for a decision names the fixture ascend_authority"
+            )
+        return authority
+
+    return AsyncScriptedEngine(find) if asynchronous else ScriptedEngine(find)
 
 
 # --- clients for which no time passes: what they wait for is added to the authority's clock
 
 
-def _options(authority: ScriptedAuthority, options: Mapping[str, Any]) -> dict[str, Any]:
+def _options(authority: ScriptedAuthority, options: Mapping[str, Any], engine: object) -> dict[str, Any]:
     given = {"agent_id": "test-agent", **options}
     if not {"api_url", "base_url", "engine", "settings"}.isdisjoint(options):
         raise ConfigurationError("a client of a scripted authority takes no api_url, engine or settings")
-    return {**given, "api_url": authority.api_url}
+    return {**given, "api_url": authority.api_url, "engine": engine}
 
 
 class ScriptedClient(AscendClient):
@@ -84,8 +89,7 @@ class ScriptedClient(AscendClient):
 
     def __init__(self, authority: ScriptedAuthority, options: Mapping[str, Any]) -> None:
         self._authority = authority
-        with _found(authority):
-            super().__init__(**_options(authority, options))
+        super().__init__(**_options(authority, options, authority.engine))
         self.core = ClientCore(self.settings, clock=lambda: authority.time)
 
     def _perform(self, step: object) -> object:
@@ -104,8 +108,7 @@ class AsyncScriptedClient(AsyncAscendClient):
 
     def __init__(self, authority: ScriptedAuthority, options: Mapping[str, Any]) -> None:
         self._authority = authority
-        with _found(authority):
-            super().__init__(**_options(authority, options))
+        super().__init__(**_options(authority, options, authority.async_engine))
         self.core = ClientCore(self.settings, clock=lambda: authority.time)
 
     async def _perform(self, step: object) -> object:
@@ -113,13 +116,3 @@ class AsyncScriptedClient(AsyncAscendClient):
             self._authority.time += step.seconds
             return None
         return await super()._perform(step)
-
-
-@contextmanager
-def _found(authority: ScriptedAuthority) -> Iterator[None]:
-    """Let a client be made also for an authority that is not open by its name."""
-    if authority.name in open_authorities:
-        yield
-        return
-    with authority:
-        yield

@@ -209,8 +209,12 @@ def test_a_name_is_found_only_while_its_authority_is_open():
         AscendClient(api_url="test:mine", agent_id="a").close()
         with pytest.raises(errors.ConfigurationError), ScriptedAuthority("mine"):
             pass
-    with pytest.raises(errors.ConfigurationError, match="no scripted authority"):
-        AscendClient(api_url="test:mine", agent_id="a")
+    with AscendClient(api_url="test:mine", agent_id="a") as client:
+        with pytest.raises(errors.ConfigurationError, match="no scripted authority"):
+            client.evaluate_action("transaction", "refund")
+        with ScriptedAuthority("mine") as another:
+            assert client.evaluate_action("transaction", "refund").is_denied()
+        assert len(another.asked) == 1 and authority.asked == []
     authority.client().close()  # its own clients need no name
     with pytest.raises(errors.ConfigurationError):
         authority.client(api_url="http://localhost")
