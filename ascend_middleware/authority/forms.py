@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import ValidationError
-from ascend_middleware.wire import check_orchestration_depth, encode_json, strip_risk_claims
+from ascend_middleware.wire import check_orchestration_depth, check_values, encode_json, strip_risk_claims
 
 from .approvers import EXPIRY, approved_by, missing_approvers, required_approvers
 
@@ -19,8 +19,6 @@ __all__ = ["MAX_BODY", "Answer", "ApiError", "decision_fields", "read_object", "
 
 # These bound what a CEL condition can be made to work on.
 MAX_BODY: Final = 128 * 1024
-_MAX_DEPTH: Final = 32
-_MAX_NODES: Final = 10_000
 _MAX_TEXT: Final = 4096
 _MAX_NAME: Final = 255
 
@@ -92,11 +90,12 @@ def read_object(body: bytes) -> dict[str, Any]:
         raise ApiError(400, "INVALID_REQUEST", f"the body is not valid JSON: {reason[:200]}") from None
     if not isinstance(value, dict):
         raise ApiError(400, "INVALID_REQUEST", "the body must be a JSON object")
-    _bound(value)
     try:
+        check_values(value)
         encode_json(value)
     except ValidationError as error:
-        raise ApiError(422, "VALIDATION_ERROR", error.message[:200]) from None
+        details = {"field": error.field, "issue": error.message[:200]} if error.field else None
+        raise ApiError(422, "VALIDATION_ERROR", error.message[:200], details=details) from None
     return value
 
 
@@ -128,22 +127,6 @@ def _in_range(text: str) -> int:
 _strict: Final = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_in_range
 )
-
-
-def _bound(value: object) -> None:
-    """Refuse values that are too deep or have too many parts, without recursion."""
-    level, depth, nodes = [value], 0, 0
-    while level:
-        nodes += len(level)
-        if depth > _MAX_DEPTH or nodes > _MAX_NODES:
-            raise ApiError(422, "VALIDATION_ERROR", "the body is nested too deeply or has too many values")
-        below: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                below += item.values()
-            elif isinstance(item, list):
-                below += item
-        level, depth = below, depth + 1
 
 
 def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ascend_middleware.client import (
 )
 from ascend_middleware.client.retry import backoff, parse_retry_after
 from ascend_middleware.models import AgentAction
-from ascend_middleware.wire import decode_decision
+from ascend_middleware.wire import decode_decision, encode_json
 
 ACTION = AgentAction("a", "A", "data_access", "r")
 
@@ -325,3 +325,64 @@ def test_a_name_given_twice_is_seen_wherever_it_stands(pairs, gap):
         assert repeats(whole) == ("a name twice" in str(error)) is True
     else:
         assert not repeats(whole)
+
+
+def holding_itself():
+    value = {}
+    value["self"] = [value]
+    return value
+
+
+def nested(levels):
+    value = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+BAD_VALUES = {
+    "nan": (float("nan"), "amount"),
+    "infinity": (float("-inf"), "amount"),
+    "nan in a tuple": ((1, float("nan")), "amount.1"),
+    "2**63": (2**63, "amount"),
+    "-2**63 - 1": (-(2**63) - 1, "amount"),
+    "2**70": (2**70, "amount"),
+    "holds itself": (holding_itself(), "amount."),
+    "deep": (nested(40), "amount."),
+    "very deep": (nested(100_000), "amount."),
+    "many": (list(range(20_000)), "amount"),
+}
+
+
+@pytest.mark.parametrize(("value", "place"), BAD_VALUES.values(), ids=BAD_VALUES)
+@pytest.mark.parametrize("where", ["action_details", "context", "risk_indicators"])
+def test_a_value_that_readers_take_differently_is_refused_by_its_place(where, value, place):
+    world = World(APPROVED)
+    for build in (
+        lambda: AgentAction("a", "A", "data_access", "r", **{where: {"amount": value}}),
+        lambda: operations.action_from_fields(
+            {"action_type": "t", "resource": "r", where: {"amount": value}}, agent_id="a", agent_name="A"
+        ),
+    ):
+        with pytest.raises(errors.ValidationError) as caught:
+            world.run(world.core.submit(build()))
+        assert (caught.value.field or "").startswith(f"{where}.{place}")
+    assert not world.sent
+    for good in (2**63 - 1, -(2**63), 0.5, nested(29), None):
+        assert world.run(world.core.submit(AgentAction("a", "A", "t", "r", **{where: {"amount": good}}))).is_approved()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), {"a": (None, float("inf"))}, holding_itself()])
+def test_no_call_encodes_what_json_cannot_hold(bad):
+    for call in (
+        lambda: operations.complete_action("7", at="now", result=bad),
+        lambda: operations.fail_action("7", at="now", error=[None, bad]),
+        lambda: operations.evaluate_policy(action_type="t", resource="r", context={"x": bad}),
+        lambda: operations.action_from_fields(
+            {"parameters": {"x": bad}, "action_details": {"x": bad}}, agent_id="a", agent_name="A"
+        ),
+        lambda: encode_json({"x": None, "y": bad}),
+    ):
+        with pytest.raises(errors.ValidationError):
+            call()
+    assert encode_json({"x": None, "y": [1.5, "null"]}) == b'{"x":null,"y":[1.5,"null"]}'

@@ -332,3 +332,27 @@ async def test_what_is_refused_about_the_content_is_the_callers(engine, code, er
     body = json.loads(wire.body)
     assert (wire.status, wire.problem, body.get("field"), handler.ran) == (status, problem, field, 0)
     assert body["status"] == status and b"retry-after" not in dict(wire.sent[0]["headers"])
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "problem", "field"),
+    [
+        ('"' + "x" * 2000 + '"', 422, "bad-request", "resource_id"),
+        ('"' + "x" * 200_000 + '"', 413, "body-too-large", None),
+        ("9223372036854775808", 400, "bad-request", "action_details.value"),
+        ("[" * 40 + "]" * 40, 400, "bad-request", "action_details.value.0.0"),
+        ("[" + "1," * 20_000 + "1]", 400, "bad-request", "action_details.value"),
+    ],
+    ids=["long", "large", "2**63", "deep", "many"],
+)
+async def test_the_embedded_authority_blames_the_caller_for_the_callers_data(tmp_path, value, status, problem, field):
+    (tmp_path / "policy.toml").write_text("[thresholds]\npending = 99\ndenied = 100\n")
+    rule = {**RUN, "details": {"value": "body.value"}, "resource_id": "{body.id?}", "body_limit": 1_000_000}
+    handler = Handler()
+    app = guard(handler, [rule], api_url=f"local:{tmp_path / 'policy.toml'}", kill_switch="off")
+    name = "id" if field == "resource_id" else "value"
+    wire = await ask(app, body=f'{{"value": 1, "{name}": {value}}}'.replace('"value": 1, "value"', '"value"').encode())
+    assert (wire.status, wire.problem, json.loads(wire.body).get("field")) == (status, problem, field)
+    assert (await ask(app, body=b'{"value": 1}')).status == 200
+    assert handler.ran == 1
+    await app.aclose()

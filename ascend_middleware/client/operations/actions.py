@@ -8,6 +8,7 @@ from typing import Any, Final
 from ...exceptions import ProtocolError, ValidationError
 from ...models import ActionPage, ActionRecord, AgentAction, AuthorizationDecision, Record
 from ...wire import (
+    check_values,
     decode_decision,
     decode_governance_refusal,
     decode_page,
@@ -137,6 +138,7 @@ def action_from_fields(fields: Mapping[str, Any], *, agent_id: str, agent_name: 
     for claim in ("risk_score", "riskScore", "risk_level", "riskLevel"):
         values.pop(claim, None)
     if "parameters" in values:
+        check_values(values)  # what holds itself cannot be compared
         parameters = values.pop("parameters")
         if values.setdefault("action_details", parameters) != parameters:
             raise ValidationError("parameters and action_details are one thing; give one of them", field="parameters")
