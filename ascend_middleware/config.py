@@ -231,6 +231,10 @@ def _header_name(value: object) -> str:
     return name.lower()
 
 
+def _header_names(value: object) -> tuple[str, ...]:
+    return tuple(_header_name(name) for name in _texts(value))
+
+
 def _identifier(value: object) -> str:
     """A number or a text, as a text."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
@@ -290,6 +294,8 @@ class Settings:
     body_timeout: float = _setting(10.0, _seconds)
     redact: tuple[str, ...] = _setting((), _texts)
     agent_header: str = _setting("", _header_name)
+    principal_headers: tuple[str, ...] = _setting((), _header_names)
+    single_caller: bool = _setting(False, _flag)
     expose_risk: bool = _setting(False, _flag)
     strict: bool = _setting(False, _flag)
     health_path: str = _setting("", _local_path)

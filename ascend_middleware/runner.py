@@ -22,7 +22,7 @@ from .compose import build_guard, build_keeper
 from .exceptions import ConfigurationError
 from .flow import Sleep, drive, drive_async
 from .forking import ProcessLock
-from .guard import Hook, ReadBody, RequestView, Verdict, Watch, health_of
+from .guard import Hook, ReadBody, RequestView, Verdict, Watch, announce_ways, health_of
 from .guard.steps import Blocking
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .client.exchange import AsyncEngine, Engine
     from .guard import Guard
     from .guard.keeper import Keeper
+    from .outcome import Outcome
 
 __all__ = ["AsyncBody", "AsyncRunner", "SyncRunner"]
 
@@ -78,6 +79,7 @@ class _Runner:
         self._changing = ProcessLock()
         self._own: tuple[Guard, Keeper | None, PerProcess] | None = None
         self._begin()
+        announce_ways(self._guard)
 
     def _open_engine(self) -> Any:
         raise NotImplementedError
@@ -166,13 +168,15 @@ class SyncRunner(_Runner):
         self.guard.log(view, found, seconds=time.perf_counter() - started)
         return found
 
-    def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int) -> None:
-        """Record what became of a passed request's handler, once: `error` is None when it completed."""
+    def look(self, verdict: Verdict) -> Verdict | None:
+        """Return the refusal of a request that was let pass, if its agent was blocked since."""
+        flow = self.guard.look(verdict)
+        return None if flow is None else drive(flow, lambda step: self._perform(step, _nothing))
+
+    def conclude(self, verdict: Verdict, outcome: Outcome) -> None:
+        """Record what became of a passed request, once."""
         if verdict.awaits_outcome:
-            drive(
-                self.guard.conclude(verdict, error=error, duration_ms=duration_ms),
-                lambda step: step.function(*step.arguments),
-            )
+            drive(self.guard.conclude(verdict, outcome), lambda step: step.function(*step.arguments))
 
     def close(self) -> None:
         """Close this process's connections and deliver the outcomes that wait."""
@@ -202,6 +206,10 @@ class SyncRunner(_Runner):
         if isinstance(step, Blocking):
             return step.function(*step.arguments)
         return self._engines.get().send(step.request, step.timeout)
+
+
+def _nothing(limit: int, seconds: float) -> bytes:
+    return b""
 
 
 class AsyncRunner(_Runner):
@@ -261,10 +269,10 @@ class AsyncRunner(_Runner):
         found = self.triage(view)
         return found if isinstance(found, Verdict) else await self.decide(view, found, body)
 
-    async def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int) -> None:
-        """Record what became of a passed request's handler, once: `error` is None when it completed."""
+    async def conclude(self, verdict: Verdict, outcome: Outcome) -> None:
+        """Record what became of a passed request, once."""
         if verdict.awaits_outcome:
-            await drive_async(self.guard.conclude(verdict, error=error, duration_ms=duration_ms), self._call)
+            await drive_async(self.guard.conclude(verdict, outcome), self._call)
 
     async def _call(self, step: Blocking) -> Any:
         """Make a call that may block, in a thread; it goes on to its end when the one who waits for it is cancelled."""

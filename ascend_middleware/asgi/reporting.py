@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from ..outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,50 +51,45 @@ async def run_reported(
     inner: Application, scope: Scope, receive: Receive, send: Send, *, verdict: Verdict, runner: AsyncRunner
 ) -> None:
     """Run a passed handler and record what became of it, before its response ends."""
-    started = time.monotonic()
-    status = 0
-    whole = gone = False
-
-    async def conclude(error: str | None) -> None:
-        # Only the first word counts.
-        await runner.conclude(verdict, error=error, duration_ms=int((time.monotonic() - started) * 1000))
+    outcome = Outcome()
 
     async def received() -> Message:
-        nonlocal gone
         message = await receive()
         if message["type"] in ("http.disconnect", "websocket.disconnect"):
-            gone = True
+            outcome.left()
         return message
 
     async def watched(message: Message) -> None:
-        nonlocal status, whole
-        kind = message["type"]
-        if kind == "http.response.start":
-            status = message["status"]
-        elif kind == "http.response.body" and not message.get("more_body", False):
-            whole = True
-            await conclude(f"the handler answered {status}" if status >= 500 else None)
-        await send(message)
+        _note(outcome, message)
+        if outcome.is_whole and scope["type"] == "http":
+            await runner.conclude(verdict, outcome)  # only the first word counts
+        try:
+            await send(message)
+        except OSError:
+            outcome.left()
+            raise
 
-    error: str | None = "the handler was interrupted"
     try:
         await inner(scope, received, watched)
-        if scope["type"] == "websocket" or whole:
-            error = None
-        elif gone:
-            error = "the client left"
-        else:
-            error = "the stream broke" if status else "the handler gave no answer"
-    except Exception as failure:
-        if gone or isinstance(failure, OSError):
-            error = f"the client left ({type(failure).__name__})"
-        elif status:
-            error = f"the stream broke: the handler raised {type(failure).__name__}"
-        else:
-            error = f"the handler raised {type(failure).__name__}"
-        raise
-    except BaseException:
-        error = "the client left" if gone else error
+    except BaseException as failure:
+        outcome.raised(failure)
         raise
     finally:
-        await conclude(error)
+        await runner.conclude(verdict, outcome)
+
+
+def _note(outcome: Outcome, message: Message) -> None:
+    kind = message["type"]
+    if kind in ("http.response.start", "websocket.http.response.start"):
+        outcome.began(message["status"], message.get("headers") or ())
+    elif kind in _PARTS:
+        if not message.get("more_body", False):
+            outcome.ended()
+    elif kind == "http.response.pathsend" or kind == "websocket.accept":
+        outcome.ended()
+    elif kind == "websocket.close" and not outcome.is_whole:
+        outcome.began(403, ())  # what a server makes of it
+        outcome.ended()
+
+
+_PARTS: Final = frozenset({"http.response.body", "http.response.zerocopysend", "websocket.http.response.body"})

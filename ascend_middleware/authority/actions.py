@@ -52,6 +52,7 @@ class Outcome(Struct, kw_only=True):
     duration_ms: Annotated[float, Meta(ge=0)] | None = None
     completed_at: Any = None
     failed_at: Any = None
+    given_back: Annotated[int, Meta(ge=1)] | None = None
 
 
 class ActionQuery(Struct, kw_only=True):

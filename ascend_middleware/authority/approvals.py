@@ -117,6 +117,8 @@ def conclude(
 ) -> None:
     """Record that an approved action was completed or has failed; the same report twice counts once.
 
+    One that failed because it did not happen, and whose approval was given back, is in the audit log and ends later.
+
     Raises:
         ApiError: 409 for an action that was not approved (with an audit entry), or that ended otherwise.
     """
@@ -136,6 +138,12 @@ def conclude(
         store.audit("OUTCOME_REFUSED", tenant=by.tenant, actor=by.name, action_id=row["id"], data=data)
         message = f"action {row['id']} is not approved, it is {row['status']}"
         raise ApiError(409, "NOT_APPROVED", message, details={"status": row["status"]})
+    given_back = body.get("given_back")
+    if word == "failed" and given_back is not None:
+        # It did not happen, so nothing is known yet of what becomes of it.
+        data = {name: body[name] for name in ("error", "given_back", "duration_ms") if body.get(name) is not None}
+        store.audit("APPROVAL_GIVEN_BACK", tenant=by.tenant, actor=by.name, action_id=row["id"], data=data)
+        return
     kept = ("result" if word == "completed" else "error", "duration_ms", f"{word}_at")
     outcome = {"status": word, "at": at, **{name: body[name] for name in kept if body.get(name) is not None}}
     store.conclude(row["id"], outcome, tenant=by.tenant, actor=by.name)

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AscendMiddleware"]
 
-# Django makes a response of every exception; what comes through is a request cancelled, or a server that stops.
-INTERRUPTED = "the handler was interrupted"
-
 
 class AscendMiddleware:
     """Ask the authority before a view runs; the verdict is at `request.ascend`.
@@ -76,23 +73,26 @@ class AscendMiddleware:
             return refusal_of(request, passage.verdict, self.guard.render)
         runner: SyncRunner = self._runner
 
-        def ended(failure: str | None) -> None:
-            for outcome in passage.outcomes(failure):
-                runner.conclude(**outcome)
+        def ended() -> None:
+            if (verdict := passage.take()) is not None:
+                runner.conclude(verdict, passage.outcome)
 
         try:
             response = self.get_response(request)
-        except BaseException:
-            ended(INTERRUPTED)
+        except BaseException as failure:
+            # Django makes a response of every exception; here comes a request cancelled, or a server that stops.
+            passage.outcome.raised(failure)
+            ended()
             raise
-        passage.status = response.status_code
+        passage.outcome.began(response.status_code, response.items())
         if not passage.is_judged:
             found = runner.judge(view_of(request, unrouted(request)), Body(request).read_now)
             return let_out(request, response, found, self.guard)
         if response.streaming:
-            watch(request, response, ended)
+            watch(request, response, passage.outcome, ended)
         else:
-            ended(None)
+            passage.outcome.ended()
+            ended()
         return response
 
     async def _run_async(self, request: HttpRequest, passage: Passage) -> HttpResponseBase:
@@ -100,23 +100,25 @@ class AscendMiddleware:
             return refusal_of(request, passage.verdict, self.guard.render)
         runner: AsyncRunner = self._runner
 
-        async def ended(failure: str | None) -> None:
-            for outcome in passage.outcomes(failure):
-                await runner.conclude(**outcome)
+        async def ended() -> None:
+            if (verdict := passage.take()) is not None:
+                await runner.conclude(verdict, passage.outcome)
 
         try:
             response: HttpResponseBase = await self.get_response(request)
-        except BaseException:
-            await ended(INTERRUPTED)
+        except BaseException as failure:
+            passage.outcome.raised(failure)
+            await ended()
             raise
-        passage.status = response.status_code
+        passage.outcome.began(response.status_code, response.items())
         if not passage.is_judged:
             found = await runner.judge(view_of(request, unrouted(request)), Body(request))
             return let_out(request, response, found, self.guard)
         if response.streaming:
-            watch_async(response, ended)
+            watch_async(response, passage.outcome, ended)
         else:
-            await ended(None)
+            passage.outcome.ended()
+            await ended()
         return response
 
     def _decide(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
@@ -134,7 +136,7 @@ class AscendMiddleware:
         """Remember what the view raised; Django answers it."""
         passage = Passage.of(request)
         if passage is not None:
-            passage.failure = exception
+            passage.outcome.raised(exception)
 
     def _settle(self, request: HttpRequest, verdict: Verdict) -> HttpResponse | None:
         passage = Passage.of(request) or Passage.begin(request)
@@ -142,4 +144,6 @@ class AscendMiddleware:
         if not verdict.passes:
             return refusal_of(request, verdict, self.guard.render)
         request.ascend = verdict  # type: ignore[attr-defined]  # what views read
+        # This middleware is the last one, so the view comes next.
+        passage.outcome.ran = True
         return None

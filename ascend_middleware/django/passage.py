@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
+from ..outcome import Outcome
 from .requests import refusal_of
 
 if TYPE_CHECKING:
@@ -27,19 +27,16 @@ class Passage:
 
     Attributes:
         verdict: set as soon as there is one.
-        status: the response's, as soon as there is one.
-        failure: the exception that the view raised, if it did.
+        outcome: what becomes of it.
         tripped: whether a success without a decision was reported already.
     """
 
-    __slots__ = ("_concluded", "_started", "failure", "status", "tripped", "verdict")
+    __slots__ = ("_concluded", "outcome", "tripped", "verdict")
 
     def __init__(self) -> None:
         self.verdict: Verdict | None = None
-        self.status = 0
-        self.failure: BaseException | None = None
+        self.outcome = Outcome()
         self.tripped = False
-        self._started = time.monotonic()
         self._concluded = False
 
     @classmethod
@@ -61,21 +58,12 @@ class Passage:
         """Whether there is a verdict."""
         return self.verdict is not None
 
-    def outcomes(self, failure: str | None) -> list[dict[str, Any]]:
-        """Return the arguments of the runner's `conclude`; none the second time, and where there is nothing to tell.
-
-        Args:
-            failure: why the response did not end as it should, or None.
-        """
-        if self._concluded or self.verdict is None or not self.verdict.passes or self.verdict.action is None:
-            return []
+    def take(self) -> Verdict | None:
+        """Return the verdict whose outcome is to be told: not a second time, and not where nobody awaits one."""
+        if self._concluded or self.verdict is None or not self.verdict.awaits_outcome:
+            return None
         self._concluded = True
-        if failure is None and self.status >= 500:
-            failure = f"the handler answered {self.status}"
-            if self.failure is not None:
-                failure = f"the handler raised {type(self.failure).__name__}"
-        duration = int((time.monotonic() - self._started) * 1000)
-        return [{"verdict": self.verdict, "error": failure, "duration_ms": duration}]
+        return self.verdict
 
 
 def let_out(request: HttpRequest, response: HttpResponseBase, verdict: Verdict, guard: Guard) -> HttpResponseBase:

@@ -13,63 +13,68 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-__all__ = ["watch", "watch_async"]
+    from ..outcome import Outcome
 
-_GONE = "the client left, or the server stopped, before the response ended"
-_BROKEN = "the response's stream raised {}"
+__all__ = ["watch", "watch_async"]
 
 _tasks: set[asyncio.Task[None]] = set()
 
 
-def watch(request: HttpRequest, response: Any, ended: Callable[[str | None], None]) -> None:
+def watch(request: HttpRequest, response: Any, outcome: Outcome, ended: Callable[[], None]) -> None:
     """Tell how a streaming response ended, at the latest when it is closed.
 
     Args:
         request: what it answers.
         response: with `streaming` set.
-        ended: called with None or with what went wrong, where the response ends; more than once.
+        outcome: is told how.
+        ended: called where the response ends; more than once.
     """
 
-    async def ended_async(failure: str | None) -> None:
-        ended(failure)
+    async def ended_async() -> None:
+        ended()
+
+    def closed() -> None:
+        outcome.ended()
+        ended()
 
     file = getattr(response, "file_to_stream", None) if isinstance(response, FileResponse) else None
     if file is not None and "wsgi.file_wrapper" in request.META:
         # The server sends the file by itself, and only closes it: nobody sees how much of it the client took.
-        response._resource_closers.append(lambda: ended(None))
+        response._resource_closers.append(closed)
     elif response.is_async:
-        response.streaming_content = _WatchedAsync(response.streaming_content, ended_async)
+        response.streaming_content = _WatchedAsync(response.streaming_content, outcome, ended_async)
     else:
-        response.streaming_content = _Watched(response.streaming_content, ended)
+        response.streaming_content = _Watched(response.streaming_content, outcome, ended)
 
 
-def watch_async(response: Any, ended: Callable[[str | None], Coroutine[Any, Any, None]]) -> None:
+def watch_async(response: Any, outcome: Outcome, ended: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """The same on an event loop."""
     if response.is_async:
-        response.streaming_content = _WatchedAsync(response.streaming_content, ended)
+        response.streaming_content = _WatchedAsync(response.streaming_content, outcome, ended)
     else:
-        response.streaming_content = _Watched(response.streaming_content, lambda failure: _call(ended, failure))
+        response.streaming_content = _Watched(response.streaming_content, outcome, lambda: _call(ended))
 
 
-def _call(function: Callable[[str | None], Coroutine[Any, Any, None]], failure: str | None) -> None:
+def _call(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine function from wherever Django closes a response: mostly in a thread of its own."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        async_to_sync(function)(failure)
+        async_to_sync(function)()
         return
-    task = loop.create_task(function(failure))
+    task = loop.create_task(function())
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
 
 
 class _Watched:
-    """A response's parts; tells `ended` how they ended. Django calls `close` with the response's."""
+    """A response's parts; tells how they ended. Django calls `close` with the response's."""
 
-    __slots__ = ("_ended", "_parts")
+    __slots__ = ("_ended", "_outcome", "_parts")
 
-    def __init__(self, parts: Iterator[bytes], ended: Callable[[str | None], None]) -> None:
+    def __init__(self, parts: Iterator[bytes], outcome: Outcome, ended: Callable[[], None]) -> None:
         self._parts = iter(parts)
+        self._outcome = outcome
         self._ended = ended
 
     def __iter__(self) -> _Watched:
@@ -79,23 +84,30 @@ class _Watched:
         try:
             return next(self._parts)
         except StopIteration:
-            self._ended(None)
+            self._outcome.ended()
+            self._ended()
             raise
         except BaseException as failure:
-            self._ended(_BROKEN.format(type(failure).__name__))
+            self._outcome.raised(failure)
+            self._ended()
             raise
 
     def close(self) -> None:
-        self._ended(_GONE)
+        # Without effect after the last part; else the client left, or the server stopped.
+        self._outcome.left()
+        self._ended()
 
 
 class _WatchedAsync:
     """The same for an asynchronous iterator."""
 
-    __slots__ = ("_ended", "_parts")
+    __slots__ = ("_ended", "_outcome", "_parts")
 
-    def __init__(self, parts: AsyncIterator[bytes], ended: Callable[[str | None], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self, parts: AsyncIterator[bytes], outcome: Outcome, ended: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
         self._parts = parts
+        self._outcome = outcome
         self._ended = ended
 
     def __aiter__(self) -> _WatchedAsync:
@@ -105,11 +117,14 @@ class _WatchedAsync:
         try:
             return await anext(self._parts)
         except StopAsyncIteration:
-            await self._ended(None)
+            self._outcome.ended()
+            await self._ended()
             raise
         except Exception as failure:
-            await self._ended(_BROKEN.format(type(failure).__name__))
+            self._outcome.raised(failure)
+            await self._ended()
             raise
 
     def close(self) -> None:
-        _call(self._ended, _GONE)
+        self._outcome.left()
+        _call(self._ended)

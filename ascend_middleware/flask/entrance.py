@@ -87,7 +87,9 @@ class Entrance:
         if response.status_code >= 300:
             return response
         view.resolved = None
-        return self._judge(view, request, passage) or response
+        refusal = self._judge(view, request, passage)
+        passage.outcome.ran = True  # that function is what was decided about
+        return refusal or response
 
     def dispatch(self, *arguments: Any) -> Any:
         """Run the view, if a verdict let it pass and it still is what the verdict was about."""
@@ -99,8 +101,12 @@ class Entrance:
             logger.error("the application changed %r after the decision; refused", request.path[:200])
             detail = "The request was changed after it was decided about."
             refusal = Refusal(problem="misconfigured", detail=detail)
-            passage.verdict = Verdict(outcome="misconfigured", passes=False, refusal=refusal)
-            return self._refuse(passage.verdict)
+            return self._refuse(Verdict(outcome="misconfigured", passes=False, refusal=refusal))
+        # What the application does before the view may wait for the client, too.
+        refused = self._runner.look(passage.verdict)
+        if refused is not None:
+            return self._refuse(refused)
+        passage.outcome.ran = True
         return self._dispatch(*arguments)
 
     def _judge(self, view: RequestView, request: flask.Request, passage: Passage) -> flask.Response | None:
@@ -108,6 +114,7 @@ class Entrance:
         if not verdict.passes:
             return self._refuse(verdict)
         flask.g.ascend = request.environ[VERDICT] = verdict
+        passage.outcome.ran = False  # until the view is called; what comes before it may answer by itself
         return None
 
     def _refuse(self, verdict: Verdict) -> flask.Response:

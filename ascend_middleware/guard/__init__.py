@@ -1,6 +1,6 @@
 """The flow from a request to a verdict. It knows neither a framework nor an HTTP library."""
 
-from .announcing import announce
+from .announcing import announce, announce_ways
 from .engine import Guard
 from .health import health_of
 from .identity import Agent, NotAnAgent
@@ -24,6 +24,7 @@ __all__ = [
     "Verdict",
     "Watch",
     "announce",
+    "announce_ways",
     "health_of",
     "standing",
 ]

@@ -1,4 +1,4 @@
-"""Say once, when a server starts, which routes no rule covers and which rules contradict each other."""
+"""Say once, when a server starts, what an operator has to know of the settings, and which routes no rule covers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,38 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..routing.coverage import Routes
     from ..rules import RuleTable
+    from .engine import Guard
 
-__all__ = ["announce"]
+__all__ = ["announce", "announce_ways"]
 
 logger = get_logger("ascend_middleware.guard")
 
 _MOST: Final = 50
+
+
+def announce_ways(guard: Guard) -> None:
+    """Log what an operator has to know of the settings: whether anything is refused, and who shares an approval."""
+    settings, rules = guard.settings, [rule for rule in guard.table.rules if rule.action_type]
+    if not settings.enabled:
+        return
+    observed = [rule.label for rule in rules if rule.mode == "observe"]
+    if settings.mode == "observe":
+        logger.warning(
+            'mode = "observe": requests are judged and logged, and none is refused unless its agent is blocked'
+        )
+    elif observed:
+        told = f"{', '.join(observed[:_MOST])}{', …' if len(observed) > _MOST else ''}"
+        logger.warning('these rules refuse nothing, because of mode = "observe": %s', _printable(told))
+    if settings.single_caller or guard.identifies:
+        return
+    waits = settings.pending.waits or any(rule.pending.waits for rule in rules)
+    logger.log(
+        logging.WARNING if waits else logging.INFO,
+        "without identify callers are told apart by %s: a request that has none of these shares no approval with "
+        "another one; principal_headers names further headers, single_caller = true says that all requests are one "
+        "caller's",
+        ", ".join(guard.credentials),
+    )
 
 
 def announce(routes: Routes, table: RuleTable, settings: Settings) -> None:
@@ -37,7 +63,8 @@ def announce(routes: Routes, table: RuleTable, settings: Settings) -> None:
     if lines:
         more = f", and {len(lines) - _MOST} more" if len(lines) > _MOST else ""
         told = "; ".join(lines[:_MOST])
-        logger.warning("no rule covers these routes, so requests for them are refused: %s%s", _printable(told), more)
+        what = "would be refused" if settings.mode == "observe" else "are refused"
+        logger.warning("no rule covers these routes, so requests for them %s: %s%s", what, _printable(told), more)
     if not logger.isEnabledFor(logging.INFO):
         return
     for idle in coverage.idle[:_MOST]:

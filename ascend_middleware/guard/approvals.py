@@ -1,8 +1,8 @@
 """Actions that a person decides about: kept under a handle, resumed by the same request, run once.
 
-A handle is a random key of a row in the state, 256 bits: no row, no run. Checked in this order, after the kill switch
-and the current rules: the authority's current status, the fingerprint, the expiry; then claim and journal entry in one
-atomic operation; then the handler runs.
+A handle is a random key of a row in the state, 256 bits: no row, no run. First the body is read,
+for as long as the client takes. Then, in this order, come the kill switch, the current rules, the authority's current
+status, the fingerprint, the expiry; then claim and journal entry in one atomic operation; then the handler runs.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from .killswitch import KillSwitch
     from .state import State
 
-__all__ = ["HANDLE_HEADER", "Approvals", "Asked", "Settled"]
+__all__ = ["HANDLE_HEADER", "MOST_GIVEN_BACK", "Approvals", "Asked", "Settled"]
 
 HANDLE_HEADER: Final = "ascend-approval"
+# How often an approval is given back; a handler that fails in the same way again and again is not run for ever.
+MOST_GIVEN_BACK: Final = 3
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -51,10 +53,12 @@ class Asked:
     Attributes:
         binding: what an approval of it is bound to.
         content: its body, or None while that was not read.
+        is_held: whether such a request is on hold already, of a caller who may be another one.
     """
 
     binding: Binding
     content: bytes | None
+    is_held: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,6 +91,7 @@ class Approvals:
         core: the client's flows.
         settings: `approval_expiry`, `approvals_path`, `poll_interval`.
         kill: its snapshot tells whether anything is on hold.
+        blocked: tells why an agent may not act now.
         now: seconds since the epoch.
     """
 
@@ -98,6 +103,7 @@ class Approvals:
         settings: Settings,
         kill: KillSwitch,
         *,
+        blocked: Callable[[str], Flow[Refusal | None]],
         now: Callable[[], float],
         token: Callable[[], str] = lambda: secrets.token_urlsafe(32),
     ) -> None:
@@ -106,6 +112,7 @@ class Approvals:
         self._core = core
         self._settings = settings
         self._kill = kill
+        self._blocked = blocked
         self._now = now
         self._token = token
         self._asked_at: dict[str, float] = {}
@@ -130,6 +137,9 @@ class Approvals:
         hints = self._kill.snapshot.hints
         if hints is not None and (not hints or asked.binding.hint not in hints):
             return None
+        asked.is_held = True
+        if asked.binding.caller is None:
+            return None  # whose that is, nobody can tell; this one has an action of its own
         view = asked.binding.view
         unknown = asked.content is None and declared_length(view) is None and view.header("transfer-encoding")
         if unknown and asked.binding.rule.on_failure != "open":
@@ -156,12 +166,12 @@ class Approvals:
             # Nothing that large is bound to an approval, so there is nothing to resume.
             return Settled(decision=decision)
         now = self._now()
-        binding = asked.binding
+        binding, handle = asked.binding, self._token()
         row = Approval(
-            handle=self._token(),
+            handle=handle,
             action_id=decision.action_id,
             fingerprint=binding.fingerprint(body),
-            sharing=binding.sharing(body),
+            sharing=binding.sharing(body, handle=handle),
             hint=binding.hint,
             agent_id=binding.agent.id,
             rule=binding.rule.label,
@@ -199,6 +209,14 @@ class Approvals:
             row = yield self._blocking(self._state.find, handle)
         if row is None:
             return Settled(refusal=_mismatch("There is no such approval."))
+        body = yield from self._body(asked)
+        if isinstance(body, Settled):
+            return body
+        if body is None:
+            limit = asked.binding.rule.body_limit
+            return Settled(
+                refusal=Refusal(problem="body-too-large", detail=f"A governed body holds at most {limit} bytes.")
+            )
         decision = None
         if not row.claimed_by and row.status != "denied":
             try:
@@ -210,14 +228,6 @@ class Approvals:
                 refusal = refusal_for(error)
                 return Settled(refusal=refusal)
             yield from self.note(row, decision)
-        body = yield from self._body(asked)
-        if isinstance(body, Settled):
-            return body
-        if body is None:
-            limit = asked.binding.rule.body_limit
-            return Settled(
-                refusal=Refusal(problem="body-too-large", detail=f"A governed body holds at most {limit} bytes.")
-            )
         if not secrets.compare_digest(row.fingerprint, asked.binding.fingerprint(body)):
             return Settled(refusal=_mismatch("The approval is for another request."))
         if row.claimed_by:
@@ -260,8 +270,9 @@ class Approvals:
         token = secrets.token_hex(8)
 
         def given_back(claimed: Approval | None) -> None:
-            # The client left while the claim was under way: the run is spent, and it never ran.
-            if claimed is not None and claimed.claimed_by == token:
+            # The client left while the claim was under way: nothing ran.
+            ours = claimed is not None and claimed.claimed_by == token
+            if ours and not self._state.give_back(row.handle, by=token, most=MOST_GIVEN_BACK):
                 self._state.settle(row.handle, outcome="failed")
 
         claimed = yield self._blocking(
@@ -283,6 +294,13 @@ class Approvals:
     def settle(self, handle: str, *, outcome: str) -> Blocking:
         """Return the step that records what became of a run."""
         return self._blocking(self._state.settle, handle, outcome=outcome)
+
+    def give_back(self, handle: str, claim: str) -> Blocking:
+        """Return the step that lets an approval be used again whose action did not happen.
+
+        Its result is how often that was done so far; 0 where it stays used, because that was often enough.
+        """
+        return self._blocking(self._state.give_back, handle, by=claim, most=MOST_GIVEN_BACK)
 
     # --- the status URL
 
@@ -332,7 +350,7 @@ class Approvals:
     # --- parts
 
     def _deadline(self) -> float:
-        """Return until when the authority may be asked: from now, so that no wait for the client counts as its own."""
+        """Until when the authority may be asked, from now on: what the client took its time for does not count."""
         return self._core.clock() + self._settings.deadline
 
     def offer(self, row: Approval, prefix: str) -> dict[str, Any]:
@@ -357,6 +375,10 @@ class Approvals:
                 return Settled(refusal=Refusal(problem="body-timeout", detail=detail), firm=True)
             except ValueError as error:
                 return Settled(refusal=Refusal(problem="bad-request", detail=str(error)), firm=True)
+            # How long that took was the client's to say.
+            stopped = yield from self._blocked(binding.agent.id)
+            if stopped is not None:
+                return Settled(refusal=stopped)
         return asked.content
 
     def _blocking(

@@ -238,7 +238,9 @@ class Delivery:
         if error is None:
             operation = operations.complete_action(opened.action_id, at=at, duration_ms=duration)
         else:
-            operation = operations.fail_action(opened.action_id, at=at, error=error, duration_ms=duration)
+            operation = operations.fail_action(
+                opened.action_id, at=at, error=error, duration_ms=duration, given_back=record.get("given_back")
+            )
         key = f"journal-{self._process}-{record['n']}-outcome"
         yield from self._core.call(operation, deadline=self._deadline(), idempotency_key=key)
 

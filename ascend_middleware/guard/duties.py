@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
-from ..flow import Sleep
-from .approvals import Approvals
+from ..flow import Sleep, drive
+from .approvals import MOST_GIVEN_BACK, Approvals
 from .killswitch import KillSwitch, unavailable_state
 from .receive import CommandReceiver
 from .state import StateError
@@ -68,7 +68,7 @@ class Duties:
         self.kill: Final = KillSwitch(
             state, kill_file=settings.kill_file, max_staleness=settings.max_staleness, clock=clock, now=now
         )
-        self.approvals: Final = Approvals(state, journal, core, settings, self.kill, now=now)
+        self.approvals: Final = Approvals(state, journal, core, settings, self.kill, blocked=self.blocked, now=now)
         self.receiver: Final = CommandReceiver(core, state, self.kill, settings, now=now)
         text = "\n".join([settings.api_url, settings.organization_id, settings.api_key])
         self.tenant: Final = hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -166,7 +166,7 @@ class Duties:
         """Journal a pass before its handler runs.
 
         Raises:
-            JournalError: it cannot be journalled; a claim for it is spent.
+            JournalError: it cannot be journalled; a claim for it is given back.
         """
         journal = self.journal
         opened = verdict.outcome == "open"
@@ -186,36 +186,53 @@ class Duties:
                 yield Blocking(
                     journal.enter, (number, entry), abandon=functools.partial(self._abandon, verdict, number)
                 )
-        except AscendError:
-            if verdict.approval is not None:
-                yield from self._settle(verdict.approval, "failed")
+        except AscendError as error:
+            yield from self.conclude(verdict, error=f"the handler did not run: {error}", unused=True)
             raise
         verdict.entry = number
 
     def _abandon(self, verdict: Verdict, number: int, entered: bool) -> None:
         """Conclude an entry whose request was cancelled while it was written: the handler never ran."""
-        if self.journal is not None:
-            self.journal.conclude(number, error="the client left before the handler ran", duration_ms=0)
-        if verdict.approval is not None:
-            self.state.settle(verdict.approval, outcome="failed")
+        verdict.entry = number
+        flow = self.conclude(verdict, error="the handler did not run: the client left", unused=True)
+        drive(flow, lambda step: step.function(*step.arguments))
 
-    def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int) -> Flow[None]:
-        """Journal what became of a run, once."""
+    def conclude(
+        self, verdict: Verdict, *, error: str | None, duration_ms: int = 0, unused: bool = False
+    ) -> Flow[None]:
+        """Journal what became of a run, once.
+
+        Args:
+            verdict: what let it pass.
+            error: what went wrong, or None.
+            duration_ms: how long it took.
+            unused: whether the action did not happen, so that an approval for it is given back.
+        """
         number, verdict.entry = verdict.entry, 0
         handle, verdict.approval = verdict.approval, None
-        if number and self.journal is not None:
-            kept = self.journal.conclude(number, error=error, duration_ms=duration_ms, wait=False)
-            if not kept:
-                conclude = functools.partial(self.journal.conclude, number, error=error, duration_ms=duration_ms)
-                yield Blocking(conclude)
+        returned = 0
         if handle is not None:
-            yield from self._settle(handle, "completed" if error is None else "failed")
-
-    def _settle(self, handle: str, outcome: str) -> Flow[None]:
-        try:
-            yield self.approvals.settle(handle, outcome=outcome)
-        except StateError as error:
-            logger.error("the outcome of an approved run cannot be kept, later users learn nothing of it: %s", error)
+            # Before the journal tells of it: an end of the process between the two gives back what did not happen.
+            outcome = "completed" if error is None else "failed"
+            try:
+                if unused:
+                    returned = yield self.approvals.give_back(handle, verdict.claim)
+                if not returned:
+                    yield self.approvals.settle(handle, outcome=outcome)
+            except StateError as failure:
+                logger.error(
+                    "the outcome of an approved run cannot be kept, later users learn nothing of it: %s", failure
+                )
+        if returned:
+            self.kill.expire()  # its snapshot lists what is on hold
+            error = f"{error}; the approval was given back ({returned} of {MOST_GIVEN_BACK})"
+            logger.warning("action %s: %s", verdict.action_id, error)
+        if number and self.journal is not None:
+            write = functools.partial(
+                self.journal.conclude, number, error=error, duration_ms=duration_ms, given_back=returned
+            )
+            if not write(wait=False):
+                yield Blocking(write)
 
     def _blocking(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Blocking:
         return Blocking(functools.partial(function, **named), arguments, inline=not self.state.blocks)

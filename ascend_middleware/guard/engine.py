@@ -15,7 +15,7 @@ from ..rules import WEBSOCKET, FieldError, RequestFields, RuleTable
 from .approvals import HANDLE_HEADER, Asked, Settled
 from .body import parse_form, parse_json
 from .failure import OpenBudget, cause_of, refusal_for
-from .fingerprint import Binding
+from .fingerprint import CREDENTIALS, Binding
 from .firewall import FINDINGS, inspect
 from .health import HealthQuery, check
 from .identity import Agent, NotAnAgent
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..client.core import ClientCore
     from ..flow import Flow
     from ..models import AgentAction, AuthorizationDecision
+    from ..outcome import Outcome
     from ..routing import Leaf
     from ..rules import CompiledRule, RouteRules
     from .duties import Duties
@@ -88,6 +89,7 @@ class Guard:
         self._routes: dict[Leaf, RouteRules] = {}
         self._permitted = [frozenset(rule.permit) for rule in table.rules if rule.permit]
         self._agent = Agent(settings.agent_id, settings.agent_name)
+        self.credentials = (*CREDENTIALS, *settings.principal_headers)
         self._budget = OpenBudget(
             settings.open_per_minute, state=duties.state, name=settings.agent_id, clock=clock, now=duties.now
         )
@@ -106,6 +108,11 @@ class Guard:
     def open_passes(self) -> OpenBudget:
         """What open rules let pass without a decision."""
         return self._budget
+
+    @property
+    def identifies(self) -> bool:
+        """Whether the application says who an agent is, and with that who its principal is."""
+        return self._identify is not None
 
     # --- before the handler
 
@@ -186,6 +193,11 @@ class Guard:
         content = yield from self._read(view, rule)
         if isinstance(content, Verdict):
             return content
+        if content is not None:
+            # How long that took was the client's to say.
+            stopped = yield from self.duties.blocked(agent.id)
+            if stopped is not None:
+                return self._refused(stopped, rule)
         try:
             fields = self._fields(view, rule, content)
             action = rule.action(fields, agent_id=agent.id, agent_name=agent.name or agent.id)
@@ -208,11 +220,33 @@ class Guard:
         verdict.principal = agent.principal
         if verdict.outcome in ("allowed", "open"):
             verdict = yield from self._enter(verdict, settled, rule)
-        return verdict
+        if not verdict.passes:
+            return verdict
+        # The last look, right before the handler: everything that took time lies behind.
+        refused = yield from self._look(verdict)
+        if refused is None:
+            return verdict
+        yield from self.duties.conclude(verdict, error="the handler did not run: the agent is blocked", unused=True)
+        return refused
 
-    def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int) -> Flow[None]:
-        """Journal what became of a passed request's handler, once; `error` is None when it completed."""
-        yield from self.duties.conclude(verdict, error=error, duration_ms=duration_ms)
+    def look(self, verdict: Verdict) -> Flow[Verdict | None] | None:
+        """Look again whether the agent of a request that was let pass is blocked; None where there is no agent."""
+        return None if verdict.action is None else self._look(verdict)
+
+    def _look(self, verdict: Verdict) -> Flow[Verdict | None]:
+        assert verdict.action is not None  # noqa: S101 - the callers check
+        stopped = yield from self.duties.blocked(verdict.action.agent_id)
+        if stopped is None:
+            return None
+        refused = self._refused(stopped, verdict.rule)
+        refused.action, refused.principal, refused.decision = verdict.action, verdict.principal, verdict.decision
+        return refused
+
+    def conclude(self, verdict: Verdict, outcome: Outcome) -> Flow[None]:
+        """Journal what became of a passed request, once; an approval of what did not happen is given back."""
+        yield from self.duties.conclude(
+            verdict, error=outcome.error, duration_ms=outcome.duration_ms, unused=outcome.is_unused
+        )
 
     def _ask(
         self,
@@ -229,12 +263,25 @@ class Guard:
             return Settled(decision=(yield from self._submit(action)))
         approvals = self.duties.approvals
         binding = Binding(
-            view=view, rule=rule, agent=agent, table=self.table.version, tenant=self.duties.tenant, params=params
+            view=view,
+            rule=rule,
+            agent=agent,
+            table=self.table.version,
+            tenant=self.duties.tenant,
+            params=params,
+            credentials=self.credentials,
+            single_caller=self.settings.single_caller,
         )
         asked = Asked(binding=binding, content=content)
         settled = yield from approvals.begin(asked)
         if settled is None:
-            decision = yield from self._submit(action)
+            try:
+                decision = yield from self._submit(action)
+            except AscendError as error:
+                if not asked.is_held:
+                    raise
+                # Known to be on hold, or denied, for somebody: nothing opens it but the authority's own word.
+                return Settled(refusal=refusal_for(error))
             settled = Settled(decision=decision)
             if decision.is_pending():
                 settled = yield from approvals.hold(asked, decision)
@@ -370,7 +417,8 @@ class Guard:
         assert decision is not None  # noqa: S101 - one of the two is there
         if decision.is_approved() and (row is None or settled.entry is not None):
             handle = None if row is None else row.handle
-            return Verdict(outcome="allowed", passes=True, rule=rule, decision=decision, approval=handle)
+            claim = "" if row is None else row.claimed_by
+            return Verdict(outcome="allowed", passes=True, rule=rule, decision=decision, approval=handle, claim=claim)
         verdict = self._refused(refusal_of(decision, row, view, self.duties.approvals, self.settings), rule)
         verdict.decision = decision
         return verdict

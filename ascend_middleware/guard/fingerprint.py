@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from .identity import Agent
     from .view import RequestView
 
-__all__ = ["Binding"]
+__all__ = ["CREDENTIALS", "Binding"]
 
-# Who the application takes the caller for, where it does not tell the guard.
-_CREDENTIALS = ("authorization", "cookie", "x-api-key", "proxy-authorization")
+# Who the application takes the caller for, where it does not tell the guard; `principal_headers` names further ones.
+CREDENTIALS: Final = ("authorization", "cookie", "x-api-key", "proxy-authorization")
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +33,8 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
         table: the version of the rule table.
         tenant: a digest of the authority, the organisation and the key.
         params: what the router bound in the path.
+        credentials: headers that tell callers apart where `identify` names no principal.
+        single_caller: whether all requests are one caller's.
     """
 
     view: RequestView
@@ -41,26 +43,37 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     table: str
     tenant: str
     params: Mapping[str, Any]
+    credentials: tuple[str, ...] = CREDENTIALS
+    single_caller: bool = False
+
+    @property
+    def caller(self) -> list[Any] | None:
+        """Whose request it is: the principal, else the credentials that came with it; None where nobody can tell."""
+        if self.agent.principal is not None:
+            return ["principal", self.agent.principal]
+        # WSGI servers make one name of dash and underscore.
+        given = [(name.replace("_", "-"), value) for name, value in self.view.headers]
+        shown = [one for one in given if one[0] in self.credentials and one[1].strip()]
+        if shown:
+            return ["credentials", sorted(shown)]
+        return ["the single caller"] if self.single_caller else None
 
     @property
     def hint(self) -> str:
-        """A digest of what is known before the body is read."""
+        """A digest of what is known before the body is read, whoever the caller is."""
         return _digest(["hint", *self._head()])[:32]
 
     def fingerprint(self, content: bytes) -> str:
         """Return the digest of the whole request; its body is `content`."""
-        return _digest(["approval", *self._head(), *self._body(content)])
+        return _digest(["approval", *self._head(), self.caller, *self._body(content)])
 
-    def sharing(self, content: bytes) -> str:
+    def sharing(self, content: bytes, *, handle: str = "") -> str:
         """Return the digest under which an identical request of the same caller shares the action.
 
-        Where no principal is known, the caller's credentials stand for one: what was approved for one caller is never
+        Where nobody can tell whose request it is, it is the handle's alone: what was approved for one caller is never
         handed to another.
         """
-        credentials: list[Any] = []
-        if self.agent.principal is None:
-            credentials = [(name, self.view.header(name)) for name in _CREDENTIALS]
-        return _digest(["sharing", self.fingerprint(content), credentials])
+        return _digest(["sharing", self.fingerprint(content), handle if self.caller is None else ""])
 
     def _head(self) -> list[Any]:
         view, rule, agent = self.view, self.rule, self.agent
@@ -68,7 +81,6 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
         return [
             self.tenant,
             agent.id,
-            agent.principal,
             rule.action_type,
             # A rule that stands at a handler is no part of the table's version.
             [rule.match, json.dumps(rule.given, sort_keys=True, default=str)],

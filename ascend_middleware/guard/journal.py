@@ -5,7 +5,8 @@ in this journal), `at` (seconds since the epoch) and:
 
 - `entry`: `id` (the action's id at the authority, empty for a pass without a decision), `how` (`allowed`, `approval`,
   `open`), `rule`, `agent`, and for `open` the `action` that is still to be submitted;
-- `outcome`: `error` (null when the handler completed) and `ms`, the handler's duration;
+- `outcome`: `error` (null when the handler completed), `ms`, the handler's duration, and `given_back`, how often the
+  approval was given back so far, if this run gave it back;
 - `submitted`: `id`, under which the authority knows an `open` entry now.
 """
 
@@ -175,11 +176,14 @@ class Journal:
             self._loud("write", f"the journal cannot be written: {error}")
             raise JournalError("the journal cannot be written") from None
 
-    def conclude(self, number: int, *, error: str | None, duration_ms: int, wait: bool = True) -> bool:
+    def conclude(
+        self, number: int, *, error: str | None, duration_ms: int, given_back: int = 0, wait: bool = True
+    ) -> bool:
         """Keep what became of an entry. Never raises: what cannot be written now is written later, or lost loudly."""
         if self._pid != os.getpid():
             return True  # the parent's entry: the parent, or its death, concludes it
-        line = _line("outcome", number, self._now(), {"error": error, "ms": duration_ms})
+        returned = {"given_back": given_back} if given_back else {}
+        line = _line("outcome", number, self._now(), {"error": error, "ms": duration_ms, **returned})
         try:
             log = self.log
             if not log.append(line, wait=wait):

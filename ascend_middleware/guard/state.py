@@ -64,6 +64,7 @@ class Approval:
         claimed_at: when it was claimed, 0 before.
         outcome: what became of the run: empty while unknown, `completed`, `failed`, `unknown`.
         entry: the journal's entry, written with the claim.
+        given_back: how often it was claimed for a run that did not happen.
     """
 
     handle: str
@@ -82,6 +83,7 @@ class Approval:
     claimed_at: float = 0.0
     outcome: str = ""
     entry: str = ""
+    given_back: int = 0
 
     @property
     def key(self) -> str:
@@ -170,6 +172,14 @@ class State(Protocol):
 
         Returns:
             The row as it now stands: claimed by `by` if this call, or an earlier try of it, won. None without a row.
+        """
+        ...
+
+    def give_back(self, handle: str, *, by: str, most: int) -> int:
+        """Undo the claim of `by`, because its run did not happen; at most `most` times for one row.
+
+        Returns:
+            How often this row was given back so far, this time included; 0 where it was not.
         """
         ...
 

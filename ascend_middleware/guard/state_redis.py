@@ -28,6 +28,7 @@ __all__ = ["RedisState"]
 
 # The fields of a row that change; the others stand in its JSON.
 _MUTABLE: Final = ("expires_at", "status", "reason", "process", "claimed_by", "claimed_at", "outcome", "entry")
+_GIVEN_BACK: Final = "given_back"
 _APPLIED_SECONDS: Final = 30 * 86_400
 
 # A row is a hash `approval:<key>`; `open:<sharing>` names the open row of identical requests; `hints` is a sorted set
@@ -77,6 +78,22 @@ if seen[1] == '' and seen[2] ~= 'denied' and tonumber(seen[3]) > tonumber(ARGV[6
   if redis.call('GET', open) == ARGV[2] then redis.call('DEL', open) end
 end
 return redis.call('HGETALL', row)
+"""
+# Asked a second time, because the answer to the first was lost, it says the same.
+_GIVE_BACK: Final = """
+local row = ARGV[1] .. 'approval:' .. ARGV[2]
+local seen = redis.call('HMGET', row, 'claimed_by', 'given_back', 'given_back_by', 'sharing', 'hint', 'process',
+  'expires_at')
+local count = tonumber(seen[2] or '0')
+if ARGV[3] == '' then return 0 end
+if seen[3] == ARGV[3] then return count end
+if seen[1] ~= ARGV[3] or count >= tonumber(ARGV[4]) then return 0 end
+redis.call('HSET', row, 'claimed_by', '', 'process', '', 'entry', '', 'claimed_at', '0', 'outcome', '',
+  'given_back', count + 1, 'given_back_by', ARGV[3])
+redis.call('SREM', ARGV[1] .. 'unsettled:' .. seen[6], ARGV[2])
+redis.call('ZADD', ARGV[1] .. 'hints', seen[7], seen[5] .. ':' .. ARGV[2])
+redis.call('SET', ARGV[1] .. 'open:' .. seen[4], ARGV[2], 'NX', 'EX', math.max(1, redis.call('TTL', row)))
+return count + 1
 """
 _SETTLE: Final = """
 local row = ARGV[1] .. 'approval:' .. ARGV[2]
@@ -177,6 +194,7 @@ class RedisState:
                 ("note", _NOTE),
                 ("drop", _DROP),
                 ("claim", _CLAIM),
+                ("give_back", _GIVE_BACK),
                 ("settle", _SETTLE),
                 ("apply", _APPLY),
                 ("take", _TAKE),
@@ -247,6 +265,10 @@ class RedisState:
     def claim(self, handle: str, *, by: str, process: str, entry: str, now: float) -> Approval | None:
         """See `State.claim`."""
         return _approval(self._run("claim", key_of(handle), by, process, entry, repr(now), _APPLIED_SECONDS))
+
+    def give_back(self, handle: str, *, by: str, most: int) -> int:
+        """See `State.give_back`."""
+        return int(self._run("give_back", key_of(handle), by, most))
 
     def settle(self, handle: str, *, outcome: str) -> None:
         """See `State.settle`."""
@@ -335,6 +357,7 @@ def _approval(answer: Any) -> Approval | None:
         changed: dict[str, Any] = {name: fields[name] for name in _MUTABLE}
         for name in ("expires_at", "claimed_at"):
             changed[name] = float(changed[name])
+        changed[_GIVEN_BACK] = int(fields.get(_GIVEN_BACK, 0))
         return replace(decode_approval(fields["json"]), **changed)
     except (KeyError, ValueError):
         raise StateError("the state holds an approval that cannot be read") from None

@@ -56,6 +56,7 @@ _MIGRATIONS: Final = (
             scope TEXT NOT NULL, agent_id TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (scope, agent_id)
         ) WITHOUT ROWID, STRICT""",
     ),
+    ("ALTER TABLE approvals ADD COLUMN given_back INTEGER NOT NULL DEFAULT 0",),
 )
 _FIELDS: Final = tuple(Approval.__dataclass_fields__)
 _COLUMNS: Final = ", ".join(_FIELDS)
@@ -158,6 +159,21 @@ class SQLState:
                 (by, process, entry, now, self._scope, key_of(handle), now),
             )
             return self._row(connection, handle)
+
+    def give_back(self, handle: str, *, by: str, most: int) -> int:
+        """See `State.give_back`."""
+        with self._writing() as connection:
+            row = self._row(connection, handle)
+            if row is None or not by or row.claimed_by != by or row.given_back >= most:
+                return 0
+            # An identical request may have an action of its own by now: then only the handle finds this one.
+            taken = self._open_row(connection, row.sharing, 0.0) is not None
+            connection.execute(
+                "UPDATE approvals SET claimed_by = '', process = '', entry = '', claimed_at = 0, outcome = '',"
+                " given_back = given_back + 1, sharing = ? WHERE scope = ? AND key = ?",
+                (f"given back {row.key}" if taken else row.sharing, self._scope, row.key),
+            )
+            return row.given_back + 1
 
     def settle(self, handle: str, *, outcome: str) -> None:
         """See `State.settle`."""

@@ -101,6 +101,7 @@ class Verdict:
         principal: the authenticated caller, where the application named one.
         entry: the journal's number of this run; 0 when it has none, or was concluded.
         approval: the handle that was claimed for this run.
+        claim: the token of that claim.
     """
 
     outcome: str
@@ -114,6 +115,7 @@ class Verdict:
     principal: str | None = None
     entry: int = 0
     approval: str | None = field(default=None, repr=False)
+    claim: str = field(default="", repr=False)
 
     @property
     def awaits_outcome(self) -> bool:

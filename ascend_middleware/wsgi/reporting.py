@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from ..outcome import Outcome
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -21,9 +22,10 @@ class Passage:
     Attributes:
         verdict: set by the adapter as soon as there is one.
         line: what the verdict was about, for the adapter.
+        outcome: what becomes of it; an adapter that can see whether the handler is called says so there.
     """
 
-    __slots__ = ("_concluded", "_on_success", "_runner", "_started", "_status", "line", "verdict")
+    __slots__ = ("_concluded", "_on_success", "_runner", "line", "outcome", "verdict")
 
     def __init__(
         self,
@@ -35,17 +37,16 @@ class Passage:
         self.verdict = verdict
         self.line: Any = None
         self._runner = runner
+        self.outcome = Outcome()
         self._on_success = on_success
-        self._status = 0
-        self._started = time.monotonic()
         self._concluded = False
 
     def run(self, app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Run the application; report its outcome when its response ends, at the latest when it is closed."""
 
         def start(status: str, headers: Any, exc_info: Any = None, /) -> Any:
-            self._status = int(status[:3])
-            if self._status < 300 and self._on_success is not None:
+            self.outcome.began(int(status[:3]), headers)
+            if self.outcome.status < 300 and self._on_success is not None:
                 self._on_success(self)
             return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
 
@@ -54,7 +55,7 @@ class Passage:
         except BaseException as failure:
             self._conclude(failure)
             raise
-        if self._status and not (self.verdict is not None and self.verdict.awaits_outcome):
+        if self.outcome.status and not (self.verdict is not None and self.verdict.awaits_outcome):
             return parts  # nothing to report; the server may know a quicker way to send it
         if isinstance(parts, list | tuple):
             self._conclude(None)
@@ -65,15 +66,13 @@ class Passage:
         if self._concluded or self.verdict is None or not self.verdict.awaits_outcome:
             return
         self._concluded = True
-        error = f"the handler answered {self._status}" if self._status >= 500 else None
-        if isinstance(failure, GeneratorExit):
-            error = "the client left"
-        elif isinstance(failure, Exception):
-            error = f"the handler raised {type(failure).__name__}"
-            error = f"the stream broke: {error}" if self._status else error
-        elif failure is not None:
-            error = "the handler was interrupted"
-        self._runner.conclude(self.verdict, error=error, duration_ms=int((time.monotonic() - self._started) * 1000))
+        if failure is None:
+            self.outcome.ended()
+        elif isinstance(failure, GeneratorExit):
+            self.outcome.left()
+        else:
+            self.outcome.raised(failure)
+        self._runner.conclude(self.verdict, self.outcome)
 
 
 class _Watched:

@@ -1,5 +1,7 @@
 """What became of an allowed action reaches the authority."""
 
+import asyncio
+
 import httpx2
 import pytest
 from fastapi import FastAPI
@@ -47,6 +49,94 @@ async def test_completion_and_failure_are_reported_in_order(tmp_path):
     assert any("FAILED" in event.upper() for event in trail(second)), trail(second)
     assert "RuntimeError" in str(second.to_dict())
     assert "owkai_secret" not in str(second.to_dict())
+
+
+class TestWhatBecameOfIt:
+    """Message by message: what the authority is told of one run."""
+
+    START = "http.response.start"
+    SHAKE = "websocket.http.response"
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize(
+        ("messages", "error"),
+        [
+            ([{"type": START, "status": 200}, {"type": "http.response.body"}], None),
+            ([{"type": START, "status": 302}, {"type": "http.response.body"}], None),
+            ([{"type": START, "status": 200}, {"type": "http.response.pathsend", "path": "/etc/hostname"}], None),
+            ([{"type": START, "status": 200}, {"type": "http.response.zerocopysend", "file": 1}], None),
+            (
+                [{"type": START, "status": 200}, {"type": "http.response.zerocopysend", "file": 1, "more_body": True}],
+                "the stream broke",
+            ),
+            ([{"type": START, "status": 200}, {"type": "http.response.body", "more_body": True}], "the stream broke"),
+            ([{"type": START, "status": 400}, {"type": "http.response.body"}], "the application answered 400"),
+            ([{"type": START, "status": 500}, {"type": "http.response.body"}], "the application answered 500"),
+            ([], "the handler gave no answer"),
+            ([{"type": "websocket.accept"}, {"type": "websocket.close"}], None),
+            ([{"type": "websocket.close"}], "the application answered 403"),
+            (
+                [{"type": f"{SHAKE}.start", "status": 401}, {"type": f"{SHAKE}.body", "body": b""}],
+                "the application answered 401",
+            ),
+        ],
+    )
+    async def test_a_run(self, ascend_authority, messages, error):
+        async def app(scope, receive, send):
+            for message in messages:
+                await send(message)
+
+        assert await self.told(ascend_authority, app, websocket="websocket" in str(messages)) == error
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize(
+        ("before", "failure", "error"),
+        [
+            ([], OSError("disk"), "the handler raised OSError"),
+            ([{"type": START, "status": 200}], OSError("disk"), "the stream broke: the handler raised OSError"),
+            ([], asyncio.CancelledError(), "the handler was interrupted"),
+        ],
+    )
+    async def test_a_run_that_raises(self, ascend_authority, before, failure, error):
+        async def app(scope, receive, send):
+            for message in before:
+                await send(message)
+            raise failure
+
+        with pytest.raises(type(failure)):
+            await self.told(ascend_authority, app)
+        assert self.error(ascend_authority) == error
+
+    @pytest.mark.anyio
+    async def test_a_client_to_whom_nothing_can_be_sent_has_left(self, ascend_authority):
+        async def app(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200})
+
+        async def send(message):
+            raise OSError("gone")
+
+        with pytest.raises(OSError, match="gone"):
+            await self.told(ascend_authority, app, send=send)
+        assert self.error(ascend_authority) == "the client left (OSError)"
+
+    async def told(self, authority, app, *, websocket=False, send=None):
+        async def nowhere(message): ...
+
+        async def receive():
+            return {"type": "http.request", "body": b""}
+
+        authority.approve()
+        guarded = AscendMiddleware(app)
+        scope = {"type": "websocket" if websocket else "http", "path": "/", "raw_path": b"/", "headers": []}
+        try:
+            await guarded({**scope, "method": "GET", "query_string": b""}, receive, send or nowhere)
+        finally:
+            await guarded.aclose()
+        return self.error(authority)
+
+    def error(self, authority):
+        (end,) = (asked for asked in authority.requests if asked.path.endswith(("/complete", "/fail")))
+        return end.body.get("error")
 
 
 @pytest.mark.anyio

@@ -310,6 +310,25 @@ def test_outcomes_are_for_approved_actions_and_said_once(desk):
     assert desk.call("POST", f"{path}/complete", key="stranger")[0] == 404
 
 
+def test_an_approval_that_was_given_back_is_in_the_audit_log_and_the_outcome_comes_later(desk):
+    number = desk.submit()[1]["action_id"]
+    path = f"/api/agent-action/{number}"
+    for count in (1, 2):
+        body = {"error": "the handler did not run", "duration_ms": 1, "given_back": count}
+        assert desk.call("POST", f"{path}/fail", body)[0] == 200
+    record = desk.call("GET", f"/api/v1/actions/{number}")[1]
+    assert "outcome" not in record and record["status"] == "approved"
+    given = [entry for entry in record["audit_trail"] if entry["event"] == "APPROVAL_GIVEN_BACK"]
+    assert [entry["data"]["given_back"] for entry in given] == [1, 2]
+    assert {entry["data"]["error"] for entry in given} == {"the handler did not run"}
+    assert desk.call("POST", f"{path}/complete", {"duration_ms": 5})[0] == 200
+    assert desk.call("GET", f"/api/v1/actions/{number}")[1]["outcome"]["status"] == "completed"
+    for bad in (0, "1", True, 1.5):
+        assert desk.call("POST", f"{path}/fail", {"given_back": bad})[0] == 422
+    pending = desk.submit(5000)[1]["action_id"]
+    assert desk.call("POST", f"/api/agent-action/{pending}/fail", {"given_back": 1})[0] == 409
+
+
 def test_other_tenants_see_nothing(desk):
     desk.submit()
     assert desk.call("GET", "/api/v1/actions/1", key="stranger")[0] == 404

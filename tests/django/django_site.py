@@ -1,5 +1,6 @@
 """The routes and views of the tests' Django project; each view says that it ran."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -73,6 +74,22 @@ def missing(request):
 
 def unavailable(request):
     return HttpResponse(status=503)
+
+
+def answers(request, status):
+    RAN.append(("answers", {}))
+    headers = {"Retry-After": "1"} if "later" in request.GET else {"Location": "/"}
+    return HttpResponse(status=status, headers=headers)
+
+
+def interrupted(request):
+    RAN.append(("interrupted", {}))
+    raise SystemExit
+
+
+async def interrupted_async(request):
+    RAN.append(("interrupted", {}))
+    raise asyncio.CancelledError
 
 
 def parts(request):
@@ -286,6 +303,9 @@ urlpatterns = [
     path("boom", boom),
     path("missing", missing),
     path("unavailable", unavailable),
+    path("answers/<int:status>", answers),
+    path("interrupted", interrupted),
+    path("async/interrupted", interrupted_async),
     path("parts", parts),
     path("async/parts", parts_async),
     path("file", file),

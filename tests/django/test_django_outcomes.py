@@ -20,7 +20,7 @@ def told(site):
     ("path", "status", "word", "text"),
     [
         ("/customers/7", 200, "complete", ""),
-        ("/missing", 404, "complete", ""),
+        ("/missing", 404, "fail", "the handler answered 404"),
         ("/boom", 500, "fail", "the handler raised RuntimeError"),
         ("/unavailable", 503, "fail", "the handler answered 503"),
         ("/parts", 200, "complete", ""),
@@ -33,6 +33,59 @@ def test_the_outcome_is_reported(site, ran, path, status, word, text):
     assert said == word
     assert text in body
     assert "owkai_secret" not in body
+
+
+ANSWERS = [{"match": "POST /answers/{status}", "action_type": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("status", "told_"),
+    [
+        (204, "complete"),
+        (302, "complete"),
+        (399, "complete"),
+        (400, "fail"),
+        (403, "fail"),
+        (429, "fail"),
+        (500, "fail"),
+    ],
+)
+def test_the_status_tells_whether_it_was_done(site, ran, ascend, status, told_):
+    ascend(ANSWERS)
+    assert site.ask("POST", f"/answers/{status}").status_code == status
+    ((said, body),) = told(site)
+    assert (said, f"the handler answered {status}" in body) == (told_, told_ == "fail")
+
+
+@pytest.mark.parametrize(
+    ("path", "statuses"),
+    [
+        ("/answers/429?later", [429, 429, 429, 429, 409]),
+        ("/answers/503?later", [503, 503, 503, 503, 409]),
+        ("/answers/429", [429, 409]),
+        ("/answers/302", [302, 409]),
+        ("/answers/500?later", [500, 409]),
+    ],
+)
+def test_an_approval_of_what_the_application_put_off_is_given_back(site, ran, ascend, path, statuses):
+    ascend(ANSWERS)
+    site.authority.hold()
+    handle = site.ask("POST", path).json()["approval"]["handle"]
+    site.authority.decide()
+    given = {"headers": {"Ascend-Approval": handle}}
+    assert [site.ask("POST", path, **given).status_code for _ in statuses] == statuses
+
+
+def test_a_view_that_is_interrupted(site, ran, ascend):
+    """By a server that stops, or on an event loop because the client has left."""
+    path, error = {"wsgi": ("/interrupted", SystemExit), "asgi": ("/async/interrupted", asyncio.CancelledError)}[
+        site.kind
+    ]
+    ascend([{"match": f"POST {path}", "action_type": "x"}])
+    with pytest.raises(error):
+        site.ask("POST", path)
+    ((said, body),) = told(site)
+    assert (said, "the handler was interrupted" in body, len(ran)) == ("fail", True, 1)
 
 
 def test_an_asynchronous_stream(site, ran):
@@ -51,7 +104,7 @@ def test_a_stream_that_breaks(site, ran, path):
     with pytest.raises(OSError, match="broken"):
         site.ask("GET", path)
     ((said, body),) = told(site)
-    assert (said, "the response's stream raised OSError" in body) == ("fail", True)
+    assert (said, "the stream broke: the handler raised OSError" in body) == ("fail", True)
 
 
 def test_a_stream_that_nobody_reads_to_its_end(ascend, ascend_authority, ran):

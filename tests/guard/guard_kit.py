@@ -159,3 +159,76 @@ class Handler:
                     break
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"done"})
+
+
+REFUND = {
+    "name": "refund",
+    "match": "POST /refunds/{id}",
+    "action_type": "transaction",
+    "details": {"amount": "body.amount", "channel": "header.x-channel?"},
+}
+UPLOAD = {"name": "upload", "match": "PUT /files/{name:path}", "action_type": "data_modification"}
+BODY = b'{"amount": 5, "note": "a"}'
+
+
+class Holding(Engine):
+    """Holds every submitted action until the test decides; `meanwhile` is called before each answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = {}
+        self.word = "pending"
+        self.meanwhile = lambda: None
+        self.reason = "because"
+        self.down = None
+
+    async def send(self, request, timeout):
+        self.requests.append(request)
+        await asyncio.sleep(0)
+        self.meanwhile()
+        if self.down is not None:
+            raise self.down
+        if request.url.endswith("/submit"):
+            number = str(len(self.words) + 1)
+            self.words[number] = self.word
+        else:
+            number = request.url.rsplit("/", 2)[1]
+        if number not in self.words:
+            return Response(404, {}, b'{"detail": "no such action"}')
+        return answer(self.words[number], action_id=number, reason=self.reason)
+
+    def decide(self, word, number="1"):
+        self.words[number] = word
+
+
+def guarded(app, rules=(REFUND, UPLOAD), *, identify=None, **settings):
+    given = {"agent_id": "bot", "api_url": "https://authority.example", "api_key": KEY, "report_outcomes": False}
+    return AscendMiddleware(
+        app, rules={"rule": list(rules)}, identify=identify, **{**given, "max_retries": 0, **settings}
+    )
+
+
+async def ask(
+    app, handle=None, *, path="/refunds/7", method="POST", body=BODY, headers=JSON, host="site", query=b"", who="alice"
+):
+    """Make one request; `who` is the caller by the credentials that are sent along, None for an unknown one."""
+    wire = Wire(*(body if isinstance(body, list) else [part(body)]))
+    given = [("host", host), *headers, *([("authorization", f"Bearer {who}")] if who else [])]
+    if handle is not None:
+        given.append(("ascend-approval", handle))
+    await app(http_scope(method, path, headers=given, query=query), wire.receive, wire.send)
+    wire.json = json.loads(wire.body) if wire.body.startswith(b"{") else None
+    wire.headers = {name.decode(): value.decode() for name, value in wire.sent[0]["headers"]}
+    return wire
+
+
+async def held(app, **more):
+    wire = await ask(app, **more)
+    assert (wire.status, wire.problem) == (403, "approval-required"), wire.body
+    return wire.json["approval"]["handle"]
+
+
+async def status(app, handle):
+    wire = Wire(part())
+    await app(http_scope("GET", f"/.ascend/approvals/{handle}"), wire.receive, wire.send)
+    return wire.status, json.loads(wire.body)["state"]

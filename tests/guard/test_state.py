@@ -132,6 +132,35 @@ class TestApprovals:
         assert state.find(row.handle).outcome == "completed"
         assert list(state.unsettled("p")) == []
 
+    def test_a_claim_for_nothing_is_given_back_and_counted(self, state):
+        row = approval()
+        state.hold(row, now=NOW)
+        assert state.give_back(row.handle, by="", most=3) == 0 or state.find(row.handle) == row
+        for count in (1, 2):
+            state.claim(row.handle, by=f"run {count}", process="p", entry="{}", now=NOW)
+            assert state.give_back(row.handle, by="another run", most=2) == 0
+            state.settle(row.handle, outcome="unknown")
+            assert state.give_back(row.handle, by=f"run {count}", most=2) == count
+            # The answer may be lost on its way.
+            assert state.give_back(row.handle, by=f"run {count}", most=2) in (0, count)
+            assert state.find(row.handle) == replace(row, given_back=count)
+            assert state.find_open("s", now=NOW) == replace(row, given_back=count)
+            assert state.snapshot(now=NOW).hints == frozenset({row.hint})
+            assert list(state.unsettled("p")) == []
+        last = state.claim(row.handle, by="last", process="p", entry="", now=NOW)
+        assert state.give_back(row.handle, by="last", most=2) == 0
+        assert state.find(row.handle) == last
+
+    def test_what_is_given_back_late_leaves_an_identical_request_its_own_row(self, state):
+        first, second = approval(), approval(action_id="8")
+        state.hold(first, now=NOW)
+        state.claim(first.handle, by="a", process="p", entry="", now=NOW)
+        assert state.hold(second, now=NOW) == second
+        assert state.give_back(first.handle, by="a", most=3) == 1
+        assert state.find_open("s", now=NOW) == second
+        assert state.claim(first.handle, by="b", process="p", entry="", now=NOW).claimed_by == "b"
+        assert state.find_open("s", now=NOW) == second
+
     def test_sixteen_threads_claim_and_one_wins(self, state):
         row = approval()
         state.hold(row, now=NOW)

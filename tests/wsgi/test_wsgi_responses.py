@@ -141,7 +141,7 @@ def test_completion_and_failure_are_reported(tmp_path):
         ("completed", None),
         ("failed", "the handler raised RuntimeError"),
         ("failed", "the stream broke: the handler raised RuntimeError"),
-        ("failed", "the handler answered 503"),
+        ("failed", "the application answered 503"),
         ("completed", None),
     ]
 

@@ -108,13 +108,20 @@ def complete_action(
     return _report(target, body, result=result, duration_ms=_duration(duration_ms))
 
 
-def fail_action(action_id: str | int, *, at: str, error: object, duration_ms: float | None = None) -> Operation[Record]:
-    """Report that a passed action failed."""
+def fail_action(
+    action_id: str | int,
+    *,
+    at: str,
+    error: object,
+    duration_ms: float | None = None,
+    given_back: int | None = None,
+) -> Operation[Record]:
+    """Report that a passed action failed; with `given_back`, that it did not happen and its approval is still good."""
     target = path("/api/agent-action/{action_id}/fail", action_id=action_id)
     if isinstance(error, BaseException):
         error = f"{type(error).__name__}: {error}"
     body = {"action_id": str(action_id), "status": "failed", "failed_at": at}
-    return _report(target, body, error=error, duration_ms=_duration(duration_ms))
+    return _report(target, body, error=error, duration_ms=_duration(duration_ms), given_back=given_back)
 
 
 def _duration(value: float | None) -> float | None:

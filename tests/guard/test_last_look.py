@@ -1,0 +1,206 @@
+"""Kill switch and approval are looked at after every wait, right before the handler; and what did not run is given back."""
+
+import asyncio
+
+import pytest
+from guard_kit import BODY, JSON, REFUND, UPLOAD, Handler, Holding, Wire, ask, guarded, held, http_scope, part, plug
+
+pytestmark = pytest.mark.anyio
+
+HEADERS = [("host", "site"), *JSON, ("authorization", "Bearer alice")]
+
+
+@pytest.fixture
+def authority(monkeypatch):
+    return plug(monkeypatch, Holding())
+
+
+class Slow(Wire):
+    """A client that sends the last part of its body only after something has happened."""
+
+    def __init__(self, happens):
+        super().__init__(part(BODY[:5], more=True))
+        self._happens = happens
+
+    async def receive(self):
+        if self._happens is not None and not self.messages:
+            happens, self._happens = self._happens, None
+            happens()
+            return part(BODY[5:])
+        return await super().receive()
+
+
+def thrown(app, file):
+    """The kill switch, thrown longer ago than anybody may go by what he read."""
+
+    def throw():
+        file.write_text("")
+        app.guard.duties.kill.expire()
+
+    return throw
+
+
+async def slowly(app, happens, handle=None):
+    wire = Slow(happens)
+    headers = [*HEADERS, *([("ascend-approval", handle)] if handle else [])]
+    await app(http_scope("POST", "/refunds/7", headers=headers), wire.receive, wire.send)
+    return wire
+
+
+class TestAfterTheBody:
+    async def test_a_kill_while_the_body_of_a_rule_arrives(self, authority, tmp_path):
+        handler, file = Handler(), tmp_path / "kill"
+        app = guarded(handler, kill_file=str(file))
+        wire = await slowly(app, thrown(app, file))
+        assert (wire.status, wire.problem, handler.ran) == (503, "kill-switch", 0)
+        assert authority.submitted == []
+
+    @pytest.mark.parametrize("rule", [REFUND, {**UPLOAD, "match": "POST /refunds/{id}"}], ids=["read", "bound"])
+    async def test_a_kill_while_the_body_of_a_resumed_request_arrives(self, authority, tmp_path, rule):
+        handler, file = Handler(), tmp_path / "kill"
+        app = guarded(handler, [rule], kill_file=str(file))
+        handle = await held(app)
+        authority.decide("approved")
+        wire = await slowly(app, thrown(app, file), handle)
+        assert (wire.status, wire.problem, handler.ran) == (503, "kill-switch", 0)
+        # Nothing ran, so the approval is still good when the switch is released.
+        file.unlink()
+        app.guard.duties.kill.expire()
+        assert (await ask(app, handle)).status == 200
+
+    @pytest.mark.parametrize("rule", [REFUND, {**UPLOAD, "match": "POST /refunds/{id}"}], ids=["read", "bound"])
+    async def test_an_approval_withdrawn_while_the_body_arrives(self, authority, rule):
+        handler = Handler()
+        app = guarded(handler, [rule])
+        handle = await held(app)
+        authority.decide("approved")
+        wire = await slowly(app, lambda: authority.decide("denied"), handle)
+        assert (wire.status, wire.problem, handler.ran) == (403, "denied", 0)
+
+    async def test_the_time_of_the_client_is_not_the_authoritys(self, authority, monkeypatch):
+        """However long the body took, the authority has its whole time to answer."""
+        handler = Handler()
+        app = guarded(handler, [{**UPLOAD, "match": "POST /refunds/{id}"}], deadline=5)
+        handle = await held(app)
+        authority.decide("approved")
+        clock = app.guard.core.clock
+        wire = await slowly(app, lambda: setattr(app.guard.core, "clock", lambda: clock() + 60), handle)
+        assert (wire.status, handler.ran) == (200, 1)
+
+
+class TestAfterEverythingElse:
+    async def test_a_kill_while_the_authority_answers(self, authority, tmp_path):
+        handler, file = Handler(), tmp_path / "kill"
+        app = guarded(handler, kill_file=str(file))
+        handle = await held(app)
+        authority.decide("approved")
+        authority.meanwhile = thrown(app, file)
+        wire = await ask(app, handle)
+        assert (wire.status, wire.problem, handler.ran) == (503, "kill-switch", 0)
+        # The claim was made, and undone.
+        authority.meanwhile = lambda: None
+        file.unlink()
+        app.guard.duties.kill.expire()
+        assert (await ask(app, handle)).status == 200
+
+    @pytest.mark.parametrize("mode", ["enforce", "observe"])
+    @pytest.mark.parametrize("word", ["approved", "denied"])
+    async def test_a_kill_while_an_action_is_submitted(self, authority, tmp_path, mode, word):
+        handler, file = Handler(), tmp_path / "kill"
+        app = guarded(handler, kill_file=str(file), mode=mode)
+        authority.word, authority.meanwhile = word, thrown(app, file)
+        wire = await ask(app)
+        kind = "denied" if (mode, word) == ("enforce", "denied") else "kill-switch"
+        assert (wire.problem, handler.ran) == (kind, 0)
+
+    async def test_a_kill_while_the_run_is_journalled(self, authority, tmp_path):
+        handler, file = Handler(), tmp_path / "kill"
+        settings = {"report_outcomes": True, "journal": str(tmp_path / "journal")}
+        app = guarded(handler, kill_file=str(file), **settings)
+        authority.word = "approved"
+        journal = app.guard.duties.journal
+        throw, enter = thrown(app, file), journal.enter
+
+        def entering(*arguments, **named):
+            throw()
+            return enter(*arguments, **named)
+
+        journal.enter = entering
+        wire = await ask(app)
+        assert (wire.status, wire.problem, handler.ran) == (503, "kill-switch", 0)
+        lines = b"".join(path.read_bytes() for path in (tmp_path / "journal").rglob("*.journal"))
+        assert lines.count(b'"k":"entry"') == 1
+        assert lines.count(b"the handler did not run: the agent is blocked") == 1
+
+
+class TestGivenBack:
+    """An approval whose action did not happen is still good: bounded, counted, and the authority is told."""
+
+    @staticmethod
+    def answering(status, *headers):
+        async def handler(scope, receive, send):
+            await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+            await send({"type": "http.response.body", "body": b""})
+
+        return handler
+
+    LATER = (b"Retry-After", b"1")
+
+    @pytest.mark.parametrize(("status", "headers"), [(429, [LATER]), (503, [LATER])])
+    async def test_an_application_that_has_no_time_now(self, authority, status, headers):
+        app = guarded(self.answering(status, *headers))
+        handle = await held(app)
+        authority.decide("approved")
+        for _ in range(4):
+            assert (await ask(app, handle)).status == status
+        used = await ask(app, handle)
+        assert (used.status, used.problem, used.json["outcome"]) == (409, "approval-used", "failed")
+
+    @pytest.mark.parametrize(
+        ("status", "headers", "outcome"),
+        [
+            (200, [LATER], "completed"),
+            (302, [LATER], "completed"),
+            (429, [], "failed"),
+            (503, [], "failed"),
+            (500, [LATER], "failed"),
+            (404, [LATER], "failed"),
+            (399, [], "completed"),
+            (400, [], "failed"),
+            (500, [], "failed"),
+        ],
+    )
+    async def test_whatever_else_it_answers_has_used_it(self, authority, status, headers, outcome):
+        app = guarded(self.answering(status, *headers))
+        handle = await held(app)
+        authority.decide("approved")
+        assert (await ask(app, handle)).status == status
+        used = await ask(app, handle)
+        assert (used.status, used.problem, used.json["outcome"]) == (409, "approval-used", outcome)
+
+    async def test_a_waiting_rule_finds_it_again(self, authority):
+        app = guarded(self.answering(503, self.LATER), pending="wait:0.02s", poll_interval=0.01)
+        await held(app)
+        authority.decide("approved")
+        for _ in range(2):
+            assert (await ask(app)).status == 503
+        assert len(authority.words) == 1
+
+    async def test_beside_an_action_that_took_its_place_its_handle_finds_it(self, authority):
+        running, go_on = asyncio.Event(), asyncio.Event()
+
+        async def handler(scope, receive, send):
+            running.set()
+            await go_on.wait()
+            await self.answering(503, self.LATER)(scope, receive, send)
+
+        app = guarded(handler)
+        handle = await held(app)
+        authority.decide("approved")
+        first = asyncio.ensure_future(ask(app, handle))
+        await running.wait()
+        other = await held(app)
+        go_on.set()
+        assert (await first).status == 503
+        assert await held(app) == other != handle
+        assert (await ask(app, handle)).status == 503
