@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from .client.exchange import AsyncEngine, Engine
-    from .guard import Guard
+    from .guard import Guard, Outcome
     from .guard.keeper import Keeper
-    from .outcome import Outcome
 
 __all__ = ["AsyncBody", "AsyncRunner", "SyncRunner"]
 

@@ -44,7 +44,7 @@ def act(
         if state != "pending":
             raise Refused(f"the approval is {state}")
         sleep(float(told.headers.get("retry-after", "1")))
-    raise Refused("nobody decided in time; the same request finds the same approval later")
+    raise Refused("nobody decided in time; the same request with the same credentials finds the same approval later")
 
 
 def problem_of(answer: httpx2.Response) -> dict[str, object] | None:

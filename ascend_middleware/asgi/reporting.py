@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..outcome import Outcome
+from ..guard import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
-from ..outcome import Outcome
+from ..guard import Outcome
 from .requests import refusal_of
 
 if TYPE_CHECKING:

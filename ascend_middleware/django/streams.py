@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from ..outcome import Outcome
+    from ..guard import Outcome
 
 __all__ = ["watch", "watch_async"]
 

@@ -4,6 +4,7 @@ from .announcing import announce, announce_ways
 from .engine import Guard
 from .health import health_of
 from .identity import Agent, NotAnAgent
+from .outcome import Outcome
 from .standing import standing
 from .steps import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
 from .verdicts import Refusal, Verdict
@@ -18,6 +19,7 @@ __all__ = [
     "Guard",
     "Hook",
     "NotAnAgent",
+    "Outcome",
     "ReadBody",
     "Refusal",
     "RequestView",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["announce", "announce_ways"]
 
 logger = get_logger("ascend_middleware.guard")
+# Apart from what is said of requests.
+settings_logger = get_logger("ascend_middleware.settings")
 
 _MOST: Final = 50
 
@@ -29,16 +31,16 @@ def announce_ways(guard: Guard) -> None:
         return
     observed = [rule.label for rule in rules if rule.mode == "observe"]
     if settings.mode == "observe":
-        logger.warning(
+        settings_logger.warning(
             'mode = "observe": requests are judged and logged, and none is refused unless its agent is blocked'
         )
     elif observed:
         told = f"{', '.join(observed[:_MOST])}{', …' if len(observed) > _MOST else ''}"
-        logger.warning('these rules refuse nothing, because of mode = "observe": %s', _printable(told))
+        settings_logger.warning('these rules refuse nothing, because of mode = "observe": %s', _printable(told))
     if settings.single_caller or guard.identifies:
         return
     waits = settings.pending.waits or any(rule.pending.waits for rule in rules)
-    logger.log(
+    settings_logger.log(
         logging.WARNING if waits else logging.INFO,
         "without identify callers are told apart by %s: a request that has none of these shares no approval with "
         "another one; principal_headers names further headers, single_caller = true says that all requests are one "

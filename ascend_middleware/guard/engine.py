@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from ..client.core import ClientCore
     from ..flow import Flow
     from ..models import AgentAction, AuthorizationDecision
-    from ..outcome import Outcome
     from ..routing import Leaf
     from ..rules import CompiledRule, RouteRules
     from .duties import Duties
+    from .outcome import Outcome
     from .view import RequestView
 
 __all__ = ["Guard"]

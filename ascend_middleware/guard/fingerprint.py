@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from ..rules import fold_header
 from .body import parse_json
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
         """Whose request it is: the principal, else the credentials that came with it; None where nobody can tell."""
         if self.agent.principal is not None:
             return ["principal", self.agent.principal]
-        # WSGI servers make one name of dash and underscore.
-        given = [(name.replace("_", "-"), value) for name, value in self.view.headers]
+        given = [(fold_header(name), value) for name, value in self.view.headers]
         shown = [one for one in given if one[0] in self.credentials and one[1].strip()]
         if shown:
             return ["credentials", sorted(shown)]

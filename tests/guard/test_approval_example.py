@@ -32,7 +32,7 @@ def client(ascend_authority):
     def refund(body: dict):
         return {"refunded": body["amount"]}
 
-    with TestClient(app) as http:
+    with TestClient(app, headers={"Authorization": "Bearer alice"}) as http:
         yield http
 
 

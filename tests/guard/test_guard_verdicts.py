@@ -190,7 +190,7 @@ async def test_the_approval_of_another_action_releases_nobody(engine):
 async def test_no_more_wait_than_are_allowed_to(engine):
     engine.answers = [answer("pending")]
     handler = Handler()
-    app = guard(handler, [RUN], max_waiters=2, **PATIENT)
+    app = guard(handler, [RUN], max_waiters=2, single_caller=True, **PATIENT)
     tasks = [asyncio.ensure_future(ask(app)) for _ in range(2)]
     while app.guard.waiters < 2:
         await asyncio.sleep(0.001)

@@ -8,8 +8,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from guard_kit import JSON, Handler, Wire, http_scope, part, plug
-from test_approvals import Authority
+from guard_kit import JSON, Handler, Holding, Wire, http_scope, part, plug
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.client.engines import ConnectFailed
@@ -38,7 +37,7 @@ def table():
 TABLE = table()
 
 
-class Scripted(Authority):
+class Scripted(Holding):
     async def send(self, request, timeout):
         if request.url.endswith("/submit") and self.down is None:
             held = json.loads(request.content)["action_type"] == "held"
