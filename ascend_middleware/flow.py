@@ -7,11 +7,13 @@ flow is closed at the step it stands at, and its `finally` blocks release what i
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-__all__ = ["Flow", "Sleep", "drive", "drive_async"]
+__all__ = ["Flow", "Sleep", "drive", "drive_async", "running_loop"]
 
 T = TypeVar("T")
 
@@ -60,3 +62,17 @@ async def drive_async(flow: Flow[T], perform: Callable[[Any], Awaitable[Any]]) -
         return value
     finally:
         flow.close()
+
+
+def running_loop() -> Any:
+    """Return the running event loop: asyncio's, else what trio knows its run by.
+
+    Raises:
+        RuntimeError: none runs here.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        if "trio" not in sys.modules:
+            raise
+        return sys.modules["trio"].lowlevel.current_trio_token()

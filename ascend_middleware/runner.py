@@ -7,11 +7,14 @@ the handler. Engines belong to a process (and an event loop): after a fork they 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import functools
 import inspect
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import anyio
 
 from . import substitute
 from .client import open_async_engine, open_engine
@@ -20,7 +23,7 @@ from .client.exchange import PerProcess
 from .client.masking import get_logger
 from .compose import build_guard, build_keeper
 from .exceptions import ConfigurationError
-from .flow import Sleep, drive, drive_async
+from .flow import Sleep, drive, drive_async, running_loop
 from .forking import ProcessLock
 from .guard import Hook, ReadBody, RequestView, Verdict, Watch, announce_ways, health_of
 from .guard.steps import Blocking
@@ -225,7 +228,9 @@ class AsyncRunner(_Runner):
     ) -> None:
         super().__init__(rules, settings, identify=identify, render=render, now=now)
         # Threads of its own: an application that fills the loop's keeps nobody from reading the kill state.
-        self._threads = PerProcess(lambda: ThreadPoolExecutor(_STATE_THREADS, thread_name_prefix="ascend-state"))
+        self._threads = PerProcess(
+            lambda: concurrent.futures.ThreadPoolExecutor(_STATE_THREADS, thread_name_prefix="ascend-state")
+        )
 
     def _open_engine(self) -> AsyncEngine:
         return open_async_engine(self._guard.settings)
@@ -246,9 +251,9 @@ class AsyncRunner(_Runner):
 
         async def perform(step: Any) -> Any:
             if isinstance(step, Send):  # first, because most flows have no other step
-                return await self._engines.get(asyncio.get_running_loop()).send(step.request, step.timeout)
+                return await self._engines.get().send(step.request, step.timeout)
             if isinstance(step, Sleep):
-                await asyncio.sleep(step.seconds)
+                await anyio.sleep(step.seconds)
                 return None
             if isinstance(step, ReadBody):
                 return await body.read(step.limit, step.seconds)
@@ -277,26 +282,41 @@ class AsyncRunner(_Runner):
         """Make a call that may block, in a thread; it goes on to its end when the one who waits for it is cancelled."""
         if step.inline:
             return step.function(*step.arguments)
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._threads.get(), step.function, *step.arguments)
+        future = self._threads.get().submit(step.function, *step.arguments)
         try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
+            return await _result_of(future)
+        except anyio.get_cancelled_exc_class():
             future.add_done_callback(lambda done: self._abandoned(step, done))
             raise
 
-    def _abandoned(self, step: Blocking, done: asyncio.Future[Any]) -> None:
+    def _abandoned(self, step: Blocking, done: concurrent.futures.Future[Any]) -> None:
         if not done.cancelled() and done.exception() is None and step.abandon is not None:
             self._threads.get().submit(step.abandon, done.result())
 
     async def aclose(self) -> None:
         """Close this event loop's connections and deliver the outcomes that wait."""
-        engine = self._engines.take(asyncio.get_running_loop())
+        engine = self._engines.take()
         if engine is not None:
             await engine.aclose()
         if self.keeper is not None:
-            await asyncio.to_thread(self.keeper.close)
+            await anyio.to_thread.run_sync(self.keeper.close)
         threads = self._threads.take()
         if threads is not None:
             threads.shutdown(wait=False)
         self._guard.duties.state.close()
+
+
+async def _result_of(future: concurrent.futures.Future[Any]) -> Any:
+    """Wait for what a thread returns; the thread does not learn that the one who waits is cancelled."""
+    loop = running_loop()
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        return await asyncio.shield(asyncio.wrap_future(future, loop=loop))
+    done = anyio.Event()
+
+    def tell(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.run_sync_soon(done.set)
+
+    future.add_done_callback(tell)
+    await done.wait()
+    return future.result()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
@@ -121,7 +121,7 @@ class AsyncEngine(Protocol):
 
 
 class PerProcess:
-    """Holds one opened thing per process (and per event loop): nothing of a pool survives a fork."""
+    """Holds one opened thing per process, or per event loop of it: nothing of a pool survives a fork or its loop."""
 
     def __init__(self, build: Callable[[], Any]) -> None:
         self._build: Final = build
@@ -130,24 +130,24 @@ class PerProcess:
     def _renew(self) -> None:
         # The lock too: another thread of the parent may have held it.
         self._lock = threading.Lock()
-        self._by_loop: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-        self._single: Any = None
+        self._opened: dict[Any, Any] = {}
+        self._ends: dict[Any, AsyncGenerator[None]] = {}
         self._pid = os.getpid()
 
     def get(self, loop: object = None) -> Any:
         """Return the one of this process and loop, opened if need be."""
         if self._pid != os.getpid():
             renew_once(lambda: self._pid, self._renew)
-        opened = self._single if loop is None else self._by_loop.get(loop)
+        opened = self._opened.get(loop)
         if opened is None:
             with self._lock:
-                opened = self._single if loop is None else self._by_loop.get(loop)
+                opened = self._opened.get(loop)
                 if opened is None:
                     opened = self._build()
-                    if loop is None:
-                        self._single = opened
-                    else:
-                        self._by_loop[loop] = opened
+                    if loop is not None:
+                        self._forget_ended()
+                        self._end_with(loop)
+                    self._opened[loop] = opened
         return opened
 
     def take(self, loop: object = None) -> Any:
@@ -155,7 +155,35 @@ class PerProcess:
         if self._pid != os.getpid():
             return None
         with self._lock:
-            if loop is not None:
-                return self._by_loop.pop(loop, None)
-            opened, self._single = self._single, None
-            return opened
+            self._forget_ended()
+            opened, end = self._opened.pop(loop, None), self._ends.pop(loop, None)
+        if end is not None:
+            with contextlib.suppress(StopIteration):
+                end.aclose().send(None)
+        return opened
+
+    def _end_with(self, loop: object) -> None:
+        """Have it closed when its loop ends: who ends one (`asyncio.run`, trio) closes its asynchronous generators."""
+        end = self._ends[loop] = self._closing(loop)
+        with contextlib.suppress(StopIteration):
+            end.__anext__().send(None)
+
+    async def _closing(self, loop: object) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            self._ends.pop(loop, None)
+            opened = self.take(loop)
+            if hasattr(opened, "aclose"):
+                with contextlib.suppress(Exception):
+                    await opened.aclose()
+
+    def _forget_ended(self) -> None:
+        """Forget those of loops that were closed without that: connections close with the last reference to them."""
+        for loop in [loop for loop in self._opened if getattr(loop, "is_closed", _no)()]:
+            self._ends.pop(loop, None)
+            del self._opened[loop]
+
+
+def _no() -> bool:
+    return False

@@ -5,7 +5,6 @@ A wrapper is of the same kind as its tool, so that a server sees what it saw bef
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import inspect
@@ -19,7 +18,7 @@ from ..client import AscendClient, AsyncAscendClient
 from ..client.masking import get_logger
 from ..exceptions import AuthorizationDeniedError, ConfigurationError
 from ..exceptions import TimeoutError as DecisionTimeoutError
-from ..flow import Sleep, drive, drive_async
+from ..flow import Sleep, drive, drive_async, running_loop
 from ..guard.steps import Hook
 from .arguments import Binder
 from .governance import DeniedResult, MCPGovernanceConfig, Question, conclude, decide
@@ -275,7 +274,7 @@ def tool_name(function: Callable[..., Any]) -> str:
 
 def _on_event_loop() -> bool:
     try:
-        asyncio.get_running_loop()
+        running_loop()
     except RuntimeError:
         return False
     return True

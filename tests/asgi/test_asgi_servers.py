@@ -98,6 +98,7 @@ COMMANDS = {
     "uvicorn-workers": ["-m", "uvicorn", "--fd", "{fd}", "--workers", "2", "served_asgi:app"],
     "uvicorn-workers-wrapped": ["-m", "uvicorn", "--fd", "{fd}", "--workers", "2", "served_asgi:wrapped"],
     "hypercorn-workers": ["-m", "hypercorn", "--bind", "fd://{fd}", "--workers", "2", "served_asgi:app"],
+    "hypercorn-trio": ["-m", "hypercorn", "-k", "trio", "--bind", "fd://{fd}", "--workers", "2", "served_asgi:app"],
     "gunicorn-preload": [
         *("-m", "gunicorn", "--bind", "fd://{fd}", "--preload", "--workers", "2", "--worker-class", "asgi"),
         "served_asgi:wrapped",

@@ -42,7 +42,7 @@ ALLOWED = {
     "mcp": {"forking", "exceptions", "commands", "models", "wire", "flow", "rules", "client", "guard"},
     "compose": {"exceptions", "substitute", "config", "client", "guard", "rules"},
     "runner": {"forking", "exceptions", "substitute", "flow", "client", "guard", "compose"},
-    "asgi": {"forking", "exceptions", "substitute", "client", "guard", "routing", "rules", "runner"},
+    "asgi": {"flow", "forking", "exceptions", "substitute", "client", "guard", "routing", "rules", "runner"},
     "django": {"forking", "exceptions", "client", "guard", "routing", "rules", "compose", "runner", "cli", "django"},
     "fastapi": {"asgi", "guard", "rules"},
     "wsgi": {"client", "guard", "routing", "runner"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import re
@@ -32,7 +31,6 @@ __all__ = [
     "proxy_url",
     "resolve",
     "response",
-    "running_loop",
     "surplus",
     "too_long",
     "trusted",
@@ -194,11 +192,3 @@ def resolve(host: str, port: int, tell: Callable[[list[str] | OSError], object])
         tell(found)
 
     threading.Thread(target=look_up, name="ascend-resolve", daemon=True).start()
-
-
-def running_loop() -> Any:
-    """Return the running asyncio loop; None in another kind of loop, which then shares one pool."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from ...exceptions import AscendError
+from ...flow import running_loop
 from ..exchange import STALL_SECONDS, DeadlinePassed, Overloaded, PerProcess
-from .shared import deadline_passed, defect, running_loop
+from .shared import deadline_passed, defect
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from ..exchange import AsyncEngine, Engine, Request, Response
@@ -182,7 +183,7 @@ class AsyncGate:
         slots: Slots = self._slots.get(loop)
         began = time.monotonic()
         waited = time.monotonic() - began if await slots.enter_async(request.agent, timeout) else 0.0
-        watch = _Watch(loop) if loop is not None else None
+        watch = _Watch(loop) if isinstance(loop, asyncio.AbstractEventLoop) else None
         try:
             return await self._engine.send(request, timeout - waited)
         except DeadlinePassed as error:

@@ -5,6 +5,7 @@ One of the files that import an HTTP library; each serves one engine.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import importlib.util
@@ -22,6 +23,7 @@ import httpcore2
 import httpx2
 
 from ...exceptions import AscendError, ConfigurationError
+from ...flow import running_loop
 from ..exchange import ConnectFailed, ExchangeFailed, Overloaded, PerProcess, Request, Response
 from .on_asyncio import LoopPool
 from .shared import (
@@ -35,7 +37,6 @@ from .shared import (
     proxy_url,
     resolve,
     response,
-    running_loop,
     surplus,
     too_long,
     trusted,
@@ -274,7 +275,7 @@ class AsyncHTTPX2(_HTTPX2Base):
         if timeout <= 0:
             raise deadline_passed(sent=False)
         loop = running_loop()
-        if self._direct is not None and loop is not None:
+        if self._direct is not None and isinstance(loop, asyncio.AbstractEventLoop):
             pool: LoopPool = self._direct.get(loop)
             return await pool.send(request, timeout)
         return await self._send(self._pools.get(loop), request, timeout)

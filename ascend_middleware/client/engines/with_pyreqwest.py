@@ -5,9 +5,12 @@ One of the files that import an HTTP library; each serves one engine.
 
 from __future__ import annotations
 
+import atexit
 import os
 import ssl
 import sys
+import threading
+import time
 from collections.abc import Coroutine, Generator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from ...config import Settings
 
 __all__ = ["AsyncPyreqwest", "Pyreqwest"]
+
+_LET_GO_SECONDS: Final = 1.0
 
 
 class _PyreqwestBase:
@@ -66,6 +71,8 @@ class _PyreqwestBase:
             raise ConfigurationError(
                 "engine 'pyreqwest' was used before this process was forked; use 'httpx2', or fork first"
             )
+        if cls._first_used_in is None and not self._builder.startswith("Sync"):
+            atexit.register(_let_go)
         cls._first_used_in = os.getpid()
         builder = getattr(pyreqwest.client, self._builder)()
         builder = builder.follow_redirects(False).referer(False).max_connections(self._limit())
@@ -84,6 +91,16 @@ class _PyreqwestBase:
         built = self._clients.get().request(request.method, request.url).timeout(timedelta(seconds=timeout))
         built = built.headers(list(request.headers))
         return (built.body_bytes(request.content) if request.content else built).build_streamed()
+
+
+def _let_go() -> None:
+    """Wait at the end of the process until no thread of the library is inside Python: one that is would abort it."""
+    until = time.monotonic() + _LET_GO_SECONDS
+    while time.monotonic() < until:
+        known = {thread.ident for thread in threading.enumerate()}
+        if not sys._current_exceptions().keys() - known:
+            return
+        time.sleep(0.001)
 
 
 def _failure_of(error: Exception) -> AscendError:
