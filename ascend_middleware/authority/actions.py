@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from . import approvals, killswitch, orchestration
+from .approvers import OBSERVED
 from .call import Call, Reply, Route, missing, read_fields
 from .forms import ApiError, decision_fields, read_submission, record_fields
 from .listing import page_fields, read_query
@@ -127,11 +128,14 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
         "correlation_id": call.request.correlation_id,
         **governance.found,
     }
+    if action["context"].get(OBSERVED) is True:
+        stored[OBSERVED] = True
     level = risk_level(judgement.risk_score)
     rules = approval_rules(call.records, call.authority.policy.approvals, tenant=call.tenant)
-    stored |= rules.terms(
-        judgement.decision, level, expires_at=lambda seconds: iso_time(call.authority.now() + seconds)
-    )
+    if OBSERVED not in stored:
+        stored |= rules.terms(
+            judgement.decision, level, expires_at=lambda seconds: iso_time(call.authority.now() + seconds)
+        )
     row = call.store.add_action(action, stored, risk=(judgement.risk_score, level), by=call.credential)
     call.audit(
         "ACTION_SUBMITTED",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
+from .approvers import OBSERVED
 from .call import Call, Reply, Route
 from .store import iso_time
 
@@ -37,7 +38,8 @@ def _counts(call: Call, column: str, since: float | None = None) -> dict[str, in
 
 
 def _summary(states: dict[str, int]) -> dict[str, Any]:
-    total, decided = sum(states.values()), sum(count for word, count in states.items() if word != "pending")
+    undecided = ("pending", OBSERVED)
+    total, decided = sum(states.values()), sum(count for word, count in states.items() if word not in undecided)
     by_status = {word: states.get(word, 0) for word in _STATES} | states
     return {
         "total": total,

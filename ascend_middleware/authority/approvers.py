@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXPIRY",
     "LEVELS",
+    "OBSERVED",
     "ApprovalRules",
     "Requirement",
     "approved_by",
@@ -33,6 +34,8 @@ __all__ = [
 
 # By which door a decision came that nobody took in time.
 EXPIRY: Final = "expiry"
+# The mark of a submission whose request passes whatever is decided: in its context, and as its status if pending.
+OBSERVED: Final = "observed"
 LEVELS: Final = ("low", "medium", "high", "critical")
 _ANYBODY: Final = "admin"
 _DAY: Final = 86_400.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ascend_middleware.exceptions import ValidationError
 from ascend_middleware.wire import check_orchestration_depth, check_values, encode_json, strip_risk_claims
 
-from .approvers import EXPIRY, approved_by, missing_approvers, required_approvers
+from .approvers import EXPIRY, OBSERVED, approved_by, missing_approvers, required_approvers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -200,7 +200,8 @@ def _read_orchestration(body: Mapping[str, Any], action: dict[str, Any]) -> None
 def decision_fields(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the documented flat form of a decision for a stored action."""
     judgement, approval, status = row["judgement"], row["approval"], row["status"]
-    pending = status == "pending"
+    pending = status == "pending" and not judgement.get(OBSERVED)
+    status = "pending" if status == OBSERVED else status
     reason = judgement["reason"]
     expired = bool(approval) and approval.get("via") == EXPIRY
     if expired:
@@ -243,7 +244,7 @@ def decision_fields(row: Mapping[str, Any]) -> dict[str, Any]:
         fields["decided_by"] = approval["by"]
         fields["decided_at"] = approval["at"]
         fields["comments"] = approval["comments"]
-    for name in ("mcp_governance", "model_governance"):
+    for name in ("mcp_governance", "model_governance", OBSERVED):
         if judgement.get(name):
             fields[name] = judgement[name]
     return fields

@@ -14,7 +14,7 @@ from ascend_middleware.exceptions import ConflictError, NotFoundError, Validatio
 from ascend_middleware.sqlite import MEMORY
 
 from . import audit
-from .approvers import EXPIRY
+from .approvers import EXPIRY, OBSERVED
 from .audit import canonical_json
 from .database import Database
 from .keys import DEFAULT_TENANT, Credential, Role, hash_key, new_key, person, same_hash
@@ -153,11 +153,13 @@ class Store(Database):
         self, submission: Mapping[str, Any], judgement: Mapping[str, Any], *, risk: tuple[int, str], by: Credential
     ) -> dict[str, Any]:
         """Store a decided submission and return the action."""
-        now = iso_time(self._now())
+        now, status = iso_time(self._now()), judgement["decision"]
+        if status == "pending" and judgement.get(OBSERVED):
+            status = OBSERVED  # it has run already: nobody is asked, so it stands in nobody's queue
         row: dict[str, Any] = {
             "tenant": by.tenant,
             "agent_id": submission["agent_id"],
-            "status": judgement["decision"],
+            "status": status,
             "risk_score": risk[0],
             "risk_level": risk[1],
             "created_at": now,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ascend_middleware.exceptions import NotFoundError
 
 from . import audit
+from .approvers import OBSERVED
 from .delivery import Attempt, deliver
 from .forms import decision_fields
 from .records import WEBHOOK
@@ -66,6 +67,8 @@ def events_of(entry: Mapping[str, Any]) -> tuple[str, ...]:
     """Return which webhook events an audit entry stands for."""
     event, data = entry["event"], entry["data"]
     if event == "ACTION_SUBMITTED":
+        if data["decision"] == "pending" and data.get(OBSERVED):
+            return ("action.submitted",)
         decided = f"action.{data['decision']}"
         violation = ("policy.violation",) if data["decision"] == "denied" else ()
         return ("action.submitted", decided, *violation)

@@ -259,7 +259,8 @@ class Guard:
     ) -> Flow[Settled]:
         """Have a decision, of what is on hold already or of the authority; claim the approval that it runs under."""
         if self._mode(rule) == "observe":
-            # Who only observes does not hold requests up, and keeps nothing on hold.
+            # Who only observes holds no request up and keeps nothing on hold, nor asks a person to decide about it.
+            action.context = {**(action.context or {}), "observed": True}
             return Settled(decision=(yield from self._submit(action)))
         approvals = self.duties.approvals
         binding = Binding(

@@ -79,9 +79,11 @@ class Recorder:
         elif verdict.cause is not None:
             self._since = self._since if self._undecided else self._clock()
             self._undecided += 1
+        template = view.resolved.leaf.template if view.resolved and view.resolved.leaf else view.path
+        if verdict.would is not None:
+            self._observed(view, template, verdict)
         if not logger.isEnabledFor(logging.INFO):
             return
-        template = view.resolved.leaf.template if view.resolved and view.resolved.leaf else view.path
         if verdict.outcome == "approval-status":
             template = self._status_path  # the rest is a handle
         rule = verdict.rule.label if verdict.rule is not None else None
@@ -96,6 +98,15 @@ class Recorder:
             seconds * 1000,
             extra=extras_of(verdict, seconds),
         )
+
+    def _observed(self, view: RequestView, template: str, verdict: Verdict) -> None:
+        """Warn of what would have been refused, so that it is seen under a server's default logging, too."""
+        rule = verdict.rule.label if verdict.rule is not None else "no rule"
+        reason = "" if verdict.decision is None else f": {printable(verdict.decision.reason or '')[:200]}"
+        text = 'mode = "observe": %s %s passes, and would have been refused (%s%s) under %s'
+        subject = ("observed", rule, template, verdict.would)
+        method, path = printable(view.verb[:40]), printable(template[:200])
+        self.repeats.say(subject, logging.WARNING, text, method, path, verdict.would, reason, rule)
 
     def _resumed(self) -> None:
         """Say that an outage is over, and how many requests it cost; of one that comes and goes, once in a while."""

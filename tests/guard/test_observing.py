@@ -1,0 +1,160 @@
+"""Observe mode: nothing is refused, what would have been is seen, and nobody is asked to decide about what ran already."""
+
+import logging
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from guard_kit import GONE, JSON, REFUND, Handler, Holding, Wire, ask, guarded, http_scope, part, plug
+
+from ascend_middleware import AscendClient
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.authority.core import Authority
+from ascend_middleware.authority.keys import LOCAL, Role
+from ascend_middleware.authority.webhooks import events_of
+
+pytestmark = pytest.mark.anyio
+
+POLICY = '[[policy]]\nname = "people"\naction_types = ["*"]\ndecision = "{}"\n'
+
+
+@pytest.fixture
+def authority(monkeypatch):
+    return plug(monkeypatch, Holding())
+
+
+def warnings(caplog):
+    return [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING]
+
+
+class TestTheLog:
+    async def test_what_would_have_been_refused_is_a_warning_and_said_once_in_a_while(self, authority, caplog):
+        caplog.set_level(logging.WARNING)  # what servers leave the root logger at
+        handler = Handler()
+        app = guarded(handler, mode="observe")
+        for word in ("pending", "denied", "denied", "denied"):
+            authority.word = word
+            assert (await ask(app)).status == 200
+        assert (await ask(app, path="/nowhere", method="GET")).status == 200
+        said = [text for text in warnings(caplog) if "would have been refused" in text]
+        assert [text.partition("refused (")[2].partition(")")[0] for text in said] == [
+            "approval-required: because",
+            "denied: because",
+            "unmapped-route",
+        ]
+        assert "POST /refunds/7 passes" in said[0]
+        assert handler.ran == 5
+
+    async def test_an_agent_cannot_write_lines_of_its_own(self, authority, caplog):
+        app = guarded(Handler(), mode="observe")
+        await ask(app, path="/x\nCRITICAL forged", method="GET")
+        authority.word, authority.reason = "denied", "no\nCRITICAL forged"
+        await ask(app)
+        assert not any("\n" in text for text in warnings(caplog))
+
+    @pytest.mark.parametrize(
+        ("settings", "rules", "said"),
+        [
+            ({"mode": "observe"}, [REFUND], 'mode = "observe": requests are judged and logged'),
+            ({}, [{**REFUND, "mode": "observe"}], "these rules refuse nothing"),
+            ({}, [REFUND], None),
+        ],
+    )
+    async def test_the_start_tells_the_mode(self, authority, caplog, settings, rules, said):
+        guarded(Handler(), rules, **settings)
+        assert [text.startswith(said) for text in warnings(caplog)] == ([True] if said else [])
+
+    @pytest.mark.parametrize(("mode", "words"), [("observe", "would be refused"), ("enforce", "are refused")])
+    async def test_the_start_says_what_becomes_of_routes_that_nothing_covers(self, authority, caplog, mode, words):
+        app = FastAPI(openapi_url=None)
+
+        @app.get("/forgotten")
+        def forgotten():
+            return {}
+
+        inside = guarded(app, mode=mode)
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=inside), base_url="http://site") as client:
+            await client.get("/forgotten")
+        (said,) = (text for text in warnings(caplog) if "no rule covers these routes" in text)
+        assert f"requests for them {words}: GET" in said
+
+
+class TestTheAuthority:
+    async def observe(self, tmp_path, decision, **settings):
+        file = tmp_path / "policy.toml"
+        file.write_text(POLICY.format(decision))
+        url = f"local:{file}"
+        handler = Handler()
+        app = AscendMiddleware(handler, rules={"rule": [REFUND]}, api_url=url, agent_id="a", **settings)
+        wire = Wire(part(b'{"amount": 5}'))
+        await app(http_scope("POST", "/refunds/7", headers=JSON), wire.receive, wire.send)
+        await app.aclose()
+        return wire, AscendClient(api_url=url, agent_id="a"), file
+
+    async def test_nobody_is_asked_about_what_ran_already(self, tmp_path):
+        wire, client, file = await self.observe(tmp_path, "pending", mode="observe")
+        assert wire.status == 200
+        with client:
+            assert client.list_actions(status="pending").total == 0
+            (row,) = client.list_actions().actions
+            assert (row.status, row["observed"], row["context"]) == ("pending", True, {"observed": True})
+            record = client.get_action(row.action_id)
+            assert (record["required_approvers"], record["approval_request_id"]) == ([], None)
+            assert events_of(record["audit_trail"][0]) == ("action.submitted",)
+        authority = Authority.open(file)
+        try:
+            body = b'{"approved": true}'
+            answer = authority.handle("POST", "/api/v1/actions/1/approve", "", {}, body, credential=admin(authority))
+            assert answer[0] == 409
+        finally:
+            authority.close()
+
+    async def test_what_is_enforced_waits_for_a_person(self, tmp_path):
+        wire, client, _ = await self.observe(tmp_path, "pending")
+        assert wire.status == 403
+        with client:
+            assert client.list_actions(status="pending").total == 1
+
+    @pytest.mark.parametrize("decision", ["approved", "denied"])
+    async def test_what_is_decided_at_once_stays_so_and_is_marked(self, tmp_path, decision):
+        wire, client, _ = await self.observe(tmp_path, decision, mode="observe")
+        assert wire.status == 200
+        with client:
+            (row,) = client.list_actions().actions
+            assert (row.status, row["observed"]) == (decision, True)
+
+
+def admin(authority):
+    return authority.store.find_key(authority.store.issue_key(name="eve", role=Role.ADMIN, tenant=LOCAL.tenant))
+
+
+class TestWhatIsNotWhole:
+    """A request that is not whole never reaches a handler, in observe mode neither: there is nothing to pass on."""
+
+    async def test_a_body_that_the_client_breaks_off(self, authority):
+        handler = Handler()
+        wire = Wire(part(b'{"amo', more=True), GONE)
+        await guarded(handler, mode="observe")(http_scope("POST", "/refunds/7", headers=JSON), wire.receive, wire.send)
+        assert (wire.sent, handler.ran, authority.submitted) == ([], 0, [])
+
+    @pytest.mark.parametrize("length", ["3", "99"])
+    async def test_a_body_that_is_not_as_long_as_it_says(self, authority, length):
+        handler = Handler()
+        headers = [*JSON, ("content-length", length)]
+        wire = await ask(guarded(handler, mode="observe"), headers=headers)
+        assert (wire.status, wire.problem, handler.ran) == (400, "bad-request", 0)
+
+    async def test_a_body_that_does_not_arrive_in_time(self, authority):
+        handler = Handler()
+        wire = Wire(part(b'{"amo', more=True))
+        app = guarded(handler, mode="observe", body_timeout=0.01)
+        await app(http_scope("POST", "/refunds/7", headers=JSON), wire.receive, wire.send)
+        assert (wire.status, wire.problem, handler.ran) == (408, "body-timeout", 0)
+
+    async def test_one_that_is_whole_and_cannot_be_judged_passes(self, authority):
+        handler = Handler()
+        app = guarded(handler, mode="observe", body_limit=10)
+        for body in (b"{", b'{"amount": 5, "more": 1}'):
+            assert (await ask(app, body=body)).status == 200
+            assert handler.body == body
+        assert (handler.ran, authority.submitted) == (2, [])
