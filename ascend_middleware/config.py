@@ -12,7 +12,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from . import substitute
 from .exceptions import AscendError, AuthenticationError, ConfigurationError, MissingAPIKeyError, Problem
@@ -132,6 +132,8 @@ def _absolute(url: str) -> str:
     place, mark, query = url.removeprefix(f"{LOCAL_SCHEME}:").partition("?")
     if not place:
         return url  # the engine says what is expected
+    if re.match(r"(.*&)?db=[A-Za-z][A-Za-z0-9+.-]+:", unquote(query)):
+        raise ConfigurationError("api_url: db is the path of a file, no URL")
     options = [
         (name, os.path.abspath(text) if name == "db" and text else text)
         for name, text in parse_qsl(query, keep_blank_values=True)
@@ -156,6 +158,24 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"expected a text, got {value!r}")
     return value.strip()
+
+
+def _place(*words: str) -> Callable[[object], str]:
+    """Return the parser of a path that may also be one of the words, of which those with // begin URLs.
+
+    A mistyped scheme would make a folder of that name, password included; so the message shows the scheme alone.
+    """
+    names, urls = {word.partition(":")[0] for word in words}, tuple(word for word in words if word.endswith("//"))
+
+    def parse(value: object) -> str:
+        place = _text(value)
+        name, colon, _ = place.partition(":")
+        is_scheme = colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+", name)  # one letter is a drive of Windows
+        if place in words or place.startswith(urls) or not (is_scheme or name.lower() in names):
+            return place
+        raise ValueError(f"expected {' or '.join(('a path', *words))}, got {name!r} (a file of such a name: ./…)")
+
+    return parse
 
 
 def _flag(value: object) -> bool:
@@ -248,6 +268,7 @@ def _local_path(value: object) -> str:
 
 
 _REFUSE: Final = Pending()
+_STATE: Final = _place("memory:", "redis://", "rediss://", "unix://")
 _Parser: TypeAlias = "Callable[[object], Any]"
 
 
@@ -303,10 +324,10 @@ class Settings:
     report_outcomes: bool = _setting(True, _flag)
 
     organization_id: str = _setting("", _identifier, "ASCEND_ORGANIZATION_ID")
-    state: str = _setting("", _text, "ASCEND_STATE", secret=True)  # a Redis URL holds a password
+    state: str = _setting("", _STATE, "ASCEND_STATE", secret=True)  # a Redis URL holds a password
     state_timeout: float = _setting(1.0, _seconds)
     durability: str = _setting("process", _choice("process", "power"))
-    journal: str = _setting("", _text, "ASCEND_JOURNAL")
+    journal: str = _setting("", _place("memory:", "off"), "ASCEND_JOURNAL")
     journal_max_bytes: int = _setting(268_435_456, _count(65_536, 2**40))
     journal_max_age: float = _setting(604_800.0, _days)
     journal_full: str = _setting("refuse", _choice("refuse", "pass"))
@@ -314,7 +335,7 @@ class Settings:
     kill_switch: str = _setting("poll", _choice("poll", "sqs", "off"), "ASCEND_KILL_SWITCH")
     kill_poll_interval: float = _setting(5.0, _seconds)
     kill_queue_url: str = _setting("", _text, "ASCEND_KILL_QUEUE_URL")
-    kill_file: str = _setting("", _text, "ASCEND_KILL_FILE")
+    kill_file: str = _setting("", _place(), "ASCEND_KILL_FILE")
     max_staleness: float = _setting(0.0, _seconds_or_never)
     approvals_path: str = _setting("/.ascend/approvals", _local_path)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ascend_middleware.commands import parse_command
+from ascend_middleware.compose import build_guard
 from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.guard.places import default_directory
@@ -489,3 +490,38 @@ class TestRedisOutages:
         state._redis.config_set("maxmemory", "0")
         assert state.claim(row.handle, by="a", process="p", entry="", now=NOW).claimed_by == "a"
         state.close()
+
+
+WRONG_PLACES = [
+    ("state", "rediss2://user:hunter2@host/0", "rediss2"),
+    ("state", "reddis://user:hunter2@host", "reddis"),
+    ("state", "REDIS://user:hunter2@host", "REDIS"),
+    ("state", "redis:user:hunter2@host", "redis"),
+    ("state", "sqlite:///var/state.db", "sqlite"),
+    ("state", "memory", "memory"),
+    ("journal", "redis://user:hunter2@host", "redis"),
+    ("journal", "OFF", "OFF"),
+    ("kill_file", "file:///run/kill", "file"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "shown"), WRONG_PLACES)
+def test_what_only_looks_like_a_place_is_refused_and_makes_no_folder(tmp_path, monkeypatch, name, value, shown):
+    monkeypatch.chdir(tmp_path)
+    given = {"agent_id": "a", "api_key": "owkai_test_0123456789abcdef", "state": "memory:", "journal": "memory:"}
+    for settings, environ in (({name: value}, {}), ({name: None}, {f"ASCEND_{name.upper()}": value})):
+        with pytest.raises(ConfigurationError, match=shown) as caught:
+            build_guard({"rule": []}, {**given, **settings}, environ=environ)
+        assert "hunter2" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["C:\\state.db", "./redis:/x", "/var/lib/a:b/state.db", "a/memory:", "state.db"])
+def test_a_path_with_a_colon_is_a_path(value):
+    assert Settings.load({"state": value}, environ={}).state == value
+
+
+def test_the_database_of_an_embedded_authority_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="db is the path"):
+        Settings.load({"api_url": "local:policy.toml?db=postgres://u:hunter2@h/db"}, environ={}).checked()
