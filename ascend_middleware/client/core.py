@@ -13,6 +13,7 @@ import msgspec
 from .. import __version__
 from ..exceptions import (
     AscendError,
+    AuthenticationError,
     AuthorizationDeniedError,
     CircuitBreakerOpen,
     ClientClosedError,
@@ -105,6 +106,8 @@ class ClientCore:
         self.settings: Final = settings
         self.clock: Final = clock
         self.closed = False
+        # Whether the authority's last word to a call with our key was that it does not know it.
+        self.key_refused = False
         self._random: Final = random
         self.now: Final = now
         self.breaker: Final = CircuitBreaker(
@@ -243,6 +246,7 @@ class ClientCore:
 
     def _judge(self, operation: Operation[T], response: Response, correlation_id: str) -> T:
         if 200 <= response.status < 300:
+            self.key_refused = self.key_refused and not operation.authenticated
             try:
                 return _shown(operation.decode(response.content))
             except ProtocolError as unreadable:
@@ -250,6 +254,7 @@ class ClientCore:
                 raise
         asked = parse_retry_after(response.headers.get("retry-after"), now=self.now())
         error = error_from_answer(response.status, response.content, response.headers, retry_after=asked)
+        self.key_refused = self.key_refused or (operation.authenticated and isinstance(error, AuthenticationError))
         masking.mask_error(error)
         error.correlation_id = error.correlation_id or correlation_id
         if error.code in KILL_CODES:
@@ -438,6 +443,11 @@ class ClientCore:
             _log.warning("heartbeat of %s not delivered: %s", agent_id, error)
             return False
         return True
+
+    def try_key(self, *, seconds: float) -> Flow[None]:
+        """Ask the authority for something that needs the key; counts for no breaker. Raises as `call`."""
+        unbroken = CircuitBreaker(threshold=1, timeout=1.0, clock=self.clock, enabled=False)
+        yield from self.call(operations.deployment_info(), deadline=self.clock() + seconds, breaker=unbroken)
 
     def test_connection(self) -> Flow[ConnectionStatus]:
         """Ask whether the authority is up and knows the key; the result says so, no error of ours is raised."""

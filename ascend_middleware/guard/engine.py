@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..client.masking import get_logger
 from ..client.retry import dice
@@ -47,6 +47,8 @@ __all__ = ["Guard"]
 
 logger = get_logger("ascend_middleware.guard")
 
+# So long one such refusal counts; then it is worth a request to see whether it was mended.
+_MISCONFIGURED_SECONDS: Final = 30.0
 _FRAMEWORK_ANSWERS = frozenset({Kind.NOT_FOUND, Kind.METHOD_NOT_ALLOWED, Kind.REDIRECT, Kind.OPTIONS})
 
 
@@ -94,6 +96,8 @@ class Guard:
             settings.open_per_minute, state=duties.state, name=settings.agent_id, clock=clock, now=duties.now
         )
         self._recorder = Recorder(clock=clock, status_path=settings.approvals_path)
+        self._misconfigured_at = -1e9
+        self.key_tried_at = -1e9
         self._waiting = Waiting(settings, core, duties, clock=clock, random=random)
         self._telemetry = open_telemetry(self) if settings.telemetry else None
         if not settings.enabled:
@@ -103,6 +107,13 @@ class Guard:
     def waiters(self) -> int:
         """How many requests are held for a person now."""
         return self._waiting.count
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with this service's way to a decision: `key-refused`, `misconfigured` (of late), or nothing."""
+        if self.core.key_refused:
+            return "key-refused"
+        return "misconfigured" if self._clock() - self._misconfigured_at < _MISCONFIGURED_SECONDS else None
 
     @property
     def open_passes(self) -> OpenBudget:
@@ -301,6 +312,7 @@ class Guard:
     def _submit(self, action: AgentAction) -> Flow[AuthorizationDecision]:
         # From now: what the client, the hooks and the state took before is no time of the authority.
         decision = yield from self.core.submit(action, deadline=self._clock() + self.settings.deadline)
+        self._misconfigured_at = -1e9
         if decision.is_approved() or decision.is_pending():
             yield from self.duties.see(action.agent_id)
         return decision
@@ -427,6 +439,8 @@ class Guard:
     def _failed(self, error: AscendError, rule: CompiledRule) -> Flow[Verdict]:
         refusal = refusal_for(error)
         cause = cause_of(error)
+        if refusal.problem == "misconfigured" and not self.core.key_refused:
+            self._misconfigured_at = self._clock()
         say, level = self._recorder.repeats.say, logging.WARNING
         loud = logging.ERROR if refusal.problem in ("misconfigured", "kill-switch") else level
         say((rule.label, cause), loud, "no decision under %s: %s: %s", rule.label, type(error).__name__, error)

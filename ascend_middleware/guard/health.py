@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..client.masking import get_logger
+from ..exceptions import AscendError
 from ..wire import encode_json
 from .state import StateError
 from .steps import Blocking
@@ -20,6 +22,11 @@ __all__ = ["HealthQuery", "HealthReport", "check", "health_of"]
 
 # The part of a journal's limits from which it is told to be nearly full.
 _NEAR = 0.8
+# Seconds between two tries of a key that was refused, and for each.
+_KEY_AGAIN = 5.0
+_KEY_SECONDS = 1.0
+
+logger = get_logger("ascend_middleware.guard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +63,21 @@ def check(guard: Guard) -> Flow[HealthReport]:
             yield Blocking(kill.refresh, inline=not guard.duties.state.blocks)
         except StateError:
             readable = False
+    if guard.core.key_refused:
+        # While a load balancer sends no requests, nobody else would notice that the key is good again.
+        yield from _key_again(guard)
     found = health_of(guard, readable=readable)
     return HealthReport(problem="health", detail="", status=503 if found["status"] == "failing" else 200, health=found)
+
+
+def _key_again(guard: Guard) -> Flow[None]:
+    clock = guard.core.clock()
+    if clock - guard.key_tried_at >= _KEY_AGAIN:
+        guard.key_tried_at = clock
+        try:
+            yield from guard.core.try_key(seconds=_KEY_SECONDS)
+        except AscendError as error:
+            logger.debug("the key is still not known to be good: %s", error)
 
 
 def health_of(guard: Guard, *, readable: bool | None = None) -> dict[str, Any]:
@@ -78,6 +98,7 @@ def health_of(guard: Guard, *, readable: bool | None = None) -> dict[str, Any]:
     confirmed = kill.snapshot.confirmed_at
     found: dict[str, Any] = {
         "breaker": {"state": breaker.state, "failures": breaker.failures},
+        "fault": guard.fault,
         "kill_state": {
             "age_seconds": round(age, 3) if age < 1e8 else None,
             "confirmed_seconds": round(max(0.0, duties.now() - confirmed), 3) if confirmed else None,
@@ -117,6 +138,6 @@ def _status(enabled: bool, found: dict[str, Any]) -> str:
     journal = found["journal"] or {"bytes": 0, "most_bytes": 1, "oldest_seconds": None, "most_seconds": 1.0}
     filled = max(journal["bytes"] / journal["most_bytes"], (journal["oldest_seconds"] or 0.0) / journal["most_seconds"])
     kill = found["kill_state"]
-    if found["state"]["readable"] is False or filled >= 1 or kill["stale"] or kill["local"]:
+    if found["fault"] or found["state"]["readable"] is False or filled >= 1 or kill["stale"] or kill["local"]:
         return "failing"
     return "degraded" if found["breaker"]["state"] != "closed" or filled >= _NEAR else "ok"

@@ -35,6 +35,7 @@ logger = get_logger("ascend_middleware.keeper")
 _LONGEST_PAUSE: Final = 30.0
 _ADOPT_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 1.0
+_KEY_SECONDS: Final = 5.0
 _BURST_SECONDS: Final = 0.02
 _RESTS: Final = 7
 _LONGEST_REST: Final = 0.3
@@ -115,6 +116,8 @@ class Keeper:
             tasks = [("ascend-keeper", self._deliver_all)] if self._journal is not None else []
             if self._receiver is not None:
                 tasks.append(("ascend-receiver", self._receive_all))
+            if not self._core.settings.is_local:
+                tasks.append(("ascend-key", self._try_key))
             self._threads = [
                 threading.Thread(target=task, args=(self._stopping,), name=name, daemon=True) for name, task in tasks
             ]
@@ -146,6 +149,18 @@ class Keeper:
 
     def _backlog(self) -> int:
         return 0 if self._journal is None else self._journal.backlog
+
+    def _try_key(self, stop: threading.Event) -> None:
+        """Find out at the start, where the authority is up, whether it knows the key."""
+        engine = LateEngine(self._connect)
+        try:
+            drive(self._core.try_key(seconds=_KEY_SECONDS), engine.perform)
+        except AuthenticationError as error:
+            logger.error("the authority refuses this service's API key; governed requests are refused: %s", error)
+        except AscendError as error:
+            logger.debug("whether the authority knows the key is unknown: %s", error)
+        finally:
+            engine.close()
 
     # --- delivering
 

@@ -2,17 +2,33 @@
 
 import asyncio
 import json
+import logging
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from guard_kit import KEY, Engine, Handler, Wire, answer, guard, http_scope, part, plug
 
 from ascend_middleware.asgi import AscendMiddleware
-from ascend_middleware.client.engines import ConnectFailed
+from ascend_middleware.client.engines import ConnectFailed, Response, Unsendable
 from ascend_middleware.guard.journal import Limits
 from ascend_middleware.guard.state import Order
 
 RULES = [{"match": "POST /run", "action_type": "t"}, {"match": "POST /open", "action_type": "t", "on_failure": "open"}]
-PARTS = {"status", "breaker", "kill_state", "journal", "open_passes", "waiters", "engine", "state", "keeper", "mode"}
+PARTS = {
+    "status",
+    "fault",
+    "breaker",
+    "kill_state",
+    "journal",
+    "open_passes",
+    "waiters",
+    "engine",
+    "state",
+    "keeper",
+    "mode",
+}
 
 
 def made(monkeypatch, *answers, **settings):
@@ -171,3 +187,74 @@ def test_every_adapter_has_it():
     )
     assert seen["status"].startswith("200")
     assert set(json.loads(body)) == PARTS
+
+
+def refused(code):
+    return Response(code, {}, b'{"detail": "no"}')
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_key_that_is_refused_is_failing_until_the_authority_knows_it_again(monkeypatch, good):
+    app, engine, handler = made(monkeypatch, refused(401), kill_switch="off", journal="memory:")
+    assert asyncio.run(ask(app, "POST", "/run")).problem == "misconfigured"
+    assert (app.health()["status"], app.health()["fault"]) == ("failing", "key-refused")
+    asked = len(engine.requests)
+    # No request comes to a service that is not ready, so the route itself looks whether the key is good again.
+    engine.answers = [Response(200, {}, b'{"version": "1"}') if good else refused(401)]
+    wires = [asyncio.run(ask(app, "GET", "/.ascend/health")) for _ in range(3)]
+    assert [wire.status for wire in wires] == [200 if good else 503] * 3
+    assert len(engine.requests) == asked + 1
+    assert app.health()["fault"] == (None if good else "key-refused")
+    assert handler.ran == 0
+
+
+@pytest.mark.parametrize("answered", [refused(401), refused(404), Unsendable("ImportError")])
+def test_a_service_that_refuses_everything_as_misconfigured_is_failing_until_it_decides(monkeypatch, answered):
+    app, engine, _ = made(monkeypatch, answered, journal="memory:")
+    assert app.health()["status"] == "ok"
+    assert asyncio.run(ask(app, "POST", "/run")).problem == "misconfigured"
+    assert app.health()["status"] == "failing"
+    engine.answers = [answer()]
+    assert asyncio.run(ask(app, "POST", "/run")).status == 200
+    assert (app.health()["status"], app.health()["fault"]) == ("ok", None)
+
+
+def test_what_a_caller_sent_is_no_fault_of_the_service(monkeypatch):
+    app, _, _ = made(monkeypatch, refused(422))
+    assert asyncio.run(ask(app, "POST", "/run")).problem == "bad-request"
+    assert app.health()["status"] == "ok"
+
+
+@pytest.mark.parametrize(("code", "said"), [(401, True), (200, False), (503, False)])
+def test_a_wrong_key_is_known_and_said_at_the_start(caplog, code, said):
+    caplog.set_level(logging.INFO)
+    asked = threading.Event()
+
+    class Authority(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(code)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+            if self.path == "/api/deployment-info":
+                asked.set()
+
+        def log_message(self, *_): ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Authority)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    app = guard(Handler(), RULES, api_url=url, report_outcomes=True, kill_switch="poll", max_retries=0)
+    try:
+        app._runner.start()
+        assert asked.wait(10)
+        until = time.monotonic() + 10
+        while app.guard.core.key_refused is not said and time.monotonic() < until:
+            time.sleep(0.005)
+    finally:
+        asyncio.run(app.aclose())
+        server.shutdown()
+        server.server_close()
+    assert ("refuses this service's API key" in caplog.text) is said
+    assert KEY not in caplog.text
+    assert app.health()["fault"] == ("key-refused" if said else None)
