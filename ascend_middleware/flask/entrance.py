@@ -1,12 +1,15 @@
 """The guard's place in a Flask application: between its router and the first of its own functions.
 
-Three of the application's methods are wrapped. `preprocess_request` decides, before any `before_request` function and
-any URL value preprocessor, whenever and wherever they were registered. `dispatch_request` lets a view run only on what
-was decided about. `wsgi_app` sees how the response ends.
+Four of the application's methods are wrapped. `preprocess_request` decides, before any `before_request` function and
+any URL value preprocessor, whenever and wherever they were registered, or after the one that is named.
+`dispatch_request` lets a view run only on what was decided about. `process_response` lets a refusal out, whatever
+becomes of `after_request` functions. `wsgi_app` sees how the response ends.
 """
 
 from __future__ import annotations
 
+import functools
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import flask
@@ -22,10 +25,10 @@ from .requests import is_changed, line_of, reader_of
 from .surroundings import surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-    from ..guard import Guard, RequestView
+    from ..guard import Guard
     from ..runner import SyncRunner
 
 __all__ = ["Entrance"]
@@ -33,19 +36,37 @@ __all__ = ["Entrance"]
 logger = get_logger("ascend_middleware.flask")
 
 
+def _weak(method: Any, app: flask.Flask) -> Callable[[], Any]:
+    """Return what gives an application's method, without holding the application where it is its own."""
+    if getattr(method, "__self__", None) is app:
+        return weakref.WeakMethod(method)
+    return lambda: method
+
+
 class Entrance:
     """Stands in one application."""
 
-    def __init__(self, app: flask.Flask, runner: SyncRunner) -> None:
-        self.app = app
-        self.resolver = FlaskResolver(app)
+    def __init__(self, app: flask.Flask, runner: SyncRunner, *, after: Any = None) -> None:
+        # Weakly all of it: an application that nobody holds any more is freed at once, as Flask's own are.
+        self._app = weakref.ref(app)
+        self.resolver = FlaskResolver(weakref.proxy(app))  # type: ignore[arg-type]  # it reads as one
         self._runner = runner
+        self._after = after
         self._key = f"ascend_middleware.passage.{id(self)}"
         self._announced = False
-        self._serve, self._preprocess, self._dispatch = app.wsgi_app, app.preprocess_request, app.dispatch_request
+        methods = (app.wsgi_app, app.preprocess_request, app.dispatch_request, app.process_response)
+        self._serve, self._preprocess, self._dispatch, self._finish = (_weak(method, app) for method in methods)
         app.wsgi_app = self.serve  # type: ignore[method-assign]
         app.preprocess_request = self.preprocess  # type: ignore[method-assign]
         app.dispatch_request = self.dispatch  # type: ignore[method-assign]
+        app.process_response = self.finish  # type: ignore[assignment,method-assign]
+
+    @property
+    def app(self) -> flask.Flask:
+        """The application."""
+        app = self._app()
+        assert app is not None  # noqa: S101 - it is what calls
+        return app
 
     @property
     def guard(self) -> Guard:
@@ -65,31 +86,45 @@ class Entrance:
         if not self._announced:
             self._announce()
         passage = environ[self._key] = Passage(self._runner, on_success=self._watch)
-        return passage.run(self._serve, environ, start_response)
+        return passage.run(self._serve(), environ, start_response)
 
     def preprocess(self, *arguments: Any) -> Any:
         """Decide, then run the application's own functions; what is returned is answered instead of the view."""
         request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
-        view = view_of(request.environ, request=request)
-        view.resolved = resolved = self.resolver.resolve(request, view.path)
-        view.method = method_of(request, resolved)
         # Where somebody calls the application's methods one by one, there is no response to see the end of.
         passage = request.environ.setdefault(self._key, Passage(self._runner))
-        passage.line = line_of(request)
-        refusal = self._judge(view, request, passage)
+        passage.verdict = None
+        refusal = None if self._stands_after() else self._decide(request, passage)
         if refusal is not None:
             return refusal
-        answer = self._preprocess(*arguments)
-        if answer is None or resolved.leaf is not None or not self.guard.settings.enabled:
+        answer = self._preprocess()(*arguments)
+        if passage.verdict is None and answer is None:
+            return self._decide(request, passage)  # another blueprint's: the function that is named did not run
+        if answer is None or not self.guard.settings.enabled:
             return answer
-        # The router found nothing, and a function of the application answers all the same: the path says what it is.
+        if passage.verdict is not None and (not passage.verdict.passes or passage.line[1] is not None):
+            return answer
+        # A function of the application answers though nothing was decided, or where the router found nothing.
         response = self.app.make_response(answer)
         if response.status_code >= 300:
             return response
-        view.resolved = None
-        refusal = self._judge(view, request, passage)
+        refusal = self._decide(request, passage, by_path=passage.verdict is not None)
         passage.outcome.ran = True  # that function is what was decided about
         return refusal or response
+
+    def finish(self, *arguments: Any) -> Any:
+        """Run the application's `after_request` functions; a refusal goes out, also where one of them fails.
+
+        They may need what a `before_request` function did not come to set.
+        """
+        passage = flask.request.environ.get(self._key)
+        try:
+            return self._finish()(*arguments)
+        except Exception:
+            if passage is None or passage.verdict is None or passage.verdict.passes:
+                raise
+            logger.warning("an after_request function failed at a refusal, which goes out as it is", exc_info=True)
+            return arguments[-1]
 
     def dispatch(self, *arguments: Any) -> Any:
         """Run the view, if a verdict let it pass and it still is what the verdict was about."""
@@ -107,15 +142,51 @@ class Entrance:
         if refused is not None:
             return self._refuse(refused)
         passage.outcome.ran = True
-        return self._dispatch(*arguments)
+        return self._dispatch()(*arguments)
 
-    def _judge(self, view: RequestView, request: flask.Request, passage: Passage) -> flask.Response | None:
+    def _decide(self, request: flask.Request, passage: Passage, *, by_path: bool = False) -> flask.Response | None:
+        view = view_of(request.environ, request=request)
+        view.resolved = resolved = self.resolver.resolve(request, view.path)
+        view.method = method_of(request, resolved)
+        if by_path:
+            view.resolved = None
+        passage.line = line_of(request)
         verdict = passage.verdict = self._runner.judge(view, reader_of(request))
         if not verdict.passes:
             return self._refuse(verdict)
         flask.g.ascend = request.environ[VERDICT] = verdict
         passage.outcome.ran = False  # until the view is called; what comes before it may answer by itself
         return None
+
+    def _stands_after(self) -> bool:
+        """Say whether the decision comes after a function of the application; put it there, if that is new."""
+        if self._after is None:
+            return False
+        for functions in self.app.before_request_funcs.values():
+            for at, function in enumerate(functions):
+                if getattr(function, self._key, False):
+                    return True
+                if self._after in (function, f"{function.__module__}.{getattr(function, '__qualname__', '')}"):
+                    functions[at] = self._followed(function)
+                    return True
+        text = "after = %r names no before_request function of %r; the guard decides before all of them"
+        logger.error(text, self._after, self.app.name)
+        return False
+
+    def _followed(self, function: Any) -> Any:
+        """Return the function with the decision behind it."""
+
+        @functools.wraps(function)
+        def followed() -> Any:
+            answer = flask.current_app.ensure_sync(function)()
+            request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
+            passage = request.environ[self._key]
+            if answer is not None or passage.verdict is not None:
+                return answer
+            return self._decide(request, passage)
+
+        setattr(followed, self._key, True)
+        return followed
 
     def _refuse(self, verdict: Verdict) -> flask.Response:
         status, headers, content = answer_of(verdict, self.guard.render)

@@ -34,6 +34,8 @@ class Ascend:
         rules: the path of an `ascend.toml`, a mapping of the same shape, or `Rule` objects.
         identify: called with the request; returns `Agent` or `NotAnAgent`.
         render: called with status, headers and body of a refusal; returns the three to answer instead.
+        after: a `before_request` function after which to decide, or its dotted path, so that `identify` finds what it
+            sets; by default the decision comes before all of them.
         settings: any field of `ascend_middleware.config.Settings`.
 
     Raises:
@@ -47,9 +49,11 @@ class Ascend:
         rules: Any = None,
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
+        after: Callable[[], Any] | str | None = None,
         **settings: Any,
     ) -> None:
         self._arguments = {"rules": rules, "identify": identify, "render": render, **settings}
+        self._after = after
         if app is not None:
             self.init_app(app)
 
@@ -70,6 +74,12 @@ class Ascend:
         """
         if EXTENSION in app.extensions:
             raise ConfigurationError(f"the application {app.name!r} is guarded already; one Ascend belongs to it")
-        rules, settings, hooks = read_options(app.config.get(CONFIG), f'app.config["{CONFIG}"]', self._arguments)
-        app.extensions[EXTENSION] = Entrance(app, SyncRunner(rules, settings, **hooks))
+        config = app.config.get(CONFIG)
+        after = self._after
+        if isinstance(config, dict) and "after" in config:
+            config = dict(config)
+            named = config.pop("after")
+            after = after or named
+        rules, settings, hooks = read_options(config, f'app.config["{CONFIG}"]', self._arguments)
+        app.extensions[EXTENSION] = Entrance(app, SyncRunner(rules, settings, **hooks), after=after)
         app.cli.add_command(make_group(EXTENSION))

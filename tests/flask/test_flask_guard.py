@@ -1,6 +1,8 @@
 """What a governed Flask application does, request by request."""
 
+import gc
 import json
+import weakref
 
 import flask
 import pytest
@@ -10,7 +12,7 @@ from werkzeug.routing import BaseConverter, Rule
 from werkzeug.test import Client
 from wsgi_kit import GIVEN, JSON, Call, Input, answer, environ, options
 
-from ascend_middleware import ConfigurationError
+from ascend_middleware import AscendError, ConfigurationError
 from ascend_middleware.flask import Ascend
 from ascend_middleware.guard import Agent, NotAnAgent, Verdict
 from ascend_middleware.wsgi import AscendMiddleware
@@ -264,10 +266,154 @@ def test_a_hook_may_take_parameters_but_not_exchange_them(engine):
 
 def test_without_the_first_wall_the_second_stands(engine):
     app, ran = make()
-    app.config["PROPAGATE_EXCEPTIONS"] = False
+    own = app.preprocess_request
     app.preprocess_request = lambda *arguments: None  # another extension, gone wrong
+    app.testing = True
+    with pytest.raises(AscendError, match="no decision for this request: the application's preprocess_request was rep"):
+        ask(app, "GET", "/items/7")
+    app.testing = False
     assert ask(app, "GET", "/items/7").status_code == 500
-    assert ran == []
+    assert (ran, engine.requests) == ([], [])
+    app.preprocess_request = own
+    assert (ask(app, "GET", "/items/7").status_code, len(ran)) == (200, 1)
+
+
+def refusing(app, function):
+    """Let an application's functions need what is only there where all of it ran."""
+    app.before_request(function)
+
+    @app.after_request
+    def timed(response):
+        response.headers["x-user"] = flask.g.user
+        return response
+
+
+def set_user():
+    flask.g.user = "ann"
+
+
+def test_an_after_request_function_that_needs_what_did_not_come_to_be_set(engine, caplog):
+    engine.answers = [answer("denied")]
+    app, ran = make()
+    refusing(app, set_user)
+    app.testing = True
+    refused = ask(app, "GET", "/items/7")
+    assert (refused.status_code, problem(refused), ran) == (403, "denied", [])
+    assert "an after_request function failed at a refusal" in caplog.text
+    engine.answers = [answer()]
+    assert ask(app, "GET", "/items/7").headers["x-user"] == "ann"
+
+
+def test_an_after_request_function_that_fails_by_itself_is_the_applications_fault(engine):
+    app, _ = make()
+
+    @app.after_request
+    def broken(response):
+        raise RuntimeError("its own")
+
+    app.testing = True
+    with pytest.raises(RuntimeError, match="its own"):
+        ask(app, "GET", "/items/7")
+
+
+class TestDecidingAfterAFunction:
+    """`identify` finds what a function of the application has set."""
+
+    @staticmethod
+    def identify(request):
+        return Agent("bot", principal=flask.g.user)
+
+    def make(self, after, **more):
+        app, ran = make(identify=self.identify, after=after, **more)
+        order = []
+        app.before_request(lambda: order.append("first"))
+        refusing(app, set_user)
+        app.before_request(lambda: order.append(("last", flask.g.ascend.principal)))
+        return app, ran, order
+
+    @pytest.mark.parametrize("after", [set_user, f"{__name__}.set_user"])
+    def test_it_comes_right_behind_it(self, engine, after):
+        app, ran, order = self.make(after)
+        for count in (1, 2):
+            assert ask(app, "GET", "/items/7").headers["x-user"] == "ann"
+            assert (len(ran), len(engine.requests)) == (count, count)
+        assert order == ["first", ("last", "ann")] * 2
+        engine.answers = [answer("denied")]
+        refused = ask(app, "GET", "/items/7")
+        assert (refused.status_code, refused.headers["x-user"], len(ran)) == (403, "ann", 2)
+        assert order[4:] == ["first"]
+
+    def test_it_may_stand_in_the_configuration(self, engine):
+        app = flask.Flask("site")
+        app.config["ASCEND"] = {"after": f"{__name__}.set_user"}
+        make(app=app, identify=self.identify)
+        refusing(app, set_user)
+        assert ask(app, "GET", "/items/7").status_code == 200
+
+    def test_a_name_of_nothing_is_told_and_decides_first(self, engine, caplog):
+        app, ran, _ = self.make("shop.no_such_function")
+        assert ask(app, "GET", "/items/7").status_code == 500  # identify finds no user
+        assert (ran, engine.requests) == ([], [])
+        assert "'shop.no_such_function' names no before_request function" in caplog.text
+
+    @pytest.mark.parametrize("status", [200, 302])
+    def test_a_function_before_it_that_answers(self, engine, status):
+        app = flask.Flask("site")
+        app.before_request(lambda: ("early", status))
+        app, ran = make(app=app, after=set_user)
+        refusing(app, set_user)
+        app.after_request_funcs.clear()
+        engine.answers = [answer("denied")]
+        # A success is decided about before it goes out; what else the application answers is its own.
+        assert ask(app, "GET", "/items/7").status_code == (403 if status == 200 else 302)
+        assert (ran, len(engine.requests)) == ([], 1 if status == 200 else 0)
+
+    def test_where_it_does_not_run_the_decision_is_made_all_the_same(self, engine):
+        app = flask.Flask("site")
+        blueprint = flask.Blueprint("other", "other")
+        blueprint.before_request(set_user)
+        app.register_blueprint(blueprint)
+        app, ran = make(app=app, after=set_user)
+        engine.answers = [answer("denied")]
+        assert (ask(app, "GET", "/items/7").status_code, ran) == (403, [])
+
+    def test_what_was_changed_behind_it_is_refused(self, engine):
+        app, ran = make(after=set_user)
+        app.before_request(set_user)
+
+        @app.before_request
+        def change():
+            flask.request.view_args = {"id": "8"}
+
+        assert (ask(app, "GET", "/items/7").status_code, ran) == (500, [])
+
+    def test_what_was_changed_before_it_is_what_is_decided_about(self, engine):
+        app = flask.Flask("site")
+
+        @app.before_request
+        def change():
+            flask.request.view_args = {"id": "8"}
+
+        app.before_request(set_user)
+        app, ran = make(app=app, after=set_user)
+        assert ask(app, "GET", "/items/7").status_code == 200
+        assert [one[1] for one in ran] == ["8"]
+        assert engine.submitted[0]["resource_id"] == "8"
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_an_application_is_freed_as_soon_as_nobody_holds_it(engine, asked):
+    gc.collect()
+    gc.disable()
+    try:
+        app, _ = make()
+        if asked:
+            assert Call(app, environ("GET", "/items/7")).status == 200
+        held = weakref.ref(app)
+        del app
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_methods_may_be_called_one_by_one(engine):
