@@ -283,10 +283,10 @@ class ClientCore:
         return decision
 
     def status(
-        self, action_id: str | int, *, deadline: float | None = None, hold: float = 0.0
+        self, action_id: str | int, *, deadline: float | None = None, hold: float = 0.0, agent: str = ""
     ) -> Flow[AuthorizationDecision]:
         """Ask what was decided; the authority may hold the question for so many seconds while that is open."""
-        decision = yield from self.call(operations.get_status(action_id, hold=hold), deadline=deadline)
+        decision = yield from self.call(operations.get_status(action_id, hold=hold, agent=agent), deadline=deadline)
         return decision
 
     def complete(

@@ -193,7 +193,7 @@ class Approvals:
         if row.status == "denied":
             return Settled(refusal=_denied(row.reason), row=row)
         try:
-            decision = yield from self._core.status(row.action_id, deadline=self._deadline())
+            decision = yield from self._status(row)
         except NotFoundError:
             yield self._blocking(self._state.drop, row.handle, now=self._now())
             return None
@@ -220,7 +220,7 @@ class Approvals:
         decision = None
         if not row.claimed_by and row.status != "denied":
             try:
-                decision = yield from self._core.status(row.action_id, deadline=self._deadline())
+                decision = yield from self._status(row)
             except NotFoundError:
                 return Settled(refusal=_denied("the authority no longer knows the action"))
             except AscendError as error:
@@ -341,7 +341,7 @@ class Approvals:
             self._asked_at.clear()
         self._asked_at[row.key] = clock
         try:
-            decision = yield from self._core.status(row.action_id, deadline=self._deadline())
+            decision = yield from self._status(row)
         except AscendError:
             return row.status
         yield from self.note(row, decision)

@@ -70,7 +70,9 @@ class Waiting:
                         return stopped
                 try:
                     decision = yield from self._core.status(
-                        decision.action_id, deadline=self._clock() + min(self._settings.deadline, max(left, 0.5))
+                        decision.action_id,
+                        deadline=self._clock() + min(self._settings.deadline, max(left, 0.5)),
+                        agent=agent_id,
                     )
                 except AscendError as error:
                     # A known pending action stays pending, whatever becomes of one poll; a kill ends the wait.

@@ -1,5 +1,6 @@
 """Construction, threads, cancellation, closing, borrowed clients, redirects and secrets, on a real socket."""
 
+import asyncio
 import gc
 import io
 import logging
@@ -195,6 +196,64 @@ def test_cancelled_calls_leave_pool_and_breaker_whole(engine):
 
     with Scripted(HANG) as server:
         anyio.run(main, server)
+
+
+@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest", "own"])
+def test_waiting_for_a_connection_of_our_own_is_overload_and_never_opens(engine):
+    def options(asynchronous):
+        if engine == "own":
+            kind = httpx2.AsyncClient if asynchronous else httpx2.Client
+            return {"http_client": kind(limits=httpx2.Limits(max_connections=1))}
+        return {"engine": engine, "max_connections": 1}
+
+    given = {"timeout": 0.8, "fail_mode": "open", "max_retries": 0}
+    with Scripted(HANG) as server:
+        with client(server, **given, **options(False)) as subject:
+            first = []
+            holder = threading.Thread(target=lambda: first.append(subject.submit_action(ACTION)))
+            holder.start()
+            assert server.arrived.wait(10)
+            with pytest.raises(errors.OverloadedError) as caught:
+                subject.submit_action(ACTION)
+            holder.join()
+            assert caught.value.retry_after and not caught.value.unanswered
+            # The one that was sent and not answered counts, the other one does not.
+            assert first[0].metadata["fail_open"] and subject.core.breaker.failures == 1
+
+        async def main():
+            server.arrived.clear()
+            async with client(server, AsyncAscendClient, **given, **options(True)) as subject:
+                holder = asyncio.ensure_future(subject.submit_action(ACTION))
+                await anyio.to_thread.run_sync(server.arrived.wait)
+                with pytest.raises(errors.OverloadedError):
+                    await subject.submit_action(ACTION)
+                assert (await holder).metadata["fail_open"] and subject.core.breaker.failures == 1
+
+        asyncio.run(main())
+
+
+def test_threads_of_one_agent_leave_the_next_turn_to_another_one():
+    def slow(_):
+        time.sleep(0.03)
+        return DENIED
+
+    with Scripted(slow) as server, client(server, max_connections=1) as subject:
+        order = []
+
+        def ask(agent):
+            subject.submit_action({**ACTION, "agent_id": agent})
+            order.append(agent)
+
+        crowd = [threading.Thread(target=ask, args=("many",)) for _ in range(12)]
+        for thread in crowd:
+            thread.start()
+        while len(order) < 2:
+            time.sleep(0.001)
+        ask("one")
+        place = order.index("one")
+        for thread in crowd:
+            thread.join()
+        assert place <= 5 and len(order) == 13
 
 
 def test_cancelled_in_the_middle_of_a_body_does_not_give_its_rest_to_the_next_call():

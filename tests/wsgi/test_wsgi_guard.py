@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from wsgi_kit import JSON, PAY, READ, Call, Engine, Handler, Input, answer, environ, options, plug
 
 from ascend_middleware import ConfigurationError
-from ascend_middleware.client.engines import ConnectFailed
+from ascend_middleware.client.engines import ConnectFailed, DeadlinePassed
 from ascend_middleware.guard import Agent, NotAnAgent, Verdict
 from ascend_middleware.wsgi import AscendMiddleware
 
@@ -275,6 +275,29 @@ def test_a_trickling_body_is_a_timeout(engine):
     app = guard(handler, [{**PAY, "body_timeout": 0.05}])
     call = Call(app, pay(content=Trickle(), length=60_000))
     assert (call.problem, call.status, handler.ran) == ("body-timeout", 408, 0)
+
+
+def test_a_body_that_takes_longer_than_the_deadline_is_no_outage(engine):
+    """Looked at for an approval that is on hold; the authority's time begins with the submit."""
+    times, handler = [], Handler()
+
+    def send(request, timeout):
+        times.append(timeout)
+        if timeout < 0.15:
+            raise DeadlinePassed("late", sent=False)
+        return answer("pending")
+
+    class Slow(Input):
+        def read(self, size=-1):
+            time.sleep(0.15)
+            return super().read(size)
+
+    engine.send = send
+    app = guard(handler, [{"match": "POST /run", "action_type": "run", "on_failure": "open"}], deadline=0.2)
+    assert Call(app, environ("POST", "/run", content=Input(b"one"), length=3)).problem == "approval-required"
+    call = Call(app, environ("POST", "/run", content=Slow(b"two", part=2), length=3))
+    assert (call.problem, handler.ran) == ("approval-required", 0)
+    assert times[-1] > 0.15
 
 
 def test_a_body_that_no_rule_reads_is_the_handlers(engine):

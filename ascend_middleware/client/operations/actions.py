@@ -44,13 +44,14 @@ def submit(action: AgentAction) -> Operation[AuthorizationDecision]:
     )
 
 
-def get_status(action_id: str | int, *, hold: float = 0.0) -> Operation[AuthorizationDecision]:
+def get_status(action_id: str | int, *, hold: float = 0.0, agent: str = "") -> Operation[AuthorizationDecision]:
     """Ask what was decided about an action; an answer about another action is refused.
 
     Args:
         action_id: the action.
         hold: for how many seconds the authority may keep the question while the action is pending; one that knows no
             `Prefer: wait` (RFC 7240) answers at once.
+        agent: whose action it is.
     """
     target = path("/api/v1/actions/{action_id}/status", action_id=action_id)
     wanted = _same_spelling(action_id)
@@ -62,7 +63,7 @@ def get_status(action_id: str | int, *, hold: float = 0.0) -> Operation[Authoriz
         return decision
 
     headers = (("Prefer", f"wait={int(hold)}"),) if hold >= 1 else ()
-    return Operation(method="GET", target=target, decode=decode, headers=headers)
+    return Operation(method="GET", target=target, decode=decode, headers=headers, agent=agent)
 
 
 def _same_spelling(action_id: str | int) -> str:
