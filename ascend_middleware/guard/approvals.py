@@ -349,9 +349,10 @@ class Approvals:
 
     # --- parts
 
-    def _deadline(self) -> float:
-        """Until when the authority may be asked, from now on: what the client took its time for does not count."""
-        return self._core.clock() + self._settings.deadline
+    def _status(self, row: Approval) -> Flow[AuthorizationDecision]:
+        """Ask the authority, whose time counts from now on: what the client took its time for does not count."""
+        deadline = self._core.clock() + self._settings.deadline
+        return self._core.status(row.action_id, deadline=deadline, agent=row.agent_id)
 
     def offer(self, row: Approval, prefix: str) -> dict[str, Any]:
         """Return what a problem body says about a row that its client may resume."""
