@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,16 +19,21 @@ __all__ = ["ProcessLock", "only_forks", "renew_once"]
 
 
 class ProcessLock:
-    """A lock among the threads of one process. A forked child finds it free, whichever thread of the parent held it."""
+    """A lock among the threads of one process. A forked child finds it free, whichever thread of the parent held it.
 
-    __slots__ = ("_by_process",)
+    Args:
+        make: `threading.Lock`, or `threading.RLock` where its holder may come a second time.
+    """
 
-    def __init__(self) -> None:
-        self._by_process: dict[int, threading.Lock] = {}
+    __slots__ = ("_by_process", "_make")
 
-    def _own(self) -> threading.Lock:
+    def __init__(self, make: Callable[[], Any] = threading.Lock) -> None:
+        self._make = make
+        self._by_process: dict[int, Any] = {}
+
+    def _own(self) -> Any:
         pid = os.getpid()
-        return self._by_process.get(pid) or self._by_process.setdefault(pid, threading.Lock())
+        return self._by_process.get(pid) or self._by_process.setdefault(pid, self._make())
 
     def __enter__(self) -> None:
         self._own().acquire()

@@ -1,28 +1,87 @@
-"""The guard's place in a Starlette or FastAPI application: its router's entrance, inside every other middleware."""
+"""The guard's place in a Starlette or FastAPI application: its router's entrance, inside every other middleware.
+
+Below it, a `Gate` stands wherever something of the application could still change what was decided about. It holds
+nothing of any guard: what it looks for came with the request, so that one object may serve many applications.
+"""
 
 from __future__ import annotations
 
 import functools
 import sys
+import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
 
 from ..client.masking import get_logger
 from ..forking import ProcessLock
 from ..guard import Refusal, Verdict
+from ..routing import Stop
 from .messages import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
+    from ..routing import Entered
     from .types import Application, Receive, Scope, Send
 
     # Decides about a request, given what the router will run, and runs the application or refuses.
     Govern = Callable[[Scope, Receive, Send, Application, Any], Awaitable[None]]
 
-__all__ = ["Entrance", "enter", "find_router", "is_before_router", "line_of"]
+__all__ = ["Entrance", "Passage", "enter", "find_router", "is_before_router", "line_of"]
 
 logger = get_logger("ascend_middleware.asgi")
+
+# Where a request carries what was decided about it, for the gates further in: a tuple of passages.
+_PASSAGES: Final = "ascend_middleware.passages"
+# The same, and the entrances that a request is on its way to, where a middleware makes a scope of its own.
+_under_way: ContextVar[tuple[object, ...]] = ContextVar("ascend_middleware.under_way", default=())
+# Collecting garbage may come here while this is held.
+_changing = ProcessLock(threading.RLock)
+
+
+class Passage:
+    """What was decided about one request. Each place on the way is good for one passage."""
+
+    __slots__ = ("_all", "_left", "_line")
+
+    def __init__(self, scope: Scope, entered: Iterable[Entered]) -> None:
+        self._line = line_of(scope)
+        self._all = tuple(entered)
+        self._left = list(self._all)
+
+    def concerns(self, owner: object) -> bool:
+        """Whether the way of the request leads through this place."""
+        return any(one.owner is owner for one in self._all)
+
+    def take(self, owner: object, scope: Scope) -> Entered | None:
+        """Use up the passage through one place; None if it is used up, or the request is another one by now."""
+        if self._line != line_of(scope):
+            return None
+        given = scope.get("root_path", ""), scope.get("path_params", {})
+        for place, one in enumerate(self._left):
+            if one.owner is owner and (one.root_path, one.params) == given:
+                return self._left.pop(place)
+        return None
+
+    def attach(self, scope: Scope) -> None:
+        """Let the request carry it."""
+        scope[_PASSAGES] = (*scope.get(_PASSAGES, ()), self)
+
+    async def run(self, inner: Application, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, and let the request be known by it."""
+        if not self._all:
+            await inner(scope, receive, send)
+            return
+        await _within((*_under_way.get(), self), inner, scope, receive, send)
+
+
+async def _within(places: tuple[object, ...], inner: Application, scope: Scope, receive: Receive, send: Send) -> None:
+    token = _under_way.set(places)
+    try:
+        await inner(scope, receive, send)
+    finally:
+        _under_way.reset(token)
 
 
 class _Narrowed:
@@ -41,30 +100,56 @@ class _Narrowed:
         return getattr(self._router, name)
 
 
-class Entrance:
-    """What stands in front of a router: the guard, inside every middleware of the application."""
+def _narrowed(stop: Stop, router: Any, route: Any, scope: Scope) -> Application:
+    """Return what comes next in a router's chain, or its routing of one route, if that is what comes next."""
+    inner: Any = stop.app
+    routing: Any = getattr(type(router), "app", None)
+    own = getattr(inner, "__self__", None) is router and getattr(inner, "__func__", None) is routing
+    if route is None or not own:
+        return inner  # type: ignore[no-any-return]
+    scope.setdefault("router", router)
+    return functools.partial(routing, _Narrowed(router, route))
 
-    def __init__(self, govern: Govern, passage: str, resolver: Any, app: Any, *, mounted: bool = False) -> None:
+
+class _Placed(Stop):
+    """Stands in a chain of callables, and can be taken out again."""
+
+    def __init__(self, start: Any, first: str, place: tuple[Any, str]) -> None:
+        self._start, self._first = start, first
+        holder, name = place
+        self.app: Application = getattr(holder, name)
+        setattr(holder, name, self)
+
+    def leave(self) -> None:
+        """Take this out of the chain; without effect where it is not in it any more."""
+        with _changing:
+            holder, name = self._start, self._first
+            while (found := getattr(holder, name, None)) is not self:
+                if found is None or not hasattr(found, "app"):
+                    return
+                holder, name = found, "app"
+            setattr(holder, name, self.app)
+
+
+class Entrance(_Placed):
+    """What stands in front of a router: the guard, inside every middleware of the application.
+
+    Args:
+        govern: decides.
+        resolver: of the application's routes.
+        app: the application.
+        led: govern only what comes through the middleware that this is the entrance of; all of it otherwise.
+    """
+
+    def __init__(self, govern: Govern, resolver: Any, app: Any, *, led: bool) -> None:
         self.owner = app
         self.origin: tuple[Any, ...] | None = None
         self._govern = govern
-        self._passage = passage
         self._resolver = resolver
-        self._mounted = mounted
-        self._router = router = app.router
-        self._lock = ProcessLock()
-        self._below: weakref.WeakKeyDictionary[Any, Entrance] = weakref.WeakKeyDictionary()
-        # A router may have middleware of its own: stand inside that, too, where it can be followed.
-        holder, place = router, "middleware_stack"
-        while (outer := getattr(holder, place)) != router.app and hasattr(outer, "app"):
-            holder, place = outer, "app"
-        if getattr(holder, place) != router.app:
-            holder, place = router, "middleware_stack"
-        self._inner: Application = getattr(holder, place)
-        # The function of the router's class that comes next, unless something of somebody else's does.
-        own = getattr(self._inner, "__self__", None) is router
-        self._routing = type(router).app if own and self._inner.__func__ is type(router).app else None
-        setattr(holder, place, self)
+        self._mark = f"ascend_middleware.led.{id(self)}" if led else None
+        self._router = app.router
+        self._gates: weakref.WeakKeyDictionary[Gate, Any] = weakref.WeakKeyDictionary()
+        super().__init__(app.router, "middleware_stack", _end_of_router(app.router))
 
     @property
     def stands(self) -> bool:
@@ -76,45 +161,139 @@ class Entrance:
         """The resolver of the application's routes."""
         return self._resolver
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Govern what enters the router; below a mount, see that what was decided about is what comes."""
-        if scope["type"] not in ("http", "websocket"):
-            await self._inner(scope, receive, send)  # a lifespan; the middleware lets nothing else in
+    async def lead(self, app: Application, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run what stands between the middleware and this."""
+        if self._mark is None:
+            await app(scope, receive, send)
             return
-        if self._mounted:
-            await self._recheck(scope, receive, send)
+        scope[self._mark] = True
+        await _within((*_under_way.get(), self), app, scope, receive, send)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Govern what enters the router."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)  # a lifespan; the middleware lets nothing else in
+            return
+        if self._mark is not None and self._mark not in scope and self not in _under_way.get():
+            await self.app(scope, receive, send)  # of somebody who uses the application without the middleware
             return
         # Where the application was given another router since, that one tells nothing about what runs here.
         resolved = self._resolver.resolve(scope) if self.stands else None
-        if resolved is not None and resolved.entered:
-            self._guard_mounted(resolved.entered)
-        inner = self._inner
-        if resolved is not None and resolved.route is not None and self._routing is not None:
-            scope.setdefault("router", self._router)
-            inner = functools.partial(self._routing, _Narrowed(self._router, resolved.route))
+        inner = self.app
+        if resolved is not None:
+            inner = _narrowed(self, self._router, resolved.route, scope)
+            for one in resolved.entered:
+                if not self._watches(one.owner):
+                    inner = functools.partial(_refuse_unseen, one.owner)
         await self._govern(scope, receive, send, inner, resolved)
 
-    def _guard_mounted(self, entered: tuple[tuple[Any, str], ...]) -> None:
-        with self._lock:
-            for app, _ in entered:
-                below = self._below.get(app)
-                if below is None or not below.stands:
-                    self._below[app] = Entrance(self._govern, self._passage, None, app, mounted=True)
+    def _watches(self, owner: Any) -> bool:
+        """See that a gate stands at a place; False where none can."""
+        with _changing:
+            gate = _find_gate(owner)
+            if gate is None:
+                place = _end(owner)
+                if place is None:
+                    return False
+                gate = Gate(owner, place)
+            if gate not in self._gates:
+                gate.users += 1
+                self._gates[gate] = weakref.finalize(self, _forsake, weakref.ref(gate))
+        return True
 
-    async def _recheck(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run a mounted application's router if its own middleware left alone what was decided about."""
-        line, entered = scope.get(self._passage, (None, ()))
-        # The same application may be mounted more than once; one reached through a foreign one is not listed.
-        roots = [root for entered_app, root in entered if entered_app is self.owner]
-        if line == line_of(scope) and (not roots or scope.get("root_path", "") in roots):
-            await self._inner(scope, receive, send)
+    def leave(self) -> None:
+        """Take this out of the application, and the gates that only this needed."""
+        super().leave()
+        for forsake in list(self._gates.values()):
+            forsake()
+
+
+class Gate(_Placed):
+    """Stands inside what could change a request after the decision, and lets through what was decided about, once.
+
+    What no guard has decided about passes: it came through an application without one.
+    """
+
+    def __init__(self, owner: Any, place: tuple[Any, str]) -> None:
+        self.owner = owner
+        self.users = 0
+        start, first = _start_of(owner)
+        super().__init__(start, first, place)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See that what was decided about is what comes."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
             return
-        logger.error("a mounted application's middleware changed %r after the decision; refused", scope["path"][:200])
-        detail = "The request was changed after it was decided about."
-        verdict = Verdict(
-            outcome="misconfigured", passes=False, refusal=Refusal(problem="misconfigured", detail=detail)
-        )
-        await refuse(scope, receive, send, verdict)
+        found = scope.get(_PASSAGES) or _under_way.get()
+        inner: Application = self.app
+        for passage in found:
+            if not isinstance(passage, Passage) or not passage.concerns(self.owner):
+                continue
+            entered = passage.take(self.owner, scope)
+            if entered is None:
+                why = "was changed after it was decided about, or runs a second time"
+                await _refuse(f"{scope['path'][:200]!r} {why}", scope, receive, send)
+                return
+            inner = _narrowed(self, self._start, entered.route, scope)
+        # What a handler asks of the application by itself is another request.
+        await _within((), inner, scope, receive, send)
+
+
+def _start_of(owner: Any) -> tuple[Any, str]:
+    """Return where the chain of an application, a router or a route begins."""
+    if hasattr(owner, "endpoint"):
+        return owner, "app"
+    return getattr(owner, "router", owner), "middleware_stack"
+
+
+def _end(owner: Any) -> tuple[Any, str] | None:
+    """Return the place of a gate: inside the middleware of an application's router, of a router, or of a route."""
+    from ..routing.starlette_entries import end_of  # optional dependency
+
+    start, first = _start_of(owner)
+    return end_of(owner) if first == "app" else _end_of_router(start)
+
+
+def _end_of_router(router: Any) -> tuple[Any, str]:
+    holder, name = router, "middleware_stack"
+    # A router may have middleware of its own: stand inside that, too, where it can be followed.
+    while (outer := getattr(holder, name)) != router.app and not isinstance(outer, Stop):
+        if not hasattr(outer, "app"):
+            return router, "middleware_stack"
+        holder, name = outer, "app"
+    return holder, name
+
+
+def _find_gate(owner: Any) -> Gate | None:
+    holder, name = _start_of(owner)
+    found = getattr(holder, name, None)
+    while found is not None:
+        if isinstance(found, Gate) and found.owner is owner:
+            return found
+        found = getattr(found, "app", None)
+    return None
+
+
+def _forsake(reference: weakref.ref[Gate]) -> None:
+    gate = reference()
+    if gate is None:
+        return
+    gate.users -= 1
+    if not gate.users:
+        gate.leave()
+
+
+async def _refuse(why: str, scope: Scope, receive: Receive, send: Send) -> None:
+    logger.error("refused: %s", why)
+    detail = "The request was changed after it was decided about."
+    verdict = Verdict(outcome="misconfigured", passes=False, refusal=Refusal(problem="misconfigured", detail=detail))
+    await refuse(scope, receive, send, verdict)
+
+
+async def _refuse_unseen(owner: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    why = "a middleware keeps its application elsewhere than in `app`, so that nobody sees what comes to the endpoint"
+    await _refuse(f"{owner!r}: {why}", scope, receive, send)
 
 
 def find_router(app: Any) -> Any:
@@ -130,20 +309,20 @@ _entering = ProcessLock()
 _entered: weakref.WeakKeyDictionary[Any, list[weakref.ref[Entrance]]] = weakref.WeakKeyDictionary()
 
 
-def enter(app: Any, govern: Govern, *, passage: str, origin: tuple[Any, ...] | None = None) -> Entrance:
+def enter(app: Any, govern: Govern, *, origin: tuple[Any, ...] | None = None) -> Entrance:
     """Put a guard at the entrance of a Starlette application's router.
 
     Args:
         app: the application.
         govern: decides.
-        passage: the scope's key for what was decided about.
         origin: what the guard was built from: its rules and hooks, and its settings last. If a guard of the same
-            origin stands there already, that one's entrance is returned. None always makes another one.
+            origin stands there already, that one's entrance is returned. None is a guard around the application: it
+            always makes another entrance, which governs what comes through that guard.
     """
     from ..routing.starlette import StarletteResolver  # optional dependency
 
     if origin is None:
-        return Entrance(govern, passage, StarletteResolver(app), app)
+        return Entrance(govern, StarletteResolver(app), app, led=True)
     with _entering:
         standing = _entered.setdefault(app, [])
         for reference in standing:
@@ -153,7 +332,7 @@ def enter(app: Any, govern: Govern, *, passage: str, origin: tuple[Any, ...] | N
             same = all(mine is its for mine, its in zip(origin[:-1], other.origin[:-1], strict=True))
             if same and origin[-1] == other.origin[-1]:
                 return other
-        entrance = Entrance(govern, passage, StarletteResolver(app), app)
+        entrance = Entrance(govern, StarletteResolver(app), app, led=False)
         entrance.origin = origin
         standing.append(weakref.ref(entrance))
         return entrance

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Final
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
 from ..guard import RequestView, Verdict
 from .declaring import VERDICT
-from .entrance import line_of
+from .entrance import Passage
 from .messages import Body, refuse, view_of
 from .reporting import run_reported, watch_success
 
@@ -22,9 +23,10 @@ __all__ = ["JUDGED", "Governor"]
 
 logger = get_logger("ascend_middleware.asgi")
 
-PASSAGE = "ascend_middleware.passage"
-# Where a request notes in its scope that a guard has seen it.
-JUDGED = "ascend_middleware.judged"
+# Where a request notes in its scope what the guards that saw it came to.
+JUDGED: Final = "ascend_middleware.judged"
+# What nobody decided about, though a guard saw it; `trip` has said so already.
+_UNDECIDED: Final = frozenset({"framework"})
 
 
 class Governor:
@@ -37,20 +39,21 @@ class Governor:
 
     def __init__(self, runner: AsyncRunner, root_path: RootPath) -> None:
         self.runner = runner
-        self.passage = f"{PASSAGE}.{id(self)}"
         self._root_path = root_path
 
     async def govern(
         self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
     ) -> None:
         """Decide about one request or handshake and run `inner`, or refuse."""
-        scope.setdefault(JUDGED, []).append(True)
         view = view_of(scope, resolved, self._root_path)
+        # A list, because a middleware may hand on a copy of the scope.
+        judged: list[str] = scope.setdefault(JUDGED, [])
+        judged.append("")  # until it is known: what goes wrong here is no success of somebody else's
         found = self.runner.triage(view)
         if isinstance(found, Verdict):
+            judged[-1] = found.outcome
             if found.passes and found.outcome != "framework":
-                self._admit(found, view, scope)
-                await inner(scope, receive, send)
+                await self._admit(found, view, scope, inner)(scope, receive, send)
             else:
                 await self._carry_out(found, view, scope, receive, send, inner)
             return
@@ -68,25 +71,40 @@ class Governor:
             if verdict.refusal is not None:
                 await refuse(scope, receive, send, verdict, render=self.runner.guard.render)
             return
-        self._admit(verdict, view, scope)
-        if verdict.outcome == "framework":
-            send = watch_success(send, lambda: self.trip(view.verb, view.path, "no route was found for it"))
+        inner = self._admit(verdict, view, scope, inner)
         if verdict.awaits_outcome:
             await run_reported(inner, scope, receive, send, verdict=verdict, runner=self.runner)
         else:
             await inner(scope, receive, send)
 
-    def _admit(self, verdict: Verdict, view: RequestView, scope: Scope) -> None:
-        """Leave the verdict with the request, and what it was about with whoever checks again further in."""
+    def _admit(self, verdict: Verdict, view: RequestView, scope: Scope, inner: Application) -> Application:
+        """Leave the verdict with the request, and what it was about with whoever checks again; return what to run."""
         state = scope.setdefault("state", {})
         if isinstance(state, dict):
             state["ascend"] = verdict
         scope[VERDICT] = verdict
         entered = view.resolved.entered if view.resolved is not None else ()
-        scope[self.passage] = line_of(scope), entered
+        if not entered or verdict.outcome in ("disabled", "observed"):
+            return inner
+        passage = Passage(scope, entered)
+        passage.attach(scope)
+        return functools.partial(passage.run, inner)
 
-    def trip(self, method: str, path: str, why: str) -> None:
+    def watch(self, scope: Scope, send: Send) -> Send:
+        """Return a `send` that reports a success for which no guard has decided anything."""
+        judged: list[str] = scope.setdefault(JUDGED, [])
+
+        def succeeded() -> None:
+            if not judged:
+                self.trip(scope, "a middleware answered it before the guard saw it")
+            elif set(judged) <= _UNDECIDED:
+                self.trip(scope, "no route was found for it")
+
+        return watch_success(send, succeeded)
+
+    def trip(self, scope: Scope, why: str) -> None:
         """Say that a request succeeded without a decision; in strict mode, fail it."""
-        logger.error("%r %r succeeded without a decision: %s", method, path[:200], why)
+        kind = scope.get("method") or scope["type"]
+        logger.error("%r %r succeeded without a decision: %s", kind, scope["path"][:200], why)
         if self.runner.guard.settings.strict:
             raise AscendError("a success for which no decision was made; see the log")

@@ -8,6 +8,7 @@ decides on is what the router runs.
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from .. import substitute
@@ -16,9 +17,9 @@ from ..forking import ProcessLock
 from ..guard import announce
 from ..runner import AsyncRunner
 from .entrance import Entrance, enter, find_router, is_before_router
-from .governing import JUDGED, Governor
+from .governing import Governor
 from .prefix import RootPath
-from .reporting import watch_lifespan, watch_success
+from .reporting import watch_lifespan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,17 +139,10 @@ class AscendMiddleware:
         """Run what stands between here and the router's entrance, where the guard is."""
         if not self._announced:
             self._announce()
-        # A list, because a middleware may hand on a copy of the scope.
-        judged: list[bool] = scope.setdefault(JUDGED, [])
-        if scope["type"] != "http" or scope["method"] == "OPTIONS":
-            await self.app(scope, receive, send)
-            return
-
-        def succeeded() -> None:
-            if not judged:
-                self._governor.trip(scope["method"], scope["path"], "a middleware answered it before the guard saw it")
-
-        await self.app(scope, receive, watch_success(send, succeeded))
+        if scope.get("method") != "OPTIONS":
+            send = self._governor.watch(scope, send)
+        assert self._home is not None  # noqa: S101 - the caller checks
+        await self._home.lead(self.app, scope, receive, send)
 
     def _settle(self, app: Any, *, origin: tuple[Any, ...] | None = None) -> None:
         """Move to the entrance of a Starlette application's router, if there is one."""
@@ -156,4 +150,6 @@ class AscendMiddleware:
             return
         with self._lock:
             if self._home is None or not self._home.stands:
-                self._home = enter(app, self._governor.govern, passage=self._governor.passage, origin=origin)
+                self._home = enter(app, self._governor.govern, origin=origin)
+                if origin is None:
+                    weakref.finalize(self, self._home.leave).atexit = False

@@ -17,11 +17,12 @@ __all__ = ["run_reported", "watch_lifespan", "watch_success"]
 
 
 def watch_success(send: Send, on_success: Callable[[], None]) -> Send:
-    """Return a `send` that calls `on_success` when a response begins with a success status."""
+    """Return a `send` that calls `on_success` when a response begins with a success status, or a socket is accepted."""
 
     # Every message comes through here, so that no coroutine of its own stands between.
     def watched(message: Message) -> Awaitable[None]:
-        if message["type"] == "http.response.start" and message["status"] < 300:
+        kind = message["type"]
+        if (kind == "http.response.start" and message["status"] < 300) or kind == "websocket.accept":
             on_success()
         return send(message)
 

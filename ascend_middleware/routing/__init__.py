@@ -1,5 +1,5 @@
 """Which route a request runs: one resolver per framework. This package itself imports none of them."""
 
-from .leaves import Kind, Leaf, Resolved
+from .leaves import Entered, Kind, Leaf, Resolved, Stop
 
-__all__ = ["Kind", "Leaf", "Resolved"]
+__all__ = ["Entered", "Kind", "Leaf", "Resolved", "Stop"]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from ..rules import Declaration
 
-__all__ = ["Kind", "Leaf", "Resolved"]
+__all__ = ["Entered", "Kind", "Leaf", "Resolved", "Stop"]
 
 
 class Kind(StrEnum):
@@ -44,18 +44,41 @@ class Leaf:
     declared: tuple[Declaration, ...] = ()
 
 
+class Stop:
+    """What an adapter put into an application's own chain of callables.
+
+    Attributes:
+        app: the next of the chain.
+    """
+
+    app: Any
+
+
+class Entered(NamedTuple):
+    """A place on the way of a request where something of the application may still change it.
+
+    `owner` is a mounted application or router, or a route with middleware of its own; `root_path` and `params` are what
+    it is given, and `route` is the one of its own routes that leads on, with the match that was confirmed.
+    """
+
+    owner: Any
+    root_path: str
+    params: Mapping[str, Any]
+    route: Any = None
+
+
 class Resolved(NamedTuple):
     """What one request will run.
 
     `leaf` is None where the framework answers itself. `params` are the router's converted path parameters, `path` is
-    the decoded path below the server's root path, as the outermost router saw it. `entered` are the mounted
-    applications on the way whose own middleware may still change the request, each with the root path that it is given.
-    `route` is the one of the outermost router's own routes that leads there, as far as a route was matched in full.
+    the decoded path below the server's root path, as the outermost router saw it. `entered` are the places on the way
+    that are to be looked at again. `route` is the one of the outermost router's own routes that leads there, with the
+    match that was confirmed; None where no route does.
     """
 
     leaf: Leaf | None
     kind: Kind
     params: Mapping[str, Any]
     path: str
-    entered: tuple[tuple[Any, str], ...] = ()
+    entered: tuple[Entered, ...] = ()
     route: Any = None

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 
-from .leaves import Kind, Leaf, Resolved
+from .leaves import Entered, Kind, Leaf, Resolved
 from .starlette_classes import has_middleware
 from .starlette_level import Level, route_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import Iterator, Mapping, MutableMapping
 
     from starlette.routing import Router
 
@@ -47,22 +47,28 @@ class StarletteResolver:
         if scope["type"] not in ("http", "websocket"):
             return Resolved(None, Kind.NOT_FOUND, {}, path)
         level, current = self._level, scope
-        entered: tuple[tuple[Starlette, str], ...] = ()
+        entered: tuple[Entered, ...] = ()
         outermost: Any = None
         for _ in range(_MAX_DEPTH):
-            found, child, route = level.match(current)
-            outermost = route if level is self._level else outermost
-            params = child["path_params"] if child and "path_params" in child else current.get("path_params", {})
+            step = level.match(current)
+            root: str = current.get("root_path", "")
+            given: Mapping[str, Any] = current.get("path_params", {})
+            if level is self._level:
+                outermost = step.route
+            elif not step.pure or (isinstance(level.owner, Starlette) and has_middleware(level.owner)):
+                entered = (*entered, Entered(level.owner, root, given, step.route))
+            found, child = step.found, step.child or {}
+            params: Mapping[str, Any] = child.get("path_params", given)
             if isinstance(found, Leaf):
+                if step.inside is not None:
+                    entered = (*entered, Entered(step.inside, root, params))
                 return Resolved(found, found.kind, params, path, entered, outermost)
             if isinstance(found, Kind):
                 return Resolved(None, found, params, path, entered)
-            level, current = found, {**current, **(child or {})}
+            level, current = found, {**current, **child}
             # FastAPI.__call__ does this on the way in.
             if root_path := level.root_path:
                 current["root_path"] = root_path
-            if isinstance(level.owner, Starlette) and has_middleware(level.owner):
-                entered = (*entered, (level.owner, current.get("root_path", "")))
         return Resolved(level.whole, Kind.OPAQUE, current.get("path_params", {}), path, entered, outermost)
 
     def leaves(self) -> list[Leaf]:

@@ -14,6 +14,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute, compile_path
 
 from ..rules import VERBS, declared
+from .leaves import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
@@ -64,7 +65,7 @@ def is_transparent(app: object) -> bool:
         application = getattr(sys.modules.get("fastapi"), "FastAPI", Starlette)
         return type(app).__call__ in (Starlette.__call__, application.__call__)
     if isinstance(app, Router):
-        return type(app).__call__ is Router.__call__ and getattr(app, "middleware_stack", app.app) == app.app
+        return type(app).__call__ is Router.__call__ and _beneath(getattr(app, "middleware_stack", app.app)) == app.app
     return False
 
 
@@ -74,8 +75,21 @@ def has_middleware(app: Starlette) -> bool:
     builders = (Starlette.build_middleware_stack, application.build_middleware_stack)
     if app.user_middleware or type(app).build_middleware_stack not in builders:
         return True
-    stack = getattr(app.router, "middleware_stack", None)
+    stack = _beneath(getattr(app.router, "middleware_stack", None))
     return bool(stack != getattr(app.router, "app", None))
+
+
+def _beneath(app: Any) -> Any:
+    """Look through what this package put there."""
+    while isinstance(app, Stop):
+        app = app.app
+    return app
+
+
+def converts_purely(route: Any) -> bool:
+    """Tell whether a route's match gives the same parameters whenever it is asked: Starlette's own convertors do."""
+    convertors = getattr(route, "param_convertors", None)
+    return convertors is not None and all(type(one).__module__ == "starlette.convertors" for one in convertors.values())
 
 
 def without_body_limit(app: Any) -> Any:
@@ -130,8 +144,15 @@ def with_own_state(scope: Scope) -> Scope:
 
 
 def on_a_copy(match: Matcher) -> Matcher:
-    """Let a match that may write to its scope write to a copy."""
-    return lambda scope: match(with_own_state(scope))
+    """Let a match that may write to its scope write to a copy; what it wrote is part of what it adds."""
+
+    def matches(scope: Scope) -> tuple[Match, Any]:
+        trial = with_own_state(scope)
+        found, child = match(trial)
+        own = {key: value for key, value in trial.items() if value is not scope.get(key) and value != scope.get(key)}
+        return found, {**own, **(child or {})}
+
+    return matches
 
 
 def in_context(candidate: Any) -> Matcher:

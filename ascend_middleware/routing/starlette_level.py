@@ -21,13 +21,13 @@ from .starlette_classes import (
     is_plain_include,
     is_transparent,
     known_methods,
-    methods_of,
     methods_run,
     on_a_copy,
     root_path_of,
     with_own_state,
     without_body_limit,
 )
+from .starlette_entries import Entry, Selected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
@@ -66,34 +66,6 @@ def route_path(scope: Scope) -> str:
 def _is_below(path: str, prefix: str) -> bool:
     prefix = prefix.rstrip("/")
     return path == prefix or path.startswith(prefix + "/") or not prefix
-
-
-class _Entry:
-    """One route as a router will ask it."""
-
-    __slots__ = ("app", "asked", "child", "leaf", "match", "methods", "name", "partial_runs", "path", "subject")
-
-    def __init__(
-        self, subject: Any, match: Matcher, asked: Any, *, leaf: Leaf | None, child: Level | None, partial_runs: bool
-    ) -> None:
-        self.subject, self.match, self.leaf, self.child = subject, match, leaf, child
-        # The one of the router's own routes that it asks for this one.
-        self.asked = asked
-        # Whether this route may run something on a match that lacks only the method; the framework's own answer 405.
-        self.partial_runs = partial_runs
-        self.path = getattr(subject, "path", None)
-        self.name = getattr(subject, "name", None)
-        self.app = getattr(subject, "app", None)
-        self.methods = methods_of(subject)
-
-    def is_current(self) -> bool:
-        subject, leaf = self.subject, self.leaf
-        return (
-            getattr(subject, "path", None) is self.path
-            and getattr(subject, "name", None) is self.name
-            and getattr(subject, "app", None) is self.app
-            and (leaf is None or leaf.kind is not Kind.ROUTE or methods_of(subject) == self.methods)
-        )
 
 
 class Level:
@@ -142,17 +114,17 @@ class Level:
 
     # Matching.
 
-    def match(self, scope: Scope) -> tuple[Leaf | Level | Kind, Any, Any]:
-        """Return what the router selects, the scope fields that this adds, and the route that it matched in full."""
+    def match(self, scope: Scope) -> Selected:
+        """Return what the router selects."""
         # One event loop never waits here; a second one must not see an index half built.
         with self._lock:
             return self._match(scope)
 
-    def _match(self, scope: Scope) -> tuple[Leaf | Level | Kind, Any, Any]:
+    def _match(self, scope: Scope) -> Selected:
         if not self.is_current():
             self._build()
         if self._opaque is not None:
-            return self._opaque, None, None
+            return Selected(self._opaque)
         selected = self._select(scope)
         if selected is not None and not selected[1].is_current():
             self._build()
@@ -160,13 +132,14 @@ class Level:
         if selected is not None:
             full, entry, child = selected
             if not full and not entry.partial_runs:
-                return Kind.METHOD_NOT_ALLOWED, child, None
-            return (entry.child or entry.leaf or self.whole), child, entry.asked if full else None
+                return Selected(Kind.METHOD_NOT_ALLOWED, child)
+            route = entry.confirmed(Match.FULL if full else Match.PARTIAL, child)
+            return Selected(entry.child or entry.leaf or self.whole, child, route, entry.pure, entry.inside)
         if self._redirects(scope):
-            return Kind.REDIRECT, None, None
-        return self._low_priority(scope) or self._default() or Kind.NOT_FOUND, None, None
+            return Selected(Kind.REDIRECT)
+        return Selected(self._low_priority(scope) or self._default() or Kind.NOT_FOUND)
 
-    def _select(self, scope: Scope) -> tuple[bool, _Entry, Any] | None:
+    def _select(self, scope: Scope) -> tuple[bool, Entry, Any] | None:
         partial = None
         for number in self._tree.candidates(route_path(scope)):
             entry = self._entries[number]
@@ -263,7 +236,7 @@ class Level:
         router: Any = self.owner.router if isinstance(self.owner, Starlette) else self.owner
         self._router = None  # until all of it stands: a build that failed is no index
         self._snapshot: list[Any] = list(router.routes) if isinstance(router, Router) else []
-        self._entries: list[_Entry] = []
+        self._entries: list[Entry] = []
         self._indexed: list[Any] = []
         self._included: list[tuple[Any, object]] = []
         self._tree = SegmentTree()
@@ -273,15 +246,16 @@ class Level:
             self._opaque = self._leaf(known, Kind.OPAQUE, self._prefix + "/**", app=self.owner)
         else:
             for route in self._snapshot:
-                self._add(route, route, known)
+                self._add(route, known)
         self._regexes = list(map(_regex_of, self._indexed))
         self._router = router
 
-    def _add(self, route: Any, asked: Any, known: dict[tuple[object, ...], Leaf]) -> None:
+    def _add(self, route: Any, known: dict[tuple[object, ...], Leaf], includes: tuple[Any, ...] = ()) -> None:
+        """Add a route; `includes` are the inclusions in which it stands, the outermost first."""
         fastapi = fastapi_routing()
         included = getattr(fastapi, "_IncludedRouter", None)
         if included is None or not isinstance(route, included):
-            self._register(route, route, route.matches, route, known, indexed=True)
+            self._register(route, route, route.matches, (), None, known)
             return
         candidates = getattr(route, "effective_candidates", None)
         router_class = type(route.original_router)
@@ -289,34 +263,37 @@ class Level:
             leaf = self._leaf(known, Kind.OPAQUE, self._prefix + "/**", app=route)
             self._tree.add_anywhere(len(self._entries))
             match = on_a_copy(route.matches)
-            self._entries.append(_Entry(route, match, asked, leaf=leaf, child=None, partial_runs=True))
+            self._entries.append(Entry(route, match, includes, None, leaf=leaf, child=None, partial_runs=True))
             return
         live = candidates()
         self._included.append((route, live))
         for candidate in live:
             if isinstance(candidate, included):
-                self._add(candidate, asked, known)
+                self._add(candidate, known, (*includes, route))
                 continue
             original = candidate.original_route
             rebuilt = getattr(candidate, "starlette_route", None)
+            place = (*includes, route), candidate, known
             if rebuilt is not None:
-                self._register(rebuilt, rebuilt, candidate.matches, asked, known, indexed=False)
+                self._register(rebuilt, rebuilt, candidate.matches, *place)
             elif answers_as_known(original, "matches"):
-                self._register(candidate, original, candidate.matches, asked, known, indexed=False)
+                self._register(candidate, original, candidate.matches, *place)
             else:
-                self._register(candidate, original, in_context(candidate), asked, known, indexed=False)
+                self._register(candidate, original, in_context(candidate), *place)
 
     def _register(
         self,
         subject: Any,
         original: Any,
         match: Matcher,
-        asked: Any,
+        includes: tuple[Any, ...],
+        candidate: Any,
         known: dict[tuple[object, ...], Leaf],
-        *,
-        indexed: bool,
     ) -> None:
-        """Add one route: `subject` has its effective path and name, `original` answers, the router asks `asked`."""
+        """Add one route: `subject` has its effective path and name, `original` answers.
+
+        FastAPI reaches it through `includes`, the last of which selects `candidate`; a router's own has neither.
+        """
         number = len(self._entries)
         if not answers_as_known(original, "matches"):
             match = on_a_copy(match)
@@ -330,11 +307,13 @@ class Level:
                     name for name, convertor in subject.param_convertors.items() if convertor.regex in _SINGLE
                 )
                 self._tree.add(number, template, single=singles, subtree=isinstance(subject, Mount))
-            if indexed and not isinstance(subject, Host):
+            if not includes and not isinstance(subject, Host):
                 self._indexed.append(subject)
         leaf, child = self._content(subject, original, known)
         runs = not answers_as_known(original, "handle")
-        self._entries.append(_Entry(subject, match, asked, leaf=leaf, child=child, partial_runs=runs))
+        self._entries.append(
+            Entry(subject, match, includes, candidate, leaf=leaf, child=child, partial_runs=runs),
+        )
 
     def _content(
         self, subject: Any, original: Any, known: dict[tuple[object, ...], Leaf]

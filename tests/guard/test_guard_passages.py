@@ -1,0 +1,407 @@
+"""What was decided about is what runs: once, with the values that were decided, at whatever depth."""
+
+import gc
+
+import pytest
+from fastapi import APIRouter, FastAPI
+from guard_kit import Engine, Wire, answer, guard, http_scope, options, part, plug, ws_scope
+from starlette.applications import Starlette
+from starlette.convertors import CONVERTOR_TYPES, StringConvertor
+from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route, Router, WebSocketRoute
+
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.exceptions import AscendError
+
+pytestmark = pytest.mark.anyio
+EVERYTHING = [{"match": "* /**", "action_type": "act"}]
+
+
+class Passes:
+    """A middleware of the usual form."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        await self.app(scope, receive, send)
+
+
+class Twice(Passes):
+    async def __call__(self, scope, receive, send):
+        async def silent(message):
+            pass
+
+        await self.app(dict(scope), receive, silent)
+        await self.app(scope, receive, send)
+
+
+class Changes(Passes):
+    def __init__(self, app, **changes):
+        super().__init__(app)
+        self.changes = changes
+
+    async def __call__(self, scope, receive, send):
+        await self.app({**scope, **self.changes}, receive, send)
+
+
+class OwnScope(Passes):
+    """Makes a scope of its own, with nothing in it but what ASGI says."""
+
+    def __init__(self, app, **changes):
+        super().__init__(app)
+        self.changes = changes
+
+    async def __call__(self, scope, receive, send):
+        kept = {key: scope[key] for key in ("type", "method", "path", "root_path", "query_string", "headers")}
+        await self.app({**kept, **self.changes}, receive, send)
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    return plug(monkeypatch, Engine(answer()))
+
+
+@pytest.fixture
+def ran():
+    return []
+
+
+async def ask(app, path="/sub/x", method="GET", **more):
+    wire = Wire(part())
+    await app(http_scope(method, path, **more), wire.receive, wire.send)
+    return wire
+
+
+def noting(ran):
+    async def run(request):
+        ran.append((request.method, request.url.path, request.path_params))
+        return PlainTextResponse("done")
+
+    return run
+
+
+def sub(ran, kind, *middleware, path="/x"):
+    app = kind(middleware=list(middleware))
+    app.add_route(path, noting(ran), methods=["GET", "POST"])
+    return app
+
+
+@pytest.mark.parametrize("kind", [Starlette, FastAPI])
+async def test_a_decision_is_good_for_one_run_below_a_mount(engine, ran, kind):
+    app = Starlette(routes=[Mount("/sub", sub(ran, kind, Middleware(Twice)))])
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    for runs in (1, 2):
+        wire = await ask(app)
+        assert (wire.status, wire.problem, len(ran), len(engine.submitted)) == (500, "misconfigured", runs, runs)
+
+
+async def test_a_decision_is_good_for_one_run_behind_a_routes_middleware(engine, ran):
+    app = Starlette(routes=[Route("/x", noting(ran), middleware=[Middleware(Twice)])])
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    assert ((await ask(app, "/x")).status, len(ran)) == (500, 1)
+
+
+async def test_a_decision_is_good_for_one_run_at_every_depth(engine, ran):
+    inner = sub(ran, Starlette, Middleware(Passes))
+    outer = Starlette(routes=[Mount("/in", inner)], middleware=[Middleware(Passes)])
+    app = Starlette(routes=[Mount("/a", outer), Mount("/b", outer)])
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    for path in ("/a/in/x", "/b/in/x", "/a/in/x"):
+        assert (await ask(app, path)).status == 200
+    assert (len(ran), len(engine.submitted)) == (3, 3)
+
+
+# Convertors
+
+
+class Counting(StringConvertor):
+    """Gives another value each time."""
+
+    count = 0
+
+    def convert(self, value):
+        Counting.count += 1
+        return f"{value}{Counting.count}"
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    monkeypatch.setattr(Counting, "count", 0)
+    monkeypatch.setitem(CONVERTOR_TYPES, "counted", Counting())
+    return "/{value:counted}"
+
+
+def on_the_application(ran, path, kind):
+    return sub(ran, kind, path=path), ""
+
+
+def on_a_mounted_router(ran, path, kind):
+    return kind(routes=[Mount("/sub", routes=[Route(path, noting(ran))])]), "/sub"
+
+
+def on_a_mounted_application(ran, path, kind):
+    return kind(routes=[Mount("/sub", sub(ran, kind, path=path))]), "/sub"
+
+
+def on_a_mount(ran, path, kind):
+    return kind(routes=[Mount(f"/sub{path}", sub(ran, kind, path="/x"))]), "/sub"
+
+
+def included(ran, path, kind):
+    app, router, inner = FastAPI(), APIRouter(), APIRouter()
+
+    @inner.get(path)
+    async def run(value: str, request: Request):
+        ran.append((request.method, request.url.path, request.path_params))
+
+    router.include_router(inner, prefix="/sub")
+    app.include_router(router)
+    return app, "/sub"
+
+
+def included_plain(ran, path, kind):
+    app, router = FastAPI(), APIRouter()
+    router.add_route(path, noting(ran))
+    app.include_router(router, prefix="/sub")
+    return app, "/sub"
+
+
+@pytest.mark.parametrize("kind", [Starlette, FastAPI])
+@pytest.mark.parametrize(
+    "build",
+    [on_the_application, on_a_mounted_router, on_a_mounted_application, on_a_mount, included, included_plain],
+)
+async def test_the_handler_gets_the_values_that_were_decided(engine, ran, counted, build, kind):
+    app, prefix = build(ran, counted, kind)
+    rules = [{"match": "GET /**", "action_type": "act", "details": {"value": "path.value?"}}]
+    app.add_middleware(AscendMiddleware, **options(rules))
+    for _ in range(3):
+        path = f"{prefix}/v/x" if build is on_a_mount else f"{prefix}/v"
+        assert (await ask(app, path)).status == 200
+    used = [params["value"] for _, _, params in ran]
+    assert used == [action["action_details"]["value"] for action in engine.submitted]
+    assert len(set(used)) == 3
+
+
+# Middleware of a route
+
+
+def endpoint_class(ran):
+    class Endpoint(HTTPEndpoint):
+        async def post(self, request):
+            ran.append("post")
+            return PlainTextResponse("posted")
+
+        async def delete(self, request):
+            ran.append("delete")
+            return PlainTextResponse("deleted")
+
+    return Endpoint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"method": "DELETE"}, {"path": "/items/8"}, {"query_string": b"a=1"}, {"path_params": {"id": "8"}}],
+)
+async def test_what_comes_to_the_endpoint_is_what_was_decided(engine, ran, changes):
+    route = Route("/items/{id}", endpoint_class(ran), middleware=[Middleware(Passes), Middleware(Changes, **changes)])
+    app = Starlette(routes=[route, Mount("/sub", routes=[route])])
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    for path in ("/items/7", "/sub/items/7"):
+        wire = await ask(app, path, "POST")
+        assert (wire.status, wire.problem, ran) == (500, "misconfigured", [])
+
+
+async def test_a_route_may_have_a_middleware(engine, ran):
+    routes = [
+        Route("/function", noting(ran), middleware=[Middleware(Passes)]),
+        Route("/class", endpoint_class(ran), middleware=[Middleware(Passes), Middleware(Changes, state={})]),
+        WebSocketRoute("/ws", talk, middleware=[Middleware(Passes)]),
+    ]
+    app = Starlette(routes=routes)
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    assert [
+        (await ask(app, path, "POST" if path == "/class" else "GET")).status for path in ("/function", "/class")
+    ] == [
+        200,
+        200,
+    ]
+    wire = Wire({"type": "websocket.connect"})
+    await app(ws_scope(), wire.receive, wire.send)
+    assert wire.sent[0]["type"] == "websocket.accept"
+
+
+async def talk(socket):
+    await socket.accept()
+    await socket.close()
+
+
+async def test_a_routes_middleware_that_cannot_be_followed_is_refused(engine, ran, caplog):
+    class Hides:
+        def __init__(self, app):
+            self._hidden = app
+
+        async def __call__(self, scope, receive, send):
+            await self._hidden({**scope, "method": "DELETE"}, receive, send)
+
+    app = Starlette(routes=[Route("/x", endpoint_class(ran), middleware=[Middleware(Hides)])])
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    assert ((await ask(app, "/x", "POST")).status, ran) == (500, [])
+    assert "`app`" in caplog.text
+
+
+async def test_a_scope_of_a_middlewares_own_loses_no_decision(engine, ran):
+    for changes, status in (({}, 200), ({"path": "/sub/y"}, 500)):
+        mounted = sub(ran, Starlette, Middleware(OwnScope, **changes))
+        mounted.add_route("/y", noting(ran))
+        app = Starlette(routes=[Mount("/sub", mounted)])
+        app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+        assert (await ask(app)).status == status
+    assert len(ran) == 1
+
+
+# What several applications share
+
+
+@pytest.mark.parametrize("kind", [Starlette, FastAPI])
+async def test_a_shared_application_serves_everybody(engine, ran, kind):
+    shared = sub(ran, kind, Middleware(Passes))
+    route = Route("/r", noting(ran), middleware=[Middleware(Passes)])
+
+    def factory(*middleware):
+        return Starlette(routes=[Mount("/sub", shared), route], middleware=list(middleware))
+
+    guarded = [Middleware(AscendMiddleware, **options(EVERYTHING))]
+    first, second, bare = factory(*guarded), factory(*guarded), factory()
+    for app in (first, second, bare, first):
+        assert [(await ask(app, path)).status for path in ("/sub/x", "/r")] == [200, 200]
+    assert (await ask(shared, "/x")).status == 200
+    assert (len(ran), len(engine.submitted)) == (9, 6)
+    # Guarded applications still see what is changed on the way.
+    changing = Starlette(routes=[Mount("/sub", sub(ran, kind, Middleware(Changes, method="POST")))])
+    changing.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    assert (await ask(changing)).status == 500
+
+
+async def test_many_factories_leave_nothing_behind(engine, ran):
+    shared = sub(ran, Starlette, Middleware(Passes))
+    shared.router.routes.append(Route("/r", noting(ran), middleware=[Middleware(Passes)]))
+    before = shared.router.middleware_stack
+    inner = shared.router.routes[-1].app.app
+
+    async def one():
+        app = Starlette(routes=[Mount("/sub", shared)])
+        app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+        assert [(await ask(app, path)).status for path in ("/sub/x", "/sub/r")] == [200, 200]
+
+    for _ in range(3):
+        await one()
+        gc.collect()
+        assert shared.router.middleware_stack == before
+        assert shared.router.routes[-1].app.app is inner
+
+
+async def test_a_guard_around_an_application_governs_what_comes_through_it(engine, ran):
+    app = sub(ran, Starlette)
+    before = app.router.middleware_stack
+    first, second = guard(app, EVERYTHING), guard(app, EVERYTHING)
+    for one in (first, second, first):
+        assert (await ask(one, "/x")).status == 200
+    assert (len(ran), len(engine.submitted)) == (3, 3)
+    # Who has the application by itself has no guard, and one that is gone leaves nothing.
+    assert (await ask(app, "/x")).status == 200
+    assert len(engine.submitted) == 3
+    del first, second, one
+    gc.collect()
+    assert app.router.middleware_stack == before
+
+
+async def test_a_guard_around_an_application_is_not_lost_with_the_scope(engine, ran):
+    app = sub(ran, Starlette, Middleware(OwnScope))
+    assert (await ask(guard(app, EVERYTHING), "/x")).status == 200
+    assert len(engine.submitted) == 1
+
+
+# Successes for which nothing was decided
+
+
+async def answers_itself(request, error):
+    return PlainTextResponse("made here", 200)
+
+
+class Fallback(Passes):
+    """Answers where nothing else did."""
+
+    async def __call__(self, scope, receive, send):
+        found = []
+
+        async def look(message):
+            found.append(message)
+
+        await self.app(scope, receive, look)
+        if found[0].get("status") == 404:
+            await PlainTextResponse("made here")(scope, receive, send)
+        else:
+            for message in found:
+                await send(message)
+
+
+def with_a_404_handler(kind, **settings):
+    app = kind(exception_handlers={404: answers_itself})
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING, **settings))
+    return app
+
+
+def with_a_405_handler(kind, **settings):
+    app = kind(exception_handlers={405: answers_itself})
+    app.add_route("/nothing", noting([]), methods=["POST"])
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING, **settings))
+    return app
+
+
+def with_a_fallback_inside(kind, **settings):
+    return kind(middleware=[Middleware(AscendMiddleware, **options(EVERYTHING, **settings)), Middleware(Fallback)])
+
+
+def with_a_handler_for_http_exceptions(kind, **settings):
+    app = kind(exception_handlers={HTTPException: answers_itself})
+    return guard(app, EVERYTHING, **settings)
+
+
+@pytest.mark.parametrize("kind", [Starlette, FastAPI])
+@pytest.mark.parametrize(
+    "build",
+    [with_a_404_handler, with_a_405_handler, with_a_fallback_inside, with_a_handler_for_http_exceptions],
+)
+async def test_what_answers_in_the_place_of_a_404_trips_the_wire(engine, caplog, kind, build):
+    assert (await ask(build(kind), "/nothing")).status == 200
+    assert caplog.text.count("without a decision") == 1
+    wire = Wire(part())
+    with pytest.raises(AscendError, match="no decision"):
+        await build(kind, strict=True)(http_scope("GET", "/nothing"), wire.receive, wire.send)
+    assert wire.sent == [] or wire.status == 500
+
+
+async def test_a_404_that_is_one_is_quiet(engine, caplog):
+    async def page(request, error):
+        return PlainTextResponse("our own page", 404)
+
+    app = Starlette(exception_handlers={404: page})
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING, strict=True))
+    assert (await ask(app, "/nothing")).status == 404
+    assert "without a decision" not in caplog.text
+
+
+async def test_a_bare_router_mounted_elsewhere_stays_transparent(engine, ran, counted):
+    router = Router(routes=[Route(counted, noting(ran))])
+    rules = [{"match": "GET /sub/{value}", "action_type": "act"}, {"match": "GET /other/{value}", "action_type": "act"}]
+    app = Starlette(routes=[Mount("/sub", router), Mount("/other", router)])
+    app.add_middleware(AscendMiddleware, **options(rules))
+    for path in ("/sub/a", "/other/a", "/sub/a"):
+        assert (await ask(app, path)).status == 200
+    assert len(ran) == 3
