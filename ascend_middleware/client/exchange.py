@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 # Less than this is what threads and event loops take at any time; more says that they were kept from their work.
-STALL_SECONDS: Final = 0.25
+STALL_SECONDS: Final = 0.5
 
 
 class Request(msgspec.Struct, frozen=True):

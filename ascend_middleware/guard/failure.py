@@ -54,9 +54,17 @@ def refusal_for(error: AscendError) -> Refusal:
         return _unavailable("The authority could not be reached.", None)
     if isinstance(error, RateLimitError):
         return _unavailable("The authority takes no more requests for now.", error.retry_after)
-    if isinstance(error, ServerError | ProtocolError):
+    if isinstance(error, ServerError | ProtocolError) and not _is_ours(error):
         return _unavailable("The authority's answer could not be used.", None)
     return Refusal(problem="misconfigured", detail="This service cannot ask for decisions as it is set up.")
+
+
+def _is_ours(error: AscendError) -> bool:
+    """Say whether a status without an error of its own is about the way this service asks, such as 405 or 415."""
+    return 400 <= (error.status_code or 0) < 500 and error.status_code not in _BUSY
+
+
+_BUSY: Final = frozenset({408, 421, 425})
 
 
 def _unacceptable(error: ValidationError) -> Refusal:
@@ -87,7 +95,7 @@ def cause_of(error: AscendError) -> str:
     if isinstance(error, CircuitBreakerOpen):
         return "breaker-open" if error.unanswered else "breaker-open-after-answers"
     for kind, word in _CAUSES:
-        if isinstance(error, kind):
+        if isinstance(error, kind) and not (kind is ProtocolError and _is_ours(error)):
             return word
     return "misconfigured"
 

@@ -50,8 +50,12 @@ class _Progress:
     __slots__ = ("_began", "_left")
 
     def __init__(self) -> None:
-        self._began: Final = time.monotonic()
+        self._began = time.monotonic()
         self._left: float | None = None
+
+    def begin(self) -> None:
+        """Count from now: a thread may start late."""
+        self._began = time.monotonic()
 
     def trace(self, event: str, _info: object) -> None:
         if self._left is None and event.endswith(".started"):
@@ -123,6 +127,7 @@ class _Borrowed:
 
     def _exchange(self, request: Request, timeout: float, progress: _Progress) -> Response:
         end = time.monotonic() + timeout
+        progress.begin()
         with _borrowed_failures(progress):
             built = self._client.build_request(
                 request.method,
