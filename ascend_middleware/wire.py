@@ -7,7 +7,6 @@ exact word and it names an action.
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,15 +24,14 @@ from .exceptions import (
     ValidationError,
 )
 from .models import ActionPage, ActionRecord, AgentAction, AuthorizationDecision, Decision, DecisionStatus
+from .values import check_values, clean, encode_json, strip_risk_claims
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
     "KILL_CODES",
-    "MAX_DEPTH",
     "MAX_ORCHESTRATION_DEPTH",
-    "MAX_VALUES",
     "check_values",
     "decode_decision",
     "decode_governance_refusal",
@@ -48,10 +46,6 @@ __all__ = [
 ]
 
 MAX_ORCHESTRATION_DEPTH: Final = 5
-# Of what is submitted: levels below the body, and values in all of them.
-MAX_DEPTH: Final = 32
-MAX_VALUES: Final = 10_000
-_NAMED_LEVELS: Final = 4
 
 # The authority's word that the agent itself is blocked, whatever it asked for.
 KILL_CODES: Final = frozenset({"AGENT_BLOCKED", "AGENT_SUSPENDED", "AGENT_QUARANTINED", "KILL_SWITCH_ACTIVE"})
@@ -90,91 +84,9 @@ _FLAGS: Final = (
 # What may stand beside the envelope's data and contradict it; the envelope's own status is another word.
 _OUTSIDE: Final = ("decision", "enforcement_decision", *(name for name, _, _ in _FLAGS))
 _ACTION_ID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
-_RISK_CLAIMS: Final = frozenset({"risk_score", "riskScore", "risk_level", "riskLevel"})
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
-
-
-def encode_json(value: object) -> bytes:
-    """Encode a value as compact UTF-8 JSON; raise `ValidationError` for what JSON cannot hold."""
-    try:
-        content = _encoder.encode(value)
-        # The encoder writes null for what is no number, which a reader takes for a value that was left out.
-        if b"null" in content and not _is_finite(msgspec.to_builtins(value)):
-            raise ValueError("NaN and infinity are no JSON numbers")
-    except RecursionError:
-        raise ValidationError("not representable as JSON: nested too deeply, or in itself") from None
-    except (TypeError, ValueError, UnicodeError, OverflowError) as error:
-        raise ValidationError(f"not representable as JSON: {error}") from None
-    return content
-
-
-def _is_finite(value: object) -> bool:
-    """Say whether a value that was encoded holds finite numbers only."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    return all(map(_is_finite, value)) if isinstance(value, list | tuple | set | frozenset) else True
-
-
-def check_values(body: Mapping[str, Any]) -> None:
-    """Refuse, before anything is sent, values that not every reader of JSON understands alike, and far too many.
-
-    Raises:
-        ValidationError: naming the place (`action_details.amount`): a number that is not finite or beyond 64 bits, more
-            than `MAX_DEPTH` levels (so also what holds itself), more than `MAX_VALUES` values.
-    """
-    level: list[tuple[Any, object]] = [(None, body)]
-    depth = seen = 0
-    while level:
-        below: list[tuple[Any, object]] = []
-        for place, item in level:
-            if isinstance(item, dict):
-                below += [((place, key), inner) for key, inner in item.items()]
-            elif isinstance(item, list | tuple | set | frozenset):
-                below += [((place, number), inner) for number, inner in enumerate(item)]
-            elif isinstance(item, float) and not math.isfinite(item):
-                raise _bad_value(place, "must be a finite number")
-            elif isinstance(item, int) and not -(2**63) <= item < 2**63:
-                raise _bad_value(place, "must be a number of at most 64 bits")
-            if seen + len(level) + len(below) > MAX_VALUES:
-                raise _bad_value(place, f"has too many values, more than {MAX_VALUES}")
-        seen += len(level)
-        level, depth = below, depth + 1
-        if depth > MAX_DEPTH and level:
-            raise _bad_value(level[0][0], f"is nested more than {MAX_DEPTH} levels deep")
-
-
-def _bad_value(place: Any, text: str) -> ValidationError:
-    keys: list[str] = []
-    while place is not None:
-        place, key = place
-        keys.append(str(key))
-    # Not the whole way to the depth of a value that is too deep.
-    name = _clean(".".join(keys[::-1][:_NAMED_LEVELS]))
-    return ValidationError(f"{name or 'the body'} {text}", field=name or None)
-
-
-def strip_risk_claims(value: Any) -> Any:
-    """Return the value without the caller's own risk scores and levels, at any depth: the authority scores.
-
-    Raises:
-        ValidationError: it is nested too deeply, or in itself.
-    """
-    try:
-        return _stripped(value)
-    except RecursionError:
-        raise ValidationError("not representable as JSON: nested too deeply, or in itself") from None
-
-
-def _stripped(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _stripped(item) for key, item in value.items() if key not in _RISK_CLAIMS}
-    if isinstance(value, list | tuple):
-        return [_stripped(item) for item in value]
-    return value
 
 
 def submit_body(action: AgentAction) -> dict[str, Any]:
@@ -464,13 +376,13 @@ def _error_text(body: Mapping[str, Any]) -> str:
         if isinstance(source, dict):
             text = source.get("message") or source.get("detail") or source.get("error")
             if isinstance(text, str):
-                return _clean(text)
+                return clean(text)
     for source in (detail, error, body.get("message"), body.get("title")):
         if isinstance(source, str):
-            return _clean(source)
+            return clean(source)
     if isinstance(detail, list):
         texts = [_validation_line(item) for item in detail if isinstance(item, dict)]
-        return _clean("; ".join(texts))
+        return clean("; ".join(texts))
     return ""
 
 
@@ -483,7 +395,7 @@ def _field_name(details: Mapping[str, Any], detail: object) -> str | None:
     if isinstance(details.get("field"), str):
         return str(details["field"])
     if isinstance(detail, list) and detail and isinstance(detail[0], dict) and _location(detail[0]):
-        return _clean(str(_location(detail[0])[-1]))
+        return clean(str(_location(detail[0])[-1]))
     return None
 
 
@@ -504,13 +416,8 @@ def _header_number(headers: Mapping[str, str], name: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _clean(text: str) -> str:
-    """Bound a stranger's text and drop its control characters: it goes to logs and terminals."""
-    return "".join(char if char.isprintable() else " " for char in text[:500])
-
-
 def _shown(value: object) -> str:
-    return repr(_clean(value[:40])) if isinstance(value, str) else f"a {_kind(value)}"
+    return repr(clean(value[:40])) if isinstance(value, str) else f"a {_kind(value)}"
 
 
 def _kind(value: object) -> str:
