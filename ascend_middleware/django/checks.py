@@ -10,6 +10,7 @@ ascend.E007  something answers requests that the guard never decided about
 ascend.E008  a charset in which views read parameters otherwise than the guard
 ascend.W001  the guard is switched off, or only observes
 ascend.W002  `strict` without `TripwireMiddleware` first
+ascend.W003  Channels' consumers, which come by no middleware of Django
 
 Where `MIDDLEWARE` is wrong the server does not start either: servers run no checks. An id in `SILENCED_SYSTEM_CHECKS`
 is taken as it is meant, there as well.
@@ -17,6 +18,9 @@ is taken as it is meant, there as well.
 
 from __future__ import annotations
 
+import ast
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
@@ -95,6 +99,7 @@ def check_middleware(app_configs: Any = None, **options: Any) -> list[CheckMessa
         return messages
     if len(places) > 1:
         messages.append(Error(f"{_SELF} is in MIDDLEWARE {len(places)} times.", hint="Keep one.", id="ascend.E005"))
+    messages += _channels()
     later = settings.MIDDLEWARE[places[0] + 1 :]
     if later and len(places) == 1:
         text = f"{', '.join(later)} in MIDDLEWARE after {_SELF}: may change a request after the decision, or answer it."
@@ -123,6 +128,27 @@ def _answering(classes: dict[str, Any]) -> Iterator[CheckMessage]:
             if path == known or _is_a(cls, _load(known)):
                 text = f"{path} in MIDDLEWARE {what}: the guard does not decide about it."
                 yield Error(text, hint=f"{hint[0].upper()}{hint[1:]}.", id="ascend.E007")
+
+
+def _channels() -> Iterator[CheckMessage]:
+    """Tell of consumers that no guard stands around, by the source of the ASGI module: importing it starts things."""
+    named = getattr(settings, "ASGI_APPLICATION", None) or ""
+    try:
+        spec = importlib.util.find_spec(named.rpartition(".")[0])
+        source = Path(spec.origin).read_text("utf-8") if spec is not None and spec.origin else ""
+        tree = ast.parse(source)
+    except (ImportError, OSError, SyntaxError, ValueError):
+        return  # the server tells what is wrong with it
+    imports = [one for one in ast.walk(tree) if isinstance(one, ast.ImportFrom | ast.Import)]
+    modules = {one.module or "" for one in imports if isinstance(one, ast.ImportFrom)}
+    modules |= {alias.name for one in imports if isinstance(one, ast.Import) for alias in one.names}
+    if "channels.routing" in modules and not any(name.startswith("ascend_middleware.asgi") for name in modules):
+        text = f"{named} routes to consumers of Channels, and MIDDLEWARE governs views only: consumers run ungoverned."
+        yield Caution(
+            text,
+            hint='Guard them: "websocket": ascend_middleware.asgi.AscendMiddleware(URLRouter(…), rules=…).',
+            id="ascend.W003",
+        )
 
 
 def _load(path: str) -> Any:

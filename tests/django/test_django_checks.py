@@ -55,6 +55,35 @@ def test_everything_is_told_at_once():
     assert len(messages) == len({str(message) for message in messages})
 
 
+CONSUMERS = """
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+{}
+application = ProtocolTypeRouter({{}})
+raise RuntimeError("nobody imports this to check it")
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (CONSUMERS.format(""), ["W003"]),
+        (CONSUMERS.format("import ascend_middleware.django"), ["W003"]),
+        (CONSUMERS.format("from ascend_middleware.asgi import AscendMiddleware"), []),
+        (CONSUMERS.format("import ascend_middleware.asgi"), []),
+        ("import channels.routing", ["W003"]),
+        ("from django.core.asgi import get_asgi_application", []),
+        ("this is no Python", []),
+        (None, []),
+    ],
+)
+def test_consumers_that_no_guard_stands_around(tmp_path, monkeypatch, source, told):
+    monkeypatch.syspath_prepend(tmp_path)
+    if source is not None:
+        (tmp_path / "routed_asgi.py").write_text(source)
+    assert ids(ASGI_APPLICATION="routed_asgi.application") == told
+
+
 def test_the_check_command_fails():
     with override_settings(ASCEND=GOOD), pytest.raises(SystemCheckError, match=r"ascend\.E003.*API key is required"):
         call_command("check", "--tag", "ascend")
