@@ -195,12 +195,11 @@ class KillSwitch:
                 pass
             except OSError as error:
                 # Who may not look whether the switch is thrown must take it for thrown.
-                logger.error("the kill file %s cannot be read, everybody is blocked: %s", self._file, error.strerror)
-                named, reason = frozenset({EVERYBODY}), "the local kill file"
+                named, reason = frozenset({EVERYBODY}), f"the local kill file, which cannot be read: {error.strerror}"
             else:
                 named, reason = named | (_agents(text, "\n") or frozenset({EVERYBODY})), "the local kill file"
-        if named and not self._local:
-            logger.error("the local kill switch is thrown: %s", reason)
+        if named and (not self._local or reason != self._local_reason):
+            logger.error("the local kill switch is thrown by %s", reason)
         self._local, self._local_reason = named, reason
 
 

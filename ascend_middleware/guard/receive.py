@@ -161,6 +161,8 @@ class CommandReceiver:
         blocked = yield from self._ask("status", operation, deadline)
         if blocked is None:
             return False
+        # Where no requests come, nobody has read the state since.
+        yield Blocking(self._kill.refresh)
         old = self._kill.snapshot.orders.get((EVERYBODY, "status"))
         if blocked == (old is not None and not old.lifts):
             return True

@@ -224,9 +224,15 @@ class TestLocalSwitch:
         wire = await ask(guarded(handler, kill_file=str(path)))
         assert (wire.status == 503) is blocked
 
-    async def test_a_file_that_cannot_be_read_blocks(self, engine, handler, tmp_path):
+    async def test_a_file_that_cannot_be_read_blocks_and_is_told_once(self, engine, handler, tmp_path, caplog):
         (tmp_path / "kill").mkdir()
-        assert (await ask(guarded(handler, kill_file=str(tmp_path / "kill")))).problem == "kill-switch"
+        app = guarded(handler, kill_file=str(tmp_path / "kill"))
+        for _ in range(3):
+            app.guard.duties.kill.expire()
+            assert (await ask(app)).problem == "kill-switch"
+        assert [line.getMessage().rpartition(", ")[2] for line in caplog.records if line.levelname == "ERROR"] == [
+            "which cannot be read: Is a directory"
+        ]
 
     @pytest.mark.parametrize(
         ("value", "blocked"), [("1", True), ("all", True), ("bot, other", True), ("other", False), ("0", False)]
@@ -393,6 +399,17 @@ class TestReceiving:
         assert None not in self.poll(receiver, authority, kill)
         authority.status = {"blocked": False}
         assert self.poll(receiver, authority, kill) == (None, None)
+
+    def test_what_stays_as_it_is_is_said_once(self, receiver, authority, state, caplog):
+        """Also where no requests come, so that nobody but the poll itself reads what it kept."""
+        kept = []
+        for blocked in (True, True, True, False, False, True):
+            authority.status = {"blocked": blocked}
+            drive(receiver.poll(), authority.perform)
+            kept.append(state.snapshot(now=NOW).orders[EVERYBODY, "status"].issued_at)
+        said = [line.getMessage() for line in caplog.records if "the authority's kill switch is" in line.getMessage()]
+        assert [text.rpartition(" ")[2] for text in said] == ["thrown", "released", "thrown"]
+        assert (len(set(kept[:3])), len(set(kept))) == (1, 3)
 
     @pytest.mark.parametrize(
         "status",
