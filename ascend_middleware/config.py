@@ -154,6 +154,13 @@ def _is_loopback(host: str) -> bool:
 # --- parsers: from an argument, an environment text or a TOML value to the field's type; ValueError says why not
 
 
+def _agent_id(value: object) -> str:
+    text = _text(value)
+    if text in (".", ".."):
+        raise ValueError("a dot segment is no id that the authority can be asked about")
+    return text
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"expected a text, got {value!r}")
@@ -285,7 +292,7 @@ class Settings:
 
     api_key: str = _setting("", _text, "ASCEND_API_KEY", "OWKAI_API_KEY", secret=True)
     api_url: str = _setting(DEFAULT_API_URL, _text, "ASCEND_API_URL", "OWKAI_API_URL")
-    agent_id: str = _setting("", _text, "ASCEND_AGENT_ID")
+    agent_id: str = _setting("", _agent_id, "ASCEND_AGENT_ID")
     agent_name: str = _setting("", _text, "ASCEND_AGENT_NAME")
     environment: str = _setting("production", _text, "ASCEND_ENVIRONMENT")
     fail_mode: str = _setting("closed", _choice("closed", "open"))

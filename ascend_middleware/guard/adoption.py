@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..client import operations
 from ..client.masking import get_logger
+from ..exceptions import ProtocolError, ServerError
 from ..flow import drive
 from .delivery import CALL_SECONDS, FINAL, PROCESS_ENDED, Delivery, Foreign, decode_entry, decode_line, iso_time
 from .journal_log import FileLog, read_lines
@@ -25,6 +26,8 @@ logger = get_logger("ascend_middleware.journal")
 
 # How long a journal is left alone whose actions the authority does not let this service speak about.
 _FOREIGN_SECONDS: Final = 600.0
+# And one to which the authority gave no sensible answer.
+_FAILED_SECONDS: Final = 60.0
 _left_alone: Final[dict[str, float]] = {}
 
 
@@ -86,6 +89,9 @@ def adopt(
             logger.error(
                 "the journal %s of a dead process is left for the service that wrote it: %s", name, error.message
             )
+        except (ServerError, ProtocolError) as error:  # to what is in it; the others may do better
+            _left_alone[f"{directory}/{name}"] = core.clock() + _FAILED_SECONDS
+            logger.error("the journal %s of a dead process cannot be delivered now: %s", name, error)
         finally:
             log.close(remove=done)
         adopted += done

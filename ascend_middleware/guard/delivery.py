@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..client import operations
+from ..client.breaker import CircuitBreaker
 from ..client.masking import get_logger
 from ..exceptions import (
     AscendError,
@@ -19,6 +20,8 @@ from ..exceptions import (
     ConflictError,
     KillSwitchError,
     NotFoundError,
+    ProtocolError,
+    ServerError,
     ValidationError,
 )
 from ..models import AgentAction
@@ -47,6 +50,8 @@ logger = get_logger("ascend_middleware.journal")
 # What one call may take; it is nobody's request that waits.
 CALL_SECONDS: Final = 10.0
 FINAL: Final = (AuthorizationDeniedError, ConflictError, KillSwitchError, NotFoundError, ValidationError)
+# So often in a row the authority may fail at a line: with the pauses between, for some ten minutes.
+_PATIENCE: Final = 25
 # An entry that stays open while so many segments fill up is written again, so that they can go.
 _CARRIED_SEGMENTS: Final = 3
 
@@ -113,6 +118,8 @@ class Delivery:
         self._log = log
         self._process = process
         self._core = core
+        # What the authority makes of a line stops no decision.
+        self._unbroken: Final = CircuitBreaker(threshold=1, timeout=1.0, clock=core.clock, enabled=False)
         self._note = note
         self._adopted = adopted
         self._max_age = max_age
@@ -122,6 +129,7 @@ class Delivery:
         self._carried: set[int] = set()
         self._concluded: set[int] = set()
         self._segment = 0
+        self._failures = 0
         self.set_aside = 0
         # Of an adopted log: every entry's outcome, `completed`, `failed` or, where it has none, `unknown`.
         self.outcomes: dict[int, str] = {}
@@ -159,9 +167,18 @@ class Delivery:
                 yield from self._deliver(record, segment, line)
             except FINAL as error:
                 self._give_up(record, line, error)
+            except (ServerError, ProtocolError) as error:
+                self._failures += 1
+                if self._failures < _PATIENCE:
+                    raise
+                # It stands before all others. Where the authority answers else, it is this line.
+                self._failures = 0
+                yield from self._core.try_key(seconds=CALL_SECONDS)
+                self._give_up(record, line, error)
         elif line.strip():
             logger.error("a damaged line of the journal %s is skipped", self._process)
             self._log.set_aside(line)
+        self._failures = 0
         self._log.advance()
         if segment != self._segment:
             self._segment = segment
@@ -242,7 +259,7 @@ class Delivery:
                 opened.action_id, at=at, error=error, duration_ms=duration, given_back=record.get("given_back")
             )
         key = f"journal-{self._process}-{record['n']}-outcome"
-        yield from self._core.call(operation, deadline=self._deadline(), idempotency_key=key)
+        yield from self._core.call(operation, deadline=self._deadline(), idempotency_key=key, breaker=self._unbroken)
 
     def _deadline(self) -> float:
         return self._core.clock() + CALL_SECONDS

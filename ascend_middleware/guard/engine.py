@@ -7,9 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ..client.masking import get_logger
+from ..client.operations import path
 from ..client.retry import dice
 from ..config import Settings
-from ..exceptions import AscendError, ConfigurationError
+from ..exceptions import AscendError, ConfigurationError, ValidationError
 from ..routing import Kind
 from ..rules import WEBSOCKET, FieldError, RequestFields, RuleTable
 from .approvals import HANDLE_HEADER, Asked, Settled
@@ -313,12 +314,14 @@ class Guard:
         # From now: what the client, the hooks and the state took before is no time of the authority.
         decision = yield from self.core.submit(action, deadline=self._clock() + self.settings.deadline)
         self._misconfigured_at = -1e9
-        if decision.is_approved() or decision.is_pending():
+        if decision.is_pending():
             yield from self.duties.see(action.agent_id)
         return decision
 
     def _enter(self, verdict: Verdict, settled: Settled, rule: CompiledRule) -> Flow[Verdict]:
         """Journal a pass before its handler runs; without an entry it does not run."""
+        if verdict.action is not None:
+            yield from self.duties.see(verdict.action.agent_id)
         try:
             yield from self.duties.enter(verdict, settled, rule)
         except JournalError as error:
@@ -368,7 +371,7 @@ class Guard:
                 return self._refused(
                     Refusal(problem="bad-request", detail=f"Exactly one {name} header must name the agent."), rule
                 )
-            return Agent(twins[0].strip())
+            return self._askable(Agent(twins[0].strip()), rule)
         if self._identify is None:
             return self._agent
         try:
@@ -381,6 +384,14 @@ class Guard:
             return Verdict(outcome="not-an-agent", passes=True, rule=rule)
         if not isinstance(agent, Agent) or not agent.id:
             return self._refused(Refusal(problem="denied", detail="The caller is no known agent."), rule)
+        return self._askable(agent, rule)
+
+    def _askable(self, agent: Agent, rule: CompiledRule) -> Agent | Verdict:
+        """Refuse an id that the authority cannot be asked about: its commands would never come."""
+        try:
+            path("{agent_id}", agent_id=agent.id)
+        except ValidationError as error:
+            return self._refused(Refusal(problem="bad-request", detail=f"{error}."), rule)
         return agent
 
     def _read(self, view: RequestView, rule: CompiledRule) -> Flow[bytes | Verdict | None]:

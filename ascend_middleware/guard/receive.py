@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import bisect
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from ..client.breaker import CircuitBreaker
 from ..client.masking import get_logger
-from ..client.operations import Operation, path
+from ..client.operations import Operation, kill_switch_status, path
 from ..commands import MalformedCommand, Target, UnknownCommand, parse_command
 from ..exceptions import AscendError, NotFoundError, ProtocolError, ServerError
 from ..wire import decode_object
-from .state import EVERYBODY, Order, orders_of
+from .state import EVERYBODY, Order, StateError, orders_of
 from .steps import Blocking
 
 if TYPE_CHECKING:
@@ -29,10 +31,11 @@ logger = get_logger("ascend_middleware.kill")
 
 _CALL_SECONDS: Final = 5.0
 _SEEN_SECONDS: Final = 86_400.0
+# Of the other agents, so many are asked about in a round, each for so long at most.
 _PER_TURN: Final = 10
+_ONE_SECONDS: Final = 1.0
 # How long an endpoint that the authority does not have is left alone.
 _ABSENT_SECONDS: Final = 600.0
-_FLAGS: Final = ("blocked", "active", "is_active", "is_blocked")
 
 
 class Intake:
@@ -49,13 +52,13 @@ class Intake:
         try:
             command = parse_command(message, received_at=self._now())
         except UnknownCommand as error:
-            self._loud(f"a kill-switch message is left alone: {error}")
+            self.loud(f"a kill-switch message is left alone: {error}")
             return None
         except MalformedCommand as error:
-            self._loud(f"a malformed kill-switch message is left alone: {error}")
+            self.loud(f"a malformed kill-switch message is left alone: {error}")
             return None
         if self._organization and command.organization_id not in (None, self._organization):
-            self._loud(f"a command of organisation {str(command.organization_id)[:40]!r} is ignored")
+            self.loud(f"a command of organisation {str(command.organization_id)[:40]!r} is ignored")
             return None
         return command
 
@@ -68,8 +71,8 @@ class Intake:
             whom = "every agent" if command.agent_id is None else f"agent {command.agent_id!r}"
             logger.warning("kill-switch command %s: %s %s", command.command_id or "without id", command.kind, whom)
 
-    def _loud(self, text: str) -> None:
-        # A queue gives the same message again and again.
+    def loud(self, text: str) -> None:
+        """Say it once: a queue gives the same message again and again."""
         if text not in self._said:
             if len(self._said) > 1000:
                 self._said.clear()
@@ -98,35 +101,57 @@ class CommandReceiver:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._core = core
+        # Asking goes on while calls do not, and what is wrong with one agent's commands stops no decision.
+        self._unbroken: Final = CircuitBreaker(threshold=1, timeout=1.0, clock=core.clock, enabled=False)
         self._state = state
         self._kill = kill
         self._agent_id = settings.agent_id
         self._now = now
         self.intake: Final = Intake(state, organization_id=settings.organization_id, now=now)
         self._absent: dict[str, float] = {}
-        self._turn = 0
+        self._last = ""
 
     def poll(self, *, deadline: float | None = None) -> Flow[None]:
-        """Do one round; afterwards the kill state is confirmed.
+        """Do one round: the organisation and the service's own agent, which confirm the kill state, then some others.
+
+        What is wrong with one of the others, or with its answer, is its own matter: the rest is asked all the same.
 
         Raises:
             AscendError: the authority or the state could not be used.
         """
         until = self._core.clock() + _CALL_SECONDS if deadline is None else deadline
-        agents = yield Blocking(self._agents)
+        failure: AscendError | None = None
         heard = False
-        for agent_id in agents:
-            heard |= yield from self._commands(agent_id, until)
-        heard |= yield from self._status(until)
-        if heard:
+        for part in (self._status(until), self._commands(self._agent_id, until)):
+            try:
+                heard |= yield from part
+            except StateError:
+                raise
+            except AscendError as error:
+                failure = failure or error
+        if heard and failure is None:
             yield Blocking(self.confirm)
+        elif heard:
+            self._kill.expire()
+        for agent_id in (yield Blocking(self._others)):
+            now = self._core.clock()
+            if now >= until:
+                break
+            self._last = agent_id
+            try:
+                yield from self._commands(agent_id, min(until, now + _ONE_SECONDS))
+            except StateError:
+                raise
+            except AscendError as error:
+                self.intake.loud(f"the commands of agent {agent_id[:80]!r} cannot be received: {error}")
+        if failure is not None:
+            raise failure
 
-    def _agents(self) -> list[str]:
-        """Return whom to ask about: the service's own agent, and some of those that were seen, turn by turn."""
-        others = [name for name in self._state.agents(since=self._now() - _SEEN_SECONDS) if name != self._agent_id]
-        start = self._turn * _PER_TURN % len(others) if len(others) > _PER_TURN else 0
-        self._turn += 1
-        return [self._agent_id, *(others[start:] + others[:start])[:_PER_TURN]]
+    def _others(self) -> list[str]:
+        """Return some of the other agents that acted within a day: those after the last one asked, by name."""
+        names = sorted(name for name in self._state.agents(since=self._now() - _SEEN_SECONDS) if name != self._agent_id)
+        start = bisect.bisect_right(names, self._last)
+        return (names[start:] + names[:start])[:_PER_TURN]
 
     def confirm(self) -> None:
         """Keep that the authority's word on the kill state is known as of now."""
@@ -152,17 +177,20 @@ class CommandReceiver:
                     command_id=command.command_id,
                 )
                 operation = Operation(method="POST", target=ack, content=b"{}", decode=bytes)
-                yield from self._core.call(operation, deadline=deadline)
+                try:
+                    yield from self._core.call(operation, deadline=deadline, breaker=self._unbroken)
+                except AscendError as error:  # it is obeyed, and comes again
+                    self.intake.loud(f"command {command.command_id[:80]!r} cannot be acknowledged: {error}")
         return True
 
     def _status(self, deadline: float) -> Flow[bool]:
         """Ask whether the whole organisation is blocked; an answer that does not clearly say no lifts nothing."""
-        operation = Operation(method="GET", target="/api/sdk/kill-switch/status", decode=_is_blocked)
-        blocked = yield from self._ask("status", operation, deadline)
-        if blocked is None:
+        status = yield from self._ask("status", kill_switch_status(""), deadline)
+        if status is None:
             return False
         # Where no requests come, nobody has read the state since.
         yield Blocking(self._kill.refresh)
+        blocked = status.blocked
         old = self._kill.snapshot.orders.get((EVERYBODY, "status"))
         if blocked == (old is not None and not old.lifts):
             return True
@@ -187,7 +215,7 @@ class CommandReceiver:
         if self._core.clock() < self._absent.get(name, 0.0):
             return None
         try:
-            return (yield from self._core.call(operation, deadline=deadline))
+            return (yield from self._core.call(operation, deadline=deadline, breaker=self._unbroken))
         except (NotFoundError, ServerError) as error:
             if error.status_code not in (404, 501):
                 raise
@@ -211,19 +239,6 @@ def _rows(content: bytes) -> list[Any]:
     if not isinstance(rows, list):
         raise ProtocolError("the authority's answer holds no list of commands")
     return rows
-
-
-def _is_blocked(content: bytes) -> bool:
-    answer = decode_object(content)
-    data = answer.get("data")
-    found = [source for source in (answer, data) if isinstance(source, dict)]
-    flags = [source[name] for source in found for name in _FLAGS if name in source]
-    words = [source.get("status") for source in found]
-    if any(flag is True for flag in flags) or any(word in ("blocked", "active", "killed") for word in words):
-        return True
-    if not flags or any(flag is not False for flag in flags):
-        raise ProtocolError("the authority's answer does not say whether the kill switch is thrown")
-    return False
 
 
 class LeasedReceiver:

@@ -216,7 +216,7 @@ class State(Protocol):
         ...
 
     def agents(self, *, since: float) -> Sequence[str]:
-        """Return the agents seen since then, most recent first, at most 100."""
+        """Return the agents seen since then, most recent first."""
         ...
 
     def close(self) -> None:

@@ -337,9 +337,7 @@ class RedisState:
     def agents(self, *, since: float) -> Sequence[str]:
         """See `State.agents`."""
         with self._guarded():
-            found: list[str] = self._redis.zrevrangebyscore(
-                f"{self._prefix}agents", "+inf", repr(since), start=0, num=100
-            )
+            found: list[str] = self._redis.zrevrangebyscore(f"{self._prefix}agents", "+inf", repr(since))
             return found
 
     def close(self) -> None:

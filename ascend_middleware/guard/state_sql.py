@@ -303,7 +303,7 @@ class SQLState:
         """See `State.agents`."""
         with self._used() as connection:
             rows = connection.execute(
-                "SELECT agent_id FROM agents WHERE scope = ? AND at >= ? ORDER BY at DESC LIMIT 100",
+                "SELECT agent_id FROM agents WHERE scope = ? AND at >= ? ORDER BY at DESC",
                 (self._scope, since),
             )
             return [row["agent_id"] for row in rows.fetchall()]

@@ -317,6 +317,8 @@ def test_unreadable_answers_are_errors(kind, name, answer):
         (lambda c: c.get_pending_commands(), {}),
         (lambda c: c.get_kill_switch_status(), {}),
         (lambda c: c.get_kill_switch_status(), {"blocked": "no"}),
+        (lambda c: c.get_kill_switch_status(), {"blocked": False, "active": None}),
+        (lambda c: c.get_kill_switch_status(), {"status": "inactive"}),
         (lambda c: c.check_approval("a"), {"status": "sure"}),
         (lambda c: c.check_approval("a"), {"status": "approved", "approved": False}),
         (lambda c: c.get_agent_status(), {"agent_id": "other", "status": "healthy"}),
@@ -335,7 +337,8 @@ def test_answers_that_do_not_say_what_was_asked(kind, call, answer):
 @KINDS
 @pytest.mark.parametrize(
     "answer", [{"active": True}, {"is_active": True}, {"is_blocked": True}, {"status": "blocked"},
-               {"blocked": False, "is_active": True}, {"status": "success", "data": {"blocked": True}}],
+               {"blocked": False, "is_active": True}, {"status": "success", "data": {"blocked": True}},
+               {"blocked": False, "status": "suspended"}, {"blocked": False, "status": "active"}],
 )  # fmt: skip
 def test_every_word_for_a_stop_is_understood(kind, answer):
     status = ask(kind, Desk(answer), lambda c: c.get_kill_switch_status())

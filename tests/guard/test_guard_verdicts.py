@@ -10,8 +10,10 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from guard_kit import JSON, KEY, Engine, Handler, Wire, answer, guard, http_scope, options, part, plug, ws_scope
 
+from ascend_middleware import ConfigurationError
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.client.engines import ConnectFailed, DeadlinePassed, ExchangeFailed, Response
+from ascend_middleware.guard import Agent
 
 pytestmark = pytest.mark.anyio
 PAY = {"match": "POST /pay", "action_type": "transaction", "details": {"amount": "body.amount"}}
@@ -423,3 +425,26 @@ async def test_names_that_callers_make_up_crowd_out_nobody_whose_commands_are_as
     engine.answers = [answer("pending")]
     assert await ask_as("held") == 403
     assert list(state.agents(since=0)) == ["held", "real"]
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+async def test_an_id_that_the_authority_cannot_be_asked_about_is_refused_where_it_comes_in(engine, name):
+    handler = Handler()
+    by_header = guard(handler, [RUN], agent_header="x-agent")
+    by_hook = guard(handler, [RUN], identify=lambda request: Agent(name))
+    for app in (by_header, by_hook):
+        wire = Wire(part())
+        await app(http_scope("POST", "/run", headers=[("x-agent", name)]), wire.receive, wire.send)
+        assert (wire.status, wire.problem) == (400, "bad-request")
+    assert (handler.ran, engine.submitted) == (0, [])
+    with pytest.raises(ConfigurationError, match="dot segment"):
+        guard(handler, [RUN], agent_id=name)
+
+
+async def test_an_agent_is_seen_when_it_acts_also_without_a_decision(engine):
+    engine.answers = [ConnectFailed("no")]
+    app = guard(Handler(), [{**RUN, "on_failure": "open"}], agent_header="x-agent", max_retries=0)
+    wire = Wire(part())
+    await app(http_scope("POST", "/run", headers=[("x-agent", "open")]), wire.receive, wire.send)
+    assert wire.status == 200
+    assert list(app.guard.duties.state.agents(since=0)) == ["open"]

@@ -43,9 +43,11 @@ class Authority:
         found = self.answers.pop(0) if self.answers else None
         if isinstance(found, Exception):
             raise found
-        body = json.loads(step.request.content)
+        if found is None and step.request.method == "GET":
+            return Response(200, {}, b"{}")
         if found is not None:
             return Response(found, {}, b'{"detail": "no"}')
+        body = json.loads(step.request.content)
         place = step.request.url.rpartition("/")[2]
         if place == "submit":
             self.got.append(("submit", body["resource"], body["context"]))
@@ -150,6 +152,34 @@ class TestDelivery:
         journal.close(remove=True)
         assert kept.exists()
 
+    def test_a_line_at_which_the_authority_always_fails_does_not_stand_in_the_way_for_ever(
+        self, journal, core, authority, caplog
+    ):
+        run(journal)
+        run(journal, {**ENTRY, "id": "8"})
+        delivery = delivery_of(journal, core)
+        authority.answers = [500] * 24 + [502]
+        failed = 0
+        while journal.backlog:
+            try:
+                deliver_all(delivery, authority)
+            except AscendError:
+                failed += 1
+        assert (failed, authority.said) == (24, [("complete", "8")])
+        assert "set aside" in caplog.text
+
+    def test_while_the_authority_is_away_no_line_is_given_up(self, journal, core, authority):
+        run(journal)
+        delivery = delivery_of(journal, core)
+        drive(delivery.deliver_next(), authority)
+        # Each 25th time it is asked for something else, and fails at that, too.
+        authority.answers = [500] * 25 + [ConnectFailed("no")] + [500] * 25 + [503] + [ConnectFailed("no")] * 40
+        while authority.answers:
+            with pytest.raises(AscendError):
+                drive(delivery.deliver_next(), authority)
+        deliver_all(delivery, authority)
+        assert authority.said == [("complete", "7")]
+
     def test_a_damaged_line_is_skipped_loudly(self, journal, core, authority, caplog):
         journal.log.append(b"00000000 {}\n")
         run(journal)
@@ -243,6 +273,16 @@ class TestAdoption:
         assert authority.got == [("complete", "7", None), ("fail", "8", "process ended")]
         assert list(tmp_path.iterdir()) == []
         assert "process that ended" in caplog.text
+
+    def test_a_journal_at_which_the_authority_fails_keeps_no_other_one(self, tmp_path, core, authority, caplog):
+        for name in ("7", "8"):
+            crash(tmp_path, f"journal.enter(1, { ({**ENTRY, 'id': name})!r})")
+        authority.answers = [500]
+        assert self.adopt(tmp_path, core, authority) == 1
+        assert len(authority.got) == 1
+        assert "cannot be delivered now" in caplog.text
+        assert self.adopt(tmp_path, core, authority) == 0  # left alone for a while
+        assert len(list(tmp_path.glob("*.lock"))) == 1
 
     def test_a_living_process_keeps_its_journal(self, tmp_path, core, authority):
         journal = journal_of(tmp_path)

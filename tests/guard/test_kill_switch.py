@@ -12,7 +12,7 @@ from guard_kit import JSON, Engine, Handler, Wire, answer, http_scope, part, plu
 from ascend_middleware import Agent
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.client.core import ClientCore
-from ascend_middleware.client.engines import ConnectFailed, Response
+from ascend_middleware.client.engines import ConnectFailed, DeadlinePassed, Response
 from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.flow import Sleep, drive
@@ -287,6 +287,7 @@ class Authority:
         self.asked = []
         self.status = {"blocked": False, "active": False, "is_active": False}
         self.failing = None
+        self.of_agents = {}
 
     def answer(self, request):
         self.asked.append(request.url.removeprefix("https://authority.example"))
@@ -296,7 +297,9 @@ class Authority:
             self.acked.append(request.url.split("/")[-2])
             found = {"success": True}
         elif request.url.endswith("/commands"):
-            found = {"commands": self.rows}
+            found = self.of_agents.get(request.url.split("/")[-2], {"commands": self.rows})
+            if isinstance(found, Exception):
+                raise found
         else:
             found = self.status
         return found if isinstance(found, Response) else Response(200, {}, json.dumps(found).encode())
@@ -383,6 +386,75 @@ class TestReceiving:
         asked = {url.split("/")[-2] for url in authority.asked if url.endswith("/commands")}
         assert asked == {"bot", *(f"agent-{number}" for number in range(25))}
 
+    def test_every_agent_of_a_day_has_its_turn(self, receiver, authority, state, kill):
+        for number in range(120):
+            state.see(f"agent-{number}", now=NOW - number)
+        authority.of_agents["agent-119"] = {"commands": [self.row()]}
+        for _ in range(12):
+            self.poll(receiver, authority, kill)
+        asked = [url.split("/")[-2] for url in authority.asked if url.endswith("/commands")]
+        assert sorted(asked) == sorted(["bot"] * 12 + [f"agent-{number}" for number in range(120)])
+        assert kill.refusal("agent-119") is not None
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            Response(403, {}, b"{}"),
+            Response(422, {}, b"{}"),
+            Response(500, {}, b""),
+            {"commands": "none"},
+            {"commands": [7]},
+            ConnectFailed("no"),
+        ],
+    )
+    def test_what_is_wrong_with_one_agent_keeps_nothing_from_the_others(
+        self, receiver, authority, state, kill, answer, caplog
+    ):
+        for name in ("..", "first", "second", "third"):
+            state.see(name, now=NOW)
+        authority.of_agents = {"first": answer, "second": {"commands": [self.row()]}}
+        authority.status = {"blocked": False}
+        self.poll(receiver, authority, kill)
+        assert kill.refusal("second") is not None
+        assert kill.refusal("third") is None
+        assert state.snapshot(now=NOW).confirmed_at == NOW
+        assert "'..' cannot be received" in caplog.text
+        authority.status = {"blocked": True}
+        assert None not in self.poll(receiver, authority, kill)
+
+    def test_a_command_that_cannot_be_acknowledged_is_obeyed_and_so_is_the_next(self, receiver, authority, kill):
+        def answer(request):
+            return Response(403, {}, b"{}") if request.url.endswith("/ack") else Authority.answer(authority, request)
+
+        authority.answer = answer
+        authority.rows = [self.row(), self.row("RATE_LIMIT", parameters={"max_per_minute": 3})]
+        assert self.poll(receiver, authority, kill)[0] is not None
+        assert kill.limit("bot") == 3
+
+    def test_an_agent_of_which_nothing_is_heard_takes_no_time_of_the_others(self, state, kill):
+        time = [0.0]
+        settings = Settings(agent_id="bot", api_url="https://authority.example", api_key=KEY, max_retries=0)
+        core = ClientCore(settings, clock=lambda: time[0])
+        receiver = CommandReceiver(core, state, kill, settings, now=lambda: NOW)
+        authority = Authority()
+        for number in range(8):
+            state.see(f"silent-{number}", now=NOW)
+        state.see("zoe", now=NOW)
+
+        def perform(step):
+            if not isinstance(step, Sleep | Blocking) and "/silent-" in step.request.url:
+                time[0] += step.timeout
+                raise DeadlinePassed("silent", sent=True)
+            return authority.perform(step)
+
+        authority.of_agents["zoe"] = {"commands": [self.row()]}
+        for _ in range(2):
+            drive(receiver.poll(), perform)
+        kill.refresh()
+        assert kill.refusal("zoe") is not None
+        assert kill.refusal("silent-1") is None
+        assert state.snapshot(now=NOW).confirmed_at == NOW
+
     @pytest.mark.parametrize(
         "status",
         [
@@ -392,6 +464,11 @@ class TestReceiving:
             {"is_blocked": True},
             {"status": "blocked"},
             {"status": "success", "data": {"blocked": True}},
+            {"blocked": False, "status": "suspended"},
+            {"blocked": False, "status": "Quarantined "},
+            {"status": "killed"},
+            {"blocked": False, "data": {"status": "active"}},
+            {"blocked": True, "active": "yes"},
         ],
     )
     def test_every_shape_of_a_thrown_switch_blocks(self, receiver, authority, kill, status):
@@ -417,7 +494,10 @@ class TestReceiving:
             {},
             {"blocked": "no"},
             {"blocked": None},
+            {"blocked": False, "active": None},
             {"active": False, "blocked": 0},
+            {"status": "released"},
+            {"status": "inactive"},
             Response(200, {}, b"<html>"),
             Response(403, {}, b'{"detail": {"error": "governance violation", "code": "X"}}'),
             Response(500, {}, b""),
@@ -508,7 +588,7 @@ class TestStaleness:
         app = guarded(handler, max_staleness=30, on_failure="open", journal="memory:")
         for _ in range(5):
             assert (await ask(app)).problem == "kill-switch"
-        assert len(authority.asked) == 1  # nobody tries again at once
+        assert len(authority.asked) == 2  # the status and the agent's commands; nobody tries again at once
         assert handler.ran == 0
         assert "stale" in caplog.text
 

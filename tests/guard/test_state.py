@@ -290,6 +290,9 @@ class TestLeases:
         state.see("bot", now=NOW)
         state.see("crow", now=NOW + 1)
         assert list(state.agents(since=NOW)) == ["crow", "bot"]
+        for number in range(250):
+            state.see(f"agent-{number}", now=NOW)
+        assert len(state.agents(since=NOW)) == 252
 
 
 def test_scopes_do_not_see_each_other(tmp_path):

@@ -148,27 +148,27 @@ def _acknowledged(content: bytes) -> bool:
 
 
 _FLAGS: Final = ("blocked", "active", "is_active", "is_blocked")
-_STOPPED: Final = frozenset({"blocked", "suspended", "quarantined", "killed"})
-_RUNNING: Final = frozenset({"unblocked", "not_blocked", "released", "inactive", "ok"})
+_STOPPED: Final = frozenset({"blocked", "suspended", "quarantined", "killed", "active"})
 
 
 def kill_switch_status(agent_id: str) -> Operation[KillSwitchStatus]:
-    """Ask whether an agent is stopped; an answer that does not say so in a known way is unreadable, never "no"."""
+    """Ask whether an agent, or without one the organisation, is stopped.
+
+    One flag or one word that says so stops. Not stopped is only what flags say, all that are there, with a plain false;
+    what says neither is unreadable.
+    """
     target = query("/api/sdk/kill-switch/status", {"agent_id": agent_id or None})
     return Operation(method="GET", target=target, decode=_kill_switch)
 
 
 def _kill_switch(content: bytes) -> KillSwitchStatus:
     answer = decode_object(content)
-    flags = [answer[flag] for flag in _FLAGS if answer.get(flag) is not None]
-    if not all(isinstance(flag, bool) for flag in flags):
-        raise ProtocolError("the authority's kill-switch status is no boolean")
-    word = answer.get("status")
-    if word in _STOPPED:
-        flags.append(True)
-    elif word in _RUNNING:
-        flags.append(False)
-    if not flags:
-        raise ProtocolError("the authority's answer says nothing about the kill switch")
+    data = answer.get("data")
+    sources = [answer, data] if isinstance(data, dict) else [answer]
+    flags = [source[flag] for source in sources for flag in _FLAGS if flag in source]
+    words = [str(source.get("status")).strip().lower() for source in sources]
+    blocked = any(flag is True for flag in flags) or not _STOPPED.isdisjoint(words)
+    if not blocked and not (flags and all(flag is False for flag in flags)):
+        raise ProtocolError("the authority's answer does not say whether the kill switch is thrown")
     known: dict[str, Any] = {"reason": None, "activated_at": None, "activated_by": None}
-    return KillSwitchStatus({**known, **answer, "blocked": any(flags)})
+    return KillSwitchStatus({**known, **answer, "blocked": blocked})
