@@ -35,7 +35,7 @@ def tell_the_model(decision, tool):
 client = AsyncAscendClient(api_url=f"local:{HERE / 'tools_policy.toml'}", agent_id="report-writer")
 config = MCPGovernanceConfig(
     mcp_server="reports",
-    approval_timeout_seconds=float(os.environ.get("APPROVAL_SECONDS", "60")),
+    approval_timeout_seconds=float(os.environ.get("APPROVAL_SECONDS", "50")),
     approval_poll_interval_seconds=0.5,
     on_denied=tell_the_model,
     on_timeout=tell_the_model,

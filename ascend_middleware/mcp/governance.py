@@ -48,7 +48,7 @@ class MCPGovernanceConfig:
 
     Attributes:
         wait_for_approval: whether a held action is waited for; else it is a denial at once.
-        approval_timeout_seconds: how long.
+        approval_timeout_seconds: how long; less than the client of the server waits for a tool, many of them a minute.
         approval_poll_interval_seconds: how often it is asked for meanwhile.
         include_tool_name: whether the authority is told the tool's name.
         include_arguments: whether it is told the arguments; without them it decides blindly.
@@ -70,7 +70,7 @@ class MCPGovernanceConfig:
     """
 
     wait_for_approval: bool = True
-    approval_timeout_seconds: float = 300
+    approval_timeout_seconds: float = 50
     approval_poll_interval_seconds: float = 5
     include_tool_name: bool = True
     include_arguments: bool = True

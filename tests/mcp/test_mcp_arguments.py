@@ -292,6 +292,13 @@ def test_what_the_server_injects_is_passed_as_it_is():
     context, other = Context(), Loose()
     call = bind(tool, 1, context)
     assert call.args[1] is context and call.shown == {"a": 1, "ctx": "<Context, given by the server>"}
+    for module in ("shop.context", "mcp_tools.context", "fastmcpx", "builtins"):
+        lookalike = type("Context", (), {"__module__": module})()
+        with pytest.raises(ValidationError):
+            bind(tool, 1, lookalike)
+    for name in ("Session", "context", "MyContext"):
+        with pytest.raises(ValidationError):
+            bind(tool, 1, type(name, (), {"__module__": "mcp.server.mcpserver.context"})())
     call = Binder(tool, by_reference=["ctx"]).bind((1, other), {})
     assert call.args[1] is other and call.shown["ctx"] == "<Loose, given by the server>"
     with pytest.raises(ConfigurationError):

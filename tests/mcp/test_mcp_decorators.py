@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import itertools
 import logging
 import threading
 import time
@@ -240,6 +241,22 @@ def test_a_held_action_is_waited_for(authority, kind, then):
             kind.call(tool, "SELECT 1")
         assert told == [("held", "tool", "1"), ("denied", "tool")]
     assert authority.time == 15.0
+
+
+@EVERY
+def test_the_kill_switch_is_looked_at_twice_a_second_while_an_action_is_held(authority, kind):
+    class Looking(MCPKillSwitchConsumer):
+        def state(self, *arguments):
+            looks.append(authority.time)
+            return super().state(*arguments)
+
+    looks = []
+    authority.hold(then="approve", polls=3)
+    config = MCPGovernanceConfig(approval_poll_interval_seconds=5, mcp_server="files", kill_switch=Looking())
+    tool = kind.tool(kind.client(authority), lambda *_: "ran", config=config)
+    assert kind.call(tool, "SELECT 1") == "ran"
+    assert (looks[0], looks[-1], authority.time) == (0.0, 15.0, 15.0)
+    assert max(later - sooner for sooner, later in itertools.pairwise(looks)) == 0.5
 
 
 def quick(**options):

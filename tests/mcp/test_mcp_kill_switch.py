@@ -366,6 +366,19 @@ def test_names_and_numbers_of_one_server(clock):
     assert not it.is_blocked("fs") and not it.is_blocked(mcp_server_config_id=5)
 
 
+def test_asked_by_a_number_that_nobody_can_name_a_block_by_name_may_be_its(clock):
+    it = consumer(clock, servers={"crm": 6, "fs": 5})
+    it.apply_message(command("BLOCK", 1, mcp_server="db"))
+    assert it.is_blocked(mcp_server_config_id=7), "7 may be db"
+    assert it.is_blocked("db", 7) and it.is_blocked("db")
+    assert not it.is_blocked(mcp_server_config_id=6) and not it.is_blocked(mcp_server_config_id=5)
+    assert not it.is_blocked("crm", 7), "the name says which one it is"
+    it.apply_message(command("UNBLOCK", 2, mcp_server="db"))
+    it.apply_message(command("BLOCK", 3, mcp_server="fs"))
+    assert not it.is_blocked(mcp_server_config_id=7), "fs is 5, so 7 is another one"
+    assert it.is_blocked(mcp_server_config_id=5)
+
+
 def test_a_block_by_a_number_that_nobody_can_name_stops_whoever_it_may_be(clock):
     it = consumer(clock, servers={"crm": 6})
     it.apply_message(command("BLOCK", 1, mcp_server=None, target_mcp_server_config_id=5))
