@@ -49,7 +49,7 @@ class ReferenceDecision(AuthorizationDecision):
         self, fields: Mapping[str, Any], *, action_id: str, decision: Decision, status: DecisionStatus
     ) -> None:
         super().__init__(fields, action_id=action_id, decision=decision, status=status)
-        self._fields["decision"] = status
+        self["decision"] = status
 
 
 def _reference(flow: Flow[AuthorizationDecision]) -> Flow[ReferenceDecision]:

@@ -21,8 +21,8 @@ class ActionRecord(Record):
     @property
     def metadata(self) -> dict[str, Any]:
         """What the authority sent beyond the named fields; its own `metadata` object is merged in."""
-        rest = {key: value for key, value in self._fields.items() if key not in self._NAMED and key != "metadata"}
-        own = self._fields.get("metadata")
+        rest = {key: value for key, value in self.items() if key not in self._NAMED and key != "metadata"}
+        own = self.get("metadata")
         return {**rest, **own} if isinstance(own, dict) else rest
 
 
@@ -34,15 +34,15 @@ class ActionPage(Record):
     @property
     def actions(self) -> list[ActionRecord]:
         """The rows of this page."""
-        rows: list[ActionRecord] = self._fields["actions"]
+        rows: list[ActionRecord] = self["actions"]
         return rows
 
     def _summary(self) -> dict[str, Any]:
-        return {key: self._fields.get(key) for key in ("total", "limit", "offset", "has_more")}
+        return {key: self.get(key) for key in ("total", "limit", "offset", "has_more")}
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dict that `json.dumps` takes."""
-        return {**self._fields, "actions": [row.to_dict() for row in self.actions]}
+        return {**self, "actions": [row.to_dict() for row in self.actions]}
 
 
 class ConnectionStatus(Record):
@@ -57,12 +57,12 @@ class ConnectionStatus(Record):
     @property
     def connected(self) -> bool:
         """Whether the authenticated call succeeded."""
-        return bool(self._fields["connected"])
+        return bool(self["connected"])
 
     @property
     def error(self) -> str | None:
         """What went wrong, or None."""
-        return self._fields.get("error")
+        return self.get("error")
 
     def _summary(self) -> dict[str, Any]:
-        return {key: self._fields.get(key) for key in ("status", "api_version", "error")}
+        return {key: self.get(key) for key in ("status", "api_version", "error")}

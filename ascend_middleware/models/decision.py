@@ -43,8 +43,8 @@ class AuthorizationDecision(Record):
             or any(fields.get(name) == "escalated" for name in ("status", "decision", "enforcement_decision"))
         )
         if self.escalated:  # the words below forget it, and a decision may be made of another one's fields
-            self._fields["escalated"] = True
-        self._fields.update(
+            self["escalated"] = True
+        self.update(
             action_id=action_id,
             decision=decision,
             status=status,
@@ -77,7 +77,7 @@ class AuthorizationDecision(Record):
     @property
     def risk_score(self) -> float | None:
         """The authority's score, 0 to 100, or None when it sent none."""
-        score = self._fields.get("risk_score")
+        score = self.get("risk_score")
         return score if isinstance(score, int | float) and not isinstance(score, bool) else None
 
     @property
@@ -145,20 +145,20 @@ class AuthorizationDecision(Record):
     @property
     def metadata(self) -> dict[str, Any]:
         """What the authority sent beyond the fields named above; its own `metadata` object is merged in."""
-        own = self._fields.get("metadata")
-        rest = {key: value for key, value in self._fields.items() if key not in _DECISION_FIELDS}
+        own = self.get("metadata")
+        rest = {key: value for key, value in self.items() if key not in _DECISION_FIELDS}
         return {**rest, **own} if isinstance(own, dict) else rest
 
     def _text(self, key: str) -> str:
-        value = self._fields.get(key)
+        value = self.get(key)
         return value if isinstance(value, str) else ""
 
     def _object(self, key: str) -> dict[str, Any] | None:
-        value = self._fields.get(key)
+        value = self.get(key)
         return value if isinstance(value, dict) else None
 
     def _list(self, key: str) -> list[Any]:
-        value = self._fields.get(key)
+        value = self.get(key)
         return value if isinstance(value, list) else []
 
 

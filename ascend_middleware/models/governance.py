@@ -39,7 +39,7 @@ class KillSwitchStatus(Record):
     @property
     def blocked(self) -> bool:
         """Whether the agent, or its whole organisation, is stopped."""
-        return self._fields["blocked"] is not False
+        return self["blocked"] is not False
 
 
 class ApprovalStatus(Record):
@@ -57,17 +57,17 @@ class ApprovalStatus(Record):
     @property
     def approved(self) -> bool:
         """Whether a person approved."""
-        return self._fields["approved"] is True
+        return self["approved"] is True
 
     @property
     def denied(self) -> bool:
         """Whether a person denied, or the request expired."""
-        return self._fields["denied"] is True
+        return self["denied"] is True
 
     @property
     def pending(self) -> bool:
         """Whether nobody has decided yet."""
-        return self._fields["pending"] is True
+        return self["pending"] is True
 
 
 class PolicyEvaluationResult(Record):
@@ -100,12 +100,12 @@ class AuditLogResponse(Record):
     @property
     def events(self) -> list[AuditEvent]:
         """The entries of this page, as the authority ordered them."""
-        rows: list[AuditEvent] = self._fields["events"]
+        rows: list[AuditEvent] = self["events"]
         return rows
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dict that `json.dumps` takes."""
-        return {**self._fields, "events": [row.to_dict() for row in self.events]}
+        return {**self, "events": [row.to_dict() for row in self.events]}
 
 
 class AgentHealthStatus(Record):
@@ -127,7 +127,7 @@ class Webhook(Record):
     __slots__ = ()
 
     def _summary(self) -> dict[str, Any]:
-        return {key: self._fields.get(key) for key in ("webhook_id", "url", "events")}
+        return {key: "***" if key == "secret" else value for key, value in self.items()}
 
 
 class WebhookTestResult(Record):

@@ -1,7 +1,9 @@
 """What each method sends, how it reads the answer, and what it refuses to send or to believe."""
 
+import copy
 import inspect
 import json
+import pickle
 
 import anyio
 import pytest
@@ -524,3 +526,44 @@ def test_a_coroutine_may_be_told_of_an_escalation():
     wait = {"poll_interval": 0.001, "on_escalated": listen}
     assert ask("async", desk, lambda c: c.wait_for_decision("7", **wait)).is_approved()
     assert told == ["7"]
+
+
+@KINDS
+def test_what_is_documented_as_a_dict_is_one(kind):
+    told = {"agent_id": "a", "status": "registered", "metadata": {"team": "x"}}
+    record = ask(kind, Desk(told), lambda c: c.register())
+    assert isinstance(record, dict)
+    assert json.loads(json.dumps(record, indent=2)) == told == record
+    assert (record.status, record["status"], record.get("none")) == ("registered", "registered", None)
+    assert record.copy() == record | {} == {**record} == told
+    assert record.pop("metadata") == {"team": "x"}
+    assert "metadata" not in record
+    for shown in (repr(record), str(record)):
+        assert "agent_id='a'" in shown
+        assert "status='registered'" in shown
+    assert pickle.loads(pickle.dumps(record)) == copy.deepcopy(record) == record
+    with pytest.raises(AttributeError, match="agent_id, status"):
+        record.metadata  # noqa: B018
+
+
+@KINDS
+def test_a_changed_copy_of_a_decision_changes_no_decision(kind):
+    decision = ask(
+        kind, Desk({"action_id": 7, "status": "denied"}), lambda c: c.submit_action(action_type="t", resource="r")
+    )
+    decision["status"] = decision["decision"] = "approved"
+    decision["execution_allowed"] = True
+    assert decision.is_denied()
+    assert not decision.execution_allowed
+    again = pickle.loads(pickle.dumps(decision))
+    assert again.is_denied()
+    assert json.loads(json.dumps(again))["action_id"] == "7"
+
+
+@KINDS
+def test_a_webhooks_secret_is_not_shown(kind):
+    [hook] = ask(
+        kind, Desk([{"webhook_id": "1", "url": "u", "events": [], "secret": "s3cret"}]), lambda c: c.list_webhooks()
+    )
+    assert "s3cret" not in repr(hook)
+    assert hook.secret == "s3cret"
