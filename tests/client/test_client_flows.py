@@ -12,6 +12,8 @@ from ascend_middleware.client import (
     ConnectFailed,
     DeadlinePassed,
     ExchangeFailed,
+    Overloaded,
+    Unsendable,
     operations,
 )
 from ascend_middleware.client.retry import backoff, parse_retry_after
@@ -386,3 +388,32 @@ def test_no_call_encodes_what_json_cannot_hold(bad):
         with pytest.raises(errors.ValidationError):
             call()
     assert encode_json({"x": None, "y": [1.5, "null"]}) == b'{"x":null,"y":[1.5,"null"]}'
+
+
+@pytest.mark.parametrize(
+    ("failure", "cost", "left", "error", "unanswered"),
+    [
+        (DeadlinePassed("d"), 30.0, 30.0, errors.TimeoutError, True),
+        (DeadlinePassed("d"), 32.9, 30.0, errors.TimeoutError, True),  # a little late is what threads are
+        (DeadlinePassed("d"), 33.1, 30.0, errors.OverloadedError, False),  # this process was kept from its work
+        (DeadlinePassed("d"), 0.6, 0.2, errors.TimeoutError, True),
+        (DeadlinePassed("d", waited=2.9), 30.0, 30.0, errors.TimeoutError, True),
+        (DeadlinePassed("d", waited=3.1), 30.0, 30.0, errors.OverloadedError, False),
+        (DeadlinePassed("d", sent=False), 0.0, 0.0, errors.OverloadedError, False),  # nobody was asked
+        (DeadlinePassed("d", sent=False), 0.0, -5.0, errors.OverloadedError, False),
+        (Overloaded("o"), 1.0, 30.0, errors.OverloadedError, False),
+    ],
+)
+def test_only_the_time_that_the_authority_had_is_its_silence(failure, cost, left, error, unanswered):
+    world = World(failure, cost=cost)
+    with pytest.raises(errors.TimeoutError) as caught:
+        world.run(world.core.submit(ACTION, deadline=world.time + left))
+    assert (type(caught.value), caught.value.unanswered) == (error, unanswered)
+    assert world.core.breaker.failures == (1 if unanswered and left >= 1 else 0)
+
+
+def test_a_defect_of_this_process_is_no_answer_and_no_silence():
+    world = World(Unsendable("ImportError: socksio"), fail_mode="open")
+    with pytest.raises(errors.ConfigurationError, match="socksio"):
+        world.run(world.core.submit_or_open(ACTION))
+    assert len(world.sent) == 1 and world.core.breaker.failures == 0

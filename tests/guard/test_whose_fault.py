@@ -3,16 +3,18 @@
 import asyncio
 import collections
 import contextlib
+import errno
 import importlib.util
 import json
 import re
 import resource
+import socket
 import sqlite3
 
 import pytest
 from guard_kit import JSON, Engine, Handler, Wire, answer, guard, http_scope, options, part, plug
 
-from ascend_middleware import Agent
+from ascend_middleware import Agent, AscendClient
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.client.engines import (
     ConnectFailed,
@@ -22,7 +24,7 @@ from ascend_middleware.client.engines import (
     Response,
     Unsendable,
 )
-from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.exceptions import ConfigurationError, NetworkError, OverloadedError
 from ascend_middleware.guard.state import Order
 
 pytestmark = pytest.mark.anyio
@@ -234,6 +236,50 @@ async def test_no_file_left_is_overload_and_no_outage(monkeypatch):
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     assert (wire.status, wire.problem, handler.ran) == (503, "overloaded", 1)
     await app.aclose()
+
+
+@pytest.mark.parametrize(
+    ("failures", "problem"),
+    [
+        ((errno.ECONNREFUSED, errno.EADDRNOTAVAIL), None),  # IPv6 is switched off, and the authority is away
+        ((errno.EADDRNOTAVAIL, errno.ECONNREFUSED), None),
+        ((errno.EADDRNOTAVAIL, errno.EADDRNOTAVAIL), "overloaded"),  # no port is left
+        ((errno.ENOBUFS,), "overloaded"),
+        ((errno.ENETUNREACH,), None),
+    ],
+)
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_every_address_has_to_lack_something_here(monkeypatch, failures, problem, asynchronous):
+    """The machine's own answers to a connection, which no test can provoke, are those of a resolver and a socket here."""
+    left = list(failures)
+    entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.9.9.{number}", 80)) for number in range(len(left))]
+    resolve, connect = socket.getaddrinfo, socket.socket.connect
+
+    class Refusing(socket.socket):
+        def connect(self, address):
+            if address[0].startswith("127.9.9."):
+                raise OSError(left.pop(0), "no")
+            return connect(self, address)
+
+    monkeypatch.setattr(socket, "socket", Refusing)
+
+    def look_up(host, *rest, **more):
+        named = [entry for entry in entries if host in ("away", entry[4][0])]
+        return named or resolve(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    given = {"api_url": "https://away", "deadline": 5, "kill_switch": "off"}
+    handler = Handler()
+    if asynchronous:
+        app = guard(handler, [RUN], **given)
+        wire = await ask(app)
+        await app.aclose()
+        assert (wire.problem if wire.status != 200 else None, handler.ran) == (problem, 0 if problem else 1)
+        return
+    with AscendClient("owkai_test_0123456789abcdef", agent_id="a", api_url="https://away", max_retries=0) as client:
+        with pytest.raises(OverloadedError if problem else NetworkError) as caught:
+            await asyncio.to_thread(client.submit_action, {"action_type": "t", "resource": "r"})
+        assert caught.value.unanswered is (problem is None)
 
 
 # --- what was set up wrongly

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ...exceptions import AscendError
 from .. import masking
 from ..exchange import ExchangeFailed, Request, Response, Unsendable
-from .shared import KEEPALIVE_SECONDS, deadline_passed, describe, resolve, unconnected
+from .shared import KEEPALIVE_SECONDS, deadline_passed, describe, is_exhausted, resolve, unconnected
 from .speech import Speech, authority_of
 
 try:
@@ -210,7 +210,7 @@ class LoopPool:
         return await found
 
     async def _reach(self, addresses: list[str], end: float) -> _Connection:
-        failure: OSError = OSError(f"no address for {self._host}")
+        failure: OSError | None = None
         for number, address in enumerate(addresses, 1):
             # One that does not answer leaves half of the time to those after it.
             left = end - self.loop.time()
@@ -227,10 +227,11 @@ class LoopPool:
             except OSError as error:
                 if isinstance(error, TimeoutError) and number == len(addresses):
                     raise
-                failure = error
+                if failure is None or is_exhausted(failure):  # such as an address of a family that is switched off
+                    failure = error
             else:
                 return connection
-        raise failure
+        raise failure or OSError(f"no address for {self._host}")
 
     async def aclose(self) -> None:
         """Close every connection; requests under way fail."""

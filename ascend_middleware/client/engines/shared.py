@@ -27,6 +27,7 @@ __all__ = [
     "defect",
     "describe",
     "has_surplus",
+    "is_exhausted",
     "proxy_failed",
     "proxy_url",
     "resolve",
@@ -54,10 +55,14 @@ def deadline_passed(*, sent: bool, waited: float = 0.0) -> DeadlinePassed:
 
 def unconnected(error: BaseException) -> ConnectFailed | Overloaded:
     """Return the failure for a connection that could not be made: the way to the authority, or what is left here?"""
-    number = getattr(error, "errno", None)
-    if number in _EXHAUSTED or not _may_open_files():
+    if is_exhausted(error) or not _may_open_files():
         return Overloaded(f"this process has no file or port left for a connection: {describe(error)}")
     return ConnectFailed(f"no connection to the authority: {describe(error)}")
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Say whether an error, or what a library made it of, is a lack of files or ports on this machine."""
+    return any(getattr(each, "errno", None) in _EXHAUSTED for each in (error, error.__cause__))
 
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})

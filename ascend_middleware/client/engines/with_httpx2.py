@@ -33,6 +33,7 @@ from .shared import (
     defect,
     describe,
     has_surplus,
+    is_exhausted,
     proxy_failed,
     proxy_url,
     resolve,
@@ -145,15 +146,16 @@ class _ClampedBackend(httpcore2.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
-        failure: httpcore2.ConnectError | httpcore2.ConnectTimeout = httpcore2.ConnectError(f"no address for {host}")
+        failure: httpcore2.ConnectError | httpcore2.ConnectTimeout | None = None
         for address in _addresses(host, port):
             try:
                 stream = super().connect_tcp(address, port, _clamp.left(timeout), local_address, socket_options)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-                failure = error
+                if failure is None or is_exhausted(failure):
+                    failure = error
             else:
                 return _ClampedStream(stream)
-        raise failure
+        raise failure or httpcore2.ConnectError(f"no address for {host}")
 
 
 def _addresses(host: str, port: int) -> list[str]:
