@@ -55,6 +55,8 @@ def test_an_open_breaker_knows_whether_anything_answered():
     assert not unanswered(False)
     assert unanswered(True)
     subject.acquire().succeed()
+    assert unanswered(True, True)
+    subject.acquire().succeed()
     assert not unanswered(False, True)
     subject.acquire().succeed()
     assert not unanswered(True, False)

@@ -1,5 +1,6 @@
 """Retry, deadlines, waiting and failure mode, on a scripted clock: no socket, no sleeping."""
 
+import contextlib
 import json
 
 import pytest
@@ -417,3 +418,22 @@ def test_a_defect_of_this_process_is_no_answer_and_no_silence():
     with pytest.raises(errors.ConfigurationError, match="socksio"):
         world.run(world.core.submit_or_open(ACTION))
     assert len(world.sent) == 1 and world.core.breaker.failures == 0
+
+
+def test_whether_the_key_is_known_is_learnt_from_calls_that_have_it():
+    world = World(
+        answer(401), answer(200, {}), answer(401), answer(403), answer(200, {"status": "healthy"}), answer(200, {})
+    )
+    known = []
+    for operation in (
+        operations.health(),
+        operations.deployment_info(),
+        operations.deployment_info(),
+        operations.deployment_info(),
+        operations.health(),
+        operations.deployment_info(),
+    ):
+        with contextlib.suppress(errors.AscendError):
+            world.run(world.core.call(operation))
+        known.append(not world.core.key_refused)
+    assert known == [True, True, False, False, False, True]

@@ -62,7 +62,12 @@ def unconnected(error: BaseException) -> ConnectFailed | Overloaded:
 
 def is_exhausted(error: BaseException) -> bool:
     """Say whether an error, or what a library made it of, is a lack of files or ports on this machine."""
-    return any(getattr(each, "errno", None) in _EXHAUSTED for each in (error, error.__cause__))
+    each: BaseException | None = error
+    for _ in range(4):
+        if each is None or getattr(each, "errno", None) in _EXHAUSTED:
+            return each is not None
+        each = each.__cause__ or each.__context__
+    return False
 
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
