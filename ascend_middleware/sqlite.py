@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import sqlite3
 import time
@@ -67,6 +69,7 @@ def open_database(
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA foreign_keys=ON")
         _migrate(connection, migrations, place)
+        _check_schema(connection, migrations, place)
     except BaseException as error:
         if connection is not None:
             connection.close()
@@ -181,12 +184,36 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]
         return
     with transaction(connection):
         version = _version(connection)  # another process may have migrated meanwhile
+        if version == 0 and _names(connection):
+            raise ConfigurationError(f"the database {place} is another program's; it was not touched")
         if version > len(migrations):
             raise ConfigurationError(f"the database {place} was made by a newer version of this package; upgrade")
         for statements in migrations[version:]:
             for statement in statements:
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version={len(migrations)}")
+
+
+@functools.cache
+def _schema(migrations: Sequence[Sequence[str]]) -> frozenset[str]:
+    connection = _connect(MEMORY, 0.0)
+    for statement in itertools.chain(*migrations):
+        connection.execute(statement)
+    return _names(connection)
+
+
+def _names(connection: sqlite3.Connection) -> frozenset[str]:
+    rows = connection.execute("SELECT type || ' ' || name FROM sqlite_master WHERE name NOT LIKE 'sqlite%'")
+    return frozenset(row[0] for row in rows)
+
+
+def _check_schema(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]], place: str) -> None:
+    missing = sorted(_schema(tuple(map(tuple, migrations))) - _names(connection))
+    if missing:
+        raise ConfigurationError(
+            f"the database {place} is damaged, or another program's: it has no {', '.join(missing[:5])}; put a backup "
+            "in its place, or name another file"
+        )
 
 
 def _version(connection: sqlite3.Connection) -> int:

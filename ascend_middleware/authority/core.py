@@ -97,6 +97,11 @@ class Authority:
         """
         policy = PolicySet.load(policy_path)
         authority = cls(Store.open(db_path or default_database(policy_path), now=now), policy, now=now)
+        try:
+            authority.store.check()
+        except BaseException:
+            authority.close()
+            raise
         authority.warn()
         return authority
 

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ascend_middleware.exceptions import AscendError
+from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.sqlite import MEMORY, open_database, open_evidence, open_reader, transaction
 
 from .schema import MIGRATIONS
@@ -311,6 +311,34 @@ class Database:
         with self._lock, transaction(self._db):
             # What is written is what stands there, and yet it goes the way of every change, down to the disk.
             self._db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+
+    def check(self, *, pages: bool = False) -> None:
+        """Say whether the database is sound: the audit log ends where its head says and, if asked for, every page.
+
+        Args:
+            pages: whether all of the file is read, which takes about a second for each gigabyte or less.
+
+        Raises:
+            ConfigurationError: it is not; the text says what to do.
+        """
+        problem = ""
+        try:
+            with self.snapshot() as connection:
+                if pages:
+                    found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+                    problem = "" if found == "ok" else found
+                last = connection.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+                head = connection.execute("SELECT seq, hash FROM audit_head").fetchone()
+                if not problem and (head is None or tuple(head) != (tuple(last) if last else (0, "0" * 64))):
+                    problem = "the audit log does not end where its head says"
+        except sqlite3.Error as error:
+            problem = str(error)
+        if problem:
+            raise ConfigurationError(
+                f"the database {self._path} is damaged: {problem}. Put a backup in its place (`authority backup` makes "
+                "them), without the side files -wal and -shm of the old one; what the old one still holds tell "
+                "`audit verify` and `audit export`"
+            )
 
     def watch(self) -> Watch:
         """Return a watch that tells whether anything was stored since it last looked, by whatever process."""

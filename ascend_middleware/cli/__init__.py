@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import sqlite3
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,6 +75,8 @@ def _run(args: argparse.Namespace) -> int:
         return _complain(error, args, MISUSED)
     except AscendError as error:
         return _complain(error, args, FAILED)
+    except sqlite3.Error as error:
+        return _complain(_database_error(error, args), args, FAILED)
     except ImportError as error:
         missing = (error.name or "").split(".")[0]
         if missing not in _AUTHORITY:
@@ -86,6 +89,13 @@ def _run(args: argparse.Namespace) -> int:
         return OK
     except KeyboardInterrupt:
         return 130
+
+
+def _database_error(error: sqlite3.Error, args: argparse.Namespace) -> AscendError:
+    """Say what is wrong with an authority's database that was opened and then could not be used."""
+    place = getattr(args, "db", None) or f"beside {getattr(args, 'policy', 'the policy file')}"
+    hint = "; it is damaged: put a backup in its place (`authority backup` makes them)"
+    return AscendError(f"the database {place} cannot be used: {error}{hint if 'malformed' in str(error) else ''}")
 
 
 def _complain(error: AscendError, args: argparse.Namespace, code: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import AscendError, ConfigurationError, NotFoundError, ProtocolError
 from .places import add_place, open_store
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     import argparse
 
 __all__ = ["add_parser"]
+
+_MOST_VALUES: Final = 4
+_LONGEST_VALUE: Final = 40
 
 
 def add_parser(commands: Any) -> None:
@@ -52,12 +56,22 @@ def _pending(args: argparse.Namespace) -> int:
     for record in records:
         risk = f"{record['risk_score']} {record['risk_level']}"
         what = f"{plain(record['agent_id'])}: {plain(record['action_type'])} on {plain(record['resource'])}"
+        # A resource may be the route's template, the same for every customer.
+        values = {"id": record.get("resource_id"), **(record.get("action_details") or {})}
+        shown = [f"{plain(str(name))}={plain(_short(value))}" for name, value in values.items() if value is not None]
+        if shown:
+            what += f" [{', '.join(shown[:_MOST_VALUES])}{', …' if len(shown) > _MOST_VALUES else ''}]"
         print(f"{record['action_id']:>4}  {record['created_at']}  {risk:<11}  {what}  ({plain(record['reason'])})")
     if total > len(records):
         print(f"{total - len(records)} more; see --limit")
     elif not records:
         print("nothing is pending")
     return OK
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def _decide(args: argparse.Namespace) -> int:

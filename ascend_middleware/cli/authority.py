@@ -74,6 +74,7 @@ def _serve(args: argparse.Namespace) -> int:
     with contextlib.closing(listener):
         store = Store.open(place_of(args), now=time.time)
         with contextlib.closing(Authority(store, policy, development=args.development)) as authority:
+            store.check(pages=True)
             _first_keys(store)
             print(f"authority listening on {shown_url(listener, tls=tls)}", flush=True)
             _log_to_stderr()

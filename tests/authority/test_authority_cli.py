@@ -1,8 +1,10 @@
+import contextlib
 import http.client
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import pytest
 from ascend_middleware.authority import Authority, sample_policy
 from ascend_middleware.authority.keys import LOCAL
 from ascend_middleware.cli import main
+from ascend_middleware.exceptions import ConfigurationError
 
 SUBMIT = {"agent_id": "a", "action_type": "refund", "parameters": {"amount": 5000}}
 
@@ -199,3 +202,97 @@ def test_what_is_not_there_is_said_with_what_to_do(capsys, policy, pending, tmp_
     code, _, err = run(capsys, "pending", "--db", str(tmp_path / "none.db"))
     assert code == 2 and "none.db" in err and "--policy" in err
     assert not (tmp_path / "none.db").exists()
+
+
+COMMANDS = [
+    ["audit", "verify"],
+    ["audit", "export"],
+    ["pending"],
+    ["approve", "1"],
+    ["keys", "list"],
+    ["agents", "list"],
+    ["models", "list"],
+    ["mcp-servers", "list"],
+    ["approvers", "list"],
+    ["authority"],
+]
+
+
+def overwrite(path, start, data):
+    content = bytearray(path.read_bytes())
+    content[start : start + len(data)] = data
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    "kind", ["text", "cut short", "overwritten", "another program's", "with its version", "no head"]
+)
+def test_a_damaged_or_foreign_database_is_told_and_never_a_traceback(tmp_path, capsys, kind, command):
+    policy, database = tmp_path / "policy.toml", tmp_path / "policy.db"
+    assert main(["authority", "init", str(policy)]) == 0
+    if kind == "text":
+        database.write_text("hello, this is no database at all" * 500)
+    elif kind == "cut short":
+        database.write_bytes(database.read_bytes()[:5000])
+    elif kind == "overwritten":
+        for page in range(1, database.stat().st_size // 4096):
+            overwrite(database, page * 4096, b"\x07" * 64)
+    elif kind == "no head":
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("DROP TABLE audit_head")
+            connection.commit()
+    else:
+        version = 0
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        database.unlink()
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("CREATE TABLE theirs (x)")
+            connection.execute(f"PRAGMA user_version={version if kind == 'with its version' else 0}")
+            connection.commit()
+    capsys.readouterr()
+    extra = ["--port", "0"] if command == ["authority"] else []
+    code = main([*command, *extra, "--policy", str(policy)])
+    told = capsys.readouterr()
+    if (kind, command) == ("no head", ["audit", "export"]):
+        assert code == 0  # its entries can still be read, which is what the command is for
+        return
+    assert code in (1, 2)
+    assert len(told.err.splitlines()) == 1
+    assert "database" in told.err
+    if kind == "another program's":
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            assert [row[0] for row in connection.execute("SELECT name FROM sqlite_master")] == ["theirs"]
+
+
+def test_the_server_does_not_start_on_a_log_that_was_cut(tmp_path, capsys):
+    policy, database = tmp_path / "policy.toml", tmp_path / "policy.db"
+    assert main(["authority", "init", str(policy)]) == 0
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        kept = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'audit_kept'").fetchone()[0]
+        connection.execute("DROP TRIGGER audit_kept")
+        connection.execute("DELETE FROM audit WHERE seq = 2")
+        connection.execute(kept)
+        connection.commit()
+    capsys.readouterr()
+    assert main(["authority", "--port", "0", "--policy", str(policy)]) == 2
+    told = capsys.readouterr().err
+    assert "the audit log does not end where its head says" in told and "backup" in told
+    with pytest.raises(ConfigurationError, match="does not end where its head says"):
+        Authority.open(policy)
+
+
+def test_pending_tells_whom_it_is_about(tmp_path, capsys):
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[[policy]]\nname = "p"\naction_types = ["refund"]\ndecision = "pending"\n')
+    body = {
+        "agent_id": "a", "action_type": "refund", "resource": "POST /customers/{customer_id}/refunds",
+        "resource_id": "customer-7", "action_details": {"amount": 5000, "note": "n" * 100},
+    }  # fmt: skip
+    authority = Authority.open(policy)
+    authority.handle("POST", "/api/v1/actions/submit", "", {}, json.dumps(body).encode(), credential=LOCAL)
+    authority.close()
+    assert main(["pending", "--policy", str(policy)]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert f"on POST /customers/{{customer_id}}/refunds [id=customer-7, amount=5000, note={'n' * 40}…]" in line

@@ -391,3 +391,34 @@ def test_what_is_done_on_the_page_is_in_the_log(scene):
     last = record["audit_trail"][-1]
     assert (last["event"], last["actor"], last["data"]["via"]) == ("ACTION_APPROVED", "first admin", "page")
     assert scene.server.end() == 0  # an open page does not hold up a stop
+
+
+@pytest.mark.parametrize("by", ["mouse", "keyboard"])
+def test_the_page_of_one_action_shows_what_was_decided_at_once(scene, by):
+    number = scene.submit()
+    page = scene.visit(f"/actions/{number}")
+    expect(page.locator("[data-link-state].on")).to_be_visible()
+    if by == "mouse":
+        page.click("button.approve")
+    else:
+        page.keyboard.press("a")
+        page.keyboard.press("Enter")
+    expect(page.locator("#notice")).to_have_text("Approved.")
+    expect(page.locator(".status")).to_have_text("approved")
+    expect(page.locator("[data-decide] button")).to_have_count(0)
+    expect(page.locator(".trail")).to_contain_text("Action approved")
+    expect(page.locator(".crumbs a")).to_have_text("History")
+    page.screenshot(path=PICTURES / f"decided-{by}.png", full_page=True)
+
+
+def test_the_queue_tells_whom_an_action_is_about(scene):
+    scene.submit(resource_id="customer-4711", context={"environment": "production", "ticket": "T-8841"})
+    page = scene.visit(width=360, height=800)
+    card = page.locator("article.card")
+    for words in ("customer-4711", "environment", "production", "T-8841"):
+        expect(card).to_contain_text(words)
+    # Every tab is there in whole, on the narrowest screens too.
+    for tab in page.locator(".top nav a").all():
+        box = tab.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 360, tab.text_content()
+    page.screenshot(path=PICTURES / "queue-360.png", full_page=True)

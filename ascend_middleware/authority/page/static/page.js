@@ -37,16 +37,16 @@
   // --- live parts: fetched again, and put in place without touching what somebody is at work on
 
   const inUse = (node) =>
-    node.contains(document.activeElement) && document.activeElement !== node
+    node.contains(document.activeElement) && !document.activeElement.matches("[data-key]")
     || all("textarea, input:not([type=hidden])", node).some((field) => field.value !== field.defaultValue)
     || all("details", node).some((details) => details.open);
 
   function merge(old, fresh) {
     if (!old.hasAttribute("data-cards")) {
       if (inUse(old)) return;
-      const keep = old.contains(document.activeElement) && document.activeElement.id;
+      const focused = old.contains(document.activeElement) && document.activeElement.dataset.key;
       if (old.innerHTML !== fresh.innerHTML) old.replaceChildren(...fresh.childNodes);
-      if (keep) document.getElementById(keep)?.focus();
+      if (focused) one(`[data-key="${CSS.escape(focused)}"]`, old)?.focus();
       return;
     }
     const before = new Map(all(":scope > [data-key]", old).map((node) => [node.dataset.key, node]));
