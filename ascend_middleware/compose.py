@@ -99,7 +99,7 @@ def read_options(
             raise ConfigurationError(problems=[problem])
         given["rules"] = table
     given |= {key: value for key, value in (arguments or {}).items() if value is not None}
-    hooks = {key: given.pop(key) for key in ("identify", "render") if given.get(key) is not None}
+    hooks = {key: given.pop(key) for key in ("identify", "render", "http_client") if given.get(key) is not None}
     return given.pop("rules", None), given, hooks
 
 
@@ -248,7 +248,7 @@ def _settings_in(rules: Any) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def build_keeper(guard: Guard) -> Keeper | None:
+def build_keeper(guard: Guard, *, http_client: object = None) -> Keeper | None:
     """Return the threads that deliver the journal and receive commands, or None where there is nothing for them."""
     settings, duties = guard.settings, guard.duties
     if not settings.enabled or (duties.journal is None and settings.kill_switch == "off"):
@@ -267,7 +267,7 @@ def build_keeper(guard: Guard) -> Keeper | None:
         )
     keeper = Keeper(
         guard.core,
-        lambda: open_engine(settings),
+        lambda: open_engine(settings, http_client=http_client),
         journal=duties.journal,
         state=duties.state,
         receiver=receiver,

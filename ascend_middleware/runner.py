@@ -62,6 +62,7 @@ class _Runner:
         settings: any field of `ascend_middleware.config.Settings`.
         identify: called with the framework's request; returns `Agent` or `NotAnAgent`.
         render: called with status, headers and body of a refusal; returns the three to answer instead.
+        http_client: the application's own client of httpx or httpx2, for requests to the authority; it stays open.
         now: seconds since the epoch.
 
     Raises:
@@ -75,23 +76,34 @@ class _Runner:
         *,
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
+        http_client: object = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._build = functools.partial(build_guard, rules, settings, identify=identify, render=render, now=now)
+        self._http_client = http_client
         self._changing = ProcessLock()
         self._own: tuple[Guard, Keeper | None, PerProcess] | None = None
         self._begin()
         announce_ways(self._guard)
 
+    # Whether requests to the authority are made in threads, by a blocking client.
+    _blocks = False
+
     def _open_engine(self) -> Any:
         raise NotImplementedError
+
+    def _borrowed(self) -> object:
+        return self._http_client if self._asks is None else None
 
     def _begin(self) -> None:
         asks = substitute.current
         self._guard: Guard = self._build()
-        self.keeper = build_keeper(self._guard)
         self._engines = PerProcess(self._open_engine)
         self._asks = asks
+        if self._http_client is not None:
+            self._open_engine()  # of the wrong kind, it is told now
+        blocking = self._http_client if self._blocks and asks is None else None
+        self.keeper = build_keeper(self._guard, http_client=blocking)
         if self._asks is not None and self.keeper is not None:
             self._asks.at_end.append(self.keeper.close)
 
@@ -134,6 +146,8 @@ class _Runner:
 class SyncRunner(_Runner):
     """Runs the guard in the calling thread: Flask, WSGI, Django without an event loop. Safe among threads."""
 
+    _blocks = True
+
     def __init__(
         self,
         rules: Any,
@@ -141,15 +155,16 @@ class SyncRunner(_Runner):
         *,
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
+        http_client: object = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         if inspect.iscoroutinefunction(identify):
             raise ConfigurationError("identify is a coroutine function; here it is called without an event loop")
-        super().__init__(rules, settings, identify=identify, render=render, now=now)
+        super().__init__(rules, settings, identify=identify, render=render, http_client=http_client, now=now)
         self._is_hidden = False
 
     def _open_engine(self) -> Engine:
-        return open_engine(self._guard.settings)
+        return open_engine(self._guard.settings, http_client=self._borrowed())
 
     def judge(self, view: RequestView, read: Callable[[int, float], bytes]) -> Verdict:
         """Return the verdict for one request.
@@ -224,16 +239,17 @@ class AsyncRunner(_Runner):
         *,
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
+        http_client: object = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(rules, settings, identify=identify, render=render, now=now)
+        super().__init__(rules, settings, identify=identify, render=render, http_client=http_client, now=now)
         # Threads of its own: an application that fills the loop's keeps nobody from reading the kill state.
         self._threads = PerProcess(
             lambda: concurrent.futures.ThreadPoolExecutor(_STATE_THREADS, thread_name_prefix="ascend-state")
         )
 
     def _open_engine(self) -> AsyncEngine:
-        return open_async_engine(self._guard.settings)
+        return open_async_engine(self._guard.settings, http_client=self._borrowed())
 
     def triage(self, view: RequestView) -> Any:
         """Settle what needs no authority, with its line in the log; else return what `decide` takes."""

@@ -38,6 +38,7 @@ class AscendMiddleware:
         rules: the path of an `ascend.toml`, a mapping of the same shape, or `Rule` objects.
         identify: called with the connection scope (Starlette: the `HTTPConnection`); returns `Agent` or `NotAnAgent`.
         render: called with status, headers and body of a refusal; returns the three to answer instead.
+        http_client: your own `httpx2.AsyncClient` or `httpx.AsyncClient` to ask the authority with; you close it.
         strips_root_path: whether the application takes the server's root path off a path; needed only for one that is
             neither Starlette, FastAPI, Litestar, Quart nor Django.
         settings: any field of `ascend_middleware.config.Settings`.
@@ -55,12 +56,13 @@ class AscendMiddleware:
         rules: Any = None,
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
+        http_client: object = None,
         strips_root_path: bool | None = None,
         **settings: Any,
     ) -> None:
         self.app = app
         self._lock = ProcessLock()
-        self._origin = (rules, identify, render, settings)
+        self._origin = (rules, identify, render, http_client, settings)
         self._strips_root_path = strips_root_path
         self._home: Entrance | None = None
         self._announced = False
@@ -71,12 +73,12 @@ class AscendMiddleware:
             raise self._problem
 
     def _begin(self) -> None:
-        rules, identify, render, settings = self._origin
+        rules, identify, render, http_client, settings = self._origin
         self._problem: AscendError | None = None
         self._begun_under = substitute.current
         try:
             root_path = RootPath(self.app, self._strips_root_path)
-            runner = AsyncRunner(rules, settings, identify=identify, render=render)
+            runner = AsyncRunner(rules, settings, identify=identify, render=render, http_client=http_client)
         except AscendError as error:
             self._problem = error
             return

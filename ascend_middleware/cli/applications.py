@@ -29,7 +29,7 @@ _INNER: Final = ("app", "wsgi_app", "application", "_app")
 _MAX_DEPTH: Final = 32
 _DJANGO_GUARD: Final = "ascend_middleware.django.middleware.AscendMiddleware"
 # What a middleware is given beside rules and settings.
-_HOOKS: Final = ("identify", "render", "strips_root_path")
+_HOOKS: Final = ("identify", "render", "http_client", "strips_root_path")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

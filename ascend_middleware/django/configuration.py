@@ -1,7 +1,7 @@
 """What `settings.ASCEND` says: the runner of this process, and everything that is wrong with it.
 
-`ASCEND` is a mapping: `rules` (a path, a mapping or `Rule` objects), `identify` and `render` (functions, or their
-dotted paths), and any setting; or a mapping of the shape of an `ascend.toml`.
+`ASCEND` is a mapping: `rules` (a path, a mapping or `Rule` objects), `identify` and `render` (functions), `http_client`
+(a client of httpx or httpx2), each or its dotted path, and any setting; or a mapping of the shape of an `ascend.toml`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def load_hooks(hooks: dict[str, Any]) -> dict[str, Any]:
         except ImportError as error:
             problems.append(Problem("settings.bad-value", f"{NAME} {name}", f"{hook!r}: {error}"))
             continue
-        if not callable(loaded[name]):
+        if name != "http_client" and not callable(loaded[name]):
             problems.append(Problem("settings.bad-value", f"{NAME} {name}", "expected a function or its dotted path"))
     if problems:
         raise ConfigurationError(problems=problems)

@@ -34,6 +34,7 @@ class Ascend:
         rules: the path of an `ascend.toml`, a mapping of the same shape, or `Rule` objects.
         identify: called with the request; returns `Agent` or `NotAnAgent`.
         render: called with status, headers and body of a refusal; returns the three to answer instead.
+        http_client: your own `httpx2.Client` or `httpx.Client` to ask the authority with; you close it.
         after: a `before_request` function after which to decide, or its dotted path, so that `identify` finds what it
             sets; by default the decision comes before all of them.
         settings: any field of `ascend_middleware.config.Settings`.
@@ -49,10 +50,17 @@ class Ascend:
         rules: Any = None,
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
+        http_client: object = None,
         after: Callable[[], Any] | str | None = None,
         **settings: Any,
     ) -> None:
-        self._arguments = {"rules": rules, "identify": identify, "render": render, **settings}
+        self._arguments = {
+            "rules": rules,
+            "identify": identify,
+            "render": render,
+            "http_client": http_client,
+            **settings,
+        }
         self._after = after
         if app is not None:
             self.init_app(app)

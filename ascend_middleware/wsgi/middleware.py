@@ -33,6 +33,7 @@ class AscendMiddleware:
         rules: the path of an `ascend.toml`, a mapping of the same shape, or `Rule` objects.
         identify: called with the environ; returns `Agent` or `NotAnAgent`.
         render: called with status, headers and body of a refusal; returns the three to answer instead.
+        http_client: your own `httpx2.Client` or `httpx.Client` to ask the authority with; you close it.
         settings: any field of `ascend_middleware.config.Settings`.
 
     Raises:
@@ -47,10 +48,11 @@ class AscendMiddleware:
         rules: Any = None,
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
+        http_client: object = None,
         **settings: Any,
     ) -> None:
         self.app = app
-        self._runner = SyncRunner(rules, settings, identify=identify, render=render)
+        self._runner = SyncRunner(rules, settings, identify=identify, render=render, http_client=http_client)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Decide about one request and run the application, or refuse."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import queue
 import threading
 import time
@@ -102,10 +103,16 @@ class _Borrowed:
 
     def __init__(self, client: Any) -> None:
         self._client: Final = client
+        self._process: int | None = None
 
     def send(self, request: Request, timeout: float) -> Response:
         if timeout <= 0:
             raise deadline_passed(sent=False)
+        if self._process is None:
+            self._process = os.getpid()
+        elif self._process != os.getpid():
+            # Its connections would be used by both: an answer for one would be taken by the other.
+            raise ConfigurationError("http_client was used before this process was forked; make one in each process")
         answers: queue.SimpleQueue[Response | Exception] = queue.SimpleQueue()
         progress = _Progress()
         context = contextvars.copy_context()
@@ -140,7 +147,7 @@ class _Borrowed:
             answer = self._client.send(built, stream=True, auth=None, follow_redirects=False)
             content = bytearray()
             try:
-                for chunk in answer.iter_raw():
+                for chunk in [answer.content] if answer.is_stream_consumed else answer.iter_raw():
                     content += chunk
                     if len(content) > MAX_ANSWER_BYTES:
                         raise too_long()
@@ -177,10 +184,15 @@ class _AsyncBorrowed:
             answer = await self._client.send(built, stream=True, auth=None, follow_redirects=False)
             content = bytearray()
             try:
-                async for chunk in answer.aiter_raw():
-                    content += chunk
-                    if len(content) > MAX_ANSWER_BYTES:
-                        raise too_long()
+                if answer.is_stream_consumed:
+                    content += answer.content
+                else:
+                    async for chunk in answer.aiter_raw():
+                        content += chunk
+                        if len(content) > MAX_ANSWER_BYTES:
+                            break
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise too_long()
                 if has_surplus(answer.stream):
                     await answer.extensions["network_stream"].aclose()
                     raise surplus()

@@ -1,0 +1,120 @@
+"""The application's own HTTP client in every adapter, also one whose answers are loaded already."""
+
+import json
+
+import anyio
+import flask
+import httpx2
+import pytest
+from werkzeug.test import Client
+
+from ascend_middleware import AscendClient, AsyncAscendClient, ConfigurationError
+from ascend_middleware.asgi import AscendMiddleware as ASGIMiddleware
+from ascend_middleware.flask import Ascend
+from ascend_middleware.wsgi import AscendMiddleware as WSGIMiddleware
+
+RULES = {"rule": [{"match": "POST /pay", "action_type": "pay"}]}
+GIVEN = {
+    "api_url": "https://authority.example",
+    "api_key": "owkai_test_0123456789abcdef",
+    "agent_id": "a",
+    "journal": "off",
+}
+
+
+class Authority:
+    """Approves the first, denies what comes after."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, request):
+        self.asked.append(json.loads(request.content)["action_type"])
+        word = "approved" if len(self.asked) == 1 else "denied"
+        return httpx2.Response(200, json={"action_id": "7", "status": word, "decision": word})
+
+
+@pytest.fixture
+def authority():
+    return Authority()
+
+
+@pytest.fixture
+def own(authority):
+    return httpx2.Client(transport=httpx2.MockTransport(authority))
+
+
+@pytest.fixture
+def own_async(authority):
+    return httpx2.AsyncClient(transport=httpx2.MockTransport(authority))
+
+
+def hello(environ, start_response):
+    start_response("200 OK", [])
+    return [b"hello"]
+
+
+def test_wsgi(authority, own):
+    app = WSGIMiddleware(hello, rules=RULES, http_client=own, **GIVEN)
+    assert [Client(app).post("/pay").status_code for _ in range(2)] == [200, 403]
+    assert authority.asked == ["pay", "pay"]
+    app.close()
+    assert not own.is_closed
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_flask(authority, own, configured):
+    app = flask.Flask("own", static_folder=None)
+    app.add_url_rule("/pay", "pay", lambda: "hello", methods=["POST"])
+    if configured:
+        app.config["ASCEND"] = {"rules": RULES, "http_client": own, **GIVEN}
+        Ascend(app)
+    else:
+        Ascend(app, rules=RULES, http_client=own, **GIVEN)
+    assert [app.test_client().post("/pay").status_code for _ in range(2)] == [200, 403]
+    assert not own.is_closed
+
+
+def test_asgi(authority, own_async):
+    async def handler(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    async def main():
+        app = ASGIMiddleware(handler, rules=RULES, http_client=own_async, **GIVEN)
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://x") as client:
+            found = [(await client.post("/pay")).status_code for _ in range(2)]
+        await app.aclose()
+        return found
+
+    assert anyio.run(main) == [200, 403]
+    assert not own_async.is_closed
+
+
+def test_a_client_of_the_wrong_kind_is_told_at_once(own, own_async):
+    with pytest.raises(ConfigurationError, match="Client here"):
+        WSGIMiddleware(hello, rules=RULES, http_client=own_async, **GIVEN)
+    with pytest.raises(ConfigurationError, match="AsyncClient here"):
+        ASGIMiddleware(object(), rules=RULES, http_client=own, **GIVEN)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_clients_take_answers_that_are_loaded(authority, loaded):
+    hooks = {"response": [lambda answer: answer.read()]} if loaded else {}
+    own = httpx2.Client(transport=httpx2.MockTransport(authority), event_hooks=hooks)
+    with AscendClient(http_client=own, api_key=GIVEN["api_key"], api_url=GIVEN["api_url"], agent_id="a") as client:
+        assert client.submit_action(action_type="t", resource="r").is_approved()
+
+    async def main():
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(Authority())) as own:
+            given = {"api_key": GIVEN["api_key"], "api_url": GIVEN["api_url"], "agent_id": "a", "http_client": own}
+            return await AsyncAscendClient(**given).submit_action(action_type="t", resource="r")
+
+    assert anyio.run(main).is_approved()
+
+
+def test_a_loaded_answer_is_bounded_too():
+    own = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, content=b" " * 5_000_000)))
+    with AscendClient(http_client=own, api_key=GIVEN["api_key"], api_url=GIVEN["api_url"], agent_id="a") as client:
+        with pytest.raises(Exception, match="longer than"):
+            client.submit_action(action_type="t", resource="r")
