@@ -46,7 +46,7 @@ def engine(monkeypatch):
     import ascend_middleware.runner as adapter
 
     engine = Engine()
-    monkeypatch.setattr(adapter, "open_async_engine", lambda settings: engine)
+    monkeypatch.setattr(adapter, "open_async_engine", lambda settings, **given: engine)
     return engine
 
 

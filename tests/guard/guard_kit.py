@@ -46,7 +46,7 @@ def plug(monkeypatch, engine):
     """Let every middleware made in this test ask this engine."""
     import ascend_middleware.runner as adapter
 
-    def opened(settings):
+    def opened(settings, **given):
         engine.opened += 1
         return engine
 

@@ -42,7 +42,7 @@ class Engine:
 def plug(monkeypatch, engine):
     """Let every adapter made in this test ask this engine."""
 
-    def opened(settings):
+    def opened(settings, **given):
         engine.opened += 1
         return engine
 
