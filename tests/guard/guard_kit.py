@@ -181,6 +181,7 @@ class Holding(Engine):
         self.meanwhile = lambda: None
         self.reason = "because"
         self.down = None
+        self.more = {}
 
     async def send(self, request, timeout):
         self.requests.append(request)
@@ -195,7 +196,7 @@ class Holding(Engine):
             number = request.url.rsplit("/", 2)[1]
         if number not in self.words:
             return Response(404, {}, b'{"detail": "no such action"}')
-        return answer(self.words[number], action_id=number, reason=self.reason)
+        return answer(self.words[number], action_id=number, reason=self.reason, **self.more)
 
     def decide(self, word, number="1"):
         self.words[number] = word

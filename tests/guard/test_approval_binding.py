@@ -80,6 +80,15 @@ class TestOneThingChanged:
         assert (wire.status, wire.problem, handler.ran) == (409, "approval-mismatch", 0)
         assert (await ask(app, handle, body=b'{"note":"a",\n"amount":5}', **given)).status == 200
 
+    @pytest.mark.parametrize("body", [b'{"a": 5.50}', b'{"a": 55e-1}', b'{"a": 5.5e0}', b'{"a": "5.5"}', b'{"a": 5}'])
+    async def test_another_spelling_of_a_broken_number(self, authority, body):
+        app = guarded(Handler(), [UPLOAD])
+        given = {"path": "/files/a", "method": "PUT"}
+        handle = await held(app, body=b'{"a": 5.5}', **given)
+        authority.decide("approved")
+        assert (await ask(app, handle, body=body, **given)).problem == "approval-mismatch"
+        assert (await ask(app, handle, body=b'{ "a":5.5 }', **given)).status == 200
+
     async def test_an_ambiguous_body_is_bound_byte_by_byte(self, authority):
         app = guarded(Handler(), [UPLOAD])
         given = {"path": "/files/a", "method": "PUT"}

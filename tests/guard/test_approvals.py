@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+from datetime import UTC, datetime
 
 import pytest
 from guard_kit import (
@@ -25,6 +26,7 @@ from guard_kit import (
 
 from ascend_middleware import Agent
 from ascend_middleware.client.engines import ConnectFailed
+from ascend_middleware.guard.journal import JournalError
 
 pytestmark = pytest.mark.anyio
 
@@ -228,6 +230,72 @@ class TestAttacks:
         wire = await ask(app, handle)
         assert (wire.status, wire.problem) == (403, "denied")
         assert await status(app, handle) == (200, "expired")
+
+    @pytest.mark.parametrize(("left", "kept"), [(30, 30), (7200, 3600)])
+    async def test_the_authoritys_own_expiry_counts_where_it_is_sooner(self, authority, left, kept):
+        handler, now = Handler(), [1_800_000_000.0]
+        app = guarded(handler, approval_expiry=3600)
+        app.guard.duties.approvals._now = lambda: now[0]
+        expiry = datetime.fromtimestamp(now[0] + left, UTC).isoformat()
+        authority.more = {"expires_at": expiry}
+        wire = await ask(app)
+        assert wire.json["approval"]["expires_in"] == kept
+        handle = wire.json["approval"]["handle"]
+        authority.decide("approved")
+        now[0] += kept
+        assert ((await ask(app, handle)).problem, handler.ran) == ("denied", 0)
+        now[0] -= 1
+        assert ((await ask(app, handle)).status, handler.ran) == (200, 1)
+
+    @pytest.mark.parametrize("odd", ["soon", 7, "", None, "99999-01-01T00:00:00Z"])
+    async def test_an_expiry_that_cannot_be_read_is_ours(self, authority, odd):
+        app = guarded(Handler(), approval_expiry=3600)
+        authority.more = {"expires_at": odd}
+        assert 3590 < (await ask(app)).json["approval"]["expires_in"] <= 3600
+
+    async def test_a_client_that_leaves_touches_no_claim_of_another_one(self, authority):
+        handler = Handler()
+        app = guarded(handler)
+        handle = await held(app)
+        authority.decide("approved")
+        state = app.guard.duties.state
+        claim, given = state.claim, {"by": "another run", "process": "p", "entry": "{}"}
+
+        def lost(*arguments, **named):
+            claim(*arguments, **{**named, **given})
+            task.cancel()
+            return claim(*arguments, **named)
+
+        state.claim, state.blocks = lost, True
+        task = asyncio.ensure_future(ask(app, handle))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(lambda: None)
+        for executor in (app._governor.runner._threads.get(),):
+            await asyncio.wrap_future(executor.submit(lambda: None))
+        row = state.find(handle)
+        assert (row.claimed_by, row.outcome, row.given_back, handler.ran) == ("another run", "", 0, 0)
+
+    async def test_a_run_that_cannot_be_journalled_is_none(self, authority, tmp_path):
+        """No claim stays unsettled, and the approval is still good."""
+        handler = Handler()
+        app = guarded(handler, journal=str(tmp_path), report_outcomes=True)
+        handle = await held(app)
+        authority.decide("approved")
+        journal = app.guard.duties.journal
+        enter = journal.enter
+
+        def full(*arguments, **named):
+            raise JournalError("the journal is full", full=True)
+
+        journal.enter = full
+        wire = await ask(app, handle)
+        assert (wire.status, wire.problem, handler.ran) == (503, "unavailable", 0)
+        assert list(app.guard.duties.state.unsettled(journal.process)) == []
+        journal.enter = enter
+        assert ((await ask(app, handle)).status, handler.ran) == (200, 1)
+        assert list(app.guard.duties.state.unsettled(journal.process)) == []
+        await app.aclose()
 
     async def test_an_emptied_state_runs_nothing(self, authority, tmp_path):
         handler = Handler()

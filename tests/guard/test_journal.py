@@ -16,7 +16,7 @@ from ascend_middleware.flow import Sleep, drive
 from ascend_middleware.guard.adoption import adopt, bytes_of_others, names_of
 from ascend_middleware.guard.delivery import Delivery, decode_line
 from ascend_middleware.guard.journal import Journal, JournalError, Limits, directory_of, open_journal
-from ascend_middleware.guard.journal_log import FileLog, MemoryLog, read_lines, seal
+from ascend_middleware.guard.journal_log import FileLog, MemoryLog, read_lines, seal, unseal
 from ascend_middleware.guard.lockfile import FileLock
 from ascend_middleware.guard.state import Approval
 from ascend_middleware.guard.state_sql import SQLState
@@ -88,6 +88,10 @@ def run(journal, fields=ENTRY, *, error=None):
     journal.enter(number, fields)
     journal.conclude(number, error=error, duration_ms=12)
     return number
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.glob("*.journal")}
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -219,6 +223,58 @@ class TestSegments:
         assert authority.said[-1] == ("complete", "70")
         assert [place for place, _ in authority.said].count("submit") == 1
         journal.close(remove=True)
+
+    def test_a_segment_with_an_open_entry_stays_until_that_is_written_again(self, tmp_path, core, authority):
+        """A crash at any time: what never finished is reported, whatever was delivered behind it."""
+        journal = journal_of(tmp_path)
+        journal._log = FileLog(tmp_path, journal.process, segment_bytes=400)
+        delivery = delivery_of(journal, core)
+        journal.enter(journal.next_number(), {**ENTRY, "id": "open"})
+        for _ in range(30):
+            run(journal)
+            deliver_all(delivery, authority)
+            left = [decode_line(line) for line, _ in read_lines(tmp_path, journal.process)]
+            assert any(record["k"] == "entry" and record["id"] == "open" for record in left)
+        assert len(list(tmp_path.glob("*.journal"))) <= 6
+        journal._log.close()
+        authority.got.clear()
+        assert adopt(tmp_path, core=core, state=None, perform=authority, now=lambda: NOW) == 1
+        assert authority.got == [("fail", "open", "process ended")]
+
+    @pytest.mark.parametrize("torn", [b"0123 {", b"x"])
+    def test_a_torn_line_swallows_no_other_one(self, tmp_path, torn):
+        """Whoever writes on in a dead process's file, or reads on in its next one, finds every whole line."""
+        first = FileLog(tmp_path, "dead", segment_bytes=20)
+        whole = [seal(b"%d" % number) for number in range(4)]
+        first.append(whole[0])
+        os.write(first._descriptor, torn)
+        first.close()
+        again = FileLog(tmp_path, "dead", segment_bytes=20)
+        for line in whole[1:]:
+            again.append(line)
+        read = []
+        while (found := again.peek()) is not None:
+            again.advance()
+            read.append(found[1])
+        assert [line for line in read if unseal(line) is not None] == whole
+        assert again.backlog == 0
+        again.release(99)
+        again.close(remove=True)
+
+    def test_a_torn_line_before_another_segment_is_passed_by(self, tmp_path):
+        first = FileLog(tmp_path, "dead", segment_bytes=20)
+        first.append(seal(b"1"))
+        os.write(first._descriptor, b"0123 {")
+        first.close()
+        (tmp_path / "dead-000002.journal").write_bytes(seal(b"2"))
+        again = FileLog(tmp_path, "dead", segment_bytes=20)
+        read = []
+        while (found := again.peek()) is not None:
+            again.advance()
+            read.append(found)
+        assert read == [(1, seal(b"1")), (2, seal(b"2"))]
+        assert again.backlog == 0
+        again.close(remove=True)
 
     def test_reader_and_writers_at_once(self, tmp_path, core, authority):
         journal = journal_of(tmp_path)
@@ -471,9 +527,11 @@ class TestDisk:
                 return write(descriptor, content[:20])
             raise OSError(28, "No space left on device")
 
+        whole = contents(tmp_path)
         monkeypatch.setattr(os, "write", half)
         with pytest.raises(JournalError):
             journal.enter(2, {**ENTRY, "id": "8"})
+        assert contents(tmp_path) == whole
         journal.conclude(1, error=None, duration_ms=1)
         monkeypatch.setattr(os, "write", write)
         run(journal, {**ENTRY, "id": "9"})
@@ -493,6 +551,31 @@ class TestDisk:
         run(journal, {**ENTRY, "id": "8"})
         deliver_all(delivery_of(journal, core), authority)
         assert authority.said == [("complete", "7"), ("complete", "8")]
+        journal.close(remove=True)
+
+    @pytest.mark.parametrize("power_safe", [True, False])
+    def test_a_power_safe_entry_is_on_the_disk_when_it_is_said_to_be(self, tmp_path, monkeypatch, power_safe):
+        """Its file, to its last byte, and the directory that names a new file; otherwise nobody waits for a disk."""
+        synced, fsync = {}, os.fsync
+
+        def watched(descriptor):
+            fsync(descriptor)
+            found = os.fstat(descriptor)
+            synced[found.st_ino] = found.st_size
+
+        monkeypatch.setattr(os, "fsync", watched)
+        journal = journal_of(tmp_path, power_safe=power_safe)
+        journal._log = FileLog(tmp_path, journal.process, power_safe=power_safe, segment_bytes=400)
+        for _ in range(8):
+            known = set(tmp_path.glob("*.journal"))
+            synced.pop(tmp_path.stat().st_ino, None)
+            journal.enter(journal.next_number(), ENTRY)
+            files = {path.stat().st_ino: path.stat().st_size for path in tmp_path.glob("*.journal")}
+            is_new = set(tmp_path.glob("*.journal")) != known
+            on_disk = {number: size for number, size in synced.items() if number in files}
+            assert on_disk == (files if power_safe else {})
+            assert (tmp_path.stat().st_ino in synced) == (is_new and power_safe)
+        assert len(files) > 1
         journal.close(remove=True)
 
     def test_power_safe_entries_are_synced_together(self, tmp_path, monkeypatch):

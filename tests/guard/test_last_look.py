@@ -178,6 +178,17 @@ class TestGivenBack:
         used = await ask(app, handle)
         assert (used.status, used.problem, used.json["outcome"]) == (409, "approval-used", outcome)
 
+    async def test_an_answer_that_breaks_off_has_used_it(self, authority):
+        async def handler(scope, receive, send):
+            await send({"type": "http.response.start", "status": 503, "headers": [self.LATER]})
+            await send({"type": "http.response.body", "body": b"come", "more_body": True})
+
+        app = guarded(handler)
+        handle = await held(app)
+        authority.decide("approved")
+        await ask(app, handle)
+        assert (await ask(app, handle)).problem == "approval-used"
+
     async def test_a_waiting_rule_finds_it_again(self, authority):
         app = guarded(self.answering(503, self.LATER), pending="wait:0.02s", poll_interval=0.01)
         await held(app)
