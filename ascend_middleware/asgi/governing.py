@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
-from ..guard import RequestView, Verdict
+from ..guard import Outcome, RequestView, Verdict
 from .declaring import VERDICT
 from .entrance import Passage
 from .messages import Body, refuse, view_of
@@ -60,9 +60,20 @@ class Governor:
         body = Body(receive, websocket=scope["type"] == "websocket")
         try:
             verdict = await self.runner.decide(view, found, body)
+            judged[-1] = verdict.outcome
+            # Who expects to be told to continue is told so by the first receive: only the handler may do that.
+            if verdict.passes and await body.look(ahead=not view.header("expect")):
+                await self._forget(verdict)
+                return
             await self._carry_out(verdict, view, scope, body.onward(), send, inner)
         finally:
             body.close()
+
+    async def _forget(self, verdict: Verdict) -> None:
+        """Conclude what passed and does not run, because its client has left meanwhile."""
+        outcome = Outcome(ran=False)
+        outcome.left()
+        await self.runner.conclude(verdict, outcome)
 
     async def _carry_out(
         self, verdict: Verdict, view: RequestView, scope: Scope, receive: Receive, send: Send, inner: Application

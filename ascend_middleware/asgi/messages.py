@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections import deque
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from .prefix import RootPath
 
 __all__ = ["Body", "refuse", "view_of"]
+
+# The bytes of a body that are received, at the most, to see what comes behind them.
+_AHEAD: Final = 65_536
+_LOOKS: Final = 16
+_MOMENT: Final = 0.001
 
 
 class Body:
@@ -79,6 +84,34 @@ class Body:
         if done:
             message, self._task = self._task.result(), None
             self._note(message)
+        return self._gone
+
+    async def look(self, *, ahead: bool) -> bool:
+        """Look once whether the client has left, without waiting; what came meanwhile is kept for the handler.
+
+        Args:
+            ahead: whether a body that nobody has read yet may be received for it.
+        """
+        for _ in range(_LOOKS):  # there are servers, and tests, that never come to an end
+            if self._gone or self._websocket or not (self._whole or (ahead and self._size <= _AHEAD)):
+                break
+            was_whole = self._whole
+            if not _on_asyncio():
+                before = len(self._ahead)
+                with anyio.move_on_after(_MOMENT):
+                    self._note(await self._receive())
+                if was_whole or len(self._ahead) == before:
+                    break
+                continue
+            if self._task is None:
+                self._task = asyncio.ensure_future(self._receive())
+            await asyncio.sleep(0)
+            if not self._task.done() or self._task.cancelled() or self._task.exception() is not None:
+                break  # the handler gets what comes of it
+            message, self._task = self._task.result(), None
+            self._note(message)
+            if was_whole:
+                break
         return self._gone
 
     def _note(self, message: Any) -> None:

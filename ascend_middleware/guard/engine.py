@@ -81,6 +81,9 @@ class Guard:
     ) -> None:
         if identify is not None and settings.agent_header:
             raise ConfigurationError("identify and agent_header both say who the agent is; keep one of them")
+        unknown = sorted(set(settings.unmapped_permit) - FINDINGS.keys())
+        if unknown:
+            raise ConfigurationError(f"unmapped_permit names {', '.join(unknown)}; known: {', '.join(FINDINGS)}")
         self.table = table
         self.settings = settings
         self.core = core
@@ -91,6 +94,8 @@ class Guard:
         self._random = random
         self._routes: dict[Leaf, RouteRules] = {}
         self._permitted = [frozenset(rule.permit) for rule in table.rules if rule.permit]
+        if settings.unmapped == "by-method":
+            self._permitted.append(frozenset(settings.unmapped_permit))
         self._agent = Agent(settings.agent_id, settings.agent_name)
         self.credentials = (*CREDENTIALS, *settings.principal_headers)
         self._budget = OpenBudget(
@@ -165,13 +170,13 @@ class Guard:
         rule = self._rule(view, rules)
         if view.other_path is not None and self.table.lookup(view.method, view.other_path) is not rule:
             findings.append("root-path")
+        if rule is None and self.settings.unmapped == "by-method":
+            rule = self.table.by_method_rule(view.method)
         if findings:
             permitted = rule.permit if rule is not None else ()
             if not (permitted and set(findings) <= set(permitted)):
                 return self._refuse_findings(findings, rule)
         if rule is None:
-            if self.settings.unmapped == "by-method":
-                return self.table.by_method_rule(view.method)
             return self._refuse_unmapped(view)
         if rule.block is not None:
             return self._refused(Refusal(problem="blocked", detail=rule.block), rule)

@@ -45,7 +45,8 @@ def inspect(view: RequestView) -> list[str]:
     """Return the names of what is suspicious about a request; see `FINDINGS`."""
     found: list[str] = [*view.findings]
     path, raw = view.path, view.raw_path
-    if not path.startswith("/"):
+    # What is below a prefix may be nothing at all: the framework answers it with a redirect, or not at all.
+    if not path.startswith("/") and (path or not view.prefix):
         found.append("not-origin-form")
     if _SUSPECT.search(path) is not None:
         _inspect_decoded(path, found)

@@ -91,6 +91,7 @@ class Defaults:
     body_limit: int = 65_536
     body_timeout: float = 10.0
     secrets: frozenset[str] = SECRET_NAMES
+    unmapped_permit: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -348,5 +349,5 @@ def by_method_rule(method: Method, defaults: Defaults = Defaults()) -> CompiledR
     reads = method in ("GET", "HEAD", "OPTIONS")
     kind = ActionType.DATA_ACCESS if reads else ActionType.DATA_MODIFICATION
     methods, template = parse_match("* /**")
-    given = {"name": f"by-method {method}", "action_type": str(kind)}
+    given = {"name": f"by-method {method}", "action_type": str(kind), "permit": defaults.unmapped_permit}
     return CompiledRule(0, given, methods, template, NO_RECIPE, defaults)

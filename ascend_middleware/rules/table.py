@@ -258,6 +258,7 @@ def _defaults(settings: Settings) -> Defaults:
         body_limit=settings.body_limit,
         body_timeout=settings.body_timeout,
         secrets=secret_names(settings.redact),
+        unmapped_permit=settings.unmapped_permit,
     )
 
 

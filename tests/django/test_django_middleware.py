@@ -440,3 +440,24 @@ def test_a_method_called_websocket_is_no_handshake(site, ran, ascend, ascend_aut
     given = {"content_type": "application/json", "data": b'{"amount": 9999}'}
     assert site.ask("WEBSOCKET", "/customers/7/refunds", **given).status_code == 200
     assert ascend_authority.asked[-1].details == {"amount": 9999}
+
+
+def test_the_root_of_a_prefix_is_redirected_by_django(ascend, ascend_authority, ran):
+    from asgiref.testing import ApplicationCommunicator
+    from django.core.asgi import get_asgi_application
+
+    ascend([{"match": "* /**", "block": "closed"}])
+
+    async def ask():
+        scope = {"type": "http", "method": "GET", "path": "/api", "raw_path": b"/api", "root_path": "/api"}
+        scope |= {"query_string": b"", "headers": [(b"host", b"testserver")], "http_version": "1.1"}
+        communicator = ApplicationCommunicator(get_asgi_application(), scope)
+        await communicator.send_input({"type": "http.request", "body": b""})
+        start = await communicator.receive_output(5)
+        await communicator.receive_output(5)
+        await communicator.wait(5)
+        return start
+
+    start = asyncio.run(ask())
+    # What Django makes of it is Django's answer: a redirect where the root has a view, else 404.
+    assert (start["status"], ran) == (404, [])

@@ -116,6 +116,7 @@ class PlainWSGI:
 class Flask(PlainWSGI):
     def __init__(self, rules, ran, **settings):
         app = flask.Flask("site")
+        app.url_map.merge_slashes = False
 
         def view(**_):
             request = flask.request
@@ -126,7 +127,7 @@ class Flask(PlainWSGI):
         app.add_url_rule("/pay", "pay", view, methods=methods)
         app.add_url_rule("/items/<path:name>", "items", view, methods=methods)
         Ascend(app, rules={"ascend": {"report_outcomes": False}, "rule": rules}, **settings)
-        self.app = app.wsgi_app
+        self.app = app
 
 
 ON_ASGI = [PlainASGI, OpaqueMount, StarletteRoute, WSGIBelowASGI, OldWSGIBelowASGI, GuardBelowASGI]

@@ -1,9 +1,17 @@
 """Requests that mean one thing to the guard and another to a handler, at every adapter."""
 
+import asyncio
 import json
 
 import pytest
 from adapters_kit import EVERY, ON_ASGI
+from fastapi import FastAPI
+from guard_kit import Wire, http_scope, part
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.exceptions import ConfigurationError
 
 JSON = (("content-type", "application/json"),)
 PAY = {"match": "* /pay", "action_type": "pay", "details": {"amount": "body.amount"}}
@@ -142,3 +150,117 @@ def test_a_query_that_nobody_reads_may_be_written_as_it_likes(party, query):
     status, problem = site.ask("POST", "/pay", headers=JSON, body=amount(1), query=query)
     readable = query in (b"%", b"a;b=%zz")
     assert (status, finding(problem)[0]) == ((200, None) if readable else (400, "bad-request"))
+
+
+# Every finding, and what a rule permits of them
+
+# What makes each finding in a target, alone: the decoded path and the raw one.
+TARGETS = {
+    "dot-segment": ("/items/../x", b"/items/../x"),
+    "empty-segment": ("/items/a//x", b"/items/a//x"),
+    "backslash": ("/items/a\\b", b"/items/a%5Cb"),
+    "control-character": ("/items/a\tb", b"/items/a%09b"),
+    "invalid-utf8": ("/items/a\ufffdb", b"/items/a%EF%BF%BDb"),
+    "path-parameter": ("/items/a;b", b"/items/a;b"),
+    "fragment": ("/items/a", b"/items/a#b"),
+}
+ITEMS = {"match": "* /items/**", "action_type": "items"}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_each_finding_is_refused_unless_its_rule_permits_it(party, name):
+    path, raw = TARGETS[name]
+    for permit in ([], [one for one in TARGETS if one != name]):
+        ran = []
+        site = party([{**ITEMS, "permit": permit}], ran)
+        status, problem = site.ask("GET", path, raw_path=raw)
+        assert (status, finding(problem), ran) == (400, ("bad-request", [name]), [])
+    site = party([{**ITEMS, "permit": [name]}], ran)
+    status, problem = site.ask("GET", path, raw_path=raw)
+    # A framework may find no route for it; it is no finding of ours any more.
+    assert (status in (200, 404, 308), finding(problem)) == (True, (None, None))
+
+
+@pytest.mark.parametrize("one", TARGETS)
+@pytest.mark.parametrize("other", ["path-parameter", "method-override"])
+def test_of_two_findings_both_have_to_be_permitted(party, one, other):
+    if one == other:
+        return
+    path, raw = TARGETS[one]
+    headers = ()
+    if other == "path-parameter":
+        path, raw = path.replace("/items", "/items/;"), raw.replace(b"/items", b"/items/;")
+    else:
+        headers = (("x-http-method-override", "DELETE"),)
+    for permit in ([one], [other]):
+        ran = []
+        site = party([{**ITEMS, "permit": permit}], ran)
+        status, problem = site.ask("GET", path, raw_path=raw, headers=headers)
+        assert (status, set(problem["findings"]), ran) == (400, {one, other}, [])
+
+
+def test_a_method_that_is_no_token_in_upper_case_is_found(party):
+    ran = []
+    site = party([ITEMS], ran)
+    for method in ("G*T", "*", "1GET", "GÉT"):
+        status, problem = site.ask(method, "/items/a")
+        # A framework's router may answer 405 first; either way nothing runs.
+        assert (status in (400, 405), ran) == (True, [])
+        if status == 400:
+            assert problem["findings"] == ["bad-method"]
+
+
+def test_by_method_may_permit_findings_too(party):
+    path, raw = "/items/a//home/x", b"/items/a//home/x"
+    ran = []
+    site = party([], ran, unmapped="by-method")
+    assert (site.ask("GET", path, raw_path=raw)[0], ran) == (400, [])
+    site = party([], ran, unmapped="by-method", unmapped_permit=["empty-segment"])
+    assert site.ask("GET", path, raw_path=raw)[0] == 200
+    assert len(ran) == 1
+    status, problem = site.ask("GET", f"{path}/../y", raw_path=raw + b"/../y")
+    assert (status, set(problem["findings"])) == (400, {"empty-segment", "dot-segment"})
+
+
+def test_what_by_method_permits_is_checked(party):
+    with pytest.raises(ConfigurationError, match="encoded-slash"):
+        party([], [], unmapped="by-method", unmapped_permit=["encoded-slash"]).ask("GET", "/")
+
+
+def test_several_attacks_at_once(party):
+    """Each alone is refused; together they are, too, whatever one of them does to the other."""
+    ran = []
+    rules = [PAY, {**ITEMS, "permit": ["empty-segment"]}]
+    site = party(rules[:1] if party.template == "/**" else rules, ran, agent_header="x-agent-id")
+    named = ("x-agent-id", "a")
+    attacks = [
+        ("WEBSOCKET", "/items//x", (named, ("X_HTTP-Method-Override", "GET")), b""),
+        ("WEBSOCKET", "/items/..//pay", (named,), amount(1)),
+        ("POST", "//pay", (*JSON, named, ("x_agent-id", "b")), amount(1)),
+        ("POST", "/items//../pay", (*JSON, named, ("x-original-url", "/pay")), amount(1)),
+        ("post", "/pay", (*JSON, named, ("X_Original_URL", "/items/x")), amount(1)),
+        ("WEBSOCKET", "/pay", (*JSON, named, ("x_http_method", "POST")), amount(1)),
+        ("POST", "/pay;a=1", (*JSON, ("x_agent_id", "b")), b'{"amount": 1, "amount": 2}'),
+    ]
+    for method, path, headers, body in attacks:
+        status, _ = site.ask(method, path, headers=headers, body=body, raw_path=path.encode())
+        assert (status in (400, 404, 405), ran) == (True, []), (method, path)
+
+
+# Off is off
+
+
+@pytest.mark.parametrize("root", ["/api", "/api/v1"])
+def test_without_a_health_path_the_root_of_a_prefix_is_no_health_path(ascend_authority, root):
+    for build in (FastAPI, Starlette):
+        app = build()
+        app.add_route("/", lambda request: PlainTextResponse("home"))
+        app.add_middleware(AscendMiddleware, rules={"rule": [{"match": "* /**", "block": "closed"}]})
+        wire = Wire(part())
+        scope = http_scope("GET", root)
+        asyncio.run(app({**scope, "root_path": root}, wire.receive, wire.send))
+        # The framework's own redirect to the root, and that is blocked.
+        assert (wire.status, wire.body) == (307, b"")
+        wire = Wire(part())
+        asyncio.run(app({**http_scope("GET", f"{root}/"), "root_path": root}, wire.receive, wire.send))
+        assert (wire.status, wire.problem) == (403, "blocked")

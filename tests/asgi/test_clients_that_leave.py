@@ -1,0 +1,139 @@
+"""A client that leaves while its request is decided about: nothing runs, and the authority hears that."""
+
+import asyncio
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from ascend_middleware.asgi import AscendMiddleware
+
+pytestmark = pytest.mark.anyio
+GONE = {"type": "http.disconnect"}
+
+
+def part(body=b"", more=False):
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+class Server:
+    """Receives as a server does: what has come is there at once, and then it waits."""
+
+    def __init__(self, *messages):
+        self.queue = asyncio.Queue()
+        self.received = 0
+        self.sent = []
+        for message in messages:
+            self.queue.put_nowait(message)
+
+    async def receive(self):
+        self.received += 1
+        message = await self.queue.get()
+        if message == GONE:
+            self.queue.put_nowait(GONE)
+        return message
+
+    async def send(self, message):
+        self.sent.append(message)
+
+
+def make(ran, rules, *, plain):
+    async def endpoint(request):
+        ran.append(await request.body())
+        return PlainTextResponse("done")
+
+    async def application(scope, receive, send):
+        await (await endpoint(Request(scope, receive)))(scope, receive, send)
+
+    given = {"rules": {"rule": rules}}
+    if plain:
+        return AscendMiddleware(application, **given)
+    app = Starlette(routes=[Route("/pay", endpoint, methods=["POST"])])
+    app.add_middleware(AscendMiddleware, **given)
+    return app
+
+
+def scope(*headers):
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/pay",
+        "raw_path": b"/pay",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), *headers],
+        "state": {},
+    }
+
+
+READS = [{"match": "POST /pay", "action_type": "pay", "details": {"amount": "body.amount"}}]
+UNREAD = [{"match": "POST /pay", "action_type": "pay"}]
+BODY = b'{"amount": 1}'
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("rules", [READS, UNREAD])
+@pytest.mark.parametrize(
+    "messages",
+    [[part(BODY), GONE], [part(BODY[:5], True), part(BODY[5:]), GONE]],
+)
+async def test_it_runs_nothing_and_is_reported(ascend_authority, messages, rules, plain):
+    ascend_authority.approve()
+    ran = []
+    app = make(ran, rules, plain=plain)
+    server = Server(*messages)
+    await app(scope(), server.receive, server.send)
+    assert (ran, server.sent, len(ascend_authority.asked)) == ([], [], 1)
+    inner = app if plain else app.middleware_stack.app
+    await inner.aclose()
+    assert list(ascend_authority.outcomes.values()) == ["failed"]
+
+
+async def test_one_that_left_in_the_middle_of_a_body_that_nobody_reads_runs_nothing(ascend_authority):
+    ascend_authority.approve()
+    ran = []
+    server = Server(part(BODY[:5], True), GONE)
+    await make(ran, UNREAD, plain=True)(scope(), server.receive, server.send)
+    assert (ran, server.sent) == ([], [])
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("rules", [READS, UNREAD])
+async def test_one_that_stays_is_served_with_its_whole_body(ascend_authority, rules, plain):
+    ascend_authority.approve()
+    ran = []
+    server = Server(part(BODY[:5], True), part(BODY[5:]))
+    await make(ran, rules, plain=plain)(scope(), server.receive, server.send)
+    assert (ran, server.sent[0]["status"]) == ([BODY], 200)
+
+
+async def test_a_large_body_that_nobody_reads_is_not_collected(ascend_authority):
+    ascend_authority.approve()
+    server = Server(*[part(b"a" * 40_000, True) for _ in range(50)], part())
+    seen = []
+
+    async def handler(scope, receive, send):
+        seen.append(server.received)
+        await PlainTextResponse("done")(scope, receive, send)
+
+    await AscendMiddleware(handler, rules={"rule": UNREAD})(scope(), server.receive, server.send)
+    assert seen == [2]
+
+
+async def test_who_expects_to_continue_is_told_so_by_the_handler_alone(ascend_authority):
+    ascend_authority.approve()
+    server = Server(part(BODY))
+    seen = []
+
+    async def handler(scope, receive, send):
+        seen.append(server.received)
+        await PlainTextResponse("done")(scope, receive, send)
+
+    app = AscendMiddleware(handler, rules={"rule": UNREAD})
+    await app(scope((b"expect", b"100-continue")), server.receive, server.send)
+    assert seen == [0]
