@@ -49,9 +49,8 @@ def run(args: argparse.Namespace) -> int:
     governed = application.guarded or args.rules is not None
     coverage = cover(application.routes, application.table, unmapped=settings.unmapped if governed else "refuse")
     if args.suggest:
-        rows = coverage.unmapped
         agent_id = None if application.table.rules else settings.agent_id or args.app.partition(":")[0].split(".")[0]
-        sys.stdout.write(suggest(rows, agent_id=agent_id))
+        sys.stdout.write(suggest(coverage.unmapped, agent_id=agent_id, standing=coverage.rows))
         return OK
     if args.json:
         head = {"application": args.app, "framework": application.framework, "guarded": application.guarded}

@@ -222,11 +222,16 @@ def _problems(leaf: Leaf, rules: RouteRules, rows: list[Row]) -> Iterator[Proble
         where = f"{rule.label}: route {leaf.template}"
         for name in rule.path_names:
             whole = leaf.kind is Kind.ROUTE and row.part in ("", "elsewhere")
-            if whole and name not in names and f"{{{name}" not in leaf.template:
+            if whole and name not in names and not _names(leaf.template, name):
                 hint = f"known: {', '.join(sorted(filter(None, names)))}" if any(names) else "it has no parameters"
                 yield Problem("routes.unknown-parameter", where, f"path.{name} is not in the route's template", hint)
         if leaf.websocket and rule.body is not None:
             yield Problem("routes.no-body", where, "a WebSocket handshake has no body to read")
+
+
+def _names(template: str, name: str) -> bool:
+    """Whether a parameter stands within a segment, or in a pattern that is no template."""
+    return f"{{{name}" in template or f"?P<{name}>" in template
 
 
 def _why(rule: CompiledRule, leaves: Sequence[Leaf]) -> str:

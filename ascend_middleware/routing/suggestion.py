@@ -11,7 +11,7 @@ from .coverage import ANY, OTHERS, Row
 from .leaves import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import TypeAlias
 
     from ..rules import Method
@@ -29,36 +29,52 @@ _GUESSES: Final[tuple[tuple[str, str], ...]] = (
     ("recommendation", "recommend recommendation suggest suggestion predict prediction score rank"),
 )
 _HARMLESS: Final = "health healthz ready readyz live livez liveness readiness ping docs redoc openapi favicon"
+# A parameter of a route, or a named group of a pattern that could not be read.
+_PARAMETER: Final = re.compile(r"\{([^\W\d]\w*)(?::~)?|\?P<([^\W\d]\w*)>")
+_UNREADABLE: Final = ("{regex:~", "{text:~")
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def suggest(rows: Iterable[Row], *, agent_id: str | None) -> str:
+def suggest(rows: Iterable[Row], *, agent_id: str | None, standing: Iterable[Row] = ()) -> str:
     """Return TOML with a rule for each row; `ascend-middleware check` accepts it.
 
     Args:
         rows: of `Coverage.unmapped`, or of a whole application.
         agent_id: begin with an `[ascend]` table that names this agent; None if the rules go into an existing file.
+        standing: rows that have a rule already; where a suggested one would take its place, a comment says so.
     """
     lines = ["# Guesses from methods and names. Read every rule: you know what these routes do, this program does not."]
     if agent_id is not None:
         lines += ["", "[ascend]", f"agent_id = {_quoted(agent_id)}"]
+    rows = list(rows)
+    # A rule that names an endpoint governs all of its routes: beside it, one for a route's template would be dead.
+    named = {row.leaf.endpoint for row in rows if not row.part and _template_of(row) is None}
     # Routes may share a template's shape, and rules with it.
     shared: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        where = _where(row)
+        endpoint, template = row.leaf.endpoint, _template_of(row)
         if row.part == "elsewhere":
             lines += ["", f"# {row.leaf.template!r} has rules for a part of its paths only; write one for the others"]
-        elif where is None:
+        elif endpoint and endpoint in named and not row.part:
+            shared.setdefault(("endpoint", endpoint), []).append(row)
+        elif template is None:
             lines += ["", f"# {row.leaf.template!r}: its template cannot be written in a rule, and it has no name"]
         else:
-            shared.setdefault((parse_match(f"* {where[0]}")[1].segments, where[1]), []).append(row)
-    for group in shared.values():
+            shared.setdefault(("template", parse_match(f"* {template}")[1].segments), []).append(row)
+    for (kind, _), group in shared.items():
+        if kind == "endpoint":
+            lines += _replaced(group[0].leaf.endpoint, standing)
         done: set[object] = set()
         for row in group:
             for methods in _split(tuple(name for name in row.methods if name not in done)):
-                lines += ["", *_rule(row, methods, group)]
+                lines += ["", *_rule(row, methods, group, named=kind == "endpoint")]
             done |= {*row.methods}
     return "\n".join(lines) + "\n"
+
+
+def _replaced(endpoint: str | None, standing: Iterable[Row]) -> list[str]:
+    labels = {row.rule.label: None for row in standing if row.rule is not None and row.leaf.endpoint == endpoint}
+    return ["", f"# takes the place of {', '.join(labels)} at {endpoint!r}"] if labels else []
 
 
 def _split(methods: Methods) -> Iterator[Methods]:
@@ -71,13 +87,13 @@ def _split(methods: Methods) -> Iterator[Methods]:
     yield from (part for part in (reads, writes) if part)
 
 
-def _rule(row: Row, methods: Methods, group: list[Row]) -> Iterator[str]:
-    template, endpoint = _where(row) or ("", "")
+def _rule(row: Row, methods: Methods, group: list[Row], *, named: bool) -> Iterator[str]:
+    template = "/**" if named else _template_of(row)
     yield "[[rule]]"
-    if endpoint:
-        yield f"endpoint = {_quoted(endpoint)}"
-    if not endpoint or methods != (ANY,):
-        yield f"match = {_quoted(' '.join((','.join(map(str, methods)), template)))}"
+    if named:
+        yield f"endpoint = {_quoted(row.leaf.endpoint or '')}"
+    if not named or methods != (ANY,):
+        yield f"match = {_quoted(' '.join((','.join(map(str, methods)), template or '')))}"
     words = _words(row)
     if row.leaf.kind is Kind.OPAQUE:
         yield "# a foreign application, one unit: whatever a path runs in there"
@@ -85,10 +101,33 @@ def _rule(row: Row, methods: Methods, group: list[Row]) -> Iterator[str]:
         yield "exempt = true"
         return
     yield f"action_type = {_quoted(_guess(words, methods))}"
-    named = [[name for name in parse_route(other.leaf.template).names if name] for other in group]
-    last = named[0][-1] if named[0] else ""
-    if last and row.leaf.kind is Kind.ROUTE and not row.part and all(last in names for names in named):
+    if row.leaf.kind is Kind.ROUTE and not row.part:
+        yield from _sources(group, known=None if named else parse_match(f"* {template}")[1].names)
+
+
+def _sources(group: list[Row], *, known: Sequence[str] | None) -> Iterator[str]:
+    """Yield where the routes' parameters go: the last one that all of them have is what the action is about.
+
+    `known` are those that a rule may name beside a template, None without one.
+    """
+    each = [_parameters(row.leaf.template) for row in group]
+    every = {name: all(names.get(name) for names in each) for names in each for name in names}
+    every = {name: always for name, always in every.items() if known is None or name in known}
+    last = next((name for name in reversed(each[0]) if every.get(name)), None)
+    if last is not None:
         yield f'resource_id = "{{path.{last}}}"'
+    others = [f'{_key(name)} = "path.{name}{"" if always else "?"}"' for name, always in every.items() if name != last]
+    if others:
+        yield f"details = {{ {', '.join(others)} }}"
+
+
+def _parameters(template: str) -> dict[str, bool]:
+    """Return the names of a route's parameters, in order, and whether every request has a value for each.
+
+    A pattern that could not be read may leave its groups out.
+    """
+    found = [(one[1] or one[2], one) for one in _PARAMETER.finditer(template)]
+    return {name: one[2] is None for name, one in found if not one[0].startswith(_UNREADABLE)}
 
 
 def _guess(words: frozenset[str], methods: Methods) -> str:
@@ -107,21 +146,22 @@ def _words(row: Row) -> frozenset[str]:
     return frozenset(words | {word[:-1] for word in words if word.endswith("s")})
 
 
-def _where(row: Row) -> tuple[str, str] | None:
-    """Return the template to write and, where that does not say it, the endpoint to name."""
+def _template_of(row: Row) -> str | None:
+    """Return the template to write; None where no template says which paths the route has."""
     if row.part:
-        return row.part, ""
+        return row.part
     route = parse_route(row.leaf.template)
     text = re.sub(r"\{(\w+):(?!int\}|uuid\}|path\})\w+\}", r"{\1}", row.leaf.template)
     try:
         template = parse_match(f"GET {text}")[1]
     except ValueError:
-        pass
-    else:
-        if template.segments == route.segments or template.covers(route):
-            return text, ""
-    return ("/**", row.leaf.endpoint) if row.leaf.endpoint else None
+        return None
+    return text if template.segments == route.segments or template.covers(route) else None
 
 
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if name.isascii() else _quoted(name)
