@@ -106,8 +106,16 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
             if body.get(name) in (None, ""):
                 raise missing(name)
     action = read_submission(body)
+    if action["agent_id"] == _UNNAMED_AGENT:
+        # Clients that were told no agent send this; the key says whose it is.
+        action["agent_id"] = call.credential.name
+        if action["agent_name"] in (_UNNAMED_AGENT, "Unknown Agent"):
+            action["agent_name"] = call.credential.name
     with call.records.steady():
         return _decided(call, action, tools, claimed_risk(body))
+
+
+_UNNAMED_AGENT: Final = "unknown"
 
 
 def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: Mapping[str, int]) -> dict[str, Any]:

@@ -459,7 +459,7 @@ class Guard:
             self._misconfigured_at = self._clock()
         say, level = self._recorder.repeats.say, logging.WARNING
         loud = logging.ERROR if refusal.problem in ("misconfigured", "kill-switch") else level
-        say((rule.label, cause), loud, "no decision under %s: %s: %s", rule.label, type(error).__name__, error)
+        say((rule.label, cause), loud, "no decision under %s: %s", rule.label, error)
         if error.unanswered and rule.on_failure == "open":
             try:
                 if (yield from self._budget.take()):

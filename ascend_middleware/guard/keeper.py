@@ -248,7 +248,7 @@ class Keeper:
         pause = min(_LONGEST_PAUSE, 0.5 * 2 ** min(self._failures, 10)) * (0.5 + self._random() / 2)
         if self._failures in (0, 5):
             log = logger.error if isinstance(error, AuthenticationError) else logger.warning
-            log("the journal waits for the authority: %s: %s", type(error).__name__, error)
+            log("the journal waits for the authority: %s", error)
         self._failures += 1
         self._pause_until = self._core.clock() + max(pause, min(asked or 0.0, _LONGEST_PAUSE))
 

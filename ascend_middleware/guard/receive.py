@@ -300,5 +300,5 @@ class LeasedReceiver:
 
     def _warn(self, error: AscendError) -> None:
         if self._failures in (0, 10):
-            logger.warning("kill-switch commands cannot be received: %s: %s", type(error).__name__, error)
+            logger.warning("kill-switch commands cannot be received: %s", error)
         self._failures += 1

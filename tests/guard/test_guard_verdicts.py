@@ -448,3 +448,14 @@ async def test_an_agent_is_seen_when_it_acts_also_without_a_decision(engine):
     await app(http_scope("POST", "/run", headers=[("x-agent", "open")]), wire.receive, wire.send)
     assert wire.status == 200
     assert list(app.guard.duties.state.agents(since=0)) == ["open"]
+
+
+async def test_an_error_says_its_class_once_in_the_log(engine, caplog):
+    engine.answers = [raw(b"<html>"), ConnectFailed("no")]
+    app = guard(Handler(), [RUN], max_retries=0)
+    for _ in range(2):
+        wire = Wire(part())
+        await app(http_scope("POST", "/run"), wire.receive, wire.send)
+    told = [record.getMessage() for record in caplog.records if "no decision under" in record.getMessage()]
+    assert [text.count("ProtocolError") for text in told] == [1, 0]
+    assert [text.count("NetworkError") for text in told] == [0, 1]

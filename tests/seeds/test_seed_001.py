@@ -18,7 +18,7 @@ from ascend_middleware import AgentAction, AscendClient, exceptions
 
 def client_of(town, key=None, **options):
     where = town if isinstance(town, str) else town.url
-    return AscendClient(key or town.key, api_url=where, **{"agent_id": "seed-agent", "max_retries": 0, **options})
+    return AscendClient(key or town.key, api_url=where, **{"max_retries": 0, **options})
 
 
 @pytest.fixture
@@ -258,7 +258,10 @@ def test_1_17_an_mcp_action(town, client):
     assert ran.decision.status == town.verdict
     record = town.call("GET", f"/api/v1/actions/{ran.decision.action_id}")[1]
     assert record["action_type"] == "filesystem.read_file" and record["mcp_server_name"] == "filesystem-server"
-    assert (record["agent_id"], record["action_details"]) == ("seed-agent", {"encoding": "utf-8"})
+    assert (record["agent_id"], record["action_details"]) == (
+        "u",  # the key's own: the document names no agent
+        {"encoding": "utf-8"},
+    )
     assert town.call("POST", "/api/mcp-governance/evaluate", {})[0] in (404, 410)
 
 
@@ -453,3 +456,16 @@ def test_1_28_nothing_else(key):
 def test_1_29_health_by_curl(approving):
     ((status, body),) = curl("1-29", approving)
     assert status == 200 and body["status"] == "healthy"
+
+
+def test_a_client_that_names_no_agent_acts_for_the_keys_own(approving):
+    with AscendClient(approving.key, api_url=approving.url) as client:
+        decisions = [
+            client.evaluate_action("file_read", "a file", wait_for_decision=False),
+            client.submit_action(action_type="file_read", resource="a file"),
+            client.evaluate_mcp_action("filesystem-server", "filesystem", "read", "a file"),
+        ]
+    for decision in decisions:
+        assert decision.is_approved()
+        record = approving.call("GET", f"/api/v1/actions/{decision.action_id}")[1]
+        assert (record["agent_id"], record["agent_name"]) == ("u", "u")

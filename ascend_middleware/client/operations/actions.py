@@ -136,6 +136,10 @@ def _report(target: str, body: Mapping[str, object], **optional: object) -> Oper
     return Operation(method="POST", target=target, content=encode_json({**body, **given}), decode=acknowledgement)
 
 
+# What clients without an agent's id send: the authority takes the action for one of the key's own agent.
+UNNAMED_AGENT: Final = "unknown"
+
+
 def action_from_fields(fields: Mapping[str, Any], *, agent_id: str, agent_name: str) -> AgentAction:
     """Build an action from the spelled-out fields of a call; the agent's default identity fills in.
 
@@ -156,8 +160,8 @@ def action_from_fields(fields: Mapping[str, Any], *, agent_id: str, agent_name: 
             f"unknown action field {unknown[0]!r}; known: {', '.join(AgentAction.__struct_fields__)}", field=unknown[0]
         )
     given_agent = values.pop("agent_id", None)
-    values["agent_id"] = agent_id if given_agent is None else given_agent
-    own_name = agent_name if given_agent in (None, agent_id) else given_agent
+    values["agent_id"] = (agent_id or UNNAMED_AGENT) if given_agent is None else given_agent
+    own_name = (agent_name or values["agent_id"]) if given_agent in (None, agent_id) else given_agent
     values.setdefault("agent_name", own_name)
     values.setdefault("resource", "")
     values.setdefault("action_type", "")
