@@ -64,6 +64,11 @@ class Passage:
                 return self._left.pop(place)
         return None
 
+    @property
+    def is_through(self) -> bool:
+        """Whether the request came through the last place on its way, behind which there is only the handler."""
+        return self._all[-1] not in self._left
+
     def attach(self, scope: Scope) -> None:
         """Let the request carry it."""
         scope[_PASSAGES] = (*scope.get(_PASSAGES, ()), self)

@@ -53,7 +53,8 @@ class Governor:
         if isinstance(found, Verdict):
             judged[-1] = found.outcome
             if found.passes and found.outcome != "framework":
-                await self._admit(found, view, scope, inner)(scope, receive, send)
+                passage = self._admit(found, view, scope)
+                await (inner if passage is None else functools.partial(passage.run, inner))(scope, receive, send)
             else:
                 await self._carry_out(found, view, scope, receive, send, inner)
             return
@@ -82,24 +83,27 @@ class Governor:
             if verdict.refusal is not None:
                 await refuse(scope, receive, send, verdict, render=self.runner.guard.render)
             return
-        inner = self._admit(verdict, view, scope, inner)
+        passage = self._admit(verdict, view, scope)
+        if passage is not None:
+            inner = functools.partial(passage.run, inner)
         if verdict.awaits_outcome:
-            await run_reported(inner, scope, receive, send, verdict=verdict, runner=self.runner)
+            came = None if passage is None else lambda: passage.is_through
+            await run_reported(inner, scope, receive, send, verdict=verdict, runner=self.runner, came=came)
         else:
             await inner(scope, receive, send)
 
-    def _admit(self, verdict: Verdict, view: RequestView, scope: Scope, inner: Application) -> Application:
-        """Leave the verdict with the request, and what it was about with whoever checks again; return what to run."""
+    def _admit(self, verdict: Verdict, view: RequestView, scope: Scope) -> Passage | None:
+        """Leave the verdict with the request, and what it was about with whoever checks again, if anybody does."""
         state = scope.setdefault("state", {})
         if isinstance(state, dict):
             state["ascend"] = verdict
         scope[VERDICT] = verdict
         entered = view.resolved.entered if view.resolved is not None else ()
         if not entered or verdict.outcome in ("disabled", "observed"):
-            return inner
+            return None
         passage = Passage(scope, entered)
         passage.attach(scope)
-        return functools.partial(passage.run, inner)
+        return passage
 
     def watch(self, scope: Scope, send: Send) -> Send:
         """Return a `send` that reports a success for which no guard has decided anything."""

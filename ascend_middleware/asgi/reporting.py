@@ -49,10 +49,31 @@ def watch_lifespan(send: Send, on_started: Callable[[], None], on_stopped: Calla
 
 
 async def run_reported(
-    inner: Application, scope: Scope, receive: Receive, send: Send, *, verdict: Verdict, runner: AsyncRunner
+    inner: Application,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    verdict: Verdict,
+    runner: AsyncRunner,
+    came: Callable[[], bool] | None = None,
 ) -> None:
-    """Run a passed handler and record what became of it, before its response ends."""
+    """Run a passed handler and record what became of it, before its response ends.
+
+    Args:
+        inner: what to run, with its scope, receive and send.
+        scope: likewise.
+        receive: likewise.
+        send: likewise.
+        verdict: what let it pass.
+        runner: whom to tell.
+        came: tells whether the request came to the handler, where that can be seen.
+    """
     outcome = Outcome()
+
+    async def conclude() -> None:
+        outcome.ran = None if came is None else came()
+        await runner.conclude(verdict, outcome)  # only the first word counts
 
     async def received() -> Message:
         message = await receive()
@@ -63,7 +84,7 @@ async def run_reported(
     async def watched(message: Message) -> None:
         _note(outcome, message)
         if outcome.is_whole and scope["type"] == "http":
-            await runner.conclude(verdict, outcome)  # only the first word counts
+            await conclude()
         try:
             await send(message)
         except OSError:
@@ -76,7 +97,7 @@ async def run_reported(
         outcome.raised(failure)
         raise
     finally:
-        await runner.conclude(verdict, outcome)
+        await conclude()
 
 
 def _note(outcome: Outcome, message: Message) -> None:

@@ -5,6 +5,10 @@ import asyncio
 import httpx2
 import pytest
 from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
 
 from ascend_middleware import AscendClient
 from ascend_middleware.asgi import AscendMiddleware
@@ -137,6 +141,54 @@ class TestWhatBecameOfIt:
     def error(self, authority):
         (end,) = (asked for asked in authority.requests if asked.path.endswith(("/complete", "/fail")))
         return end.body.get("error")
+
+
+class Limiter:
+    """A middleware of a route, or of a mounted application, that answers by itself when it is told to."""
+
+    answers = None
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http" or Limiter.answers is None:
+            await self.app(scope, receive, send)
+        else:
+            await PlainTextResponse("by itself", Limiter.answers)(scope, receive, send)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/behind", "/below/behind", "/plain"])
+async def test_what_a_routes_own_middleware_answers_is_no_run(ascend_authority, monkeypatch, path):
+    """Where a middleware stands behind the decision, it is seen whether the request came to the endpoint."""
+
+    async def endpoint(request):
+        ran.append(True)
+        return PlainTextResponse("done")
+
+    ran = []
+    route = Route("/behind", endpoint, middleware=[Middleware(Limiter)])
+    below = Starlette(routes=[Route("/behind", endpoint)], middleware=[Middleware(Limiter)])
+    app = Starlette(routes=[route, Mount("/below", below), Route("/plain", endpoint)])
+    guarded = AscendMiddleware(app)
+    ascend_authority.hold()
+    transport = httpx2.ASGITransport(app=guarded)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://site") as client:
+        given = {"ascend-approval": (await client.get(path)).json()["approval"]["handle"]}
+        ascend_authority.decide()
+        statuses = []
+        for answers in (401, 302, None, None):
+            monkeypatch.setattr(Limiter, "answers", answers if path != "/plain" else None)
+            statuses.append((await client.get(path, headers=given)).status_code)
+    assert statuses == ([401, 302, 200, 409] if path != "/plain" else [200, 409, 409, 409])
+    assert ran == [True]
+    await guarded.aclose()
+    ends = [asked for asked in ascend_authority.requests if asked.path.endswith(("/complete", "/fail"))]
+    told = [end.body.get("error") for end in ends]
+    lost = [f"the handler did not run: the application answered {status}" for status in (401, 302)]
+    returned = [f"{text}; the approval was given back ({count} of 3)" for count, text in enumerate(lost, 1)]
+    assert told == ([*returned, None] if path != "/plain" else [None])
 
 
 @pytest.mark.anyio
