@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = ["ROUTES", "check_standing", "judged_form", "submit"]
+
+log = logging.getLogger(__name__)
 
 _Comment = Annotated[str, Meta(max_length=4096)]
 _Moment = Annotated[str, Meta(extra_json_schema={"anyOf": [{"format": "date"}, {"format": "date-time"}]})]
@@ -138,6 +141,12 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
     }
     if action["context"].get(OBSERVED) is True:
         stored[OBSERVED] = True
+    if judgement.faults:
+        stored["faults"] = judgement.faults
+        for name, fault in judgement.faults.items():
+            log.warning(
+                "policy %r could not be evaluated for a %s, which denies: %s", name, action["action_type"], fault
+            )
     level = risk_level(judgement.risk_score)
     rules = approval_rules(call.records, call.authority.policy.approvals, tenant=call.tenant)
     if OBSERVED not in stored:
@@ -197,7 +206,9 @@ def _status(call: Call) -> Reply:
 def _details(call: Call) -> Reply:
     row = call.action()
     record = record_fields(row)
-    record["audit_trail"] = call.store.audit_trail(row["id"], tenant=call.tenant)
+    record["audit_trail"] = [
+        {**entry, "data": call.shown(entry["data"])} for entry in call.store.audit_trail(row["id"], tenant=call.tenant)
+    ]
     return Reply(fields=record, kind="decision")
 
 

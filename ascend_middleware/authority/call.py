@@ -137,6 +137,11 @@ class Call:
             data["credentials"] = "X-API-Key counted, another bearer token stood beside it"
         self.store.audit(event, tenant=self.tenant, actor=self.credential.name, action_id=action_id, data=data, at=at)
 
+    def shown(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the caller may see of an audit entry's data: how policies are made is for admins."""
+        administers = self.credential.role.administers
+        return {name: value for name, value in data.items() if administers or name != "faults"}
+
     def action(self, name: str = "id") -> dict[str, Any]:
         """Return the stored action that the path names."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -26,11 +27,25 @@ _ACTION_FIELDS: Final = frozenset(AgentAction.__struct_fields__)
 _FUNCTIONS: Final = frozenset(
     (
         *("size", "contains", "startsWith", "endsWith", "matches", "has", "type", "dyn"),
-        *("int", "uint", "double", "string", "bytes", "timestamp", "duration"),
+        *("number", "int", "uint", "double", "string", "bytes", "timestamp", "duration"),
         *("getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear"),
         *("getHours", "getMinutes", "getSeconds", "getMilliseconds"),
     )
 )
+# A number as JSON spells it, alone in a text: what web frameworks make of decimals. Not all that Python would take.
+_NUMBER = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
+# What is written in other languages, and how CEL says it.
+_SLIPS: Final = (
+    (re.compile(r"(?<![=!<>:])=(?!=)|={3,}|:="), "=="),
+    (re.compile(r"<>"), "!="),
+    (re.compile(r"(?<![\w.])and\b|(?<!&)&(?!&)", re.IGNORECASE), "&&"),
+    (re.compile(r"(?<![\w.])or\b|(?<!\|)\|(?!\|)", re.IGNORECASE), "||"),
+    (re.compile(r"(?<![\w.])is\s+not\b", re.IGNORECASE), "!="),
+    (re.compile(r"(?<![\w.])is\b(?!\s+not\b)", re.IGNORECASE), "=="),
+    (re.compile(r"(?<![\w.])(?<!is )not\b", re.IGNORECASE), "!"),
+)
+_NAMES: Final = {"True": "true", "False": "false", "TRUE": "true", "FALSE": "false", "None": "null", "nil": "null"}
+_CALLS: Final = {"len": "size", "float": "number", "decimal": "number", "Number": "number", "str": "string"}
 _MACRO = re.compile(r"\.\s*(all|exists|exists_one|existsOne|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
 _OUTER = re.compile(r"(?<![\w.])action\b|\.\s*matches\b")
 _ACTION = re.compile(r"(?<![\w.])action\b")
@@ -85,8 +100,7 @@ class Condition:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the CEL library's panics are no Exceptions
-            cause = f"no field {error}" if isinstance(error, KeyError) else str(error).split("\n", 1)[0][:200]
-            raise ValueError(cause) from None
+            raise ValueError(_cause(error)) from None
         if not isinstance(answer, bool):
             raise ValueError(f"the condition gave a {type(answer).__name__}, not true or false")
         return answer
@@ -146,7 +160,10 @@ def compile_condition(source: str) -> Condition | list[Fault]:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the CEL library's panics are no Exceptions
-        return [_parse_fault(str(error))]
+        slips = [(found, word) for sign, word in _SLIPS for found in sign.finditer(plain)]
+        return [_at(source, found, f"{found[0]!r} means nothing in CEL", f"write {word}") for found, word in slips] or [
+            _parse_fault(str(error))
+        ]
     faults = []
     bound = {macro.variable for macro in macros}
     for macro in macros:
@@ -156,13 +173,17 @@ def compile_condition(source: str) -> Condition | list[Fault]:
             faults.append(_at(source, macro.start, "a macro must not name its variable action"))
     for variable in sorted(set(program.variables()) - bound - {"action"}):
         place = re.search(rf"(?<![\w.]){re.escape(variable)}\b", plain)
-        faults.append(_at(source, place, f"unknown name {variable!r}", "the only one is action"))
+        meant = (
+            f"write {_NAMES[variable]}"
+            if variable in _NAMES
+            else f"the only one is action; a text is quoted: '{variable}'"
+        )
+        faults.append(_at(source, place, f"unknown name {variable!r}", meant))
     for function in sorted(set(program.functions()) - _FUNCTIONS):
         if function.isidentifier() and not function.startswith("_"):
             place = re.search(rf"\b{re.escape(function)}\s*\(", plain)
-            faults.append(
-                _at(source, place, f"unknown function {function!r}", f"known: {', '.join(sorted(_FUNCTIONS))}")
-            )
+            meant = f"write {_CALLS[function]}" if function in _CALLS else f"known: {', '.join(sorted(_FUNCTIONS))}"
+            faults.append(_at(source, place, f"unknown function {function!r}", meant))
     known = ", ".join(sorted(_ACTION_FIELDS))
     for field in dict.fromkeys(_FIELD.findall(plain)):
         if field not in _ACTION_FIELDS:
@@ -173,7 +194,54 @@ def compile_condition(source: str) -> Condition | list[Fault]:
         return faults
     named = _FIELD.findall(plain)
     whole = len(named) != len(_ACTION.findall(plain))  # it looks at the action otherwise than by its fields
-    return Condition(source=source, weight=weight, run=program.execute, fields=None if whole else frozenset(named))
+    run = _with_number(program) if "number" in program.functions() else program.execute
+    return Condition(source=source, weight=weight, run=run, fields=None if whole else frozenset(named))
+
+
+def _with_number(program: Any) -> Callable[[dict[str, Any]], object]:
+    """Return what evaluates a program that calls `number`."""
+    import cel
+
+    def run(values: dict[str, Any]) -> object:
+        context, odd = cel.Context(values), []
+
+        def number(value: object) -> float:
+            read = _number(value)
+            if read is None:
+                # Not raised: the library would print it, and a condition could take an error for an answer.
+                odd.append(f"number({str(value)[:40]!r}): no number")
+                return 0.0
+            return read
+
+        context.add_function("number", number)
+        answer = program.execute(context)
+        if odd:
+            raise ValueError(odd[0])
+        return answer
+
+    return run
+
+
+def _number(value: object) -> float | None:
+    """Return a number, or one that is written in a text, such as "5000.00"; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return None
+    read = float(value)
+    return read if math.isfinite(read) else None
+
+
+def _cause(error: BaseException) -> str:
+    """Return in a few words why a condition could not be evaluated, for those who write it."""
+    if isinstance(error, KeyError):
+        return f"no field {error}"
+    text = str(error).split("\n", 1)[0]
+    if text.startswith("No such overload"):
+        return (
+            "values of kinds that do not go together, such as a text and a number; number(…) reads a number from a text"
+        )
+    return text[:200]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ SIGNATURE: Final = "X-Ascend-Signature"
 DEADLINE: Final = 10.0
 # Seconds by which a signature's time may differ from the receiver's clock.
 _TOLERANCE: Final = 300.0
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+# Prefixes under which a network's translator reaches IPv4 (RFC 6052, RFC 8215): the address inside counts alone.
+_NAT64: Final = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,15 +83,15 @@ def is_public(address: str) -> bool:
         place = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    inner: list[ipaddress.IPv4Address | None] = []
+    places: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = [place]
     if isinstance(place, ipaddress.IPv6Address):
-        inner = [place.ipv4_mapped, place.sixtofour, *(place.teredo or ())]
-        if place in _NAT64:
-            inner.append(ipaddress.IPv4Address(int(place) & 0xFFFFFFFF))
-    places: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = [one for one in inner if one is not None]
-    # A mapped address stands for the inner one alone; the tunnels' own addresses are checked as well.
-    if not (isinstance(place, ipaddress.IPv6Address) and place.ipv4_mapped):
-        places.append(place)
+        # A mapped or translated address stands for the inner one alone; the tunnels' own addresses are checked as well.
+        if place.ipv4_mapped is not None:
+            places = [place.ipv4_mapped]
+        elif any(place in prefix for prefix in _NAT64):
+            places = [*_translated(place)]
+        else:
+            places += [one for one in (place.sixtofour, *(place.teredo or ())) if one is not None]
     return all(
         one.is_global
         and not (one.is_multicast or one.is_reserved or one.is_unspecified or one.is_loopback)
@@ -98,6 +99,19 @@ def is_public(address: str) -> bool:
         and not (isinstance(one, ipaddress.IPv6Address) and one.is_site_local)
         for one in places
     )
+
+
+def _translated(place: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """Return every IPv4 address that a translator could take an address for."""
+    packed = place.packed
+    whole = packed[12:]
+    if place in _NAT64[0]:
+        return [ipaddress.IPv4Address(whole)]
+    # Under the local-use prefix each network chooses a length: 48, 56, 64 or 96 bits. Byte 8 is none of the address.
+    # Behind the address stand zeros: where others do, the prefix is longer.
+    shorter = [(packed[6:8] + packed[9:11], 11), (packed[7:8] + packed[9:12], 12), (packed[9:13], 13)]
+    found = [inner for inner, end in shorter if not any(packed[end:])] + ([whole] if any(whole) else [])
+    return [ipaddress.IPv4Address(inner) for inner in found]
 
 
 def _resolve(host: str, port: int) -> list[tuple[Any, ...]]:

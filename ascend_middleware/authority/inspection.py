@@ -52,13 +52,13 @@ def _audit(call: Call) -> Reply:
         " WHERE audit.tenant = ? ORDER BY seq DESC LIMIT ? OFFSET ?",
         (call.tenant, page.limit, page.offset),
     )
-    events = [_event(row) for row in rows]
+    events = [_event(call, row) for row in rows]
     fields = page.fields("events", events, total)
     number = page.offset // page.limit + 1
     return Reply(fields={**fields, "logs": events, "items": events, "page": number, "page_size": page.limit})
 
 
-def _event(row: sqlite3.Row) -> dict[str, Any]:
+def _event(call: Call, row: sqlite3.Row) -> dict[str, Any]:
     entry = json.loads(row["entry"])
     data, event = entry["data"], entry["event"]
     outcome = data.get("decision") or next((word for sign, word in _OUTCOMES if sign in event), "success")
@@ -71,7 +71,7 @@ def _event(row: sqlite3.Row) -> dict[str, Any]:
         "resource": resource or data.get("agent_id") or data.get("mcp_server"),
         "action": None if entry["action_id"] is None else str(entry["action_id"]),
         "outcome": outcome,
-        "details": data,
+        "details": call.shown(data),
         "hash": row["hash"],
     }
 

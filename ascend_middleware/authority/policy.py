@@ -46,6 +46,8 @@ class Judgement:
     matched: tuple[str, ...] = ()
     factors: tuple[str, ...] = ()
     explanation: Mapping[str, Any] = field(default_factory=dict)
+    # Why a policy could not be evaluated, by its name; for those who write policies, never for the agent.
+    faults: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +194,7 @@ class PolicySet:
             more: policies besides those of the file.
         """
         matched: list[_Match] = []
+        faults: dict[str, str] = {}
         for policy in (*self.policies, *more):
             if not policy.concerns(action):
                 continue
@@ -199,7 +202,8 @@ class PolicySet:
                 if policy.holds(action):
                     matched.append(_Match(policy, policy.decision, policy.reason or f"policy {policy.name!r}"))
             except ValueError as error:
-                reason = f"policy {policy.name!r} could not be evaluated: {error}"
+                faults[policy.name] = str(error)
+                reason = f"policy {policy.name!r} could not be evaluated for this action"
                 matched.append(_Match(policy, "denied", reason, failed=True))
         value = max([score.value, *(row.policy.risk_score or 0 for row in matched)])
         factors = (
@@ -235,6 +239,7 @@ class PolicySet:
             matched=tuple(row.policy.name for row in matched),
             factors=factors,
             explanation={**explanation, "risk_score": value},
+            faults=faults,
         )
 
     def _by_threshold(self, value: int) -> tuple[str, str, int]:

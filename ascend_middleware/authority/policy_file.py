@@ -7,7 +7,7 @@ denied = 90
 [[policy]]
 name = "large refunds need a person"
 action_types = ["transaction"]
-when = "action.action_details.amount > 1000"
+when = "number(action.action_details.amount) > 1000"
 decision = "pending"
 """
 
@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ascend_middleware.exceptions import ConfigurationError, Problem
+from ascend_middleware.exceptions import ConfigurationError, Problem, toml_problem
 
 from .approvers import read_approvals
 from .conditions import Condition, compile_condition
@@ -57,7 +57,7 @@ def load(path: str | Path) -> PolicySet:
         ConfigurationError: it cannot be read, or something in it is wrong; with every problem found.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         hint = f"; write a first one with: ascend-middleware authority init {path}"
         missing = hint if isinstance(error, FileNotFoundError) else ""
@@ -72,7 +72,7 @@ def from_text(text: str, *, name: str = "policy.toml", folder: Path | None = Non
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{name} is not TOML: {error}") from None
+        raise ConfigurationError(problems=[toml_problem("policy.not-toml", name, text, error)]) from None
     reader = Reader(name)
     reader.known(table, TABLES, "")
     pending, denied = reader.thresholds(table.get("thresholds", {}))

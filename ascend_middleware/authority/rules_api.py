@@ -283,7 +283,11 @@ def _evaluate(call: Call) -> Reply:
     )
     judgement = call.authority.judge(judged_form(action), score, tenant=call.tenant)
     decision = "denied" if refusals else judgement.decision
-    policies = judgement.explanation["policies"]
+    faults = judgement.faults if call.credential.role.administers else {}
+    policies = [
+        {**row, "fault": faults.get(row["name"], "")} if row["evaluation_failed"] and faults else row
+        for row in judgement.explanation["policies"]
+    ]
     violations = [*refusals, *(row["reason"] for row in policies if row["decision"] == "denied")]
     if decision == "denied" and not violations:
         violations = [judgement.reason]
@@ -296,7 +300,7 @@ def _evaluate(call: Call) -> Reply:
         "violations": violations,
         "risk_score": judgement.risk_score,
         "risk_level": risk_level(judgement.risk_score),
-        "explanation": judgement.explanation,
+        "explanation": {**judgement.explanation, "policies": policies},
         "policy_version": call.authority.policy.version,
         "evaluation_time_ms": round((time.perf_counter() - began) * 1000, 3),
         "dry_run": True,

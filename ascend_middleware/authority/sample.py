@@ -25,11 +25,11 @@ denied = 90
 # when its condition holds. The condition is CEL (Common Expression Language) on `action`, as it was submitted:
 # action.agent_id, action.resource, action.action_details.amount, action.context, action.risk_indicators ...
 # Where several match, the strictest wins. A condition that cannot be evaluated denies, so ask first for what may be
-# missing: has(action.action_details.amount) && ...
+# missing: has(action.action_details.amount) && ... Frameworks send money as text ("5000.00"); number(...) reads both.
 [[policy]]
 name = "large refunds need a person"
 action_types = ["transaction", "refund"]
-when = "has(action.action_details.amount) && action.action_details.amount > 1000"
+when = "has(action.action_details.amount) && number(action.action_details.amount) > 1000"
 decision = "pending"    # approved | pending | denied
 risk_score = 75
 reason = "refund above 1000"

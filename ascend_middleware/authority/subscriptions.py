@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from ascend_middleware.exceptions import NotFoundError
 
 from .call import Call, Reply, Route, wrong
+from .delivery import is_public
 from .fields import Name
 from .forms import ApiError
 from .listing import Page
@@ -109,7 +110,7 @@ def _check_url(call: Call, url: str, field: str) -> None:
     if parts.scheme != "https":
         raise wrong(field, "must be an https URL")
     try:
-        private = not ipaddress.ip_address(host.rstrip(".")).is_global
+        private = not is_public(str(ipaddress.ip_address(host.rstrip("."))))
     except ValueError:
         # Only names with a dot are anybody's on the internet, and none of those in these zones.
         name = host.rstrip(".").lower()

@@ -128,7 +128,7 @@ def _tell(answer: dict[str, Any]) -> None:
         print(f"  {signal['points']:>+4}  {plain(signal['signal'])}  from {signal['source']}")
     for policy in explanation["policies"]:
         says = policy["decision"] or f"risk score {policy['risk_score']}"
-        failed = ", could not be evaluated" if policy["evaluation_failed"] else ""
+        failed = f", could not be evaluated: {plain(policy['fault'])}" if policy["evaluation_failed"] else ""
         print(f"{policy['source']} {plain(policy['name'])!r} says {says}{failed}")
     if explanation["decided_by"] == "threshold":
         pending, denied = explanation["thresholds"]["pending"], explanation["thresholds"]["denied"]

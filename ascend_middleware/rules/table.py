@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..config import Settings
-from ..exceptions import ConfigurationError, Problem
+from ..exceptions import ConfigurationError, Problem, toml_problem
 from .conflicts import rank_declared, report_blocked, resolve
 from .index import Index, members, pick
 from .problems import Report, check_rule, did_you_mean
@@ -80,13 +80,16 @@ class RuleTable:
         """
         name = str(path)
         try:
-            content = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+            text = Path(path).read_bytes().decode("utf-8-sig")
+            content = tomllib.loads(text)
         except OSError as error:
             problem = Problem(
                 "rules.unreadable", name, error.strerror or "cannot be read", "check path and permissions"
             )
             raise ConfigurationError(problems=[problem]) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(problems=[toml_problem("rules.not-toml", name, text, error)]) from None
+        except UnicodeDecodeError as error:
             raise ConfigurationError(problems=[Problem("rules.not-toml", name, str(error))]) from None
         return cls.from_mapping(content, name=name)
 

@@ -149,11 +149,31 @@ def test_decisions_are_readable_by_the_client(desk):
     assert denied.is_denied() and not denied.execution_allowed and denied.policy_matched == "no schema"
 
 
-def test_a_condition_that_cannot_be_evaluated_denies(desk):
+def test_a_condition_that_cannot_be_evaluated_denies(desk, caplog):
     for details in ({}, {"amount": "much"}, {"amount": None}):
         _, fields = desk.submit(action_details=details)
         assert fields["decision"] == "denied"
-        assert "could not be evaluated" in fields["reason"]
+        assert fields["reason"] == "policy 'large refunds need a person' could not be evaluated for this action"
+
+
+def test_how_a_policy_is_made_is_for_admins(desk, caplog):
+    inside = "values of kinds that do not go together"
+    number = desk.submit(action_details={"amount": "much"})[1]["id"]
+    assert [record.levelname for record in caplog.records if inside in record.getMessage()] == ["WARNING"]
+    tried = "/api/governance/policies/evaluate-realtime"
+    trial = {"action_type": "transaction", "action_details": {"amount": "much"}}
+    places = [
+        ("GET", f"/api/v1/actions/{number}"),
+        ("GET", f"/api/v1/actions/{number}/status"),
+        ("GET", "/api/v1/actions"),
+    ]
+    for method, path, *body in (*places, ("GET", "/audit/logs"), ("POST", tried, trial)):
+        desk.call(method, path, *body, key=desk.user)
+        answer = desk.content.decode()
+        assert "No such overload" not in answer and inside not in answer and "amount >" not in answer, path
+    for method, path, *body in (places[0], ("GET", "/audit/logs"), ("POST", tried, trial)):
+        desk.call(method, path, *body, key=desk.admin)
+        assert inside in desk.content.decode(), path
 
 
 def test_the_callers_own_risk_scores_count_for_nothing(desk):

@@ -3,8 +3,10 @@ import json
 import pytest
 
 from ascend_middleware.authority import PolicySet, sample_policy
+from ascend_middleware.authority.conditions import Condition, compile_condition
 from ascend_middleware.authority.score import Score, risk_level, score_action
 from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.rules import RuleTable
 
 
 def action(**fields):
@@ -177,6 +179,137 @@ def test_unreadable_files(tmp_path):
         PolicySet.load(tmp_path / "bad.toml")
     with pytest.raises(ConfigurationError, match="not TOML"):
         PolicySet.from_text("[")
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (
+            "[[policy]]\ndecision = denied # no\n",
+            "line 2: Invalid value: decision = denied",
+            'stands in quotes: "denied"',
+        ),
+        ("a = true\nb = True\n", "line 2: Invalid value: b = True", "write true"),
+        ("b = FALSE", "line 1: Invalid value: b = FALSE", "write false"),
+        ("b = None", "line 1", "leave the key out"),
+        ('a = ["x", y]', 'line 1: Invalid value: a = ["x", y]', 'stands in quotes: "y"'),
+        ("a = \n\n", "line 1: Invalid value: a =", "a value is missing"),
+        ('when = "action.x == "y""', "line 1: Expected newline", "stands in single quotes"),
+        ("a = 5m", "line 1: Expected newline", "a text stands in quotes"),
+        ('a = 1\nb = "abc\n', "line 2", "the text has no quote at its end"),
+        ("action types = 1", "line 1: Expected '='", "key = value"),
+        (r'a = "\d"', "line 1: Unescaped", "single quotes"),
+        ("[policy]\nx = 1\n[[policy]]\n", "line 3: Cannot overwrite a value: [[policy]]", "[[policy]], [[rule]]"),
+        ("a = [1,\n2", "line 2: Unclosed array", ""),
+    ],
+)
+def test_what_is_no_toml_is_told_with_its_line_and_what_is_meant(tmp_path, text, message, hint):
+    with pytest.raises(ConfigurationError) as caught:
+        PolicySet.from_text(text, name="p.toml")
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.where) == ("policy.not-toml", "p.toml")
+    assert problem.message.startswith("it is not TOML: " + message.split(":")[0]) and message in problem.message
+    assert hint in problem.hint and bool(hint) == bool(problem.hint)
+    (tmp_path / "ascend.toml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        RuleTable.from_toml(tmp_path / "ascend.toml")
+    assert caught.value.problems[0].message == problem.message and caught.value.problems[0].hint == problem.hint
+
+
+def test_a_byte_order_mark_is_no_part_of_the_policy(tmp_path):
+    (tmp_path / "p.toml").write_bytes(b"\xef\xbb\xbf" + policy("p", decision='"denied"').encode())
+    assert PolicySet.load(tmp_path / "p.toml").policies[0].name == "p"
+
+
+@pytest.mark.parametrize(
+    ("when", "column", "message", "hint"),
+    [
+        ("action.tool_name = 'x'", 18, "'='", "write =="),
+        ("action.tool_name === 'x'", 18, "'==='", "write =="),
+        ("has(action.resource) and true", 22, "'and'", "write &&"),
+        ("has(action.resource) AND true", 22, "'AND'", "write &&"),
+        ("true or has(action.resource)", 6, "'or'", "write ||"),
+        ("not has(action.resource)", 1, "'not'", "write !"),
+        ("true & true", 6, "'&'", "write &&"),
+        ("true | true", 6, "'|'", "write ||"),
+        ("action.tool_name <> 'x'", 18, "'<>'", "write !="),
+        ("action.model_id is null", 17, "'is'", "write =="),
+        ("action.model_id is not null", 17, "'is not'", "write !="),
+        ("action.model_id == None", 20, "unknown name 'None'", "write null"),
+        ("action.context.x == True", 21, "unknown name 'True'", "write true"),
+        ("action.action_type == transfer", 23, "unknown name 'transfer'", "a text is quoted: 'transfer'"),
+        ("len(action.resource) > 3", 1, "unknown function 'len'", "write size"),
+        ("float(action.action_details.amount) > 3.0", 1, "unknown function 'float'", "write number"),
+    ],
+)
+def test_what_other_languages_write_is_told_as_cel_says_it(when, column, message, hint):
+    (fault,) = compile_condition(when)
+    assert (fault.line, fault.column) == (1, column)
+    assert message in fault.message and hint in fault.hint
+
+
+def test_only_what_is_no_cel_is_taken_for_a_slip():
+    for when in (
+        "action.context.and == 'a = b and not c'",
+        "action.context.x >= 1 && action.context.y <= 2",
+        "!(1 != 2) || true",
+    ):
+        assert isinstance(compile_condition(when), Condition), when
+    assert [(f.line, f.column) for f in compile_condition("action.context.x = 1\n and true")] == [(1, 18), (2, 2)]
+
+
+MONEY = policy("p", decision='"pending"', when='"number(action.action_details.amount) > 1000"')
+
+
+@pytest.mark.parametrize(
+    ("amount", "decision"),
+    [
+        *((amount, "pending") for amount in ("5000.00", "1000.01", "5E+3", "+5000", 5000, 5000.5, "1e3000", "9" * 40)),
+        *((amount, "approved") for amount in ("1000.00", "1000", 1000, -5000, "-5000.00", "0", "5.00")),
+        *(
+            (amount, "denied")
+            for amount in (
+                "",
+                " 5",
+                "5 ",
+                "5,000.00",
+                "NaN",
+                "nan",
+                "inf",
+                "-Infinity",
+                "1_000",
+                "٥",
+                "0x10",
+                "5000.",
+                ".5",
+            )
+        ),
+        *((amount, "denied") for amount in (None, True, False, [5000], {"amount": 5000}, "5\n", "much")),
+    ],
+)
+def test_money_as_text_is_a_number_and_nothing_else_is(amount, decision):
+    expected = "denied" if amount == "1e3000" else decision  # beyond every number
+    assert judge(MONEY, action_details={"amount": amount}).decision == expected
+
+
+def test_number_is_a_number_for_arithmetic_and_in_macros():
+    text = "number(action.action_details.amount) * 1.2 + 5.0 > 1000.0"
+    assert (
+        judge(policy("p", decision='"pending"', when=f'"{text}"'), action_details={"amount": 900}).decision == "pending"
+    )
+    text = "action.action_details.items.exists(i, number(i.price) > 3)"
+    found = judge(policy("p", decision='"pending"', when=f'"{text}"'), action_details={"items": [{"price": "4.10"}]})
+    assert found.decision == "pending"
+
+
+def test_an_unreadable_number_denies_whatever_stands_beside_it():
+    for when in (
+        "number(action.resource) > 5 || true",
+        "!(number(action.resource) > 5)",
+        "number(action.resource) == 0.0",
+    ):
+        judged = judge(policy("p", decision='"approved"', when=f'"{when}"'), resource="many")
+        assert judged.decision == "denied" and judged.faults == {"p": "number('many'): no number"}
 
 
 def test_macros_and_strings_are_no_unknown_names():

@@ -247,13 +247,29 @@ def test_signatures():
         "255.255.255.255", "192.0.2.1", "198.18.0.1", "240.0.0.1", "::", "::1", "fe80::1", "fe80::1%eth0", "fc00::1",
         "ff02::1", "fec0::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::",
         "2001:db8::1", "nonsense", "",
+        "64:ff9b::a9fe:a9fe", "64:ff9b::c0a8:101", "64:ff9b::", "64:ff9b:1::", "64:ff9b:1::a00:1", "64:ff9b:1::7f00:1",
+        "64:ff9b:1:a00:0:100::", "64:ff9b:1:c0a8:1:100::", "64:ff9b:1:a:0:1::", "64:ff9b:1:0:a:0:100:0", "::ffff:169.254.169.254",
+        "2002:a00:1::1", "2001:0:7f00:1::f5ff:fffe", "2001:0:808:808::f5ff:fffe", "64:ff9b:2::808:808", "::127.0.0.1",
     ],
 )  # fmt: skip
 def test_private_addresses(address):
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["93.184.216.34", "8.8.8.8", "2606:2800:220:1::1", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("93.184.216.34", "8.8.8.8", "2606:2800:220:1::1", "::ffff:8.8.8.8"),
+        # An IPv6-only network reaches every IPv4 host so (DNS64).
+        *(
+            "64:ff9b::808:808",
+            "64:ff9b::5db8:d822",
+            "64:ff9b:1::808:808",
+            "64:ff9b:1:808:8:800::",
+            "64:ff9b:1:0:8:808:800:0",
+        ),
+    ],
+)
 def test_public_addresses(address):
     assert is_public(address)
 
