@@ -107,7 +107,10 @@ def _inside_parameters(view: RequestView, raw: str) -> bool:
     segments = raw.split("/")[1:]
     template = resolved.leaf.template.split("/")[1:]
     # A prefix that the server put before the application's path is not in the template.
-    segments = segments[max(0, len(segments) - _decoded_length(view)) :]
+    start = max(0, len(segments) - _decoded_length(view))
+    if any("%2f" in segment or "%25" in segment for segment in segments[:start]):
+        return False
+    segments = segments[start:]
     for index, part in enumerate(template):
         if part.startswith("{") and ":~" in part:
             return False  # an expression that binds no parameter, or nobody knows which

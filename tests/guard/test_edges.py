@@ -1,0 +1,139 @@
+"""Ends and edges of the adapters: paths inside parameters, refused HEAD, a broken start, a close that raises."""
+
+import asyncio
+
+import flask
+import pytest
+from adapters_kit import EVERY
+from fastapi import FastAPI
+from guard_kit import Wire, http_scope, options, part
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+from werkzeug.test import Client
+
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.flask import Ascend
+
+
+def ask(app, path, raw=None, method="GET", **more):
+    wire = Wire(part())
+    scope = http_scope(method, path, **more)
+    scope["raw_path"] = path.encode() if raw is None else raw
+    asyncio.run(app(scope, wire.receive, wire.send))
+    return wire
+
+
+def site(ran, *paths, kind=Starlette):
+    def run(request):
+        ran.append(request.path_params)
+        return PlainTextResponse("done")
+
+    app = kind(
+        routes=[Mount("/sub", routes=[Route(path, run) for path in paths]), *(Route(path, run) for path in paths)]
+    )
+    app.add_middleware(AscendMiddleware, rules={"rule": [{"match": "* /**", "action_type": "act"}]})
+    return app
+
+
+@pytest.mark.parametrize(
+    ("template", "path", "raw", "root", "found"),
+    [
+        # An encoded slash inside the rest, and before it.
+        ("/files/{rest:path}", "/files/a/b", b"/files/a%2Fb", "", None),
+        ("/files/{rest:path}", "/files/a/b", b"/files%2Fa/b", "", "encoded-separator"),
+        ("/files/{rest:path}", "/sub/files/a/b", b"/sub/files/a%2fb", "", None),
+        ("/files/{rest:path}", "/sub/files/a/b", b"/sub%2ffiles/a/b", "", "encoded-separator"),
+        # In one segment no slash can be bound, wherever the router found one.
+        ("/one/{name}/two/{other}", "/one/a/two/b", b"/one%2Fa/two/b", "", "encoded-separator"),
+        ("/one/{name}", "/one/a%", b"/one/a%25", "", None),
+        ("/one%/{name}", "/one%/a", b"/one%25/a", "", "encoded-separator"),
+        # Two parameters in a segment: which of them it is in, nobody can say.
+        ("/range/{low}-{high}", "/range/1%-2", b"/range/1%25-2", "", "encoded-separator"),
+        ("/range/{low}-{high}", "/range/1-2", b"/range/1-2", "", None),
+        # Below a prefix that the server puts in front, or not.
+        ("/files/{rest:path}", "/api/files/a/b", b"/api/files/a%2Fb", "/api", None),
+        ("/files/{rest:path}", "/api/files/a/b", b"/api%2Ffiles/a/b", "/api", "encoded-separator"),
+        ("/one/{name}", "/api/one/a%", b"/api/one/a%25", "/api", None),
+    ],
+)
+def test_where_an_encoded_slash_or_percent_may_be(ascend_authority, template, path, raw, root, found):
+    ascend_authority.approve()
+    ran = []
+    wire = ask(site(ran, template), path, raw, root_path=root)
+    if found is None:
+        assert (wire.status, len(ran)) == (200, 1)
+    else:
+        assert (wire.status, wire.problem, ran) == (400, "bad-request", [])
+
+
+@pytest.mark.parametrize("path", ["//pay", "/pay//", "/items//a", "/items/a//"])
+@pytest.mark.parametrize("party", EVERY)
+def test_an_empty_segment_runs_nothing(ascend_authority, party, path):
+    ascend_authority.approve()
+    ran = []
+    guarded = party([{"match": "* /**", "action_type": "act"}], ran)
+    assert guarded.ask("POST", path, raw_path=path.encode())[0] in (400, 404)
+    # Where the server hides the raw target, too.
+    assert guarded.ask("POST", path)[0] in (400, 404)
+    assert ran == []
+
+
+@pytest.mark.parametrize("party", EVERY)
+def test_a_refused_head_has_no_body(ascend_authority, party):
+    ran = []
+    guarded = party([{"match": "GET /pay", "action_type": "act"}], ran)
+    status, problem = guarded.ask("HEAD", "/pay")
+    assert (status, problem, ran) == (403, None, [])
+
+
+@pytest.mark.parametrize("kind", [Starlette, FastAPI])
+def test_a_broken_configuration_serves_nothing_where_no_lifespan_comes(kind):
+    ran = []
+    app = site(ran, "/x", kind=kind)
+    app.user_middleware[:] = [Middleware(AscendMiddleware, **options([{"match": "GET x"}]))]
+    for _ in range(2):
+        wire = Wire(part())
+        with pytest.raises(ConfigurationError):
+            asyncio.run(app(http_scope("GET", "/x"), wire.receive, wire.send))
+        assert ran == []
+        assert wire.status in (None, 500)
+
+
+def test_the_server_hears_of_the_end_when_closing_raises(ascend_authority):
+    async def application(scope, receive, send):
+        for kind in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{kind}.complete"})
+
+    class Broken(AscendMiddleware):
+        async def aclose(self):
+            raise OSError("the disk is gone")
+
+    app = Broken(application, rules={"rule": [{"match": "GET /x", "exempt": True}]})
+    wire = Wire({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    with pytest.raises(OSError, match="disk"):
+        asyncio.run(app({"type": "lifespan", "asgi": {"version": "3.0"}}, wire.receive, wire.send))
+    assert [message["type"] for message in wire.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_a_view_replaced_after_routing_is_governed_as_what_it_is(ascend_authority):
+    from ascend_middleware.flask import governed
+
+    ascend_authority.approve()
+    app = flask.Flask("site")
+    ran = []
+    app.add_url_rule("/x", "x", lambda: ran.append("old") or "old")
+    Ascend(app, rules={"rule": [{"match": "GET /x", "exempt": True}]})
+    assert Client(app).get("/x").data == b"old"
+
+    @governed(action_type="replaced")
+    def new():
+        ran.append("new")
+        return "new"
+
+    app.view_functions["x"] = new
+    assert Client(app).get("/x").data == b"new"
+    assert ([asked.action_type for asked in ascend_authority.asked], ran) == (["replaced"], ["old", "new"])
