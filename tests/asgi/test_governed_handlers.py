@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -78,11 +79,17 @@ async def ask(app, method, path, body=b"", kind="http"):
         first = {"type": "websocket.connect"}
     inbox, sent = [first], []
 
+    answered = asyncio.Event()
+
     async def receive():
+        if not inbox and kind == "http":
+            await answered.wait()  # the client stays so long
         return inbox.pop(0) if inbox else {"type": f"{kind}.disconnect", "code": 1000}
 
     async def send(message):
         sent.append(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            answered.set()
 
     try:
         await app(scope, receive, send)
