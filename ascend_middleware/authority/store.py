@@ -31,6 +31,7 @@ SORT_FIELDS: Final = ("created_at", "updated_at", "risk_score", "id")
 # Seconds between the times at which old answers are forgotten.
 _SWEEP_ANSWERS: Final = 60.0
 _MAX_ID: Final = 2**63 - 1
+_EXPIRED_AT_ONCE: Final = 500
 
 
 _ADD_ACTION: Final = (
@@ -183,7 +184,7 @@ class Store(Database):
         """
         row = self._action(action_id, tenant=tenant)
         if row["status"] == "pending" and row["expires_at"] and row["expires_at"] <= iso_time(self._now()):
-            self.expire()
+            self.expire(only=action_id)  # this one, however many others are due
             row = self._action(action_id, tenant=tenant)
         return row
 
@@ -273,31 +274,44 @@ class Store(Database):
         Raises:
             ConflictError: it is not pending any more.
         """
+        with self.write():
+            self._settle(row["id"], row["tenant"], word, event=event, actor=actor, data=data)
+            return self._action(row["id"], tenant=row["tenant"])
+
+    def _settle(
+        self, action_id: int, tenant: str, word: str, *, event: str, actor: str, data: Mapping[str, Any]
+    ) -> None:
         now = iso_time(self._now())
         approval = {"decision": word, "at": now, **data}
         with self.write():
             changed = self.execute(
                 "UPDATE actions SET status = ?, updated_at = ?, approval = ? WHERE id = ? AND status = 'pending'",
-                (word, now, canonical_json(approval), row["id"]),
+                (word, now, canonical_json(approval), action_id),
             ).rowcount
             if not changed:
-                raise ConflictError(f"action {row['id']} is not pending any more")
+                raise ConflictError(f"action {action_id} is not pending any more")
             self.after_commit(self._tell)
-            self.audit(event, tenant=row["tenant"], actor=actor, action_id=row["id"], data=approval, at=now)
-            return self._action(row["id"], tenant=row["tenant"])
+            self.audit(event, tenant=tenant, actor=actor, action_id=action_id, data=approval, at=now)
 
-    def expire(self) -> int:
-        """Deny the pending actions that nobody decided about in time, some hundreds at once; return how many."""
-        due = "SELECT id, tenant FROM actions WHERE status = 'pending' AND expires_at <= ? LIMIT 500"
-        now = iso_time(self._now())
-        if not self.rows(due, (now,)):
-            return 0
-        with self.write():
-            rows = self.rows(due, (now,))
-            for row in rows:
-                data = {"by": "authority", "key": None, "comments": "", "via": EXPIRY}
-                self.settle(dict(row), "denied", event="ACTION_EXPIRED", actor="authority", data=data)
-            return len(rows)
+    def expire(self, *, only: int | None = None) -> int:
+        """Deny the pending actions that nobody decided about in time, or one of them; return how many."""
+        due = "SELECT id, tenant FROM actions WHERE status = 'pending' AND expires_at <= ?"
+        values: tuple[object, ...] = (iso_time(self._now()),)
+        if only is not None:
+            due, values = f"{due} AND id = ?", (*values, only)
+        due = f"{due} LIMIT {_EXPIRED_AT_ONCE}"
+        data = {"by": "authority", "key": None, "comments": "", "via": EXPIRY}
+        count = 0
+        while self.rows(due, values):
+            # Some hundreds to a transaction, so that others have their turn. What was submitted is not read:
+            # one that is damaged keeps no other waiting.
+            with self.write():
+                for row in self.rows(due, values):
+                    self._settle(
+                        row["id"], row["tenant"], "denied", event="ACTION_EXPIRED", actor="authority", data=data
+                    )
+                    count += 1
+        return count
 
     def conclude(self, action_id: int, outcome: Mapping[str, Any], *, tenant: str, actor: str) -> None:
         """Record what became of an approved action; its `at` says when."""

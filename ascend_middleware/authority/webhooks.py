@@ -15,7 +15,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from ascend_middleware.exceptions import NotFoundError
+from ascend_middleware.exceptions import AscendError, NotFoundError
 
 from . import audit
 from .approvers import OBSERVED
@@ -49,6 +49,8 @@ _TRY_AGAIN: Final = (408, 409, 425, 429)
 # Seconds for which a delivery is one process's own.
 _CLAIM: Final = 30.0
 _MOST_AT_ONCE: Final = 16
+# Seconds after which a subscription that is owed more lets another one go first.
+_TURN: Final = 2.0
 
 _BLOCKING: Final = ("BLOCK", "SUSPEND", "QUARANTINE")
 _SIMPLE: Final = {
@@ -110,7 +112,11 @@ class Outbox:
                 "SELECT seq, entry FROM audit WHERE seq > ? ORDER BY seq LIMIT ?", (first, _MOST_READ)
             )
             for row in rows:
-                self._queue(json.loads(row["entry"]), subscriptions)
+                try:
+                    self._queue(json.loads(row["entry"]), subscriptions)
+                except (AscendError, ValueError, LookupError, TypeError) as error:
+                    # One that cannot be read, or whose action is gone, must not end the telling of all others.
+                    log.error("audit entry %s is told to nobody, it cannot be read: %r", row["seq"], error)
             if rows:
                 self._store.execute("UPDATE webhook_scan SET seq = ?", (rows[-1]["seq"],))
             return len(rows) == _MOST_READ
@@ -182,8 +188,8 @@ class Outbox:
         """Return the deliveries to attempt now: of each subscription the first in its queue, if its time has come."""
         rows = self._store.rows(
             "SELECT * FROM deliveries WHERE id IN (SELECT min(id) FROM deliveries GROUP BY webhook) AND next_at <= ?"
-            " ORDER BY next_at LIMIT ?",
-            (self._authority.now(), _MOST_AT_ONCE),
+            " ORDER BY next_at",
+            (self._authority.now(),),
         )
         return [dict(row) for row in rows]
 
@@ -255,6 +261,8 @@ class Courier:
         self._period = period
         self._outbox = Outbox(authority)
         self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._turns: dict[str, int] = {}  # when each subscription had its last turn, as far as it is owed anything
+        self._count = 0
 
     def test(self, record: Mapping[str, Any], tenant: str) -> dict[str, Any]:
         """Send a test event at once, in the calling thread, and return what came of it (contract §3.2)."""
@@ -288,15 +296,15 @@ class Courier:
     async def run(self) -> None:
         """Read, queue and deliver until cancelled; what is under way then is delivered again after a restart."""
         watch = self._authority.store.watch()
+        unread = False
         try:
             while True:
-                try:
-                    changed = await asyncio.to_thread(watch.changed)
-                    while changed and await asyncio.to_thread(self._outbox.fill):
-                        continue
+                with _logged():
+                    # A change is seen once; what could not be read then is read the next time.
+                    unread = await asyncio.to_thread(watch.changed) or unread
+                    while unread:
+                        unread = await asyncio.to_thread(self._outbox.fill)
                     await self._attempt_due()
-                except sqlite3.Error as error:
-                    log.error("webhooks wait, the database failed: %s", error)
                 await asyncio.sleep(self._period)
         finally:
             watch.close()
@@ -304,16 +312,22 @@ class Courier:
                 task.cancel()
 
     async def _attempt_due(self) -> None:
-        for delivery in await asyncio.to_thread(self._outbox.due):
+        # Whoever had a turn least lately comes first: sixteen slow subscribers must not keep all others waiting.
+        due = await asyncio.to_thread(self._outbox.due)
+        self._turns = {one["webhook"]: self._turns.get(one["webhook"], 0) for one in due}
+        for delivery in sorted(due, key=lambda one: self._turns[one["webhook"]]):
             name = delivery["webhook"]
             if name not in self._attempts and len(self._attempts) < _MOST_AT_ONCE:
+                self._count += 1
+                self._turns[name] = self._count
                 task = asyncio.create_task(self._attempt(delivery))
                 self._attempts[name] = task
                 task.add_done_callback(lambda _, name=name: self._attempts.pop(name, None))  # type: ignore[misc]
 
     async def _attempt(self, delivery: dict[str, Any]) -> None:
-        """Deliver what one subscription is owed, one after the other, until one fails or nothing is left."""
+        """Deliver some of what one subscription is owed, one after the other, until one fails or nothing is left."""
         following: dict[str, Any] | None = delivery
+        until = asyncio.get_running_loop().time() + _TURN
         with _logged():
             while following is not None and await asyncio.to_thread(self._outbox.claim, following):
                 record = await asyncio.to_thread(self._outbox.subscription, following)
@@ -331,6 +345,8 @@ class Courier:
                 await asyncio.to_thread(self._outbox.settle, following, attempt)
                 due = await asyncio.to_thread(self._outbox.due)
                 following = next((one for one in due if one["webhook"] == delivery["webhook"]), None)
+                if asyncio.get_running_loop().time() >= until:
+                    return
 
 
 @contextlib.contextmanager
@@ -339,6 +355,8 @@ def _logged() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         log.error("webhooks wait, the database failed: %s", error)
+    except Exception:
+        log.exception("webhooks wait, what comes next is tried again")
 
 
 async def _in_thread(job: Callable[[], Attempt]) -> Attempt:
@@ -346,22 +364,17 @@ async def _in_thread(job: Callable[[], Attempt]) -> Attempt:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Attempt] = loop.create_future()
 
-    def settle(result: Attempt | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        elif result is not None:
+    def settle(result: Attempt) -> None:
+        if not future.done():
             future.set_result(result)
 
     def work() -> None:
-        result, failure = None, None
         try:
             result = job()
-        except Exception as error:  # told to whoever waits
-            failure = error
+        except Exception as error:  # a delivery that fails in any way is one attempt of its own subscription
+            result = Attempt(error=f"{type(error).__name__}: {error}"[:200])
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, result, failure)
+            loop.call_soon_threadsafe(settle, result)
 
     threading.Thread(target=work, name="ascend-authority-webhook", daemon=True).start()
     return await future

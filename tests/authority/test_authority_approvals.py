@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority import Authority, PolicySet, Role, Store, approvals
 from ascend_middleware.authority.audit import verify
+from ascend_middleware.authority.forms import ApiError
 from ascend_middleware.cli import main
 from ascend_middleware.exceptions import ConfigurationError
 
@@ -250,3 +251,46 @@ def test_an_action_that_was_changed_behind_the_logs_back_is_found():
         ("action", "action 5 is gone"),
     ]
     desk.authority.close()
+
+
+def test_however_many_are_due_none_is_approved_too_late(desk):
+    for _ in range(700):
+        desk.submit("medium")
+    desk.time += 3600
+    assert desk.approve(700, "bob") == (409, "NOT_PENDING")
+    assert desk.status(699)["status"] == "denied"
+    assert desk.call("GET", "/api/v1/actions", query="status=pending")[1]["total"] == 0
+    assert desk.store.expire() == 0
+
+
+def test_an_action_that_cannot_be_read_keeps_no_other_from_expiring(desk):
+    for _ in range(3):
+        desk.submit("medium")
+    with desk.store.write():
+        desk.store.execute("UPDATE actions SET judgement = '{' WHERE id = 1")
+    desk.time += 3600
+    assert desk.store.expire() == 3
+    assert [desk.status(number)["status"] for number in (2, 3)] == ["denied", "denied"]
+    with desk.store.write():
+        desk.store.execute("UPDATE actions SET judgement = (SELECT judgement FROM actions WHERE id = 2) WHERE id = 1")
+
+
+def test_two_who_approve_at_once_are_counted_under_the_lock(desk):
+    desk.submit("high")
+    by = {name: desk.store.find_key(desk.keys[name]) for name in ("alice", "bob", "carol")}
+    before = desk.store.action(1, tenant="default")  # both doors read it before either has decided
+    approvals.decide(desk.store, before, {}, approved=True, by=by["alice"])
+    assert approvals.decide(desk.store, before, {}, approved=True, by=by["bob"])["status"] == "approved"
+    with pytest.raises(ApiError) as caught:
+        approvals.decide(desk.store, before, {}, approved=True, by=by["carol"])
+    assert (caught.value.status, caught.value.code) == (409, "NOT_PENDING")
+    desk.submit("high")
+    before = desk.store.action(2, tenant="default")
+    approvals.decide(desk.store, before, {}, approved=True, by=by["alice"])
+    with pytest.raises(ApiError) as caught:
+        approvals.decide(desk.store, before, {}, approved=True, by=by["alice"])
+    assert caught.value.code == "ALREADY_APPROVED"
+    approvals.decide(desk.store, before, {}, approved=False, by=by["bob"])
+    with pytest.raises(ApiError) as caught:
+        approvals.decide(desk.store, before, {}, approved=True, by=by["carol"])
+    assert caught.value.message == "action 2 is not pending, it is denied"

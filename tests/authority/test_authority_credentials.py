@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ascend_middleware.authority import PolicySet
 from ascend_middleware.authority.keys import LOCAL, Role
+from ascend_middleware.authority.limits import Window
 from ascend_middleware.authority.routes import ROUTES
 from ascend_middleware.authority.service import Service
 from ascend_middleware.exceptions import ConfigurationError, ValidationError
@@ -495,3 +496,37 @@ async def test_fifty_repeats_that_share_commits_are_one_action(tmp_path):
     assert {json.loads(content)["action_id"] for status, _, content in answers if status == 200} == {"1"}
     assert desk.get("/api/v1/actions")[1]["total"] == 1
     desk.authority.close()
+
+
+@pytest.mark.parametrize("change", ["body", "query", "envelope"])
+def test_an_idempotency_key_is_for_one_body_query_and_form_alone(desk, change):
+    body = {"agent_id": "a", "action_type": "data_access", "resource": "r"}
+    path, name = "/api/v1/actions/submit", {"idempotency_key": "k"}
+    assert desk.post(path, body, **name)[0] == 200
+    assert desk.post(path, body, **name)[0] == 200 and desk.headers["idempotency-replayed"] == "true"
+    other = {
+        "body": lambda: desk.post(path, {**body, "resource": "s"}, **name),
+        "query": lambda: desk.post(path, body, query="x=1", **name),
+        "envelope": lambda: desk.post("/api/v2/actions/submit", body, **name),
+    }
+    assert desk.code(other[change]()) == (409, "IDEMPOTENCY_CONFLICT")
+    assert desk.get("/api/v1/actions")[1]["total"] == 1
+
+
+def test_a_clock_that_is_set_back_locks_nobody_out_and_frees_nobody_for_ever(desk):
+    window = Window()
+    assert [window.take("k", 2, 1000.0).retry_after for _ in range(3)] == [0, 0, 60]
+    assert window.take("k", 2, 400.0).retry_after == 0  # ten minutes back: what is to come does not count
+    assert [window.take("k", 2, at).retry_after for at in (401.0, 402.0, 459.0, 460.0)] == [0, 58, 1, 0]
+    assert window.take("k", 2, 1059.9).retry_after == 0
+    desk.post(
+        "/api/registry/agents/a/commands",
+        {"command_type": "RATE_LIMIT", "reason": "r", "parameters": {"max_per_minute": 2}},
+        key="admin",
+    )
+    assert [desk.submit()[0] for _ in range(3)] == [200, 200, 429]
+    desk.time -= 3600
+    assert [desk.submit()[0] for _ in range(3)] == [200, 200, 429]
+    assert desk.headers["retry-after"] == "60"
+    desk.time += 60
+    assert desk.submit()[0] == 200

@@ -275,3 +275,16 @@ def test_heads_are_read_strictly():
     for text in ("", "7", "7:a", f"x:{'a' * 64}", f"7:{'G' * 64}", f"٧:{'a' * 64}"):
         with pytest.raises(ValueError):
             Head.parse(text)
+
+
+def test_the_last_entry_replaced_with_a_fitting_hash_is_found(path, store):
+    for number in (1, 2, 3):
+        note(store, f"E{number}")
+    row = store.rows("SELECT * FROM audit WHERE seq = 3")[0]
+    entry = row["entry"].replace("E3", "E9")
+    raw = sqlite3.connect(path, isolation_level=None)
+    raw.execute("DROP TRIGGER audit_fixed")
+    raw.execute("UPDATE audit SET entry = ?, hash = ? WHERE seq = 3", (entry, audit._chained(row["previous"], entry)))
+    raw.close()
+    (found,) = verify(store).findings
+    assert (found.seq, found.kind) == (3, "changed") and "recorded as the last" in found.message

@@ -474,3 +474,59 @@ def test_a_test_event_tells_at_once(desk, receiver):
     receiver.statuses = [500]
     answer = desk.call("POST", f"/api/webhooks/{hook}/test")[1]
     assert not answer["success"] and answer["error"] == "status 500"
+
+
+@pytest.mark.anyio
+async def test_what_fails_for_one_subscription_or_entry_is_no_others_business(desk, caplog):
+    sent = []
+
+    def send(url, body, headers, **_):
+        if "broken" in url:
+            raise RuntimeError("no certificates")
+        sent.append(json.loads(body)["data"].get("action_id"))
+        return Attempt(status=200)
+
+    desk.subscribe("https://broken.example", "action.submitted")
+    desk.subscribe("https://good.example", "action.submitted")
+    desk.submit()
+    with desk.store.write():  # its action is gone, as after damage to the file
+        desk.store.execute("DELETE FROM actions WHERE id = 1")
+    desk.submit()
+    task = asyncio.create_task(Courier(desk.authority, send=send, period=0.01).run())
+    async with asyncio.timeout(10):
+        while not desk.store.rows("SELECT 1 FROM deliveries WHERE attempts = 1 AND error <> ''") or not sent:
+            await asyncio.sleep(0.01)
+        desk.submit()
+        while sent != ["2", "3"]:
+            await asyncio.sleep(0.01)
+    assert not task.done()
+    task.cancel()
+    error = desk.store.rows("SELECT error FROM deliveries ORDER BY id LIMIT 1")[0]["error"]
+    assert error == "RuntimeError: no certificates"
+    assert [message for message in caplog.messages if "is told to nobody" in message]
+
+
+@pytest.mark.anyio
+async def test_subscribers_with_much_to_hear_do_not_keep_others_waiting(desk):
+    heard = []
+
+    def send(url, body, headers, **_):
+        heard.append(url)
+        if "slow" in url:
+            time.sleep(0.15)
+        return Attempt(status=200)
+
+    for number in range(20):
+        desk.subscribe(f"https://slow{number}.example", "action.submitted")
+    for _ in range(20):
+        desk.submit()
+    desk.queued()
+    desk.time += 1
+    desk.subscribe("https://late.example", "action.submitted")
+    desk.submit()
+    task = asyncio.create_task(Courier(desk.authority, send=send, period=0.01).run())
+    async with asyncio.timeout(30):
+        while "https://late.example" not in heard:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    assert len(heard) < 20 * 20
