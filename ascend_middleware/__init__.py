@@ -100,6 +100,9 @@ __all__ = ["__version__", *_HOME]
 
 def __getattr__(name: str) -> Any:
     room = _HOME.get(name)
+    if room is None and name == "AscendMiddleware":
+        rooms = ", ".join(f"{__name__}.{one}" for one in ("fastapi", "asgi", "wsgi", "django"))
+        raise ImportError(f"AscendMiddleware depends on the framework: import it from one of {rooms}")
     if room is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{room}", __name__), name)

@@ -9,11 +9,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from . import substitute
 from .client import ClientCore, open_engine
-from .config import Settings
+from .client.masking import get_logger
+from .config import Settings, unknown_variables
 from .exceptions import AscendError, ConfigurationError, Problem
 from .guard import Guard
 from .guard.duties import Duties
@@ -38,6 +39,8 @@ __all__ = [
     "load_table",
     "read_options",
 ]
+
+logger = get_logger("ascend_middleware.compose")
 
 
 def load_table(rules: str | Path | Mapping[str, Any] | Sequence[Rule] | RuleTable | None) -> RuleTable | None:
@@ -125,6 +128,11 @@ def build_guard(
     """
     if substitute.current is not None:
         arguments = {**arguments, "api_url": substitute.current.api_url}
+    for name, hook in (("identify", identify), ("render", render)):
+        if hook is not None and not callable(hook):
+            raise ConfigurationError(f"{name} must be a function, got {hook!r}")
+    for line in unknown_variables(os.environ if environ is None else environ):
+        logger.warning("%s", line)
     try:
         table, settings = build_table(rules, arguments, environ=environ)
         settings = settings.checked(needs_agent=True) if settings.enabled else settings
@@ -227,10 +235,14 @@ def _static_problems(
         return problems + [one for one in found if not (problems and one.where.startswith("[ascend]"))], None
     try:
         if settings.enabled:
-            settings.checked(needs_agent=True)
+            # A table that cannot be read may well name the agent.
+            settings.checked(needs_agent=not any(one.code in _UNREAD for one in problems))
     except AscendError as error:
         problems += _problems_of(error, "settings.connection")
     return problems, settings
+
+
+_UNREAD: Final = ("rules.unreadable", "rules.not-toml")
 
 
 def _problems_of(error: AscendError, code: str) -> list[Problem]:

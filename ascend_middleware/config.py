@@ -29,6 +29,7 @@ __all__ = [
     "check_api_key",
     "check_api_url",
     "parse_pending",
+    "unknown_variables",
 ]
 
 DEFAULT_API_URL: Final = "https://pilot.owkai.app"
@@ -68,7 +69,7 @@ def parse_pending(value: object) -> Pending:
         return Pending()
     match = re.fullmatch(r"wait:(\d+(?:\.\d+)?)s", value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f'expected "refuse" or "wait:30s", got {value!r}')
+        raise ValueError(f'expected "refuse" or "wait:30s" (seconds, at most {MAX_WAIT_SECONDS:g}), got {value!r}')
     seconds = float(match[1])
     if not 0 < seconds <= MAX_WAIT_SECONDS:
         raise ValueError(f"a request waits more than 0 and at most {MAX_WAIT_SECONDS:g} seconds, got {value!r}")
@@ -455,6 +456,15 @@ def _first_given(
     if file.get(name) is not None:
         return f"{file_name} {name}", file[name]
     return None
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return a line for each variable `ASCEND_…` of the environment that no setting reads: most are misspelt."""
+    # The last is no setting: it is looked at while the service runs.
+    settings = (name for item in dataclasses.fields(Settings) for name in item.metadata["env"])
+    known = dict.fromkeys((*settings, "ASCEND_KILL"))
+    found = sorted(name for name in environ if name.startswith("ASCEND_") and name not in known)
+    return [f"the environment has {name}, which is no setting ({_nearest(name, known)})" for name in found]
 
 
 def _nearest(name: str, known: Mapping[str, object]) -> str:

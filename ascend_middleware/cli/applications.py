@@ -6,6 +6,7 @@ import functools
 import importlib
 import os
 import sys
+import traceback
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -141,9 +142,18 @@ def _import(name: str, directory: str) -> Any:
     except AscendError:
         raise
     except ModuleNotFoundError as error:
-        raise ConfigurationError(f"{name} cannot be imported: {error}") from error
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
+            where = f"it is not below {os.path.abspath(directory)}; --app-dir names another folder"
+            raise ConfigurationError(f"{name} cannot be imported: {error} ({where})") from error
+        raise ConfigurationError(f"{name} cannot be imported: {error}{_place(error)}") from error
     except Exception as error:
-        raise ConfigurationError(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise ConfigurationError(f"{name} cannot be loaded: {type(error).__name__}: {error}{_place(error)}") from error
+
+
+def _place(error: BaseException) -> str:
+    """Return where an error arose, unless that was in the machinery of importing."""
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if "importlib" not in one.filename]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
 
 
 def _guard_of(found: Any) -> Installed | None:

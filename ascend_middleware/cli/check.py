@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         rules = len(RuleTable.from_toml(args.table).rules)
     except ConfigurationError as error:
+        if any(problem.code == "rules.unreadable" for problem in error.problems):
+            raise  # there is no table to check, which is wrong usage
         problems = error.problems or (Problem("rules.unreadable", "", error.message),)
     if args.json:
         rows = [{"code": p.code, "where": p.where, "message": p.message, "hint": p.hint} for p in problems]
@@ -45,5 +47,7 @@ def run(args: argparse.Namespace) -> int:
     elif problems:
         sys.stdout.write("".join(f"{problem}\n" for problem in problems))
     else:
-        sys.stdout.write(f"ok: {rules} rules\n")
+        sys.stdout.write(f"ok: {rules} {'rule' if rules == 1 else 'rules'}\n")
+        if not rules:
+            print("the table has no rules: nothing is mapped, and what is unmapped is refused", file=sys.stderr)
     return 1 if problems else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     from ..routing.suggestion import suggest
 
     application = load_application(args)
+    if application.routes is None and inspect.isfunction(application.app) and ":" in args.app:
+        raise ConfigurationError(f'{args.app} is a function; if it makes the application, write "{args.app}()"')
     if application.routes is None:
         raise ConfigurationError(
             f"{args.app} is no application of a framework whose routes can be listed: its rules go by the path alone; "

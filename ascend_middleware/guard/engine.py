@@ -12,12 +12,12 @@ from ..client.retry import dice
 from ..config import Settings
 from ..exceptions import AscendError, ConfigurationError, ValidationError
 from ..routing import Kind
-from ..rules import WEBSOCKET, FieldError, RequestFields, RuleTable
+from ..rules import FINDINGS, WEBSOCKET, FieldError, RequestFields, RuleTable
 from .approvals import HANDLE_HEADER, Asked, Settled
 from .body import parse_form, parse_json
 from .failure import OpenBudget, cause_of, refusal_for
 from .fingerprint import CREDENTIALS, Binding
-from .firewall import FINDINGS, inspect
+from .firewall import inspect
 from .health import HealthQuery, check
 from .identity import Agent, NotAnAgent
 from .journal import JournalError

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import AscendError
 from ..routing import Kind
-from ..rules import parse_route, redact
-from .firewall import FINDINGS, inspect
+from ..rules import FINDINGS, parse_route, redact
+from .firewall import inspect
 from .steps import Blocking, BodyTooLarge, Hook, ReadBody
 from .verdicts import REFUSALS, Verdict
 

@@ -10,23 +10,7 @@ from ..rules import WEBSOCKET, fold_header
 if TYPE_CHECKING:
     from .view import RequestView
 
-__all__ = ["FINDINGS", "inspect"]
-
-FINDINGS = {
-    "not-origin-form": "the target does not begin with /",
-    "dot-segment": "the path has a . or .. segment",
-    "empty-segment": "the path has an empty segment",
-    "backslash": "the path has a backslash",
-    "control-character": "the path has a control character",
-    "invalid-utf8": "the path is not valid UTF-8",
-    "path-parameter": "the path has a ; parameter",
-    "encoded-separator": "the path has an encoded slash or percent outside a parameter",
-    "fragment": "the target has a fragment",
-    "root-path": "the path may be read in two ways, with and without the server's root path",
-    "method-override": "a header asks for another method",
-    "path-override": "a header asks for another path",
-    "bad-method": "the method is not a token in upper case letters",
-}
+__all__ = ["inspect"]
 
 _SUSPECT = re.compile(r"[\x00-\x1f\x7f-\x9f\\;�\ud800-\udfff\u2028\u2029]|//|/\.\.?(?:/|$)")
 # What makes a raw target worth a look: servers may hide in the decoded path what these say.

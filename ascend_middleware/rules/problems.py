@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields as dataclass_fields
 from typing import Any, Final, TypeAlias
@@ -14,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from ..config import parse_pending
 from ..exceptions import Problem, ValidationError
 from ..wire import MAX_ORCHESTRATION_DEPTH, encode_json
-from .rule import NO_RECIPE, Recipe, Rule, rule_label
+from .rule import FINDINGS, NO_RECIPE, Recipe, Rule, rule_label
 from .sources import Const, Source, Text, parse_source, parse_text
 from .templates import REST, WEBSOCKET, Method, Template, parse_match
 
@@ -36,6 +37,8 @@ _TEXTS: Final = (
 _MAPS: Final = ("details", "context", "risk_indicators")
 # What only a rule that governs may say.
 _GOVERNING: Final = frozenset({"action_type", *_TEXTS, *_MAPS, "on_failure", "pending"})
+# A source that lacks its braces.
+_FORGOTTEN: Final = re.compile(r"(?:path|query|header|body|form)\.[\w.-]+(?:\[\])?\??")
 _FLAGS: Final = (Const(False), Const(True))
 
 
@@ -114,6 +117,14 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _findings(value: object) -> tuple[str, ...]:
+    names = _texts(value)
+    for name in names:
+        if name not in FINDINGS:
+            raise ValueError(f"there is no finding {name!r}; {did_you_mean(name, FINDINGS)}")
+    return names
+
+
 def _model(value: object) -> str | int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -155,7 +166,7 @@ _PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "mode": _choice("enforce", "observe"),
     "body_limit": _bytes,
     "body_timeout": _seconds,
-    "permit": _texts,
+    "permit": _findings,
 }
 if set(_PARSERS) != {item.name for item in dataclass_fields(Rule)}:  # pragma: no cover - a slip of this package
     raise AssertionError("every field of Rule needs a parser")
@@ -249,6 +260,8 @@ def _recipe(given: Mapping[str, Any], label: str, report: Report) -> Recipe:
         if name in _TEXTS:
             value = given[name]
             try:
+                if isinstance(value, str) and _FORGOTTEN.fullmatch(value):
+                    raise ValueError(f'{value!r} is a fixed text here; the value itself is written "{{{value}}}"')
                 texts.append((name, parse_text(value) if isinstance(value, str) else value))
             except ValueError as error:
                 report.add(_source_code(error), (label, name), str(error))

@@ -15,8 +15,24 @@ if TYPE_CHECKING:
     from .declared import Declaration
     from .templates import Method, Template
 
-__all__ = ["CompiledRule", "Defaults", "Rule", "by_method_rule", "outcome_of"]
+__all__ = ["FINDINGS", "CompiledRule", "Defaults", "Rule", "by_method_rule", "outcome_of"]
 
+# What makes a request suspicious; a rule may permit some of it.
+FINDINGS: Final = {
+    "not-origin-form": "the target does not begin with /",
+    "dot-segment": "the path has a . or .. segment",
+    "empty-segment": "the path has an empty segment",
+    "backslash": "the path has a backslash",
+    "control-character": "the path has a control character",
+    "invalid-utf8": "the path is not valid UTF-8",
+    "path-parameter": "the path has a ; parameter",
+    "encoded-separator": "the path has an encoded slash or percent outside a parameter",
+    "fragment": "the target has a fragment",
+    "root-path": "the path may be read in two ways, with and without the server's root path",
+    "method-override": "a header asks for another method",
+    "path-override": "a header asks for another path",
+    "bad-method": "the method is not a token in upper case letters",
+}
 _NOT_OUTCOME: Final = frozenset({"name", "match", "endpoint", "enabled"})
 
 
@@ -299,8 +315,11 @@ class CompiledRule:
             value: Any = text.render(fields, secrets) if isinstance(text, Text) else text
             if name == "orchestration_depth" and isinstance(value, str) and value:
                 value = _depth(value)
-            if value != "":
-                values[name] = value
+            if value == "":
+                continue
+            if isinstance(value, str) and not value.strip():
+                raise FieldError(f"{name} comes out blank", source=name)
+            values[name] = value
         for name, entries in self.recipe.maps:
             taken = {}
             for key, source in entries:

@@ -290,7 +290,9 @@ def _parse_segment(part: str) -> tuple[str, str]:
         raise ValueError("empty and dot segments never reach a handler")
     if re.search(r"%[0-9A-Fa-f]{2}", part):
         raise ValueError(f"{part!r} is percent-encoded; templates are compared with decoded paths")
-    if any(char in "?#\\" or char <= " " or char == "\x7f" for char in part):
+    if any(char in "[]^|\\" for char in part):
+        raise ValueError(f"{part!r} is a regular expression or has a character that paths encode; write {{name}}")
+    if any(char in "?#" or char <= " " or char == "\x7f" for char in part):
         raise ValueError(f"{part!r} holds a character that no path segment has; a query is no part of a template")
     return part, ""
 

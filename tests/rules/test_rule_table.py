@@ -6,7 +6,7 @@ import pytest
 
 from ascend_middleware.config import Pending, Settings
 from ascend_middleware.exceptions import ConfigurationError
-from ascend_middleware.rules import WEBSOCKET, Rule, RuleTable, by_method_rule
+from ascend_middleware.rules import WEBSOCKET, FieldError, RequestFields, Rule, RuleTable, by_method_rule
 
 
 def table(*matches, **extra):
@@ -448,3 +448,37 @@ def test_problems_of_a_large_table_are_found_without_comparing_every_pair():
     assert len(problems(*rules)) == 5000
     rules = [{"match": "GET /same", "action_type": f"t{i}"} for i in range(3000)]
     assert len(problems(*rules)) == 2999
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"permit": ["encoded-slash"]}, "did you mean encoded-separator?"),
+        ({"permit": ["nothing-such"]}, "known: "),
+        ({"resource_id": "path.id"}, '"{path.id}"'),
+        ({"resource": "body.customer.name?"}, '"{body.customer.name?}"'),
+        ({"match": "GET /a/[0-9]+"}, "regular expression"),
+        ({"match": "GET /a/^x"}, "regular expression"),
+        ({"pending": "wait:5m"}, "at most 55"),
+    ],
+)
+def test_values_that_say_something_else_than_was_meant_are_refused(rule, words):
+    with pytest.raises(ConfigurationError) as caught:
+        RuleTable.from_mapping({"rule": [{"match": "GET /a/{id}", "action_type": "t", **rule}]})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("line", "hint"), [("on_failure = open", "quotes"), ("exempt = True", "write true")])
+def test_a_file_that_is_no_toml_is_told_with_the_line_and_what_is_usual(tmp_path, line, hint):
+    path = tmp_path / "ascend.toml"
+    path.write_text(f'[[rule]]\nmatch = "GET /a"\n{line}\n')
+    with pytest.raises(ConfigurationError) as caught:
+        RuleTable.from_toml(path)
+    assert "line 3" in str(caught.value) and line in str(caught.value) and hint in str(caught.value)
+
+
+def test_a_resource_that_comes_out_blank_is_the_requests_fault():
+    table = RuleTable.from_mapping({"rule": [{"match": "GET /a", "action_type": "t", "resource": "{query.x?}"}]})
+    fields = RequestFields(method="GET", template="/a", query=[("x", " ")])
+    with pytest.raises(FieldError, match="resource comes out blank"):
+        table.rules[0].action(fields, agent_id="a", agent_name="a")

@@ -1,0 +1,60 @@
+"""What is told of mistakes before anything is served."""
+
+import pytest
+
+import ascend_middleware
+from ascend_middleware.cli import main
+from ascend_middleware.compose import build_guard
+from ascend_middleware.config import unknown_variables
+from ascend_middleware.exceptions import ConfigurationError
+
+SETTINGS = {"api_url": "http://127.0.0.1:1", "api_key": "owkai_user_0123456789abcdef", "agent_id": "a"}
+
+
+def test_a_hook_that_is_no_function_is_refused():
+    with pytest.raises(ConfigurationError, match="identify must be a function, got 'x.y'"):
+        build_guard([], SETTINGS, identify="x.y", environ={})
+
+
+def test_variables_that_no_setting_reads_are_named():
+    (line,) = unknown_variables({"ASCEND_MODUS": "observe", "ASCEND_MODE": "observe", "ASCEND_KILL": "1", "PATH": ""})
+    assert line == "the environment has ASCEND_MODUS, which is no setting (did you mean ASCEND_MODE?)"
+
+
+def test_a_missing_table_does_not_blame_the_agent_too():
+    with pytest.raises(ConfigurationError) as caught:
+        build_guard("none.toml", {**SETTINGS, "agent_id": None}, environ={})
+    assert "none.toml" in str(caught.value) and "agent_id" not in str(caught.value)
+
+
+def test_the_middleware_is_looked_for_where_it_is():
+    with pytest.raises(ImportError, match="ascend_middleware.fastapi"):
+        from ascend_middleware import AscendMiddleware  # noqa: F401
+    assert not hasattr(ascend_middleware, "__nothing__")
+
+
+def test_check_tells_wrong_usage_from_problems_and_counts_in_english(tmp_path, capsys):
+    table = tmp_path / "ascend.toml"
+    assert main(["check", str(tmp_path / "nope.toml")]) == 2
+    assert "nope.toml" in capsys.readouterr().err
+    table.write_text('[[rule]]\nmatch = "GET /a"\nexempt = true\n')
+    assert main(["check", str(table)]) == 0
+    assert capsys.readouterr().out == "ok: 1 rule\n"
+    table.write_text("")
+    assert main(["check", str(table)]) == 0
+    told = capsys.readouterr()
+    assert told.out == "ok: 0 rules\n" and "no rules" in told.err
+
+
+def test_routes_tells_how_to_name_an_application(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "setup_factory.py").write_text("def create_app():\n    return None\n")
+    (tmp_path / "setup_deep.py").write_text("import setup_deeper\n")
+    (tmp_path / "setup_deeper.py").write_text("\n\nimport nothing_of_that_name\n")
+    assert main(["routes", "setup_factory:create_app"]) == 2
+    assert 'write "setup_factory:create_app()"' in capsys.readouterr().err
+    assert main(["routes", "elsewhere_module:app"]) == 2
+    assert "--app-dir" in capsys.readouterr().err
+    assert main(["routes", "setup_deep:app"]) == 2
+    told = capsys.readouterr().err
+    assert "nothing_of_that_name" in told and "setup_deeper.py, line 3" in told
