@@ -78,3 +78,32 @@ def test_records_arguments_exceptions_and_extras():
     formatted(made)
     assert (made.api_key, made.user) == ("****", "u")
     assert "could not be masked" in formatted(record("%d", "owkai_live_notnumber"))
+
+
+NAMES = (
+    "password passwd passphrase passcode pwd secret client_secret token access_token api_key api-key apikey access_key "
+    "access-key accesskey private_key private-key privatekey credential credentials authorization proxy-authorization "
+    "cookie set-cookie signature cvv ssn"
+).split()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "shape", ["{}=hunter2", '"{}": "hunter2"', "{}: hunter2", "'{}': 'hunter2'", '\\"{}\\": \\"hunter2\\"']
+)
+def test_what_stands_under_each_name_of_a_secret_is_masked(name, shape):
+    for spelt in (name, name.upper(), name.title()):
+        assert "hunter2" not in mask_text(f"before {shape.format(spelt)} after")
+        assert mask({spelt: "hunter2"}) == {spelt: "****"}
+        assert mask({"outer": [{spelt: ["hunter2"]}]}) == {"outer": [{spelt: "****"}]}
+
+
+def test_a_records_stack_and_extra_fields_are_masked():
+    record = logging.makeLogRecord(
+        {"msg": "m", "stack_info": "Stack:\n  call(password='hunter2')", "api_key": "hunter2"}
+    )
+    record.request = {"headers": {"Authorization": "Bearer hunter2"}}
+    assert MaskingFilter("").filter(record)
+    assert "hunter2" not in record.stack_info
+    assert "Stack:" in record.stack_info
+    assert "hunter2" not in repr(vars(record))

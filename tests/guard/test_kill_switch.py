@@ -615,3 +615,14 @@ def test_a_forked_child_still_obeys():
         kill.refresh()  # the child's memory holds nothing: what the parent knew is put back
         os._exit(0 if kill.refusal("bot") is not None else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "stale"), [(NOW, False), (NOW + 299, False), (NOW + 301, True), (NOW - 31, True)]
+)
+def test_a_confirmation_from_the_future_confirms_nothing(confirmed, stale):
+    state = SQLState(None, scope="t", timeout=1.0)
+    state.confirm(now=confirmed)
+    kill = KillSwitch(state, max_staleness=30, now=lambda: NOW, environ={})
+    kill.refresh()
+    assert kill.is_stale is stale
