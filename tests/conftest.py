@@ -5,6 +5,7 @@ import shutil
 import socket
 import tempfile
 
+import hypothesis
 import pytest
 
 # The tests' tiers: the default one is quick; --slow adds real servers, browsers, foreign clients and short loops; --full
@@ -23,7 +24,13 @@ def resolve_here(host, *args, **kwargs):
     return resolve(host, *args, **kwargs)
 
 
+hypothesis.settings.register_profile("same", derandomize=True, database=None)
+
+
 def pytest_configure(config):
+    # A property test tries the same values at each run, so that a failure is about the change at hand.
+    if not config.getoption("--random"):
+        hypothesis.settings.load_profile("same")
     socket.getaddrinfo = resolve_here
     # Servers that outlive a test keep their state and journals at the default place: not in the home of who runs the tests.
     config.state_home = tempfile.mkdtemp(prefix="ascend-state-")
@@ -37,6 +44,7 @@ def pytest_unconfigure(config):
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests of the CI tier too")
+    parser.addoption("--random", action="store_true", help="let property tests draw other values at each run")
     parser.addoption("--full", action="store_true", help="with --slow: run every loop at its full length")
 
 

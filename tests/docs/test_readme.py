@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -186,3 +187,10 @@ def test_the_demonstration_leaves_no_server_behind(tmp_path):
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"{address}/customers/7")
     assert not list(tmp_path.glob("ascend-demo-*"))
+
+
+def test_the_explain_command_runs_as_it_stands(capsys, monkeypatch):
+    monkeypatch.chdir(README.parent)
+    (command,) = re.findall(r"`ascend-middleware (explain[^`]*)`", README.read_text())
+    assert main(shlex.split(command)) == 0
+    assert "rule 3" in capsys.readouterr().out

@@ -38,9 +38,9 @@ def suggested(routes, rules=()):
 
 def test_a_tutorial_application_of_fastapi():
     app, sub, router = FastAPI(), FastAPI(), APIRouter(prefix="/items")
-    router.get("/")(dict)
+    router.get("/")(lambda: {"items": []})
     router.put("/{item_id}")(lambda item_id: {})
-    sub.get("/sub")(dict)
+    sub.get("/sub")(lambda: {"sub": True})
     app.include_router(router)
     app.get("/files/{file_path:path}")(lambda file_path: {})
     app.get("/users/{user_id}/items/{item_id}")(lambda user_id, item_id: {})
