@@ -7,27 +7,25 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ..client.masking import get_logger
-from ..client.operations import path
 from ..client.retry import dice
 from ..config import Settings
-from ..exceptions import AscendError, ConfigurationError, ValidationError
+from ..exceptions import AscendError, ConfigurationError
 from ..routing import Kind
-from ..rules import FINDINGS, WEBSOCKET, FieldError, RequestFields, RuleTable
+from ..rules import FINDINGS, WEBSOCKET, FieldError, RuleTable
 from .approvals import HANDLE_HEADER, Asked, Settled
-from .body import parse_form, parse_json
 from .failure import OpenBudget, cause_of, refusal_for
 from .fingerprint import CREDENTIALS, Binding
 from .firewall import inspect
 from .health import HealthQuery, check
-from .identity import Agent, NotAnAgent
+from .identity import Agent, NotAnAgent, agent_of
 from .journal import JournalError
 from .killswitch import unavailable_state
-from .reading import read_whole
+from .reading import Unreadable, body_of, fields_of
 from .recording import Recorder, printable
 from .refusing import refusal_of, unjournalled
 from .state import StateError
 from .status import StatusQuery
-from .steps import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook
+from .steps import ClientGone
 from .telemetry import open_telemetry
 from .verdicts import UNCONDITIONAL, Refusal, Verdict
 from .waiting import Waiting
@@ -198,9 +196,11 @@ class Guard:
         if isinstance(found, StatusQuery):
             return (yield from self._report(found))
         rule = found
-        agent = yield from self._who(view, rule)
-        if isinstance(agent, Verdict):
-            return agent
+        agent = yield from agent_of(view, self.settings, self._agent, self._identify)
+        if isinstance(agent, NotAnAgent):
+            return Verdict(outcome="not-an-agent", passes=True, rule=rule)
+        if isinstance(agent, Refusal):
+            return self._refused(agent, rule)
         try:
             stopped = yield from self.duties.obey(agent.id, deadline=self._clock() + self.settings.deadline)
         except ClientGone:
@@ -216,7 +216,7 @@ class Guard:
             if stopped is not None:
                 return self._refused(stopped, rule)
         try:
-            fields = self._fields(view, rule, content)
+            fields = fields_of(view, rule, content)
             action = rule.action(fields, agent_id=agent.id, agent_name=agent.name or agent.id)
         except (FieldError, ValueError) as error:
             return self._refused(Refusal(problem="bad-request", detail=f"The request cannot be judged: {error}"), rule)
@@ -366,76 +366,13 @@ class Guard:
         select = rules.select_whole if resolved.leaf.kind is Kind.OPAQUE else rules.select
         return select(view.method, view.path)
 
-    def _who(self, view: RequestView, rule: CompiledRule) -> Flow[Agent | Verdict]:
-        name = self.settings.agent_header
-        if name:
-            twins = view.header(name)
-            # A second spelling is what some servers drop or replace. They join what was sent twice with a comma.
-            plain = any(key.lower() == name for key, _ in view.headers)
-            if len(twins) != 1 or not twins[0].strip() or "," in twins[0] or not plain:
-                return self._refused(
-                    Refusal(problem="bad-request", detail=f"Exactly one {name} header must name the agent."), rule
-                )
-            return self._askable(Agent(twins[0].strip()), rule)
-        if self._identify is None:
-            return self._agent
-        try:
-            agent = yield Hook(self._identify, (view.request,))
-        except Exception:
-            logger.exception("identify failed; the request is refused")
-            return self._refused(Refusal(problem="misconfigured", detail="The caller could not be identified."), rule)
-        if isinstance(agent, NotAnAgent):
-            logger.info("passed as not an agent's: %s", printable(str(agent.reason)))
-            return Verdict(outcome="not-an-agent", passes=True, rule=rule)
-        if not isinstance(agent, Agent) or not agent.id:
-            return self._refused(Refusal(problem="denied", detail="The caller is no known agent."), rule)
-        return self._askable(agent, rule)
-
-    def _askable(self, agent: Agent, rule: CompiledRule) -> Agent | Verdict:
-        """Refuse an id that the authority cannot be asked about: its commands would never come."""
-        try:
-            path("{agent_id}", agent_id=agent.id)
-        except ValidationError as error:
-            return self._refused(Refusal(problem="bad-request", detail=f"{error}."), rule)
-        return agent
-
     def _read(self, view: RequestView, rule: CompiledRule) -> Flow[bytes | Verdict | None]:
-        if rule.body is None:
-            return None
         try:
-            return (yield from read_whole(view, rule.body_limit, rule.body_timeout))
-        except BodyTooLarge:
-            detail = f"A governed body holds at most {rule.body_limit} bytes."
-            return self._refused(Refusal(problem="body-too-large", detail=detail), rule)
-        except BodyTimeout:
-            detail = f"The body did not arrive within {rule.body_timeout:g} seconds."
-            return self._refused(Refusal(problem="body-timeout", detail=detail), rule, firm=True)
+            return (yield from body_of(view, rule))
         except ClientGone:
             return Verdict(outcome="client-gone", passes=False, rule=rule)
-        except BodyConsumed as error:
-            logger.error("%s reads the body, but something before the guard has used it up", rule.label)
-            return self._refused(Refusal(problem="bad-request", detail=str(error)), rule)
-        except ValueError as error:
-            return self._refused(Refusal(problem="bad-request", detail=str(error)), rule, firm=True)
-
-    def _fields(self, view: RequestView, rule: CompiledRule, content: bytes | None) -> RequestFields:
-        resolved = view.resolved
-        params = resolved.params if resolved is not None else rule.path_params(view.path)
-        template = resolved.leaf.template if resolved is not None and resolved.leaf is not None else view.path
-        values: dict[str, Any] = {}
-        if rule.body == "json":
-            values["body"] = parse_json(view, content or b"")
-        elif rule.body == "form":
-            values["form"] = parse_form(view, content or b"")
-        return RequestFields(
-            method=view.verb,
-            template=template,
-            path_params=params,
-            # What nobody reads may be written as it likes.
-            query=view.query_pairs if view.query and rule.recipe.reads_query else (),
-            headers=view.headers,
-            **values,
-        )
+        except Unreadable as error:
+            return self._refused(error.refusal, rule, firm=error.firm)
 
     # --- verdicts
 
