@@ -53,7 +53,6 @@ __all__ = [
     "ServerError",
     "TimeoutError",
     "ValidationError",
-    "toml_problem",
 ]
 
 

@@ -201,7 +201,7 @@ class Calls:
                 never_asked = left <= 0 and attempt == 0
                 if never_asked or error.waited > max(own, _OWN_SECONDS) or late > max(own, STALL_SECONDS):
                     raise _overloaded(place, error, correlation_id) from error
-                raise _timed_out(place, answered, correlation_id) from error
+                raise _timed_out(place, answered or error.answered, correlation_id) from error
             except Overloaded as error:
                 raise _overloaded(place, error, correlation_id) from error
             except Unsendable as error:
@@ -271,7 +271,7 @@ def _checked_idempotency_key(key: object) -> str:
 
 def _timed_out(place: str, answered: bool, correlation_id: str) -> TimeoutError:
     text = f"{place}: the deadline passed before there was an answer"
-    # An answer that an earlier attempt got is an answer.
+    # An answer that an earlier attempt got is an answer, and so is one that began.
     return TimeoutError(text, correlation_id=correlation_id, unanswered=not answered)
 
 

@@ -1,8 +1,13 @@
 """What a client sends and how it uses its connections, at every engine and with the user's own client."""
 
+import threading
+
+import anyio
+import httpx
+import httpx2
 import pytest
 from parties import ACTION, KEY, PARTIES, run
-from scripted import APPROVED, DENIED, Scripted, http
+from scripted import APPROVED, DENIED, HANG, Scripted, Trickle, http
 
 from ascend_middleware import exceptions as errors
 
@@ -87,3 +92,44 @@ def test_test_connection_tells_and_never_raises(party):
         assert "bad key" in status["error"]
     status = run(party, server.url, check)
     assert status["status"] == "error"
+
+
+@AT
+def test_an_answer_that_began_is_an_answer(party):
+    """Open passes for silence; here the authority says no, slowly."""
+    for status in (200, 403, 500):
+        whole = http(status, b" " * 400)
+        slow = Trickle(whole, head=len(whole) - 400, pause=0.05)
+        with Scripted(slow) as server, pytest.raises(errors.TimeoutError) as caught:
+            run(party, server.url, submit, fail_mode="open", timeout=0.6)
+        assert caught.value.unanswered is False
+    with Scripted(HANG) as server:
+        assert run(party, server.url, submit, fail_mode="open", timeout=0.6).conditions == ["fail_open_mode"]
+
+
+@pytest.mark.parametrize("party", ["sync httpx2", "async httpx2"])
+def test_half_a_status_line_is_the_beginning_of_an_answer(party):
+    with Scripted(Trickle(DENIED, head=15, pause=30)) as server, pytest.raises(errors.TimeoutError) as caught:
+        run(party, server.url, submit, fail_mode="open", timeout=0.6)
+    assert caught.value.unanswered is False
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_the_time_of_a_hook_for_answers_is_not_the_authoritys(kind, library):
+    ended = threading.Event()
+
+    def hook(answer):
+        ended.wait(30)
+
+    async def hook_async(answer):
+        await anyio.sleep(30)
+
+    if kind == "sync":
+        own = library.Client(event_hooks={"response": [hook]}, trust_env=False)
+    else:
+        own = library.AsyncClient(event_hooks={"response": [hook_async]}, trust_env=False)
+    with Scripted(DENIED) as server, pytest.raises(errors.OverloadedError) as caught:
+        run(kind, server.url, submit, http_client=own, fail_mode="open", timeout=0.6)
+    ended.set()
+    assert caught.value.unanswered is False

@@ -43,31 +43,50 @@ def borrow(client: object, *, asynchronous: bool) -> Any:
 
 
 class _Progress:
-    """When a request left the queue of the client's own pool, as its transport tells.
+    """When a request left the queue of the client's own pool, and when its answer began, as its transport tells.
 
-    Of a transport that tells nothing, it cannot be shown that a request ever left this process.
+    Of a transport that tells nothing, it cannot be shown that a request ever left this process. What the client's own
+    hooks do with an answer is this process's time.
     """
 
-    __slots__ = ("_began", "_left")
+    __slots__ = ("_answered", "_began", "_hooks", "_left", "_since")
 
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._left: float | None = None
+        self._answered = False
+        self._hooks = 0.0
+        self._since: float | None = None
 
     def begin(self) -> None:
         """Count from now: a thread may start late."""
         self._began = time.monotonic()
 
     def trace(self, event: str, _info: object) -> None:
-        if self._left is None and event.endswith(".started"):
-            self._left = time.monotonic()
+        if event.endswith(".started"):
+            if self._left is None:
+                self._left = time.monotonic()
+            self._end_hooks()
+        elif event.endswith("receive_response_headers.complete"):
+            self._answered, self._since = True, time.monotonic()
 
     async def trace_async(self, event: str, info: object) -> None:
         self.trace(event, info)
 
+    def answer(self) -> None:
+        """Note that the client gave an answer out."""
+        self._answered = True
+        self._end_hooks()
+
+    def _end_hooks(self) -> None:
+        since, self._since = self._since, None
+        if since is not None:
+            self._hooks += time.monotonic() - since
+
     def passed(self) -> DeadlinePassed:
+        self._end_hooks()
         waited = (time.monotonic() if self._left is None else self._left) - self._began
-        return deadline_passed(sent=self._left is not None, waited=waited)
+        return deadline_passed(sent=self._left is not None, waited=waited + self._hooks, answered=self._answered)
 
 
 @contextlib.contextmanager
@@ -145,6 +164,7 @@ class _Borrowed:
                 extensions={"trace": progress.trace},
             )
             answer = self._client.send(built, stream=True, auth=None, follow_redirects=False)
+            progress.answer()
             content = bytearray()
             try:
                 for chunk in [answer.content] if answer.is_stream_consumed else answer.iter_raw():
@@ -152,7 +172,7 @@ class _Borrowed:
                     if len(content) > MAX_ANSWER_BYTES:
                         raise too_long()
                     if time.monotonic() >= end:
-                        raise deadline_passed(sent=True)
+                        raise progress.passed()
                 if has_surplus(answer.stream):
                     answer.extensions["network_stream"].close()
                     raise surplus()
@@ -182,6 +202,7 @@ class _AsyncBorrowed:
                 extensions={"trace": progress.trace_async},
             )
             answer = await self._client.send(built, stream=True, auth=None, follow_redirects=False)
+            progress.answer()
             content = bytearray()
             try:
                 if answer.is_stream_consumed:

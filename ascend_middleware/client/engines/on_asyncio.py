@@ -40,6 +40,7 @@ class _Connection(asyncio.Protocol):
         self._speech: Final = pool.speech(pool.host_header)
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Response] | None = None
+        self._began = False
         self.closed: Final[asyncio.Future[None]] = pool.loop.create_future()
         self.idle_since = 0.0
 
@@ -53,6 +54,7 @@ class _Connection(asyncio.Protocol):
         if answer is None or answer.done():
             self.abort()  # nobody asked: whose answer would it be?
             return
+        self._began = True
         try:
             heard = self._speech.hear(data)
         except AscendError as error:
@@ -93,8 +95,8 @@ class _Connection(asyncio.Protocol):
             raise ExchangeFailed("the connection to the authority broke")
         loop = self._pool.loop
         answer = self._answer = loop.create_future()
-        timer = loop.call_later(timeout, _expire, answer)
-        whole = False
+        timer = loop.call_later(timeout, self._expire)
+        whole = self._began = False
         try:
             # Never a local of this frame: it holds the key, and reporters of errors show locals.
             transport.write(self._speech.say(request))
@@ -107,10 +109,9 @@ class _Connection(asyncio.Protocol):
             if not whole or self._speech.ends():
                 self.abort()
 
-
-def _expire(answer: asyncio.Future[Response]) -> None:
-    if not answer.done():
-        answer.set_exception(deadline_passed(sent=True))
+    def _expire(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(deadline_passed(sent=True, answered=self._began))
 
 
 class LoopPool:

@@ -51,11 +51,17 @@ __all__ = ["HTTPX2", "AsyncHTTPX2"]
 
 
 class _Body:
-    """A request body that knows whether it was asked for, that is whether the request line went out."""
+    """A request body that knows whether it was asked for, that is whether the request line went out.
+
+    Attributes:
+        sent: whether it was.
+        answered: whether anything came back after that.
+    """
 
     def __init__(self, content: bytes) -> None:
         self._content: Final = content
         self.sent = False
+        self.answered = False
 
     def __iter__(self) -> Iterator[bytes]:
         self.sent = True
@@ -87,7 +93,8 @@ def _core_failures(body: _Body) -> Iterator[None]:
     except httpcore2.PoolTimeout as error:
         raise Overloaded(f"no connection became free in time: {describe(error)}") from None
     except (httpcore2.TimeoutException, TimeoutError) as error:
-        raise deadline_passed(sent=body.sent and not isinstance(error, httpcore2.ConnectTimeout)) from None
+        sent = body.sent and not isinstance(error, httpcore2.ConnectTimeout)
+        raise deadline_passed(sent=sent, answered=body.answered) from None
     except httpcore2.ConnectError as error:
         raise unconnected(error) from None
     except httpcore2.ProxyError as error:
@@ -100,9 +107,10 @@ def _core_failures(body: _Body) -> Iterator[None]:
 
 
 class _Clamp(threading.local):
-    """The deadline of the request that this thread is sending."""
+    """The request that this thread is sending, and its deadline."""
 
     at: float = float("inf")
+    body: _Body | None = None
 
     def left(self, timeout: float | None) -> float:
         remaining = self.at - time.monotonic()
@@ -119,7 +127,11 @@ class _ClampedStream(httpcore2.NetworkStream):
         self._stream: Final = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _clamp.left(timeout))
+        data = self._stream.read(max_bytes, _clamp.left(timeout))
+        body = _clamp.body
+        if data and body is not None and body.sent:  # what comes before is a proxy's
+            body.answered = True
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         for start in range(0, len(buffer), 65_536):
@@ -224,8 +236,8 @@ class HTTPX2(_HTTPX2Base):
         if timeout <= 0:
             raise deadline_passed(sent=False)
         pool: httpcore2.ConnectionPool = self._pools.get()
-        body, outer = _Body(request.content), _clamp.at
-        _clamp.at = min(outer, time.monotonic() + timeout)
+        body, outer, outer_body = _Body(request.content), _clamp.at, _clamp.body
+        _clamp.at, _clamp.body = min(outer, time.monotonic() + timeout), body
         limits = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
         try:
             with _core_failures(body):
@@ -243,7 +255,7 @@ class HTTPX2(_HTTPX2Base):
                     answer.close()
                 return _core_response(answer, bytes(content))
         finally:
-            _clamp.at = outer
+            _clamp.at, _clamp.body = outer, outer_body
 
     def close(self) -> None:
         """Close what is open in this process."""
@@ -291,6 +303,7 @@ class AsyncHTTPX2(_HTTPX2Base):
         body = _Body(request.content)
         with _core_failures(body), anyio.fail_after(timeout):
             answer = await pool.handle_async_request(_core_request(request, body, {}))
+            body.answered = True
             content = bytearray()
             try:
                 async for chunk in answer.aiter_stream():

@@ -89,7 +89,8 @@ class _PyreqwestBase:
 
     def _prepared(self, request: Request, timeout: float) -> Any:
         built = self._clients.get().request(request.method, request.url).timeout(timedelta(seconds=timeout))
-        built = built.headers(list(request.headers))
+        # Nothing is read ahead: the library would tell of an answer's head only with that, and it may trickle.
+        built = built.headers(list(request.headers)).streamed_read_buffer_limit(0)
         return (built.body_bytes(request.content) if request.content else built).build_streamed()
 
 
@@ -103,8 +104,8 @@ def _let_go() -> None:
         time.sleep(0.001)
 
 
-def _failure_of(error: Exception) -> AscendError:
-    """Return what a failure of the library is to us; ours stay as they are."""
+def _failure_of(error: Exception, *, answered: bool) -> AscendError:
+    """Return what a failure of the library, before or after an answer's head, is to us; ours stay as they are."""
     from pyreqwest import exceptions as failures
 
     if isinstance(error, AscendError):
@@ -114,7 +115,7 @@ def _failure_of(error: Exception) -> AscendError:
     if isinstance(error, failures.ConnectTimeoutError):
         return deadline_passed(sent=False)
     if isinstance(error, failures.RequestTimeoutError | TimeoutError):
-        return deadline_passed(sent=True)
+        return deadline_passed(sent=True, answered=answered)
     if isinstance(error, failures.BuilderError) or not isinstance(error, failures.RequestError):
         return defect(error)
     if isinstance(error, failures.ConnectError):
@@ -136,8 +137,10 @@ class Pyreqwest(_PyreqwestBase):
         """Return the answer within `timeout` seconds in all; see `Engine`."""
         if timeout <= 0:
             raise deadline_passed(sent=False)
+        answered = False
         try:
             with self._prepared(request, timeout) as answer:
+                answered = True
                 content = bytearray()
                 while (chunk := answer.body_reader.read_chunk()) is not None:
                     content += chunk
@@ -145,7 +148,7 @@ class Pyreqwest(_PyreqwestBase):
                         raise too_long()
                 return response(answer.status, answer.headers.items(), bytes(content))
         except Exception as error:
-            raise _failure_of(error) from None
+            raise _failure_of(error, answered=answered) from None
 
     def close(self) -> None:
         """Close what is open in this process."""
@@ -213,8 +216,10 @@ class AsyncPyreqwest(_PyreqwestBase):
         return await _AsItCame(self._exchange(request, timeout))
 
     async def _exchange(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
+        answered = False
         try:
             async with self._prepared(request, timeout) as answer:
+                answered = True
                 headers = list(answer.headers.items())
                 if _is_short(headers):
                     return response(answer.status, headers, bytes(await answer.bytes()))
@@ -225,7 +230,7 @@ class AsyncPyreqwest(_PyreqwestBase):
                         raise too_long()
                 return response(answer.status, headers, bytes(content))
         except Exception as error:
-            raise _failure_of(error) from None
+            raise _failure_of(error, answered=answered) from None
 
     async def aclose(self) -> None:
         """Close what is open in this process."""
