@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -173,21 +174,21 @@ class AsyncGate:
 
     def __init__(self, engine: AsyncEngine, limit: int) -> None:
         self._engine: Final = engine
-        self._slots: Final = PerProcess(lambda: Slots(limit))
+        self._places: Final = PerProcess(lambda: (Slots(limit), _watch()))
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
         if timeout <= 0:
             raise deadline_passed(sent=False)
-        loop = running_loop()
-        slots: Slots = self._slots.get(loop)
+        slots: Slots
+        slots, watch = self._places.get(running_loop())
         began = time.monotonic()
         waited = time.monotonic() - began if await slots.enter_async(request.agent, timeout) else 0.0
-        watch = _Watch(loop) if isinstance(loop, asyncio.AbstractEventLoop) else None
+        before = watch.begin() if watch is not None else 0.0
         try:
             return await self._engine.send(request, timeout - waited)
         except DeadlinePassed as error:
-            lost = watch.lost if watch is not None else 0.0
+            lost = watch.lost - before if watch is not None else 0.0
             error.waited += waited + (lost if lost > STALL_SECONDS else 0.0)
             raise
         except AscendError:
@@ -196,7 +197,7 @@ class AsyncGate:
             raise defect(error) from None
         finally:
             if watch is not None:
-                watch.stop()
+                watch.users -= 1
             slots.leave()
 
     async def aclose(self) -> None:
@@ -204,28 +205,52 @@ class AsyncGate:
         await self._engine.aclose()
 
 
-class _Watch:
-    """Count for how long other work kept the event loop from one exchange."""
+def _watch() -> _Watch | None:
+    loop = running_loop()
+    return _Watch(loop) if isinstance(loop, asyncio.AbstractEventLoop) else None
 
-    __slots__ = ("_due", "_handle", "_loop", "_lost")
+
+class _Watch:
+    """Count for how long other work kept an event loop from its exchanges: one timer for all that are under way.
+
+    Attributes:
+        users: the exchanges under way; the timer ends by itself when a tick finds none.
+    """
+
+    __slots__ = ("_due", "_is_armed", "_loop", "_lost", "users")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop: Final = loop
+        # Not the other way round, too: a loop that holds this until the next tick is no reason to keep the loop.
+        self._loop: Final = weakref.ref(loop)
         self._lost = 0.0
-        self._arm()
+        self._due = 0.0
+        self._is_armed = False
+        self.users = 0
+
+    def begin(self) -> float:
+        """Count one exchange more, and return what `lost` is before it."""
+        self.users += 1
+        if not self._is_armed:
+            self._arm()
+        return self.lost
 
     def _arm(self) -> None:
-        self._due = self._loop.time() + _TICK
-        self._handle = self._loop.call_later(_TICK, self._tick)
+        loop = self._loop()
+        if loop is not None:
+            self._is_armed = True
+            self._due = loop.time() + _TICK
+            loop.call_later(_TICK, self._tick)
 
     def _tick(self) -> None:
-        self._lost += self._loop.time() - self._due
-        self._arm()
+        self._lost = self.lost
+        self._is_armed = False
+        if self.users:
+            self._arm()
 
     @property
     def lost(self) -> float:
-        """Seconds, to within a tick."""
-        return self._lost + max(0.0, self._loop.time() - self._due)
-
-    def stop(self) -> None:
-        self._handle.cancel()
+        """Seconds since this was made, to within a tick."""
+        loop = self._loop()
+        if loop is None or not self._is_armed:
+            return self._lost
+        return self._lost + max(0.0, loop.time() - self._due)
