@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
 import tomllib
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from . import substitute
 from .client import ClientCore, open_engine
 from .client.masking import get_logger
-from .config import Settings, unknown_variables
+from .config import Settings, connection_problem, unknown_variables
 from .exceptions import AscendError, ConfigurationError, Problem
 from .guard import Guard
 from .guard.duties import Duties
@@ -25,7 +27,7 @@ from .guard.stores import open_state
 from .rules import RuleTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .guard.sqs import QueueReceiver
     from .rules import Rule
@@ -36,11 +38,34 @@ __all__ = [
     "build_keeper",
     "build_table",
     "find_problems",
+    "is_only_looked_at",
     "load_table",
+    "only_looked_at",
     "read_options",
 ]
 
 logger = get_logger("ascend_middleware.compose")
+
+
+_looked_at: ContextVar[bool] = ContextVar("ascend_middleware.looked_at", default=False)
+
+
+@contextlib.contextmanager
+def only_looked_at() -> Iterator[None]:
+    """Let applications be made without a key meanwhile: for commands that ask no authority.
+
+    Such an application serves nobody: the first request, or the server's start, ends with what was missing.
+    """
+    before = _looked_at.set(True)
+    try:
+        yield
+    finally:
+        _looked_at.reset(before)
+
+
+def is_only_looked_at() -> bool:
+    """Whether what is made now may lack a key."""
+    return _looked_at.get()
 
 
 def load_table(rules: str | Path | Mapping[str, Any] | Sequence[Rule] | RuleTable | None) -> RuleTable | None:
@@ -155,6 +180,9 @@ def _is_particular(settings: Settings) -> bool:
     return not usual or not settings.api_url.startswith(("http:", "https:"))
 
 
+_NOBODYS_KEY: Final = "owkai_nobody_is_asked"
+
+
 def build_dry_guard(table: RuleTable, settings: Settings) -> Guard:
     """Return a guard that judges like any other and keeps nothing: to be explained, never to let a request pass.
 
@@ -167,7 +195,7 @@ def build_dry_guard(table: RuleTable, settings: Settings) -> Guard:
         agent_id=settings.agent_id or "my-agent",
         agent_name=settings.agent_name or settings.agent_id or "my-agent",
         api_url="http://127.0.0.1",
-        api_key="owkai_nobody_is_asked",
+        api_key=_NOBODYS_KEY,
         state="memory:",
         journal="off",
         kill_switch="off",
@@ -205,9 +233,11 @@ def find_problems(
         environ: likewise.
     """
     problems, settings = _static_problems(rules, arguments, environ)
-    if settings is not None and not problems:
+    if settings is not None and all(one.code == "settings.no-key" for one in problems):
         # Nothing is made on this machine: whether state and journal can be opened, the server finds out.
         aside = {"state": "memory:", "journal": settings.journal if settings.journal == "off" else "memory:"}
+        if problems:
+            aside["api_key"] = _NOBODYS_KEY
         try:
             build_guard(rules, {**arguments, **aside}, environ=environ).duties.state.close()
         except AscendError as error:
@@ -238,7 +268,7 @@ def _static_problems(
             # A table that cannot be read may well name the agent.
             settings.checked(needs_agent=not any(one.code in _UNREAD for one in problems))
     except AscendError as error:
-        problems += _problems_of(error, "settings.connection")
+        problems += getattr(error, "problems", ()) or [connection_problem(error)]
     return problems, settings
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "Settings",
     "check_api_key",
     "check_api_url",
+    "connection_problem",
     "parse_pending",
     "unknown_variables",
 ]
@@ -424,11 +425,14 @@ class Settings:
         if len(found) == 1:
             raise found[0]
         if found:
-            codes = ("settings.connection",) * len(found)
-            raise ConfigurationError(
-                problems=[Problem(code, "", str(error)) for code, error in zip(codes, found, strict=True)]
-            )
+            raise ConfigurationError(problems=[connection_problem(error) for error in found])
         return dataclasses.replace(self, **values)  # type: ignore[arg-type]  # the values are texts of text fields
+
+
+def connection_problem(error: AscendError) -> Problem:
+    """Return what `Settings.checked` raised as a problem; a missing key is one of its own, `settings.no-key`."""
+    code = "settings.no-key" if isinstance(error, MissingAPIKeyError) else "settings.connection"
+    return Problem(code, "", error.message)
 
 
 def _required_key(key: str, variable: str) -> str:

@@ -21,8 +21,8 @@ from .client import open_async_engine, open_engine
 from .client.core import Send
 from .client.exchange import PerProcess
 from .client.masking import get_logger
-from .compose import build_guard, build_keeper
-from .exceptions import ConfigurationError
+from .compose import build_dry_guard, build_guard, build_keeper, build_table, is_only_looked_at
+from .exceptions import ConfigurationError, MissingAPIKeyError
 from .flow import Sleep, drive, drive_async, running_loop
 from .forking import ProcessLock
 from .guard import Hook, ReadBody, RequestView, Verdict, Watch, announce_ways, health_of
@@ -80,9 +80,10 @@ class _Runner:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._build = functools.partial(build_guard, rules, settings, identify=identify, render=render, now=now)
+        self._given = rules, settings
         self._http_client = http_client
         self._changing = ProcessLock()
-        self._own: tuple[Guard, Keeper | None, PerProcess] | None = None
+        self._own: tuple[Guard, Keeper | None, PerProcess, MissingAPIKeyError | None] | None = None
         self._begin()
         announce_ways(self._guard)
 
@@ -97,7 +98,14 @@ class _Runner:
 
     def _begin(self) -> None:
         asks = substitute.current
-        self._guard: Guard = self._build()
+        # What keeps the guard from serving; set for a command that asks nobody, else raised at once.
+        self.lacking: MissingAPIKeyError | None = None
+        try:
+            self._guard: Guard = self._build()
+        except MissingAPIKeyError as error:
+            if not is_only_looked_at():
+                raise
+            self.lacking, self._guard = error, build_dry_guard(*build_table(*self._given))
         self._engines = PerProcess(self._open_engine)
         self._asks = asks
         if self._http_client is not None:
@@ -119,10 +127,10 @@ class _Runner:
             if self._asks is substitute.current:
                 return
             if self._asks is None:
-                self._own = self._guard, self.keeper, self._engines
+                self._own = self._guard, self.keeper, self._engines, self.lacking
             if substitute.current is None and self._own is not None:
                 self._asks = None
-                self._guard, self.keeper, self._engines = self._own
+                self._guard, self.keeper, self._engines, self.lacking = self._own
             else:
                 self._begin()
 
@@ -131,9 +139,15 @@ class _Runner:
         return health_of(self.guard)
 
     def start(self) -> None:
-        """Start the keeper in this process, if it has anything to do; at the server's start-up or the first request."""
+        """Start the keeper in this process, if it has anything to do; at the server's start-up or the first request.
+
+        Raises:
+            MissingAPIKeyError: the application was made only to be looked at.
+        """
         if self._asks is not substitute.current:
             self._change()
+        if self.lacking is not None:
+            raise self.lacking
         if self.keeper is not None and not self.keeper.is_running and self.keeper.is_eager:
             self.keeper.start()
 

@@ -10,7 +10,7 @@ import traceback
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ..compose import build_table, read_options
+from ..compose import build_table, only_looked_at, read_options
 from ..exceptions import AscendError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def load_application(args: argparse.Namespace) -> Application:
     Raises:
         ConfigurationError: it cannot be imported, or its rules are wrong.
     """
-    found = args.found if args.found is not None else _import(args.app, args.app_dir)
+    with only_looked_at():
+        found = args.found if args.found is not None else _import(args.app, args.app_dir)
     framework, app, routes, installed, outside = "ASGI or WSGI", found, None, None, False
     for _ in range(_MAX_DEPTH):
         for recognise in (_starlette, _flask, _django):

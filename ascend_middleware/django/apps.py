@@ -21,3 +21,4 @@ class AscendConfig(AppConfig):
 
         register(checks.check_configuration, "ascend")
         register(checks.check_middleware, "ascend")
+        register(checks.check_key, "ascend", deploy=True)

@@ -11,6 +11,7 @@ ascend.E008  a charset in which views read parameters otherwise than the guard
 ascend.W001  the guard is switched off, or only observes
 ascend.W002  `strict` without `TripwireMiddleware` first
 ascend.W003  Channels' consumers, which come by no middleware of Django
+ascend.W004  no key: commands that ask nobody run, a server does not start; an error (E003) under `check --deploy`
 
 Where `MIDDLEWARE` is wrong the server does not start either: servers run no checks. An id in `SILENCED_SYSTEM_CHECKS`
 is taken as it is meant, there as well.
@@ -35,7 +36,7 @@ from .configuration import NAME, configured, load_hooks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_configuration", "check_middleware", "require_order"]
+__all__ = ["check_configuration", "check_key", "check_middleware", "require_order"]
 
 _SELF: Final = "ascend_middleware.django.AscendMiddleware"
 _TRIPWIRE: Final = "ascend_middleware.django.TripwireMiddleware"
@@ -85,6 +86,12 @@ def check_configuration(app_configs: Any = None, **options: Any) -> list[CheckMe
             )
         )
     return messages
+
+
+def check_key(app_configs: Any = None, **options: Any) -> list[CheckMessage]:
+    """Check that there is a key where the project will serve."""
+    missing = [one for one in check_configuration() if one.id == "ascend.W004"]
+    return [Error(one.msg, hint=one.hint, id="ascend.E003") for one in missing]
 
 
 def check_middleware(app_configs: Any = None, **options: Any) -> list[CheckMessage]:
@@ -164,6 +171,8 @@ def _is_a(cls: Any, known: Any) -> bool:
 
 
 def _error(problem: Problem) -> CheckMessage:
+    if problem.code == "settings.no-key":
+        return Caution(f"{problem.message} Without it a server does not start.", id="ascend.W004")
     code = "ascend.E001"
     if problem.code.startswith("settings."):
         code = "ascend.E003" if problem.code == "settings.connection" else "ascend.E002"

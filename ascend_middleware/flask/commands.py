@@ -40,6 +40,8 @@ def make_group(name: str) -> AppGroup:
             click.echo(f"{problem.code}: {problem}", err=True)
         for idle in coverage.idle:
             click.echo(f"note: {idle.rule.label} can never match: {idle.why}", err=True)
+        if entrance.lacking is not None:
+            click.echo(f"note: it cannot serve: {entrance.lacking}", err=True)
         if wrong:
             sys.exit(1)
         click.echo(f"ok: {len(entrance.guard.table.rules)} rules, {len(coverage.rows)} rows of routes")

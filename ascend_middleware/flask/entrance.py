@@ -73,6 +73,11 @@ class Entrance:
         """What decides."""
         return self._runner.guard
 
+    @property
+    def lacking(self) -> AscendError | None:
+        """What keeps the application from serving: it was made for a command, without a key."""
+        return self._runner.lacking
+
     def health(self) -> dict[str, Any]:
         """Return how the guard is in this process; asks nobody. docs/operating.md says what it means."""
         return self._runner.health()
@@ -194,6 +199,7 @@ class Entrance:
 
     def _announce(self) -> None:
         """Say once, at the first request, which routes nothing covers and what stands around the application."""
+        self._runner.start()  # of an application that was made to be looked at, every request ends here
         self._announced = True
         if not self.guard.settings.enabled:
             return

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
+import click
 from flask import current_app
+from flask.cli import ScriptInfo
 
-from ..compose import read_options
+from ..compose import only_looked_at, read_options
 from ..exceptions import ConfigurationError
 from ..runner import SyncRunner
 from .commands import make_group
@@ -89,5 +92,15 @@ class Ascend:
             named = config.pop("after")
             after = after or named
         rules, settings, hooks = read_options(config, f'app.config["{CONFIG}"]', self._arguments)
-        app.extensions[EXTENSION] = Entrance(app, SyncRunner(rules, settings, **hooks), after=after)
+        with only_looked_at() if _is_for_a_command() else contextlib.nullcontext():
+            runner = SyncRunner(rules, settings, **hooks)
+        app.extensions[EXTENSION] = Entrance(app, runner, after=after)
         app.cli.add_command(make_group(EXTENSION))
+
+
+def _is_for_a_command() -> bool:
+    """Whether Flask makes the application for one of its commands, `flask run` excepted."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.find_object(ScriptInfo) is None:
+        return False
+    return context.info_name != "run" or context.parent is None or context.parent.parent is not None

@@ -9,7 +9,7 @@ from django.core.management.base import SystemCheckError
 from django.test import override_settings
 from django_project import GUARD, TRIPWIRE
 
-from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.exceptions import ConfigurationError, MissingAPIKeyError
 
 GOOD = {
     "rules": {"rule": [{"match": "GET /health", "exempt": True}]},
@@ -85,14 +85,29 @@ def test_consumers_that_no_guard_stands_around(tmp_path, monkeypatch, source, to
 
 
 def test_the_check_command_fails():
-    with override_settings(ASCEND=GOOD), pytest.raises(SystemCheckError, match=r"ascend\.E003.*API key is required"):
+    short = {**GOOD, "api_key": "short"}
+    with override_settings(ASCEND=short), pytest.raises(SystemCheckError, match=r"ascend\.E003.*ill-formed"):
         call_command("check", "--tag", "ascend")
+
+
+def test_a_missing_key_fails_only_the_check_for_deployment_and_the_server(capsys):
+    with override_settings(ASCEND=GOOD):
+        call_command("check", "--tag", "ascend")
+        assert "ascend.W004" in capsys.readouterr().err
+        with pytest.raises(SystemCheckError, match=r"ascend\.E003.*API key is required"):
+            call_command("check", "--tag", "ascend", "--deploy")
+        with pytest.raises(MissingAPIKeyError):
+            WSGIHandler()
+
+
+def test_a_missing_key_hides_nothing_that_is_found_later():
+    assert ids({**GOOD, "kill_switch": "sqs"}) == ["W004", "E003"]
 
 
 @pytest.mark.parametrize(
     ("config", "expected", "text"),
     [
-        (GOOD, "E003", "API key is required"),
+        (GOOD, "W004", "API key is required"),
         ({**KEYED, "api_key": "short"}, "E003", "ill-formed"),
         ({**KEYED, "agent_id": None}, "E003", "agent_id is required"),
         ({**KEYED, "api_url": "http://example.com"}, "E003", "TLS required"),
@@ -127,7 +142,7 @@ def test_a_table_file_that_is_wrong_hides_nothing_of_its_settings(tmp_path):
     file = tmp_path / "ascend.toml"
     file.write_text('[ascend]\nagent_id = "bot"\n[[rule]]\nmatch = "GET /x"\naction_typ = "y"\n')
     messages = found({"rules": file, "api_url": "http://127.0.0.1:1"})
-    assert {message.id for message in messages} == {"ascend.E001", "ascend.E003"}
+    assert {message.id for message in messages} == {"ascend.E001", "ascend.W004"}
     assert "agent_id" not in "".join(str(message) for message in messages)
 
 
