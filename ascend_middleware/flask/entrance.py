@@ -1,7 +1,9 @@
 """The guard's place in a Flask application: between its router and the first of its own functions.
 
-Four of the application's methods are wrapped. `preprocess_request` decides, before any `before_request` function and
-any URL value preprocessor, whenever and wherever they were registered, or after the one that is named.
+Four of the application's methods are replaced, by a class that is put in front of the application's own. As methods
+they hold the application where somebody keeps one (`create_app().wsgi_app`), and it does not hold itself: one that
+nobody holds any more is freed at once, as Flask's own are. `preprocess_request` decides, before any `before_request`
+function and any URL value preprocessor, whenever and wherever they were registered, or after the one that is named.
 `dispatch_request` lets a view run only on what was decided about. `process_response` lets a refusal out, whatever
 becomes of `after_request` functions. `wsgi_app` sees how the response ends.
 """
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import flask
 
@@ -25,7 +27,7 @@ from .requests import is_changed, line_of, reader_of
 from .surroundings import surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from ..guard import Guard
@@ -36,30 +38,66 @@ __all__ = ["Entrance"]
 logger = get_logger("ascend_middleware.flask")
 
 
-def _weak(method: Any, app: flask.Flask) -> Callable[[], Any]:
-    """Return what gives an application's method, without holding the application where it is its own."""
-    if getattr(method, "__self__", None) is app:
-        return weakref.WeakMethod(method)
-    return lambda: method
+class _Guarded:
+    """What an application's class gets put in front of it."""
+
+    _ascend_entrance: Entrance
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Tell no base class: some keep a list of their subclasses, or check what those define."""
+
+    def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Run the application, and see how its response ends."""
+        return self._ascend_entrance.serve(environ, start_response)
+
+    def preprocess_request(self, *arguments: Any) -> Any:
+        """Decide before the application's own functions."""
+        return self._ascend_entrance.preprocess(*arguments)
+
+    def dispatch_request(self, *arguments: Any) -> Any:
+        """Run the view on what was decided about."""
+        return self._ascend_entrance.dispatch(*arguments)
+
+    def process_response(self, *arguments: Any) -> Any:
+        """Let a refusal out."""
+        return self._ascend_entrance.finish(*arguments)
+
+
+_METHODS: Final = ("wsgi_app", "preprocess_request", "dispatch_request", "process_response")
+
+
+def _guarded(own: Any) -> type[Any]:
+    """Return the class that is put in front of an application's own; no table holds it."""
+    known: type[Any]
+    for known in own.__subclasses__():
+        if known.__bases__ == (_Guarded, own):
+            return known
+    names = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
+    kind: Any = type(own)
+    guarded: type[Any] = kind(own.__name__, (_Guarded, own), names)
+    return guarded
 
 
 class Entrance:
     """Stands in one application."""
 
     def __init__(self, app: flask.Flask, runner: SyncRunner, *, after: Any = None) -> None:
-        # Weakly all of it: an application that nobody holds any more is freed at once, as Flask's own are.
         self._app = weakref.ref(app)
         self.resolver = FlaskResolver(weakref.proxy(app))  # type: ignore[arg-type]  # it reads as one
         self._runner = runner
         self._after = after
         self._key = f"ascend_middleware.passage.{id(self)}"
         self._announced = False
-        methods = (app.wsgi_app, app.preprocess_request, app.dispatch_request, app.process_response)
-        self._serve, self._preprocess, self._dispatch, self._finish = (_weak(method, app) for method in methods)
-        app.wsgi_app = self.serve  # type: ignore[method-assign]
-        app.preprocess_request = self.preprocess  # type: ignore[method-assign]
-        app.dispatch_request = self.dispatch  # type: ignore[method-assign]
-        app.process_response = self.finish  # type: ignore[assignment,method-assign]
+        attributes: dict[str, Any] = vars(app)
+        # What stood in the place of a method already comes next; a class's methods come after an object's attributes.
+        self._replaced: dict[str, Any] = {name: attributes.pop(name) for name in _METHODS if name in attributes}
+        attributes["_ascend_entrance"] = self
+        app.__class__ = _guarded(type(app))
+
+    def _next(self, name: str) -> Any:
+        """Return what the guard stands in front of."""
+        replaced = self._replaced.get(name)
+        return getattr(super(_Guarded, self.app), name) if replaced is None else replaced
 
     @property
     def app(self) -> flask.Flask:
@@ -67,6 +105,11 @@ class Entrance:
         app = self._app()
         assert app is not None  # noqa: S101 - it is what calls
         return app
+
+    def is_reached_by(self, method: Any, name: str) -> bool:
+        """Whether this is the application's method of that name, and leads here."""
+        function = getattr(method, "__func__", None)
+        return function is getattr(_Guarded, name) and method.__self__ is self.app
 
     @property
     def guard(self) -> Guard:
@@ -91,7 +134,7 @@ class Entrance:
         if not self._announced:
             self._announce()
         passage = environ[self._key] = Passage(self._runner, on_success=self._watch)
-        return passage.run(self._serve(), environ, start_response)
+        return passage.run(self._next("wsgi_app"), environ, start_response)
 
     def preprocess(self, *arguments: Any) -> Any:
         """Decide, then run the application's own functions; what is returned is answered instead of the view."""
@@ -102,7 +145,7 @@ class Entrance:
         refusal = None if self._stands_after() else self._decide(request, passage)
         if refusal is not None:
             return refusal
-        answer = self._preprocess()(*arguments)
+        answer = self._next("preprocess_request")(*arguments)
         if passage.verdict is None and answer is None:
             return self._decide(request, passage)  # another blueprint's: the function that is named did not run
         if answer is None or not self.guard.settings.enabled:
@@ -124,7 +167,7 @@ class Entrance:
         """
         passage = flask.request.environ.get(self._key)
         try:
-            return self._finish()(*arguments)
+            return self._next("process_response")(*arguments)
         except Exception:
             if passage is None or passage.verdict is None or passage.verdict.passes:
                 raise
@@ -147,7 +190,7 @@ class Entrance:
         if refused is not None:
             return self._refuse(refused)
         passage.outcome.ran = True
-        return self._dispatch()(*arguments)
+        return self._next("dispatch_request")(*arguments)
 
     def _decide(self, request: flask.Request, passage: Passage, *, by_path: bool = False) -> flask.Response | None:
         view = view_of(request.environ, request=request)

@@ -37,7 +37,7 @@ def _find(entrance: Entrance) -> Iterator[Problem]:
     app: Flask = entrance.app
     layer: Any = app.wsgi_app
     for _ in range(_MAX_DEPTH):
-        if layer == entrance.serve:
+        if entrance.is_reached_by(layer, "wsgi_app"):
             break
         # A method of the application itself, or of one that is mounted in it.
         layer = getattr(layer, "__self__", layer)
@@ -54,8 +54,7 @@ def _find(entrance: Entrance) -> Iterator[Problem]:
         if layer is None:
             break
     for name in ("preprocess_request", "dispatch_request"):
-        method = getattr(app, name)
-        if method != getattr(entrance, name.removesuffix("_request")):
+        if not entrance.is_reached_by(getattr(app, name), name):
             hint = "initialise Ascend after the extension that wraps it"
             yield Problem("flask.displaced", f"{app.name}.{name}", "something stands in front of the guard", hint)
 

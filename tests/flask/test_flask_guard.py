@@ -3,11 +3,13 @@
 import gc
 import json
 import weakref
+from typing import ClassVar
 
 import flask
 import pytest
 from flask.views import MethodView
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter, Rule
 from werkzeug.test import Client
 from wsgi_kit import GIVEN, JSON, Call, Input, answer, environ, options
@@ -414,6 +416,62 @@ def test_an_application_is_freed_as_soon_as_nobody_holds_it(engine, asked):
         assert held() is None
     finally:
         gc.enable()
+
+
+class Site(flask.Flask):
+    __slots__ = ("of_its_own",)
+    known: ClassVar = []
+
+    def __init_subclass__(cls, **options):
+        Site.known.append(cls)
+
+
+@pytest.mark.parametrize("kind", [flask.Flask, Site])
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda app: app.wsgi_app,
+        lambda app: ProxyFix(app.wsgi_app),
+        lambda app: DispatcherMiddleware(flask.Flask("other"), {"/in": app.wsgi_app}),
+    ],
+)
+def test_an_application_lives_as_long_as_a_method_of_it_is_held(engine, around, kind):
+    gc.collect()
+    gc.disable()
+    try:
+        engine.answers = [answer(), answer("denied")]
+        app, ran = make(app=kind("site"))
+        freed, served = weakref.ref(app), around(app)
+        del app
+        path = "/in/items/7" if isinstance(served, DispatcherMiddleware) else "/items/7"
+        assert [Call(served, environ("GET", path)).status for _ in range(2)] == [200, 403]
+        assert len(ran) == 1
+        assert type(freed()).__name__ == kind.__name__
+        assert isinstance(freed(), kind)
+        del served
+        assert freed() is None
+        assert Site.known == []
+    finally:
+        gc.enable()
+
+
+def test_what_an_application_put_in_place_of_its_methods_before_stands_behind(engine):
+    app = flask.Flask("site")
+    seen = []
+    own = app.wsgi_app
+
+    def wsgi_app(environ, start_response):
+        seen.append("wsgi_app")
+        return own(environ, start_response)
+
+    def preprocess_request(*arguments):
+        seen.append("preprocess_request")
+
+    app.wsgi_app, app.preprocess_request = wsgi_app, preprocess_request
+    engine.answers = [answer(), answer("denied")]
+    app, ran = make(app=app)
+    assert [ask(app, "GET", "/items/7").status_code for _ in range(2)] == [200, 403]
+    assert (seen, len(ran)) == (["wsgi_app", "preprocess_request", "wsgi_app"], 1)
 
 
 def test_methods_may_be_called_one_by_one(engine):
