@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from ..routing.suggestion import suggest
 
     application = load_application(args)
-    if application.routes is None and inspect.isfunction(application.app) and ":" in args.app:
+    if application.routes is None and ":" in args.app and _may_be_a_factory(application.app):
         raise ConfigurationError(f'{args.app} is a function; if it makes the application, write "{args.app}()"')
     if application.routes is None:
         raise ConfigurationError(
@@ -76,3 +76,11 @@ def run(args: argparse.Namespace) -> int:
         )
     wanting = coverage.forgotten or coverage.problems or not application.guarded
     return FAILED if args.fail_unmapped and wanting else OK
+
+
+def _may_be_a_factory(app: object) -> bool:
+    """Say whether an object makes an application rather than being one, which takes two arguments (WSGI) or three."""
+    if not inspect.isfunction(app):
+        return False
+    parameters = inspect.signature(app).parameters.values()
+    return sum(one.default is one.empty and one.kind is not one.VAR_KEYWORD for one in parameters) < 2
