@@ -89,6 +89,7 @@ _ROOMS = {
         "ProtocolError",
         "RateLimitError",
         "ServerError",
+        "TLSError",
         "TimeoutError",
         "ValidationError",
     ),

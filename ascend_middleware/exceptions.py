@@ -13,7 +13,8 @@
     ├── ProtocolError                 an answer that cannot be read, never taken as allowed
     ├── TimeoutError                  a deadline passed; also the builtin TimeoutError
     │   └── OverloadedError           this process had no free connection, or no time, for the call
-    ├── NetworkError                  no connection, TLS or DNS failure; also the builtin ConnectionError
+    ├── NetworkError                  no connection, or DNS failure; also the builtin ConnectionError
+    │   └── TLSError                  something answered without TLS that is trusted here; also a ConfigurationError
     ├── CircuitBreakerOpen            not sent, because recent calls failed
     ├── KillSwitchError               the agent is blocked
     └── ClientClosedError             the client was used after close()
@@ -51,6 +52,7 @@ __all__ = [
     "ProtocolError",
     "RateLimitError",
     "ServerError",
+    "TLSError",
     "TimeoutError",
     "ValidationError",
 ]
@@ -268,6 +270,13 @@ class OverloadedError(TimeoutError):
 
 class NetworkError(AscendError, builtins.ConnectionError):
     """The authority could not be reached, or the connection broke."""
+
+
+class TLSError(ConfigurationError, NetworkError):
+    """Something answered, but not with TLS that is trusted here: a wrong address, port, `ca_file` or certificate.
+
+    That is no outage: it is not tried again, and passes nothing open, nor does a breaker that it opened.
+    """
 
 
 class CircuitBreakerOpen(AscendError):  # noqa: N818 - the documented name

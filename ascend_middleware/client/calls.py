@@ -19,6 +19,7 @@ from ..exceptions import (
     OverloadedError,
     ProtocolError,
     TimeoutError,  # noqa: A004 - the documented name
+    TLSError,
     ValidationError,
 )
 from ..flow import Sleep
@@ -34,6 +35,7 @@ from .exchange import (
     Overloaded,
     Request,
     Response,
+    TLSFailed,
     Unsendable,
 )
 from .identifiers import Identifiers
@@ -206,7 +208,8 @@ class Calls:
                 raise _overloaded(place, error, correlation_id) from error
             except Unsendable as error:
                 text = f"{place}: {error.message}"
-                raise ConfigurationError(text, correlation_id=correlation_id) from error
+                kind = TLSError if isinstance(error, TLSFailed) else ConfigurationError
+                raise kind(text, correlation_id=correlation_id) from error
             except EngineError as error:
                 answered = answered or isinstance(error, ExchangeFailed)
                 failure = _unreachable(place, error, answered, correlation_id)

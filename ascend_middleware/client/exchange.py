@@ -25,6 +25,7 @@ __all__ = [
     "PerProcess",
     "Request",
     "Response",
+    "TLSFailed",
     "Unsendable",
 ]
 
@@ -65,7 +66,7 @@ class EngineError(AscendError):
 
 
 class ConnectFailed(EngineError):  # noqa: N818 - says what happened
-    """The request never reached the authority: DNS, refused, TLS, proxy."""
+    """The request never reached the authority: DNS, refused, a handshake that broke off, proxy."""
 
 
 class ExchangeFailed(EngineError):  # noqa: N818 - says what happened
@@ -96,6 +97,10 @@ class Overloaded(EngineError):  # noqa: N818 - says what happened
 
 class Unsendable(EngineError):  # noqa: N818 - says what happened
     """Nothing was sent, or nothing could be read, because of a defect in this process. Not tried again."""
+
+
+class TLSFailed(Unsendable):
+    """Something answered, but not with TLS that is trusted here: that is a wrong setting, and no outage."""
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
     CircuitBreakerOpen,
+    ConfigurationError,
     KillSwitchError,
     NetworkError,
     OverloadedError,
@@ -50,7 +51,7 @@ def refusal_for(error: AscendError) -> Refusal:
         return _unavailable("The authority failed recently; asking again shortly.", error.retry_after)
     if isinstance(error, TimeoutError):
         return _unavailable("The authority did not answer in time.", None)
-    if isinstance(error, NetworkError):
+    if isinstance(error, NetworkError) and not isinstance(error, ConfigurationError):
         return _unavailable("The authority could not be reached.", None)
     if isinstance(error, RateLimitError):
         return _unavailable("The authority takes no more requests for now.", error.retry_after)
@@ -86,7 +87,7 @@ def cause_of(error: AscendError) -> str:
     """
     if isinstance(error, KillSwitchError) or error.code in KILL_CODES:
         return "killed"
-    if isinstance(error, NetworkError):
+    if isinstance(error, NetworkError) and not isinstance(error, ConfigurationError):
         return "connect-error" if error.unanswered else "broken-off"
     if isinstance(error, OverloadedError):
         return "overloaded"

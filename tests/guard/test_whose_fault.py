@@ -22,6 +22,7 @@ from ascend_middleware.client.engines import (
     ExchangeFailed,
     Overloaded,
     Response,
+    TLSFailed,
     Unsendable,
 )
 from ascend_middleware.exceptions import ConfigurationError, NetworkError, OverloadedError
@@ -55,6 +56,8 @@ async def ask(app, path="/run", *, body=b"{}", then=None):
         (DeadlinePassed("late", sent=False, waited=0.6), 503, "overloaded", 0),
         (Overloaded("no connection"), 503, "overloaded", 0),
         (Unsendable("ImportError: socksio"), 500, "misconfigured", 0),
+        (TLSFailed("certificate verify failed"), 500, "misconfigured", 0),
+        (DeadlinePassed("late", answered=True), 503, "unavailable", 0),
         (ExchangeFailed("broke off"), 503, "unavailable", 0),
     ],
 )
@@ -68,7 +71,7 @@ async def test_whose_time_it_was_decides(engine, error, status, problem, ran):
         assert wire.problem == problem
         assert (dict(wire.sent[0]["headers"]).get(b"retry-after") is not None) == (status == 503)
     # Whatever this service lacks says nothing about the authority.
-    counted = 0 if problem in ("overloaded", "misconfigured") else 1
+    counted = 0 if problem == "overloaded" or type(error) is Unsendable else 1
     assert app.guard.core.breaker.failures == counted
 
 
@@ -137,6 +140,7 @@ async def test_a_hook_that_takes_long_is_no_outage(engine):
         ([ConnectFailed("no"), failed(500)], False),
         ([failed(500), ConnectFailed("no")], False),
         ([ExchangeFailed("reset"), ConnectFailed("no")], False),
+        ([TLSFailed("no certificate"), ConnectFailed("no")], False),
     ],
 )
 async def test_only_a_breaker_that_silence_opened_opens_rules(engine, failures, opens):

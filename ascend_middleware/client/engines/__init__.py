@@ -21,6 +21,7 @@ from ..exchange import (
     Overloaded,
     Request,
     Response,
+    TLSFailed,
     Unsendable,
 )
 from .borrowed import borrow
@@ -39,6 +40,7 @@ __all__ = [
     "Overloaded",
     "Request",
     "Response",
+    "TLSFailed",
     "Unsendable",
     "open_async_engine",
     "open_engine",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ...exceptions import AscendError
 from .. import masking
 from ..exchange import ExchangeFailed, Request, Response, Unsendable
-from .shared import KEEPALIVE_SECONDS, deadline_passed, describe, is_exhausted, resolve, unconnected
+from .shared import KEEPALIVE_SECONDS, deadline_passed, describe, is_distrusted, is_exhausted, resolve, unconnected
 from .speech import Speech, authority_of
 
 try:
@@ -226,9 +226,12 @@ class LoopPool:
                         server_hostname=self._host if self._trusted is not None else None,
                     )
             except OSError as error:
+                if failure is not None and is_distrusted(failure):
+                    continue  # something answered there
                 if isinstance(error, TimeoutError) and number == len(addresses):
                     raise
-                if failure is None or is_exhausted(failure):  # such as an address of a family that is switched off
+                # Such as an address of a family that is switched off.
+                if failure is None or is_exhausted(failure) or is_distrusted(error):
                     failure = error
             else:
                 return connection

@@ -9,13 +9,13 @@ import socket
 import ssl
 import threading
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from ...exceptions import ConfigurationError, ProtocolError
 from .. import masking
-from ..exchange import ConnectFailed, DeadlinePassed, Overloaded, Response, Unsendable
+from ..exchange import ConnectFailed, DeadlinePassed, Overloaded, Response, TLSFailed, Unsendable
 
 if TYPE_CHECKING:
     from ...config import Settings
@@ -27,12 +27,14 @@ __all__ = [
     "defect",
     "describe",
     "has_surplus",
+    "is_distrusted",
     "is_exhausted",
     "proxy_failed",
     "proxy_url",
     "resolve",
     "response",
     "surplus",
+    "tls_failed",
     "too_long",
     "trusted",
     "unconnected",
@@ -54,8 +56,10 @@ def deadline_passed(*, sent: bool, waited: float = 0.0, answered: bool = False) 
     return DeadlinePassed(f"the deadline passed before {text}", sent=sent, waited=waited, answered=answered)
 
 
-def unconnected(error: BaseException) -> ConnectFailed | Overloaded:
-    """Return the failure for a connection that could not be made: the way to the authority, or what is left here?"""
+def unconnected(error: BaseException) -> ConnectFailed | Overloaded | TLSFailed:
+    """Return the failure for a connection that could not be made: by the way, what answered, or what is left here."""
+    if is_distrusted(error):
+        return tls_failed(describe(error))
     if is_exhausted(error) or not _may_open_files():
         return Overloaded(f"this process has no file or port left for a connection: {describe(error)}")
     return ConnectFailed(f"no connection to the authority: {describe(error)}")
@@ -63,12 +67,34 @@ def unconnected(error: BaseException) -> ConnectFailed | Overloaded:
 
 def is_exhausted(error: BaseException) -> bool:
     """Say whether an error, or what a library made it of, is a lack of files or ports on this machine."""
+    return any(getattr(each, "errno", None) in _EXHAUSTED for each in _chain(error))
+
+
+def is_distrusted(error: BaseException) -> bool:
+    """Say whether an error, or what a library made it of, is TLS that failed by what the other side sent."""
+    return any(
+        isinstance(each, ssl.SSLError)
+        and not isinstance(each, _BROKEN_OFF)
+        and each.reason != "UNEXPECTED_EOF_WHILE_READING"
+        for each in _chain(error)
+    )
+
+
+_BROKEN_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
     each: BaseException | None = error
-    for _ in range(4):
-        if each is None or getattr(each, "errno", None) in _EXHAUSTED:
-            return each is not None
+    for _ in range(6):
+        if each is None:
+            return
+        yield each
         each = each.__cause__ or each.__context__
-    return False
+
+
+def tls_failed(why: str) -> TLSFailed:
+    """Return the failure for something that answered otherwise than by TLS that is trusted here."""
+    return TLSFailed(f"no TLS with what answers there; check api_url, ca_file and proxy: {why}")
 
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})

@@ -24,7 +24,7 @@ import httpx2
 
 from ...exceptions import AscendError, ConfigurationError
 from ...flow import running_loop
-from ..exchange import ConnectFailed, ExchangeFailed, Overloaded, PerProcess, Request, Response
+from ..exchange import ExchangeFailed, Overloaded, PerProcess, Request, Response
 from .on_asyncio import LoopPool
 from .shared import (
     KEEPALIVE_SECONDS,
@@ -100,8 +100,9 @@ def _core_failures(body: _Body) -> Iterator[None]:
     except httpcore2.ProxyError as error:
         raise proxy_failed(error) from None
     except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
-        kind = ExchangeFailed if body.sent else ConnectFailed
-        raise kind(f"the exchange with the authority broke: {describe(error)}") from None
+        if not body.sent:
+            raise unconnected(error) from None
+        raise ExchangeFailed(f"the exchange with the authority broke: {describe(error)}") from None
     except Exception as error:
         raise defect(error) from None
 

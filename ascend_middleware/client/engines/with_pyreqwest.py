@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import ssl
 import sys
 import threading
@@ -25,6 +26,7 @@ from .shared import (
     describe,
     proxy_url,
     response,
+    tls_failed,
     too_long,
     trusted,
     unconnected,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["AsyncPyreqwest", "Pyreqwest"]
 
 _LET_GO_SECONDS: Final = 1.0
+# What the library's TLS says of what the other side sent; of an end or a reset it says other things.
+_DISTRUSTED: Final = re.compile(r"invalid peer certificate|received (corrupt|unexpected|fatal)|peer |cannot decrypt")
 
 
 class _PyreqwestBase:
@@ -124,7 +128,7 @@ def _failure_of(error: Exception, *, answered: bool) -> AscendError:
             return Unsendable(f"the proxy refuses this service: {describe(error)}")
         # A connection that was lost while it was used goes by the same name; the cause tells them apart.
         if any("(Connect)" in cause for cause in causes):
-            return unconnected(error)
+            return tls_failed(causes[-1][:200]) if _DISTRUSTED.match(causes[-1]) else unconnected(error)
     return ExchangeFailed(f"the exchange with the authority broke: {describe(error)}")
 
 
