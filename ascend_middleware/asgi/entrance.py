@@ -43,12 +43,13 @@ _changing = ProcessLock(threading.RLock)
 class Passage:
     """What was decided about one request. Each place on the way is good for one passage."""
 
-    __slots__ = ("_all", "_left", "_line")
+    __slots__ = ("_all", "_closed", "_left", "_line")
 
     def __init__(self, scope: Scope, entered: Iterable[Entered]) -> None:
         self._line = line_of(scope)
         self._all = tuple(entered)
         self._left = list(self._all)
+        self._closed = False
 
     def concerns(self, owner: object) -> bool:
         """Whether the way of the request leads through this place."""
@@ -56,7 +57,7 @@ class Passage:
 
     def take(self, owner: object, scope: Scope) -> Entered | None:
         """Use up the passage through one place; None if it is used up, or the request is another one by now."""
-        if self._line != line_of(scope):
+        if self._closed or self._line != line_of(scope):
             return None
         given = scope.get("root_path", ""), scope.get("path_params", {})
         for place, one in enumerate(self._left):
@@ -64,9 +65,12 @@ class Passage:
                 return self._left.pop(place)
         return None
 
-    @property
-    def is_through(self) -> bool:
-        """Whether the request came through the last place on its way, behind which there is only the handler."""
+    def close(self) -> bool:
+        """Return whether the request came through the last place on its way, behind which there is only the handler.
+
+        After this it comes no further: what is reported not to have run must not run behind its own answer.
+        """
+        self._closed = True
         return self._all[-1] not in self._left
 
     def attach(self, scope: Scope) -> None:
@@ -237,7 +241,7 @@ class Gate(_Placed):
                 continue
             entered = passage.take(self.owner, scope)
             if entered is None:
-                why = "was changed after it was decided about, or runs a second time"
+                why = "was changed after it was decided about, runs a second time, or runs after its answer"
                 await _refuse(f"{scope['path'][:200]!r} {why}", scope, receive, send)
                 return
             inner = _narrowed(self, self._start, entered.route, scope)

@@ -87,7 +87,7 @@ class Governor:
         if passage is not None:
             inner = functools.partial(passage.run, inner)
         if verdict.awaits_outcome:
-            came = None if passage is None else lambda: passage.is_through
+            came = None if passage is None else passage.close
             await run_reported(inner, scope, receive, send, verdict=verdict, runner=self.runner, came=came)
         else:
             await inner(scope, receive, send)

@@ -22,6 +22,34 @@ __all__ = ["CREDENTIALS", "Binding"]
 
 # Who the application takes the caller for, where it does not tell the guard; `principal_headers` names further ones.
 CREDENTIALS: Final = ("authorization", "cookie", "x-api-key", "proxy-authorization")
+# In these, proxies name the person who signed in. Different ones make two callers, whatever cookie or gateway's key they
+# have in common; the same one does not make one, because anybody can send it where no proxy takes it out.
+_NAMED_BY_PROXIES: Final = frozenset(
+    {
+        "cf-access-authenticated-user-email",
+        "remote-user",
+        "tailscale-user-login",
+        "x-amzn-oidc-identity",
+        "x-auth-request-email",
+        "x-auth-request-user",
+        "x-authenticated-user",
+        "x-authenticated-userid",
+        "x-authentik-username",
+        "x-consumer-username",
+        "x-forwarded-client-cert",
+        "x-forwarded-email",
+        "x-forwarded-preferred-username",
+        "x-forwarded-user",
+        "x-goog-authenticated-user-email",
+        "x-ms-client-principal-id",
+        "x-ms-client-principal-name",
+        "x-remote-user",
+        "x-ssl-client-s-dn",
+        "x-user",
+        "x-user-id",
+        "x-webauth-user",
+    }
+)
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,13 +87,21 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
         return ["the single caller"] if self.single_caller else None
 
     @property
+    def _named(self) -> list[tuple[str, str]]:
+        """Whom proxies name, where nothing else says that it makes no difference."""
+        if self.agent.principal is not None or self.single_caller:
+            return []
+        given = [(fold_header(name), value) for name, value in self.view.headers]
+        return sorted(one for one in given if one[0] in _NAMED_BY_PROXIES and one[1].strip())
+
+    @property
     def hint(self) -> str:
         """A digest of what is known before the body is read, whoever the caller is."""
         return _digest(["hint", *self._head()])[:32]
 
     def fingerprint(self, content: bytes) -> str:
         """Return the digest of the whole request; its body is `content`."""
-        return _digest(["approval", *self._head(), self.caller, *self._body(content)])
+        return _digest(["approval", *self._head(), self.caller, self._named, *self._body(content)])
 
     def sharing(self, content: bytes, *, handle: str = "") -> str:
         """Return the digest under which an identical request of the same caller shares the action.

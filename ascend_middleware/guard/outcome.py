@@ -35,10 +35,9 @@ class Outcome:
         self._started = clock()
 
     def began(self, status: int, headers: Iterable[tuple[Any, Any]]) -> None:
-        """A response begins; names of headers are texts or bytes, in any letter case."""
+        """A response begins, or another one in its place; names of headers are texts or bytes, in any letter case."""
         self.status = status
-        if status in _LATER:
-            self._later = any(name.lower() in ("retry-after", b"retry-after") for name, _ in headers)
+        self._later = status in _LATER and any(name.lower() in ("retry-after", b"retry-after") for name, _ in headers)
 
     def ended(self) -> None:
         """The response was given in full."""

@@ -191,6 +191,38 @@ async def test_what_a_routes_own_middleware_answers_is_no_run(ascend_authority, 
     assert told == ([*returned, None] if path != "/plain" else [None])
 
 
+class Early(Limiter):
+    """Answers at once, and runs what it stands around afterwards."""
+
+    async def __call__(self, scope, receive, send):
+        async def nowhere(message): ...
+
+        if scope["type"] == "http":
+            await PlainTextResponse("queued", 202)(scope, receive, send)
+        await self.app(scope, receive, nowhere)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/behind", "/below/behind"])
+async def test_what_was_reported_not_to_have_run_does_not_run_behind_its_answer(ascend_authority, path):
+    async def endpoint(request):
+        ran.append(True)
+        return PlainTextResponse("done")
+
+    ran = []
+    below = Starlette(routes=[Route("/behind", endpoint)], middleware=[Middleware(Early)])
+    guarded = AscendMiddleware(
+        Starlette(routes=[Route("/behind", endpoint, middleware=[Middleware(Early)]), Mount("/below", below)])
+    )
+    ascend_authority.hold()
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=guarded), base_url="http://site") as client:
+        given = {"ascend-approval": (await client.get(path)).json()["approval"]["handle"]}
+        ascend_authority.decide()
+        assert [(await client.get(path, headers=given)).status_code for _ in range(2)] == [202, 202]
+    assert ran == []
+    await guarded.aclose()
+
+
 @pytest.mark.anyio
 async def test_nothing_is_reported_of_what_was_only_observed(tmp_path, caplog):
     statuses, (record,) = await outcomes(tmp_path, ["/good"], policy=DENYING, mode="observe")

@@ -161,6 +161,20 @@ class TestCallers:
         authority.decide("approved")
         assert (await ask(app, handle, **other)).problem == "approval-mismatch"
 
+    @pytest.mark.parametrize("name", ["x-forwarded-user", "X_Auth-Request_Email", "x-remote-user"])
+    @pytest.mark.parametrize("common", [(), (("cookie", "lang=en"),), (("authorization", "Basic Z2F0ZXdheQ=="),)])
+    async def test_whom_a_proxy_names_parts_callers_and_joins_none(self, authority, name, common):
+        handler = Handler()
+        app = guarded(handler)
+        one, other = ({"headers": [*JSON, *common, (name, value)], "who": None} for value in ("one", "other"))
+        handle = await held(app, **one)
+        assert await held(app, **other) != handle
+        assert (await held(app, **one) == handle) is bool(common)
+        authority.decide("approved")
+        assert (await ask(app, handle, **other)).problem == "approval-mismatch"
+        assert handler.ran == 0
+        assert (await ask(app, handle, **one)).status == 200
+
     @pytest.mark.parametrize("blank", [(), (("authorization", ""), ("cookie", "  "))])
     async def test_where_nobody_is_known_each_has_an_action_of_its_own(self, authority, blank):
         handler = Handler()

@@ -1,5 +1,6 @@
 """Responses: streams, `close()`, `write()`, errors; and what became of an allowed action reaches the authority."""
 
+import json
 import sys
 
 import pytest
@@ -155,3 +156,21 @@ def test_a_stream_that_was_not_taken_to_its_end_has_failed(tmp_path):
 def test_nothing_is_reported_where_nothing_is_wanted(tmp_path, settings):
     (outcome,) = outcomes(tmp_path, streaming(Stream([b"a"])), **settings)
     assert not outcome
+
+
+def test_a_later_that_was_replaced_gives_no_approval_back(ascend_authority):
+    def app(environ, start_response):
+        start_response("429 Later", [("retry-after", "1")])
+        try:
+            raise RuntimeError
+        except RuntimeError:
+            start_response("200 OK", [], sys.exc_info())
+        return [b"done"]
+
+    guarded = AscendMiddleware(app)
+    ascend_authority.hold()
+    handle = json.loads(Call(guarded, environ("GET", "/s")).body)["approval"]["handle"]
+    ascend_authority.decide()
+    calls = [Call(guarded, environ("GET", "/s", headers=[("Ascend-Approval", handle)])) for _ in range(2)]
+    assert [call.status for call in calls] == [200, 409]
+    guarded.close()
