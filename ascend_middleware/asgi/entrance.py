@@ -47,7 +47,8 @@ class Passage:
 
     def __init__(self, scope: Scope, entered: Iterable[Entered]) -> None:
         self._line = line_of(scope)
-        self._all = tuple(entered)
+        # Copies: what a middleware changes in a scope's own parameters is not what was decided about.
+        self._all = tuple(one._replace(params=dict(one.params)) for one in entered)
         self._left = list(self._all)
         self._closed = False
 

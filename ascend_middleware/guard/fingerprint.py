@@ -22,7 +22,7 @@ __all__ = ["CREDENTIALS", "Binding"]
 
 # Who the application takes the caller for, where it does not tell the guard; `principal_headers` names further ones.
 CREDENTIALS: Final = ("authorization", "cookie", "x-api-key", "proxy-authorization")
-# In these, proxies name the person who signed in. Different ones make two callers, whatever cookie or gateway's key they
+# In these, proxies name who signed in. Different ones make two callers, whatever cookie or gateway's key they
 # have in common; the same one does not make one, because anybody can send it where no proxy takes it out.
 _NAMED_BY_PROXIES: Final = frozenset(
     {

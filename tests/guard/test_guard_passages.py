@@ -217,6 +217,20 @@ async def test_what_comes_to_the_endpoint_is_what_was_decided(engine, ran, chang
         assert (wire.status, wire.problem, ran) == (500, "misconfigured", [])
 
 
+async def test_parameters_changed_in_place_are_not_those_that_were_decided(engine, ran):
+    class Mutates(Passes):
+        async def __call__(self, scope, receive, send):
+            scope["path_params"]["id"] = "8"
+            await self.app(scope, receive, send)
+
+    routes = [Route("/items/{id}", noting(ran), methods=["POST"], middleware=[Middleware(Mutates)])]
+    app = Starlette(routes=[*routes, Mount("/of/{id}", Starlette(routes=routes, middleware=[Middleware(Mutates)]))])
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    for path in ("/items/7", "/of/7/items/7"):
+        wire = await ask(app, path, "POST")
+        assert (wire.status, wire.problem, ran) == (500, "misconfigured", [])
+
+
 async def test_a_route_may_have_a_middleware(engine, ran):
     routes = [
         Route("/function", noting(ran), middleware=[Middleware(Passes)]),
