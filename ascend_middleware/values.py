@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -20,6 +22,7 @@ MAX_VALUES: Final = 10_000
 _NAMED_LEVELS: Final = 4
 _RISK_CLAIMS: Final = frozenset({"risk_score", "riskScore", "risk_level", "riskLevel"})
 
+_NO_NUMBERS: Final = re.compile(rb'null|"-?(?:s?nan\d*|inf|infinity)"', re.IGNORECASE)
 _encoder = msgspec.json.Encoder()
 
 
@@ -27,8 +30,9 @@ def encode_json(value: object) -> bytes:
     """Encode a value as compact UTF-8 JSON; raise `ValidationError` for what JSON cannot hold."""
     try:
         content = _encoder.encode(value)
-        # The encoder writes null for what is no number, which a reader takes for a value that was left out.
-        if b"null" in content and not _is_finite(msgspec.to_builtins(value)):
+        # The encoder writes null for what is no number, which a reader takes for a value that was left out; of a
+        # decimal, or a key, it writes the name.
+        if _NO_NUMBERS.search(content) and not _is_finite(msgspec.to_builtins(value, builtin_types=(Decimal,))):
             raise ValueError("NaN and infinity are no JSON numbers")
     except RecursionError:
         raise ValidationError("not representable as JSON: nested too deeply, or in itself") from None
@@ -38,11 +42,11 @@ def encode_json(value: object) -> bytes:
 
 
 def _is_finite(value: object) -> bool:
-    """Say whether a value that was encoded holds finite numbers only."""
-    if isinstance(value, float):
-        return math.isfinite(value)
+    """Say whether a value that was encoded, and its keys, are finite where they are numbers."""
+    if isinstance(value, float | Decimal):
+        return value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)
     if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
+        return all(map(_is_finite, value)) and all(map(_is_finite, value.values()))
     return all(map(_is_finite, value)) if isinstance(value, list | tuple | set | frozenset) else True
 
 
@@ -59,10 +63,12 @@ def check_values(body: Mapping[str, Any]) -> None:
         below: list[tuple[Any, object]] = []
         for place, item in level:
             if isinstance(item, dict):
+                if not all(map(_is_finite, item)):
+                    raise _bad_value(place, "must have no key that is NaN or infinite")
                 below += [((place, key), inner) for key, inner in item.items()]
             elif isinstance(item, list | tuple | set | frozenset):
                 below += [((place, number), inner) for number, inner in enumerate(item)]
-            elif isinstance(item, float) and not math.isfinite(item):
+            elif isinstance(item, float | Decimal) and not _is_finite(item):
                 raise _bad_value(place, "must be a finite number")
             elif isinstance(item, int) and not -(2**63) <= item < 2**63:
                 raise _bad_value(place, "must be a number of at most 64 bits")

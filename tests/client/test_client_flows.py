@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from decimal import Decimal
 
 import pytest
 from clocked import APPROVED, PENDING, World, answer
@@ -347,6 +348,11 @@ BAD_VALUES = {
     "nan": (float("nan"), "amount"),
     "infinity": (float("-inf"), "amount"),
     "nan in a tuple": ((1, float("nan")), "amount.1"),
+    "a decimal that is none": (Decimal("NaN"), "amount"),
+    "a decimal that signals": ([Decimal("sNaN")], "amount.0"),
+    "a decimal without end": (Decimal("-Infinity"), "amount"),
+    "nan as a key": ({"x": {float("nan"): 1}}, "amount.x"),
+    "a decimal that is none as a key": ({Decimal("NaN"): 1}, "amount"),
     "2**63": (2**63, "amount"),
     "-2**63 - 1": (-(2**63) - 1, "amount"),
     "2**70": (2**70, "amount"),
@@ -371,11 +377,23 @@ def test_a_value_that_readers_take_differently_is_refused_by_its_place(where, va
             world.run(world.core.submit(build()))
         assert (caught.value.field or "").startswith(f"{where}.{place}")
     assert not world.sent
-    for good in (2**63 - 1, -(2**63), 0.5, nested(29), None):
+    for good in (2**63 - 1, -(2**63), 0.5, Decimal("19.90"), {2.5: "NaN"}, nested(29), None):
         assert world.run(world.core.submit(AgentAction("a", "A", "t", "r", **{where: {"amount": good}}))).is_approved()
 
 
-@pytest.mark.parametrize("bad", [float("nan"), {"a": (None, float("inf"))}, holding_itself()])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        float("nan"),
+        {"a": (None, float("inf"))},
+        holding_itself(),
+        Decimal("NaN"),
+        {"a": [Decimal("sNaN1")]},
+        [Decimal("Infinity")],
+        {float("-inf"): 1},
+        {"a": {float("nan"): 1}},
+    ],
+)
 def test_no_call_encodes_what_json_cannot_hold(bad):
     for call in (
         lambda: operations.complete_action("7", at="now", result=bad),
@@ -388,7 +406,7 @@ def test_no_call_encodes_what_json_cannot_hold(bad):
     ):
         with pytest.raises(errors.ValidationError):
             call()
-    assert encode_json({"x": None, "y": [1.5, "null"]}) == b'{"x":null,"y":[1.5,"null"]}'
+    assert encode_json({"x": None, "y": [1.5, "null", "nan"]}) == b'{"x":null,"y":[1.5,"null","nan"]}'
 
 
 @pytest.mark.parametrize(
