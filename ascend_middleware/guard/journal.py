@@ -12,6 +12,7 @@ in this journal), `at` (seconds since the epoch) and:
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import secrets
@@ -41,6 +42,7 @@ __all__ = ["Journal", "JournalError", "Limits", "directory_of", "open_journal", 
 logger = get_logger("ascend_middleware.journal")
 
 _encode: Final = msgspec.json.Encoder().encode
+_TRIES: Final = 20
 _MAX_UNWRITTEN: Final = 10_000
 _NEAR: Final = 0.8
 _LOUD_SECONDS: Final = 60.0
@@ -138,9 +140,11 @@ class Journal:
         if self.directory is None:
             return MemoryLog()
         try:
-            return FileLog(self.directory, self.process, power_safe=self._power_safe)
+            log = _new_log(self.directory, f"{int(self._now())}-{os.getpid()}", power_safe=self._power_safe)
         except OSError as error:
             raise JournalError(f"the journal {self.directory} cannot be written: {error}") from None
+        self.process = log.name
+        return log
 
     @property
     def backlog(self) -> int:
@@ -252,6 +256,17 @@ class Journal:
             log.close(remove=remove)
 
 
+def _new_log(directory: Path, prefix: str, *, power_safe: bool = False) -> FileLog:
+    """Open a log under a name of its own.
+
+    A keeper that looks for what dead processes left may take a lock between its making and its locking: then another.
+    """
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileExistsError):
+            return FileLog(directory, f"{prefix}-{secrets.token_hex(4)}", power_safe=power_safe)
+    return FileLog(directory, f"{prefix}-{secrets.token_hex(4)}", power_safe=power_safe)
+
+
 def _line(kind: str, number: int, at: float, fields: dict[str, Any]) -> bytes:
     return seal(_encode({"k": kind, "n": number, "at": at, **fields}))
 
@@ -297,7 +312,7 @@ def open_journal(settings: Settings, *, now: Callable[[], float] = time.time) ->
     if directory is not None:
         try:
             make_directory(directory)
-            log = FileLog(directory, f"check-{os.getpid()}-{secrets.token_hex(4)}")
+            log = _new_log(directory, f"check-{os.getpid()}")
             log.append(b"\n")
             log.close(remove=True)
         except OSError as error:

@@ -148,7 +148,7 @@ class FileLog:
         make_directory(directory)
         taken = lock or FileLock.take(directory / f"{name}.lock")
         if taken is None:
-            raise OSError(f"the journal {name} is in use")
+            raise FileExistsError(f"the journal {name} is in use")
         self._process_lock = taken
         try:
             numbers = segments_of(directory, name)

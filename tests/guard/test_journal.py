@@ -647,3 +647,14 @@ def test_a_line_tells_whether_it_is_whole():
     for damaged in (line[:-3], b"0" + line[1:], b"x\n", b"\n", seal(b"[]"), seal(b"nonsense")):
         assert decode_line(damaged) is None
     assert MemoryLog().peek() is None
+
+
+def test_a_name_that_somebody_locks_is_told_apart_and_another_is_taken(tmp_path):
+    """A keeper that sweeps may lock a file just made: the journal then opens under another name, and goes by that."""
+    held = FileLog(tmp_path, "name")
+    with pytest.raises(FileExistsError, match="in use"):
+        FileLog(tmp_path, "name")
+    held.close(remove=True)
+    journal = Journal(tmp_path)
+    assert journal.log.name == journal.process
+    journal.close(remove=True)
