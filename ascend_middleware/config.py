@@ -180,9 +180,13 @@ def _place(*words: str) -> Callable[[object], str]:
         place = _text(value)
         name, colon, _ = place.partition(":")
         is_scheme = colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+", name)  # one letter is a drive of Windows
-        if place in words or place.startswith(urls) or not (is_scheme or name.lower() in names):
+        # What begins so is meant as a path, whatever it holds.
+        is_path = re.match(r"~|\.{0,2}[/\\]|[A-Za-z]:\\", place)
+        is_url = not is_path and re.search("@|//", place)
+        if place in words or place.startswith(urls) or not (is_scheme or is_url or name.lower() in names):
             return place
-        raise ValueError(f"expected {' or '.join(('a path', *words))}, got {name!r} (a file of such a name: ./…)")
+        got = name if is_scheme or not is_url else f"…@{place.rpartition('@')[2]}" if "@" in place else place
+        raise ValueError(f"expected {' or '.join(('a path', *words))}, got {got!r} (a file of such a name: ./…)")
 
     return parse
 

@@ -284,6 +284,8 @@ def listed(value: str, patterns: Iterable[str]) -> bool:
 _MAX_PATTERN: Final = 255
 # Signs of other pattern languages; no type of an action, agent or tool is written with them.
 _SIGNS: Final = re.compile(r"[?\[\]^$\\]")
+# Of other pattern languages; ids of agents may hold any of these.
+_FOREIGN: Final = re.compile(r"^[!~]|^/.+/$|^(?:re|regexp?|glob):|%|[^+]\+$|\.\+|[{}<>]|\([^)]*\|", re.IGNORECASE)
 _FIELDS: Final = {"action_types": "action_type", "agents": "agent_id"}
 
 
@@ -302,6 +304,8 @@ def pattern_issue(pattern: str, key: str) -> tuple[str, str] | None:
         return f"{pattern!r} can match nothing: it holds what cannot be seen", f"write {seen!r}"
     if len(head) > _MAX_PATTERN:
         return f"it can match nothing: no name has more than {_MAX_PATTERN} characters", ""
+    if key != "agents" and _FOREIGN.search(pattern):
+        return f"{pattern!r} can match nothing: the only sign is a * at the end, for any rest", _instead(pattern, key)
     between = r"[,;|]" if key == "action_types" else r"[,;]"
     if re.search(between, head):
         words = ", ".join(f'"{word.strip()}"' for word in re.split(between, pattern) if word.strip())
@@ -313,6 +317,9 @@ def pattern_issue(pattern: str, key: str) -> tuple[str, str] | None:
 
 def _instead(pattern: str, key: str) -> str:
     """Return what to write for a pattern of another language."""
+    if key in _FIELDS and (meant := re.fullmatch(r"(?:regexp?|re):([^']+)|/([^']+)/", pattern, re.IGNORECASE)):
+        return f"list the names one by one, or use a condition: action.{_FIELDS[key]}.matches('{meant[1] or meant[2]}')"
+    pattern = pattern.replace("%", "*")  # SQL's sign
     if key not in _FIELDS or not re.fullmatch(r"[\w:/@ *-]+", pattern):
         return "list the names one by one"
     place = "action." + _FIELDS[key]

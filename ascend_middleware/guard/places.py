@@ -50,4 +50,4 @@ def make_directory(path: Path) -> None:
 
 def shown(url: str) -> str:
     """Return a URL without its user name and password, for messages."""
-    return re.sub(r"//[^/@]*@", "//…@", url)
+    return re.sub(r"//.*@", "//…@", url)

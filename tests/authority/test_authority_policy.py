@@ -120,6 +120,15 @@ def test_what_is_wrong_is_told_with_its_place(text, where, message):
         ("action_types", "delete\ufeff", "what cannot be seen", "write 'delete'"),
         ("action_types", "delete|drop", "is one word of the list", 'write each by itself: "delete", "drop"'),
         ("action_types", "delete, drop", "is one word of the list", 'write each by itself: "delete", "drop"'),
+        ("action_types", "%delete%", "only sign", "action.action_type.matches('(?i)^.*delete.*$')"),
+        ("action_types", "re:^del.+", "only sign", "action.action_type.matches('^del.+')"),
+        ("action_types", "/delete/", "only sign", "action.action_type.matches('delete')"),
+        ("action_types", "!delete", "only sign", "list the names"),
+        ("action_types", "~delete", "only sign", "list the names"),
+        ("action_types", "delete+", "only sign", "list the names"),
+        ("action_types", "{delete}", "only sign", "list the names"),
+        ("action_types", "(delete|drop)", "only sign", "list the names"),
+        ("action_types", "<any>", "only sign", "list the names"),
         ("action_types", "x" * 256, "more than 255", ""),
         ("agents", "x ", "no name has blanks at its ends", "write 'x'"),
         ("agents", "*-bot", "only sign", "action.agent_id.matches('(?i)^.*-bot$')"),
@@ -144,9 +153,14 @@ def test_what_a_refused_pattern_is_told_to_be_works():
 
 
 def test_patterns_that_match_something_are_taken():
-    good = ["*", "db_*", "file system.*", "mcp:read", "a.b-c/d@e", "x" * 255]
+    good = ["*", "db_*", "file system.*", "mcp:read", "a.b-c/d@e", "x" * 255, "/files/*", "c++", "a+b", "drop (hard)"]
     PolicySet.from_text(
-        policy("p", decision='"denied"', action_types=json.dumps(good), agents='["auth0|7", "a+b@c.example"]')
+        policy(
+            "p",
+            decision='"denied"',
+            action_types=json.dumps(good),
+            agents='["auth0|7", "a+b@c.example", "{7}", "~x", "!a", "9%"]',
+        )
     )
 
 

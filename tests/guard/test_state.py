@@ -505,6 +505,12 @@ WRONG_PLACES = [
     ("journal", "redis://user:hunter2@host", "redis"),
     ("journal", "OFF", "OFF"),
     ("kill_file", "file:///run/kill", "file"),
+    ("state", "u:hunter2@cache:6379/0", "…@cache:6379/0"),
+    ("state", "redis//u:hunter2@cache", "…@cache"),
+    ("state", "hunter2@cache", "…@cache"),
+    ("state", "redis//cache:6379/0", "redis//cache"),
+    ("journal", "u:hunter2@cache:6379/0", "…@cache:6379/0"),
+    ("journal", "u:hunt@hunter2@cache", "…@cache"),
 ]
 
 
@@ -519,7 +525,9 @@ def test_what_only_looks_like_a_place_is_refused_and_makes_no_folder(tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("value", ["C:\\state.db", "./redis:/x", "/var/lib/a:b/state.db", "a/memory:", "state.db"])
+@pytest.mark.parametrize(
+    "value", ["C:\\state.db", "./redis:/x", "/var/lib/a:b@c//state.db", "a/memory:", "state.db", "./u@h", "~/u@h"]
+)
 def test_a_path_with_a_colon_is_a_path(value):
     assert Settings.load({"state": value}, environ={}).state == value
 
