@@ -49,14 +49,17 @@ class StarletteResolver:
         level, current = self._level, scope
         entered: tuple[Entered, ...] = ()
         outermost: Any = None
+        unit: Leaf | None = None
         for _ in range(_MAX_DEPTH):
             step = level.match(current)
             root: str = current.get("root_path", "")
             given: Mapping[str, Any] = current.get("path_params", {})
             if level is self._level:
                 outermost = step.route
-            elif not step.pure or (isinstance(level.owner, Starlette) and has_middleware(level.owner)):
+            elif not step.pure or level.is_behind_middleware or has_middleware(level.owner):
                 entered = (*entered, Entered(level.owner, root, given, step.route))
+                if unit is None and level.is_behind_middleware:
+                    unit = level.whole
             found, child = step.found, step.child or {}
             params: Mapping[str, Any] = child.get("path_params", given)
             if isinstance(found, Leaf):
@@ -64,6 +67,8 @@ class StarletteResolver:
                     entered = (*entered, Entered(step.inside, root, params))
                 return Resolved(found, found.kind, params, path, entered, outermost)
             if isinstance(found, Kind):
+                if unit is not None:  # what no route takes, that middleware may answer
+                    return Resolved(unit, Kind.OPAQUE, params, path, entered, outermost)
                 return Resolved(None, found, params, path, entered)
             level, current = found, {**current, **child}
             # FastAPI.__call__ does this on the way in.

@@ -7,7 +7,7 @@ is missing, a thing is unknown, and the resolver treats it as one opaque unit.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     Scope = MutableMapping[str, Any]
     Matcher = Callable[[Scope], tuple[Match, Any]]
+
+# Longer chains of middlewares are in a circle.
+_MAX_CHAIN: Final = 100
 
 
 def root_path_of(app: object) -> str:
@@ -65,12 +68,32 @@ def is_transparent(app: object) -> bool:
         application = getattr(sys.modules.get("fastapi"), "FastAPI", Starlette)
         return type(app).__call__ in (Starlette.__call__, application.__call__)
     if isinstance(app, Router):
-        return type(app).__call__ is Router.__call__ and _beneath(getattr(app, "middleware_stack", app.app)) == app.app
+        return type(app).__call__ is Router.__call__ and _leads_to(getattr(app, "middleware_stack", app.app), app.app)
     return False
 
 
-def has_middleware(app: Starlette) -> bool:
-    """Tell whether an application has middleware of its own, beside what every application has."""
+def _leads_to(app: Any, end: Any) -> bool:
+    """Tell whether a chain of middlewares can be followed, each by its `app`, to where it ends."""
+    for _ in range(_MAX_CHAIN):
+        if app == end:
+            return True
+        app = getattr(app, "app", None)
+    return False
+
+
+def mounted_at(mount: Any) -> tuple[Any, bool]:
+    """Return what is mounted, and whether middleware of the mount itself stands before it."""
+    outer = without_body_limit(_beneath(mount.app))
+    base = getattr(mount, "_base_app", outer)
+    if outer is not base and is_transparent(base) and _leads_to(outer, base):
+        return base, True
+    return outer, False
+
+
+def has_middleware(app: Starlette | Router) -> bool:
+    """Tell whether an application or a router has middleware of its own, beside what every application has."""
+    if isinstance(app, Router):
+        return bool(_beneath(getattr(app, "middleware_stack", app.app)) != app.app)
     application = getattr(sys.modules.get("fastapi"), "FastAPI", Starlette)
     builders = (Starlette.build_middleware_stack, application.build_middleware_stack)
     if app.user_middleware or type(app).build_middleware_stack not in builders:

@@ -16,16 +16,17 @@ from .starlette_classes import (
     answers_as_known,
     declared_at,
     fastapi_routing,
+    has_middleware,
     in_context,
     indexable_template,
     is_plain_include,
     is_transparent,
     known_methods,
     methods_run,
+    mounted_at,
     on_a_copy,
     root_path_of,
     with_own_state,
-    without_body_limit,
 )
 from .starlette_entries import Entry, Selected
 
@@ -72,6 +73,7 @@ class Level:
     """One router below its mounts: the index over its routes, rebuilt when they changed."""
 
     __slots__ = (
+        "_behind",
         "_entries",
         "_host",
         "_included",
@@ -89,8 +91,11 @@ class Level:
         "owner",
     )
 
-    def __init__(self, owner: Starlette | Router, *, prefix: str, host: str | None, names: str) -> None:
+    def __init__(
+        self, owner: Starlette | Router, *, prefix: str, host: str | None, names: str, behind: bool = False
+    ) -> None:
         self.owner, self._prefix, self._host, self._names = owner, prefix, host, names
+        self._behind = behind
         self._leaves: dict[tuple[object, ...], Leaf] = {}
         self._lock = RLock()
         self._opaque: Leaf | None = None
@@ -101,6 +106,11 @@ class Level:
     def root_path(self) -> str:
         """The root path that the application sets on entry (FastAPI's do), or an empty one."""
         return root_path_of(self.owner)
+
+    @property
+    def is_behind_middleware(self) -> bool:
+        """Whether a middleware of a mount or a router may change a request on its way here, or answer it."""
+        return self._behind or (isinstance(self.owner, Router) and has_middleware(self.owner))
 
     @property
     def is_built(self) -> bool:
@@ -348,10 +358,10 @@ class Level:
         else:
             prefix += subject.path.replace(":str}", "}")
         names = f"{self._names}{subject.name}:" if subject.name else self._names
-        app = without_body_limit(subject.app)
+        app, behind = mounted_at(subject)
         plain = answers_as_known(original, "matches") and answers_as_known(original, "handle")
         if plain and is_transparent(app):
-            return None, Level(app, prefix=prefix, host=host, names=names)
+            return None, Level(app, prefix=prefix, host=host, names=names, behind=behind)
         kind = Kind.STATIC if plain and isinstance(app, StaticFiles) else Kind.OPAQUE
         endpoint = self._names + subject.name if subject.name else None
         # Its own answer to any other method is 405.

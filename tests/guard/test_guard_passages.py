@@ -100,6 +100,39 @@ async def test_a_decision_is_good_for_one_run_below_a_mount(engine, ran, kind):
         assert (wire.status, wire.problem, len(ran), len(engine.submitted)) == (500, "misconfigured", runs, runs)
 
 
+def mounted_behind(place, ran, *middleware):
+    """A router below a mount, with middleware of the mount itself or of the router."""
+    routes = [Route("/x/{id}", noting(ran), methods=["GET", "POST"]), Route("/y", noting(ran), methods=["DELETE"])]
+    if place == "mount":
+        mount = Mount("/sub", routes=routes, middleware=list(middleware))
+    else:
+        mount = Mount("/sub", Router(routes, middleware=list(middleware)))
+    app = Starlette(routes=[mount])
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    return app
+
+
+@pytest.mark.parametrize("place", ["mount", "router"])
+async def test_what_comes_through_the_middleware_of_a_mount_or_router_is_what_was_decided(engine, ran, place):
+    assert (await ask(mounted_behind(place, ran, Middleware(Passes)), "/sub/x/1")).status == 200
+    assert (len(ran), engine.submitted[-1]["resource"]) == (1, "GET /sub/x/{id}")
+    ran.clear()
+    wire = await ask(mounted_behind(place, ran, Middleware(Twice)), "/sub/x/1")
+    assert (wire.status, wire.problem, len(ran)) == (500, "misconfigured", 1)
+    ran.clear()
+    for changes in ({"method": "POST"}, {"method": "DELETE", "path": "/sub/y"}, {"path": "/sub/x/2"}):
+        wire = await ask(mounted_behind(place, ran, Middleware(Changes, **changes)), "/sub/x/1")
+        assert (wire.status, wire.problem, ran) == (500, "misconfigured", [])
+
+
+@pytest.mark.parametrize("place", ["mount", "router"])
+async def test_what_no_route_takes_is_asked_about_where_a_middleware_may_answer_it(engine, ran, place):
+    wire = await ask(mounted_behind(place, ran, Middleware(Passes)), "/sub/nowhere")
+    assert (wire.status, engine.submitted[-1]["resource"]) == (404, "GET /sub/**")
+    wire = await ask(mounted_behind(place, ran, Middleware(Changes, path="/sub/x/1")), "/sub/nowhere")
+    assert (wire.status, wire.problem, ran) == (500, "misconfigured", [])
+
+
 async def test_a_decision_is_good_for_one_run_behind_a_routes_middleware(engine, ran):
     app = Starlette(routes=[Route("/x", noting(ran), middleware=[Middleware(Twice)])])
     app.add_middleware(AscendMiddleware, **options(EVERYTHING))

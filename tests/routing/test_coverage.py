@@ -311,7 +311,7 @@ def test_an_application_without_a_guard_is_said_to_have_none(capsys, tmp_path):
         ("no_such_module", "cannot be imported"),
         ("asgi_shop:nothing", "cannot be loaded"),
         ("json", "has no app"),
-        ("asgi_shop:wsgi", "is a function; if it makes the application"),
+        ("asgi_shop:wsgi", "no application of a framework"),
     ],
 )
 def test_what_cannot_be_listed_is_said(capsys, name, says):
