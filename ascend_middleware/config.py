@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from . import substitute
-from .exceptions import AscendError, AuthenticationError, ConfigurationError, MissingAPIKeyError, Problem
+from .exceptions import (
+    AscendError,
+    AuthenticationError,
+    ConfigurationError,
+    MissingAPIKeyError,
+    Problem,
+    did_you_mean,
+)
+from .findings import parse_findings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -257,6 +265,10 @@ def _texts(value: object) -> tuple[str, ...]:
     raise ValueError(f"expected a list of texts, got {value!r}")
 
 
+def _findings(value: object) -> tuple[str, ...]:
+    return parse_findings(_texts(value))
+
+
 def _header_name(value: object) -> str:
     name = _text(value)
     if not re.fullmatch(r"[A-Za-z0-9-]+", name):
@@ -332,7 +344,7 @@ class Settings:
     single_caller: bool = _setting(False, _flag)
     expose_risk: bool = _setting(False, _flag)
     strict: bool = _setting(False, _flag)
-    unmapped_permit: tuple[str, ...] = _setting((), _texts)
+    unmapped_permit: tuple[str, ...] = _setting((), _findings)
     health_path: str | None = _setting(None, _local_path)
     telemetry: bool = _setting(False, _flag, "ASCEND_TELEMETRY")
     report_outcomes: bool = _setting(True, _flag)
@@ -377,7 +389,7 @@ class Settings:
         known = {item.name: item for item in dataclasses.fields(cls)}
         for source, given in (("argument", arguments or {}), (file_name, file or {})):
             problems += [
-                Problem("settings.unknown-key", f"{source} {name}", "no such setting", _nearest(name, known))
+                Problem("settings.unknown-key", f"{source} {name}", "no such setting", did_you_mean(name, known))
                 for name in given
                 if name not in known
             ]
@@ -472,11 +484,4 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     settings = (name for item in dataclasses.fields(Settings) for name in item.metadata["env"])
     known = dict.fromkeys((*settings, "ASCEND_KILL"))
     found = sorted(name for name in environ if name.startswith("ASCEND_") and name not in known)
-    return [f"the environment has {name}, which is no setting ({_nearest(name, known)})" for name in found]
-
-
-def _nearest(name: str, known: Mapping[str, object]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+    return [f"the environment has {name}, which is no setting ({did_you_mean(name, known)})" for name in found]

@@ -25,12 +25,13 @@ Several derive from a builtin as well, because the documented programs catch the
 from __future__ import annotations
 
 import builtins
+import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "AscendError",
@@ -119,6 +120,13 @@ class Problem:
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
         return f"{text} ({self.hint})" if self.hint else text
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint for a misspelt name."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
 
 
 # The words of other languages for TOML's values.

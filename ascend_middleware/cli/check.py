@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 DEFAULT_TABLE = "ascend.toml"
+_EMPTY = 'begin one with [[rule]], or set unmapped = "by-method"; rules at handlers are checked by the command routes'
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,7 +36,10 @@ def run(args: argparse.Namespace) -> int:
     problems: tuple[Problem, ...] = ()
     rules: int | None = None
     try:
-        rules = len(RuleTable.from_toml(args.table).rules)
+        table = RuleTable.from_toml(args.table)
+        rules = len(table.rules)
+        if not rules and table.settings.get("unmapped") != "by-method":
+            problems = (Problem("rules.empty", args.table, "it has no rule, so that every request is refused", _EMPTY),)
     except ConfigurationError as error:
         if any(problem.code == "rules.unreadable" for problem in error.problems):
             raise  # there is no table to check, which is wrong usage
@@ -48,6 +52,4 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write("".join(f"{problem}\n" for problem in problems))
     else:
         sys.stdout.write(f"ok: {rules} {'rule' if rules == 1 else 'rules'}\n")
-        if not rules:
-            print("the table has no rules: nothing is mapped, and what is unmapped is refused", file=sys.stderr)
     return 1 if problems else 0

@@ -10,7 +10,7 @@ from flask import current_app
 from flask.cli import ScriptInfo
 
 from ..compose import only_looked_at, read_options
-from ..exceptions import ConfigurationError
+from ..exceptions import AscendError, ConfigurationError
 from ..runner import SyncRunner
 from .commands import make_group
 from .entrance import Entrance
@@ -92,15 +92,22 @@ class Ascend:
             named = config.pop("after")
             after = after or named
         rules, settings, hooks = read_options(config, f'app.config["{CONFIG}"]', self._arguments)
-        with only_looked_at() if _is_for_a_command() else contextlib.nullcontext():
-            runner = SyncRunner(rules, settings, **hooks)
+        command = _command()
+        try:
+            with only_looked_at() if command and command != "run" else contextlib.nullcontext():
+                runner = SyncRunner(rules, settings, **hooks)
+        except AscendError as error:
+            if command:  # Flask prints this one, and a traceback of every other
+                raise click.ClickException(str(error)) from error
+            raise
         app.extensions[EXTENSION] = Entrance(app, runner, after=after)
         app.cli.add_command(make_group(EXTENSION))
 
 
-def _is_for_a_command() -> bool:
-    """Whether Flask makes the application for one of its commands, `flask run` excepted."""
+def _command() -> str:
+    """Return the command for which Flask makes the application, `run` for its server; empty where it is none."""
     context = click.get_current_context(silent=True)
     if context is None or context.find_object(ScriptInfo) is None:
-        return False
-    return context.info_name != "run" or context.parent is None or context.parent.parent is not None
+        return ""
+    nested = context.parent is None or context.parent.parent is not None
+    return "command" if nested else context.info_name or "command"

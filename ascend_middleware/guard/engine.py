@@ -10,8 +10,9 @@ from ..client.masking import get_logger
 from ..client.retry import dice
 from ..config import Settings
 from ..exceptions import AscendError, ConfigurationError
+from ..findings import FINDINGS
 from ..routing import Kind
-from ..rules import FINDINGS, WEBSOCKET, FieldError, RuleTable
+from ..rules import WEBSOCKET, FieldError, RuleTable
 from .approvals import HANDLE_HEADER, Asked, Settled
 from .failure import OpenBudget, cause_of, refusal_for
 from .fingerprint import CREDENTIALS, Binding
@@ -79,9 +80,6 @@ class Guard:
     ) -> None:
         if identify is not None and settings.agent_header:
             raise ConfigurationError("identify and agent_header both say who the agent is; keep one of them")
-        unknown = sorted(set(settings.unmapped_permit) - FINDINGS.keys())
-        if unknown:
-            raise ConfigurationError(f"unmapped_permit names {', '.join(unknown)}; known: {', '.join(FINDINGS)}")
         self.table = table
         self.settings = settings
         self.core = core

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import AscendError
+from ..findings import FINDINGS
 from ..routing import Kind
-from ..rules import FINDINGS, parse_route, redact
+from ..rules import parse_route, redact
 from .firewall import inspect
 from .steps import Blocking, BodyTooLarge, Hook, ReadBody
 from .verdicts import REFUSALS, Verdict

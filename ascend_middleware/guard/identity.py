@@ -76,7 +76,11 @@ def agent_of(
         logger.info("passed as not an agent's: %s", printable(str(agent.reason)))
         return agent
     if not isinstance(agent, Agent) or not agent.id:
-        return Refusal(problem="denied", detail="The caller is no known agent.")
+        logger.warning(
+            "refused, nobody was asked: identify returned %s; it returns an Agent with an id, or NotAnAgent(reason)",
+            "nothing" if agent is None else type(agent).__name__,
+        )
+        return Refusal(problem="unknown-agent", detail="The application knows no agent for this request.")
     return _askable(agent)
 
 

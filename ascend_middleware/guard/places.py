@@ -49,5 +49,5 @@ def make_directory(path: Path) -> None:
 
 
 def shown(url: str) -> str:
-    """Return a URL without its user name and password, for messages."""
-    return re.sub(r"//.*@", "//…@", url)
+    """Return a URL without its user name, password and query, for messages; rather too little than too much of it."""
+    return re.sub(r"\?\S*", "?…", re.sub(r"//.*@", "//…@", url))

@@ -186,7 +186,7 @@ class RedisState:
                 health_check_interval=0,
             )
         except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"the setting state is no Redis URL: {type(error).__name__}") from None
+            raise ConfigurationError(f"it is no Redis URL: {type(error).__name__}") from None
         self._scripts: dict[str, Any] = {
             name: self._redis.register_script(text)
             for name, text in (
@@ -204,6 +204,8 @@ class RedisState:
         try:
             with self._guarded():
                 self._redis.ping()
+        except (ValueError, TypeError) as error:  # the URL's query is read at the first connection
+            raise ConfigurationError(f"it is no Redis URL: {type(error).__name__}") from None
         finally:
             self.close()
 

@@ -30,8 +30,8 @@ def open_state(settings: Settings) -> State:
 
         try:
             return RedisState(place, scope=scope, timeout=settings.state_timeout)
-        except StateError as error:
-            raise ConfigurationError(f"the setting state = {shown(place)!r}: {error}") from None
+        except (ConfigurationError, StateError) as error:
+            raise ConfigurationError(f"the setting state (ASCEND_STATE) = {shown(place)!r}: {error}") from None
     path = place or default_directory() / "state.db"
     try:
         return SQLState(path, scope=scope, timeout=settings.state_timeout, power_safe=settings.durability == "power")

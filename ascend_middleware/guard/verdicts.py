@@ -18,6 +18,7 @@ __all__ = ["REFUSALS", "Refusal", "Verdict"]
 # Problem type → status and title (RFC 9457). One row per line of the documented table of verdicts.
 REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
     "denied": (403, "The authority denied this action"),
+    "unknown-agent": (403, "No agent is known for this request"),
     "approval-required": (403, "A person has to approve this action first"),
     "modification-required": (403, "The authority asks for this action to be changed"),
     "unmapped-route": (403, "No rule covers this route"),

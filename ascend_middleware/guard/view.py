@@ -28,7 +28,7 @@ class RequestView:
         resolved: what the router will run, or None where no router can be asked.
         request: the framework's own object, for `identify`.
         other_path: how the application may read the path instead; the same rule has to govern both.
-        findings: what the adapter found suspicious by itself, names of `firewall.FINDINGS`.
+        findings: what the adapter found suspicious by itself, names of `FINDINGS`.
         prefix: the path under which the server runs the application, for the URLs that the guard names.
     """
 

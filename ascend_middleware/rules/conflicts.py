@@ -37,8 +37,8 @@ def resolve(rules: Sequence[CompiledRule], report: Report) -> Group:
     alive = {id(rule) for rule in group.values()}
     for rule in rules:
         if id(rule) not in alive and id(rule) not in told:
-            winners = ", ".join(sorted({group[method].label for method in rule.methods}))
-            report.add("dead", (rule.label,), f"can never match: every method of it belongs to {winners}", "remove it")
+            winners = ", ".join(sorted({group[method].place for method in rule.methods}))
+            report.add("dead", (rule.place,), f"can never match: every method of it belongs to {winners}", "remove it")
     return group
 
 
@@ -46,13 +46,13 @@ def _report_quarrel(one: CompiledRule, two: CompiledRule, method: Method, report
     first, second = sorted((one, two), key=lambda rule: rule.number)
     if _same(one, two):
         if one.methods == two.methods:
-            report.add("duplicate", (second.label,), f"says the same as {_shown(first)}", "remove one")
+            report.add("duplicate", (second.place,), f"says the same as {_shown(first)}", "remove one")
         return one.methods == two.methods
     if one.block is not None and two.block is not None and one.methods != two.methods:
         return False  # both refuse
     report.add(
         "conflict",
-        (second.label,),
+        (second.place,),
         f"{_witness(one, method)} matches {_shown(first)} as well, with another outcome",
         "give one of them a more specific template or fewer methods",
     )
@@ -60,7 +60,7 @@ def _report_quarrel(one: CompiledRule, two: CompiledRule, method: Method, report
 
 
 def _shown(rule: CompiledRule) -> str:
-    return rule.label if rule.name is None else f"{rule.label} (rule {rule.number})"
+    return rule.place if rule.name is None or rule.line else f"{rule.label} (rule {rule.number})"
 
 
 def _witness(rule: CompiledRule, method: Method) -> str:
@@ -87,7 +87,7 @@ def rank_declared(
             if rule.block is None and shared and not _same(rule, rival):
                 report.add(
                     "conflict",
-                    (rule.label,),
+                    (rule.place,),
                     f"{_shown(rival)} names the same endpoint, with another outcome",
                     "keep the rule at the handler or the one in the table",
                 )
@@ -119,7 +119,7 @@ def report_blocked(
         witness = _witness(rule, min(rule.methods, key=str))
         report.add(
             "dead",
-            (rule.label,),
+            (rule.place,),
             f"can never match: {witness} and all else it matches is blocked by {_shown(by)}",
             "remove one of the two",
         )

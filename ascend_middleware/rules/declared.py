@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
-from ..exceptions import ConfigurationError
-from .problems import Report, check_rule, did_you_mean
+from ..exceptions import ConfigurationError, did_you_mean
+from .problems import Report, check_rule
 from .rule import CompiledRule, Defaults, Recipe, outcome_of
 from .templates import ANY_METHOD, Method, parse_match
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -13,13 +12,14 @@ from dataclasses import fields as dataclass_fields
 from typing import Any, Final, TypeAlias
 
 from ..config import parse_pending
-from ..exceptions import Problem, ValidationError
+from ..exceptions import Problem, ValidationError, did_you_mean
+from ..findings import parse_findings
 from ..wire import MAX_ORCHESTRATION_DEPTH, encode_json
-from .rule import FINDINGS, NO_RECIPE, Recipe, Rule, rule_label
+from .rule import NO_RECIPE, Recipe, Rule, rule_label
 from .sources import Const, Source, Text, parse_source, parse_text
 from .templates import REST, WEBSOCKET, Method, Template, parse_match
 
-__all__ = ["Match", "Report", "check_rule", "did_you_mean"]
+__all__ = ["Match", "Report", "check_rule"]
 
 Match: TypeAlias = "tuple[frozenset[Method], Template]"
 
@@ -53,13 +53,6 @@ class Report:
     def add(self, code: str, where: Iterable[str], message: str, hint: str = "") -> None:
         """Add a problem; `where` goes from the rule to the key."""
         self.problems.append(Problem(f"rules.{code}", ": ".join((self.name, *where)), message, hint))
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint for a misspelt name."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
 
 
 # --- values
@@ -118,11 +111,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _findings(value: object) -> tuple[str, ...]:
-    names = _texts(value)
-    for name in names:
-        if name not in FINDINGS:
-            raise ValueError(f"there is no finding {name!r}; {did_you_mean(name, FINDINGS)}")
-    return names
+    return parse_findings(_texts(value))
 
 
 def _model(value: object) -> str | int:
@@ -173,7 +162,7 @@ if set(_PARSERS) != {item.name for item in dataclass_fields(Rule)}:  # pragma: n
 
 
 def check_rule(
-    raw: Mapping[str, object], *, number: int, report: Report
+    raw: Mapping[str, object], *, number: int, line: int = 0, report: Report
 ) -> tuple[Mapping[str, Any], list[Match], Recipe] | None:
     """Check one rule and return what it says, its matches and its recipe; None if it has a problem.
 
@@ -182,6 +171,8 @@ def check_rule(
     before = len(report.problems)
     shown = raw.get("match")
     label = rule_label(number, raw, shown if isinstance(shown, str) else ", ".join(_listed(shown)))
+    if line:
+        label += f" at line {line}"
     given: dict[str, Any] = {}
     for key, value in raw.items():
         parse = _PARSERS.get(key)

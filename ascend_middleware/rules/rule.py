@@ -15,24 +15,8 @@ if TYPE_CHECKING:
     from .declared import Declaration
     from .templates import Method, Template
 
-__all__ = ["FINDINGS", "CompiledRule", "Defaults", "Rule", "by_method_rule", "outcome_of"]
+__all__ = ["CompiledRule", "Defaults", "Rule", "by_method_rule", "outcome_of"]
 
-# What makes a request suspicious; a rule may permit some of it.
-FINDINGS: Final = {
-    "not-origin-form": "the target does not begin with /",
-    "dot-segment": "the path has a . or .. segment",
-    "empty-segment": "the path has an empty segment",
-    "backslash": "the path has a backslash",
-    "control-character": "the path has a control character",
-    "invalid-utf8": "the path is not valid UTF-8",
-    "path-parameter": "the path has a ; parameter",
-    "encoded-separator": "the path has an encoded slash or percent outside a parameter",
-    "fragment": "the target has a fragment",
-    "root-path": "the path may be read in two ways, with and without the server's root path",
-    "method-override": "a header asks for another method",
-    "path-override": "a header asks for another path",
-    "bad-method": "the method is not a token in upper case letters",
-}
 _NOT_OUTCOME: Final = frozenset({"name", "match", "endpoint", "enabled"})
 
 
@@ -145,6 +129,7 @@ class CompiledRule:
         template: what it matches; `/**` for a rule that names an endpoint only.
         defaults: what holds where the rule says nothing.
         declaration: what it was made from, if it stands at a handler; its number is 0 then.
+        line: where it begins in its file; 0 where it came from none.
     """
 
     number: int
@@ -154,6 +139,7 @@ class CompiledRule:
     recipe: Recipe
     defaults: Defaults
     declaration: Declaration | None = None
+    line: int = 0
 
     def __repr__(self) -> str:
         return f"<rule {self.label}>"
@@ -166,11 +152,16 @@ class CompiledRule:
         return rule_label(self.number, self.given, "" if self._anywhere else self.match)
 
     @property
+    def place(self) -> str:
+        """The label, with the line in the file; for messages about the table."""
+        return f"{self.label} at line {self.line}" if self.line else self.label
+
+    @property
     def short_label(self) -> str:
         """The rule's name, its number, or the place where it stands."""
         if self.declaration is not None:
             return self.name or f"at {self.declaration.place.rpartition('.')[2]}"
-        return self.name or f"rule {self.number}"
+        return self.name or f"rule {self.number}" + (f" (line {self.line})" if self.line else "")
 
     @property
     def _anywhere(self) -> bool:

@@ -7,20 +7,22 @@ and in it the narrowest method set. A method that this template does not list is
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ..config import Settings
-from ..exceptions import ConfigurationError, Problem, toml_problem
+from ..exceptions import ConfigurationError, Problem, did_you_mean, toml_problem
 from .conflicts import rank_declared, report_blocked, resolve
 from .index import Index, members, pick
-from .problems import Report, check_rule, did_you_mean
+from .problems import Report, check_rule
 from .redact import secret_names
 from .route_rules import Entry, RouteRules
 from .rule import CompiledRule, Defaults, Rule, by_method_rule
@@ -91,7 +93,7 @@ class RuleTable:
             raise ConfigurationError(problems=[toml_problem("rules.not-toml", name, text, error)]) from None
         except UnicodeDecodeError as error:
             raise ConfigurationError(problems=[Problem("rules.not-toml", name, str(error))]) from None
-        return cls.from_mapping(content, name=name)
+        return cls._read(content, Report(name), lines=_lines_of_rules(text))
 
     @classmethod
     def from_mapping(cls, content: Mapping[str, Any], *, name: str = "rules") -> RuleTable:
@@ -100,7 +102,10 @@ class RuleTable:
         Raises:
             ConfigurationError: with every problem found.
         """
-        report = Report(name)
+        return cls._read(content, Report(name))
+
+    @classmethod
+    def _read(cls, content: Mapping[str, Any], report: Report, *, lines: Sequence[int] = ()) -> RuleTable:
         for key in content:
             if key not in ("ascend", "rule"):
                 report.add("unknown-key", (str(key),), "no such table", did_you_mean(str(key), ("ascend", "rule")))
@@ -108,7 +113,9 @@ class RuleTable:
         if not isinstance(rules, list | tuple):
             report.add("bad-value", ("rule",), "expected a list of rules", "each one begins with [[rule]]")
             rules = ()
-        return cls._build(rules, content.get("ascend", {}), report)
+        if len(lines) != len(rules):
+            lines = (0,) * len(rules)  # not every rule has a header of its own
+        return cls._build(rules, content.get("ascend", {}), report, lines=lines)
 
     @classmethod
     def from_rules(
@@ -122,7 +129,9 @@ class RuleTable:
         return cls._build(list(rules), settings or {}, Report(name))
 
     @classmethod
-    def _build(cls, rules: Sequence[object], settings: object, report: Report) -> RuleTable:
+    def _build(
+        cls, rules: Sequence[object], settings: object, report: Report, *, lines: Iterable[int] = repeat(0)
+    ) -> RuleTable:
         if not isinstance(settings, Mapping):
             report.add("bad-value", ("ascend",), "expected a table", "it begins with [ascend]")
             settings = {}
@@ -132,17 +141,18 @@ class RuleTable:
         except ConfigurationError as error:
             report.problems += error.problems
         compiled: list[CompiledRule] = []
-        for number, item in enumerate(rules, 1):
+        for number, (item, line) in enumerate(zip(rules, lines, strict=False), 1):
             raw = _raw(item)
             if raw is None:
                 report.add("bad-value", (f"rule {number}",), f"expected a table or a Rule, got {type(item).__name__}")
                 continue
-            checked = check_rule(raw, number=number, report=report)
+            checked = check_rule(raw, number=number, line=line, report=report)
             if checked is None or checked[0].get("enabled") is False:
                 continue
             given, matches, recipe = checked
             compiled += [
-                CompiledRule(number, given, methods, template, recipe, defaults) for methods, template in matches
+                CompiledRule(number, given, methods, template, recipe, defaults, line=line)
+                for methods, template in matches
             ]
         table = cls(compiled, settings=settings, defaults=defaults, report=report)
         if report.problems:
@@ -240,6 +250,13 @@ class RuleTable:
 
 
 _KNOWN: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", WEBSOCKET})
+
+
+_HEADER: Final = re.compile(r"""[ \t]*\[\[[ \t]*(rule|"rule"|'rule')[ \t]*\]\]""")
+
+
+def _lines_of_rules(text: str) -> list[int]:
+    return [number for number, line in enumerate(text.split("\n"), 1) if _HEADER.match(line)]
 
 
 def _meaning(rule: CompiledRule) -> dict[str, Any]:

@@ -322,10 +322,13 @@ async def test_identify_that_raises_is_refused(engine, error, asynchronous):
 
 
 @pytest.mark.parametrize("found", [None, "bot", True, {}, object()])
-async def test_identify_that_knows_nobody_is_refused(engine, found):
+async def test_identify_that_knows_nobody_is_refused(engine, found, caplog):
     handler = Handler()
     wire = await ask(AscendMiddleware(handler, identify=lambda scope: found, **options([RUN])))
-    assert (wire.problem, handler.ran, engine.submitted) == ("denied", 0, [])
+    assert (wire.status, wire.problem, handler.ran, engine.submitted) == (403, "unknown-agent", 0, [])
+    assert "authority" not in wire.body.decode()  # it was never asked
+    returned = "nothing" if found is None else type(found).__name__
+    assert f"identify returned {returned}; it returns an Agent" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["x" * 10_000, "\x85", "a\tb", "é", " "])

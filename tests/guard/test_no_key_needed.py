@@ -14,8 +14,8 @@ from flask.cli import FlaskGroup
 from starlette.testclient import TestClient
 
 from ascend_middleware.cli import main
-from ascend_middleware.compose import only_looked_at
-from ascend_middleware.exceptions import MissingAPIKeyError
+from ascend_middleware.compose import build_guard, only_looked_at
+from ascend_middleware.exceptions import ConfigurationError, MissingAPIKeyError
 from ascend_middleware.flask import Ascend
 
 SITE = """
@@ -68,6 +68,7 @@ settings.configure(
 from django.core.management import execute_from_command_line
 execute_from_command_line(["manage.py", *sys.argv[1:]])
 """
+KEYED = {"api_key": "owkai_test_0123456789abcdef", "agent_id": "bot", "journal": "off"}
 DJANGO_TESTS = Path(__file__).parent.parent / "django"
 
 
@@ -157,7 +158,7 @@ def test_flask_check_says_that_the_application_cannot_serve():
 
 def test_flask_run_fails_at_its_start():
     done = CliRunner().invoke(make([]), ["run", "--no-reload", "--no-debugger"])
-    assert isinstance(done.exception, MissingAPIKeyError)
+    assert (done.exit_code, done.output.startswith("Error: API key is required")) == (1, True)
 
 
 def test_a_flask_command_that_serves_fails_at_the_first_request():
@@ -181,7 +182,28 @@ def test_what_is_wrong_beside_the_key_still_fails_a_flask_command():
         return app
 
     done = CliRunner().invoke(FlaskGroup(create_app=create_app), ["routes"])
-    assert done.exit_code != 0 and "exmpt" in str(done.exception) + done.output
+    assert (done.exit_code, "exmpt" in done.output, "Traceback" in done.output) == (1, True, False)
+
+
+@pytest.mark.parametrize("place", ["redis://me:se/cret@pw@127.0.0.1:1/0", "redis://127.0.0.1:1/0?password=secret"])
+def test_a_redis_that_is_away_is_one_message_without_the_password(place):
+    settings = {**KEYED, "state": place}
+
+    def create_app():
+        app = flask.Flask("site")
+        Ascend(app, **settings)
+        return app
+
+    for command in ("run", "routes"):
+        done = CliRunner().invoke(FlaskGroup(create_app=create_app), [command])
+        assert done.exit_code == 1 and done.output.startswith("Error: the setting state (ASCEND_STATE) = 'redis://")
+        assert len(done.output.splitlines()) == 1 and "cret" not in done.output and "pw" not in done.output
+
+
+def test_an_option_that_redis_does_not_know_is_told_as_the_settings():
+    with pytest.raises(ConfigurationError, match=r"setting state \(ASCEND_STATE\).*no Redis URL") as caught:
+        build_guard([], {**KEYED, "state": "redis://127.0.0.1:1/0?nothing=secret"}, environ={})
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """What is told of mistakes before anything is served."""
 
+import json
+
 import pytest
 
 import ascend_middleware
@@ -40,10 +42,30 @@ def test_check_tells_wrong_usage_from_problems_and_counts_in_english(tmp_path, c
     table.write_text('[[rule]]\nmatch = "GET /a"\nexempt = true\n')
     assert main(["check", str(table)]) == 0
     assert capsys.readouterr().out == "ok: 1 rule\n"
-    table.write_text("")
+
+
+@pytest.mark.parametrize("text", ["", "[[rule]]\nmatch = 'GET /a'\nexempt = true\nenabled = false\n"])
+def test_check_refuses_a_table_without_rules(text, tmp_path, capsys):
+    table = tmp_path / "ascend.toml"
+    table.write_text(text)
+    assert main(["check", str(table)]) == 1
+    assert "no rule" in capsys.readouterr().out
+    assert main(["check", str(table), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["problems"][0]["code"] == "rules.empty"
+    table.write_text(f'[ascend]\nunmapped = "by-method"\n{text}')
     assert main(["check", str(table)]) == 0
-    told = capsys.readouterr()
-    assert told.out == "ok: 0 rules\n" and "no rules" in told.err
+    assert capsys.readouterr().out == "ok: 0 rules\n"
+
+
+def test_what_by_method_permits_is_a_closed_set_wherever_it_is_set(tmp_path, capsys):
+    table = tmp_path / "ascend.toml"
+    table.write_text('[ascend]\nunmapped = "by-method"\nunmapped_permit = ["encoded-seperator"]\n')
+    assert main(["check", str(table)]) == 1
+    assert "unmapped_permit: there is no finding 'encoded-seperator'; did you mean encoded-separator?" in (
+        capsys.readouterr().out
+    )
+    with pytest.raises(ConfigurationError, match="argument unmapped_permit.*known: backslash"):
+        build_guard([], {**SETTINGS, "unmapped_permit": ["x"]}, environ={})
 
 
 def test_routes_tells_how_to_name_an_application(tmp_path, capsys, monkeypatch):

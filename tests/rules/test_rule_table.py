@@ -325,6 +325,43 @@ def test_all_problems_are_reported_at_once_with_their_places():
         assert part in text
 
 
+def test_problems_of_a_file_tell_the_line_of_their_rule(tmp_path):
+    file = tmp_path / "ascend.toml"
+    file.write_text(
+        """[ascend]
+# [[rule]] begins each
+[[rule]]
+match = "GET /a/{x}"
+action_type = "one"
+
+  [[ 'rule' ]]
+name = "mine"
+match = "GET /b"
+acton_type = "two"
+
+[[rule]]
+match = "GET /a/{y}"
+action_type = "three"
+"""
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        RuleTable.from_toml(file)
+    found = {one.code: one for one in caught.value.problems}
+    quarrel = found["rules.conflict"]
+    assert found["rules.unknown-key"].where == f"{file}: mine at line 7: acton_type"
+    assert quarrel.where == f"{file}: rule 3 (GET /a/{{y}}) at line 12"
+    assert "rule 1 (GET /a/{x}) at line 3" in quarrel.message
+
+
+def test_the_line_is_told_in_listings_and_not_in_logs(tmp_path):
+    file = tmp_path / "ascend.toml"
+    file.write_text('\n[[rule]]\nmatch = "GET /a"\nexempt = true\n')
+    (rule,) = RuleTable.from_toml(file).with_settings(Settings(body_limit=1)).rules
+    assert (rule.short_label, rule.label) == ("rule 1 (line 2)", "rule 1 (GET /a)")
+    file.write_text('rule = [{ match = "GET /a", exempt = true, name = """\n[[rule]]\n[[rule]]""" }]')
+    assert RuleTable.from_toml(file).rules[0].line == 0  # lines that cannot be known are not guessed
+
+
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [
