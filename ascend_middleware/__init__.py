@@ -6,7 +6,12 @@ Names load at first use; importing the package imports no framework.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 11):
+    # Else it would be some module or name of the standard library that is not there.
+    raise ImportError(f"ascend-middleware needs Python 3.11 or newer, and this is {sys.version.split()[0]}")
 
 if TYPE_CHECKING:
     from .client import AscendClient as AscendClient

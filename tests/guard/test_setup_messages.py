@@ -1,6 +1,8 @@
 """What is told of mistakes before anything is served."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -80,3 +82,11 @@ def test_routes_tells_how_to_name_an_application(tmp_path, capsys, monkeypatch):
     assert main(["routes", "setup_deep:app"]) == 2
     told = capsys.readouterr().err
     assert "nothing_of_that_name" in told and "setup_deeper.py, line 3" in told
+
+
+def test_an_older_python_is_told_as_what_it_is():
+    program = "import sys; sys.version_info = (3, 10, 13); sys.version = '3.10.13 (old)'; import ascend_middleware"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: ascend-middleware needs Python 3.11 or newer, and this is 3.10.13"
+    )
