@@ -9,7 +9,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036 - from source, nothing else says so
     # Else it would be some module or name of the standard library that is not there.
     raise ImportError(f"ascend-middleware needs Python 3.11 or newer, and this is {sys.version.split()[0]}")
 
