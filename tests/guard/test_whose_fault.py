@@ -375,6 +375,8 @@ async def test_a_budget_that_cannot_be_counted_is_spent(engine, tmp_path):
         (413, {"error": {"code": "PAYLOAD_TOO_LARGE", "message": "131072 bytes"}}, 413, "body-too-large", None),
         (404, {"detail": "no such route"}, 500, "misconfigured", None),
         (401, {"detail": "no such key"}, 500, "misconfigured", None),
+        (405, {"detail": "no such method"}, 500, "misconfigured", None),
+        (415, {"detail": "no such type"}, 500, "misconfigured", None),
     ],
 )  # fmt: skip
 async def test_what_is_refused_about_the_content_is_the_callers(engine, code, error, status, problem, field):

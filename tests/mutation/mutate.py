@@ -39,6 +39,7 @@ PACKAGE = "ascend_middleware"
 # Which tests concern which modules; the longest beginning counts.
 ROOMS = {
     "guard/": ["guard"],
+    "guard/outcome": ["guard", "asgi", "django", "flask", "wsgi"],
     "rules/": ["rules", "guard"],
     "routing/": ["routing", "rules"],
     "routing/django": ["django"],
@@ -67,7 +68,7 @@ PATIENCE = 20.0
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: bytes `start` to `end` of `file` become `new`; `function` is the first line of the function around."""
+    """One fault: bytes `start` to `end` of `file` become `new`; `function` is the name of the function around."""
 
     file: str
     line: int
@@ -77,7 +78,7 @@ class Mutant:
     new: str
     before: str
     after: str
-    function: int
+    function: str
 
 
 # --- faults
@@ -141,7 +142,7 @@ def mutants_of(file: str, source: bytes) -> list[Mutant]:
         starts.append(starts[-1] + len(line))
     found = []
 
-    def add(node: ast.AST, kind: str, new: str, function: int) -> None:
+    def add(node: ast.AST, kind: str, new: str, function: str) -> None:
         start = starts[node.lineno - 1] + node.col_offset
         end = starts[node.end_lineno - 1] + node.end_col_offset
         first, last = starts[node.lineno - 1], starts[node.end_lineno]
@@ -154,11 +155,14 @@ def mutants_of(file: str, source: bytes) -> list[Mutant]:
         one_line = [" ".join(text.split()) for text in (before, after)]
         found.append(Mutant(file, node.lineno, kind, start, end, new, *one_line, function))
 
-    def visit(node: ast.AST, function: int) -> None:
+    def visit(node: ast.AST, function: str, around: str) -> None:
         if is_left_alone(node):
             return
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            function = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            function = around + node.name
+            around = f"{function}.<locals>."
+        elif isinstance(node, ast.ClassDef):
+            around += f"{node.name}."
         for kind, new in faults(node):
             if kind == "condition inverted":
                 add(node.test, kind, f"(not {ast.unparse(node.test)})", function)
@@ -169,22 +173,22 @@ def mutants_of(file: str, source: bytes) -> list[Mutant]:
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    visit(child, function)
+                    visit(child, function, around)
 
-    visit(ast.parse(source), 0)
+    visit(ast.parse(source), "", "")
     return found
 
 
 # --- which tests enter which functions: this file is a plugin of the learning run, see `learn`
 
-_entered: set[tuple[str, int]] = set()
+_entered: set[tuple[str, str]] = set()
 _learnt: dict[str, dict] = {}
 
 
 def _trace(frame, event, argument):
     code = frame.f_code
     if PACKAGE in code.co_filename:
-        _entered.add((code.co_filename, code.co_firstlineno))
+        _entered.add((code.co_filename, code.co_qualname))
 
 
 def pytest_configure(config):
@@ -224,12 +228,15 @@ def run_tests(tree: Path, tests: list[str], timeout: float, **environment: str) 
     """Run tests in a copy of the tree; return the exit status, None after the timeout, and what was printed."""
     listed = tree / "mutation-tests.txt"
     listed.write_text("\n".join(tests))
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "mutate", "--tb=line", f"@{listed}"]
+    # Without the plugins that nothing here needs, a run begins in half the time.
+    plugins = ["-p", "anyio", "-p", f"{PACKAGE}.pytest_plugin", "-p", "mutate"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, "--tb=line", f"@{listed}"]
     if "MUTATION_LEARN" not in environment:
         command.append("-x")
     paths = os.pathsep.join([str(tree), str(tree / "tests" / "mutation")])
+    environment |= {"PYTHONPATH": paths, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     process = subprocess.Popen(
-        command, cwd=tree, env={**os.environ, "PYTHONPATH": paths, **environment}, text=True, errors="replace",
+        command, cwd=tree, env={**os.environ, **environment}, text=True, errors="replace",
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
@@ -253,8 +260,8 @@ def learn(tree: Path, room: str) -> dict[str, dict]:
         raise SystemExit(f"tests/{room} did not run ({status}):\n{output[-2000:]}")
     learnt = {test: one for test, one in json.loads(kept.read_text()).items() if one["passed"] and "entered" in one}
     for one in learnt.values():
-        inside = [(Path(file), line) for file, line in one["entered"] if Path(file).is_relative_to(tree / PACKAGE)]
-        one["entered"] = [[str(file.relative_to(tree / PACKAGE)), line] for file, line in inside]
+        inside = [(Path(file), name) for file, name in one["entered"] if Path(file).is_relative_to(tree / PACKAGE)]
+        one["entered"] = [[str(file.relative_to(tree / PACKAGE)), name] for file, name in inside]
     return learnt
 
 
