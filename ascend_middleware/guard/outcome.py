@@ -83,8 +83,12 @@ class Outcome:
 
     @property
     def is_unused(self) -> bool:
-        """Whether the action did not happen, so that an approval for it is still good."""
-        return self.ran is False or (self._later and self._whole)
+        """Whether the action did not happen, so that an approval for it is still good.
+
+        Where something else answered with success instead of the handler, it may have done what the handler does.
+        """
+        succeeded = self._whole and self.status < 300
+        return (self.ran is False and not succeeded) or (self._later and self._whole)
 
     @property
     def duration_ms(self) -> int:

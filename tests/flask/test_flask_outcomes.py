@@ -117,6 +117,14 @@ class TestAnApproval:
         used = resume()
         assert (used.status_code, used.json["outcome"], ran) == (409, "completed", [True])
 
+    def test_is_used_where_a_function_before_the_view_answered_in_its_place(self, engine):
+        """It may have called the view by itself."""
+        ran = []
+        app = application(ran, lambda: flask.current_app.view_functions["pay"](), **options(RULES))
+        resume = self.approved(engine, app)
+        assert [resume().status_code for _ in range(2)] == [200, 409]
+        assert ran == [True]
+
     def test_is_given_back_three_times_at_most(self, engine, caplog):
         ran = []
         app = application(ran, lambda: ("sign in", 401), **options(RULES))
