@@ -43,7 +43,8 @@ class Limits:
         request_bytes: of all that follows the headers: body, its framing, trailers.
         head: for a request's headers to be complete, counted from the connection or from the last answer.
         body: for a request's body to be complete.
-        answer: for a client to take an answer that waits for it.
+        answer: for a client to take an answer that waits for it, all waits together; it begins anew only with a request
+            whose client has taken all that came before.
     """
 
     connections: int
@@ -71,7 +72,7 @@ class Connections:
         self.tls: Final = tls
         self.now: Final = now
         self._open: set[Connection] = set()
-        # Those of which the next bytes are waited for, the longest first.
+        # Those whose clients are waited for, to send something or to take something, the longest first.
         self._waiting: dict[Connection, None] = {}
         self._told: dict[str, float] = {}
 
@@ -127,8 +128,8 @@ class Connections:
             connection.abort()
 
     def release(self) -> None:
-        """Close those that are waited for; those that are being answered stay."""
-        for connection in list(self._waiting):
+        """Close those that are waited for; those that are being answered, or still have to take an answer, stay."""
+        for connection in [one for one in self._waiting if not one.is_paused]:
             connection.abort()
 
     def tell(self, reason: str) -> None:
@@ -152,10 +153,11 @@ class Connections:
         return True
 
     def mark(self, connection: Connection, *, waited_for: bool) -> None:
-        """Note whether the next bytes of a connection are waited for."""
-        self._waiting.pop(connection, None)
-        if waited_for and connection in self._open:
-            self._waiting[connection] = None
+        """Note whether a connection's client is waited for; it keeps its place if it was already."""
+        if not waited_for:
+            self._waiting.pop(connection, None)
+        elif connection in self._open:
+            self._waiting.setdefault(connection)
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection."""
@@ -168,12 +170,10 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         inner: the server's own protocol.
-        deadline: when it is closed unless something happens, on the monotonic clock.
     """
 
     def __init__(self, connections: Connections) -> None:
         self.inner: Any = None
-        self.deadline = math.inf
         self._all = connections
         self._limits = connections.limits
         self._transport: Any = None
@@ -182,7 +182,20 @@ class Connection(asyncio.Protocol):
         self._early: list[bytes] = []  # came together with the end of a TLS handshake
         self._turn = 0
         self._is_asked = False  # the request is complete, and its answer is not
+        self._due = math.inf  # when its client must have sent what is waited for
         self._room = 0
+        self._paused_at: float | None = None
+        self._patience = self._limits.answer
+
+    @property
+    def deadline(self) -> float:
+        """When it is closed unless something happens, on the monotonic clock."""
+        return self._due if self._paused_at is None else self._paused_at + self._patience
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether an answer waits for its client to take more of it."""
+        return self._paused_at is not None
 
     # --- from the transport
 
@@ -245,14 +258,19 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Limit how long an answer waits for its client."""
-        self.deadline = self._all.now() + self._limits.answer
+        self._paused_at = self._all.now()
+        self._mark()
         if self._made:
             self.inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """Lift that limit."""
-        if self._is_asked:
-            self.deadline = math.inf
+        """Lift that limit; what was waited for counts."""
+        if self._paused_at is not None:
+            waited = self._all.now() - self._paused_at
+            self._patience -= waited
+            self._due += waited  # what it is to send had to wait as well
+            self._paused_at = None
+            self._mark()
         if self._made:
             self.inner.resume_writing()
 
@@ -268,14 +286,16 @@ class Connection(asyncio.Protocol):
     def begin(self) -> int:
         """Note that a request's headers are complete; return its number."""
         self._turn += 1
+        if not self._transport.get_write_buffer_size():
+            self._patience = self._limits.answer
         self._wait(self._limits.body, self._limits.request_bytes)
         return self._turn
 
     def asked(self) -> None:
         """Note that a request is complete: its answer may take as long as it wants."""
         self._is_asked = True
-        self.deadline, self._room = math.inf, self._limits.head_bytes
-        self._all.mark(self, waited_for=False)
+        self._due, self._room = math.inf, self._limits.head_bytes
+        self._mark()
 
     def answered(self, turn: int) -> None:
         """Note that a request is answered, unless the next one has begun."""
@@ -286,8 +306,13 @@ class Connection(asyncio.Protocol):
 
     def _wait(self, seconds: float, room: int) -> None:
         self._is_asked = False
-        self.deadline, self._room = self._all.now() + seconds, room
-        self._all.mark(self, waited_for=True)
+        self._due, self._room = self._all.now() + seconds, room
+        if self._paused_at is None:
+            self._all.mark(self, waited_for=False)  # this begins another wait, which is the shortest
+        self._mark()
+
+    def _mark(self) -> None:
+        self._all.mark(self, waited_for=self.is_paused or not self._is_asked)
 
     # --- the end
 

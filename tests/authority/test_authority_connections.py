@@ -38,6 +38,12 @@ async def echo(scope, receive, send):
         await scope["state"]["go on"].wait()
     if scope["path"] == "/big":
         body = b"x" * 8_000_000
+    if scope["path"] == "/stream":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"80000000")]})
+        for _ in range(800):
+            await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        return
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -77,13 +83,15 @@ class Server:
         await asyncio.sleep(0.02)
 
     async def __aenter__(self):
-        self.writers = []
+        self.writers, self.clients = [], []
         self.server = await asyncio.get_running_loop().create_server(self.make, "127.0.0.1", 0)
         self.port = self.server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_):
         self.go_on.set()
+        for client in self.clients:
+            client.close()
         for writer in self.writers:
             writer.close()
             with contextlib.suppress(OSError):
@@ -251,6 +259,97 @@ async def test_a_client_that_does_not_take_its_answer_is_closed(parser):
         assert not server.connections._open
 
 
+async def unread(server, request):
+    """A connection whose client takes nothing of its answer, once the server has noticed; and its other side."""
+    before = set(server.connections._open)
+    client = socket.create_connection(("127.0.0.1", server.port))
+    client.setblocking(False)
+    server.clients.append(client)
+    await asyncio.get_running_loop().sock_sendall(client, request)
+    async with asyncio.timeout(20):
+        while not any(one.is_paused for one in server.connections._open - before):
+            await asyncio.sleep(0.005)
+    (connection,) = server.connections._open - before
+    return client, connection
+
+
+async def take(client, size):
+    """Take so many bytes of an answer."""
+    while size > 0:
+        part = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, min(size, 1_000_000)), 5)
+        assert part
+        size -= len(part)
+
+
+@PARSERS
+@pytest.mark.parametrize("path", [b"/big", b"/stream"])
+@pytest.mark.parametrize("times", [1, 3])
+@on_loop
+async def test_clients_that_take_no_answers_make_room_for_newcomers(parser, path, times):
+    async with Server(parser, LIMITS(connections=3)) as server:
+        request = b"GET " + path + b" HTTP/1.1\r\nhost: x\r\n\r\n"
+        for _ in range(3):
+            await unread(server, request * times)
+        for _ in range(4):
+            reader, _ = await server.open(HEAD + b"\r\n")
+            assert await answer(reader) == 200
+
+
+@PARSERS
+@pytest.mark.parametrize("path", [b"/big", b"/stream"])
+@on_loop
+async def test_answers_that_wait_for_their_client_are_closed_however_many_were_asked_for(parser, path):
+    async with Server(parser, LIMITS(answer=60)) as server:
+        await unread(server, (b"GET " + path + b" HTTP/1.1\r\nhost: x\r\n\r\n") * 5)
+        server.pass_time(59)
+        assert len(server.connections._open) == 1
+        server.pass_time(2)
+        assert not server.connections._open
+
+
+@PARSERS
+@on_loop
+async def test_a_client_that_takes_little_by_little_is_waited_for_no_longer_in_all(parser):
+    async with Server(parser, LIMITS(answer=60)) as server:
+        client, connection = await unread(server, b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n")
+        end = connection.deadline
+        for _ in range(5):
+            server.pass_time(11)
+            await take(client, 12_000_000)  # more than all buffers between the two hold
+            while not connection.is_paused:
+                await asyncio.sleep(0.005)
+            assert connection.deadline == end  # taking something buys nothing
+        assert len(server.connections._open) == 1
+        server.pass_time(6)
+        assert not server.connections._open
+
+
+@PARSERS
+@on_loop
+async def test_a_client_that_took_all_has_the_whole_time_for_its_next_answer(parser):
+    async with Server(parser, LIMITS(answer=60, connections=1)) as server:
+        client, connection = await unread(server, b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n")
+        for _ in range(3):
+            server.pass_time(50)
+            await take(client, 8_000_000)
+            await server.settle()
+            await asyncio.get_running_loop().sock_sendall(client, b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n")
+            while not connection.is_paused:
+                await asyncio.sleep(0.005)
+        assert len(server.connections._open) == 1
+
+
+@PARSERS
+@on_loop
+async def test_a_stop_leaves_the_answers_that_are_being_taken(parser):
+    async with Server(parser, LIMITS()) as server:
+        idle, _ = await server.open()
+        client, _ = await unread(server, b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n")
+        server.connections.release()
+        assert await closed(idle)
+        await take(client, 8_000_000)
+
+
 @PARSERS
 @on_loop
 async def test_when_all_are_taken_the_one_waited_for_longest_makes_room(parser):
@@ -368,3 +467,22 @@ def test_more_half_open_connections_than_files_leave_the_authority_at_work(autho
     for client in clients:
         client.close()
     assert (tmp_path / "log").stat().st_size < 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.socket
+def test_clients_that_take_no_answers_leave_the_authority_at_work(authority):
+    host, port = authority.url.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as clients:
+        for _ in range(520):  # more than are open at once
+            client = clients.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect((host, int(port)))
+            client.setblocking(False)
+            with contextlib.suppress(OSError):
+                client.send(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            status, answer = authority.call("/health", None, timeout=20)
+            assert (status, answer["status"]) == (200, "healthy")
+            time.sleep(0.2)
