@@ -453,8 +453,10 @@ def connection_problem(error: AscendError) -> Problem:
 
 def _required_key(key: str, variable: str) -> str:
     if not key.strip():
+        # Word for word what the two generations' documents quote.
+        how = "environment variable" if variable.startswith("OWKAI") else "or pass api_key parameter"
         raise MissingAPIKeyError(
-            f"API key is required. Pass api_key=…, or set the environment variable {variable}. "
+            f"API key is required. Set {variable} {how}. "
             "Without an account, use the embedded authority: api_url='local:policy.toml' needs no key."
         )
     return check_api_key(key)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KILL_CODES",
     "MAX_ORCHESTRATION_DEPTH",
+    "TOO_MANY",
     "check_values",
     "decode_decision",
     "decode_governance_refusal",
@@ -46,6 +47,8 @@ __all__ = [
 ]
 
 MAX_ORCHESTRATION_DEPTH: Final = 5
+# How the documents quote a `RateLimitError`.
+TOO_MANY: Final = "429 Too Many Requests"
 
 # The authority's word that the agent itself is blocked, whatever it asked for.
 KILL_CODES: Final = frozenset({"AGENT_BLOCKED", "AGENT_SUSPENDED", "AGENT_QUARANTINED", "KILL_SWITCH_ACTIVE"})
@@ -348,12 +351,14 @@ def error_from_answer(
         "details": details or envelope,
         "correlation_id": _correlation_id(body, headers),
     }
-    message = f"{_error_text(body) or 'the authority refused the request'} (HTTP {status_code})"
+    text = _error_text(body)
+    message = f"{text or 'the authority refused the request'} (HTTP {status_code})"
     kind = _BY_STATUS.get(status_code)
     if kind is ValidationError:
         return ValidationError(message, field=_field_name(details, detail), **fields)
     if kind is RateLimitError:
         numbers = {name: _header_number(headers, f"x-ratelimit-{name}") for name in ("limit", "remaining", "reset")}
+        message = f"{TOO_MANY}: {text}" if text else TOO_MANY
         return RateLimitError(message, retry_after=retry_after, **numbers, **fields)
     if kind is not None:
         return kind(message, **fields)

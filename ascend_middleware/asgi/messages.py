@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from ..flow import running_loop
-from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView
+from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView, answer_of, quoted
 from ..rules import WEBSOCKET
 from .prefix import Reading
 
@@ -156,10 +156,7 @@ async def refuse(
     scope: Any, receive: Any, send: Any, verdict: Verdict, *, render: Callable[..., Any] | None = None
 ) -> None:
     """Answer a refusal: over HTTP, or to a handshake as HTTP where the server can, else by closing with 1008."""
-    assert verdict.refusal is not None  # noqa: S101 - the caller checks
-    status, headers, content = verdict.refusal.response(verdict.decision)
-    if render is not None:
-        status, headers, content = render(status, headers, content)
+    status, headers, content = answer_of(verdict, render)
     kind = "http.response"
     if scope["type"] == "websocket":
         if "websocket.http.response" not in (scope.get("extensions") or {}):
@@ -190,7 +187,7 @@ class _View(RequestView):
         self.raw_path = raw.decode("latin-1").partition("?")[0] if raw else None
         self.query = scope.get("query_string", b"")
         self.resolved = resolved
-        self.prefix = scope.get("root_path", "")
+        self.prefix = quoted(scope.get("root_path", ""))
         self._query_pairs = None
         self._scope = scope
         self._headers: list[tuple[str, str]] | None = None

@@ -58,6 +58,8 @@ class Route:
         body: the fields of the request's body; None where it takes none.
         query: the fields of the query; None where it takes none.
         admin: whether only an admin may call it.
+        local: whether the caller of `local:`, who is no admin, may call it all the same: it settles nothing about what
+            that caller submits.
         allowance: which rate limit it counts against (`policy.Limits`); without, the one that fits what it is.
         status: of a success.
         pure: whether it changes nothing, whatever its method.
@@ -71,6 +73,7 @@ class Route:
     body: type[msgspec.Struct] | None = None
     query: type[msgspec.Struct] | None = None
     admin: bool = False
+    local: bool = False
     allowance: str = ""
     status: int = 200
     pure: bool = False
@@ -182,7 +185,7 @@ def read_fields(body: Mapping[str, Any], kind: type[_Fields]) -> _Fields:
 def missing(name: str) -> ApiError:
     """Return the refusal of a request that lacks a required field."""
     details = {"field": name, "requirement": "required"}
-    return ApiError(400, "INVALID_REQUEST", f"{name} is required", details=details)
+    return ApiError(400, "INVALID_REQUEST", f"Missing required field: {name}", details=details)
 
 
 def _refusal(error: msgspec.ValidationError) -> ApiError:

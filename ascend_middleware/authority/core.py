@@ -199,6 +199,9 @@ class Authority:
         if request.path in (HEALTH, OPENAPI):
             return self._open(request)
         credential = credential or self.authenticate(request.headers, client)
+        meant = request.headers.get("x-organization-slug")
+        if meant not in (None, credential.tenant) and credential is not LOCAL:
+            raise ApiError(403, "OTHER_ORGANIZATION", "this key is not of the organisation that the client names")
         route, parameters = find_route(request.method, request.path)
         self._count(route, credential, allowances)
         call = Call(authority=self, request=request, credential=credential, parameters=parameters)
@@ -281,7 +284,8 @@ class Authority:
             raise ApiError(429, "RATE_LIMITED", message, details={"limit": limit, "allowance": name})
 
     def _admit(self, route: Route, call: Call) -> None:
-        if route.admin and not call.credential.role.administers:
+        may = call.credential.role.administers or (route.local and call.credential is LOCAL)
+        if route.admin and not may:
             endpoint = f"{route.method} {route.path}"
             call.audit("ACCESS_REFUSED", endpoint=endpoint)
             raise ApiError(403, "ADMIN_REQUIRED", f"{endpoint} needs an admin key")

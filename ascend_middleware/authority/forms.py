@@ -137,7 +137,7 @@ def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
     """
     for name in _REQUIRED:
         if body.get(name) in (None, ""):
-            message = f"{name} is required"
+            message = f"Missing required field: {name}"
             raise ApiError(400, "INVALID_REQUEST", message, details={"field": name, "requirement": "required"})
     action: dict[str, Any] = {}
     for names, longest in ((_NAMES, _MAX_NAME), (_TEXTS, _MAX_TEXT)):

@@ -67,7 +67,10 @@ class Heartbeat(Struct, kw_only=True):
 
 
 def _register(call: Call) -> Reply:
-    new = call.body(NewAgent)
+    return _register_new(call, call.body(NewAgent))
+
+
+def _register_new(call: Call, new: NewAgent) -> Reply:
     fields = {**msgspec.to_builtins(new), "status": "active"}
     # The generations of clients call it by either name.
     fields["display_name"] = new.display_name or new.agent_name or new.agent_id
@@ -131,8 +134,26 @@ def _agent(call: Call) -> dict[str, Any]:
         raise ApiError(404, "NOT_FOUND", "there is no such agent") from None
 
 
+def _acting(call: Call) -> dict[str, Any]:
+    """Return an agent; one that has acted, and that nobody registered, is registered by whoever changes it."""
+    try:
+        return _agent(call)
+    except ApiError:
+        name = call.parameters["agent_id"]
+        acted = call.records.rows(
+            "SELECT json_extract(submission, '$.agent_name') FROM actions WHERE tenant = ? AND agent_id = ?"
+            " ORDER BY id DESC LIMIT 1",
+            (call.tenant, name),
+        )
+        if not acted:
+            raise
+    new = NewAgent(agent_id=name, agent_name=acted[0][0] or None)
+    _register_new(call, new)
+    return _agent(call)
+
+
 def _update(call: Call) -> Reply:
-    record = _agent(call)
+    record = _acting(call)
     change = call.body(AgentChange)
     fields = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
     message = "agent updated"
@@ -216,6 +237,7 @@ ROUTES: Final = (
         summary="Change an agent, or link a model to it",
         body=AgentChange,
         admin=True,
+        local=True,
         allowance="admin",
         answer="AgentChanged",
     ),

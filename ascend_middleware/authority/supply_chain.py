@@ -111,6 +111,7 @@ ROUTES: Final = (
         summary="Register a component; 200 where it was known and is now updated",
         body=NewComponent,
         admin=True,
+        local=True,
         allowance="admin",
         status=201,
         answer="ComponentChanged",

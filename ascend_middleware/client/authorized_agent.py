@@ -64,7 +64,7 @@ def _permitted(decision: AuthorizationDecision) -> None:
         return
     action_id = decision.action_id or None
     if decision.status is DecisionStatus.DENIED:
-        reason = decision.reason or "no reason given"
+        reason = decision.reason or "No reason provided"
         raise AuthorizationDeniedError(f"Action denied: {reason}", action_id=action_id, details=decision.metadata)
     if decision.status is DecisionStatus.TIMEOUT:
         raise TimeoutError("Authorization decision timed out", action_id=action_id)

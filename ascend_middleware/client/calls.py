@@ -29,6 +29,7 @@ from . import masking
 from .breaker import CircuitBreaker
 from .exchange import (
     STALL_SECONDS,
+    ConnectFailed,
     DeadlinePassed,
     EngineError,
     ExchangeFailed,
@@ -107,9 +108,16 @@ class Calls:
             ("Accept-Encoding", "identity"),
         )
         key = settings.api_key
-        self._credentials: Final = (("Authorization", f"Bearer {key}"), ("X-API-Key", key)) if key else ()
+        self._credentials: tuple[tuple[str, str], ...] = (
+            (("Authorization", f"Bearer {key}"), ("X-API-Key", key)) if key else ()
+        )
         self._identifiers: Final = Identifiers()
         self._constants: Final[dict[tuple[bool, bool], tuple[tuple[str, str], ...]]] = {}
+
+    def name_organization(self, slug: str) -> None:
+        """Tell the authority beside the key for which organisation it is meant to be."""
+        self._credentials = (*self._credentials, ("X-Organization-Slug", slug))
+        self._constants.clear()
 
     # --- one call
 
@@ -273,7 +281,7 @@ def _checked_idempotency_key(key: object) -> str:
 
 
 def _timed_out(place: str, answered: bool, correlation_id: str) -> TimeoutError:
-    text = f"{place}: the deadline passed before there was an answer"
+    text = f"API request timed out: {place}: the deadline passed before there was an answer"
     # An answer that an earlier attempt got is an answer, and so is one that began.
     return TimeoutError(text, correlation_id=correlation_id, unanswered=not answered)
 
@@ -284,6 +292,9 @@ def _overloaded(place: str, cause: EngineError, correlation_id: str) -> Overload
 
 
 def _unreachable(place: str, cause: EngineError, answered: bool, correlation_id: str) -> NetworkError:
-    error = NetworkError(f"{place}: {cause.message}", correlation_id=correlation_id, unanswered=not answered)
+    text = f"{place}: {cause.message}"
+    if isinstance(cause, ConnectFailed):
+        text = f"Failed to connect to ASCEND API: {text}"
+    error = NetworkError(text, correlation_id=correlation_id, unanswered=not answered)
     error.__cause__ = cause
     return error

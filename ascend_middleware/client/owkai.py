@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..config import Settings
-from ..exceptions import AscendError, TimeoutError  # noqa: A004 - the documented name
+from ..exceptions import AscendError, ConfigurationError, TimeoutError  # noqa: A004 - the documented name
 from ..models import (
     ActionPage,
     ActionRecord,
@@ -17,6 +18,7 @@ from ..models import (
     Decision,
     DecisionStatus,
 )
+from ..wire import TOO_MANY
 from . import operations
 from .awaiting import Awaiting
 from .base import ClientBase
@@ -30,6 +32,7 @@ __all__ = ["AsyncOWKAIClient", "OWKAIClient", "ReferenceDecision"]
 
 T = TypeVar("T")
 _STATUS_SECONDS: Final = 10.0
+_SLUG: Final = re.compile("[!-~]+")
 _VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "api_key": ("OWKAI_API_KEY", "ASCEND_API_KEY"),
     "api_url": ("OWKAI_API_URL", "ASCEND_API_URL"),
@@ -63,7 +66,7 @@ def _told(flow: Flow[T]) -> Flow[T]:
         result = yield from flow
     except AscendError as error:
         if error.status_code is not None:
-            error.message = f"API Error: {error.message}"
+            error.message = f"API Error: {error.message.removeprefix(f'{TOO_MANY}: ')}"
         raise
     return result
 
@@ -85,8 +88,13 @@ class _ReferenceFlows(ClientBase):
         if isinstance(engine, str):
             single["engine"] = engine
         settings = Settings.load({**options, **single}, variables=_VARIABLES).checked(key_variable="OWKAI_API_KEY")
+        slug = organization_slug or os.environ.get("OWKAI_ORG_SLUG", "").strip() or None
+        if slug is not None and not _SLUG.fullmatch(slug):
+            raise ConfigurationError("organization_slug must be visible ASCII characters, as the dashboard shows it")
         super().__init__(settings=settings, engine=None if isinstance(engine, str) else engine, http_client=http_client)
-        self.organization_slug = organization_slug or os.environ.get("OWKAI_ORG_SLUG", "").strip() or None
+        self.organization_slug = slug
+        if slug is not None:
+            self.core.name_organization(slug)
 
     def _asked(
         self, action: AgentAction | Mapping[str, Any] | None, fields: Mapping[str, Any]
@@ -124,7 +132,8 @@ class OWKAIClient(_ReferenceFlows, Blocking):
     Args:
         api_url: the authority; `OWKAI_API_URL`, then `ASCEND_API_URL`.
         api_key: begins `owkai_` or `ask_`, at least 16 characters; `OWKAI_API_KEY`, then `ASCEND_API_KEY`.
-        organization_slug: kept as an attribute; which organisation acts is told by the key alone. `OWKAI_ORG_SLUG`.
+        organization_slug: whose key it is meant to be; `OWKAI_ORG_SLUG`. The key alone tells which organisation acts:
+            the slug goes along as `X-Organization-Slug`, and the embedded authority refuses another one's key.
         timeout: seconds for one call in all; `OWKAI_TIMEOUT`, 30.
         debug: log at DEBUG in our own loggers.
         options: what else `AscendClient` takes: `proxy`, `ca_file`, `engine`, `http_client`, `max_retries`, …

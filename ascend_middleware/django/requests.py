@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from django.http import HttpResponse
 
-from ..guard import RequestView
+from ..guard import RequestView, answer_of, quoted
 from ..routing import Kind, Resolved
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def target_of(request: HttpRequest) -> RequestView:
         headers=[],
         findings=("invalid-utf8",) if broken else (),
         request=request,
-        prefix=quote(request.META.get("SCRIPT_NAME", "").rstrip("/"), safe="/:@!$&'()*+,="),
+        prefix=quoted(request.META.get("SCRIPT_NAME", "").rstrip("/")),
     )
 
 
@@ -105,10 +105,5 @@ def _headers(request: HttpRequest) -> list[tuple[str, str]]:
 
 def refusal_of(request: HttpRequest, verdict: Verdict, render: Callable[..., Any] | None) -> HttpResponse:
     """Return the answer to a request that does not pass."""
-    if verdict.refusal is None:
-        # The client has left before its body was whole; a server wants an answer all the same.
-        return HttpResponse(status=400)
-    status, headers, content = verdict.refusal.response(verdict.decision)
-    if render is not None:
-        status, headers, content = render(status, headers, content)
+    status, headers, content = answer_of(verdict, render)
     return HttpResponse(b"" if request.method == "HEAD" else content, status=status, headers=dict(headers))

@@ -18,9 +18,9 @@ import flask
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
-from ..guard import Refusal, Verdict, announce
+from ..guard import Refusal, Verdict, announce, answer_of
 from ..routing.werkzeug import FlaskResolver, method_of
-from ..wsgi.messages import answer_of, view_of
+from ..wsgi.messages import view_of
 from ..wsgi.middleware import VERDICT
 from ..wsgi.reporting import Passage
 from .requests import is_changed, line_of, reader_of

@@ -7,8 +7,8 @@ from .identity import Agent, NotAnAgent
 from .outcome import Outcome
 from .standing import standing
 from .steps import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
-from .verdicts import Refusal, Verdict
-from .view import RequestView
+from .verdicts import Refusal, Verdict, answer_of
+from .view import RequestView, quoted
 
 __all__ = [
     "Agent",
@@ -27,6 +27,8 @@ __all__ = [
     "Watch",
     "announce",
     "announce_ways",
+    "answer_of",
     "health_of",
+    "quoted",
     "standing",
 ]

@@ -235,8 +235,9 @@ class Delivery:
         action = AgentAction(**record["action"])
         passed_at = iso_time(record.get("at", 0.0))
         action.context = {**(action.context or {}), "passed_open": True, "passed_open_at": passed_at}
-        decision = yield from self._core.submit(
-            action, deadline=self._deadline(), idempotency_key=f"journal-{self._process}-{number}-submit"
+        key = f"journal-{self._process}-{number}-submit"
+        decision = yield from self._core.call(
+            operations.submit(action), deadline=self._deadline(), idempotency_key=key, breaker=self._unbroken
         )
         if not decision.is_approved():
             logger.error(

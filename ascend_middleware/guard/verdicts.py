@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from ..wire import encode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ..models import AgentAction, AuthorizationDecision
     from ..rules import CompiledRule
 
-__all__ = ["REFUSALS", "Refusal", "Verdict"]
+__all__ = ["REFUSALS", "Refusal", "Verdict", "answer_of"]
 
 # Problem type → status and title (RFC 9457). One row per line of the documented table of verdicts.
 REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
@@ -127,3 +128,22 @@ class Verdict:
     def action_id(self) -> str | None:
         """The action's id at the authority, when there is one."""
         return (self.decision.action_id or None) if self.decision is not None else None
+
+
+def answer_of(verdict: Verdict, render: Callable[..., Any] | None) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Return status, headers (as latin-1, like servers read them) and body for a verdict that does not pass."""
+    if verdict.refusal is None:
+        # The client has left before its body was whole; a server wants an answer all the same.
+        return HTTPStatus.BAD_REQUEST, [("content-length", "0")], b""
+    answer = verdict.refusal.response(verdict.decision)
+    status, headers, content = answer if render is None else render(*answer)
+    return status, [(str(name), _latin_1(str(value))) for name, value in headers], content
+
+
+def _latin_1(value: str) -> str:
+    """Return a header's value as it can be sent: what latin-1 does not have goes as UTF-8."""
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "replace").decode("latin-1")
+    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from ..rules import WEBSOCKET, fold_header
 
@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from ..routing import Resolved
     from ..rules import Method
 
-__all__ = ["RequestView"]
+__all__ = ["RequestView", "quoted"]
+
+
+def quoted(prefix: str) -> str:
+    """Return a decoded prefix as it stands in a URL."""
+    return quote(prefix, safe="/:@!$&'()*+,=", errors="replace")
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,10 +6,9 @@ import io
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from ..client.masking import get_logger
-from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView
+from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView, answer_of, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from ..guard import Verdict
     from ..routing import Resolved
 
-__all__ = ["Body", "answer_of", "refuse", "view_of"]
+__all__ = ["Body", "refuse", "view_of"]
 
 logger = get_logger("ascend_middleware.wsgi")
 
@@ -46,7 +45,7 @@ def view_of(environ: WSGIEnvironment, *, resolved: Resolved | None = None, reque
         headers=_headers(environ, scope),
         resolved=resolved,
         request=environ if request is None else request,
-        prefix=quote(_decoded(environ.get("SCRIPT_NAME", "")), safe="/:@!$&'()*+,="),
+        prefix=quoted(_decoded(environ.get("SCRIPT_NAME", ""))),
     )
 
 
@@ -164,15 +163,6 @@ def _length(environ: WSGIEnvironment) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
-def answer_of(verdict: Verdict, render: Callable[..., Any] | None) -> tuple[int, list[tuple[str, str]], bytes]:
-    """Return status, headers and body for a verdict that does not pass."""
-    if verdict.refusal is None:
-        # The client has left before its body was whole; a server wants an answer all the same.
-        return HTTPStatus.BAD_REQUEST, [("content-length", "0")], b""
-    answer = verdict.refusal.response(verdict.decision)
-    return answer if render is None else render(*answer)
-
-
 def refuse(
     environ: WSGIEnvironment, start_response: StartResponse, verdict: Verdict, render: Callable[..., Any] | None
 ) -> Iterable[bytes]:
@@ -182,5 +172,5 @@ def refuse(
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = "Refused"
-    start_response(f"{status} {phrase}", [(str(name), str(value)) for name, value in headers])
+    start_response(f"{status} {phrase}", headers)
     return [] if environ["REQUEST_METHOD"].upper() == "HEAD" else [content]

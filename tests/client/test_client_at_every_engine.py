@@ -133,3 +133,17 @@ def test_the_time_of_a_hook_for_answers_is_not_the_authoritys(kind, library):
         run(kind, server.url, submit, http_client=own, fail_mode="open", timeout=0.6)
     ended.set()
     assert caught.value.unanswered is False
+
+
+@AT
+@pytest.mark.parametrize(
+    "value", ["caf\u00e9".encode(), "caf\u00e9".encode("latin-1"), "東京".encode(), b"\xff\xfe\x80"]
+)
+def test_bytes_beyond_ascii_in_an_answers_headers_break_nothing(party, value):
+    told = b"\r\nX-Powered-By: " + value + b"\r\nX-Correlation-ID: " + value + b"\r\nRetry-After: " + value + b"\r\n"
+    approved, refused = (step.replace(b"\r\n", told, 1) for step in (APPROVED, http(422, {"detail": "odd"})))
+    with Scripted(approved, refused) as server:
+        assert run(party, server.url, submit).is_approved()
+        with pytest.raises(errors.ValidationError, match="odd") as caught:
+            run(party, server.url, submit)
+    assert caught.value.correlation_id.isascii() and caught.value.correlation_id.isprintable()

@@ -288,6 +288,12 @@ def test_render_answers_in_the_applications_own_style(site, ran, ascend):
     assert (answer.status_code, answer.content, answer["x-was"]) == (418, b"no", "403")
 
 
+def test_headers_beyond_ascii_of_render_go_out(site, ran, ascend):
+    ascend(render=lambda status, headers, content: (418, [("x-place", "東京")], b"no"))
+    answer = site.ask("GET", "/internal/keys")
+    assert (answer.status_code, answer["x-place"].encode("latin-1").decode()) == (418, "東京")
+
+
 def test_a_held_action_is_refused_with_what_to_do(site, ran):
     site.authority.hold()
     answer = site.ask("GET", "/customers/7")

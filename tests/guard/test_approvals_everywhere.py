@@ -3,6 +3,7 @@
 import flask
 import pytest
 from fastapi import FastAPI
+from guard_kit import Wire, http_scope, part
 from starlette.testclient import TestClient
 from werkzeug.test import Client as WerkzeugClient
 
@@ -42,9 +43,9 @@ class FastAPIParty:
 
 
 class FlaskParty:
-    def __init__(self, ran):
+    def __init__(self, ran, **options):
         app = flask.Flask("approvals")
-        Ascend(app, rules=RULES)
+        Ascend(app, rules=RULES, **options)
 
         @app.post("/refunds/<int:id>")
         def refund(id):
@@ -64,13 +65,13 @@ class FlaskParty:
 
 
 class WSGIParty(FlaskParty):
-    def __init__(self, ran):
+    def __init__(self, ran, **options):
         def app(environ, start_response):
             ran.append(environ["wsgi.input"].read())
             start_response("200 OK", [("content-type", "application/json")])
             return [b"{}"]
 
-        self.client = WerkzeugClient(WSGIMiddleware(app, rules=RULES))
+        self.client = WerkzeugClient(WSGIMiddleware(app, rules=RULES, **options))
 
 
 @pytest.mark.parametrize("kind", [FastAPIParty, FlaskParty, WSGIParty])
@@ -120,3 +121,42 @@ def test_a_block(ascend_authority, monkeypatch, kind):
     monkeypatch.setenv("ASCEND_KILL", "test-agent")
     status, problem, _ = party.ask("PUT", "/files/a", content=b"one")
     assert (status, problem["type"], ran) == (503, "urn:ascend:problem:kill-switch", [])
+
+
+@pytest.mark.parametrize("kind", [FastAPIParty, FlaskParty, WSGIParty])
+def test_the_status_url_under_a_prefix_beyond_ascii(ascend_authority, kind):
+    party = kind([])
+    ascend_authority.hold()
+    if kind is FastAPIParty:
+        answer = TestClient(party.client.app, root_path="/東京").post("/東京/refunds/7", json={"amount": 5})
+        held = answer.json()
+    else:
+        answer = party.client.open("/refunds/7", method="POST", json={"amount": 5}, base_url="http://localhost/東京/")
+        held = answer.json
+    handle = held["approval"]["handle"]
+    assert answer.status_code == 403
+    assert answer.headers["location"] == f"/%E6%9D%B1%E4%BA%AC/.ascend/approvals/{handle}"
+
+
+def in_a_style_of_its_own(status, headers, body):
+    return status, [*headers, ("x-place", "東京")], body
+
+
+@pytest.mark.anyio
+async def test_headers_beyond_ascii_of_render_go_out_over_asgi(ascend_authority):
+    async def never(scope, receive, send):
+        raise AssertionError("it ran")
+
+    app = AscendMiddleware(never, rules=RULES, render=in_a_style_of_its_own)
+    ascend_authority.deny("no")
+    wire = Wire(part(b"{}"))
+    await app(http_scope("PUT", "/files/a"), wire.receive, wire.send)
+    assert (wire.status, dict(wire.sent[0]["headers"])[b"x-place"]) == (403, "東京".encode())
+
+
+@pytest.mark.parametrize("kind", [FlaskParty, WSGIParty])
+def test_headers_beyond_ascii_of_render_go_out_over_wsgi(ascend_authority, kind):
+    party = kind([], render=in_a_style_of_its_own)
+    ascend_authority.deny("no")
+    status, _, headers = party.ask("POST", "/refunds/7", json={"amount": 5})
+    assert (status, headers["x-place"].encode("latin-1")) == (403, "東京".encode())

@@ -1,5 +1,6 @@
 """The journal: what is written survives, is delivered in order, at least once, and is bounded."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -141,6 +142,21 @@ class TestDelivery:
         assert authority.said == [("submit", "r"), ("complete", "70")]
         assert authority.got[0][2] == {"passed_open": True, "passed_open_at": "2027-01-15T08:00:00.000Z"}
         assert authority.keys[0] == authority.keys[1]
+
+    @pytest.mark.parametrize("fields", [ENTRY, OPEN], ids=["outcome", "passed open"])
+    @pytest.mark.parametrize("answer", [500, ConnectFailed("no")], ids=["fails", "silent"])
+    def test_what_is_delivered_counts_nothing_where_it_is_decided(self, journal, authority, fields, answer):
+        core = ClientCore(SETTINGS, random=lambda: 0.0)
+        core.breaker.acquire().fail()  # by a decision
+        run(journal, fields)
+        delivery = delivery_of(journal, core)
+        authority.answers = [answer] * 20
+        while authority.answers:
+            with contextlib.suppress(AscendError):
+                drive(delivery.deliver_next(), authority)
+        assert (core.breaker.state, core.breaker.failures) == ("closed", 1)
+        deliver_all(delivery, authority)
+        assert authority.got and core.breaker.failures == 1
 
     @pytest.mark.parametrize("status", [403, 404, 409, 422])
     def test_what_the_authority_will_never_take_is_set_aside_loudly(self, tmp_path, core, authority, caplog, status):

@@ -200,6 +200,29 @@ def test_secrets_never_leave():
     assert made.resource == "for [redacted]"
 
 
+@pytest.mark.parametrize("where", ["resource", "resource_id"])
+def test_a_whole_part_inside_a_text_hides_its_secrets(where):
+    body = {"user": {"name": "n", "password": "hunter2", "cards": [{"cardNumber": "hunter2"}]}}
+    made = getattr(action(request(body=body), **{where: "for {body.user}, {body.user.name}"}), where)
+    assert "hunter2" not in made and made.count("[redacted]") == 2
+    assert made.startswith("for ") and made.endswith(", n")
+
+
+@pytest.mark.parametrize(
+    "name",
+    """
+    password passwd passphrase pwd passcode pin otp token tokens jwt secret secrets clientsecret apikey apikeys accesskey
+    privatekey signingkey encryptionkey authorization proxyauthorization auth bearer cookie setcookie sessionkey csrf xsrf
+    credential credentials card cardnumber creditcard pan cvv cvv2 cvc cvc2 iban accountnumber routingnumber ssn
+    socialsecurity socialsecuritynumber taxid passport passportnumber
+    """.split(),
+)
+def test_each_default_name_hides_its_value(name):
+    assert redact({name: "hunter2", "beside": 1}) == {name: "[redacted]", "beside": 1}
+    made = action(request(body={"user": {name: "hunter2"}}), resource="for {body.user}", details={"u": "body.user"})
+    assert "hunter2" not in repr(made)
+
+
 def test_more_names_are_configured():
     given = request(body={"x": {"badge_number": "1", "other": "2"}})
     made = action(given, details={"x": "body.x"}, settings={"redact": ["badgeNumber"]})

@@ -169,17 +169,35 @@ class Ran:
 
 def run(name, town, *, key=None, raises=False, environ=None, **names):
     """Run a program as a main module, with the names that its document leaves open, and close its clients."""
-    (path,) = (HERE / "programs").glob(f"{name}_*.py")
     url = town if isinstance(town, str) else town.url
-    key = key or town.key
-    code = compile(adapt(path.read_text(), url=url, key=key), path.name, "exec")
+    paths = (HERE / "programs").glob(f"{name}_*.py")
+    return _run(paths, url, key or town.key, names, raises=raises, environ=environ)
+
+
+def run_page(page, url, *, key, names, until=None, but=()):
+    """Run a page's programs from top to bottom in one main module, to one of them if that is told."""
+    paths = sorted((HERE / "programs").glob(f"{page}-*.py"), key=lambda path: int(_name_of(path).partition("-")[2]))
+    chosen = [path for path in paths if _name_of(path) not in but]
+    if until is not None:
+        chosen = chosen[: [_name_of(path) for path in chosen].index(until) + 1]
+    return _run(chosen, url, key, names)
+
+
+def _name_of(path):
+    return path.name.partition("_")[0]
+
+
+def _run(paths, url, key, names, *, raises=False, environ=None):
+    codes = [compile(adapt(path.read_text("utf-8"), url=url, key=key), path.name, "exec") for path in paths]
+    assert codes
     names = {"__name__": "__main__", **names}
     before = unclosed()
     printed, raised = io.StringIO(), None
     variables = {"ASCEND_API_KEY": key, "ASCEND_API_URL": url, "OWKAI_API_KEY": key, "OWKAI_API_URL": url}
     with environment({**variables, **(environ or {})}), contextlib.redirect_stdout(printed), quiet():
         try:
-            exec(code, names)
+            for code in codes:
+                exec(code, names)
         except BaseException as error:
             raised = error
             if not raises:

@@ -155,7 +155,8 @@ def response(status: int, headers: Iterable[tuple[str, str]], content: bytes) ->
         lowered.setdefault(name.lower(), value)
     if lowered.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise ProtocolError("the authority's answer is compressed although that was not asked for")
-    return Response(status, lowered, content)
+    # Libraries read bytes beyond ASCII in five ways, and nothing that we look for has them.
+    return Response(status, {name: value for name, value in lowered.items() if value.isascii()}, content)
 
 
 def trusted(settings: Settings, usual: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:

@@ -6,6 +6,7 @@ One of the files that import an HTTP library; each serves one engine.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import re
 import ssl
@@ -150,7 +151,7 @@ class Pyreqwest(_PyreqwestBase):
                     content += chunk
                     if len(content) > MAX_ANSWER_BYTES:
                         raise too_long()
-                return response(answer.status, answer.headers.items(), bytes(content))
+                return response(answer.status, _readable(answer.headers), bytes(content))
         except Exception as error:
             raise _failure_of(error, answered=answered) from None
 
@@ -159,6 +160,18 @@ class Pyreqwest(_PyreqwestBase):
         client = self._clients.take()
         if client is not None:
             client.close()
+
+
+def _readable(headers: Any) -> list[tuple[str, str]]:
+    """Return an answer's headers without those whose bytes are beyond ASCII: the library gives none when one is."""
+    try:
+        return list(headers.items())
+    except ValueError:
+        found: list[tuple[str, str]] = []
+        for name in headers.keys():  # noqa: SIM118 - it is no mapping
+            with contextlib.suppress(ValueError):
+                found += [(name, value) for value in headers.getall(name)]
+        return found
 
 
 def _is_short(headers: list[tuple[str, str]]) -> bool:
@@ -224,7 +237,7 @@ class AsyncPyreqwest(_PyreqwestBase):
         try:
             async with self._prepared(request, timeout) as answer:
                 answered = True
-                headers = list(answer.headers.items())
+                headers = _readable(answer.headers)
                 if _is_short(headers):
                     return response(answer.status, headers, bytes(await answer.bytes()))
                 content = bytearray()
