@@ -159,6 +159,8 @@ class Keeper:
             logger.error("the authority refuses this service's API key; governed requests are refused: %s", error)
         except AscendError as error:
             logger.debug("whether the authority knows the key is unknown: %s", error)
+        except Exception:
+            logger.exception("whether the authority knows the key could not be asked")
         finally:
             engine.close()
 
