@@ -181,6 +181,13 @@ def test_each_finding_is_refused_unless_its_rule_permits_it(party, name):
     assert (status in (200, 404, 308), finding(problem)) == (True, (None, None))
 
 
+def test_a_backslash_that_a_server_passes_on_as_it_is(party):
+    ran = []
+    site = party([ITEMS], ran)
+    status, problem = site.ask("GET", "/items/a\\b", raw_path=b"/items/a\\b")
+    assert (status, finding(problem), ran) == (400, ("bad-request", ["backslash"]), [])
+
+
 @pytest.mark.parametrize("one", TARGETS)
 @pytest.mark.parametrize("other", ["path-parameter", "method-override"])
 def test_of_two_findings_both_have_to_be_permitted(party, one, other):
