@@ -92,10 +92,20 @@ class Body:
         Args:
             ahead: whether a body that nobody has read yet may be received for it.
         """
+        server = getattr(self._receive, "__self__", None)
+        known = getattr(server, "disconnected", None)
+        if self._task is None and isinstance(known, bool) and type(server).__module__.startswith("uvicorn."):
+            return self._gone or known  # without a receive and its task, which cost more than the rest of a look
+        queue = server if getattr(self._receive, "__func__", None) is asyncio.Queue.get else None
         for _ in range(_LOOKS):  # there are servers, and tests, that never come to an end
-            if self._gone or self._websocket or not (self._whole or (ahead and self._size <= _AHEAD)):
+            if self._gone or not (self._whole or self._websocket or (ahead and self._size <= _AHEAD)):
                 break
             was_whole = self._whole
+            if queue is not None and self._task is None:  # hypercorn's and daphne's way, without a task likewise
+                if queue.empty():
+                    break
+                self._note(queue.get_nowait())
+                continue
             if not _on_asyncio():
                 before = len(self._ahead)
                 with anyio.move_on_after(_MOMENT):
@@ -116,7 +126,7 @@ class Body:
 
     def _note(self, message: Any) -> None:
         self._ahead.append(message)
-        if message["type"] == "http.disconnect":
+        if message["type"] in ("http.disconnect", "websocket.disconnect"):
             self._gone = True
         else:
             self._size += len(message.get("body", b""))

@@ -39,6 +39,14 @@ class Server:
         self.sent.append(message)
 
 
+class Hypercorn(Server):
+    """Receives from a queue itself."""
+
+    def __init__(self, *messages):
+        super().__init__(*messages)
+        self.receive = self.queue.get
+
+
 def make(ran, rules, *, plain):
     async def endpoint(request):
         ran.append(await request.body())
@@ -76,17 +84,18 @@ UNREAD = [{"match": "POST /pay", "action_type": "pay"}]
 BODY = b'{"amount": 1}'
 
 
+@pytest.mark.parametrize("server", [Server, Hypercorn])
 @pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize("rules", [READS, UNREAD])
 @pytest.mark.parametrize(
     "messages",
     [[part(BODY), GONE], [part(BODY[:5], True), part(BODY[5:]), GONE]],
 )
-async def test_it_runs_nothing_and_is_reported(ascend_authority, messages, rules, plain):
+async def test_it_runs_nothing_and_is_reported(ascend_authority, messages, rules, plain, server):
     ascend_authority.approve()
     ran = []
     app = make(ran, rules, plain=plain)
-    server = Server(*messages)
+    server = server(*messages)
     await app(scope(), server.receive, server.send)
     assert (ran, server.sent, len(ascend_authority.asked)) == ([], [], 1)
     inner = app if plain else app.middleware_stack.app
@@ -102,12 +111,13 @@ async def test_one_that_left_in_the_middle_of_a_body_that_nobody_reads_runs_noth
     assert (ran, server.sent) == ([], [])
 
 
+@pytest.mark.parametrize("server", [Server, Hypercorn])
 @pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize("rules", [READS, UNREAD])
-async def test_one_that_stays_is_served_with_its_whole_body(ascend_authority, rules, plain):
+async def test_one_that_stays_is_served_with_its_whole_body(ascend_authority, rules, plain, server):
     ascend_authority.approve()
     ran = []
-    server = Server(part(BODY[:5], True), part(BODY[5:]))
+    server = server(part(BODY[:5], True), part(BODY[5:]))
     await make(ran, rules, plain=plain)(scope(), server.receive, server.send)
     assert (ran, server.sent[0]["status"]) == ([BODY], 200)
 
@@ -137,3 +147,30 @@ async def test_who_expects_to_continue_is_told_so_by_the_handler_alone(ascend_au
     app = AscendMiddleware(handler, rules={"rule": UNREAD})
     await app(scope((b"expect", b"100-continue")), server.receive, server.send)
     assert seen == [0]
+
+
+def handshake():
+    return {key: value for key, value in scope().items() if key != "method"} | {"type": "websocket", "scheme": "ws"}
+
+
+CONNECT, LEFT = {"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006}
+
+
+@pytest.mark.parametrize("server", [Server, Hypercorn])
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_a_handshake_whose_client_left_runs_nothing(ascend_authority, server, leaves):
+    ascend_authority.approve()
+    server = server(CONNECT, *([LEFT] if leaves else []))
+    ran = []
+
+    async def handler(scope, receive, send):
+        ran.append(await receive())
+        await send({"type": "websocket.accept"})
+        server.queue.put_nowait({"type": "websocket.receive", "text": "hello"})
+        ran.append((await receive())["text"])
+
+    app = AscendMiddleware(handler, rules={"rule": [{"match": "WEBSOCKET /pay", "action_type": "talk"}]})
+    await app(handshake(), server.receive, server.send)
+    assert ran == ([] if leaves else [CONNECT, "hello"])
+    await app.aclose()
+    assert list(ascend_authority.outcomes.values()) == (["failed"] if leaves else ["completed"])

@@ -82,13 +82,13 @@ async def ask(app, method, path, body=b"", kind="http"):
     answered = asyncio.Event()
 
     async def receive():
-        if not inbox and kind == "http":
+        if not inbox:
             await answered.wait()  # the client stays so long
         return inbox.pop(0) if inbox else {"type": f"{kind}.disconnect", "code": 1000}
 
     async def send(message):
         sent.append(message)
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
+        if message["type"] != "http.response.start" and not message.get("more_body", False):
             answered.set()
 
     try:
