@@ -42,8 +42,8 @@ API_VERSIONS: Final = frozenset({"2025-12-01"})
 _V1: Final = "/api/v1/"
 _V2: Final = "/api/v2/"
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-# Seconds for which a look at the database is good enough.
-_SOUND_FOR: Final = 1.0
+# Seconds for which a look at the database is good enough, whatever it found.
+_LOOK_EVERY: Final = 1.0
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -84,7 +84,8 @@ class Authority:
         self._requests = Window()
         self._failures = Window()
         self._checking = threading.Lock()
-        self._sound_at: float | None = None
+        self._looked_at: float | None = None
+        self._found = ""
 
     @classmethod
     def open(
@@ -227,17 +228,16 @@ class Authority:
     def _problem(self) -> str:
         """Return what keeps the authority from deciding, or nothing; the database is really read and written."""
         with self._checking:
-            now = self.now()
-            # Anybody may ask, and each look costs a write.
-            if self._sound_at is None or not 0 <= now - self._sound_at < _SOUND_FOR:
-                self._sound_at = None
+            # Anybody may ask, and each look costs a write, or waits for one.
+            if self._looked_at is None or not 0 <= self.now() - self._looked_at < _LOOK_EVERY:
+                self._found = ""
                 try:
                     self.store.probe()
                 except sqlite3.Error as error:
                     log.error("the database cannot be used: %s", error)
-                    return "the database cannot be read or written"
-                self._sound_at = now
-            return ""
+                    self._found = "the database cannot be read or written"
+                self._looked_at = self.now()
+            return self._found
 
     def authenticate(self, headers: Mapping[str, str], client: str) -> Credential:
         """Return whose request it is; what others fail at from the same address never stands in a valid key's way.

@@ -24,6 +24,8 @@ __all__ = ["Database", "Watch"]
 _IDLE_READERS: Final = 8
 # Bytes; a disk that has less counts as full.
 _LEAST_FREE: Final = 1024 * 1024
+# Seconds for which a look at the database waits for whoever is writing.
+_LOOK: Final = 1.0
 _JOINED: Final = contextlib.nullcontext()
 # The schema version that brought the audit log's head.
 _FIRST_WITH_HEAD: Final = 2
@@ -71,7 +73,9 @@ class Database:
 
     def __init__(self, connection: sqlite3.Connection, *, path: str | Path = MEMORY) -> None:
         self._db = connection
-        self._path = str(path)
+        # Absolute: the process may change its directory before the next reader is opened.
+        self._path = MEMORY if path == MEMORY else os.path.abspath(path)
+        self._files = self._named()
         self._lock = threading.RLock()
         self._owner: int | None = None  # the thread that is within `write` or `group`
         self._inside = False  # within `write`
@@ -88,6 +92,12 @@ class Database:
     @staticmethod
     def connect(path: str | Path, *, create: bool = True) -> sqlite3.Connection:
         """Return the writing connection; raise `ConfigurationError` if the file cannot be used."""
+        log = f"{path}-wal"
+        if path != MEMORY and not os.path.exists(path) and os.path.exists(log) and os.path.getsize(log):
+            raise ConfigurationError(
+                f"the database {path} was moved away or deleted: its log {log} still holds what came last. Put the "
+                "file back beside it; for a new database, move the log away"
+            )
         return open_database(path, migrations=MIGRATIONS, create=create)
 
     @classmethod
@@ -158,7 +168,7 @@ class Database:
         it was kept.
 
         Raises:
-            sqlite3.Error: the commit failed.
+            sqlite3.Error: the commit failed, or went to a file that was moved away or deleted.
         """
         with self._lock:
             if self._inside or self._grouping:
@@ -174,6 +184,7 @@ class Database:
                         raise sqlite3.OperationalError("the database undid the whole transaction")
                     self._store_tip()
                     self._db.execute("COMMIT")
+                    self._check_name()
             except BaseException:
                 self._committing.clear()
                 if self._db.in_transaction:
@@ -193,6 +204,7 @@ class Database:
                 self._memo = {}
                 yield
                 self._store_tip()
+            self._check_name()
         finally:
             self._forget()
 
@@ -308,9 +320,42 @@ class Database:
         # The little that is written here may still fit where an action does not.
         if self._path != MEMORY and shutil.disk_usage(os.path.dirname(self._path) or ".").free < _LEAST_FREE:
             raise sqlite3.OperationalError(f"the disk of {self._path} is full")
-        with self._lock, transaction(self._db):
-            # What is written is what stands there, and yet it goes the way of every change, down to the disk.
-            self._db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+        if not self._lock.acquire(timeout=_LOOK):
+            raise sqlite3.OperationalError(f"nothing could be written for {_LOOK:g} s")
+        try:
+            usual = self._db.execute("PRAGMA busy_timeout").fetchone()[0]
+            self._db.execute(f"PRAGMA busy_timeout={min(usual, round(_LOOK * 1000))}")
+            try:
+                with transaction(self._db):
+                    # What is written is what stands there, and yet it goes the way of every change, down to the disk.
+                    self._db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout={usual}")
+        finally:
+            self._lock.release()
+
+    def _named(self) -> list[tuple[int, int] | None]:
+        """Return which files stand under the names of the database and its log."""
+        found: list[tuple[int, int] | None] = []
+        for name in () if self._path == MEMORY else (self._path, f"{self._path}-wal"):
+            try:
+                place = os.stat(name)
+            except OSError:
+                found.append(None)
+            else:
+                found.append((place.st_dev, place.st_ino))
+        return found
+
+    def _check_name(self) -> None:
+        """Raise `sqlite3.Error` if what is written here is not what stands under the file's name.
+
+        SQLite goes on with a file that was moved away, deleted or replaced, and all of it is lost in the end.
+        """
+        if self._named() != self._files:
+            raise sqlite3.OperationalError(
+                f"the database {self._path} was moved away, deleted or replaced; put the file and its log back, or "
+                "start the authority again"
+            )
 
     def check(self, *, pages: bool = False) -> None:
         """Say whether the database is sound: the audit log ends where its head says and, if asked for, every page.
@@ -327,10 +372,7 @@ class Database:
                 if pages:
                     found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
                     problem = "" if found == "ok" else found
-                last = connection.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-                head = connection.execute("SELECT seq, hash FROM audit_head").fetchone()
-                if not problem and (head is None or tuple(head) != (tuple(last) if last else (0, "0" * 64))):
-                    problem = "the audit log does not end where its head says"
+            problem = problem or self.end_problem()
         except sqlite3.Error as error:
             problem = str(error)
         if problem:
@@ -339,6 +381,17 @@ class Database:
                 "them), without the side files -wal and -shm of the old one; what the old one still holds tell "
                 "`audit verify` and `audit export`"
             )
+
+    def end_problem(self) -> str:
+        """Return in words that the audit log does not end where its head says, or nothing if it does."""
+        try:
+            with self.snapshot() as connection:
+                last = connection.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+                head = connection.execute("SELECT seq, hash FROM audit_head").fetchone()
+        except sqlite3.Error as error:
+            return str(error)
+        fits = head is not None and tuple(head) == (tuple(last) if last else (0, "0" * 64))
+        return "" if fits else "the audit log does not end where its head says"
 
     def watch(self) -> Watch:
         """Return a watch that tells whether anything was stored since it last looked, by whatever process."""
@@ -350,9 +403,12 @@ class Database:
         with self._idle_lock:
             if self._closed:
                 raise sqlite3.ProgrammingError("the database is closed")
+            self._check_name()
             if self._idle:
                 return self._idle.pop()
-        return open_reader(self._path)
+        connection = open_reader(self._path)
+        self._check_name()
+        return connection
 
     # --- the whole file
 

@@ -21,6 +21,10 @@ Read the whole audit log and name every entry that was changed, removed or reord
 Whoever can write the file can also make a whole new log: keep the head that this prints somewhere else, and pass it to
 the next verification with --head.
 """
+_EXPORT = """\
+Print the entries as JSON lines, oldest first. Exit code 1, after them, if the log does not end where its head says: the
+last ones may be missing. Whether the others are as they were written only `audit verify` tells.
+"""
 
 
 def add_parser(commands: Any) -> None:
@@ -33,7 +37,7 @@ def add_parser(commands: Any) -> None:
     )
     verify.add_argument("--json", action="store_true", help="print one JSON object")
     verify.set_defaults(run=_verify)
-    export = tasks.add_parser("export", help="print the entries as JSON lines, oldest first")
+    export = tasks.add_parser("export", help="print the entries as JSON lines, oldest first", description=_EXPORT)
     export.add_argument("--after", type=int, default=0, metavar="NUMBER", help="only entries after this one")
     export.add_argument("--tenant", help="only one organisation's entries (default: all)")
     export.set_defaults(run=_export)
@@ -77,4 +81,10 @@ def _export(args: argparse.Namespace) -> int:
                 sys.stdout.write(json.dumps(entry, separators=(",", ":")) + "\n")
         except ValueError as error:
             raise AscendError(f"an entry is no JSON any more ({error}); see `audit verify`") from None
+        problem = database.end_problem()
+    if problem:
+        sys.stdout.flush()
+        raise AscendError(
+            f"the database is damaged ({problem}): what it holds was printed, the last entries may be missing"
+        )
     return OK

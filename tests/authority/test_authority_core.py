@@ -96,13 +96,33 @@ def test_health_really_reads_and_writes_the_database(tmp_path):
     status, answer = desk.call("GET", "/health", key=None)
     assert (status, answer["status"]) == (503, "unhealthy") and "database" in answer["problem"]
     other.execute("ROLLBACK")
+    desk.time += 0.9
+    assert desk.call("GET", "/health", key=None)[0] == 503  # a bad look holds as long: it may have waited for a lock
+    desk.time += 0.2
     assert desk.call("GET", "/health", key=None)[0] == 200
     desk.time += 2
     other.execute("DROP TABLE audit_head")
     assert desk.call("GET", "/health", key=None)[0] == 503
     other.close()
+    desk.time += 2
     desk.authority.close()
     assert desk.call("GET", "/health", key=None)[1]["status"] == "unhealthy"
+
+
+def test_nothing_is_decided_or_read_once_the_database_lost_its_name(tmp_path):
+    desk = Desk(path=tmp_path / "a.db")
+    assert desk.submit()[0] == 200
+    (tmp_path / "a.db").rename(tmp_path / "b.db")
+    desk.time += 2
+    for answer in (desk.submit(), desk.call("GET", "/api/v1/actions/1/status")):
+        assert (answer[0], answer[1]["error"]["code"]) == (503, "STORAGE_UNAVAILABLE")
+        assert "decision" not in answer[1]
+    assert desk.call("GET", "/health", key=None)[1]["status"] == "unhealthy"
+    (tmp_path / "b.db").rename(tmp_path / "a.db")
+    desk.time += 2
+    assert desk.submit()[0] == 200
+    assert desk.call("GET", "/health", key=None)[1]["status"] == "healthy"
+    desk.authority.close()
 
 
 def test_health_needs_no_key_and_the_rest_does(desk):

@@ -181,6 +181,35 @@ def test_a_waiting_client_of_ours_learns_at_once(policy, tmp_path, record_proper
 
 
 @posix
+@pytest.mark.slow
+@pytest.mark.socket
+def test_health_tells_soon_that_the_database_is_locked_or_gone(policy, tmp_path):
+    with Process(policy, log=tmp_path / "log") as authority:
+        other = sqlite3.connect(tmp_path / "policy.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        answers = []
+        asking = [
+            threading.Thread(target=lambda: answers.append(authority.call("/health", None, timeout=4)))
+            for _ in range(4)
+        ]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join(30)
+        assert [status for status, _ in answers] == [503] * 4
+        other.execute("ROLLBACK")
+        other.close()
+        for name in ("policy.db", "policy.db-wal", "policy.db-shm"):
+            (tmp_path / name).unlink()
+        time.sleep(1.1)
+        assert authority.call("/health", None)[1]["status"] == "unhealthy"
+        assert authority.call("/api/v1/actions/submit", authority.keys["user"], SUBMIT)[0] == 503
+        assert authority.end() == 0
+    assert "moved away, deleted or replaced" in (tmp_path / "log").read_text()
+    assert not (tmp_path / "policy.db").exists()
+
+
+@posix
 @pytest.mark.socket
 def test_the_access_log_holds_no_secret(policy, tmp_path):
     with Process(policy, log=tmp_path / "log") as authority:

@@ -1,6 +1,8 @@
 """One writer: what is written together stands or falls together, and nothing is told before it is durable."""
 
+import contextlib
 import json
+import shutil
 import sqlite3
 import threading
 
@@ -9,7 +11,7 @@ import pytest
 from ascend_middleware.authority import Store, audit
 from ascend_middleware.authority.audit import Head, entries, head, verify
 from ascend_middleware.authority.schema import MIGRATIONS
-from ascend_middleware.exceptions import AscendError
+from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.sqlite import open_database
 
 
@@ -175,6 +177,94 @@ def test_a_database_of_the_first_version_gets_its_head(path):
     note(store)
     assert verify(store).whole and verify(store).entries == 3
     store.close()
+
+
+# --- a file that loses its name
+
+
+def moved(path, target):
+    for suffix in ("", "-wal", "-shm"):
+        (path.parent / f"{path.name}{suffix}").rename(target.parent / f"{target.name}{suffix}")
+
+
+def replaced(path):
+    moved(path, path.with_name("old.db"))
+    other = Store.open(path, now=lambda: 0.0)
+    note(other, "theirs")
+    return other
+
+
+LOSSES = {
+    "moved away": lambda path: moved(path, path.with_name("old.db")),
+    "deleted": lambda path: [file.unlink() for file in path.parent.glob("a.db*")],
+    "replaced": replaced,
+    "its log deleted": lambda path: path.with_name("a.db-wal").unlink(),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("when", ["before", "while it is written"])
+@pytest.mark.parametrize("together", [False, True])
+def test_what_went_to_a_file_without_its_name_is_told_to_nobody(path, store, loss, when, together):
+    note(store, "kept")
+    told, other = [], None
+    with pytest.raises(sqlite3.OperationalError, match=r"a\.db was moved away, deleted or replaced"):
+        if when == "before":
+            other = LOSSES[loss](path)
+        with store.group() if together else contextlib.nullcontext(), store.write():
+            note(store)
+            store.after_commit(lambda: told.append("told"))
+            if when != "before":
+                other = LOSSES[loss](path)
+    assert told == []
+    before = sorted(path.parent.iterdir())
+    for look in (store.probe, lambda: events(store), lambda: note(store)):
+        with pytest.raises(sqlite3.OperationalError, match="moved away"):
+            look()
+    assert sorted(path.parent.iterdir()) == before  # no empty file takes its place
+    if loss == "replaced":
+        assert events(other) == ["theirs"]
+        other.close()
+
+
+def test_a_file_that_is_put_back_is_used_again(path, store):
+    moved(path, path.with_name("old.db"))
+    with pytest.raises(sqlite3.OperationalError):
+        store.probe()
+    moved(path.with_name("old.db"), path)
+    store.probe()
+    note(store, "after")
+    assert events(store) == ["after"] and verify(store).whole
+
+
+def test_a_log_without_its_database_is_not_overwritten_by_a_new_one(path, store):
+    note(store, "only in the log")
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", path.with_name(f"copy.db{suffix}"))
+    lost = path.with_name("copy.db")
+    lost.rename(path.with_name("away.db"))
+    with pytest.raises(ConfigurationError, match="Put the file back"):
+        Store.open(lost, now=lambda: 0.0)
+    path.with_name("away.db").rename(lost)
+    again = Store.open(lost, now=lambda: 0.0)
+    assert events(again) == ["only in the log"]
+    again.close()
+
+
+def test_the_working_directory_may_change(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    store = Store.open("a.db", now=lambda: 0.0)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    note(store)
+    store.probe()
+    assert events(store) == ["E"] and not list((tmp_path / "elsewhere").iterdir())
+    store.close()
+
+
+def test_a_look_leaves_the_patience_of_decisions_as_it_was(path, store):
+    store.probe()
+    assert store._db.execute("PRAGMA busy_timeout").fetchone()[0] == 5000
 
 
 # --- what the verification finds
