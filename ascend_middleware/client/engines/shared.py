@@ -80,7 +80,11 @@ def is_distrusted(error: BaseException) -> bool:
     )
 
 
-_BROKEN_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+# The last two are no failures, but stand in the chain of one that came while more bytes were waited for.
+_BROKEN_OFF: Final = (
+    *(ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError),
+    *(ssl.SSLWantReadError, ssl.SSLWantWriteError),
+)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
