@@ -1,5 +1,7 @@
 """What the generator of requests must know besides the OpenAPI document; loaded by its command line."""
 
+import re
+
 import schemathesis
 from hypothesis import strategies as st
 
@@ -23,9 +25,29 @@ def whole(value):
     return value
 
 
+# Lists of patterns, in which the signs of other pattern languages are refused; and what stands beside tools' names.
+PATTERNS = {"action_types", "agents", "agent_ids", "auto_approve_tools", "blocked_tools", "tool_risk_overrides"}
+
+
+def plain(word):
+    """Return a word without signs; a list of patterns takes all such words."""
+    return re.sub(r"[^a-z0-9_ -]", "", word.lower()).strip()[:200] or "word"
+
+
+def plain_patterns(body):
+    for key in PATTERNS & body.keys():
+        value = body[key]
+        if isinstance(value, list):
+            body[key] = [plain(item) if isinstance(item, str) else item for item in value]
+        elif isinstance(value, dict):
+            body[key] = {plain(name): item for name, item in value.items()}
+
+
 @schemathesis.hook
 def map_body(context, body):
     body = whole(body)
+    if isinstance(body, dict):
+        plain_patterns(body)
     # Two names for one thing, which must not differ.
     if isinstance(body, dict) and body.get("parameters") is not None and "action_details" in body:
         body["parameters"] = body["action_details"]

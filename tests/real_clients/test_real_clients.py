@@ -214,5 +214,5 @@ def test_the_minimal_node_client(served, run_client, tmp_path):
     assert [told[name]["decision"] for name in ("allow", "deny", "hold")] == ["approved", "denied", "pending"]
     assert told["status"]["decision"] == told["statusByNumber"]["decision"] == "pending"
     assert isinstance(told["allow"]["id"], int) and told["status"]["updated_at"]
-    assert (told["refused"]["status"], told["refused"]["detail"]) == ("error", "agent_id is required")
+    assert (told["refused"]["status"], told["refused"]["detail"]) == ("error", "Missing required field: agent_id")
     assert told["refused"]["error"]["details"] == {"field": "agent_id", "requirement": "required"}

@@ -184,7 +184,7 @@ def test_identify_gets_the_environ(engine):
     assert Call(app, environ("GET", "/items/7", headers=[("authorization", "bot")])).status == 200
     assert engine.submitted[0]["agent_id"] == "bot-7"
     assert Call(app, environ("GET", "/items/7", headers=[("authorization", "person")])).status == 200
-    assert Call(app, environ("GET", "/items/7")).problem == "denied"
+    assert Call(app, environ("GET", "/items/7")).problem == "unknown-agent"
     assert len(engine.submitted) == 1
 
 
