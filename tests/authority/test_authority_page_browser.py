@@ -391,6 +391,9 @@ def test_what_is_done_on_the_page_is_in_the_log(scene):
     last = record["audit_trail"][-1]
     assert (last["event"], last["actor"], last["data"]["via"]) == ("ACTION_APPROVED", "first admin", "page")
     assert scene.server.end() == 0  # an open page does not hold up a stop
+    page.close()
+    # It looked for its server again meanwhile, on a busy machine.
+    scene.complaints[:] = [text for text in scene.complaints if "ERR_CONNECTION_REFUSED" not in text]
 
 
 @pytest.mark.parametrize("by", ["mouse", "keyboard"])
