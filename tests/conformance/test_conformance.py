@@ -304,7 +304,7 @@ def test_a_denied_request_is_not_told_to_continue(place, authority):
     assert b"100 Continue" not in data
     assert read_answer(data)[0] == 403
     authority.mode = "approved"
-    data = exchange(place.ports["life"], head + b"\r\n\r\n", body)
+    data = exchange(place.ports["life"], head + b"\r\n\r\n", body, until=b"100 Continue\r\n\r\n")
     assert data.startswith(b"HTTP/1.1 100")
     assert read_answer(data.partition(b"\r\n\r\n")[2])[:2] == (200, "pay")
 

@@ -66,11 +66,16 @@ def wait_until_open(port):
         time.sleep(0.05)
 
 
-def exchange(port, *pieces, websocket=False, timeout=5.0):
+def exchange(port, *pieces, websocket=False, timeout=5.0, until=b""):
+    """Send pieces and return what comes; each further piece is sent once `until` has come, or after a moment."""
     with socket.create_connection(("127.0.0.1", port), timeout) as connection:
         data = b""
         for number, piece in enumerate(pieces):
-            if number:
+            if number and until:
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    while until not in data and (chunk := connection.recv(65536)):
+                        data += chunk
+            elif number:
                 time.sleep(0.05)
             with contextlib.suppress(ConnectionError):
                 connection.sendall(piece)
