@@ -127,6 +127,11 @@ def test_one_denial_denies_also_by_one_who_approved(desk):
     desk.approve(1, "alice")
     assert desk.deny(1, "alice") == 200 and desk.status(1)["decision"] == "denied"
     assert desk.approve(1, "bob") == (409, "NOT_PENDING")
+    # Nor is anything noted that might count later, also where one more would not have been enough.
+    desk.submit("high")
+    assert desk.deny(2, "alice") == 200
+    assert desk.approve(2, "bob") == (409, "NOT_PENDING")
+    assert desk.trail(2) == [("ACTION_SUBMITTED", "agent"), ("ACTION_DENIED", "alice")]
 
 
 def test_nobody_decides_about_their_own_also_not_with_another_key(desk):

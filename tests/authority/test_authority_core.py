@@ -1,4 +1,5 @@
 import json
+import re
 import sqlite3
 import threading
 
@@ -146,6 +147,7 @@ def test_credentials_in_their_documented_places(desk):
 
 def test_only_hashes_of_keys_are_stored(desk):
     dump = "\n".join(desk.store._db.iterdump())
+    assert re.fullmatch("owkai_user_[0-9a-f]{64}", desk.user)  # 32 random bytes
     assert desk.user not in dump
     assert desk.admin not in dump
 

@@ -86,6 +86,11 @@ def test_a_token_of_the_sign_in_stands_for_its_key_until_it_ends_or_the_key_is_r
     desk.time += 101
     assert desk.code(ask(desk, token)) == (401, "AUTHENTICATION_FAILED")
     token = own(desk)
+    desk.time += 12 * 3600 - 1
+    assert ask(desk, token)[0] == 200
+    desk.time += 1
+    assert ask(desk, token)[0] == 401
+    token = own(desk)
     desk.store.revoke_key(2)
     assert ask(desk, token)[0] == 401
 

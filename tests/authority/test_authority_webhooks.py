@@ -163,6 +163,10 @@ def test_the_events_of_an_entry():
     assert events_of({"event": "KEY_ISSUED", "data": {}}) == ()
     denied = ("action.submitted", "action.denied", "policy.violation")
     assert events_of({"event": "ACTION_SUBMITTED", "data": {"decision": "denied"}}) == denied
+    # What was only observed waits for nobody, and else is told as what was decided.
+    observed = {"event": "ACTION_SUBMITTED", "data": {"decision": "pending", "observed": True}}
+    assert events_of(observed) == ("action.submitted",)
+    assert events_of({"event": "ACTION_SUBMITTED", "data": {"decision": "denied", "observed": True}}) == denied
 
 
 # --- retries
@@ -474,6 +478,8 @@ def test_a_test_event_tells_at_once(desk, receiver):
     receiver.statuses = [500]
     answer = desk.call("POST", f"/api/webhooks/{hook}/test")[1]
     assert not answer["success"] and answer["error"] == "status 500"
+    desk.authority.send_webhook = Courier(desk.authority, send=lambda *_, **__: Attempt(status=200, seconds=0.25)).test
+    assert desk.call("POST", f"/api/webhooks/{hook}/test")[1]["response_time_ms"] == 250.0
 
 
 @pytest.mark.anyio
