@@ -7,6 +7,7 @@ import pytest
 from ascend_middleware.authority import Authority, PolicySet, Role, Store, approvals
 from ascend_middleware.authority.audit import verify
 from ascend_middleware.authority.forms import ApiError
+from ascend_middleware.authority.keys import operator
 from ascend_middleware.cli import main
 from ascend_middleware.exceptions import ConfigurationError
 
@@ -198,6 +199,21 @@ def test_comments_are_bounded(desk):
     assert desk.approve(1, "bob", comments=None, reason="x" * 4096) == (200, "approved")
 
 
+def test_comments_are_bounded_at_every_door(desk):
+    desk.submit("medium")
+    row = desk.store.action(1, tenant="default")
+    for comments in ("x" * 4097, 7):
+        with pytest.raises(ApiError) as refusal:
+            approvals.decide(desk.store, row, {"comments": comments}, approved=True, by=operator(), via="page")
+        assert (refusal.value.status, refusal.value.details) == (422, {"field": "comments"})
+    assert desk.status(1)["status"] == "pending"
+
+
+def test_all_of_those_named_may_be_needed():
+    policy = PolicySet.from_text('[approvals.high]\ncount = 2\napprovers = ["alice", "bob"]')
+    assert policy.approvals.levels["high"].count == 2
+
+
 def test_the_command_line_is_one_person_too(tmp_path, capsys):
     desk = Desk(tmp_path / "a.db")
     for kind in ("high", "critical"):
@@ -246,14 +262,16 @@ def test_an_action_that_was_changed_behind_the_logs_back_is_found():
     desk.store._db.execute("DELETE FROM actions WHERE id = 5")
     desk.store._db.execute("UPDATE actions SET id = 9 WHERE id = 4")
     desk.store._db.execute("UPDATE actions SET submitter = 'nobody' WHERE id = 6")
-    assert [(found.kind, found.message) for found in verify(desk.store).findings] == [
-        ("action", "action 1 says approved, entry 7 says pending"),
-        ("action", "action 2 is not what was submitted"),
-        ("action", "action 3 says approved, entry 13 says denied"),
-        ("action", "action 6 was not submitted by 'nobody'"),
-        ("action", "action 9 is not in the log"),
-        ("action", "action 4 is gone"),
-        ("action", "action 5 is gone"),
+    findings = verify(desk.store).findings
+    assert {found.kind for found in findings} == {"action"}
+    assert [(found.seq, found.message) for found in findings] == [
+        (7, "action 1 says approved, entry 7 says pending"),
+        (8, "action 2 is not what was submitted"),
+        (13, "action 3 says approved, entry 13 says denied"),
+        (12, "action 6 was not submitted by 'nobody'"),
+        (0, "action 9 is not in the log"),
+        (10, "action 4 is gone"),
+        (11, "action 5 is gone"),
     ]
     desk.authority.close()
 

@@ -276,6 +276,9 @@ def test_envelope_on_request(desk):
     assert decode_decision(desk.content).is_pending()
     _, answer = desk.call("GET", "/api/v2/actions", query="limit=1")
     assert answer.keys() == {"status", "data", "pagination", "meta"}
+    for path, status in (("/api/v2/actions/1/status", 200), ("/api/v2/actions/9/status", 404)):
+        found, answer = desk.call("GET", path, x_correlation_id="c-1")
+        assert (found, answer["meta"]) == (status, {"request_id": "c-1", "timestamp": "2023-11-14T22:13:20.000Z"})
     assert desk.call("GET", "/api/v2/actions/1/status")[1]["data"]["decision"] == "pending_approval"
 
 
@@ -341,6 +344,9 @@ def test_denials_by_each_path(desk):
 def test_outcomes_are_for_approved_actions_and_said_once(desk):
     number = desk.submit()[1]["action_id"]
     path = f"/api/agent-action/{number}"
+    for odd in (-1, True, "5"):
+        status, answer = desk.call("POST", f"{path}/complete", {"duration_ms": odd})
+        assert (status, answer["error"]["details"]["field"]) == (422, "duration_ms")
     assert desk.call("POST", f"{path}/complete", {"result": {"n": 1}, "duration_ms": 5})[0] == 200
     assert desk.call("POST", f"{path}/complete", {"duration_ms": 5})[0] == 200
     assert desk.call("POST", f"{path}/fail", {"error": "x"})[0] == 409

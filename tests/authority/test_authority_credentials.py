@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ascend_middleware.authority import PolicySet
 from ascend_middleware.authority.keys import LOCAL, Role
-from ascend_middleware.authority.limits import Window
+from ascend_middleware.authority.limits import Window, network_of
 from ascend_middleware.authority.routes import ROUTES
 from ascend_middleware.authority.service import Service
 from ascend_middleware.exceptions import ConfigurationError, ValidationError
@@ -318,6 +318,53 @@ def test_a_masked_bearer_beside_the_key_is_noted(desk):
 
 
 # --- limits
+
+
+def test_a_foreign_token_is_nobodys_where_no_issuer_is_configured(desk):
+    without = Desk()
+    without.time = desk.time
+    assert without.code(ask(without, foreign(desk))) == (401, "AUTHENTICATION_FAILED")
+    without.authority.close()
+
+
+def test_the_idlest_subject_is_forgotten_once_there_are_too_many_and_not_before():
+    window = Window(subjects=2)
+    for subject in ("a", "b"):
+        window.take(subject, 1, 0.0)
+    assert [window.take(subject, 1, 1.0).retry_after for subject in ("a", "b")] == [59, 59]
+    window.take("c", 1, 2.0)
+    assert window.take("b", 1, 3.0).retry_after
+    assert not window.take("a", 1, 3.0).retry_after
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8:0:0:ffff::1", "2001:db8::/64"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("no address", "no address"),
+    ],
+)
+def test_what_counts_as_one_address(address, network):
+    assert network_of(address) == network
+
+
+def test_only_three_parts_whose_first_is_an_object_are_a_token(desk):
+    head = base64.urlsafe_b64encode(b'{"alg":"HS256"}').decode().rstrip("=")
+    other = base64.urlsafe_b64encode(b'"alg":"HS256"').decode().rstrip("=")
+    for token, what in (
+        (f"{head}.e30.x", "token"),
+        (f"{head}.e30.", "token"),
+        (head, "key"),
+        (f"{head}.e30", "key"),
+        (f"{head}.e30.x.y", "key"),
+        (f"{other}.e30.x", "key"),
+    ):
+        assert what in ask(desk, token)[1]["error"]["message"]
 
 
 def test_submissions_are_limited_for_each_key_by_itself():

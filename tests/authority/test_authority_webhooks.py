@@ -163,6 +163,10 @@ def test_the_events_of_an_entry():
     assert events_of({"event": "KEY_ISSUED", "data": {}}) == ()
     denied = ("action.submitted", "action.denied", "policy.violation")
     assert events_of({"event": "ACTION_SUBMITTED", "data": {"decision": "denied"}}) == denied
+    for kind in ("BLOCK", "SUSPEND", "QUARANTINE"):
+        assert events_of({"event": "AGENT_COMMAND_ISSUED", "data": {"command_type": kind}}) == ("agent.blocked",)
+    for kind in ("UNBLOCK", "RATE_LIMIT"):
+        assert events_of({"event": "AGENT_COMMAND_ISSUED", "data": {"command_type": kind}}) == ()
     # What was only observed waits for nobody, and else is told as what was decided.
     observed = {"event": "ACTION_SUBMITTED", "data": {"decision": "pending", "observed": True}}
     assert events_of(observed) == ("action.submitted",)
