@@ -121,7 +121,13 @@ def get(port, path):
     )
 
 
-@pytest.mark.parametrize("options", [[], ["--py-call-osafterfork"], ["--py-call-uwsgi-fork-hooks"]], ids=" ".join)
+OPTIONS = [[], ["--py-call-osafterfork"], ["--py-call-uwsgi-fork-hooks"]]
+if sys.version_info >= (3, 13):
+    # There uWSGI aborts each worker, of an empty application too: it releases an import lock that nobody took before the fork.
+    OPTIONS.remove(["--py-call-osafterfork"])
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
 def test_workers_share_nothing_of_what_the_master_made(authority, tmp_path, options):
     with uwsgi(authority, tmp_path, *options) as port:
         pids, until = set(), time.monotonic() + 30
