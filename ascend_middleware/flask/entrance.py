@@ -150,7 +150,7 @@ class Entrance:
             return self._decide(request, passage)  # another blueprint's: the function that is named did not run
         if answer is None or not self.guard.settings.enabled:
             return answer
-        if passage.verdict is not None and (not passage.verdict.passes or passage.line[1] is not None):
+        if passage.verdict is not None and (not passage.verdict.passes or passage.line.rule is not None):
             return answer
         # A function of the application answers though nothing was decided, or where the router found nothing.
         response = self.app.make_response(answer)
@@ -253,7 +253,7 @@ class Entrance:
     def _watch(self, passage: Passage) -> None:
         verdict = passage.verdict
         # With a route at hand, what the framework answered is a question for the methods of that route.
-        if verdict is not None and (verdict.outcome != "framework" or passage.line[1] is not None):
+        if verdict is not None and (verdict.outcome != "framework" or passage.line.rule is not None):
             return
         why = "it was answered before the guard saw it" if verdict is None else "no route was found for it"
         logger.error("a request to %r succeeded without a decision: %s", self.app.name, why)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flask import current_app
 
 from ..guard import BodyTooLarge
 from ..wsgi.messages import Body
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from flask import Request
 
-__all__ = ["is_changed", "line_of", "reader_of"]
+__all__ = ["Line", "is_changed", "line_of", "reader_of"]
 
 
 def reader_of(request: Request) -> Callable[[int, float], bytes]:
@@ -33,21 +35,34 @@ def reader_of(request: Request) -> Callable[[int, float], bytes]:
     return read
 
 
-def line_of(request: Request) -> tuple[str, Any, dict[str, Any]]:
+class Line(NamedTuple):
+    """What a decision is about: what Flask found, and the function that it calls for it."""
+
+    method: str
+    rule: Any
+    params: dict[str, Any]
+    view: Any
+
+
+def line_of(request: Request) -> Line:
     """Return what a decision is about."""
-    return request.method, request.url_rule, dict(request.view_args or {})
+    rule = request.url_rule
+    view = None if rule is None else current_app.view_functions.get(rule.endpoint)
+    return Line(request.method, rule, dict(request.view_args or {}), view)
 
 
-def is_changed(before: tuple[str, Any, dict[str, Any]], now: tuple[str, Any, dict[str, Any]]) -> bool:
+def is_changed(before: Line, now: Line) -> bool:
     """Say whether the application changed what was decided about.
 
     It may take parameters away, add some, and put an object in the place of what names it.
     """
     plain = (str, int, float, uuid.UUID)
     return (
-        before[0] != now[0]
-        or before[1] is not now[1]
+        before.method != now.method
+        or before.rule is not now.rule
+        or before.view is not now.view
         or any(
-            isinstance(now[2].get(name), plain) and str(now[2][name]) != str(value) for name, value in before[2].items()
+            isinstance(now.params.get(name), plain) and str(now.params[name]) != str(value)
+            for name, value in before.params.items()
         )
     )

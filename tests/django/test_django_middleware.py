@@ -2,14 +2,17 @@
 
 import asyncio
 import threading
+from typing import ClassVar
 
+import django_site
 import pytest
 from django.http import HttpResponse
 from django.test import override_settings
 from django.test.client import AsyncClient, AsyncRequestFactory, Client, RequestFactory
+from django.urls import path, resolve
 from django_kit import problem
 
-from ascend_middleware.django import AscendMiddleware
+from ascend_middleware.django import AscendMiddleware, governed
 from ascend_middleware.exceptions import AscendError
 from ascend_middleware.guard import Agent, NotAnAgent
 
@@ -140,6 +143,44 @@ def test_the_request_that_a_middleware_made_is_the_one_decided_about(site, ran):
     assert dict(site.authority.asked[0].details) == {"q": "changed", "why": "changed"}
 
 
+class Pretending:
+    """A middleware that lets a request look, after routing, as if it ran another view."""
+
+    match: ClassVar = None
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        return self.get_response(request)
+
+    def process_view(self, request, view, args, kwargs):
+        request.resolver_match = self.match
+
+
+@pytest.mark.parametrize("match", [None, "/health", "/customers/8", "/shop/orders/7/refund"])
+def test_the_view_that_django_calls_is_decided_about_whatever_a_middleware_left_in_the_request(site, ran, match):
+    from django.conf import settings
+
+    Pretending.match = match and resolve(match)
+    with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE[:-1], f"{__name__}.Pretending", settings.MIDDLEWARE[-1]]):
+        assert problem(site.ask("GET", "/unlisted")) == "unmapped-route"
+    assert (ran, site.authority.asked) == ([], [])
+
+
+def test_a_view_that_is_replaced_between_requests_is_governed_as_what_it_is(site, ran, ascend):
+    class Urls:
+        urlpatterns = [path("page", django_site.customer, {"customer_id": 1})]
+
+    ascend([{"match": "GET /page", "exempt": True}])
+    with override_settings(ROOT_URLCONF=Urls):
+        assert site.ask("GET", "/page").status_code == 200
+        Urls.urlpatterns[0].callback = governed(action_type="new")(django_site.customer)
+        site.authority.deny()
+        assert problem(site.ask("GET", "/page")) == "denied"
+    assert (len(ran), [asked.action_type for asked in site.authority.asked]) == (1, ["new"])
+
+
 def test_names_with_namespaces_and_positional_arguments(site, ran):
     with override_settings(MIDDLEWARE=["ascend_middleware.django.AscendMiddleware"]):
         assert site.ask("POST", "/shop/orders/7/refund").status_code == 200
@@ -155,8 +196,8 @@ def test_names_with_namespaces_and_positional_arguments(site, ran):
 
 
 def test_an_unanchored_expression_is_governed_by_its_name_wherever_it_matches(site, ran):
-    for path in ("/anywhere", "/x/ANYwhere/y"):
-        assert site.ask("GET", path).status_code == 200
+    for url in ("/anywhere", "/x/ANYwhere/y"):
+        assert site.ask("GET", url).status_code == 200
     assert [asked.action_type for asked in site.authority.asked] == ["anywhere"] * 2
 
 
@@ -195,7 +236,7 @@ def test_beneath_script_name(site, ran):
 def test_beneath_force_script_name(site, ran):
     with override_settings(FORCE_SCRIPT_NAME="/prefix"):
         path = "/customers/7" if site.kind == "wsgi" else "/prefix/customers/7"
-        assert site.ask("GET", path).status_code == 200
+        assert site.ask("GET", url).status_code == 200
         assert site.ask("GET", "/internal/keys" if site.kind == "wsgi" else "/prefix/internal/keys").status_code == 403
     assert site.authority.asked[0].resource == "GET /customers/{customer_id:int}"
 

@@ -15,7 +15,7 @@ from werkzeug.test import Client
 from wsgi_kit import GIVEN, JSON, Call, Input, answer, environ, options
 
 from ascend_middleware import AscendError, ConfigurationError
-from ascend_middleware.flask import Ascend
+from ascend_middleware.flask import Ascend, governed
 from ascend_middleware.guard import Agent, NotAnAgent, Verdict
 from ascend_middleware.wsgi import AscendMiddleware
 
@@ -238,6 +238,44 @@ def test_a_hook_that_changes_the_route_or_the_method_stops_the_request(engine, c
         assert (response.status_code, problem(response)) == (500, "misconfigured")
     assert ran == []
     assert "after the decision" in caplog.text
+
+
+@pytest.mark.parametrize("after", [None, "set_user"])
+@pytest.mark.parametrize("new_rule", [False, True])
+@pytest.mark.parametrize("old_rule", [False, True])
+def test_a_view_that_a_hook_replaces_after_the_decision_does_not_run(engine, caplog, old_rule, new_rule, after):
+    app, ran = make({"match": "GET /page", "action_type": "table"}, after=after and f"{__name__}.{after}")
+
+    def view(name, governed_as=None):
+        function = lambda: ran.append(name) or name  # noqa: E731
+        return governed(action_type=governed_as)(function) if governed_as else function
+
+    app.add_url_rule("/page", "page", view("old", old_rule and "table"))
+    app.before_request(set_user)
+
+    @app.before_request
+    def swap():
+        if "swap" in flask.request.args:
+            app.view_functions["page"] = view("new", new_rule and "table")
+
+    assert ask(app, "GET", "/page").data == b"old"
+    response = ask(app, "GET", "/page?swap")
+    assert (response.status_code, problem(response), ran) == (500, "misconfigured", ["old"])
+    assert "changed '/page' after the decision" in caplog.text
+    # The next request is decided about as what it now is.
+    assert ask(app, "GET", "/page").data == b"new"
+
+
+def test_a_view_that_is_replaced_between_requests_is_governed_as_what_it_is(engine):
+    app, ran = make({"match": "GET /page", "exempt": True})
+    app.add_url_rule("/page", "page", lambda: ran.append("old") or "old")
+    assert ask(app, "GET", "/page").data == b"old"
+    app.view_functions["page"] = governed(action_type="new")(lambda: ran.append("new") or "new")
+    engine.answers = [answer("denied")]
+    assert problem(ask(app, "GET", "/page")) == "denied"
+    engine.answers = [answer()]
+    assert ask(app, "GET", "/page").data == b"new"
+    assert (ran, types(engine)) == (["old", "new"], ["new", "new"])
 
 
 def test_a_hook_may_take_parameters_but_not_exchange_them(engine):

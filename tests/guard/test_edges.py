@@ -2,7 +2,6 @@
 
 import asyncio
 
-import flask
 import pytest
 from adapters_kit import EVERY
 from fastapi import FastAPI
@@ -11,11 +10,9 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
-from werkzeug.test import Client
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.exceptions import ConfigurationError
-from ascend_middleware.flask import Ascend
 
 
 def ask(app, path, raw=None, method="GET", **more):
@@ -117,23 +114,3 @@ def test_the_server_hears_of_the_end_when_closing_raises(ascend_authority):
     with pytest.raises(OSError, match="disk"):
         asyncio.run(app({"type": "lifespan", "asgi": {"version": "3.0"}}, wire.receive, wire.send))
     assert [message["type"] for message in wire.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-
-
-def test_a_view_replaced_after_routing_is_governed_as_what_it_is(ascend_authority):
-    from ascend_middleware.flask import governed
-
-    ascend_authority.approve()
-    app = flask.Flask("site")
-    ran = []
-    app.add_url_rule("/x", "x", lambda: ran.append("old") or "old")
-    Ascend(app, rules={"rule": [{"match": "GET /x", "exempt": True}]})
-    assert Client(app).get("/x").data == b"old"
-
-    @governed(action_type="replaced")
-    def new():
-        ran.append("new")
-        return "new"
-
-    app.view_functions["x"] = new
-    assert Client(app).get("/x").data == b"new"
-    assert ([asked.action_type for asked in ascend_authority.asked], ran) == (["replaced"], ["old", "new"])
