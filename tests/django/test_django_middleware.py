@@ -236,7 +236,7 @@ def test_beneath_script_name(site, ran):
 def test_beneath_force_script_name(site, ran):
     with override_settings(FORCE_SCRIPT_NAME="/prefix"):
         path = "/customers/7" if site.kind == "wsgi" else "/prefix/customers/7"
-        assert site.ask("GET", url).status_code == 200
+        assert site.ask("GET", path).status_code == 200
         assert site.ask("GET", "/internal/keys" if site.kind == "wsgi" else "/prefix/internal/keys").status_code == 403
     assert site.authority.asked[0].resource == "GET /customers/{customer_id:int}"
 
