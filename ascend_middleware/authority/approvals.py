@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import ConflictError
 
-from .approvers import requirement
-from .forms import ApiError
+from .bodies import ApiError
 from .keys import LOCAL, person
+from .policy.approvers import requirement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .keys import Credential
-    from .store import Store
+    from .store.store import Store
 
 __all__ = ["conclude", "decide", "is_own", "same_person"]
 

@@ -13,26 +13,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.wire import encode_json
 
-from . import openapi
-from .call import Call, Reply
-from .forms import Answer, ApiError
+from .bodies import Answer, ApiError
+from .context import Call, Reply
+from .endpoints import openapi
+from .endpoints.policies import kept_policies
+from .endpoints.table import HEALTH, OPENAPI, changes, find_route, reads_many
 from .keys import LOCAL, Credential, bearer_token, presented_key
 from .limits import Allowance, Window, network_of
-from .listing import Request
 from .management import what_cannot_be
-from .policy import Judgement, PolicySet
-from .records import Records
-from .routes import HEALTH, OPENAPI, changes, find_route, reads_many
-from .rules_api import kept_policies
-from .store import Store, canonical_json, default_database, iso_time
+from .pagination import Request
+from .policy.policy import Judgement, PolicySet
+from .store.registry_store import Records
+from .store.store import Store, canonical_json, default_database, iso_time
 from .tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from .call import Route
-    from .score import Score
+    from .context import Route
+    from .policy.risk_score import Score
 
 __all__ = ["API_VERSIONS", "Authority"]
 

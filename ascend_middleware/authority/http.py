@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from .forms import MAX_BODY
+from .bodies import MAX_BODY
 from .page.app import create_page, is_page
 from .service import Service
 

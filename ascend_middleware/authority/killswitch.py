@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import NotFoundError, ValidationError
 
-from .store import iso_time
+from .store.store import iso_time
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping
 
-    from .records import Records
-    from .store import Store
+    from .store.registry_store import Records
+    from .store.store import Store
 
 __all__ = ["COMMAND_TYPES", "Standing", "acknowledge", "issue", "pending", "rate_excess", "server_block", "standing"]
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
 
-from .approvers import LEVELS, ApprovalRules, Requirement
 from .keys import Role, operator, person
-from .policy import pattern_issue
-from .records import APPROVERS, MCP_SERVER, MODEL, POLICY, SMART_RULE, Records
+from .policy.approvers import LEVELS, ApprovalRules, Requirement
+from .policy.policy import pattern_issue
+from .store.registry_store import APPROVERS, MCP_SERVER, MODEL, POLICY, SMART_RULE, Records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .core import Authority
     from .keys import Credential
-    from .store import Store
+    from .store.store import Store
 
 __all__ = ["STATUSES", "Management", "approval_rules", "unknown_approvers", "what_cannot_be"]
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from ascend_middleware.exceptions import NotFoundError
 
-from . import governance
-from .call import action_number
-from .forms import ApiError
-from .records import AGENT
+from .bodies import ApiError
+from .context import action_number
+from .policy import registry_rules
+from .store.registry_store import AGENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .call import Call
+    from .context import Call
 
 __all__ = ["Findings", "check", "try_out"]
 
@@ -105,13 +105,13 @@ def _server(
     name = action.get("mcp_server_name")
     if name is None:
         return None
-    server, refusal = governance.check_server(call.authority, name, tools, tenant=call.tenant)
+    server, refusal = registry_rules.check_server(call.authority, name, tools, tenant=call.tenant)
     if server is None or refusal is not None:
         code, message = refusal or ("MCP_SERVER_UNREGISTERED_DENY", "the MCP server is not registered")
         return "MCP_GOVERNANCE_DENY", code, message, {"error": "MCP governance violation", "mcp_server_name": name}
     found["mcp_governance"] = {"server_registered": True, "enforcement": "Layer 13", "mcp_server_name": name}
     for tool, risk in server.tool_risks:
-        if governance.names_tool(tool, tools):
+        if registry_rules.names_tool(tool, tools):
             signals[f"tool {tool}"] = max(risk, signals.get(f"tool {tool}", 0))
     return None
 
@@ -130,7 +130,7 @@ def _model(action: Mapping[str, Any], call: Call, found: dict[str, Any]) -> _Ref
         given = number if isinstance(number, int) else None
     if given is None:
         return None
-    model, refusal = governance.find_model(call.authority, given, tenant=call.tenant)
+    model, refusal = registry_rules.find_model(call.authority, given, tenant=call.tenant)
     if model is None or refusal is not None:
         code, message = refusal or ("MODEL_UNREGISTERED_DENY", "the model is not registered")
         return "MODEL_GOVERNANCE_DENY", code, message, {"error": "Model governance violation", "model_id": given}

@@ -16,12 +16,12 @@ from urllib.parse import unquote
 import anyio
 import anyio.to_thread
 
-from . import audit
-from .forms import ApiError
-from .routes import HEALTH
+from .bodies import ApiError
+from .endpoints.table import HEALTH
+from .store import audit
+from .store.writer import Writer
 from .waiting import Waiters, read_wait
 from .webhooks import Courier
-from .writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -15,8 +15,8 @@ from .keys import Credential, Role, person
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .policy import TokenKey
-    from .records import Records
+    from .policy.policy import TokenKey
+    from .store.registry_store import Records
 
 __all__ = ["ISSUER", "LIFETIME", "Tokens", "public_key_issue"]
 

@@ -10,12 +10,12 @@ import sqlite3
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
-from .forms import ApiError
+from .bodies import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .store import Store
+    from .store.store import Store
 
 __all__ = ["MAX_WAIT", "Waiters", "read_wait"]
 

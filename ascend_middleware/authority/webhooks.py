@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import AscendError, NotFoundError
 
-from . import audit
-from .approvers import OBSERVED
+from .bodies import decision_fields
 from .delivery import Attempt, deliver
-from .forms import decision_fields
-from .records import WEBHOOK
-from .store import canonical_json, iso_time
+from .policy.approvers import OBSERVED
+from .store import audit
+from .store.registry_store import WEBHOOK
+from .store.store import canonical_json, iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

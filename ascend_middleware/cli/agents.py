@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     from ..authority.killswitch import standing
-    from ..authority.records import AGENT
+    from ..authority.store.registry_store import AGENT
 
     with open_management(args) as management:
         records = management.records

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
-    from ..authority.approvers import Requirement
     from ..authority.management import Management
+    from ..authority.policy.approvers import Requirement
 
 __all__ = ["add_parser"]
 

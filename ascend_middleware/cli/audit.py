@@ -12,7 +12,7 @@ from .places import add_place, place_of
 from .terminal import FAILED, OK, plain, print_json
 
 if TYPE_CHECKING:
-    from ..authority.audit import Head
+    from ..authority.store.audit import Head
 
 __all__ = ["add_parser"]
 
@@ -46,7 +46,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _head(text: str) -> Head:
-    from ..authority.audit import Head
+    from ..authority.store.audit import Head
 
     try:
         return Head.parse(text)
@@ -55,8 +55,8 @@ def _head(text: str) -> Head:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from ..authority.audit import verify
-    from ..authority.database import Database
+    from ..authority.store.audit import verify
+    from ..authority.store.database import Database
 
     with Database.evidence(place_of(args)) as database:
         found = verify(database, known=tuple(args.head))
@@ -72,8 +72,8 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from ..authority.audit import entries
-    from ..authority.database import Database
+    from ..authority.store.audit import entries
+    from ..authority.store.database import Database
 
     with Database.evidence(place_of(args)) as database:
         try:

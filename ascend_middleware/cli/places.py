@@ -29,7 +29,7 @@ def add_place(parser: argparse.ArgumentParser) -> None:
 
 def place_of(args: argparse.Namespace) -> str:
     """Return the database that the arguments name."""
-    from ..authority.store import default_database
+    from ..authority.store.store import default_database
 
     return str(args.db or default_database(args.policy))
 
@@ -37,7 +37,7 @@ def place_of(args: argparse.Namespace) -> str:
 @contextlib.contextmanager
 def open_store(args: argparse.Namespace, *, create: bool = False) -> Iterator[Store]:
     """Open the database that the arguments name, directly: this also works for `local:` and beside a server."""
-    from ..authority.store import Store
+    from ..authority.store.store import Store
 
     place = place_of(args)
     if not create and not Path(place).exists():
@@ -64,7 +64,7 @@ def open_management(args: argparse.Namespace, *, create: bool = False) -> Iterat
     """Open the database for managing the organisation that the arguments name."""
     from ..authority.keys import operator
     from ..authority.management import Management
-    from ..authority.records import Records
+    from ..authority.store.registry_store import Records
 
     with open_store(args, create=create) as store:
         yield Management(store=store, records=Records(store, now=time.time), by=operator(args.tenant))

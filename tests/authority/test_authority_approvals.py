@@ -5,9 +5,9 @@ import json
 import pytest
 
 from ascend_middleware.authority import Authority, PolicySet, Role, Store, approvals
-from ascend_middleware.authority.audit import verify
-from ascend_middleware.authority.forms import ApiError
+from ascend_middleware.authority.bodies import ApiError
 from ascend_middleware.authority.keys import operator
+from ascend_middleware.authority.store.audit import verify
 from ascend_middleware.cli import main
 from ascend_middleware.exceptions import ConfigurationError
 

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ascend_middleware.authority import PolicySet
+from ascend_middleware.authority.endpoints.table import ROUTES
 from ascend_middleware.authority.keys import LOCAL, Role
 from ascend_middleware.authority.limits import Window, network_of
-from ascend_middleware.authority.routes import ROUTES
 from ascend_middleware.authority.service import Service
 from ascend_middleware.exceptions import ConfigurationError, ValidationError
 

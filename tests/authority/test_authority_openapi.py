@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from authority_desk import POLICY, Desk
 
-from ascend_middleware.authority.routes import ROUTES
+from ascend_middleware.authority.endpoints.table import ROUTES
 
 UNLIMITED = "[limits]\nsubmit = 0\nlist = 0\nanalytics = 0\nadmin = 0\nfailed_sign_ins = 0\n"
 

@@ -11,10 +11,10 @@ import httpx2
 import pytest
 
 from ascend_middleware.authority import Authority, PolicySet, Role, Store
-from ascend_middleware.authority.audit import entries
 from ascend_middleware.authority.http import create_app
 from ascend_middleware.authority.page.live import Feed
 from ascend_middleware.authority.page.shown import facts, shown
+from ascend_middleware.authority.store.audit import entries
 
 pytestmark = pytest.mark.anyio
 

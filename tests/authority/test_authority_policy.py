@@ -3,8 +3,8 @@ import json
 import pytest
 
 from ascend_middleware.authority import PolicySet, sample_policy
-from ascend_middleware.authority.conditions import Condition, compile_condition
-from ascend_middleware.authority.score import Score, risk_level, score_action
+from ascend_middleware.authority.policy.conditions import Condition, compile_condition
+from ascend_middleware.authority.policy.risk_score import Score, risk_level, score_action
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.rules import RuleTable
 

@@ -6,7 +6,7 @@ import pytest
 from authority_desk import Desk
 
 from ascend_middleware.authority import PolicySet
-from ascend_middleware.authority.conditions import Condition, compile_condition
+from ascend_middleware.authority.policy.conditions import Condition, compile_condition
 from ascend_middleware.exceptions import ConfigurationError
 
 RULES = "/api/smart-rules"

@@ -11,13 +11,13 @@ import pytest
 
 from ascend_middleware.authority import Authority, PolicySet, Role, Store
 from ascend_middleware.authority.approvals import decide
-from ascend_middleware.authority.audit import verify
-from ascend_middleware.authority.forms import ApiError
+from ascend_middleware.authority.bodies import ApiError
 from ascend_middleware.authority.http import create_app
 from ascend_middleware.authority.keys import operator
 from ascend_middleware.authority.service import Service
+from ascend_middleware.authority.store.audit import verify
+from ascend_middleware.authority.store.writer import Writer
 from ascend_middleware.authority.waiting import MAX_WAIT, Waiters, read_wait
-from ascend_middleware.authority.writer import Writer
 
 pytestmark = pytest.mark.anyio
 

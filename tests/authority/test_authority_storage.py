@@ -8,9 +8,10 @@ import threading
 
 import pytest
 
-from ascend_middleware.authority import Store, audit
-from ascend_middleware.authority.audit import Head, entries, head, verify
-from ascend_middleware.authority.schema import MIGRATIONS
+from ascend_middleware.authority import Store
+from ascend_middleware.authority.store import audit
+from ascend_middleware.authority.store.audit import Head, entries, head, verify
+from ascend_middleware.authority.store.schema import MIGRATIONS
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.sqlite import open_database
 

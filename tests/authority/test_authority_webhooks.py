@@ -12,8 +12,8 @@ import pytest
 import trustme
 
 from ascend_middleware.authority import Authority, PolicySet, Role, Store
-from ascend_middleware.authority.audit import entries
 from ascend_middleware.authority.delivery import Attempt, deliver, is_public, sign, verify_signature
+from ascend_middleware.authority.store.audit import entries
 from ascend_middleware.authority.webhooks import Courier, Outbox, events_of
 
 POLICY = """

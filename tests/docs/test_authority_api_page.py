@@ -7,8 +7,8 @@ import pytest
 
 import ascend_middleware
 from ascend_middleware.authority import PolicySet, sample_policy
-from ascend_middleware.authority.policy_file import TABLES
-from ascend_middleware.authority.routes import ROUTES
+from ascend_middleware.authority.endpoints.table import ROUTES
+from ascend_middleware.authority.policy.policy_file import TABLES
 from ascend_middleware.cli import main
 
 PAGE = (Path(ascend_middleware.__file__).parent.parent / "docs" / "authority-api.md").read_text(encoding="utf-8")

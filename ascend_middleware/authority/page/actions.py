@@ -11,11 +11,11 @@ import anyio.to_thread
 from ascend_middleware.exceptions import NotFoundError
 
 from .. import approvals
-from ..approvers import approved_by, requirement
-from ..forms import ApiError, record_fields
+from ..bodies import ApiError, record_fields
 from ..keys import LOCAL
-from ..listing import read_query
-from .desk import Desk, Form, RefusedError, signed_in
+from ..pagination import read_query
+from ..policy.approvers import approved_by, requirement
+from .views_base import Desk, Form, RefusedError, signed_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ascend_middleware.exceptions import ValidationError
 
 from .. import killswitch
-from ..records import AGENT
-from .desk import Desk, Form, RefusedError, signed_in
+from ..store.registry_store import AGENT
+from .views_base import Desk, Form, RefusedError, signed_in
 
 if TYPE_CHECKING:
     from starlette.requests import Request

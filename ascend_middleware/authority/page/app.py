@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from . import actions, agents, log
-from .desk import Desk, Form, RefusedError, check_origin, on_error, read_form, signed_in
+from .views_base import Desk, Form, RefusedError, check_origin, on_error, read_form, signed_in
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

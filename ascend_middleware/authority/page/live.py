@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from ..store import Store
+    from ..store.store import Store
 
 __all__ = ["Feed"]
 

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from .desk import Desk, Form, signed_in
+from .views_base import Desk, Form, signed_in
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -13,7 +13,7 @@ from ..keys import Credential, Role
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..store import Store
+    from ..store.store import Store
 
 __all__ = ["IDLE", "LIFETIME", "Session", "Sessions"]
 

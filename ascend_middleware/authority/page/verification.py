@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
-from .. import audit
-from ..store import iso_time
+from ..store import audit
+from ..store.store import iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..store import Store
+    from ..store.store import Store
 
 __all__ = ["Verifier"]
 

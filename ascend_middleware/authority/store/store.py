@@ -13,11 +13,11 @@ import msgspec
 from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
 from ascend_middleware.sqlite import MEMORY
 
+from ..keys import DEFAULT_TENANT, Credential, Role, hash_key, new_key, person, same_hash
+from ..policy.approvers import EXPIRY, OBSERVED
 from . import audit
-from .approvers import EXPIRY, OBSERVED
 from .audit import canonical_json
 from .database import Database
-from .keys import DEFAULT_TENANT, Credential, Role, hash_key, new_key, person, same_hash
 
 if TYPE_CHECKING:
     import sqlite3

@@ -9,13 +9,13 @@ from msgspec import Meta, Struct
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
+from ..bodies import ApiError, decision_fields
+from ..context import Call, Reply, Route, check_patterns
+from ..pagination import Page
+from ..policy.registry_rules import find_server
+from ..store.registry_store import AGENT, MCP_SERVER
 from .actions import check_standing, submit
-from .call import Call, Reply, Route, check_patterns
-from .fields import Name, Needed, Text, Words
-from .forms import ApiError, decision_fields
-from .governance import find_server
-from .listing import Page
-from .records import AGENT, MCP_SERVER
+from .types import Name, Needed, Text, Words
 
 __all__ = ["ROUTES"]
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from . import approvals, killswitch, orchestration
-from .approvers import OBSERVED
-from .call import Call, Reply, Route, missing, read_fields
-from .forms import ApiError, decision_fields, read_submission, record_fields
-from .listing import page_fields, read_query
-from .management import approval_rules
-from .score import claimed_risk, risk_level, score_action
-from .store import canonical_json, iso_time
-from .waiting import read_wait
+from .. import approvals, killswitch, orchestration
+from ..bodies import ApiError, decision_fields, read_submission, record_fields
+from ..context import Call, Reply, Route, missing, read_fields
+from ..management import approval_rules
+from ..pagination import page_fields, read_query
+from ..policy.approvers import OBSERVED
+from ..policy.risk_score import claimed_risk, risk_level, score_action
+from ..store.store import canonical_json, iso_time
+from ..waiting import read_wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from .keys import person
+from ..keys import person
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

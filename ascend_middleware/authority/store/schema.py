@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .record_tables import RECORDS
+from .registry_tables import RECORDS
 
 __all__ = ["MIGRATIONS"]
 

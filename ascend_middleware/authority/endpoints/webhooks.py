@@ -11,12 +11,12 @@ from msgspec import Meta, Struct
 
 from ascend_middleware.exceptions import NotFoundError
 
-from .call import Call, Reply, Route, wrong
-from .delivery import is_public
-from .fields import Name
-from .forms import ApiError
-from .listing import Page
-from .records import WEBHOOK
+from ..bodies import ApiError
+from ..context import Call, Reply, Route, wrong
+from ..delivery import is_public
+from ..pagination import Page
+from ..store.registry_store import WEBHOOK
+from .types import Name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

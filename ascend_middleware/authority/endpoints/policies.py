@@ -14,21 +14,21 @@ from msgspec import Meta, Struct
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
-from . import killswitch, orchestration
+from .. import killswitch, orchestration
+from ..bodies import ApiError, read_submission
+from ..context import Call, Reply, Route, check_patterns
+from ..pagination import Page
+from ..policy.conditions import MAX_CONDITION, Condition, compile_condition
+from ..policy.policy import RULE_ACTIONS, Policy
+from ..policy.risk_score import claimed_risk, risk_level, score_action
+from ..store.registry_store import POLICY, SMART_RULE
 from .actions import judged_form
-from .call import Call, Reply, Route, check_patterns
-from .conditions import MAX_CONDITION, Condition, compile_condition
-from .fields import Name, Text, Words
-from .forms import ApiError, read_submission
-from .listing import Page
-from .policy import RULE_ACTIONS, Policy
-from .records import POLICY, SMART_RULE
-from .score import claimed_risk, risk_level, score_action
+from .types import Name, Text, Words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .records import Records
+    from ..store.registry_store import Records
 
 __all__ = ["ROUTES", "kept_policies"]
 

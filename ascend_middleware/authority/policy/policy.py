@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .conditions import Condition
-    from .score import Score
+    from .risk_score import Score
 
 __all__ = [
     "DECISIONS",

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from ascend_middleware import __version__
 
-from ..forms import ApiError
+from ..bodies import ApiError
 from .live import Feed
 from .sessions import LIFETIME, Sessions
 from .shown import FILTERS

@@ -11,14 +11,14 @@ from msgspec import Meta, Struct
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
-from . import killswitch
-from .call import Call, Reply, Route
-from .fields import Count, Name, Text, Words
-from .forms import ApiError
-from .governance import find_model
-from .listing import Page
-from .records import AGENT
-from .store import canonical_json
+from .. import killswitch
+from ..bodies import ApiError
+from ..context import Call, Reply, Route
+from ..pagination import Page
+from ..policy.registry_rules import find_model
+from ..store.registry_store import AGENT
+from ..store.store import canonical_json
+from .types import Count, Name, Text, Words
 
 __all__ = ["ROUTES"]
 

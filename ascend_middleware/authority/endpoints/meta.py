@@ -9,10 +9,10 @@ from msgspec import UNSET, Struct, UnsetType
 
 from ascend_middleware import __version__
 
-from .call import Call, Reply, Route
-from .fields import Name
-from .listing import Page
-from .store import iso_time
+from ..context import Call, Reply, Route
+from ..pagination import Page
+from ..store.store import iso_time
+from .types import Name
 
 if TYPE_CHECKING:
     import sqlite3

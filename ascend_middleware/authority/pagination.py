@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl
 
 from msgspec import Meta, Struct
 
-from .forms import ApiError, read_object
-from .store import SORT_FIELDS, iso_time
+from .bodies import ApiError, read_object
+from .store.store import SORT_FIELDS, iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

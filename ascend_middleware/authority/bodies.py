@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ascend_middleware.exceptions import ValidationError
 from ascend_middleware.wire import check_orchestration_depth, check_values, encode_json, strip_risk_claims
 
-from .approvers import EXPIRY, OBSERVED, approved_by, missing_approvers, required_approvers
+from .policy.approvers import EXPIRY, OBSERVED, approved_by, missing_approvers, required_approvers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

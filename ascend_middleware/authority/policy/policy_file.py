@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import ConfigurationError, Problem, toml_problem
 
+from ..limits import FAILED_SIGN_INS
+from ..management import STATUSES
+from ..tokens import public_key_issue
 from .approvers import read_approvals
 from .conditions import Condition, compile_condition
-from .limits import FAILED_SIGN_INS
-from .management import STATUSES
 from .policy import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policy, PolicySet, TokenKey, pattern_issue
-from .score import MAX_SCORE
-from .tokens import public_key_issue
+from .risk_score import MAX_SCORE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,18 +12,18 @@ import msgspec
 from ascend_middleware.exceptions import NotFoundError, ProtocolError
 from ascend_middleware.wire import normalize_action_id
 
-from .forms import ApiError
+from .bodies import ApiError
 from .keys import contradicts
-from .policy import pattern_issue
+from .policy.policy import pattern_issue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from .core import Authority
     from .keys import Credential
-    from .listing import Request
-    from .records import Records
-    from .store import Store
+    from .pagination import Request
+    from .store.registry_store import Records
+    from .store.store import Store
 
 __all__ = ["Call", "Reply", "Route", "action_number", "check_patterns", "missing", "read_fields", "wrong"]
 

@@ -10,10 +10,10 @@ from msgspec import UNSET, Struct, UnsetType
 
 from ascend_middleware.exceptions import ConflictError
 
-from .call import Call, Reply, Route
-from .fields import Name, Text
-from .listing import Page
-from .records import COMPONENT
+from ..context import Call, Reply, Route
+from ..pagination import Page
+from ..store.registry_store import COMPONENT
+from .types import Name, Text
 
 __all__ = ["ROUTES"]
 

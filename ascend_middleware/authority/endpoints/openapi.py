@@ -11,7 +11,7 @@ import msgspec
 from ascend_middleware import __version__
 from ascend_middleware.wire import encode_json
 
-from .fields import MAX_NAME, MAX_TEXT, NAME_PATTERN
+from .types import MAX_NAME, MAX_TEXT, NAME_PATTERN
 
 __all__ = ["document"]
 
@@ -173,7 +173,7 @@ _MORE: Final[dict[str, dict[str, Any]]] = {
 @functools.cache
 def document() -> bytes:
     """Return the document as JSON."""
-    from .routes import HEALTH, OPENAPI, ROUTES
+    from .table import HEALTH, OPENAPI, ROUTES
 
     kinds = list(dict.fromkeys(kind for route in ROUTES for kind in (route.body, route.query) if kind is not None))
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)

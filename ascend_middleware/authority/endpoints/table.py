@@ -5,23 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from . import (
-    actions,
-    analytics,
-    commands,
-    inspection,
-    mcp_servers,
-    registry,
-    rules_api,
-    subscriptions,
-    supply_chain,
-)
-from .forms import ApiError
+from ..bodies import ApiError
+from . import actions, agents, analytics, commands, mcp_servers, meta, policies, supply_chain, webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .call import Route
+    from ..context import Route
 
 __all__ = ["HEALTH", "OPENAPI", "ROUTES", "changes", "find_route", "reads_many"]
 
@@ -31,13 +21,13 @@ OPENAPI: Final = "/openapi.json"
 ROUTES: Final[tuple[Route, ...]] = (
     *actions.ROUTES,
     *mcp_servers.ROUTES,
-    *registry.ROUTES,
+    *agents.ROUTES,
     *commands.ROUTES,
-    *rules_api.ROUTES,
-    *subscriptions.ROUTES,
+    *policies.ROUTES,
+    *webhooks.ROUTES,
     *supply_chain.ROUTES,
     *analytics.ROUTES,
-    *inspection.ROUTES,
+    *meta.ROUTES,
 )
 
 # What other authorities serve and this one does not (contract §3.2), so that a client learns which of the two it is:

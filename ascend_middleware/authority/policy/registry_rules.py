@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import NotFoundError
 
-from . import killswitch
+from .. import killswitch
+from ..store.registry_store import MCP_SERVER, MODEL
 from .policy import McpServer, Model, listed
-from .records import MCP_SERVER, MODEL
 
 if TYPE_CHECKING:
-    from .core import Authority
+    from ..core import Authority
 
 __all__ = ["APPROVED", "check_server", "find_model", "find_server", "models", "names_tool", "server_of"]
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
-from .approvers import OBSERVED
-from .call import Call, Reply, Route
-from .store import iso_time
+from ..context import Call, Reply, Route
+from ..policy.approvers import OBSERVED
+from ..store.store import iso_time
 
 __all__ = ["ROUTES"]
 

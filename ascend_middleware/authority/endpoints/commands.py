@@ -8,10 +8,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ascend_middleware.exceptions import NotFoundError, ValidationError
 
-from . import killswitch
-from .call import Call, Reply, Route, wrong
-from .fields import Name
-from .forms import ApiError
+from .. import killswitch
+from ..bodies import ApiError
+from ..context import Call, Reply, Route, wrong
+from .types import Name
 
 __all__ = ["ROUTES"]
 

@@ -1,0 +1,1 @@
+"""What is decided about an action: the policy file, conditions, risk scores, and who must approve."""

@@ -1,0 +1,1 @@
+"""What the authority remembers: actions, keys, registers and the audit log, in one database."""
