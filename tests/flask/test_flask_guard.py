@@ -1,12 +1,15 @@
 """What a governed Flask application does, request by request."""
 
+import contextlib
 import gc
 import json
 import weakref
 from typing import ClassVar
 
+import click
 import flask
 import pytest
+from flask.cli import ScriptInfo
 from flask.views import MethodView
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -15,6 +18,7 @@ from werkzeug.test import Client
 from wsgi_kit import GIVEN, JSON, Call, Input, answer, environ, options
 
 from ascend_middleware import AscendError, ConfigurationError
+from ascend_middleware.exceptions import MissingAPIKeyError
 from ascend_middleware.flask import Ascend, governed
 from ascend_middleware.guard import Agent, NotAnAgent, Verdict
 from ascend_middleware.wsgi import AscendMiddleware
@@ -318,6 +322,16 @@ def test_without_the_first_wall_the_second_stands(engine):
     assert (ask(app, "GET", "/items/7").status_code, len(ran)) == (200, 1)
 
 
+def test_a_refusal_that_another_extension_loses_stands(engine):
+    app, ran = make()
+    own = app.preprocess_request
+    app.preprocess_request = lambda *arguments: (own(*arguments), None)[1]
+    engine.answers = [answer("denied")]
+    assert (ask(app, "GET", "/items/7").status_code, ran) == (500, [])
+    engine.answers = [answer()]
+    assert (ask(app, "GET", "/items/7").status_code, len(ran)) == (200, 1)
+
+
 def refusing(app, function):
     """Let an application's functions need what is only there where all of it ran."""
     app.before_request(function)
@@ -407,6 +421,25 @@ class TestDecidingAfterAFunction:
         # A success is decided about before it goes out; what else the application answers is its own.
         assert ask(app, "GET", "/items/7").status_code == (403 if status == 200 else 302)
         assert (ran, len(engine.requests)) == ([], 1 if status == 200 else 0)
+
+    def test_what_it_answers_by_itself_goes_out_undecided(self, engine):
+        def sign_in():
+            return ("who are you?", 401) if "anonymous" in flask.request.args else None
+
+        app, ran = make(after=sign_in)
+        app.before_request(sign_in)
+        assert ask(app, "GET", "/items/7").status_code == 200
+        assert ask(app, "GET", "/items/7?anonymous").data == b"who are you?"
+        assert (len(ran), len(engine.submitted)) == (1, 1)
+
+    def test_where_it_runs_twice_the_decision_is_made_once(self, engine):
+        app, ran = make({"endpoint": "more.page", "match": "GET /**", "action_type": "read"}, after=set_user)
+        app.before_request(set_user)
+        more = flask.Blueprint("more", "more")
+        more.add_url_rule("/page", "page", lambda: ran.append("page") or "x")
+        app.register_blueprint(more)
+        app.before_request_funcs["more"] = app.before_request_funcs[None]
+        assert (ask(app, "GET", "/page").status_code, ran, types(engine)) == (200, ["page"], ["read"])
 
     def test_where_it_does_not_run_the_decision_is_made_all_the_same(self, engine):
         app = flask.Flask("site")
@@ -785,6 +818,15 @@ def test_what_was_read_before_the_guard_is_judged_or_refused(engine, chunked, re
     assert [action["action_details"] for action in engine.submitted] == [{"amount": "5"}] * len(ran)
 
 
+@pytest.mark.parametrize(("content", "status"), [(b"", 200), (b"x", 400)])
+def test_a_body_that_was_used_up_before_is_told_from_one_that_is_empty(engine, content, status):
+    app, ran = form_app()
+    flask.request_started.connect(lambda sender: flask.request.stream.read(), app, weak=False)
+    kind = "application/x-www-form-urlencoded"
+    assert ask(app, "POST", "/form", data=content, content_type=kind).status_code == status
+    assert (len(ran), len(engine.submitted)) == ((1, 1) if status == 200 else (0, 0))
+
+
 def test_a_view_may_stream_a_body_that_no_rule_reads(engine):
     app, ran = make({"match": "POST /up", "action_type": "up"})
 
@@ -863,6 +905,27 @@ def test_bad_configuration_is_told_at_once(config, said):
     app.config["ASCEND"] = config
     with pytest.raises(ConfigurationError, match=said):
         Ascend(app, **GIVEN)
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"), [(None, MissingAPIKeyError), ("run", click.ClickException), ("shell", None)]
+)
+def test_without_a_key_only_an_application_that_serves_nobody_is_made(engine, command, wrong):
+    def create():
+        app = flask.Flask("site")
+        Ascend(app, rules={"rule": [READ]}, agent_id="bot", api_url=GIVEN["api_url"])
+        return app
+
+    context = contextlib.nullcontext()
+    if command is not None:
+        above = click.Context(click.Group("flask"), info_name="flask", obj=ScriptInfo(create_app=create))
+        context = click.Context(click.Command(command), parent=above, info_name=command)
+    with context:
+        if wrong is None:
+            assert create().extensions["ascend"].lacking is not None
+        else:
+            with pytest.raises(wrong, match="API key is required"):
+                create()
 
 
 def test_without_a_table_requests_go_by_their_method(engine):
