@@ -41,7 +41,7 @@ class Reset:
 
 
 class Repeat:
-    """Sends `data` again and again, with a pause, after `head`."""
+    """Sends `data` again and again, with a pause, after `head`; a thousand times, then it ends: a call that goes on until then fails otherwise."""
 
     def __init__(self, data, head=b"", pause=0.02):
         self.data, self.head, self.pause = data, head, pause
@@ -146,7 +146,9 @@ class Scripted:
             return False
         if isinstance(step, Repeat):
             connection.sendall(step.head)
-            while not self.stopped.wait(step.pause):
+            for _ in range(1000):
+                if self.stopped.wait(step.pause):
+                    break
                 connection.sendall(step.data)
             return False
         if isinstance(step, Trickle):

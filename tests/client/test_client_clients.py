@@ -135,24 +135,24 @@ def test_an_explicit_proxy_is_used(engine):
 
 
 @pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
-def test_breaker_opens_and_lets_one_probe_of_fifty_threads_through(engine):
-    options = {"max_retries": 0, "circuit_breaker_threshold": 2, "circuit_breaker_timeout": 0.2, "engine": engine}
-    release = threading.Event()
+def test_breaker_opens_and_lets_one_probe_of_fifty_threads_through(engine, monkeypatch):
+    options = {"max_retries": 0, "circuit_breaker_threshold": 2, "engine": engine, "timeout": 30}
+    release, now = threading.Event(), [0.0]
 
     def slow(_request):
-        release.wait(5)
+        release.wait(30)
         return APPROVED
 
     bad = http(503)
     with Scripted(bad, bad, slow) as server, client(server, **options) as subject:
+        monkeypatch.setattr(subject.core.breaker, "_clock", lambda: now[0])
         for _ in range(2):
             with pytest.raises(errors.ServerError):
                 subject.submit_action(ACTION)
         with pytest.raises(errors.CircuitBreakerOpen):
             subject.submit_action(ACTION)
         assert len(server.requests) == 2
-        while subject.core.breaker.state != "half-open":
-            time.sleep(0.01)
+        now[0] = 31.0
         outcomes = []
 
         def attempt():
@@ -176,21 +176,28 @@ def test_breaker_opens_and_lets_one_probe_of_fifty_threads_through(engine):
 
 @pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
 def test_cancelled_calls_leave_pool_and_breaker_whole(engine):
+    async def cancelled(subject, server):
+        """Call, and cancel that once the server has it."""
+        before = len(server.requests)
+        async with anyio.create_task_group() as group:
+            group.start_soon(subject.submit_action, ACTION)
+            while len(server.requests) == before:
+                await anyio.sleep(0.001)
+            group.cancel_scope.cancel()
+        assert group.cancel_scope.cancelled_caught
+
     async def main(server):
         options = {"max_connections": 2, "circuit_breaker_threshold": 1, "circuit_breaker_timeout": 0.01}
-        async with client(server, AsyncAscendClient, engine=engine, timeout=2, max_retries=0, **options) as subject:
+        async with client(server, AsyncAscendClient, engine=engine, timeout=30, max_retries=0, **options) as subject:
             for _ in range(6):
-                with anyio.move_on_after(0.05) as scope:
-                    await subject.submit_action(ACTION)
-                assert scope.cancelled_caught
+                await cancelled(subject, server)
             assert subject.core.breaker.failures == 0
-            await anyio.sleep(0.2)  # a busy server may still be reading the last one
             server.steps[:] = [http(503), HANG, APPROVED]
             with pytest.raises(errors.ServerError):
                 await subject.submit_action(ACTION)
-            await anyio.sleep(0.02)
-            with anyio.move_on_after(0.3):  # the probe is cancelled
-                await subject.submit_action(ACTION)
+            while subject.core.breaker.state != "half-open":
+                await anyio.sleep(0.001)
+            await cancelled(subject, server)  # the probe
             assert subject.core.breaker.state == "half-open"
             results = [await subject.submit_action(ACTION) for _ in range(4)]
             assert all(result.is_approved() for result in results)

@@ -38,10 +38,14 @@ def test_other_text_stays(text):
     assert mask_text(text) == text
 
 
-def test_long_words_take_no_long_time():
-    started = time.perf_counter()
-    mask_text("x" * 200_000 + " " + "pass" * 50_000)
-    assert time.perf_counter() - started < 2
+def test_long_words_take_no_longer_than_short_ones():
+    def seconds(text):
+        started = time.thread_time()
+        mask_text(text)
+        return time.thread_time() - started
+
+    short = max(seconds("the words " * 2_000) for _ in range(3))
+    assert seconds("x" * 10_000 + " " + "pass" * 2_500) < 50 * short  # a thousand times, once
 
 
 def test_nested_containers_and_names():
