@@ -76,10 +76,10 @@ def _serve(args: argparse.Namespace) -> int:
         with contextlib.closing(Authority(store, policy, development=args.development)) as authority:
             store.check(pages=True)
             _first_keys(store)
-            print(f"authority listening on {shown_url(listener, tls=tls)}", flush=True)
-            _log_to_stderr()
-            authority.warn()
             with _ends_well_by_sigterm():
+                print(f"authority listening on {shown_url(listener, tls=tls)}", flush=True)
+                _log_to_stderr()
+                authority.warn()
                 serve(authority, listener, tls=tls, access_log=not args.no_access_log)
     return OK
 
@@ -91,8 +91,15 @@ def _log_to_stderr() -> None:
 
 @contextlib.contextmanager
 def _ends_well_by_sigterm() -> Any:
-    """Make a stop by SIGTERM end in exit code 0: the server, once it has stopped, raises the signal again."""
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    """Make a stop by SIGTERM end in exit code 0: the server, once it has stopped, raises the signal again.
+
+    One that comes before the server listens for signals ends the start.
+    """
+
+    def end(*_: object) -> None:
+        raise SystemExit(OK)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:

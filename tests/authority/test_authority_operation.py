@@ -155,6 +155,13 @@ def test_a_stop_ends_what_was_begun_and_lets_the_waiting_go(policy, tmp_path):
 
 @posix
 @pytest.mark.socket
+def test_a_stop_that_comes_before_the_server_listens_for_signals_ends_it(policy):
+    with Process(policy) as authority:
+        assert authority.end(signal.SIGTERM) == 0
+
+
+@posix
+@pytest.mark.socket
 def test_a_waiting_client_of_ours_learns_at_once(policy, tmp_path, record_property):
     """Within 100 ms on a machine that has them; the bound leaves room for a busy one, and is below one poll."""
     with Process(policy, log=tmp_path / "log") as authority:
