@@ -15,6 +15,7 @@ A resolver of any framework is listed by what `Routes` asks of it: `leaves()`, e
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
@@ -214,7 +215,7 @@ def _rank(name: Method | Every) -> tuple[bool, int, str]:
 def _problems(leaf: Leaf, rules: RouteRules, rows: list[Row]) -> Iterator[Problem]:
     if rules.problem is not None:
         yield rules.problem
-    names = set(parse_route(leaf.template).names)
+    names = sorted(filter(None, parse_route(leaf.template).names))
     for row in rows:
         rule = row.rule
         if rule is None or row.standing is not Standing.GOVERNED:
@@ -222,16 +223,16 @@ def _problems(leaf: Leaf, rules: RouteRules, rows: list[Row]) -> Iterator[Proble
         where = f"{rule.label}: route {leaf.template}"
         for name in rule.path_names:
             whole = leaf.kind is Kind.ROUTE and row.part in ("", "elsewhere")
-            if whole and name not in names and not _names(leaf.template, name):
-                hint = f"known: {', '.join(sorted(filter(None, names)))}" if any(names) else "it has no parameters"
+            if whole and not _names(leaf.template, name):
+                hint = f"known: {', '.join(names)}" if names else "it has no parameters"
                 yield Problem("routes.unknown-parameter", where, f"path.{name} is not in the route's template", hint)
         if leaf.websocket and rule.body is not None:
             yield Problem("routes.no-body", where, "a WebSocket handshake has no body to read")
 
 
 def _names(template: str, name: str) -> bool:
-    """Whether a parameter stands within a segment, or in a pattern that is no template."""
-    return f"{{{name}" in template or f"?P<{name}>" in template
+    """Whether a template has a parameter: as a segment, within one, or in a pattern that is no template."""
+    return re.search(rf"\{{{re.escape(name)}\b|\?P<{re.escape(name)}>", template) is not None
 
 
 def _why(rule: CompiledRule, leaves: Sequence[Leaf]) -> str:

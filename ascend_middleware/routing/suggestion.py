@@ -101,7 +101,7 @@ def _rule(row: Row, methods: Methods, group: list[Row], *, named: bool) -> Itera
         yield "exempt = true"
         return
     yield f"action_type = {_quoted(_guess(words, methods))}"
-    if row.leaf.kind is Kind.ROUTE and not row.part:
+    if row.leaf.kind is Kind.ROUTE:
         yield from _sources(group, known=None if named else parse_match(f"* {template}")[1].names)
 
 

@@ -147,6 +147,26 @@ def test_what_a_rule_cannot_read_is_a_problem():
     ]
 
 
+@pytest.mark.parametrize(
+    ("template", "name", "hint"),
+    [
+        ("/c/{customer}", "customer", None),
+        ("/c/{customer:int}", "customer", None),
+        ("/c/{a}-{customer}.txt", "customer", None),
+        ("/{regex:~c/(?P<customer>x)}", "customer", None),
+        ("/c/{customer_id}", "customer", "known: customer_id"),
+        ("/c/{z}/{a}", "customer", "known: a, z"),
+        ("/c/{a}-{customer_id}.txt", "customer", "it has no parameters"),
+        ("/{regex:~c/(?P<customer_id>x)}", "customer", "known: regex"),
+        ("/customer", "customer", "it has no parameters"),
+    ],
+)
+def test_a_parameter_is_the_route_s_own_by_its_whole_name(template, name, hint):
+    rules = [{"endpoint": "e", "action_type": "a", "details": {"x": f"path.{name}"}}]
+    found = covered(rules, route(template, "GET", endpoint="e")).problems
+    assert [problem.hint for problem in found] == ([] if hint is None else [hint])
+
+
 # --- rules that match nothing
 
 
@@ -179,6 +199,14 @@ def test_a_long_template_stands_on_a_line_of_its_own():
     lines = text.partition("\n\n")[0].split("\n")
     assert lines[1] == f"GET      {long}"
     assert all(len(line) <= 80 for line in lines if long not in line)
+
+
+def test_what_fits_stands_on_one_line():
+    text = as_text(covered([{"match": "GET /long-one", **ACTION}], route("/long-one", "GET"), route("/b", "GET")))
+    assert [line.split() for line in text.splitlines()[1:3]] == [
+        ["GET", "/long-one", "a", "closed", "refuse", "rule", "1"],
+        ["GET", "/b", "UNMAPPED"],
+    ]
 
 
 SUGGESTED = [
@@ -235,6 +263,17 @@ def test_what_is_suggested_for_a_partly_covered_application_fits_its_table():
     left = [(row.methods, row.part) for row in covered(both, *leaves).unmapped]
     assert left == [(("GET", "PUT"), "elsewhere")]
     assert "write one for the others" in text
+
+
+def test_what_is_suggested_for_a_part_of_the_paths_names_what_a_rule_for_the_part_may_name():
+    rules = [{"match": f"POST {part}", **ACTION} for part in ("/files/public/**", "/files/secret/{p}")]
+    leaf = route("/files/{p:path}", "GET", "POST")
+    text = suggest(covered(rules, leaf).unmapped, agent_id=None)
+    assert tomllib.loads(text)["rule"] == [
+        {"match": "GET /files/public/**", "action_type": "data_access"},
+        {"match": "GET /files/secret/{p}", "action_type": "data_access", "resource_id": "{path.p}"},
+    ]
+    assert covered(rules + tomllib.loads(text)["rule"], leaf).problems == ()
 
 
 # --- the command
