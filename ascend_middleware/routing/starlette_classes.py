@@ -67,9 +67,12 @@ def is_transparent(app: object) -> bool:
     if isinstance(app, Starlette):
         application = getattr(sys.modules.get("fastapi"), "FastAPI", Starlette)
         return type(app).__call__ in (Starlette.__call__, application.__call__)
-    if isinstance(app, Router):
-        return type(app).__call__ is Router.__call__ and _leads_to(getattr(app, "middleware_stack", app.app), app.app)
-    return False
+    return isinstance(app, Router) and type(app).__call__ is Router.__call__ and is_followed(app)
+
+
+def is_followed(router: Router) -> bool:
+    """Tell whether a router's own middleware can be followed to where it routes."""
+    return _leads_to(getattr(router, "middleware_stack", router.app), router.app)
 
 
 def _leads_to(app: Any, end: Any) -> bool:

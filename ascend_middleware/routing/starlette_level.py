@@ -19,6 +19,7 @@ from .starlette_classes import (
     has_middleware,
     in_context,
     indexable_template,
+    is_followed,
     is_plain_include,
     is_transparent,
     known_methods,
@@ -87,6 +88,7 @@ class Level:
         "_router",
         "_routes",
         "_snapshot",
+        "_stack",
         "_tree",
         "owner",
     )
@@ -214,7 +216,7 @@ class Level:
             yield entry.child or entry.leaf or self.whole
         for candidate in getattr(self._router, "_iter_low_priority_routes", tuple)():
             prefix = getattr(candidate, "frontend_prefix", "")
-            group = getattr(candidate, "starlette_route", None) or getattr(candidate, "original_route", candidate)
+            group = getattr(candidate, "original_route", candidate)
             for route in getattr(group, "routes", ()):
                 yield self._frontend(route, prefix)
         if (default := self._default()) is not None:
@@ -225,7 +227,7 @@ class Level:
     def is_current(self) -> bool:
         """Tell whether the routes are still those that the index was built from."""
         router = self.owner.router if isinstance(self.owner, Starlette) else self.owner
-        if router is not self._router:
+        if router is not self._router or getattr(router, "middleware_stack", None) is not self._stack:
             return False
         if self._opaque is not None:
             return True
@@ -252,7 +254,9 @@ class Level:
         self._tree = SegmentTree()
         known, self._leaves = self._leaves, {}
         self._opaque = None
-        if not isinstance(router, Router) or type(router).app not in known_methods(Router, "app"):
+        self._stack = getattr(router, "middleware_stack", None)
+        routes_as_known = isinstance(router, Router) and type(router).app in known_methods(Router, "app")
+        if not routes_as_known or not is_followed(router):
             self._opaque = self._leaf(known, Kind.OPAQUE, self._prefix + "/**", app=self.owner)
         else:
             for route in self._snapshot:

@@ -3,7 +3,7 @@
 import gc
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from guard_kit import Engine, Wire, answer, guard, http_scope, options, part, plug, ws_scope
 from starlette.applications import Starlette
 from starlette.convertors import CONVERTOR_TYPES, StringConvertor
@@ -125,6 +125,22 @@ async def test_what_comes_through_the_middleware_of_a_mount_or_router_is_what_wa
         assert (wire.status, wire.problem, ran) == (500, "misconfigured", [])
 
 
+async def test_what_no_route_takes_goes_by_the_outermost_middleware_that_may_answer_it(engine, ran):
+    inner = Mount("/in", routes=[Route("/x", noting(ran))], middleware=[Middleware(Passes)])
+    app = Starlette(routes=[Mount("/sub", routes=[inner], middleware=[Middleware(Passes)])])
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    assert (await ask(app, "/sub/in/nowhere")).status == 404
+    assert [action["resource"] for action in engine.submitted] == ["GET /sub/**"]
+
+
+@pytest.mark.parametrize("kind", [Starlette, FastAPI])
+async def test_what_no_route_of_a_mounted_application_takes_is_its_own_404(engine, ran, kind):
+    app = Starlette(routes=[Mount("/sub", sub(ran, kind, Middleware(Passes)))])
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    assert (await ask(app, "/sub/nowhere")).status == 404
+    assert engine.submitted == []
+
+
 @pytest.mark.parametrize("place", ["mount", "router"])
 async def test_what_no_route_takes_is_asked_about_where_a_middleware_may_answer_it(engine, ran, place):
     wire = await ask(mounted_behind(place, ran, Middleware(Passes)), "/sub/nowhere")
@@ -221,6 +237,31 @@ async def test_the_handler_gets_the_values_that_were_decided(engine, ran, counte
     assert len(set(used)) == 3
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+async def test_an_included_router_that_selects_in_its_own_way_runs_as_it_would_without_a_guard(engine, ran, depth):
+    class Own(APIRouter):
+        async def handle(self, scope, receive, send):
+            ran.append("handle")
+            await super().handle(scope, receive, send)
+
+    def depends():
+        ran.append("dependency")
+
+    router, app, path = Own(), FastAPI(), "/x"
+    router.add_api_route("/x", lambda: ran.append("x"), methods=["GET"])
+    for number in range(depth):
+        outer = app if number == depth - 1 else APIRouter()
+        outer.include_router(router, prefix=f"/p{number}", dependencies=[Depends(depends)])
+        router, path = outer, f"/p{number}{path}"
+    alone = await ask(app, path)
+    expected = ran[:]
+    ran.clear()
+    app.middleware_stack = None
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    assert ((await ask(app, path)).body, ran) == (alone.body, expected)
+    assert ran[-1] == "x"
+
+
 # Middleware of a route
 
 
@@ -300,6 +341,55 @@ async def test_a_routes_middleware_that_cannot_be_followed_is_refused(engine, ra
     app.add_middleware(AscendMiddleware, **options(EVERYTHING))
     assert ((await ask(app, "/x", "POST")).status, ran) == (500, [])
     assert "`app`" in caplog.text
+
+
+class Elsewhere:
+    """Keeps its application in another place than `app`, and leads requests to another of its routes."""
+
+    def __init__(self, app):
+        self._hidden = app
+
+    async def __call__(self, scope, receive, send):
+        await self._hidden({**scope, "path": scope["path"].replace("/open", "/closed")}, receive, send)
+
+
+@pytest.mark.parametrize("kind", [Starlette, FastAPI])
+@pytest.mark.parametrize(
+    "place", ["the application", "around the application", "mounted application", "mounted router"]
+)
+async def test_a_router_behind_a_middleware_that_cannot_be_followed_is_one_unit(engine, ran, place, kind):
+    prefix = "/sub" if place.startswith("mounted") else ""
+
+    async def asked(rules):
+        routes = [Route(path, noting(ran)) for path in ("/open", "/closed")]
+        router, app = Router(routes, middleware=[Middleware(Elsewhere)]), kind()
+        if place == "mounted router":
+            app.mount("/sub", router)
+        elif place == "mounted application":
+            app.mount("/sub", inner := kind())
+            inner.router = router
+        else:
+            app.router = router
+        if place == "around the application":
+            app = guard(app, rules)
+        else:
+            app.add_middleware(AscendMiddleware, **options(rules))
+        return await ask(app, f"{prefix}/open")
+
+    assert (await asked([{"match": f"GET {prefix}/open", "exempt": True}])).problem == "unmapped-route"
+    assert (ran, engine.submitted) == ([], [])
+    assert (await asked([{"match": f"* {prefix}/**", "action_type": "whole"}])).status == 200
+    assert [action["resource"] for action in engine.submitted] == [f"GET {prefix}/**"]
+    assert [path for _, path, _ in ran] == [f"{prefix}/closed"]
+
+
+async def test_a_middleware_that_a_router_gets_later_counts(engine, ran):
+    app = Starlette(routes=[Route(path, noting(ran)) for path in ("/open", "/closed")])
+    app.add_middleware(AscendMiddleware, **options([{"match": "GET /open", "exempt": True}]))
+    assert (await ask(app, "/open")).status == 200
+    app.router.middleware_stack = Elsewhere(app.router.middleware_stack)
+    await ask(app, "/open")
+    assert [path for _, path, _ in ran] == ["/open"]
 
 
 async def test_a_scope_of_a_middlewares_own_loses_no_decision(engine, ran):

@@ -42,6 +42,7 @@ ROOMS = {
     "guard/outcome": ["guard", "asgi", "django", "flask", "wsgi"],
     "rules/": ["rules", "guard"],
     "routing/": ["routing", "rules"],
+    "routing/starlette": ["routing", "asgi", "guard"],
     "routing/django": ["django"],
     "routing/werkzeug": ["flask"],
     "client/": ["client"],

@@ -4,10 +4,12 @@ import asyncio
 import copy
 import random
 
+import fastapi.routing
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
+from starlette.convertors import CONVERTOR_TYPES, StringConvertor
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -327,6 +329,53 @@ def test_mounts_and_hosts(tmp_path):
     assert (tenant.leaf.template, tenant.params) == ("/t/{tenant}/x/{p:path}", {"tenant": "acme", "p": "y/z"})
     assert one(app, "/t/acme/w", kind="websocket").leaf.websocket
     assert one(app, "/t/acme/w").kind is Kind.NOT_FOUND
+
+
+class Impure(StringConvertor):
+    """Somebody's convertor: it may give another value each time."""
+
+
+def test_only_what_may_change_a_request_is_looked_at_again(monkeypatch):
+    monkeypatch.setitem(CONVERTOR_TYPES, "impure", Impure())
+
+    def entered(app, path="/m/x"):
+        return [place.owner for place in one(Starlette(routes=[Mount("/m", app)]), path).entered]
+
+    plain, impure = [Route("/x", endpoint("x"))], [Route("/{x:impure}", endpoint("x"))]
+    behind = Router(plain, middleware=[Middleware(Passing)])
+    own = Starlette(routes=plain, middleware=[Middleware(Passing)])
+    assert entered(Router(plain)) == entered(Starlette(routes=plain)) == []
+    assert entered(behind) == [behind]
+    assert entered(own) == [own]
+    router = Router(impure)
+    assert entered(router) == [router]
+    assert entered(Router([Mount("/in", behind)]), path="/m/in/x") == [behind]
+
+
+class Choosing(APIRouter):
+    """Selects among its routes in its own way, also where it is included."""
+
+    async def handle(self, scope, receive, send):
+        await PlainTextResponse("chosen", headers={"x-handler": "chosen"})(scope, receive, send)
+
+
+@pytest.mark.skipif(not hasattr(fastapi.routing, "_IncludedRouter"), reason="this FastAPI copies the included routes")
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_an_included_router_that_selects_in_its_own_way_is_opaque(depth):
+    router = Choosing()
+    router.add_api_route("/x", endpoint("x"), methods=["GET"])
+    app = FastAPI(openapi_url=None)
+    for number in range(depth):
+        outer = app if number == depth - 1 else APIRouter()
+        outer.include_router(router, prefix=f"/p{number}")
+        router = outer
+    app.add_api_route("/last", endpoint("last"), methods=["GET"])
+    path = "/" + "/".join(f"p{number}" for number in reversed(range(depth))) + "/x"
+    resolver = StarletteResolver(app)
+    assert (resolver.resolve(scope(path)).kind, resolver.resolve(scope(path)).leaf.template) == (Kind.OPAQUE, "/**")
+    assert resolver.resolve(scope("/last")).leaf.endpoint == "last"
+    assert [leaf.kind for leaf in resolver.leaves()] == [Kind.OPAQUE, Kind.ROUTE]
+    assert serve(app, scope(path))[1] == "chosen"
 
 
 class Class(HTTPEndpoint):
