@@ -70,6 +70,11 @@ def is_transparent(app: object) -> bool:
     return isinstance(app, Router) and type(app).__call__ is Router.__call__ and is_followed(app)
 
 
+def routes_as_known(router: Router) -> bool:
+    """Tell whether a router routes as the frameworks' own do."""
+    return type(router).app in known_methods(Router, "app") and "app" not in vars(router)
+
+
 def is_followed(router: Router) -> bool:
     """Tell whether a router's own middleware can be followed to where it routes."""
     return _leads_to(getattr(router, "middleware_stack", router.app), router.app)

@@ -22,11 +22,11 @@ from .starlette_classes import (
     is_followed,
     is_plain_include,
     is_transparent,
-    known_methods,
     methods_run,
     mounted_at,
     on_a_copy,
     root_path_of,
+    routes_as_known,
     with_own_state,
 )
 from .starlette_entries import Entry, Selected
@@ -255,8 +255,7 @@ class Level:
         known, self._leaves = self._leaves, {}
         self._opaque = None
         self._stack = getattr(router, "middleware_stack", None)
-        routes_as_known = isinstance(router, Router) and type(router).app in known_methods(Router, "app")
-        if not routes_as_known or not is_followed(router):
+        if not isinstance(router, Router) or not routes_as_known(router) or not is_followed(router):
             self._opaque = self._leaf(known, Kind.OPAQUE, self._prefix + "/**", app=self.owner)
         else:
             for route in self._snapshot:

@@ -47,6 +47,16 @@ class Hypercorn(Server):
         self.receive = self.queue.get
 
 
+class Uvicorn(Server):
+    """Says itself whether its client has left."""
+
+    __module__ = "uvicorn.protocols.http.any"
+
+    @property
+    def disconnected(self):
+        return GONE in self.queue._queue
+
+
 def make(ran, rules, *, plain):
     async def endpoint(request):
         ran.append(await request.body())
@@ -84,7 +94,7 @@ UNREAD = [{"match": "POST /pay", "action_type": "pay"}]
 BODY = b'{"amount": 1}'
 
 
-@pytest.mark.parametrize("server", [Server, Hypercorn])
+@pytest.mark.parametrize("server", [Server, Hypercorn, Uvicorn])
 @pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize("rules", [READS, UNREAD])
 @pytest.mark.parametrize(
@@ -111,7 +121,7 @@ async def test_one_that_left_in_the_middle_of_a_body_that_nobody_reads_runs_noth
     assert (ran, server.sent) == ([], [])
 
 
-@pytest.mark.parametrize("server", [Server, Hypercorn])
+@pytest.mark.parametrize("server", [Server, Hypercorn, Uvicorn])
 @pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize("rules", [READS, UNREAD])
 async def test_one_that_stays_is_served_with_its_whole_body(ascend_authority, rules, plain, server):
@@ -147,6 +157,35 @@ async def test_who_expects_to_continue_is_told_so_by_the_handler_alone(ascend_au
     app = AscendMiddleware(handler, rules={"rule": UNREAD})
     await app(scope((b"expect", b"100-continue")), server.receive, server.send)
     assert seen == [0]
+
+
+class Other(Uvicorn):
+    """A server whose attribute of that name may mean anything."""
+
+    __module__ = "other"
+
+
+class Method(Uvicorn):
+    def disconnected(self):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("server", "runs"), [(Uvicorn, False), (Other, True), (Method, True), (Server, True), (Hypercorn, True)]
+)
+async def test_of_a_client_that_waits_to_be_told_to_continue_only_uvicorn_says_that_it_left(
+    ascend_authority, server, runs
+):
+    ascend_authority.approve()
+    ran = []
+    server = server(GONE)
+
+    async def handler(scope, receive, send):
+        ran.append(True)
+
+    app = AscendMiddleware(handler, rules={"rule": UNREAD})
+    await app(scope((b"expect", b"100-continue")), server.receive, server.send)
+    assert ran == [True] * runs
 
 
 def handshake():

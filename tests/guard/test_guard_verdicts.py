@@ -167,6 +167,37 @@ async def test_what_was_read_while_waiting_still_arrives(engine):
     assert (wire.status, handler.body) == (200, b"onetwothree")
 
 
+async def test_one_receive_stays_under_way_throughout_a_wait(engine):
+    engine.answers = [*[answer("pending")] * 5, answer()]
+    seen = []
+
+    async def handler(scope, receive, send):
+        seen.append((wire.received, wire.waiting))
+
+    wire = Wire(part(b"whole"))
+    await guard(handler, [RUN], **PATIENT)(http_scope("POST", "/run"), wire.receive, wire.send)
+    assert seen == [(2, 1)]  # servers lose a message where a receive is cancelled
+
+
+async def test_of_a_body_that_nobody_reads_a_wait_collects_no_more_than_the_limit(engine):
+    engine.answers = [*[answer("pending")] * 20, answer()]
+    seen = []
+
+    async def handler(scope, receive, send):
+        seen.append(wire.received)
+        size = 0
+        while (message := await receive())["type"] == "http.request":
+            size += len(message["body"])
+            if not message["more_body"]:
+                break
+        seen.append(size)
+
+    wire = Wire(*[part(b"x" * 40_000, more=True)] * 30, part())
+    app = guard(handler, [RUN], body_limit=65_536, **PATIENT)
+    await app(http_scope("POST", "/run"), wire.receive, wire.send)
+    assert seen == [2, 1_200_000]
+
+
 async def test_two_readers_after_a_wait_get_one_message_once(engine):
     engine.answers = [answer("pending"), answer()]
     got = []

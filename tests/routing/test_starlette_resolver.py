@@ -461,6 +461,9 @@ def test_a_router_that_routes_in_its_own_way_is_opaque():
         async def app(self, scope, receive, send): ...
 
     assert one(Starlette(routes=[Mount("/m", Own([Route("/x", endpoint("x"))]))]), "/m/x").leaf.template == "/m/**"
+    replaced = Router([Route("/x", endpoint("x"))])
+    replaced.app = replaced.middleware_stack = Router([Route("/x", endpoint("other"))]).app
+    assert one(Starlette(routes=[Mount("/m", replaced)]), "/m/x").leaf.template == "/m/**"
 
 
 def test_a_mounted_application_without_a_known_router_is_opaque():
