@@ -115,7 +115,7 @@ class LocalEngine(_Local):
     def send(self, request: Request, timeout: float) -> Response:
         """Return the embedded authority's answer; what limits it is the wait for the database, a few seconds."""
         if timeout <= 0:
-            raise DeadlinePassed("the deadline passed before the authority was asked", sent=False)
+            raise DeadlinePassed("the deadline passed before the authority was asked")
         return self._answer(request)
 
     def close(self) -> None:
@@ -146,7 +146,7 @@ class AsyncLocalEngine(_Local):
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the embedded authority's answer within `timeout` seconds."""
         if timeout <= 0:
-            raise DeadlinePassed("the deadline passed before the authority was asked", sent=False)
+            raise DeadlinePassed("the deadline passed before the authority was asked")
         try:
             with anyio.fail_after(timeout):
                 return await anyio.to_thread.run_sync(

@@ -77,16 +77,12 @@ class DeadlinePassed(EngineError):  # noqa: N818 - says what happened
     """The time ran out.
 
     Attributes:
-        sent: whether the authority may have the request.
         waited: seconds of that time that this process used for itself: for a free connection, or for other work.
         answered: whether an answer had begun to arrive; an authority that answers slowly is not away.
     """
 
-    def __init__(
-        self, message: str = "", *, sent: bool = True, waited: float = 0.0, answered: bool = False, **fields: Any
-    ) -> None:
+    def __init__(self, message: str = "", *, waited: float = 0.0, answered: bool = False, **fields: Any) -> None:
         super().__init__(message, **fields)
-        self.sent = sent
         self.waited = waited
         self.answered = answered
 

@@ -204,7 +204,7 @@ class ScriptedAuthority:
         """Let deadlines pass, at once. `on`: `submit`, `status`, `outcome` or `any`."""
 
         def answer(authority: ScriptedAuthority, asked: Asked, action: dict[str, Any] | None) -> NoReturn:
-            raise DeadlinePassed("the deadline passed before the authority answered", sent=True)
+            raise DeadlinePassed("the deadline passed before the authority answered")
 
         self._write(on, action_type, times, answer)
 

@@ -1,5 +1,6 @@
 """What a client sends and how it uses its connections, at every engine and with the user's own client."""
 
+import json
 import threading
 
 import anyio
@@ -7,9 +8,10 @@ import httpx
 import httpx2
 import pytest
 from parties import ACTION, KEY, PARTIES, run
-from scripted import APPROVED, DENIED, HANG, Scripted, Trickle, http
+from scripted import APPROVED, DENIED, DROP, HANG, Reset, Scripted, Trickle, chunked, http
 
 from ascend_middleware import exceptions as errors
+from ascend_middleware.client import AscendClient, AsyncAscendClient
 
 AT = pytest.mark.parametrize("party", PARTIES)
 
@@ -105,6 +107,65 @@ def test_an_answer_that_began_is_an_answer(party):
         assert caught.value.unanswered is False
     with Scripted(HANG) as server:
         assert run(party, server.url, submit, fail_mode="open", timeout=0.6).conditions == ["fail_open_mode"]
+
+
+@AT
+@pytest.mark.parametrize("framed", ["length", "chunks"])
+def test_the_largest_answer_is_read_and_one_byte_more_is_refused(party, framed):
+    body = json.dumps({"action_id": "7", "status": "approved"}).encode().ljust(4 * 1024 * 1024)
+    for content in (body, body + b" "):
+        answer = http(200, content) if framed == "length" else chunked(content[:1000], content[1000:])
+        with Scripted(answer) as server:
+            if content is body:
+                assert run(party, server.url, submit).is_approved()
+            else:
+                with pytest.raises(errors.ProtocolError, match="longer than 4194304 bytes"):
+                    run(party, server.url, submit)
+
+
+@pytest.mark.parametrize("party", [party for party in PARTIES if not party.endswith("own")])
+@pytest.mark.parametrize("way", [DROP, Reset(), b"SSH-2.0-OpenSSH\r\n\r\n"], ids=["dropped", "reset", "ssh"])
+def test_a_proxy_that_breaks_off_is_the_way_to_the_authority_broken(party, way):
+    """Nothing left for the authority, which may be away for all that anybody knows."""
+    with Scripted(way) as proxy, pytest.raises(errors.NetworkError, match="Failed to connect") as caught:
+        run(party, "https://127.0.0.1:9", submit, proxy=proxy.url)
+    assert caught.value.unanswered
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("defect", "error"),
+    [
+        (RuntimeError("can't start new thread"), errors.OverloadedError),
+        (MemoryError(), errors.OverloadedError),
+        (RuntimeError("of another kind"), errors.ConfigurationError),
+    ],
+)
+def test_a_lack_of_threads_or_memory_is_overload_and_other_defects_are_ours_to_mend(kind, defect, error):
+    class Broken:
+        def send(self, request, timeout):
+            raise defect
+
+        async def aclose(self):
+            pass
+
+        close = aclose if kind == "async" else lambda self: None
+
+    with pytest.raises(error) as caught:
+        run(kind, "http://localhost:1", submit, engine=Broken(), fail_mode="open")
+    assert not caught.value.unanswered
+
+
+@pytest.mark.parametrize("cls", [AscendClient, AsyncAscendClient])
+def test_a_socks_proxy_needs_its_library_from_the_start(cls, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    options = {"api_url": "http://localhost:1", "proxy": "socks5://127.0.0.1:1"}
+    with pytest.raises(errors.ConfigurationError, match="socksio"):
+        cls(KEY, **options)
+    cls(KEY, **options, engine="pyreqwest")
+    cls(KEY, **{**options, "proxy": "http://127.0.0.1:1"})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "socksio" or None)
+    cls(KEY, **options)
 
 
 @pytest.mark.parametrize("party", ["sync httpx2", "async httpx2"])

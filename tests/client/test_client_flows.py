@@ -62,7 +62,7 @@ def test_lost_connections_are_retried_and_then_a_network_error(failure):
 
 
 def test_an_answer_of_an_earlier_attempt_is_an_answer():
-    for last in (ConnectFailed("c"), DeadlinePassed("d", sent=False)):
+    for last in (ConnectFailed("c"), DeadlinePassed("d")):
         world = World(answer(503), last)
         with pytest.raises((errors.NetworkError, errors.TimeoutError)) as caught:
             world.run(world.core.submit(ACTION))
@@ -418,8 +418,8 @@ def test_no_call_encodes_what_json_cannot_hold(bad):
         (DeadlinePassed("d"), 0.6, 0.2, errors.TimeoutError, True),
         (DeadlinePassed("d", waited=2.9), 30.0, 30.0, errors.TimeoutError, True),
         (DeadlinePassed("d", waited=3.1), 30.0, 30.0, errors.OverloadedError, False),
-        (DeadlinePassed("d", sent=False), 0.0, 0.0, errors.OverloadedError, False),  # nobody was asked
-        (DeadlinePassed("d", sent=False), 0.0, -5.0, errors.OverloadedError, False),
+        (DeadlinePassed("d"), 0.0, 0.0, errors.OverloadedError, False),  # nobody was asked
+        (DeadlinePassed("d"), 0.0, -5.0, errors.OverloadedError, False),
         (Overloaded("o"), 1.0, 30.0, errors.OverloadedError, False),
     ],
 )

@@ -444,7 +444,7 @@ class TestReceiving:
         def perform(step):
             if not isinstance(step, Sleep | Blocking) and "/silent-" in step.request.url:
                 time[0] += step.timeout
-                raise DeadlinePassed("silent", sent=True)
+                raise DeadlinePassed("silent")
             return authority.perform(step)
 
         authority.of_agents["zoe"] = {"commands": [self.row()]}

@@ -53,7 +53,7 @@ async def ask(app, path="/run", *, body=b"{}", then=None):
         (ConnectFailed("no"), 200, None, 1),
         (DeadlinePassed("late"), 200, None, 1),
         (DeadlinePassed("late", waited=4.0), 503, "overloaded", 0),
-        (DeadlinePassed("late", sent=False, waited=0.6), 503, "overloaded", 0),
+        (DeadlinePassed("late", waited=0.6), 503, "overloaded", 0),
         (Overloaded("no connection"), 503, "overloaded", 0),
         (Unsendable("ImportError: socksio"), 500, "misconfigured", 0),
         (TLSFailed("certificate verify failed"), 500, "misconfigured", 0),
@@ -75,7 +75,7 @@ async def test_whose_time_it_was_decides(engine, error, status, problem, ran):
     assert app.guard.core.breaker.failures == counted
 
 
-@pytest.mark.parametrize("last", [DeadlinePassed("late"), ConnectFailed("no"), DeadlinePassed("late", sent=False)])
+@pytest.mark.parametrize("last", [DeadlinePassed("late"), ConnectFailed("no")])
 async def test_a_failure_after_an_answer_is_not_silence(engine, last):
     engine.answers = [failed(503), last]
     handler = Handler()
@@ -91,7 +91,7 @@ async def test_a_body_that_dribbles_is_no_outage(engine):
     async def send(request, timeout):
         times.append(timeout)
         if timeout < 0.15:
-            raise DeadlinePassed("late", sent=False)
+            raise DeadlinePassed("late")
         return answer("pending")
 
     engine.send = send

@@ -284,7 +284,7 @@ def test_a_body_that_takes_longer_than_the_deadline_is_no_outage(engine):
     def send(request, timeout):
         times.append(timeout)
         if timeout < 0.15:
-            raise DeadlinePassed("late", sent=False)
+            raise DeadlinePassed("late")
         return answer("pending")
 
     class Slow(Input):

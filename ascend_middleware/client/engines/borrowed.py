@@ -86,7 +86,7 @@ class _Progress:
     def passed(self) -> DeadlinePassed:
         self._end_hooks()
         waited = (time.monotonic() if self._left is None else self._left) - self._began
-        return deadline_passed(sent=self._left is not None, waited=waited + self._hooks, answered=self._answered)
+        return deadline_passed(waited=waited + self._hooks, answered=self._answered)
 
 
 @contextlib.contextmanager
@@ -101,7 +101,7 @@ def _borrowed_failures(progress: _Progress) -> Iterator[None]:
         if "PoolTimeout" in names:
             raise Overloaded(f"no connection became free in time: {describe(error)}") from None
         if "ConnectTimeout" in names:
-            raise deadline_passed(sent=False) from None
+            raise deadline_passed() from None
         if isinstance(error, TimeoutError) or "TimeoutException" in names:
             raise progress.passed() from None
         if "ConnectError" in names:
@@ -125,8 +125,6 @@ class _Borrowed:
         self._process: int | None = None
 
     def send(self, request: Request, timeout: float) -> Response:
-        if timeout <= 0:
-            raise deadline_passed(sent=False)
         if self._process is None:
             self._process = os.getpid()
         elif self._process != os.getpid():
@@ -189,8 +187,6 @@ class _AsyncBorrowed:
         self._client: Final = client
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
-        if timeout <= 0:
-            raise deadline_passed(sent=False)
         progress = _Progress()
         with _borrowed_failures(progress), anyio.fail_after(timeout):
             built = self._client.build_request(

@@ -100,6 +100,10 @@ class FastSpeech:
         pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._headers]
         return response(self._status, pairs, b"".join(self._body))
 
+    def has_surplus(self) -> bool:
+        """Say, after an answer, whether more than it has arrived."""
+        return self._extra
+
     def ends(self) -> bool:
         """Say, after an answer, whether the connection is done with; else it is ready for the next request."""
         return self._extra or not self._keeps

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Final
 from ...exceptions import AscendError
 from .. import masking
 from ..exchange import ExchangeFailed, Request, Response, Unsendable
-from .shared import KEEPALIVE_SECONDS, deadline_passed, describe, is_distrusted, is_exhausted, resolve, unconnected
+from .shared import (
+    KEEPALIVE_SECONDS,
+    deadline_passed,
+    describe,
+    is_distrusted,
+    is_exhausted,
+    resolve,
+    surplus,
+    unconnected,
+)
 from .speech import Speech, authority_of
 
 try:
@@ -101,6 +110,8 @@ class _Connection(asyncio.Protocol):
             # Never a local of this frame: it holds the key, and reporters of errors show locals.
             transport.write(self._speech.say(request))
             heard: Response = await answer
+            if self._speech.has_surplus():
+                raise surplus()
             whole = True
             return heard
         finally:
@@ -111,7 +122,7 @@ class _Connection(asyncio.Protocol):
 
     def _expire(self) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(deadline_passed(sent=True, answered=self._began))
+            self._answer.set_exception(deadline_passed(answered=self._began))
 
 
 class LoopPool:
@@ -145,7 +156,7 @@ class LoopPool:
         left = end - self.loop.time()
         if left <= 0:
             self._give(connection)
-            raise deadline_passed(sent=False)
+            raise deadline_passed()
         heard = await connection.exchange(request, left)
         self._give(connection)
         return heard
@@ -183,7 +194,7 @@ class LoopPool:
                 addresses = await self._addresses()
                 connection = await self._reach(addresses, end)
         except TimeoutError:
-            raise deadline_passed(sent=False) from None
+            raise deadline_passed() from None
         except OSError as error:  # TLS's errors are OSErrors
             raise unconnected(error) from None
         self._open.add(connection)

@@ -50,10 +50,10 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def deadline_passed(*, sent: bool, waited: float = 0.0, answered: bool = False) -> DeadlinePassed:
+def deadline_passed(*, waited: float = 0.0, answered: bool = False) -> DeadlinePassed:
     """Return the failure for a deadline; see there for what the arguments say."""
     text = "the authority's answer was whole" if answered else "the authority answered"
-    return DeadlinePassed(f"the deadline passed before {text}", sent=sent, waited=waited, answered=answered)
+    return DeadlinePassed(f"the deadline passed before {text}", waited=waited, answered=answered)
 
 
 def unconnected(error: BaseException) -> ConnectFailed | Overloaded | TLSFailed:

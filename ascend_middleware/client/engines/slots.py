@@ -124,6 +124,13 @@ class _Turn:
         self.served = False
 
 
+def _left(timeout: float, waited: float) -> float:
+    """Return what the engine may take, or raise where nothing is left: no engine is asked then."""
+    if waited >= timeout:
+        raise deadline_passed()
+    return timeout - waited
+
+
 def _overloaded() -> Overloaded:
     return Overloaded("no connection became free in time")
 
@@ -142,13 +149,11 @@ class Gate:
 
     def send(self, request: Request, timeout: float) -> Response:
         """Return the answer within `timeout` seconds in all; see `Engine`."""
-        if timeout <= 0:
-            raise deadline_passed(sent=False)
         slots: Slots = self._slots.get()
         began = time.monotonic()
         waited = time.monotonic() - began if slots.enter(request.agent, timeout) else 0.0
         try:
-            return self._engine.send(request, timeout - waited)
+            return self._engine.send(request, _left(timeout, waited))
         except DeadlinePassed as error:
             error.waited += waited
             raise
@@ -178,15 +183,13 @@ class AsyncGate:
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
-        if timeout <= 0:
-            raise deadline_passed(sent=False)
         slots: Slots
         slots, watch = self._places.get(running_loop())
         began = time.monotonic()
         waited = time.monotonic() - began if await slots.enter_async(request.agent, timeout) else 0.0
         before = watch.begin() if watch is not None else 0.0
         try:
-            return await self._engine.send(request, timeout - waited)
+            return await self._engine.send(request, _left(timeout, waited))
         except DeadlinePassed as error:
             lost = watch.lost - before if watch is not None else 0.0
             error.waited += waited + (lost if lost > STALL_SECONDS else 0.0)

@@ -101,6 +101,10 @@ class Speech:
         pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
         return response(head.status_code, pairs, content)
 
+    def has_surplus(self) -> bool:
+        """Say, after an answer, whether more than it has arrived."""
+        return bool(self._state.trailing_data[0])
+
     def ends(self) -> bool:
         """Say, after an answer, whether the connection is done with; else it is ready for the next request."""
         state = self._state

@@ -92,9 +92,8 @@ def _core_failures(body: _Body) -> Iterator[None]:
         raise
     except httpcore2.PoolTimeout as error:
         raise Overloaded(f"no connection became free in time: {describe(error)}") from None
-    except (httpcore2.TimeoutException, TimeoutError) as error:
-        sent = body.sent and not isinstance(error, httpcore2.ConnectTimeout)
-        raise deadline_passed(sent=sent, answered=body.answered) from None
+    except (httpcore2.TimeoutException, TimeoutError):
+        raise deadline_passed(answered=body.answered) from None
     except httpcore2.ConnectError as error:
         raise unconnected(error) from None
     except httpcore2.ProxyError as error:
@@ -234,8 +233,6 @@ class HTTPX2(_HTTPX2Base):
 
     def send(self, request: Request, timeout: float) -> Response:
         """Return the answer within `timeout` seconds in all; see `Engine`."""
-        if timeout <= 0:
-            raise deadline_passed(sent=False)
         pool: httpcore2.ConnectionPool = self._pools.get()
         body, outer, outer_body = _Body(request.content), _clamp.at, _clamp.body
         _clamp.at, _clamp.body = min(outer, time.monotonic() + timeout), body
@@ -287,8 +284,6 @@ class AsyncHTTPX2(_HTTPX2Base):
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
-        if timeout <= 0:
-            raise deadline_passed(sent=False)
         loop = running_loop()
         if self._direct is not None and isinstance(loop, asyncio.AbstractEventLoop):
             pool: LoopPool = self._direct.get(loop)

@@ -118,9 +118,9 @@ def _failure_of(error: Exception, *, answered: bool) -> AscendError:
     if isinstance(error, failures.PoolTimeoutError):
         return Overloaded(f"no connection became free in time: {describe(error)}")
     if isinstance(error, failures.ConnectTimeoutError):
-        return deadline_passed(sent=False)
+        return deadline_passed()
     if isinstance(error, failures.RequestTimeoutError | TimeoutError):
-        return deadline_passed(sent=True, answered=answered)
+        return deadline_passed(answered=answered)
     if isinstance(error, failures.BuilderError) or not isinstance(error, failures.RequestError):
         return defect(error)
     if isinstance(error, failures.ConnectError):
@@ -140,8 +140,6 @@ class Pyreqwest(_PyreqwestBase):
 
     def send(self, request: Request, timeout: float) -> Response:
         """Return the answer within `timeout` seconds in all; see `Engine`."""
-        if timeout <= 0:
-            raise deadline_passed(sent=False)
         answered = False
         try:
             with self._prepared(request, timeout) as answer:
@@ -228,8 +226,6 @@ class AsyncPyreqwest(_PyreqwestBase):
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
-        if timeout <= 0:
-            raise deadline_passed(sent=False)
         return await _AsItCame(self._exchange(request, timeout))
 
     async def _exchange(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
