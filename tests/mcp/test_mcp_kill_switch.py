@@ -193,6 +193,65 @@ def test_the_queue_says_what_the_command_does_not(clock):
     assert not it.is_blocked("fs")
 
 
+@pytest.mark.parametrize(
+    ("stamp", "dated"),
+    [
+        ("2026-01-01T00:00:05Z", True),
+        (str(int(at(5) * 1000)), True),
+        (int(at(5) * 1000), True),
+        ("0", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_what_a_queue_may_say_of_the_time(clock, stamp, dated):
+    it = consumer(clock)
+
+    def send(kind):
+        body = json.dumps({"target_type": "mcp_server", "mcp_server": "fs", "command_type": kind})
+        it.apply_message({"MessageId": kind, "Attributes": {"SentTimestamp": stamp}, "Body": body})
+
+    send("BLOCK")
+    assert it.is_blocked("fs") and it.degraded is None
+    assert it.state("fs").command.issued_at == (at(5) if dated else clock.now)
+    send("UNBLOCK")
+    assert it.is_blocked("fs") is dated, "of one instant the block stands; without a date the last one counts"
+
+
+@pytest.mark.parametrize("stamp", ["soon", "\u0661", "1.5.2026", -1, True, [5]])
+def test_a_time_of_the_queue_that_cannot_be_read_blocks(clock, stamp):
+    it = consumer(clock)
+    body = json.dumps({"target_type": "mcp_server", "mcp_server": "fs", "command_type": "BLOCK"})
+    it.apply_message({"MessageId": "b", "Attributes": {"SentTimestamp": stamp}, "Body": body})
+    assert it.is_blocked("fs")
+
+
+@pytest.mark.parametrize(
+    ("fields", "aim"),
+    [
+        ({}, "MCP server 'fs' (None)"),
+        ({"target_mcp_server_config_id": 5}, "MCP server 'fs' (5)"),
+        ({"target_type": "agent", "agent_id": "a", "mcp_server": None}, "agent 'a'"),
+        ({"target_type": "organization", "mcp_server": None}, "the organisation"),
+    ],
+)
+def test_the_log_says_who_is_stopped_and_why(clock, caplog, fields, aim):
+    it = consumer(clock, agent_id="a")
+    it.apply_message(command("BLOCK", 1, **fields))
+    it.apply_message(command("QUARANTINE", 2, **fields, reason=None))
+    assert f"BLOCK for {aim}: because" in caplog.text
+    assert f"QUARANTINE for {aim}: no reason given" in caplog.text
+
+
+def test_a_state_says_the_order_and_cannot_be_changed(clock):
+    it = consumer(clock)
+    it.apply_message(command("BLOCK", 1))
+    it.apply_message(command("BLOCK", 1, mcp_server="db", reason=None))
+    assert (it.state("fs").reason, it.state("db").reason, it.state("crm").reason) == ("BLOCK: because", "BLOCK", "")
+    with pytest.raises(AttributeError):
+        it.state("fs").blocked = False
+
+
 def test_an_undated_unblock_lifts_no_dated_block(clock):
     it = consumer(clock)
     it.apply_message(command("BLOCK", 1))
