@@ -68,7 +68,7 @@ class Log(Protocol):
         """Keep a line that the authority will not take."""
         ...
 
-    def close(self, *, remove: bool = False) -> None:
+    def close(self, *, remove: bool) -> None:
         """Stop; with `remove`, nothing is left but what was set aside."""
         ...
 
@@ -111,7 +111,7 @@ class MemoryLog:
     def set_aside(self, line: bytes) -> None:
         """See `Log.set_aside`; nothing outlives the process here."""
 
-    def close(self, *, remove: bool = False) -> None:
+    def close(self, *, remove: bool) -> None:
         """See `Log.close`."""
 
 

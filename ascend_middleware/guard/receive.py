@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from ..client.breaker import CircuitBreaker
@@ -271,7 +272,7 @@ class LeasedReceiver:
         self._clock = clock
         self._now = now
         self._poll_at = -1e9
-        self._failures = 0
+        self._failures = Counter[str]()
 
     def __call__(self, perform: Callable[[Any], Any]) -> float:
         """Do what is due; return the seconds until the next time."""
@@ -286,19 +287,21 @@ class LeasedReceiver:
             try:
                 pause = self._queue()
                 queue_works = True
+                self._failures["queue"] = 0
             except AscendError as error:
-                self._warn(error)
+                self._warn("queue", error)
         interval = self._interval * (12 if queue_works else 1)
         if self._clock() - self._poll_at >= interval:
             self._poll_at = self._clock()
             try:
                 drive(self._receiver.poll(), perform)
-                self._failures = 0
+                self._failures["http"] = 0
             except AscendError as error:
-                self._warn(error)
+                self._warn("http", error)
         return pause
 
-    def _warn(self, error: AscendError) -> None:
-        if self._failures in (0, 10):
+    def _warn(self, way: str, error: AscendError) -> None:
+        # Each way by itself: one that works must not have the other one's failure said at every round.
+        if self._failures[way] in (0, 10):
             logger.warning("kill-switch commands cannot be received: %s", error)
-        self._failures += 1
+        self._failures[way] += 1

@@ -295,20 +295,43 @@ async def test_the_tables_blocks_beat_it_and_its_templates_do_not(engine, ran):
     assert (ran, engine.kinds) == (["allowed"], ["value"])
 
 
-async def test_a_decision_under_another_rule_does_not_count(engine, ran, caplog):
-    inner = fastapi_application(ran)
+class Foreign:
+    """An application that nobody can look into."""
 
-    class Foreign:
-        def __init__(self, app):
-            self.app = app
+    def __init__(self, app):
+        self.app = app
 
-        async def __call__(self, scope, receive, send):
-            await self.app(scope, receive, send)
+    async def __call__(self, scope, receive, send):
+        await self.app(scope, receive, send)
 
-    app = guard(Starlette(routes=[Mount("/sub", Foreign(inner))]), {"match": "* /sub/**", "action_type": "all-of-it"})
-    assert await ask(app, "GET", "/sub/value") == 500
-    assert (ran, engine.kinds) == ([], ["all-of-it"])
-    assert "it was decided under" in caplog.text
+
+@pytest.mark.parametrize("action_type", ["all-of-it", "denied"])
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+async def test_a_decision_under_another_rule_does_not_count(engine, ran, caplog, mode, action_type):
+    """Nor does one that the other rule only observed: the handler's own rule may enforce."""
+    rule = {"name": "the-whole", "match": "* /sub/**", "action_type": action_type, "mode": mode}
+    app = guard(Starlette(routes=[Mount("/sub", Foreign(fastapi_application(ran)))]), rule)
+    passes = (mode, action_type) != ("enforce", "denied")
+    assert await ask(app, "GET", "/sub/value") == (500 if passes else 403)
+    assert (ran, engine.kinds) == ([], [action_type])
+    assert ("it was decided under the-whole" in caplog.text) is passes
+
+
+async def test_where_a_guard_that_only_observes_has_no_rule_the_handler_runs(engine, ran):
+    app = guard(Starlette(routes=[Mount("/sub", Foreign(fastapi_application(ran)))]), mode="observe")
+    assert await ask(app, "GET", "/sub/value") == 200
+    assert (ran, engine.asked) == (["observed"], [])
+
+
+async def test_a_handler_that_answers_where_nothing_was_found_is_not_let_pass_with_that(engine, ran, caplog):
+    @governed(action_type="missing")
+    async def missing(request, error):
+        ran.append("missing")
+        return PlainTextResponse("")
+
+    assert await ask(guard(Starlette(exception_handlers={404: missing})), "GET", "/nowhere") == 500
+    assert (ran, engine.asked) == ([], [])
+    assert "it was decided under no rule (framework)" in caplog.text
 
 
 async def test_switched_off_or_only_observing_it_runs(engine, ran):

@@ -247,6 +247,14 @@ class TestAttacks:
         now[0] -= 1
         assert ((await ask(app, handle)).status, handler.ran) == (200, 1)
 
+    async def test_what_the_authority_has_let_expire_already_is_offered_for_no_time(self, authority):
+        app, now = guarded(Handler(), approval_expiry=3600), [1_800_000_000.0]
+        app.guard.duties.approvals._now = lambda: now[0]
+        authority.more = {"expires_at": datetime.fromtimestamp(now[0] - 10, UTC).isoformat()}
+        wire = await ask(app)
+        assert wire.json["approval"]["expires_in"] == 0
+        assert (await ask(app, wire.json["approval"]["handle"])).problem == "denied"
+
     @pytest.mark.parametrize("odd", ["soon", 7, "", None, "99999-01-01T00:00:00Z"])
     async def test_an_expiry_that_cannot_be_read_is_ours(self, authority, odd):
         app = guarded(Handler(), approval_expiry=3600)
@@ -276,7 +284,14 @@ class TestAttacks:
         row = state.find(handle)
         assert (row.claimed_by, row.outcome, row.given_back, handler.ran) == ("another run", "", 0, 0)
 
-    async def test_a_run_that_cannot_be_journalled_is_none(self, authority, tmp_path):
+    @pytest.mark.parametrize(
+        ("error", "detail"),
+        [
+            (JournalError("the journal is full", full=True), "Too much waits to be reported."),
+            (JournalError("the journal cannot be written"), "What was to run could not be recorded."),
+        ],
+    )
+    async def test_a_run_that_cannot_be_journalled_is_none(self, authority, tmp_path, error, detail):
         """No claim stays unsettled, and the approval is still good."""
         handler = Handler()
         app = guarded(handler, journal=str(tmp_path), report_outcomes=True)
@@ -286,11 +301,12 @@ class TestAttacks:
         enter = journal.enter
 
         def full(*arguments, **named):
-            raise JournalError("the journal is full", full=True)
+            raise error
 
         journal.enter = full
         wire = await ask(app, handle)
         assert (wire.status, wire.problem, handler.ran) == (503, "unavailable", 0)
+        assert (wire.json["detail"], wire.headers["retry-after"]) == (detail, "5")
         assert list(app.guard.duties.state.unsettled(journal.process)) == []
         journal.enter = enter
         assert ((await ask(app, handle)).status, handler.ran) == (200, 1)
@@ -419,6 +435,17 @@ class TestSharing:
         assert (len(handles), len(authority.submitted)) == (1, 1)
         assert await held(app, body=b'{"amount": 6}') not in handles
         assert len(authority.submitted) == 2
+
+    @pytest.mark.parametrize(
+        ("headers", "submitted"),
+        [((), 1), ((("content-length", str(len(BODY))),), 1), ((("transfer-encoding", "chunked"),), 3)],
+    )
+    async def test_only_a_stream_is_not_read_before_it_is_submitted(self, authority, headers, submitted):
+        """It is not held up for what is on hold, and shares its handle all the same."""
+        app = guarded(Handler())
+        upload = {"path": "/files/a", "method": "PUT", "headers": [*JSON, *headers]}
+        assert len({await held(app, **upload) for _ in range(3)}) == 1
+        assert len(authority.submitted) == submitted
 
     async def test_those_that_come_at_once_share_one_handle(self, authority):
         app = guarded(Handler())

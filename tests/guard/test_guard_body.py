@@ -167,6 +167,98 @@ async def test_a_form_that_is_not_escaped_is_refused_because_frameworks_decode_i
     assert [one["action_details"]["account"] for one in engine.submitted] == ["é"]
 
 
+CONTENT_TYPES = {
+    "application/json": True,
+    "Application/JSON ;": True,
+    "application/vnd.api+json": True,
+    "application/json; charset=utf-8": True,
+    'application/json; Charset = "UTF-8"': True,
+    "application/json; charset=utf8": True,
+    "application/json; profile=x; version*=utf-16''1": True,
+    "application/json; charset=latin-1": False,
+    "application/json; profile=x; charset=utf-16": False,
+    "application/json; charset": False,
+    "application/json; charset*=utf-8''utf-8": False,
+    "application/json; charset*0=utf-8": False,
+    "application/json; charset *=utf-8''utf-16": False,
+    "text/json": False,
+    "text/vnd.api+json": False,
+    "application/json+x": False,
+    "application/xml": False,
+}
+PARTS_OF_HEADERS = [
+    ([], False),
+    ([*JSON, *JSON], False),
+    ([*JSON, ("content-encoding", "")], True),
+    ([*JSON, ("content-encoding", " Identity")], True),
+    ([*JSON, ("content-encoding", "gzip")], False),
+    ([*JSON, ("content-encoding", "identity, gzip")], False),
+    ([*JSON, ("content-encoding", "identity"), ("content-encoding", "br")], False),
+]
+
+
+@pytest.mark.parametrize(
+    ("headers", "read"),
+    [*(([("content-type", text)], read) for text, read in CONTENT_TYPES.items()), *PARTS_OF_HEADERS],
+)
+async def test_what_a_body_is_read_as_is_said_by_its_headers_and_by_nothing_else(engine, headers, read):
+    handler = Handler()
+    wire = Wire(part(b'{"amount": 1}'))
+    await guard(handler, [PAY])(http_scope("POST", "/pay", headers=headers), wire.receive, wire.send)
+    assert (wire.status, handler.ran) == ((200, 1) if read else (400, 0))
+    assert [one["action_details"] for one in engine.submitted] == ([{"amount": 1}] if read else [])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"amount": 1, "amount": 2}',
+        b'{"amount": 1, "more": [{"x": 1, "x": 1}]}',
+        b'{"amount": NaN}',
+        b'{"amount": -Infinity}',
+        b'{"amount": 1, "x": 1e999}',
+        b'\xef\xbb\xbf{"amount": 1}',
+        b'{"amount": 1, "x": "\xe9"}',
+        b'{"amount": 1, "x": "\\ud800"}',
+        b'{"amount": 1}\x00',
+        b'{"amount": 1, "x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+        b'{"amount": 1, "x": ' + b"9" * 5_000 + b"}",
+        b'{"amount": 1}{"amount": 2}',
+        b"{'amount': 1}",
+        b"",
+    ],
+)
+async def test_what_two_parsers_may_read_differently_is_refused(engine, content):
+    handler = Handler()
+    wire = Wire(part(content))
+    await guard(handler, [PAY])(http_scope("POST", "/pay", headers=JSON), wire.receive, wire.send)
+    assert (wire.status, wire.problem, handler.ran, engine.submitted) == (400, "bad-request", 0, [])
+
+
+@pytest.mark.parametrize(
+    ("content", "account"),
+    [
+        (b"account=a", "a"),
+        (b"account=", ""),
+        (b"account=a;b", None),
+        (b"account=a%3Bb", "a;b"),
+        (b"account=%E9", None),
+        (b"account=%C3%A9", "\xe9"),
+        (b"account=\xc3\xa9", None),
+        (b"account=a" + b"&x=1" * 999, "a"),
+        (b"account=a" + b"&x=1" * 1000, None),
+    ],
+)
+async def test_a_form_that_frameworks_decode_differently_is_refused(engine, content, account):
+    rule = {"match": "POST /pay", "action_type": "transaction", "details": {"account": "form.account"}}
+    headers = [("content-type", "application/x-www-form-urlencoded")]
+    handler = Handler()
+    wire = Wire(part(content))
+    await guard(handler, [rule])(http_scope("POST", "/pay", headers=headers), wire.receive, wire.send)
+    assert (wire.status, handler.ran) == ((400, 0) if account is None else (200, 1))
+    assert [one["action_details"]["account"] for one in engine.submitted] == ([] if account is None else [account])
+
+
 async def test_a_body_over_the_cap_stays_so_when_it_is_asked_for_again(monkeypatch):
     engine = plug(monkeypatch, Engine(answer("pending")))
     wire = Wire(part(b"x" * 200))

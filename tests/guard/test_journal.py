@@ -207,6 +207,17 @@ class TestDelivery:
         assert authority.said == [("complete", "7")]
         assert "damaged" in caplog.text
 
+    @pytest.mark.parametrize("remove", [False, True])
+    def test_what_is_in_memory_only_outlives_a_close_unless_it_is_to_go(self, core, authority, remove):
+        """A server may start again in the same process."""
+        journal = journal_of(None)
+        run(journal)
+        journal.close(remove=remove)
+        assert journal.is_open is not remove
+        run(journal, {**ENTRY, "id": "8"})
+        deliver_all(delivery_of(journal, core), authority)
+        assert authority.said == [("complete", "7")] * (not remove) + [("complete", "8")]
+
 
 class TestSegments:
     def test_segments_go_when_they_are_delivered_and_concluded(self, tmp_path, core, authority):
@@ -257,7 +268,7 @@ class TestSegments:
         assert adopt(tmp_path, core=core, state=None, perform=authority, now=lambda: NOW) == 1
         assert authority.got == [("fail", "open", "process ended")]
 
-    @pytest.mark.parametrize("torn", [b"0123 {", b"x"])
+    @pytest.mark.parametrize("torn", [b"0123 {", b"x", b"\n", b"x\n\n"])
     def test_a_torn_line_swallows_no_other_one(self, tmp_path, torn):
         """Whoever writes on in a dead process's file, or reads on in its next one, finds every whole line."""
         first = FileLog(tmp_path, "dead", segment_bytes=20)
@@ -619,11 +630,13 @@ class TestDisk:
     def test_a_forked_child_writes_a_journal_of_its_own(self, tmp_path):
         journal = journal_of(tmp_path)
         run(journal)
-        child = os.fork()
-        if child == 0:
-            run(journal)
-            os._exit(0 if len(names_of(tmp_path)) == 2 else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        for does, left in ((lambda: journal.close(remove=True), 1), (lambda: run(journal), 2)):
+            child = os.fork()
+            if child == 0:
+                does()
+                os._exit(0 if len(names_of(tmp_path)) == left else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert (tmp_path / f"{journal.process}-000001.journal").exists()
         assert sum(1 for _ in read_lines(tmp_path, journal.process)) == 2
         journal.close(remove=True)
         assert len(names_of(tmp_path)) == 1

@@ -431,6 +431,27 @@ class TestReceiving:
         assert self.poll(receiver, authority, kill)[0] is not None
         assert kill.limit("bot") == 3
 
+    @pytest.mark.parametrize(("whose", "confirmed"), [("status", 0.0), ("bot", 0.0), ("zoe", NOW)])
+    def test_what_cannot_be_kept_is_neither_acknowledged_nor_passed_over(
+        self, receiver, authority, state, kill, whose, confirmed
+    ):
+        def full(*arguments, **named):
+            raise StateError("full")
+
+        state.see("zoe", now=NOW)
+        if whose == "status":
+            authority.status = {"blocked": True}
+        else:
+            authority.of_agents[whose] = {"commands": [self.row()]}
+        apply, state.apply = state.apply, full
+        with pytest.raises(StateError, match="full"):
+            drive(receiver.poll(), authority.perform)
+        assert (state.snapshot(now=NOW).confirmed_at, authority.acked) == (confirmed, [])
+        state.apply = apply
+        blocked = [refusal is not None for refusal in self.poll(receiver, authority, kill)]
+        assert blocked == [whose in ("status", "bot"), whose == "status"]
+        assert (kill.refusal("zoe") is not None) is (whose != "bot")
+
     def test_an_agent_of_which_nothing_is_heard_takes_no_time_of_the_others(self, state, kill):
         time = [0.0]
         settings = Settings(agent_id="bot", api_url="https://authority.example", api_key=KEY, max_retries=0)
@@ -533,29 +554,69 @@ class TestReceiving:
         assert len(authority.asked) == 2
         assert state.snapshot(now=NOW).confirmed_at == 0.0
 
-    def test_one_process_receives_at_a_time(self, receiver, authority, state):
+    def test_one_process_receives_at_a_time_and_another_one_when_it_is_silent(self, receiver, authority, state):
+        now = [NOW]
         one, two = (
-            LeasedReceiver(receiver, state=state, owner=lambda name=name: name, interval=5.0, clock=lambda: NOW)
+            LeasedReceiver(
+                receiver,
+                state=state,
+                owner=lambda name=name: name,
+                interval=5.0,
+                clock=lambda: now[0],
+                now=lambda: now[0],
+            )
             for name in ("one", "two")
         )
         assert one(authority.perform) == 5.0
         asked = len(authority.asked)
         assert asked == 2
+        now[0] += 14.9
         assert two(authority.perform) == 5.0
         assert len(authority.asked) == asked
+        now[0] += 0.2
+        two(authority.perform)
+        one(authority.perform)
+        assert len(authority.asked) == 2 * asked
 
-    def test_a_queue_that_fails_falls_back_to_http(self, receiver, authority, state, caplog):
+    @pytest.mark.parametrize(("works", "polled"), [(True, [0.0, 60.0]), (False, [0.0, 5.0, 59.9])])
+    def test_beside_a_queue_that_works_it_is_asked_less_often(self, receiver, authority, state, works, polled):
         def queue():
+            if works:
+                return 0.5
             raise ConnectFailed("no queue")
 
-        now = [0.0]
+        now, found = [0.0], []
         leased = LeasedReceiver(
             receiver, state=state, owner=lambda: "one", interval=5.0, queue=queue, clock=lambda: now[0]
         )
-        for now[0] in (0.0, 6.0, 12.0):
-            leased(authority.perform)
-        assert len(authority.asked) == 6
-        assert "no queue" in caplog.text
+        for now[0] in (0.0, 4.9, 5.0, 59.9, 60.0):
+            authority.asked.clear()
+            assert leased(authority.perform) == (0.5 if works else 5.0)
+            found += [now[0]] * bool(authority.asked)
+        assert found == polled
+
+    @pytest.mark.parametrize("way", ["queue", "http"])
+    def test_what_cannot_be_received_is_said_at_first_and_after_a_while(self, receiver, authority, state, caplog, way):
+        """Also where the other way works."""
+
+        def queue():
+            if way == "queue" and fails:
+                raise ConnectFailed("no")
+            return 0.0
+
+        now = [0.0]
+        leased = LeasedReceiver(
+            receiver, state=state, owner=lambda: "one", interval=1.0, queue=queue, clock=lambda: now[0]
+        )
+        for fails in (True, False, True):
+            authority.failing = ConnectFailed("no") if way == "http" and fails else None
+            said = []
+            for _ in range(22 if fails else 1):
+                caplog.clear()
+                now[0] += 12.0
+                leased(authority.perform)
+                said.append(caplog.text.count("kill-switch commands cannot be received"))
+            assert said == ([1, *[0] * 9, 1, *[0] * 11] if fails else [0])
 
 
 @pytest.mark.anyio

@@ -40,6 +40,7 @@ PACKAGE = "ascend_middleware"
 ROOMS = {
     "guard/": ["guard"],
     "guard/outcome": ["guard", "asgi", "django", "flask", "wsgi"],
+    "guard/standing": ["asgi", "django", "flask"],
     "rules/": ["rules", "guard"],
     "routing/": ["routing", "rules"],
     "routing/starlette": ["routing", "asgi", "guard"],
