@@ -245,15 +245,20 @@ def api_function(request):
 def answering(get_response):
     """A middleware that answers by itself."""
 
+    def mine(request):
+        if request.path_info == "/by-middleware":
+            return HttpResponse("mine", status=int(request.headers.get("x-status", 200)))
+        return None
+
     if iscoroutinefunction(get_response):
 
         async def middleware(request):
-            return HttpResponse("mine") if request.path_info == "/by-middleware" else await get_response(request)
+            return mine(request) or await get_response(request)
 
     else:
 
         def middleware(request):
-            return HttpResponse("mine") if request.path_info == "/by-middleware" else get_response(request)
+            return mine(request) or get_response(request)
 
     return middleware
 

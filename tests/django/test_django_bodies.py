@@ -46,6 +46,27 @@ def test_a_large_body_is_refused(site, ran, ascend):
     assert site.ask("POST", REFUNDS, data=content, **JSON).status_code == 200
 
 
+@pytest.mark.parametrize("read_before", [False, True])
+def test_a_body_of_exactly_the_limit_is_read_and_a_longer_one_is_not(site, ran, ascend, read_before):
+    content = b'{"amount": 5}'
+    given = {"data": content, **JSON}
+    middleware = [f"{__name__}.reading"] * read_before + ["ascend_middleware.django.AscendMiddleware"]
+    with override_settings(MIDDLEWARE=middleware):
+        ascend(body_limit=len(content))
+        assert site.ask("POST", REFUNDS, **given).status_code == 200
+        ascend(body_limit=len(content) - 1)
+        assert site.ask("POST", REFUNDS, **given).status_code == 413
+    assert len(ran) == 1
+
+
+def reading(get_response):
+    def middleware(request):
+        assert request.body
+        return get_response(request)
+
+    return middleware
+
+
 def test_a_form_is_what_the_view_reads(site, ran):
     assert site.ask("POST", "/form", data="amount=5&x=%C3%A9", **URLENCODED).json()["amount"] == "5"
     assert dict(site.authority.asked[0].details) == {"amount": "5"}

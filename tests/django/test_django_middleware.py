@@ -404,6 +404,51 @@ def test_what_stands_inside_is_seen_without_a_wire(site, ran, ascend, caplog):
             site.ask("GET", "/by-middleware", raises=True)
 
 
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(
+    ("method", "status", "told"),
+    [("GET", 200, True), ("POST", 299, True), ("GET", 300, False), ("GET", 500, False), ("OPTIONS", 200, False)],
+)
+def test_only_successes_trip_the_wire(site, caplog, inside, method, status, told):
+    guard, answering = "ascend_middleware.django.AscendMiddleware", "django_site.answering"
+    wire = "ascend_middleware.django.TripwireMiddleware"
+    middleware = [guard, answering] if inside else [wire, answering, guard]
+    with override_settings(MIDDLEWARE=middleware, SILENCED_SYSTEM_CHECKS=["ascend.E006"]):
+        assert site.ask(method, "/by-middleware", headers={"x-status": str(status)}).status_code == status
+    assert ("succeeded without a decision" in caplog.text) is told
+
+
+def test_the_first_request_says_once_which_routes_nothing_covers(site, ascend, caplog):
+    def said():
+        return sum("no rule covers these routes" in line.getMessage() for line in caplog.records)
+
+    for times, label in enumerate(("first", "second"), 1):
+        ascend([{"match": "GET /health", "exempt": True, "name": f"{site.kind}-{label}"}])
+        for _ in range(2):
+            site.ask("GET", "/health")
+        assert said() == times
+
+
+class Looking:
+    """A middleware that reads the query before the guard does."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        assert request.GET is not None
+        return self.get_response(request)
+
+
+def test_a_query_that_somebody_has_decoded_is_judged_as_it_was(site, ran):
+    with override_settings(MIDDLEWARE=[f"{__name__}.Looking", "ascend_middleware.django.AscendMiddleware"]):
+        assert site.ask("GET", "/plain?q=%FF").status_code == 200
+        assert site.ask("GET", "/search?q=%FF").json()["q"] == "\ufffd"
+        assert site.authority.asked[-1].details["q"] == "\ufffd"
+        assert site.ask("GET", "/search?q=a%26b&q=c").status_code == 400
+    assert [name for name, _ in ran] == ["plain get", "search"]
+
+
 # How Django calls it
 
 

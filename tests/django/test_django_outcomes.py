@@ -1,12 +1,16 @@
 """What became of an allowed action reaches the authority: when the view returned, or when its stream ended."""
 
 import asyncio
+import contextlib
+import threading
 
 import pytest
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
-from django.test import RequestFactory, override_settings
+from django.test import AsyncRequestFactory, RequestFactory, override_settings
 from django_kit import Site
+
+from ascend_middleware.django import configuration
 
 
 def told(site):
@@ -105,6 +109,38 @@ def test_a_stream_that_breaks(site, ran, path):
         site.ask("GET", path)
     ((said, body),) = told(site)
     assert (said, "the stream broke: the handler raised OSError" in body) == ("fail", True)
+
+
+@pytest.mark.parametrize("path", ["/parts", "/async/parts", "/parts?broken", "/async/parts?broken"])
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")
+def test_how_a_stream_ended_is_told_before_it_is_closed(site, ran, path):
+    broken = path.endswith("?broken")
+
+    def ask():
+        return list(WSGIHandler().get_response(RequestFactory().get(path)))
+
+    async def ask_async():
+        response = await ASGIHandler().get_response_async(AsyncRequestFactory().get(path))
+        return [part async for part in response]
+
+    with pytest.raises(OSError, match="broken") if broken else contextlib.nullcontext():
+        assert (asyncio.run(ask_async()) if site.kind == "asgi" else ask()) == [b"one", b"two"]
+    assert [said for said, _ in told(site)] == ["fail" if broken else "complete"]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_waits_is_told_before_a_guard_is_forgotten_or_replaced(site, ran, ascend, replaced):
+    before = set(threading.enumerate())
+    site.ask("GET", "/customers/7")
+    keeper = [one for one in threading.enumerate() if one not in before and one.name.startswith("ascend")]
+    assert keeper
+    if replaced:
+        ascend(strict=True)
+        site.ask("GET", "/nothing")
+    else:
+        configuration.forget()
+    assert [thread for thread in keeper if thread.is_alive()] == []
+    assert list(site.authority.outcomes.values()) == ["completed"]
 
 
 def test_a_stream_that_nobody_reads_to_its_end(ascend, ascend_authority, ran):

@@ -54,6 +54,21 @@ def test_routes_lists_what_governs_each(engine):
     }
 
 
+def test_only_trees_of_static_files_are_listed_as_such(engine):
+    app = make()
+    for name in ("shop", "ecstatic"):
+        blueprint = flask.Blueprint(name, name, static_folder="files", static_url_path=f"/{name}")
+        app.register_blueprint(blueprint)
+    app.add_url_rule("/x", "shop.ecstatic", lambda: "x")
+    app.add_url_rule("/y", "ecstatic", lambda: "x")
+    _, output = run(app, "routes", "--json")
+    kinds = {row["endpoint"]: row["kind"] for row in json.loads(output[: output.rindex("}") + 1])["routes"]}
+    assert kinds == {
+        **dict.fromkeys(["static", "shop.static", "ecstatic.static"], "static"),
+        **dict.fromkeys(["items", "pay", "bare", "shop.ecstatic", "ecstatic"], "route"),
+    }
+
+
 def test_routes_may_fail_for_what_is_not_covered(engine):
     assert run(make(), "routes", "--fail-unmapped")[0] == 1
     covered = [*RULES, {"match": "PUT /bare", "action_type": "bare"}]

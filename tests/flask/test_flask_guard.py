@@ -647,6 +647,24 @@ def test_every_form_of_a_route_is_governed(engine, rule, match, path, told):
     assert len(ran) == 1
 
 
+@pytest.mark.parametrize(
+    ("rule", "match", "path"),
+    [
+        ("/a/<tail:x>", "GET /a/{x}", "/a/b/c/end"),
+        ("/a/<path:x>", "GET /a/{x}", "/a/b/c"),
+        ("/a/<int:x>", "GET /a/{x:uuid}", "/a/7"),
+        ("/a/<uuid:x>", "GET /a/{x:int}", "/a/00000000-0000-4000-8000-000000000001"),
+        ("/a/<even:x>", "GET /a/{x:uuid}", "/a/14"),
+    ],
+)
+def test_a_rule_for_less_than_a_route_does_not_govern_it(engine, rule, match, path):
+    app, ran = make({"match": match, "action_type": "read"})
+    app.url_map.converters.update(even=Even, tail=Tail)
+    app.add_url_rule(rule, "it", lambda **arguments: ran.append(arguments) or "x")
+    assert problem(ask(app, "GET", path)) == "unmapped-route"
+    assert (ran, engine.submitted) == ([], [])
+
+
 def test_rules_may_name_the_endpoint(engine):
     app, ran = make({"endpoint": "shop.buy", "action_type": "buy"})
     blueprint = flask.Blueprint("shop", "shop", url_prefix="/shop")
