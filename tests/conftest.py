@@ -1,8 +1,10 @@
+import gc
 import logging
 import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 
 import hypothesis
@@ -35,6 +37,13 @@ def pytest_configure(config):
     # Servers that outlive a test keep their state and journals at the default place: not in the home of who runs the tests.
     config.state_home = tempfile.mkdtemp(prefix="ascend-state-")
     os.environ["XDG_STATE_HOME"] = config.state_home
+    if sys.dont_write_bytecode and not sys.pycache_prefix:
+        # Who wants no compiled files beside the sources has a place for them all the same, as long as the tests run:
+        # compiling takes most of the time in which a server or a nested test run starts.
+        sys.dont_write_bytecode = False
+        sys.pycache_prefix = f"{config.state_home}/bytecode"
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_unconfigure(config):
@@ -74,6 +83,12 @@ def pytest_collection_modifyitems(config, items):
     deselected = [item for item in items if "slow" in item.keywords]
     config.hook.pytest_deselected(items=deselected)
     items[:] = [item for item in items if "slow" not in item.keywords]
+
+
+def pytest_collection_finish():
+    """What is there before the first test stays to the end: no collection of garbage has to go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

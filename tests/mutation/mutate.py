@@ -264,6 +264,8 @@ def run_tests(tree: Path, tests: list[str], timeout: float, **environment: str) 
         command.append("-x")
     paths = os.pathsep.join([str(tree), str(tree / "tests" / "mutation")])
     environment |= {"PYTHONPATH": paths, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    # Two mutants of one length in one second would be one compiled file.
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
     process = subprocess.Popen(
         command, cwd=tree, env={**os.environ, **environment}, text=True, errors="replace",
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
