@@ -161,6 +161,7 @@ def test_the_commands_of_the_quick_start_work(quick_start, tmp_path):
     assert command("version").returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.socket
 def test_the_demonstration_ends_well():
     done = subprocess.run(
@@ -171,6 +172,7 @@ def test_the_demonstration_ends_well():
     assert "NOT as expected" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.socket
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere a signal ends a process without its leave")
 def test_the_demonstration_leaves_no_server_behind(tmp_path):

@@ -210,6 +210,7 @@ def test_fastapi(users):
     )
 
 
+@pytest.mark.slow
 def test_fastapi_asked_on_an_event_loop(users):
     passes(
         users,
@@ -242,6 +243,7 @@ def test_fastapi_asked_on_an_event_loop(users):
     )
 
 
+@pytest.mark.slow
 def test_flask(users):
     """A module-level application, factories of every scope, with and without naming the authority."""
     factories = {
@@ -267,12 +269,14 @@ def test_flask(users):
     passes(users, shop=FLASK, test_module_level=module_level, **factories)
 
 
+@pytest.mark.slow
 def test_pytest_flask(users):
     conftest = "import pytest\nfrom shop import create_app\n\n@pytest.fixture(scope='session')\ndef app():\n    return create_app()\n"
     tests = layout("@pytest.fixture\ndef http(client):\n    return client\n")
     passes(users, "-p", "pytest_flask.plugin", shop=FLASK, conftest=conftest, test_shop=tests)
 
 
+@pytest.mark.slow
 def test_pytest_django(users):
     tests = layout("@pytest.fixture\ndef http(client):\n    return client\n")
     module_level = (
@@ -327,12 +331,14 @@ class TestDatabase(Refunds, TestCase):
 """
 
 
+@pytest.mark.slow
 def test_django_test_cases(users):
     users.makepyfile(shop=DJANGO, test_cases=DJANGO_CASE)
     result = users.runpytest_subprocess("-p", "pytest_django.plugin", "--ds=shop")
     assert result.parseoutcomes() == {"passed": 6}, result.stdout.str()
 
 
+@pytest.mark.slow
 def test_django_without_pytest(users, monkeypatch):
     """`manage.py test`: the authority stands in within `setUp`; the system check asks for some authority before."""
     monkeypatch.setenv("ASCEND_API_URL", "test:mine")
@@ -378,6 +384,7 @@ def test_without_it_again(http, caplog):
 """
 
 
+@pytest.mark.slow
 def test_a_test_that_does_not_name_the_authority_is_told_so(users):
     passes(
         users,
@@ -392,6 +399,7 @@ def test_a_test_that_does_not_name_the_authority_is_told_so(users):
     )
 
 
+@pytest.mark.slow
 def test_a_test_that_asks_for_the_authority_only_when_it_runs(users):
     passes(
         users,
@@ -412,6 +420,7 @@ def test_denied(request, http):
     )
 
 
+@pytest.mark.slow
 def test_a_guard_that_was_made_without_an_authority_tells_its_name_later(users):
     """Starlette makes its middlewares at the first request: here in a test that names no authority."""
     passes(
@@ -464,6 +473,7 @@ def test_clients_that_a_module_made(users, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_developers_own_settings_reach_no_authority(users, monkeypatch):
     """A guard that was told its URL, and a key in the environment: while the authority stands in, it is what is asked."""
     monkeypatch.setenv("ASCEND_API_KEY", "owkai_live_of_a_developer")

@@ -34,7 +34,9 @@ def users(pytester, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(pytester.path / "state"))
     for name in ("ASCEND_STATE", "ASCEND_KILL_SWITCH"):
         monkeypatch.delenv(name, raising=False)
-    pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = -p no:cacheprovider\n")
+    # Other plugins that happen to be here cost a run more time than its tests.
+    others = " ".join(f"-p no:{name}" for name in ("faker", "pyreqwest", "schemathesis", "django", "flask"))
+    pytester.makeini(f"[pytest]\nfilterwarnings = error\naddopts = -p no:cacheprovider {others}\n")
     return pytester
 
 
