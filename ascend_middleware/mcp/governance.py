@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -179,7 +178,7 @@ def decide(
         if not config.wait_for_approval:
             raise _denial(decision, "APPROVAL_REQUIRED", "a person has to approve this action first")
         decision = yield from _wait(core, decision, config, watch)
-    if config.log_all_decisions and logger.isEnabledFor(logging.INFO):
+    if config.log_all_decisions:
         logger.info("tool %s: %s (action %s)", question.tool, decision.status, decision.action_id or "none")
     if decision.is_pending():
         yield from _tell(config.on_timeout, decision, question)

@@ -90,10 +90,43 @@ def test_retry_after_is_honoured_and_never_beyond_the_deadline():
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("3", 3), ("1.5", 1.5), ("0", 0), ("", None), (None, None), ("soon", None), ("-1", None), ("nan", None),
-     ("1e999", None), ("9" * 400, None), ("٣", None), ("Mon, 01 Jan 1990 00:00:00 GMT", 0)],
+     ("0" * 63 + "3", 3), ("0" * 64 + "3", None), ("1e999", None), ("9" * 400, None), ("٣", None), ("Mon, 01 Jan 1990 00:00:00 GMT", 0)],
 )  # fmt: skip
 def test_parse_retry_after(value, seconds):
     assert parse_retry_after(value, now=1_700_000_000.0) == seconds
+
+
+def test_the_log_numbers_the_attempts(caplog):
+    caplog.set_level("DEBUG", "ascend_middleware.client")
+    world = World(ConnectFailed("c"), answer(503), APPROVED)
+    world.run(world.core.submit(ACTION))
+    said = [record.getMessage().rpartition(" [")[0] for record in caplog.records]
+    place = "POST /api/v1/actions/submit attempt"
+    assert said == [f"{place} 1 failed: ConnectFailed: c", f"{place} 2: HTTP 503", f"{place} 3: HTTP 200"]
+
+
+@pytest.mark.parametrize(
+    ("info", "found"),
+    [
+        ({"api_version": "9", "version": "8", "server_time": "t"}, {"api_version": "9", "server_time": "t"}),
+        ({"version": "8", "environment": "e"}, {"api_version": "8", "server_time": "h", "environment": "e"}),
+    ],
+)
+def test_a_connection_says_what_was_found_and_how_long_that_took(info, found):
+    world = World(answer(200, {"status": "healthy", "server_time": "h"}), answer(200, info), cost=0.25)
+    status = world.run(world.core.test_connection())
+    assert {"status": "connected", "connected": True, "latency_ms": 500.0} | found == {
+        name: value for name, value in status.items() if value is not None
+    }
+    assert [step.timeout for step in world.sent] == [30.0, 29.75], "one deadline for both"
+    assert ["Authorization" in dict(step.request.headers) for step in world.sent] == [False, True]
+
+
+def test_a_connection_that_fails_says_why_and_how_long_that_took():
+    world = World(answer(200, {"status": "healthy"}), answer(401, {"detail": "bad key"}), cost=0.25)
+    status = world.run(world.core.test_connection())
+    assert (status["status"], status["connected"], status["latency_ms"]) == ("error", False, 500.0)
+    assert "bad key" in status["error"]
 
 
 def test_backoff_bounds():

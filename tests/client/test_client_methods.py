@@ -352,7 +352,8 @@ def test_every_word_for_a_stop_is_understood(kind, answer):
 @KINDS
 def test_registered_already_by_oneself_or_by_another(kind):
     own = Desk(refused(409, {"detail": "already exists"}), {"agents": [{"agent_id": "a"}]})
-    assert ask(kind, own, lambda c: c.register())["status"] == "already_registered"
+    record = ask(kind, own, lambda c: c.register())
+    assert record == {"success": True, "status": "already_registered", "agent_id": "a"}
     assert own.lines()[1] == "GET /api/registry/agents"
     foreign = Desk(refused(409, {"detail": "already exists in another organization"}), {"agents": []})
     with pytest.raises(errors.ConflictError):

@@ -327,6 +327,39 @@ def test_a_report_that_fails_changes_nothing_but_the_log(authority, kind, fault,
 
 
 @EVERY
+@pytest.mark.parametrize(("seconds", "reports"), [(0, 0), (5, 1)])
+def test_who_gives_a_report_no_time_sends_none(authority, kind, seconds, reports, caplog):
+    authority.approve()
+    config = MCPGovernanceConfig(outcome_seconds=seconds)
+    assert kind.call(kind.tool(kind.client(authority), lambda *_: "rows", config=config), "SELECT 1") == "rows"
+    assert len(authority.outcomes) == reports
+    assert "was not reported" not in caplog.text
+
+
+@EVERY
+@pytest.mark.parametrize("told", [True, False])
+def test_decisions_are_logged_unless_told_otherwise(authority, kind, told, caplog):
+    caplog.set_level("INFO", "ascend_middleware.mcp")
+    authority.approve()
+    tool = kind.tool(kind.client(authority), lambda *_: "rows", config=MCPGovernanceConfig(log_all_decisions=told))
+    assert kind.call(tool, "SELECT 1") == "rows"
+    authority.deny()
+    with pytest.raises(errors.AuthorizationDeniedError):
+        kind.call(tool, "SELECT 1")
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    assert lines == (["tool tool: approved (action 1)", "tool tool: denied (action 2)"] if told else [])
+
+
+@EVERY
+def test_a_denial_without_an_action_names_none(authority, kind):
+    authority.garbage(b'{"decision": "denied", "reason": "never"}')
+    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"))
+    with pytest.raises(errors.AuthorizationDeniedError, match="never") as caught:
+        kind.call(tool, "SELECT 1")
+    assert caught.value.action_id is None
+
+
+@EVERY
 def test_arguments_that_change_while_it_is_decided_do_not_reach_the_tool(authority, kind):
     query = {"sql": ["SELECT 1"]}
     authority.hold(then="approve")
@@ -524,10 +557,11 @@ def test_an_automatic_approval_after_a_hold_does_not_count(authority):
     assert caught.value.code == "HUMAN_APPROVAL_MISSING"
 
 
-def test_an_open_client_runs_ordinary_tools_unasked_and_high_risk_ones_never(authority):
+def test_an_open_client_runs_ordinary_tools_unasked_and_high_risk_ones_never(authority, caplog):
     authority.refuse_connections()
     client = authority.client(fail_mode="open", max_retries=0)
     assert KINDS[0].tool(client, lambda *_: "ran")("x") == "ran"
+    assert authority.outcomes == {} and "was not reported" not in caplog.text
     with pytest.raises(errors.AuthorizationDeniedError):
         KINDS[0].tool(client, lambda *_: "ran", high_risk_action)("x")
 

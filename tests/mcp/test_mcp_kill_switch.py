@@ -259,6 +259,25 @@ def test_an_undated_unblock_lifts_no_dated_block(clock):
     assert it.is_blocked("fs")
 
 
+def test_an_undated_block_is_lifted_by_what_is_dated_after_it_came(clock):
+    it = consumer(clock)
+    it.apply_message(without(command("BLOCK"), "issued_at"))
+    for issued, blocked in ((999, True), (1000, True), (1001, False)):  # it came at 1000
+        it.apply_message(command("UNBLOCK", issued))
+        assert it.is_blocked("fs") is blocked
+
+
+def test_an_order_for_one_agents_use_of_a_server_concerns_that_agent(clock):
+    agents = {"a": consumer(clock, agent_id="a"), "b": consumer(clock, agent_id="b"), None: consumer(clock)}
+    for it in agents.values():
+        it.apply_message(command("BLOCK", 1, agent_id="b"))
+        assert not it.is_blocked("other")
+    assert {agent: it.is_blocked("fs") for agent, it in agents.items()} == {"a": False, "b": True, None: True}
+    for it in agents.values():
+        it.apply_message(command("UNBLOCK", 2))
+    assert agents["b"].is_blocked("fs"), "lifted is what was ordered for the same"
+
+
 def test_an_id_cannot_be_spent_beforehand(clock):
     it = consumer(clock)
     it.apply_message(command("UNBLOCK", 1, command_id="same"))
