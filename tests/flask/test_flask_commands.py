@@ -9,7 +9,10 @@ import sys
 import flask
 import pytest
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.lint import LintMiddleware
+from werkzeug.middleware.profiler import ProfilerMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import Rule
 from wsgi_kit import options
 
 from ascend_middleware.cli import main
@@ -67,6 +70,23 @@ def test_only_trees_of_static_files_are_listed_as_such(engine):
         **dict.fromkeys(["static", "shop.static", "ecstatic.static"], "static"),
         **dict.fromkeys(["items", "pay", "bare", "shop.ecstatic", "ecstatic"], "route"),
     }
+
+
+@pytest.mark.parametrize(
+    ("more", "redirects", "listed"),
+    [
+        ({}, True, True),
+        ({"build_only": True}, True, False),
+        ({"redirect_to": "/items/1"}, True, False),
+        ({"alias": True}, True, False),
+        ({"alias": True}, False, True),
+    ],
+)
+def test_what_never_comes_to_a_view_is_not_listed(engine, more, redirects, listed):
+    app = make()
+    app.url_map.redirect_defaults = redirects
+    app.url_map.add(Rule("/more", endpoint="bare", **more))
+    assert (" /more " in run(app, "routes")[1]) is listed
 
 
 def test_routes_may_fail_for_what_is_not_covered(engine):
@@ -153,11 +173,37 @@ def test_a_middleware_around_is_named(engine, around):
     assert codes(app) == ["flask.around"]
 
 
-@pytest.mark.parametrize("mounted", [flask.Flask("bare"), Around(flask.Flask("bare")), middleware(None), None])
+CIRCLE = Around(None)
+CIRCLE.app = CIRCLE
+
+
+@pytest.mark.parametrize(
+    "mounted", [flask.Flask("bare"), Around(flask.Flask("bare")), middleware(None), None, CIRCLE, Around(None)]
+)
 def test_an_unguarded_mount_is_named(engine, mounted):
     app = make()
     app.wsgi_app = ProxyFix(DispatcherMiddleware(app.wsgi_app, {"/m": mounted}))
     assert codes(app) == ["flask.unguarded-mount"]
+
+
+@pytest.mark.parametrize("attribute", ["app", "wsgi_app", "application", "_app", "hidden"])
+def test_a_guard_is_found_behind_middlewares_wherever_they_keep_it(engine, attribute):
+    class Keeps:
+        def __init__(self, app):
+            setattr(self, attribute, app)
+
+        __call__ = middleware(None)
+
+    app = make()
+    app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/m": Keeps(Keeps(make()))})
+    assert codes(app) == (["flask.unguarded-mount"] if attribute == "hidden" else [])
+
+
+@pytest.mark.parametrize("around", [ProxyFix, LintMiddleware, lambda app: ProfilerMiddleware(app, stream=None)])
+def test_middlewares_that_answer_nothing_by_themselves_are_not_named(engine, around):
+    app = make()
+    app.wsgi_app = around(app.wsgi_app)
+    assert codes(app) == []
 
 
 def test_something_in_the_guard_s_place_is_named(engine):
