@@ -179,7 +179,8 @@ class Approvals:
             expires_at=min(now + self._settings.approval_expiry, _expiry(decision) or float("inf")),
         )
         for _ in range(2):
-            kept = yield self._blocking(self._state.hold, row, now=now)
+            # The time of now: what `_continue` let go of has ended since the row was made.
+            kept = yield self._blocking(self._state.hold, row, now=self._now())
             self._kill.expire()  # its snapshot lists what is on hold
             if kept.handle == row.handle:
                 break

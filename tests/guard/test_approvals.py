@@ -447,6 +447,16 @@ class TestSharing:
         assert len({await held(app, **upload) for _ in range(3)}) == 1
         assert len(authority.submitted) == submitted
 
+    async def test_a_stream_takes_the_place_of_what_the_authority_has_forgotten(self, authority):
+        app = guarded(Handler())
+        upload = {"path": "/files/a", "method": "PUT", "headers": [*JSON, ("transfer-encoding", "chunked")]}
+        old = await held(app, **upload)
+        authority.words = {"another": "denied"}
+        new = await held(app, **upload)
+        authority.decide("approved", "2")
+        assert new != old
+        assert (await ask(app, new, **upload)).status == 200
+
     async def test_those_that_come_at_once_share_one_handle(self, authority):
         app = guarded(Handler())
         wires = await asyncio.gather(*(ask(app) for _ in range(10)))

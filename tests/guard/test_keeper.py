@@ -1,6 +1,9 @@
 """The keeper's turns, one at a time: how long it waits after a failure, and what it says of it."""
 
 import json
+import sys
+import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,7 +26,7 @@ class Authority:
         self.asked = []
 
     def send(self, request, timeout):
-        self.asked.append((self.clock[0], json.loads(request.content)["action_id"]))
+        self.asked.append((self.clock[0], json.loads(request.content or b"{}").get("action_id")))
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -118,3 +121,22 @@ def test_a_key_that_is_refused_is_an_error(caplog, status, level):
     (said,) = [one for one in caplog.records if "the journal waits" in one.getMessage()]
     assert said.levelname == level
     assert kept.journal.backlog > 0
+
+
+@pytest.mark.parametrize(
+    ("worker", "mule", "runs"), [(0, 0, False), (1, 0, True), (0, 1, True), (None, None, True)]
+)
+def test_where_uwsgi_only_loads_and_forks_no_thread_starts(monkeypatch, worker, mule, runs):
+    if worker is not None:
+        own = SimpleNamespace(worker_id=lambda: worker, mule_id=lambda: mule)
+        monkeypatch.setitem(sys.modules, "uwsgi", own)
+    before = set(threading.enumerate())
+    keeper = Kept().keeper
+    for _ in range(2):
+        keeper.start()
+        assert keeper.is_running is runs
+    started = [thread.name for thread in set(threading.enumerate()) - before]
+    assert started.count("ascend-keeper") == runs
+    keeper.close()
+    assert not keeper.is_running
+    assert [thread.name for thread in set(threading.enumerate()) - before] == []
