@@ -243,6 +243,21 @@ class CompiledRule:
         return self.given.get("risk_indicators") or {}
 
     @property
+    def orchestration_session_id(self) -> str | None:
+        """The run that several agents share, as written."""
+        return self.given.get("orchestration_session_id")
+
+    @property
+    def parent_action_id(self) -> str | None:
+        """The action that caused this one, as written."""
+        return self.given.get("parent_action_id")
+
+    @property
+    def orchestration_depth(self) -> str | int | None:
+        """The depth below the root action, as written."""
+        return self.given.get("orchestration_depth")
+
+    @property
     def permit(self) -> tuple[str, ...]:
         """The firewall findings that do not refuse."""
         return tuple(self.given.get("permit") or ())

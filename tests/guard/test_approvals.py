@@ -65,6 +65,18 @@ class TestTheLoop:
         assert await status(app, approval["handle"]) == (200, "used")
         assert len(authority.submitted) == 1
 
+    @pytest.mark.parametrize(("reports", "kinds"), [(False, []), (True, ["entry", "outcome"])])
+    async def test_the_journal_has_a_run_only_where_outcomes_are_reported(self, authority, tmp_path, reports, kinds):
+        app = guarded(Handler(), journal=str(tmp_path), report_outcomes=reports)
+        app._runner.keeper = None  # nobody delivers
+        handle = await held(app)
+        authority.decide("approved")
+        assert (await ask(app, handle)).status == 200
+        assert (await ask(app, handle)).json["outcome"] == "completed"
+        lines = b"".join(path.read_bytes() for path in tmp_path.rglob("*.journal")).splitlines()
+        assert [json.loads(line.partition(b" ")[2])["k"] for line in lines] == kinds
+        await app.aclose()
+
     async def test_the_outcome_of_a_failed_run_is_what_the_second_use_learns(self, authority):
         async def handler(scope, receive, send):
             raise RuntimeError("no")

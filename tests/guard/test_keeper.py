@@ -123,9 +123,7 @@ def test_a_key_that_is_refused_is_an_error(caplog, status, level):
     assert kept.journal.backlog > 0
 
 
-@pytest.mark.parametrize(
-    ("worker", "mule", "runs"), [(0, 0, False), (1, 0, True), (0, 1, True), (None, None, True)]
-)
+@pytest.mark.parametrize(("worker", "mule", "runs"), [(0, 0, False), (1, 0, True), (0, 1, True), (None, None, True)])
 def test_where_uwsgi_only_loads_and_forks_no_thread_starts(monkeypatch, worker, mule, runs):
     if worker is not None:
         own = SimpleNamespace(worker_id=lambda: worker, mule_id=lambda: mule)

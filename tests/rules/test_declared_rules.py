@@ -223,6 +223,26 @@ def test_a_rule_for_the_endpoint_with_another_outcome_is_a_problem(endpoint, con
         assert f"endpoint {endpoint}" in str(rules.problem)
 
 
+@pytest.mark.parametrize(
+    ("method", "match", "conflicts"),
+    [("post", "POST /**", True), ("post", "GET,POST /**", True), ("post", "* /**", True), ("post", "GET /**", False)],
+)
+def test_a_rule_of_a_class_quarrels_with_what_is_said_for_its_own_method_only(method, match, conflicts):
+    class View(Base):
+        def post(self):
+            pass
+
+    declare(getattr(View, method), ACTION)
+    table = RuleTable.from_mapping({"rule": [{"endpoint": "pay", "match": match, "action_type": "other"}]})
+    assert (table.for_route("/x", endpoint="pay", declared=declared(View)).problem is not None) is conflicts
+
+
+def test_a_block_at_a_handler_stands_beside_any_rule_for_its_endpoint():
+    rules = route("/x", {"block": "not here"}, endpoint="named")
+    assert rules.problem is None
+    assert rules.select("POST", "/x").block == "not here"
+
+
 def test_two_declared_rules_that_differ_are_a_problem_and_two_alike_are_not():
     one, other = declaration("a", ACTION), declaration("b", {"action_type": "other"})
     assert TABLE.for_route("/x", declared=(one, other)).problem is not None

@@ -384,13 +384,17 @@ def test_the_line_is_told_in_listings_and_not_in_logs(tmp_path):
         (["GET /a/7:one", "GET /a/{x:int}:!"], ["dead"]),
         (["GET /a:one", "GET /a:!"], ["dead"]),
         (["GET /a/b:!", "GET /a/**:!"], []),
+        (["GET,POST /a:!", "GET,PUT /a:?"], []),
+        (["GET,PUT /a:!", "GET /a:?"], []),
+        (["GET /a:!", "GET /a:?"], ["conflict"]),
+        (["* /a:!", "* /a:?"], ["conflict"]),
     ],
 )
 def test_rules_that_quarrel_or_can_never_match(rules, expected):
     def build(order):
+        blocks = {"!": {"block": "no"}, "?": {"block": "shut"}}
         return [
-            {"match": text.rpartition(":")[0]} | ({"block": "no"} if text.endswith("!") else {"action_type": text[-3:]})
-            for text in order
+            {"match": text.rpartition(":")[0], **blocks.get(text[-1], {"action_type": text[-3:]})} for text in order
         ]
 
     for order in itertools.permutations(rules):
@@ -398,6 +402,38 @@ def test_rules_that_quarrel_or_can_never_match(rules, expected):
             assert codes(*build(order)) == expected
         else:
             RuleTable.from_mapping({"rule": build(order)})
+
+
+def test_everything_that_a_rule_says_is_an_attribute_as_it_was_written():
+    said = {
+        "name": "refund",
+        "endpoint": "shop.refund",
+        "action_type": "transaction",
+        "resource": "refund {path.id}",
+        "resource_id": "{path.id}",
+        "tool_name": "refunds",
+        "description": "by {header.x-who}",
+        "details": {"amount": "body.amount"},
+        "context": {"channel": {"const": "web"}},
+        "risk_indicators": {"pii": True},
+        "mcp_server_name": "shop",
+        "model_id": 7,
+        "orchestration_session_id": "{header.x-session?}",
+        "parent_action_id": "{header.x-parent?}",
+        "orchestration_depth": 2,
+        "on_failure": "open",
+        "mode": "observe",
+        "body_limit": 9,
+        "body_timeout": 3.0,
+        "permit": ["dot-segment"],
+    }
+    (rule,) = RuleTable.from_mapping({"rule": [{"match": "POST /refunds/{id}", **said}]}).rules
+    assert {name: getattr(rule, name) for name in said} == {**said, "permit": ("dot-segment",)}
+    (silent,) = RuleTable.from_mapping({"rule": [{"match": "POST /x", "action_type": "t"}]}).rules
+    empty = {name: getattr(silent, name) for name in said if name not in ("action_type", "on_failure", "mode")}
+    maps = dict.fromkeys(("details", "context", "risk_indicators"), {})
+    limits = {"body_limit": 65_536, "body_timeout": 10.0, "permit": ()}
+    assert empty == {**dict.fromkeys(empty), **maps, **limits}
 
 
 def test_a_conflict_shows_a_request_and_both_rules():
