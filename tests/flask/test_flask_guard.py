@@ -153,9 +153,13 @@ def test_options_that_reach_a_view_are_governed(engine):
     app.add_url_rule(
         "/manual", "manual", lambda: ran.append("manual") or "x", methods=["OPTIONS"], provide_automatic_options=False
     )
-    assert ask(app, "OPTIONS", "/mine").status_code == 403
-    assert ask(app, "OPTIONS", "/manual").status_code == 403
+    app.url_map.add(Rule("/bare", endpoint="mine", methods=["GET", "OPTIONS"]))
+    for path in ("/mine", "/manual", "/bare"):
+        assert ask(app, "OPTIONS", path).status_code == 403
     assert ran == []
+    methods = {leaf.template: leaf.methods for leaf in app.extensions["ascend"].resolver.leaves()}
+    assert all("OPTIONS" in methods[path] for path in ("/mine", "/manual", "/bare"))
+    assert "OPTIONS" not in methods["/other"]
 
 
 # Where the guard stands
