@@ -577,6 +577,23 @@ def test_a_success_for_what_no_route_is_trips_the_wire(engine, caplog, strict):
     assert "succeeded without a decision" in caplog.text
 
 
+@pytest.mark.parametrize(("status", "told"), [(200, True), (299, True), (300, False), (404, False)])
+def test_only_successes_trip_the_wire(engine, caplog, status, told):
+    app, _ = make()
+    app.register_error_handler(404, lambda error: ("index", status))
+    assert ask(app, "GET", "/nothing").status_code == status
+    assert ("succeeded without a decision" in caplog.text) is told
+
+
+@pytest.mark.parametrize(("status", "decided"), [(200, True), (299, True), (300, False), (404, False)])
+def test_only_successes_of_a_hook_that_answers_where_no_route_is_are_decided_about(engine, status, decided):
+    app, _ = make({"match": "GET /work", "action_type": "work"})
+    app.before_request(lambda: ("work", status))
+    engine.answers = [answer("denied")]
+    assert ask(app, "GET", "/work").status_code == (403 if decided else status)
+    assert types(engine) == ["work"] * decided
+
+
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_middleware_that_answers_by_itself_trips_the_wire_where_the_guard_stands_outside(engine, caplog, strict):
     app = flask.Flask("site")

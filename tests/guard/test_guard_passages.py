@@ -524,6 +524,17 @@ async def test_what_answers_in_the_place_of_a_404_trips_the_wire(engine, caplog,
     assert wire.sent == [] or wire.status == 500
 
 
+@pytest.mark.parametrize(("status", "told"), [(200, True), (299, True), (300, False), (404, False)])
+async def test_only_successes_trip_the_wire(engine, caplog, status, told):
+    async def page(request, error):
+        return PlainTextResponse("page", status)
+
+    app = Starlette(exception_handlers={404: page})
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    assert (await ask(app, "/nothing")).status == status
+    assert ("without a decision" in caplog.text) is told
+
+
 async def test_a_404_that_is_one_is_quiet(engine, caplog):
     async def page(request, error):
         return PlainTextResponse("our own page", 404)
