@@ -19,6 +19,7 @@ from starlette.routing import Mount, Route
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.client import engines
 from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.findings import FINDINGS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it is deprecated, and still used
@@ -236,6 +237,27 @@ async def test_an_unknown_application_on_a_server_that_keeps_the_prefix_apart(en
     await ask(alike, "GET", "/x", root="/api", prefixed=False)
     assert await ask(alike, "GET", "/api/x", root="/api", prefixed=False) == 200
     assert engine.kinds == ["any"] * 2
+
+
+ANY = {"match": "GET /any/**", "action_type": "any"}
+
+
+@pytest.mark.parametrize("path", ["/any/api/x", "/api/any/x"], ids=["the prefix inside", "the prefix in front"])
+async def test_a_doubtful_prefix_is_refused_unless_exactly_that_is_permitted(path, engine, ran):
+    async def asked(path, *permit):
+        app = guard(plain(ran), [{**ANY, "permit": permit}])
+        await ask(app, "GET", "/elsewhere", root="/api", prefixed=False)  # this server keeps the prefix apart
+        return await ask(app, "GET", path, root="/api", prefixed=False)
+
+    others = [name for name in FINDINGS if name != "root-path"]
+    for permit in ((), others):
+        assert (await asked(path, *permit), ran) == (400, [])
+    for permit in ("root-path", "path-parameter"):
+        assert (await asked(f"{path};a", permit), ran) == (400, [])
+    assert engine.kinds == []
+    assert await asked(path, "root-path") == 200
+    assert await asked(f"{path};a", "root-path", "path-parameter") == 200
+    assert (len(ran), engine.kinds) == (2, ["any"] * 2)
 
 
 @pytest.mark.parametrize(("strips", "status", "runs"), [(True, 200, "/public/x"), (False, 403, None)])

@@ -156,6 +156,7 @@ def test_a_query_that_nobody_reads_may_be_written_as_it_likes(party, query):
 
 # What makes each finding in a target, alone: the decoded path and the raw one.
 TARGETS = {
+    "not-origin-form": ("/items/a", b"http://site/items/a"),
     "dot-segment": ("/items/../x", b"/items/../x"),
     "empty-segment": ("/items/a//x", b"/items/a//x"),
     "backslash": ("/items/a\\b", b"/items/a%5Cb"),
