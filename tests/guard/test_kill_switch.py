@@ -11,16 +11,21 @@ from guard_kit import JSON, Engine, Handler, Wire, answer, http_scope, part, plu
 
 from ascend_middleware import Agent
 from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.client import Send
 from ascend_middleware.client.core import ClientCore
 from ascend_middleware.client.engines import ConnectFailed, DeadlinePassed, Response
 from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.flow import Sleep, drive
+from ascend_middleware.guard import Guard
+from ascend_middleware.guard.duties import Duties
 from ascend_middleware.guard.killswitch import KillSwitch
 from ascend_middleware.guard.receive import CommandReceiver, LeasedReceiver
 from ascend_middleware.guard.state import EVERYBODY, Order, StateError
 from ascend_middleware.guard.state_sql import SQLState
-from ascend_middleware.guard.steps import Blocking
+from ascend_middleware.guard.steps import Blocking, ReadBody
+from ascend_middleware.guard.view import RequestView
+from ascend_middleware.rules import RuleTable
 
 KEY = "owkai_test_0123456789abcdef"
 NOW = 1_800_000_000.0
@@ -120,6 +125,36 @@ class TestObeying:
         assert [wire.problem for wire in wires] == ["kill-switch"] * 3
         assert time.monotonic() - began < 2.0
         assert app.guard.waiters == 0
+
+    @pytest.mark.parametrize("polls", [0.7, 5.0, 40.0])
+    @pytest.mark.parametrize("moment", [0.1, 0.99, 7.3, 39.8])
+    def test_a_kill_ends_a_wait_within_half_a_second_of_its_coming(self, moment, polls):
+        """On a clock of its own, and however seldom the authority is asked."""
+        time = [0.0]
+        settings = {"agent_id": "bot", "api_url": "https://authority.example", "api_key": KEY, "journal": "off"}
+        core = ClientCore(Settings(**settings), clock=lambda: time[0])
+        state = SQLState(None, scope="t", timeout=1.0)
+        duties = Duties(core.settings, core, state, None, clock=core.clock, now=lambda: NOW + time[0])
+        table = RuleTable.from_mapping({"rule": [{**RULES[0], "pending": "wait:50s"}]})
+        waits = Settings(**settings, poll_interval=polls)
+        guard = Guard(table=table, settings=waits, core=core, duties=duties, clock=core.clock, random=lambda: 0.5)
+        view = RequestView(method="POST", path="/run", raw_path="/run", query=b"", headers=[])
+
+        def perform(step):
+            if isinstance(step, Send):
+                return answer("pending")
+            if isinstance(step, Blocking):
+                return step.function(*step.arguments)
+            if isinstance(step, ReadBody):
+                return b""
+            if time[0] <= moment < time[0] + step.seconds:
+                state.apply([order()], command_id="c", now=NOW)
+            time[0] += step.seconds
+            return False
+
+        verdict = drive(guard.decide(view, guard.triage(view)), perform)
+        assert (verdict.outcome, verdict.passes) == ("kill-switch", False)
+        assert moment < time[0] <= moment + 0.5
 
     async def test_an_approved_action_of_a_blocked_agent_is_not_resumed(self, engine, handler):
         engine.answers = [answer("pending")]
