@@ -6,12 +6,14 @@ the handler. Engines belong to a process (and an event loop): after a fork they 
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import concurrent.futures
 import contextlib
 import functools
 import inspect
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
@@ -84,6 +86,9 @@ class _Runner:
         self._http_client = http_client
         self._changing = ProcessLock()
         self._own: tuple[Guard, Keeper | None, PerProcess, MissingAPIKeyError | None] | None = None
+        # The threads of an application that is dropped without being closed end, too.
+        self._keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()
+        weakref.finalize(self, _stop, self._keepers).atexit = False
         self._begin()
         announce_ways(self._guard)
 
@@ -112,6 +117,8 @@ class _Runner:
             self._open_engine()  # of the wrong kind, it is told now
         blocking = self._http_client if self._blocks and asks is None else None
         self.keeper = build_keeper(self._guard, http_client=blocking)
+        if self.keeper is not None:
+            self._keepers.add(self.keeper)
         if self._asks is not None and self.keeper is not None:
             self._asks.at_end.append(self.keeper.close)
 
@@ -155,6 +162,14 @@ class _Runner:
         if verdict.entry and self.keeper is not None and not self.keeper.is_running:
             self.keeper.start()
         return verdict
+
+
+def _stop(keepers: weakref.WeakSet[Keeper]) -> None:
+    for keeper in list(keepers):
+        if keeper.is_running:
+            # Garbage is collected wherever a thread stands, with any lock in its hand: this takes none.
+            with contextlib.suppress(RuntimeError):  # the interpreter ends, and closes it otherwise
+                _thread.start_new_thread(keeper.stop, ())
 
 
 class SyncRunner(_Runner):

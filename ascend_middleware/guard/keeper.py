@@ -10,6 +10,7 @@ import atexit
 import os
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from ..client.masking import get_logger
@@ -73,7 +74,6 @@ class Keeper:
         self._receiver = receiver
         self._now = now
         self._random = random
-        self._registered = False
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -125,10 +125,13 @@ class Keeper:
                 self._journal.wake = self._wake.set
             for thread in self._threads:
                 thread.start()
-            if not self._registered:
-                # A server without lifespan never closes the middleware.
-                self._registered = True
-                atexit.register(self.close)
+            _close_at_exit(self)
+
+    def stop(self) -> None:
+        """Let the threads deliver what waits and end, waiting for nothing: nobody needs them any more."""
+        if self._pid == os.getpid():
+            self._stopping.set()
+            self._wake.set()
 
     def close(self, *, seconds: float = 5.0) -> None:
         """Deliver what waits, for at most `seconds`, and stop; what is left stays in its file for the next keeper."""
@@ -280,6 +283,22 @@ class Keeper:
                 stop.wait(pause)
         finally:
             engine.close()
+
+
+_kept: Final[weakref.WeakSet[Keeper]] = weakref.WeakSet()
+
+
+def _close_at_exit(keeper: Keeper) -> None:
+    # A server without lifespan never closes the middleware. One that was closed is not held until then.
+    if not _kept:
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
+    _kept.add(keeper)
+
+
+def _close_all() -> None:
+    for keeper in list(_kept):
+        keeper.close()
 
 
 class LateEngine:
