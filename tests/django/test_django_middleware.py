@@ -6,6 +6,9 @@ from typing import ClassVar
 
 import django_site
 import pytest
+from asgiref.testing import ApplicationCommunicator
+from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse
 from django.test import override_settings
 from django.test.client import AsyncClient, AsyncRequestFactory, Client, RequestFactory
@@ -534,11 +537,44 @@ def test_a_method_called_websocket_is_no_handshake(site, ran, ascend, ascend_aut
     assert ascend_authority.asked[-1].details == {"amount": 9999}
 
 
-def test_the_root_of_a_prefix_is_redirected_by_django(ascend, ascend_authority, ran):
-    from asgiref.testing import ApplicationCommunicator
-    from django.core.asgi import get_asgi_application
+class WithRoot:
+    """A project whose root is a view."""
 
-    ascend([{"match": "* /**", "block": "closed"}])
+    urlpatterns = (path("", lambda request: django_site.said("root"), name="root"),)
+
+
+@pytest.mark.parametrize("common", [True, False])
+@pytest.mark.parametrize("verdict", ["approve", "deny"])
+@pytest.mark.parametrize("rooted", [True, False])
+def test_the_root_of_a_prefix_is_answered_as_django_does_and_decided(
+    kind, ascend, ascend_authority, ran, rooted, verdict, common
+):
+    """`/api` below `/api`: on WSGI that is the root; on ASGI no path, which some middleware may redirect to the root."""
+    middleware = ["django.middleware.common.CommonMiddleware"] * common
+    urls = {"ROOT_URLCONF": WithRoot} if rooted else {}
+    with override_settings(MIDDLEWARE=middleware, **urls):
+        status, location = at_the_prefix(kind)
+    ran_unguarded = [*ran]
+    ran.clear()
+    ascend([{"match": "GET /", "action_type": "root"}])
+    getattr(ascend_authority, verdict)()
+    with override_settings(MIDDLEWARE=[*middleware, "ascend_middleware.django.AscendMiddleware"], **urls):
+        denied = bool(ran_unguarded) and verdict == "deny"
+        assert at_the_prefix(kind) == ((403, None) if denied else (status, location))
+    assert ran == ([] if denied else ran_unguarded)
+    assert [asked.action_type for asked in ascend_authority.asked] == ["root"] * len(ran_unguarded)
+    runs = kind == "wsgi" and rooted
+    assert (status, location) == ((200, None) if runs else (301, "/api/") if rooted and common else (404, None))
+
+
+def at_the_prefix(kind):
+    """Status and location of what a server that serves the project at /api answers to `GET /api`."""
+    if kind == "wsgi":
+        environ = {**RequestFactory()._base_environ(), "SCRIPT_NAME": "/api", "PATH_INFO": ""}
+        started = []
+        get_wsgi_application()(environ, lambda status, headers: started.append((status, headers))).close()
+        ((status, headers),) = started
+        return int(status[:3]), dict(headers).get("Location")
 
     async def ask():
         scope = {"type": "http", "method": "GET", "path": "/api", "raw_path": b"/api", "root_path": "/api"}
@@ -551,5 +587,5 @@ def test_the_root_of_a_prefix_is_redirected_by_django(ascend, ascend_authority, 
         return start
 
     start = asyncio.run(ask())
-    # What Django makes of it is Django's answer: a redirect where the root has a view, else 404.
-    assert (start["status"], ran) == (404, [])
+    location = dict(start["headers"]).get(b"Location")
+    return start["status"], location and location.decode()
