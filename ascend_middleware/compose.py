@@ -291,9 +291,10 @@ def _settings_in(rules: Any) -> Mapping[str, Any]:
 
 
 def build_keeper(guard: Guard, *, http_client: object = None) -> Keeper | None:
-    """Return the threads that deliver the journal and receive commands, or None where there is nothing for them."""
+    """Return the threads that deliver the journal, receive commands and try the key; None where there is none to do."""
     settings, duties = guard.settings, guard.duties
-    if not settings.enabled or (duties.journal is None and settings.kill_switch == "off"):
+    serves = duties.journal is not None or settings.kill_switch != "off"
+    if not settings.enabled or (settings.is_local and not serves):
         return None
     receiver = None
     if settings.kill_switch != "off":
@@ -315,7 +316,8 @@ def build_keeper(guard: Guard, *, http_client: object = None) -> Keeper | None:
         receiver=receiver,
         now=duties.now,
     )
-    duties.keeper_runs = lambda: keeper.is_running
+    if serves:
+        duties.keeper_runs = lambda: keeper.is_running
     return keeper
 
 

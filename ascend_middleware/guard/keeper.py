@@ -93,8 +93,9 @@ class Keeper:
 
     @property
     def is_eager(self) -> bool:
-        """Whether there is something to do before anything was journalled: commands, and dead processes' journals."""
-        return self._receiver is not None or (self._journal is not None and self._journal.directory is not None)
+        """Whether there is something to do before anything is journalled: commands, a key, dead processes' journals."""
+        journals = self._journal is not None and self._journal.directory is not None
+        return self._receiver is not None or journals or not self._core.settings.is_local
 
     @property
     def is_running(self) -> bool:

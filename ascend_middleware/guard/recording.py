@@ -102,11 +102,12 @@ class Recorder:
     def _observed(self, view: RequestView, template: str, verdict: Verdict) -> None:
         """Warn of what would have been refused, so that it is seen under a server's default logging, too."""
         rule = verdict.rule.label if verdict.rule is not None else "no rule"
-        reason = "" if verdict.decision is None else f": {printable(verdict.decision.reason or '')[:200]}"
+        reason = "" if verdict.decision is None else printable(verdict.decision.reason or "")[:200]
         text = 'mode = "observe": %s %s passes, and would have been refused (%s%s) under %s'
         subject = ("observed", rule, template, verdict.would)
         method, path = printable(view.verb[:40]), printable(template[:200])
-        self.repeats.say(subject, logging.WARNING, text, method, path, verdict.would, reason, rule)
+        why = f": {reason}" if reason else ""
+        self.repeats.say(subject, logging.WARNING, text, method, path, verdict.would, why, rule)
 
     def _resumed(self) -> None:
         """Say that an outage is over, and how many requests it cost; of one that comes and goes, once in a while."""

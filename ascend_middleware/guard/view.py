@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote
 
 from ..rules import WEBSOCKET, fold_header
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ..rules import Method
 
 __all__ = ["RequestView", "quoted"]
+
+_MOST_FIELDS: Final = 1000
 
 
 def quoted(prefix: str) -> str:
@@ -58,8 +60,17 @@ class RequestView:
     def query_pairs(self) -> list[tuple[str, str]]:
         """The decoded query; raises ValueError for what frameworks decode differently."""
         if self._query_pairs is None:
-            text = self.query.decode("ascii")
-            self._query_pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000)
+            try:
+                text = self.query.decode("ascii")
+            except UnicodeDecodeError:
+                raise ValueError("the query holds other bytes than ASCII, unescaped") from None
+            try:
+                pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
+            except UnicodeDecodeError:
+                raise ValueError("the query is not UTF-8") from None
+            except ValueError:
+                raise ValueError(f"the query has more than {_MOST_FIELDS} fields") from None
+            self._query_pairs = pairs
         return self._query_pairs
 
     def has_any(self, names: frozenset[str]) -> bool:

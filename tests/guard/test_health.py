@@ -225,8 +225,9 @@ def test_what_a_caller_sent_is_no_fault_of_the_service(monkeypatch):
     assert app.health()["status"] == "ok"
 
 
+@pytest.mark.parametrize("given", [{"kill_switch": "poll"}, {"journal": "memory:"}, {"journal": "off"}])
 @pytest.mark.parametrize(("code", "said"), [(401, True), (200, False), (503, False)])
-def test_a_wrong_key_is_known_and_said_at_the_start(caplog, code, said):
+def test_a_wrong_key_is_known_and_said_at_the_start(caplog, code, said, given):
     caplog.set_level(logging.INFO)
     asked = threading.Event()
 
@@ -244,7 +245,9 @@ def test_a_wrong_key_is_known_and_said_at_the_start(caplog, code, said):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Authority)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
-    app = guard(Handler(), RULES, api_url=url, report_outcomes=True, kill_switch="poll", max_retries=0)
+    given = {"kill_switch": "off", **given}
+    rules = [rule for rule in RULES if "on_failure" not in rule]
+    app = guard(Handler(), rules, api_url=url, report_outcomes=True, max_retries=0, **given)
     try:
         app._runner.start()
         assert asked.wait(10)

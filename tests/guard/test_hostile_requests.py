@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from adapters_kit import EVERY, ON_ASGI
+from adapters_kit import EVERY, ON_ASGI, Flask, PlainASGI, PlainWSGI
 from fastapi import FastAPI
 from guard_kit import Wire, http_scope, part
 from starlette.applications import Starlette
@@ -150,6 +150,21 @@ def test_a_query_that_nobody_reads_may_be_written_as_it_likes(party, query):
     status, problem = site.ask("POST", "/pay", headers=JSON, body=amount(1), query=query)
     readable = query in (b"%", b"a;b=%zz")
     assert (status, finding(problem)[0]) == ((200, None) if readable else (400, "bad-request"))
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        (b"a=%E9", "the query is not UTF-8"),
+        (b"a=\xe9", "the query holds other bytes than ASCII, unescaped"),
+        (b"&".join([b"a=1"] * 1001), "the query has more than 1000 fields"),
+    ],
+)
+@pytest.mark.parametrize("party", [PlainASGI, PlainWSGI, Flask])
+def test_what_is_wrong_with_a_query_that_is_read_is_said_in_plain_words(ascend_authority, party, query, why):
+    site = party([{**PAY, "details": {"a": "query.a?"}}], [])
+    _, problem = site.ask("POST", "/pay", query=query)
+    assert problem["detail"] == f"The request cannot be judged: {why}"
 
 
 # Every finding, and what a rule permits of them

@@ -35,15 +35,18 @@ class TestTheLog:
         for word in ("pending", "denied", "denied", "denied"):
             authority.word = word
             assert (await ask(app)).status == 200
+        authority.reason = ""
+        assert (await ask(app, path="/files/x", method="PUT")).status == 200
         assert (await ask(app, path="/nowhere", method="GET")).status == 200
         said = [text for text in warnings(caplog) if "would have been refused" in text]
         assert [text.partition("refused (")[2].partition(")")[0] for text in said] == [
             "approval-required: because",
             "denied: because",
+            "denied",
             "unmapped-route",
         ]
         assert "POST /refunds/7 passes" in said[0]
-        assert handler.ran == 5
+        assert handler.ran == 6
 
     async def test_an_agent_cannot_write_lines_of_its_own(self, authority, caplog):
         app = guarded(Handler(), mode="observe")

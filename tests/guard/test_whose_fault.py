@@ -178,6 +178,9 @@ class Slow:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                if head.startswith(b"get "):  # whether the key is known
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                    continue
                 length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
                 self.asked.append(json.loads(await reader.readexactly(length)))
                 await asyncio.sleep(self.seconds)
