@@ -23,7 +23,25 @@ from .exceptions import (
     Problem,
     did_you_mean,
 )
-from .findings import parse_findings
+from .setting_values import (
+    Pending,
+    as_agent_id,
+    as_choice,
+    as_count,
+    as_days,
+    as_findings,
+    as_flag,
+    as_header_name,
+    as_header_names,
+    as_identifier,
+    as_local_path,
+    as_place,
+    as_seconds,
+    as_seconds_or_never,
+    as_text,
+    as_texts,
+    parse_pending,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,41 +66,6 @@ TEST_SCHEME: Final = "test"
 _IN_PROCESS: Final = (f"{LOCAL_SCHEME}:", f"{TEST_SCHEME}:")
 MIN_KEY_LENGTH: Final = 16
 KEY_PREFIXES: Final = ("owkai_", "ask_")
-MAX_WAIT_SECONDS: Final = 55.0
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """What happens to a request whose action is held for a person: refused at once, or held up to `seconds`."""
-
-    seconds: float = 0.0
-
-    @property
-    def waits(self) -> bool:
-        """Whether the request is held."""
-        return self.seconds > 0
-
-    def __str__(self) -> str:
-        return f"wait:{self.seconds:g}s" if self.waits else "refuse"
-
-
-def parse_pending(value: object) -> Pending:
-    """Parse `refuse` or `wait:30s` (at most 55 s).
-
-    Raises:
-        ValueError: anything else.
-    """
-    if isinstance(value, Pending):
-        return value
-    if value == "refuse":
-        return Pending()
-    match = re.fullmatch(r"wait:(\d+(?:\.\d+)?)s", value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f'expected "refuse" or "wait:30s" (seconds, at most {MAX_WAIT_SECONDS:g}), got {value!r}')
-    seconds = float(match[1])
-    if not 0 < seconds <= MAX_WAIT_SECONDS:
-        raise ValueError(f"a request waits more than 0 and at most {MAX_WAIT_SECONDS:g} seconds, got {value!r}")
-    return Pending(seconds)
 
 
 def check_api_key(key: str) -> str:
@@ -161,139 +144,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-# --- parsers: from an argument, an environment text or a TOML value to the field's type; ValueError says why not
-
-
-def _agent_id(value: object) -> str:
-    text = _text(value)
-    if text in (".", ".."):
-        raise ValueError("a dot segment is no id that the authority can be asked about")
-    return text
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"expected a text, got {value!r}")
-    return value.strip()
-
-
-def _place(*words: str) -> Callable[[object], str]:
-    """Return the parser of a path that may also be one of the words, of which those with // begin URLs.
-
-    A mistyped scheme would make a folder of that name, password included; so the message shows the scheme alone.
-    """
-    names, urls = {word.partition(":")[0] for word in words}, tuple(word for word in words if word.endswith("//"))
-
-    def parse(value: object) -> str:
-        place = _text(value)
-        name, colon, _ = place.partition(":")
-        is_scheme = colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+", name)  # one letter is a drive of Windows
-        # What begins so is meant as a path, whatever it holds.
-        is_path = re.match(r"~|\.{0,2}[/\\]|[A-Za-z]:\\", place)
-        is_url = not is_path and re.search("@|//", place)
-        if place in words or place.startswith(urls) or not (is_scheme or is_url or name.lower() in names):
-            return place
-        got = name if is_scheme or not is_url else f"…@{place.rpartition('@')[2]}" if "@" in place else place
-        raise ValueError(f"expected {' or '.join(('a path', *words))}, got {got!r} (a file of such a name: ./…)")
-
-    return parse
-
-
-def _flag(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in ("true", "1", "yes", "on"):
-        return True
-    if isinstance(value, str) and value.strip().lower() in ("false", "0", "no", "off"):
-        return False
-    raise ValueError(f"expected true or false, got {value!r}")
-
-
-def _seconds(value: object) -> float:
-    number = _number(value)
-    if not 0 < number <= 86_400:
-        raise ValueError(f"expected seconds, more than 0 and at most a day, got {value!r}")
-    return number
-
-
-def _seconds_or_never(value: object) -> float:
-    return 0.0 if _number(value) == 0 else _seconds(value)
-
-
-def _days(value: object) -> float:
-    number = _number(value)
-    if not 0 < number <= 31_536_000:
-        raise ValueError(f"expected seconds, more than 0 and at most a year, got {value!r}")
-    return number
-
-
-def _number(value: object) -> float:
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError(f"expected a number, got {value!r}") from None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"expected a number, got {value!r}")
-    return float(value)
-
-
-def _count(low: int, high: int) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        number = _number(value)
-        if number != int(number) or not low <= number <= high:
-            raise ValueError(f"expected a whole number from {low} to {high}, got {value!r}")
-        return int(number)
-
-    return parse
-
-
-def _choice(*words: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        if isinstance(value, str) and value in words:
-            return str(value)
-        raise ValueError(f"expected {' or '.join(words)}, got {value!r}")
-
-    return parse
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    if isinstance(value, list | tuple) and all(isinstance(item, str) and item for item in value):
-        return tuple(value)
-    raise ValueError(f"expected a list of texts, got {value!r}")
-
-
-def _findings(value: object) -> tuple[str, ...]:
-    return parse_findings(_texts(value))
-
-
-def _header_name(value: object) -> str:
-    name = _text(value)
-    if not re.fullmatch(r"[A-Za-z0-9-]+", name):
-        raise ValueError(f"expected a header name of letters, digits and dashes, got {value!r}")
-    return name.lower()
-
-
-def _header_names(value: object) -> tuple[str, ...]:
-    return tuple(_header_name(name) for name in _texts(value))
-
-
-def _identifier(value: object) -> str:
-    """A number or a text, as a text."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
-
-
-def _local_path(value: object) -> str:
-    path = _text(value)
-    if not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+", path) or "/../" in f"{path}/" or "/./" in f"{path}/":
-        raise ValueError(f"expected a path such as /.ascend/approvals, got {value!r}")
-    return path
-
-
 _REFUSE: Final = Pending()
-_STATE: Final = _place("memory:", "redis://", "rediss://", "unix://")
+_STATE: Final = as_place("memory:", "redis://", "rediss://", "unix://")
 _Parser: TypeAlias = "Callable[[object], Any]"
 
 
@@ -308,62 +160,62 @@ class Settings:
     The first group concerns every client, the second the guard, the third what workers share (docs/state.md).
     """
 
-    api_key: str = _setting("", _text, "ASCEND_API_KEY", "OWKAI_API_KEY", secret=True)
-    api_url: str = _setting(DEFAULT_API_URL, _text, "ASCEND_API_URL", "OWKAI_API_URL")
-    agent_id: str = _setting("", _agent_id, "ASCEND_AGENT_ID")
-    agent_name: str = _setting("", _text, "ASCEND_AGENT_NAME")
-    environment: str = _setting("production", _text, "ASCEND_ENVIRONMENT")
-    fail_mode: str = _setting("closed", _choice("closed", "open"))
-    timeout: float = _setting(30.0, _seconds)
-    debug: bool = _setting(False, _flag, "ASCEND_DEBUG")
-    max_retries: int = _setting(3, _count(0, 10))
-    enable_circuit_breaker: bool = _setting(True, _flag)
-    circuit_breaker_threshold: int = _setting(5, _count(1, 1000))
-    circuit_breaker_timeout: float = _setting(30.0, _seconds)
-    engine: str = _setting("httpx2", _choice("httpx2", "pyreqwest"), "ASCEND_ENGINE")
-    max_connections: int = _setting(100, _count(1, 10_000))
-    proxy: str = _setting("", _text, secret=True)
-    ca_file: str = _setting("", _text, "ASCEND_CA_FILE")
-    trust_env: bool = _setting(False, _flag)
+    api_key: str = _setting("", as_text, "ASCEND_API_KEY", "OWKAI_API_KEY", secret=True)
+    api_url: str = _setting(DEFAULT_API_URL, as_text, "ASCEND_API_URL", "OWKAI_API_URL")
+    agent_id: str = _setting("", as_agent_id, "ASCEND_AGENT_ID")
+    agent_name: str = _setting("", as_text, "ASCEND_AGENT_NAME")
+    environment: str = _setting("production", as_text, "ASCEND_ENVIRONMENT")
+    fail_mode: str = _setting("closed", as_choice("closed", "open"))
+    timeout: float = _setting(30.0, as_seconds)
+    debug: bool = _setting(False, as_flag, "ASCEND_DEBUG")
+    max_retries: int = _setting(3, as_count(0, 10))
+    enable_circuit_breaker: bool = _setting(True, as_flag)
+    circuit_breaker_threshold: int = _setting(5, as_count(1, 1000))
+    circuit_breaker_timeout: float = _setting(30.0, as_seconds)
+    engine: str = _setting("httpx2", as_choice("httpx2", "pyreqwest"), "ASCEND_ENGINE")
+    max_connections: int = _setting(100, as_count(1, 10_000))
+    proxy: str = _setting("", as_text, secret=True)
+    ca_file: str = _setting("", as_text, "ASCEND_CA_FILE")
+    trust_env: bool = _setting(False, as_flag)
 
-    enabled: bool = _setting(True, _flag, "ASCEND_ENABLED")
-    mode: str = _setting("enforce", _choice("enforce", "observe"), "ASCEND_MODE")
-    unmapped: str = _setting("refuse", _choice("refuse", "by-method"))
-    deadline: float = _setting(5.0, _seconds)
-    on_failure: str = _setting("closed", _choice("closed", "open"))
-    open_per_minute: int = _setting(60, _count(0, 1_000_000))
+    enabled: bool = _setting(True, as_flag, "ASCEND_ENABLED")
+    mode: str = _setting("enforce", as_choice("enforce", "observe"), "ASCEND_MODE")
+    unmapped: str = _setting("refuse", as_choice("refuse", "by-method"))
+    deadline: float = _setting(5.0, as_seconds)
+    on_failure: str = _setting("closed", as_choice("closed", "open"))
+    open_per_minute: int = _setting(60, as_count(0, 1_000_000))
     pending: Pending = _setting(_REFUSE, parse_pending)  # noqa: RUF009 - the default is frozen
-    respond_async: bool = _setting(False, _flag)
-    max_waiters: int = _setting(100, _count(0, 100_000))
-    poll_interval: float = _setting(1.0, _seconds)
-    body_limit: int = _setting(65_536, _count(0, 2**30))
-    body_timeout: float = _setting(10.0, _seconds)
-    redact: tuple[str, ...] = _setting((), _texts)
-    agent_header: str | None = _setting(None, _header_name)
-    principal_headers: tuple[str, ...] = _setting((), _header_names)
-    single_caller: bool = _setting(False, _flag)
-    expose_risk: bool = _setting(False, _flag)
-    strict: bool = _setting(False, _flag)
-    unmapped_permit: tuple[str, ...] = _setting((), _findings)
-    health_path: str | None = _setting(None, _local_path)
-    telemetry: bool = _setting(False, _flag, "ASCEND_TELEMETRY")
-    report_outcomes: bool = _setting(True, _flag)
+    respond_async: bool = _setting(False, as_flag)
+    max_waiters: int = _setting(100, as_count(0, 100_000))
+    poll_interval: float = _setting(1.0, as_seconds)
+    body_limit: int = _setting(65_536, as_count(0, 2**30))
+    body_timeout: float = _setting(10.0, as_seconds)
+    redact: tuple[str, ...] = _setting((), as_texts)
+    agent_header: str | None = _setting(None, as_header_name)
+    principal_headers: tuple[str, ...] = _setting((), as_header_names)
+    single_caller: bool = _setting(False, as_flag)
+    expose_risk: bool = _setting(False, as_flag)
+    strict: bool = _setting(False, as_flag)
+    unmapped_permit: tuple[str, ...] = _setting((), as_findings)
+    health_path: str | None = _setting(None, as_local_path)
+    telemetry: bool = _setting(False, as_flag, "ASCEND_TELEMETRY")
+    report_outcomes: bool = _setting(True, as_flag)
 
-    organization_id: str = _setting("", _identifier, "ASCEND_ORGANIZATION_ID")
+    organization_id: str = _setting("", as_identifier, "ASCEND_ORGANIZATION_ID")
     state: str = _setting("", _STATE, "ASCEND_STATE", secret=True)  # a Redis URL holds a password
-    state_timeout: float = _setting(1.0, _seconds)
-    durability: str = _setting("process", _choice("process", "power"))
-    journal: str = _setting("", _place("memory:", "off"), "ASCEND_JOURNAL")
-    journal_max_bytes: int = _setting(268_435_456, _count(65_536, 2**40))
-    journal_max_age: float = _setting(604_800.0, _days)
-    journal_full: str = _setting("refuse", _choice("refuse", "pass"))
-    approval_expiry: float = _setting(86_400.0, _seconds)
-    kill_switch: str = _setting("poll", _choice("poll", "sqs", "off"), "ASCEND_KILL_SWITCH")
-    kill_poll_interval: float = _setting(5.0, _seconds)
-    kill_queue_url: str = _setting("", _text, "ASCEND_KILL_QUEUE_URL")
-    kill_file: str = _setting("", _place(), "ASCEND_KILL_FILE")
-    max_staleness: float = _setting(0.0, _seconds_or_never)
-    approvals_path: str = _setting("/.ascend/approvals", _local_path)
+    state_timeout: float = _setting(1.0, as_seconds)
+    durability: str = _setting("process", as_choice("process", "power"))
+    journal: str = _setting("", as_place("memory:", "off"), "ASCEND_JOURNAL")
+    journal_max_bytes: int = _setting(268_435_456, as_count(65_536, 2**40))
+    journal_max_age: float = _setting(604_800.0, as_days)
+    journal_full: str = _setting("refuse", as_choice("refuse", "pass"))
+    approval_expiry: float = _setting(86_400.0, as_seconds)
+    kill_switch: str = _setting("poll", as_choice("poll", "sqs", "off"), "ASCEND_KILL_SWITCH")
+    kill_poll_interval: float = _setting(5.0, as_seconds)
+    kill_queue_url: str = _setting("", as_text, "ASCEND_KILL_QUEUE_URL")
+    kill_file: str = _setting("", as_place(), "ASCEND_KILL_FILE")
+    max_staleness: float = _setting(0.0, as_seconds_or_never)
+    approvals_path: str = _setting("/.ascend/approvals", as_local_path)
 
     @classmethod
     def load(

@@ -1,0 +1,216 @@
+"""The values of settings: from an argument, an environment text or a TOML value to the field's type.
+
+Each parser raises `ValueError`, which says what was expected and what was got.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from .findings import parse_findings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "Pending",
+    "as_agent_id",
+    "as_choice",
+    "as_count",
+    "as_days",
+    "as_findings",
+    "as_flag",
+    "as_header_name",
+    "as_header_names",
+    "as_identifier",
+    "as_local_path",
+    "as_number",
+    "as_place",
+    "as_seconds",
+    "as_seconds_or_never",
+    "as_text",
+    "as_texts",
+    "parse_pending",
+]
+
+MAX_WAIT_SECONDS: Final = 55.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What happens to a request whose action is held for a person: refused at once, or held up to `seconds`."""
+
+    seconds: float = 0.0
+
+    @property
+    def waits(self) -> bool:
+        """Whether the request is held."""
+        return self.seconds > 0
+
+    def __str__(self) -> str:
+        return f"wait:{self.seconds:g}s" if self.waits else "refuse"
+
+
+def parse_pending(value: object) -> Pending:
+    """Parse `refuse` or `wait:30s` (at most 55 s).
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, Pending):
+        return value
+    if value == "refuse":
+        return Pending()
+    match = re.fullmatch(r"wait:(\d+(?:\.\d+)?)s", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'expected "refuse" or "wait:30s" (seconds, at most {MAX_WAIT_SECONDS:g}), got {value!r}')
+    seconds = float(match[1])
+    if not 0 < seconds <= MAX_WAIT_SECONDS:
+        raise ValueError(f"a request waits more than 0 and at most {MAX_WAIT_SECONDS:g} seconds, got {value!r}")
+    return Pending(seconds)
+
+
+def as_agent_id(value: object) -> str:
+    """Parse an agent's id."""
+    text = as_text(value)
+    if text in (".", ".."):
+        raise ValueError("a dot segment is no id that the authority can be asked about")
+    return text
+
+
+def as_text(value: object) -> str:
+    """Parse a text that is not blank."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"expected a text, got {value!r}")
+    return value.strip()
+
+
+def as_place(*words: str) -> Callable[[object], str]:
+    """Return the parser of a path that may also be one of the words, of which those with // begin URLs.
+
+    A mistyped scheme would make a folder of that name, password included; so the message shows the scheme alone.
+    """
+    names, urls = {word.partition(":")[0] for word in words}, tuple(word for word in words if word.endswith("//"))
+
+    def parse(value: object) -> str:
+        place = as_text(value)
+        name, colon, _ = place.partition(":")
+        is_scheme = colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+", name)  # one letter is a drive of Windows
+        # What begins so is meant as a path, whatever it holds.
+        is_path = re.match(r"~|\.{0,2}[/\\]|[A-Za-z]:\\", place)
+        is_url = not is_path and re.search("@|//", place)
+        if place in words or place.startswith(urls) or not (is_scheme or is_url or name.lower() in names):
+            return place
+        got = name if is_scheme or not is_url else f"…@{place.rpartition('@')[2]}" if "@" in place else place
+        raise ValueError(f"expected {' or '.join(('a path', *words))}, got {got!r} (a file of such a name: ./…)")
+
+    return parse
+
+
+def as_flag(value: object) -> bool:
+    """Parse true or false."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in ("true", "1", "yes", "on"):
+        return True
+    if isinstance(value, str) and value.strip().lower() in ("false", "0", "no", "off"):
+        return False
+    raise ValueError(f"expected true or false, got {value!r}")
+
+
+def as_seconds(value: object) -> float:
+    """Parse more than 0 seconds and at most a day."""
+    number = as_number(value)
+    if not 0 < number <= 86_400:
+        raise ValueError(f"expected seconds, more than 0 and at most a day, got {value!r}")
+    return number
+
+
+def as_seconds_or_never(value: object) -> float:
+    """Parse seconds, or 0."""
+    return 0.0 if as_number(value) == 0 else as_seconds(value)
+
+
+def as_days(value: object) -> float:
+    """Parse more than 0 seconds and at most a year."""
+    number = as_number(value)
+    if not 0 < number <= 31_536_000:
+        raise ValueError(f"expected seconds, more than 0 and at most a year, got {value!r}")
+    return number
+
+
+def as_number(value: object) -> float:
+    """Parse a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"expected a number, got {value!r}") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number, got {value!r}")
+    return float(value)
+
+
+def as_count(low: int, high: int) -> Callable[[object], int]:
+    """Return the parser of a whole number from `low` to `high`."""
+
+    def parse(value: object) -> int:
+        number = as_number(value)
+        if number != int(number) or not low <= number <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}, got {value!r}")
+        return int(number)
+
+    return parse
+
+
+def as_choice(*words: str) -> Callable[[object], str]:
+    """Return the parser of one of the words."""
+
+    def parse(value: object) -> str:
+        if isinstance(value, str) and value in words:
+            return str(value)
+        raise ValueError(f"expected {' or '.join(words)}, got {value!r}")
+
+    return parse
+
+
+def as_texts(value: object) -> tuple[str, ...]:
+    """Parse texts, one or a list, or with commas."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, list | tuple) and all(isinstance(item, str) and item for item in value):
+        return tuple(value)
+    raise ValueError(f"expected a list of texts, got {value!r}")
+
+
+def as_findings(value: object) -> tuple[str, ...]:
+    """Parse names of findings."""
+    return parse_findings(as_texts(value))
+
+
+def as_header_name(value: object) -> str:
+    """Parse a header's name, in lower case."""
+    name = as_text(value)
+    if not re.fullmatch(r"[A-Za-z0-9-]+", name):
+        raise ValueError(f"expected a header name of letters, digits and dashes, got {value!r}")
+    return name.lower()
+
+
+def as_header_names(value: object) -> tuple[str, ...]:
+    """Parse names of headers."""
+    return tuple(as_header_name(name) for name in as_texts(value))
+
+
+def as_identifier(value: object) -> str:
+    """A number or a text, as a text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else as_text(value)
+
+
+def as_local_path(value: object) -> str:
+    """Parse the path of a URL."""
+    path = as_text(value)
+    if not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+", path) or "/../" in f"{path}/" or "/./" in f"{path}/":
+        raise ValueError(f"expected a path such as /.ascend/approvals, got {value!r}")
+    return path
