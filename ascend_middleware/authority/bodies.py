@@ -1,38 +1,43 @@
-"""The JSON that the authority takes and gives: strict reading of bodies, and the documented forms of answers."""
+"""How the authority reads requests: strict JSON, then the types of the API; and what it answers to what is wrong."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import parse_qsl
 
+import msgspec
+
+from ascend_middleware.api.bodies import Submission
+from ascend_middleware.api.types import NAME_PATTERN
 from ascend_middleware.exceptions import ValidationError
-from ascend_middleware.wire import check_orchestration_depth, check_values, encode_json, strip_risk_claims
-
-from .policy.approvers import EXPIRY, OBSERVED, approved_by, missing_approvers, required_approvers
+from ascend_middleware.wire import check_values, encode_json, strip_risk_claims
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_BODY", "Answer", "ApiError", "decision_fields", "read_object", "read_submission", "record_fields"]
+__all__ = [
+    "MAX_BODY",
+    "Answer",
+    "ApiError",
+    "missing",
+    "query_pairs",
+    "read_fields",
+    "read_object",
+    "read_query_fields",
+    "read_submission",
+    "wrong",
+]
 
 # These bound what a CEL condition can be made to work on.
 MAX_BODY: Final = 128 * 1024
-_MAX_TEXT: Final = 4096
-_MAX_NAME: Final = 255
+_MISSING = re.compile(r"missing required field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
+_PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 
-_REQUIRED: Final = ("agent_id", "action_type")
-_NAMES: Final = (
-    *_REQUIRED,
-    "agent_name",
-    "resource_id",
-    "tool_name",
-    "orchestration_session_id",
-    "mcp_server_name",
-)
-_TEXTS: Final = ("resource", "description", "business_justification")
-_OBJECTS: Final = ("action_details", "context", "risk_indicators")
+_Fields = TypeVar("_Fields", bound=msgspec.Struct)
 
 
 class ApiError(Exception):
@@ -64,10 +69,6 @@ class Answer:
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def _wrong(name: str, message: str) -> ApiError:
-    return ApiError(422, "VALIDATION_ERROR", f"{name} {message}", details={"field": name, "issue": message})
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -129,47 +130,88 @@ _strict: Final = json.JSONDecoder(
 )
 
 
+def query_pairs(query: str) -> dict[str, str]:
+    """Return a query's parameters; refuse what is malformed or repeated."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict", max_num_fields=50)
+    except ValueError:
+        raise ApiError(400, "INVALID_REQUEST", "the query is malformed") from None
+    given = dict(pairs)
+    if len(given) != len(pairs):
+        raise ApiError(422, "VALIDATION_ERROR", "a query parameter is repeated")
+    return given
+
+
+def read_query_fields(query: str, kind: type[_Fields]) -> _Fields:
+    """Return a query as one of the request types; a parameter that is repeated or unknown is refused."""
+    try:
+        return msgspec.convert(query_pairs(query), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _refusal(error) from None
+
+
+def read_fields(body: Mapping[str, Any], kind: type[_Fields]) -> _Fields:
+    """Return a body as one of the request types, which also make the OpenAPI document.
+
+    A required text that is empty counts as missing.
+
+    Raises:
+        ApiError: 400 for a missing required field, 422 for a wrong value (contract §4, 13).
+    """
+    for item in msgspec.structs.fields(kind):
+        if item.required and body.get(item.encode_name) == "":
+            raise missing(item.encode_name)
+    try:
+        return msgspec.convert(dict(body), kind)
+    except msgspec.ValidationError as error:
+        raise _refusal(error) from None
+
+
+def missing(name: str) -> ApiError:
+    """Return the refusal of a request that lacks a required field."""
+    details = {"field": name, "requirement": "required"}
+    return ApiError(400, "INVALID_REQUEST", f"Missing required field: {name}", details=details)
+
+
+def _refusal(error: msgspec.ValidationError) -> ApiError:
+    text = str(error)
+    absent = _MISSING.search(text)
+    if absent is not None:
+        return missing(".".join(part for part in (absent[2], absent[1]) if part))
+    place = _PLACE.search(text)
+    unknown = re.search(r"unknown field `([^`]+)`", text)
+    name = place[1] if place is not None else unknown[1] if unknown is not None else ""
+    if "matching regex" in text:
+        text = (
+            "must hold no control characters, nor blanks at its ends" if NAME_PATTERN in text else "must not be blank"
+        )
+    return wrong(name[:40] or "body", _PLACE.sub("", text)[:200])
+
+
+def wrong(name: str, message: str, **details: Any) -> ApiError:
+    """Return the refusal of a field's value."""
+    return ApiError(422, "VALIDATION_ERROR", f"{name}: {message}", details={"field": name, "issue": message, **details})
+
+
 def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the known fields of a submitted action; the caller's own risk scores are dropped at any depth.
 
     Raises:
         ApiError: 400 for a missing required field, 422 for a wrong value.
     """
-    for name in _REQUIRED:
-        if body.get(name) in (None, ""):
-            message = f"Missing required field: {name}"
-            raise ApiError(400, "INVALID_REQUEST", message, details={"field": name, "requirement": "required"})
-    action: dict[str, Any] = {}
-    for names, longest in ((_NAMES, _MAX_NAME), (_TEXTS, _MAX_TEXT)):
-        for name in names:
-            value = body.get(name)
-            if value is None or value == "":
-                continue
-            if not isinstance(value, str) or not value.strip():
-                raise _wrong(name, "must be a text")
-            if len(value) > longest:
-                raise _wrong(name, f"must have at most {longest} characters")
-            if longest == _MAX_NAME and name != "agent_name" and (value != value.strip() or not value.isprintable()):
-                raise _wrong(name, "must not hold control characters, nor blanks at its ends")
-            action[name] = value
-    details = body.get("action_details")
-    parameters = body.get("parameters")
+    fields = msgspec.structs.asdict(read_fields({**body, **_needed(body)}, Submission))
+    # An empty parent is a parent that nobody knows.
+    action = {
+        name: value
+        for name, value in fields.items()
+        if value not in (None, "") or (name, value) == ("parent_action_id", "")
+    }
+    details, parameters = fields["action_details"], action.pop("parameters", None)
     if parameters is not None and details is not None and _differs(parameters, details):
-        raise _wrong("parameters", "and action_details are synonyms and must not differ")
-    given = {**body, "action_details": details if details is not None else parameters}
-    for name in _OBJECTS:
-        value = given.get(name)
-        if value is None:
-            value = {}
-        if not isinstance(value, dict):
-            raise _wrong(name, "must be an object")
-        action[name] = strip_risk_claims(value)
-    _read_orchestration(body, action)
-    model = body.get("model_id")
-    if model is not None:
-        if isinstance(model, bool) or not isinstance(model, int | str) or model == "":
-            raise _wrong("model_id", "must be a whole number or a name")
-        action["model_id"] = model
+        raise wrong("parameters", "and action_details are synonyms and must not differ")
+    action["action_details"] = details if details is not None else parameters
+    for name in ("action_details", "context", "risk_indicators"):
+        action[name] = strip_risk_claims(action.get(name) or {})
     # The three generations of clients require different ones; each stands in for the others.
     action.setdefault("agent_name", action["agent_id"])
     words = action.get("resource") or action.get("description") or action.get("tool_name") or action["action_type"]
@@ -178,89 +220,11 @@ def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
     return action
 
 
+def _needed(body: Mapping[str, Any]) -> dict[str, str]:
+    """Have null count as missing where something is required."""
+    return {name: "" for name in ("agent_id", "action_type") if body.get(name) is None}
+
+
 def _differs(one: object, other: object) -> bool:
     # Not `==`, to which true is 1 and 1 is 1.0.
     return json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True)
-
-
-def _read_orchestration(body: Mapping[str, Any], action: dict[str, Any]) -> None:
-    depth, parent = body.get("orchestration_depth"), body.get("parent_action_id")
-    try:
-        check_orchestration_depth(depth)
-    except ValidationError:
-        raise _wrong("orchestration_depth", "must be a whole number from 0 to 5") from None
-    if depth is not None:
-        action["orchestration_depth"] = depth
-    if parent is not None:
-        if isinstance(parent, bool) or not isinstance(parent, int | str):
-            raise _wrong("parent_action_id", "must be an action id")
-        action["parent_action_id"] = parent
-
-
-def decision_fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the documented flat form of a decision for a stored action."""
-    judgement, approval, status = row["judgement"], row["approval"], row["status"]
-    pending = status == "pending" and not judgement.get(OBSERVED)
-    status = "pending" if status == OBSERVED else status
-    reason = judgement["reason"]
-    expired = bool(approval) and approval.get("via") == EXPIRY
-    if expired:
-        reason = f"expired: nobody decided before {row['expires_at']}"
-    elif approval:
-        reason = f"{status} by {approval['by']}" + (f": {approval['comments']}" if approval["comments"] else "")
-    fields = {
-        "id": row["id"],
-        "action_id": str(row["id"]),
-        "status": status,
-        "decision": status,
-        "risk_score": row["risk_score"],
-        "risk_level": row["risk_level"],
-        "reason": reason,
-        "policy_matched": judgement["policy_matched"] or None,
-        "timestamp": row["updated_at"],
-        "created_at": row["created_at"],
-        "updated_at": row["updated_at"],
-        "summary": f"{row['submission']['action_type']} on {row['submission']['resource']}: {status}",
-        "approval_request_id": str(row["id"]) if pending or approval else None,
-        "required_approvers": required_approvers(row) if pending else [],
-        "pending_approvers": missing_approvers(row) if pending else [],
-        "approved_by": approved_by(row),
-        "expires_at": row["expires_at"],
-        "policy_violations": _violations(judgement) if status == "denied" and not approval else [],
-        "conditions": [],
-        "execution_allowed": status == "approved",
-        "correlation_id": judgement["correlation_id"],
-        "metadata": {
-            "risk_factors": judgement["factors"],
-            "matched_policies": judgement["matched"],
-            # Absent of what an earlier version decided.
-            "explanation": judgement.get("explanation"),
-        },
-    }
-    if not approval or expired:  # the words of this field know no person
-        words = {"approved": "auto_approved", "pending": "pending_approval", "denied": "denied"}
-        fields["enforcement_decision"] = words[status]
-    else:
-        fields["decided_by"] = approval["by"]
-        fields["decided_at"] = approval["at"]
-        fields["comments"] = approval["comments"]
-    for name in ("mcp_governance", "model_governance", OBSERVED):
-        if judgement.get(name):
-            fields[name] = judgement[name]
-    return fields
-
-
-def _violations(judgement: Mapping[str, Any]) -> list[str]:
-    """Return the policies that deny, by name; none where the score alone denied."""
-    explanation = judgement.get("explanation")
-    if explanation is None:  # of an earlier version, which kept only the one that decided
-        return [judgement["policy_matched"]] if judgement["policy_matched"] else []
-    return [policy["name"] for policy in explanation["policies"] if policy["decision"] == "denied"]
-
-
-def record_fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the full record of a stored action: what was submitted, what was decided, what became of it."""
-    record = {**row["submission"], **decision_fields(row)}
-    if row["outcome"]:
-        record["outcome"] = row["outcome"]
-    return record

@@ -11,13 +11,14 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
+from ascend_middleware.api.endpoints import HEALTH, OPENAPI
 from ascend_middleware.wire import encode_json
 
 from .bodies import Answer, ApiError
 from .context import Call, Reply
 from .endpoints import openapi
 from .endpoints.policies import kept_policies
-from .endpoints.table import HEALTH, OPENAPI, changes, find_route, reads_many
+from .endpoints.table import changes, find_endpoint, handler_of, reads_many
 from .keys import LOCAL, Credential, bearer_token, presented_key
 from .limits import Allowance, Window, network_of
 from .management import what_cannot_be
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from .context import Route
+    from ascend_middleware.api.endpoint import Endpoint
+
     from .policy.risk_score import Score
 
 __all__ = ["API_VERSIONS", "Authority"]
@@ -197,29 +199,29 @@ class Authority:
         if version is not None and version not in API_VERSIONS:
             message = f"there is no such API version; this authority knows {', '.join(sorted(API_VERSIONS))}"
             raise ApiError(400, "UNSUPPORTED_API_VERSION", message, details={"field": "X-API-Version"})
-        if request.path in (HEALTH, OPENAPI):
+        if request.path in (HEALTH.path, OPENAPI.path):
             return self._open(request)
         credential = credential or self.authenticate(request.headers, client)
         meant = request.headers.get("x-organization-slug")
         if meant not in (None, credential.tenant) and credential is not LOCAL:
             raise ApiError(403, "OTHER_ORGANIZATION", "this key is not of the organisation that the client names")
-        route, parameters = find_route(request.method, request.path)
-        self._count(route, credential, allowances)
+        endpoint, parameters = find_endpoint(request.method, request.path)
+        self._count(endpoint, credential, allowances)
         call = Call(authority=self, request=request, credential=credential, parameters=parameters)
-        if not route.writes:
-            self._admit(route, call)
-            return self._success(request, route.run(call))
+        if not endpoint.writes:
+            self._admit(endpoint, call)
+            return self._success(request, handler_of(endpoint)(call))
         # One transaction holds the repetition check, the decision, its audit entry and the kept answer: what two
         # requests do at once, or what a killed process leaves behind, is either all of it or nothing.
         with self.store.write():
-            return self._once(route, call)
+            return self._once(endpoint, call)
 
     def _open(self, request: Request) -> Answer:
         """Answer what needs no credential."""
         if request.method != "GET":
             message = f"{request.method} is not allowed here"
             raise ApiError(405, "METHOD_NOT_ALLOWED", message, headers={"allow": "GET"})
-        if request.path == OPENAPI:
+        if request.path == OPENAPI.path:
             return Answer(200, openapi.document())
         problem = self._problem()
         fields = {"status": "unhealthy" if problem else "healthy", "server_time": iso_time(self.now())}
@@ -269,11 +271,11 @@ class Authority:
                     raise ApiError(429, "TOO_MANY_FAILED_SIGN_INS", message, headers=allowance.headers)
         raise ApiError(401, "AUTHENTICATION_FAILED", message, headers={"www-authenticate": "Bearer"})
 
-    def _count(self, route: Route, credential: Credential, allowances: list[Allowance]) -> None:
+    def _count(self, endpoint: Endpoint[Any], credential: Credential, allowances: list[Allowance]) -> None:
         """Count a request against its key's limit; `local:` has none."""
         if credential is LOCAL:
             return
-        name = route.counted_as
+        name = endpoint.counted_as
         limit = self.policy.limits_of(credential.key_id, credential.name).of(name)
         if limit == 0:
             return
@@ -283,18 +285,18 @@ class Authority:
             message = f"this key may make {limit} {name} requests a minute"
             raise ApiError(429, "RATE_LIMITED", message, details={"limit": limit, "allowance": name})
 
-    def _admit(self, route: Route, call: Call) -> None:
-        may = call.credential.role.administers or (route.local and call.credential is LOCAL)
-        if route.admin and not may:
-            endpoint = f"{route.method} {route.path}"
-            call.audit("ACCESS_REFUSED", endpoint=endpoint)
-            raise ApiError(403, "ADMIN_REQUIRED", f"{endpoint} needs an admin key")
+    def _admit(self, endpoint: Endpoint[Any], call: Call) -> None:
+        may = call.credential.role.administers or (endpoint.local and call.credential is LOCAL)
+        if endpoint.admin and not may:
+            name = f"{endpoint.method} {endpoint.path}"
+            call.audit("ACCESS_REFUSED", endpoint=name)
+            raise ApiError(403, "ADMIN_REQUIRED", f"{name} needs an admin key")
 
-    def _once(self, route: Route, call: Call) -> Answer:
+    def _once(self, endpoint: Endpoint[Any], call: Call) -> Answer:
         request = call.request
         name = request.headers.get("idempotency-key")
         if name is None or request.method != "POST":
-            return self._run(route, call)
+            return self._run(endpoint, call)
         if not _IDEMPOTENCY_KEY.fullmatch(name):
             raise ApiError(422, "VALIDATION_ERROR", "Idempotency-Key must be 1 to 255 visible ASCII characters")
         content = canonical_json([request.read(), request.query, request.envelope])
@@ -305,16 +307,16 @@ class Authority:
             if kept[0] != fingerprint:
                 raise ApiError(409, "IDEMPOTENCY_CONFLICT", "this Idempotency-Key came before with another body")
             return Answer(kept[1], kept[2], {"idempotency-replayed": "true"})
-        answer = self._run(route, call)
+        answer = self._run(endpoint, call)
         if answer.status < 400:
             self.store.keep_answer(name, fingerprint, answer.status, answer.body, key_id=key_id, path=request.path)
         return answer
 
-    def _run(self, route: Route, call: Call) -> Answer:
+    def _run(self, endpoint: Endpoint[Any], call: Call) -> Answer:
         # A refusal is answered from inside, so that the audit entry it wrote is kept.
         try:
-            self._admit(route, call)
-            return self._success(call.request, route.run(call))
+            self._admit(endpoint, call)
+            return self._success(call.request, handler_of(endpoint)(call))
         except ApiError as error:
             return self._refusal(error, call.request)
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
-from urllib.parse import parse_qsl
+from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Meta, Struct
+from ascend_middleware.api.types import MAX_LIMIT, MAX_OFFSET
 
-from .bodies import ApiError, read_object
+from .bodies import ApiError, query_pairs, read_object
 from .store.store import SORT_FIELDS, iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Page", "Request", "page_fields", "read_query"]
+    from ascend_middleware.api.bodies import Page
 
-_MAX_LIMIT: Final = 1000
-_MAX_OFFSET: Final = 2**53
+__all__ = ["Request", "listed", "page_fields", "read_query"]
+
 _STATUS: Final = {
     "pending": "pending",
     "pending_approval": "pending",
@@ -43,40 +42,28 @@ class Request:
     _read: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def read(self) -> dict[str, Any]:
-        """Return the body as an object, read once; see `forms.read_object`."""
+        """Return the body as an object, read once; see `bodies.read_object`."""
         if not self._read:
             self._read.append(read_object(self.body))
         return self._read[0]
 
 
-class Page(Struct, kw_only=True, forbid_unknown_fields=True):
-    """The query of a list that is neither filtered nor sorted."""
-
-    limit: Annotated[int, Meta(ge=1, le=_MAX_LIMIT)] = 50
-    offset: Annotated[int, Meta(ge=0, le=_MAX_OFFSET)] = 0
-
-    def fields(self, name: str, rows: list[dict[str, Any]], total: int) -> dict[str, Any]:
-        """Return the answer: the rows under their own name and the page's."""
-        fields = page_fields(rows, total, self.limit, self.offset)
-        del fields["actions"]
-        return {name: rows, **fields}
+def listed(page: Page, name: str, rows: list[dict[str, Any]], total: int) -> dict[str, Any]:
+    """Return a list's answer: the rows under their own name, and the page's bounds."""
+    fields = page_fields(rows, total, page.limit, page.offset)
+    del fields["actions"]
+    return {name: rows, **fields}
 
 
 def read_query(query: str) -> dict[str, Any]:
     """Return the arguments of `Store.actions` for a list's query; refuse what would silently filter otherwise."""
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict", max_num_fields=50)
-    except ValueError:
-        raise ApiError(400, "INVALID_REQUEST", "the query is malformed") from None
-    given = dict(pairs)
-    if len(given) != len(pairs):
-        raise ApiError(422, "VALIDATION_ERROR", "a query parameter is repeated")
+    given = query_pairs(query)
     arguments: dict[str, Any] = {"limit": 50, "offset": 0, "equal": {}}
     for name, text in given.items():
         if name == "limit":
-            arguments["limit"] = _whole(name, text, 1, _MAX_LIMIT)
+            arguments["limit"] = _whole(name, text, 1, MAX_LIMIT)
         elif name == "offset":
-            arguments["offset"] = _whole(name, text, 0, _MAX_OFFSET)
+            arguments["offset"] = _whole(name, text, 0, MAX_OFFSET)
         elif name == "status":
             arguments["equal"]["status"] = _STATUS[_word(name, text, tuple(_STATUS))]
         elif name == "risk_level":

@@ -16,8 +16,9 @@ from urllib.parse import unquote
 import anyio
 import anyio.to_thread
 
+from ascend_middleware.api.endpoints import HEALTH
+
 from .bodies import ApiError
-from .endpoints.table import HEALTH
 from .store import audit
 from .store.writer import Writer
 from .waiting import Waiters, read_wait
@@ -132,7 +133,7 @@ class Service:
             if self.authority.reads_many(method, path):
                 return await self._read(job, headers, client)
             # Whoever looks whether the authority is well waits for nobody else, whatever is read or decided.
-            answer = await anyio.to_thread.run_sync(job, limiter=self._health if path == HEALTH else None)
+            answer = await anyio.to_thread.run_sync(job, limiter=self._health if path == HEALTH.path else None)
             held = _HELD.fullmatch(path) if answer[0] == 200 else None
             if held is not None and await self._hold(held[1] or held[2], query, headers, gone):
                 answer = await anyio.to_thread.run_sync(job)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import AscendError, NotFoundError
 
-from .bodies import decision_fields
+from .answers import decision_fields
 from .delivery import Attempt, deliver
 from .policy.approvers import OBSERVED
 from .store import audit

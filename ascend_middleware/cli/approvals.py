@@ -45,7 +45,7 @@ def _add_decision(commands: Any, name: str, *, approved: bool) -> None:
 
 
 def _pending(args: argparse.Namespace) -> int:
-    from ..authority.bodies import record_fields
+    from ..authority.answers import record_fields
 
     with open_store(args) as store:
         rows, total = store.actions(tenant=args.tenant, equal={"status": "pending"}, descending=False, limit=args.limit)
@@ -75,8 +75,9 @@ def _short(value: object) -> str:
 
 
 def _decide(args: argparse.Namespace) -> int:
+    from ..authority.answers import decision_fields
     from ..authority.approvals import decide
-    from ..authority.bodies import ApiError, decision_fields
+    from ..authority.bodies import ApiError
     from ..authority.keys import operator
     from ..wire import normalize_action_id
 

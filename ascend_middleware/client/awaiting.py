@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from ..api.endpoint import Operation
     from ..flow import Flow
 
 __all__ = ["Awaiting"]
@@ -37,6 +38,10 @@ class Awaiting(ClientBase):
             flow: from a method of `core`; it runs once.
         """
         return await drive_async(flow, self._perform)
+
+    async def _ask(self, operation: Operation[T]) -> T:
+        """Make one call of the authority."""
+        return await self.run(self.core.call(operation))
 
     async def _perform(self, step: object) -> object:
         if isinstance(step, Send):

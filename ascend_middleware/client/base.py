@@ -8,8 +8,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .. import __version__, substitute
+from ..api import endpoints
+from ..api.endpoint import fill_path, text
 from ..config import TEST_SCHEME, Settings
-from ..exceptions import AscendError, ClientClosedError, ConfigurationError, KillSwitchError, ValidationError
+from ..exceptions import (
+    AscendError,
+    ClientClosedError,
+    ConfigurationError,
+    KillSwitchError,
+    ProtocolError,
+    ValidationError,
+)
 from ..models import (
     ActionPage,
     AgentAction,
@@ -19,7 +28,7 @@ from ..models import (
     KillSwitchStatus,
     Record,
 )
-from . import masking, operations
+from . import masking, requests
 from .breaker import CircuitBreaker
 from .core import ClientCore
 from .killswitch import KillState
@@ -132,21 +141,19 @@ class ClientBase:
         if isinstance(action, AgentAction):
             if fields:
                 raise ValidationError("give either an AgentAction or single fields, not both")
-            return operations.checked_action(action)
+            return requests.checked_action(action)
         if action is not None:
             if not isinstance(action, Mapping) or fields:
                 raise ValidationError("an action is an AgentAction, one mapping, or single fields", field="action")
             fields = dict(action)
-        return operations.action_from_fields(
-            fields, agent_id=self.settings.agent_id, agent_name=self.settings.agent_name
-        )
+        return requests.action_from_fields(fields, agent_id=self.settings.agent_id, agent_name=self.settings.agent_name)
 
     def _agent(self, agent_id: str | None) -> str:
         if agent_id is None and not self.settings.agent_id:
             raise ValidationError(
                 "agent_id is required: give it here, to the client, or as ASCEND_AGENT_ID", field="agent_id"
             )
-        return self.settings.agent_id if agent_id is None else agent_id
+        return text("agent_id", self.settings.agent_id if agent_id is None else agent_id)
 
     def _governed(self, flow: Flow[AuthorizationDecision]) -> Flow[AuthorizationDecision]:
         """Run the flow of a decision between two looks at the kill switch: it beats every answer."""
@@ -221,7 +228,7 @@ class ClientBase:
     ) -> Flow[AuthorizationDecision]:
         given = {**fields, "action_type": fields.get("action_type") or f"{namespace}.{verb}"}
         action = self._action(None, given)
-        operation = operations.submit_mcp(
+        operation = requests.submit_mcp(
             action, mcp_server=mcp_server, namespace=namespace, verb=verb, environment=environment
         )
         return self._governed(
@@ -229,7 +236,7 @@ class ClientBase:
         )
 
     def _listed(self, limit: int, offset: int, status: str | None, filters: Mapping[str, object]) -> Flow[ActionPage]:
-        return self.core.call(operations.list_actions(limit=limit, offset=offset, status=status, filters=filters))
+        return self.core.call(requests.list_actions(limit=limit, offset=offset, status=status, filters=filters))
 
     def _waited(
         self,
@@ -240,7 +247,7 @@ class ClientBase:
         timeout_seconds: float | None,
         on_escalated: Callable[[str, AuthorizationDecision], object] | None,
     ) -> Flow[AuthorizationDecision]:
-        operations.path("{action_id}", action_id=action_id)
+        fill_path("{action_id}", action_id=action_id)
         if sum(value is not None for value in (timeout, timeout_ms, timeout_seconds)) > 1:
             raise ValidationError("give one of timeout, timeout_seconds and timeout_ms", field="timeout")
         if timeout_ms is not None:
@@ -260,16 +267,17 @@ class ClientBase:
         metadata: Mapping[str, Any] | None,
     ) -> Flow[Record]:
         agent_id = self._agent(None)
-        operation = operations.register(
-            agent_id=agent_id,
-            display_name=self.settings.agent_name,
-            agent_type=agent_type,
-            environment=self.settings.environment,
-            capabilities=capabilities,
-            allowed_resources=allowed_resources,
-            metadata=metadata,
-            sdk_version=__version__,
-        )
+        body = {
+            "agent_id": agent_id,
+            "display_name": self.settings.agent_name,
+            "agent_type": agent_type,
+            "environment": self.settings.environment,
+            "capabilities": capabilities or (),
+            "allowed_resources": allowed_resources or (),
+            "sdk_version": __version__,
+            "metadata": metadata or {},
+        }
+        operation = endpoints.REGISTER_AGENT.call(body=body)
         return self.core.register(operation, agent_id)
 
     # --- the kill switch and what runs in the background
@@ -283,17 +291,21 @@ class ClientBase:
 
     def _commands(self, agent_id: str | None) -> Flow[list[dict[str, Any]]]:
         wanted = self._agent(agent_id)
-        commands = yield from self.core.call(operations.pending_commands(wanted))
+        rows = yield from self.core.call(endpoints.PENDING_COMMANDS.call(agent_id=wanted))
+        commands = [{"reason": "", **row, "command_id": str(row["command_id"])} for row in rows if _is_command(row)]
         if wanted == self.settings.agent_id:
             for command in commands:
                 self.kill.learn_command(command)
+        # A stop that cannot be read must not pass for none; those that can be read count all the same.
+        if len(commands) < len(rows):
+            raise ProtocolError("the authority sent a command without a type or an id")
         return commands
 
     def _polled(self, interval: float) -> Flow[None]:
         """Ask for the kill switch once, within one interval, so that three silent ones are noticed in three."""
         deadline = self.core.clock() + min(interval, self.settings.timeout)
         try:
-            operation = operations.kill_switch_status(self.settings.agent_id)
+            operation = requests.kill_switch_status(self.settings.agent_id)
             status = yield from self.core.call(operation, deadline=deadline, breaker=self._unbroken)
         except KillSwitchError as error:
             # Also an answer, and a clear one.
@@ -331,6 +343,12 @@ class ClientBase:
         for repeating in (self._polling, self._beating):
             if repeating is not None:
                 repeating.stop()
+
+
+def _is_command(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("command_type"), str):
+        return False
+    return isinstance(row.get("command_id"), str | int)
 
 
 def _one_url(api_url: str | None, base_url: str | None) -> str | None:

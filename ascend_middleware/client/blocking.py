@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from ..api.endpoint import Operation
     from ..flow import Flow
 
 __all__ = ["Blocking"]
@@ -37,6 +38,10 @@ class Blocking(ClientBase):
             flow: from a method of `core`; it runs once.
         """
         return drive(flow, self._perform)
+
+    def _ask(self, operation: Operation[T]) -> T:
+        """Make one call of the authority."""
+        return self.run(self.core.call(operation))
 
     def _perform(self, step: object) -> object:
         if isinstance(step, Send):

@@ -45,9 +45,9 @@ from .retry import RETRY_STATUSES, backoff, dice, may_repeat, parse_retry_after
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..api.endpoint import Operation
     from ..config import Settings
     from ..flow import Flow
-    from .operations import Operation
 
 __all__ = ["Calls", "Send"]
 

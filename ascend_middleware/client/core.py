@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .. import __version__
+from ..api import endpoints
+from ..api.endpoint import given
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
@@ -19,16 +21,16 @@ from ..exceptions import (
 )
 from ..flow import Sleep
 from ..models import AuthorizationDecision, ConnectionStatus, Decision, DecisionStatus, Record
-from . import masking, operations
+from . import masking, requests
 from .breaker import CircuitBreaker
 from .calls import Calls, Send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..api.endpoint import Operation
     from ..flow import Flow
     from ..models import AgentAction
-    from .operations import Operation
 
 __all__ = ["ClientCore", "Send", "Tell"]
 
@@ -54,7 +56,7 @@ class ClientCore(Calls):
         self, action: AgentAction, *, deadline: float | None = None, idempotency_key: str | None = None
     ) -> Flow[AuthorizationDecision]:
         """Submit an action and return the decision as it stands, which may be pending."""
-        operation = operations.submit(action)
+        operation = requests.submit(action)
         decision: AuthorizationDecision = yield from self.call(
             operation, deadline=deadline, idempotency_key=idempotency_key
         )
@@ -64,7 +66,7 @@ class ClientCore(Calls):
         self, action_id: str | int, *, deadline: float | None = None, hold: float = 0.0, agent: str = ""
     ) -> Flow[AuthorizationDecision]:
         """Ask what was decided; the authority may hold the question for so many seconds while that is open."""
-        decision = yield from self.call(operations.get_status(action_id, hold=hold, agent=agent), deadline=deadline)
+        decision = yield from self.call(requests.get_status(action_id, hold=hold, agent=agent), deadline=deadline)
         return decision
 
     def complete(
@@ -76,7 +78,7 @@ class ClientCore(Calls):
         deadline: float | None = None,
     ) -> Flow[Record]:
         """Report that an action was carried out."""
-        operation = operations.complete_action(action_id, at=self._timestamp(), result=result, duration_ms=duration_ms)
+        operation = requests.complete_action(action_id, at=self._timestamp(), result=result, duration_ms=duration_ms)
         record: Record = yield from self.call(operation, deadline=deadline)
         return record
 
@@ -84,7 +86,7 @@ class ClientCore(Calls):
         self, action_id: str | int, *, error: object, duration_ms: float | None = None, deadline: float | None = None
     ) -> Flow[Record]:
         """Report that an action failed."""
-        operation = operations.fail_action(action_id, at=self._timestamp(), error=error, duration_ms=duration_ms)
+        operation = requests.fail_action(action_id, at=self._timestamp(), error=error, duration_ms=duration_ms)
         record: Record = yield from self.call(operation, deadline=deadline)
         return record
 
@@ -96,7 +98,7 @@ class ClientCore(Calls):
     ) -> Flow[AuthorizationDecision]:
         """Submit under the client's failure mode: open answers ALLOWED, marked so, where there was no answer at all."""
         return self.decide(
-            operations.submit(action),
+            requests.submit(action),
             action_type=action.action_type,
             raise_on_denied=raise_on_denied,
             idempotency_key=idempotency_key,
@@ -206,15 +208,15 @@ class ClientCore(Calls):
             record = yield from self.call(operation)
         except ConflictError:
             # The refusal does not tell whose agent it is, and the text of an error proves nothing.
-            if agent_id not in (yield from self.call(operations.list_agents())):
+            if agent_id not in (yield from self.call(endpoints.LIST_AGENTS.call())):
                 raise
             return Record({"success": True, "status": "already_registered", "agent_id": agent_id})
         return record
 
     def heartbeat(self, agent_id: str, **metrics: Any) -> Flow[bool]:
         """Say that an agent is alive; the result says whether the authority heard it."""
-        at = self._timestamp()
-        operation = operations.heartbeat(agent_id, at=at, sdk_version=__version__, **metrics)
+        body = {"agent_id": agent_id, "sdk_version": __version__, "timestamp": self._timestamp()}
+        operation = endpoints.HEARTBEAT.call(body={**body, **given(**metrics)})
         try:
             yield from self.call(operation)
         except AscendError as error:
@@ -225,7 +227,7 @@ class ClientCore(Calls):
     def try_key(self, *, seconds: float) -> Flow[None]:
         """Ask the authority for something that needs the key; counts for no breaker. Raises as `call`."""
         unbroken = CircuitBreaker(threshold=1, timeout=1.0, clock=self.clock, enabled=False)
-        yield from self.call(operations.deployment_info(), deadline=self.clock() + seconds, breaker=unbroken)
+        yield from self.call(endpoints.DEPLOYMENT_INFO.call(), deadline=self.clock() + seconds, breaker=unbroken)
 
     def test_connection(self) -> Flow[ConnectionStatus]:
         """Ask whether the authority is up and knows the key; the result says so, no error of ours is raised."""
@@ -233,8 +235,8 @@ class ClientCore(Calls):
         fields: dict[str, Any] = {"status": "error", "connected": False, "api_version": None, "server_time": None}
         deadline = began + self.settings.timeout
         try:
-            up = yield from self.call(operations.health(), deadline=deadline)
-            info = yield from self.call(operations.deployment_info(), deadline=deadline)
+            up = yield from self.call(endpoints.HEALTH.call(), deadline=deadline)
+            info = yield from self.call(endpoints.DEPLOYMENT_INFO.call(), deadline=deadline)
         except AscendError as error:
             fields["error"] = str(error) or type(error).__name__
         else:

@@ -19,7 +19,7 @@ from ..models import (
     DecisionStatus,
 )
 from ..wire import TOO_MANY
-from . import operations
+from . import requests
 from .awaiting import Awaiting
 from .base import ClientBase
 from .blocking import Blocking
@@ -251,7 +251,7 @@ class OWKAIClient(_ReferenceFlows, Blocking):
 
         Source: contract §1.3, §3.1.
         """
-        return self.run(_told(self.core.call(operations.get_action(action_id))))
+        return self.run(_told(self.core.call(requests.get_action(action_id))))
 
 
 @twin_of(OWKAIClient)
@@ -289,4 +289,4 @@ class AsyncOWKAIClient(_ReferenceFlows, Awaiting):
 
     async def get_action_details(self, action_id: str | int) -> ActionRecord:
         """See `OWKAIClient.get_action_details`."""
-        return await self.run(_told(self.core.call(operations.get_action(action_id))))
+        return await self.run(_told(self.core.call(requests.get_action(action_id))))

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..client import operations
+from ..client import requests
 from ..client.masking import get_logger
 from ..exceptions import ProtocolError, ServerError
 from ..flow import drive
@@ -135,7 +135,7 @@ def _settle(delivery: Delivery, process: str, *, core: ClientCore, state: State,
         outcome = delivery.outcomes.get(number)
         if outcome is None:
             deadline = core.clock() + CALL_SECONDS
-            operation = operations.fail_action(row.action_id, at=iso_time(row.claimed_at), error=PROCESS_ENDED)
+            operation = requests.fail_action(row.action_id, at=iso_time(row.claimed_at), error=PROCESS_ENDED)
             key = f"journal-{process}-{number}-outcome"
             try:
                 drive(core.call(operation, deadline=deadline, idempotency_key=key), perform)

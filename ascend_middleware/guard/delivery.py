@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ..client import operations
+from ..client import requests
 from ..client.breaker import CircuitBreaker
 from ..client.masking import get_logger
 from ..exceptions import (
@@ -237,7 +237,7 @@ class Delivery:
         action.context = {**(action.context or {}), "passed_open": True, "passed_open_at": passed_at}
         key = f"journal-{self._process}-{number}-submit"
         decision = yield from self._core.call(
-            operations.submit(action), deadline=self._deadline(), idempotency_key=key, breaker=self._unbroken
+            requests.submit(action), deadline=self._deadline(), idempotency_key=key, breaker=self._unbroken
         )
         if not decision.is_approved():
             logger.error(
@@ -254,9 +254,9 @@ class Delivery:
             return  # it was set aside when it could not be submitted
         at, error, duration = iso_time(record.get("at", 0.0)), record.get("error"), record.get("ms")
         if error is None:
-            operation = operations.complete_action(opened.action_id, at=at, duration_ms=duration)
+            operation = requests.complete_action(opened.action_id, at=at, duration_ms=duration)
         else:
-            operation = operations.fail_action(
+            operation = requests.fail_action(
                 opened.action_id, at=at, error=error, duration_ms=duration, given_back=record.get("given_back")
             )
         key = f"journal-{self._process}-{record['n']}-outcome"

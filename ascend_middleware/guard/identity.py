@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..api.endpoint import fill_path
 from ..client.masking import get_logger
-from ..client.operations import path
 from ..exceptions import ValidationError
 from .recording import printable
 from .steps import Hook
@@ -87,7 +87,7 @@ def agent_of(
 def _askable(agent: Agent) -> Agent | Refusal:
     """Refuse an id that the authority cannot be asked about: its commands would never come."""
     try:
-        path("{agent_id}", agent_id=agent.id)
+        fill_path("{agent_id}", agent_id=agent.id)
     except ValidationError as error:
         return Refusal(problem="bad-request", detail=f"{error}.")
     return agent

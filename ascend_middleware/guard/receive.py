@@ -7,18 +7,18 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from ..api import endpoints
 from ..client.breaker import CircuitBreaker
 from ..client.masking import get_logger
-from ..client.operations import Operation, kill_switch_status, path
 from ..commands import MalformedCommand, Target, UnknownCommand, parse_command
-from ..exceptions import AscendError, NotFoundError, ProtocolError, ServerError
-from ..wire import decode_object
+from ..exceptions import AscendError, NotFoundError, ServerError
 from .state import EVERYBODY, Order, StateError, orders_of
 from .steps import Blocking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..api.endpoint import Operation
     from ..client.core import ClientCore
     from ..commands import Command
     from ..config import Settings
@@ -160,10 +160,8 @@ class CommandReceiver:
         self._kill.expire()
 
     def _commands(self, agent_id: str, deadline: float) -> Flow[bool]:
-        target = path("/api/registry/agents/{agent_id}/commands", agent_id=agent_id)
-        rows = yield from self._ask(
-            f"commands {agent_id}", Operation(method="GET", target=target, decode=_rows), deadline
-        )
+        operation = endpoints.PENDING_COMMANDS.call(agent_id=agent_id)
+        rows = yield from self._ask(f"commands {agent_id}", operation, deadline)
         if rows is None:
             return False
         for row in rows:
@@ -172,21 +170,16 @@ class CommandReceiver:
                 continue
             yield Blocking(self.intake.apply, (command,))
             if command.command_id:
-                ack = path(
-                    "/api/registry/agents/{agent_id}/commands/{command_id}/ack",
-                    agent_id=agent_id,
-                    command_id=command.command_id,
-                )
-                operation = Operation(method="POST", target=ack, content=b"{}", decode=bytes)
+                ack = endpoints.ACK_COMMAND.call(agent_id=agent_id, command_id=command.command_id)
                 try:
-                    yield from self._core.call(operation, deadline=deadline, breaker=self._unbroken)
+                    yield from self._core.call(ack, deadline=deadline, breaker=self._unbroken)
                 except AscendError as error:  # it is obeyed, and comes again
                     self.intake.loud(f"command {command.command_id[:80]!r} cannot be acknowledged: {error}")
         return True
 
     def _status(self, deadline: float) -> Flow[bool]:
         """Ask whether the whole organisation is blocked; an answer that does not clearly say no lifts nothing."""
-        status = yield from self._ask("status", kill_switch_status(""), deadline)
+        status = yield from self._ask("status", endpoints.KILL_SWITCH_STATUS.call(), deadline)
         if status is None:
             return False
         # Where no requests come, nobody has read the state since.
@@ -233,13 +226,6 @@ def _addressed(row: Any, agent_id: str) -> Any:
     if row.get("target_type") not in (None, "agent") or "agent_id" in row:
         return row
     return {**row, "agent_id": agent_id}
-
-
-def _rows(content: bytes) -> list[Any]:
-    rows = decode_object(content).get("commands")
-    if not isinstance(rows, list):
-        raise ProtocolError("the authority's answer holds no list of commands")
-    return rows
 
 
 class LeasedReceiver:

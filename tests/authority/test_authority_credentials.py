@@ -14,8 +14,8 @@ from authority_desk import POLICY, Desk
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from ascend_middleware.api.endpoints import TABLE
 from ascend_middleware.authority import PolicySet
-from ascend_middleware.authority.endpoints.table import ROUTES
 from ascend_middleware.authority.keys import LOCAL, Role
 from ascend_middleware.authority.limits import Window, network_of
 from ascend_middleware.authority.service import Service
@@ -401,9 +401,9 @@ def test_the_documented_limits_hold_unless_told(desk):
 def test_every_endpoint_has_a_limit():
     """Each is counted as something, and what it is counted as has a limit unless somebody lifts it."""
     limits = PolicySet.from_text("").limits
-    assert {route.counted_as for route in ROUTES} == {"submit", "report", "read", "list", "analytics", "admin"}
-    assert all(limits.of(route.counted_as) > 0 for route in ROUTES)
-    for route in ROUTES:
+    assert {route.counted_as for route in TABLE} == {"submit", "report", "read", "list", "analytics", "admin"}
+    assert all(limits.of(route.counted_as) > 0 for route in TABLE)
+    for route in TABLE:
         if route.admin:
             assert route.counted_as == "admin", route.path
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from authority_desk import POLICY, Desk
 
-from ascend_middleware.authority.endpoints.table import ROUTES
+from ascend_middleware.api.endpoints import TABLE
 
 UNLIMITED = "[limits]\nsubmit = 0\nlist = 0\nanalytics = 0\nadmin = 0\nfailed_sign_ins = 0\n"
 
@@ -29,7 +29,7 @@ def test_the_document_lists_every_endpoint_and_needs_no_key(desk):
     status, document = desk.get("/openapi.json", key=None)
     assert status == 200 and document["openapi"].startswith("3.1")
     listed = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
-    assert listed == {(route.method, route.path) for route in ROUTES} | {("GET", "/health"), ("GET", "/openapi.json")}
+    assert listed == {(route.method, route.path) for route in TABLE} | {("GET", "/health"), ("GET", "/openapi.json")}
     names = [
         operation.get("operationId") for operations in document["paths"].values() for operation in operations.values()
     ]
@@ -42,7 +42,7 @@ def test_every_reference_of_the_document_has_its_schema(desk):
     assert set(re.findall(r"#/components/schemas/(\w+)", content)) <= schemas.keys()
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+@pytest.mark.parametrize("route", TABLE, ids=lambda route: f"{route.method} {route.path}")
 def test_no_endpoint_answers_without_a_credential_or_with_an_error_of_its_own(desk, route):
     path = re.sub(r"\{\w+\}", "1", route.path)
     assert desk.code(desk.call(route.method, path, key=None)) == (401, "AUTHENTICATION_FAILED")

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ascend_middleware import exceptions as errors
+from ascend_middleware.api import endpoints
 from ascend_middleware.client import (
     ConnectFailed,
     DeadlinePassed,
     ExchangeFailed,
     Overloaded,
     Unsendable,
-    operations,
+    requests,
 )
 from ascend_middleware.client.retry import backoff, parse_retry_after
 from ascend_middleware.models import AgentAction
@@ -224,7 +225,7 @@ def test_identifiers_are_checked_before_anything_is_sent(bad):
     for flow in (
         lambda: world.core.status(bad),
         lambda: world.core.complete(bad),
-        lambda: world.core.call(operations.get_action(bad)),
+        lambda: world.core.call(requests.get_action(bad)),
     ):
         with pytest.raises(errors.ValidationError):
             world.run(flow())
@@ -260,13 +261,13 @@ def test_reports():
 def test_list_query():
     world = World(answer(200, {"actions": [{"action_id": "1", "status": "odd"}], "total": 3}))
     page = world.run(
-        world.core.call(operations.list_actions(limit=1, status="a&b", filters={"sort": None, "order": "asc"}))
+        world.core.call(requests.list_actions(limit=1, status="a&b", filters={"sort": None, "order": "asc"}))
     )
     assert page.has_more
     assert world.sent[0].request.url.endswith("?limit=1&offset=0&status=a%26b&order=asc")
     for bad in ({"limit": 0}, {"offset": -1}, {"limit": True}, {"filters": {"x": []}}):
         with pytest.raises(errors.ValidationError):
-            operations.list_actions(**bad)
+            requests.list_actions(**bad)
 
 
 def test_call_after_close():
@@ -402,7 +403,7 @@ def test_a_value_that_readers_take_differently_is_refused_by_its_place(where, va
     world = World(APPROVED)
     for build in (
         lambda: AgentAction("a", "A", "data_access", "r", **{where: {"amount": value}}),
-        lambda: operations.action_from_fields(
+        lambda: requests.action_from_fields(
             {"action_type": "t", "resource": "r", where: {"amount": value}}, agent_id="a", agent_name="A"
         ),
     ):
@@ -429,10 +430,10 @@ def test_a_value_that_readers_take_differently_is_refused_by_its_place(where, va
 )
 def test_no_call_encodes_what_json_cannot_hold(bad):
     for call in (
-        lambda: operations.complete_action("7", at="now", result=bad),
-        lambda: operations.fail_action("7", at="now", error=[None, bad]),
-        lambda: operations.evaluate_policy(action_type="t", resource="r", context={"x": bad}),
-        lambda: operations.action_from_fields(
+        lambda: requests.complete_action("7", at="now", result=bad),
+        lambda: requests.fail_action("7", at="now", error=[None, bad]),
+        lambda: requests.evaluate_policy(action_type="t", resource="r", context={"x": bad}),
+        lambda: requests.action_from_fields(
             {"parameters": {"x": bad}, "action_details": {"x": bad}}, agent_id="a", agent_name="A"
         ),
         lambda: encode_json({"x": None, "y": bad}),
@@ -477,12 +478,12 @@ def test_whether_the_key_is_known_is_learnt_from_calls_that_have_it():
     )
     known = []
     for operation in (
-        operations.health(),
-        operations.deployment_info(),
-        operations.deployment_info(),
-        operations.deployment_info(),
-        operations.health(),
-        operations.deployment_info(),
+        endpoints.HEALTH.call(),
+        endpoints.DEPLOYMENT_INFO.call(),
+        endpoints.DEPLOYMENT_INFO.call(),
+        endpoints.DEPLOYMENT_INFO.call(),
+        endpoints.HEALTH.call(),
+        endpoints.DEPLOYMENT_INFO.call(),
     ):
         with contextlib.suppress(errors.AscendError):
             world.run(world.core.call(operation))

@@ -21,7 +21,7 @@ from ascend_middleware.client import (
     ConnectFailed,
     DeadlinePassed,
     ExchangeFailed,
-    operations,
+    requests,
 )
 from ascend_middleware.client.breaker import CircuitBreaker
 from ascend_middleware.config import Settings
@@ -198,7 +198,7 @@ def test_defect_e6_odd_levels_and_stored_words_are_read(level):
     decision = decode_decision(json.dumps({**YES, "risk_level": level}).encode())
     assert decision.is_approved() and (decision.risk_level is None or decision.risk_level == level)
     world = World(answer(200, {"action_id": "7", "status": "pending_approval"}))
-    assert world.run(world.core.call(operations.get_action("7")))["status"] == "pending_approval"
+    assert world.run(world.core.call(requests.get_action("7")))["status"] == "pending_approval"
 
 
 def test_defect_e6_the_error_envelope_keeps_code_and_field():

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import ascend_middleware
+from ascend_middleware.api.endpoints import TABLE
 from ascend_middleware.authority import PolicySet, sample_policy
-from ascend_middleware.authority.endpoints.table import ROUTES
 from ascend_middleware.authority.policy.policy_file import TABLES
 from ascend_middleware.cli import main
 
@@ -18,7 +18,7 @@ def test_every_endpoint_is_listed_with_its_role_and_limit():
     rows = re.findall(r"^\| `([A-Z]+) (/[^`]*)` \|[^|]*\| ?([\w ]*?) ?\| ?(\w*) ?\|$", PAGE, re.MULTILINE)
     listed = {(method, path): (admin.strip() == "yes", limit) for method, path, admin, limit in rows}
     assert len(listed) == len(rows)
-    served = {(route.method, route.path): (route.admin, route.allowance) for route in ROUTES}
+    served = {(route.method, route.path): (route.admin, route.allowance) for route in TABLE}
     open_to_all = {("GET", "/health"): (False, ""), ("GET", "/openapi.json"): (False, "")}
     assert listed == served | open_to_all
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from ascend_middleware.api import endpoints
+from ascend_middleware.api.bodies import Outcome, Rejection, Verdict
 
 from .. import approvals, killswitch, orchestration
-from ..bodies import ApiError, decision_fields, read_submission, record_fields
-from ..context import Call, Reply, Route, missing, read_fields
+from ..answers import decision_fields, record_fields
+from ..bodies import ApiError, missing, read_fields, read_submission
+from ..context import Call, Handlers, Reply
 from ..management import approval_rules
 from ..pagination import page_fields, read_query
 from ..policy.approvers import OBSERVED
@@ -22,61 +24,9 @@ from ..waiting import read_wait
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["ROUTES", "check_standing", "judged_form", "submit"]
+__all__ = ["HANDLERS", "check_standing", "judged_form", "submit"]
 
 log = logging.getLogger(__name__)
-
-_Comment = Annotated[str, Meta(max_length=4096)]
-_Moment = Annotated[str, Meta(extra_json_schema={"anyOf": [{"format": "date"}, {"format": "date-time"}]})]
-
-
-class Verdict(Struct, kw_only=True):
-    """A person's decision; without `approved` the endpoint's name says it."""
-
-    approved: bool | UnsetType = UNSET
-    comments: _Comment | None = None
-    reason: _Comment | None = None
-
-
-class Rejection(Struct, kw_only=True):
-    """A person's denial; what says `approved` beside it is refused."""
-
-    approved: Annotated[bool | UnsetType, Meta(extra_json_schema={"const": False})] = UNSET
-    comments: _Comment | None = None
-    reason: _Comment | None = None
-
-
-class Outcome(Struct, kw_only=True):
-    """What became of an action."""
-
-    action_id: Any = None
-    status: Any = None
-    result: Any = None
-    error: Any = None
-    duration_ms: Annotated[float, Meta(ge=0)] | None = None
-    completed_at: Any = None
-    failed_at: Any = None
-    given_back: Annotated[int, Meta(ge=1)] | None = None
-
-
-class ActionQuery(Struct, kw_only=True):
-    """The query of the lists of actions; read by `read_query`."""
-
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 50
-    offset: Annotated[int, Meta(ge=0, le=2**53)] = 0
-    status: Literal["pending", "pending_approval", "approved", "denied", "rejected"] | UnsetType = UNSET
-    risk_level: Literal["low", "medium", "high", "critical"] | UnsetType = UNSET
-    agent_id: str | UnsetType = UNSET
-    sort: Literal["created_at", "updated_at", "risk_score", "id"] | UnsetType = UNSET
-    order: Literal["asc", "desc"] | UnsetType = UNSET
-    start_date: _Moment | UnsetType = UNSET
-    end_date: _Moment | UnsetType = UNSET
-
-
-class Waiting(Struct, kw_only=True):
-    """For how many seconds a request is held until the action is decided; read by `read_wait`."""
-
-    wait: Annotated[str, Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$(?!\n)")] | UnsetType = UNSET
 
 
 # What a condition may ask for without `has()`, though the action does not say it.
@@ -278,83 +228,17 @@ def _conclude(call: Call, word: str) -> Reply:
     return Reply(fields={"success": True, "action_id": str(row["id"]), "outcome": word})
 
 
-ROUTES: Final = (
-    Route(
-        method="POST",
-        path="/api/v1/actions/submit",
-        run=_submit,
-        summary="Submit an action and have it decided",
-        allowance="submit",
-        answer="Decision",
-    ),
-    Route(
-        method="GET",
-        path="/api/v1/actions/{id}/status",
-        run=_status,
-        query=Waiting,
-        summary="Show how an action is decided",
-        answer="Decision",
-    ),
-    Route(
-        method="POST",
-        path="/api/v1/actions/{id}/approve",
-        run=_approve,
-        body=Verdict,
-        summary="Approve a pending action",
-        allowance="admin",
-        answer="Decision",
-    ),
-    Route(
-        method="POST",
-        path="/api/v1/actions/{id}/reject",
-        run=_reject,
-        body=Rejection,
-        summary="Deny a pending action",
-        allowance="admin",
-        answer="Decision",
-    ),
-    Route(method="GET", path="/api/v1/actions/{id}", run=_details, summary="Show an action", answer="ActionDetails"),
-    Route(method="GET", path="/api/v1/actions", run=_list, summary="List actions", query=ActionQuery, answer="Actions"),
-    Route(
-        method="GET", path="/api/agent-activity", run=_list, summary="List actions", query=ActionQuery, answer="Actions"
-    ),
-    Route(
-        method="GET",
-        path="/api/governance/pending-actions",
-        run=_pending,
-        query=ActionQuery,
-        summary="List the actions that wait for a person",
-        answer="Actions",
-    ),
-    Route(
-        method="POST",
-        path="/api/governance/workflows/{id}/approve",
-        run=_approve,
-        body=Verdict,
-        summary="Approve or deny a pending action",
-        allowance="admin",
-        answer="Decision",
-    ),
-    Route(
-        method="GET",
-        path="/api/sdk/approval/{id}",
-        run=_approval,
-        query=Waiting,
-        summary="Show the state of an approval request",
-        answer="Decision",
-    ),
-    Route(
-        method="POST",
-        path="/api/agent-action/{id}/complete",
-        run=_complete,
-        body=Outcome,
-        summary="Report that an approved action was completed",
-    ),
-    Route(
-        method="POST",
-        path="/api/agent-action/{id}/fail",
-        run=_fail,
-        body=Outcome,
-        summary="Report that an approved action has failed",
-    ),
-)
+HANDLERS: Final[Handlers] = {
+    endpoints.SUBMIT: _submit,
+    endpoints.ACTION_STATUS: _status,
+    endpoints.APPROVE: _approve,
+    endpoints.REJECT: _reject,
+    endpoints.GET_ACTION: _details,
+    endpoints.LIST_ACTIONS: _list,
+    endpoints.LIST_ACTIVITY: _list,
+    endpoints.LIST_PENDING: _pending,
+    endpoints.DECIDE_WORKFLOW: _approve,
+    endpoints.APPROVAL_STATUS: _approval,
+    endpoints.COMPLETE_ACTION: _complete,
+    endpoints.FAIL_ACTION: _fail,
+}

@@ -4,66 +4,27 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from msgspec import Meta, Struct
 
+from ascend_middleware.api import endpoints
+from ascend_middleware.api.bodies import AgentChange, Heartbeat, NewAgent, Page
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
 from .. import killswitch
 from ..bodies import ApiError
-from ..context import Call, Reply, Route
-from ..pagination import Page
+from ..context import Call, Handlers, Reply
+from ..pagination import listed
 from ..policy.registry_rules import find_model
 from ..store.registry_store import AGENT
 from ..store.store import canonical_json
-from .types import Count, Name, Text, Words
 
-__all__ = ["ROUTES"]
+__all__ = ["HANDLERS"]
 
 _TRUST: Final = "standard"
 # An agent that was silent for longer is shown as offline.
 _SILENCE: Final = 120.0
-
-
-class NewAgent(Struct, kw_only=True):
-    """The body of a registration."""
-
-    agent_id: Name
-    agent_name: Name | None = None
-    display_name: Name | None = None
-    agent_type: Name = "supervised"
-    environment: Name = "production"
-    capabilities: Words = ()
-    allowed_resources: Words = ()
-    sdk_version: Text | None = None
-    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
-
-
-class AgentChange(Struct, kw_only=True, omit_defaults=True):
-    """What an admin may change of an agent."""
-
-    model_id: Annotated[int, Meta(ge=1, le=2**53)] | Name | None = None
-    agent_name: Name | None = None
-    display_name: Name | None = None
-    agent_type: Name | None = None
-    environment: Name | None = None
-    capabilities: Words | None = None
-    allowed_resources: Words | None = None
-    metadata: dict[str, Any] | None = None
-
-
-class Heartbeat(Struct, kw_only=True):
-    """The body of a heartbeat."""
-
-    agent_id: Name
-    sdk_version: Text | None = None
-    timestamp: Text | None = None
-    response_time_ms: Annotated[float, Meta(ge=0)] | None = None
-    error_rate: Annotated[float, Meta(ge=0, le=1)] | None = None
-    requests_count: Count | None = None
-    metadata: dict[str, Any] | None = None
 
 
 def _register(call: Call) -> Reply:
@@ -120,7 +81,7 @@ def agent_fields(call: Call, record: dict[str, Any]) -> dict[str, Any]:
 def _list(call: Call) -> Reply:
     page = call.query(Page)
     rows, total = call.records.page(AGENT, tenant=call.tenant, limit=page.limit, offset=page.offset)
-    return Reply(fields=page.fields("agents", [agent_fields(call, row) for row in rows], total))
+    return Reply(fields=listed(page, "agents", [agent_fields(call, row) for row in rows], total))
 
 
 def _get(call: Call) -> Reply:
@@ -218,42 +179,12 @@ def _health(call: Call) -> Reply:
     return Reply(fields=fields)
 
 
-ROUTES: Final = (
-    Route(method="GET", path="/api/registry/agents", run=_list, summary="List agents", query=Page, answer="Agents"),
-    Route(
-        method="POST",
-        path="/api/registry/agents",
-        run=_register,
-        summary="Register an agent; 200 where the organisation has it already",
-        body=NewAgent,
-        status=201,
-        answer="AgentChanged",
-    ),
-    Route(method="GET", path="/api/registry/agents/{agent_id}", run=_get, summary="Show an agent", answer="Agent"),
-    Route(
-        method="PUT",
-        path="/api/registry/agents/{agent_id}",
-        run=_update,
-        summary="Change an agent, or link a model to it",
-        body=AgentChange,
-        admin=True,
-        local=True,
-        allowance="admin",
-        answer="AgentChanged",
-    ),
-    Route(method="DELETE", path="/api/registry/agents/{agent_id}", run=_delete, summary="Remove an agent"),
-    Route(
-        method="POST",
-        path="/api/agents/health/heartbeat",
-        run=_heartbeat,
-        summary="Tell that an agent is alive",
-        body=Heartbeat,
-    ),
-    Route(
-        method="GET",
-        path="/api/agents/health/{agent_id}",
-        run=_health,
-        summary="Show an agent's health",
-        answer="AgentHealth",
-    ),
-)
+HANDLERS: Final[Handlers] = {
+    endpoints.LIST_AGENTS: _list,
+    endpoints.REGISTER_AGENT: _register,
+    endpoints.GET_AGENT: _get,
+    endpoints.UPDATE_AGENT: _update,
+    endpoints.DEREGISTER_AGENT: _delete,
+    endpoints.HEARTBEAT: _heartbeat,
+    endpoints.AGENT_HEALTH: _health,
+}

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from msgspec import Meta, Struct
+from ascend_middleware.api import endpoints
+from ascend_middleware.api.bodies import Days, Nothing
 
-from ..context import Call, Reply, Route
+from ..context import Call, Handlers, Reply
 from ..policy.approvers import OBSERVED
 from ..store.store import iso_time
 
-__all__ = ["ROUTES"]
+__all__ = ["HANDLERS"]
 
 _HOUR: Final = 3600.0
 _DAY: Final = 86_400.0
 _TOP: Final = 5
 _STATES: Final = ("approved", "pending", "denied")
-
-
-class Nothing(Struct, kw_only=True, forbid_unknown_fields=True):
-    """No query."""
-
-
-class Days(Struct, kw_only=True, forbid_unknown_fields=True):
-    """How many days back, today included."""
-
-    days: Annotated[int, Meta(ge=1, le=90)] = 7
 
 
 def _counts(call: Call, column: str, since: float | None = None) -> dict[str, int]:
@@ -120,31 +111,8 @@ def _trends(call: Call) -> Reply:
     return Reply(fields={"days": days, "interval": "day", "trends": points})
 
 
-_PLACE: Final = "/api/analytics"
-
-ROUTES: Final = (
-    Route(
-        method="GET",
-        path=f"{_PLACE}/realtime/metrics",
-        run=_realtime,
-        summary="Show what happens now",
-        query=Nothing,
-        allowance="analytics",
-    ),
-    Route(
-        method="GET",
-        path=f"{_PLACE}/executive/dashboard",
-        run=_dashboard,
-        summary="Show a period as a whole",
-        query=Days,
-        allowance="analytics",
-    ),
-    Route(
-        method="GET",
-        path=f"{_PLACE}/trends",
-        run=_trends,
-        summary="Show a period day by day",
-        query=Days,
-        allowance="analytics",
-    ),
-)
+HANDLERS: Final[Handlers] = {
+    endpoints.ANALYTICS_NOW: _realtime,
+    endpoints.ANALYTICS_PERIOD: _dashboard,
+    endpoints.ANALYTICS_TRENDS: _trends,
+}

@@ -2,56 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET
 
+from ascend_middleware.api import endpoints
+from ascend_middleware.api.bodies import Broadcast, Command, Parameters, StatusQuery, Switch
 from ascend_middleware.exceptions import NotFoundError, ValidationError
 
 from .. import killswitch
-from ..bodies import ApiError
-from ..context import Call, Reply, Route, wrong
-from .types import Name
+from ..bodies import ApiError, wrong
+from ..context import Call, Handlers, Reply
 
-__all__ = ["ROUTES"]
-
-_Kind = Literal["BLOCK", "UNBLOCK", "SUSPEND", "QUARANTINE", "RATE_LIMIT"]
-_Reason = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"\S")]
-
-
-class Parameters(Struct, kw_only=True):
-    """What a command needs besides its type."""
-
-    max_per_minute: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
-
-
-class Command(Struct, kw_only=True):
-    """The body of a command to one agent; RATE_LIMIT needs `max_per_minute` among its parameters."""
-
-    command_type: _Kind
-    reason: _Reason
-    parameters: Parameters | None = None
-
-
-class Broadcast(Struct, kw_only=True):
-    """The body of a command to the whole organisation, or to everybody who uses an MCP server."""
-
-    command_type: _Kind
-    reason: _Reason
-    parameters: Parameters | None = None
-    mcp_server: Name | None = None
-
-
-class Switch(Struct, kw_only=True):
-    """Why the organisation's kill switch is thrown or released."""
-
-    reason: Annotated[str, Meta(min_length=10, max_length=1000, pattern=r"\S")]
-
-
-class StatusQuery(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Whose standing is asked for; without an agent, the organisation's."""
-
-    agent_id: Name | UnsetType = UNSET
+__all__ = ["HANDLERS"]
 
 
 def _issue(call: Call) -> Reply:
@@ -158,68 +121,12 @@ def _thrown(call: Call, kind: str, message: str) -> Reply:
     return Reply(fields=fields)
 
 
-ROUTES: Final = (
-    Route(
-        method="POST",
-        path="/api/registry/agents/{agent_id}/commands",
-        run=_issue,
-        summary="Issue a command to an agent",
-        body=Command,
-        admin=True,
-        allowance="admin",
-        status=201,
-        answer="CommandIssued",
-    ),
-    Route(
-        method="POST",
-        path="/api/registry/commands",
-        run=_broadcast,
-        summary="Issue a command to the whole organisation, or about an MCP server",
-        body=Broadcast,
-        admin=True,
-        allowance="admin",
-        status=201,
-        answer="CommandIssued",
-    ),
-    Route(
-        method="GET",
-        path="/api/registry/agents/{agent_id}/commands",
-        run=_pending,
-        summary="List the commands that an agent has not acknowledged",
-        answer="Commands",
-    ),
-    Route(
-        method="POST",
-        path="/api/registry/agents/{agent_id}/commands/{command_id}/ack",
-        run=_ack,
-        summary="Acknowledge a command",
-    ),
-    Route(
-        method="GET",
-        path="/api/sdk/kill-switch/status",
-        run=_status,
-        summary="Show whether an agent, or the organisation, is blocked",
-        query=StatusQuery,
-        answer="KillSwitchStatus",
-    ),
-    Route(
-        method="POST",
-        path="/api/billing/kill-switch/{organization_id}/trigger",
-        run=_trigger,
-        summary="Block every agent of the organisation",
-        body=Switch,
-        admin=True,
-        allowance="admin",
-        answer="KillSwitchStatus",
-    ),
-    Route(
-        method="POST",
-        path="/api/billing/kill-switch/{organization_id}/release",
-        run=_release,
-        summary="Lift the block of the whole organisation",
-        body=Switch,
-        admin=True,
-        allowance="admin",
-        answer="KillSwitchStatus",
-    ),
-)
+HANDLERS: Final[Handlers] = {
+    endpoints.COMMAND_AGENT: _issue,
+    endpoints.COMMAND_ALL: _broadcast,
+    endpoints.PENDING_COMMANDS: _pending,
+    endpoints.ACK_COMMAND: _ack,
+    endpoints.KILL_SWITCH_STATUS: _status,
+    endpoints.TRIGGER_KILL_SWITCH: _trigger,
+    endpoints.RELEASE_KILL_SWITCH: _release,
+}

@@ -2,65 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from msgspec import Meta, Struct
 
+from ascend_middleware.api import endpoints
+from ascend_middleware.api.bodies import Deactivation, McpAction, NewServer, Page
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
-from ..bodies import ApiError, decision_fields
-from ..context import Call, Reply, Route, check_patterns
-from ..pagination import Page
+from ..answers import decision_fields
+from ..bodies import ApiError
+from ..context import Call, Handlers, Reply, check_patterns
+from ..pagination import listed
 from ..policy.registry_rules import find_server
 from ..store.registry_store import AGENT, MCP_SERVER
 from .actions import check_standing, submit
-from .types import Name, Needed, Text, Words
 
-__all__ = ["ROUTES"]
-
-
-class NewServer(Struct, kw_only=True):
-    """The body of a registration of an MCP server."""
-
-    server_name: Name
-    transport_type: Name = "stdio"
-    governance_enabled: bool = True
-    display_name: Name | None = None
-    description: Text | None = None
-    server_url: Text | None = None
-    connection_config: dict[str, Any] = msgspec.field(default_factory=dict)
-    auto_approve_tools: Words = ()
-    blocked_tools: Words = ()
-    tool_risk_overrides: dict[str, Annotated[int, Meta(ge=0, le=100)]] = msgspec.field(default_factory=dict)
-
-
-class Deactivation(Struct, kw_only=True):
-    """Why a server is deactivated."""
-
-    reason: Text | None = None
-
-
-class McpAction(Struct, kw_only=True):
-    """The body of an action in the words of MCP."""
-
-    mcp_server: Name
-    namespace: Name
-    verb: Name
-    resource: Needed
-    action_type: Name | None = None
-    parameters: dict[str, Any] | None = None
-    context: dict[str, Any] | None = None
-    description: Text | None = None
-    environment: Name | None = None
-    tool_name: Name | None = None
-    agent_id: Name | None = None
-    agent_name: Name | None = None
-    risk_indicators: dict[str, Any] | None = None
-    model_id: Annotated[int, Meta(ge=1, le=2**53)] | Name | None = None
-    orchestration_session_id: Name | None = None
-    parent_action_id: int | Name | None = None
-    orchestration_depth: Annotated[int, Meta(ge=0, le=5)] | None = None
+__all__ = ["HANDLERS"]
 
 
 # What a submission takes from an action in the words of MCP as it is.
@@ -164,7 +122,7 @@ def _list(call: Call) -> Reply:
     rows = [_shown(call, record) for record in records]
     rows += _declared(call, {record["name"] for record in records})
     shown = rows[page.offset : page.offset + page.limit]
-    return Reply(fields=page.fields("servers", shown, len(rows)))
+    return Reply(fields=listed(page, "servers", shown, len(rows)))
 
 
 def _server(call: Call) -> dict[str, Any]:
@@ -211,54 +169,12 @@ def _delete(call: Call) -> Reply:
     return Reply(fields={"success": True, "message": "MCP server removed", "server_name": record["name"]})
 
 
-_PLACE: Final = "/api/registry/mcp-servers"
-
-ROUTES: Final = (
-    Route(
-        method="POST",
-        path="/api/v1/mcp/actions/submit",
-        run=_submit,
-        summary="Submit an action in the words of MCP",
-        body=McpAction,
-        allowance="submit",
-        answer="Decision",
-    ),
-    Route(method="GET", path=_PLACE, run=_list, summary="List MCP servers", query=Page, answer="McpServers"),
-    Route(
-        method="POST",
-        path=_PLACE,
-        run=_register,
-        summary="Register an MCP server; one that a user registers waits for an admin",
-        body=NewServer,
-        status=201,
-        answer="McpServerChanged",
-    ),
-    Route(method="GET", path=f"{_PLACE}/{{name}}", run=_get, summary="Show an MCP server", answer="McpServer"),
-    Route(
-        method="DELETE",
-        path=f"{_PLACE}/{{name}}",
-        run=_delete,
-        summary="Remove an MCP server",
-        admin=True,
-        allowance="admin",
-    ),
-    Route(
-        method="POST",
-        path=f"{_PLACE}/{{name}}/activate",
-        run=_activate,
-        summary="Activate an MCP server",
-        admin=True,
-        allowance="admin",
-        answer="McpServerChanged",
-    ),
-    Route(
-        method="POST",
-        path=f"{_PLACE}/{{name}}/deactivate",
-        run=_deactivate,
-        summary="Deactivate an MCP server",
-        body=Deactivation,
-        admin=True,
-        allowance="admin",
-        answer="McpServerChanged",
-    ),
-)
+HANDLERS: Final[Handlers] = {
+    endpoints.SUBMIT_MCP: _submit,
+    endpoints.LIST_MCP_SERVERS: _list,
+    endpoints.REGISTER_MCP_SERVER: _register,
+    endpoints.GET_MCP_SERVER: _get,
+    endpoints.DELETE_MCP_SERVER: _delete,
+    endpoints.ACTIVATE_MCP_SERVER: _activate,
+    endpoints.DEACTIVATE_MCP_SERVER: _deactivate,
+}

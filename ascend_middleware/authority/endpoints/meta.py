@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET
 
 from ascend_middleware import __version__
+from ascend_middleware.api import endpoints
+from ascend_middleware.api.bodies import ClassificationQuery, Page
 
-from ..context import Call, Reply, Route
-from ..pagination import Page
+from ..context import Call, Handlers, Reply
+from ..pagination import listed
 from ..store.store import iso_time
-from .types import Name
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["ROUTES"]
+__all__ = ["HANDLERS"]
 
 
 # What became of it, by a part of the event's name, unless the entry says what was decided.
@@ -25,12 +26,6 @@ _OUTCOMES: Final = (
     *((sign, "refused") for sign in ("REFUSED", "REJECTED", "DENY", "GRAFT")),
     *((sign, "failed") for sign in ("ACTION_FAILED", "GIVEN_UP")),
 )
-
-
-class ClassificationQuery(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Which type of resource."""
-
-    resource_type: Name | UnsetType = UNSET
 
 
 def _deployment(call: Call) -> Reply:
@@ -53,7 +48,7 @@ def _audit(call: Call) -> Reply:
         (call.tenant, page.limit, page.offset),
     )
     events = [_event(call, row) for row in rows]
-    fields = page.fields("events", events, total)
+    fields = listed(page, "events", events, total)
     number = page.offset // page.limit + 1
     return Reply(fields={**fields, "logs": events, "items": events, "page": number, "page_size": page.limit})
 
@@ -82,15 +77,8 @@ def _classifications(call: Call) -> Reply:
     return Reply(fields={"classifications": rows, "total": len(rows)})
 
 
-ROUTES: Final = (
-    Route(method="GET", path="/api/deployment-info", run=_deployment, summary="Show version and time"),
-    Route(method="GET", path="/audit/logs", run=_audit, summary="List audit events", query=Page, answer="AuditLog"),
-    Route(
-        method="GET",
-        path="/api/v1/resource-classifications",
-        run=_classifications,
-        summary="Show how sensitive resources are",
-        query=ClassificationQuery,
-        answer="Classifications",
-    ),
-)
+HANDLERS: Final[Handlers] = {
+    endpoints.DEPLOYMENT_INFO: _deployment,
+    endpoints.AUDIT_LOG: _audit,
+    endpoints.CLASSIFICATIONS: _classifications,
+}

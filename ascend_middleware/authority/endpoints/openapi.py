@@ -9,9 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from ascend_middleware import __version__
+from ascend_middleware.api.endpoints import HEALTH, OPENAPI, TABLE
 from ascend_middleware.wire import encode_json
-
-from .types import MAX_NAME, MAX_TEXT, NAME_PATTERN
 
 __all__ = ["document"]
 
@@ -119,30 +118,6 @@ _ANSWERS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def _name(longest: int = MAX_NAME) -> dict[str, Any]:
-    return {"type": ["string", "null"], "maxLength": longest, "pattern": f"^$|{NAME_PATTERN}"}
-
-
-# What a submission may say; read by `read_submission`, which also knows what the types here cannot tell.
-_NEEDED: Final = {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": NAME_PATTERN}
-_PROSE: Final = {"type": ["string", "null"], "maxLength": MAX_TEXT, "pattern": r"^$|\S"}
-_MAPPING: Final = {"type": ["object", "null"]}
-_SUBMISSION: Final = {
-    "type": "object",
-    "properties": {
-        "agent_id": _NEEDED,
-        "action_type": _NEEDED,
-        **dict.fromkeys(("resource_id", "tool_name", "orchestration_session_id", "mcp_server_name"), _name()),
-        "agent_name": {"type": ["string", "null"], "maxLength": MAX_NAME, "pattern": r"^$|\S"},
-        **dict.fromkeys(("resource", "description", "business_justification"), _PROSE),
-        **dict.fromkeys(("action_details", "parameters", "context", "risk_indicators"), _MAPPING),
-        "orchestration_depth": {"type": ["integer", "null"], "minimum": 0, "maximum": 5},
-        "parent_action_id": {"type": ["integer", "string", "null"]},
-        "model_id": {"type": ["integer", "string", "null"]},
-    },
-    "required": ["agent_id", "action_type"],
-}
-
 # What the types alone cannot say.
 _IS_LIMIT: Final = {"properties": {"command_type": {"const": "RATE_LIMIT"}}}
 _NEEDS_LIMIT: Final = {
@@ -173,40 +148,36 @@ _MORE: Final[dict[str, dict[str, Any]]] = {
 @functools.cache
 def document() -> bytes:
     """Return the document as JSON."""
-    from .table import HEALTH, OPENAPI, ROUTES
-
-    kinds = list(dict.fromkeys(kind for route in ROUTES for kind in (route.body, route.query) if kind is not None))
+    kinds = list(
+        dict.fromkeys(kind for endpoint in TABLE for kind in (endpoint.body, endpoint.query) if kind is not None)
+    )
     _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     components = {name: {**schema, **_MORE.get(name, {})} for name, schema in components.items()}
     paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
+    for endpoint in TABLE:
         operation: dict[str, Any] = {
-            "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path}").strip("_"),
-            "summary": route.summary,
-            "tags": [_tag(route.path)],
+            "operationId": re.sub(r"\W+", "_", f"{endpoint.method.lower()}{endpoint.path}").strip("_"),
+            "summary": endpoint.summary,
+            "tags": [_tag(endpoint.path)],
             "parameters": [
                 *(
                     {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-                    for name in re.findall(r"\{(\w+)\}", route.path)
+                    for name in re.findall(r"\{(\w+)\}", endpoint.path)
                 ),
-                *(_query(components[route.query.__name__]) if route.query else ()),
+                *(_query(components[endpoint.query.__name__]) if endpoint.query else ()),
             ],
-            "responses": _responses(route.status, route.answer),
+            "responses": _responses(endpoint.status, endpoint.answer),
         }
-        body = _SUBMISSION if route.path == "/api/v1/actions/submit" else None
-        if route.body is not None:
-            body = {"$ref": _REF.format(name=route.body.__name__)}
-        if body is not None:
-            needed = route.body is not None and any(item.required for item in msgspec.structs.fields(route.body))
+        if endpoint.body is not None:
             operation["requestBody"] = {
-                "required": needed or body is _SUBMISSION,
-                "content": {"application/json": {"schema": body}},
+                "required": any(item.required for item in msgspec.structs.fields(endpoint.body)),
+                "content": {"application/json": {"schema": {"$ref": _REF.format(name=endpoint.body.__name__)}}},
             }
-        paths.setdefault(route.path, {})[route.method.lower()] = operation
-    for path in (HEALTH, OPENAPI):
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
+    for endpoint in (HEALTH, OPENAPI):
         ok = {"description": "OK", "content": {"application/json": {"schema": _OBJECT}}}
-        summary = "Tell that the authority is up" if path == HEALTH else "This document"
-        paths[path] = {"get": {"summary": summary, "security": [], "responses": {"200": ok, **_errors((400, 405))}}}
+        described = {"summary": endpoint.summary, "security": [], "responses": {"200": ok, **_errors((400, 405))}}
+        paths[endpoint.path] = {"get": described}
     return encode_json(
         {
             "openapi": "3.1.0",

@@ -7,109 +7,33 @@ strictest wins. Their conditions are checked when they are written; what is wron
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
+from ascend_middleware.api import endpoints
+from ascend_middleware.api.bodies import NewPolicy, NewRule, Page, PolicyChange, RuleChange, Trial
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
 from .. import killswitch, orchestration
 from ..bodies import ApiError, read_submission
-from ..context import Call, Reply, Route, check_patterns
-from ..pagination import Page
-from ..policy.conditions import MAX_CONDITION, Condition, compile_condition
+from ..context import Call, Handlers, Reply, check_patterns
+from ..pagination import listed
+from ..policy.conditions import Condition, compile_condition
 from ..policy.policy import RULE_ACTIONS, Policy
 from ..policy.risk_score import claimed_risk, risk_level, score_action
 from ..store.registry_store import POLICY, SMART_RULE
 from .actions import judged_form
-from .types import Name, Text, Words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..store.registry_store import Records
 
-__all__ = ["ROUTES", "kept_policies"]
+__all__ = ["HANDLERS", "kept_policies"]
 
 _MOST: Final = 500
-_Condition = Annotated[str, Meta(min_length=1, max_length=MAX_CONDITION, extra_json_schema={"format": "cel"})]
-_Risk = Annotated[int, Meta(ge=0, le=100)]
-_Action = Literal["allow", "require_approval", "deny"]
-_Decision = Literal["approved", "pending", "denied"]
-
-
-class NewRule(Struct, kw_only=True):
-    """A smart rule: what is done with actions for which a condition holds."""
-
-    name: Name
-    condition: _Condition
-    action: _Action
-    action_types: Words = ()
-    agents: Words = ()
-    risk_score: _Risk | None = None
-    reason: Text | None = None
-    description: Text | None = None
-    enabled: bool = True
-
-
-class RuleChange(Struct, kw_only=True):
-    """What may be changed of a smart rule."""
-
-    condition: _Condition | None = None
-    action: _Action | None = None
-    action_types: Words | None = None
-    agents: Words | None = None
-    risk_score: _Risk | None = None
-    reason: Text | None = None
-    description: Text | None = None
-    enabled: bool | None = None
-
-
-class NewPolicy(Struct, kw_only=True):
-    """A policy: what is decided about actions of some types, of some agents, where a condition holds."""
-
-    name: Name
-    decision: _Decision
-    when: _Condition | None = None
-    action_types: Words = ()
-    agents: Words = ()
-    risk_score: _Risk | None = None
-    reason: Text | None = None
-    description: Text | None = None
-    enabled: bool = True
-
-
-class PolicyChange(Struct, kw_only=True):
-    """What may be changed of a policy."""
-
-    decision: _Decision | None = None
-    when: _Condition | None = None
-    action_types: Words | None = None
-    agents: Words | None = None
-    risk_score: _Risk | None = None
-    reason: Text | None = None
-    description: Text | None = None
-    enabled: bool | None = None
-
-
-class Trial(Struct, kw_only=True):
-    """An action that is not meant to be done: what would be decided?"""
-
-    action_type: Name
-    resource: Text | None = None
-    agent_id: Name | None = None
-    agent_name: Name | None = None
-    resource_id: Name | None = None
-    tool_name: Name | None = None
-    description: Text | None = None
-    action_details: dict[str, Any] | None = None
-    parameters: dict[str, Any] | None = None
-    context: dict[str, Any] | None = None
-    risk_indicators: dict[str, Any] | None = None
-    mcp_server_name: Name | None = None
-    model_id: Annotated[int, Meta(ge=1, le=2**53)] | Name | None = None
-    risk_score: float | None = None
 
 
 def kept_policies(records: Records, *, tenant: str) -> tuple[Policy, ...]:
@@ -175,7 +99,7 @@ class _Kind:
     def list(self, call: Call) -> Reply:
         page = call.query(Page)
         rows, total = call.records.page(self.kind, tenant=call.tenant, limit=page.limit, offset=page.offset)
-        return Reply(fields=page.fields(self.many, [self.shown(row) for row in rows], total))
+        return Reply(fields=listed(page, self.many, [self.shown(row) for row in rows], total))
 
     def get(self, call: Call) -> Reply:
         return Reply(fields=self.shown(self.find(call)))
@@ -222,42 +146,6 @@ class _Kind:
 
     def shown(self, record: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in record.items() if name != "key_id"}
-
-    def routes(self, place: str, answer: str) -> tuple[Route, ...]:
-        write = {"admin": True, "allowance": "admin"}
-        one, path = self.one.replace("_", " "), f"{place}/{{id}}"
-        return (
-            Route(
-                method="GET", path=place, run=self.list, summary=f"List every {one}", query=Page, answer=f"{answer}List"
-            ),
-            Route(
-                method="POST",
-                path=place,
-                run=self.create,
-                summary=f"Create a {one}",
-                body=self.new,
-                status=201,
-                answer=answer,
-                **write,  # type: ignore[arg-type]  # values of two types
-            ),
-            Route(method="GET", path=path, run=self.get, summary=f"Show a {one}", answer=answer),
-            Route(
-                method="PUT",
-                path=path,
-                run=self.update,
-                summary=f"Change a {one}",
-                body=self.change,
-                answer=answer,
-                **write,  # type: ignore[arg-type]  # likewise
-            ),
-            Route(
-                method="DELETE",
-                path=path,
-                run=self.delete,
-                summary=f"Remove a {one}",
-                **write,  # type: ignore[arg-type]  # likewise
-            ),
-        )
 
 
 _POLICIES: Final = _Kind(POLICY, new=NewPolicy, change=PolicyChange, condition="when", words=("policy", "policies"))
@@ -308,16 +196,16 @@ def _evaluate(call: Call) -> Reply:
     return Reply(fields=fields, kind="decision")
 
 
-ROUTES: Final = (
-    *_RULES.routes("/api/smart-rules", "SmartRule"),
-    Route(
-        method="POST",
-        path="/api/governance/policies/evaluate-realtime",
-        run=_evaluate,
-        summary="Tell what would be decided about an action, without submitting it",
-        body=Trial,
-        pure=True,
-        answer="Evaluation",
-    ),
-    *_POLICIES.routes("/api/governance/policies", "Policy"),
-)
+HANDLERS: Final[Handlers] = {
+    endpoints.LIST_RULES: _RULES.list,
+    endpoints.CREATE_RULE: _RULES.create,
+    endpoints.GET_RULE: _RULES.get,
+    endpoints.UPDATE_RULE: _RULES.update,
+    endpoints.DELETE_RULE: _RULES.delete,
+    endpoints.EVALUATE_POLICY: _evaluate,
+    endpoints.LIST_POLICIES: _POLICIES.list,
+    endpoints.CREATE_POLICY: _POLICIES.create,
+    endpoints.GET_POLICY: _POLICIES.get,
+    endpoints.UPDATE_POLICY: _POLICIES.update,
+    endpoints.DELETE_POLICY: _POLICIES.delete,
+}

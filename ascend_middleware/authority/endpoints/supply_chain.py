@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET
 
+from ascend_middleware.api import endpoints
+from ascend_middleware.api.bodies import ComponentQuery, NewComponent
 from ascend_middleware.exceptions import ConflictError
 
-from ..context import Call, Reply, Route
-from ..pagination import Page
+from ..context import Call, Handlers, Reply
+from ..pagination import listed
 from ..store.registry_store import COMPONENT
-from .types import Name, Text
 
-__all__ = ["ROUTES"]
-
-_Kind = Literal["library", "model", "dataset", "framework", "tool", "service"]
-_Level = Literal["low", "medium", "high", "critical"]
-
-
-class NewComponent(Struct, kw_only=True):
-    """The body of a component's registration."""
-
-    component_id: Name
-    component_name: Name
-    component_type: _Kind
-    provider: Name | None = None
-    version: Name | None = None
-    latest_version: Name | None = None
-    license_type: Name | None = None
-    source_url: Text | None = None
-    provenance_verified: bool = False
-    risk_level: _Level = "medium"
-    compliance_notes: Text | None = None
-    package_name: Name | None = None
-    package_ecosystem: Name | None = None
-
-
-class ComponentQuery(Page, kw_only=True, forbid_unknown_fields=True):
-    """The query of the list."""
-
-    active_only: bool | UnsetType = UNSET
-    component_type: _Kind | UnsetType = UNSET
-    risk_level: _Level | UnsetType = UNSET
-    has_vulnerabilities: bool | UnsetType = UNSET
+__all__ = ["HANDLERS"]
 
 
 def _register(call: Call) -> Reply:
@@ -82,7 +53,7 @@ def _list(call: Call) -> Reply:
             continue
         rows.append(_shown(record))
     shown = rows[query.offset : query.offset + query.limit]
-    return Reply(fields=query.fields("components", shown, len(rows)))
+    return Reply(fields=listed(query, "components", shown, len(rows)))
 
 
 def _stats(call: Call) -> Reply:
@@ -103,26 +74,8 @@ def _stats(call: Call) -> Reply:
     )
 
 
-ROUTES: Final = (
-    Route(
-        method="POST",
-        path="/api/v1/supply-chain/components",
-        run=_register,
-        summary="Register a component; 200 where it was known and is now updated",
-        body=NewComponent,
-        admin=True,
-        local=True,
-        allowance="admin",
-        status=201,
-        answer="ComponentChanged",
-    ),
-    Route(
-        method="GET",
-        path="/api/v1/supply-chain/components",
-        run=_list,
-        summary="List components",
-        query=ComponentQuery,
-        answer="Components",
-    ),
-    Route(method="GET", path="/api/v1/supply-chain/stats", run=_stats, summary="Count components"),
-)
+HANDLERS: Final[Handlers] = {
+    endpoints.REGISTER_COMPONENT: _register,
+    endpoints.LIST_COMPONENTS: _list,
+    endpoints.COMPONENT_STATS: _stats,
+}

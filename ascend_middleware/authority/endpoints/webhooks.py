@@ -4,71 +4,26 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from msgspec import Meta, Struct
-
+from ascend_middleware.api import endpoints
+from ascend_middleware.api.bodies import ConfiguredWebhook, NewWebhook, Page, WebhookChange
 from ascend_middleware.exceptions import NotFoundError
 
-from ..bodies import ApiError
-from ..context import Call, Reply, Route, wrong
+from ..bodies import ApiError, wrong
+from ..context import Call, Handlers, Reply
 from ..delivery import is_public
-from ..pagination import Page
+from ..pagination import listed
 from ..store.registry_store import WEBHOOK
-from .types import Name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["EVENTS", "ROUTES"]
+__all__ = ["HANDLERS"]
 
-_Event = Literal[
-    "action.submitted",
-    "action.pending",
-    "action.approved",
-    "action.denied",
-    "action.completed",
-    "action.failed",
-    "policy.violation",
-    "agent.trust_changed",
-    "agent.blocked",
-    "mcp.server.deactivated",
-]
-EVENTS: Final[tuple[str, ...]] = get_args(_Event)
-_Events = Annotated[tuple[_Event, ...], Meta(min_length=1, max_length=len(EVENTS))]
-_Url = Annotated[str, Meta(min_length=1, max_length=2048, extra_json_schema={"format": "uri"})]
-_Secret = Annotated[str, Meta(min_length=16, max_length=255, pattern=r"^[!-~]+$(?!\n)")]
 _MOST: Final = 100
 _SECRET_BYTES: Final = 32
-
-
-class NewWebhook(Struct, kw_only=True):
-    """The body of a subscription in the form of the REST overview."""
-
-    target_url: _Url
-    event_types: _Events
-    secret: _Secret | None = None
-
-
-class ConfiguredWebhook(Struct, kw_only=True):
-    """The body of a subscription in the form of the software development kit."""
-
-    url: _Url
-    events: _Events
-    agent_id: Name | None = None
-    secret: _Secret | None = None
-
-
-class WebhookChange(Struct, kw_only=True):
-    """What may be changed of a subscription."""
-
-    url: _Url | None = None
-    target_url: _Url | None = None
-    events: _Events | None = None
-    event_types: _Events | None = None
-    secret: _Secret | None = None
-    active: bool | None = None
 
 
 def _create(call: Call) -> Reply:
@@ -150,7 +105,7 @@ def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
 def _list(call: Call) -> Reply:
     page = call.query(Page)
     rows = [_shown(row) for row in call.records.all(WEBHOOK, tenant=call.tenant) if _visible(call, row)]
-    return Reply(fields=page.fields("webhooks", rows[page.offset : page.offset + page.limit], len(rows)))
+    return Reply(fields=listed(page, "webhooks", rows[page.offset : page.offset + page.limit], len(rows)))
 
 
 def _webhook(call: Call) -> dict[str, Any]:
@@ -203,44 +158,12 @@ def _test(call: Call) -> Reply:
     return Reply(fields=dict(call.authority.send_webhook(record, call.tenant)))
 
 
-_PLACE: Final = "/api/webhooks"
-
-ROUTES: Final = (
-    Route(method="GET", path=_PLACE, run=_list, summary="List webhooks", query=Page, answer="Webhooks"),
-    Route(
-        method="POST",
-        path=_PLACE,
-        run=_create,
-        summary="Subscribe a webhook",
-        body=NewWebhook,
-        status=201,
-        answer="Webhook",
-    ),
-    Route(
-        method="POST",
-        path=f"{_PLACE}/configure",
-        run=_configure,
-        summary="Subscribe a webhook, in the form of the software development kit",
-        body=ConfiguredWebhook,
-        status=201,
-        answer="Webhook",
-    ),
-    Route(method="GET", path=f"{_PLACE}/{{id}}", run=_get, summary="Show a webhook", answer="Webhook"),
-    Route(
-        method="PUT",
-        path=f"{_PLACE}/{{id}}",
-        run=_update,
-        summary="Change a webhook",
-        body=WebhookChange,
-        answer="Webhook",
-    ),
-    Route(method="DELETE", path=f"{_PLACE}/{{id}}", run=_delete, summary="Remove a webhook"),
-    Route(
-        method="POST",
-        path=f"{_PLACE}/{{id}}/test",
-        run=_test,
-        summary="Send a test event to a webhook",
-        pure=True,
-        answer="WebhookTest",
-    ),
-)
+HANDLERS: Final[Handlers] = {
+    endpoints.LIST_WEBHOOKS: _list,
+    endpoints.CREATE_WEBHOOK: _create,
+    endpoints.CONFIGURE_WEBHOOK: _configure,
+    endpoints.GET_WEBHOOK: _get,
+    endpoints.UPDATE_WEBHOOK: _update,
+    endpoints.DELETE_WEBHOOK: _delete,
+    endpoints.TEST_WEBHOOK: _test,
+}

@@ -11,7 +11,8 @@ import anyio.to_thread
 from ascend_middleware.exceptions import NotFoundError
 
 from .. import approvals
-from ..bodies import ApiError, record_fields
+from ..answers import record_fields
+from ..bodies import ApiError
 from ..keys import LOCAL
 from ..pagination import read_query
 from ..policy.approvers import approved_by, requirement

@@ -7,15 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ascend_middleware.api.types import MAX_CONDITION
 from ascend_middleware.models import AgentAction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["MAX_CONDITION", "Condition", "Fault", "compile_condition"]
+__all__ = ["Condition", "Fault", "compile_condition"]
 
-# The CEL library works by recursion, and a stack that overflows in it ends the process; threads may have small stacks.
-MAX_CONDITION: Final = 2048
 _MAX_NESTING: Final = 16
 _MAX_OPERATORS: Final = 100
 _MAX_MACROS: Final = 4

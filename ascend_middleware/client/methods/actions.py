@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...api import endpoints
 from ...models import (
     ActionPage,
     ActionRecord,
@@ -10,7 +11,7 @@ from ...models import (
     ConnectionStatus,
     Record,
 )
-from .. import operations
+from .. import requests
 from ..awaiting import Awaiting
 from ..blocking import Blocking
 from ..twins import twin_of
@@ -66,7 +67,7 @@ class ActionMethods(Blocking):
 
         Source: contract §1.2, §3.1.
         """
-        return self.run(self.core.call(operations.get_action(action_id)))
+        return self._ask(requests.get_action(action_id))
 
     def get_action_details(self, action_id: str | int) -> ActionRecord:
         """Return the full record of an action; the reference client's name for `get_action`.
@@ -80,7 +81,7 @@ class ActionMethods(Blocking):
 
         Source: contract §1.2.
         """
-        return self.run(self.core.call(operations.get_action(action_id)))
+        return self._ask(requests.get_action(action_id))
 
     def list_actions(
         self, limit: int = 50, offset: int = 0, status: str | None = None, **filters: object
@@ -121,7 +122,7 @@ class ActionMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(self.core.call(operations.check_approval(approval_request_id)))
+        return self._ask(endpoints.APPROVAL_STATUS.call(approval_request_id=approval_request_id))
 
     def log_action_completed(
         self, action_id: str | int, result: object | None = None, duration_ms: float | None = None
@@ -170,11 +171,11 @@ class AsyncActionMethods(Awaiting):
 
     async def get_action(self, action_id: str | int) -> ActionRecord:
         """See `AscendClient.get_action`."""
-        return await self.run(self.core.call(operations.get_action(action_id)))
+        return await self._ask(requests.get_action(action_id))
 
     async def get_action_details(self, action_id: str | int) -> ActionRecord:
         """See `AscendClient.get_action_details`."""
-        return await self.run(self.core.call(operations.get_action(action_id)))
+        return await self._ask(requests.get_action(action_id))
 
     async def list_actions(
         self, limit: int = 50, offset: int = 0, status: str | None = None, **filters: object
@@ -184,7 +185,7 @@ class AsyncActionMethods(Awaiting):
 
     async def check_approval(self, approval_request_id: str) -> ApprovalStatus:
         """See `AscendClient.check_approval`."""
-        return await self.run(self.core.call(operations.check_approval(approval_request_id)))
+        return await self._ask(endpoints.APPROVAL_STATUS.call(approval_request_id=approval_request_id))
 
     async def log_action_completed(
         self, action_id: str | int, result: object | None = None, duration_ms: float | None = None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from ...api import endpoints
 from ...models import AgentHealthStatus, KillSwitchStatus, Record
-from .. import operations
+from .. import requests
 from ..awaiting import Awaiting
 from ..background import AsyncRepeating, Repeating
 from ..base import positive_seconds
@@ -61,7 +62,7 @@ class AgentMethods(Blocking):
 
         Source: contract §3.2.
         """
-        record = self.run(self.core.call(operations.deregister(self._agent(None))))
+        record = self._ask(endpoints.DEREGISTER_AGENT.call(agent_id=self._agent(None)))
         self._stop_beating()
         return record
 
@@ -83,7 +84,7 @@ class AgentMethods(Blocking):
 
         Source: contract §1.2, §4.
         """
-        return self.run(self.core.call(operations.link_model(agent_id, model_id)))
+        return self._ask(requests.model_link(agent_id, model_id))
 
     def get_agent_status(self, agent_id: str | None = None) -> AgentHealthStatus:
         """Return how an agent is, as far as its heartbeats tell.
@@ -100,7 +101,7 @@ class AgentMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(self.core.call(operations.agent_status(self._agent(agent_id))))
+        return self._ask(requests.agent_health(self._agent(agent_id)))
 
     def heartbeat(
         self,
@@ -221,7 +222,7 @@ class AgentMethods(Blocking):
 
         Source: contract §1.2, §4.
         """
-        return self.run(self.core.call(operations.ack_command(self._agent(agent_id), command_id)))
+        return self._ask(endpoints.ACK_COMMAND.call(agent_id=self._agent(agent_id), command_id=command_id))
 
     def get_kill_switch_status(self) -> KillSwitchStatus:
         """Ask the authority whether the client's agent, or its whole organisation, is stopped.
@@ -235,7 +236,7 @@ class AgentMethods(Blocking):
 
         Source: contract §2.10, §3.2.
         """
-        return self.run(self.core.call(operations.kill_switch_status(self.settings.agent_id)))
+        return self._ask(requests.kill_switch_status(self.settings.agent_id))
 
     def start_kill_switch_polling(self, interval_seconds: float = 5.0) -> None:
         """Ask for the kill switch in the background: now, then at each interval, until the stop or `close`.
@@ -288,17 +289,17 @@ class AsyncAgentMethods(Awaiting):
 
     async def deregister(self) -> Record:
         """See `AscendClient.deregister`."""
-        record = await self.run(self.core.call(operations.deregister(self._agent(None))))
+        record = await self._ask(endpoints.DEREGISTER_AGENT.call(agent_id=self._agent(None)))
         self._stop_beating()
         return record
 
     async def link_model_to_agent(self, agent_id: str, model_id: int) -> Record:
         """See `AscendClient.link_model_to_agent`."""
-        return await self.run(self.core.call(operations.link_model(agent_id, model_id)))
+        return await self._ask(requests.model_link(agent_id, model_id))
 
     async def get_agent_status(self, agent_id: str | None = None) -> AgentHealthStatus:
         """See `AscendClient.get_agent_status`."""
-        return await self.run(self.core.call(operations.agent_status(self._agent(agent_id))))
+        return await self._ask(requests.agent_health(self._agent(agent_id)))
 
     async def heartbeat(
         self,
@@ -344,11 +345,11 @@ class AsyncAgentMethods(Awaiting):
 
     async def ack_command(self, command_id: str, agent_id: str | None = None) -> bool:
         """See `AscendClient.ack_command`."""
-        return await self.run(self.core.call(operations.ack_command(self._agent(agent_id), command_id)))
+        return await self._ask(endpoints.ACK_COMMAND.call(agent_id=self._agent(agent_id), command_id=command_id))
 
     async def get_kill_switch_status(self) -> KillSwitchStatus:
         """See `AscendClient.get_kill_switch_status`."""
-        return await self.run(self.core.call(operations.kill_switch_status(self.settings.agent_id)))
+        return await self._ask(requests.kill_switch_status(self.settings.agent_id))
 
     async def start_kill_switch_polling(self, interval_seconds: float = 5.0) -> None:
         """See `AscendClient.start_kill_switch_polling`."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...api import endpoints
+from ...api.endpoint import given
 from ...models import AuditLogResponse, PolicyEvaluationResult, Record
-from .. import operations
+from .. import requests
 from ..awaiting import Awaiting
 from ..blocking import Blocking
 from ..twins import twin_of
@@ -37,9 +39,7 @@ class GovernanceMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(
-            self.core.call(operations.evaluate_policy(action_type=action_type, resource=resource, context=context))
-        )
+        return self._ask(requests.evaluate_policy(action_type, resource, context))
 
     def query_audit_log(self, limit: int = 50, offset: int = 0) -> AuditLogResponse:
         """Return one page of the audit.
@@ -57,7 +57,7 @@ class GovernanceMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(self.core.call(operations.query_audit_log(limit=limit, offset=offset)))
+        return self._ask(requests.audit_page(limit=limit, offset=offset))
 
     def register_supply_chain_component(
         self,
@@ -102,25 +102,23 @@ class GovernanceMethods(Blocking):
 
         Source: contract §1.2, §4.
         """
-        optional = {
-            "provider": provider,
-            "version": version,
-            "latest_version": latest_version,
-            "license_type": license_type,
-            "source_url": source_url,
-            "compliance_notes": compliance_notes,
-            "package_name": package_name,
-            "package_ecosystem": package_ecosystem,
-        }
-        operation = operations.register_component(
+        body = given(
             component_id=component_id,
             component_name=component_name,
             component_type=component_type,
             provenance_verified=provenance_verified,
             risk_level=risk_level,
-            optional=optional,
+            provider=provider,
+            version=version,
+            latest_version=latest_version,
+            license_type=license_type,
+            source_url=source_url,
+            compliance_notes=compliance_notes,
+            package_name=package_name,
+            package_ecosystem=package_ecosystem,
         )
-        return self.run(self.core.call(operation))
+        operation = endpoints.REGISTER_COMPONENT.call(body=body)
+        return self._ask(operation)
 
 
 @twin_of(GovernanceMethods)
@@ -131,13 +129,11 @@ class AsyncGovernanceMethods(Awaiting):
         self, action_type: str, resource: str, context: Mapping[str, Any] | None = None
     ) -> PolicyEvaluationResult:
         """See `AscendClient.evaluate_policy`."""
-        return await self.run(
-            self.core.call(operations.evaluate_policy(action_type=action_type, resource=resource, context=context))
-        )
+        return await self._ask(requests.evaluate_policy(action_type, resource, context))
 
     async def query_audit_log(self, limit: int = 50, offset: int = 0) -> AuditLogResponse:
         """See `AscendClient.query_audit_log`."""
-        return await self.run(self.core.call(operations.query_audit_log(limit=limit, offset=offset)))
+        return await self._ask(requests.audit_page(limit=limit, offset=offset))
 
     async def register_supply_chain_component(
         self,
@@ -156,22 +152,20 @@ class AsyncGovernanceMethods(Awaiting):
         package_ecosystem: str | None = None,
     ) -> Record:
         """See `AscendClient.register_supply_chain_component`."""
-        optional = {
-            "provider": provider,
-            "version": version,
-            "latest_version": latest_version,
-            "license_type": license_type,
-            "source_url": source_url,
-            "compliance_notes": compliance_notes,
-            "package_name": package_name,
-            "package_ecosystem": package_ecosystem,
-        }
-        operation = operations.register_component(
+        body = given(
             component_id=component_id,
             component_name=component_name,
             component_type=component_type,
             provenance_verified=provenance_verified,
             risk_level=risk_level,
-            optional=optional,
+            provider=provider,
+            version=version,
+            latest_version=latest_version,
+            license_type=license_type,
+            source_url=source_url,
+            compliance_notes=compliance_notes,
+            package_name=package_name,
+            package_ecosystem=package_ecosystem,
         )
-        return await self.run(self.core.call(operation))
+        operation = endpoints.REGISTER_COMPONENT.call(body=body)
+        return await self._ask(operation)

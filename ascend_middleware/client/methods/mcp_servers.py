@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...api import endpoints
+from ...api.endpoint import given, text
 from ...models import Record
-from .. import operations
 from ..awaiting import Awaiting
 from ..blocking import Blocking
 from ..twins import twin_of
@@ -54,17 +55,20 @@ class McpServerMethods(Blocking):
 
         Source: contract §3.2.
         """
-        operation = operations.register_server(
-            server_name,
+        body = given(
+            server_name=server_name,
             transport_type=transport_type,
             governance_enabled=governance_enabled,
-            connection_config=connection_config,
+            display_name=display_name,
+            description=description,
+            server_url=server_url,
             auto_approve_tools=auto_approve_tools,
             blocked_tools=blocked_tools,
+            connection_config=connection_config,
             tool_risk_overrides=tool_risk_overrides,
-            optional={"display_name": display_name, "description": description, "server_url": server_url},
         )
-        return self.run(self.core.call(operation))
+        operation = endpoints.REGISTER_MCP_SERVER.call(body=body)
+        return self._ask(operation)
 
     def list_mcp_servers(self) -> Record:
         """Return the organisation's MCP servers: `servers`, a list of mappings, and what else the authority tells.
@@ -74,7 +78,7 @@ class McpServerMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(self.core.call(operations.list_servers()))
+        return self._ask(endpoints.LIST_MCP_SERVERS.call())
 
     def get_mcp_server(self, server_name: str) -> Record:
         """Return one MCP server.
@@ -88,7 +92,7 @@ class McpServerMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(self.core.call(operations.get_server(server_name)))
+        return self._ask(endpoints.GET_MCP_SERVER.call(server_name=text("server_name", server_name)))
 
     def activate_mcp_server(self, server_name: str) -> Record:
         """Let actions name an MCP server again. The key needs the admin role.
@@ -103,7 +107,7 @@ class McpServerMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(self.core.call(operations.activate_server(server_name)))
+        return self._ask(endpoints.ACTIVATE_MCP_SERVER.call(server_name=text("server_name", server_name)))
 
     def deactivate_mcp_server(self, server_name: str, reason: str | None = None) -> Record:
         """Have every action denied that names an MCP server. The key needs the admin role.
@@ -119,7 +123,11 @@ class McpServerMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(self.core.call(operations.deactivate_server(server_name, reason)))
+        return self._ask(
+            endpoints.DEACTIVATE_MCP_SERVER.call(
+                body=given(reason=reason), server_name=text("server_name", server_name)
+            )
+        )
 
     def delete_mcp_server(self, server_name: str) -> Record:
         """Remove an MCP server from the register. The key needs the admin role.
@@ -134,7 +142,7 @@ class McpServerMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(self.core.call(operations.delete_server(server_name)))
+        return self._ask(endpoints.DELETE_MCP_SERVER.call(server_name=text("server_name", server_name)))
 
 
 @twin_of(McpServerMethods)
@@ -155,34 +163,41 @@ class AsyncMcpServerMethods(Awaiting):
         tool_risk_overrides: Mapping[str, int] | None = None,
     ) -> Record:
         """See `AscendClient.register_mcp_server`."""
-        operation = operations.register_server(
-            server_name,
+        body = given(
+            server_name=server_name,
             transport_type=transport_type,
             governance_enabled=governance_enabled,
-            connection_config=connection_config,
+            display_name=display_name,
+            description=description,
+            server_url=server_url,
             auto_approve_tools=auto_approve_tools,
             blocked_tools=blocked_tools,
+            connection_config=connection_config,
             tool_risk_overrides=tool_risk_overrides,
-            optional={"display_name": display_name, "description": description, "server_url": server_url},
         )
-        return await self.run(self.core.call(operation))
+        operation = endpoints.REGISTER_MCP_SERVER.call(body=body)
+        return await self._ask(operation)
 
     async def list_mcp_servers(self) -> Record:
         """See `AscendClient.list_mcp_servers`."""
-        return await self.run(self.core.call(operations.list_servers()))
+        return await self._ask(endpoints.LIST_MCP_SERVERS.call())
 
     async def get_mcp_server(self, server_name: str) -> Record:
         """See `AscendClient.get_mcp_server`."""
-        return await self.run(self.core.call(operations.get_server(server_name)))
+        return await self._ask(endpoints.GET_MCP_SERVER.call(server_name=text("server_name", server_name)))
 
     async def activate_mcp_server(self, server_name: str) -> Record:
         """See `AscendClient.activate_mcp_server`."""
-        return await self.run(self.core.call(operations.activate_server(server_name)))
+        return await self._ask(endpoints.ACTIVATE_MCP_SERVER.call(server_name=text("server_name", server_name)))
 
     async def deactivate_mcp_server(self, server_name: str, reason: str | None = None) -> Record:
         """See `AscendClient.deactivate_mcp_server`."""
-        return await self.run(self.core.call(operations.deactivate_server(server_name, reason)))
+        return await self._ask(
+            endpoints.DEACTIVATE_MCP_SERVER.call(
+                body=given(reason=reason), server_name=text("server_name", server_name)
+            )
+        )
 
     async def delete_mcp_server(self, server_name: str) -> Record:
         """See `AscendClient.delete_mcp_server`."""
-        return await self.run(self.core.call(operations.delete_server(server_name)))
+        return await self._ask(endpoints.DELETE_MCP_SERVER.call(server_name=text("server_name", server_name)))

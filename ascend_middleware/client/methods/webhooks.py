@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...api import endpoints
 from ...models import Record, Webhook, WebhookTestResult
-from .. import operations
+from .. import requests
 from ..awaiting import Awaiting
 from ..blocking import Blocking
 from ..twins import twin_of
@@ -32,7 +33,7 @@ class WebhookMethods(Blocking):
 
         Source: contract §2.9, C23.
         """
-        return self.run(self.core.call(operations.create_webhook(target_url=target_url, event_types=event_types)))
+        return self._ask(requests.new_webhook(target_url, event_types))
 
     def configure_webhook(self, url: str, events: Sequence[str], secret: str | None = None) -> Webhook:
         """Subscribe the client's agent to events, with a secret to verify their signatures by.
@@ -51,8 +52,8 @@ class WebhookMethods(Blocking):
 
         Source: contract §2.9, §3.2, C23.
         """
-        operation = operations.configure_webhook(url=url, events=events, agent_id=self.settings.agent_id, secret=secret)
-        return self.run(self.core.call(operation))
+        operation = requests.configured_webhook(url, events, agent_id=self.settings.agent_id, secret=secret)
+        return self._ask(operation)
 
     def list_webhooks(self) -> list[Webhook]:
         """Return all subscriptions of the organisation.
@@ -62,7 +63,7 @@ class WebhookMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(self.core.call(operations.list_webhooks()))
+        return self._ask(endpoints.LIST_WEBHOOKS.call())
 
     def update_webhook(
         self,
@@ -86,8 +87,8 @@ class WebhookMethods(Blocking):
 
         Source: contract §3.2.
         """
-        operation = operations.update_webhook(webhook_id, url=url, events=events, secret=secret)
-        return self.run(self.core.call(operation))
+        operation = requests.webhook_change(webhook_id, url=url, events=events, secret=secret)
+        return self._ask(operation)
 
     def delete_webhook(self, webhook_id: str | int) -> Record:
         """End a subscription.
@@ -101,7 +102,7 @@ class WebhookMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(self.core.call(operations.delete_webhook(webhook_id)))
+        return self._ask(endpoints.DELETE_WEBHOOK.call(webhook_id=webhook_id))
 
     def test_webhook(self, webhook_id: str | int) -> WebhookTestResult:
         """Have the authority send a test event now.
@@ -118,7 +119,7 @@ class WebhookMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(self.core.call(operations.test_webhook(webhook_id)))
+        return self._ask(endpoints.TEST_WEBHOOK.call(webhook_id=webhook_id))
 
 
 @twin_of(WebhookMethods)
@@ -127,16 +128,16 @@ class AsyncWebhookMethods(Awaiting):
 
     async def create_webhook(self, target_url: str, event_types: Sequence[str]) -> Webhook:
         """See `AscendClient.create_webhook`."""
-        return await self.run(self.core.call(operations.create_webhook(target_url=target_url, event_types=event_types)))
+        return await self._ask(requests.new_webhook(target_url, event_types))
 
     async def configure_webhook(self, url: str, events: Sequence[str], secret: str | None = None) -> Webhook:
         """See `AscendClient.configure_webhook`."""
-        operation = operations.configure_webhook(url=url, events=events, agent_id=self.settings.agent_id, secret=secret)
-        return await self.run(self.core.call(operation))
+        operation = requests.configured_webhook(url, events, agent_id=self.settings.agent_id, secret=secret)
+        return await self._ask(operation)
 
     async def list_webhooks(self) -> list[Webhook]:
         """See `AscendClient.list_webhooks`."""
-        return await self.run(self.core.call(operations.list_webhooks()))
+        return await self._ask(endpoints.LIST_WEBHOOKS.call())
 
     async def update_webhook(
         self,
@@ -146,13 +147,13 @@ class AsyncWebhookMethods(Awaiting):
         secret: str | None = None,
     ) -> Webhook:
         """See `AscendClient.update_webhook`."""
-        operation = operations.update_webhook(webhook_id, url=url, events=events, secret=secret)
-        return await self.run(self.core.call(operation))
+        operation = requests.webhook_change(webhook_id, url=url, events=events, secret=secret)
+        return await self._ask(operation)
 
     async def delete_webhook(self, webhook_id: str | int) -> Record:
         """See `AscendClient.delete_webhook`."""
-        return await self.run(self.core.call(operations.delete_webhook(webhook_id)))
+        return await self._ask(endpoints.DELETE_WEBHOOK.call(webhook_id=webhook_id))
 
     async def test_webhook(self, webhook_id: str | int) -> WebhookTestResult:
         """See `AscendClient.test_webhook`."""
-        return await self.run(self.core.call(operations.test_webhook(webhook_id)))
+        return await self._ask(endpoints.TEST_WEBHOOK.call(webhook_id=webhook_id))

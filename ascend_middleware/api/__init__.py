@@ -1,0 +1,1 @@
+"""The API, told once: its endpoints, bodies, answers; client, guard, authority and OpenAPI document read it."""

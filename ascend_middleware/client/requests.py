@@ -1,0 +1,267 @@
+"""What a client asks where arguments take another form than the endpoint's body: actions, reports, registrations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from ..api import answers, endpoints
+from ..api.endpoint import Operation, given, is_number, text
+from ..config import check_api_url
+from ..exceptions import ConfigurationError, ValidationError
+from ..models import (
+    ActionPage,
+    ActionRecord,
+    AgentAction,
+    AgentHealthStatus,
+    AuditLogResponse,
+    AuthorizationDecision,
+    KillSwitchStatus,
+    PolicyEvaluationResult,
+    Record,
+    Webhook,
+)
+from ..wire import check_values, encode_json, strip_risk_claims, submit_body
+
+__all__ = [
+    "action_from_fields",
+    "agent_health",
+    "audit_page",
+    "checked_action",
+    "complete_action",
+    "configured_webhook",
+    "evaluate_policy",
+    "fail_action",
+    "get_action",
+    "get_status",
+    "kill_switch_status",
+    "list_actions",
+    "model_link",
+    "new_webhook",
+    "submit",
+    "submit_mcp",
+    "webhook_change",
+]
+
+
+def submit(action: AgentAction) -> Operation[AuthorizationDecision]:
+    """Submit an action for a decision."""
+    return endpoints.SUBMIT.call(body=encode_json(submit_body(action)), agent=action.agent_id)
+
+
+def get_status(action_id: str | int, *, hold: float = 0.0, agent: str = "") -> Operation[AuthorizationDecision]:
+    """Ask what was decided about an action; an answer about another action is refused.
+
+    Args:
+        action_id: the action.
+        hold: for how many seconds the authority may keep the question while the action is pending; one that knows no
+            `Prefer: wait` (RFC 7240) answers at once.
+        agent: whose action it is.
+    """
+    headers = (("Prefer", f"wait={int(hold)}"),) if hold >= 1 else ()
+    decode = partial(answers.decision_about, action_id=action_id)
+    return endpoints.ACTION_STATUS.call(decode=decode, headers=headers, agent=agent, action_id=action_id)
+
+
+def get_action(action_id: str | int) -> Operation[ActionRecord]:
+    """Fetch the full record of an action."""
+    decode = partial(answers.action_record, action_id=action_id)
+    return endpoints.GET_ACTION.call(decode=decode, action_id=action_id)
+
+
+def list_actions(
+    *, limit: int = 50, offset: int = 0, status: str | None = None, filters: Mapping[str, object] | None = None
+) -> Operation[ActionPage]:
+    """Fetch one page of actions; filters go into the query as they are, those that are None left out."""
+    query = {"limit": limit, "offset": offset, "status": status, **(filters or {})}
+    return endpoints.LIST_ACTIONS.call(query=query, decode=partial(answers.action_page, limit=limit, offset=offset))
+
+
+def audit_page(*, limit: int, offset: int) -> Operation[AuditLogResponse]:
+    """Fetch one page of the audit log."""
+    decode = partial(answers.audit_page, limit=limit, offset=offset)
+    return endpoints.AUDIT_LOG.call(query={"limit": limit, "offset": offset}, decode=decode)
+
+
+def kill_switch_status(agent_id: str) -> Operation[KillSwitchStatus]:
+    """Ask whether an agent, or without one the organisation, is stopped."""
+    return endpoints.KILL_SWITCH_STATUS.call(query={"agent_id": agent_id or None})
+
+
+def agent_health(agent_id: str) -> Operation[AgentHealthStatus]:
+    """Ask how an agent is; an answer about another one is refused."""
+    return endpoints.AGENT_HEALTH.call(decode=partial(answers.agent_health, agent_id=agent_id), agent_id=agent_id)
+
+
+def complete_action(
+    action_id: str | int, *, at: str, result: object | None = None, duration_ms: float | None = None
+) -> Operation[Record]:
+    """Report that a passed action was carried out."""
+    body = {"action_id": str(action_id), "status": "completed", "completed_at": at}
+    more = given(result=result, duration_ms=duration_ms)
+    return endpoints.COMPLETE_ACTION.call(body={**body, **more}, action_id=action_id)
+
+
+def fail_action(
+    action_id: str | int,
+    *,
+    at: str,
+    error: object,
+    duration_ms: float | None = None,
+    given_back: int | None = None,
+) -> Operation[Record]:
+    """Report that a passed action failed; with `given_back`, that it did not happen and its approval is still good."""
+    if isinstance(error, BaseException):
+        error = f"{type(error).__name__}: {error}"
+    body = {"action_id": str(action_id), "status": "failed", "failed_at": at}
+    more = given(error=error, duration_ms=duration_ms, given_back=given_back)
+    return endpoints.FAIL_ACTION.call(body={**body, **more}, action_id=action_id)
+
+
+def submit_mcp(
+    action: AgentAction, *, mcp_server: str, namespace: str, verb: str, environment: str
+) -> Operation[AuthorizationDecision]:
+    """Submit what a tool of an MCP server is about to do.
+
+    Args:
+        action: the same as an action; its details are the tool's arguments.
+        mcp_server: the server's registered name.
+        namespace: what the tool belongs to, `filesystem`.
+        verb: what it does, `read_file`.
+        environment: where, `production`.
+    """
+    action_body = submit_body(action)
+    body = {
+        "mcp_server": mcp_server,
+        "namespace": namespace,
+        "verb": verb,
+        "resource": action.resource,
+        "action_type": action.action_type,
+        "description": action.description,
+        "parameters": action_body.get("action_details", {}),
+        "context": action_body.get("context", {}),
+        "environment": environment,
+        "tool_name": action.tool_name,
+    }
+    # Beyond the documented keys: who acts, and what binds the action to a session and a model.
+    binding = ("agent_id", "agent_name", "orchestration_session_id", "parent_action_id", "orchestration_depth")
+    return endpoints.SUBMIT_MCP.call(
+        body={**body, **{name: action_body[name] for name in (*binding, "model_id") if name in action_body}}
+    )
+
+
+def model_link(agent_id: str, model_id: int) -> Operation[Record]:
+    """Say which model an agent uses."""
+    if not is_number(model_id, int) or model_id < 1:
+        raise ValidationError("model_id must be a whole number, at least 1", field="model_id")
+    return endpoints.UPDATE_AGENT.call(body={"model_id": model_id}, agent_id=agent_id)
+
+
+def evaluate_policy(action_type: str, resource: object, context: object) -> Operation[PolicyEvaluationResult]:
+    """Ask what the policies would say, without submitting anything."""
+    text("resource", resource)
+    if isinstance(context, Mapping):
+        context = strip_risk_claims(dict(context))
+    body = {"action_type": action_type, "resource": resource, **given(context=context)}
+    return endpoints.EVALUATE_POLICY.call(body=body)
+
+
+def new_webhook(target_url: str, event_types: Sequence[str]) -> Operation[Webhook]:
+    """Subscribe in the form of the REST documentation."""
+    _check_url("target_url", target_url)
+    return endpoints.CREATE_WEBHOOK.call(body={"target_url": target_url, "event_types": event_types})
+
+
+def configured_webhook(url: str, events: Sequence[str], *, agent_id: str, secret: str | None) -> Operation[Webhook]:
+    """Subscribe for one agent, with a secret of one's own to verify signatures by."""
+    _check_url("url", url)
+    body = {"url": url, "events": events, "agent_id": agent_id or None, **given(secret=secret)}
+    return endpoints.CONFIGURE_WEBHOOK.call(body=body)
+
+
+def webhook_change(
+    webhook_id: str | int, *, url: str | None, events: Sequence[str] | None, secret: str | None
+) -> Operation[Webhook]:
+    """Change a subscription; what is None stays as it is."""
+    if url is not None:
+        _check_url("url", url)
+    if url is None and events is None and secret is None:
+        raise ValidationError("give at least one of url, events and secret", field="url")
+    return endpoints.UPDATE_WEBHOOK.call(body=given(url=url, events=events, secret=secret), webhook_id=webhook_id)
+
+
+def _check_url(field: str, url: object) -> None:
+    """Check what can be checked here: https, or a loopback address for development; the authority judges the rest."""
+    address = text(field, url)
+    try:
+        # Where events go to is as sensitive as where actions go to, but a query is allowed here.
+        check_api_url(address.partition("?")[0])
+    except ConfigurationError as error:
+        raise ValidationError(f"{field} must be an https URL: {error}", field=field) from None
+    if not address.startswith("http"):
+        raise ValidationError(f"{field} must be an https URL", field=field)
+
+
+# What clients without an agent's id send: the authority takes the action for one of the key's own agent.
+UNNAMED_AGENT: Final = "unknown"
+
+
+def action_from_fields(fields: Mapping[str, Any], *, agent_id: str, agent_name: str) -> AgentAction:
+    """Build an action from the spelled-out fields of a call; the agent's default identity fills in.
+
+    Raises:
+        ValidationError: an unknown field, a value of the wrong kind, or `parameters` contradicting `action_details`.
+    """
+    values = {name: value for name, value in fields.items() if value is not None}
+    for claim in ("risk_score", "riskScore", "risk_level", "riskLevel"):
+        values.pop(claim, None)
+    if "parameters" in values:
+        check_values(values)  # what holds itself cannot be compared
+        parameters = values.pop("parameters")
+        if values.setdefault("action_details", parameters) != parameters:
+            raise ValidationError("parameters and action_details are one thing; give one of them", field="parameters")
+    unknown = sorted(str(name) for name in values if name not in AgentAction.__struct_fields__)
+    if unknown:
+        raise ValidationError(
+            f"unknown action field {unknown[0]!r}; known: {', '.join(AgentAction.__struct_fields__)}", field=unknown[0]
+        )
+    given_agent = values.pop("agent_id", None)
+    values["agent_id"] = (agent_id or UNNAMED_AGENT) if given_agent is None else given_agent
+    own_name = (agent_name or values["agent_id"]) if given_agent in (None, agent_id) else given_agent
+    values.setdefault("agent_name", own_name)
+    values.setdefault("resource", "")
+    values.setdefault("action_type", "")
+    return checked_action(AgentAction(**values))
+
+
+_TEXTS: Final = ("agent_name", "resource", "resource_id", "tool_name", "description", "orchestration_session_id")
+_OBJECTS: Final = ("action_details", "context", "risk_indicators")
+_NAMES: Final = ("mcp_server_name", "model_id", "parent_action_id")
+
+
+def checked_action(action: AgentAction) -> AgentAction:
+    """Return the action after checking the kinds of its values; `submit_body` checks the rest.
+
+    Raises:
+        ValidationError: naming the first bad field.
+    """
+    for name in _TEXTS:
+        if not isinstance(getattr(action, name), str | None):
+            raise ValidationError(f"{name} must be a string", field=name)
+    for name in _OBJECTS:
+        value = getattr(action, name)
+        if value is not None and not isinstance(value, Mapping):
+            raise ValidationError(f"{name} must be a mapping", field=name)
+        if value is not None and not isinstance(value, dict):
+            setattr(action, name, strip_risk_claims(dict(value)))
+    for name in _NAMES:
+        value = getattr(action, name)
+        if value is None:
+            continue
+        if name == "mcp_server_name" and not isinstance(value, str):
+            raise ValidationError(f"{name} must be a string", field=name)
+        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+            raise ValidationError(f"{name} must be a non-empty string or a whole number", field=name)
+    submit_body(action)
+    return action
