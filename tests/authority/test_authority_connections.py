@@ -459,11 +459,11 @@ def test_more_half_open_connections_than_files_leave_the_authority_at_work(autho
     taken = []
     for _ in range(5):
         started = time.monotonic()
-        assert authority.call("/health", None, timeout=5)[1]["status"] == "healthy"
+        assert authority.call("/health", None, timeout=20)[1]["status"] == "healthy"
         action = {"agent_id": "a", "action_type": "data_access", "resource": "r"}
-        assert authority.call("/api/v1/actions/submit", authority.keys["user"], action, timeout=5)[0] == 200
+        assert authority.call("/api/v1/actions/submit", authority.keys["user"], action, timeout=20)[0] == 200
         taken.append(time.monotonic() - started)
-    assert max(taken) < 3
+    assert max(taken) < 9  # nobody waits until the half-open ones are given up after 10 s
     for client in clients:
         client.close()
     assert (tmp_path / "log").stat().st_size < 20_000

@@ -147,7 +147,7 @@ def test_a_stop_ends_what_was_begun_and_lets_the_waiting_go(policy, tmp_path):
         assert authority.end(signal.SIGTERM) == 0
         waiting.join(30)
         assert answers[0][0] == 200 and answers[0][1]["status"] == "pending"
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 25  # of 50 seconds, for which the waiting asked
     log = (tmp_path / "log").read_text()
     heads = re.findall(r"audit log: head (\d+:[0-9a-f]{64})", log)
     assert len(heads) == 2 and main(["audit", "verify", "--policy", str(policy), "--head", heads[-1]]) == 0
@@ -163,7 +163,7 @@ def test_a_stop_that_comes_before_the_server_listens_for_signals_ends_it(policy)
 @posix
 @pytest.mark.socket
 def test_a_waiting_client_of_ours_learns_at_once(policy, tmp_path, record_property):
-    """Within 100 ms on a machine that has them; the bound leaves room for a busy one, and is below one poll."""
+    """Within 100 ms on a machine that has them; the bound leaves room for a busy one, and is far below one poll."""
     with Process(policy, log=tmp_path / "log") as authority:
         took = []
         with AscendClient(authority.keys["user"], api_url=authority.url, agent_id="a") as client:
@@ -178,13 +178,13 @@ def test_a_waiting_client_of_ours_learns_at_once(policy, tmp_path, record_proper
 
                 person = threading.Thread(target=approve)
                 person.start()
-                assert client.wait_for_decision(number, timeout=20, poll_interval=10).is_approved()
+                assert client.wait_for_decision(number, timeout=200, poll_interval=60).is_approved()
                 told = time.monotonic()
                 person.join()
                 took.append(told - decided[0])
         record_property("seconds", sorted(took)[1])
         print(f"told after {sorted(took)[1] * 1000:.0f} ms")
-        assert sorted(took)[1] < 1.0
+        assert sorted(took)[1] < 20
 
 
 @posix

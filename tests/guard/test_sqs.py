@@ -53,7 +53,7 @@ def receive(queue, state):
         queue[1], Intake(state, organization_id="4"), confirm=lambda: confirmed.append(time.monotonic())
     )
 
-    def until(condition, seconds=20):
+    def until(condition, seconds=60):
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end

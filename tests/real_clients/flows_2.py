@@ -86,7 +86,7 @@ step("details after", lambda: user.get_action_details(held))
 
 def decide_newest():
     """Approve what waits for a person, as soon as something does."""
-    until = time.monotonic() + 15
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         place = f"{URL}/api/governance/pending-actions?agent_id={NAME}"
         rows = requests.get(place, headers={"X-API-Key": ADMIN}, timeout=20).json()["actions"]
@@ -240,7 +240,7 @@ def watched():
         for act in (watcher.trigger_kill_switch, watcher.release_kill_switch):
             act(organization, "a drill, announced to all")
             wanted = act == watcher.trigger_kill_switch
-            until = time.monotonic() + 15
+            until = time.monotonic() + 60
             while watcher.is_blocked() is not wanted and time.monotonic() < until:
                 time.sleep(0.05)
             states.append(watcher.is_blocked())

@@ -114,12 +114,13 @@ def test_1_8_helper_methods(town, client, action):
     assert made == [expected[town.verdict]]
 
 
-def test_1_9_synchronous_wait(town, client, action):
+def test_1_9_synchronous_wait(town, client, action, monkeypatch):
     made, names = calls("execute_action")
-    began = time.monotonic()
+    slept, sleep = [], time.sleep
+    monkeypatch.setattr("time.sleep", lambda seconds: slept.append(seconds) or sleep(seconds))
     with town.deciding("approve"):
         ran = run("1-9", town, client=client, action=action, **names)
-    assert time.monotonic() - began < 5  # the authority holds the question, so the interval is not waited out
+    assert not [each for each in slept if each > 1]  # the authority holds the question: no interval is waited out
     if town.verdict == "pending":
         assert ran.final_result.is_approved() and made == [("execute_action",)]
         assert ran.printed == "Approval received!\n"
@@ -132,8 +133,8 @@ def test_1_9_a_wait_ends_at_its_limit(holding, action):
         held = client.submit_action(action)
         began = time.monotonic()
         with pytest.raises(exceptions.TimeoutError):
-            client.wait_for_decision(held.action_id, timeout_ms=300, poll_interval=5.0)
-        assert 0.25 < time.monotonic() - began < 3
+            client.wait_for_decision(held.action_id, timeout_ms=300, poll_interval=60.0)
+        assert 0.25 < time.monotonic() - began < 30
 
 
 def test_1_10_status_later(town, client, action):
