@@ -1,6 +1,7 @@
 """Whom we ask: the clients, their flows, and the engines that carry requests."""
 
 from .async_client import AsyncAscendClient
+from .async_owkai import AsyncOWKAIClient
 from .authorized_agent import AsyncAuthorizedAgent, AuthorizedAgent
 from .breaker import CircuitBreaker
 from .core import ClientCore, Send, Tell
@@ -17,7 +18,7 @@ from .exchange import (
     Response,
     Unsendable,
 )
-from .owkai import AsyncOWKAIClient, OWKAIClient
+from .owkai import OWKAIClient
 from .sync_client import AscendClient
 
 __all__ = [

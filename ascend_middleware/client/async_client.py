@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .methods.actions import AsyncActionMethods
-from .methods.agents import AsyncAgentMethods
-from .methods.decisions import AsyncDecisionMethods
-from .methods.governance import AsyncGovernanceMethods
-from .methods.mcp_servers import AsyncMcpServerMethods
-from .methods.webhooks import AsyncWebhookMethods
+from .async_methods.actions import AsyncActionMethods
+from .async_methods.agents import AsyncAgentMethods
+from .async_methods.decisions import AsyncDecisionMethods
+from .async_methods.governance import AsyncGovernanceMethods
+from .async_methods.mcp_servers import AsyncMcpServerMethods
+from .async_methods.webhooks import AsyncWebhookMethods
 
 __all__ = ["AsyncAscendClient"]
 

@@ -9,7 +9,8 @@ from typing import Any, Final, TypeVar, overload
 from ..exceptions import AscendError, AuthorizationDeniedError, TimeoutError  # noqa: A004 - the documented name
 from ..models import AgentAction, AuthorizationDecision, Decision, DecisionStatus
 from .async_client import AsyncAscendClient
-from .owkai import AsyncOWKAIClient, OWKAIClient, ReferenceDecision
+from .async_owkai import AsyncOWKAIClient
+from .owkai import OWKAIClient, ReferenceDecision
 from .sync_client import AscendClient
 from .twins import twin_of
 

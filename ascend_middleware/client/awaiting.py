@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from ..flow import Sleep, drive_async
+from .background import AsyncRepeating
 from .base import ClientBase
 from .core import Send, Tell
 from .engines import open_async_engine
 from .exchange import AsyncEngine
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -42,6 +44,23 @@ class Awaiting(ClientBase):
     async def _ask(self, operation: Operation[T]) -> T:
         """Make one call of the authority."""
         return await self.run(self.core.call(operation))
+
+    async def _side_by_side(self, flows: Sequence[Flow[T]], workers: int) -> tuple[T, ...]:
+        """Run flows, so many at a time; return their results in the order of the flows."""
+        results: dict[int, T] = {}
+        limit = anyio.CapacityLimiter(workers)
+
+        async def one(place: int, flow: Flow[T]) -> None:
+            async with limit:
+                results[place] = await self.run(flow)
+
+        async with anyio.create_task_group() as group:
+            for place, flow in enumerate(flows):
+                group.start_soon(one, place, flow)
+        return tuple(results[place] for place in range(len(flows)))
+
+    def _repeating(self, name: str, job: Callable[[], Awaitable[object]], interval: float) -> AsyncRepeating:
+        return AsyncRepeating(name, job, interval)
 
     async def _perform(self, step: object) -> object:
         if isinstance(step, Send):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from ..flow import Sleep, drive
 from ..forking import ProcessLock
+from .background import Repeating
 from .base import ClientBase
 from .core import Send, Tell
 from .engines import open_engine
 from .exchange import Engine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -42,6 +45,16 @@ class Blocking(ClientBase):
     def _ask(self, operation: Operation[T]) -> T:
         """Make one call of the authority."""
         return self.run(self.core.call(operation))
+
+    def _side_by_side(self, flows: Sequence[Flow[T]], workers: int) -> tuple[T, ...]:
+        """Run flows, so many at a time; return their results in the order of the flows."""
+        if not flows:
+            return ()
+        with ThreadPoolExecutor(min(workers, len(flows)), thread_name_prefix="ascend-bulk") as pool:
+            return tuple(pool.map(self.run, flows))
+
+    def _repeating(self, name: str, job: Callable[[], object], interval: float) -> Repeating:
+        return Repeating(name, job, interval)
 
     def _perform(self, step: object) -> object:
         if isinstance(step, Send):

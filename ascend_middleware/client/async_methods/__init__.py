@@ -1,0 +1,1 @@
+"""The public methods, awaitable: made of `methods/` by tools/make_async.py."""
