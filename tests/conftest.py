@@ -26,13 +26,14 @@ def resolve_here(host, *args, **kwargs):
     return resolve(host, *args, **kwargs)
 
 
-hypothesis.settings.register_profile("same", derandomize=True, database=None)
+# How long an example takes is a matter of the machine.
+hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("random", deadline=None)
 
 
 def pytest_configure(config):
     # A property test tries the same values at each run, so that a failure is about the change at hand.
-    if not config.getoption("--random"):
-        hypothesis.settings.load_profile("same")
+    hypothesis.settings.load_profile("random" if config.getoption("--random") else "same")
     socket.getaddrinfo = resolve_here
     # Servers that outlive a test keep their state and journals at the default place: not in the home of who runs the tests.
     config.state_home = tempfile.mkdtemp(prefix="ascend-state-")

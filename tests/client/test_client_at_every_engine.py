@@ -157,6 +157,17 @@ def test_a_lack_of_threads_or_memory_is_overload_and_other_defects_are_ours_to_m
 
 
 @pytest.mark.parametrize("cls", [AscendClient, AsyncAscendClient])
+@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+@pytest.mark.parametrize(
+    "proxy",
+    ["http://", "http://:3128", "http://h:0", "http://h:99999", "http://h:x", "ftp://h", "socks4://h", "h:3128", "//h"],
+)
+def test_what_is_no_proxy_is_told_from_the_start(cls, engine, proxy):
+    with pytest.raises(errors.ConfigurationError, match="proxy"):
+        cls(KEY, api_url="http://localhost:1", engine=engine, proxy=proxy)
+
+
+@pytest.mark.parametrize("cls", [AscendClient, AsyncAscendClient])
 def test_a_socks_proxy_needs_its_library_from_the_start(cls, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     options = {"api_url": "http://localhost:1", "proxy": "socks5://127.0.0.1:1"}

@@ -159,6 +159,7 @@ def test_a_connection_that_is_done_with(Speech, answer):
     speech = Speech("h")
     speech.say(POST)
     assert speech.hear(answer).content == b"{}"
+    assert speech.has_surplus() is answer.startswith(ANSWER)
     assert speech.ends()
 
 
@@ -203,6 +204,16 @@ async def test_a_connection_is_used_again_and_only_while_it_is_good():
         await pool.aclose()
         with pytest.raises(Unsendable):
             await pool.send(POST, 5)
+
+
+async def test_an_answer_with_something_behind_it_is_refused_and_its_connection_given_up():
+    with Scripted(APPROVED + http(200, b"{}"), APPROVED) as server:
+        pool = pool_of(server)
+        with pytest.raises(errors.ProtocolError, match="more than one answer"):
+            await pool.send(POST, 5)
+        assert (await pool.send(POST, 5)).status == 200
+        assert server.connections == 2
+        await pool.aclose()
 
 
 async def test_an_idle_connection_that_the_authority_ends_is_forgotten():

@@ -753,6 +753,37 @@ def test_async_callbacks_of_async_tools_are_awaited(authority):
     assert told == ["tool"]
 
 
+def test_how_tools_are_governed_unless_told_otherwise():
+    config = MCPGovernanceConfig()
+    on = ("wait_for_approval", "include_tool_name", "include_arguments", "include_caller_info", "raise_on_denial")
+    assert all(getattr(config, name) is True for name in (*on, "log_all_decisions"))
+    off = ("on_approval_required", "on_denied", "on_allowed", "on_timeout", "mcp_server", "kill_switch")
+    assert all(getattr(config, name) is None for name in off)
+    assert (config.redact, config.represent, config.by_reference) == ((), {}, ())
+    assert (config.approval_timeout_seconds, config.approval_poll_interval_seconds, config.outcome_seconds) == (
+        50,
+        5,
+        5,
+    )
+    assert config.max_argument_bytes == 65_536
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("approval_timeout_seconds", 0),
+        ("approval_poll_interval_seconds", 0.001),
+        ("max_argument_bytes", 0),
+        ("outcome_seconds", 0),
+    ],
+)
+def test_bounds_of_the_configuration(name, least):
+    assert getattr(MCPGovernanceConfig(**{name: least}), name) == least
+    for value in (least - 0.0001, float("inf"), float("nan"), True, "5", None):
+        with pytest.raises(errors.ConfigurationError, match=f"{name} must be a number, at least {least}"):
+            MCPGovernanceConfig(**{name: value})
+
+
 def test_the_public_names_are_those_of_the_documents():
     from ascend_middleware import mcp
 
@@ -774,14 +805,12 @@ class HeldEngine:
     """Blocks each request until the event loop lets it go on; answers with an approval."""
 
     def __init__(self):
-        self.held = 0
-        self.turns = threading.Semaphore(0)
-        self.lock = threading.Lock()
+        self.held = []
 
     def send(self, request, timeout):
-        with self.lock:
-            self.held += 1
-        assert self.turns.acquire(timeout=30), "the event loop is held up"
+        turn = threading.Event()
+        self.held.append(turn)
+        assert turn.wait(30), "the event loop is held up"
         return Response(200, {}, b'{"action_id": "1", "status": "approved"}')
 
     def close(self):
@@ -796,9 +825,10 @@ def test_defect_e12_an_async_tool_never_holds_up_its_loop():
 
     async def let_go():
         for sent in (5, 10):
-            while engine.held < sent:
+            while len(engine.held) < sent:
                 await asyncio.sleep(0.001)
-            engine.turns.release(5)
+            for turn in engine.held[sent - 5 : sent]:
+                turn.set()
 
     async def main():
         held, results = asyncio.create_task(let_go()), asyncio.gather(*(tool("x") for _ in range(5)))
