@@ -5,7 +5,6 @@ import html.parser
 import json
 import re
 import sqlite3
-import time
 
 import httpx2
 import pytest

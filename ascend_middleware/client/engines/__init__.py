@@ -6,6 +6,7 @@ with an `EngineError` only. Engines open their pool at the first use and open an
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -28,6 +29,8 @@ from .borrowed import borrow
 from .slots import AsyncGate, Gate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...config import Settings
 
 __all__ = [
@@ -95,13 +98,19 @@ def _open(settings: Settings, engine: object, http_client: object, *, asynchrono
 
 
 def _open_scheme(scheme: str, settings: Settings, *, asynchronous: bool) -> Any:
+    return _opener(scheme)(settings, asynchronous=asynchronous)
+
+
+@functools.cache
+def _opener(scheme: str) -> Callable[..., Any]:
+    """Return what opens the URLs of a scheme: looking through all that is installed takes longer than a request."""
     import importlib.metadata  # a sixth of this package's import, which few need
 
     found = list(importlib.metadata.entry_points(group=ENTRY_POINTS, name=scheme))
     if not found:
         raise ConfigurationError(f"api_url: no installed engine serves URLs that begin with {scheme}:")
     try:
-        opener = found[0].load()
+        opener: Callable[..., Any] = found[0].load()
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"the engine for {scheme}: URLs cannot be loaded: {error}") from error
-    return opener(settings, asynchronous=asynchronous)
+    return opener
