@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Final
+import sys
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
     from .prefix import RootPath
     from .types import Application, Receive, Scope, Send
 
-__all__ = ["JUDGED", "Governor"]
+__all__ = ["JUDGED", "Governor", "Wire"]
 
 logger = get_logger("ascend_middleware.asgi")
 
 # Where a request notes in its scope what the guards that saw it came to.
 JUDGED: Final = "ascend_middleware.judged"
+_judging: ContextVar[list[str] | None] = ContextVar("ascend_middleware.judging", default=None)
 # What nobody decided about, though a guard saw it; `trip` has said so already.
 _UNDECIDED: Final = frozenset({"framework"})
 
@@ -46,8 +49,9 @@ class Governor:
     ) -> None:
         """Decide about one request or handshake and run `inner`, or refuse."""
         view = view_of(scope, resolved, self._root_path)
-        # A list, because a middleware may hand on a copy of the scope.
-        judged: list[str] = scope.setdefault(JUDGED, [])
+        judged = _judged(scope)
+        if _judging.get() is not None:
+            _judging.set(None)  # what a handler asks of an application by itself is another request
         judged.append("")  # until it is known: what goes wrong here is no success of somebody else's
         found = self.runner.triage(view)
         if isinstance(found, Verdict):
@@ -107,13 +111,15 @@ class Governor:
 
     def watch(self, scope: Scope, send: Send) -> Send:
         """Return a `send` that reports a success for which no guard has decided anything."""
-        judged: list[str] = scope.setdefault(JUDGED, [])
+        if not self.runner.guard.settings.enabled:
+            return send
+        judged = _judged(scope)
 
         def succeeded() -> None:
-            if not judged:
-                self.trip(scope, "a middleware answered it before the guard saw it")
-            elif set(judged) <= _UNDECIDED:
-                self.trip(scope, "no route was found for it")
+            if set(judged) <= _UNDECIDED:
+                why = "no route was found for it" if judged else "a middleware answered it before the guard saw it"
+                judged.append("tripped")  # said once, however many watch
+                self.trip(scope, why)
 
         return watch_success(send, succeeded)
 
@@ -123,3 +129,50 @@ class Governor:
         logger.error("%r %r succeeded without a decision: %s", kind, scope["path"][:200], why)
         if self.runner.guard.settings.strict:
             raise AscendError("a success for which no decision was made; see the log")
+
+
+def _judged(scope: Scope) -> list[str]:
+    """Return what the guards of a request came to: a list, because a middleware may hand on a copy of the scope."""
+    if JUDGED not in scope:
+        known = _judging.get()  # where one makes a scope of its own
+        scope[JUDGED] = [] if known is None else known
+    found: list[str] = scope[JUDGED]
+    return found
+
+
+class Wire:
+    """Stands outside every middleware of a Starlette application, those that were added after the guard, too.
+
+    Args:
+        app: what it stands before.
+        governor: whose success it watches for.
+    """
+
+    def __init__(self, app: Application, governor: Governor) -> None:
+        self.app = app
+        self.governor = governor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Watch the answer; OPTIONS is often answered by a middleware."""
+        governed = scope["type"] in ("http", "websocket") and self.governor.runner.guard.settings.enabled
+        if not governed or scope.get("method") == "OPTIONS":
+            await self.app(scope, receive, send)
+            return
+        token = _judging.set(scope.setdefault(JUDGED, []))
+        send = self.governor.watch(scope, send)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            _judging.reset(token)
+
+    @classmethod
+    def stand(cls, owner: Any, guard: Application, governor: Governor) -> None:
+        """Stand in an application, inside of what answers its errors, unless the guard is the outermost itself."""
+        holder, name = owner, "middleware_stack"
+        if isinstance(getattr(holder, name, None), sys.modules["starlette.middleware.errors"].ServerErrorMiddleware):
+            holder, name = holder.middleware_stack, "app"
+        outermost = found = getattr(holder, name, None)
+        while isinstance(found, cls) and found.governor is not governor:
+            found = found.app
+        if outermost is not None and found is not guard and not isinstance(found, cls):
+            setattr(holder, name, cls(outermost, governor))

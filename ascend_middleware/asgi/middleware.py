@@ -17,7 +17,7 @@ from ..forking import ProcessLock
 from ..guard import announce
 from ..runner import AsyncRunner
 from .entrance import Entrance, enter, find_router, is_before_router
-from .governing import Governor
+from .governing import Governor, Wire
 from .prefix import RootPath
 from .reporting import watch_lifespan
 
@@ -155,3 +155,5 @@ class AscendMiddleware:
                 self._home = enter(app, self._governor.govern, origin=origin)
                 if origin is None:
                     weakref.finalize(self, self._home.leave).atexit = False
+                else:
+                    Wire.stand(app, self, self._governor)

@@ -1,5 +1,6 @@
 """What was decided about is what runs: once, with the values that were decided, at whatever depth."""
 
+import contextlib
 import gc
 
 import pytest
@@ -57,7 +58,8 @@ class OwnScope(Passes):
         self.changes = changes
 
     async def __call__(self, scope, receive, send):
-        kept = {key: scope[key] for key in ("type", "method", "path", "root_path", "query_string", "headers")}
+        names = ("type", "method", "path", "root_path", "query_string", "headers", "asgi")
+        kept = {key: scope[key] for key in names if key in scope}
         await self.app({**kept, **self.changes}, receive, send)
 
 
@@ -69,6 +71,12 @@ def engine(monkeypatch):
 @pytest.fixture
 def ran():
     return []
+
+
+async def started(app):
+    wire = Wire({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    await app({"type": "lifespan", "asgi": {"version": "3.0"}}, wire.receive, wire.send)
+    assert wire.sent[0]["type"] == "lifespan.startup.complete"
 
 
 async def ask(app, path="/sub/x", method="GET", **more):
@@ -475,6 +483,9 @@ class Fallback(Passes):
     """Answers where nothing else did."""
 
     async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
         found = []
 
         async def look(message):
@@ -533,6 +544,36 @@ async def test_only_successes_trip_the_wire(engine, caplog, status, told):
     app.add_middleware(AscendMiddleware, **options(EVERYTHING))
     assert (await ask(app, "/nothing")).status == status
     assert ("without a decision" in caplog.text) is told
+
+
+class AnswersItself(Passes):
+    async def __call__(self, scope, receive, send):
+        inner = self.app if scope["type"] == "lifespan" else PlainTextResponse("made here")
+        await inner(scope, receive, send)
+
+
+@pytest.mark.parametrize("kind", [Starlette, FastAPI])
+@pytest.mark.parametrize(("outside", "why"), [(Fallback, "no route"), (AnswersItself, "a middleware answered")])
+async def test_a_middleware_that_was_added_after_the_guard_trips_the_wire(engine, caplog, kind, outside, why):
+    for strict, status in ((False, 200), (True, 500)):
+        app = kind()
+        app.add_middleware(AscendMiddleware, **options(EVERYTHING, strict=strict))
+        app.add_middleware(outside)
+        await started(app)
+        caplog.clear()
+        wire = Wire(part())
+        with pytest.raises(AscendError, match="no decision") if strict else contextlib.nullcontext():
+            await app(http_scope("GET", "/nothing"), wire.receive, wire.send)
+        assert (wire.status, caplog.text.count(f"without a decision: {why}")) == (status, 1)
+
+
+async def test_the_wire_knows_what_was_decided_where_a_middleware_makes_a_scope_of_its_own(engine, ran, caplog):
+    app = sub(ran, Starlette)
+    app.add_middleware(AscendMiddleware, **options(EVERYTHING, strict=True))
+    app.add_middleware(OwnScope)
+    await started(app)
+    assert (await ask(app, "/x")).status == 200
+    assert "without a decision" not in caplog.text
 
 
 async def test_a_404_that_is_one_is_quiet(engine, caplog):
