@@ -90,11 +90,10 @@ class AscendMiddleware:
         if self._problem is not None and self._begun_under is not substitute.current:
             self._begin()
         if self._problem is not None:
-            if scope["type"] != "lifespan":
-                raise self._problem
-            await receive()
-            await send({"type": "lifespan.startup.failed", "message": f"ascend-middleware: {self._problem}"})
-            return
+            if scope["type"] == "lifespan":
+                await receive()
+                await send({"type": "lifespan.startup.failed", "message": f"ascend-middleware: {self._problem}"})
+            raise self._problem  # as Starlette does after a failed start: its test client waits for ever otherwise
         if self._home is None and is_before_router(scope):
             # Two threads may each have had Starlette build its middlewares: the second pair of one finds the first.
             self._settle(scope.get("app"), origin=self._origin)

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.exceptions import ConfigurationError
@@ -97,6 +98,14 @@ def test_a_broken_configuration_serves_nothing_where_no_lifespan_comes(kind):
             asyncio.run(app(http_scope("GET", "/x"), wire.receive, wire.send))
         assert ran == []
         assert wire.status in (None, 500)
+
+
+@pytest.mark.parametrize("kind", [Starlette, FastAPI])
+def test_a_test_client_hears_of_a_broken_configuration(kind):
+    app = site([], "/x", kind=kind)
+    app.user_middleware[:] = [Middleware(AscendMiddleware, **options([{"match": "GET x"}]))]
+    with pytest.raises(ConfigurationError), TestClient(app):
+        raise AssertionError("it started")
 
 
 def test_the_server_hears_of_the_end_when_closing_raises(ascend_authority):
