@@ -65,6 +65,9 @@ def open_database(
     try:
         connection = _connect(place, busy_timeout)
         if place != MEMORY:
+            # Before anything that would change the file.
+            if _refuse_others(connection, migrations, place) == len(migrations):
+                _check_schema(connection, migrations, place)
             _use_wal(connection)
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA foreign_keys=ON")
@@ -183,15 +186,25 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]
     if _version(connection) == len(migrations):
         return
     with transaction(connection):
-        version = _version(connection)  # another process may have migrated meanwhile
-        if version == 0 and _names(connection):
-            raise ConfigurationError(f"the database {place} is another program's; it was not touched")
-        if version > len(migrations):
-            raise ConfigurationError(f"the database {place} was made by a newer version of this package; upgrade")
+        version = _refuse_others(connection, migrations, place)  # another process may have migrated meanwhile
         for statements in migrations[version:]:
             for statement in statements:
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version={len(migrations)}")
+
+
+def _refuse_others(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]], place: str) -> int:
+    """Return the version of a database's tables, 0 where it has none yet; refuse one that is not this program's."""
+    # In one statement, and so of one moment: another process may be making the tables.
+    version, tables = connection.execute(
+        "SELECT (SELECT user_version FROM pragma_user_version), "
+        "(SELECT count(*) FROM sqlite_master WHERE name NOT LIKE 'sqlite%')"
+    ).fetchone()
+    if version == 0 and tables:
+        raise ConfigurationError(f"the database {place} is another program's; it was not touched")
+    if version > len(migrations):
+        raise ConfigurationError(f"the database {place} was made by a newer version of this package; upgrade")
+    return int(version)
 
 
 @functools.cache
