@@ -80,6 +80,9 @@ class Duties:
         self._seen: dict[str, float] = {settings.agent_id: float("inf")}
         self._confirming_until = -1e9
         self._failed_at = -1e9
+        # Of single other agents: until when somebody asks for their commands, and when that failed.
+        self._asking: dict[str, float] = {}
+        self._unheard: dict[str, float] = {}
 
     # --- before
 
@@ -94,6 +97,10 @@ class Duties:
             return refusal
         if self.kill.is_stale:
             refusal = yield from self._confirmed(agent_id, deadline)
+            if refusal is not None:
+                return refusal
+        if self.receiver.is_silent_about(agent_id):
+            refusal = yield from self._heard_of(agent_id, deadline)
             if refusal is not None:
                 return refusal
         limit = self.kill.limit(agent_id)
@@ -134,6 +141,28 @@ class Duties:
             logger.error("the kill state is stale and cannot be confirmed: %s", error)
         finally:
             self._confirming_until = -1e9
+
+    def _heard_of(self, agent_id: str, deadline: float) -> Flow[Refusal | None]:
+        """Have one agent's own commands asked for, once for all who wait for it; refuse if that fails."""
+        while self._clock() < self._asking.get(agent_id, -1e9):
+            if (yield Watch(0.05)):
+                raise ClientGone
+        tried_at = self._unheard.get(agent_id, -1e9)
+        if self.receiver.is_silent_about(agent_id) and self._clock() - tried_at >= _FAILED_SECONDS:
+            self._asking[agent_id] = deadline
+            try:
+                yield from self.receiver.ask_for(agent_id, deadline=deadline)
+                yield Blocking(self.kill.refresh, inline=not self.state.blocks)
+            except AscendError as error:
+                if len(self._unheard) >= _MAX_SEEN:
+                    self._unheard.clear()
+                self._unheard[agent_id] = self._clock()
+                logger.error("the kill state of agent %r is stale and cannot be confirmed: %s", agent_id[:80], error)
+            finally:
+                self._asking.pop(agent_id, None)
+        if self.receiver.is_silent_about(agent_id):
+            return self.kill.stale_refusal
+        return self.kill.refusal(agent_id)
 
     def see(self, agent_id: str) -> Flow[None]:
         """Keep that an agent acts here, so that its commands are asked for.

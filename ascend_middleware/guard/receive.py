@@ -37,6 +37,7 @@ _PER_TURN: Final = 10
 _ONE_SECONDS: Final = 1.0
 # How long an endpoint that the authority does not have is left alone.
 _ABSENT_SECONDS: Final = 600.0
+_MOST_HEARD: Final = 10_000
 
 
 class Intake:
@@ -88,7 +89,7 @@ class CommandReceiver:
         core: the client's flows.
         state: where commands are kept.
         kill: the switch of this process, told when something new is there.
-        settings: `agent_id`, `organization_id`.
+        settings: `agent_id`, `organization_id`, `max_staleness`.
         now: seconds since the epoch.
     """
 
@@ -111,6 +112,11 @@ class CommandReceiver:
         self.intake: Final = Intake(state, organization_id=settings.organization_id, now=now)
         self._absent: dict[str, float] = {}
         self._last = ""
+        self._max_staleness = settings.max_staleness
+        # A queue brings the commands of all agents at once.
+        self._by_agent = bool(settings.max_staleness) and settings.kill_switch != "sqs"
+        # When this process last heard of each of the other agents.
+        self._heard: dict[str, float] = {}
 
     def poll(self, *, deadline: float | None = None) -> Flow[None]:
         """Do one round: the organisation and the service's own agent, which confirm the kill state, then some others.
@@ -148,6 +154,21 @@ class CommandReceiver:
         if failure is not None:
             raise failure
 
+    def is_silent_about(self, agent_id: str) -> bool:
+        """Whether the commands of one of the other agents were asked for longer ago than `max_staleness`, or never."""
+        if not self._by_agent or agent_id == self._agent_id:
+            return False
+        return not 0 <= self._now() - self._heard.get(agent_id, -1e9) <= self._max_staleness
+
+    def ask_for(self, agent_id: str, *, deadline: float) -> Flow[None]:
+        """Ask for the commands of one agent now.
+
+        Raises:
+            AscendError: the authority or the state could not be used.
+        """
+        yield from self._commands(agent_id, deadline)
+        self._kill.expire()
+
     def _others(self) -> list[str]:
         """Return some of the other agents that acted within a day: those after the last one asked, by name."""
         names = sorted(name for name in self._state.agents(since=self._now() - _SEEN_SECONDS) if name != self._agent_id)
@@ -160,11 +181,11 @@ class CommandReceiver:
         self._kill.expire()
 
     def _commands(self, agent_id: str, deadline: float) -> Flow[bool]:
+        asked_at = self._now()
+        asks = self._core.clock() >= self._absent.get(f"commands {agent_id}", 0.0)
         operation = endpoints.PENDING_COMMANDS.call(agent_id=agent_id)
         rows = yield from self._ask(f"commands {agent_id}", operation, deadline)
-        if rows is None:
-            return False
-        for row in rows:
+        for row in rows or ():
             command = self.intake.read(_addressed(row, agent_id))
             if command is None or command.target is Target.MCP_SERVER:
                 continue
@@ -175,7 +196,11 @@ class CommandReceiver:
                     yield from self._core.call(ack, deadline=deadline, breaker=self._unbroken)
                 except AscendError as error:  # it is obeyed, and comes again
                     self.intake.loud(f"command {command.command_id[:80]!r} cannot be acknowledged: {error}")
-        return True
+        if self._by_agent and asks:
+            if len(self._heard) >= _MOST_HEARD:
+                self._heard.clear()
+            self._heard[agent_id] = asked_at
+        return rows is not None
 
     def _status(self, deadline: float) -> Flow[bool]:
         """Ask whether the whole organisation is blocked; an answer that does not clearly say no lifts nothing."""
@@ -215,7 +240,10 @@ class CommandReceiver:
                 raise
             if name not in self._absent:
                 logger.info("the authority has no kill-switch %s: HTTP %d", name, error.status_code)
-            self._absent[name] = self._core.clock() + _ABSENT_SECONDS
+            if len(self._absent) >= _MOST_HEARD:
+                self._absent.clear()
+            pause = min(_ABSENT_SECONDS, self._max_staleness or _ABSENT_SECONDS)
+            self._absent[name] = self._core.clock() + pause
             return None
 
 

@@ -688,6 +688,55 @@ class TestStaleness:
         assert handler.ran == 0
         assert "stale" in caplog.text
 
+    @pytest.mark.parametrize("wrong", [ConnectFailed("no"), Response(403, {}, b"{}"), {"commands": "none"}])
+    async def test_of_another_agent_its_own_commands_have_to_be_heard(self, engine, handler, caplog, wrong):
+        authority = Authority()
+        authority.of_agents["other"] = wrong
+        self.answering(engine, authority)
+        agent = ["other"]
+        app = guarded(handler, max_staleness=30, kill_switch="off", identify=lambda _: Agent(agent[0]))
+        for _ in range(5):
+            assert (await ask(app)).problem == "kill-switch"
+        assert "agent 'other' is stale" in caplog.text
+        assert len([url for url in authority.asked if "/other/" in url]) == 1  # nobody tries again at once
+        for agent[0] in ("bot", "third"):
+            assert (await ask(app)).status == 200
+        assert handler.ran == 2
+
+    def test_another_agent_is_heard_of_again_after_max_staleness(self):
+        time, authority = [0.0], Authority()
+        settings = Settings(agent_id="bot", api_url="https://authority.example", api_key=KEY, max_staleness=30)
+        core = ClientCore(settings, clock=lambda: time[0])
+        state = SQLState(None, scope="t", timeout=1.0)
+        duties = Duties(settings, core, state, None, clock=core.clock, now=lambda: NOW + time[0])
+
+        def obeyed(agent):
+            authority.asked.clear()
+            refusal = drive(duties.obey(agent, deadline=time[0] + 5), authority.perform)
+            return refusal is None, [url for url in authority.asked if f"/{agent}/commands" in url]
+
+        url = ["/api/registry/agents/other/commands"]
+        assert obeyed("other") == (True, url)
+        time[0] = 30.0
+        assert obeyed("other") == (True, [])
+        state.confirm(now=NOW + 30)  # what is known of the organisation and of `bot` says nothing of others
+        time[0] = 30.1
+        duties.kill.expire()
+        assert obeyed("other") == (True, url)
+        time[0] = 61.0
+        state.confirm(now=NOW + 61)
+        duties.kill.expire()
+        authority.of_agents["other"] = {"commands": [{"command_id": "c", "command_type": "BLOCK", "reason": "r"}]}
+        assert obeyed("other")[0] is False
+        # An authority that does not know the agent has no commands for it.
+        authority.of_agents["third"] = Response(404, {}, b"{}")
+        assert obeyed("third")[0] is True
+        time[0] = 100.0
+        state.confirm(now=NOW + 100)
+        duties.kill.expire()
+        authority.of_agents["third"] = ConnectFailed("no")
+        assert obeyed("third")[0] is False
+
 
 class TestSettings:
     def test_a_queue_needs_to_know_its_organisation(self):
