@@ -1,5 +1,7 @@
 """WebSockets are decided about at the handshake."""
 
+import json
+
 import pytest
 from fastapi import FastAPI, WebSocket
 from guard_kit import Engine, Handler, Wire, answer, guard, http_scope, options, part, plug, ws_scope
@@ -71,6 +73,31 @@ async def test_a_handshake_is_no_request_of_that_method_and_the_other_way_round(
         wire = Wire(first)
         await app(scope, wire.receive, wire.send)
     assert [action["resource"] for action in engine.submitted[1:]] == ["WEBSOCKET /ws", "HTTP WEBSOCKET /ws"]
+
+
+@pytest.mark.parametrize("headers", [[], [("content-length", "0")]])
+async def test_a_handshake_that_was_held_is_resumed_once_by_its_handle(engine, headers):
+    ran = []
+
+    async def handler(scope, receive, send):
+        ran.append((await receive())["type"])
+        await send({"type": "websocket.accept"})
+
+    app = guard(handler, WS)
+
+    async def ask(*more):
+        wire = Wire({"type": "websocket.connect"})
+        extensions = {"websocket.http.response": {}}
+        await app(ws_scope(headers=[*headers, *more], extensions=extensions), wire.receive, wire.send)
+        return wire
+
+    engine.answers = [answer("pending")]
+    held = await ask()
+    assert (held.problem, ran) == ("approval-required", [])
+    handle = ("ascend-approval", json.loads(held.body)["approval"]["handle"])
+    engine.answers = [answer()]
+    assert (await ask(handle)).sent == [{"type": "websocket.accept"}]
+    assert ((await ask(handle)).problem, ran) == ("approval-used", ["websocket.connect"])
 
 
 async def test_by_method_a_handshake_is_a_change(engine):
