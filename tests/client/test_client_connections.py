@@ -316,6 +316,34 @@ async def test_the_time_in_the_queue_is_told_apart_from_the_authoritys():
     assert times == [30, 30 - failures[1].waited]
 
 
+async def test_the_time_in_the_queue_of_threads_is_told_apart_too():
+    free, times = threading.Event(), []
+
+    class Late:
+        def send(self, request, timeout):
+            times.append(timeout)
+            if len(times) == 1:
+                free.wait(30)
+            raise DeadlinePassed("late")
+
+    async def failure():
+        with pytest.raises(DeadlinePassed) as caught:
+            await asyncio.to_thread(gate.send, POST, 30)
+        return caught.value
+
+    gate = Gate(Late(), 1)
+    first = asyncio.ensure_future(failure())
+    while not times:
+        await asyncio.sleep(0.001)
+    second = asyncio.ensure_future(failure())
+    while not len(gate._slots.get()):
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.2)
+    free.set()
+    assert (await first).waited == 0 and 0.19 < (await second).waited < 15
+    assert times == [30, 30 - (await second).waited]
+
+
 async def test_a_loop_that_was_kept_busy_reads_an_answer_that_is_there_and_blames_nobody_else():
     with Scripted(APPROVED, HANG) as server:
         gate = AsyncGate(pool_of(server), 1)
