@@ -7,6 +7,7 @@ survives the end of the process as soon as `append` returns, and a power cut if 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import threading
@@ -184,7 +185,7 @@ class FileLog:
         if not self._lock.acquire(blocking=wait):
             return False
         try:
-            if self._descriptor < 0 or self._sizes.get(self._current, 0) >= self._segment_bytes:
+            if self._descriptor < 0 or self._sizes[self._current] >= self._segment_bytes:
                 self._next_segment()
             self._write(line)
             self._written += 1
@@ -199,7 +200,7 @@ class FileLog:
         size = self._sizes[self._current]
         try:
             if os.write(self._descriptor, line) != len(line):
-                raise OSError(28, "the disk is full")
+                raise OSError(errno.ENOSPC, "the disk is full")
         except OSError:
             # Half a line would swallow the next one.
             with contextlib.suppress(OSError):

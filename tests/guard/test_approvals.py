@@ -74,7 +74,11 @@ class TestTheLoop:
         assert (await ask(app, handle)).status == 200
         assert (await ask(app, handle)).json["outcome"] == "completed"
         lines = b"".join(path.read_bytes() for path in tmp_path.rglob("*.journal")).splitlines()
-        assert [json.loads(line.partition(b" ")[2])["k"] for line in lines] == kinds
+        records = [json.loads(line.partition(b" ")[2]) for line in lines]
+        assert [record["k"] for record in records] == kinds
+        # Under the number of the claim: after a crash the two are known to be one run.
+        claimed = json.loads(app.guard.duties.state.find(handle).entry)["n"]
+        assert {record["n"] for record in records} <= {claimed}
         await app.aclose()
 
     async def test_the_outcome_of_a_failed_run_is_what_the_second_use_learns(self, authority):
@@ -226,6 +230,17 @@ class TestAttacks:
         scope["headers"].append((b"ascend-approval", handle.encode()))
         await app(scope, wire.receive, wire.send)
         assert (wire.status, wire.problem, handler.ran) == (409, "approval-mismatch", 0)
+
+    @pytest.mark.parametrize("resumed", [True, False])
+    async def test_a_body_that_does_not_arrive_is_no_large_one(self, authority, resumed):
+        handler = Handler()
+        app = guarded(handler, [UPLOAD], body_timeout=0.02)
+        upload = {"path": "/files/a", "method": "PUT"}
+        handle = await held(app, **upload)
+        authority.decide("approved")
+        wire = await ask(app, handle if resumed else None, body=[part(BODY[:5], more=True)], **upload)
+        assert (wire.status, wire.problem, handler.ran) == (408, "body-timeout", 0)
+        assert (await ask(app, handle, **upload)).status == 200
 
     async def test_two_handles_are_refused(self, authority):
         app = guarded(Handler())

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import threading
 
 import pytest
 from fastapi import FastAPI
@@ -442,6 +444,57 @@ async def test_a_request_cancelled_while_its_run_is_journalled_leaves_an_outcome
             break
         await asyncio.sleep(0.01)
     assert kinds() == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (answer(), {"id": "7", "how": "allowed"}),
+        (ConnectFailed("away"), {"id": "", "how": "open"}),
+    ],
+)
+async def test_the_journal_says_how_each_run_passed(engine, tmp_path, found, says):
+    engine.answers = [found]
+    app = guard(Handler(), [RUN], report_outcomes=True, journal=str(tmp_path), on_failure="open")
+    app._runner.keeper = None  # nobody delivers
+    for _ in range(2):
+        assert (await ask(app)).status == 200
+    lines = b"".join(path.read_bytes() for path in tmp_path.rglob("*.journal")).splitlines()
+    records = [json.loads(line.partition(b" ")[2]) for line in lines]
+    assert [(record["k"], record["n"]) for record in records] == [
+        ("entry", 1), ("outcome", 1), ("entry", 2), ("outcome", 2),
+    ]  # fmt: skip
+    for entry in records[::2]:
+        action = entry.pop("action", None)
+        assert entry == {
+            "k": "entry",
+            "n": entry["n"],
+            "at": entry["at"],
+            "rule": entry["rule"],
+            "agent": "bot",
+            **says,
+        }
+        assert (action is not None and action["action_type"] == "run") is (says["how"] == "open")
+        assert entry["rule"] == "rule 1 (POST /run)"
+    await app.aclose()
+
+
+async def test_no_event_loop_waits_for_a_disk(engine, tmp_path, monkeypatch):
+    """Neither for the entry of a run nor for its outcome."""
+    handler, here, synced, fsync = Handler(), threading.get_ident(), [], os.fsync
+
+    def watched(descriptor):
+        synced.append(threading.get_ident())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    app = guard(handler, [RUN], report_outcomes=True, journal=str(tmp_path), durability="power")
+    app._runner.keeper = None  # nobody delivers
+    before = len(synced)
+    assert (await ask(app)).status == 200
+    assert len(synced) - before >= 2
+    assert here not in synced[before:]
+    await app.aclose()
 
 
 async def test_names_that_callers_make_up_crowd_out_nobody_whose_commands_are_asked_for(engine):

@@ -39,6 +39,7 @@ PACKAGE = "ascend_middleware"
 # Which tests concern which modules; the longest beginning counts.
 ROOMS = {
     "guard/": ["guard"],
+    "guard/engine": ["guard", "django"],
     "guard/outcome": ["guard", "asgi", "django", "flask", "wsgi"],
     "guard/standing": ["asgi", "django", "flask"],
     "rules/": ["rules", "guard"],
