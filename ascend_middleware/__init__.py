@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .rules import Rule as Rule
     from .rules import RuleTable as RuleTable
 
-__version__ = "0.1.0"
+from ._version import __version__
 
 _ROOMS = {
     "client": (

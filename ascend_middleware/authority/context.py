@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
     from ascend_middleware.api.endpoint import Endpoint
 
-    from .core import Authority
     from .keys import Credential
     from .pagination import Request
+    from .policy.policy import Judgement, PolicySet
+    from .policy.risk_score import Score
     from .store.registry_store import Records
     from .store.store import Store
 
-__all__ = ["Call", "Handler", "Handlers", "Reply", "action_number", "check_patterns"]
+__all__ = ["AuthorityContext", "Call", "Handler", "Handlers", "Reply", "action_number", "check_patterns"]
 
 _Fields = TypeVar("_Fields", bound=msgspec.Struct)
 
@@ -47,11 +48,29 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class AuthorityContext(Protocol):
+    """What endpoints know of the authority; see `core.Authority`."""
+
+    store: Store
+    records: Records
+    policy: PolicySet
+    environment: str
+    development: bool
+    send_webhook: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """Seconds since the epoch."""
+
+    def judge(self, action: Mapping[str, Any], score: Score, *, tenant: str) -> Judgement:
+        """Decide about an action by the policy file and the organisation's own policies and smart rules."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One authenticated request: who asks, for what, and whom an endpoint turns to."""
 
-    authority: Authority
+    authority: AuthorityContext
     request: Request
     credential: Credential
     parameters: Mapping[str, str]

@@ -24,6 +24,7 @@ from .limits import Allowance, Window, network_of
 from .management import what_cannot_be
 from .pagination import Request
 from .policy.policy import Judgement, PolicySet
+from .policy.policy_file import load_policy
 from .store.registry_store import Records
 from .store.store import Store, canonical_json, default_database, iso_time
 from .tokens import Tokens
@@ -98,7 +99,7 @@ class Authority:
         Raises:
             ConfigurationError: one of the two cannot be used; for the policy with every problem found.
         """
-        policy = PolicySet.load(policy_path)
+        policy = load_policy(policy_path)
         authority = cls(Store.open(db_path or default_database(policy_path), now=now), policy, now=now)
         try:
             authority.store.check()

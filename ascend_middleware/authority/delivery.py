@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from ascend_middleware import __version__
+from ascend_middleware._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

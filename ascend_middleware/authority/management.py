@@ -16,7 +16,7 @@ from .store.registry_store import APPROVERS, MCP_SERVER, MODEL, POLICY, SMART_RU
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .core import Authority
+    from .context import AuthorityContext
     from .keys import Credential
     from .store.store import Store
 
@@ -71,7 +71,7 @@ def unknown_approvers(
     return told
 
 
-def what_cannot_be(authority: Authority) -> list[str]:
+def what_cannot_be(authority: AuthorityContext) -> list[str]:
     """Return in words what stands in the policy file or the database and can never come true.
 
     What the policy file alone shows is refused when it is read. Here is what only the database tells: approvers whom no

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from .keys import Credential, Role, person
@@ -15,10 +16,9 @@ from .keys import Credential, Role, person
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .policy.policy import TokenKey
     from .store.registry_store import Records
 
-__all__ = ["ISSUER", "LIFETIME", "Tokens", "public_key_issue"]
+__all__ = ["ISSUER", "LIFETIME", "TokenKey", "Tokens", "public_key_issue"]
 
 ISSUER: Final = "ascend-authority"
 # Seconds; the page renews a session by signing in again.
@@ -29,6 +29,21 @@ _SECRET_BYTES: Final = 32
 _MIN_KEY_BITS: Final = 2048
 _LEEWAY: Final = 30.0
 _MAX_TOKEN: Final = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenKey:
+    """A public key with which tokens that others issue are verified, and what they must say.
+
+    `name_claim` says whose token it is, in the words that name the keys of the same people.
+    """
+
+    public_key: str
+    issuer: str
+    audience: str
+    name_claim: str = "sub"
+    role_claim: str = "role"
+    tenant_claim: str = "tenant"
 
 
 def public_key_issue(text: str) -> str:

@@ -13,7 +13,7 @@ import sqlite3
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import __version__
+from .._version import __version__
 from ..exceptions import AscendError, ConfigurationError
 from .terminal import FAILED, MISUSED, OK, print_json
 

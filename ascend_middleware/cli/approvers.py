@@ -66,11 +66,11 @@ def _list(args: argparse.Namespace) -> int:
 
 def _declared(args: argparse.Namespace) -> tuple[Mapping[str, Requirement], str]:
     """Return the approvers of the policy file, where there is one, and whose tokens it takes."""
-    from ..authority import PolicySet
+    from ..authority import load_policy
 
     if not Path(args.policy).exists():
         return {}, ""
-    policy = PolicySet.load(args.policy)
+    policy = load_policy(args.policy)
     return policy.approvals.levels, policy.token_key.issuer if policy.token_key else ""
 
 

@@ -16,7 +16,7 @@ from .places import DEFAULT_POLICY, add_place, open_store, place_of
 from .terminal import OK
 
 if TYPE_CHECKING:
-    from ..authority import Store
+    from ..authority import Store, load_policy
 
 __all__ = ["add_parser"]
 
@@ -64,10 +64,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from ..authority import Authority, PolicySet, Store
+    from ..authority import Authority, Store
     from ..authority.server import Tls, bind, serve, shown_url
 
-    policy = PolicySet.load(args.policy)
+    policy = load_policy(args.policy)
     tls = Tls.load(args.tls_cert, args.tls_key)
     # Bound before keys are made: they are shown once, by the server that stays.
     listener = bind(args.host, args.port, allow_remote=args.allow_remote or tls is not None)

@@ -45,12 +45,12 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..authority import Authority, PolicySet, Store
+    from ..authority import Authority, Store, load_policy
     from ..authority.keys import operator
 
     action = _action(args)
     database = place_of(args)
-    policy = PolicySet.load(args.policy)
+    policy = load_policy(args.policy)
     # Without a database there is only the policy file to ask, and a dry run makes none.
     store = Store.open(database if Path(database).exists() else ":memory:", now=time.time)
     authority = Authority(store, policy)

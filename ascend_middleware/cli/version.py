@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
+from .._version import __version__
 from .terminal import OK, print_json
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .. import __version__, substitute
+from .. import substitute
+from .._version import __version__
 from ..api import endpoints
 from ..api.endpoint import fill_path, text
 from ..config import TEST_SCHEME, Settings

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from .. import __version__
+from .._version import __version__
 from ..exceptions import (
     AscendError,
     AuthenticationError,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .. import __version__
+from .._version import __version__
 from ..api import endpoints
 from ..api.endpoint import given
 from ..exceptions import (

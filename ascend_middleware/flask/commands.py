@@ -35,7 +35,7 @@ def make_group(name: str) -> AppGroup:
         entrance: Entrance = current_app.extensions["ascend"]
         settings = entrance.guard.settings
         coverage = cover(entrance.resolver, entrance.guard.table, unmapped=settings.unmapped)
-        wrong = [*coverage.problems, *surroundings(entrance)]
+        wrong = [*coverage.problems, *surroundings(entrance.app, entrance.is_reached_by)]
         for problem in wrong:
             click.echo(f"{problem.code}: {problem}", err=True)
         for idle in coverage.idle:

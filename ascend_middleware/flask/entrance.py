@@ -247,7 +247,7 @@ class Entrance:
         if not self.guard.settings.enabled:
             return
         announce(self.resolver, self.guard.table, self.guard.settings)
-        for problem in surroundings(self):
+        for problem in surroundings(self.app, self.is_reached_by):
             logger.warning("%s: %s", problem.code, problem)
 
     def _watch(self, passage: Passage) -> None:

@@ -11,9 +11,7 @@ from ..exceptions import Problem
 from ..wsgi import AscendMiddleware
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .entrance import Entrance
+    from collections.abc import Callable, Iterator
 
 __all__ = ["surroundings"]
 
@@ -24,20 +22,21 @@ _INNER: Final = ("app", "wsgi_app", "application", "_app")
 _MAX_DEPTH: Final = 32
 
 
-def surroundings(entrance: Entrance) -> tuple[Problem, ...]:
+def surroundings(app: Flask, is_reached_by: Callable[[Any, str], bool]) -> tuple[Problem, ...]:
     """Return what the guard of an application cannot see.
+
+    `is_reached_by` tells whether a method, of which name, is the application's own and leads to its guard.
 
     The codes: `flask.unguarded-mount`, another application that is mounted beside this one and has no guard;
     `flask.around`, a middleware that may answer by itself; `flask.displaced`, another extension in the guard's place.
     """
-    return tuple(_find(entrance))
+    return tuple(_find(app, is_reached_by))
 
 
-def _find(entrance: Entrance) -> Iterator[Problem]:
-    app: Flask = entrance.app
+def _find(app: Flask, is_reached_by: Callable[[Any, str], bool]) -> Iterator[Problem]:
     layer: Any = app.wsgi_app
     for _ in range(_MAX_DEPTH):
-        if entrance.is_reached_by(layer, "wsgi_app"):
+        if is_reached_by(layer, "wsgi_app"):
             break
         # A method of the application itself, or of one that is mounted in it.
         layer = getattr(layer, "__self__", layer)
@@ -54,7 +53,7 @@ def _find(entrance: Entrance) -> Iterator[Problem]:
         if layer is None:
             break
     for name in ("preprocess_request", "dispatch_request"):
-        if not entrance.is_reached_by(getattr(app, name), name):
+        if not is_reached_by(getattr(app, name), name):
             hint = "initialise Ascend after the extension that wraps it"
             yield Problem("flask.displaced", f"{app.name}.{name}", "something stands in front of the guard", hint)
 

@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from ..client import requests
 from ..client.masking import get_logger
 from ..exceptions import ProtocolError, ServerError
 from ..flow import drive
 from .delivery import CALL_SECONDS, FINAL, PROCESS_ENDED, Delivery, Foreign, decode_entry, decode_line, iso_time
-from .journal_log import FileLog, read_lines
+from .journal_log import FileLog, read_lines, seal
 from .lockfile import FileLock
 
 if TYPE_CHECKING:
@@ -146,8 +148,4 @@ def _settle(delivery: Delivery, process: str, *, core: ClientCore, state: State,
 
 def note_line(number: int, action_id: str, at: float) -> bytes:
     """Return the line that keeps under which id the authority knows a pass without a decision."""
-    import msgspec
-
-    from .journal_log import seal
-
     return seal(msgspec.json.encode({"k": "submitted", "n": number, "at": at, "id": action_id}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..client.masking import get_logger
 from ..exceptions import AscendError
@@ -13,12 +13,15 @@ from .steps import Blocking
 from .verdicts import Refusal
 
 if TYPE_CHECKING:
+    from ..client.core import ClientCore
+    from ..config import Settings
     from ..flow import Flow
     from ..models import AuthorizationDecision
-    from .engine import Guard
+    from .duties import Duties
+    from .failure import OpenBudget
     from .journal import Journal
 
-__all__ = ["HealthQuery", "HealthReport", "check", "health_of"]
+__all__ = ["Gauges", "HealthQuery", "HealthReport", "check", "health_of"]
 
 # The part of a journal's limits from which it is told to be nearly full.
 _NEAR = 0.8
@@ -51,7 +54,28 @@ class HealthReport(Refusal):
         return self.status or 200, headers, content
 
 
-def check(guard: Guard) -> Flow[HealthReport]:
+class Gauges(Protocol):
+    """What health and telemetry read of a guard; see `engine.Guard`."""
+
+    settings: Settings
+    core: ClientCore
+    duties: Duties
+    key_tried_at: float
+
+    @property
+    def waiters(self) -> int:
+        """Requests held for a person."""
+
+    @property
+    def fault(self) -> str | None:
+        """What keeps governed requests from being decided."""
+
+    @property
+    def open_passes(self) -> OpenBudget:
+        """What passed under open rules."""
+
+
+def check(guard: Gauges) -> Flow[HealthReport]:
     """Read what the workers share, unless that was done just now, and report."""
     kill, readable = guard.duties.kill, True
     # One request reads for all; who comes while it does reports what was read last.
@@ -70,7 +94,7 @@ def check(guard: Guard) -> Flow[HealthReport]:
     return HealthReport(problem="health", detail="", status=503 if found["status"] == "failing" else 200, health=found)
 
 
-def _key_again(guard: Guard) -> Flow[None]:
+def _key_again(guard: Gauges) -> Flow[None]:
     clock = guard.core.clock()
     if clock - guard.key_tried_at >= _KEY_AGAIN:
         guard.key_tried_at = clock
@@ -80,7 +104,7 @@ def _key_again(guard: Guard) -> Flow[None]:
             logger.debug("the key is still not known to be good: %s", error)
 
 
-def health_of(guard: Guard, *, readable: bool | None = None) -> dict[str, Any]:
+def health_of(guard: Gauges, *, readable: bool | None = None) -> dict[str, Any]:
     """Return how a guard is, as JSON would hold it, without asking anybody.
 
     Args:

@@ -12,6 +12,7 @@ from ..client.breaker import CircuitBreaker
 from ..client.masking import get_logger
 from ..commands import MalformedCommand, Target, UnknownCommand, parse_command
 from ..exceptions import AscendError, NotFoundError, ServerError
+from ..flow import drive
 from .state import EVERYBODY, Order, StateError, orders_of
 from .steps import Blocking
 
@@ -290,8 +291,6 @@ class LeasedReceiver:
 
     def __call__(self, perform: Callable[[Any], Any]) -> float:
         """Do what is due; return the seconds until the next time."""
-        from ..flow import drive
-
         held = self._state.lease("receive", owner=self._owner(), seconds=3 * self._interval, now=self._now())
         if not held:
             return self._interval

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ConfigurationError
+from .places import shown
 from .state import (
     KEPT_SECONDS,
     MAX_HINTS,
@@ -364,6 +365,4 @@ def _approval(answer: Any) -> Approval | None:
 
 
 def _brief(error: Exception) -> str:
-    from .places import shown
-
     return shown(str(error))[:200]

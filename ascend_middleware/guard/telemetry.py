@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from msgspec import structs
 
-from .. import __version__
+from .._version import __version__
 from ..client.core import Send
 from ..exceptions import ConfigurationError
 from .verdicts import Verdict
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..flow import Flow
     from ..rules import CompiledRule
-    from .engine import Guard
+    from .health import Gauges
     from .view import RequestView
 
 __all__ = ["Telemetry", "open_telemetry"]
@@ -40,7 +40,7 @@ BREAKER_STATES: Final = ("closed", "half-open", "open")
 _FAILURES: Final = frozenset({"unavailable", "misconfigured"})
 
 
-def open_telemetry(guard: Guard) -> Telemetry:
+def open_telemetry(guard: Gauges) -> Telemetry:
     """Return the telemetry of a guard, under the providers that the application has set globally.
 
     Raises:
@@ -65,7 +65,7 @@ class Telemetry:
 
     def __init__(
         self,
-        guard: Guard,
+        guard: Gauges,
         *,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
@@ -91,7 +91,7 @@ class Telemetry:
         known = weakref.ref(guard)
         observe = metrics.Observation
 
-        def gauge(name: str, unit: str, about: str, read: Callable[[Guard], Iterable[Observation]]) -> None:
+        def gauge(name: str, unit: str, about: str, read: Callable[[Gauges], Iterable[Observation]]) -> None:
             def callback(options: CallbackOptions) -> Iterable[Observation]:
                 found = known()
                 return () if found is None else read(found)
@@ -212,12 +212,12 @@ def _carrying(flow: Flow[Verdict], headers: tuple[tuple[str, str], ...], sent: _
         flow.close()
 
 
-def _size(guard: Guard, observe: Callable[..., Observation]) -> list[Observation]:
+def _size(guard: Gauges, observe: Callable[..., Observation]) -> list[Observation]:
     journal = guard.duties.journal
     return [] if journal is None else [observe(journal.backlog)]
 
 
-def _age(guard: Guard, observe: Callable[..., Observation]) -> list[Observation]:
+def _age(guard: Gauges, observe: Callable[..., Observation]) -> list[Observation]:
     journal = guard.duties.journal
     if journal is None:
         return []
@@ -225,6 +225,6 @@ def _age(guard: Guard, observe: Callable[..., Observation]) -> list[Observation]
     return [observe(max(0.0, guard.duties.now() - since) if since is not None and journal.backlog else 0.0)]
 
 
-def _confirmed(guard: Guard, observe: Callable[..., Observation]) -> list[Observation]:
+def _confirmed(guard: Gauges, observe: Callable[..., Observation]) -> list[Observation]:
     at = guard.duties.kill.snapshot.confirmed_at
     return [observe(max(0.0, guard.duties.now() - at))] if at else []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from inspect import isfunction
 from operator import is_
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from starlette.routing import Match, Route, WebSocketRoute
 
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping, Sequence
 
     from .leaves import Leaf
-    from .starlette_level import Level
 
     Scope = MutableMapping[str, Any]
     Matcher = Callable[[Scope], tuple[Match, Any]]
 
 __all__ = ["Entry", "Selected", "end_of"]
+
+# What holds the routes below a route: a `starlette_level.Level`.
+Level = TypeVar("Level")
 
 
 class _Confirmed:
@@ -66,7 +68,7 @@ class _ConfirmedInclude(_Confirmed):
         await type(self._route)._handle_selected(self, scope, receive, send)
 
 
-class Selected(NamedTuple):
+class Selected(NamedTuple, Generic[Level]):
     """What a router selects for a request.
 
     `child` are the scope fields that its match adds, `route` is what the router is to run, `pure` tells whether a
@@ -80,7 +82,7 @@ class Selected(NamedTuple):
     inside: Any = None
 
 
-class Entry:
+class Entry(Generic[Level]):
     """One route as a router will ask it.
 
     Args:

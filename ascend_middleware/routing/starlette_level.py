@@ -126,13 +126,13 @@ class Level:
 
     # Matching.
 
-    def match(self, scope: Scope) -> Selected:
+    def match(self, scope: Scope) -> Selected[Level]:
         """Return what the router selects."""
         # One event loop never waits here; a second one must not see an index half built.
         with self._lock:
             return self._match(scope)
 
-    def _match(self, scope: Scope) -> Selected:
+    def _match(self, scope: Scope) -> Selected[Level]:
         if not self.is_current():
             self._build()
         if self._opaque is not None:
@@ -151,7 +151,7 @@ class Level:
             return Selected(Kind.REDIRECT)
         return Selected(self._low_priority(scope) or self._default() or Kind.NOT_FOUND)
 
-    def _select(self, scope: Scope) -> tuple[bool, Entry, Any] | None:
+    def _select(self, scope: Scope) -> tuple[bool, Entry[Level], Any] | None:
         partial = None
         for number in self._tree.candidates(route_path(scope)):
             entry = self._entries[number]
@@ -248,7 +248,7 @@ class Level:
         router: Any = self.owner.router if isinstance(self.owner, Starlette) else self.owner
         self._router = None  # until all of it stands: a build that failed is no index
         self._snapshot: list[Any] = list(router.routes) if isinstance(router, Router) else []
-        self._entries: list[Entry] = []
+        self._entries: list[Entry[Level]] = []
         self._indexed: list[Any] = []
         self._included: list[tuple[Any, object]] = []
         self._tree = SegmentTree()

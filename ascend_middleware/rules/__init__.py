@@ -1,9 +1,9 @@
 """What is governed: the rule table, its templates and precedence, and the fields that rules take from a request."""
 
-from .declared import VERBS, Declaration, RuleFields, declaration, declare, declared, place_of
+from .declared import VERBS, RuleFields, declaration, declare, declared, place_of
 from .redact import REDACTED, SECRET_NAMES, redact, secret_names
 from .route_rules import RoutePart, RouteRules
-from .rule import CompiledRule, Defaults, Rule, by_method_rule
+from .rule import CompiledRule, Declaration, Defaults, Rule, by_method_rule
 from .sources import MISSING, FieldError, RequestFields, fold_header
 from .table import RuleTable
 from .templates import WEBSOCKET, Handshake, Method, Template, parse_match, parse_route

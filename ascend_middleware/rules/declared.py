@@ -10,25 +10,23 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
 from ..exceptions import ConfigurationError, did_you_mean
 from .problems import Report, check_rule
-from .rule import CompiledRule, Defaults, Recipe, outcome_of
-from .templates import ANY_METHOD, Method, parse_match
+from .rule import Declaration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..config import Pending
 
-__all__ = ["VERBS", "Declaration", "RuleFields", "declaration", "declare", "declared", "place_of"]
+__all__ = ["VERBS", "RuleFields", "declaration", "declare", "declared", "place_of"]
 
 _ATTRIBUTE: Final = "__ascend_declaration__"
 # The methods of a class-based view that frameworks call for a request's method.
 VERBS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "query", "trace")
-_EVERYTHING: Final = parse_match("* /**")[1]
 _MAX_DEPTH: Final = 64
 
 Target = TypeVar("Target")
@@ -62,40 +60,6 @@ class RuleFields(TypedDict, total=False):
 
 
 _FIELDS: Final = tuple(RuleFields.__annotations__)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Declaration:
-    """A checked rule that stands at a handler.
-
-    Attributes:
-        place: where it stands, for messages: module and function.
-        given: what the rule says; one object for each `governed(…)`.
-        methods: `{"*"}`, or the one method whose function of a class it stands at.
-    """
-
-    place: str
-    given: Mapping[str, Any]
-    recipe: Recipe = field(repr=False)
-    methods: frozenset[Method] = ANY_METHOD
-
-    @property
-    def label(self) -> str:
-        """How messages call the rule."""
-        return self.given.get("name") or f"governed at {self.place}"
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What two declarations share that are the same one, for as long as it stands."""
-        return id(self.given), self.methods
-
-    def compiled(self, defaults: Defaults) -> CompiledRule:
-        """Return the rule as the table keeps its own."""
-        return CompiledRule(0, self.given, self.methods, _EVERYTHING, self.recipe, defaults, self)
-
-    def same_outcome(self, rule: CompiledRule | Declaration) -> bool:
-        """Whether a request fares the same under the other rule."""
-        return self.given is rule.given or outcome_of(self.given) == outcome_of(rule.given)
 
 
 def declaration(place: str, fields: Mapping[str, object]) -> Declaration:

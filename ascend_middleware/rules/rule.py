@@ -10,13 +10,14 @@ from ..config import Pending
 from ..models import ActionType, AgentAction
 from .redact import REDACTED, SECRET_NAMES, redact
 from .sources import MISSING, Const, FieldError, RequestFields, Source, Text
+from .templates import ANY_METHOD, Method, parse_match
 
 if TYPE_CHECKING:
-    from .declared import Declaration
-    from .templates import Method, Template
+    from .templates import Template
 
-__all__ = ["CompiledRule", "Defaults", "Rule", "by_method_rule", "outcome_of"]
+__all__ = ["CompiledRule", "Declaration", "Defaults", "Rule", "by_method_rule", "outcome_of"]
 
+_EVERYTHING: Final = parse_match("* /**")
 _NOT_OUTCOME: Final = frozenset({"name", "match", "endpoint", "enabled"})
 
 
@@ -359,6 +360,40 @@ def rule_label(number: int, given: Mapping[str, Any], match: str = "") -> str:
     return f"rule {number} ({match})" if match else f"rule {number}"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Declaration:
+    """A checked rule that stands at a handler.
+
+    Attributes:
+        place: where it stands, for messages: module and function.
+        given: what the rule says; one object for each `governed(…)`.
+        methods: `{"*"}`, or the one method whose function of a class it stands at.
+    """
+
+    place: str
+    given: Mapping[str, Any]
+    recipe: Recipe = field(repr=False)
+    methods: frozenset[Method] = ANY_METHOD
+
+    @property
+    def label(self) -> str:
+        """How messages call the rule."""
+        return self.given.get("name") or f"governed at {self.place}"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What two declarations share that are the same one, for as long as it stands."""
+        return id(self.given), self.methods
+
+    def compiled(self, defaults: Defaults) -> CompiledRule:
+        """Return the rule as the table keeps its own."""
+        return CompiledRule(0, self.given, self.methods, _EVERYTHING[1], self.recipe, defaults, self)
+
+    def same_outcome(self, rule: CompiledRule | Declaration) -> bool:
+        """Whether a request fares the same under the other rule."""
+        return self.given is rule.given or outcome_of(self.given) == outcome_of(rule.given)
+
+
 def outcome_of(given: Mapping[str, Any]) -> dict[str, object]:
     """Return what decides how a request fares under a rule: everything but what the rule is called and matches."""
     return {key: value for key, value in given.items() if key not in _NOT_OUTCOME and value is not False}
@@ -369,10 +404,8 @@ def by_method_rule(method: Method, defaults: Defaults = Defaults()) -> CompiledR
 
     GET, HEAD and OPTIONS are data_access, everything else data_modification; never exempt.
     """
-    from .templates import parse_match
-
     reads = method in ("GET", "HEAD", "OPTIONS")
     kind = ActionType.DATA_ACCESS if reads else ActionType.DATA_MODIFICATION
-    methods, template = parse_match("* /**")
+    methods, template = _EVERYTHING
     given = {"name": f"by-method {method}", "action_type": str(kind), "permit": defaults.unmapped_permit}
     return CompiledRule(0, given, methods, template, NO_RECIPE, defaults)

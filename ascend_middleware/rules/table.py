@@ -25,13 +25,12 @@ from .index import Index, members, pick
 from .problems import Report, check_rule
 from .redact import secret_names
 from .route_rules import Entry, RouteRules
-from .rule import CompiledRule, Defaults, Rule, by_method_rule
+from .rule import CompiledRule, Declaration, Defaults, Rule, by_method_rule
 from .templates import REST, WEBSOCKET, Method, Template, parse_route, split_path
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    from .declared import Declaration
 
 __all__ = ["RuleTable"]
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from ..client.exchange import Request, Response
 
-if TYPE_CHECKING:
-    from .authority import ScriptedAuthority
-
-__all__ = ["NOW", "UNSCRIPTED", "Answer", "Asked", "decided", "error_response", "json_response", "read_request"]
+__all__ = [
+    "NOW",
+    "UNSCRIPTED",
+    "Answer",
+    "Asked",
+    "Scripted",
+    "decided",
+    "error_response",
+    "json_response",
+    "read_request",
+]
 
 NOW: Final = "2026-01-01T00:00:00Z"
 _CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
@@ -58,8 +65,23 @@ class Asked:
         return details
 
 
+class Scripted(Protocol):
+    """What answers and clients know of the scripted authority; see `ScriptedAuthority`."""
+
+    number: int
+    time: float
+    actions: dict[str, dict[str, Any]]
+
+    @property
+    def api_url(self) -> str:
+        """What names it in settings."""
+
+    def answer(self, request: Request) -> Response:
+        """Return what the script answers."""
+
+
 # Called with the authority, the request, and the action that it is about, if there is one.
-Answer: TypeAlias = "Callable[[ScriptedAuthority, Asked, dict[str, Any] | None], Response]"
+Answer: TypeAlias = "Callable[[Scripted, Asked, dict[str, Any] | None], Response]"
 
 UNSCRIPTED: Final = {"reason": "the test scripted no answer for this action: use approve(), deny() or hold()"}
 
@@ -67,7 +89,7 @@ UNSCRIPTED: Final = {"reason": "the test scripted no answer for this action: use
 def decided(word: str, fields: Mapping[str, Any]) -> Answer:
     """Answer a submission with a new action, decided by `word`: approved, denied or pending."""
 
-    def answer(authority: ScriptedAuthority, asked: Asked, action: dict[str, Any] | None) -> Response:
+    def answer(authority: Scripted, asked: Asked, action: dict[str, Any] | None) -> Response:
         number = str(len(authority.actions) + 1)
         words = {"approved": "auto_approved", "pending": "pending_approval", "denied": "denied"}
         made = {

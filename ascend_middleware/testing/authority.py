@@ -16,7 +16,7 @@ from ..client import AscendClient, AsyncAscendClient
 from ..client.exchange import ConnectFailed, DeadlinePassed, Request, Response
 from ..config import TEST_SCHEME
 from ..exceptions import ConfigurationError
-from .answers import NOW, UNSCRIPTED, Answer, Asked, decided, error_response, json_response, read_request
+from .answers import NOW, UNSCRIPTED, Answer, Asked, Scripted, decided, error_response, json_response, read_request
 from .clients import AsyncScriptedClient, AsyncScriptedEngine, ScriptedClient, ScriptedEngine, open_authorities
 
 if TYPE_CHECKING:
@@ -193,9 +193,9 @@ class ScriptedAuthority:
             raise ValueError(f"then must be 'approve', 'deny' or None, not {then!r}")
         approved = None if then is None else then == "approve"
 
-        def answer(authority: ScriptedAuthority, asked: Asked, action: dict[str, Any] | None) -> Response:
+        def answer(authority: Scripted, asked: Asked, action: dict[str, Any] | None) -> Response:
             response = decided("pending", fields)(authority, asked, action)
-            authority._held[json.loads(response.content)["action_id"]] = _Held(approved, polls)
+            self._held[json.loads(response.content)["action_id"]] = _Held(approved, polls)
             return response
 
         self._write("submit", action_type, times, answer)
@@ -203,7 +203,7 @@ class ScriptedAuthority:
     def time_out(self, action_type: str | None = None, *, on: str = "submit", times: int | None = None) -> None:
         """Let deadlines pass, at once. `on`: `submit`, `status`, `outcome` or `any`."""
 
-        def answer(authority: ScriptedAuthority, asked: Asked, action: dict[str, Any] | None) -> NoReturn:
+        def answer(authority: Scripted, asked: Asked, action: dict[str, Any] | None) -> NoReturn:
             raise DeadlinePassed("the deadline passed before the authority answered")
 
         self._write(on, action_type, times, answer)
@@ -213,7 +213,7 @@ class ScriptedAuthority:
     ) -> None:
         """Be unreachable."""
 
-        def answer(authority: ScriptedAuthority, asked: Asked, action: dict[str, Any] | None) -> NoReturn:
+        def answer(authority: Scripted, asked: Asked, action: dict[str, Any] | None) -> NoReturn:
             raise ConnectFailed("no connection to the authority: refused by the test")
 
         self._write(on, action_type, times, answer)

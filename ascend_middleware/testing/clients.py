@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..client import AscendClient, AsyncAscendClient, ClientCore
 from ..client.exchange import Request, Response
 from ..config import TEST_SCHEME, Settings
 from ..exceptions import ConfigurationError
 from ..flow import Sleep
-
-if TYPE_CHECKING:
-    from .authority import ScriptedAuthority
+from .answers import Scripted
 
 __all__ = [
     "AsyncScriptedClient",
@@ -24,13 +22,13 @@ __all__ = [
 ]
 
 # By name, while they are open: what `test:<name>` finds.
-open_authorities: Final[dict[str, ScriptedAuthority]] = {}
+open_authorities: Final[dict[str, Scripted]] = {}
 
 
 class ScriptedEngine:
     """Asks a scripted authority, blocking; `find` returns it, for each request anew."""
 
-    def __init__(self, find: Callable[[], ScriptedAuthority]) -> None:
+    def __init__(self, find: Callable[[], Scripted]) -> None:
         self._find: Final = find
 
     def send(self, request: Request, timeout: float) -> Response:
@@ -44,7 +42,7 @@ class ScriptedEngine:
 class AsyncScriptedEngine:
     """Asks a scripted authority on an event loop; see `ScriptedEngine`."""
 
-    def __init__(self, find: Callable[[], ScriptedAuthority]) -> None:
+    def __init__(self, find: Callable[[], Scripted]) -> None:
         self._find: Final = find
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - what an engine is
@@ -61,7 +59,7 @@ def open_engine(settings: Settings, *, asynchronous: bool) -> ScriptedEngine | A
     A request for which none of that name is open in this process raises `ConfigurationError`.
     """
 
-    def find() -> ScriptedAuthority:
+    def find() -> Scripted:
         name, _, number = settings.api_url.removeprefix(f"{TEST_SCHEME}:").partition(":")
         authority = open_authorities.get(name)
         if authority is None or number not in ("", str(authority.number)):
@@ -77,7 +75,7 @@ def open_engine(settings: Settings, *, asynchronous: bool) -> ScriptedEngine | A
 # --- clients for which no time passes: what they wait for is added to the authority's clock
 
 
-def _options(authority: ScriptedAuthority, options: Mapping[str, Any], engine: object) -> dict[str, Any]:
+def _options(authority: Scripted, options: Mapping[str, Any], engine: object) -> dict[str, Any]:
     given = {"agent_id": "test-agent", **options}
     if not {"api_url", "base_url", "engine", "settings"}.isdisjoint(options):
         raise ConfigurationError("a client of a scripted authority takes no api_url, engine or settings")
@@ -87,9 +85,9 @@ def _options(authority: ScriptedAuthority, options: Mapping[str, Any], engine: o
 class ScriptedClient(AscendClient):
     """A client for which no time passes but the authority's."""
 
-    def __init__(self, authority: ScriptedAuthority, options: Mapping[str, Any]) -> None:
+    def __init__(self, authority: Scripted, options: Mapping[str, Any]) -> None:
         self._authority = authority
-        super().__init__(**_options(authority, options, authority.engine))
+        super().__init__(**_options(authority, options, ScriptedEngine(lambda: authority)))
         self.core = ClientCore(self.settings, clock=lambda: authority.time)
 
     def _perform(self, step: object) -> object:
@@ -106,9 +104,9 @@ class ScriptedClient(AscendClient):
 class AsyncScriptedClient(AsyncAscendClient):
     """A client for event loops for which no time passes but the authority's."""
 
-    def __init__(self, authority: ScriptedAuthority, options: Mapping[str, Any]) -> None:
+    def __init__(self, authority: Scripted, options: Mapping[str, Any]) -> None:
         self._authority = authority
-        super().__init__(**_options(authority, options, authority.async_engine))
+        super().__init__(**_options(authority, options, AsyncScriptedEngine(lambda: authority)))
         self.core = ClientCore(self.settings, clock=lambda: authority.time)
 
     async def _perform(self, step: object) -> object:

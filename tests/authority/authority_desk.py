@@ -2,7 +2,7 @@
 
 import json
 
-from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority import Authority, Role, Store, parse_policy
 
 POLICY = """
 [[policy]]
@@ -44,7 +44,7 @@ class Desk:
     def __init__(self, policy=POLICY, path=":memory:", **options):
         self.time = 1_700_000_000.0
         self.store = Store.open(path, now=lambda: self.time)
-        self.authority = Authority(self.store, PolicySet.from_text(policy), now=lambda: self.time, **options)
+        self.authority = Authority(self.store, parse_policy(policy), now=lambda: self.time, **options)
         self.user = self.store.issue_key(name="u", role=Role.USER, tenant="default")
         self.admin = self.store.issue_key(name="boss", role=Role.ADMIN, tenant="default")
         self.peer = self.store.issue_key(name="p", role=Role.USER, tenant="default")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ascend_middleware.authority import Authority, PolicySet, Role, Store, approvals
+from ascend_middleware.authority import Authority, Role, Store, approvals, parse_policy
 from ascend_middleware.authority.bodies import ApiError
 from ascend_middleware.authority.keys import operator
 from ascend_middleware.authority.store.audit import verify
@@ -46,7 +46,7 @@ class Desk:
     def __init__(self, path=":memory:", policy=POLICY):
         self.time = 1_700_000_000.0
         self.store = Store.open(path, now=lambda: self.time)
-        self.authority = Authority(self.store, PolicySet.from_text(policy), now=lambda: self.time)
+        self.authority = Authority(self.store, parse_policy(policy), now=lambda: self.time)
         self.keys = {}
         for name, role in (
             ("agent", Role.USER),
@@ -186,7 +186,7 @@ def test_an_approval_in_the_last_moment_or_a_moment_too_late(desk):
 def test_the_terms_of_an_action_stay_what_they_were(tmp_path):
     desk = Desk(tmp_path / "a.db")
     desk.submit("high")
-    later = Authority(desk.store, PolicySet.from_text(""), now=lambda: desk.time)
+    later = Authority(desk.store, parse_policy(""), now=lambda: desk.time)
     desk.authority = later
     assert desk.approve(1, "alice") == (200, "pending")
     desk.authority.close()
@@ -210,7 +210,7 @@ def test_comments_are_bounded_at_every_door(desk):
 
 
 def test_all_of_those_named_may_be_needed():
-    policy = PolicySet.from_text('[approvals.high]\ncount = 2\napprovers = ["alice", "bob"]')
+    policy = parse_policy('[approvals.high]\ncount = 2\napprovers = ["alice", "bob"]')
     assert policy.approvals.levels["high"].count == 2
 
 
@@ -248,7 +248,7 @@ def test_the_command_line_is_one_person_too(tmp_path, capsys):
 )
 def test_what_is_wrong_in_the_policy_file_is_named(text, words):
     with pytest.raises(ConfigurationError, match=words):
-        PolicySet.from_text(f"[approvals]\n{text}\n")
+        parse_policy(f"[approvals]\n{text}\n")
 
 
 def test_an_action_that_was_changed_behind_the_logs_back_is_found():

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority import Authority, Role, Store, parse_policy
 from ascend_middleware.wire import decode_decision, decode_page, error_from_answer
 
 POLICY = """
@@ -47,7 +47,7 @@ class Desk:
     def __init__(self, policy=POLICY, path=":memory:"):
         self.time = 1_700_000_000.0
         self.store = Store.open(path, now=lambda: self.time)
-        self.authority = Authority(self.store, PolicySet.from_text(policy), now=lambda: self.time)
+        self.authority = Authority(self.store, parse_policy(policy), now=lambda: self.time)
         self.user = self.store.issue_key(name="u", role=Role.USER, tenant="default")
         self.admin = self.store.issue_key(name="boss", role=Role.ADMIN, tenant="default")
         self.stranger = self.store.issue_key(name="s", role=Role.ADMIN, tenant="other")

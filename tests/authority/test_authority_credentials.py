@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ascend_middleware.api.endpoints import TABLE
-from ascend_middleware.authority import PolicySet
+from ascend_middleware.authority import load_policy, parse_policy
 from ascend_middleware.authority.keys import LOCAL, Role
 from ascend_middleware.authority.limits import Window, network_of
 from ascend_middleware.authority.service import Service
@@ -300,13 +300,13 @@ def test_own_tokens_are_not_made_for_another_key_or_database(desk):
 )
 def test_a_public_key_that_cannot_be_used_is_told_at_the_start(text, message):
     with pytest.raises(ConfigurationError, match=message):
-        PolicySet.from_text(text)
+        parse_policy(text)
 
 
 def test_a_public_key_in_a_file_beside_the_policy(tmp_path):
     (tmp_path / "id.pem").write_text(pem(KEY))
     (tmp_path / "policy.toml").write_text('[jwt]\npublic_key_file = "id.pem"\nissuer = "i"\naudience = "a"')
-    assert PolicySet.load(tmp_path / "policy.toml").token_key.public_key == pem(KEY)
+    assert load_policy(tmp_path / "policy.toml").token_key.public_key == pem(KEY)
 
 
 def test_a_masked_bearer_beside_the_key_is_noted(desk):
@@ -400,7 +400,7 @@ def test_the_documented_limits_hold_unless_told(desk):
 
 def test_every_endpoint_has_a_limit():
     """Each is counted as something, and what it is counted as has a limit unless somebody lifts it."""
-    limits = PolicySet.from_text("").limits
+    limits = parse_policy("").limits
     assert {route.counted_as for route in TABLE} == {"submit", "report", "read", "list", "analytics", "admin"}
     assert all(limits.of(route.counted_as) > 0 for route in TABLE)
     for route in TABLE:
@@ -431,7 +431,7 @@ def test_what_is_not_submitted_is_limited_too(name, method, path):
 
 def test_outcomes_and_single_readings_go_with_the_submissions():
     def limits(text):
-        found = PolicySet.from_text(text).limits
+        found = parse_policy(text).limits
         return found.of("report"), found.of("read")
 
     assert limits("") == (3000, 12_000)
@@ -465,7 +465,7 @@ def test_limits_of_single_keys_and_none_for_local():
 )
 def test_wrong_limits_are_told(text, where):
     with pytest.raises(ConfigurationError) as caught:
-        PolicySet.from_text(text)
+        parse_policy(text)
     assert caught.value.problems[0].where == f"policy.toml: {where}"
 
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority import Authority, Role, Store, parse_policy
 from ascend_middleware.authority.http import create_app
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.sqlite import open_database, transaction
@@ -19,7 +19,7 @@ def anyio_backend():
 
 @pytest.fixture
 def authority():
-    authority = Authority(Store.open(":memory:", now=lambda: 0.0), PolicySet.from_text(""))
+    authority = Authority(Store.open(":memory:", now=lambda: 0.0), parse_policy(""))
     yield authority
     authority.close()
 

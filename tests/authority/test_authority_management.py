@@ -5,7 +5,7 @@ import json
 import pytest
 from authority_desk import POLICY, Desk
 
-from ascend_middleware.authority import Authority, PolicySet, Role
+from ascend_middleware.authority import Authority, Role, parse_policy
 from ascend_middleware.cli import main
 from ascend_middleware.exceptions import ConfigurationError
 
@@ -268,4 +268,4 @@ def test_explaining_needs_an_action(run, place):
 
 def test_a_compliance_status_of_the_file_is_one_of_the_words():
     with pytest.raises(ConfigurationError, match="expected one of approved"):
-        PolicySet.from_text('[[model]]\nid = 1\ncompliance_status = "aproved"')
+        parse_policy('[[model]]\nid = 1\ncompliance_status = "aproved"')

@@ -9,7 +9,7 @@ import sqlite3
 import httpx2
 import pytest
 
-from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority import Authority, Role, Store, parse_policy
 from ascend_middleware.authority.http import create_app
 from ascend_middleware.authority.page.live import Feed
 from ascend_middleware.authority.page.shown import facts, shown
@@ -49,7 +49,7 @@ class House:
         self.time = 1_700_000_000.0
         self.path = path
         self.store = Store.open(path, now=lambda: self.time)
-        self.authority = Authority(self.store, PolicySet.from_text(POLICY), now=lambda: self.time)
+        self.authority = Authority(self.store, parse_policy(POLICY), now=lambda: self.time)
         self.app = create_app(self.authority)
         self.keys = {
             name: self.store.issue_key(name=name, role=role, tenant=tenant)

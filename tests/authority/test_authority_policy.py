@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ascend_middleware.authority import PolicySet, sample_policy
+from ascend_middleware.authority import load_policy, parse_policy, sample_policy
 from ascend_middleware.authority.policy.conditions import Condition, compile_condition
 from ascend_middleware.authority.policy.risk_score import Score, risk_level, score_action
 from ascend_middleware.exceptions import ConfigurationError
@@ -22,7 +22,7 @@ def action(**fields):
 
 
 def judge(text, score=10, **fields):
-    return PolicySet.from_text(text).judge(action(**fields), Score(score, ()))
+    return parse_policy(text).judge(action(**fields), Score(score, ()))
 
 
 def policy(name, **keys):
@@ -31,7 +31,7 @@ def policy(name, **keys):
 
 
 def test_the_sample_is_a_policy():
-    sample = PolicySet.from_text(sample_policy())
+    sample = parse_policy(sample_policy())
     judged = sample.judge(action(action_type="refund", action_details={"amount": 5000}), Score(50, ()))
     assert (judged.decision, judged.reason, judged.risk_score) == ("pending", "refund above 1000", 75)
     assert sample.judge(action(action_type="refund"), Score(50, ())).decision == "approved"
@@ -101,7 +101,7 @@ def test_conditions_without_a_truth_value_deny(when):
 )
 def test_what_is_wrong_is_told_with_its_place(text, where, message):
     with pytest.raises(ConfigurationError) as caught:
-        PolicySet.from_text(text, name="p.toml")
+        parse_policy(text, name="p.toml")
     assert [(p.where, message in p.message) for p in caught.value.problems] == [(f"p.toml: {where}", True)]
 
 
@@ -140,7 +140,7 @@ def test_patterns_that_can_match_nothing_are_refused_with_what_is_meant(kind, ke
     decides = 'decision = "denied"' if kind == "policy" else 'condition = "true"\naction = "deny"'
     text = f'[[{kind}]]\nname = "p"\n{decides}\n{key} = ["good", {json.dumps(pattern)}]\n'
     with pytest.raises(ConfigurationError) as caught:
-        PolicySet.from_text(text, name="p.toml")
+        parse_policy(text, name="p.toml")
     (problem,) = caught.value.problems
     assert problem.code == "policy.never-matches" and problem.where == f"p.toml: {kind} 1 ('p'): {key}"
     assert message in problem.message and hint in problem.hint
@@ -154,7 +154,7 @@ def test_what_a_refused_pattern_is_told_to_be_works():
 
 def test_patterns_that_match_something_are_taken():
     good = ["*", "db_*", "file system.*", "mcp:read", "a.b-c/d@e", "x" * 255, "/files/*", "c++", "a+b", "drop (hard)"]
-    PolicySet.from_text(
+    parse_policy(
         policy(
             "p",
             decision='"denied"',
@@ -169,30 +169,30 @@ def test_patterns_that_match_something_are_taken():
 )
 def test_tools_that_nothing_can_name_are_refused(text):
     with pytest.raises(ConfigurationError, match="can match nothing"):
-        PolicySet.from_text(f'[[mcp_server]]\nname = "files"\n{text}\n')
+        parse_policy(f'[[mcp_server]]\nname = "files"\n{text}\n')
 
 
 def test_an_mcp_server_that_no_action_can_name_is_refused():
     with pytest.raises(ConfigurationError, match="no action can name 'files '"):
-        PolicySet.from_text('[[mcp_server]]\nname = "files "\nactive = false\n')
+        parse_policy('[[mcp_server]]\nname = "files "\nactive = false\n')
 
 
 def test_all_problems_are_told_at_once():
     with pytest.raises(ConfigurationError) as caught:
-        PolicySet.from_text(policy("a", when='"("', decision='"x"') + policy("b", risk_score=-1))
+        parse_policy(policy("a", when='"("', decision='"x"') + policy("b", risk_score=-1))
     assert len(caught.value.problems) == 3
 
 
 def test_unreadable_files(tmp_path):
     with pytest.raises(ConfigurationError, match="authority init"):
-        PolicySet.load(tmp_path / "missing.toml")
+        load_policy(tmp_path / "missing.toml")
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        PolicySet.load(tmp_path)
+        load_policy(tmp_path)
     (tmp_path / "bad.toml").write_bytes(b"\xff")
     with pytest.raises(ConfigurationError, match="UTF-8"):
-        PolicySet.load(tmp_path / "bad.toml")
+        load_policy(tmp_path / "bad.toml")
     with pytest.raises(ConfigurationError, match="not TOML"):
-        PolicySet.from_text("[")
+        parse_policy("[")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_unreadable_files(tmp_path):
 )
 def test_what_is_no_toml_is_told_with_its_line_and_what_is_meant(tmp_path, text, message, hint):
     with pytest.raises(ConfigurationError) as caught:
-        PolicySet.from_text(text, name="p.toml")
+        parse_policy(text, name="p.toml")
     (problem,) = caught.value.problems
     assert (problem.code, problem.where) == ("policy.not-toml", "p.toml")
     assert problem.message.startswith("it is not TOML: " + message.split(":")[0]) and message in problem.message
@@ -232,7 +232,7 @@ def test_what_is_no_toml_is_told_with_its_line_and_what_is_meant(tmp_path, text,
 
 def test_a_byte_order_mark_is_no_part_of_the_policy(tmp_path):
     (tmp_path / "p.toml").write_bytes(b"\xef\xbb\xbf" + policy("p", decision='"denied"').encode())
-    assert PolicySet.load(tmp_path / "p.toml").policies[0].name == "p"
+    assert load_policy(tmp_path / "p.toml").policies[0].name == "p"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import time
 import pytest
 from authority_desk import Desk
 
-from ascend_middleware.authority import PolicySet
+from ascend_middleware.authority import parse_policy
 from ascend_middleware.authority.policy.conditions import Condition, compile_condition
 from ascend_middleware.exceptions import ConfigurationError
 
@@ -220,9 +220,9 @@ condition = "action.context.team == 'red'"
 action = "require_approval"
 action_types = ["refund"]
 """
-    policies = PolicySet.from_text(text).policies
+    policies = parse_policy(text).policies
     assert [(one.name, one.decision, one.action_types) for one in policies] == [("red", "pending", ("refund",))]
     with pytest.raises(ConfigurationError) as caught:
-        PolicySet.from_text(text.replace("require_approval", "ask").replace("== 'red'", "=="))
+        parse_policy(text.replace("require_approval", "ask").replace("== 'red'", "=="))
     places = [problem.where for problem in caught.value.problems]
     assert places == ["policy.toml: smart_rule 1 ('red'): action", "policy.toml: smart_rule 1 ('red'): condition"]

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority import Authority, Role, Store, parse_policy
 from ascend_middleware.authority.approvals import decide
 from ascend_middleware.authority.bodies import ApiError
 from ascend_middleware.authority.http import create_app
@@ -39,7 +39,7 @@ class Place:
 
     def __init__(self, path):
         self.path = path
-        self.authority = Authority(Store.open(path, now=lambda: 1_700_000_000.0), PolicySet.from_text(POLICY))
+        self.authority = Authority(Store.open(path, now=lambda: 1_700_000_000.0), parse_policy(POLICY))
         self.store = self.authority.store
         self.user = self.store.issue_key(name="u", role=Role.USER, tenant="default")
         self.admin = self.store.issue_key(name="boss", role=Role.ADMIN, tenant="default")

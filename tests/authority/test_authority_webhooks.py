@@ -11,7 +11,7 @@ import time
 import pytest
 import trustme
 
-from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority import Authority, Role, Store, parse_policy
 from ascend_middleware.authority.delivery import Attempt, deliver, is_public, sign, verify_signature
 from ascend_middleware.authority.store.audit import entries
 from ascend_middleware.authority.webhooks import Courier, Outbox, events_of
@@ -39,7 +39,7 @@ class Desk:
     def __init__(self, path):
         self.time = 1_700_000_000.0
         self.store = Store.open(path, now=lambda: self.time)
-        self.authority = Authority(self.store, PolicySet.from_text(POLICY), now=lambda: self.time, development=True)
+        self.authority = Authority(self.store, parse_policy(POLICY), now=lambda: self.time, development=True)
         self.outbox = Outbox(self.authority, dice=lambda: 1.0)
         self.keys = {
             name: self.store.issue_key(name=name, role=role, tenant=tenant)

@@ -7,7 +7,7 @@ import json
 import anyio
 import httpx2
 
-from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority import Authority, Role, Store, parse_policy
 from ascend_middleware.client import AscendClient, AsyncAscendClient, Response
 
 KEY = "owkai_live_0123456789abcdef"
@@ -44,7 +44,7 @@ class House:
     def __init__(self):
         self.time = 1_700_000_000.0
         self.store = Store.open(":memory:", now=lambda: self.time)
-        self.authority = Authority(self.store, PolicySet.from_text(POLICY), now=lambda: self.time)
+        self.authority = Authority(self.store, parse_policy(POLICY), now=lambda: self.time)
         self.user = self.store.issue_key(name="u", role=Role.USER, tenant="default")
         self.admin = self.store.issue_key(name="boss", role=Role.ADMIN, tenant="default")
         self.asked = []

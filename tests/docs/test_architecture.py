@@ -37,7 +37,7 @@ ALLOWED = {
         "wire",
         "config",
         "flow",
-        "__init__",
+        "_version",
     },
     "guard": {
         "api",
@@ -53,9 +53,9 @@ ALLOWED = {
         "rules",
         "routing",
         "client",
-        "__init__",
+        "_version",
     },
-    "authority": {"exceptions", "models", "api", "wire", "sqlite", "__init__"},
+    "authority": {"exceptions", "models", "api", "wire", "sqlite", "_version"},
     "mcp": {"forking", "exceptions", "commands", "models", "wire", "flow", "rules", "client", "guard"},
     "compose": {"exceptions", "substitute", "config", "client", "guard", "rules"},
     "runner": {"forking", "exceptions", "substitute", "flow", "client", "guard", "compose"},
@@ -71,9 +71,10 @@ ALLOWED = {
     "cli": {
         *("exceptions", "wire", "config", "rules", "routing", "guard", "client", "compose", "asgi"),
         *("wsgi", "django", "authority", "demo"),
-        "__init__",
+        "_version",
     },
-    "__init__": {"client", "exceptions", "guard", "mcp", "models", "rules"},
+    "__init__": {"_version", "client", "exceptions", "guard", "mcp", "models", "rules"},
+    "_version": set(),
 }
 HTTP_LIBRARIES = {"h11", "httptools", "httpx", "httpx2", "httpcore2", "pyreqwest", "requests", "aiohttp"}
 # The only files that import one: an engine each, and what is said on a connection.
@@ -124,6 +125,30 @@ def test_imports_point_one_way(path):
             rooms = ("routing", "asgi", "django", "fastapi", "flask", "demo")
             page = "authority/page" in path.as_posix()
             assert room in rooms or page or path.name in ("applications.py", "sketches.py")
+
+
+def modules_imported(path):
+    """Yield the file behind every import of ours in a file, also of those for types only."""
+    package = path.relative_to(ROOT.parent).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            parts = [*base, *(node.module.split(".") if node.module else [])]
+            for name in node.names:
+                for module in ([*parts, name.name], parts):
+                    file = ROOT.parent.joinpath(*module)
+                    found = [one for one in (file.with_suffix(".py"), file / "__init__.py") if one in FILES]
+                    if found:
+                        yield found[0]
+                        break
+
+
+def test_no_files_import_each_other_in_a_circle():
+    waits = {path: {other for other in modules_imported(path) if other != path} for path in FILES}
+    while free := [path for path, others in waits.items() if not others & waits.keys()]:
+        for path in free:
+            del waits[path]
+    assert [str(path.relative_to(ROOT)) for path in waits] == []
 
 
 def test_importing_the_package_imports_no_framework_and_no_http_library():

@@ -7,7 +7,7 @@ import pytest
 
 import ascend_middleware
 from ascend_middleware.api.endpoints import TABLE
-from ascend_middleware.authority import PolicySet, sample_policy
+from ascend_middleware.authority import parse_policy, sample_policy
 from ascend_middleware.authority.policy.policy_file import TABLES
 from ascend_middleware.cli import main
 
@@ -25,7 +25,7 @@ def test_every_endpoint_is_listed_with_its_role_and_limit():
 
 def test_the_policy_file_shown_is_one_and_shows_every_table():
     (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-    policy = PolicySet.from_text(text)
+    policy = parse_policy(text)
     assert [one.name for one in policy.policies] == ["large refunds need a person", "production needs a person"]
     for table in TABLES:
         assert re.search(rf"^\[{{1,2}}{table}\b", PAGE, re.MULTILINE), table
@@ -35,7 +35,7 @@ def test_the_commented_parts_of_the_sample_are_right_too():
     text = sample_policy()
     bare = re.sub(r"^# (?=[\[\w]+.*(?:\]|=))", "", text, flags=re.MULTILINE)
     bare = re.sub(r"\[jwt\]\n(?:\w+ = .*\n)+", "", bare)
-    policy = PolicySet.from_text(bare)
+    policy = parse_policy(bare)
     assert policy.models and policy.mcp_servers and policy.classifications and policy.key_limits
     assert policy.approvals.levels["critical"].count == 2
     assert len(policy.policies) == 4

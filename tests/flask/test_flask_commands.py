@@ -140,7 +140,7 @@ def test_the_package_s_own_command_line_knows_flask(engine, tmp_path, monkeypatc
 
 
 def codes(app):
-    return [problem.code for problem in surroundings(app.extensions["ascend"])]
+    return [problem.code for problem in surroundings(app, app.extensions["ascend"].is_reached_by)]
 
 
 def middleware(app):

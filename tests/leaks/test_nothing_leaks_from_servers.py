@@ -11,7 +11,7 @@ from leak_net import KEY, PASSWORD, Net
 from starlette.testclient import TestClient
 
 from ascend_middleware.asgi import AscendMiddleware
-from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority import Authority, Role, Store, parse_policy
 
 sys.path.append(str(Path(__file__).parent.parent / "client"))
 from scripted import DROP, HANG, PENDING, Scripted, http  # noqa: E402
@@ -118,9 +118,7 @@ def test_the_guard_and_its_adapter(engine):
 def test_the_embedded_authority():
     store = Store.open(":memory:", now=time.time)
     user = store.issue_key(name="u", role=Role.USER, tenant="default")
-    authority = Authority(
-        store, PolicySet.from_text('[[policy]]\nname = "p"\naction_types = ["t"]\ndecision = "denied"\n')
-    )
+    authority = Authority(store, parse_policy('[[policy]]\nname = "p"\naction_types = ["t"]\ndecision = "denied"\n'))
     action = {"agent_id": "a", "action_type": "t", "resource": "r", "action_details": {"password": PASSWORD}}
     bodies = [
         action,

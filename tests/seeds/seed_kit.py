@@ -20,7 +20,7 @@ from pathlib import Path
 
 import uvicorn
 
-from ascend_middleware.authority import Authority, PolicySet, Role, Store
+from ascend_middleware.authority import Authority, Role, Store, parse_policy
 from ascend_middleware.authority.http import create_app
 from ascend_middleware.authority.service import Service
 from ascend_middleware.client.blocking import Blocking
@@ -74,7 +74,7 @@ class Town:
     def __init__(self, verdict, path, submit_limit=0):
         self.verdict = verdict
         self.store = Store.open(path, now=time.time)
-        policy = PolicySet.from_text(POLICY.format(verdict=verdict, risk=RISK[verdict], submit_limit=submit_limit))
+        policy = parse_policy(POLICY.format(verdict=verdict, risk=RISK[verdict], submit_limit=submit_limit))
         self.authority = Authority(self.store, policy)
         self.user = self.store.issue_key(name="u", role=Role.USER, tenant="default")
         self.admin = self.store.issue_key(name="boss", role=Role.ADMIN, tenant="default")

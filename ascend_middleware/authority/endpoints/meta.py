@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 
-from ascend_middleware import __version__
+from ascend_middleware._version import __version__
 from ascend_middleware.api import endpoints
 from ascend_middleware.api.bodies import ClassificationQuery, Page
 

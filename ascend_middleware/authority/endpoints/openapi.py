@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ascend_middleware import __version__
+from ascend_middleware._version import __version__
 from ascend_middleware.api.endpoints import HEALTH, OPENAPI, TABLE
 from ascend_middleware.wire import encode_json
 

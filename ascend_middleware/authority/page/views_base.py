@@ -12,7 +12,7 @@ import anyio.to_thread
 import jinja2
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from ascend_middleware import __version__
+from ascend_middleware._version import __version__
 
 from ..bodies import ApiError
 from .live import Feed

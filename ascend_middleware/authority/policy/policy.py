@@ -10,8 +10,8 @@ from .approvers import ApprovalRules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
+    from ..tokens import TokenKey
     from .conditions import Condition
     from .risk_score import Score
 
@@ -24,7 +24,6 @@ __all__ = [
     "Model",
     "Policy",
     "PolicySet",
-    "TokenKey",
     "listed",
     "pattern_issue",
 ]
@@ -130,21 +129,6 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenKey:
-    """A public key with which tokens that others issue are verified, and what they must say.
-
-    `name_claim` says whose token it is, in the words that name the keys of the same people.
-    """
-
-    public_key: str
-    issuer: str
-    audience: str
-    name_claim: str = "sub"
-    role_claim: str = "role"
-    tenant_claim: str = "tenant"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySet:
     """A whole policy file. `version` is a hash of its text.
 
@@ -166,20 +150,6 @@ class PolicySet:
     token_key: TokenKey | None = None
     classifications: tuple[Mapping[str, Any], ...] = ()
     version: str = ""
-
-    @classmethod
-    def load(cls, path: str | Path) -> PolicySet:
-        """Read a policy file; raise `ConfigurationError` with every problem found."""
-        from .policy_file import load
-
-        return load(path)
-
-    @classmethod
-    def from_text(cls, text: str, *, name: str = "policy.toml") -> PolicySet:
-        """Parse a policy file's text; see `load`."""
-        from .policy_file import from_text
-
-        return from_text(text, name=name)
 
     def limits_of(self, key_id: int, name: str) -> Limits:
         """Return the limits of a key, named in the policy file by its name or its number."""

@@ -23,16 +23,16 @@ from ascend_middleware.exceptions import ConfigurationError, Problem, toml_probl
 
 from ..limits import FAILED_SIGN_INS
 from ..management import STATUSES
-from ..tokens import public_key_issue
+from ..tokens import TokenKey, public_key_issue
 from .approvers import read_approvals
 from .conditions import Condition, compile_condition
-from .policy import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policy, PolicySet, TokenKey, pattern_issue
+from .policy import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policy, PolicySet, pattern_issue
 from .risk_score import MAX_SCORE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["TABLES", "from_text", "load"]
+__all__ = ["TABLES", "load_policy", "parse_policy"]
 
 _ACTIONS: Final = "allow, require_approval or deny"
 TABLES: Final = (
@@ -50,7 +50,7 @@ TABLES: Final = (
 )
 
 
-def load(path: str | Path) -> PolicySet:
+def load_policy(path: str | Path) -> PolicySet:
     """Read a policy file.
 
     Raises:
@@ -64,10 +64,10 @@ def load(path: str | Path) -> PolicySet:
         raise ConfigurationError(f"the policy file {path} cannot be read: {error.strerror}{missing}") from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"the policy file {path} is not UTF-8 text") from None
-    return from_text(text, name=str(path), folder=Path(path).parent)
+    return parse_policy(text, name=str(path), folder=Path(path).parent)
 
 
-def from_text(text: str, *, name: str = "policy.toml", folder: Path | None = None) -> PolicySet:
+def parse_policy(text: str, *, name: str = "policy.toml", folder: Path | None = None) -> PolicySet:
     """Parse a policy file's text; see `load`. Paths in it are relative to `folder`."""
     try:
         table = tomllib.loads(text)

@@ -15,14 +15,14 @@ from ..store.registry_store import MCP_SERVER, MODEL
 from .policy import McpServer, Model, listed
 
 if TYPE_CHECKING:
-    from ..core import Authority
+    from ..context import AuthorityContext
 
 __all__ = ["APPROVED", "check_server", "find_model", "find_server", "models", "names_tool", "server_of"]
 
 APPROVED: Final = ("approved", "partially_approved")
 
 
-def models(authority: Authority, *, tenant: str) -> list[Model]:
+def models(authority: AuthorityContext, *, tenant: str) -> list[Model]:
     """Return every model of an organisation: those of the policy file and those of the database."""
     kept = authority.records.cached(
         ("models", tenant), lambda: [model_of(record) for record in authority.records.all(MODEL, tenant=tenant)]
@@ -35,7 +35,9 @@ def model_of(record: dict[str, Any]) -> Model:
     return Model(id=int(record["name"]), name=record["model_name"], compliance_status=record["compliance_status"])
 
 
-def find_model(authority: Authority, given: int | str, *, tenant: str) -> tuple[Model | None, tuple[str, str] | None]:
+def find_model(
+    authority: AuthorityContext, given: int | str, *, tenant: str
+) -> tuple[Model | None, tuple[str, str] | None]:
     """Return the model of a number or a name and, where it may not be used, the code and words of the refusal."""
     known = models(authority, tenant=tenant)
     numbers = {
@@ -70,7 +72,7 @@ def server_of(record: dict[str, Any]) -> McpServer:
     )
 
 
-def find_server(authority: Authority, name: str, *, tenant: str) -> McpServer | None:
+def find_server(authority: AuthorityContext, name: str, *, tenant: str) -> McpServer | None:
     """Return an MCP server as the policy file and the database together have it, or None where neither does."""
 
     def load() -> McpServer | None:
@@ -91,7 +93,7 @@ def find_server(authority: Authority, name: str, *, tenant: str) -> McpServer | 
 
 
 def check_server(
-    authority: Authority, name: str, tools: set[str], *, tenant: str
+    authority: AuthorityContext, name: str, tools: set[str], *, tenant: str
 ) -> tuple[McpServer | None, tuple[str, str] | None]:
     """Return the MCP server of a name and, where an action may not use it, the code and words of the refusal."""
     server = find_server(authority, name, tenant=tenant)
