@@ -1,6 +1,7 @@
 """What a client sends and how it uses its connections, at every engine and with the user's own client."""
 
 import json
+import logging
 import threading
 
 import anyio
@@ -12,6 +13,7 @@ from scripted import APPROVED, DENIED, DROP, HANG, Reset, Scripted, Trickle, chu
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.client import AscendClient, AsyncAscendClient
+from ascend_middleware.client.masking import ENGINE_LOGGERS
 
 AT = pytest.mark.parametrize("party", PARTIES)
 
@@ -165,6 +167,33 @@ def test_a_lack_of_threads_or_memory_is_overload_and_other_defects_are_ours_to_m
 def test_what_is_no_proxy_is_told_from_the_start(cls, engine, proxy):
     with pytest.raises(errors.ConfigurationError, match="proxy"):
         cls(KEY, api_url="http://localhost:1", engine=engine, proxy=proxy)
+
+
+@AT
+def test_the_librarys_own_loggers_are_masked_with_each_client(party, caplog):
+    loggers = [logging.getLogger(name) for name in ENGINE_LOGGERS["pyreqwest" if "pyreqwest" in party else "httpx2"]]
+    for logger in loggers:
+        for each in list(logger.filters):
+            logger.removeFilter(each)
+    with Scripted(APPROVED) as server:
+        run(party, server.url, submit)
+    with caplog.at_level("DEBUG"):
+        for logger in loggers:
+            logger.warning("X-API-Key: %s", KEY)
+    assert KEY not in caplog.text and caplog.text.count("X-API-Key: owkai_****") == len(loggers)
+
+
+class Unloadable:
+    def load(self):
+        raise ImportError("no such module")
+
+
+@pytest.mark.parametrize("cls", [AscendClient, AsyncAscendClient])
+@pytest.mark.parametrize(("found", "says"), [([], "no installed engine serves"), ([Unloadable()], "no such module")])
+def test_the_embedded_authority_without_its_installed_engine_is_told(cls, found, says, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: found)
+    with pytest.raises(errors.ConfigurationError, match=says):
+        cls(KEY, api_url="local:")
 
 
 @pytest.mark.parametrize("cls", [AscendClient, AsyncAscendClient])
