@@ -323,7 +323,42 @@ def test_an_unreadable_number_denies_whatever_stands_beside_it():
         "number(action.resource) == 0.0",
     ):
         judged = judge(policy("p", decision='"approved"', when=f'"{when}"'), resource="many")
-        assert judged.decision == "denied" and judged.faults == {"p": "number('many'): no number"}
+        assert judged.decision == "denied" and judged.faults == {
+            "p": "number(action.resource) was given a text that is no number"
+        }
+
+
+SECRET = "s3cr3t-([value"
+
+
+@pytest.mark.parametrize(
+    ("when", "told"),
+    [
+        ("number(DETAILS.x) > 1", "number(action.action_details.x) was given a text that is no number"),
+        ("number(DETAILS.l) > 1", "number(action.action_details.l) was given a list that is no number"),
+        ("int(DETAILS.x) > 1", "int(…) cannot read what it was given"),
+        ("duration(DETAILS.x) > duration('1s')", "duration(…) cannot read what it was given"),
+        ("'abc'.matches(DETAILS.x)", "matches(…) was given no regular expression"),
+        ("DETAILS[DETAILS.x] == 1", "no field of the name that an index gave"),
+        ("DETAILS.amount == 1", "no field 'amount'"),
+        ("DETAILS.x > 1", "values of kinds that do not go together"),
+        ("DETAILS.x + 1 > 2", "Unsupported operation: string + int"),
+        ("DETAILS.l[DETAILS.x] == 1", "Unexpected type: got 'string', want 'int|uint'"),
+        ("DETAILS.n / 0 == 1", "a division by zero"),
+        ("DETAILS.n % 0 == 1", "a division by zero"),
+        ("DETAILS.big * DETAILS.big > 1", "a result too large for its kind of number"),
+        ("DETAILS.l[DETAILS.n] == 'x'", "an index beyond the end of a list"),
+    ],
+)
+def test_what_is_said_of_a_failed_condition_repeats_no_value_of_the_action(when, told):
+    details = {"x": SECRET, "l": [SECRET], "n": 4711, "big": 4711 * 10**15}
+    found = judge(
+        policy("p", decision='"approved"', when=f'"{when.replace("DETAILS", "action.action_details")}"'),
+        action_details=details,
+    )
+    fault = found.faults["p"]
+    assert found.decision == "denied" and fault.startswith(told)
+    assert "s3cr3t" not in fault and "4711" not in fault
 
 
 def test_macros_and_strings_are_no_unknown_names():

@@ -45,6 +45,23 @@ _SLIPS: Final = (
 )
 _NAMES: Final = {"True": "true", "False": "false", "TRUE": "true", "FALSE": "false", "None": "null", "nil": "null"}
 _CALLS: Final = {"len": "size", "float": "number", "decimal": "number", "Number": "number", "str": "string"}
+_READ = re.compile(r"(?<![\w.])number\s*\([^()]*\)")
+_KINDS: Final = {str: "a text", bool: "true or false", type(None): "null", list: "a list", dict: "an object"}
+# What the library says, which often repeats values of the action, and what is said instead.
+_CAUSES: Final = (
+    (
+        re.compile(r"No such overload"),
+        "values of kinds that do not go together, such as a text and a number; number(…) reads a number from a text",
+    ),
+    (re.compile(r"Function '(\w+)' error: '.*' not a valid regex"), "{}(…) was given no regular expression"),
+    (re.compile(r"Function '(\w+)' error"), "{}(…) cannot read what it was given"),
+    (re.compile(r"(Undefined variable or function: '\w+')"), "{}"),
+    (re.compile(r"(Unsupported operation: \w+ \S{1,2} \w+)\."), "{}: values of different kinds; convert one of them"),
+    (re.compile(r"(Unexpected type: got '[\w|]+', want '[\w|]+')"), "{}"),
+    (re.compile(r".*(?:division|modulo) by zero"), "a division by zero"),
+    (re.compile(r"Arithmetic overflow"), "a result too large for its kind of number"),
+    (re.compile(r"index out of bounds"), "an index beyond the end of a list"),
+)
 _MACRO = re.compile(r"\.\s*(all|exists|exists_one|existsOne|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
 _OUTER = re.compile(r"(?<![\w.])action\b|\.\s*matches\b")
 _ACTION = re.compile(r"(?<![\w.])action\b")
@@ -99,7 +116,7 @@ class Condition:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the CEL library's panics are no Exceptions
-            raise ValueError(_cause(error)) from None
+            raise ValueError(_cause(error, self.source)) from None
         if not isinstance(answer, bool):
             raise ValueError(f"the condition gave a {type(answer).__name__}, not true or false")
         return answer
@@ -193,13 +210,15 @@ def compile_condition(source: str) -> Condition | list[Fault]:
         return faults
     named = _FIELD.findall(plain)
     whole = len(named) != len(_ACTION.findall(plain))  # it looks at the action otherwise than by its fields
-    run = _with_number(program) if "number" in program.functions() else program.execute
+    run = _with_number(program, source) if "number" in program.functions() else program.execute
     return Condition(source=source, weight=weight, run=run, fields=None if whole else frozenset(named))
 
 
-def _with_number(program: Any) -> Callable[[dict[str, Any]], object]:
+def _with_number(program: Any, source: str) -> Callable[[dict[str, Any]], object]:
     """Return what evaluates a program that calls `number`."""
     import cel
+
+    read_from = " or ".join(dict.fromkeys(_READ.findall(source))) or "number(…)"
 
     def run(values: dict[str, Any]) -> object:
         context, odd = cel.Context(values), []
@@ -208,17 +227,21 @@ def _with_number(program: Any) -> Callable[[dict[str, Any]], object]:
             read = _number(value)
             if read is None:
                 # Not raised: the library would print it, and a condition could take an error for an answer.
-                odd.append(f"number({str(value)[:40]!r}): no number")
+                odd.append(f"{read_from} was given {_KINDS.get(type(value), 'something')} that is no number")
                 return 0.0
             return read
 
         context.add_function("number", number)
         answer = program.execute(context)
         if odd:
-            raise ValueError(odd[0])
+            raise _NoNumber(odd[0])
         return answer
 
     return run
+
+
+class _NoNumber(ValueError):
+    """What `number` was given cannot be read; the text names no value."""
 
 
 def _number(value: object) -> float | None:
@@ -231,16 +254,20 @@ def _number(value: object) -> float | None:
     return read if math.isfinite(read) else None
 
 
-def _cause(error: BaseException) -> str:
-    """Return in a few words why a condition could not be evaluated, for those who write it."""
+def _cause(error: BaseException, source: str) -> str:
+    """Return in a few words why a condition could not be evaluated, without any value of the action: it is logged."""
     if isinstance(error, KeyError):
-        return f"no field {error}"
+        name = str(error.args[0]) if error.args else ""
+        written = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", source) if name else None
+        return f"no field {name!r}" if written else "no field of the name that an index gave"
     text = str(error).split("\n", 1)[0]
-    if text.startswith("No such overload"):
-        return (
-            "values of kinds that do not go together, such as a text and a number; number(…) reads a number from a text"
-        )
-    return text[:200]
+    if isinstance(error, _NoNumber):
+        return text
+    for sign, words in _CAUSES:
+        found = sign.match(text)
+        if found is not None:
+            return words.format(*found.groups())
+    return f"the evaluation failed ({type(error).__name__})"
 
 
 @dataclass(frozen=True, slots=True)
