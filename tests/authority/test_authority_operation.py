@@ -212,7 +212,7 @@ def test_health_tells_soon_that_the_database_is_locked_or_gone(policy, tmp_path)
         assert authority.call("/health", None)[1]["status"] == "unhealthy"
         assert authority.call("/api/v1/actions/submit", authority.keys["user"], SUBMIT)[0] == 503
         assert authority.end() == 0
-    assert "moved away, deleted or replaced" in (tmp_path / "log").read_text()
+    assert "moved away, deleted, replaced or emptied" in (tmp_path / "log").read_text()
     assert not (tmp_path / "policy.db").exists()
 
 

@@ -199,6 +199,7 @@ LOSSES = {
     "moved away": lambda path: moved(path, path.with_name("old.db")),
     "deleted": lambda path: [file.unlink() for file in path.parent.glob("a.db*")],
     "replaced": replaced,
+    "emptied": lambda path: path.write_bytes(b""),
     "its log deleted": lambda path: path.with_name("a.db-wal").unlink(),
 }
 
@@ -209,7 +210,7 @@ LOSSES = {
 def test_what_went_to_a_file_without_its_name_is_told_to_nobody(path, store, loss, when, together):
     note(store, "kept")
     told, other = [], None
-    with pytest.raises(sqlite3.OperationalError, match=r"a\.db was moved away, deleted or replaced"):
+    with pytest.raises(sqlite3.OperationalError, match=r"a\.db was moved away, deleted, replaced or emptied"):
         if when == "before":
             other = LOSSES[loss](path)
         with store.group() if together else contextlib.nullcontext(), store.write():

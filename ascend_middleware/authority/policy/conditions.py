@@ -234,13 +234,13 @@ def _with_number(program: Any, source: str) -> Callable[[dict[str, Any]], object
         context.add_function("number", number)
         answer = program.execute(context)
         if odd:
-            raise _NoNumber(odd[0])
+            raise _NoNumberError(odd[0])
         return answer
 
     return run
 
 
-class _NoNumber(ValueError):
+class _NoNumberError(ValueError):
     """What `number` was given cannot be read; the text names no value."""
 
 
@@ -261,7 +261,7 @@ def _cause(error: BaseException, source: str) -> str:
         written = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", source) if name else None
         return f"no field {name!r}" if written else "no field of the name that an index gave"
     text = str(error).split("\n", 1)[0]
-    if isinstance(error, _NoNumber):
+    if isinstance(error, _NoNumberError):
         return text
     for sign, words in _CAUSES:
         found = sign.match(text)

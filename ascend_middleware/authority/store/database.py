@@ -334,16 +334,16 @@ class Database:
         finally:
             self._lock.release()
 
-    def _named(self) -> list[tuple[int, int] | None]:
-        """Return which files stand under the names of the database and its log."""
-        found: list[tuple[int, int] | None] = []
+    def _named(self) -> list[tuple[int, int, bool] | None]:
+        """Return which files stand under the names of the database and its log; False: the database was emptied."""
+        found: list[tuple[int, int, bool] | None] = []
         for name in () if self._path == MEMORY else (self._path, f"{self._path}-wal"):
             try:
                 place = os.stat(name)
             except OSError:
                 found.append(None)
             else:
-                found.append((place.st_dev, place.st_ino))
+                found.append((place.st_dev, place.st_ino, place.st_size > 0 or name != self._path))
         return found
 
     def _check_name(self) -> None:
@@ -353,8 +353,8 @@ class Database:
         """
         if self._named() != self._files:
             raise sqlite3.OperationalError(
-                f"the database {self._path} was moved away, deleted or replaced; put the file and its log back, or "
-                "start the authority again"
+                f"the database {self._path} was moved away, deleted, replaced or emptied; put the file and its log "
+                "back, or start the authority again"
             )
 
     def check(self, *, pages: bool = False) -> None:
