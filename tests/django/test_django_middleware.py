@@ -95,6 +95,29 @@ def test_a_line_that_a_wsgi_server_shows_is_looked_at(ascend, ascend_authority, 
     assert (answer.status_code, problem(answer), ran) == (400, "bad-request", [])
 
 
+def watching(get_response):
+    """A middleware of the site that stands below the guard."""
+
+    def middleware(request):
+        seen.append(request.path)
+        return get_response(request)
+
+    return middleware
+
+
+seen = []
+
+
+def test_a_target_that_is_refused_reaches_no_middleware_below(ascend):
+    seen.clear()
+    middleware = ["ascend_middleware.django.AscendMiddleware", f"{__name__}.watching"]
+    with override_settings(MIDDLEWARE=middleware, SILENCED_SYSTEM_CHECKS=["ascend.E006"]):
+        assert Client().get("/customers;x=1/7").status_code == 400
+        assert seen == []
+        assert Client().get("/nothing").status_code == 404
+    assert seen == ["/nothing"]
+
+
 def test_an_exempt_route_runs_without_being_asked_about(site, ran):
     assert site.ask("GET", "/health").json() == {"ran": "health"}
     assert site.authority.asked == []
@@ -366,6 +389,7 @@ def test_observing_refuses_nothing_and_switched_off_asks_nothing(site, ran, asce
     site.authority.deny()
     ascend(mode="observe")
     assert site.ask("GET", "/customers/7").json()["outcome"] == "observed"
+    assert site.ask("GET", "/customers;x=1/7").status_code == 404  # Django's word, not ours
     assert len(site.authority.asked) == 1
     ascend(enabled=False)
     assert site.ask("GET", "/customers/7").json()["outcome"] == "disabled"

@@ -620,6 +620,21 @@ class TestDisk:
         assert log._synced == log._written == 32
         journal.close(remove=True)
 
+    @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files cannot be counted here")
+    def test_a_journal_keeps_no_file_open_for_what_lies_behind(self, tmp_path):
+        """Not for a segment that is full, for what is set aside, or for the disk."""
+        journal = journal_of(tmp_path, power_safe=True)
+        journal._log = FileLog(tmp_path, journal.process, power_safe=True, segment_bytes=100)
+        run(journal)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            run(journal)
+            journal.log.set_aside(b"x\n")
+        assert len(list(tmp_path.glob("*.journal"))) > 2
+        assert len(os.listdir("/proc/self/fd")) == before
+        journal.close(remove=True)
+        assert len(os.listdir("/proc/self/fd")) < before
+
     def test_it_is_its_owners_only(self, tmp_path):
         journal = journal_of(tmp_path / "j")
         run(journal)
