@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import threading
 import time
 
 import pytest
@@ -736,6 +737,24 @@ class TestStaleness:
         duties.kill.expire()
         authority.of_agents["third"] = ConnectFailed("no")
         assert obeyed("third")[0] is False
+
+    async def test_no_event_loop_waits_for_a_state_on_a_disk(self, engine, handler, tmp_path):
+        """Neither for the first look nor for the one after a confirmation."""
+        authority = Authority()
+        self.answering(engine, authority)
+        app = guarded(handler, max_staleness=30, state=str(tmp_path / "state.db"), journal="memory:")
+        app._runner.keeper = None
+        state, threads, here = app.guard.duties.state, [], threading.get_ident()
+        snapshot = state.snapshot
+
+        def watched(**named):
+            threads.append(threading.get_ident())
+            return snapshot(**named)
+
+        state.snapshot = watched
+        assert (await ask(app)).status == 200
+        assert len(threads) >= 2
+        assert here not in threads
 
 
 class TestSettings:
