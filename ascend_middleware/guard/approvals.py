@@ -71,7 +71,6 @@ class Settled:
         number: the journal's number of the claimed run.
         entry: what the journal keeps of it.
         refusal: why the handler does not run, where the decision does not say it.
-        firm: whether that holds in observe mode, too.
     """
 
     decision: AuthorizationDecision | None = None
@@ -79,7 +78,6 @@ class Settled:
     number: int = 0
     entry: dict[str, Any] | None = None
     refusal: Refusal | None = None
-    firm: bool = False
 
 
 class Approvals:
@@ -374,9 +372,9 @@ class Approvals:
                 return None
             except BodyTimeout:
                 detail = f"The body did not arrive within {binding.rule.body_timeout:g} seconds."
-                return Settled(refusal=Refusal(problem="body-timeout", detail=detail), firm=True)
+                return Settled(refusal=Refusal(problem="body-timeout", detail=detail))
             except ValueError as error:
-                return Settled(refusal=Refusal(problem="bad-request", detail=str(error)), firm=True)
+                return Settled(refusal=Refusal(problem="bad-request", detail=str(error)))
             # How long that took was the client's to say.
             stopped = yield from self._blocked(binding.agent.id)
             if stopped is not None:

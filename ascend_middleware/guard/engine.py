@@ -377,7 +377,7 @@ class Guard:
     def _judged(self, settled: Settled, rule: CompiledRule, view: RequestView) -> Verdict:
         decision, row = settled.decision, settled.row
         if settled.refusal is not None:
-            return self._refused(settled.refusal, rule, firm=settled.firm)
+            return self._refused(settled.refusal, rule)
         assert decision is not None  # noqa: S101 - one of the two is there
         if decision.is_approved() and (row is None or settled.entry is not None):
             handle = None if row is None else row.handle
