@@ -16,7 +16,7 @@ from .places import DEFAULT_POLICY, add_place, open_store, place_of
 from .terminal import OK
 
 if TYPE_CHECKING:
-    from ..authority import Store, load_policy
+    from ..authority import Store
 
 __all__ = ["add_parser"]
 
@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from ..authority import Authority, Store
+    from ..authority import Authority, Store, load_policy
     from ..authority.server import Tls, bind, serve, shown_url
 
     policy = load_policy(args.policy)
