@@ -14,6 +14,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - from source, nothing else says s
     raise ImportError(f"ascend-middleware needs Python 3.11 or newer, and this is {sys.version.split()[0]}")
 
 if TYPE_CHECKING:
+    from .api.models import *  # noqa: F403
     from .client import AscendClient as AscendClient
     from .client import AsyncAscendClient as AsyncAscendClient
     from .client import AsyncAuthorizedAgent as AsyncAuthorizedAgent
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from .guard import Agent as Agent
     from .guard import NotAnAgent as NotAnAgent
     from .mcp import *  # noqa: F403
-    from .models import *  # noqa: F403
     from .rules import Rule as Rule
     from .rules import RuleTable as RuleTable
 
@@ -52,7 +52,7 @@ _ROOMS = {
         "require_governance",
     ),
     "rules": ("Rule", "RuleTable"),
-    "models": (
+    "api.models": (
         "ActionPage",
         "ActionRecord",
         "ActionResult",

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import substitute
 from .client import ClientCore, open_engine
-from .client.masking import get_logger
 from .config import Settings, connection_problem, unknown_variables
 from .exceptions import AscendError, ConfigurationError, Problem
 from .guard import Guard
 from .guard.duties import Duties
-from .guard.journal import open_journal
-from .guard.keeper import Keeper
-from .guard.receive import LeasedReceiver
-from .guard.stores import open_state
+from .journal.journal import open_journal
+from .journal.worker import Keeper
+from .killswitch.poller import LeasedReceiver
+from .masking import get_logger
 from .rules import RuleTable
+from .state.stores import open_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from .guard.sqs import QueueReceiver
+    from .killswitch.sqs import QueueReceiver
     from .rules import Rule
 
 __all__ = [
@@ -322,6 +322,6 @@ def build_keeper(guard: Guard, *, http_client: object = None) -> Keeper | None:
 
 
 def _open_queue(settings: Settings, duties: Duties) -> QueueReceiver:
-    from .guard.sqs import QueueReceiver  # optional dependency
+    from .killswitch.sqs import QueueReceiver  # optional dependency
 
     return QueueReceiver(settings.kill_queue_url, duties.receiver.intake, confirm=duties.receiver.confirm)

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 from starlette.requests import HTTPConnection
 
 from .asgi import AscendMiddleware, require_decision
-from .asgi.declaring import verdict_in
+from .asgi.decorator import verdict_in
 from .guard import Verdict, standing
 from .rules import Declaration, RuleFields, declaration, declare
 

@@ -1,4 +1,4 @@
-"""Run a flow: one generator that yields steps and receives their results, driven with or without an event loop.
+"""Flows: generators that yield steps and receive their results, driven with or without an event loop.
 
 What has to happen is written once, in generators; how a step is performed differs between sync and async and stands
 in the caller's `perform`. A flow never yields while it cleans up: when its driver is cancelled or interrupted, the
@@ -13,7 +13,21 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-__all__ = ["Flow", "Sleep", "drive", "drive_async", "running_loop"]
+__all__ = [
+    "Blocking",
+    "BodyConsumed",
+    "BodyTimeout",
+    "BodyTooLarge",
+    "ClientGone",
+    "Flow",
+    "Hook",
+    "ReadBody",
+    "Sleep",
+    "Watch",
+    "drive",
+    "drive_async",
+    "running_loop",
+]
 
 T = TypeVar("T")
 
@@ -26,6 +40,65 @@ class Sleep:
     """A step: let `seconds` pass."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBody:
+    """Read the whole body, at most `limit` bytes, within `seconds`; the result is bytes.
+
+    Fails with `BodyTooLarge`, `BodyTimeout`, `BodyConsumed` or `ClientGone`.
+    """
+
+    limit: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Call a function of the application; the result is what it returns or, if that is awaitable, what it gives."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocking:
+    """Call a function of ours that may wait for a disk or a network; the result is what it returns.
+
+    Attributes:
+        function: what to call, in a thread where there is an event loop.
+        arguments: with what.
+        inline: whether it never waits, so that no thread is needed.
+        abandon: called with the result when whoever asked was cancelled meanwhile; the call itself is never undone.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    inline: bool = False
+    abandon: Callable[[Any], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Let `seconds` pass or the client leave, whichever comes first; the result is True when the client left."""
+
+    seconds: float
+
+
+class BodyConsumed(ValueError):  # noqa: N818 - what happened, not an error of ours
+    """Something before the guard has read the body and did not keep it."""
+
+
+class BodyTooLarge(Exception):  # noqa: N818 - what happened, not an error of ours
+    """The body is larger than the limit."""
+
+
+class BodyTimeout(Exception):  # noqa: N818 - what happened, not an error of ours
+    """The body did not arrive in time."""
+
+
+class ClientGone(Exception):  # noqa: N818 - what happened, not an error of ours
+    """The client left before its body was whole."""
 
 
 def drive(flow: Flow[T], perform: Callable[[Any], Any]) -> T:

@@ -13,10 +13,10 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from .client.engines import DeadlinePassed, Overloaded, Request, Response
+from .client.http import DeadlinePassed, Overloaded, Request, Response
 from .config import LOCAL_SCHEME
 from .exceptions import ConfigurationError
-from .forking import renew_once
+from .fork import renew_once
 
 if TYPE_CHECKING:
     from .authority import Authority

@@ -8,7 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from ..exceptions import ProtocolError
-from ..models import (
+from .decode import decode_decision, decode_object, decode_page, decode_record, normalize_action_id
+from .models import (
     ActionPage,
     ActionRecord,
     AgentHealthStatus,
@@ -22,7 +23,6 @@ from ..models import (
     Webhook,
     WebhookTestResult,
 )
-from ..wire import decode_decision, decode_object, decode_page, decode_record, normalize_action_id
 
 __all__ = [
     "acknowledged",

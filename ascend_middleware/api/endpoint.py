@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from ..exceptions import ValidationError
-from ..wire import encode_json
+from .decode import encode_json
 from .types import MAX_OFFSET
 
 __all__ = ["Endpoint", "Operation", "fill_path", "given", "is_number", "text"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..wire import decode_decision, decode_governance_refusal, decode_object, decode_record
 from . import answers, bodies
+from .decode import decode_decision, decode_governance_refusal, decode_object, decode_record
 from .endpoint import Endpoint
 
 # fmt: off

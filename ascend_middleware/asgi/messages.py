@@ -13,14 +13,14 @@ import anyio
 from ..flow import running_loop
 from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView, answer_of, quoted
 from ..rules import WEBSOCKET
-from .prefix import Reading
+from .root_path import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..guard import Verdict
     from ..routing import Resolved
-    from .prefix import RootPath
+    from .root_path import RootPath
 
 __all__ = ["Body", "refuse", "view_of"]
 

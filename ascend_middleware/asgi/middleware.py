@@ -12,14 +12,14 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from .. import substitute
+from ..adapters.runner import AsyncRunner
 from ..exceptions import AscendError
-from ..forking import ProcessLock
+from ..fork import ProcessLock
 from ..guard import announce
-from ..runner import AsyncRunner
-from .entrance import Entrance, enter, find_router, is_before_router
-from .governing import Governor, Wire
-from .prefix import RootPath
-from .reporting import watch_lifespan
+from .handle import Governor, Wire
+from .install import Entrance, enter, find_router, is_before_router
+from .outcome import watch_lifespan
+from .root_path import RootPath
 
 if TYPE_CHECKING:
     from collections.abc import Callable

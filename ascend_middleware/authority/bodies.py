@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from ascend_middleware.api.bodies import Submission
+from ascend_middleware.api.decode import check_values, encode_json, strip_risk_claims
 from ascend_middleware.api.types import NAME_PATTERN
 from ascend_middleware.exceptions import ValidationError
-from ascend_middleware.wire import check_values, encode_json, strip_risk_claims
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from ascend_middleware.api.decode import normalize_action_id
 from ascend_middleware.exceptions import NotFoundError, ProtocolError
-from ascend_middleware.wire import normalize_action_id
 
 from .bodies import ApiError, read_fields, read_query_fields, wrong
 from .keys import contradicts

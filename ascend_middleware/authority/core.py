@@ -11,8 +11,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
+from ascend_middleware.api.decode import encode_json
 from ascend_middleware.api.endpoints import HEALTH, OPENAPI
-from ascend_middleware.wire import encode_json
 
 from .bodies import Answer, ApiError
 from .context import Call, Reply

@@ -33,7 +33,7 @@ _MAX_PER_MINUTE: Final = 1_000_000
 _MAX_REASON: Final = 1000
 _MAX_LISTED: Final = 1000
 _MINUTE: Final = 60.0
-# The words for an agent's standing, and the codes of the refusals (ascend_middleware.wire.KILL_CODES).
+# The words for an agent's standing, and the codes of the refusals (api.decode.KILL_CODES).
 _WORDS: Final = {"BLOCK": "blocked", "SUSPEND": "suspended", "QUARANTINE": "quarantined"}
 _CODES: Final = {"BLOCK": "AGENT_BLOCKED", "SUSPEND": "AGENT_SUSPENDED", "QUARANTINE": "AGENT_QUARANTINED"}
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import AscendError, ConfigurationError, NotFoundError, ProtocolError
-from .places import add_place, open_store
+from .files import add_place, open_store
 from .terminal import OK, plain, print_json
 
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ def _short(value: object) -> str:
 
 
 def _decide(args: argparse.Namespace) -> int:
+    from ..api.decode import normalize_action_id
     from ..authority.answers import decision_fields
     from ..authority.approvals import decide
     from ..authority.bodies import ApiError
     from ..authority.keys import operator
-    from ..wire import normalize_action_id
 
     try:
         digits = normalize_action_id(args.action)

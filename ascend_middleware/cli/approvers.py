@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .places import add_organisation, open_management
+from .files import add_organisation, open_management
 from .terminal import OK, plain, print_json
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import AscendError
-from .places import add_place, place_of
+from .files import add_place, place_of
 from .terminal import FAILED, OK, plain, print_json
 
 if TYPE_CHECKING:

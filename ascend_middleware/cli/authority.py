@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import AscendError, ConfigurationError
-from .places import DEFAULT_POLICY, add_place, open_store, place_of
+from .files import DEFAULT_POLICY, add_place, open_store, place_of
 from .terminal import OK
 
 if TYPE_CHECKING:

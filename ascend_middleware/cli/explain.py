@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ConfigurationError
 from .applications import add_application, load_application
-from .sketches import Sketch, view_for
+from .example_requests import Sketch, view_for
 from .terminal import OK, plain, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..guard.explaining import Explanation
+    from ..guard.explain import Explanation
 
 __all__ = ["add_parser", "run"]
 
@@ -46,7 +46,7 @@ def add_parser(
 def run(args: argparse.Namespace) -> int:
     """Explain the request that the arguments describe; return the exit code."""
     from ..compose import build_dry_guard
-    from ..guard.explaining import explain
+    from ..guard.explain import explain
 
     sketch = _sketch(args)
     application = load_application(args)

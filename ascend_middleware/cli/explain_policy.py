@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ConfigurationError
-from .places import add_organisation, place_of
+from .files import add_organisation, place_of
 from .terminal import FAILED, MISUSED, OK, plain, print_json
 
 if TYPE_CHECKING:

@@ -47,7 +47,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 def _directories(args: argparse.Namespace) -> list[Path]:
     """Return the directories of all services below the journal's place."""
-    from ..guard.journal import place_of
+    from ..journal.journal import place_of
 
     base = place_of(_settings(args))
     if base is None:
@@ -71,10 +71,10 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _rows(directory: Path) -> Iterator[dict[str, Any]]:
-    from ..guard.adoption import names_of
-    from ..guard.delivery import decode_line
-    from ..guard.journal_log import read_lines
-    from ..guard.lockfile import FileLock
+    from ..journal.delivery import decode_line
+    from ..journal.lockfile import FileLock
+    from ..journal.recovery import names_of
+    from ..journal.segments import read_lines
 
     names = {*names_of(directory), *(path.stem for path in directory.glob("*.rejected"))}
     for name in sorted(names):
@@ -114,10 +114,10 @@ def _rejected(directory: Path, name: str) -> list[bytes]:
 
 def _deliver(args: argparse.Namespace) -> int:
     from ..client import ClientCore, open_engine
-    from ..guard.adoption import adopt
-    from ..guard.journal import directory_of
-    from ..guard.keeper import LateEngine
-    from ..guard.stores import open_state
+    from ..journal.journal import directory_of
+    from ..journal.recovery import adopt
+    from ..journal.worker import LateEngine
+    from ..state.stores import open_state
 
     settings = _settings(args).checked(needs_agent=True)
     directory = directory_of(settings)
@@ -140,9 +140,9 @@ def _deliver(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from ..guard.adoption import names_of
-    from ..guard.delivery import decode_line
-    from ..guard.journal_log import read_lines
+    from ..journal.delivery import decode_line
+    from ..journal.recovery import names_of
+    from ..journal.segments import read_lines
 
     for directory in _directories(args):
         names = {*names_of(directory), *(path.stem for path in directory.glob("*.rejected"))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .places import add_place, open_store
+from .files import add_place, open_store
 from .terminal import OK, plain, print_json
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .places import add_organisation, open_management
+from .files import add_organisation, open_management
 from .terminal import OK, plain, print_json
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from .async_owkai import AsyncOWKAIClient
 from .authorized_agent import AsyncAuthorizedAgent, AuthorizedAgent
 from .breaker import CircuitBreaker
 from .core import ClientCore, Send, Tell
-from .engines import open_async_engine, open_engine
-from .exchange import (
+from .http import open_async_engine, open_engine
+from .http.transport import (
     AsyncEngine,
     ConnectFailed,
     DeadlinePassed,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..models import (
+from ..api.models import (
     ActionPage,
     ActionRecord,
     AgentAction,

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar, overload
 
+from ..api.models import AgentAction, AuthorizationDecision, Decision, DecisionStatus
 from ..exceptions import AscendError, AuthorizationDeniedError, TimeoutError  # noqa: A004 - the documented name
-from ..models import AgentAction, AuthorizationDecision, Decision, DecisionStatus
 from .async_client import AsyncAscendClient
 from .async_owkai import AsyncOWKAIClient
 from .owkai import OWKAIClient, ReferenceDecision

@@ -11,8 +11,8 @@ from ..flow import Sleep, drive_async
 from .background import AsyncRepeating
 from .base import ClientBase
 from .core import Send, Tell
-from .engines import open_async_engine
-from .exchange import AsyncEngine
+from .http import open_async_engine
+from .http.transport import AsyncEngine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

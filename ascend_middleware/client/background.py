@@ -8,9 +8,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from .. import masking
 from ..exceptions import ConfigurationError
-from ..forking import only_forks, renew_once
-from . import masking
+from ..fork import only_forks, renew_once
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

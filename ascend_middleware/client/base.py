@@ -7,10 +7,19 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .. import substitute
+from .. import masking, substitute
 from .._version import __version__
 from ..api import endpoints
 from ..api.endpoint import fill_path, text
+from ..api.models import (
+    ActionPage,
+    AgentAction,
+    AuthorizationDecision,
+    BulkActionResult,
+    FailMode,
+    KillSwitchStatus,
+    Record,
+)
 from ..config import TEST_SCHEME, Settings
 from ..exceptions import (
     AscendError,
@@ -20,16 +29,7 @@ from ..exceptions import (
     ProtocolError,
     ValidationError,
 )
-from ..models import (
-    ActionPage,
-    AgentAction,
-    AuthorizationDecision,
-    BulkActionResult,
-    FailMode,
-    KillSwitchStatus,
-    Record,
-)
-from . import masking, requests
+from . import requests
 from .breaker import CircuitBreaker
 from .core import ClientCore
 from .killswitch import KillState

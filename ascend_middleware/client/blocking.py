@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from ..flow import Sleep, drive
-from ..forking import ProcessLock
+from ..fork import ProcessLock
 from .background import Repeating
 from .base import ClientBase
 from .core import Send, Tell
-from .engines import open_engine
-from .exchange import Engine
+from .http import open_engine
+from .http.transport import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

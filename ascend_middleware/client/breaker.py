@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import CircuitBreakerOpen
-from ..forking import ProcessLock
+from ..fork import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

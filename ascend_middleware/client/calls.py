@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from .. import masking
 from .._version import __version__
+from ..api.decode import KILL_CODES, error_from_answer
+from ..api.models import AuthorizationDecision
 from ..exceptions import (
     AscendError,
     AuthenticationError,
@@ -23,11 +26,8 @@ from ..exceptions import (
     ValidationError,
 )
 from ..flow import Sleep
-from ..models import AuthorizationDecision
-from ..wire import KILL_CODES, error_from_answer
-from . import masking
 from .breaker import CircuitBreaker
-from .exchange import (
+from .http.transport import (
     STALL_SECONDS,
     ConnectFailed,
     DeadlinePassed,

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from .. import masking
 from .._version import __version__
 from ..api import endpoints
 from ..api.endpoint import given
+from ..api.models import AuthorizationDecision, ConnectionStatus, Decision, DecisionStatus, Record
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
@@ -20,8 +22,7 @@ from ..exceptions import (
     TimeoutError,  # noqa: A004 - the documented name
 )
 from ..flow import Sleep
-from ..models import AuthorizationDecision, ConnectionStatus, Decision, DecisionStatus, Record
-from . import masking, requests
+from . import requests
 from .breaker import CircuitBreaker
 from .calls import Calls, Send
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..api.endpoint import Operation
+    from ..api.models import AgentAction
     from ..flow import Flow
-    from ..models import AgentAction
 
 __all__ = ["ClientCore", "Send", "Tell"]
 

@@ -10,15 +10,15 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..commands import MalformedCommand, Target, parse_command
+from .. import masking
+from ..api.commands import MalformedCommand, Target, parse_command
 from ..exceptions import KillSwitchError, RateLimitError
-from ..forking import ProcessLock
-from . import masking
+from ..fork import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..models import KillSwitchStatus
+    from ..api.models import KillSwitchStatus
 
 __all__ = ["KillState"]
 

@@ -7,9 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ..config import Settings
-from ..exceptions import AscendError, ConfigurationError, TimeoutError  # noqa: A004 - the documented name
-from ..models import (
+from ..api.decode import TOO_MANY
+from ..api.models import (
     ActionPage,
     ActionRecord,
     AgentAction,
@@ -18,7 +17,8 @@ from ..models import (
     Decision,
     DecisionStatus,
 )
-from ..wire import TOO_MANY
+from ..config import Settings
+from ..exceptions import AscendError, ConfigurationError, TimeoutError  # noqa: A004 - the documented name
 from . import requests
 from .base import ClientBase
 from .blocking import Blocking

@@ -7,10 +7,9 @@ from functools import partial
 from typing import Any, Final
 
 from ..api import answers, endpoints
+from ..api.decode import check_values, encode_json, strip_risk_claims, submit_body
 from ..api.endpoint import Operation, given, is_number, text
-from ..config import check_api_url
-from ..exceptions import ConfigurationError, ValidationError
-from ..models import (
+from ..api.models import (
     ActionPage,
     ActionRecord,
     AgentAction,
@@ -22,7 +21,8 @@ from ..models import (
     Record,
     Webhook,
 )
-from ..wire import check_values, encode_json, strip_risk_claims, submit_body
+from ..config import check_api_url
+from ..exceptions import ConfigurationError, ValidationError
 
 __all__ = [
     "action_from_fields",

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configuration import health as health
-    from .declaring import GovernedMixin as GovernedMixin
-    from .declaring import governed as governed
+    from .decorator import GovernedMixin as GovernedMixin
+    from .decorator import governed as governed
     from .middleware import AscendMiddleware as AscendMiddleware
     from .tripwire import TripwireMiddleware as TripwireMiddleware
 
 _HOME = {
     "AscendMiddleware": "middleware",
-    "GovernedMixin": "declaring",
+    "GovernedMixin": "decorator",
     "TripwireMiddleware": "tripwire",
-    "governed": "declaring",
+    "governed": "decorator",
     "health": "configuration",
 }
 

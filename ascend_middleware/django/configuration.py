@@ -12,13 +12,12 @@ from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from .. import substitute
+from ..adapters.runner import AsyncRunner, SyncRunner
 from ..compose import read_options
 from ..exceptions import ConfigurationError, Problem
-from ..forking import ProcessLock
+from ..fork import ProcessLock
 from ..guard import announce
 from ..routing.django import DjangoResolver
-from ..runner import AsyncRunner, SyncRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,8 +84,7 @@ def _runner(kind: type, adapt: Callable[[Any], Any]) -> Any:
                 hooks["identify"] = adapt(hooks["identify"])
             if known is not None:
                 _stop(known[1])
-            with substitute.as_at_import():
-                known = _runners[kind] = config, kind(rules, given, **hooks)
+            known = _runners[kind] = config, kind(rules, given, **hooks)
         return known[1]
 
 

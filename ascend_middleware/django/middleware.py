@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
 
-from .bodies import Body
+from .body import Body
 from .checks import require_order
 from .configuration import RESOLVER, announce_once, async_runner, sync_runner
-from .passage import Passage, let_out
-from .requests import refusal_of, target_of, unrouted, view_of
+from .handle import Passage, let_out
+from .request import refusal_of, target_of, unrouted, view_of
 from .streams import watch, watch_async
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from django.http import HttpResponse
     from django.http.response import HttpResponseBase
 
+    from ..adapters.runner import AsyncRunner, SyncRunner
     from ..guard import Guard, Verdict
-    from ..runner import AsyncRunner, SyncRunner
 
 __all__ = ["AscendMiddleware"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
 from .configuration import async_runner, sync_runner
-from .passage import Passage, trip
+from .handle import Passage, trip
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,7 +4,7 @@ Ascend(app, rules="ascend.toml")
 """
 
 try:
-    from .declaring import governed
+    from .decorator import governed
     from .extension import Ascend
 except ModuleNotFoundError as error:
     if error.name != "flask":

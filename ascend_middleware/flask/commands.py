@@ -11,10 +11,10 @@ from flask.cli import AppGroup
 
 from ..cli import main_about
 from ..routing.coverage import cover
-from .surroundings import surroundings
+from .checks import surroundings
 
 if TYPE_CHECKING:
-    from .entrance import Entrance
+    from .install import Entrance
 
 __all__ = ["make_group"]
 

@@ -9,11 +9,11 @@ import click
 from flask import current_app
 from flask.cli import ScriptInfo
 
+from ..adapters.runner import SyncRunner
 from ..compose import only_looked_at, read_options
 from ..exceptions import AscendError, ConfigurationError
-from ..runner import SyncRunner
 from .commands import make_group
-from .entrance import Entrance
+from .install import Entrance
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,14 +1,14 @@
 """The flow from a request to a verdict. It knows neither a framework nor an HTTP library."""
 
-from .announcing import announce, announce_ways
-from .engine import Guard
+from ..flow import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
+from ..verdict import Refusal, Verdict, answer_of
+from .decide import Guard
+from .handler_check import standing
 from .health import health_of
 from .identity import Agent, NotAnAgent
 from .outcome import Outcome
-from .standing import standing
-from .steps import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
-from .verdicts import Refusal, Verdict, answer_of
-from .view import RequestView, quoted
+from .request import RequestView, quoted
+from .startup import announce, announce_ways
 
 __all__ = [
     "Agent",

@@ -17,25 +17,25 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..exceptions import AscendError, NotFoundError
+from ..flow import Blocking, BodyConsumed, BodyTimeout, BodyTooLarge
+from ..state.base import Approval
+from ..verdict import Refusal
+from .approval_status import StatusQuery, StatusReport
 from .failure import refusal_for
 from .reading import declared_length, read_whole
-from .state import Approval
-from .status import StatusQuery, StatusReport
-from .steps import Blocking, BodyConsumed, BodyTimeout, BodyTooLarge
-from .verdicts import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..api.models import AuthorizationDecision
     from ..client.core import ClientCore
     from ..config import Settings
     from ..flow import Flow
-    from ..models import AuthorizationDecision
+    from ..journal.journal import Journal
+    from ..killswitch.switch import KillSwitch
     from ..rules import Method
+    from ..state.base import State
     from .fingerprint import Binding
-    from .journal import Journal
-    from .killswitch import KillSwitch
-    from .state import State
 
 __all__ = ["HANDLE_HEADER", "MOST_GIVEN_BACK", "Approvals", "Asked", "Settled"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
-    from .view import RequestView
+    from .request import RequestView
 
 __all__ = ["parse_form", "parse_json"]
 

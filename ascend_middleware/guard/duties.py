@@ -7,15 +7,14 @@ import hashlib
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from ..client.masking import get_logger
 from ..exceptions import AscendError
-from ..flow import Sleep, drive
+from ..flow import Blocking, ClientGone, Sleep, Watch, drive
+from ..killswitch.poller import CommandReceiver
+from ..killswitch.switch import KillSwitch, unavailable_state
+from ..masking import get_logger
+from ..state.base import StateError
+from ..verdict import Refusal
 from .approvals import MOST_GIVEN_BACK, Approvals
-from .killswitch import KillSwitch, unavailable_state
-from .receive import CommandReceiver
-from .state import StateError
-from .steps import Blocking, ClientGone, Watch
-from .verdicts import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
     from ..client.core import ClientCore
     from ..config import Settings
     from ..flow import Flow
+    from ..journal.journal import Journal
     from ..rules import CompiledRule
+    from ..state.base import State
+    from ..verdict import Verdict
     from .approvals import Settled
-    from .journal import Journal
-    from .state import State
-    from .verdicts import Verdict
 
 __all__ = ["Duties"]
 

@@ -6,6 +6,7 @@ import functools
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from ..api.decode import KILL_CODES
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
@@ -20,15 +21,14 @@ from ..exceptions import (
     TimeoutError,  # noqa: A004 - the documented name
     ValidationError,
 )
-from ..wire import KILL_CODES
-from .steps import Blocking
-from .verdicts import Refusal
+from ..flow import Blocking
+from ..verdict import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..flow import Flow
-    from .state import State
+    from ..state.base import State
 
 __all__ = ["OpenBudget", "cause_of", "refusal_for"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..rules import CompiledRule
     from .identity import Agent
-    from .view import RequestView
+    from .request import RequestView
 
 __all__ = ["CREDENTIALS", "Binding"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..rules import WEBSOCKET, fold_header
 
 if TYPE_CHECKING:
-    from .view import RequestView
+    from .request import RequestView
 
 __all__ = ["inspect"]
 

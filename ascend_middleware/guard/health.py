@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..client.masking import get_logger
+from ..api.decode import encode_json
 from ..exceptions import AscendError
-from ..wire import encode_json
-from .state import StateError
-from .steps import Blocking
-from .verdicts import Refusal
+from ..flow import Blocking
+from ..masking import get_logger
+from ..state.base import StateError
+from ..verdict import Refusal
 
 if TYPE_CHECKING:
+    from ..api.models import AuthorizationDecision
     from ..client.core import ClientCore
     from ..config import Settings
     from ..flow import Flow
-    from ..models import AuthorizationDecision
+    from ..journal.journal import Journal
     from .duties import Duties
     from .failure import OpenBudget
-    from .journal import Journal
 
 __all__ = ["Gauges", "HealthQuery", "HealthReport", "check", "health_of"]
 

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..api.endpoint import fill_path
-from ..client.masking import get_logger
 from ..exceptions import ValidationError
-from .recording import printable
-from .steps import Hook
-from .verdicts import Refusal
+from ..flow import Hook
+from ..masking import get_logger
+from ..verdict import Refusal
+from .log import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..config import Settings
     from ..flow import Flow
-    from .view import RequestView
+    from .request import RequestView
 
 __all__ = ["Agent", "NotAnAgent", "agent_of"]
 

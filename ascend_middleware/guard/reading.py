@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..client.masking import get_logger
+from ..flow import BodyConsumed, BodyTimeout, BodyTooLarge, ReadBody
+from ..masking import get_logger
 from ..rules import RequestFields
+from ..verdict import Refusal
 from .body import parse_form, parse_json
-from .steps import BodyConsumed, BodyTimeout, BodyTooLarge, ReadBody
-from .verdicts import Refusal
 
 if TYPE_CHECKING:
     from ..flow import Flow
     from ..rules import CompiledRule
-    from .view import RequestView
+    from .request import RequestView
 
 __all__ = ["Unreadable", "body_of", "declared_length", "fields_of", "read_whole"]
 

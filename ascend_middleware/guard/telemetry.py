@@ -17,7 +17,7 @@ from msgspec import structs
 from .._version import __version__
 from ..client.core import Send
 from ..exceptions import ConfigurationError
-from .verdicts import Verdict
+from ..verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..flow import Flow
     from ..rules import CompiledRule
     from .health import Gauges
-    from .view import RequestView
+    from .request import RequestView
 
 __all__ = ["Telemetry", "open_telemetry"]
 

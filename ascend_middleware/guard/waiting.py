@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..exceptions import AscendError
+from ..flow import ClientGone, Watch
+from ..verdict import UNCONDITIONAL, Refusal
 from .failure import refusal_for
-from .steps import ClientGone, Watch
-from .verdicts import UNCONDITIONAL, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..api.models import AuthorizationDecision
     from ..client.core import ClientCore
     from ..config import Settings
     from ..flow import Flow
-    from ..models import AuthorizationDecision
     from ..rules import CompiledRule
     from .duties import Duties
 

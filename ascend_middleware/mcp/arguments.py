@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ..api.decode import encode_json, strip_risk_claims
 from ..exceptions import ConfigurationError, ValidationError
 from ..rules.redact import REDACTED, is_secret, secret_names
-from ..wire import encode_json, strip_risk_claims
 
 __all__ = ["Arguments", "Binder"]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ..client.masking import get_logger
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
@@ -18,15 +17,15 @@ from ..exceptions import (
     ServerError,
     TimeoutError,  # noqa: A004 - the documented name
 )
-from ..flow import Sleep
-from ..guard.steps import Hook
+from ..flow import Hook, Sleep
+from ..masking import get_logger
 from .arguments import DEFAULT_LIMIT, Arguments
 from .kill_switch import MCPKillSwitchConsumer
 
 if TYPE_CHECKING:
+    from ..api.models import AgentAction, AuthorizationDecision
     from ..client.core import ClientCore
     from ..flow import Flow
-    from ..models import AgentAction, AuthorizationDecision
 
 __all__ = ["DEFAULT_CONFIG", "DeniedResult", "MCPGovernanceConfig", "Question", "conclude", "decide"]
 

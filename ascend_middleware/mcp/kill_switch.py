@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from ..client.masking import get_logger
-from ..commands import Command, CommandKind, MalformedCommand, Target, UnknownCommand, parse_command, unwrap_message
+from ..api.commands import Command, CommandKind, MalformedCommand, Target, UnknownCommand, parse_command, unwrap_message
 from ..exceptions import ConfigurationError
-from ..forking import ProcessLock
+from ..fork import ProcessLock
+from ..masking import get_logger
 
 __all__ = ["MCPKillSwitchConsumer", "ServerState"]
 

@@ -15,17 +15,16 @@ import anyio
 import anyio.to_thread
 
 from ..client import AscendClient, AsyncAscendClient
-from ..client.masking import get_logger
 from ..exceptions import AuthorizationDeniedError, ConfigurationError
 from ..exceptions import TimeoutError as DecisionTimeoutError
-from ..flow import Sleep, drive, drive_async, running_loop
-from ..guard.steps import Hook
+from ..flow import Hook, Sleep, drive, drive_async, running_loop
+from ..masking import get_logger
 from .arguments import Binder
 from .governance import DeniedResult, MCPGovernanceConfig, Question, conclude, decide
 
 if TYPE_CHECKING:
+    from ..api.models import AuthorizationDecision
     from ..flow import Flow
-    from ..models import AuthorizationDecision
 
 __all__ = ["GovernedTool", "tool_name", "wrapped"]
 

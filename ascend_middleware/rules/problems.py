@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields as dataclass_fields
 from typing import Any, Final, TypeAlias
 
+from ..api.decode import MAX_ORCHESTRATION_DEPTH, encode_json
 from ..config import parse_pending
 from ..exceptions import Problem, ValidationError, did_you_mean
 from ..findings import parse_findings
-from ..wire import MAX_ORCHESTRATION_DEPTH, encode_json
 from .rule import NO_RECIPE, Recipe, Rule, rule_label
 from .sources import Const, Source, Text, parse_source, parse_text
 from .templates import REST, WEBSOCKET, Method, Template, parse_match

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from ..api.models import ActionType, AgentAction
 from ..config import Pending
-from ..models import ActionType, AgentAction
 from .redact import REDACTED, SECRET_NAMES, redact
 from .sources import MISSING, Const, FieldError, RequestFields, Source, Text
 from .templates import ANY_METHOD, Method, parse_match

@@ -20,8 +20,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from ..api.decode import encode_json
 from ..exceptions import ValidationError
-from ..wire import encode_json
 from .redact import REDACTED, is_secret, redact
 
 __all__ = [

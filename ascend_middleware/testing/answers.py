@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from ..client.exchange import Request, Response
+from ..client.http.transport import Request, Response
 
 __all__ = [
     "NOW",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .. import substitute
 from ..client import AscendClient, AsyncAscendClient
-from ..client.exchange import ConnectFailed, DeadlinePassed, Request, Response
+from ..client.http.transport import ConnectFailed, DeadlinePassed, Request, Response
 from ..config import TEST_SCHEME
 from ..exceptions import ConfigurationError
 from .answers import NOW, UNSCRIPTED, Answer, Asked, Scripted, decided, error_response, json_response, read_request

@@ -7,8 +7,8 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from ..client.masking import get_logger
 from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView, answer_of, quoted
+from ..masking import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..runner import SyncRunner
+from ..adapters.runner import SyncRunner
 from .messages import Body, refuse, view_of
-from .reporting import Passage
+from .outcome import Passage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from ascend_middleware.asgi import AscendMiddleware
-from ascend_middleware.client import engines
+from ascend_middleware.client import http
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.findings import FINDINGS
 
@@ -46,7 +46,7 @@ class Engine:
         self.kinds.append(json.loads(request.content)["action_type"])
         word = "denied" if self.denied else "approved"
         body = {"action_id": "7", "status": word, "decision": word}
-        return engines.Response(200, {"content-type": "application/json"}, json.dumps(body).encode())
+        return http.Response(200, {"content-type": "application/json"}, json.dumps(body).encode())
 
     async def aclose(self):
         pass
@@ -54,7 +54,7 @@ class Engine:
 
 @pytest.fixture(autouse=True)
 def engine(monkeypatch):
-    import ascend_middleware.runner as adapter
+    import ascend_middleware.adapters.runner as adapter
 
     engine = Engine()
     monkeypatch.setattr(adapter, "open_async_engine", lambda settings, **given: engine)

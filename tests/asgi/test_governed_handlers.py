@@ -15,7 +15,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from ascend_middleware import fastapi
 from ascend_middleware.asgi import AscendMiddleware, governed
-from ascend_middleware.client import engines
+from ascend_middleware.client import http
 from ascend_middleware.exceptions import ConfigurationError
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +32,7 @@ class Engine:
         self.asked.append(action)
         word = "denied" if action["action_type"] == "denied" else "approved"
         body = {"action_id": "7", "status": word, "decision": word}
-        return engines.Response(200, {"content-type": "application/json"}, json.dumps(body).encode())
+        return http.Response(200, {"content-type": "application/json"}, json.dumps(body).encode())
 
     async def aclose(self):
         pass
@@ -44,7 +44,7 @@ class Engine:
 
 @pytest.fixture
 def engine(monkeypatch):
-    import ascend_middleware.runner as adapter
+    import ascend_middleware.adapters.runner as adapter
 
     engine = Engine()
     monkeypatch.setattr(adapter, "open_async_engine", lambda settings, **given: engine)

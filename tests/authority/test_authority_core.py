@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
+from ascend_middleware.api.decode import decode_decision, decode_page, error_from_answer
 from ascend_middleware.authority import Authority, Role, Store, parse_policy
-from ascend_middleware.wire import decode_decision, decode_page, error_from_answer
 
 POLICY = """
 [[policy]]

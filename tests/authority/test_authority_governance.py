@@ -3,7 +3,7 @@
 import pytest
 from authority_desk import Desk
 
-from ascend_middleware.wire import decode_decision, decode_governance_refusal
+from ascend_middleware.api.decode import decode_decision, decode_governance_refusal
 
 SERVERS = "/api/registry/mcp-servers"
 SUBMIT = "/api/v1/mcp/actions/submit"

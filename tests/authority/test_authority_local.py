@@ -5,13 +5,13 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from ascend_middleware.api.decode import decode_decision
 from ascend_middleware.authority import sample_policy
 from ascend_middleware.client import AscendClient
-from ascend_middleware.client.engines import DeadlinePassed, Request
+from ascend_middleware.client.http import DeadlinePassed, Request
 from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import ConfigurationError, NotFoundError
 from ascend_middleware.local import open_engine
-from ascend_middleware.wire import decode_decision
 
 SUBMIT = b'{"agent_id":"a","action_type":"refund","parameters":{"amount":5000}}'
 

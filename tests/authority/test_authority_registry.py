@@ -3,7 +3,7 @@
 import pytest
 from authority_desk import Desk
 
-from ascend_middleware.wire import KILL_CODES
+from ascend_middleware.api.decode import KILL_CODES
 
 AGENTS = "/api/registry/agents"
 

@@ -13,7 +13,7 @@ from scripted import APPROVED, DENIED, DROP, HANG, Reset, Scripted, Trickle, chu
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.client import AscendClient, AsyncAscendClient
-from ascend_middleware.client.masking import ENGINE_LOGGERS
+from ascend_middleware.masking import ENGINE_LOGGERS
 
 AT = pytest.mark.parametrize("party", PARTIES)
 

@@ -18,8 +18,8 @@ import pytest
 from scripted import APPROVED, DENIED, HANG, PENDING, Scripted, Trickle, http
 
 from ascend_middleware import exceptions as errors
+from ascend_middleware.api.models import AgentAction
 from ascend_middleware.client import AscendClient, AsyncAscendClient, Response, Unsendable
-from ascend_middleware.models import AgentAction
 
 KEY = "owkai_live_0123456789abcdef"
 ACTION = {"agent_id": "a", "action_type": "data_access", "resource": "r"}

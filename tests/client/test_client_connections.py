@@ -24,11 +24,11 @@ from ascend_middleware.client import (
     Request,
     Unsendable,
 )
-from ascend_middleware.client.engines.fast_speech import FastSpeech
-from ascend_middleware.client.engines.on_asyncio import LoopPool
-from ascend_middleware.client.engines.shared import KEEPALIVE_SECONDS
-from ascend_middleware.client.engines.slots import AsyncGate, Gate
-from ascend_middleware.client.engines.speech import Speech, authority_of
+from ascend_middleware.client.http.common import KEEPALIVE_SECONDS
+from ascend_middleware.client.http.http1_h11 import Speech, authority_of
+from ascend_middleware.client.http.http1_httptools import FastSpeech
+from ascend_middleware.client.http.pool import LoopPool
+from ascend_middleware.client.http.slots import AsyncGate, Gate
 
 pytestmark = pytest.mark.anyio
 POST = Request("POST", "http://127.0.0.1/x?y=1", (("X-API-Key", "k"), ("Accept", "*/*")), b"{}")

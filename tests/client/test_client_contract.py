@@ -19,10 +19,10 @@ from scripted import APPROVED, DROP, HANG, PENDING, Scripted, http
 
 import ascend_middleware as package
 from ascend_middleware import exceptions as errors
+from ascend_middleware.api.decode import decode_decision, decode_page
+from ascend_middleware.api.models import AgentAction, Decision, DecisionStatus
 from ascend_middleware.client import AscendClient, AsyncAscendClient, AsyncOWKAIClient, OWKAIClient
 from ascend_middleware.client.retry import may_repeat
-from ascend_middleware.models import AgentAction, Decision, DecisionStatus
-from ascend_middleware.wire import decode_decision, decode_page
 
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
 

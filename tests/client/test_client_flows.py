@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.api import endpoints
+from ascend_middleware.api.decode import decode_decision, encode_json
+from ascend_middleware.api.models import AgentAction
 from ascend_middleware.client import (
     ConnectFailed,
     DeadlinePassed,
@@ -20,8 +22,6 @@ from ascend_middleware.client import (
     requests,
 )
 from ascend_middleware.client.retry import backoff, parse_retry_after
-from ascend_middleware.models import AgentAction
-from ascend_middleware.wire import decode_decision, encode_json
 
 ACTION = AgentAction("a", "A", "data_access", "r")
 

@@ -12,8 +12,8 @@ from parties import ACTION, PARTIES, run
 from scripted import APPROVED, http
 
 from ascend_middleware import exceptions as errors
+from ascend_middleware.api.decode import decode_decision, decode_object, decode_page, decode_record, error_from_answer
 from ascend_middleware.client import EngineError
-from ascend_middleware.wire import decode_decision, decode_object, decode_page, decode_record, error_from_answer
 
 # Shrinking over sockets takes minutes and is not worth it: what fails is short.
 PHASES = (Phase.explicit, Phase.generate)

@@ -10,9 +10,9 @@ import pytest
 from test_client_methods import APPROVED, KINDS, OK, Desk, ask, refused
 
 from ascend_middleware import exceptions as errors
+from ascend_middleware.api.models import KillSwitchStatus
 from ascend_middleware.client import AscendClient, Response
 from ascend_middleware.client.killswitch import KillState
-from ascend_middleware.models import KillSwitchStatus
 
 MINUTE_PAST_NEW_YEAR = 1_767_225_660.0
 

@@ -14,6 +14,8 @@ from parties import ACTION, KEY, House, run
 from scripted import APPROVED, DROP, HANG, PENDING, Scripted, Trickle, http
 
 from ascend_middleware import exceptions as errors
+from ascend_middleware.api.decode import decode_decision
+from ascend_middleware.api.models import AgentAction
 from ascend_middleware.client import (
     AscendClient,
     AsyncAscendClient,
@@ -26,8 +28,6 @@ from ascend_middleware.client import (
 from ascend_middleware.client.breaker import CircuitBreaker
 from ascend_middleware.config import Settings
 from ascend_middleware.flow import Sleep, drive
-from ascend_middleware.models import AgentAction
-from ascend_middleware.wire import decode_decision
 
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
 ENGINES = pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])

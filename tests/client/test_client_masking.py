@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ascend_middleware.client.masking import MaskingFilter, mask, mask_text
+from ascend_middleware.masking import MaskingFilter, mask, mask_text
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl-_"
 SECRETS = [

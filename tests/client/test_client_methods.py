@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from ascend_middleware import exceptions as errors
+from ascend_middleware.api.models import AgentAction, Decision
 from ascend_middleware.client import AscendClient, AsyncAscendClient, Response
-from ascend_middleware.models import AgentAction, Decision
 
 KEY = "owkai_live_0123456789abcdef"
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])

@@ -9,8 +9,8 @@ from parties import ACTION, KEY, PARTIES, run
 from scripted import APPROVED, DEAF, DENIED, DROP, HANG, PENDING, Scripted, chunked, http
 
 from ascend_middleware import exceptions as errors
+from ascend_middleware.api.decode import decode_decision
 from ascend_middleware.client import EngineError
-from ascend_middleware.wire import decode_decision
 
 AT = pytest.mark.parametrize("party", PARTIES)
 

@@ -15,8 +15,8 @@ import httpx2
 import pytest
 
 from ascend_middleware.cli import main
-from ascend_middleware.guard.verdicts import REFUSALS
 from ascend_middleware.rules import RuleTable
+from ascend_middleware.verdict import REFUSALS
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -17,7 +17,7 @@ from wsgi_kit import options
 
 from ascend_middleware.cli import main
 from ascend_middleware.flask import Ascend, governed
-from ascend_middleware.flask.surroundings import surroundings
+from ascend_middleware.flask.checks import surroundings
 from ascend_middleware.wsgi import AscendMiddleware
 
 RULES = [

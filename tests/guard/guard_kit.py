@@ -4,7 +4,7 @@ import asyncio
 import json
 
 from ascend_middleware.asgi import AscendMiddleware
-from ascend_middleware.client.engines import Response
+from ascend_middleware.client.http import Response
 
 KEY = "owkai_test_0123456789abcdef"
 
@@ -44,7 +44,7 @@ class Engine:
 
 def plug(monkeypatch, engine):
     """Let every middleware made in this test ask this engine."""
-    import ascend_middleware.runner as adapter
+    import ascend_middleware.adapters.runner as adapter
 
     def opened(settings, **given):
         engine.opened += 1

@@ -4,8 +4,8 @@ import sys
 import threading
 import time
 
-from ascend_middleware.guard.state_redis import RedisState
-from ascend_middleware.guard.state_sql import SQLState
+from ascend_middleware.state.redis import RedisState
+from ascend_middleware.state.sqlite import SQLState
 
 place, handle, name, threads, start = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5])
 kind = RedisState if place.startswith("redis://") else SQLState

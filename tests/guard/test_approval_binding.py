@@ -8,9 +8,9 @@ import pytest
 from guard_kit import BODY, JSON, REFUND, UPLOAD, Handler, Holding, Wire, ask, guarded, held, http_scope, part, plug
 
 from ascend_middleware import Agent
-from ascend_middleware.client.engines import ConnectFailed
+from ascend_middleware.client.http import ConnectFailed
 from ascend_middleware.guard.fingerprint import Binding
-from ascend_middleware.guard.view import RequestView
+from ascend_middleware.guard.request import RequestView
 from ascend_middleware.rules import RuleTable
 
 pytestmark = pytest.mark.anyio

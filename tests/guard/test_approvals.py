@@ -25,8 +25,8 @@ from guard_kit import (
 )
 
 from ascend_middleware import Agent
-from ascend_middleware.client.engines import ConnectFailed
-from ascend_middleware.guard.journal import JournalError
+from ascend_middleware.client.http import ConnectFailed
+from ascend_middleware.journal.journal import JournalError
 
 pytestmark = pytest.mark.anyio
 

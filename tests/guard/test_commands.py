@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ascend_middleware.commands import (
+from ascend_middleware.api.commands import (
     MAX_SKEW,
     CommandKind,
     MalformedCommand,

@@ -8,8 +8,8 @@ import pytest
 from guard_kit import JSON, KEY, Engine, Handler, Wire, answer, http_scope, part, plug
 from guard_kit import guard as guarded
 
-from ascend_middleware.client.engines import ConnectFailed, Response
-from ascend_middleware.guard.recording import REPEAT_SECONDS, Repeats
+from ascend_middleware.client.http import ConnectFailed, Response
+from ascend_middleware.guard.log import REPEAT_SECONDS, Repeats
 
 RULES = [
     {"match": "POST /pay/{name}", "action_type": "transaction", "details": {"card": "body.card"}},
@@ -91,16 +91,6 @@ def test_an_outage_is_said_once_and_its_end_with_what_it_cost(monkeypatch, lines
     run(app, *[("POST", "/open", b"{}")] * 2)
     assert len(lines(logging.WARNING)) == 3
     assert "50 requests went without a decision" in lines(logging.WARNING)[-1].getMessage()
-
-
-def test_what_callers_send_is_no_outage(monkeypatch, lines):
-    refused = Response(422, {"content-type": "application/json"}, b"{}")
-    plug(monkeypatch, Engine(refused, answer("approved")))
-    too_large = b'{"n": 9223372036854775808}'
-    bodies = too_large, b'{"n": 1}', b'{"n": 1}'
-    run(guard(Handler(), [RULES[0] | {"details": {"n": "body.n"}}]), *(("POST", "/pay/x", body) for body in bodies))
-    assert [line.ascend_cause for line in lines()] == ["bad-request", "bad-request", None]
-    assert [line for line in lines(logging.WARNING) if "decides again" in line.getMessage()] == []
 
 
 def test_an_authority_that_comes_and_goes_does_not_flood_the_log(monkeypatch, lines):

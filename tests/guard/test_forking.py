@@ -8,8 +8,8 @@ import pytest
 PROGRAM = """
 import ctypes, os, sys, threading
 from pathlib import Path
-from ascend_middleware.client.exchange import PerProcess
-from ascend_middleware.guard.journal import Journal
+from ascend_middleware.client.http.transport import PerProcess
+from ascend_middleware.journal.journal import Journal
 
 sys.setswitchinterval(1e-6)
 opened = []
@@ -64,9 +64,9 @@ from pathlib import Path
 from ascend_middleware import CircuitBreakerOpen
 from ascend_middleware.client.breaker import CircuitBreaker
 from ascend_middleware.client.identifiers import Identifiers
-from ascend_middleware.forking import ProcessLock
-from ascend_middleware.guard.journal import Journal
-from ascend_middleware.guard.lockfile import FileLock
+from ascend_middleware.fork import ProcessLock
+from ascend_middleware.journal.journal import Journal
+from ascend_middleware.journal.lockfile import FileLock
 
 folder = Path(sys.argv[1])
 identifiers, lock, journal = Identifiers(), ProcessLock(), Journal(folder)

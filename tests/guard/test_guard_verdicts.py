@@ -14,7 +14,7 @@ from guard_kit import JSON, KEY, Engine, Handler, Wire, answer, guard, http_scop
 
 from ascend_middleware import ConfigurationError
 from ascend_middleware.asgi import AscendMiddleware
-from ascend_middleware.client.engines import ConnectFailed, DeadlinePassed, ExchangeFailed, Response
+from ascend_middleware.client.http import ConnectFailed, DeadlinePassed, ExchangeFailed, Response
 from ascend_middleware.guard import Agent
 
 pytestmark = pytest.mark.anyio

@@ -10,17 +10,17 @@ import threading
 import pytest
 
 from ascend_middleware.client.core import ClientCore
-from ascend_middleware.client.engines import ConnectFailed, Response
+from ascend_middleware.client.http import ConnectFailed, Response
 from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.flow import Sleep, drive
-from ascend_middleware.guard.adoption import adopt, bytes_of_others, names_of
-from ascend_middleware.guard.delivery import Delivery, decode_line
-from ascend_middleware.guard.journal import Journal, JournalError, Limits, directory_of, open_journal
-from ascend_middleware.guard.journal_log import FileLog, MemoryLog, read_lines, seal, unseal
-from ascend_middleware.guard.lockfile import FileLock
-from ascend_middleware.guard.state import Approval
-from ascend_middleware.guard.state_sql import SQLState
+from ascend_middleware.journal.delivery import Delivery, decode_line
+from ascend_middleware.journal.journal import Journal, JournalError, Limits, directory_of, open_journal
+from ascend_middleware.journal.lockfile import FileLock
+from ascend_middleware.journal.recovery import adopt, bytes_of_others, names_of
+from ascend_middleware.journal.segments import FileLog, MemoryLog, read_lines, seal, unseal
+from ascend_middleware.state.base import Approval
+from ascend_middleware.state.sqlite import SQLState
 
 NOW = 1_800_000_000.0
 SETTINGS = Settings(api_url="https://authority.example", api_key="owkai_test_0123456789abcdef", max_retries=0)
@@ -323,7 +323,7 @@ class TestSegments:
 CRASHING = """
 import os, sys
 from pathlib import Path
-from ascend_middleware.guard.journal import Journal
+from ascend_middleware.journal.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 {body}
 print(journal.process, flush=True)
@@ -375,7 +375,7 @@ class TestAdoption:
                 sys.executable,
                 "-c",
                 "import sys; from pathlib import Path\n"
-                "from ascend_middleware.guard.lockfile import FileLock\n"
+                "from ascend_middleware.journal.lockfile import FileLock\n"
                 "print([FileLock.take(path, create=False) for path in Path(sys.argv[1]).glob('*.lock')])",
                 str(tmp_path),
             ],

@@ -8,7 +8,7 @@ from test_journal import ENTRY, OPEN, crash, journal_of, run
 from ascend_middleware import AscendClient
 from ascend_middleware.cli import main
 from ascend_middleware.config import Settings
-from ascend_middleware.guard.journal import directory_of
+from ascend_middleware.journal.journal import directory_of
 
 POLICY = '[[policy]]\nname = "all"\naction_types = ["*"]\ndecision = "approved"\n'
 
@@ -80,7 +80,7 @@ def test_an_authority_that_is_away_is_said(capsys, service, tmp_path, monkeypatc
 
 def test_what_was_set_aside_is_exported(capsys, service):
     service.mkdir(parents=True)
-    from ascend_middleware.guard.journal_log import seal
+    from ascend_middleware.journal.segments import seal
 
     (service / "1-2-3.rejected").write_bytes(seal(b'{"k": "outcome", "n": 1, "at": 1.0}') + b"nonsense\n")
     code, out, err = command(capsys, "export")

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from ascend_middleware.client.core import ClientCore
-from ascend_middleware.client.engines import ConnectFailed, Response
+from ascend_middleware.client.http import ConnectFailed, Response
 from ascend_middleware.config import Settings
-from ascend_middleware.guard.journal import Journal
-from ascend_middleware.guard.keeper import Keeper, LateEngine
-from ascend_middleware.guard.state_sql import SQLState
+from ascend_middleware.journal.journal import Journal
+from ascend_middleware.journal.worker import Keeper, LateEngine
+from ascend_middleware.state.sqlite import SQLState
 
 ENTRY = {"id": "7", "how": "allowed", "rule": "refund", "agent": "bot"}
 

@@ -14,19 +14,18 @@ from ascend_middleware import Agent
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.client import Send
 from ascend_middleware.client.core import ClientCore
-from ascend_middleware.client.engines import ConnectFailed, DeadlinePassed, Response
+from ascend_middleware.client.http import ConnectFailed, DeadlinePassed, Response
 from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import AscendError, ConfigurationError
-from ascend_middleware.flow import Sleep, drive
+from ascend_middleware.flow import Blocking, ReadBody, Sleep, drive
 from ascend_middleware.guard import Guard
 from ascend_middleware.guard.duties import Duties
-from ascend_middleware.guard.killswitch import KillSwitch
-from ascend_middleware.guard.receive import CommandReceiver, LeasedReceiver
-from ascend_middleware.guard.state import EVERYBODY, Order, StateError
-from ascend_middleware.guard.state_sql import SQLState
-from ascend_middleware.guard.steps import Blocking, ReadBody
-from ascend_middleware.guard.view import RequestView
+from ascend_middleware.guard.request import RequestView
+from ascend_middleware.killswitch.poller import CommandReceiver, LeasedReceiver
+from ascend_middleware.killswitch.switch import KillSwitch
 from ascend_middleware.rules import RuleTable
+from ascend_middleware.state.base import EVERYBODY, Order, StateError
+from ascend_middleware.state.sqlite import SQLState
 
 KEY = "owkai_test_0123456789abcdef"
 NOW = 1_800_000_000.0

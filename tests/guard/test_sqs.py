@@ -6,10 +6,10 @@ import time
 import pytest
 
 from ascend_middleware.exceptions import AscendError
-from ascend_middleware.guard.receive import Intake
-from ascend_middleware.guard.sqs import QueueReceiver, _region
-from ascend_middleware.guard.state import EVERYBODY
-from ascend_middleware.guard.state_sql import SQLState
+from ascend_middleware.killswitch.poller import Intake
+from ascend_middleware.killswitch.sqs import QueueReceiver, _region
+from ascend_middleware.state.base import EVERYBODY
+from ascend_middleware.state.sqlite import SQLState
 
 pytestmark = pytest.mark.slow
 

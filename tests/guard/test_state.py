@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from ascend_middleware.commands import parse_command
+from ascend_middleware.api.commands import parse_command
 from ascend_middleware.compose import build_guard
 from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import ConfigurationError
-from ascend_middleware.guard.places import default_directory
-from ascend_middleware.guard.state import (
+from ascend_middleware.paths import default_directory
+from ascend_middleware.state.base import (
     EVERYBODY,
     MAX_HINTS,
     Approval,
@@ -25,9 +25,9 @@ from ascend_middleware.guard.state import (
     StateError,
     orders_of,
 )
-from ascend_middleware.guard.state_redis import RedisState
-from ascend_middleware.guard.state_sql import SQLState
-from ascend_middleware.guard.stores import open_state
+from ascend_middleware.state.redis import RedisState
+from ascend_middleware.state.sqlite import SQLState
+from ascend_middleware.state.stores import open_state
 
 NOW = 1_800_000_000.0
 REDIS = pytest.param("redis", marks=pytest.mark.slow)

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from ascend_middleware.client.engines import ConnectFailed, Response
+from ascend_middleware.client.http import ConnectFailed, Response
 from ascend_middleware.guard.telemetry import Telemetry
 
 RULES = [

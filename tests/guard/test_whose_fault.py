@@ -16,7 +16,7 @@ from guard_kit import JSON, Engine, Handler, Wire, answer, guard, http_scope, op
 
 from ascend_middleware import Agent, AscendClient
 from ascend_middleware.asgi import AscendMiddleware
-from ascend_middleware.client.engines import (
+from ascend_middleware.client.http import (
     ConnectFailed,
     DeadlinePassed,
     ExchangeFailed,
@@ -26,7 +26,7 @@ from ascend_middleware.client.engines import (
     Unsendable,
 )
 from ascend_middleware.exceptions import ConfigurationError, NetworkError, OverloadedError
-from ascend_middleware.guard.state import Order
+from ascend_middleware.state.base import Order
 
 pytestmark = pytest.mark.anyio
 RUN = {"match": "POST /run", "action_type": "run", "on_failure": "open"}

@@ -9,10 +9,10 @@ import pytest
 from leak_net import KEY, PASSWORD, Net
 
 from ascend_middleware import exceptions as errors
+from ascend_middleware.api.models import AuthorizationDecision, ConnectionStatus, Record
 from ascend_middleware.client import AscendClient, AsyncAscendClient
 from ascend_middleware.config import Settings
 from ascend_middleware.mcp import mcp_governance
-from ascend_middleware.models import AuthorizationDecision, ConnectionStatus, Record
 
 sys.path.append(str(Path(__file__).parent.parent / "client"))
 from misbehaviour import BODIES, CONTENTS, LINES, SLOW, STATUSES  # noqa: E402

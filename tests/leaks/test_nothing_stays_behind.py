@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from ascend_middleware.asgi import AscendMiddleware, entrance
+from ascend_middleware.asgi import AscendMiddleware, install
 from ascend_middleware.flask import Ascend
 
 sys.path += [str(Path(__file__).parent.parent / name) for name in ("client", "guard")]
@@ -89,7 +89,7 @@ def standing():
     return {
         "files": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
-        "entered": len(entrance._entered),
+        "entered": len(install._entered),
         **ours,
     }
 

@@ -39,17 +39,21 @@ PACKAGE = "ascend_middleware"
 # Which tests concern which modules; the longest beginning counts.
 ROOMS = {
     "guard/": ["guard"],
-    "guard/engine": ["guard", "django"],
-    "guard/outcome": ["guard", "asgi", "django", "flask", "wsgi"],
-    "guard/standing": ["asgi", "django", "flask"],
+    "guard/decide": ["guard", "django"],
+    "guard/handler_check": ["asgi", "django", "flask"],
+    "state/": ["guard"],
+    "journal/": ["guard"],
+    "killswitch/": ["guard"],
+    "verdict": ["guard"],
+    "adapters/": ["guard", "asgi", "django", "flask", "wsgi"],
     "rules/": ["rules", "guard"],
     "routing/": ["routing", "rules"],
     "routing/starlette": ["routing", "asgi", "guard"],
     "routing/django": ["django"],
     "routing/werkzeug": ["flask"],
     "client/": ["client"],
-    "wire": ["client", "authority"],
-    "values": ["client", "rules", "guard"],
+    "api/": ["api", "client", "authority"],
+    "api/values": ["client", "rules", "guard"],
     "authority/": ["authority"],
     "mcp/": ["mcp"],
     "asgi/": ["asgi", "guard"],
@@ -60,8 +64,8 @@ ROOMS = {
 }
 # What is tried when no module is named.
 MODULES = [
-    "guard/", "rules/", "routing/", "wire.py", "mcp/", "asgi/", "fastapi.py", "flask/", "django/", "wsgi/",
-    *(f"client/{name}" for name in ("calls.py", "core.py", "breaker.py", "retry.py", "engines/")),
+    "guard/", "state/", "journal/", "killswitch/", "verdict.py", "guard/outcome.py", "rules/", "routing/", "api/", "mcp/", "asgi/", "fastapi.py", "flask/", "django/", "wsgi/",
+    *(f"client/{name}" for name in ("calls.py", "core.py", "breaker.py", "retry.py", "http/")),
     *(f"authority/{name}.py" for name in ("core", "store/audit", "tokens", "approvals", "webhooks", "limits", "delivery")),
 ]  # fmt: skip
 NOT_COPIED = shutil.ignore_patterns(".git", ".tox", ".venv", "__pycache__", "node_modules", ".*_cache", ".hypothesis")

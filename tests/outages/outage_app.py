@@ -16,8 +16,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
+from ascend_middleware.adapters.runner import AsyncRunner
 from ascend_middleware.asgi import AscendMiddleware
-from ascend_middleware.runner import AsyncRunner
 
 RULES = {
     "rule": [

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from wsgi_kit import JSON, PAY, READ, Call, Engine, Handler, Input, answer, environ, options, plug
 
 from ascend_middleware import ConfigurationError
-from ascend_middleware.client.engines import ConnectFailed, DeadlinePassed
+from ascend_middleware.client.http import ConnectFailed, DeadlinePassed
 from ascend_middleware.guard import Agent, NotAnAgent, Verdict
 from ascend_middleware.wsgi import AscendMiddleware
 

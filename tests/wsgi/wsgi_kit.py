@@ -3,8 +3,8 @@
 import io
 import json
 
-import ascend_middleware.runner
-from ascend_middleware.client.engines import Response
+import ascend_middleware.adapters.runner
+from ascend_middleware.client.http import Response
 
 KEY = "owkai_test_0123456789abcdef"
 GIVEN = {"agent_id": "bot", "api_url": "https://authority.example", "api_key": KEY, "max_retries": 0}
@@ -46,7 +46,7 @@ def plug(monkeypatch, engine):
         engine.opened += 1
         return engine
 
-    monkeypatch.setattr(ascend_middleware.runner, "open_engine", opened)
+    monkeypatch.setattr(ascend_middleware.adapters.runner, "open_engine", opened)
     return engine
 
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from ascend_middleware._version import __version__
+from ascend_middleware.api.decode import encode_json
 from ascend_middleware.api.endpoints import HEALTH, OPENAPI, TABLE
-from ascend_middleware.wire import encode_json
 
 __all__ = ["document"]
 

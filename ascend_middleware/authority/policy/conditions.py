@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ascend_middleware.api.models import AgentAction
 from ascend_middleware.api.types import MAX_CONDITION
-from ascend_middleware.models import AgentAction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

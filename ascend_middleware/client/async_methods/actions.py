@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...api import endpoints
-from ...models import ActionPage, ActionRecord, ApprovalStatus, AuthorizationDecision, ConnectionStatus, Record
+from ...api.models import ActionPage, ActionRecord, ApprovalStatus, AuthorizationDecision, ConnectionStatus, Record
 from .. import requests
 from ..awaiting import Awaiting
 from ..methods.actions import ActionMethods

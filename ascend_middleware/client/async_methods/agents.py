@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ...api import endpoints
-from ...models import AgentHealthStatus, KillSwitchStatus, Record
+from ...api.models import AgentHealthStatus, KillSwitchStatus, Record
 from .. import requests
 from ..awaiting import Awaiting
 from ..base import positive_seconds

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ...models import AgentAction, AuthorizationDecision, BulkEvaluationResult
+from ...api.models import AgentAction, AuthorizationDecision, BulkEvaluationResult
 from ..awaiting import Awaiting
 from ..methods.decisions import DecisionMethods
 from ..twins import twin_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...api import endpoints
-from ...models import (
+from ...api.models import (
     ActionPage,
     ActionRecord,
     ApprovalStatus,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ...models import (
+from ...api.models import (
     AgentAction,
     AuthorizationDecision,
     BulkEvaluationResult,

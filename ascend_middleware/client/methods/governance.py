@@ -7,7 +7,7 @@ from typing import Any
 
 from ...api import endpoints
 from ...api.endpoint import given
-from ...models import AuditLogResponse, PolicyEvaluationResult, Record
+from ...api.models import AuditLogResponse, PolicyEvaluationResult, Record
 from .. import requests
 from ..blocking import Blocking
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...api import endpoints
 from ...api.endpoint import given, text
-from ...models import Record
+from ...api.models import Record
 from ..blocking import Blocking
 
 __all__ = ["McpServerMethods"]

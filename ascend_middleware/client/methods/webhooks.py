@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...api import endpoints
-from ...models import Record, Webhook, WebhookTestResult
+from ...api.models import Record, Webhook, WebhookTestResult
 from .. import requests
 from ..blocking import Blocking
 

@@ -1,0 +1,1 @@
+"""What the adapters of all frameworks share: the runner, and what became of a handler."""

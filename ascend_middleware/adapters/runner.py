@@ -1,0 +1,366 @@
+"""Run a guard for one application: the steps of its flows are performed here, for every adapter.
+
+An adapter builds a `RequestView`, asks `judge` for the verdict, passes or refuses, and tells `conclude` what became of
+the handler. Engines belong to a process (and an event loop): after a fork they are opened anew.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import inspect
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import anyio
+
+from .. import substitute
+from ..client import open_async_engine, open_engine
+from ..client.core import Send
+from ..client.http.transport import PerProcess
+from ..compose import build_dry_guard, build_guard, build_keeper, build_table, is_only_looked_at
+from ..exceptions import ConfigurationError, MissingAPIKeyError
+from ..flow import Blocking, Sleep, drive, drive_async, running_loop
+from ..fork import ProcessLock
+from ..guard import Hook, ReadBody, RequestView, Verdict, Watch, announce_ways, health_of
+from ..masking import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..client.http.transport import AsyncEngine, Engine
+    from ..guard import Guard, Outcome
+    from ..journal.worker import Keeper
+
+__all__ = ["AsyncBody", "AsyncRunner", "SyncRunner"]
+
+logger = get_logger("ascend_middleware.adapters.runner")
+
+_STATE_THREADS: Final = 4
+
+
+class AsyncBody(Protocol):
+    """What an adapter on an event loop lends to the guard of one request's body and connection."""
+
+    async def read(self, limit: int, seconds: float) -> bytes:
+        """Return the whole body; see the step `ReadBody`."""
+        ...
+
+    async def watch(self, seconds: float, *, limit: int) -> bool:
+        """Let time pass; True as soon as the client has left."""
+        ...
+
+
+class _Runner:
+    """What both runners share: the guard and its keeper.
+
+    Args:
+        rules: the path of an `ascend.toml`, a mapping of the same shape, `Rule` objects, or None.
+        settings: any field of `ascend_middleware.config.Settings`.
+        identify: called with the framework's request; returns `Agent` or `NotAnAgent`.
+        render: called with status, headers and body of a refusal; returns the three to answer instead.
+        http_client: the application's own client of httpx or httpx2, for requests to the authority; it stays open.
+        now: seconds since the epoch.
+
+    Raises:
+        ConfigurationError: with everything that is wrong.
+    """
+
+    def __init__(
+        self,
+        rules: Any,
+        settings: Mapping[str, Any],
+        *,
+        identify: Callable[[Any], Any] | None = None,
+        render: Callable[..., Any] | None = None,
+        http_client: object = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._build = functools.partial(build_guard, rules, settings, identify=identify, render=render, now=now)
+        self._given = rules, settings
+        self._http_client = http_client
+        self._changing = ProcessLock()
+        self._own: tuple[Guard, Keeper | None, PerProcess, MissingAPIKeyError | None] | None = None
+        # The threads of an application that is dropped without being closed end, too.
+        self._keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()
+        weakref.finalize(self, _stop, self._keepers).atexit = False
+        self._begin()
+        announce_ways(self._guard)
+
+    # Whether requests to the authority are made in threads, by a blocking client.
+    _blocks = False
+
+    def _open_engine(self) -> Any:
+        raise NotImplementedError
+
+    def _borrowed(self) -> object:
+        return self._http_client if self._asks is None else None
+
+    def _begin(self) -> None:
+        asks = substitute.current
+        # What keeps the guard from serving; set for a command that asks nobody, else raised at once.
+        self.lacking: MissingAPIKeyError | None = None
+        try:
+            self._guard: Guard = self._build()
+        except MissingAPIKeyError as error:
+            if not is_only_looked_at():
+                raise
+            self.lacking, self._guard = error, build_dry_guard(*build_table(*self._given))
+        self._engines = PerProcess(self._open_engine)
+        self._asks = asks
+        if self._http_client is not None:
+            self._open_engine()  # of the wrong kind, it is told now
+        blocking = self._http_client if self._blocks and asks is None else None
+        self.keeper = build_keeper(self._guard, http_client=blocking)
+        if self.keeper is not None:
+            self._keepers.add(self.keeper)
+        if self._asks is not None and self.keeper is not None:
+            self._asks.at_end.append(self.keeper.close)
+
+    @property
+    def guard(self) -> Guard:
+        """What decides; while a test's authority stands in for ours, one that asks it and knows nothing of before."""
+        if self._asks is not substitute.current:
+            self._change()
+        return self._guard
+
+    def _change(self) -> None:
+        with self._changing:
+            if self._asks is substitute.current:
+                return
+            if self._asks is None:
+                self._own = self._guard, self.keeper, self._engines, self.lacking
+            if substitute.current is None and self._own is not None:
+                self._asks = None
+                self._guard, self.keeper, self._engines, self.lacking = self._own
+            else:
+                self._begin()
+
+    def health(self) -> dict[str, Any]:
+        """Return how the guard is in this process; asks nobody. See `ascend_middleware.guard.health_of`."""
+        return health_of(self.guard)
+
+    def start(self) -> None:
+        """Start the keeper in this process, if it has anything to do; at the server's start-up or the first request.
+
+        Raises:
+            MissingAPIKeyError: the application was made only to be looked at.
+        """
+        if self._asks is not substitute.current:
+            self._change()
+        if self.lacking is not None:
+            raise self.lacking
+        if self.keeper is not None and not self.keeper.is_running and self.keeper.is_eager:
+            self.keeper.start()
+
+    def _passed(self, verdict: Verdict) -> Verdict:
+        if verdict.entry and self.keeper is not None and not self.keeper.is_running:
+            self.keeper.start()
+        return verdict
+
+
+def _stop(keepers: weakref.WeakSet[Keeper]) -> None:
+    for keeper in list(keepers):
+        if keeper.is_running:
+            # Garbage is collected wherever a thread stands, with any lock in its hand: this takes none.
+            with contextlib.suppress(RuntimeError):  # the interpreter ends, and closes it otherwise
+                _thread.start_new_thread(keeper.stop, ())
+
+
+class SyncRunner(_Runner):
+    """Runs the guard in the calling thread: Flask, WSGI, Django without an event loop. Safe among threads."""
+
+    _blocks = True
+
+    def __init__(
+        self,
+        rules: Any,
+        settings: Mapping[str, Any],
+        *,
+        identify: Callable[[Any], Any] | None = None,
+        render: Callable[..., Any] | None = None,
+        http_client: object = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        if inspect.iscoroutinefunction(identify):
+            raise ConfigurationError("identify is a coroutine function; here it is called without an event loop")
+        super().__init__(rules, settings, identify=identify, render=render, http_client=http_client, now=now)
+        self._is_hidden = False
+
+    def _open_engine(self) -> Engine:
+        return open_engine(self._guard.settings, http_client=self._borrowed())
+
+    def judge(self, view: RequestView, read: Callable[[int, float], bytes]) -> Verdict:
+        """Return the verdict for one request.
+
+        Args:
+            view: the request.
+            read: reads the whole body, at most so many bytes, within so many seconds as far as the server lets it;
+                raises `BodyTooLarge`, `BodyTimeout` or `ClientGone`.
+        """
+        started = time.perf_counter()
+        self.start()
+        if view.raw_path is None and not self._is_hidden:
+            self._is_hidden = True
+            logger.info("this server hides the raw target (RAW_URI, REQUEST_URI): the decoded path is what is checked")
+        found = self.guard.triage(view)
+        if not isinstance(found, Verdict):
+            found = self._passed(drive(self.guard.decide(view, found), lambda step: self._perform(step, read)))
+        self.guard.log(view, found, seconds=time.perf_counter() - started)
+        return found
+
+    def look(self, verdict: Verdict) -> Verdict | None:
+        """Return the refusal of a request that was let pass, if its agent was blocked since."""
+        flow = self.guard.look(verdict)
+        return None if flow is None else drive(flow, lambda step: self._perform(step, _nothing))
+
+    def conclude(self, verdict: Verdict, outcome: Outcome) -> None:
+        """Record what became of a passed request, once."""
+        if verdict.awaits_outcome:
+            drive(self.guard.conclude(verdict, outcome), lambda step: step.function(*step.arguments))
+
+    def close(self) -> None:
+        """Close this process's connections and deliver the outcomes that wait."""
+        engine = self._engines.take()
+        if engine is not None:
+            engine.close()
+        if self.keeper is not None:
+            self.keeper.close()
+        self._guard.duties.state.close()
+
+    def _perform(self, step: Any, read: Callable[[int, float], bytes]) -> Any:
+        if isinstance(step, Sleep):
+            time.sleep(step.seconds)
+            return None
+        if isinstance(step, ReadBody):
+            return read(step.limit, step.seconds)
+        if isinstance(step, Watch):
+            # A WSGI server does not tell that its client has left.
+            time.sleep(step.seconds)
+            return False
+        if isinstance(step, Hook):
+            result = step.function(*step.arguments)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError("identify returned a coroutine; here it is called without an event loop")
+            return result
+        if isinstance(step, Blocking):
+            return step.function(*step.arguments)
+        return self._engines.get().send(step.request, step.timeout)
+
+
+def _nothing(limit: int, seconds: float) -> bytes:
+    return b""
+
+
+class AsyncRunner(_Runner):
+    """Runs the guard on the event loop that asks: ASGI applications, Django with one."""
+
+    def __init__(
+        self,
+        rules: Any,
+        settings: Mapping[str, Any],
+        *,
+        identify: Callable[[Any], Any] | None = None,
+        render: Callable[..., Any] | None = None,
+        http_client: object = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(rules, settings, identify=identify, render=render, http_client=http_client, now=now)
+        # Threads of its own: an application that fills the loop's keeps nobody from reading the kill state.
+        self._threads = PerProcess(
+            lambda: concurrent.futures.ThreadPoolExecutor(_STATE_THREADS, thread_name_prefix="ascend-state")
+        )
+
+    def _open_engine(self) -> AsyncEngine:
+        return open_async_engine(self._guard.settings, http_client=self._borrowed())
+
+    def triage(self, view: RequestView) -> Any:
+        """Settle what needs no authority, with its line in the log; else return what `decide` takes."""
+        started = time.perf_counter()
+        self.start()
+        found = self.guard.triage(view)
+        if isinstance(found, Verdict):
+            self.guard.log(view, found, seconds=time.perf_counter() - started)
+        return found
+
+    async def decide(self, view: RequestView, rule: Any, body: AsyncBody) -> Verdict:
+        """Return the verdict for a request that `triage` did not settle; `rule` is what it returned."""
+        started = time.perf_counter()
+        limit = self.guard.settings.body_limit
+
+        async def perform(step: Any) -> Any:
+            if isinstance(step, Send):  # first, because most flows have no other step
+                return await self._engines.get().send(step.request, step.timeout)
+            if isinstance(step, Sleep):
+                await anyio.sleep(step.seconds)
+                return None
+            if isinstance(step, ReadBody):
+                return await body.read(step.limit, step.seconds)
+            if isinstance(step, Watch):
+                return await body.watch(step.seconds, limit=limit)
+            if isinstance(step, Hook):
+                result = step.function(*step.arguments)
+                return await result if hasattr(result, "__await__") else result
+            return await self._call(step)
+
+        verdict = self._passed(await drive_async(self.guard.decide(view, rule), perform))
+        self.guard.log(view, verdict, seconds=time.perf_counter() - started)
+        return verdict
+
+    async def judge(self, view: RequestView, body: AsyncBody) -> Verdict:
+        """Return the verdict for one request."""
+        found = self.triage(view)
+        return found if isinstance(found, Verdict) else await self.decide(view, found, body)
+
+    async def conclude(self, verdict: Verdict, outcome: Outcome) -> None:
+        """Record what became of a passed request, once."""
+        if verdict.awaits_outcome:
+            await drive_async(self.guard.conclude(verdict, outcome), self._call)
+
+    async def _call(self, step: Blocking) -> Any:
+        """Make a call that may block, in a thread; it goes on to its end when the one who waits for it is cancelled."""
+        if step.inline:
+            return step.function(*step.arguments)
+        future = self._threads.get().submit(step.function, *step.arguments)
+        try:
+            return await _result_of(future)
+        except anyio.get_cancelled_exc_class():
+            future.add_done_callback(lambda done: self._abandoned(step, done))
+            raise
+
+    def _abandoned(self, step: Blocking, done: concurrent.futures.Future[Any]) -> None:
+        if not done.cancelled() and done.exception() is None and step.abandon is not None:
+            self._threads.get().submit(step.abandon, done.result())
+
+    async def aclose(self) -> None:
+        """Close this event loop's connections and deliver the outcomes that wait."""
+        engine = self._engines.take()
+        if engine is not None:
+            await engine.aclose()
+        if self.keeper is not None:
+            await anyio.to_thread.run_sync(self.keeper.close)
+        threads = self._threads.take()
+        if threads is not None:
+            threads.shutdown(wait=False)
+        self._guard.duties.state.close()
+
+
+async def _result_of(future: concurrent.futures.Future[Any]) -> Any:
+    """Wait for what a thread returns; the thread does not learn that the one who waits is cancelled."""
+    loop = running_loop()
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        return await asyncio.shield(asyncio.wrap_future(future, loop=loop))
+    done = anyio.Event()
+
+    def tell(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.run_sync_soon(done.set)
+
+    future.add_done_callback(tell)
+    await done.wait()
+    return future.result()

@@ -1,0 +1,178 @@
+"""One request or handshake in ASGI: build its view, run the guard, pass or refuse."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from ..exceptions import AscendError
+from ..guard import Outcome, RequestView, Verdict
+from ..masking import get_logger
+from .decorator import VERDICT
+from .install import Passage
+from .messages import Body, refuse, view_of
+from .outcome import run_reported, watch_success
+
+if TYPE_CHECKING:
+    from ..adapters.runner import AsyncRunner
+    from ..routing import Resolved
+    from .root_path import RootPath
+    from .types import Application, Receive, Scope, Send
+
+__all__ = ["JUDGED", "Governor", "Wire"]
+
+logger = get_logger("ascend_middleware.asgi")
+
+# Where a request notes in its scope what the guards that saw it came to.
+JUDGED: Final = "ascend_middleware.judged"
+_judging: ContextVar[list[str] | None] = ContextVar("ascend_middleware.judging", default=None)
+# What nobody decided about, though a guard saw it; `trip` has said so already.
+_UNDECIDED: Final = frozenset({"framework"})
+
+
+class Governor:
+    """Governs the requests of one middleware, wherever in the application they are to be judged.
+
+    Args:
+        runner: performs the guard's steps.
+        root_path: what the application makes of the server's root path.
+    """
+
+    def __init__(self, runner: AsyncRunner, root_path: RootPath) -> None:
+        self.runner = runner
+        self._root_path = root_path
+
+    async def govern(
+        self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
+    ) -> None:
+        """Decide about one request or handshake and run `inner`, or refuse."""
+        view = view_of(scope, resolved, self._root_path)
+        judged = _judged(scope)
+        if _judging.get() is not None:
+            _judging.set(None)  # what a handler asks of an application by itself is another request
+        judged.append("")  # until it is known: what goes wrong here is no success of somebody else's
+        found = self.runner.triage(view)
+        if isinstance(found, Verdict):
+            judged[-1] = found.outcome
+            if found.passes and found.outcome != "framework":
+                passage = self._admit(found, view, scope)
+                await (inner if passage is None else functools.partial(passage.run, inner))(scope, receive, send)
+            else:
+                await self._carry_out(found, view, scope, receive, send, inner)
+            return
+        body = Body(receive, websocket=scope["type"] == "websocket")
+        try:
+            verdict = await self.runner.decide(view, found, body)
+            judged[-1] = verdict.outcome
+            # Who expects to be told to continue is told so by the first receive: only the handler may do that.
+            if verdict.passes and await body.look(ahead=not view.header("expect")):
+                await self._forget(verdict)
+                return
+            await self._carry_out(verdict, view, scope, body.onward(), send, inner)
+        finally:
+            body.close()
+
+    async def _forget(self, verdict: Verdict) -> None:
+        """Conclude what passed and does not run, because its client has left meanwhile."""
+        outcome = Outcome(ran=False)
+        outcome.left()
+        await self.runner.conclude(verdict, outcome)
+
+    async def _carry_out(
+        self, verdict: Verdict, view: RequestView, scope: Scope, receive: Receive, send: Send, inner: Application
+    ) -> None:
+        if not verdict.passes:
+            if verdict.refusal is not None:
+                await refuse(scope, receive, send, verdict, render=self.runner.guard.render)
+            return
+        passage = self._admit(verdict, view, scope)
+        if passage is not None:
+            inner = functools.partial(passage.run, inner)
+        if verdict.awaits_outcome:
+            came = None if passage is None else passage.close
+            await run_reported(inner, scope, receive, send, verdict=verdict, runner=self.runner, came=came)
+        else:
+            await inner(scope, receive, send)
+
+    def _admit(self, verdict: Verdict, view: RequestView, scope: Scope) -> Passage | None:
+        """Leave the verdict with the request, and what it was about with whoever checks again, if anybody does."""
+        state = scope.setdefault("state", {})
+        if isinstance(state, dict):
+            state["ascend"] = verdict
+        scope[VERDICT] = verdict
+        entered = view.resolved.entered if view.resolved is not None else ()
+        if not entered or verdict.outcome in ("disabled", "observed"):
+            return None
+        passage = Passage(scope, entered)
+        passage.attach(scope)
+        return passage
+
+    def watch(self, scope: Scope, send: Send) -> Send:
+        """Return a `send` that reports a success for which no guard has decided anything."""
+        if not self.runner.guard.settings.enabled:
+            return send
+        judged = _judged(scope)
+
+        def succeeded() -> None:
+            if set(judged) <= _UNDECIDED:
+                why = "no route was found for it" if judged else "a middleware answered it before the guard saw it"
+                judged.append("tripped")  # said once, however many watch
+                self.trip(scope, why)
+
+        return watch_success(send, succeeded)
+
+    def trip(self, scope: Scope, why: str) -> None:
+        """Say that a request succeeded without a decision; in strict mode, fail it."""
+        kind = scope.get("method") or scope["type"]
+        logger.error("%r %r succeeded without a decision: %s", kind, scope["path"][:200], why)
+        if self.runner.guard.settings.strict:
+            raise AscendError("a success for which no decision was made; see the log")
+
+
+def _judged(scope: Scope) -> list[str]:
+    """Return what the guards of a request came to: a list, because a middleware may hand on a copy of the scope."""
+    if JUDGED not in scope:
+        known = _judging.get()  # where one makes a scope of its own
+        scope[JUDGED] = [] if known is None else known
+    found: list[str] = scope[JUDGED]
+    return found
+
+
+class Wire:
+    """Stands outside every middleware of a Starlette application, those that were added after the guard, too.
+
+    Args:
+        app: what it stands before.
+        governor: whose success it watches for.
+    """
+
+    def __init__(self, app: Application, governor: Governor) -> None:
+        self.app = app
+        self.governor = governor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Watch the answer; OPTIONS is often answered by a middleware."""
+        governed = scope["type"] in ("http", "websocket") and self.governor.runner.guard.settings.enabled
+        if not governed or scope.get("method") == "OPTIONS":
+            await self.app(scope, receive, send)
+            return
+        token = _judging.set(scope.setdefault(JUDGED, []))
+        send = self.governor.watch(scope, send)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            _judging.reset(token)
+
+    @classmethod
+    def stand(cls, owner: Any, guard: Application, governor: Governor) -> None:
+        """Stand in an application, inside of what answers its errors, unless the guard is the outermost itself."""
+        holder, name = owner, "middleware_stack"
+        if isinstance(getattr(holder, name, None), sys.modules["starlette.middleware.errors"].ServerErrorMiddleware):
+            holder, name = holder.middleware_stack, "app"
+        outermost = found = getattr(holder, name, None)
+        while isinstance(found, cls) and found.governor is not governor:
+            found = found.app
+        if outermost is not None and found is not guard and not isinstance(found, cls):
+            setattr(holder, name, cls(outermost, governor))

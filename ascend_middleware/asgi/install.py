@@ -1,0 +1,362 @@
+"""The guard's place in a Starlette or FastAPI application: its router's entrance, inside every other middleware.
+
+Below it, a `Gate` stands wherever something of the application could still change what was decided about. It holds
+nothing of any guard: what it looks for came with the request, so that one object may serve many applications.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import weakref
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from ..fork import ProcessLock
+from ..guard import Refusal, Verdict
+from ..masking import get_logger
+from ..routing import Stop
+from .messages import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from ..routing import Entered
+    from .types import Application, Receive, Scope, Send
+
+    # Decides about a request, given what the router will run, and runs the application or refuses.
+    Govern = Callable[[Scope, Receive, Send, Application, Any], Awaitable[None]]
+
+__all__ = ["Entrance", "Passage", "enter", "find_router", "is_before_router", "line_of"]
+
+logger = get_logger("ascend_middleware.asgi")
+
+# Where a request carries what was decided about it, for the gates further in: a tuple of passages.
+_PASSAGES: Final = "ascend_middleware.passages"
+# The same, and the entrances that a request is on its way to, where a middleware makes a scope of its own.
+_under_way: ContextVar[tuple[object, ...]] = ContextVar("ascend_middleware.under_way", default=())
+# Collecting garbage may come here while this is held.
+_changing = ProcessLock(threading.RLock)
+
+
+class Passage:
+    """What was decided about one request. Each place on the way is good for one passage."""
+
+    __slots__ = ("_all", "_closed", "_left", "_line")
+
+    def __init__(self, scope: Scope, entered: Iterable[Entered]) -> None:
+        self._line = line_of(scope)
+        # Copies: what a middleware changes in a scope's own parameters is not what was decided about.
+        self._all = tuple(one._replace(params=dict(one.params)) for one in entered)
+        self._left = list(self._all)
+        self._closed = False
+
+    def concerns(self, owner: object) -> bool:
+        """Whether the way of the request leads through this place."""
+        return any(one.owner is owner for one in self._all)
+
+    def take(self, owner: object, scope: Scope) -> Entered | None:
+        """Use up the passage through one place; None if it is used up, or the request is another one by now."""
+        if self._closed or self._line != line_of(scope):
+            return None
+        given = scope.get("root_path", ""), scope.get("path_params", {})
+        for place, one in enumerate(self._left):
+            if one.owner is owner and (one.root_path, one.params) == given:
+                return self._left.pop(place)
+        return None
+
+    def close(self) -> bool:
+        """Return whether the request came through the last place on its way, behind which there is only the handler.
+
+        After this it comes no further: what is reported not to have run must not run behind its own answer.
+        """
+        self._closed = True
+        return self._all[-1] not in self._left
+
+    def attach(self, scope: Scope) -> None:
+        """Let the request carry it."""
+        scope[_PASSAGES] = (*scope.get(_PASSAGES, ()), self)
+
+    async def run(self, inner: Application, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, and let the request be known by it."""
+        if not self._all:
+            await inner(scope, receive, send)
+            return
+        await _within((*_under_way.get(), self), inner, scope, receive, send)
+
+
+async def _within(places: tuple[object, ...], inner: Application, scope: Scope, receive: Receive, send: Send) -> None:
+    token = _under_way.set(places)
+    try:
+        await inner(scope, receive, send)
+    finally:
+        _under_way.reset(token)
+
+
+class _Narrowed:
+    """A router as if it had but one route, the one that was decided about; all else is the router's own, live.
+
+    So what runs is what was decided about, and the others are not asked a second time.
+    """
+
+    __slots__ = ("_router", "routes")
+
+    def __init__(self, router: Any, route: Any) -> None:
+        self._router = router
+        self.routes = (route,)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._router, name)
+
+
+def _narrowed(stop: Stop, router: Any, route: Any, scope: Scope) -> Application:
+    """Return what comes next in a router's chain, or its routing of one route, if that is what comes next."""
+    inner: Any = stop.app
+    routing: Any = getattr(type(router), "app", None)
+    own = getattr(inner, "__self__", None) is router and getattr(inner, "__func__", None) is routing
+    if route is None or not own:
+        return inner  # type: ignore[no-any-return]
+    scope.setdefault("router", router)
+    return functools.partial(routing, _Narrowed(router, route))
+
+
+class _Placed(Stop):
+    """Stands in a chain of callables, and can be taken out again."""
+
+    def __init__(self, start: Any, first: str, place: tuple[Any, str]) -> None:
+        self._start, self._first = start, first
+        holder, name = place
+        self.app: Application = getattr(holder, name)
+        setattr(holder, name, self)
+
+    def leave(self) -> None:
+        """Take this out of the chain; without effect where it is not in it any more."""
+        with _changing:
+            holder, name = self._start, self._first
+            while (found := getattr(holder, name, None)) is not self:
+                if found is None or not hasattr(found, "app"):
+                    return
+                holder, name = found, "app"
+            setattr(holder, name, self.app)
+
+
+class Entrance(_Placed):
+    """What stands in front of a router: the guard, inside every middleware of the application.
+
+    Args:
+        govern: decides.
+        resolver: of the application's routes.
+        app: the application.
+        led: govern only what comes through the middleware that this is the entrance of; all of it otherwise.
+    """
+
+    def __init__(self, govern: Govern, resolver: Any, app: Any, *, led: bool) -> None:
+        self.owner = app
+        self.origin: tuple[Any, ...] | None = None
+        self._govern = govern
+        self._resolver = resolver
+        self._mark = f"ascend_middleware.led.{id(self)}" if led else None
+        self._router = app.router
+        self._gates: weakref.WeakKeyDictionary[Gate, Any] = weakref.WeakKeyDictionary()
+        super().__init__(app.router, "middleware_stack", _end_of_router(app.router))
+
+    @property
+    def stands(self) -> bool:
+        """Whether the application still has the router at whose entrance this stands."""
+        return self.owner.router is self._router
+
+    @property
+    def routes(self) -> Any:
+        """The resolver of the application's routes."""
+        return self._resolver
+
+    async def lead(self, app: Application, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run what stands between the middleware and this."""
+        if self._mark is None:
+            await app(scope, receive, send)
+            return
+        scope[self._mark] = True
+        await _within((*_under_way.get(), self), app, scope, receive, send)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Govern what enters the router."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)  # a lifespan; the middleware lets nothing else in
+            return
+        if self._mark is not None and self._mark not in scope and self not in _under_way.get():
+            await self.app(scope, receive, send)  # of somebody who uses the application without the middleware
+            return
+        # Where the application was given another router since, that one tells nothing about what runs here.
+        resolved = self._resolver.resolve(scope) if self.stands else None
+        inner = self.app
+        if resolved is not None:
+            inner = _narrowed(self, self._router, resolved.route, scope)
+            for one in resolved.entered:
+                if not self._watches(one.owner):
+                    inner = functools.partial(_refuse_unseen, one.owner)
+        await self._govern(scope, receive, send, inner, resolved)
+
+    def _watches(self, owner: Any) -> bool:
+        """See that a gate stands at a place; False where none can."""
+        with _changing:
+            gate = _find_gate(owner)
+            if gate is None:
+                place = _end(owner)
+                if place is None:
+                    return False
+                gate = Gate(owner, place)
+            if gate not in self._gates:
+                gate.users += 1
+                self._gates[gate] = weakref.finalize(self, _forsake, weakref.ref(gate))
+        return True
+
+    def leave(self) -> None:
+        """Take this out of the application, and the gates that only this needed."""
+        super().leave()
+        for forsake in list(self._gates.values()):
+            forsake()
+
+
+class Gate(_Placed):
+    """Stands inside what could change a request after the decision, and lets through what was decided about, once.
+
+    What no guard has decided about passes: it came through an application without one.
+    """
+
+    def __init__(self, owner: Any, place: tuple[Any, str]) -> None:
+        self.owner = owner
+        self.users = 0
+        start, first = _start_of(owner)
+        super().__init__(start, first, place)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See that what was decided about is what comes."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        found = scope.get(_PASSAGES) or _under_way.get()
+        inner: Application = self.app
+        for passage in found:
+            if not isinstance(passage, Passage) or not passage.concerns(self.owner):
+                continue
+            entered = passage.take(self.owner, scope)
+            if entered is None:
+                why = "was changed after it was decided about, runs a second time, or runs after its answer"
+                await _refuse(f"{scope['path'][:200]!r} {why}", scope, receive, send)
+                return
+            inner = _narrowed(self, self._start, entered.route, scope)
+        # What a handler asks of the application by itself is another request.
+        await _within((), inner, scope, receive, send)
+
+
+def _start_of(owner: Any) -> tuple[Any, str]:
+    """Return where the chain of an application, a router or a route begins."""
+    if hasattr(owner, "endpoint"):
+        return owner, "app"
+    return getattr(owner, "router", owner), "middleware_stack"
+
+
+def _end(owner: Any) -> tuple[Any, str] | None:
+    """Return the place of a gate: inside the middleware of an application's router, of a router, or of a route."""
+    from ..routing.starlette_entries import end_of  # optional dependency
+
+    start, first = _start_of(owner)
+    return end_of(owner) if first == "app" else _end_of_router(start)
+
+
+def _end_of_router(router: Any) -> tuple[Any, str]:
+    holder, name = router, "middleware_stack"
+    # A router may have middleware of its own: stand inside that, too, where it can be followed.
+    while (outer := getattr(holder, name)) != router.app and not isinstance(outer, Stop):
+        if not hasattr(outer, "app"):
+            return router, "middleware_stack"
+        holder, name = outer, "app"
+    return holder, name
+
+
+def _find_gate(owner: Any) -> Gate | None:
+    holder, name = _start_of(owner)
+    found = getattr(holder, name, None)
+    while found is not None:
+        if isinstance(found, Gate) and found.owner is owner:
+            return found
+        found = getattr(found, "app", None)
+    return None
+
+
+def _forsake(reference: weakref.ref[Gate]) -> None:
+    gate = reference()
+    if gate is None:
+        return
+    gate.users -= 1
+    if not gate.users:
+        gate.leave()
+
+
+async def _refuse(why: str, scope: Scope, receive: Receive, send: Send) -> None:
+    logger.error("refused: %s", why)
+    detail = "The request was changed after it was decided about."
+    verdict = Verdict(outcome="misconfigured", passes=False, refusal=Refusal(problem="misconfigured", detail=detail))
+    await refuse(scope, receive, send, verdict)
+
+
+async def _refuse_unseen(owner: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    why = "a middleware keeps its application elsewhere than in `app`, so that nobody sees what comes to the endpoint"
+    await _refuse(f"{owner!r}: {why}", scope, receive, send)
+
+
+def find_router(app: Any) -> Any:
+    """Return the router of a Starlette application, or None for any other application."""
+    router = getattr(app, "router", None)
+    if router is None or "starlette.routing" not in sys.modules:
+        return None
+    return router if isinstance(router, sys.modules["starlette.routing"].Router) else None
+
+
+_entering = ProcessLock()
+# The entrances of guards that Starlette built, by application.
+_entered: weakref.WeakKeyDictionary[Any, list[weakref.ref[Entrance]]] = weakref.WeakKeyDictionary()
+
+
+def enter(app: Any, govern: Govern, *, origin: tuple[Any, ...] | None = None) -> Entrance:
+    """Put a guard at the entrance of a Starlette application's router.
+
+    Args:
+        app: the application.
+        govern: decides.
+        origin: what the guard was built from: its rules and hooks, and its settings last. If a guard of the same
+            origin stands there already, that one's entrance is returned. None is a guard around the application: it
+            always makes another entrance, which governs what comes through that guard.
+    """
+    from ..routing.starlette import StarletteResolver  # optional dependency
+
+    if origin is None:
+        return Entrance(govern, StarletteResolver(app), app, led=True)
+    with _entering:
+        standing = _entered.setdefault(app, [])
+        for reference in standing:
+            other = reference()
+            if other is None or other.origin is None or not other.stands:
+                continue
+            same = all(mine is its for mine, its in zip(origin[:-1], other.origin[:-1], strict=True))
+            if same and origin[-1] == other.origin[-1]:
+                return other
+        entrance = Entrance(govern, StarletteResolver(app), app, led=False)
+        entrance.origin = origin
+        standing.append(weakref.ref(entrance))
+        return entrance
+
+
+def is_before_router(scope: Scope) -> bool:
+    """Say whether the router of the scope's application is still to come, so that the guard may move there.
+
+    Inside a router (a middleware of a route, of a mount, around a mounted application) there is no way back.
+    """
+    return "router" not in scope or scope.get("endpoint") is scope.get("app")
+
+
+def line_of(scope: Scope) -> tuple[Any, ...]:
+    """Return what a decision was about: a middleware that changes any of it makes the decision void."""
+    hosts = [value for name, value in scope.get("headers", ()) if name.lower() == b"host"]
+    return scope.get("method"), scope["path"], scope.get("query_string", b""), hosts

@@ -1,0 +1,116 @@
+"""How a request reaches the authority: the HTTP engines, one file for each library.
+
+An engine sends one request under one total deadline, follows no redirect, keeps no cookie, reads no netrc, and fails
+with an `EngineError` only. Engines open their pool at the first use and open another one after a fork.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from ... import masking
+from ...exceptions import ConfigurationError
+from .slots import AsyncGate, Gate
+from .transport import (
+    AsyncEngine,
+    ConnectFailed,
+    DeadlinePassed,
+    Engine,
+    EngineError,
+    ExchangeFailed,
+    Overloaded,
+    Request,
+    Response,
+    TLSFailed,
+    Unsendable,
+)
+from .user_client import borrow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...config import Settings
+
+__all__ = [
+    "AsyncEngine",
+    "ConnectFailed",
+    "DeadlinePassed",
+    "Engine",
+    "EngineError",
+    "ExchangeFailed",
+    "Overloaded",
+    "Request",
+    "Response",
+    "TLSFailed",
+    "Unsendable",
+    "open_async_engine",
+    "open_engine",
+]
+
+ENTRY_POINTS: Final = "ascend_middleware.engines"
+
+
+def open_engine(settings: Settings, *, engine: object = None, http_client: object = None) -> Engine:
+    """Return the blocking engine that the settings, or the arguments, name.
+
+    Args:
+        settings: `engine`, `proxy`, `ca_file`, `trust_env`, `max_connections`; the scheme of `api_url`.
+        engine: a name, or an object with `send`, instead of the setting.
+        http_client: the user's own client of httpx or httpx2; it stays the user's to close.
+
+    Raises:
+        ConfigurationError: the engine cannot be had, or the certificates cannot be read.
+    """
+    opened = _open(settings, engine, http_client, asynchronous=False)
+    return Gate(opened, getattr(opened, "limit", settings.max_connections))
+
+
+def open_async_engine(settings: Settings, *, engine: object = None, http_client: object = None) -> AsyncEngine:
+    """Return the engine for event loops; see `open_engine`."""
+    opened = _open(settings, engine, http_client, asynchronous=True)
+    return AsyncGate(opened, getattr(opened, "limit", settings.max_connections))
+
+
+def _open(settings: Settings, engine: object, http_client: object, *, asynchronous: bool) -> Any:
+    if engine is not None and not isinstance(engine, str):
+        if not callable(getattr(engine, "send", None)) or not hasattr(engine, "aclose" if asynchronous else "close"):
+            raise ConfigurationError("engine must be 'httpx2', 'pyreqwest' or an object with send and close or aclose")
+        return engine
+    if http_client is not None:
+        return borrow(http_client, asynchronous=asynchronous)
+    scheme = urlsplit(settings.api_url).scheme
+    if scheme not in ("http", "https"):
+        return _open_scheme(scheme, settings, asynchronous=asynchronous)
+    name = engine or settings.engine
+    if name == "httpx2":
+        from .httpx2_engine import HTTPX2, AsyncHTTPX2
+
+        masking.install("httpx2")
+        return (AsyncHTTPX2 if asynchronous else HTTPX2)(settings)
+    if name == "pyreqwest":
+        from .pyreqwest_engine import AsyncPyreqwest, Pyreqwest
+
+        masking.install("pyreqwest")
+        return (AsyncPyreqwest if asynchronous else Pyreqwest)(settings)
+    raise ConfigurationError(f"no engine is called {name!r}; use 'httpx2' or 'pyreqwest'")
+
+
+def _open_scheme(scheme: str, settings: Settings, *, asynchronous: bool) -> Any:
+    return _opener(scheme)(settings, asynchronous=asynchronous)
+
+
+@functools.cache
+def _opener(scheme: str) -> Callable[..., Any]:
+    """Return what opens the URLs of a scheme: looking through all that is installed takes longer than a request."""
+    import importlib.metadata  # a sixth of this package's import, which few need
+
+    found = list(importlib.metadata.entry_points(group=ENTRY_POINTS, name=scheme))
+    if not found:
+        raise ConfigurationError(f"api_url: no installed engine serves URLs that begin with {scheme}:")
+    try:
+        opener: Callable[..., Any] = found[0].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"the engine for {scheme}: URLs cannot be loaded: {error}") from error
+    return opener

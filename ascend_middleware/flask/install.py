@@ -1,0 +1,261 @@
+"""The guard's place in a Flask application: between its router and the first of its own functions.
+
+Four of the application's methods are replaced, by a class that is put in front of the application's own. As methods
+they hold the application where somebody keeps one (`create_app().wsgi_app`), and it does not hold itself: one that
+nobody holds any more is freed at once, as Flask's own are. `preprocess_request` decides, before any `before_request`
+function and any URL value preprocessor, whenever and wherever they were registered, or after the one that is named.
+`dispatch_request` lets a view run only on what was decided about. `process_response` lets a refusal out, whatever
+becomes of `after_request` functions. `wsgi_app` sees how the response ends.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+import flask
+
+from ..exceptions import AscendError
+from ..guard import Refusal, Verdict, announce, answer_of
+from ..masking import get_logger
+from ..routing.werkzeug import FlaskResolver, method_of
+from ..wsgi.messages import view_of
+from ..wsgi.middleware import VERDICT
+from ..wsgi.outcome import Passage
+from .checks import surroundings
+from .request import is_changed, line_of, reader_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from ..adapters.runner import SyncRunner
+    from ..guard import Guard
+
+__all__ = ["Entrance"]
+
+logger = get_logger("ascend_middleware.flask")
+
+
+class _Guarded:
+    """What an application's class gets put in front of it."""
+
+    _ascend_entrance: Entrance
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Tell no base class: some keep a list of their subclasses, or check what those define."""
+
+    def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Run the application, and see how its response ends."""
+        return self._ascend_entrance.serve(environ, start_response)
+
+    def preprocess_request(self, *arguments: Any) -> Any:
+        """Decide before the application's own functions."""
+        return self._ascend_entrance.preprocess(*arguments)
+
+    def dispatch_request(self, *arguments: Any) -> Any:
+        """Run the view on what was decided about."""
+        return self._ascend_entrance.dispatch(*arguments)
+
+    def process_response(self, *arguments: Any) -> Any:
+        """Let a refusal out."""
+        return self._ascend_entrance.finish(*arguments)
+
+
+_METHODS: Final = ("wsgi_app", "preprocess_request", "dispatch_request", "process_response")
+
+
+def _guarded(own: Any) -> type[Any]:
+    """Return the class that is put in front of an application's own; no table holds it."""
+    known: type[Any]
+    for known in own.__subclasses__():
+        if known.__bases__ == (_Guarded, own):
+            return known
+    names = {name: getattr(own, name) for name in ("__module__", "__qualname__", "__doc__")}
+    kind: Any = type(own)
+    guarded: type[Any] = kind(own.__name__, (_Guarded, own), names)
+    return guarded
+
+
+class Entrance:
+    """Stands in one application."""
+
+    def __init__(self, app: flask.Flask, runner: SyncRunner, *, after: Any = None) -> None:
+        self._app = weakref.ref(app)
+        self.resolver = FlaskResolver(weakref.proxy(app))  # type: ignore[arg-type]  # it reads as one
+        self._runner = runner
+        self._after = after
+        self._key = f"ascend_middleware.passage.{id(self)}"
+        self._announced = False
+        attributes: dict[str, Any] = vars(app)
+        # What stood in the place of a method already comes next; a class's methods come after an object's attributes.
+        self._replaced: dict[str, Any] = {name: attributes.pop(name) for name in _METHODS if name in attributes}
+        attributes["_ascend_entrance"] = self
+        app.__class__ = _guarded(type(app))
+
+    def _next(self, name: str) -> Any:
+        """Return what the guard stands in front of."""
+        replaced = self._replaced.get(name)
+        return getattr(super(_Guarded, self.app), name) if replaced is None else replaced
+
+    @property
+    def app(self) -> flask.Flask:
+        """The application."""
+        app = self._app()
+        assert app is not None  # noqa: S101 - it is what calls
+        return app
+
+    def is_reached_by(self, method: Any, name: str) -> bool:
+        """Whether this is the application's method of that name, and leads here."""
+        function = getattr(method, "__func__", None)
+        return function is getattr(_Guarded, name) and method.__self__ is self.app
+
+    @property
+    def guard(self) -> Guard:
+        """What decides."""
+        return self._runner.guard
+
+    @property
+    def lacking(self) -> AscendError | None:
+        """What keeps the application from serving: it was made for a command, without a key."""
+        return self._runner.lacking
+
+    def health(self) -> dict[str, Any]:
+        """Return how the guard is in this process; asks nobody. docs/operating.md says what it means."""
+        return self._runner.health()
+
+    def close(self) -> None:
+        """Close this process's connections and deliver the outcomes that wait."""
+        self._runner.close()
+
+    def serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Run the application, and see how its response ends."""
+        if not self._announced:
+            self._announce()
+        passage = environ[self._key] = Passage(self._runner, on_success=self._watch)
+        return passage.run(self._next("wsgi_app"), environ, start_response)
+
+    def preprocess(self, *arguments: Any) -> Any:
+        """Decide, then run the application's own functions; what is returned is answered instead of the view."""
+        request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
+        # Where somebody calls the application's methods one by one, there is no response to see the end of.
+        passage = request.environ.setdefault(self._key, Passage(self._runner))
+        passage.verdict = None
+        refusal = None if self._stands_after() else self._decide(request, passage)
+        if refusal is not None:
+            return refusal
+        answer = self._next("preprocess_request")(*arguments)
+        if passage.verdict is None and answer is None:
+            return self._decide(request, passage)  # another blueprint's: the function that is named did not run
+        if answer is None or not self.guard.settings.enabled:
+            return answer
+        if passage.verdict is not None and (not passage.verdict.passes or passage.line.rule is not None):
+            return answer
+        # A function of the application answers though nothing was decided, or where the router found nothing.
+        response = self.app.make_response(answer)
+        if response.status_code >= 300:
+            return response
+        refusal = self._decide(request, passage, by_path=passage.verdict is not None)
+        passage.outcome.ran = True  # that function is what was decided about
+        return refusal or response
+
+    def finish(self, *arguments: Any) -> Any:
+        """Run the application's `after_request` functions; a refusal goes out, also where one of them fails.
+
+        They may need what a `before_request` function did not come to set.
+        """
+        passage = flask.request.environ.get(self._key)
+        try:
+            return self._next("process_response")(*arguments)
+        except Exception:
+            if passage is None or passage.verdict is None or passage.verdict.passes:
+                raise
+            logger.warning("an after_request function failed at a refusal, which goes out as it is", exc_info=True)
+            return arguments[-1]
+
+    def dispatch(self, *arguments: Any) -> Any:
+        """Run the view, if a verdict let it pass and it still is what the verdict was about."""
+        request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
+        passage = request.environ.get(self._key)
+        if passage is None or passage.verdict is None or not passage.verdict.passes:
+            raise AscendError("no decision for this request: the application's preprocess_request was replaced")
+        if is_changed(passage.line, line_of(request)):
+            logger.error("the application changed %r after the decision; refused", request.path[:200])
+            detail = "The request was changed after it was decided about."
+            refusal = Refusal(problem="misconfigured", detail=detail)
+            return self._refuse(Verdict(outcome="misconfigured", passes=False, refusal=refusal))
+        # What the application does before the view may wait for the client, too.
+        refused = self._runner.look(passage.verdict)
+        if refused is not None:
+            return self._refuse(refused)
+        passage.outcome.ran = True
+        return self._next("dispatch_request")(*arguments)
+
+    def _decide(self, request: flask.Request, passage: Passage, *, by_path: bool = False) -> flask.Response | None:
+        view = view_of(request.environ, request=request)
+        view.resolved = resolved = self.resolver.resolve(request, view.path)
+        view.method = method_of(request, resolved)
+        if by_path:
+            view.resolved = None
+        passage.line = line_of(request)
+        verdict = passage.verdict = self._runner.judge(view, reader_of(request))
+        if not verdict.passes:
+            return self._refuse(verdict)
+        flask.g.ascend = request.environ[VERDICT] = verdict
+        passage.outcome.ran = False  # until the view is called; what comes before it may answer by itself
+        return None
+
+    def _stands_after(self) -> bool:
+        """Say whether the decision comes after a function of the application; put it there, if that is new."""
+        if self._after is None:
+            return False
+        for functions in self.app.before_request_funcs.values():
+            for at, function in enumerate(functions):
+                if getattr(function, self._key, False):
+                    return True
+                if self._after in (function, f"{function.__module__}.{getattr(function, '__qualname__', '')}"):
+                    functions[at] = self._followed(function)
+                    return True
+        text = "after = %r names no before_request function of %r; the guard decides before all of them"
+        logger.error(text, self._after, self.app.name)
+        return False
+
+    def _followed(self, function: Any) -> Any:
+        """Return the function with the decision behind it."""
+
+        @functools.wraps(function)
+        def followed() -> Any:
+            answer = flask.current_app.ensure_sync(function)()
+            request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
+            passage = request.environ[self._key]
+            if answer is not None or passage.verdict is not None:
+                return answer
+            return self._decide(request, passage)
+
+        setattr(followed, self._key, True)
+        return followed
+
+    def _refuse(self, verdict: Verdict) -> flask.Response:
+        status, headers, content = answer_of(verdict, self.guard.render)
+        return self.app.response_class(content, status, headers)
+
+    def _announce(self) -> None:
+        """Say once, at the first request, which routes nothing covers and what stands around the application."""
+        self._runner.start()  # of an application that was made to be looked at, every request ends here
+        self._announced = True
+        if not self.guard.settings.enabled:
+            return
+        announce(self.resolver, self.guard.table, self.guard.settings)
+        for problem in surroundings(self.app, self.is_reached_by):
+            logger.warning("%s: %s", problem.code, problem)
+
+    def _watch(self, passage: Passage) -> None:
+        verdict = passage.verdict
+        # With a route at hand, what the framework answered is a question for the methods of that route.
+        if verdict is not None and (verdict.outcome != "framework" or passage.line.rule is not None):
+            return
+        why = "it was answered before the guard saw it" if verdict is None else "no route was found for it"
+        logger.error("a request to %r succeeded without a decision: %s", self.app.name, why)
+        if self.guard.settings.strict:
+            raise AscendError("a success for which no decision was made; see the log")

@@ -1,0 +1,186 @@
+"""Explain what a guard would do with one request: the rule, the rules that lost, and what would be sent.
+
+The guard's own flow runs, with a body at hand and without state; it is stopped where it would ask the authority, and
+what it was about to send is what is shown.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import AscendError
+from ..findings import FINDINGS
+from ..flow import Blocking, BodyTooLarge, Hook, ReadBody
+from ..routing import Kind
+from ..rules import parse_route, redact
+from ..verdict import REFUSALS, Verdict
+from .firewall import inspect
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..rules import CompiledRule, RuleTable
+    from .decide import Guard
+    from .request import RequestView
+
+__all__ = ["Explanation", "Loser", "explain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loser:
+    """A rule that speaks of the request, too, and why it does not govern it."""
+
+    rule: CompiledRule
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What becomes of a request.
+
+    Attributes:
+        outcome: `ask` (the authority decides), or as in `Verdict.outcome`.
+        detail: one sentence, where the request is refused or passes without being asked about.
+        status: what a refusal answers, else None.
+        kind: what the router found, None where none could be asked.
+        template: of the route, or the path where there is none.
+        endpoint: what the framework calls the route.
+        params: the router's path parameters, without secrets.
+        findings: what the firewall found, each with its meaning.
+        permitted: whether the rule permits all of them.
+        rule: the rule that governs.
+        losers: the rules that do not, though they match.
+        payload: what the authority would be sent, without secrets.
+    """
+
+    outcome: str
+    detail: str
+    status: int | None
+    kind: Kind | None
+    template: str
+    endpoint: str | None
+    params: Mapping[str, Any]
+    findings: Mapping[str, str]
+    permitted: bool
+    rule: CompiledRule | None
+    losers: Sequence[Loser]
+    payload: Mapping[str, Any] | None
+
+
+def explain(guard: Guard, view: RequestView, body: bytes) -> Explanation:
+    """Run the guard's flow for a request up to the question, and tell what it came to.
+
+    Args:
+        guard: one that keeps nothing; see `compose.build_dry_guard`.
+        view: the request.
+        body: its body, whole.
+    """
+    found = guard.triage(view)
+    verdict: Verdict | None = found if isinstance(found, Verdict) else None
+    payload = None
+    rule = guard.rule_for(view)
+    if verdict is None:
+        verdict, payload = _decide(guard, view, found, body)
+        rule = rule or (verdict.rule if verdict is not None else guard.table.by_method_rule(view.method))
+    resolved = view.resolved
+    leaf = resolved.leaf if resolved is not None else None
+    names = inspect(view)
+    refusal = verdict.refusal if verdict is not None else None
+    outcome = verdict.outcome if verdict is not None else "ask"
+    if verdict is not None and verdict.would:
+        outcome = f"{verdict.outcome}, would be {verdict.would}"
+    return Explanation(
+        outcome=outcome,
+        detail=refusal.detail if refusal is not None else "",
+        status=None if refusal is None else refusal.status or REFUSALS[refusal.problem][0],
+        kind=resolved.kind if resolved is not None else None,
+        template=leaf.template if leaf is not None else view.path,
+        endpoint=leaf.endpoint if leaf is not None else None,
+        params=redact(dict(resolved.params), guard.table.defaults.secrets) if resolved is not None else {},
+        findings={name: FINDINGS[name] for name in names},
+        permitted=bool(names) and rule is not None and set(names) <= set(rule.permit),
+        rule=rule,
+        losers=tuple(_losers(guard.table, view, rule)),
+        payload=payload,
+    )
+
+
+def _decide(
+    guard: Guard, view: RequestView, found: Any, body: bytes
+) -> tuple[Verdict | None, Mapping[str, Any] | None]:
+    """Drive the flow; it ends with a verdict, or at the request that would ask."""
+    flow = guard.decide(view, found)
+    try:
+        step = next(flow)
+        while True:
+            request = getattr(step, "request", None)
+            if request is not None:
+                return None, json.loads(request.content)
+            try:
+                result = _perform(step, body)
+            except (BodyTooLarge, AscendError) as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as stop:
+        verdict: Verdict = stop.value
+        return verdict, None
+    finally:
+        flow.close()
+
+
+def _perform(step: Any, body: bytes) -> Any:
+    if isinstance(step, ReadBody):
+        if len(body) > step.limit:
+            raise BodyTooLarge
+        return body
+    if isinstance(step, Blocking | Hook):
+        return step.function(*step.arguments)
+    raise AssertionError(f"a step that nothing here performs: {step!r}")
+
+
+# --- the rules that lost
+
+
+def _losers(table: RuleTable, view: RequestView, winner: CompiledRule | None) -> list[Loser]:
+    leaf = view.resolved.leaf if view.resolved is not None else None
+    endpoint = leaf.endpoint if leaf is not None else None
+    decider = winner or _decider(table, view)
+    found = []
+    for rule in table.rules:
+        speaks = rule.template.matches(view.path) if rule.endpoint is None else rule.endpoint == endpoint
+        if speaks and rule is not winner:
+            found.append(Loser(rule, _why(rule, decider, view)))
+    return found
+
+
+def _decider(table: RuleTable, view: RequestView) -> CompiledRule | None:
+    """Return a rule of the template that decided that the method is unmapped."""
+    rules = (rule for rule in table.rules if rule.endpoint is None and rule.block is None)
+    matching = [rule for rule in rules if rule.template.matches(view.path)]
+    return next((rule for rule in matching if all(other.template.covers(rule.template) for other in matching)), None)
+
+
+def _why(rule: CompiledRule, decider: CompiledRule | None, view: RequestView) -> str:
+    leaf = view.resolved.leaf if view.resolved is not None else None
+    method = view.method
+    if leaf is None and view.resolved is not None:
+        return "no handler runs, so rules are not looked at"
+    listed = bool(rule.methods & {method, "*"}) or (method == "HEAD" and "GET" in rule.methods)
+    if not listed:
+        return f"it does not list {method}"
+    if decider is not None and decider.block is not None:
+        return f"{decider.short_label} blocks, and a block beats everything that it covers"
+    if leaf is not None and leaf.kind is Kind.OPAQUE and not rule.template.covers(parse_route(leaf.template)):
+        return f"{leaf.template} is one unit, and this covers a part of it"
+    if decider is None:
+        return "the request is settled before rules are looked at"
+    if decider.declaration is not None or (decider.endpoint is not None and rule.endpoint is None):
+        where = "stands at the handler" if decider.declaration is not None else "names the endpoint"
+        return f"{decider.short_label} {where}"
+    if rule.template == decider.template:
+        return f"{decider.short_label} lists fewer methods"
+    more = f"{decider.match.partition(' ')[2]} is more specific"
+    return more if decider.methods & {method, "*", "GET"} else f"{more}, and an unlisted method is unmapped"

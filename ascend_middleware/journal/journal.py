@@ -1,0 +1,324 @@
+"""The journal: what was passed, kept before the handler runs, and what became of it, kept before the response ends.
+
+Each process has a journal of its own. Its lines are JSON objects with `k` (what the line says), `n` (the entry's number
+in this journal), `at` (seconds since the epoch) and:
+
+- `entry`: `id` (the action's id at the authority, empty for a pass without a decision), `how` (`allowed`, `approval`,
+  `open`), `rule`, `agent`, and for `open` the `action` that is still to be submitted;
+- `outcome`: `error` (null when the handler completed), `ms`, the handler's duration, and `given_back`, how often the
+  approval was given back so far, if this run gave it back;
+- `submitted`: `id`, under which the authority knows an `open` entry now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ..exceptions import AscendError, ConfigurationError
+from ..fork import renew_once
+from ..masking import get_logger
+from ..paths import default_directory, make_directory
+from ..state.base import scope_of
+from .segments import FileLog, Log, MemoryLog, seal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..config import Settings
+
+__all__ = ["Journal", "JournalError", "Limits", "directory_of", "open_journal", "place_of"]
+
+logger = get_logger("ascend_middleware.journal")
+
+_encode: Final = msgspec.json.Encoder().encode
+_TRIES: Final = 20
+_MAX_UNWRITTEN: Final = 10_000
+_NEAR: Final = 0.8
+_LOUD_SECONDS: Final = 60.0
+
+
+class JournalError(AscendError):
+    """An action cannot be journalled, so it does not run.
+
+    Attributes:
+        full: whether a limit was reached; else the file could not be written.
+    """
+
+    def __init__(self, message: str = "", *, full: bool = False, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.full = full
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much may wait for the authority.
+
+    Attributes:
+        size: bytes, those of dead processes' journals in the same directory included.
+        age: seconds since the oldest line that waits.
+        when_full: `refuse`, or `pass` with no journal, loudly.
+    """
+
+    size: int = 268_435_456
+    age: float = 604_800.0
+    when_full: str = "refuse"
+
+
+class Journal:
+    """The journal of the serving process; a forked child gets one of its own.
+
+    Args:
+        directory: where its files are, or None for the memory of the process.
+        limits: what may wait.
+        power_safe: whether an entry is on the disk before its handler runs.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        *,
+        limits: Limits | None = None,
+        power_safe: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.directory: Final = directory
+        self.limits: Final = limits or Limits()
+        self._power_safe = power_safe
+        self._now = now
+        self.wake: Callable[[], None] = _nothing
+        self._reset()
+
+    def _reset(self) -> None:
+        # The lock too: another thread of the parent may have held it.
+        self._lock = threading.Lock()
+        self._log: Log | None = None
+        self._numbers = itertools.count(1)
+        self._unwritten: deque[bytes] = deque()
+        self._said: dict[str, float] = {}
+        self.process = f"{int(self._now())}-{os.getpid()}-{secrets.token_hex(4)}"
+        # Kept up to date by the keeper: since when the line waits that is to be delivered next; others' bytes.
+        self.waiting_since: float | None = None
+        self.others_bytes = 0
+        self.unjournalled = 0
+        # About how many entries were made: whether requests come in while the keeper works.
+        self.entered = 0
+        self._pid = os.getpid()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has written anything."""
+        return self._log is not None and self._pid == os.getpid()
+
+    @property
+    def log(self) -> Log:
+        """This process's lines.
+
+        Raises:
+            JournalError: the files cannot be made.
+        """
+        if self._pid != os.getpid():
+            renew_once(lambda: self._pid, self._reset)
+        if self._log is None:
+            with self._lock:
+                if self._log is None:
+                    self._log = self._open()
+        return self._log
+
+    def _open(self) -> Log:
+        if self.directory is None:
+            return MemoryLog()
+        try:
+            log = _new_log(self.directory, f"{int(self._now())}-{os.getpid()}", power_safe=self._power_safe)
+        except OSError as error:
+            raise JournalError(f"the journal {self.directory} cannot be written: {error}") from None
+        self.process = log.name
+        return log
+
+    @property
+    def backlog(self) -> int:
+        """How many bytes wait for the authority, those of dead processes included."""
+        return (self.log.backlog if self.is_open else 0) + self.others_bytes
+
+    def next_number(self) -> int:
+        """Return the number for an entry."""
+        if self._pid != os.getpid():
+            renew_once(lambda: self._pid, self._reset)
+        return next(self._numbers)
+
+    def enter(self, number: int, fields: dict[str, Any], *, wait: bool = True) -> bool:
+        """Keep an entry. When this returns True, it survives the end of the process.
+
+        Args:
+            number: from `next_number`.
+            fields: `id`, `how`, `rule`, `agent`, and `action` for a pass without a decision.
+            wait: False returns False instead of waiting for another thread or the disk.
+
+        Raises:
+            JournalError: it cannot be written, or a limit is reached.
+        """
+        log = self.log
+        self.entered += 1
+        if self._is_full(log):
+            return True
+        if self._unwritten and not self._write_late(log, wait=wait):
+            return False
+        try:
+            return log.append(_line("entry", number, self._now(), fields), wait=wait)
+        except OSError as error:
+            self._loud("write", f"the journal cannot be written: {error}")
+            raise JournalError("the journal cannot be written") from None
+
+    def conclude(
+        self, number: int, *, error: str | None, duration_ms: int, given_back: int = 0, wait: bool = True
+    ) -> bool:
+        """Keep what became of an entry. Never raises: what cannot be written now is written later, or lost loudly."""
+        if self._pid != os.getpid():
+            return True  # the parent's entry: the parent, or its death, concludes it
+        returned = {"given_back": given_back} if given_back else {}
+        line = _line("outcome", number, self._now(), {"error": error, "ms": duration_ms, **returned})
+        try:
+            log = self.log
+            if not log.append(line, wait=wait):
+                return False
+        except (OSError, JournalError) as failure:
+            self._loud("outcome", f"an outcome cannot be written to the journal: {failure}")
+            if len(self._unwritten) < _MAX_UNWRITTEN:
+                self._unwritten.append(line)
+        self.wake()
+        return True
+
+    def note_submitted(self, number: int, action_id: str) -> None:
+        """Keep under which id the authority knows a pass without a decision."""
+        self.log.append(_line("submitted", number, self._now(), {"id": action_id}))
+
+    def _write_late(self, log: Log, *, wait: bool) -> bool:
+        while self._unwritten:
+            try:
+                line = self._unwritten.popleft()
+            except IndexError:
+                break
+            try:
+                if not log.append(line, wait=wait):
+                    self._unwritten.appendleft(line)
+                    return False
+            except OSError as error:
+                self._unwritten.appendleft(line)
+                self._loud("write", f"the journal cannot be written: {error}")
+                raise JournalError("the journal cannot be written") from None
+        return True
+
+    def _is_full(self, log: Log) -> bool:
+        """Say whether to pass without an entry; raise where the limits refuse."""
+        size = log.backlog + self.others_bytes
+        since = self.waiting_since
+        age = 0.0 if since is None else self._now() - since
+        if size < self.limits.size * _NEAR and age < self.limits.age * _NEAR:
+            return False
+        text = f"{size} of {self.limits.size} bytes, the oldest line {age:.0f} of {self.limits.age:.0f} seconds old"
+        if size < self.limits.size and age < self.limits.age:
+            self._loud("near", f"the journal is nearly full: {text}; is the authority away?")
+            return False
+        if self.limits.when_full == "refuse":
+            self._loud("full", f"the journal is full, actions are refused (journal_full = refuse): {text}")
+            raise JournalError("the journal is full", full=True)
+        self.unjournalled += 1
+        self._loud("full", f"the journal is full, actions run without an entry (journal_full = pass): {text}")
+        return True
+
+    def _loud(self, about: str, text: str) -> None:
+        now = self._now()
+        if not 0 <= now - self._said.get(about, -_LOUD_SECONDS) < _LOUD_SECONDS:
+            self._said[about] = now
+            logger.error("%s", text)
+
+    def close(self, *, remove: bool) -> None:
+        """Close the files of this process; with `remove`, because all was delivered."""
+        if self._pid != os.getpid() or self._log is None:
+            return
+        with self._lock:
+            log, self._log = self._log, None
+            self.process = f"{int(self._now())}-{self._pid}-{secrets.token_hex(4)}"
+        if self.directory is None and not remove:
+            self._log = log  # what is in memory only would be gone
+        else:
+            log.close(remove=remove)
+
+
+def _new_log(directory: Path, prefix: str, *, power_safe: bool = False) -> FileLog:
+    """Open a log under a name of its own.
+
+    A keeper that looks for what dead processes left may take a lock between its making and its locking: then another.
+    """
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileExistsError):
+            return FileLog(directory, f"{prefix}-{secrets.token_hex(4)}", power_safe=power_safe)
+    return FileLog(directory, f"{prefix}-{secrets.token_hex(4)}", power_safe=power_safe)
+
+
+def _line(kind: str, number: int, at: float, fields: dict[str, Any]) -> bytes:
+    return seal(_encode({"k": kind, "n": number, "at": at, **fields}))
+
+
+def _nothing() -> None:
+    pass
+
+
+def directory_of(settings: Settings) -> Path | None:
+    """Return where the journals of this service are; None for memory.
+
+    Services of one authority, organisation and agent id share a directory, and deliver for each other's dead.
+    """
+    base = place_of(settings)
+    return None if base is None else base / f"{scope_of(settings)}-{_plain(settings.agent_id)}"
+
+
+def place_of(settings: Settings) -> Path | None:
+    """Return the directory below which every service has its own; None for memory."""
+    place = settings.journal or ("memory:" if settings.state == "memory:" else "")
+    if place in ("memory:", "off"):
+        return None
+    return (Path(place) if place else default_directory() / "journal").expanduser().absolute()
+
+
+def _plain(text: str) -> str:
+    """Return a text as part of a file name: what a name cannot hold is told apart by a digest."""
+    import hashlib
+
+    kept = "".join(char if char.isascii() and (char.isalnum() or char in "-_") else "_" for char in text[:40])
+    return kept if kept == text else f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def open_journal(settings: Settings, *, now: Callable[[], float] = time.time) -> Journal | None:
+    """Return the journal that the settings name, or None when they switch it off; checked: it can be written.
+
+    Raises:
+        ConfigurationError: it cannot be written; names the place and the setting.
+    """
+    if settings.journal == "off":
+        return None
+    directory = directory_of(settings)
+    if directory is not None:
+        try:
+            make_directory(directory)
+            log = _new_log(directory, f"check-{os.getpid()}")
+            log.append(b"\n")
+            log.close(remove=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the journal {directory} cannot be written: {error}. The setting journal (ASCEND_JOURNAL) names "
+                "another directory, memory: for one that ends with the process, or off; see docs/state.md"
+            ) from None
+    limits = Limits(size=settings.journal_max_bytes, age=settings.journal_max_age, when_full=settings.journal_full)
+    return Journal(directory, limits=limits, power_safe=settings.durability == "power", now=now)

@@ -1,0 +1,380 @@
+"""Where a journal's lines are: in segments of an append-only file of one process, or in its memory.
+
+One process appends; one reader, its keeper or whoever adopts the file after its death, takes the lines in order. A line
+survives the end of the process as soon as `append` returns, and a power cut if the log was opened `power_safe`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import threading
+import zlib
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ..masking import get_logger
+from ..paths import make_directory
+from .lockfile import FileLock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["FileLog", "Log", "MemoryLog", "read_lines", "seal", "segments_of", "unseal"]
+
+logger = get_logger("ascend_middleware.journal")
+
+SEGMENT_BYTES: Final = 4 * 2**20
+_SEGMENT = re.compile(r"(?P<name>.+)-(?P<number>\d{6,})\.journal")
+
+
+class Log(Protocol):
+    """Lines in order; `append` from any thread, the other methods from the reader's."""
+
+    @property
+    def backlog(self) -> int:
+        """How many bytes were appended and not yet taken."""
+        ...
+
+    @property
+    def segment(self) -> int:
+        """Which segment is being written."""
+        ...
+
+    def append(self, line: bytes, *, wait: bool = True) -> bool:
+        """Keep a line; False if that would have meant to wait and `wait` is False. Raises OSError."""
+        ...
+
+    def peek(self) -> tuple[int, bytes] | None:
+        """Return the next line with its segment's number, None at the end; it stays next until `advance`."""
+        ...
+
+    def advance(self) -> None:
+        """Take the line that was returned last."""
+        ...
+
+    def release(self, before: int) -> None:
+        """Let go of the segments before this one that were taken whole."""
+        ...
+
+    @property
+    def was_delivered(self) -> bool:
+        """Whether the line that `peek` returned was taken by a reader before this one."""
+        ...
+
+    def set_aside(self, line: bytes) -> None:
+        """Keep a line that the authority will not take."""
+        ...
+
+    def close(self, *, remove: bool) -> None:
+        """Stop; with `remove`, nothing is left but what was set aside."""
+        ...
+
+
+class MemoryLog:
+    """Lines that end with the process."""
+
+    segment = 0
+    was_delivered = False
+
+    def __init__(self) -> None:
+        self._lines: deque[bytes] = deque()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    @property
+    def backlog(self) -> int:
+        """See `Log.backlog`."""
+        return self._size
+
+    def append(self, line: bytes, *, wait: bool = True) -> bool:
+        """See `Log.append`."""
+        with self._lock:
+            self._lines.append(line)
+            self._size += len(line)
+        return True
+
+    def peek(self) -> tuple[int, bytes] | None:
+        """See `Log.peek`."""
+        return (0, self._lines[0]) if self._lines else None
+
+    def advance(self) -> None:
+        """See `Log.advance`."""
+        with self._lock:
+            self._size -= len(self._lines.popleft())
+
+    def release(self, before: int) -> None:
+        """See `Log.release`."""
+
+    def set_aside(self, line: bytes) -> None:
+        """See `Log.set_aside`; nothing outlives the process here."""
+
+    def close(self, *, remove: bool) -> None:
+        """See `Log.close`."""
+
+
+class FileLog:
+    """Lines in files that begin with `name` in a directory, under a lock that ends with the process.
+
+    Args:
+        directory: made if need be, for its owner only.
+        name: of this log; another process that takes `<name>.lock` knows that its writer is dead.
+        lock: held already by whoever adopts a dead process's log.
+        power_safe: whether `append` returns only when the disk has the line.
+        segment_bytes: how large one file grows.
+
+    Raises:
+        OSError: the files cannot be made.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        lock: FileLock | None = None,
+        power_safe: bool = False,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self._directory = directory
+        self.name = name
+        self._power_safe = power_safe
+        self._segment_bytes = segment_bytes
+        self._lock = threading.Lock()
+        self._syncing = threading.Lock()
+        self._written = self._synced = 0
+        make_directory(directory)
+        taken = lock or FileLock.take(directory / f"{name}.lock")
+        if taken is None:
+            raise FileExistsError(f"the journal {name} is in use")
+        self._process_lock = taken
+        try:
+            numbers = segments_of(directory, name)
+            self._sizes = {number: self._path(number).stat().st_size for number in numbers}
+            self._current = numbers[-1] if numbers else 1
+            self._descriptor = -1
+            self._reading = numbers[0] if numbers else 1
+            self._offset = 0
+            self._buffer = b""
+            self._progress = os.open(directory / f"{name}.progress", os.O_RDWR | os.O_CREAT, 0o600)
+            self.delivered = self._read_progress()
+            self._taken = 0
+        except BaseException:
+            taken.release()
+            raise
+
+    # --- writing
+
+    @property
+    def segment(self) -> int:
+        """See `Log.segment`."""
+        return self._current
+
+    @property
+    def backlog(self) -> int:
+        """See `Log.backlog`."""
+        return sum(list(self._sizes.values())) - self._taken
+
+    def append(self, line: bytes, *, wait: bool = True) -> bool:
+        """See `Log.append`; the thread that waits for the disk waits for all whose lines it wrote with its own."""
+        if self._power_safe and not wait:
+            return False
+        if not self._lock.acquire(blocking=wait):
+            return False
+        try:
+            if self._descriptor < 0 or self._sizes[self._current] >= self._segment_bytes:
+                self._next_segment()
+            self._write(line)
+            self._written += 1
+            mine = self._written
+        finally:
+            self._lock.release()
+        if self._power_safe:
+            self._sync(mine)
+        return True
+
+    def _write(self, line: bytes) -> None:
+        size = self._sizes[self._current]
+        try:
+            if os.write(self._descriptor, line) != len(line):
+                raise OSError(errno.ENOSPC, "the disk is full")
+        except OSError:
+            # Half a line would swallow the next one.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, size)
+            raise
+        self._sizes[self._current] = size + len(line)
+
+    def _next_segment(self) -> None:
+        number = self._current
+        if self._descriptor >= 0:
+            if self._power_safe:
+                os.fsync(self._descriptor)
+            number += 1
+        opened = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = opened
+        self._sizes.setdefault(number, 0)
+        # Last, because the reader goes by it.
+        self._current = number
+        if self._sizes[number] and not self._path(number).read_bytes().endswith(b"\n"):
+            self._write(b"\n")  # a dead writer's torn line must not swallow the next one
+        if self._power_safe:
+            _sync_directory(self._directory)
+
+    def _sync(self, mine: int) -> None:
+        while self._synced < mine:
+            with self._syncing:
+                if self._synced >= mine:
+                    return
+                with self._lock:
+                    upto, descriptor = self._written, os.dup(self._descriptor)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                self._synced = upto
+
+    # --- reading
+
+    def peek(self) -> tuple[int, bytes] | None:
+        """See `Log.peek`."""
+        while True:
+            end = self._buffer.find(b"\n")
+            if end >= 0:
+                return self._reading, self._buffer[: end + 1]
+            if self._fill():
+                continue
+            if self._reading >= self._current or not self._is_finished():
+                return None
+            self._taken_rest()
+            self._reading = min(number for number in self._sizes if number > self._reading)
+            self._offset = 0
+
+    def _fill(self) -> bool:
+        try:
+            with self._path(self._reading).open("rb") as file:
+                file.seek(self._offset + len(self._buffer))
+                more = file.read(65_536)
+        except FileNotFoundError:
+            return False
+        self._buffer += more
+        return bool(more)
+
+    def _is_finished(self) -> bool:
+        return self._offset + len(self._buffer) >= self._sizes.get(self._reading, 0)
+
+    def _taken_rest(self) -> None:
+        """Count what stands at a segment's end without its newline as taken: a torn line."""
+        self._taken += len(self._buffer)
+        self._buffer = b""
+
+    def advance(self) -> None:
+        """See `Log.advance`; that a line was taken is noted where the next reader finds it."""
+        end = self._buffer.index(b"\n") + 1
+        self._offset += end
+        self._taken += end
+        self._buffer = self._buffer[end:]
+        if (self._reading, self._offset) > self.delivered:
+            self.delivered = (self._reading, self._offset)
+            os.lseek(self._progress, 0, os.SEEK_SET)
+            os.write(self._progress, b"%012d %020d\n" % self.delivered)
+
+    @property
+    def was_delivered(self) -> bool:
+        """Whether the line that `peek` returned was taken by a reader before this one."""
+        return (self._reading, self._offset + self._buffer.index(b"\n") + 1) <= self.delivered
+
+    def _read_progress(self) -> tuple[int, int]:
+        try:
+            number, offset = os.read(self._progress, 64).split()
+            return int(number), int(offset)
+        except ValueError:
+            return 0, 0
+
+    def release(self, before: int) -> None:
+        """See `Log.release`."""
+        for number in [number for number in self._sizes if number < min(before, self._reading)]:
+            self._path(number).unlink(missing_ok=True)
+            with self._lock:
+                self._taken -= self._sizes.pop(number)
+
+    # --- both
+
+    def set_aside(self, line: bytes) -> None:
+        """See `Log.set_aside`; `journal export` shows it."""
+        path = self._directory / f"{self.name}.rejected"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+    def close(self, *, remove: bool = False) -> None:
+        """See `Log.close`; what was set aside is never removed."""
+        with self._lock:
+            for descriptor in (self._descriptor, self._progress):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._descriptor = self._progress = -1
+            if remove:
+                for number in self._sizes:
+                    self._path(number).unlink(missing_ok=True)
+                (self._directory / f"{self.name}.progress").unlink(missing_ok=True)
+            self._process_lock.release(remove=remove)
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"{self.name}-{number:06d}.journal"
+
+
+def segments_of(directory: Path, name: str) -> list[int]:
+    """Return the numbers of a log's segments, in order."""
+    found = (_SEGMENT.fullmatch(path.name) for path in directory.glob(f"{name}-*.journal"))
+    return sorted(int(match["number"]) for match in found if match is not None and match["name"] == name)
+
+
+def read_lines(directory: Path, name: str) -> Iterator[tuple[bytes, bool]]:
+    """Read a log from outside, without its lock: every whole line, and whether it was taken."""
+    try:
+        number, offset = (int(part) for part in (directory / f"{name}.progress").read_bytes().split())
+    except (OSError, ValueError):
+        number, offset = 0, 0
+    for segment in segments_of(directory, name):
+        try:
+            content = (directory / f"{name}-{segment:06d}.journal").read_bytes()
+        except FileNotFoundError:
+            continue
+        place = 0
+        for line in content.splitlines(keepends=True):
+            place += len(line)
+            if line.endswith(b"\n"):
+                yield line, (segment, place) <= (number, offset)
+
+
+def seal(content: bytes) -> bytes:
+    """Return a line that tells whether it is whole; the content has no newline."""
+    return b"%08x %s\n" % (zlib.crc32(content), content)
+
+
+def unseal(line: bytes) -> bytes | None:
+    """Return a line's content, or None if it is not whole."""
+    head, _, content = line.rstrip(b"\n").partition(b" ")
+    try:
+        return content if int(head, 16) == zlib.crc32(content) else None
+    except ValueError:
+        return None
+
+
+def _sync_directory(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return  # Windows has no such thing
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

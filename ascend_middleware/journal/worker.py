@@ -1,0 +1,326 @@
+"""The keeper: background threads of the serving process, which deliver the journal and receive commands.
+
+They start at the first request or at the server's start-up, in the process that serves (checked by pid, so also after a
+fork), never at import. No decision depends on them being alive.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from ..client.retry import dice
+from ..exceptions import AscendError, AuthenticationError
+from ..flow import Blocking, Sleep, drive
+from ..fork import only_forks, renew_once
+from ..masking import get_logger
+from .delivery import Delivery
+from .recovery import adopt, bytes_of_others
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..client.core import ClientCore
+    from ..state.base import State
+    from .journal import Journal
+
+__all__ = ["Keeper", "LateEngine"]
+
+logger = get_logger("ascend_middleware.keeper")
+
+_LONGEST_PAUSE: Final = 30.0
+_ADOPT_SECONDS: Final = 10.0
+_IDLE_SECONDS: Final = 1.0
+_KEY_SECONDS: Final = 5.0
+_BURST_SECONDS: Final = 0.02
+_RESTS: Final = 7
+_LONGEST_REST: Final = 0.3
+# The part of the journal's size limit at which its delivery no longer rests.
+_HURRY_AT: Final = 0.1
+
+
+class Keeper:
+    """Deliver this process's journal, and those of dead processes in its directory.
+
+    Args:
+        core: the client's flows.
+        connect: opens the synchronous engine, called in the keeper's thread.
+        journal: what to deliver; None where nothing is journalled.
+        state: where claims of dead processes are settled.
+        receiver: called in a thread of its own again and again; returns the seconds until the next time.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        core: ClientCore,
+        connect: Callable[[], Any],
+        *,
+        journal: Journal | None,
+        state: State,
+        receiver: Callable[[Callable[[Any], Any]], float] | None = None,
+        now: Callable[[], float] = time.time,
+        random: Callable[[], float] = dice,
+    ) -> None:
+        self._core = core
+        self._connect = connect
+        self._journal = journal
+        self._state = state
+        self._receiver = receiver
+        self._now = now
+        self._random = random
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._delivering = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._delivery: Delivery | None = None
+        self._failures = 0
+        self._pause_until = 0.0
+        self._adopt_at = 0.0
+        self._age_at = 0.0
+        self._entered = 0
+        self._started = False
+        self._pid = os.getpid()
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether there is something to do before anything is journalled: commands, a key, dead processes' journals."""
+        journals = self._journal is not None and self._journal.directory is not None
+        return self._receiver is not None or journals or not self._core.settings.is_local
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the threads of this process run."""
+        return self._started and self._pid == os.getpid()
+
+    def start(self) -> None:
+        """Start the threads unless they run in this process."""
+        if (self._started and self._pid == os.getpid()) or only_forks():
+            return
+        if self._pid != os.getpid():
+            renew_once(lambda: self._pid, self._start_anew)
+        with self._lock:
+            if self._started:
+                return
+            self._started = True
+            # A new one: threads that did not stop in time must not go on.
+            self._stopping = threading.Event()
+            tasks = [("ascend-keeper", self._deliver_all)] if self._journal is not None else []
+            if self._receiver is not None:
+                tasks.append(("ascend-receiver", self._receive_all))
+            if not self._core.settings.is_local:
+                tasks.append(("ascend-key", self._try_key))
+            self._threads = [
+                threading.Thread(target=task, args=(self._stopping,), name=name, daemon=True) for name, task in tasks
+            ]
+            if self._journal is not None:
+                self._journal.wake = self._wake.set
+            for thread in self._threads:
+                thread.start()
+            _close_at_exit(self)
+
+    def stop(self) -> None:
+        """Let the threads deliver what waits and end, waiting for nothing: nobody needs them any more."""
+        if self._pid == os.getpid():
+            self._stopping.set()
+            self._wake.set()
+
+    def close(self, *, seconds: float = 5.0) -> None:
+        """Deliver what waits, for at most `seconds`, and stop; what is left stays in its file for the next keeper."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            threads, self._threads = self._threads, []
+        if not threads:
+            return
+        self._stopping.set()
+        self._wake.set()
+        until = time.monotonic() + seconds
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        if any(thread.is_alive() for thread in threads):
+            logger.error("stopping with about %d bytes of the journal undelivered", self._backlog())
+        self._started = False
+
+    def _backlog(self) -> int:
+        return 0 if self._journal is None else self._journal.backlog
+
+    def _try_key(self, stop: threading.Event) -> None:
+        """Find out at the start, where the authority is up, whether it knows the key."""
+        engine = LateEngine(self._connect)
+        try:
+            drive(self._core.try_key(seconds=_KEY_SECONDS), engine.perform)
+        except AuthenticationError as error:
+            logger.error("the authority refuses this service's API key; governed requests are refused: %s", error)
+        except AscendError as error:
+            logger.debug("whether the authority knows the key is unknown: %s", error)
+        except Exception:
+            logger.exception("whether the authority knows the key could not be asked")
+        finally:
+            engine.close()
+
+    # --- delivering
+
+    def _deliver_all(self, stop: threading.Event) -> None:
+        with self._delivering:
+            self._deliver_until(stop)
+
+    def _deliver_until(self, stop: threading.Event) -> None:
+        engine = LateEngine(self._connect)
+        worked_for = 0.0
+        try:
+            while True:
+                stopping, began = stop.is_set(), self._core.clock()
+                try:
+                    worked = self._turn(engine, stopping=stopping)
+                except Exception:
+                    logger.exception("the keeper failed; it goes on")
+                    worked, self._pause_until = False, self._core.clock() + _IDLE_SECONDS
+                if worked:
+                    # Python runs one thread at a time: what is delivered in haste is taken from requests.
+                    worked_for += self._core.clock() - began
+                    if worked_for >= _BURST_SECONDS:
+                        stop.wait(self._rest(worked_for))
+                        worked_for = 0.0
+                    continue
+                if stopping:
+                    break
+                self._wake.wait(_IDLE_SECONDS)
+                self._wake.clear()
+            self._finish()
+        finally:
+            engine.close()
+
+    def _rest(self, worked_for: float) -> float:
+        """Return how long to rest: a multiple of what was worked while requests come in, less when much waits."""
+        journal = self._journal
+        assert journal is not None  # noqa: S101 - else this thread does not run
+        entered, self._entered = self._entered, journal.entered
+        if entered == journal.entered:
+            return 0.0
+        filled = journal.backlog / (journal.limits.size * _HURRY_AT)
+        return min(_LONGEST_REST, _RESTS * worked_for * max(0.0, 1.0 - filled))
+
+    def _turn(self, engine: LateEngine, *, stopping: bool) -> bool:
+        """Deliver one line or adopt what is due; False when there is nothing to do now."""
+        clock = self._core.clock()
+        if clock < self._pause_until:
+            return False
+        journal = self._journal
+        assert journal is not None  # noqa: S101 - else this thread does not run
+        try:
+            # First, because under load there is always something of one's own to deliver.
+            if journal.directory is not None and clock >= self._adopt_at and not stopping:
+                self._adopt_at = clock + _ADOPT_SECONDS
+                adopt(
+                    journal.directory,
+                    core=self._core,
+                    state=self._state,
+                    perform=engine.perform,
+                    max_age=journal.limits.age,
+                    now=self._now,
+                )
+                journal.others_bytes = bytes_of_others(journal.directory, besides=journal.process)
+            if journal.is_open:
+                if self._delivery is None:
+                    self._delivery = Delivery(
+                        journal.log,
+                        process=journal.process,
+                        core=self._core,
+                        note=journal.note_submitted,
+                        now=self._now,
+                    )
+                if clock >= self._age_at or self._failures:
+                    self._age_at = clock + _IDLE_SECONDS
+                    journal.waiting_since = self._delivery.waiting_since
+                if drive(self._delivery.deliver_next(), engine.perform):
+                    self._failures = 0
+                    return True
+        except AscendError as error:
+            self._back_off(error)
+        return False
+
+    def _back_off(self, error: AscendError) -> None:
+        asked = getattr(error, "retry_after", None)
+        pause = min(_LONGEST_PAUSE, 0.5 * 2 ** min(self._failures, 10)) * (0.5 + self._random() / 2)
+        if self._failures in (0, 5):
+            log = logger.error if isinstance(error, AuthenticationError) else logger.warning
+            log("the journal waits for the authority: %s", error)
+        self._failures += 1
+        self._pause_until = self._core.clock() + max(pause, min(asked or 0.0, _LONGEST_PAUSE))
+
+    def _finish(self) -> None:
+        """Leave nothing behind where all was delivered."""
+        journal = self._journal
+        if journal is None or not journal.is_open:
+            return
+        if self._delivery is not None and self._delivery.open_entries:
+            return  # handlers still run; what this process holds is adopted when it ends
+        delivered = self._delivery is not None and journal.log.backlog == 0
+        self._delivery = None
+        journal.close(remove=delivered)
+
+    # --- receiving
+
+    def _receive_all(self, stop: threading.Event) -> None:
+        engine = LateEngine(self._connect)
+        assert self._receiver is not None  # noqa: S101 - else this thread does not run
+        try:
+            while not stop.is_set():
+                try:
+                    pause = self._receiver(engine.perform)
+                except Exception:
+                    logger.exception("receiving commands failed; trying again")
+                    pause = _IDLE_SECONDS
+                stop.wait(pause)
+        finally:
+            engine.close()
+
+
+_kept: Final[weakref.WeakSet[Keeper]] = weakref.WeakSet()
+
+
+def _close_at_exit(keeper: Keeper) -> None:
+    # A server without lifespan never closes the middleware. One that was closed is not held until then.
+    if not _kept:
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
+    _kept.add(keeper)
+
+
+def _close_all() -> None:
+    for keeper in list(_kept):
+        keeper.close()
+
+
+class LateEngine:
+    """An engine that is opened at its first use, in the thread that uses it."""
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+        self._engine: Any = None
+
+    def perform(self, step: Any) -> Any:
+        """Carry out a step of a client's flow."""
+        if isinstance(step, Sleep):
+            time.sleep(step.seconds)
+            return None
+        if isinstance(step, Blocking):
+            return step.function(*step.arguments)
+        if self._engine is None:
+            self._engine = self._connect()
+        return self._engine.send(step.request, step.timeout)
+
+    def close(self) -> None:
+        """Close the engine."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()

@@ -1,0 +1,319 @@
+"""Receive kill-switch commands from the authority over HTTP, and keep them where all workers look."""
+
+from __future__ import annotations
+
+import bisect
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from ..api import endpoints
+from ..api.commands import MalformedCommand, Target, UnknownCommand, parse_command
+from ..client.breaker import CircuitBreaker
+from ..exceptions import AscendError, NotFoundError, ServerError
+from ..flow import Blocking, drive
+from ..masking import get_logger
+from ..state.base import EVERYBODY, Order, StateError, orders_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..api.commands import Command
+    from ..api.endpoint import Operation
+    from ..client.core import ClientCore
+    from ..config import Settings
+    from ..flow import Flow
+    from ..state.base import State
+    from .switch import KillSwitch
+
+__all__ = ["CommandReceiver", "Intake", "LeasedReceiver"]
+
+logger = get_logger("ascend_middleware.kill")
+
+_CALL_SECONDS: Final = 5.0
+_SEEN_SECONDS: Final = 86_400.0
+# Of the other agents, so many are asked about in a round, each for so long at most.
+_PER_TURN: Final = 10
+_ONE_SECONDS: Final = 1.0
+# How long an endpoint that the authority does not have is left alone.
+_ABSENT_SECONDS: Final = 600.0
+_MOST_HEARD: Final = 10_000
+
+
+class Intake:
+    """Judge messages, whatever brought them, and apply those that are commands for this organisation's agents."""
+
+    def __init__(self, state: State, *, organization_id: str, now: Callable[[], float] = time.time) -> None:
+        self._state = state
+        self._organization = organization_id
+        self._now = now
+        self._said: set[str] = set()
+
+    def read(self, message: Any) -> Command | None:
+        """Return the command that a message holds, or None for one to be left alone, with a line in the log."""
+        try:
+            command = parse_command(message, received_at=self._now())
+        except UnknownCommand as error:
+            self.loud(f"a kill-switch message is left alone: {error}")
+            return None
+        except MalformedCommand as error:
+            self.loud(f"a malformed kill-switch message is left alone: {error}")
+            return None
+        if self._organization and command.organization_id not in (None, self._organization):
+            self.loud(f"a command of organisation {str(command.organization_id)[:40]!r} is ignored")
+            return None
+        return command
+
+    def apply(self, command: Command) -> None:
+        """Keep a command; raises `StateError`."""
+        orders = orders_of(command)
+        if not orders:
+            return
+        if self._state.apply(orders, command_id=command.command_id, now=self._now()):
+            whom = "every agent" if command.agent_id is None else f"agent {command.agent_id!r}"
+            logger.warning("kill-switch command %s: %s %s", command.command_id or "without id", command.kind, whom)
+
+    def loud(self, text: str) -> None:
+        """Say it once: a queue gives the same message again and again."""
+        if text not in self._said:
+            if len(self._said) > 1000:
+                self._said.clear()
+            self._said.add(text)
+            logger.error("%s", text)
+
+
+class CommandReceiver:
+    """Ask the authority for pending commands, apply and acknowledge them, and ask for the kill switch's status.
+
+    Args:
+        core: the client's flows.
+        state: where commands are kept.
+        kill: the switch of this process, told when something new is there.
+        settings: `agent_id`, `organization_id`, `max_staleness`.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        core: ClientCore,
+        state: State,
+        kill: KillSwitch,
+        settings: Settings,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._core = core
+        # Asking goes on while calls do not, and what is wrong with one agent's commands stops no decision.
+        self._unbroken: Final = CircuitBreaker(threshold=1, timeout=1.0, clock=core.clock, enabled=False)
+        self._state = state
+        self._kill = kill
+        self._agent_id = settings.agent_id
+        self._now = now
+        self.intake: Final = Intake(state, organization_id=settings.organization_id, now=now)
+        self._absent: dict[str, float] = {}
+        self._last = ""
+        self._max_staleness = settings.max_staleness
+        # A queue brings the commands of all agents at once.
+        self._by_agent = bool(settings.max_staleness) and settings.kill_switch != "sqs"
+        # When this process last heard of each of the other agents.
+        self._heard: dict[str, float] = {}
+
+    def poll(self, *, deadline: float | None = None) -> Flow[None]:
+        """Do one round: the organisation and the service's own agent, which confirm the kill state, then some others.
+
+        What is wrong with one of the others, or with its answer, is its own matter: the rest is asked all the same.
+
+        Raises:
+            AscendError: the authority or the state could not be used.
+        """
+        until = self._core.clock() + _CALL_SECONDS if deadline is None else deadline
+        failure: AscendError | None = None
+        heard = False
+        for part in (self._status(until), self._commands(self._agent_id, until)):
+            try:
+                heard |= yield from part
+            except StateError:
+                raise
+            except AscendError as error:
+                failure = failure or error
+        if heard and failure is None:
+            yield Blocking(self.confirm)
+        elif heard:
+            self._kill.expire()
+        for agent_id in (yield Blocking(self._others)):
+            now = self._core.clock()
+            if now >= until:
+                break
+            self._last = agent_id
+            try:
+                yield from self._commands(agent_id, min(until, now + _ONE_SECONDS))
+            except StateError:
+                raise
+            except AscendError as error:
+                self.intake.loud(f"the commands of agent {agent_id[:80]!r} cannot be received: {error}")
+        if failure is not None:
+            raise failure
+
+    def is_silent_about(self, agent_id: str) -> bool:
+        """Whether the commands of one of the other agents were asked for longer ago than `max_staleness`, or never."""
+        if not self._by_agent or agent_id == self._agent_id:
+            return False
+        return not 0 <= self._now() - self._heard.get(agent_id, -1e9) <= self._max_staleness
+
+    def ask_for(self, agent_id: str, *, deadline: float) -> Flow[None]:
+        """Ask for the commands of one agent now.
+
+        Raises:
+            AscendError: the authority or the state could not be used.
+        """
+        yield from self._commands(agent_id, deadline)
+        self._kill.expire()
+
+    def _others(self) -> list[str]:
+        """Return some of the other agents that acted within a day: those after the last one asked, by name."""
+        names = sorted(name for name in self._state.agents(since=self._now() - _SEEN_SECONDS) if name != self._agent_id)
+        start = bisect.bisect_right(names, self._last)
+        return (names[start:] + names[:start])[:_PER_TURN]
+
+    def confirm(self) -> None:
+        """Keep that the authority's word on the kill state is known as of now."""
+        self._state.confirm(now=self._now())
+        self._kill.expire()
+
+    def _commands(self, agent_id: str, deadline: float) -> Flow[bool]:
+        asked_at = self._now()
+        asks = self._core.clock() >= self._absent.get(f"commands {agent_id}", 0.0)
+        operation = endpoints.PENDING_COMMANDS.call(agent_id=agent_id)
+        rows = yield from self._ask(f"commands {agent_id}", operation, deadline)
+        for row in rows or ():
+            command = self.intake.read(_addressed(row, agent_id))
+            if command is None or command.target is Target.MCP_SERVER:
+                continue
+            yield Blocking(self.intake.apply, (command,))
+            if command.command_id:
+                ack = endpoints.ACK_COMMAND.call(agent_id=agent_id, command_id=command.command_id)
+                try:
+                    yield from self._core.call(ack, deadline=deadline, breaker=self._unbroken)
+                except AscendError as error:  # it is obeyed, and comes again
+                    self.intake.loud(f"command {command.command_id[:80]!r} cannot be acknowledged: {error}")
+        if self._by_agent and asks:
+            if len(self._heard) >= _MOST_HEARD:
+                self._heard.clear()
+            self._heard[agent_id] = asked_at
+        return rows is not None
+
+    def _status(self, deadline: float) -> Flow[bool]:
+        """Ask whether the whole organisation is blocked; an answer that does not clearly say no lifts nothing."""
+        status = yield from self._ask("status", endpoints.KILL_SWITCH_STATUS.call(), deadline)
+        if status is None:
+            return False
+        # Where no requests come, nobody has read the state since.
+        yield Blocking(self._kill.refresh)
+        blocked = status.blocked
+        old = self._kill.snapshot.orders.get((EVERYBODY, "status"))
+        if blocked == (old is not None and not old.lifts):
+            return True
+        # What the authority says now is newer than what it said before, whatever a clock says that was set back.
+        issued_at = self._now() if old is None else max(self._now(), old.issued_at + 0.001)
+        order = Order(
+            target=EVERYBODY,
+            slot="status",
+            kind="BLOCK" if blocked else "UNBLOCK",
+            issued_at=issued_at,
+            reason="the authority's kill switch",
+        )
+        yield Blocking(self._apply_status, (order,))
+        logger.warning("the authority's kill switch is %s", "thrown" if blocked else "released")
+        return True
+
+    def _apply_status(self, order: Order) -> None:
+        self._state.apply([order], command_id="", now=self._now())
+
+    def _ask(self, name: str, operation: Operation[Any], deadline: float) -> Flow[Any]:
+        """Make a call; None where the authority has no such endpoint, which is asked for again after a while."""
+        if self._core.clock() < self._absent.get(name, 0.0):
+            return None
+        try:
+            return (yield from self._core.call(operation, deadline=deadline, breaker=self._unbroken))
+        except (NotFoundError, ServerError) as error:
+            if error.status_code not in (404, 501):
+                raise
+            if name not in self._absent:
+                logger.info("the authority has no kill-switch %s: HTTP %d", name, error.status_code)
+            if len(self._absent) >= _MOST_HEARD:
+                self._absent.clear()
+            pause = min(_ABSENT_SECONDS, self._max_staleness or _ABSENT_SECONDS)
+            self._absent[name] = self._core.clock() + pause
+            return None
+
+
+def _addressed(row: Any, agent_id: str) -> Any:
+    """Say for whom a row of one agent's list is, where it does not say so itself."""
+    if not isinstance(row, dict) or row.get("agent_id") is not None or row.get("is_broadcast") is True:
+        return row
+    if row.get("target_type") not in (None, "agent") or "agent_id" in row:
+        return row
+    return {**row, "agent_id": agent_id}
+
+
+class LeasedReceiver:
+    """Receive while this process has the lease: one process of those that share the state does it for all.
+
+    Args:
+        receiver: does one round over HTTP.
+        queue: one round over a queue, with the seconds until the next; None without one.
+        state: where the lease is.
+        owner: who this process is.
+        interval: seconds between rounds over HTTP; with a queue, twelve times as many.
+    """
+
+    def __init__(
+        self,
+        receiver: CommandReceiver,
+        *,
+        state: State,
+        owner: Callable[[], str],
+        interval: float,
+        queue: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._receiver = receiver
+        self._state = state
+        self._owner = owner
+        self._interval = interval
+        self._queue = queue
+        self._clock = clock
+        self._now = now
+        self._poll_at = -1e9
+        self._failures = Counter[str]()
+
+    def __call__(self, perform: Callable[[Any], Any]) -> float:
+        """Do what is due; return the seconds until the next time."""
+        held = self._state.lease("receive", owner=self._owner(), seconds=3 * self._interval, now=self._now())
+        if not held:
+            return self._interval
+        pause = self._interval
+        queue_works = False
+        if self._queue is not None:
+            try:
+                pause = self._queue()
+                queue_works = True
+                self._failures["queue"] = 0
+            except AscendError as error:
+                self._warn("queue", error)
+        interval = self._interval * (12 if queue_works else 1)
+        if self._clock() - self._poll_at >= interval:
+            self._poll_at = self._clock()
+            try:
+                drive(self._receiver.poll(), perform)
+                self._failures["http"] = 0
+            except AscendError as error:
+                self._warn("http", error)
+        return pause
+
+    def _warn(self, way: str, error: AscendError) -> None:
+        # Each way by itself: one that works must not have the other one's failure said at every round.
+        if self._failures[way] in (0, 10):
+            logger.warning("kill-switch commands cannot be received: %s", error)
+        self._failures[way] += 1

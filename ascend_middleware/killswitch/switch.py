@@ -1,0 +1,224 @@
+"""The kill switch as a request sees it: whether the agent is blocked, whether it may go on so fast.
+
+Obedience does not depend on a thread: what workers share is read again whenever it is older than 250 ms. What this
+process once knew it keeps, so that a state that was emptied lifts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from ..fork import ProcessLock
+from ..masking import get_logger
+from ..state.base import EVERYBODY, Snapshot, StateError
+from ..verdict import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..state.base import Order, State
+
+__all__ = ["KILL_VARIABLE", "KillSwitch", "unavailable_state"]
+
+logger = get_logger("ascend_middleware.kill")
+
+KILL_VARIABLE: Final = "ASCEND_KILL"
+FRESH_SECONDS: Final = 0.25
+# For how long others go on with what was read last while one reads, and while the state cannot be read.
+_GRACE_SECONDS: Final = 0.75
+_FUTURE_SECONDS: Final = 300.0
+_LOUD_SECONDS: Final = 60.0
+# Far beyond what a read may take: whoever has not come back by then never will.
+_READ_SECONDS: Final = 3.0
+_ALL: Final = frozenset({"1", "true", "yes", "on", "all", EVERYBODY})
+_NONE: Final = frozenset({"", "0", "false", "no", "off"})
+
+
+class KillSwitch:
+    """What the state, the local file and the environment say about agents.
+
+    Args:
+        state: the shared state.
+        kill_file: the local switch: while the file exists, everybody is blocked, or the agents that it names line by
+            line. Empty for none.
+        max_staleness: seconds after which the kill state is too old to be trusted; 0 for never.
+        clock: monotonic seconds.
+        now: seconds since the epoch.
+        environ: where `ASCEND_KILL` is looked up.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        *,
+        kill_file: str = "",
+        max_staleness: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.max_staleness: Final = max_staleness
+        self._state = state
+        self._file = Path(kill_file).absolute() if kill_file else None
+        self._clock = clock
+        self._now = now
+        self._environ = os.environ if environ is None else environ
+        self.snapshot = Snapshot()
+        self._local: frozenset[str] = frozenset()
+        self._local_reason = ""
+        self._read_at = -1e9
+        self._reading_until = -1e9
+        self._failing = False
+        self._failed_at = -1e9
+        self._said_at = -1e9
+        self._expired = False
+        self._lock: Final = ProcessLock()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether what was read may be gone by."""
+        now = self._clock()
+        if self._expired:
+            return False
+        if now - self._read_at < FRESH_SECONDS:
+            return True
+        # One reads, the others go on meanwhile, for a moment.
+        return now - self._read_at < _GRACE_SECONDS and now < self._reading_until
+
+    def turn(self) -> Literal["read", "wait", "fail"]:
+        """Say what a request does that may not go by what was read: read, wait for who reads, or give up.
+
+        While the state does not answer, one request at a time tries it, and the others do not wait for that.
+        """
+        now = self._clock()
+        with self._lock:
+            if now < self._reading_until:
+                return "fail" if self._failing else "wait"
+            if self._failing and now - self._failed_at < FRESH_SECONDS:
+                return "fail"
+            self._reading_until = now + _READ_SECONDS
+            return "read"
+
+    @property
+    def age(self) -> float:
+        """How many seconds ago the state was read."""
+        return self._clock() - self._read_at
+
+    @property
+    def is_thrown(self) -> bool:
+        """Whether the local switch blocked anybody when it was read last."""
+        return bool(self._local)
+
+    def expire(self) -> None:
+        """Let the next request read the state again."""
+        self._expired = True
+
+    def refresh(self) -> None:
+        """Read the state and the local switch.
+
+        Raises:
+            StateError: the state cannot be read, and what was read last is too old to go by.
+        """
+        began = self._clock()
+        self._expired = False
+        self._read_local()
+        try:
+            self._read_state(began)
+        except StateError as error:
+            self._failing, self._failed_at = True, self._clock()
+            if not 0 <= began - self._said_at < _LOUD_SECONDS:
+                self._said_at = began
+                logger.error("the kill state cannot be read: %s", error)
+            if began - self._read_at > _GRACE_SECONDS:
+                raise
+        else:
+            self._failing = False
+        finally:
+            self._reading_until = -1e9
+
+    def _read_state(self, began: float) -> None:
+        found = self._state.snapshot(now=self._now())
+        lost = [order for key, order in self.snapshot.orders.items() if key not in found.orders]
+        if lost:
+            logger.error("the state has lost %d kill-switch orders; they are put back", len(lost))
+            self._state.apply(lost, command_id="", now=self._now())
+            found = replace(found, orders={**{(order.target, order.slot): order for order in lost}, **found.orders})
+        self.snapshot = found
+        self._read_at = began
+
+    def refusal(self, agent_id: str) -> Refusal | None:
+        """Return why an agent is blocked, by what was read last; None if it is not."""
+        if self._local and (agent_id in self._local or EVERYBODY in self._local):
+            return _blocked(f"blocked by {self._local_reason}")
+        orders = self.snapshot.orders
+        if not orders:
+            return None
+        for target, slot in ((agent_id, "block"), (EVERYBODY, "block"), (EVERYBODY, "status")):
+            order = orders.get((target, slot))
+            if order is not None and not order.lifts:
+                return _blocked(_said(order))
+        return None
+
+    def limit(self, agent_id: str) -> int | None:
+        """Return how many requests a minute an agent is held to; None for as many as it likes."""
+        orders = self.snapshot.orders
+        if not orders:
+            return None
+        found = [orders.get((target, "limit")) for target in (agent_id, EVERYBODY)]
+        limits = [order.max_per_minute for order in found if order is not None and not order.lifts]
+        return min(limits, default=None)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the authority's last word on the kill state is older than `max_staleness`."""
+        if not self.max_staleness:
+            return False
+        age = self._now() - self.snapshot.confirmed_at
+        # What was confirmed in the future was so before the clock was set back.
+        return age > self.max_staleness or age < -_FUTURE_SECONDS
+
+    @property
+    def stale_refusal(self) -> Refusal:
+        """What a request gets while the kill state is too old."""
+        return _blocked("the kill state could not be confirmed with the authority for too long")
+
+    def _read_local(self) -> None:
+        named, reason = _agents(self._environ.get(KILL_VARIABLE, ""), ","), f"the environment ({KILL_VARIABLE})"
+        if self._file is not None:
+            try:
+                text = self._file.read_text("utf-8", "replace")
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                # Who may not look whether the switch is thrown must take it for thrown.
+                named, reason = frozenset({EVERYBODY}), f"the local kill file, which cannot be read: {error.strerror}"
+            else:
+                named, reason = named | (_agents(text, "\n") or frozenset({EVERYBODY})), "the local kill file"
+        if named and (not self._local or reason != self._local_reason):
+            logger.error("the local kill switch is thrown by %s", reason)
+        self._local, self._local_reason = named, reason
+
+
+def _agents(text: str, separator: str) -> frozenset[str]:
+    if text.strip().lower() in _NONE:
+        return frozenset()
+    names = {part.strip() for part in text.split(separator) if part.strip()}
+    return frozenset(EVERYBODY if name.lower() in _ALL else name for name in names)
+
+
+def _blocked(why: str) -> Refusal:
+    return Refusal(problem="kill-switch", detail=f"The agent may not act: {why}.")
+
+
+def _said(order: Order) -> str:
+    reason = f" ({order.reason[:200].rstrip('.')})" if order.reason else ""
+    return f"{order.kind.lower()}ed by command{reason}" if order.kind == "BLOCK" else f"{order.kind.lower()}{reason}"
+
+
+def unavailable_state() -> Refusal:
+    """Return what a request gets that depends on a state which cannot be used."""
+    return Refusal(problem="unavailable", detail="What the workers share cannot be read or written.", retry_after=1.0)

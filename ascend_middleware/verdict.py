@@ -1,0 +1,149 @@
+"""What the middleware does with a request, and how a refusal looks in HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from .api.decode import encode_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .api.models import AgentAction, AuthorizationDecision
+    from .rules import CompiledRule
+
+__all__ = ["REFUSALS", "Refusal", "Verdict", "answer_of"]
+
+# Problem type → status and title (RFC 9457). One row per line of the documented table of verdicts.
+REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
+    "denied": (403, "The authority denied this action"),
+    "unknown-agent": (403, "No agent is known for this request"),
+    "approval-required": (403, "A person has to approve this action first"),
+    "modification-required": (403, "The authority asks for this action to be changed"),
+    "unmapped-route": (403, "No rule covers this route"),
+    "blocked": (403, "A rule closes this route"),
+    "unavailable": (503, "No decision could be had"),
+    "overloaded": (503, "This service has too much to decide"),
+    "misconfigured": (500, "This service cannot ask for a decision"),
+    "kill-switch": (503, "The agent is blocked"),
+    "approval-mismatch": (409, "The approval is not for this request"),
+    "approval-used": (409, "The approval was used already"),
+    "agent-rate-limit": (429, "The agent is asked to slow down"),
+    "bad-request": (400, "The request is ambiguous or malformed"),
+    "body-timeout": (408, "The body took too long to arrive"),
+    "body-too-large": (413, "The body is too large to be governed"),
+}
+
+# Beats observe mode: a blocked agent stays blocked.
+UNCONDITIONAL: Final = frozenset({"kill-switch"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A refusal, rendered by `response()`.
+
+    Attributes:
+        problem: the problem type, a key of `REFUSALS`.
+        detail: one sentence for the caller; never a secret.
+        retry_after: seconds, or None.
+        extra: further members of the problem body.
+        status: the HTTP status, where it is not the type's own.
+        headers: further headers, names in lower case.
+    """
+
+    problem: str
+    detail: str
+    retry_after: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    status: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def response(self, decision: AuthorizationDecision | None) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Return status, headers and body as `application/problem+json`."""
+        own_status, title = REFUSALS[self.problem]
+        status = self.status or own_status
+        body: dict[str, Any] = {
+            "type": f"urn:ascend:problem:{self.problem}",
+            "title": title,
+            "status": status,
+            "detail": self.detail,
+            **self.extra,
+        }
+        headers = [("content-type", "application/problem+json"), ("cache-control", "no-store"), *self.headers]
+        if self.retry_after is not None:
+            headers.append(("retry-after", str(max(1, -int(-self.retry_after // 1)))))
+        if decision is not None:
+            if decision.action_id:
+                body["action_id"] = decision.action_id
+                headers.append(("ascend-action-id", decision.action_id))
+            headers.append(("ascend-decision", str(decision.status)))
+            body["decision"] = str(decision.status)
+        content = encode_json(body)
+        headers.append(("content-length", str(len(content))))
+        return status, headers, content
+
+
+@dataclass(slots=True, kw_only=True)
+class Verdict:
+    """What becomes of a request.
+
+    Attributes:
+        outcome: `allowed`, `exempt`, `framework` (no handler of the application runs), `not-an-agent`, `open`
+            (passed without a decision, because the rule says so), `observed`, `disabled`, `client-gone`, or a problem
+            type.
+        passes: whether the handler runs.
+        refusal: what to answer when it does not; None when there is nobody to answer.
+        rule: the rule that governed, if any.
+        action: what was submitted, if anything was.
+        decision: what the authority answered, if it did.
+        cause: why there is no decision, a word of `failure.cause_of`; None where there is one or none was asked for.
+        would: in observe mode, the problem type that would have been answered.
+        principal: the authenticated caller, where the application named one.
+        entry: the journal's number of this run; 0 when it has none, or was concluded.
+        approval: the handle that was claimed for this run.
+        claim: the token of that claim.
+    """
+
+    outcome: str
+    passes: bool
+    refusal: Refusal | None = None
+    rule: CompiledRule | None = None
+    action: AgentAction | None = None
+    decision: AuthorizationDecision | None = None
+    cause: str | None = None
+    would: str | None = None
+    principal: str | None = None
+    entry: int = 0
+    approval: str | None = field(default=None, repr=False)
+    claim: str = field(default="", repr=False)
+
+    @property
+    def awaits_outcome(self) -> bool:
+        """Whether somebody is still to be told what became of the handler: the journal, or an approval's one run."""
+        return self.entry != 0 or self.approval is not None
+
+    @property
+    def action_id(self) -> str | None:
+        """The action's id at the authority, when there is one."""
+        return (self.decision.action_id or None) if self.decision is not None else None
+
+
+def answer_of(verdict: Verdict, render: Callable[..., Any] | None) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Return status, headers (as latin-1, like servers read them) and body for a verdict that does not pass."""
+    if verdict.refusal is None:
+        # The client has left before its body was whole; a server wants an answer all the same.
+        return HTTPStatus.BAD_REQUEST, [("content-length", "0")], b""
+    answer = verdict.refusal.response(verdict.decision)
+    status, headers, content = answer if render is None else render(*answer)
+    return status, [(str(name), _latin_1(str(value))) for name, value in headers], content
+
+
+def _latin_1(value: str) -> str:
+    """Return a header's value as it can be sent: what latin-1 does not have goes as UTF-8."""
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "replace").decode("latin-1")
+    return value
