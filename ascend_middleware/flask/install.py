@@ -86,6 +86,7 @@ class Entrance:
         self.resolver = FlaskResolver(weakref.proxy(app))  # type: ignore[arg-type]  # it reads as one
         self._runner = runner
         self._after = after
+        self._missed: str | None = None
         self._key = f"ascend_middleware.passage.{id(self)}"
         self._announced = False
         attributes: dict[str, Any] = vars(app)
@@ -210,15 +211,24 @@ class Entrance:
         """Say whether the decision comes after a function of the application; put it there, if that is new."""
         if self._after is None:
             return False
-        for functions in self.app.before_request_funcs.values():
-            for at, function in enumerate(functions):
-                if getattr(function, self._key, False):
-                    return True
-                if self._after in (function, f"{function.__module__}.{getattr(function, '__qualname__', '')}"):
-                    functions[at] = self._followed(function)
-                    return True
-        text = "after = %r names no before_request function of %r; the guard decides before all of them"
-        logger.error(text, self._after, self.app.name)
+        places = [
+            (functions, at, function)
+            for functions in self.app.before_request_funcs.values()
+            for at, function in enumerate(functions)
+        ]
+        if any(getattr(function, self._key, False) for *_, function in places):
+            return True
+        # A function within an application factory goes by its own name, too, where there is one such.
+        short = [place for place in places if _short_name(place[2]) == self._after]
+        exact = [place for place in places if self._after in (place[2], _name(place[2]))]
+        for functions, at, function in exact or (short if len(short) == 1 else []):
+            functions[at] = self._followed(function)
+            return True
+        text = "after = %r names no before_request function of %r, or several (there are: %s); the guard decides before all"
+        known = ", ".join(_name(function) for *_, function in places) or "none"
+        if known != self._missed:  # said once, not at each request
+            self._missed = known
+            logger.error(text, self._after, self.app.name, known)
         return False
 
     def _followed(self, function: Any) -> Any:
@@ -259,3 +269,11 @@ class Entrance:
         logger.error("a request to %r succeeded without a decision: %s", self.app.name, why)
         if self.guard.settings.strict:
             raise AscendError("a success for which no decision was made; see the log")
+
+
+def _name(function: Any) -> str:
+    return f"{function.__module__}.{getattr(function, '__qualname__', '')}"
+
+
+def _short_name(function: Any) -> str:
+    return f"{function.__module__}.{getattr(function, '__name__', '')}"

@@ -408,11 +408,35 @@ class TestDecidingAfterAFunction:
         refusing(app, set_user)
         assert ask(app, "GET", "/items/7").status_code == 200
 
+    @pytest.mark.parametrize("name", ["set_user", "factory.<locals>.set_user"])
+    def test_it_may_be_within_an_application_factory(self, engine, name):
+        def set_user():
+            flask.g.user = "ann"
+
+        set_user.__qualname__ = "factory.<locals>.set_user"
+        app, ran = make(identify=self.identify, after=f"{__name__}.{name}")
+        app.before_request(set_user)
+        assert ask(app, "GET", "/items/7").status_code == 200
+
+    def test_a_name_of_several_is_told_and_decides_first(self, engine, caplog):
+        app, ran = make(identify=self.identify, after=f"{__name__}.set_user")
+        for factory in ("one", "two"):
+
+            def set_user():
+                flask.g.user = "ann"
+
+            set_user.__qualname__ = f"{factory}.<locals>.set_user"
+            app.before_request(set_user)
+        assert ask(app, "GET", "/items/7").status_code == 500
+        assert (ran, engine.requests) == ([], [])
+        assert f"{__name__}.one.<locals>.set_user, {__name__}.two.<locals>.set_user" in caplog.text
+
     def test_a_name_of_nothing_is_told_and_decides_first(self, engine, caplog):
         app, ran, _ = self.make("shop.no_such_function")
-        assert ask(app, "GET", "/items/7").status_code == 500  # identify finds no user
+        for _ in range(3):
+            assert ask(app, "GET", "/items/7").status_code == 500  # identify finds no user
         assert (ran, engine.requests) == ([], [])
-        assert "'shop.no_such_function' names no before_request function" in caplog.text
+        assert caplog.text.count("'shop.no_such_function' names no before_request function") == 1
 
     @pytest.mark.parametrize("status", [200, 302])
     def test_a_function_before_it_that_answers(self, engine, status):
