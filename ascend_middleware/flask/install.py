@@ -224,7 +224,7 @@ class Entrance:
         for functions, at, function in exact or (short if len(short) == 1 else []):
             functions[at] = self._followed(function)
             return True
-        text = "after = %r names no before_request function of %r, or several (there are: %s); the guard decides before all"
+        text = "after = %r names no before_request function of %r, or several (of: %s); the guard decides before all"
         known = ", ".join(_name(function) for *_, function in places) or "none"
         if known != self._missed:  # said once, not at each request
             self._missed = known
