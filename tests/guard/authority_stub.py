@@ -46,7 +46,7 @@ class AuthorityStub:
                 if stub._server is None:
                     self.close_connection = True
                     return
-                content = json.dumps(body).encode()
+                content = json.dumps(body, separators=(",", ":")).encode()
                 self.send_response(200)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(content)))
