@@ -73,6 +73,8 @@ def test_methods_are_a_star_or_a_list(text, methods):
         ("GET", "begins with a slash"),
         ("GET x", "begins with a slash"),
         ("GTE /x", "did you mean GET?"),
+        ("WS /x", "did you mean WEBSOCKET?"),
+        ("GET,wss /x", "did you mean WEBSOCKET?"),
         ("GET,* /x", "stands alone"),
         ("G=T /x", "no method"),
         ("GET,,POST /x", "no method"),
