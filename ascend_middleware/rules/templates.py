@@ -242,7 +242,8 @@ def _parse_methods(text: str) -> frozenset[Method]:
             raise ValueError(f'{method!r} is no method; write "*" or methods with commas between, "GET,POST /path"')
         if method not in _COMMON_METHODS and not _RARE_METHODS.fullmatch(method):
             # What other programs call a handshake; as a method it would never be met.
-            close = ["WEBSOCKET"] if method in ("WS", "WSS") else difflib.get_close_matches(method, _COMMON_METHODS, n=1)
+            near = difflib.get_close_matches(method, _COMMON_METHODS, n=1)
+            close = ["WEBSOCKET"] if method in ("WS", "WSS") else near
             if close:
                 raise ValueError(f"unknown method {method}; did you mean {close[0]}?")
     return frozenset(WEBSOCKET if method == str(WEBSOCKET) else method for method in methods)
