@@ -5,7 +5,6 @@ Source of the shapes: contract section 2.10. Nothing that cannot be read ever li
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from ..exceptions import ProtocolError
+from ..strict_json import StrictJSON
 
 __all__ = [
     "MAX_SKEW",
@@ -31,6 +31,8 @@ MAX_SKEW: Final = 300.0
 _MAX_BYTES: Final = 262_144
 _MAX_LAYERS: Final = 4
 _MAX_TEXT: Final = 500
+# NaN is taken: a number that cannot be read makes no command weaker.
+_json: Final = StrictJSON()
 
 
 class MalformedCommand(ProtocolError):  # noqa: N818 - says what it is
@@ -151,16 +153,9 @@ def _parse_json(text: str | bytes | bytearray) -> object:
     if len(text) > _MAX_BYTES:
         raise MalformedCommand(f"the message is longer than {_MAX_BYTES} bytes")
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return _json.decode(text)
     except (ValueError, RecursionError) as error:
         raise MalformedCommand(f"the message is not JSON: {type(error).__name__}") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key twice in one object")
-    return result
 
 
 def parse_command(message: object, *, received_at: float) -> Command:

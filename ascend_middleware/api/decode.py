@@ -6,7 +6,6 @@ exact word and it names an action.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +22,7 @@ from ..exceptions import (
     ServerError,
     ValidationError,
 )
+from ..strict_json import StrictJSON
 from .models import ActionPage, ActionRecord, AgentAction, AuthorizationDecision, Decision, DecisionStatus
 from .values import check_values, clean, encode_json, strip_risk_claims
 
@@ -90,6 +90,7 @@ _ACTION_ID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
+_strict: Final = StrictJSON()
 
 
 def submit_body(action: AgentAction) -> dict[str, Any]:
@@ -193,17 +194,9 @@ def _is_encoding_of(value: object, content: bytes) -> bool:
 
 def _refuse_duplicates(content: bytes) -> None:
     try:
-        _duplicates.decode(content.decode())
+        _strict.decode(content.decode())
     except (ValueError, RecursionError):
         raise ProtocolError("the authority's answer uses a name twice") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> None:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError
-
-
-_duplicates: Final = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def decision_from_object(answer: dict[str, Any]) -> AuthorizationDecision:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -15,6 +14,7 @@ from ascend_middleware.api.bodies import Submission
 from ascend_middleware.api.decode import check_values, encode_json, strip_risk_claims
 from ascend_middleware.api.types import NAME_PATTERN
 from ascend_middleware.exceptions import ValidationError
+from ascend_middleware.strict_json import StrictJSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +34,8 @@ __all__ = [
 
 # These bound what a CEL condition can be made to work on.
 MAX_BODY: Final = 128 * 1024
+# 64 bits: a condition would see a rounded number in place of a larger one.
+_json: Final = StrictJSON(constant="{} is no JSON number", out_of_range="a number is out of range", bits=64)
 _MISSING = re.compile(r"missing required field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 
@@ -85,7 +87,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     if not body.strip():
         return {}
     try:
-        value = _strict.decode(body.decode("utf-8"))
+        value = _json.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         reason = str(error) if type(error) is ValueError else "malformed"
         raise ApiError(400, "INVALID_REQUEST", f"the body is not valid JSON: {reason[:200]}") from None
@@ -98,36 +100,6 @@ def read_object(body: bytes) -> dict[str, Any]:
         details = {"field": error.field, "issue": error.message[:200]} if error.field else None
         raise ApiError(422, "VALIDATION_ERROR", error.message[:200], details=details) from None
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("an object has the same key twice")
-    return value
-
-
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON number")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("a number is out of range")
-    return number
-
-
-def _in_range(text: str) -> int:
-    # A condition would see a rounded number in its place.
-    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
-        raise ValueError("a number is out of range")
-    return int(text)
-
-
-_strict: Final = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_in_range
-)
 
 
 def query_pairs(query: str) -> dict[str, str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
+
+from ..strict_json import StrictJSON
 
 if TYPE_CHECKING:
     from .request import RequestView
@@ -14,6 +15,11 @@ __all__ = ["parse_form", "parse_json"]
 
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
+_json: Final = StrictJSON(
+    key_twice="the body has a key twice in one object",
+    constant="the body holds {}, which is no JSON number",
+    out_of_range="the body holds a number too large to represent",
+)
 
 
 def parse_json(view: RequestView, content: bytes) -> Any:
@@ -28,7 +34,7 @@ def parse_json(view: RequestView, content: bytes) -> Any:
         raise ValueError(f"the content type is {kind or 'missing'}, {_JSON} is needed")
     text = _text(content)
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        value = _json.decode(text)
     except RecursionError:
         raise ValueError("the body is nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -87,21 +93,3 @@ def _text(content: bytes) -> str:
     if text.startswith("\ufeff") or "\x00" in text:
         raise ValueError("the body begins with a byte order mark or holds NUL characters")
     return text
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("the body has a key twice in one object")
-    return result
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"the body holds {name}, which is no JSON number")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("the body holds a number too large to represent")
-    return number

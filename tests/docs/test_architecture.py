@@ -11,7 +11,18 @@ import ascend_middleware
 
 ROOT = Path(ascend_middleware.__file__).parent
 # Ground: values and words that every room may use.
-GROUND = {"_version", "exceptions", "findings", "flow", "fork", "masking", "paths", "sqlite", "substitute"}
+GROUND = {
+    "_version",
+    "exceptions",
+    "findings",
+    "flow",
+    "fork",
+    "masking",
+    "paths",
+    "sqlite",
+    "strict_json",
+    "substitute",
+}
 SETTINGS = {"config", "setting_values"}
 # Each room with what it may import besides the ground; further down may not name what stands above.
 ALLOWED = {
