@@ -7,15 +7,15 @@ to it that the handler runs on that verdict or not at all.
 """
 
 # Annotations are real here: FastAPI reads those of the dependency, which is no function with globals of its own.
-import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Unpack
 
 from starlette.requests import HTTPConnection
 
+from .adapters.decorator import caller_place, require_verdict
 from .asgi import AscendMiddleware, require_decision
 from .asgi.decorator import verdict_in
-from .guard import Verdict, standing
+from .guard import Verdict
 from .rules import Declaration, RuleFields, declaration, declare
 
 __all__ = ["AscendMiddleware", "governed", "require_decision"]
@@ -33,8 +33,7 @@ def governed(**fields: Unpack[RuleFields]) -> Callable[[HTTPConnection], Corouti
     Raises:
         ConfigurationError: with everything that is wrong, naming module and line.
     """
-    caller = sys._getframe(1)
-    rule = declaration(f"{caller.f_globals.get('__name__', '?')} line {caller.f_lineno}", fields)
+    rule = declaration(caller_place(), fields)
     return declare(_Governed(rule), rule)
 
 
@@ -45,4 +44,4 @@ class _Governed:
         self._rule = rule
 
     async def __call__(self, connection: HTTPConnection) -> Verdict:
-        return standing(verdict_in(connection.scope), (self._rule,))
+        return require_verdict(verdict_in(connection.scope), (self._rule,))

@@ -1,19 +1,14 @@
-"""A rule at the handler: `@governed(action_type=…)` for endpoints of Starlette and FastAPI.
-
-The middleware decides under the rule that stands here. The handler is only seen to: it runs on the verdict that was
-made under this very rule, or not at all.
-"""
+"""A rule at the handler: `@governed(action_type=…)` for endpoints of Starlette and FastAPI."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
-from ..exceptions import ConfigurationError
-from ..guard import Verdict, standing
-from ..rules import RuleFields, declare, declared, place_of
+from ..adapters.decorator import Framework, attach
+from ..guard import Verdict
+from ..rules import RuleFields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,14 +36,10 @@ def governed(**fields: Unpack[RuleFields]) -> Callable[[Target], Target]:
     """
 
     def decorate(target: Target) -> Target:
-        if isinstance(target, type):
-            _guard_class(target)
-            return declare(target, fields)
-        if not inspect.isroutine(target) and not isinstance(target, functools.partial):
-            kind = type(target).__name__
-            raise ConfigurationError(f"{place_of(target)}: governed stands at a function or a class, not at a {kind}")
-        guarded: Target = _guarded(target)
-        return declare(guarded, fields)
+        guarded = attach(target, fields, _FRAMEWORK)
+        if guarded is not target:
+            _ask_for_connection(guarded, target)
+        return guarded
 
     return decorate
 
@@ -61,33 +52,13 @@ def verdict_in(scope: Any) -> object:
     return scope.get(VERDICT)
 
 
-def _guarded(function: Any) -> Any:
-    """Return the function so that it runs only on a verdict under its own rule."""
-
-    def see(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        connection = kwargs.pop(_CONNECTION, None)
-        scopes = [scope for one in (connection, *args, *kwargs.values()) if (scope := _scope_of(one)) is not None]
-        standing(verdict_in(scopes[0]) if scopes else None, declared(guarded))
-
-    guarded: Any
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def guarded(*args: Any, **kwargs: Any) -> Any:
-            see(args, kwargs)
-            return await function(*args, **kwargs)
-
-    else:
-
-        @functools.wraps(function)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            see(args, kwargs)
-            return function(*args, **kwargs)
-
-    _ask_for_connection(guarded, function)
-    return guarded
+def _find_verdict(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+    connection = kwargs.pop(_CONNECTION, None)
+    scopes = (_scope_of(one) for one in (connection, *args, *kwargs.values()))
+    return next((verdict_in(scope) for scope in scopes if scope is not None), None)
 
 
+_FRAMEWORK: Final = Framework(_find_verdict, "__await__", "an HTTPEndpoint or WebSocketEndpoint class")
 _CONNECTION = "ascend_connection"
 
 
@@ -112,20 +83,6 @@ def _ask_for_connection(guarded: Any, function: Any) -> None:
 def _scope_of(value: object) -> Any:
     scope = getattr(value, "scope", None) if type(value).__module__ != "builtins" else None
     return scope if isinstance(scope, dict) and "type" in scope else None
-
-
-def _guard_class(cls: Any) -> None:
-    """Let every request of an endpoint class be seen to, before it is dispatched."""
-    enter = getattr(cls, "__await__", None)
-    if enter is None:
-        raise ConfigurationError(f"{place_of(cls)}: governed stands at an HTTPEndpoint or WebSocketEndpoint class")
-
-    @functools.wraps(enter)
-    def guarded(self: Any) -> Any:
-        standing(verdict_in(self.scope), declared(type(self)))
-        return enter(self)
-
-    cls.__await__ = guarded
 
 
 try:

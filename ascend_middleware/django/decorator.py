@@ -1,21 +1,15 @@
-"""A rule at the view: `@governed(action_type=…)` for functions, classes and their methods, and `GovernedMixin`.
-
-The middleware decides under the rule that stands here. The view is only seen to: it runs on the verdict that was made
-under this very rule, or not at all.
-"""
+"""A rule at the view: `@governed(action_type=…)` for functions, classes and their methods, and `GovernedMixin`."""
 
 from __future__ import annotations
 
-import functools
-import sys
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, Unpack
 
 from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 from django.views import View
 
+from ..adapters.decorator import Framework, attach, caller_place, require_verdict
 from ..exceptions import ConfigurationError
-from ..guard import standing
 from ..rules import RuleFields, declaration, declare, declared, place_of
 from .handle import Passage
 
@@ -44,8 +38,7 @@ def governed(**fields: Unpack[RuleFields]) -> Callable[[Target], Target]:
     Raises:
         ConfigurationError: at decoration, with everything that is wrong, naming module and function.
     """
-    caller = sys._getframe(1)
-    here = f"{caller.f_globals.get('__name__', '?')} line {caller.f_lineno}"
+    here = caller_place()
     rule: Declaration | None = None
 
     def decorate(target: Target) -> Target:
@@ -54,13 +47,7 @@ def governed(**fields: Unpack[RuleFields]) -> Callable[[Target], Target]:
             place = place_of(target)
             # `method_decorator` asks with a function of its own, and then again for each request.
             rule = declaration(here if place.startswith("django.") else place, fields)
-        if isinstance(target, type):
-            _guard_class(target)
-            return declare(target, rule)
-        if not callable(target):
-            raise ConfigurationError(f"{here}: governed stands at a view, not at a {type(target).__name__}")
-        guarded: Target = _guarded(target)
-        return declare(guarded, rule)
+        return attach(target, rule, _FRAMEWORK, place=here)
 
     return decorate
 
@@ -92,52 +79,28 @@ class GovernedMixin:
         Raises:
             ConfigurationError: there is none.
         """
-        _see((request,), declared(type(self)), type(self))
+        rules = declared(type(self))
+        if not rules:
+            raise ConfigurationError(f"{place_of(type(self))}: GovernedMixin without a rule; set governed = {{…}}")
+        require_verdict(_find_verdict((request,), {}), rules)
         return super().dispatch(request, *args, **kwargs)  # type: ignore[misc]  # a view's
 
 
-def _guard_class(cls: Any) -> None:
-    """Let every request of a class-based view be seen to, before it is dispatched."""
-    dispatch = getattr(cls, "dispatch", None)
-    if dispatch is None:
-        raise ConfigurationError(f"{place_of(cls)}: governed stands at a class-based view, which has dispatch")
-
-    @functools.wraps(dispatch)
-    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
-        _see((*args, *kwargs.values()), declared(type(self)), type(self))
-        return dispatch(self, *args, **kwargs)
-
-    cls.dispatch = guarded
-
-
-def _guarded(function: Any) -> Any:
-    """Return the function so that it runs only on a verdict under its own rule."""
-    guarded: Any
-    if iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def guarded(*args: Any, **kwargs: Any) -> Any:
-            _see((*args, *kwargs.values()), declared(guarded), function)
-            return await function(*args, **kwargs)
-
-    else:
-
-        @functools.wraps(function)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            _see((*args, *kwargs.values()), declared(guarded), function)
-            return function(*args, **kwargs)
-
-    return guarded
-
-
-def _see(arguments: tuple[Any, ...], rules: tuple[Declaration, ...], target: Any) -> None:
-    if not rules:
-        raise ConfigurationError(f"{place_of(target)}: GovernedMixin without a rule; set governed = {{…}}")
-    for one in arguments:
+def _find_verdict(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+    for one in (*args, *kwargs.values()):
         # Django REST framework wraps the request.
         request = one if isinstance(one, HttpRequest) else getattr(one, "_request", None)
         if isinstance(request, HttpRequest):
             passage = Passage.of(request)
-            standing(passage.verdict if passage is not None else None, rules)
-            return
-    standing(None, rules)
+            return passage.verdict if passage is not None else None
+    return None
+
+
+_FRAMEWORK: Final = Framework(
+    _find_verdict,
+    "dispatch",
+    "a class-based view, which has dispatch",
+    targets="a view",
+    is_target=callable,
+    is_async=iscoroutinefunction,
+)

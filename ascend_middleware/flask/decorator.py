@@ -1,21 +1,13 @@
-"""A rule at the handler: `@governed(action_type=…)` for Flask's views.
-
-The extension decides under the rule that stands here. The view is only seen to: it runs on the verdict that was made
-under this very rule, or not at all.
-"""
+"""A rule at the handler: `@governed(action_type=…)` for Flask's views."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 import flask
-from flask.views import View
 
-from ..exceptions import ConfigurationError
-from ..guard import standing
-from ..rules import RuleFields, declare, declared, place_of
+from ..adapters.decorator import Framework, attach
+from ..rules import RuleFields
 from ..wsgi.middleware import VERDICT
 
 if TYPE_CHECKING:
@@ -42,41 +34,9 @@ def governed(**fields: Unpack[RuleFields]) -> Callable[[Target], Target]:
     Raises:
         ConfigurationError: at decoration, with everything that is wrong, naming module and function.
     """
-
-    def decorate(target: Target) -> Target:
-        if isinstance(target, type):
-            if not issubclass(target, View):
-                raise ConfigurationError(f"{place_of(target)}: governed stands at a View or MethodView class")
-            marked: Any = target
-            marked.dispatch_request = _guarded(target.dispatch_request, lambda self: declared(type(self)))
-            return declare(target, fields)
-        if not inspect.isroutine(target) and not isinstance(target, functools.partial):
-            kind = type(target).__name__
-            raise ConfigurationError(f"{place_of(target)}: governed stands at a function or a class, not at a {kind}")
-        guarded: Target = _guarded(target, lambda *_: declared(guarded))
-        return declare(guarded, fields)
-
-    return decorate
+    return lambda target: attach(target, fields, _FRAMEWORK)
 
 
-def _guarded(function: Any, rules_of: Callable[..., Any]) -> Any:
-    """Return the function so that it runs only on a verdict under one of its own rules."""
-
-    def see(arguments: tuple[Any, ...]) -> None:
-        standing(flask.request.environ.get(VERDICT), rules_of(*arguments))
-
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def guarded(*arguments: Any, **named: Any) -> Any:
-            see(arguments)
-            return await function(*arguments, **named)
-
-    else:
-
-        @functools.wraps(function)
-        def guarded(*arguments: Any, **named: Any) -> Any:
-            see(arguments)
-            return function(*arguments, **named)
-
-    return guarded
+_FRAMEWORK: Final = Framework(
+    lambda args, kwargs: flask.request.environ.get(VERDICT), "dispatch_request", "a View or MethodView class"
+)

@@ -3,7 +3,6 @@
 from ..flow import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
 from ..verdict import Refusal, Verdict, answer_of
 from .decide import Guard
-from .handler_check import standing
 from .health import health_of
 from .identity import Agent, NotAnAgent
 from .outcome import Outcome
@@ -30,5 +29,4 @@ __all__ = [
     "answer_of",
     "health_of",
     "quoted",
-    "standing",
 ]

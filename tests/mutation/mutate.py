@@ -40,11 +40,11 @@ PACKAGE = "ascend_middleware"
 ROOMS = {
     "guard/": ["guard"],
     "guard/decide": ["guard", "django"],
-    "guard/handler_check": ["asgi", "django", "flask"],
     "state/": ["guard"],
     "journal/": ["guard"],
     "killswitch/": ["guard"],
     "verdict": ["guard"],
+    "adapters/decorator": ["asgi", "django", "flask"],
     "adapters/": ["guard", "asgi", "django", "flask", "wsgi"],
     "rules/": ["rules", "guard"],
     "routing/": ["routing", "rules"],
