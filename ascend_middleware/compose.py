@@ -20,7 +20,7 @@ from .exceptions import AscendError, ConfigurationError, Problem
 from .guard import Guard
 from .guard.duties import Duties
 from .journal.journal import open_journal
-from .journal.worker import Keeper
+from .journal.worker import BackgroundWorker
 from .killswitch.poller import LeasedReceiver
 from .masking import get_logger
 from .rules import RuleTable
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = [
     "build_dry_guard",
     "build_guard",
-    "build_keeper",
     "build_table",
+    "build_worker",
     "find_problems",
     "is_only_looked_at",
     "load_table",
@@ -290,7 +290,7 @@ def _settings_in(rules: Any) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def build_keeper(guard: Guard, *, http_client: object = None) -> Keeper | None:
+def build_worker(guard: Guard, *, http_client: object = None) -> BackgroundWorker | None:
     """Return the threads that deliver the journal, receive commands and try the key; None where there is none to do."""
     settings, duties = guard.settings, guard.duties
     serves = duties.journal is not None or settings.kill_switch != "off"
@@ -308,7 +308,7 @@ def build_keeper(guard: Guard, *, http_client: object = None) -> Keeper | None:
             queue=_open_queue(settings, duties) if settings.kill_switch == "sqs" else None,
             now=duties.now,
         )
-    keeper = Keeper(
+    worker = BackgroundWorker(
         guard.core,
         lambda: open_engine(settings, http_client=http_client),
         journal=duties.journal,
@@ -317,8 +317,8 @@ def build_keeper(guard: Guard, *, http_client: object = None) -> Keeper | None:
         now=duties.now,
     )
     if serves:
-        duties.keeper_runs = lambda: keeper.is_running
-    return keeper
+        duties.worker_runs = lambda: worker.is_running
+    return worker
 
 
 def _open_queue(settings: Settings, duties: Duties) -> QueueReceiver:

@@ -22,7 +22,7 @@ from .. import substitute
 from ..client import open_async_engine, open_engine
 from ..client.core import Send
 from ..client.http.transport import PerProcess
-from ..compose import build_dry_guard, build_guard, build_keeper, build_table, is_only_looked_at
+from ..compose import build_dry_guard, build_guard, build_table, build_worker, is_only_looked_at
 from ..exceptions import ConfigurationError, MissingAPIKeyError
 from ..flow import Blocking, Sleep, drive, drive_async, running_loop
 from ..fork import ProcessLock
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from ..client.http.transport import AsyncEngine, Engine
     from ..guard import Guard, Outcome
-    from ..journal.worker import Keeper
+    from ..journal.worker import BackgroundWorker
 
 __all__ = ["AsyncBody", "AsyncRunner", "SyncRunner"]
 
@@ -56,7 +56,7 @@ class AsyncBody(Protocol):
 
 
 class _Runner:
-    """What both runners share: the guard and its keeper.
+    """What both runners share: the guard and its background worker.
 
     Args:
         rules: the path of an `ascend.toml`, a mapping of the same shape, `Rule` objects, or None.
@@ -84,10 +84,10 @@ class _Runner:
         self._given = rules, settings
         self._http_client = http_client
         self._changing = ProcessLock()
-        self._own: tuple[Guard, Keeper | None, PerProcess, MissingAPIKeyError | None] | None = None
+        self._own: tuple[Guard, BackgroundWorker | None, PerProcess, MissingAPIKeyError | None] | None = None
         # The threads of an application that is dropped without being closed end, too.
-        self._keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()
-        weakref.finalize(self, _stop, self._keepers).atexit = False
+        self._workers: weakref.WeakSet[BackgroundWorker] = weakref.WeakSet()
+        weakref.finalize(self, _stop, self._workers).atexit = False
         self._begin()
         announce_ways(self._guard)
 
@@ -115,11 +115,11 @@ class _Runner:
         if self._http_client is not None:
             self._open_engine()  # of the wrong kind, it is told now
         blocking = self._http_client if self._blocks and asks is None else None
-        self.keeper = build_keeper(self._guard, http_client=blocking)
-        if self.keeper is not None:
-            self._keepers.add(self.keeper)
-        if self._asks is not None and self.keeper is not None:
-            self._asks.at_end.append(self.keeper.close)
+        self.worker = build_worker(self._guard, http_client=blocking)
+        if self.worker is not None:
+            self._workers.add(self.worker)
+        if self._asks is not None and self.worker is not None:
+            self._asks.at_end.append(self.worker.close)
 
     @property
     def guard(self) -> Guard:
@@ -133,10 +133,10 @@ class _Runner:
             if self._asks is substitute.current:
                 return
             if self._asks is None:
-                self._own = self._guard, self.keeper, self._engines, self.lacking
+                self._own = self._guard, self.worker, self._engines, self.lacking
             if substitute.current is None and self._own is not None:
                 self._asks = None
-                self._guard, self.keeper, self._engines, self.lacking = self._own
+                self._guard, self.worker, self._engines, self.lacking = self._own
             else:
                 self._begin()
 
@@ -145,7 +145,7 @@ class _Runner:
         return health_of(self.guard)
 
     def start(self) -> None:
-        """Start the keeper in this process, if it has anything to do; at the server's start-up or the first request.
+        """Start the background worker, if it has anything to do; at the server's start-up or at the first request.
 
         Raises:
             MissingAPIKeyError: the application was made only to be looked at.
@@ -154,21 +154,21 @@ class _Runner:
             self._change()
         if self.lacking is not None:
             raise self.lacking
-        if self.keeper is not None and not self.keeper.is_running and self.keeper.is_eager:
-            self.keeper.start()
+        if self.worker is not None and not self.worker.is_running and self.worker.is_eager:
+            self.worker.start()
 
     def _passed(self, verdict: Verdict) -> Verdict:
-        if verdict.entry and self.keeper is not None and not self.keeper.is_running:
-            self.keeper.start()
+        if verdict.entry and self.worker is not None and not self.worker.is_running:
+            self.worker.start()
         return verdict
 
 
-def _stop(keepers: weakref.WeakSet[Keeper]) -> None:
-    for keeper in list(keepers):
-        if keeper.is_running:
+def _stop(workers: weakref.WeakSet[BackgroundWorker]) -> None:
+    for worker in list(workers):
+        if worker.is_running:
             # Garbage is collected wherever a thread stands, with any lock in its hand: this takes none.
             with contextlib.suppress(RuntimeError):  # the interpreter ends, and closes it otherwise
-                _thread.start_new_thread(keeper.stop, ())
+                _thread.start_new_thread(worker.stop, ())
 
 
 class SyncRunner(_Runner):
@@ -228,8 +228,8 @@ class SyncRunner(_Runner):
         engine = self._engines.take()
         if engine is not None:
             engine.close()
-        if self.keeper is not None:
-            self.keeper.close()
+        if self.worker is not None:
+            self.worker.close()
         self._guard.duties.state.close()
 
     def _perform(self, step: Any, read: Callable[[int, float], bytes]) -> Any:
@@ -342,8 +342,8 @@ class AsyncRunner(_Runner):
         engine = self._engines.take()
         if engine is not None:
             await engine.aclose()
-        if self.keeper is not None:
-            await anyio.to_thread.run_sync(self.keeper.close)
+        if self.worker is not None:
+            await anyio.to_thread.run_sync(self.worker.close)
         threads = self._threads.take()
         if threads is not None:
             threads.shutdown(wait=False)

@@ -1,4 +1,4 @@
-"""What a client, the guard and the keepers ask, as flows: decisions, waiting, failure mode, reports, written once."""
+"""What clients, guards and background workers ask, as flows: decisions, waiting, failure mode, reports."""
 
 from __future__ import annotations
 

@@ -114,8 +114,8 @@ def forget() -> None:
 def _stop(runner: SyncRunner | AsyncRunner) -> None:
     if isinstance(runner, SyncRunner):
         runner.close()
-    elif runner.keeper is not None:
-        runner.keeper.close()  # its engines belong to event loops that may be gone
+    elif runner.worker is not None:
+        runner.worker.close()  # its engines belong to event loops that may be gone
 
 
 def load_hooks(hooks: dict[str, Any]) -> dict[str, Any]:

@@ -74,8 +74,8 @@ class Duties:
         self._settings = settings
         self._clock = clock
         self.now: Final = now
-        # Set where there is a keeper: whether it runs in this process.
-        self.keeper_runs: Callable[[], bool] = _nobody
+        # Set where there is a background worker: whether it runs in this process.
+        self.worker_runs: Callable[[], bool] = _nobody
         self._seen: dict[str, float] = {settings.agent_id: float("inf")}
         self._confirming_until = -1e9
         self._failed_at = -1e9

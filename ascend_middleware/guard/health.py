@@ -139,7 +139,7 @@ def health_of(guard: Gauges, *, readable: bool | None = None) -> dict[str, Any]:
         "waiters": {"now": guard.waiters, "most": settings.max_waiters},
         "engine": "local" if settings.is_local else settings.engine,
         "state": {"kind": duties.state.kind, "readable": readable},
-        "keeper": duties.keeper_runs(),
+        "keeper": duties.worker_runs(),
         "mode": settings.mode,
     }
     return {"status": _status(settings.enabled, found), **found}

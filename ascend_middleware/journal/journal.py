@@ -108,11 +108,11 @@ class Journal:
         self._unwritten: deque[bytes] = deque()
         self._said: dict[str, float] = {}
         self.process = f"{int(self._now())}-{os.getpid()}-{secrets.token_hex(4)}"
-        # Kept up to date by the keeper: since when the line waits that is to be delivered next; others' bytes.
+        # Kept up to date by the background worker: since when the next line to be delivered waits; others' bytes.
         self.waiting_since: float | None = None
         self.others_bytes = 0
         self.unjournalled = 0
-        # About how many entries were made: whether requests come in while the keeper works.
+        # About how many entries were made: whether requests come in while the background worker delivers.
         self.entered = 0
         self._pid = os.getpid()
 
@@ -259,7 +259,8 @@ class Journal:
 def _new_log(directory: Path, prefix: str, *, power_safe: bool = False) -> FileLog:
     """Open a log under a name of its own.
 
-    A keeper that looks for what dead processes left may take a lock between its making and its locking: then another.
+    A background worker that looks for what dead processes left may take a lock between its making and its locking:
+    then another one is made.
     """
     for _ in range(_TRIES):
         with contextlib.suppress(FileExistsError):

@@ -1,7 +1,8 @@
 """Where a journal's lines are: in segments of an append-only file of one process, or in its memory.
 
-One process appends; one reader, its keeper or whoever adopts the file after its death, takes the lines in order. A line
-survives the end of the process as soon as `append` returns, and a power cut if the log was opened `power_safe`.
+One process appends; one reader, the background worker or whoever adopts the file after its death, takes the lines in
+order. A line survives the end of the process as soon as `append` returns, and a power cut if the log was opened
+`power_safe`.
 """
 
 from __future__ import annotations

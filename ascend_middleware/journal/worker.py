@@ -1,4 +1,4 @@
-"""The keeper: background threads of the serving process, which deliver the journal and receive commands.
+"""The background worker: threads of the serving process, which deliver the journal and receive commands.
 
 They start at the first request or at the server's start-up, in the process that serves (checked by pid, so also after a
 fork), never at import. No decision depends on them being alive.
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ..state.base import State
     from .journal import Journal
 
-__all__ = ["Keeper", "LateEngine"]
+__all__ = ["BackgroundWorker", "LateEngine"]
 
-logger = get_logger("ascend_middleware.keeper")
+logger = get_logger("ascend_middleware.worker")
 
 _LONGEST_PAUSE: Final = 30.0
 _ADOPT_SECONDS: Final = 10.0
@@ -43,12 +43,12 @@ _LONGEST_REST: Final = 0.3
 _HURRY_AT: Final = 0.1
 
 
-class Keeper:
+class BackgroundWorker:
     """Deliver this process's journal, and those of dead processes in its directory.
 
     Args:
         core: the client's flows.
-        connect: opens the synchronous engine, called in the keeper's thread.
+        connect: opens the synchronous engine, called in the worker's thread.
         journal: what to deliver; None where nothing is journalled.
         state: where claims of dead processes are settled.
         receiver: called in a thread of its own again and again; returns the seconds until the next time.
@@ -113,7 +113,7 @@ class Keeper:
             self._started = True
             # A new one: threads that did not stop in time must not go on.
             self._stopping = threading.Event()
-            tasks = [("ascend-keeper", self._deliver_all)] if self._journal is not None else []
+            tasks = [("ascend-worker", self._deliver_all)] if self._journal is not None else []
             if self._receiver is not None:
                 tasks.append(("ascend-receiver", self._receive_all))
             if not self._core.settings.is_local:
@@ -134,7 +134,7 @@ class Keeper:
             self._wake.set()
 
     def close(self, *, seconds: float = 5.0) -> None:
-        """Deliver what waits, for at most `seconds`, and stop; what is left stays in its file for the next keeper."""
+        """Deliver what waits, for at most `seconds`, and stop; the next background worker delivers what is left."""
         if self._pid != os.getpid():
             return
         with self._lock:
@@ -182,7 +182,7 @@ class Keeper:
                 try:
                     worked = self._turn(engine, stopping=stopping)
                 except Exception:
-                    logger.exception("the keeper failed; it goes on")
+                    logger.exception("the background worker failed; it goes on")
                     worked, self._pause_until = False, self._core.clock() + _IDLE_SECONDS
                 if worked:
                     # Python runs one thread at a time: what is delivered in haste is taken from requests.
@@ -285,20 +285,20 @@ class Keeper:
             engine.close()
 
 
-_kept: Final[weakref.WeakSet[Keeper]] = weakref.WeakSet()
+_open: Final[weakref.WeakSet[BackgroundWorker]] = weakref.WeakSet()
 
 
-def _close_at_exit(keeper: Keeper) -> None:
+def _close_at_exit(worker: BackgroundWorker) -> None:
     # A server without lifespan never closes the middleware. One that was closed is not held until then.
-    if not _kept:
+    if not _open:
         atexit.unregister(_close_all)
         atexit.register(_close_all)
-    _kept.add(keeper)
+    _open.add(worker)
 
 
 def _close_all() -> None:
-    for keeper in list(_kept):
-        keeper.close()
+    for worker in list(_open):
+        worker.close()
 
 
 class LateEngine:

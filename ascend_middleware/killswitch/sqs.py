@@ -1,4 +1,4 @@
-"""Receive kill-switch commands from an SQS queue; boto3 is used from the keeper's thread only."""
+"""Receive kill-switch commands from an SQS queue; boto3 is used in the background worker only."""
 
 from __future__ import annotations
 

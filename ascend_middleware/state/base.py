@@ -130,7 +130,7 @@ class Snapshot:
     Attributes:
         orders: by target and slot.
         hints: the hints of requests on hold, or None when there are too many to list.
-        confirmed_at: when a keeper last had the authority's word on the kill state; 0 when never.
+        confirmed_at: when a background worker last had the authority's word on the kill state; 0 when never.
     """
 
     orders: Mapping[tuple[str, str], Order] = field(default_factory=dict)

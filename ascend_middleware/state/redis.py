@@ -324,7 +324,7 @@ class RedisState:
         answer = self._run("take", name, limit, secrets.token_hex(8))
         return None if answer == "" else float(answer)
 
-    # --- keepers
+    # --- background workers
 
     def lease(self, name: str, *, owner: str, seconds: float, now: float) -> bool:
         """See `State.lease`; the time is the store's own."""

@@ -277,7 +277,7 @@ class SQLState:
             connection.execute("INSERT INTO takes VALUES (?, ?, ?)", (self._scope, name, now))
             return None
 
-    # --- keepers
+    # --- background workers
 
     def lease(self, name: str, *, owner: str, seconds: float, now: float) -> bool:
         """See `State.lease`."""

@@ -75,8 +75,8 @@ class Site:
 
     def outcomes(self):
         """What the authority was told of each action, when all of it is delivered."""
-        if self.runner.keeper is not None:
-            self.runner.keeper.close()
+        if self.runner.worker is not None:
+            self.runner.worker.close()
         return self.authority.outcomes
 
 

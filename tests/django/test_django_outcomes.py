@@ -132,14 +132,14 @@ def test_how_a_stream_ended_is_told_before_it_is_closed(site, ran, path):
 def test_what_waits_is_told_before_a_guard_is_forgotten_or_replaced(site, ran, ascend, replaced):
     before = set(threading.enumerate())
     site.ask("GET", "/customers/7")
-    keeper = [one for one in threading.enumerate() if one not in before and one.name.startswith("ascend")]
-    assert keeper
+    threads = [one for one in threading.enumerate() if one not in before and one.name.startswith("ascend")]
+    assert threads
     if replaced:
         ascend(strict=True)
         site.ask("GET", "/nothing")
     else:
         configuration.forget()
-    assert [thread for thread in keeper if thread.is_alive()] == []
+    assert [thread for thread in threads if thread.is_alive()] == []
     assert list(site.authority.outcomes.values()) == ["completed"]
 
 

@@ -68,7 +68,7 @@ class TestTheLoop:
     @pytest.mark.parametrize(("reports", "kinds"), [(False, []), (True, ["entry", "outcome"])])
     async def test_the_journal_has_a_run_only_where_outcomes_are_reported(self, authority, tmp_path, reports, kinds):
         app = guarded(Handler(), journal=str(tmp_path), report_outcomes=reports)
-        app._runner.keeper = None  # nobody delivers
+        app._runner.worker = None  # nobody delivers
         handle = await held(app)
         authority.decide("approved")
         assert (await ask(app, handle)).status == 200

@@ -21,7 +21,7 @@ RULES = [
 def guard(*arguments, **settings):
     """A guard whose journal nobody delivers."""
     app = guarded(*arguments, **settings)
-    app._runner.keeper = None
+    app._runner.worker = None
     return app
 
 

@@ -425,7 +425,7 @@ async def test_a_wait_inside_another_middleware(engine, approved):
 async def test_a_request_cancelled_while_its_run_is_journalled_leaves_an_outcome(engine, tmp_path):
     handler = Handler()
     app = guard(handler, [RUN], report_outcomes=True, journal=str(tmp_path), durability="power")
-    app._runner.keeper = None  # nobody delivers
+    app._runner.worker = None  # nobody delivers
     journal = app.guard.duties.journal
     wire = Wire(part())
     task = asyncio.create_task(app(http_scope("POST", "/run"), wire.receive, wire.send))
@@ -456,7 +456,7 @@ async def test_a_request_cancelled_while_its_run_is_journalled_leaves_an_outcome
 async def test_the_journal_says_how_each_run_passed(engine, tmp_path, found, says):
     engine.answers = [found]
     app = guard(Handler(), [RUN], report_outcomes=True, journal=str(tmp_path), on_failure="open")
-    app._runner.keeper = None  # nobody delivers
+    app._runner.worker = None  # nobody delivers
     for _ in range(2):
         assert (await ask(app)).status == 200
     lines = b"".join(path.read_bytes() for path in tmp_path.rglob("*.journal")).splitlines()
@@ -489,7 +489,7 @@ async def test_no_event_loop_waits_for_a_disk(engine, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", watched)
     app = guard(handler, [RUN], report_outcomes=True, journal=str(tmp_path), durability="power")
-    app._runner.keeper = None  # nobody delivers
+    app._runner.worker = None  # nobody delivers
     before = len(synced)
     assert (await ask(app)).status == 200
     assert len(synced) - before >= 2

@@ -34,7 +34,7 @@ PARTS = {
 def made(monkeypatch, *answers, **settings):
     engine, handler = plug(monkeypatch, Engine(*answers)), Handler(reads=False)
     app = guard(handler, RULES, **{"report_outcomes": True, "health_path": "/.ascend/health", **settings})
-    app._runner.keeper and setattr(app._runner.keeper, "start", lambda: None)
+    app._runner.worker and setattr(app._runner.worker, "start", lambda: None)
     return app, engine, handler
 
 

@@ -694,7 +694,7 @@ def test_a_line_tells_whether_it_is_whole():
 
 
 def test_a_name_that_somebody_locks_is_told_apart_and_another_is_taken(tmp_path):
-    """A keeper that sweeps may lock a file just made: the journal then opens under another name, and goes by that."""
+    """A background worker that sweeps may lock a file just made: the journal then opens under another name, and goes by that."""
     held = FileLog(tmp_path, "name")
     with pytest.raises(FileExistsError, match="in use"):
         FileLog(tmp_path, "name")

@@ -1,4 +1,4 @@
-"""The keeper's turns, one at a time: how long it waits after a failure, and what it says of it."""
+"""The background worker's turns, one at a time: how long it waits after a failure, and what it says of it."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from ascend_middleware.client.core import ClientCore
 from ascend_middleware.client.http import ConnectFailed, Response
 from ascend_middleware.config import Settings
 from ascend_middleware.journal.journal import Journal
-from ascend_middleware.journal.worker import Keeper, LateEngine
+from ascend_middleware.journal.worker import BackgroundWorker, LateEngine
 from ascend_middleware.state.sqlite import SQLState
 
 ENTRY = {"id": "7", "how": "allowed", "rule": "refund", "agent": "bot"}
@@ -36,7 +36,7 @@ class Authority:
 
 
 class Kept:
-    """A keeper of a journal in memory, whose turns are taken one by one."""
+    """A background worker of a journal in memory, whose turns are taken one by one."""
 
     def __init__(self, *, random=1.0):
         self.clock = [1000.0]
@@ -46,7 +46,9 @@ class Kept:
         self.journal = Journal(None)
         self.engine = LateEngine(lambda: self.authority)
         state = SQLState(None, scope="t", timeout=1.0)
-        self.keeper = Keeper(core, lambda: self.authority, journal=self.journal, state=state, random=lambda: random)
+        self.worker = BackgroundWorker(
+            core, lambda: self.authority, journal=self.journal, state=state, random=lambda: random
+        )
 
     def run(self, action_id="7"):
         number = self.journal.next_number()
@@ -58,7 +60,7 @@ class Kept:
         self.authority.asked.clear()
         began = self.clock[0]
         while self.clock[0] <= began + seconds:
-            while self.keeper._turn(self.engine, stopping=False):
+            while self.worker._turn(self.engine, stopping=False):
                 pass
             self.clock[0] += 0.25
         return [at - began for at, _ in self.authority.asked]
@@ -129,12 +131,12 @@ def test_where_uwsgi_only_loads_and_forks_no_thread_starts(monkeypatch, worker, 
         own = SimpleNamespace(worker_id=lambda: worker, mule_id=lambda: mule)
         monkeypatch.setitem(sys.modules, "uwsgi", own)
     before = set(threading.enumerate())
-    keeper = Kept().keeper
+    background = Kept().worker
     for _ in range(2):
-        keeper.start()
-        assert keeper.is_running is runs
+        background.start()
+        assert background.is_running is runs
     started = [thread.name for thread in set(threading.enumerate()) - before]
-    assert started.count("ascend-keeper") == runs
-    keeper.close()
-    assert not keeper.is_running
+    assert started.count("ascend-worker") == runs
+    background.close()
+    assert not background.is_running
     assert [thread.name for thread in set(threading.enumerate()) - before] == []

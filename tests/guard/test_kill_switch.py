@@ -742,7 +742,7 @@ class TestStaleness:
         authority = Authority()
         self.answering(engine, authority)
         app = guarded(handler, max_staleness=30, state=str(tmp_path / "state.db"), journal="memory:")
-        app._runner.keeper = None
+        app._runner.worker = None
         state, threads, here = app.guard.duties.state, [], threading.get_ident()
         snapshot = state.snapshot
 

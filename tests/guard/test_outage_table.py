@@ -201,7 +201,7 @@ def test_what_an_outage_refuses(request, monkeypatch, tmp_path, outage, store):
         journal=str(tmp_path / "journal"),
     )
     # Nothing of this is to be delivered anywhere.
-    app._runner.keeper.start = lambda: None
+    app._runner.worker.start = lambda: None
     outages = Outages(app, tmp_path) if server is None else RedisOutages(app, tmp_path, server)
     found = asyncio.run(observe(app, authority, handler, outages, outage))
     outages.mend()

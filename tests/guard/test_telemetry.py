@@ -37,7 +37,7 @@ class Watched:
     def __init__(self, monkeypatch, *answers, **settings):
         self.engine = plug(monkeypatch, Engine(*answers))
         self.app = guarded(Handler(), RULES, **settings)
-        self.app._runner.keeper = None
+        self.app._runner.worker = None
         self.spans = InMemorySpanExporter()
         self.tracers = TracerProvider()
         self.tracers.add_span_processor(SimpleSpanProcessor(self.spans))

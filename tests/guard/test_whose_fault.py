@@ -228,7 +228,7 @@ async def test_no_file_left_is_overload_and_no_outage(host):
     """Somebody who makes this process use up its files must not open its rules."""
     handler = Handler()
     app = guard(handler, [RUN], api_url=f"http://{host}:1", kill_switch="off")
-    app._runner.keeper.start = lambda: None  # it would deliver what passed
+    app._runner.worker.start = lambda: None  # it would deliver what passed
     assert (await ask(app)).status == 200  # nobody listens there: an outage
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     app.guard.duties.kill.refresh()
@@ -281,7 +281,7 @@ async def test_every_address_has_to_lack_something_here(monkeypatch, failures, p
     handler = Handler()
     if asynchronous:
         app = guard(handler, [RUN], **given)
-        app._runner.keeper.start = lambda: None  # it would deliver what passed
+        app._runner.worker.start = lambda: None  # it would deliver what passed
         wire = await ask(app)
         assert (wire.problem if wire.status != 200 else None, handler.ran) == (problem, 0 if problem else 1)
         return

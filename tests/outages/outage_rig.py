@@ -128,7 +128,7 @@ class Rig:
             "open_per_minute": 1_000_000,
             "state": str(directory / "state.db"),
             "journal": str(directory / "journal"),
-            # A tenth of it makes the keeper deliver without rest.
+            # A tenth of it makes the background worker deliver without rest.
             "journal_max_bytes": 2_000_000,
             "kill_switch": "poll",
             "kill_poll_interval": 1.0,
