@@ -21,7 +21,7 @@ from .guard import Guard
 from .guard.duties import Duties
 from .journal.journal import open_journal
 from .journal.worker import BackgroundWorker
-from .killswitch.poller import LeasedReceiver
+from .killswitch.poller import LeasedPoller
 from .masking import get_logger
 from .rules import RuleTable
 from .state.stores import open_state
@@ -29,7 +29,7 @@ from .state.stores import open_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from .killswitch.sqs import QueueReceiver
+    from .killswitch.sqs import QueueConsumer
     from .rules import Rule
 
 __all__ = [
@@ -300,7 +300,7 @@ def build_worker(guard: Guard, *, http_client: object = None) -> BackgroundWorke
     if settings.kill_switch != "off":
         # One per process: the lease is between processes, and a fork makes another one.
         token = secrets.token_hex(8)
-        receiver = LeasedReceiver(
+        receiver = LeasedPoller(
             duties.receiver,
             state=duties.state,
             owner=lambda: f"{os.getpid()}-{token}",
@@ -321,7 +321,7 @@ def build_worker(guard: Guard, *, http_client: object = None) -> BackgroundWorke
     return worker
 
 
-def _open_queue(settings: Settings, duties: Duties) -> QueueReceiver:
-    from .killswitch.sqs import QueueReceiver  # optional dependency
+def _open_queue(settings: Settings, duties: Duties) -> QueueConsumer:
+    from .killswitch.sqs import QueueConsumer  # optional dependency
 
-    return QueueReceiver(settings.kill_queue_url, duties.receiver.intake, confirm=duties.receiver.confirm)
+    return QueueConsumer(settings.kill_queue_url, duties.receiver.handler, confirm=duties.receiver.confirm)

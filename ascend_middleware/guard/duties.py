@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import AscendError
 from ..flow import Blocking, ClientGone, Sleep, Watch, drive
-from ..killswitch.poller import CommandReceiver
+from ..killswitch.poller import CommandPoller
 from ..killswitch.switch import KillSwitch, unavailable_state
 from ..masking import get_logger
 from ..state.base import StateError
@@ -68,7 +68,7 @@ class Duties:
             state, kill_file=settings.kill_file, max_staleness=settings.max_staleness, clock=clock, now=now
         )
         self.approvals: Final = Approvals(state, journal, core, settings, self.kill, blocked=self.blocked, now=now)
-        self.receiver: Final = CommandReceiver(core, state, self.kill, settings, now=now)
+        self.receiver: Final = CommandPoller(core, state, self.kill, settings, now=now)
         text = "\n".join([settings.api_url, settings.organization_id, settings.api_key])
         self.tenant: Final = hashlib.sha256(text.encode()).hexdigest()[:32]
         self._settings = settings

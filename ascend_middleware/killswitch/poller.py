@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..state.base import State
     from .switch import KillSwitch
 
-__all__ = ["CommandReceiver", "Intake", "LeasedReceiver"]
+__all__ = ["CommandHandler", "CommandPoller", "LeasedPoller"]
 
 logger = get_logger("ascend_middleware.kill")
 
@@ -40,7 +40,7 @@ _ABSENT_SECONDS: Final = 600.0
 _MOST_HEARD: Final = 10_000
 
 
-class Intake:
+class CommandHandler:
     """Judge messages, whatever brought them, and apply those that are commands for this organisation's agents."""
 
     def __init__(self, state: State, *, organization_id: str, now: Callable[[], float] = time.time) -> None:
@@ -82,7 +82,7 @@ class Intake:
             logger.error("%s", text)
 
 
-class CommandReceiver:
+class CommandPoller:
     """Ask the authority for pending commands, apply and acknowledge them, and ask for the kill switch's status.
 
     Args:
@@ -109,7 +109,7 @@ class CommandReceiver:
         self._kill = kill
         self._agent_id = settings.agent_id
         self._now = now
-        self.intake: Final = Intake(state, organization_id=settings.organization_id, now=now)
+        self.handler: Final = CommandHandler(state, organization_id=settings.organization_id, now=now)
         self._absent: dict[str, float] = {}
         self._last = ""
         self._max_staleness = settings.max_staleness
@@ -150,7 +150,7 @@ class CommandReceiver:
             except StateError:
                 raise
             except AscendError as error:
-                self.intake.loud(f"the commands of agent {agent_id[:80]!r} cannot be received: {error}")
+                self.handler.loud(f"the commands of agent {agent_id[:80]!r} cannot be received: {error}")
         if failure is not None:
             raise failure
 
@@ -186,16 +186,16 @@ class CommandReceiver:
         operation = endpoints.PENDING_COMMANDS.call(agent_id=agent_id)
         rows = yield from self._ask(f"commands {agent_id}", operation, deadline)
         for row in rows or ():
-            command = self.intake.read(_addressed(row, agent_id))
+            command = self.handler.read(_addressed(row, agent_id))
             if command is None or command.target is Target.MCP_SERVER:
                 continue
-            yield Blocking(self.intake.apply, (command,))
+            yield Blocking(self.handler.apply, (command,))
             if command.command_id:
                 ack = endpoints.ACK_COMMAND.call(agent_id=agent_id, command_id=command.command_id)
                 try:
                     yield from self._core.call(ack, deadline=deadline, breaker=self._unbroken)
                 except AscendError as error:  # it is obeyed, and comes again
-                    self.intake.loud(f"command {command.command_id[:80]!r} cannot be acknowledged: {error}")
+                    self.handler.loud(f"command {command.command_id[:80]!r} cannot be acknowledged: {error}")
         if self._by_agent and asks:
             if len(self._heard) >= _MOST_HEARD:
                 self._heard.clear()
@@ -256,7 +256,7 @@ def _addressed(row: Any, agent_id: str) -> Any:
     return {**row, "agent_id": agent_id}
 
 
-class LeasedReceiver:
+class LeasedPoller:
     """Receive while this process has the lease: one process of those that share the state does it for all.
 
     Args:
@@ -269,7 +269,7 @@ class LeasedReceiver:
 
     def __init__(
         self,
-        receiver: CommandReceiver,
+        receiver: CommandPoller,
         *,
         state: State,
         owner: Callable[[], str],

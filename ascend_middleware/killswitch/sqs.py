@@ -12,9 +12,9 @@ from ..masking import get_logger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .poller import Intake
+    from .poller import CommandHandler
 
-__all__ = ["QueueReceiver"]
+__all__ = ["QueueConsumer"]
 
 logger = get_logger("ascend_middleware.kill")
 
@@ -22,7 +22,7 @@ _WAIT_SECONDS: Final = 2
 _BATCH: Final = 10
 
 
-class QueueReceiver:
+class QueueConsumer:
     """Take commands from one queue.
 
     Applied ones are deleted; what is foreign, unknown, malformed or for an MCP server is left to the queue's own
@@ -30,20 +30,20 @@ class QueueReceiver:
 
     Args:
         url: the queue's URL. Credentials, region and endpoint are boto3's own business.
-        intake: judges and applies messages.
+        handler: judges and applies messages.
         confirm: called after each answer of the queue.
 
     Raises:
         ConfigurationError: the extra is missing.
     """
 
-    def __init__(self, url: str, intake: Intake, *, confirm: Callable[[], None]) -> None:
+    def __init__(self, url: str, handler: CommandHandler, *, confirm: Callable[[], None]) -> None:
         try:
             import boto3  # noqa: F401 - a missing extra is told now
         except ImportError:
             raise ConfigurationError("kill_switch = sqs needs the extra ascend-middleware[sqs]") from None
         self._url = url
-        self._intake = intake
+        self._handler = handler
         self._confirm = confirm
         self._client: Any = None
 
@@ -58,10 +58,10 @@ class QueueReceiver:
         try:
             messages = self._receive()
             for message in messages:
-                command = self._intake.read(message)
+                command = self._handler.read(message)
                 if command is None or command.target is Target.MCP_SERVER:
                     continue
-                self._intake.apply(command)
+                self._handler.apply(command)
                 self._client.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
             raise NetworkError(f"the queue cannot be used: {type(error).__name__}: {error}"[:300]) from None

@@ -21,7 +21,7 @@ from ascend_middleware.flow import Blocking, ReadBody, Sleep, drive
 from ascend_middleware.guard import Guard
 from ascend_middleware.guard.duties import Duties
 from ascend_middleware.guard.request import RequestView
-from ascend_middleware.killswitch.poller import CommandReceiver, LeasedReceiver
+from ascend_middleware.killswitch.poller import CommandPoller, LeasedPoller
 from ascend_middleware.killswitch.switch import KillSwitch
 from ascend_middleware.rules import RuleTable
 from ascend_middleware.state.base import EVERYBODY, Order, StateError
@@ -365,7 +365,7 @@ class TestReceiving:
         settings = Settings(
             agent_id="bot", api_url="https://authority.example", api_key=KEY, organization_id="4", max_retries=0
         )
-        return CommandReceiver(ClientCore(settings), state, kill, settings, now=lambda: NOW)
+        return CommandPoller(ClientCore(settings), state, kill, settings, now=lambda: NOW)
 
     def row(self, kind="BLOCK", **more):
         return {"command_id": f"c-{kind}", "command_type": kind, "reason": "r", "created_at": NOW - 5, **more}
@@ -491,7 +491,7 @@ class TestReceiving:
         time = [0.0]
         settings = Settings(agent_id="bot", api_url="https://authority.example", api_key=KEY, max_retries=0)
         core = ClientCore(settings, clock=lambda: time[0])
-        receiver = CommandReceiver(core, state, kill, settings, now=lambda: NOW)
+        receiver = CommandPoller(core, state, kill, settings, now=lambda: NOW)
         authority = Authority()
         for number in range(8):
             state.see(f"silent-{number}", now=NOW)
@@ -592,7 +592,7 @@ class TestReceiving:
     def test_one_process_receives_at_a_time_and_another_one_when_it_is_silent(self, receiver, authority, state):
         now = [NOW]
         one, two = (
-            LeasedReceiver(
+            LeasedPoller(
                 receiver,
                 state=state,
                 owner=lambda name=name: name,
@@ -621,7 +621,7 @@ class TestReceiving:
             raise ConnectFailed("no queue")
 
         now, found = [0.0], []
-        leased = LeasedReceiver(
+        leased = LeasedPoller(
             receiver, state=state, owner=lambda: "one", interval=5.0, queue=queue, clock=lambda: now[0]
         )
         for now[0] in (0.0, 4.9, 5.0, 59.9, 60.0):
@@ -640,7 +640,7 @@ class TestReceiving:
             return 0.0
 
         now = [0.0]
-        leased = LeasedReceiver(
+        leased = LeasedPoller(
             receiver, state=state, owner=lambda: "one", interval=1.0, queue=queue, clock=lambda: now[0]
         )
         for fails in (True, False, True):

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from ascend_middleware.exceptions import AscendError
-from ascend_middleware.killswitch.poller import Intake
-from ascend_middleware.killswitch.sqs import QueueReceiver, _region
+from ascend_middleware.killswitch.poller import CommandHandler
+from ascend_middleware.killswitch.sqs import QueueConsumer, _region
 from ascend_middleware.state.base import EVERYBODY
 from ascend_middleware.state.sqlite import SQLState
 
@@ -49,8 +49,8 @@ def state():
 @pytest.fixture
 def receive(queue, state):
     confirmed = []
-    receiver = QueueReceiver(
-        queue[1], Intake(state, organization_id="4"), confirm=lambda: confirmed.append(time.monotonic())
+    receiver = QueueConsumer(
+        queue[1], CommandHandler(state, organization_id="4"), confirm=lambda: confirmed.append(time.monotonic())
     )
 
     def until(condition, seconds=60):
@@ -125,7 +125,7 @@ def test_foreign_malformed_and_unknown_messages_stay_and_hinder_nothing(queue, s
 
 
 def test_a_queue_that_cannot_be_used_is_an_error_of_ours(queue, state):
-    receiver = QueueReceiver(f"{queue[1]}-missing", Intake(state, organization_id="4"), confirm=lambda: None)
+    receiver = QueueConsumer(f"{queue[1]}-missing", CommandHandler(state, organization_id="4"), confirm=lambda: None)
     with pytest.raises(AscendError, match="queue cannot be used"):
         receiver()
 
