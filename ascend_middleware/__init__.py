@@ -25,9 +25,14 @@ if TYPE_CHECKING:
     from .exceptions import *  # noqa: F403
     from .guard import Agent as Agent
     from .guard import NotAnAgent as NotAnAgent
-    from .mcp import *  # noqa: F403
+    from .mcp import DeniedResult as DeniedResult
+    from .mcp import MCPGovernanceConfig as MCPGovernanceConfig
+    from .mcp import MCPGovernanceMiddleware as MCPGovernanceMiddleware
+    from .mcp import MCPKillSwitchConsumer as MCPKillSwitchConsumer
+    from .mcp import high_risk_action as high_risk_action
+    from .mcp import mcp_governance as mcp_governance
+    from .mcp import require_governance as require_governance
     from .rules import Rule as Rule
-    from .rules import RuleTable as RuleTable
 
 from ._version import __version__
 
@@ -51,7 +56,7 @@ _ROOMS = {
         "mcp_governance",
         "require_governance",
     ),
-    "rules": ("Rule", "RuleTable"),
+    "rules": ("Rule",),
     "api.models": (
         "ActionPage",
         "ActionRecord",
@@ -71,6 +76,7 @@ _ROOMS = {
         "FailMode",
         "KillSwitchStatus",
         "PolicyEvaluationResult",
+        "Record",
         "RiskLevel",
         "Webhook",
         "WebhookTestResult",
@@ -91,6 +97,7 @@ _ROOMS = {
         "NotFoundError",
         "OWKAIError",
         "OverloadedError",
+        "Problem",
         "ProtocolError",
         "RateLimitError",
         "ServerError",

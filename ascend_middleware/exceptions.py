@@ -257,7 +257,7 @@ class ServerError(AscendError):
 
 
 class ProtocolError(AscendError):
-    """The answer cannot be read as what was asked for. It is never taken as permission."""
+    """The answer cannot be read as what was asked for; it is never taken as permission."""
 
 
 class TimeoutError(AscendError, builtins.TimeoutError):  # noqa: A001 - the documented name

@@ -82,7 +82,8 @@ def converted(path):
     body = [node for node in body if is_room or not isinstance(node, ast.If)]
     for node in classes:
         bases = ", ".join("Awaiting" if base == "Blocking" else base for base in map(ast.unparse, node.bases))
-        made = ast.parse(f'@twin_of({node.name})\nclass Async{node.name}({bases}):\n    "The same, awaitable."').body[0]
+        head = f"@twin_of({node.name})\nclass Async{node.name}({bases}):"
+        made = ast.parse(f'{head}\n    "The awaitable twin of `{node.name}`."').body[0]
         made.body += [Awaited("AscendClient" if is_room else node.name).visit(one) for one in node.body[1:]]
         body.append(made)
     text = HEAD + ast.unparse(ast.fix_missing_locations(ast.Module(body, [])))

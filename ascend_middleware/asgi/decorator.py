@@ -94,6 +94,9 @@ except ImportError:  # pragma: no cover - another ASGI framework
 def require_decision(connection: _Connection) -> Verdict:
     """Return the verdict under which this request passed; a FastAPI dependency or a call in a handler.
 
+    Args:
+        connection: the request or the WebSocket.
+
     Raises:
         RuntimeError: the middleware was left out, so nobody decided; the handler does not run.
     """

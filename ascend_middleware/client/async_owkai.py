@@ -22,7 +22,7 @@ __all__ = ["AsyncOWKAIClient"]
 
 @twin_of(OWKAIClient)
 class AsyncOWKAIClient(_ReferenceFlows, Awaiting):
-    """The same, awaitable."""
+    """The awaitable twin of `OWKAIClient`."""
 
     async def test_connection(self) -> ConnectionStatus:
         """See `OWKAIClient.test_connection`."""

@@ -180,7 +180,7 @@ class AuthorizedAgent(_Agent):
 
 @twin_of(AuthorizedAgent)
 class AsyncAuthorizedAgent(_Agent):
-    """The same for event loops, with an `AsyncOWKAIClient` or an `AsyncAscendClient`; see `AuthorizedAgent`.
+    """The twin of `AuthorizedAgent` for event loops, with an `AsyncOWKAIClient` or an `AsyncAscendClient`.
 
     The function to run may be a coroutine function.
     """

@@ -19,7 +19,8 @@ class AscendClient(DecisionMethods, ActionMethods, AgentMethods, GovernanceMetho
         api_key: begins `owkai_` or `ask_`, at least 16 characters; `ASCEND_API_KEY` when None.
         agent_id: the agent on whose behalf it asks; `ASCEND_AGENT_ID`.
         agent_name: the same for people; `ASCEND_AGENT_NAME`, else the id.
-        api_url: the authority; `ASCEND_API_URL`. `base_url` is an alias.
+        api_url: the authority; `ASCEND_API_URL`.
+        base_url: an alias of `api_url`.
         fail_mode: what a submit that never got an answer becomes: an error (closed), or ALLOWED and marked so (open).
         timeout: seconds for one call in all: connecting, sending, reading, retrying; 30.
         debug: log at DEBUG in our own loggers; `ASCEND_DEBUG`.

@@ -34,6 +34,9 @@ class AscendMiddleware:
 
     Settings come from `settings.ASCEND`; see `ascend_middleware.django.configuration`.
 
+    Args:
+        get_response: what Django runs below.
+
     Raises:
         ConfigurationError: when the server builds its middlewares, with everything that is wrong.
     """

@@ -23,7 +23,11 @@ __all__ = ["TripwireMiddleware"]
 
 
 class TripwireMiddleware:
-    """Report every success that no decision stands behind; optional, first in `MIDDLEWARE`."""
+    """Report every success that no decision stands behind; optional, first in `MIDDLEWARE`.
+
+    Args:
+        get_response: what Django runs below.
+    """
 
     sync_capable = True
     async_capable = True

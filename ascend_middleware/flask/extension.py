@@ -80,6 +80,9 @@ class Ascend:
     def init_app(self, app: Flask) -> None:
         """Guard an application.
 
+        Args:
+            app: the application.
+
         Raises:
             ConfigurationError: with everything that is wrong, or the application has a guard already.
         """

@@ -41,7 +41,11 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class NotAnAgent:
-    """A request that a person makes: it passes ungoverned, and the log says so with the reason."""
+    """A request that a person makes: it passes ungoverned, and the log says so with the reason.
+
+    Attributes:
+        reason: why it is no agent's, for the log.
+    """
 
     reason: str
 

@@ -8,8 +8,7 @@ from typing import Any, TypeVar, cast
 
 from ..client import AscendClient, AsyncAscendClient
 from ..exceptions import ConfigurationError
-from ..rules.redact import redact
-from ..secret_names import secret_names
+from ..rules.redact import redact, secret_names
 from .governance import DEFAULT_CONFIG, MCPGovernanceConfig
 from .kill_switch import MCPKillSwitchConsumer
 from .tools import GovernedTool, tool_name, wrapped
@@ -31,7 +30,9 @@ def mcp_governance(
     mcp_server: str | None = None,
     kill_switch: MCPKillSwitchConsumer | None = None,
 ) -> Callable[[F], F]:
-    """Make a tool ask before each run. Put it below the server's own decorator, next to the function.
+    """Make a tool ask before each run.
+
+    It stands below the server's own decorator, next to the function.
 
         @server.tool()
         @mcp_governance(client, "database.query", "production database")

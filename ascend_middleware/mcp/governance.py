@@ -46,8 +46,9 @@ class MCPGovernanceConfig:
 
     Attributes:
         wait_for_approval: whether a held action is waited for; else it is a denial at once.
-        approval_timeout_seconds: how long; less than the client of the server waits for a tool, many of them a minute.
-        approval_poll_interval_seconds: how often it is asked for meanwhile.
+        approval_timeout_seconds: for how many seconds; fewer than the client of the server waits for a tool, which is
+            often a minute.
+        approval_poll_interval_seconds: how many seconds pass between two questions meanwhile.
         include_tool_name: whether the authority is told the tool's name.
         include_arguments: whether it is told the arguments; without them it decides blindly.
         include_caller_info: whether it is told the module and the qualified name of the tool's function.
@@ -64,7 +65,7 @@ class MCPGovernanceConfig:
         represent: how values of further types are shown to the authority: type → function to plain JSON.
         by_reference: parameters that the server injects; they are neither copied nor shown in full.
         max_argument_bytes: more JSON than this is refused, never cut.
-        outcome_seconds: how long the report of what became of a run may take.
+        outcome_seconds: how many seconds the report of what became of a run may take.
     """
 
     wait_for_approval: bool = True

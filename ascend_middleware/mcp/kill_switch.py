@@ -262,7 +262,12 @@ class MCPKillSwitchConsumer:
         return self._judge(mcp_server, mcp_server_config_id, count=True).blocked
 
     def state(self, mcp_server: str | None = None, mcp_server_config_id: int | None = None) -> ServerState:
-        """Say how a server stands, and why; changes nothing."""
+        """Say how a server stands, and why; changes nothing.
+
+        Args:
+            mcp_server: the server's name; letter case does not matter.
+            mcp_server_config_id: the server's number at the authority.
+        """
         return self._judge(mcp_server, mcp_server_config_id, count=False)
 
     def _judge(self, name: str | None, number: int | None, *, count: bool) -> ServerState:
@@ -316,7 +321,7 @@ class MCPKillSwitchConsumer:
 
     @property
     def degraded(self) -> str | None:
-        """Why every server is blocked although nobody ordered it: what could not be read. None when all is well."""
+        """Why every server is blocked although nobody ordered it: what could not be read, or None when all is well."""
         return self._degraded
 
     @property

@@ -70,7 +70,7 @@ class _Held:
 
 
 class ScriptedAuthority:
-    """Answers by a script, and remembers what it was asked. Safe between threads.
+    """Answers by a script, and remembers what it was asked; safe between threads.
 
     What nobody scripted is denied, so that a test says what it allows. Of several lines that fit a request, the one
     written last counts; a line with `times` is used up.
@@ -157,7 +157,13 @@ class ScriptedAuthority:
     # --- the script
 
     def approve(self, action_type: str | None = None, *, times: int | None = None, **fields: Any) -> None:
-        """Approve actions, of one type or of every; `fields` go into the answer (`risk_score=5`)."""
+        """Approve actions, of one type or of every.
+
+        Args:
+            action_type: which actions; every one when None.
+            times: for how many actions; all when None.
+            fields: go into the answer (`risk_score=5`).
+        """
         self._write("submit", action_type, times, decided("approved", fields))
 
     def deny(
@@ -168,7 +174,14 @@ class ScriptedAuthority:
         times: int | None = None,
         **fields: Any,
     ) -> None:
-        """Deny actions."""
+        """Deny actions.
+
+        Args:
+            action_type: which actions; every one when None.
+            reason: why, for the answer.
+            times: for how many actions; all when None.
+            fields: go into the answer (`risk_score=80`).
+        """
         self._write("submit", action_type, times, decided("denied", {"reason": reason, **fields}))
 
     def hold(
@@ -201,7 +214,13 @@ class ScriptedAuthority:
         self._write("submit", action_type, times, answer)
 
     def time_out(self, action_type: str | None = None, *, on: str = "submit", times: int | None = None) -> None:
-        """Let deadlines pass, at once. `on`: `submit`, `status`, `outcome` or `any`."""
+        """Let deadlines pass, at once.
+
+        Args:
+            action_type: which actions; every one when None.
+            on: `submit`, `status` (polls), `outcome` (reports) or `any`.
+            times: for how many requests; all when None.
+        """
 
         def answer(authority: Scripted, asked: Asked, action: dict[str, Any] | None) -> NoReturn:
             raise DeadlinePassed("the deadline passed before the authority answered")
@@ -211,7 +230,13 @@ class ScriptedAuthority:
     def refuse_connections(
         self, action_type: str | None = None, *, on: str = "submit", times: int | None = None
     ) -> None:
-        """Be unreachable."""
+        """Be unreachable.
+
+        Args:
+            action_type: which actions; every one when None.
+            on: `submit`, `status` (polls), `outcome` (reports) or `any`.
+            times: for how many requests; all when None.
+        """
 
         def answer(authority: Scripted, asked: Asked, action: dict[str, Any] | None) -> NoReturn:
             raise ConnectFailed("no connection to the authority: refused by the test")
@@ -229,7 +254,17 @@ class ScriptedAuthority:
         on: str = "submit",
         times: int | None = None,
     ) -> None:
-        """Answer an HTTP error. Unless told in `headers`, Retry-After is 0, so that retries cost no time."""
+        """Answer an HTTP error.
+
+        Args:
+            status: the HTTP status.
+            action_type: which actions; every one when None.
+            code: the error's code.
+            message: the error's text.
+            headers: of the answer; Retry-After is 0 where they have none, so that retries cost no time.
+            on: `submit`, `status` (polls), `outcome` (reports) or `any`.
+            times: for how many requests; all when None.
+        """
         sent = {"retry-after": "0", **{name.lower(): value for name, value in (headers or {}).items()}}
         self._write(on, action_type, times, lambda *_: error_response(status, code, message, sent))
 
@@ -242,11 +277,23 @@ class ScriptedAuthority:
         on: str = "submit",
         times: int | None = None,
     ) -> None:
-        """Answer something that is no decision."""
+        """Answer something that is no decision.
+
+        Args:
+            content: the body.
+            action_type: which actions; every one when None.
+            status: the HTTP status.
+            on: `submit`, `status` (polls), `outcome` (reports) or `any`.
+            times: for how many requests; all when None.
+        """
         self._write(on, action_type, times, lambda *_: Response(status, {}, content))
 
     def kill(self, reason: str = "killed by the test") -> None:
-        """Block the agent, as the kill switch does, until `revive`."""
+        """Block the agent, as the kill switch does, until `revive`.
+
+        Args:
+            reason: why, for the answer.
+        """
         self._killed = reason
 
     def revive(self) -> None:
@@ -254,7 +301,12 @@ class ScriptedAuthority:
         self._killed = None
 
     def decide(self, action_id: str | int | None = None, *, approved: bool = True, by: str = "a person") -> None:
-        """Decide about a held action; the last one when `action_id` is None.
+        """Decide about a held action.
+
+        Args:
+            action_id: which; the last one when None.
+            approved: whether the person approves.
+            by: who decides, for the answer.
 
         Raises:
             LookupError: there is no such action, or it is not held.
@@ -275,7 +327,11 @@ class ScriptedAuthority:
     # --- what to ask it with
 
     def client(self, **options: Any) -> AscendClient:
-        """Return a blocking client of this authority. Whatever it waits for, no time passes but `time`."""
+        """Return a blocking client of this authority; whatever it waits for, no time passes but `time`.
+
+        Args:
+            options: the arguments of `AscendClient`.
+        """
         return ScriptedClient(self, options)
 
     def async_client(self, **options: Any) -> AsyncAscendClient:
@@ -295,7 +351,11 @@ class ScriptedAuthority:
     # --- answering
 
     def answer(self, request: Request) -> Response:
-        """Answer one request; raises the `EngineError` that the script says."""
+        """Answer one request; raises the `EngineError` that the script says.
+
+        Args:
+            request: as the engine was given it.
+        """
         with self._lock:
             return self._answered(read_request(request, self.api_url))
 

@@ -57,6 +57,10 @@ def open_engine(settings: Settings, *, asynchronous: bool) -> ScriptedEngine | A
     """Return the engine for `test:<name>`: it asks whichever authority of that name is open at each request.
 
     A request for which none of that name is open in this process raises `ConfigurationError`.
+
+    Args:
+        settings: name the authority in `api_url`.
+        asynchronous: whether the engine is for event loops.
     """
 
     def find() -> Scripted:

@@ -10,7 +10,7 @@ __all__ = ["ActionPage", "ActionRecord", "ConnectionStatus"]
 
 
 class ActionRecord(Record):
-    """One stored action: details and rows of lists. It informs; only an `AuthorizationDecision` permits."""
+    """One stored action, in full or as the row of a list; it informs, and only an `AuthorizationDecision` permits."""
 
     __slots__ = ()
 
@@ -27,7 +27,10 @@ class ActionRecord(Record):
 
 
 class ActionPage(Record):
-    """One page of a list: `actions`, `total`, `limit`, `offset`, `has_more`. Iterate `.actions`, not the page."""
+    """One page of a list: `actions`, `total`, `limit`, `offset`, `has_more`.
+
+    Iterate `.actions`, not the page.
+    """
 
     __slots__ = ()
 

@@ -93,7 +93,10 @@ class AuditEvent(Record):
 
 
 class AuditLogResponse(Record):
-    """One page of the audit: `events`, `total`, `limit`, `offset`. Iterate `.events`, not the page."""
+    """One page of the audit: `events`, `total`, `limit`, `offset`.
+
+    Iterate `.events`, not the page.
+    """
 
     __slots__ = ()
 
@@ -178,7 +181,11 @@ class BulkActionResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkEvaluationResult:
-    """What became of the actions of `evaluate_actions`: one result for each, in the order asked."""
+    """What became of the actions of `evaluate_actions`: one result for each, in the order asked.
+
+    Attributes:
+        results: a `BulkActionResult` for each action.
+    """
 
     results: tuple[BulkActionResult, ...]
 

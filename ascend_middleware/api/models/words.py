@@ -8,7 +8,7 @@ __all__ = ["ActionType", "Decision", "DecisionStatus", "FailMode", "RiskLevel"]
 
 
 class ActionType(StrEnum):
-    """The action types that the reference client names. The type of an action is a free string all the same."""
+    """The action types that the reference client names; an action may have any other type, too."""
 
     DATA_ACCESS = "data_access"
     DATA_MODIFICATION = "data_modification"

@@ -14,7 +14,7 @@ __all__ = ["AsyncActionMethods"]
 
 @twin_of(ActionMethods)
 class AsyncActionMethods(Awaiting):
-    """The same, awaitable."""
+    """The awaitable twin of `ActionMethods`."""
 
     async def test_connection(self) -> ConnectionStatus:
         """See `AscendClient.test_connection`."""

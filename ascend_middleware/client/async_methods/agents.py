@@ -20,7 +20,7 @@ __all__ = ["AsyncAgentMethods"]
 
 @twin_of(AgentMethods)
 class AsyncAgentMethods(Awaiting):
-    """The same, awaitable."""
+    """The awaitable twin of `AgentMethods`."""
 
     async def register(
         self,

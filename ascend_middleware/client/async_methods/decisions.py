@@ -16,7 +16,7 @@ __all__ = ["AsyncDecisionMethods"]
 
 @twin_of(DecisionMethods)
 class AsyncDecisionMethods(Awaiting):
-    """The same, awaitable."""
+    """The awaitable twin of `DecisionMethods`."""
 
     async def submit_action(
         self,

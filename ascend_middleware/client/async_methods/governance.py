@@ -18,7 +18,7 @@ __all__ = ["AsyncGovernanceMethods"]
 
 @twin_of(GovernanceMethods)
 class AsyncGovernanceMethods(Awaiting):
-    """The same, awaitable."""
+    """The awaitable twin of `GovernanceMethods`."""
 
     async def evaluate_policy(
         self, action_type: str, resource: str, context: Mapping[str, Any] | None = None

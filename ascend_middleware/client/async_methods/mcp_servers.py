@@ -17,7 +17,7 @@ __all__ = ["AsyncMcpServerMethods"]
 
 @twin_of(McpServerMethods)
 class AsyncMcpServerMethods(Awaiting):
-    """The same, awaitable."""
+    """The awaitable twin of `McpServerMethods`."""
 
     async def register_mcp_server(
         self,

@@ -16,7 +16,7 @@ __all__ = ["AsyncWebhookMethods"]
 
 @twin_of(WebhookMethods)
 class AsyncWebhookMethods(Awaiting):
-    """The same, awaitable."""
+    """The awaitable twin of `WebhookMethods`."""
 
     async def create_webhook(self, target_url: str, event_types: Sequence[str]) -> Webhook:
         """See `AscendClient.create_webhook`."""

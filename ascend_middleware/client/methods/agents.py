@@ -254,7 +254,9 @@ class AgentMethods(Blocking):
         self._poll_with(self._repeating("ascend-kill-switch", lambda: self.run(self._polled(interval)), interval))
 
     def stop_kill_switch_polling(self) -> None:
-        """End the questions in the background; a stop that was told stays known. Harmless when there are none.
+        """End the questions in the background; harmless when there are none.
+
+        A stop that was told stays known.
 
         Source: contract §3.2.
         """

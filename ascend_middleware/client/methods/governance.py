@@ -73,7 +73,7 @@ class GovernanceMethods(Blocking):
         package_name: str | None = None,
         package_ecosystem: str | None = None,
     ) -> Record:
-        """Record a component that the organisation depends on. The key needs the admin role.
+        """Record a component that the organisation depends on; the key needs the admin role.
 
         Args:
             component_id: its identifier, `hf-bert-base`.

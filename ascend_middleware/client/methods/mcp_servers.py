@@ -93,7 +93,7 @@ class McpServerMethods(Blocking):
         return self._ask(endpoints.GET_MCP_SERVER.call(server_name=text("server_name", server_name)))
 
     def activate_mcp_server(self, server_name: str) -> Record:
-        """Let actions name an MCP server again. The key needs the admin role.
+        """Let actions name an MCP server again; the key needs the admin role.
 
         Args:
             server_name: its registered name.
@@ -108,7 +108,7 @@ class McpServerMethods(Blocking):
         return self._ask(endpoints.ACTIVATE_MCP_SERVER.call(server_name=text("server_name", server_name)))
 
     def deactivate_mcp_server(self, server_name: str, reason: str | None = None) -> Record:
-        """Have every action denied that names an MCP server. The key needs the admin role.
+        """Have every action denied that names an MCP server; the key needs the admin role.
 
         Args:
             server_name: its registered name.
@@ -128,7 +128,7 @@ class McpServerMethods(Blocking):
         )
 
     def delete_mcp_server(self, server_name: str) -> Record:
-        """Remove an MCP server from the register. The key needs the admin role.
+        """Remove an MCP server from the register; the key needs the admin role.
 
         Args:
             server_name: its registered name.
