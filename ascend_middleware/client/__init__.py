@@ -4,7 +4,7 @@ from .async_client import AsyncAscendClient
 from .async_owkai import AsyncOWKAIClient
 from .authorized_agent import AsyncAuthorizedAgent, AuthorizedAgent
 from .breaker import CircuitBreaker
-from .core import ClientCore, Send, Tell
+from .core import ClientCore, Send
 from .http import open_async_engine, open_engine
 from .http.transport import (
     AsyncEngine,
@@ -40,7 +40,6 @@ __all__ = [
     "Request",
     "Response",
     "Send",
-    "Tell",
     "Unsendable",
     "open_async_engine",
     "open_engine",

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from ..flow import Sleep, drive_async
+from ..flow import Hook, Sleep, drive_async
 from .background import AsyncRepeating
 from .base import ClientBase
-from .core import Send, Tell
+from .core import Send
 from .http import open_async_engine
 from .http.transport import AsyncEngine
 
@@ -67,12 +67,15 @@ class Awaiting(ClientBase):
             self._check_sending()
             return await self._engine.send(step.request, step.timeout)
         if isinstance(step, Sleep):
-            await anyio.sleep(step.seconds)
+            await self._sleep(step.seconds)
             return None
-        if isinstance(step, Tell):
+        if isinstance(step, Hook):
             told = step.function(*step.arguments)
             return await told if inspect.isawaitable(told) else told
         raise TypeError(f"unknown step {type(step).__name__}")
+
+    async def _sleep(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop and end what runs in the background.
@@ -82,7 +85,7 @@ class Awaiting(ClientBase):
         """
         if not self.core.closed:
             self.core.closed = True
-            self._stop_background()
+            self.background.stop_all()
             await self._engine.aclose()
 
     close = aclose

@@ -1,4 +1,7 @@
-"""Work that a client repeats in the background until it is closed: heartbeats, and asking for the kill switch."""
+"""Work that is repeated in the background until it is stopped: when it is due, what is said of failures, how it ends.
+
+A forked child has none of its parent's threads: each is started again there, by whoever comes next.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,51 @@ from ..fork import only_forks, renew_once
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["AsyncRepeating", "Repeating"]
+__all__ = ["AsyncRepeating", "Background", "FailureCount", "Repeating", "Schedule"]
 
 _log = masking.get_logger("ascend_middleware.client.background")
+
+
+class Schedule:
+    """When a job is due: each `interval` seconds from one start to the next, and what was missed is not made up for.
+
+    Args:
+        interval: seconds.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, interval: float, clock: Callable[[], float]) -> None:
+        self.interval: Final = interval
+        self._clock: Final = clock
+        self._started_at = -1e9
+
+    def left(self, *, interval: float | None = None) -> float:
+        """Return the seconds until the job is due, 0 if it is; `interval` instead of its own, this time."""
+        return max(0.0, self._started_at + (self.interval if interval is None else interval) - self._clock())
+
+    def start(self) -> None:
+        """Say that the job starts now."""
+        now = self._clock()
+        planned = self._started_at + self.interval
+        # A little late counts from when it was due, so that the lateness does not add up.
+        self._started_at = planned if now - self.interval < planned <= now else now
+
+
+class FailureCount:
+    """Failures in a row: told are the first and, when it lasts, number `again`; the others are no news."""
+
+    def __init__(self, *, again: int) -> None:
+        self._again: Final = again
+        self.number = 0
+
+    def failed(self) -> bool:
+        """Count a failure; return whether it is to be told."""
+        self.number += 1
+        return self.number in (1, self._again)
+
+    def succeeded(self) -> None:
+        """Begin anew."""
+        self.number = 0
 
 
 class Repeating:
@@ -27,15 +72,18 @@ class Repeating:
         name: of the thread.
         job: what to do; what it raises is logged and ends nothing.
         interval: seconds from one start to the next.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, name: str, job: Callable[[], object], interval: float) -> None:
-        self._name: Final = name
-        self._job: Final = job
+    def __init__(
+        self, name: str, job: Callable[[], object], interval: float, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name: Final = name
         self.interval: Final = interval
+        self._job: Final = job
+        self._clock: Final = clock
         self._end = threading.Event()
         self._pid = 0
-        self._thread: threading.Thread | None = None
 
     def ensure(self) -> None:
         """Start the thread, or start it again in a forked child, where it was lost."""
@@ -47,8 +95,7 @@ class Repeating:
         if ended:
             self._end.set()
         else:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+            threading.Thread(target=self._run, name=self.name, daemon=True).start()
         self._pid = os.getpid()
 
     def stop(self) -> None:
@@ -58,24 +105,23 @@ class Repeating:
         self._end.set()
 
     def _run(self) -> None:
-        end = self._end
-        due = time.monotonic()
+        end, schedule = self._end, Schedule(self.interval, self._clock)
         while not end.is_set():
+            schedule.start()
             try:
                 self._job()
             except Exception:
-                _log.exception("%s failed", self._name)
-            due = max(due + self.interval, time.monotonic())
-            end.wait(max(0.0, due - time.monotonic()))
+                _log.exception("%s failed", self.name)
+            end.wait(schedule.left())
 
 
 class AsyncRepeating:
     """The same as a task of the running asyncio loop; it ends with its loop."""
 
     def __init__(self, name: str, job: Callable[[], Awaitable[object]], interval: float) -> None:
-        self._name: Final = name
-        self._job: Final = job
+        self.name: Final = name
         self.interval: Final = interval
+        self._job: Final = job
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
@@ -90,12 +136,12 @@ class AsyncRepeating:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            raise ConfigurationError(f"{self._name} needs a running asyncio loop") from None
+            raise ConfigurationError(f"{self.name} needs a running asyncio loop") from None
         alive = self._task is not None and not self._task.done() and self._pid == os.getpid()
         if self._ended or (alive and self._loop is not None and not self._loop.is_closed()):
             return
         self._pid, self._loop = os.getpid(), loop
-        self._task = loop.create_task(self._run(), name=self._name)
+        self._task = loop.create_task(self._run(), name=self.name)
 
     def stop(self) -> None:
         """Cancel it; from any thread."""
@@ -106,12 +152,41 @@ class AsyncRepeating:
         loop.call_soon_threadsafe(task.cancel)
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time()
+        schedule = Schedule(self.interval, asyncio.get_running_loop().time)
         while not self._ended:
+            schedule.start()
             try:
                 await self._job()
             except Exception:
-                _log.exception("%s failed", self._name)
-            due = max(due + self.interval, loop.time())
-            await asyncio.sleep(max(0.0, due - loop.time()))
+                _log.exception("%s failed", self.name)
+            await asyncio.sleep(schedule.left())
+
+
+class Background:
+    """What one client repeats in the background, by name."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Repeating | AsyncRepeating] = {}
+
+    def start(self, job: Repeating | AsyncRepeating) -> None:
+        """Start a job in place of the one of the same name."""
+        self.stop(job.name)
+        self._jobs[job.name] = job
+        job.ensure()
+
+    def ensure(self) -> None:
+        """Start again what was lost with a fork or an event loop."""
+        for job in list(self._jobs.values()):
+            job.ensure()
+
+    def stop(self, name: str) -> bool:
+        """Stop a job; return whether there was one."""
+        job = self._jobs.pop(name, None)
+        if job is not None:
+            job.stop()
+        return job is not None
+
+    def stop_all(self) -> None:
+        """Stop every job, for good: those that a fork lost are not started again either."""
+        for job in list(self._jobs.values()):
+            job.stop()

@@ -30,6 +30,7 @@ from ..exceptions import (
     ValidationError,
 )
 from . import requests
+from .background import Background
 from .breaker import CircuitBreaker
 from .core import ClientCore
 from .killswitch import KillState
@@ -38,12 +39,15 @@ if TYPE_CHECKING:
     from ..flow import Flow
     from .background import AsyncRepeating, Repeating
 
-__all__ = ["MAX_BULK", "ClientBase", "positive_seconds"]
+__all__ = ["BEATING", "MAX_BULK", "POLLING", "ClientBase", "positive_seconds"]
 
 MAX_BULK: Final = 50
 
 T = TypeVar("T")
 _DEFAULT_WAIT: Final = 60.0
+# The threads, or tasks, that run in the background.
+POLLING: Final = "ascend-kill-switch"
+BEATING: Final = "ascend-heartbeat"
 
 
 class ClientBase:
@@ -112,8 +116,7 @@ class ClientBase:
         self.kill: Final = KillState(agent_id=settings.agent_id, clock=self.core.clock, now=self.core.now)
         # Asking for the kill switch goes on while calls do not: it has to notice when the authority is back.
         self._unbroken: Final = CircuitBreaker(threshold=1, timeout=1.0, clock=self.core.clock, enabled=False)
-        self._polling: Repeating | AsyncRepeating | None = None
-        self._beating: Repeating | AsyncRepeating | None = None
+        self.background: Final = Background()
         self._open(None if isinstance(engine, str) else engine, http_client)
 
     def _open(self, engine: object, http_client: object) -> None:
@@ -158,17 +161,12 @@ class ClientBase:
 
     def _governed(self, flow: Flow[AuthorizationDecision]) -> Flow[AuthorizationDecision]:
         """Run the flow of a decision between two looks at the kill switch: it beats every answer."""
-        self._admit()
+        self.background.ensure()
+        self.kill.admit()
         decision = yield from flow
         if decision.is_approved():
             self.kill.check()
         return decision
-
-    def _admit(self) -> None:
-        for repeating in (self._polling, self._beating):
-            if repeating is not None:
-                repeating.ensure()
-        self.kill.admit()
 
     def _submitted(
         self, action: object, fields: Mapping[str, Any], *, raise_on_denied: bool, idempotency_key: str | None
@@ -321,29 +319,11 @@ class ClientBase:
     def _poll_with(self, polling: Repeating | AsyncRepeating) -> None:
         self._stop_polling()
         self.kill.expect(polling.interval)
-        self._polling = polling
-        polling.ensure()
+        self.background.start(polling)
 
     def _stop_polling(self) -> None:
-        polling, self._polling = self._polling, None
-        if polling is not None:
-            polling.stop()
+        if self.background.stop(POLLING):
             self.kill.expect(None)
-
-    def _beat_with(self, beating: Repeating | AsyncRepeating) -> None:
-        self._stop_beating()
-        self._beating = beating
-        beating.ensure()
-
-    def _stop_beating(self) -> None:
-        beating, self._beating = self._beating, None
-        if beating is not None:
-            beating.stop()
-
-    def _stop_background(self) -> None:
-        for repeating in (self._polling, self._beating):
-            if repeating is not None:
-                repeating.stop()
 
 
 def _is_command(row: Any) -> bool:

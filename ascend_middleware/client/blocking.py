@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from ..flow import Sleep, drive
+import anyio
+import anyio.to_thread
+
+from ..flow import Hook, Sleep, drive, drive_async
 from ..fork import ProcessLock
 from .background import Repeating
 from .base import ClientBase
-from .core import Send, Tell
+from .core import Send
 from .http import open_engine
 from .http.transport import Engine
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from ..api.endpoint import Operation
     from ..flow import Flow
 
-__all__ = ["Blocking"]
+__all__ = ["Blocking", "run_on_loop"]
 
 T = TypeVar("T")
 
@@ -61,11 +65,27 @@ class Blocking(ClientBase):
             self._check_sending()
             return self._engine.send(step.request, step.timeout)
         if isinstance(step, Sleep):
-            time.sleep(step.seconds)
+            self._sleep(step.seconds)
             return None
-        if isinstance(step, Tell):
+        if isinstance(step, Hook):
             return step.function(*step.arguments)
         raise TypeError(f"unknown step {type(step).__name__}")
+
+    async def _perform_on_loop(self, step: object) -> object:
+        if isinstance(step, Hook):
+            result = step.function(*step.arguments)
+            return await result if inspect.isawaitable(result) else result
+        if isinstance(step, Sleep):
+            # Not in a thread: many calls may wait long for a person.
+            await self._sleep_on_loop(step.seconds)
+            return None
+        return await anyio.to_thread.run_sync(self._perform, step, abandon_on_cancel=True)
+
+    def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def _sleep_on_loop(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
 
     def close(self) -> None:
         """Close the connections and end what runs in the background.
@@ -77,7 +97,7 @@ class Blocking(ClientBase):
             if self.core.closed:
                 return
             self.core.closed = True
-        self._stop_background()
+        self.background.stop_all()
         self._engine.close()
 
     def __enter__(self) -> Self:
@@ -87,3 +107,8 @@ class Blocking(ClientBase):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+async def run_on_loop(client: Blocking, flow: Flow[T]) -> T:
+    """Run one flow of a blocking client on an event loop, which it does not hold up: it sends in worker threads."""
+    return await drive_async(flow, client._perform_on_loop)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,7 +20,7 @@ from ..exceptions import (
     ServerError,
     TimeoutError,  # noqa: A004 - the documented name
 )
-from ..flow import Sleep
+from ..flow import Hook, Sleep
 from . import requests
 from .breaker import CircuitBreaker
 from .calls import Calls, Send
@@ -33,21 +32,13 @@ if TYPE_CHECKING:
     from ..api.models import AgentAction
     from ..flow import Flow
 
-__all__ = ["ClientCore", "Send", "Tell"]
+__all__ = ["ClientCore", "Send"]
 
 T = TypeVar("T")
 # What a poll may run into and still go on: the decision stands at the authority all the same.
 _PASSING: Final = (NetworkError, TimeoutError, ServerError, RateLimitError, CircuitBreakerOpen)
 
 _log = masking.get_logger("ascend_middleware.client")
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """A step: call the caller's own function; what it raises ends the flow."""
-
-    function: Callable[..., object]
-    arguments: tuple[object, ...]
 
 
 class ClientCore(Calls):
@@ -193,7 +184,7 @@ class ClientCore(Calls):
                     return decision
                 if decision.escalated and on_escalated is not None:
                     told, on_escalated = on_escalated, None
-                    yield Tell(told, (str(action_id), decision))
+                    yield Hook(told, (str(action_id), decision))
             left = deadline - self.clock()
             if left > 0:
                 asked = getattr(last, "retry_after", None) or 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +25,7 @@ from .kill_switch import MCPKillSwitchConsumer
 
 if TYPE_CHECKING:
     from ..api.models import AgentAction, AuthorizationDecision
+    from ..client.base import ClientBase
     from ..client.core import ClientCore
     from ..flow import Flow
 
@@ -146,22 +148,13 @@ class Question:
     needs_person: bool
 
 
-def decide(
-    core: ClientCore,
-    question: Question,
-    config: MCPGovernanceConfig,
-    *,
-    admit: Callable[[], None],
-    watch: Callable[[], None],
-) -> Flow[AuthorizationDecision]:
+def decide(client: ClientBase, question: Question, config: MCPGovernanceConfig) -> Flow[AuthorizationDecision]:
     """Ask, and return the decision that permits the call.
 
     Args:
-        core: asks.
+        client: asks; its kill switch is obeyed too.
         question: what is asked.
         config: how.
-        admit: counts one action of the client's agent; raises when it must not act.
-        watch: raises as soon as the client's agent must not act.
 
     Raises:
         AuthorizationDeniedError: denied, or held and not waited for, or approved by nobody where a person has to.
@@ -169,15 +162,16 @@ def decide(
         KillSwitchError: the server or the agent is blocked.
         AscendError: there is no decision.
     """
-    _obey(config, watch)
-    admit()
-    decision = yield from core.submit_or_open(question.action)
+    _obey(config, client)
+    client.background.ensure()
+    client.kill.admit()
+    decision = yield from client.core.submit_or_open(question.action)
     held = decision.is_pending()
     if held:
         yield from _tell(config.on_approval_required, decision, question)
         if not config.wait_for_approval:
             raise _denial(decision, "APPROVAL_REQUIRED", "a person has to approve this action first")
-        decision = yield from _wait(core, decision, config, watch)
+        decision = yield from _wait(client, decision, config)
     if config.log_all_decisions:
         logger.info("tool %s: %s (action %s)", question.tool, decision.status, decision.action_id or "none")
     if decision.is_pending():
@@ -196,7 +190,7 @@ def decide(
         raise _denial(decision, "HUMAN_APPROVAL_MISSING", text)
     yield from _tell(config.on_allowed, decision, question)
     # Last of all, because an order may have come meanwhile; and the only one that counts as a run.
-    _obey(config, watch, runs=True)
+    _obey(config, client, runs=True)
     return decision
 
 
@@ -218,8 +212,8 @@ def conclude(
         logger.warning("the outcome of action %s was not reported: %s", decision.action_id, failure)
 
 
-def _obey(config: MCPGovernanceConfig, watch: Callable[[], None], *, runs: bool = False) -> None:
-    watch()
+def _obey(config: MCPGovernanceConfig, client: ClientBase, *, runs: bool = False) -> None:
+    client.kill.check()
     if config.kill_switch is None:
         return
     state = config.kill_switch.state(config.mcp_server)
@@ -231,9 +225,10 @@ def _obey(config: MCPGovernanceConfig, watch: Callable[[], None], *, runs: bool 
 
 
 def _wait(
-    core: ClientCore, decision: AuthorizationDecision, config: MCPGovernanceConfig, watch: Callable[[], None]
+    client: ClientBase, decision: AuthorizationDecision, config: MCPGovernanceConfig
 ) -> Flow[AuthorizationDecision]:
     """Poll while the action is held, and look at the kill switch at least twice a second."""
+    core = client.core
     until = core.clock() + config.approval_timeout_seconds
     while True:
         left = until - core.clock()
@@ -241,10 +236,10 @@ def _wait(
             return decision
         pause = min(config.approval_poll_interval_seconds, left)
         while pause > 0:
-            _obey(config, watch)
+            _obey(config, client)
             yield Sleep(min(pause, _SLICE))
             pause -= _SLICE
-        _obey(config, watch)
+        _obey(config, client)
         try:
             limit = max(until - core.clock(), _SLICE)
             decision = yield from core.status(
@@ -266,8 +261,12 @@ def _shows_person(decision: AuthorizationDecision, *, held: bool) -> bool:
 
 
 def _tell(function: Callable[..., Any] | None, decision: AuthorizationDecision, question: Question) -> Flow[None]:
-    if function is not None:
-        yield Hook(function, (decision, question.tool))
+    result = None if function is None else (yield Hook(function, (decision, question.tool)))
+    # On an event loop it was awaited.
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise ConfigurationError(f"tool {question.tool} is a plain function, so its callbacks must be too")
 
 
 def _denial(decision: AuthorizationDecision, code: str, text: str) -> AuthorizationDeniedError:

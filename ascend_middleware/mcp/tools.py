@@ -12,12 +12,13 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
-import anyio.to_thread
 
 from ..client import AscendClient, AsyncAscendClient
+from ..client.blocking import run_on_loop
+from ..client.requests import action_from_fields
 from ..exceptions import AuthorizationDeniedError, ConfigurationError
 from ..exceptions import TimeoutError as DecisionTimeoutError
-from ..flow import Hook, Sleep, drive, drive_async, running_loop
+from ..flow import running_loop
 from ..masking import get_logger
 from .arguments import Binder
 from .governance import DeniedResult, MCPGovernanceConfig, Question, conclude, decide
@@ -81,7 +82,10 @@ class GovernedTool:
         """Bind one call's arguments and put them into a question."""
         arguments = self._binder.bind(args, kwargs)
         details = arguments.shown if self.config.include_arguments else None
-        action = self.client._action(None, {**self._fields, "action_details": details})
+        settings = self.client.settings
+        action = action_from_fields(
+            {**self._fields, "action_details": details}, agent_id=settings.agent_id, agent_name=settings.agent_name
+        )
         return Question(action=action, tool=self._name, arguments=arguments, needs_person=self._needs_person)
 
     def run(self, flow: Flow[T]) -> T:
@@ -93,43 +97,19 @@ class GovernedTool:
                 "make it async, or run it in a thread",
                 self._name,
             )
-        return drive(flow, self._perform)
-
-    def _perform(self, step: object) -> object:
-        if not isinstance(step, Hook):
-            assert isinstance(self.client, AscendClient)  # noqa: S101 - checked when the tool was declared
-            return self.client._perform(step)
-        result = step.function(*step.arguments)
-        if inspect.isawaitable(result):
-            if inspect.iscoroutine(result):
-                result.close()
-            raise ConfigurationError(f"tool {self._name} is a plain function, so its callbacks must be too")
-        return result
+        assert isinstance(self.client, AscendClient)  # noqa: S101 - checked when the tool was declared
+        return self.client.run(flow)
 
     async def run_async(self, flow: Flow[T]) -> T:
         """Run a flow on the event loop; a blocking client sends in worker threads."""
-        return await drive_async(flow, self._perform_async)
-
-    async def _perform_async(self, step: object) -> object:
-        if isinstance(step, Hook):
-            result = step.function(*step.arguments)
-            return await result if inspect.isawaitable(result) else result
         if isinstance(self.client, AsyncAscendClient):
-            return await self.client._perform(step)
-        if isinstance(step, Sleep):
-            # Not in a thread: many calls may wait long for a person. A client with a clock of its own says how.
-            await getattr(self.client, "sleep_async", anyio.sleep)(step.seconds)
-            return None
-        return await anyio.to_thread.run_sync(self.client._perform, step, abandon_on_cancel=True)
+            return await self.client.run(flow)
+        return await run_on_loop(self.client, flow)
 
     def decision(self, question: Question) -> Flow[AuthorizationDecision | DeniedResult]:
         """Decide; a denial is raised or returned, as the configuration says."""
         try:
-            return (
-                yield from decide(
-                    self.client.core, question, self.config, admit=self.client._admit, watch=self.client.kill.check
-                )
-            )
+            return (yield from decide(self.client, question, self.config))
         except (AuthorizationDeniedError, DecisionTimeoutError) as error:
             if self.config.raise_on_denial or error.code not in _CODES:
                 raise

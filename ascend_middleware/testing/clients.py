@@ -9,7 +9,6 @@ from ..client import AscendClient, AsyncAscendClient, ClientCore
 from ..client.http.transport import Request, Response
 from ..config import TEST_SCHEME, Settings
 from ..exceptions import ConfigurationError
-from ..flow import Sleep
 from .answers import Scripted
 
 __all__ = [
@@ -94,15 +93,11 @@ class ScriptedClient(AscendClient):
         super().__init__(**_options(authority, options, ScriptedEngine(lambda: authority)))
         self.core = ClientCore(self.settings, clock=lambda: authority.time)
 
-    def _perform(self, step: object) -> object:
-        if isinstance(step, Sleep):
-            self._authority.time += step.seconds
-            return None
-        return super()._perform(step)
-
-    async def sleep_async(self, seconds: float) -> None:
-        """Let the authority's time pass, for what waits on an event loop."""
+    def _sleep(self, seconds: float) -> None:
         self._authority.time += seconds
+
+    async def _sleep_on_loop(self, seconds: float) -> None:
+        self._sleep(seconds)
 
 
 class AsyncScriptedClient(AsyncAscendClient):
@@ -113,8 +108,5 @@ class AsyncScriptedClient(AsyncAscendClient):
         super().__init__(**_options(authority, options, AsyncScriptedEngine(lambda: authority)))
         self.core = ClientCore(self.settings, clock=lambda: authority.time)
 
-    async def _perform(self, step: object) -> object:
-        if isinstance(step, Sleep):
-            self._authority.time += step.seconds
-            return None
-        return await super()._perform(step)
+    async def _sleep(self, seconds: float) -> None:
+        self._authority.time += seconds

@@ -9,7 +9,7 @@ from ...api import endpoints
 from ...api.models import AgentHealthStatus, KillSwitchStatus, Record
 from .. import requests
 from ..awaiting import Awaiting
-from ..base import positive_seconds
+from ..base import BEATING, POLLING, positive_seconds
 from ..methods.agents import AgentMethods
 from ..twins import twin_of
 
@@ -35,7 +35,7 @@ class AsyncAgentMethods(Awaiting):
     async def deregister(self) -> Record:
         """See `AscendClient.deregister`."""
         record = await self._ask(endpoints.DEREGISTER_AGENT.call(agent_id=self._agent(None)))
-        self._stop_beating()
+        self.background.stop(BEATING)
         return record
 
     async def link_model_to_agent(self, agent_id: str, model_id: int) -> Record:
@@ -75,11 +75,11 @@ class AsyncAgentMethods(Awaiting):
         """See `AscendClient.start_heartbeat`."""
         self._agent(None)
         interval = positive_seconds("interval_seconds", interval_seconds, _HEARTBEAT_SECONDS)
-        self._beat_with(self._repeating("ascend-heartbeat", self.heartbeat, interval))
+        self.background.start(self._repeating(BEATING, self.heartbeat, interval))
 
     async def stop_heartbeat(self) -> None:
         """See `AscendClient.stop_heartbeat`."""
-        self._stop_beating()
+        self.background.stop(BEATING)
 
     async def get_pending_commands(self, agent_id: str | None = None) -> list[dict[str, Any]]:
         """See `AscendClient.get_pending_commands`."""
@@ -96,7 +96,7 @@ class AsyncAgentMethods(Awaiting):
     async def start_kill_switch_polling(self, interval_seconds: float = 5.0) -> None:
         """See `AscendClient.start_kill_switch_polling`."""
         interval = positive_seconds("interval_seconds", interval_seconds, _KILL_SWITCH_SECONDS)
-        self._poll_with(self._repeating("ascend-kill-switch", lambda: self.run(self._polled(interval)), interval))
+        self._poll_with(self._repeating(POLLING, lambda: self.run(self._polled(interval)), interval))
 
     async def stop_kill_switch_polling(self) -> None:
         """See `AscendClient.stop_kill_switch_polling`."""

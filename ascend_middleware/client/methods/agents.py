@@ -8,7 +8,7 @@ from typing import Any, Final
 from ...api import endpoints
 from ...api.models import AgentHealthStatus, KillSwitchStatus, Record
 from .. import requests
-from ..base import positive_seconds
+from ..base import BEATING, POLLING, positive_seconds
 from ..blocking import Blocking
 
 __all__ = ["AgentMethods"]
@@ -60,7 +60,7 @@ class AgentMethods(Blocking):
         Source: contract §3.2.
         """
         record = self._ask(endpoints.DEREGISTER_AGENT.call(agent_id=self._agent(None)))
-        self._stop_beating()
+        self.background.stop(BEATING)
         return record
 
     def link_model_to_agent(self, agent_id: str, model_id: int) -> Record:
@@ -172,14 +172,14 @@ class AgentMethods(Blocking):
         """
         self._agent(None)
         interval = positive_seconds("interval_seconds", interval_seconds, _HEARTBEAT_SECONDS)
-        self._beat_with(self._repeating("ascend-heartbeat", self.heartbeat, interval))
+        self.background.start(self._repeating(BEATING, self.heartbeat, interval))
 
     def stop_heartbeat(self) -> None:
         """End the heartbeats in the background; harmless when there are none.
 
         Source: contract §3.2.
         """
-        self._stop_beating()
+        self.background.stop(BEATING)
 
     def get_pending_commands(self, agent_id: str | None = None) -> list[dict[str, Any]]:
         """Fetch the commands that wait for an agent: its own and those for the whole organisation.
@@ -251,7 +251,7 @@ class AgentMethods(Blocking):
         Source: contract §2.10, §3.2.
         """
         interval = positive_seconds("interval_seconds", interval_seconds, _KILL_SWITCH_SECONDS)
-        self._poll_with(self._repeating("ascend-kill-switch", lambda: self.run(self._polled(interval)), interval))
+        self._poll_with(self._repeating(POLLING, lambda: self.run(self._polled(interval)), interval))
 
     def stop_kill_switch_polling(self) -> None:
         """End the questions in the background; harmless when there are none.
