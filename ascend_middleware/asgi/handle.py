@@ -7,7 +7,7 @@ import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from ..exceptions import AscendError
+from ..adapters.outcome import HandledRequest, report_undecided
 from ..guard import Outcome, RequestView, Verdict
 from ..masking import get_logger
 from .decorator import VERDICT
@@ -92,7 +92,7 @@ class Governor:
             inner = functools.partial(passage.run, inner)
         if verdict.awaits_outcome:
             came = None if passage is None else passage.close
-            await run_reported(inner, scope, receive, send, verdict=verdict, runner=self.runner, came=came)
+            await run_reported(HandledRequest(self.runner, verdict), inner, scope, receive, send, came=came)
         else:
             await inner(scope, receive, send)
 
@@ -126,9 +126,7 @@ class Governor:
     def trip(self, scope: Scope, why: str) -> None:
         """Say that a request succeeded without a decision; in strict mode, fail it."""
         kind = scope.get("method") or scope["type"]
-        logger.error("%r %r succeeded without a decision: %s", kind, scope["path"][:200], why)
-        if self.runner.guard.settings.strict:
-            raise AscendError("a success for which no decision was made; see the log")
+        report_undecided(self.runner.guard, logger, f"{kind!r} {scope['path'][:200]!r}", why)
 
 
 def _judged(scope: Scope) -> list[str]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..guard import Outcome
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ..adapters.runner import AsyncRunner
-    from ..guard import Verdict
+    from ..adapters.outcome import HandledRequest
+    from ..guard import Outcome
     from .types import Application, Message, Receive, Scope, Send
 
 __all__ = ["run_reported", "watch_lifespan", "watch_success"]
@@ -49,31 +47,29 @@ def watch_lifespan(send: Send, on_started: Callable[[], None], on_stopped: Calla
 
 
 async def run_reported(
+    handled: HandledRequest,
     inner: Application,
     scope: Scope,
     receive: Receive,
     send: Send,
     *,
-    verdict: Verdict,
-    runner: AsyncRunner,
     came: Callable[[], bool] | None = None,
 ) -> None:
     """Run a passed handler and record what became of it, before its response ends.
 
     Args:
+        handled: the request, with what let it pass.
         inner: what to run, with its scope, receive and send.
         scope: likewise.
         receive: likewise.
         send: likewise.
-        verdict: what let it pass.
-        runner: whom to tell.
         came: tells whether the request came to the handler, where that can be seen.
     """
-    outcome = Outcome()
+    outcome = handled.outcome
 
     async def conclude() -> None:
         outcome.ran = None if came is None else came()
-        await runner.conclude(verdict, outcome)  # only the first word counts
+        await handled.conclude_async()  # only the first time counts
 
     async def received() -> Message:
         message = await receive()

@@ -11,7 +11,7 @@ from django.views import View
 from ..adapters.decorator import Framework, attach, caller_place, require_verdict
 from ..exceptions import ConfigurationError
 from ..rules import RuleFields, declaration, declare, declared, place_of
-from .handle import Passage
+from .handle import handled_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,8 +91,8 @@ def _find_verdict(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         # Django REST framework wraps the request.
         request = one if isinstance(one, HttpRequest) else getattr(one, "_request", None)
         if isinstance(request, HttpRequest):
-            passage = Passage.of(request)
-            return passage.verdict if passage is not None else None
+            handled = handled_of(request)
+            return handled.verdict if handled is not None else None
     return None
 
 

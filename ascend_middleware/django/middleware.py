@@ -13,9 +13,9 @@ from django.http import HttpRequest
 from .body import Body
 from .checks import require_order
 from .configuration import RESOLVER, announce_once, async_runner, sync_runner
-from .handle import Passage, let_out
+from .handle import begin, handled_of, let_out
 from .request import refusal_of, target_of, unrouted, view_of
-from .streams import watch, watch_async
+from .streams import watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from django.http import HttpResponse
     from django.http.response import HttpResponseBase
 
+    from ..adapters.outcome import HandledRequest
     from ..adapters.runner import AsyncRunner, SyncRunner
     from ..guard import Guard, Verdict
 
@@ -68,60 +69,50 @@ class AscendMiddleware:
     def __call__(self, request: HttpRequest) -> Any:
         """Run everything below, unless the target is refused."""
         announce_once(self.guard)
-        passage = Passage.begin(request)
-        passage.verdict = self.guard.screen(target_of(request))
+        handled = begin(request, self._runner)
+        screened = handled.verdict = self.guard.screen(target_of(request))
         if self._is_async:
-            return self._run_async(request, passage)
-        if passage.verdict is not None:
-            return refusal_of(request, passage.verdict, self.guard.render)
+            return self._run_async(request, handled)
+        if screened is not None:
+            return refusal_of(request, screened, self.guard.render)
         runner: SyncRunner = self._runner
-
-        def ended() -> None:
-            if (verdict := passage.take()) is not None:
-                runner.conclude(verdict, passage.outcome)
-
         try:
             response = self.get_response(request)
         except BaseException as failure:
             # Django makes a response of every exception; here comes a request cancelled, or a server that stops.
-            passage.outcome.raised(failure)
-            ended()
+            handled.outcome.raised(failure)
+            handled.conclude()
             raise
-        passage.outcome.began(response.status_code, response.items())
-        if not passage.is_judged:
+        handled.outcome.began(response.status_code, response.items())
+        if handled.verdict is None:
             found = runner.judge(view_of(request, unrouted(request)), Body(request).read_now)
-            return let_out(request, response, found, self.guard)
+            return let_out(request, response, handled, found, self.guard)
         if response.streaming:
-            watch(request, response, passage.outcome, ended)
+            watch(request, response, handled, is_async=False)
         else:
-            passage.outcome.ended()
-            ended()
+            handled.outcome.ended()
+            handled.conclude()
         return response
 
-    async def _run_async(self, request: HttpRequest, passage: Passage) -> HttpResponseBase:
-        if passage.verdict is not None:
-            return refusal_of(request, passage.verdict, self.guard.render)
+    async def _run_async(self, request: HttpRequest, handled: HandledRequest) -> HttpResponseBase:
+        if (screened := handled.verdict) is not None:
+            return refusal_of(request, screened, self.guard.render)
         runner: AsyncRunner = self._runner
-
-        async def ended() -> None:
-            if (verdict := passage.take()) is not None:
-                await runner.conclude(verdict, passage.outcome)
-
         try:
             response: HttpResponseBase = await self.get_response(request)
         except BaseException as failure:
-            passage.outcome.raised(failure)
-            await ended()
+            handled.outcome.raised(failure)
+            await handled.conclude_async()
             raise
-        passage.outcome.began(response.status_code, response.items())
-        if not passage.is_judged:
+        handled.outcome.began(response.status_code, response.items())
+        if handled.verdict is None:
             found = await runner.judge(view_of(request, unrouted(request)), Body(request))
-            return let_out(request, response, found, self.guard)
+            return let_out(request, response, handled, found, self.guard)
         if response.streaming:
-            watch_async(response, passage.outcome, ended)
+            watch(request, response, handled, is_async=True)
         else:
-            passage.outcome.ended()
-            await ended()
+            handled.outcome.ended()
+            await handled.conclude_async()
         return response
 
     def _decide(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
@@ -137,16 +128,16 @@ class AscendMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> None:
         """Remember what the view raised; Django answers it."""
-        passage = Passage.of(request)
-        if passage is not None:
-            passage.outcome.raised(exception)
+        handled = handled_of(request)
+        if handled is not None:
+            handled.outcome.raised(exception)
 
     def _settle(self, request: HttpRequest, verdict: Verdict) -> HttpResponse | None:
-        passage = Passage.of(request) or Passage.begin(request)
-        passage.verdict = verdict
+        handled = handled_of(request) or begin(request, self._runner)
+        handled.verdict = verdict
         if not verdict.passes:
             return refusal_of(request, verdict, self.guard.render)
         request.ascend = verdict  # type: ignore[attr-defined]  # what views read
         # This middleware is the last one, so the view comes next.
-        passage.outcome.ran = True
+        handled.outcome.ran = True
         return None

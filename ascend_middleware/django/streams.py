@@ -3,56 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
 from django.http import FileResponse
 
+from ..adapters.outcome import WatchedParts
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from django.http import HttpRequest
 
-    from ..guard import Outcome
+    from ..adapters.outcome import HandledRequest
 
-__all__ = ["watch", "watch_async"]
+__all__ = ["watch"]
 
 _tasks: set[asyncio.Task[None]] = set()
 
 
-def watch(request: HttpRequest, response: Any, outcome: Outcome, ended: Callable[[], None]) -> None:
-    """Tell how a streaming response ended, at the latest when it is closed.
+def watch(request: HttpRequest, response: Any, handled: HandledRequest, *, is_async: bool) -> None:
+    """Record how a streaming response ended, at the latest when it is closed.
 
     Args:
         request: what it answers.
         response: with `streaming` set.
-        outcome: is told how.
-        ended: called where the response ends; more than once.
+        handled: the request's.
+        is_async: whether the guard runs on an event loop.
     """
-
-    async def ended_async() -> None:
-        ended()
-
-    def closed() -> None:
-        outcome.ended()
-        ended()
-
+    outcome = handled.outcome
+    conclude = functools.partial(_call, handled.conclude_async) if is_async else handled.conclude
     file = getattr(response, "file_to_stream", None) if isinstance(response, FileResponse) else None
     if file is not None and "wsgi.file_wrapper" in request.META:
+
+        def closed() -> None:
+            outcome.ended()
+            conclude()
+
         # The server sends the file by itself, and only closes it: nobody sees how much of it the client took.
         response._resource_closers.append(closed)
     elif response.is_async:
-        response.streaming_content = _WatchedAsync(response.streaming_content, outcome, ended_async)
+        response.streaming_content = _WatchedAsync(response.streaming_content, handled, conclude)
     else:
-        response.streaming_content = _Watched(response.streaming_content, outcome, ended)
-
-
-def watch_async(response: Any, outcome: Outcome, ended: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """The same on an event loop."""
-    if response.is_async:
-        response.streaming_content = _WatchedAsync(response.streaming_content, outcome, ended)
-    else:
-        response.streaming_content = _Watched(response.streaming_content, outcome, lambda: _call(ended))
+        response.streaming_content = WatchedParts(response.streaming_content, outcome, conclude)
 
 
 def _call(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -67,48 +61,15 @@ def _call(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
     task.add_done_callback(_tasks.discard)
 
 
-class _Watched:
-    """A response's parts; tells how they ended. Django calls `close` with the response's."""
-
-    __slots__ = ("_ended", "_outcome", "_parts")
-
-    def __init__(self, parts: Iterator[bytes], outcome: Outcome, ended: Callable[[], None]) -> None:
-        self._parts = iter(parts)
-        self._outcome = outcome
-        self._ended = ended
-
-    def __iter__(self) -> _Watched:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            return next(self._parts)
-        except StopIteration:
-            self._outcome.ended()
-            self._ended()
-            raise
-        except BaseException as failure:
-            self._outcome.raised(failure)
-            self._ended()
-            raise
-
-    def close(self) -> None:
-        # Without effect after the last part; else the client left, or the server stopped.
-        self._outcome.left()
-        self._ended()
-
-
 class _WatchedAsync:
-    """The same for an asynchronous iterator."""
+    """The parts of a response that come from an asynchronous iterator."""
 
-    __slots__ = ("_ended", "_outcome", "_parts")
+    __slots__ = ("_conclude", "_handled", "_parts")
 
-    def __init__(
-        self, parts: AsyncIterator[bytes], outcome: Outcome, ended: Callable[[], Coroutine[Any, Any, None]]
-    ) -> None:
+    def __init__(self, parts: AsyncIterator[bytes], handled: HandledRequest, conclude: Callable[[], None]) -> None:
         self._parts = parts
-        self._outcome = outcome
-        self._ended = ended
+        self._handled = handled
+        self._conclude = conclude
 
     def __aiter__(self) -> _WatchedAsync:
         return self
@@ -116,15 +77,14 @@ class _WatchedAsync:
     async def __anext__(self) -> bytes:
         try:
             return await anext(self._parts)
-        except StopAsyncIteration:
-            self._outcome.ended()
-            await self._ended()
-            raise
         except Exception as failure:
-            self._outcome.raised(failure)
-            await self._ended()
+            if isinstance(failure, StopAsyncIteration):
+                self._handled.outcome.ended()
+            else:
+                self._handled.outcome.raised(failure)
+            await self._handled.conclude_async()
             raise
 
     def close(self) -> None:
-        self._outcome.left()
-        _call(self._ended)
+        self._handled.outcome.left()
+        self._conclude()

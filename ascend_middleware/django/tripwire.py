@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
 from .configuration import async_runner, sync_runner
-from .handle import Passage, trip
+from .handle import trip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,11 +49,5 @@ class TripwireMiddleware:
         return self._look(request, await self.get_response(request))
 
     def _look(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        passage = Passage.of(request)
-        verdict = passage.verdict if passage is not None else None
-        is_success = response.status_code < 300 and request.method != "OPTIONS"
-        is_known = (verdict is not None and verdict.outcome != "framework") or (passage is not None and passage.tripped)
-        guard = self._runner.guard
-        if is_success and not is_known and guard.settings.enabled:
-            trip(request, guard, "a middleware answered it, or answered in the place of a 404")
+        trip(request, response, self._runner.guard, "a middleware answered it, or answered in the place of a 404")
         return response

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import flask
 
+from ..adapters.outcome import HandledRequest, report_undecided
 from ..exceptions import AscendError
 from ..guard import Refusal, Verdict, announce, answer_of
 from ..masking import get_logger
 from ..routing.werkzeug import FlaskResolver, method_of
 from ..wsgi.messages import view_of
 from ..wsgi.middleware import VERDICT
-from ..wsgi.outcome import Passage
+from ..wsgi.outcome import run_reported
 from .checks import surroundings
 from .request import is_changed, line_of, reader_of
 
@@ -87,7 +88,7 @@ class Entrance:
         self._runner = runner
         self._after = after
         self._missed: str | None = None
-        self._key = f"ascend_middleware.passage.{id(self)}"
+        self._key = f"ascend_middleware.handled.{id(self)}"
         self._announced = False
         attributes: dict[str, Any] = vars(app)
         # What stood in the place of a method already comes next; a class's methods come after an object's attributes.
@@ -134,31 +135,31 @@ class Entrance:
         """Run the application, and see how its response ends."""
         if not self._announced:
             self._announce()
-        passage = environ[self._key] = Passage(self._runner, on_success=self._watch)
-        return passage.run(self._next("wsgi_app"), environ, start_response)
+        handled = environ[self._key] = HandledRequest(self._runner)
+        return run_reported(handled, self._next("wsgi_app"), environ, start_response, on_success=self._watch)
 
     def preprocess(self, *arguments: Any) -> Any:
         """Decide, then run the application's own functions; what is returned is answered instead of the view."""
         request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
         # Where somebody calls the application's methods one by one, there is no response to see the end of.
-        passage = request.environ.setdefault(self._key, Passage(self._runner))
-        passage.verdict = None
-        refusal = None if self._stands_after() else self._decide(request, passage)
+        handled = request.environ.setdefault(self._key, HandledRequest(self._runner))
+        handled.verdict = None
+        refusal = None if self._stands_after() else self._decide(request, handled)
         if refusal is not None:
             return refusal
         answer = self._next("preprocess_request")(*arguments)
-        if passage.verdict is None and answer is None:
-            return self._decide(request, passage)  # another blueprint's: the function that is named did not run
+        if handled.verdict is None and answer is None:
+            return self._decide(request, handled)  # another blueprint's: the function that is named did not run
         if answer is None or not self.guard.settings.enabled:
             return answer
-        if passage.verdict is not None and (not passage.verdict.passes or passage.line.rule is not None):
+        if handled.verdict is not None and (not handled.verdict.passes or handled.subject.rule is not None):
             return answer
         # A function of the application answers though nothing was decided, or where the router found nothing.
         response = self.app.make_response(answer)
         if response.status_code >= 300:
             return response
-        refusal = self._decide(request, passage, by_path=passage.verdict is not None)
-        passage.outcome.ran = True  # that function is what was decided about
+        refusal = self._decide(request, handled, by_path=handled.verdict is not None)
+        handled.outcome.ran = True  # that function is what was decided about
         return refusal or response
 
     def finish(self, *arguments: Any) -> Any:
@@ -166,11 +167,11 @@ class Entrance:
 
         They may need what a `before_request` function did not come to set.
         """
-        passage = flask.request.environ.get(self._key)
+        handled = flask.request.environ.get(self._key)
         try:
             return self._next("process_response")(*arguments)
         except Exception:
-            if passage is None or passage.verdict is None or passage.verdict.passes:
+            if handled is None or handled.verdict is None or handled.verdict.passes:
                 raise
             logger.warning("an after_request function failed at a refusal, which goes out as it is", exc_info=True)
             return arguments[-1]
@@ -178,33 +179,35 @@ class Entrance:
     def dispatch(self, *arguments: Any) -> Any:
         """Run the view, if a verdict let it pass and it still is what the verdict was about."""
         request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
-        passage = request.environ.get(self._key)
-        if passage is None or passage.verdict is None or not passage.verdict.passes:
+        handled = request.environ.get(self._key)
+        if handled is None or handled.verdict is None or not handled.verdict.passes:
             raise AscendError("no decision for this request: the application's preprocess_request was replaced")
-        if is_changed(passage.line, line_of(request)):
+        if is_changed(handled.subject, line_of(request)):
             logger.error("the application changed %r after the decision; refused", request.path[:200])
             detail = "The request was changed after it was decided about."
             refusal = Refusal(problem="misconfigured", detail=detail)
             return self._refuse(Verdict(outcome="misconfigured", passes=False, refusal=refusal))
         # What the application does before the view may wait for the client, too.
-        refused = self._runner.look(passage.verdict)
+        refused = self._runner.look(handled.verdict)
         if refused is not None:
             return self._refuse(refused)
-        passage.outcome.ran = True
+        handled.outcome.ran = True
         return self._next("dispatch_request")(*arguments)
 
-    def _decide(self, request: flask.Request, passage: Passage, *, by_path: bool = False) -> flask.Response | None:
+    def _decide(
+        self, request: flask.Request, handled: HandledRequest, *, by_path: bool = False
+    ) -> flask.Response | None:
         view = view_of(request.environ, request=request)
         view.resolved = resolved = self.resolver.resolve(request, view.path)
         view.method = method_of(request, resolved)
         if by_path:
             view.resolved = None
-        passage.line = line_of(request)
-        verdict = passage.verdict = self._runner.judge(view, reader_of(request))
+        handled.subject = line_of(request)
+        verdict = handled.verdict = self._runner.judge(view, reader_of(request))
         if not verdict.passes:
             return self._refuse(verdict)
         flask.g.ascend = request.environ[VERDICT] = verdict
-        passage.outcome.ran = False  # until the view is called; what comes before it may answer by itself
+        handled.outcome.ran = False  # until the view is called; what comes before it may answer by itself
         return None
 
     def _stands_after(self) -> bool:
@@ -238,10 +241,10 @@ class Entrance:
         def followed() -> Any:
             answer = flask.current_app.ensure_sync(function)()
             request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
-            passage = request.environ[self._key]
-            if answer is not None or passage.verdict is not None:
+            handled = request.environ[self._key]
+            if answer is not None or handled.verdict is not None:
                 return answer
-            return self._decide(request, passage)
+            return self._decide(request, handled)
 
         setattr(followed, self._key, True)
         return followed
@@ -260,15 +263,13 @@ class Entrance:
         for problem in surroundings(self.app, self.is_reached_by):
             logger.warning("%s: %s", problem.code, problem)
 
-    def _watch(self, passage: Passage) -> None:
-        verdict = passage.verdict
+    def _watch(self, handled: HandledRequest) -> None:
+        is_routed = handled.verdict is not None and handled.subject.rule is not None
         # With a route at hand, what the framework answered is a question for the methods of that route.
-        if verdict is not None and (verdict.outcome != "framework" or passage.line.rule is not None):
+        if is_routed or not handled.is_undecided:
             return
-        why = "it was answered before the guard saw it" if verdict is None else "no route was found for it"
-        logger.error("a request to %r succeeded without a decision: %s", self.app.name, why)
-        if self.guard.settings.strict:
-            raise AscendError("a success for which no decision was made; see the log")
+        why = "no route was found for it" if handled.verdict else "it was answered before the guard saw it"
+        report_undecided(self.guard, logger, f"a request to {self.app.name!r}", why)
 
 
 def _name(function: Any) -> str:

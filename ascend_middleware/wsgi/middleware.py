@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..adapters.outcome import HandledRequest
 from ..adapters.runner import SyncRunner
 from .messages import Body, refuse, view_of
-from .outcome import Passage
+from .outcome import run_reported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -60,7 +61,7 @@ class AscendMiddleware:
         if not verdict.passes:
             return refuse(environ, start_response, verdict, self.guard.render)
         environ[VERDICT] = verdict
-        return Passage(self._runner, verdict=verdict).run(self.app, environ, start_response)
+        return run_reported(HandledRequest(self._runner, verdict), self.app, environ, start_response)
 
     @property
     def guard(self) -> Guard:
