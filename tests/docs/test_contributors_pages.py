@@ -21,4 +21,4 @@ def test_every_file_and_folder_that_a_page_names_is_there(page):
 def test_every_room_has_its_line():
     rooms = ARCHITECTURE.read_text().partition("## Rooms")[2].partition("###")[0]
     named = set(re.findall(r"`(\w+)/?`", "".join(line.split("|")[1] for line in rooms.splitlines() if "|" in line)))
-    assert {room_of(path) for path in FILES} - {"__init__"} == named
+    assert {room_of(path) for path in FILES} - {"__init__"} == named, "docs/architecture.md: Rooms"
