@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import os
 import re
 import unicodedata
@@ -42,6 +41,7 @@ from .setting_values import (
     as_texts,
     parse_pending,
 )
+from .text import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -114,7 +114,7 @@ def check_api_url(url: str) -> str:
         raise ConfigurationError(f"api_url {shown} must name a host and hold no user name or password")
     if parts.query or parts.fragment or "?" in url or "#" in url:
         raise ConfigurationError(f"api_url {shown} must hold no query and no fragment")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise ConfigurationError(f"TLS required for non-localhost URLs: use https:// instead of {shown}")
     return url.rstrip("/")
 
@@ -133,15 +133,6 @@ def _absolute(url: str) -> str:
     ]
     absolute = f"{LOCAL_SCHEME}:{os.path.abspath(place)}"
     return f"{absolute}?{urlencode(options, quote_via=quote)}" if mark else absolute
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 _REFUSE: Final = Pending()

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from ..exceptions import ProtocolError
 from ..strict_json import StrictJSON
+from ..text import one_line
 
 __all__ = [
     "MAX_SKEW",
@@ -316,4 +317,4 @@ def _organization(body: Mapping[str, Any]) -> str | None:
 def _reason(body: Mapping[str, Any]) -> str:
     value = body.get("reason")
     text = value if isinstance(value, str) else ""
-    return "".join(char if char.isprintable() else " " for char in text[:_MAX_TEXT]).strip()
+    return one_line(text[:_MAX_TEXT]).strip()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..exceptions import ValidationError
+from ..text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,4 +113,4 @@ def _stripped(value: Any) -> Any:
 
 def clean(text: str) -> str:
     """Bound a stranger's text and drop its control characters: it goes to logs and terminals."""
-    return "".join(char if char.isprintable() else " " for char in text[:500])
+    return one_line(text[:500])

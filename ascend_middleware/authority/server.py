@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import socket
 import ssl
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ascend_middleware.exceptions import AscendError, ConfigurationError
+from ascend_middleware.text import is_loopback
 
 from .connections import Connections, Limits
 
@@ -70,7 +70,7 @@ def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
         ConfigurationError: the address is not this machine's own loopback and that was not asked for.
         AscendError: the port is taken, or the address cannot be used.
     """
-    if not allow_remote and not _is_loopback(host):
+    if not allow_remote and not is_loopback(host):
         raise ConfigurationError(
             f"{host} can be reached from other machines and keys would travel in plain HTTP; pass --tls-cert and "
             "--tls-key, put a TLS proxy in front of 127.0.0.1, or pass --allow-remote"
@@ -111,15 +111,6 @@ def _backlog() -> int:
 def _limits() -> Limits:
     # The other half is for the database, webhooks, and what the system has taken before the loop looked.
     return Limits(connections=max(8, min(_MOST_CONNECTIONS, (_files() or 2 * _MOST_CONNECTIONS) // 2)))
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def shown_url(listener: socket.socket, *, tls: Tls | None = None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Final
 
+from ..text import one_line as plain
+
 __all__ = ["FAILED", "MISUSED", "OK", "plain", "print_json"]
 
 OK: Final = 0
@@ -15,8 +17,3 @@ MISUSED: Final = 2
 def print_json(value: object) -> None:
     """Print one JSON value."""
     print(json.dumps(value, indent=2))
-
-
-def plain(text: str) -> str:
-    """Drop control characters: an agent's words must not steer the operator's terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)

@@ -17,6 +17,7 @@ from ..masking import get_logger
 from ..routing import Kind
 from ..rules import WEBSOCKET, FieldError, RuleTable
 from ..state.base import StateError
+from ..text import printable
 from ..verdict import UNCONDITIONAL, Refusal, Verdict
 from .approval_status import StatusQuery
 from .approvals import HANDLE_HEADER, Asked, Settled
@@ -25,7 +26,7 @@ from .fingerprint import CREDENTIALS, Binding
 from .firewall import inspect
 from .health import HealthQuery, check
 from .identity import Agent, NotAnAgent, agent_of
-from .log import Recorder, printable
+from .log import Recorder
 from .reading import Unreadable, body_of, fields_of
 from .refusals import refusal_of, unjournalled
 from .telemetry import open_telemetry

@@ -9,8 +9,8 @@ from ..api.endpoint import fill_path
 from ..exceptions import ValidationError
 from ..flow import Hook
 from ..masking import get_logger
+from ..text import printable
 from ..verdict import Refusal
-from .log import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..masking import get_logger
+from ..text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ..verdict import Verdict
     from .request import RequestView
 
-__all__ = ["REPEAT_SECONDS", "Recorder", "Repeats", "printable"]
+__all__ = ["REPEAT_SECONDS", "Recorder", "Repeats"]
 
 logger = get_logger("ascend_middleware.guard")
 
@@ -130,8 +131,3 @@ def extras_of(verdict: Verdict, seconds: float) -> dict[str, Any]:
         "ascend_agent": action.agent_id if action is not None else None,
         "ascend_duration_ms": round(seconds * 1000, 3),
     }
-
-
-def printable(text: str) -> str:
-    """Return a stranger's text so that it cannot forge a line of the log."""
-    return text if text.isprintable() else ascii(text)

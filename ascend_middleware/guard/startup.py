@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ..masking import get_logger
 from ..routing.coverage import cover
 from ..routing.listing import shown
+from ..text import printable
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -36,7 +37,7 @@ def announce_ways(guard: Guard) -> None:
         )
     elif observed:
         told = f"{', '.join(observed[:_MOST])}{', …' if len(observed) > _MOST else ''}"
-        settings_logger.warning('these rules refuse nothing, because of mode = "observe": %s', _printable(told))
+        settings_logger.warning('these rules refuse nothing, because of mode = "observe": %s', printable(told))
     if settings.single_caller or guard.identifies:
         return
     waits = settings.pending.waits or any(rule.pending.waits for rule in rules)
@@ -66,12 +67,8 @@ def announce(routes: Routes, table: RuleTable, settings: Settings) -> None:
         more = f", and {len(lines) - _MOST} more" if len(lines) > _MOST else ""
         told = "; ".join(lines[:_MOST])
         what = "would be refused" if settings.mode == "observe" else "are refused"
-        logger.warning("no rule covers these routes, so requests for them %s: %s%s", what, _printable(told), more)
+        logger.warning("no rule covers these routes, so requests for them %s: %s%s", what, printable(told), more)
     if not logger.isEnabledFor(logging.INFO):
         return
     for idle in coverage.idle[:_MOST]:
         logger.info("%s can never match: %s", idle.rule.label, idle.why)
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else ascii(text)

@@ -22,6 +22,7 @@ GROUND = {
     "sqlite",
     "strict_json",
     "substitute",
+    "text",
 }
 SETTINGS = {"config", "setting_values"}
 # Each room with what it may import besides the ground; further down may not name what stands above.

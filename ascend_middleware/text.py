@@ -1,0 +1,27 @@
+"""A stranger's text as it goes to logs, terminals and messages, and what a host's name says."""
+
+from __future__ import annotations
+
+import ipaddress
+
+__all__ = ["is_loopback", "one_line", "printable"]
+
+
+def one_line(text: str) -> str:
+    """Return a text with a blank for each control character, so that it cannot steer a terminal or end a line."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def printable(text: str) -> str:
+    """Return a text that cannot forge a line of the log: escaped, as a whole, if anything in it cannot be seen."""
+    return text if text.isprintable() else ascii(text)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself: `localhost`, or an address that never leaves it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
