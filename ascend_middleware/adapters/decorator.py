@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from ..exceptions import ConfigurationError
 from ..masking import get_logger
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     from ..rules import Declaration
 
-__all__ = ["Framework", "attach", "caller_place", "require_verdict"]
+__all__ = ["VERDICT", "Framework", "attach", "caller_place", "require_verdict"]
+
+# Where the middleware leaves the verdict: in a scope of ASGI, in an environ of WSGI.
+VERDICT: Final = "ascend.verdict"
 
 logger = get_logger("ascend_middleware.guard")
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import AscendError
-from ..guard import Outcome
+from ..guard import Outcome, Refusal, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from logging import Logger, LoggerAdapter
 
-    from ..guard import Guard, Verdict
+    from ..guard import Guard
     from .runner import AsyncRunner, SyncRunner
 
-__all__ = ["HandledRequest", "WatchedParts", "report_undecided"]
+__all__ = ["HandledRequest", "WatchedParts", "changed_request", "report_undecided"]
 
 
 class HandledRequest:
@@ -109,6 +109,12 @@ class WatchedParts:
             # Without effect after the last part: a server comes here first only when its client has left.
             self._outcome.left()
             self._conclude()
+
+
+def changed_request() -> Verdict:
+    """Return the refusal of a request that something of the application changed after the decision."""
+    detail = "The request was changed after it was decided about."
+    return Verdict(outcome="misconfigured", passes=False, refusal=Refusal(problem="misconfigured", detail=detail))
 
 
 def report_undecided(guard: Guard, logger: Logger | LoggerAdapter[Any], request: str, why: str) -> None:

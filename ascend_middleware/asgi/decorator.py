@@ -6,16 +6,14 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
-from ..adapters.decorator import Framework, attach
+from ..adapters.decorator import VERDICT, Framework, attach
 from ..guard import Verdict
 from ..rules import RuleFields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["VERDICT", "governed", "require_decision", "verdict_in"]
-
-VERDICT: Final = "ascend.verdict"
+__all__ = ["governed", "require_decision", "verdict_in"]
 
 Target = TypeVar("Target", bound="Callable[..., Any]")
 

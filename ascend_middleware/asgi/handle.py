@@ -7,11 +7,11 @@ import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from ..adapters.decorator import VERDICT
 from ..adapters.outcome import HandledRequest, report_undecided
 from ..guard import Outcome, RequestView, Verdict
 from ..masking import get_logger
-from .decorator import VERDICT
-from .install import Passage
+from .install import AdmittedRequest
 from .messages import Body, refuse, view_of
 from .outcome import run_reported, watch_success
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from .root_path import RootPath
     from .types import Application, Receive, Scope, Send
 
-__all__ = ["JUDGED", "Governor", "Wire"]
+__all__ = ["JUDGED", "Governor", "Tripwire"]
 
 logger = get_logger("ascend_middleware.asgi")
 
-# Where a request notes in its scope what the guards that saw it came to.
+# Where a request keeps in its scope the outcomes of the guards that saw it.
 JUDGED: Final = "ascend_middleware.judged"
 _judging: ContextVar[list[str] | None] = ContextVar("ascend_middleware.judging", default=None)
 # What nobody decided about, though a guard saw it; `trip` has said so already.
@@ -57,8 +57,8 @@ class Governor:
         if isinstance(found, Verdict):
             judged[-1] = found.outcome
             if found.passes and found.outcome != "framework":
-                passage = self._admit(found, view, scope)
-                await (inner if passage is None else functools.partial(passage.run, inner))(scope, receive, send)
+                admitted = self._admit(found, view, scope)
+                await (inner if admitted is None else functools.partial(admitted.run, inner))(scope, receive, send)
             else:
                 await self._carry_out(found, view, scope, receive, send, inner)
             return
@@ -87,17 +87,17 @@ class Governor:
             if verdict.refusal is not None:
                 await refuse(scope, receive, send, verdict, render=self.runner.guard.render)
             return
-        passage = self._admit(verdict, view, scope)
-        if passage is not None:
-            inner = functools.partial(passage.run, inner)
+        admitted = self._admit(verdict, view, scope)
+        if admitted is not None:
+            inner = functools.partial(admitted.run, inner)
         if verdict.awaits_outcome:
-            came = None if passage is None else passage.close
+            came = None if admitted is None else admitted.close
             await run_reported(HandledRequest(self.runner, verdict), inner, scope, receive, send, came=came)
         else:
             await inner(scope, receive, send)
 
-    def _admit(self, verdict: Verdict, view: RequestView, scope: Scope) -> Passage | None:
-        """Leave the verdict with the request, and what it was about with whoever checks again, if anybody does."""
+    def _admit(self, verdict: Verdict, view: RequestView, scope: Scope) -> AdmittedRequest | None:
+        """Leave the verdict with the request, and what it was about for the gates, if there are any on its way."""
         state = scope.setdefault("state", {})
         if isinstance(state, dict):
             state["ascend"] = verdict
@@ -105,9 +105,9 @@ class Governor:
         entered = view.resolved.entered if view.resolved is not None else ()
         if not entered or verdict.outcome in ("disabled", "observed"):
             return None
-        passage = Passage(scope, entered)
-        passage.attach(scope)
-        return passage
+        admitted = AdmittedRequest(scope, entered)
+        admitted.attach(scope)
+        return admitted
 
     def watch(self, scope: Scope, send: Send) -> Send:
         """Return a `send` that reports a success for which no guard has decided anything."""
@@ -138,12 +138,12 @@ def _judged(scope: Scope) -> list[str]:
     return found
 
 
-class Wire:
-    """Stands outside every middleware of a Starlette application, those that were added after the guard, too.
+class Tripwire:
+    """Around every middleware of a Starlette application: sees successes that no guard decided about.
 
     Args:
-        app: what it stands before.
-        governor: whose success it watches for.
+        app: what is watched.
+        governor: the guard's.
     """
 
     def __init__(self, app: Application, governor: Governor) -> None:
@@ -164,8 +164,8 @@ class Wire:
             _judging.reset(token)
 
     @classmethod
-    def stand(cls, owner: Any, guard: Application, governor: Governor) -> None:
-        """Stand in an application, inside of what answers its errors, unless the guard is the outermost itself."""
+    def install(cls, owner: Any, guard: Application, governor: Governor) -> None:
+        """Install one inside of what answers an application's errors, unless the guard is the outermost itself."""
         holder, name = owner, "middleware_stack"
         if isinstance(getattr(holder, name, None), sys.modules["starlette.middleware.errors"].ServerErrorMiddleware):
             holder, name = holder.middleware_stack, "app"

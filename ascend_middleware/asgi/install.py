@@ -1,7 +1,7 @@
-"""The guard's place in a Starlette or FastAPI application: its router's entrance, inside every other middleware.
+"""Install the guard in a Starlette or FastAPI application: in front of its router, inside every other middleware.
 
-Below it, a `Gate` stands wherever something of the application could still change what was decided about. It holds
-nothing of any guard: what it looks for came with the request, so that one object may serve many applications.
+Further in, a `Gate` is installed wherever something of the application could still change what was decided about. It
+holds nothing of any guard: what it looks for came with the request, so that one object may serve many applications.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from ..adapters.outcome import changed_request
 from ..fork import ProcessLock
-from ..guard import Refusal, Verdict
 from ..masking import get_logger
 from ..routing import Stop
 from .messages import refuse
@@ -28,37 +28,37 @@ if TYPE_CHECKING:
     # Decides about a request, given what the router will run, and runs the application or refuses.
     Govern = Callable[[Scope, Receive, Send, Application, Any], Awaitable[None]]
 
-__all__ = ["Entrance", "Passage", "enter", "find_router", "is_before_router", "line_of"]
+__all__ = ["AdmittedRequest", "RouterGuard", "find_router", "install", "is_before_router", "subject_of"]
 
 logger = get_logger("ascend_middleware.asgi")
 
-# Where a request carries what was decided about it, for the gates further in: a tuple of passages.
-_PASSAGES: Final = "ascend_middleware.passages"
-# The same, and the entrances that a request is on its way to, where a middleware makes a scope of its own.
+# Where a request carries what was decided about it, for the gates further in: a tuple of `AdmittedRequest`.
+_ADMITTED: Final = "ascend_middleware.admitted"
+# The same, and the router guards that a request is on its way to, where a middleware makes a scope of its own.
 _under_way: ContextVar[tuple[object, ...]] = ContextVar("ascend_middleware.under_way", default=())
 # Collecting garbage may come here while this is held.
 _changing = ProcessLock(threading.RLock)
 
 
-class Passage:
-    """What was decided about one request. Each place on the way is good for one passage."""
+class AdmittedRequest:
+    """One request that was let pass: each place on the way to its handler lets it through once."""
 
-    __slots__ = ("_all", "_closed", "_left", "_line")
+    __slots__ = ("_all", "_closed", "_left", "_subject")
 
     def __init__(self, scope: Scope, entered: Iterable[Entered]) -> None:
-        self._line = line_of(scope)
+        self._subject = subject_of(scope)
         # Copies: what a middleware changes in a scope's own parameters is not what was decided about.
         self._all = tuple(one._replace(params=dict(one.params)) for one in entered)
         self._left = list(self._all)
         self._closed = False
 
-    def concerns(self, owner: object) -> bool:
+    def passes_through(self, owner: object) -> bool:
         """Whether the way of the request leads through this place."""
         return any(one.owner is owner for one in self._all)
 
     def take(self, owner: object, scope: Scope) -> Entered | None:
-        """Use up the passage through one place; None if it is used up, or the request is another one by now."""
-        if self._closed or self._line != line_of(scope):
+        """Let the request through one place; None if that was done before, or the request is another one by now."""
+        if self._closed or self._subject != subject_of(scope):
             return None
         given = scope.get("root_path", ""), scope.get("path_params", {})
         for place, one in enumerate(self._left):
@@ -76,13 +76,10 @@ class Passage:
 
     def attach(self, scope: Scope) -> None:
         """Let the request carry it."""
-        scope[_PASSAGES] = (*scope.get(_PASSAGES, ()), self)
+        scope[_ADMITTED] = (*scope.get(_ADMITTED, ()), self)
 
     async def run(self, inner: Application, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application, and let the request be known by it."""
-        if not self._all:
-            await inner(scope, receive, send)
-            return
         await _within((*_under_way.get(), self), inner, scope, receive, send)
 
 
@@ -121,8 +118,8 @@ def _narrowed(stop: Stop, router: Any, route: Any, scope: Scope) -> Application:
     return functools.partial(routing, _Narrowed(router, route))
 
 
-class _Placed(Stop):
-    """Stands in a chain of callables, and can be taken out again."""
+class _Inserted(Stop):
+    """A link in a chain of callables that can be taken out again."""
 
     def __init__(self, start: Any, first: str, place: tuple[Any, str]) -> None:
         self._start, self._first = start, first
@@ -130,7 +127,7 @@ class _Placed(Stop):
         self.app: Application = getattr(holder, name)
         setattr(holder, name, self)
 
-    def leave(self) -> None:
+    def remove(self) -> None:
         """Take this out of the chain; without effect where it is not in it any more."""
         with _changing:
             holder, name = self._start, self._first
@@ -141,29 +138,29 @@ class _Placed(Stop):
             setattr(holder, name, self.app)
 
 
-class Entrance(_Placed):
-    """What stands in front of a router: the guard, inside every middleware of the application.
+class RouterGuard(_Inserted):
+    """The guard in front of a router, inside every middleware of the application.
 
     Args:
         govern: decides.
         resolver: of the application's routes.
         app: the application.
-        led: govern only what comes through the middleware that this is the entrance of; all of it otherwise.
+        marked_only: govern only what comes through the middleware that this belongs to; all of it otherwise.
     """
 
-    def __init__(self, govern: Govern, resolver: Any, app: Any, *, led: bool) -> None:
+    def __init__(self, govern: Govern, resolver: Any, app: Any, *, marked_only: bool) -> None:
         self.owner = app
         self.origin: tuple[Any, ...] | None = None
         self._govern = govern
         self._resolver = resolver
-        self._mark = f"ascend_middleware.led.{id(self)}" if led else None
+        self._mark = f"ascend_middleware.through.{id(self)}" if marked_only else None
         self._router = app.router
         self._gates: weakref.WeakKeyDictionary[Gate, Any] = weakref.WeakKeyDictionary()
         super().__init__(app.router, "middleware_stack", _end_of_router(app.router))
 
     @property
-    def stands(self) -> bool:
-        """Whether the application still has the router at whose entrance this stands."""
+    def is_current(self) -> bool:
+        """Whether the application still has the router that this is in front of."""
         return self.owner.router is self._router
 
     @property
@@ -171,8 +168,8 @@ class Entrance(_Placed):
         """The resolver of the application's routes."""
         return self._resolver
 
-    async def lead(self, app: Application, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run what stands between the middleware and this."""
+    async def run_marked(self, app: Application, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run what is between the middleware and this; where only that is governed, mark the request."""
         if self._mark is None:
             await app(scope, receive, send)
             return
@@ -188,17 +185,17 @@ class Entrance(_Placed):
             await self.app(scope, receive, send)  # of somebody who uses the application without the middleware
             return
         # Where the application was given another router since, that one tells nothing about what runs here.
-        resolved = self._resolver.resolve(scope) if self.stands else None
+        resolved = self._resolver.resolve(scope) if self.is_current else None
         inner = self.app
         if resolved is not None:
             inner = _narrowed(self, self._router, resolved.route, scope)
             for one in resolved.entered:
-                if not self._watches(one.owner):
+                if not self._ensure_gate(one.owner):
                     inner = functools.partial(_refuse_unseen, one.owner)
         await self._govern(scope, receive, send, inner, resolved)
 
-    def _watches(self, owner: Any) -> bool:
-        """See that a gate stands at a place; False where none can."""
+    def _ensure_gate(self, owner: Any) -> bool:
+        """Install a gate at a place, unless there is one; False where that cannot be done."""
         with _changing:
             gate = _find_gate(owner)
             if gate is None:
@@ -208,18 +205,18 @@ class Entrance(_Placed):
                 gate = Gate(owner, place)
             if gate not in self._gates:
                 gate.users += 1
-                self._gates[gate] = weakref.finalize(self, _forsake, weakref.ref(gate))
+                self._gates[gate] = weakref.finalize(self, _release, weakref.ref(gate))
         return True
 
-    def leave(self) -> None:
+    def remove(self) -> None:
         """Take this out of the application, and the gates that only this needed."""
-        super().leave()
-        for forsake in list(self._gates.values()):
-            forsake()
+        super().remove()
+        for release in list(self._gates.values()):
+            release()
 
 
-class Gate(_Placed):
-    """Stands inside what could change a request after the decision, and lets through what was decided about, once.
+class Gate(_Inserted):
+    """Inside what could change a request after the decision: lets through what was decided about, once.
 
     What no guard has decided about passes: it came through an application without one.
     """
@@ -231,16 +228,16 @@ class Gate(_Placed):
         super().__init__(start, first, place)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See that what was decided about is what comes."""
+        """Check that what was decided about is what comes."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        found = scope.get(_PASSAGES) or _under_way.get()
+        found = scope.get(_ADMITTED) or _under_way.get()
         inner: Application = self.app
-        for passage in found:
-            if not isinstance(passage, Passage) or not passage.concerns(self.owner):
+        for admitted in found:
+            if not isinstance(admitted, AdmittedRequest) or not admitted.passes_through(self.owner):
                 continue
-            entered = passage.take(self.owner, scope)
+            entered = admitted.take(self.owner, scope)
             if entered is None:
                 why = "was changed after it was decided about, runs a second time, or runs after its answer"
                 await _refuse(f"{scope['path'][:200]!r} {why}", scope, receive, send)
@@ -267,7 +264,7 @@ def _end(owner: Any) -> tuple[Any, str] | None:
 
 def _end_of_router(router: Any) -> tuple[Any, str]:
     holder, name = router, "middleware_stack"
-    # A router may have middleware of its own: stand inside that, too, where it can be followed.
+    # A router may have middleware of its own: go inside that, too, where it can be followed.
     while (outer := getattr(holder, name)) != router.app and not isinstance(outer, Stop):
         if not hasattr(outer, "app"):
             return router, "middleware_stack"
@@ -285,20 +282,18 @@ def _find_gate(owner: Any) -> Gate | None:
     return None
 
 
-def _forsake(reference: weakref.ref[Gate]) -> None:
+def _release(reference: weakref.ref[Gate]) -> None:
     gate = reference()
     if gate is None:
         return
     gate.users -= 1
     if not gate.users:
-        gate.leave()
+        gate.remove()
 
 
 async def _refuse(why: str, scope: Scope, receive: Receive, send: Send) -> None:
     logger.error("refused: %s", why)
-    detail = "The request was changed after it was decided about."
-    verdict = Verdict(outcome="misconfigured", passes=False, refusal=Refusal(problem="misconfigured", detail=detail))
-    await refuse(scope, receive, send, verdict)
+    await refuse(scope, receive, send, changed_request())
 
 
 async def _refuse_unseen(owner: Any, scope: Scope, receive: Receive, send: Send) -> None:
@@ -314,38 +309,38 @@ def find_router(app: Any) -> Any:
     return router if isinstance(router, sys.modules["starlette.routing"].Router) else None
 
 
-_entering = ProcessLock()
-# The entrances of guards that Starlette built, by application.
-_entered: weakref.WeakKeyDictionary[Any, list[weakref.ref[Entrance]]] = weakref.WeakKeyDictionary()
+_installing = ProcessLock()
+# The router guards of middlewares that Starlette built, by application.
+_installed: weakref.WeakKeyDictionary[Any, list[weakref.ref[RouterGuard]]] = weakref.WeakKeyDictionary()
 
 
-def enter(app: Any, govern: Govern, *, origin: tuple[Any, ...] | None = None) -> Entrance:
-    """Put a guard at the entrance of a Starlette application's router.
+def install(app: Any, govern: Govern, *, origin: tuple[Any, ...] | None = None) -> RouterGuard:
+    """Put a guard in front of a Starlette application's router.
 
     Args:
         app: the application.
         govern: decides.
-        origin: what the guard was built from: its rules and hooks, and its settings last. If a guard of the same
-            origin stands there already, that one's entrance is returned. None is a guard around the application: it
-            always makes another entrance, which governs what comes through that guard.
+        origin: what the guard was built from: its rules and hooks, and its settings last. A guard of the same origin
+            that is there already is returned. None is for a middleware around the application: it always makes
+            another guard, which governs what comes through that middleware.
     """
     from ..routing.starlette import StarletteResolver  # optional dependency
 
     if origin is None:
-        return Entrance(govern, StarletteResolver(app), app, led=True)
-    with _entering:
-        standing = _entered.setdefault(app, [])
-        for reference in standing:
+        return RouterGuard(govern, StarletteResolver(app), app, marked_only=True)
+    with _installing:
+        known = _installed.setdefault(app, [])
+        for reference in known:
             other = reference()
-            if other is None or other.origin is None or not other.stands:
+            if other is None or other.origin is None or not other.is_current:
                 continue
             same = all(mine is its for mine, its in zip(origin[:-1], other.origin[:-1], strict=True))
             if same and origin[-1] == other.origin[-1]:
                 return other
-        entrance = Entrance(govern, StarletteResolver(app), app, led=False)
-        entrance.origin = origin
-        standing.append(weakref.ref(entrance))
-        return entrance
+        guard = RouterGuard(govern, StarletteResolver(app), app, marked_only=False)
+        guard.origin = origin
+        known.append(weakref.ref(guard))
+        return guard
 
 
 def is_before_router(scope: Scope) -> bool:
@@ -356,7 +351,7 @@ def is_before_router(scope: Scope) -> bool:
     return "router" not in scope or scope.get("endpoint") is scope.get("app")
 
 
-def line_of(scope: Scope) -> tuple[Any, ...]:
+def subject_of(scope: Scope) -> tuple[Any, ...]:
     """Return what a decision was about: a middleware that changes any of it makes the decision void."""
     hosts = [value for name, value in scope.get("headers", ()) if name.lower() == b"host"]
     return scope.get("method"), scope["path"], scope.get("query_string", b""), hosts

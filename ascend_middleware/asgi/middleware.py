@@ -2,7 +2,7 @@
 
     app.add_middleware(AscendMiddleware, rules="ascend.toml")
 
-Inside Starlette and FastAPI the guard moves to the router's entrance, inside every other middleware, so that what it
+Inside Starlette and FastAPI the guard moves in front of the router, inside every other middleware, so that what it
 decides on is what the router runs.
 """
 
@@ -16,8 +16,8 @@ from ..adapters.runner import AsyncRunner
 from ..exceptions import AscendError
 from ..fork import ProcessLock
 from ..guard import announce
-from .handle import Governor, Wire
-from .install import Entrance, enter, find_router, is_before_router
+from .handle import Governor, Tripwire
+from .install import RouterGuard, find_router, install, is_before_router
 from .outcome import watch_lifespan
 from .root_path import RootPath
 
@@ -64,7 +64,7 @@ class AscendMiddleware:
         self._lock = ProcessLock()
         self._origin = (rules, identify, render, http_client, settings)
         self._strips_root_path = strips_root_path
-        self._home: Entrance | None = None
+        self._router_guard: RouterGuard | None = None
         self._announced = False
         self._begin()
         # Starlette builds its middlewares when the server starts up, and servers take an exception there for an
@@ -83,10 +83,10 @@ class AscendMiddleware:
             self._problem = error
             return
         self._governor = Governor(runner, root_path)
-        self._settle(self.app)
+        self._install(self.app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass lifespans through, and govern requests and handshakes here unless the router's entrance does."""
+        """Pass lifespans through; govern requests and handshakes, unless that is done in front of the router."""
         if self._problem is not None and self._begun_under is not substitute.current:
             self._begin()
         if self._problem is not None:
@@ -94,11 +94,11 @@ class AscendMiddleware:
                 await receive()
                 await send({"type": "lifespan.startup.failed", "message": f"ascend-middleware: {self._problem}"})
             raise self._problem  # as Starlette does after a failed start: its test client waits for ever otherwise
-        if self._home is None and is_before_router(scope):
+        if self._router_guard is None and is_before_router(scope):
             # Two threads may each have had Starlette build its middlewares: the second pair of one finds the first.
-            self._settle(scope.get("app"), origin=self._origin)
-        elif self._home is not None and not self._home.stands:
-            self._settle(self._home.owner)
+            self._install(scope.get("app"), origin=self._origin)
+        elif self._router_guard is not None and not self._router_guard.is_current:
+            self._install(self._router_guard.owner)
         if scope["type"] == "lifespan":
             self._runner.start()
             try:
@@ -108,8 +108,8 @@ class AscendMiddleware:
         elif scope["type"] not in ("http", "websocket") and self.guard.settings.enabled:
             # A rule can say nothing about it.
             raise AscendError(f"no rule can govern a scope of the type {scope['type']!r}: refused")
-        elif self._home is not None:
-            await self._lead_home(scope, receive, send)
+        elif self._router_guard is not None:
+            await self._run_marked(scope, receive, send)
         else:
             await self._governor.govern(scope, receive, send, self.app, None)
 
@@ -132,27 +132,27 @@ class AscendMiddleware:
 
     def _announce(self) -> None:
         """Say once which routes nothing covers; at the start-up, or at the first request where a server has none."""
-        if self._home is not None and not self._announced:
+        if self._router_guard is not None and not self._announced:
             self._announced = True
-            announce(self._home.routes, self.guard.table, self.guard.settings)
+            announce(self._router_guard.routes, self.guard.table, self.guard.settings)
 
-    async def _lead_home(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run what stands between here and the router's entrance, where the guard is."""
+    async def _run_marked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the middlewares between here and the guard in front of the router."""
         if not self._announced:
             self._announce()
         if scope.get("method") != "OPTIONS":
             send = self._governor.watch(scope, send)
-        assert self._home is not None  # noqa: S101 - the caller checks
-        await self._home.lead(self.app, scope, receive, send)
+        assert self._router_guard is not None  # noqa: S101 - the caller checks
+        await self._router_guard.run_marked(self.app, scope, receive, send)
 
-    def _settle(self, app: Any, *, origin: tuple[Any, ...] | None = None) -> None:
-        """Move to the entrance of a Starlette application's router, if there is one."""
+    def _install(self, app: Any, *, origin: tuple[Any, ...] | None = None) -> None:
+        """Move in front of a Starlette application's router, if there is one."""
         if find_router(app) is None:
             return
         with self._lock:
-            if self._home is None or not self._home.stands:
-                self._home = enter(app, self._governor.govern, origin=origin)
+            if self._router_guard is None or not self._router_guard.is_current:
+                self._router_guard = install(app, self._governor.govern, origin=origin)
                 if origin is None:
-                    weakref.finalize(self, self._home.leave).atexit = False
+                    weakref.finalize(self, self._router_guard.remove).atexit = False
                 else:
-                    Wire.stand(app, self, self._governor)
+                    Tripwire.install(app, self, self._governor)

@@ -194,8 +194,7 @@ def _flask(found: Any) -> tuple[str, Routes, Installed | None] | None:
         return None
     from ..routing.werkzeug import FlaskResolver
 
-    entrance = found.extensions.get("ascend")
-    return "Flask", FlaskResolver(found), _guard_of(entrance)
+    return "Flask", FlaskResolver(found), _guard_of(found.extensions.get("ascend"))
 
 
 def _django(found: Any) -> tuple[str, Routes, Installed | None] | None:

@@ -1,4 +1,4 @@
-"""What stands around or beside a guarded Flask application, where its guard cannot see what is answered."""
+"""What is around or beside a guarded Flask application, where its guard cannot see what is answered."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..wsgi import AscendMiddleware
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["surroundings"]
+__all__ = ["check_application"]
 
 # They change what the application sees or watch it, and answer nothing: the guard sees what comes out of them.
 _HARMLESS: Final = frozenset({"ProxyFix", "LintMiddleware", "ProfilerMiddleware"})
-# Where middlewares keep what they stand around.
+# Where middlewares keep what they wrap.
 _INNER: Final = ("app", "wsgi_app", "application", "_app")
 _MAX_DEPTH: Final = 32
 
 
-def surroundings(app: Flask, is_reached_by: Callable[[Any, str], bool]) -> tuple[Problem, ...]:
+def check_application(app: Flask, is_reached_by: Callable[[Any, str], bool]) -> tuple[Problem, ...]:
     """Return what the guard of an application cannot see.
 
     `is_reached_by` tells whether a method, of which name, is the application's own and leads to its guard.

@@ -11,10 +11,10 @@ from flask.cli import AppGroup
 
 from ..cli import main_about
 from ..routing.coverage import cover
-from .checks import surroundings
+from .checks import check_application
 
 if TYPE_CHECKING:
-    from .install import Entrance
+    from .install import AppGuard
 
 __all__ = ["make_group"]
 
@@ -32,19 +32,19 @@ def make_group(name: str) -> AppGroup:
 
     @group.command("check", help="Check rules against routes, and what stands around the application.")
     def check() -> None:
-        entrance: Entrance = current_app.extensions["ascend"]
-        settings = entrance.guard.settings
-        coverage = cover(entrance.resolver, entrance.guard.table, unmapped=settings.unmapped)
-        wrong = [*coverage.problems, *surroundings(entrance.app, entrance.is_reached_by)]
+        installed: AppGuard = current_app.extensions["ascend"]
+        settings = installed.guard.settings
+        coverage = cover(installed.resolver, installed.guard.table, unmapped=settings.unmapped)
+        wrong = [*coverage.problems, *check_application(installed.app, installed.is_reached_by)]
         for problem in wrong:
             click.echo(f"{problem.code}: {problem}", err=True)
         for idle in coverage.idle:
             click.echo(f"note: {idle.rule.label} can never match: {idle.why}", err=True)
-        if entrance.lacking is not None:
-            click.echo(f"note: it cannot serve: {entrance.lacking}", err=True)
+        if installed.lacking is not None:
+            click.echo(f"note: it cannot serve: {installed.lacking}", err=True)
         if wrong:
             sys.exit(1)
-        click.echo(f"ok: {len(entrance.guard.table.rules)} rules, {len(coverage.rows)} rows of routes")
+        click.echo(f"ok: {len(installed.guard.table.rules)} rules, {len(coverage.rows)} rows of routes")
 
     return group
 

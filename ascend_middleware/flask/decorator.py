@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 import flask
 
-from ..adapters.decorator import Framework, attach
+from ..adapters.decorator import VERDICT, Framework, attach
 from ..rules import RuleFields
-from ..wsgi.middleware import VERDICT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

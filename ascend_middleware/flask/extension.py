@@ -13,7 +13,7 @@ from ..adapters.runner import SyncRunner
 from ..compose import only_looked_at, read_options
 from ..exceptions import AscendError, ConfigurationError
 from .commands import make_group
-from .install import Entrance
+from .install import AppGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,8 +74,8 @@ class Ascend:
         Args:
             app: the guarded application; where it is left out, Flask's current one.
         """
-        entrance: Entrance = (app or current_app).extensions[EXTENSION]
-        return entrance.health()
+        guard: AppGuard = (app or current_app).extensions[EXTENSION]
+        return guard.health()
 
     def init_app(self, app: Flask) -> None:
         """Guard an application.
@@ -103,7 +103,7 @@ class Ascend:
             if command:  # Flask prints this one, and a traceback of every other
                 raise click.ClickException(str(error)) from error
             raise
-        app.extensions[EXTENSION] = Entrance(app, runner, after=after)
+        app.extensions[EXTENSION] = AppGuard(app, runner, after=after)
         app.cli.add_command(make_group(EXTENSION))
 
 

@@ -1,4 +1,4 @@
-"""The guard's place in a Flask application: between its router and the first of its own functions.
+"""Install the guard in a Flask application: between its router and the first of its own functions.
 
 Four of the application's methods are replaced, by a class that is put in front of the application's own. As methods
 they hold the application where somebody keeps one (`create_app().wsgi_app`), and it does not hold itself: one that
@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import flask
 
-from ..adapters.outcome import HandledRequest, report_undecided
+from ..adapters.decorator import VERDICT
+from ..adapters.outcome import HandledRequest, changed_request, report_undecided
 from ..exceptions import AscendError
-from ..guard import Refusal, Verdict, announce, answer_of
+from ..guard import Verdict, announce, answer_of
 from ..masking import get_logger
 from ..routing.werkzeug import FlaskResolver, method_of
 from ..wsgi.messages import view_of
-from ..wsgi.middleware import VERDICT
 from ..wsgi.outcome import run_reported
-from .checks import surroundings
-from .request import is_changed, line_of, reader_of
+from .checks import check_application
+from .request import is_changed, reader_of, subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..adapters.runner import SyncRunner
     from ..guard import Guard
 
-__all__ = ["Entrance"]
+__all__ = ["AppGuard"]
 
 logger = get_logger("ascend_middleware.flask")
 
@@ -42,26 +42,26 @@ logger = get_logger("ascend_middleware.flask")
 class _Guarded:
     """What an application's class gets put in front of it."""
 
-    _ascend_entrance: Entrance
+    _ascend_guard: AppGuard
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Tell no base class: some keep a list of their subclasses, or check what those define."""
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Run the application, and see how its response ends."""
-        return self._ascend_entrance.serve(environ, start_response)
+        return self._ascend_guard.serve(environ, start_response)
 
     def preprocess_request(self, *arguments: Any) -> Any:
         """Decide before the application's own functions."""
-        return self._ascend_entrance.preprocess(*arguments)
+        return self._ascend_guard.preprocess(*arguments)
 
     def dispatch_request(self, *arguments: Any) -> Any:
         """Run the view on what was decided about."""
-        return self._ascend_entrance.dispatch(*arguments)
+        return self._ascend_guard.dispatch(*arguments)
 
     def process_response(self, *arguments: Any) -> Any:
         """Let a refusal out."""
-        return self._ascend_entrance.finish(*arguments)
+        return self._ascend_guard.finish(*arguments)
 
 
 _METHODS: Final = ("wsgi_app", "preprocess_request", "dispatch_request", "process_response")
@@ -79,8 +79,8 @@ def _guarded(own: Any) -> type[Any]:
     return guarded
 
 
-class Entrance:
-    """Stands in one application."""
+class AppGuard:
+    """The guard of one application."""
 
     def __init__(self, app: flask.Flask, runner: SyncRunner, *, after: Any = None) -> None:
         self._app = weakref.ref(app)
@@ -91,13 +91,13 @@ class Entrance:
         self._key = f"ascend_middleware.handled.{id(self)}"
         self._announced = False
         attributes: dict[str, Any] = vars(app)
-        # What stood in the place of a method already comes next; a class's methods come after an object's attributes.
+        # What had replaced a method already comes next; a class's methods come after an object's attributes.
         self._replaced: dict[str, Any] = {name: attributes.pop(name) for name in _METHODS if name in attributes}
-        attributes["_ascend_entrance"] = self
+        attributes["_ascend_guard"] = self
         app.__class__ = _guarded(type(app))
 
     def _next(self, name: str) -> Any:
-        """Return what the guard stands in front of."""
+        """Return what comes after the guard."""
         replaced = self._replaced.get(name)
         return getattr(super(_Guarded, self.app), name) if replaced is None else replaced
 
@@ -144,7 +144,7 @@ class Entrance:
         # Where somebody calls the application's methods one by one, there is no response to see the end of.
         handled = request.environ.setdefault(self._key, HandledRequest(self._runner))
         handled.verdict = None
-        refusal = None if self._stands_after() else self._decide(request, handled)
+        refusal = None if self._decides_after() else self._decide(request, handled)
         if refusal is not None:
             return refusal
         answer = self._next("preprocess_request")(*arguments)
@@ -182,11 +182,9 @@ class Entrance:
         handled = request.environ.get(self._key)
         if handled is None or handled.verdict is None or not handled.verdict.passes:
             raise AscendError("no decision for this request: the application's preprocess_request was replaced")
-        if is_changed(handled.subject, line_of(request)):
+        if is_changed(handled.subject, subject_of(request)):
             logger.error("the application changed %r after the decision; refused", request.path[:200])
-            detail = "The request was changed after it was decided about."
-            refusal = Refusal(problem="misconfigured", detail=detail)
-            return self._refuse(Verdict(outcome="misconfigured", passes=False, refusal=refusal))
+            return self._refuse(changed_request())
         # What the application does before the view may wait for the client, too.
         refused = self._runner.look(handled.verdict)
         if refused is not None:
@@ -202,7 +200,7 @@ class Entrance:
         view.method = method_of(request, resolved)
         if by_path:
             view.resolved = None
-        handled.subject = line_of(request)
+        handled.subject = subject_of(request)
         verdict = handled.verdict = self._runner.judge(view, reader_of(request))
         if not verdict.passes:
             return self._refuse(verdict)
@@ -210,7 +208,7 @@ class Entrance:
         handled.outcome.ran = False  # until the view is called; what comes before it may answer by itself
         return None
 
-    def _stands_after(self) -> bool:
+    def _decides_after(self) -> bool:
         """Say whether the decision comes after a function of the application; put it there, if that is new."""
         if self._after is None:
             return False
@@ -254,13 +252,13 @@ class Entrance:
         return self.app.response_class(content, status, headers)
 
     def _announce(self) -> None:
-        """Say once, at the first request, which routes nothing covers and what stands around the application."""
+        """Say once, at the first request, which routes nothing covers and what the guard cannot see."""
         self._runner.start()  # of an application that was made to be looked at, every request ends here
         self._announced = True
         if not self.guard.settings.enabled:
             return
         announce(self.resolver, self.guard.table, self.guard.settings)
-        for problem in surroundings(self.app, self.is_reached_by):
+        for problem in check_application(self.app, self.is_reached_by):
             logger.warning("%s: %s", problem.code, problem)
 
     def _watch(self, handled: HandledRequest) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from flask import Request
 
-__all__ = ["Line", "is_changed", "line_of", "reader_of"]
+__all__ = ["Subject", "is_changed", "reader_of", "subject_of"]
 
 
 def reader_of(request: Request) -> Callable[[int, float], bytes]:
@@ -35,7 +35,7 @@ def reader_of(request: Request) -> Callable[[int, float], bytes]:
     return read
 
 
-class Line(NamedTuple):
+class Subject(NamedTuple):
     """What a decision is about: what Flask found, and the function that it calls for it."""
 
     method: str
@@ -44,14 +44,14 @@ class Line(NamedTuple):
     view: Any
 
 
-def line_of(request: Request) -> Line:
+def subject_of(request: Request) -> Subject:
     """Return what a decision is about."""
     rule = request.url_rule
     view = None if rule is None else current_app.view_functions.get(rule.endpoint)
-    return Line(request.method, rule, dict(request.view_args or {}), view)
+    return Subject(request.method, rule, dict(request.view_args or {}), view)
 
 
-def is_changed(before: Line, now: Line) -> bool:
+def is_changed(before: Subject, now: Subject) -> bool:
     """Say whether the application changed what was decided about.
 
     It may take parameters away, add some, and put an object in the place of what names it.

@@ -1,6 +1,6 @@
-"""Rules that stand at a handler: entries of the same table, written where the handler is.
+"""Rules that are declared at a handler: entries of the same table, written where the handler is.
 
-`declare` puts a rule at a function or class, `declared` finds what stands at whatever a framework calls: through
+`declare` puts a rule at a function or class, `declared` finds the rules of whatever a framework calls: through
 `functools.wraps`, bound methods, partials, and views made from classes. A resolver puts what it finds into its `Leaf`;
 `RuleTable.for_route` then ranks it like a rule that names the route's endpoint.
 """
@@ -93,12 +93,12 @@ def declare(target: Target, rule: Declaration | Mapping[str, object]) -> Target:
         rule: `RuleFields`, checked here, or a declaration made before.
 
     Raises:
-        ConfigurationError: with every problem, each naming module and function; or a rule stands there already.
+        ConfigurationError: with every problem, each naming module and function; or another rule is declared there.
     """
     place = place_of(target)
     checked = rule if isinstance(rule, Declaration) else declaration(place, rule)
     marked: Any = target.__func__ if isinstance(target, types.MethodType) else target
-    # A class may say otherwise than a class above it; the rules of its methods stand beside its own.
+    # A class may say otherwise than a class above it; the rules of its methods hold beside its own.
     if isinstance(marked, type):
         others = tuple(one for name, one in vars(marked).items() if name == _ATTRIBUTE)
     else:
@@ -113,7 +113,7 @@ def declare(target: Target, rule: Declaration | Mapping[str, object]) -> Target:
 
 
 def declared(target: object) -> tuple[Declaration, ...]:
-    """Return the rules that stand at what a framework calls; empty if none does.
+    """Return the rules that are declared at what a framework calls; empty if none is.
 
     Several are returned where a class and its methods declare their own, or where wrappers do. A rule at the function
     for one method (`post`) of a class holds for that method only.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..adapters.decorator import VERDICT
 from ..adapters.outcome import HandledRequest
 from ..adapters.runner import SyncRunner
 from .messages import Body, refuse, view_of
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
     from ..guard import Guard
 
-__all__ = ["VERDICT", "AscendMiddleware"]
-
-VERDICT = "ascend.verdict"
+__all__ = ["AscendMiddleware"]
 
 
 class AscendMiddleware:

@@ -17,7 +17,7 @@ from wsgi_kit import options
 
 from ascend_middleware.cli import main
 from ascend_middleware.flask import Ascend, governed
-from ascend_middleware.flask.checks import surroundings
+from ascend_middleware.flask.checks import check_application
 from ascend_middleware.wsgi import AscendMiddleware
 
 RULES = [
@@ -140,7 +140,7 @@ def test_the_package_s_own_command_line_knows_flask(engine, tmp_path, monkeypatc
 
 
 def codes(app):
-    return [problem.code for problem in surroundings(app, app.extensions["ascend"].is_reached_by)]
+    return [problem.code for problem in check_application(app, app.extensions["ascend"].is_reached_by)]
 
 
 def middleware(app):
