@@ -106,9 +106,14 @@ class Command:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def rank(self) -> tuple[float, bool]:
-        """What decides between two commands for one target: the higher wins, and of one instant the stricter."""
-        return self.issued_at, not self.kind.lifts
+    def lifts(self) -> bool:
+        """Whether it lets its target go on."""
+        return self.kind.lifts
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """What it is about: a lift is about both; else a block does not touch a limit, nor a limit a block."""
+        return ("block", "limit") if self.lifts else ("limit",) if self.kind == "RATE_LIMIT" else ("block",)
 
 
 def unwrap_message(message: object) -> dict[str, Any]:

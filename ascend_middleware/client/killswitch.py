@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .. import masking
-from ..api.commands import MalformedCommand, Target, parse_command
+from ..api.commands import Command, MalformedCommand, Target, parse_command
+from ..api.orders import EVERYBODY, Orders
 from ..exceptions import KillSwitchError, RateLimitError
 from ..fork import ProcessLock
 
@@ -22,22 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["KillState"]
 
-_STOPS: Final = frozenset({"BLOCK", "SUSPEND", "QUARANTINE"})
-_LIFTS: Final = frozenset({"UNBLOCK", "RESUME"})
 _FAILED_POLLS: Final = 3
 _WINDOW: Final = 60.0
 
 _log = masking.get_logger("ascend_middleware.client.killswitch")
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """The newest command of a kind: whether it stops, why, since when, and which limit it sets."""
-
-    issued: float = 0.0
-    stops: bool = False
-    reason: str = ""
-    per_minute: int | None = None
 
 
 class KillState:
@@ -56,8 +44,7 @@ class KillState:
         self._now: Final = now
         self._clock: Final = clock
         self._lock: Final = ProcessLock()
-        self._stop = _Order()
-        self._limit = _Order()
+        self._orders = Orders[str, Command]()
         self._passed: deque[float] = deque()
         self._polled: tuple[bool, str] = (False, "")
         self._failures = 0
@@ -97,7 +84,7 @@ class KillState:
         level("kill-switch poll failed (%d in a row): %s", failures, error)
 
     def learn_command(self, message: object) -> None:
-        """Obey a command, unless a newer one of its kind is known or it is for somebody else (contract C27, §2.10)."""
+        """Obey a command, unless a newer order is known or it is for somebody else (contract C27, §2.10)."""
         try:
             command = parse_command(message, received_at=self._now())
         except MalformedCommand as error:
@@ -105,23 +92,16 @@ class KillState:
             return
         if command.target is Target.MCP_SERVER or command.agent_id not in (None, self._agent_id):
             return
-        reason = command.reason or command.kind.lower()
         with self._lock:
-            if command.kind.blocks:
-                self._stop = _newest(self._stop, _Order(command.issued_at, True, reason))
-            elif command.kind.lifts:
-                self._stop = _newest(self._stop, _Order(command.issued_at))
-                self._limit = _newest(self._limit, _Order(command.issued_at))
-            else:
-                order = _Order(command.issued_at, False, reason, command.max_per_minute)
-                self._limit = _newest(self._limit, order)
+            self._orders.apply(command, EVERYBODY if command.agent_id is None else command.agent_id)
 
     # --- what follows
 
     def stopped(self) -> str | None:
         """Return why the agent must not act, or None."""
-        if self._stop.stops:
-            return self._stop.reason
+        order = self._orders.why_blocked(self._agent_id, EVERYBODY)
+        if order is not None:
+            return order.reason or order.kind.lower()
         blocked, reason = self._polled
         if blocked:
             return reason or "the kill switch is active"
@@ -143,9 +123,9 @@ class KillState:
             RateLimitError: it may, in `retry_after` seconds.
         """
         self.check()
-        order = self._limit
-        limit = order.per_minute
-        if limit is None:
+        order = self._orders.limit(self._agent_id, EVERYBODY)
+        limit = None if order is None else order.max_per_minute
+        if order is None or limit is None:
             return
         with self._lock:
             now = self._clock()
@@ -156,17 +136,8 @@ class KillState:
                 return
             wait = _WINDOW - (now - self._passed[-limit])
         raise RateLimitError(
-            f"agent {self._agent_id} is limited to {limit} actions a minute: {order.reason}",
+            f"agent {self._agent_id} is limited to {limit} actions a minute: {order.reason or 'rate_limit'}",
             retry_after=wait,
             limit=limit,
             remaining=0,
         )
-
-
-def _newest(known: _Order, new: _Order) -> _Order:
-    """Return the order of the later issue; of two issued together, the stricter."""
-    if new.issued != known.issued:
-        return new if new.issued > known.issued else known
-    if new.per_minute is not None and known.per_minute is not None:
-        return min(new, known, key=lambda order: order.per_minute or 0)
-    return new if new.stops or new.per_minute is not None else known

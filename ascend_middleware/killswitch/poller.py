@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..api import endpoints
 from ..api.commands import MalformedCommand, Target, UnknownCommand, parse_command
+from ..api.orders import EVERYBODY, Order, orders_of
 from ..client.breaker import CircuitBreaker
 from ..exceptions import AscendError, NotFoundError, ServerError
 from ..flow import Blocking, drive
 from ..masking import get_logger
-from ..state.base import EVERYBODY, Order, StateError, orders_of
+from ..state.base import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from ..api.orders import EVERYBODY
 from ..fork import ProcessLock
 from ..masking import get_logger
-from ..state.base import EVERYBODY, Snapshot, StateError
+from ..state.base import Snapshot, StateError
 from ..verdict import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ..state.base import Order, State
+    from ..api.orders import Order
+    from ..state.base import State
 
 __all__ = ["KILL_VARIABLE", "KillSwitch", "unavailable_state"]
 
@@ -142,11 +143,10 @@ class KillSwitch:
 
     def _read_state(self, began: float) -> None:
         found = self._state.snapshot(now=self._now())
-        lost = [order for key, order in self.snapshot.orders.items() if key not in found.orders]
+        lost = found.orders.merge(self.snapshot.orders)
         if lost:
             logger.error("the state has lost %d kill-switch orders; they are put back", len(lost))
             self._state.apply(lost, command_id="", now=self._now())
-            found = replace(found, orders={**{(order.target, order.slot): order for order in lost}, **found.orders})
         self.snapshot = found
         self._read_at = began
 
@@ -154,23 +154,13 @@ class KillSwitch:
         """Return why an agent is blocked, by what was read last; None if it is not."""
         if self._local and (agent_id in self._local or EVERYBODY in self._local):
             return _blocked(f"blocked by {self._local_reason}")
-        orders = self.snapshot.orders
-        if not orders:
-            return None
-        for target, slot in ((agent_id, "block"), (EVERYBODY, "block"), (EVERYBODY, "status")):
-            order = orders.get((target, slot))
-            if order is not None and not order.lifts:
-                return _blocked(_said(order))
-        return None
+        order = self.snapshot.orders.why_blocked(agent_id, EVERYBODY)
+        return None if order is None else _blocked(_said(order))
 
     def limit(self, agent_id: str) -> int | None:
         """Return how many requests a minute an agent is held to; None for as many as it likes."""
-        orders = self.snapshot.orders
-        if not orders:
-            return None
-        found = [orders.get((target, "limit")) for target in (agent_id, EVERYBODY)]
-        limits = [order.max_per_minute for order in found if order is not None and not order.lifts]
-        return min(limits, default=None)
+        order = self.snapshot.orders.limit(agent_id, EVERYBODY)
+        return None if order is None else order.max_per_minute
 
     @property
     def is_stale(self) -> bool:

@@ -6,13 +6,15 @@ issue time, so the order in which a queue delivers does not matter, and neither 
 
 from __future__ import annotations
 
+import math
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from ..api.commands import Command, CommandKind, MalformedCommand, Target, UnknownCommand, parse_command, unwrap_message
+from ..api.commands import Command, MalformedCommand, Target, UnknownCommand, parse_command, unwrap_message
+from ..api.orders import Orders
 from ..exceptions import ConfigurationError
 from ..fork import ProcessLock
 from ..masking import get_logger
@@ -22,7 +24,6 @@ __all__ = ["MCPKillSwitchConsumer", "ServerState"]
 logger = get_logger("ascend_middleware.mcp")
 
 _MINUTE: Final = 60.0
-_REMEMBERED: Final = 10_000
 _DATES: Final = ("issued_at", "created_at")
 
 
@@ -43,48 +44,14 @@ class ServerState:
     max_per_minute: int | None = None
 
 
-class _Key(NamedTuple):
+class _Aim(NamedTuple):
     """What a command is aimed at; a release lifts what was ordered for exactly the same."""
 
     organization: str | None
     agent: str | None
     server: str | int | None  # a name in lower case, a number, or every server
-
-
-@dataclass(slots=True)
-class _Standing:
-    """The newest order of one sort. Commands without any date are ordered among themselves, by arrival."""
-
-    dated: Command | None = None
-    undated: Command | None = None
-    arrival: int = -1
-
-    def take(self, command: Command, arrival: int | None) -> None:
-        if arrival is not None:
-            self.undated, self.arrival = command, arrival
-        elif self.dated is None or command.rank > self.dated.rank:
-            self.dated = command
-
-    def against(self, release: _Release) -> Iterator[Command]:
-        """Yield what the newest release has not lifted; of one instant, the order stands."""
-        if self.dated is not None and release.at <= self.dated.issued_at:
-            yield self.dated
-        if self.undated is not None and release.arrival < self.arrival and release.at <= self.undated.issued_at:
-            yield self.undated
-
-
-@dataclass(slots=True)
-class _Release:
-    at: float = float("-inf")
-    arrival: int = -1
-
-
-@dataclass(slots=True)
-class _Entry:
-    block: _Standing = field(default_factory=_Standing)
-    limit: _Standing = field(default_factory=_Standing)
-    release: _Release = field(default_factory=_Release)
-    uses: deque[float] = field(default_factory=deque)
+    # Commands without any date are ordered among themselves, by arrival; they lift nothing that has a date.
+    dated: bool = True
 
 
 class MCPKillSwitchConsumer:
@@ -141,11 +108,11 @@ class MCPKillSwitchConsumer:
         self._start_anew()
 
     def _start_anew(self) -> None:
-        self._entries: dict[_Key, _Entry] = {}
+        self._orders = Orders[_Aim, Command]()
+        self._uses: dict[_Aim, deque[float]] = {}
         self._names: dict[int, str] = dict(self._given)
         self._shown: dict[str, str] = {}
-        self._seen: OrderedDict[tuple[object, ...], None] = OrderedDict()
-        self._arrivals = 0
+        self._arrived_at = 0.0
         self._degraded: str | None = None
 
     # --- messages
@@ -175,37 +142,26 @@ class MCPKillSwitchConsumer:
             return
         body, dated = _completed(body, _carrier(message))
         received = self._now()
-        arrival = None
         if not dated:
-            self._arrivals += 1
-            arrival = self._arrivals
+            # Each a little later than the one before, whatever the clock says.
+            received = self._arrived_at = max(received, math.nextafter(self._arrived_at, math.inf))
             body["issued_at"] = received
         anonymous = body.get("command_id") in (None, "")
-        if anonymous:
-            body["command_id"] = f"arrival {self._arrivals}" if arrival is not None else f"issued {body['issued_at']}"
-        command = parse_command(body, received_at=received)
+        command = parse_command({**body, "command_id": "none"} if anonymous else body, received_at=received)
         if command.kind.lifts and self._organization is not None and command.organization_id is None:
             raise MalformedCommand("a lifting command does not say of which organisation it is")
         if command.target is Target.AGENT and command.agent_id != self._agent:
             logger.debug("kill switch: ignored a command for another agent")
             return
-        keys = self._keys(command)
-        if not anonymous and self._is_repeated(command, keys):
-            return
-        if command.kind.lifts and command.expires_at is not None and command.expires_at <= received:
+        if command.lifts and command.expires_at is not None and command.expires_at <= self._now():
             logger.warning("kill switch: ignored a %s that has expired", command.kind)
             return
-        for key in keys:
-            entry = self._entries.setdefault(key, _Entry())
-            if command.kind.blocks:
-                entry.block.take(command, arrival)
-            elif command.kind is CommandKind.RATE_LIMIT:
-                entry.limit.take(command, arrival)
-            elif arrival is not None:
-                entry.release.arrival = arrival
-            else:
-                entry.release.at = max(entry.release.at, command.issued_at)
-        logger.warning("kill switch: %s for %s: %s", command.kind, _aim(command), command.reason or "no reason given")
+        aims = [aim._replace(dated=dated) for aim in self._aims(command)]
+        if dated and command.lifts:
+            aims += [aim._replace(dated=False) for aim in aims]
+        if self._orders.apply(replace(command, command_id="") if anonymous else command, *aims):
+            reason = command.reason or "no reason given"
+            logger.warning("kill switch: %s for %s: %s", command.kind, _whom(command), reason)
 
     def _is_foreign(self, body: Mapping[str, Any]) -> bool:
         given = body.get("organization_id")
@@ -213,20 +169,10 @@ class MCPKillSwitchConsumer:
             return False
         return str(given).strip() != self._organization
 
-    def _is_repeated(self, command: Command, keys: list[_Key]) -> bool:
-        # The id alone does not say it: nobody may spend a later BLOCK by sending something else under its id.
-        mark = (command.command_id, command.kind, *keys)
-        if mark in self._seen:
-            return True
-        self._seen[mark] = None
-        if len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
-        return False
-
-    def _keys(self, command: Command) -> list[_Key]:
+    def _aims(self, command: Command) -> list[_Aim]:
         organization = command.organization_id if self._organization is None else self._organization
         if command.target is not Target.MCP_SERVER:
-            return [_Key(organization, command.agent_id, None)]
+            return [_Aim(organization, command.agent_id, None)]
         name, number = command.mcp_server, command.mcp_server_config_id
         if name is not None:
             self._shown[_folded(name)] = name
@@ -237,7 +183,7 @@ class MCPKillSwitchConsumer:
             servers |= {_folded(name), *(known for known, given in self._names.items() if given == _folded(name))}
         if number is not None:
             servers |= {number} | ({self._names[number]} if number in self._names and name is None else set())
-        return [_Key(organization, command.agent_id, server) for server in servers]
+        return [_Aim(organization, command.agent_id, server) for server in servers]
 
     def _degrade(self, text: str) -> None:
         if not self._blocks_on_malformed:
@@ -274,47 +220,45 @@ class MCPKillSwitchConsumer:
         with self._lock:
             if self._degraded is not None:
                 return ServerState(blocked=True, reason=f"a kill-switch message cannot be read: {self._degraded}")
-            limits: list[tuple[_Entry, int]] = []
-            for key, entry in self._entries.items():
-                if not self._concerns(key, name, number):
-                    continue
-                for command in entry.block.against(entry.release):
-                    return ServerState(blocked=True, reason=_said(command), command=command)
-                allowed = [command.max_per_minute or 0 for command in entry.limit.against(entry.release)]
-                if allowed:
-                    limits.append((entry, min(allowed)))
+            aims = [aim for aim in dict.fromkeys(aim for aim, _ in self._orders) if self._concerns(aim, name, number)]
+            command = self._orders.why_blocked(*aims)
+            if command is not None:
+                return ServerState(blocked=True, reason=_said(command), command=command)
+            limits = [(aim, limit.max_per_minute or 0) for aim in aims if (limit := self._orders.limit(aim))]
             least = min((most for _, most in limits), default=None)
-            if any(self._spent(entry) >= most for entry, most in limits):
+            if any(len(self._used(aim)) >= most for aim, most in limits):
                 return ServerState(
                     blocked=True, reason=f"RATE_LIMIT: at most {least} a minute are allowed", max_per_minute=least
                 )
             if count:
-                for entry, _ in limits:
-                    entry.uses.append(self._clock())
+                for aim in {aim._replace(dated=True) for aim, _ in limits}:
+                    self._used(aim).append(self._clock())
             return ServerState(blocked=False, max_per_minute=least)
 
-    def _spent(self, entry: _Entry) -> int:
+    def _used(self, aim: _Aim) -> deque[float]:
+        """Return when a limit was used within the last minute."""
+        uses = self._uses.setdefault(aim._replace(dated=True), deque())
         since = self._clock() - _MINUTE
-        while entry.uses and entry.uses[0] <= since:
-            entry.uses.popleft()
-        return len(entry.uses)
+        while uses and uses[0] <= since:
+            uses.popleft()
+        return uses
 
-    def _concerns(self, key: _Key, name: str | None, number: int | None) -> bool:
-        if key.agent is not None and self._agent is not None and key.agent != self._agent:
+    def _concerns(self, aim: _Aim, name: str | None, number: int | None) -> bool:
+        if aim.agent is not None and self._agent is not None and aim.agent != self._agent:
             return False
-        if key.server is None:
+        if aim.server is None:
             return True
         folded = None if name is None else _folded(name)
-        if isinstance(key.server, str):
+        if isinstance(aim.server, str):
             known = self._names.get(number) if number is not None else None
-            if key.server in (folded, known):
+            if aim.server in (folded, known):
                 return True
             # Asked by a number of which nobody told the name, it may be this very server.
-            return folded is None and number is not None and known is None and not self._has_number(key.server)
-        if key.server == number or (folded is not None and self._names.get(key.server) == folded):
+            return folded is None and number is not None and known is None and not self._has_number(aim.server)
+        if aim.server == number or (folded is not None and self._names.get(aim.server) == folded):
             return True
         # Ordered by a number of which nobody told the name: it may be this very server.
-        return number is None and folded is not None and key.server not in self._names and not self._has_number(folded)
+        return number is None and folded is not None and aim.server not in self._names and not self._has_number(folded)
 
     def _has_number(self, folded: str) -> bool:
         return folded in self._names.values()
@@ -329,9 +273,9 @@ class MCPKillSwitchConsumer:
         """The names of the servers that commands block one by one, sorted; orders for all of them name none."""
         with self._lock:
             names = {
-                self._shown.get(key.server, key.server)
-                for key, entry in self._entries.items()
-                if isinstance(key.server, str) and any(entry.block.against(entry.release))
+                self._shown.get(aim.server, aim.server)
+                for aim, _ in self._orders
+                if isinstance(aim.server, str) and self._orders.why_blocked(aim)
             }
         return sorted(names)
 
@@ -350,7 +294,7 @@ def _folded(name: str) -> str:
     return name.strip().casefold()
 
 
-def _aim(command: Command) -> str:
+def _whom(command: Command) -> str:
     if command.target is Target.MCP_SERVER:
         return f"MCP server {command.mcp_server!r} ({command.mcp_server_config_id})"
     return f"agent {command.agent_id!r}" if command.agent_id is not None else "the organisation"

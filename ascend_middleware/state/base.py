@@ -12,27 +12,23 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from ..api.orders import Order, Orders
 from ..exceptions import AscendError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from ..api.commands import Command
     from ..config import Settings
 
 __all__ = [
-    "EVERYBODY",
     "MAX_HINTS",
     "Approval",
-    "Order",
     "Snapshot",
     "State",
     "StateError",
     "scope_of",
 ]
 
-# The target of an order for every agent of the organisation; no agent id looks like it.
-EVERYBODY: Final = "*"
 # Beyond this many distinct requests on hold, every governed request looks for its own approval.
 MAX_HINTS: Final = 1000
 # How long a row is kept after its expiry, so that late users of a handle learn what became of it.
@@ -92,48 +88,16 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What holds for one target in one slot: the newest command by issue time.
-
-    Attributes:
-        target: an agent id, or `EVERYBODY`.
-        slot: `block` or `limit`; one command never undoes another kind of command but by lifting.
-        kind: the command's kind; a lift stays as a row, so that a missing row tells of a lost state.
-        issued_at: seconds since the epoch.
-        command_id: the sender's id.
-        reason: for people.
-        max_per_minute: of a rate limit.
-    """
-
-    target: str
-    slot: str
-    kind: str
-    issued_at: float
-    command_id: str = ""
-    reason: str = ""
-    max_per_minute: int = 0
-
-    @property
-    def lifts(self) -> bool:
-        """Whether it lets the target go on."""
-        return self.kind in ("UNBLOCK", "RESUME")
-
-    def yields_to(self, other: Order) -> bool:
-        """Whether another order for the same target and slot takes this one's place."""
-        return (other.issued_at, not other.lifts) > (self.issued_at, not self.lifts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The part of the state that every guarded request looks at.
 
     Attributes:
-        orders: by target and slot.
+        orders: what the kill switch orders.
         hints: the hints of requests on hold, or None when there are too many to list.
         confirmed_at: when a background worker last had the authority's word on the kill state; 0 when never.
     """
 
-    orders: Mapping[tuple[str, str], Order] = field(default_factory=dict)
+    orders: Orders[str, Order] = field(default_factory=Orders)
     hints: frozenset[str] | None = frozenset()
     confirmed_at: float = 0.0
 
@@ -227,26 +191,6 @@ class State(Protocol):
 def key_of(handle: str) -> str:
     """Return the digest under which a handle's row is kept."""
     return hashlib.sha256(handle.encode("utf-8", "replace")).hexdigest()
-
-
-def orders_of(command: Command) -> list[Order]:
-    """Return what a command for an agent, or for all of them, says in each slot; none for an MCP server."""
-    if command.target == "mcp_server":
-        return []
-    kind = command.kind
-    slots = ("block", "limit") if kind.lifts else ("limit",) if kind == "RATE_LIMIT" else ("block",)
-    return [
-        Order(
-            target=EVERYBODY if command.agent_id is None else command.agent_id,
-            slot=slot,
-            kind=str(kind),
-            issued_at=command.issued_at,
-            command_id=command.command_id,
-            reason=command.reason,
-            max_per_minute=command.max_per_minute or 0,
-        )
-        for slot in slots
-    ]
 
 
 def scope_of(settings: Settings) -> str:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from ..api.orders import Orders
 from ..exceptions import ConfigurationError
 from ..paths import shown
 from .base import (
@@ -23,7 +24,7 @@ from .base import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .base import Order
+    from ..api.orders import Order
 
 __all__ = ["RedisState"]
 
@@ -105,8 +106,9 @@ if seen[1] and seen[1] ~= '' and (seen[2] == '' or seen[2] == 'unknown') then
 end
 return 1
 """
-# Orders come as quadruples: field, JSON, issue time, 1 for a lift.
+# Orders come as quadruples: field, JSON, issue time, 1 for a lift. The newest holds, as in `api.orders.rank`.
 _APPLY: Final = """
+local function limit(order) return order and tonumber(cjson.decode(order).max_per_minute) or 0 end
 if ARGV[2] ~= '' then
   redis.call('ZREMRANGEBYSCORE', ARGV[1] .. 'applied', '-inf', tonumber(ARGV[3]) - tonumber(ARGV[4]))
   if redis.call('ZADD', ARGV[1] .. 'applied', 'NX', ARGV[3], ARGV[2]) == 0 then return 0 end
@@ -117,7 +119,11 @@ for place = 5, #ARGV, 4 do
   if old then
     local at, lifts = string.match(old, '^(%S+) (%d)$')
     local mine = tonumber(ARGV[place + 2])
-    newer = mine > tonumber(at) or (mine == tonumber(at) and lifts == '1' and ARGV[place + 3] == '0')
+    newer = mine > tonumber(at)
+    if mine == tonumber(at) then
+      newer = lifts > ARGV[place + 3] or (lifts == ARGV[place + 3]
+        and limit(ARGV[place + 1]) < limit(redis.call('HGET', ARGV[1] .. 'orders', ARGV[place])))
+    end
   end
   if newer then
     redis.call('HSET', ARGV[1] .. 'orders', ARGV[place], ARGV[place + 1])
@@ -312,7 +318,7 @@ class RedisState:
             texts, hints, confirmed = pipe.execute()
         orders = [decode_order(text) for text in texts]
         return Snapshot(
-            orders={(order.target, order.slot): order for order in orders},
+            orders=Orders(((order.target, order.slot), order) for order in orders),
             hints=None if len(hints) > MAX_HINTS else frozenset(hint.partition(":")[0] for hint in hints),
             confirmed_at=float(confirmed or 0.0),
         )

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ..api.orders import Order, Orders, rank
 from ..exceptions import ConfigurationError
 from ..fork import renew_once
 from ..masking import get_logger
 from ..paths import make_directory
 from ..sqlite import MEMORY, open_database, transaction
-from .base import KEPT_SECONDS, MAX_HINTS, Approval, Order, Snapshot, StateError, key_of
+from .base import KEPT_SECONDS, MAX_HINTS, Approval, Snapshot, StateError, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -229,7 +230,7 @@ class SQLState:
                     " WHERE scope = ? AND target = ? AND slot = ?",
                     (self._scope, order.target, order.slot),
                 ).fetchone()
-                if row is None or Order(**dict(row)).yields_to(order):
+                if row is None or rank(Order(**dict(row))) < rank(order):
                     connection.execute(
                         f"INSERT OR REPLACE INTO orders (scope, {', '.join(_ORDER_FIELDS)})"  # noqa: S608
                         f" VALUES (?{', ?' * len(_ORDER_FIELDS)})",
@@ -255,7 +256,7 @@ class SQLState:
             ).fetchall()
             confirmed = connection.execute("SELECT at FROM confirmed WHERE scope = ?", (self._scope,)).fetchone()
         return Snapshot(
-            orders={(row["target"], row["slot"]): Order(**dict(row)) for row in orders},
+            orders=Orders(((row["target"], row["slot"]), Order(**dict(row))) for row in orders),
             hints=None if len(hints) > MAX_HINTS else frozenset(row["hint"] for row in hints),
             confirmed_at=0.0 if confirmed is None else confirmed["at"],
         )

@@ -24,7 +24,8 @@ class State:
 
     def tell(self, kind, second=0, **fields):
         issued = {} if second is None else {"issued_at": f"2026-01-01T00:00:{second:02}Z"}
-        self.kill.learn_command({"command_id": "c", "command_type": kind, "reason": kind.lower(), **issued, **fields})
+        command = {"command_id": f"{kind} {second}", "command_type": kind, "reason": kind.lower()}
+        self.kill.learn_command({**command, **issued, **fields})
         return self.stopped
 
     @property

@@ -12,6 +12,7 @@ from ascend_middleware.api.commands import (
     UnknownCommand,
     parse_command,
 )
+from ascend_middleware.api.orders import rank
 
 NOW = 1_800_000_000.0
 BLOCK = {
@@ -104,8 +105,8 @@ def test_a_block_from_the_future_is_held_to_the_skew():
 
 
 def test_of_one_instant_the_stricter_command_ranks_higher():
-    assert parse(BLOCK).rank > parse(UNBLOCK).rank
-    assert parse({**UNBLOCK, "issued_at": NOW + 1}).rank > parse(BLOCK).rank
+    assert rank(parse(BLOCK)) > rank(parse(UNBLOCK))
+    assert rank(parse({**UNBLOCK, "issued_at": NOW + 1})) > rank(parse(BLOCK))
 
 
 @pytest.mark.parametrize(

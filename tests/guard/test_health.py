@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from guard_kit import KEY, Engine, Handler, Wire, answer, guard, http_scope, part, plug
 
+from ascend_middleware.api.orders import Order
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.client.http import ConnectFailed, Response, Unsendable
 from ascend_middleware.journal.journal import Limits
-from ascend_middleware.state.base import Order
 
 RULES = [{"match": "POST /run", "action_type": "t"}, {"match": "POST /open", "action_type": "t", "on_failure": "open"}]
 PARTS = {

@@ -11,6 +11,7 @@ import pytest
 from guard_kit import JSON, Engine, Handler, Wire, answer, http_scope, part, plug
 
 from ascend_middleware import Agent
+from ascend_middleware.api.orders import EVERYBODY, Order
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.client import Send
 from ascend_middleware.client.core import ClientCore
@@ -24,7 +25,7 @@ from ascend_middleware.guard.request import RequestView
 from ascend_middleware.killswitch.poller import CommandPoller, LeasedPoller
 from ascend_middleware.killswitch.switch import KillSwitch
 from ascend_middleware.rules import RuleTable
-from ascend_middleware.state.base import EVERYBODY, Order, StateError
+from ascend_middleware.state.base import StateError
 from ascend_middleware.state.sqlite import SQLState
 
 KEY = "owkai_test_0123456789abcdef"

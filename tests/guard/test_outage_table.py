@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from guard_kit import JSON, Handler, Holding, Wire, http_scope, part, plug
 
+from ascend_middleware.api.orders import Order
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.client.http import ConnectFailed
 from ascend_middleware.journal.journal import Limits
-from ascend_middleware.state.base import Order
 
 DOCS = Path(__file__).parents[2] / "docs" / "state.md"
 KEY = "owkai_test_0123456789abcdef"

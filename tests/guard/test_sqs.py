@@ -5,10 +5,10 @@ import time
 
 import pytest
 
+from ascend_middleware.api.orders import EVERYBODY
 from ascend_middleware.exceptions import AscendError
 from ascend_middleware.killswitch.poller import CommandHandler
 from ascend_middleware.killswitch.sqs import QueueConsumer, _region
-from ascend_middleware.state.base import EVERYBODY
 from ascend_middleware.state.sqlite import SQLState
 
 pytestmark = pytest.mark.slow

@@ -13,18 +13,12 @@ from pathlib import Path
 import pytest
 
 from ascend_middleware.api.commands import parse_command
+from ascend_middleware.api.orders import EVERYBODY, Order, orders_of
 from ascend_middleware.compose import build_guard
 from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.paths import default_directory
-from ascend_middleware.state.base import (
-    EVERYBODY,
-    MAX_HINTS,
-    Approval,
-    Order,
-    StateError,
-    orders_of,
-)
+from ascend_middleware.state.base import MAX_HINTS, Approval, StateError
 from ascend_middleware.state.redis import RedisState
 from ascend_middleware.state.sqlite import SQLState
 from ascend_middleware.state.stores import open_state
@@ -205,6 +199,12 @@ class TestKillState:
         assert state.snapshot(now=NOW).orders["bot", "block"].lifts
         state.apply([order("SUSPEND", NOW + 1)], command_id="s", now=NOW)
         assert state.snapshot(now=NOW).orders["bot", "block"].kind == "SUSPEND"
+
+    @pytest.mark.parametrize("limits", [(5, 3, 4), (3, 5, 4)])
+    def test_of_two_limits_of_one_instant_the_stricter_holds(self, state, limits):
+        for limit in limits:
+            state.apply([order("RATE_LIMIT", NOW, slot="limit", max_per_minute=limit)], command_id="", now=NOW)
+        assert state.snapshot(now=NOW).orders["bot", "limit"].max_per_minute == 3
 
     def test_a_command_is_applied_once(self, state):
         # Without an issue time of its own, a repeated BLOCK would else be newer than the UNBLOCK after it.

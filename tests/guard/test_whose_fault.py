@@ -15,6 +15,7 @@ import pytest
 from guard_kit import JSON, Engine, Handler, Wire, answer, guard, http_scope, options, part, plug
 
 from ascend_middleware import Agent, AscendClient
+from ascend_middleware.api.orders import Order
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.client.http import (
     ConnectFailed,
@@ -26,7 +27,6 @@ from ascend_middleware.client.http import (
     Unsendable,
 )
 from ascend_middleware.exceptions import ConfigurationError, NetworkError, OverloadedError
-from ascend_middleware.state.base import Order
 
 pytestmark = pytest.mark.anyio
 RUN = {"match": "POST /run", "action_type": "run", "on_failure": "open"}
