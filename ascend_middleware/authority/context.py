@@ -100,7 +100,8 @@ class Call:
 
     def audit(self, event: str, *, action_id: int | None = None, at: str | None = None, **data: Any) -> None:
         """Append an audit entry in the caller's name; see `Store.audit`."""
-        data = {**data, "key": self.credential.key_id, "correlation_id": self.request.correlation_id}
+        door = {"via": "command line"} if self.credential.is_operator else {"key": self.credential.key_id}
+        data = {**data, **door, "correlation_id": self.request.correlation_id}
         if contradicts(self.request.headers):
             data["credentials"] = "X-API-Key counted, another bearer token stood beside it"
         self.store.audit(event, tenant=self.tenant, actor=self.credential.name, action_id=action_id, data=data, at=at)

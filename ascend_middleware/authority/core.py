@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -158,6 +159,40 @@ class Authority:
             answer = self._refusal(error_, request)
         limits = {name: value for one in allowances for name, value in one.headers.items()}
         return answer.status, {**_fixed(request.correlation_id), **limits, **answer.headers}, answer.body
+
+    def ask(
+        self,
+        endpoint: Endpoint[Any],
+        by: Credential,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: str = "",
+        **parameters: str,
+    ) -> dict[str, Any]:
+        """Answer somebody of this process at one endpoint, and return the fields of the answer.
+
+        Args:
+            endpoint: what is asked for.
+            by: who asks.
+            body: the fields of the body.
+            query: raw.
+            **parameters: what stands in the path; any text, where a URL takes only one without a slash.
+
+        Raises:
+            ApiError: it is refused; the audit entry of that is kept.
+            sqlite3.Error: the database cannot be used.
+            ValidationError: the body is nothing that JSON can say.
+        """
+        content = b"" if body is None else encode_json(dict(body))
+        request = self._request(endpoint.method, endpoint.path, query, {}, content)
+        call = Call(authority=self, request=request, credential=by, parameters=parameters)
+        with self.store.write() if endpoint.writes else contextlib.nullcontext():
+            try:
+                self._admit(endpoint, call)
+                return handler_of(endpoint)(call).fields
+            except ApiError as error:
+                refusal = error  # raised outside, or what it wrote would be taken back
+        raise refusal
 
     def changes(self, method: str, path: str) -> bool:
         """Say whether a request may change something, so that it must be stored before it is answered."""

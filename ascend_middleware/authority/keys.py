@@ -66,14 +66,20 @@ class Credential:
     role: Role
     tenant: str = DEFAULT_TENANT
 
+    @property
+    def is_operator(self) -> bool:
+        """Whether it is whoever runs the command line on the database; see `operator`."""
+        return self.key_id == _OPERATOR
+
 
 # The caller of `local:` needs no key; it is a user, so that the process that submits cannot approve.
 LOCAL: Final = Credential(0, "local", Role.USER)
+_OPERATOR: Final = -1
 
 
 def operator(tenant: str = DEFAULT_TENANT) -> Credential:
     """Return the credential of whoever runs the command line on the database: the file's own permissions let them."""
-    return Credential(-1, "local-operator", Role.SUPER_ADMIN, tenant)
+    return Credential(_OPERATOR, "local-operator", Role.SUPER_ADMIN, tenant)
 
 
 def person(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the command line manages: models, MCP servers, and who approves at which risk level."""
+"""What only the command line manages: models, and who approves at which risk level."""
 
 from __future__ import annotations
 
@@ -152,53 +152,6 @@ class Management:
             record = self._get(MODEL, str(number), f"there is no model {number} in the database")
             self.records.remove(record, tenant=self.by.tenant)
             self.audit("MODEL_REMOVED", model_id=number)
-
-    # --- MCP servers
-
-    def servers(self) -> list[dict[str, Any]]:
-        """Return the MCP servers of the database."""
-        return self.records.all(MCP_SERVER, tenant=self.by.tenant)
-
-    def add_server(self, name: str, *, blocked_tools: Sequence[str] = (), description: str = "") -> dict[str, Any]:
-        """Register an MCP server, active; raise `ConflictError` if the database has one of the name."""
-        if not 0 < len(name) <= 255 or name != name.strip() or not name.isprintable():
-            raise ValidationError("an MCP server needs a name without control characters", field="name")
-        for issue in filter(None, (pattern_issue(tool, "blocked_tools") for tool in blocked_tools)):
-            raise ValidationError(f"{issue[0]}; {issue[1]}", field="blocked_tools")
-        fields = {
-            "transport_type": "stdio",
-            "governance_enabled": True,
-            "display_name": None,
-            "description": description or None,
-            "server_url": None,
-            "connection_config": {},
-            "auto_approve_tools": [],
-            "blocked_tools": list(blocked_tools),
-            "tool_risk_overrides": {},
-            "active": True,
-            "deactivated_reason": None,
-        }
-        with self.store.write():
-            record = self.records.add(MCP_SERVER, name, fields, tenant=self.by.tenant, key_id=self.by.key_id)
-            self.audit("MCP_SERVER_REGISTERED", mcp_server=name, active=True, blocked_tools=list(blocked_tools))
-        return record
-
-    def switch_server(self, name: str, *, active: bool, reason: str = "") -> dict[str, Any]:
-        """Activate or deactivate an MCP server; raise `NotFoundError` if the database has none of the name."""
-        with self.store.write():
-            record = self._get(MCP_SERVER, name, f"there is no MCP server {name!r} in the database")
-            change = {"active": active, "deactivated_reason": None if active else reason or None}
-            record = self.records.update(record, change, tenant=self.by.tenant)
-            event = "MCP_SERVER_ACTIVATED" if active else "MCP_SERVER_DEACTIVATED"
-            self.audit(event, mcp_server=name, reason=reason or None)
-        return record
-
-    def remove_server(self, name: str) -> None:
-        """Remove an MCP server; raise `NotFoundError` if the database has none of the name."""
-        with self.store.write():
-            record = self._get(MCP_SERVER, name, f"there is no MCP server {name!r} in the database")
-            self.records.remove(record, tenant=self.by.tenant)
-            self.audit("MCP_SERVER_REMOVED", mcp_server=name)
 
     # --- approvers
 

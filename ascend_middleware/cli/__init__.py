@@ -1,13 +1,11 @@
-"""The command line, `ascend-middleware COMMAND`: one module for each command or group of commands.
+"""The command line, `ascend-middleware COMMAND`: every command is in `commands`, what it prints goes by `terminal`.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. A command's module has `add_parser(commands)`, which sets
-`run` to a function from the parsed arguments to an exit code.
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sqlite3
 import sys
@@ -15,40 +13,40 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._version import __version__
 from ..exceptions import AscendError, ConfigurationError
-from .terminal import FAILED, MISUSED, OK, print_json
+from .commands import APPLICATION, COMMANDS, TASKS, Command
+from .terminal import FAILED, MISUSED, OK, note, show, show_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["main", "main_about"]
 
-# In the order of the help text.
-_MODULES: Final = (
-    f"{__package__}.authority",
-    f"{__package__}.keys",
-    f"{__package__}.approvals",
-    f"{__package__}.agents",
-    f"{__package__}.models",
-    f"{__package__}.mcp_servers",
-    f"{__package__}.approvers",
-    f"{__package__}.explain_policy",
-    f"{__package__}.audit",
-    f"{__package__}.check",
-    f"{__package__}.routes",
-    f"{__package__}.explain",
-    f"{__package__}.journal",
-    "ascend_middleware.demo",
-    f"{__package__}.version",
-)
 # The commands about an application, for the command lines of frameworks.
-_ABOUT: Final = (f"{__package__}.routes", f"{__package__}.explain")
+_ABOUT: Final = ("routes", "explain")
 # Modules that only the authority needs.
 _AUTHORITY: Final = ("cel", "cryptography", "jinja2", "jwt", "starlette", "uvicorn")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    return _run(_parser().parse_args(argv))
+    parser = argparse.ArgumentParser(
+        prog="ascend-middleware",
+        usage="%(prog)s [-h] [--version] COMMAND ...",
+        description="Authorization for agents that call your web application.\n\n" + "\n".join(_overview()),
+        epilog="Each command has --help. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ascend-middleware {__version__}")
+    found = parser.add_subparsers(metavar="COMMAND", required=True, prog=parser.prog, help=argparse.SUPPRESS)
+    groups: dict[str, Any] = {"": found}
+    for command in COMMANDS:
+        group, _, name = command.path.rpartition(" ")
+        if group not in groups:
+            text, more = TASKS[group]
+            tasks = found.add_parser(group, description=more or text.capitalize() + ".")
+            groups[group] = tasks.add_subparsers(title="tasks", metavar="TASK", required=True)
+        _add(groups[group], name, command, command.arguments)
+    return _run(parser.parse_args(argv))
 
 
 def main_about(app: Any, argv: Sequence[str], *, name: str, prog: str) -> int:
@@ -61,27 +59,51 @@ def main_about(app: Any, argv: Sequence[str], *, name: str, prog: str) -> int:
         prog: how the command line is called in its help.
     """
     parser = argparse.ArgumentParser(prog=prog)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in _ABOUT:
-        importlib.import_module(module).add_parser(commands, about=(name, app))
-    return _run(parser.parse_args(argv))
+    found = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        if command.path in _ABOUT:
+            arguments = [one for one in command.arguments if one not in APPLICATION]
+            _add(found, command.path, command, arguments)
+    return _run(parser.parse_args(argv, argparse.Namespace(app=name, found=app)))
+
+
+def _overview() -> Iterator[str]:
+    """Say in lines what the commands are, by their groups."""
+    listed: dict[str, dict[str, str]] = {}
+    for command in COMMANDS:
+        name = command.path.partition(" ")[0]
+        listed.setdefault(command.group, {})[name] = TASKS[name][0] if name in TASKS else command.help
+    for group, commands in listed.items():
+        yield f"{group}:"
+        for name, text in commands.items():
+            yield f"  {name:<15} {text}"
+        yield ""
+
+
+def _add(commands: Any, name: str, command: Command, arguments: Sequence[Any]) -> None:
+    parser = commands.add_parser(
+        name, help=command.help, description=command.description or None, epilog=command.epilog or None
+    )
+    for names, options in arguments:
+        parser.add_argument(*names, **options)
+    parser.set_defaults(command=command, **command.defaults)
 
 
 def _run(args: argparse.Namespace) -> int:
-    run: Callable[[argparse.Namespace], int] = args.run
+    as_json = getattr(args, "json", False)
     try:
-        return run(args)
-    except ConfigurationError as error:
-        return _complain(error, args, MISUSED)
+        return show(args.command.load()(args), as_json=as_json)
     except AscendError as error:
-        return _complain(error, args, FAILED)
+        show_error(error.message, as_json=as_json)
+        return MISUSED if isinstance(error, ConfigurationError) else FAILED
     except sqlite3.Error as error:
-        return _complain(_database_error(error, args), args, FAILED)
+        show_error(_database_error(error, args), as_json=as_json)
+        return FAILED
     except ImportError as error:
         missing = (error.name or "").split(".")[0]
         if missing not in _AUTHORITY:
             raise
-        print("the embedded authority is not installed: add the extra ascend-middleware[authority]", file=sys.stderr)
+        note("the embedded authority is not installed: add the extra ascend-middleware[authority]")
         return MISUSED
     except BrokenPipeError:
         # The reader left (`| head`); what it did not read is no failure, and the interpreter must not flush again.
@@ -91,29 +113,8 @@ def _run(args: argparse.Namespace) -> int:
         return 130
 
 
-def _database_error(error: sqlite3.Error, args: argparse.Namespace) -> AscendError:
+def _database_error(error: sqlite3.Error, args: argparse.Namespace) -> str:
     """Say what is wrong with an authority's database that was opened and then could not be used."""
     place = getattr(args, "db", None) or f"beside {getattr(args, 'policy', 'the policy file')}"
     hint = "; it is damaged: put a backup in its place (`authority backup` makes them)"
-    return AscendError(f"the database {place} cannot be used: {error}{hint if 'malformed' in str(error) else ''}")
-
-
-def _complain(error: AscendError, args: argparse.Namespace, code: int) -> int:
-    if getattr(args, "json", False):
-        print_json({"error": error.message})
-    else:
-        print(f"ascend-middleware: {error.message}", file=sys.stderr)
-    return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ascend-middleware",
-        description="Authorization for agents that call your web application.",
-        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.",
-    )
-    parser.add_argument("--version", action="version", version=f"ascend-middleware {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in _MODULES:
-        importlib.import_module(name).add_parser(commands)
-    return parser
+    return f"the database {place} cannot be used: {error}{hint if 'malformed' in str(error) else ''}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..compose import build_table, only_looked_at, read_options
 from ..exceptions import AscendError, ConfigurationError
+from ..guard import Guard
 
 if TYPE_CHECKING:
     import argparse
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ..routing.coverage import Routes
     from ..rules import RuleTable
 
-__all__ = ["Application", "add_application", "load_application"]
+__all__ = ["Application", "load_application"]
 
 _USUAL: Final = ("app", "application")
 # Where middlewares keep what they stand around.
@@ -58,25 +59,14 @@ class Application:
     settings: Settings
 
 
-def add_application(parser: argparse.ArgumentParser, about: tuple[str, Any] | None = None) -> None:
-    """Add the arguments that name an application and its rules; only the rules where an application is at hand."""
-    parser.add_argument("--rules", help="a rule table, instead of the installed guard's own")
-    if about is not None:
-        parser.set_defaults(app=about[0], found=about[1])
-        return
-    parser.set_defaults(found=None)
-    parser.add_argument("app", help='the application, "module:name"; "module:create_app()" calls a factory')
-    parser.add_argument("--app-dir", default=".", help="where the module is looked for first (default: here)")
-
-
 def load_application(args: argparse.Namespace) -> Application:
-    """Import the application that the arguments name.
+    """Return the application that the arguments name, or hold as `found`.
 
     Raises:
         ConfigurationError: it cannot be imported, or its rules are wrong.
     """
     with only_looked_at():
-        found = args.found if args.found is not None else _import(args.app, args.app_dir)
+        found = args.found if "found" in args else _import(args.app, args.app_dir)
     framework, app, routes, installed, outside = "ASGI or WSGI", found, None, None, False
     for _ in range(_MAX_DEPTH):
         for recognise in (_starlette, _flask, _django):
@@ -159,8 +149,6 @@ def _place(error: BaseException) -> str:
 
 def _guard_of(found: Any) -> Installed | None:
     """Return the rules of a guard that stands around an application, in ASGI or WSGI."""
-    from ..guard import Guard
-
     guard = getattr(found, "guard", None)
     if not isinstance(guard, Guard):
         return None

@@ -1,61 +1,35 @@
-"""The `authority` command: serve the embedded authority, write a policy file to start from, or back it up."""
+"""The commands that run an embedded authority: serve it, make its files, back them up, verify and export its log."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import json
 import logging
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..authority import Authority, Role, Store, default_database, load_policy, sample_policy
+from ..authority.keys import DEFAULT_TENANT
+from ..authority.server import Tls, bind, serve, shown_url
+from ..authority.store.audit import Head, entries, verify
+from ..authority.store.database import Database
+from ..demo.run import run
 from ..exceptions import AscendError, ConfigurationError
-from .files import DEFAULT_POLICY, add_place, open_store, place_of
-from .terminal import OK
+from .files import open_store, place_of
+from .terminal import FAILED, OK, Result, say
 
 if TYPE_CHECKING:
-    from ..authority import Store
-
-__all__ = ["add_parser"]
-
-_ABOUT = """\
-Serve the embedded authority. `authority init [PATH]` writes a commented policy file, makes its database and prints the
-first keys, once. `authority backup PATH` copies the database to a new file, also while it is being served.
-"""
+    import argparse
+    from collections.abc import Iterator
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the command line."""
-    parser = commands.add_parser("authority", help="serve the embedded authority", description=_ABOUT)
-    tasks = ("serve", "init", "backup")
-    parser.add_argument("task", nargs="?", choices=tasks, default="serve", help="serve (default), init or backup")
-    parser.add_argument("path", nargs="?", help=f"init: the policy file to write (default: {DEFAULT_POLICY})")
-    add_place(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=_port, default=8700, help="the port, 0 for any free one (default: 8700)")
-    parser.add_argument("--tls-cert", metavar="FILE", help="the server's certificate and its chain, PEM")
-    parser.add_argument("--tls-key", metavar="FILE", help="its private key, PEM")
-    parser.add_argument(
-        "--allow-remote", action="store_true", help="listen in plain HTTP where other machines can connect"
-    )
-    parser.add_argument(
-        "--development", action="store_true", help="let webhooks go to plain http and to private addresses"
-    )
-    parser.add_argument("--no-access-log", action="store_true", help="do not log each request")
-    parser.set_defaults(run=_run)
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= 65_535):
-        raise argparse.ArgumentTypeError(f"expected a port number, got {text!r}")
-    return int(text)
-
-
-def _run(args: argparse.Namespace) -> int:
+def run_task(args: argparse.Namespace) -> Result:
+    """Serve the authority, or do what is named beside it."""
     if args.task == "init":
-        return _init(args)
+        return Result(lines=_init(args))
     if args.task == "backup":
         return _backup(args)
     if args.path is not None:
@@ -63,10 +37,12 @@ def _run(args: argparse.Namespace) -> int:
     return _serve(args)
 
 
-def _serve(args: argparse.Namespace) -> int:
-    from ..authority import Authority, Store, load_policy
-    from ..authority.server import Tls, bind, serve, shown_url
+def demo(args: argparse.Namespace) -> Result:
+    """Run the demonstration, which prints its own transcript."""
+    return Result(code=run(args))
 
+
+def _serve(args: argparse.Namespace) -> Result:
     policy = load_policy(args.policy)
     tls = Tls.load(args.tls_cert, args.tls_key)
     # Bound before keys are made: they are shown once, by the server that stays.
@@ -75,13 +51,15 @@ def _serve(args: argparse.Namespace) -> int:
         store = Store.open(place_of(args), now=time.time)
         with contextlib.closing(Authority(store, policy, development=args.development)) as authority:
             store.check(pages=True)
-            _first_keys(store)
+            for line in _first_keys(store):
+                say(line)
             with _ends_well_by_sigterm():
-                print(f"authority listening on {shown_url(listener, tls=tls)}", flush=True)
+                say(f"authority listening on {shown_url(listener, tls=tls)}")
+                sys.stdout.flush()
                 _log_to_stderr()
                 authority.warn()
                 serve(authority, listener, tls=tls, access_log=not args.no_access_log)
-    return OK
+    return Result()
 
 
 def _log_to_stderr() -> None:
@@ -90,7 +68,7 @@ def _log_to_stderr() -> None:
 
 
 @contextlib.contextmanager
-def _ends_well_by_sigterm() -> Any:
+def _ends_well_by_sigterm() -> Iterator[None]:
     """Make a stop by SIGTERM end in exit code 0: the server, once it has stopped, raises the signal again.
 
     One that comes before the server listens for signals ends the start.
@@ -106,9 +84,7 @@ def _ends_well_by_sigterm() -> Any:
         signal.signal(signal.SIGTERM, before)
 
 
-def _init(args: argparse.Namespace) -> int:
-    from ..authority import Store, default_database, sample_policy
-
+def _init(args: argparse.Namespace) -> Iterator[str]:
     path = Path(args.path or args.policy)
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -117,27 +93,63 @@ def _init(args: argparse.Namespace) -> int:
         raise AscendError(f"{path} exists already; it was not touched") from None
     except OSError as error:
         raise AscendError(f"{path} cannot be written: {error.strerror}") from None
-    print(f"wrote {path}; serve it with: ascend-middleware authority --policy {path}")
+    yield f"wrote {path}; serve it with: ascend-middleware authority --policy {path}"
     with contextlib.closing(Store.open(args.db or default_database(path), now=time.time)) as store:
-        _first_keys(store)
-    return OK
+        yield from _first_keys(store)
 
 
-def _first_keys(store: Store) -> None:
-    from ..authority.keys import DEFAULT_TENANT, Role
-
+def _first_keys(store: Store) -> Iterator[str]:
     if store.list_keys():
         return
-    print("these keys are shown this once; only their hashes are kept:")
+    yield "these keys are shown this once; only their hashes are kept:"
     for role, name in ((Role.ADMIN, "first admin"), (Role.USER, "first user")):
         key = store.issue_key(name=name, role=role, tenant=DEFAULT_TENANT)
-        print(f"  {role:<5} {key}")
+        yield f"  {role:<5} {key}"
 
 
-def _backup(args: argparse.Namespace) -> int:
+def _backup(args: argparse.Namespace) -> Result:
     if args.path is None:
         raise ConfigurationError("name the file to make: ascend-middleware authority backup PATH")
     with open_store(args) as store:
         size = store.backup(args.path)
-    print(f"wrote {args.path}, {size} bytes")
-    return OK
+    return Result(lines=[f"wrote {args.path}, {size} bytes"])
+
+
+def verify_audit(args: argparse.Namespace) -> Result:
+    """Read the whole audit log and name every entry that was changed, removed or reordered afterwards."""
+    try:
+        heads = tuple(Head.parse(text) for text in args.head)
+    except ValueError as error:
+        raise ConfigurationError(f"--head: {error}") from None
+    with Database.evidence(place_of(args)) as database:
+        found = verify(database, known=heads)
+    findings = [{"seq": one.seq, "kind": one.kind, "message": one.message} for one in found.findings]
+    state = "the log is whole" if found.whole else "the log was tampered with"
+    return Result(
+        data={"whole": found.whole, "entries": found.entries, "head": str(found.head), "findings": findings},
+        lines=[
+            *(f"{one.kind}: {one.message}" for one in found.findings),
+            f"{state}: {found.entries} entries, head {found.head}",
+        ],
+        code=OK if found.whole else FAILED,
+    )
+
+
+def export_audit(args: argparse.Namespace) -> Result:
+    """Print the entries of the audit log as JSON lines, oldest first."""
+    return Result(lines=_entries(args))
+
+
+def _entries(args: argparse.Namespace) -> Iterator[str]:
+    with Database.evidence(place_of(args)) as database:
+        try:
+            for entry in entries(database, after=args.after, tenant=args.tenant):
+                yield json.dumps(entry, separators=(",", ":"))
+        except ValueError as error:
+            raise AscendError(f"an entry is no JSON any more ({error}); see `audit verify`") from None
+        problem = database.end_problem()
+    if problem:
+        sys.stdout.flush()
+        raise AscendError(
+            f"the database is damaged ({problem}): what it holds was printed, the last entries may be missing"
+        )

@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..compose import build_dry_guard
 from ..exceptions import ConfigurationError
-from .applications import add_application, load_application
+from ..guard.explain import Explanation, explain
+from .applications import load_application
 from .example_requests import Sketch, view_for
-from .terminal import OK, plain, print_json
+from .terminal import Result
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
-    from ..guard.explain import Explanation
-
-__all__ = ["add_parser", "run"]
+__all__ = ["explain_request"]
 
 
-def add_parser(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser], *, about: tuple[str, Any] | None = None
-) -> None:
-    """Add the command to the command line."""
-    parser = subparsers.add_parser(
-        "explain",
-        help="explain what governs one request",
-        description="Print the rule that governs a request, the rules that lost and why, and what would be sent.",
-        epilog="Nobody is asked and nothing runs. The agent is the configured one, whatever identify would say.",
-    )
-    add_application(parser, about)
-    parser.add_argument("request", help='method and target, "POST /customers/7/refunds?dry_run=1"')
-    parser.add_argument(
-        "--header", action="append", default=[], metavar="NAME: VALUE", help="a header; may be repeated"
-    )
-    parser.add_argument("--body", help="the body; @FILE reads it from a file")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Explain the request that the arguments describe; return the exit code."""
-    from ..compose import build_dry_guard
-    from ..guard.explain import explain
-
+def explain_request(args: argparse.Namespace) -> Result:
+    """Explain what the guard would do with the request that the arguments describe."""
     sketch = _sketch(args)
     application = load_application(args)
     guard = build_dry_guard(application.table, application.settings)
     with _quiet():
         found = explain(guard, view_for(application, sketch), sketch.body)
-    if args.json:
-        print_json(_as_json(found))
-    else:
-        for line in _lines(found, sketch):
-            sys.stdout.write(plain(line).rstrip() + "\n")
-    if not application.guarded:
-        print(f"{args.app} has no guard: this is what the table would do.", file=sys.stderr)
-    return OK
+    return Result(
+        data=_as_json(found),
+        lines=(line.rstrip() for line in _lines(found, sketch)),
+        notes=() if application.guarded else (f"{args.app} has no guard: this is what the table would do.",),
+    )
 
 
 @contextlib.contextmanager

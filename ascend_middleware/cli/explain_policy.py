@@ -2,82 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import ConfigurationError
-from .files import add_organisation, place_of
-from .terminal import FAILED, MISUSED, OK, plain, print_json
+from ..api.endpoints import EVALUATE_POLICY
+from ..authority import Authority, Store, load_policy
+from ..authority.bodies import ApiError
+from ..authority.keys import operator
+from ..exceptions import ConfigurationError, ValidationError
+from .files import place_of
+from .terminal import FAILED, OK, Result
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
-__all__ = ["add_parser"]
-
-_ABOUT = """\
-Decide about an action as the authority would, by the policy file and, where there is a database, the organisation's own
-policies, smart rules, MCP servers, models and commands. Exit code 0 if it would be approved, 1 if not.
-"""
+__all__ = ["explain_policy"]
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the command line."""
-    parser = commands.add_parser(
-        "explain-policy", help="tell what would be decided about an action, and why", description=_ABOUT
-    )
-    parser.add_argument("action_type", nargs="?", help="the type of the action, such as transaction")
-    parser.add_argument("--action", metavar="FILE", help="the whole action as JSON, - for standard input")
-    for name, text in (
-        ("agent-id", "who acts"),
-        ("resource", "what is acted on"),
-        ("tool-name", "the tool"),
-        ("mcp-server", "the MCP server"),
-        ("model", "the model's number or name"),
-    ):
-        parser.add_argument(f"--{name}", help=text)
-    for name in ("details", "context", "risk-indicators"):
-        parser.add_argument(f"--{name}", metavar="JSON", help=f"its {name.replace('-', ' ')}, a JSON object")
-    add_organisation(parser)
-    parser.set_defaults(run=_run)
-
-
-def _run(args: argparse.Namespace) -> int:
-    from ..authority import Authority, Store, load_policy
-    from ..authority.keys import operator
-
+def explain_policy(args: argparse.Namespace) -> Result:
+    """Decide about an action as the authority would, and store nothing."""
     action = _action(args)
     database = place_of(args)
     policy = load_policy(args.policy)
     # Without a database there is only the policy file to ask, and a dry run makes none.
     store = Store.open(database if Path(database).exists() else ":memory:", now=time.time)
-    authority = Authority(store, policy)
-    try:
-        status, _, content = authority.handle(
-            "POST",
-            "/api/governance/policies/evaluate-realtime",
-            "",
-            {},
-            json.dumps(action).encode(),
-            credential=operator(args.tenant),
-        )
-    finally:
-        authority.close()
-    answer = json.loads(content)
-    if status != 200:
-        message = f"the action cannot be judged: {answer['error']['message']}"
-        if args.json:
-            print_json({"error": message})
-        else:
-            print(f"ascend-middleware: {message}", file=sys.stderr)
-        return MISUSED
-    if args.json:
-        print_json(answer)
-    else:
-        _tell(answer)
-    return OK if answer["decision"] == "approved" else FAILED
+    with contextlib.closing(Authority(store, policy)) as authority:
+        try:
+            answer = authority.ask(EVALUATE_POLICY, operator(args.tenant), body=action)
+        except (ApiError, ValidationError) as error:
+            raise ConfigurationError(f"the action cannot be judged: {error.message}") from None
+    return Result(data=answer, lines=_lines(answer), code=OK if answer["decision"] == "approved" else FAILED)
 
 
 def _action(args: argparse.Namespace) -> dict[str, Any]:
@@ -97,14 +56,13 @@ def _action(args: argparse.Namespace) -> dict[str, Any]:
         "model_id": int(args.model) if args.model and args.model.isdigit() else args.model,
     }
     action |= {name: value for name, value in given.items() if value is not None}
-    for name, option in (
-        ("action_details", "details"),
-        ("context", "context"),
-        ("risk_indicators", "risk_indicators"),
+    for name, option, text in (
+        ("action_details", "--details", args.details),
+        ("context", "--context", args.context),
+        ("risk_indicators", "--risk-indicators", args.risk_indicators),
     ):
-        text = getattr(args, option)
         if text is not None:
-            action[name] = _object(f"--{option.replace('_', '-')}", text)
+            action[name] = _object(option, text)
     if not action.get("action_type"):
         raise ConfigurationError("name the type of the action, or give the whole action with --action")
     return action
@@ -120,18 +78,18 @@ def _object(option: str, text: str) -> dict[str, Any]:
     return value
 
 
-def _tell(answer: dict[str, Any]) -> None:
+def _lines(answer: dict[str, Any]) -> Iterator[str]:
     explanation = answer["explanation"]
-    print(f"{answer['decision']}: {plain(answer['reason'])}")
-    print(f"risk score {answer['risk_score']} ({answer['risk_level']})")
+    yield f"{answer['decision']}: {answer['reason']}"
+    yield f"risk score {answer['risk_score']} ({answer['risk_level']})"
     for signal in explanation["signals"]:
-        print(f"  {signal['points']:>+4}  {plain(signal['signal'])}  from {signal['source']}")
+        yield f"  {signal['points']:>+4}  {signal['signal']}  from {signal['source']}"
     for policy in explanation["policies"]:
         says = policy["decision"] or f"risk score {policy['risk_score']}"
-        failed = f", could not be evaluated: {plain(policy['fault'])}" if policy["evaluation_failed"] else ""
-        print(f"{policy['source']} {plain(policy['name'])!r} says {says}{failed}")
+        failed = f", could not be evaluated: {policy['fault']}" if policy["evaluation_failed"] else ""
+        yield f"{policy['source']} {policy['name']!r} says {says}{failed}"
     if explanation["decided_by"] == "threshold":
         pending, denied = explanation["thresholds"]["pending"], explanation["thresholds"]["denied"]
-        print(f"no policy decides; thresholds: a person from {pending}, denied from {denied}")
+        yield f"no policy decides; thresholds: a person from {pending}, denied from {denied}"
     for violation in answer["violations"]:
-        print(f"violation: {plain(violation)}")
+        yield f"violation: {violation}"

@@ -1,70 +1,96 @@
-"""Where the embedded authority's files are, as its commands are told."""
+"""The authority's database as its commands use it: opened where the arguments say, and asked through the API."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
-from ..exceptions import ConfigurationError
+from ..authority import Authority, PolicySet, Store, default_database
+from ..authority.bodies import ApiError
+from ..authority.keys import Credential, operator
+from ..authority.management import Management
+from ..exceptions import AscendError, ConfigurationError, NotFoundError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from ..authority import Store
-    from ..authority.management import Management
+    from ..api.endpoint import Endpoint
 
-__all__ = ["DEFAULT_POLICY", "add_organisation", "add_place", "open_management", "open_store", "place_of"]
-
-DEFAULT_POLICY: Final = "policy.toml"
-
-
-def add_place(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name the policy file and the database."""
-    parser.add_argument("--policy", default=DEFAULT_POLICY, help=f"the policy file (default: {DEFAULT_POLICY})")
-    parser.add_argument("--db", help="the database (default: beside the policy file)")
+__all__ = ["Operator", "open_database", "open_store", "place_of"]
 
 
 def place_of(args: argparse.Namespace) -> str:
     """Return the database that the arguments name."""
-    from ..authority.store.store import default_database
-
     return str(args.db or default_database(args.policy))
 
 
 @contextlib.contextmanager
 def open_store(args: argparse.Namespace, *, create: bool = False) -> Iterator[Store]:
     """Open the database that the arguments name, directly: this also works for `local:` and beside a server."""
-    from ..authority.store.store import Store
-
     place = place_of(args)
     if not create and not Path(place).exists():
         raise ConfigurationError(
             f"there is no database {place}; the authority, or an application with a local: URL, makes it at its first "
             "start; --policy or --db say where it is"
         )
-    store = Store.open(place, now=time.time, create=create)
-    try:
+    with contextlib.closing(Store.open(place, now=time.time, create=create)) as store:
         yield store
-    finally:
-        store.close()
 
 
-def add_organisation(parser: argparse.ArgumentParser) -> None:
-    """Add what every command has that manages an organisation's part of the database."""
-    add_place(parser)
-    parser.add_argument("--tenant", default="default", help="the organisation (default: default)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """Whoever runs the command line on a database, for one organisation: that they may use the file is enough.
+
+    Attributes:
+        authority: on the database, and without the policy file. No command that administers decides by policies, and
+            none must fail because that file is being edited.
+        by: how the audit log calls them.
+    """
+
+    authority: Authority
+    by: Credential
+
+    def ask(
+        self,
+        endpoint: Endpoint[Any],
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+        missing: str = "",
+        **parameters: str,
+    ) -> dict[str, Any]:
+        """Return what the API answers at an endpoint; see `Authority.ask`.
+
+        Args:
+            endpoint: what is asked for.
+            body: the fields of the body.
+            query: those of the query.
+            missing: what is said in the place of the API's own words where there is no such thing.
+            **parameters: what stands in the path.
+
+        Raises:
+            AscendError: it was refused.
+        """
+        try:
+            return self.authority.ask(endpoint, self.by, body=body, query=urlencode(query or {}), **parameters)
+        except ApiError as error:
+            if error.status == 404 and missing:
+                raise NotFoundError(missing) from None
+            raise AscendError(error.message) from None
+
+    @property
+    def management(self) -> Management:
+        """What the API does not offer: models and approvers."""
+        return Management(store=self.authority.store, records=self.authority.records, by=self.by)
 
 
 @contextlib.contextmanager
-def open_management(args: argparse.Namespace, *, create: bool = False) -> Iterator[Management]:
-    """Open the database for managing the organisation that the arguments name."""
-    from ..authority.keys import operator
-    from ..authority.management import Management
-    from ..authority.store.registry_store import Records
-
+def open_database(args: argparse.Namespace, *, create: bool = False) -> Iterator[Operator]:
+    """Open the database that the arguments name as the operator of the organisation that they name."""
     with open_store(args, create=create) as store:
-        yield Management(store=store, records=Records(store, now=time.time), by=operator(args.tenant))
+        yield Operator(authority=Authority(store, PolicySet(mcp_servers={})), by=operator(args.tenant))

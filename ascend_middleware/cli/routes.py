@@ -1,81 +1,90 @@
-"""The `routes` command: list every live route and method of an application with what governs it."""
+"""The commands `check` and `routes`: what is wrong with a rule table, and what it governs in an application."""
 
 from __future__ import annotations
 
 import inspect
 import shutil
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
-from ..exceptions import ConfigurationError
-from .applications import add_application, load_application
-from .terminal import FAILED, OK, plain, print_json
+from ..exceptions import ConfigurationError, Problem
+from ..routing.coverage import cover
+from ..routing.listing import as_json, as_text
+from ..routing.suggestion import suggest
+from ..rules import RuleTable
+from .applications import load_application
+from .terminal import FAILED, OK, Result
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
-__all__ = ["add_parser", "run"]
+    from .applications import Application
+
+__all__ = ["check", "routes"]
+
+_EMPTY: Final = (
+    'begin one with [[rule]], or set unmapped = "by-method"; rules at handlers are checked by the command routes'
+)
 
 
-def add_parser(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser], *, about: tuple[str, Any] | None = None
-) -> None:
-    """Add the command to the command line."""
-    parser = subparsers.add_parser(
-        "routes",
-        help="list what is governed in an application",
-        description="List every live route and method with its rule, what is not covered, and what can never match.",
-        epilog="Exit codes: 0 listed, 1 something is not covered or contradictory (--fail-unmapped), 2 wrong usage.",
+def check(args: argparse.Namespace) -> Result:
+    """Say everything that is wrong with a rule table."""
+    problems: tuple[Problem, ...] = ()
+    rules: int | None = None
+    try:
+        table = RuleTable.from_toml(args.table)
+        rules = len(table.rules)
+        if not rules and table.settings.get("unmapped") != "by-method":
+            problems = (Problem("rules.empty", args.table, "it has no rule, so that every request is refused", _EMPTY),)
+    except ConfigurationError as error:
+        if any(problem.code == "rules.unreadable" for problem in error.problems):
+            raise  # there is no table to check, which is wrong usage
+        problems = error.problems or (Problem("rules.unreadable", "", error.message),)
+    rows = [{"code": p.code, "where": p.where, "message": p.message, "hint": p.hint} for p in problems]
+    return Result(
+        data={"ok": not problems, "table": str(args.table), "rules": rules, "problems": rows},
+        lines=[str(one) for one in problems] or [f"ok: {rules} {'rule' if rules == 1 else 'rules'}"],
+        code=FAILED if problems else OK,
     )
-    add_application(parser, about)
-    parser.add_argument("--fail-unmapped", action="store_true", help="exit with 1 if a route is not covered; for CI")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--suggest", action="store_true", help="print rules to start from for what is not covered")
-    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
-    """List the routes of the application that the arguments name; return the exit code."""
-    from ..routing.coverage import cover
-    from ..routing.listing import as_json, as_text
-    from ..routing.suggestion import suggest
-
+def routes(args: argparse.Namespace) -> Result:
+    """List every live route and method of an application with what governs it."""
     application = load_application(args)
-    if application.routes is None and ":" in args.app and _may_be_a_factory(application.app):
-        raise ConfigurationError(f'{args.app} is a function; if it makes the application, write "{args.app}()"')
     if application.routes is None:
+        if ":" in args.app and _may_be_a_factory(application.app):
+            raise ConfigurationError(f'{args.app} is a function; if it makes the application, write "{args.app}()"')
         raise ConfigurationError(
             f"{args.app} is no application of a framework whose routes can be listed: its rules go by the path alone; "
             f'see what becomes of a path with: ascend-middleware explain {args.app} "GET /…"'
         )
     settings = application.settings
-    governed = application.guarded or args.rules is not None
-    coverage = cover(application.routes, application.table, unmapped=settings.unmapped if governed else "refuse")
+    unmapped = settings.unmapped if application.guarded or args.rules is not None else "refuse"
+    coverage = cover(application.routes, application.table, unmapped=unmapped)
     if args.suggest:
         agent_id = None if application.table.rules else settings.agent_id or args.app.partition(":")[0].split(".")[0]
-        sys.stdout.write(suggest(coverage.unmapped, agent_id=agent_id, standing=coverage.rows))
-        return OK
-    if args.json:
-        head = {"application": args.app, "framework": application.framework, "guarded": application.guarded}
-        print_json({**head, "unmapped": settings.unmapped, "mode": settings.mode, **as_json(coverage)})
-    else:
-        width = shutil.get_terminal_size((100, 24)).columns
-        text = as_text(coverage, width=max(80, width), unmapped=settings.unmapped if governed else "refuse")
-        sys.stdout.write("\n".join(plain(line) for line in text.split("\n")))
+        text = suggest(coverage.unmapped, agent_id=agent_id, standing=coverage.rows)
+        return Result(lines=text.splitlines())
+    wanting = coverage.forgotten or coverage.problems or not application.guarded
+    head = {"application": args.app, "framework": application.framework, "guarded": application.guarded}
+    width = max(80, shutil.get_terminal_size((100, 24)).columns)
+    return Result(
+        data={**head, "unmapped": settings.unmapped, "mode": settings.mode, **as_json(coverage)},
+        lines=as_text(coverage, width=width, unmapped=unmapped).removesuffix("\n").split("\n"),
+        notes=_notes(args, application),
+        code=FAILED if args.fail_unmapped and wanting else OK,
+    )
+
+
+def _notes(args: argparse.Namespace, application: Application) -> Iterator[str]:
     if application.outside:
-        print(
+        yield (
             f"{args.app} has its guard around it: paths decide, and rules that name an endpoint or stand at a handler "
-            "take no part",
-            file=sys.stderr,
+            "take no part"
         )
     if not application.guarded:
-        print(
-            f"{args.app} has no guard: nothing is governed until the middleware is added to it."
-            + (" This is what the table would do." if args.rules is not None else ""),
-            file=sys.stderr,
-        )
-    wanting = coverage.forgotten or coverage.problems or not application.guarded
-    return FAILED if args.fail_unmapped and wanting else OK
+        also = " This is what the table would do." if args.rules is not None else ""
+        yield f"{args.app} has no guard: nothing is governed until the middleware is added to it.{also}"
 
 
 def _may_be_a_factory(app: object) -> bool:

@@ -19,28 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..authority import Role, Store
+
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["add_parser"]
+__all__ = ["run"]
 
 HERE = Path(__file__).parent
 START_SECONDS = 20.0
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the `demo` command."""
-    parser = subparsers.add_parser(
-        "demo",
-        help="start the embedded authority and a governed FastAPI application, and watch real requests",
-        description=__doc__,
-    )
-    parser.add_argument("--serve", action="store_true", help="leave both running and print curl lines to try")
-    parser.set_defaults(run=run)
-
-
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
+    """Run the demonstration, and return its exit code."""
     folder = Path(tempfile.mkdtemp(prefix="ascend-demo-"))
     stage = _Stage(folder)
     # Told to end in whatever way, it leaves no server behind.
@@ -82,8 +73,6 @@ class _Stage:
         shutil.copyfile(HERE / "policy.toml", self.policy)
         self.database = folder / "authority.db"
         self.authority_port, self.application_port = _free_port(), _free_port()
-        from ..authority import Role, Store  # the extra `authority`; not needed to show the command's help
-
         with contextlib.closing(Store.open(self.database, now=time.time)) as store:
             self.key = store.issue_key(name="billing-api", role=Role.USER, tenant="default")
             self.admin_key = store.issue_key(name="a person", role=Role.ADMIN, tenant="default")

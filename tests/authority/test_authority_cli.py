@@ -16,6 +16,7 @@ import pytest
 from ascend_middleware.authority import Authority, sample_policy
 from ascend_middleware.authority.keys import LOCAL
 from ascend_middleware.cli import main
+from ascend_middleware.cli.commands import COMMANDS as DECLARED
 from ascend_middleware.exceptions import ConfigurationError
 
 SUBMIT = {"agent_id": "a", "action_type": "refund", "parameters": {"amount": 5000}}
@@ -50,6 +51,23 @@ def test_version(capsys):
 
     assert run(capsys, "version") == (0, f"{__version__}\n", "")
     assert json.loads(run(capsys, "version", "--json")[1]) == {"version": __version__}
+
+
+@pytest.mark.parametrize("command", DECLARED, ids=lambda command: command.path)
+def test_every_command_leads_to_its_function_and_has_help(capsys, command):
+    assert command.load().__doc__
+    code, out, _ = run(capsys, *command.path.split(), "--help")
+    assert code == 0 and out.startswith(f"usage: ascend-middleware {command.path} ")
+
+
+def test_the_help_lists_every_command_once_by_groups(capsys):
+    code, out, _ = run(capsys, "--help")
+    listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+    names = list(dict.fromkeys(command.path.split()[0] for command in DECLARED))
+    assert code == 0 and [word for word in listed if not word.startswith("-")] == names
+    assert [line for line in out.splitlines() if line.endswith(":")] == [
+        "govern an application:", "run an authority:", "administer an authority:", "get to know this package:", "options:"
+    ]  # fmt: skip
 
 
 def test_init_writes_once(capsys, tmp_path):

@@ -139,6 +139,33 @@ def test_a_server_that_a_user_registered_is_activated_here(desk, run):
     assert desk.submit(mcp_server_name="mine")[0] == 200
 
 
+def test_the_command_line_asks_the_api_and_the_audit_log_says_so(desk, run):
+    run("agents", "block", "team/bot", "--reason", "odd")  # in a URL this would be two segments
+    run("mcp-servers", "add", "a/b", "--block-tool", "rm")
+    run("mcp-servers", "deactivate", "a/b")
+    assert desk.code(desk.submit(agent_id="team/bot")) == (403, "AGENT_BLOCKED")
+    data = dict(desk.audit())
+    assert (data["AGENT_COMMAND_ISSUED"]["issued_via"], data["AGENT_COMMAND_ISSUED"]["key"]) == ("cli", None)
+    for event in ("MCP_SERVER_REGISTERED", "MCP_SERVER_DEACTIVATED"):
+        assert data[event]["via"] == "command line" and "key" not in data[event]
+    assert data["MCP_SERVER_REGISTERED"]["blocked_tools"] == ["rm"]
+
+
+def test_what_the_command_line_may_not_decide_is_refused_and_kept_in_the_audit_log(desk, run):
+    run("approvers", "set", "high", "--approver", "boss")
+    number = desk.submit("transaction", amount=5000)[1]["action_id"]
+    assert "decided by boss" in run("approve", number, code=1)
+    assert desk.events()[-1] == "DECISION_REFUSED"
+
+
+def test_a_policy_file_that_is_being_edited_stops_no_kill_switch(desk, place, run):
+    (place / "policy.toml").write_text("[[policy]\n")
+    run("agents", "block", "--all", "--reason", "now")
+    assert run("pending") == "nothing is pending\n"
+    assert desk.code(desk.submit()) == (403, "KILL_SWITCH_ACTIVE")
+    assert "TOML" in run("explain-policy", "read", code=2)
+
+
 def test_approvers_of_a_risk_level(desk, run):
     number = desk.submit("transaction", amount=5000)[1]["action_id"]
     run("approvers", "set", "high", "--count", 2, "--approver", "boss", "--approver", "chief")

@@ -191,7 +191,8 @@ def _reject(call: Call) -> Reply:
 
 
 def _decide(call: Call, body: Mapping[str, Any], *, approved: bool) -> Reply:
-    row = approvals.decide(call.store, call.action(), body, approved=approved, by=call.credential)
+    via = "command line" if call.credential.is_operator else "api"
+    row = approvals.decide(call.store, call.action(), body, approved=approved, by=call.credential, via=via)
     return Reply(fields=decision_fields(row), kind="decision")
 
 

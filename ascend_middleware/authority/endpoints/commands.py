@@ -36,8 +36,8 @@ def _issued(call: Call, kind: str, reason: str, parameters: Parameters | None, *
             command_type=kind,
             reason=reason,
             issued_by=call.credential.name,
-            issued_via="api",
-            key_id=call.credential.key_id,
+            issued_via="cli" if call.credential.is_operator else "api",
+            key_id=None if call.credential.is_operator else call.credential.key_id,
             max_per_minute=parameters.max_per_minute if parameters and kind == "RATE_LIMIT" else None,
             **target,
         )
@@ -49,7 +49,8 @@ def _issued(call: Call, kind: str, reason: str, parameters: Parameters | None, *
 def _agent_id(call: Call) -> str:
     name = call.parameters["agent_id"]
     # Any agent can be blocked, also one that was never registered; it must only be possible to submit under the name.
-    if not 0 < len(name) <= 255 or name != name.strip() or not name.isprintable():
+    # An operator is told no such thing: what an earlier version let in can be stopped as well.
+    if not (call.credential.is_operator or (0 < len(name) <= 255 and name == name.strip() and name.isprintable())):
         raise wrong("agent_id", "is no agent's id")
     return name
 

@@ -85,7 +85,7 @@ def _register(call: Call) -> Reply:
         record = call.records.add(MCP_SERVER, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
     except ConflictError:
         raise ApiError(409, "CONFLICT", f"the MCP server {name!r} already exists") from None
-    call.audit("MCP_SERVER_REGISTERED", mcp_server=name, active=active)
+    call.audit("MCP_SERVER_REGISTERED", mcp_server=name, active=active, blocked_tools=list(new.blocked_tools))
     message = "MCP server registered" if active else "MCP server registered; an admin must activate it"
     return Reply(fields={"success": True, "message": message, "server": _shown(call, record)}, status=201)
 
