@@ -18,8 +18,7 @@ from .outcome import run_reported, watch_success
 if TYPE_CHECKING:
     from ..adapters.runner import AsyncRunner
     from ..routing import Resolved
-    from .root_path import RootPath
-    from .types import Application, Receive, Scope, Send
+    from .messages import Application, Receive, RootPath, Scope, Send
 
 __all__ = ["JUDGED", "Governor", "Tripwire"]
 

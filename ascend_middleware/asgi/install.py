@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from ..routing import Entered
-    from .types import Application, Receive, Scope, Send
+    from .messages import Application, Receive, Scope, Send
 
     # Decides about a request, given what the router will run, and runs the application or refuses.
     Govern = Callable[[Scope, Receive, Send, Application, Any], Awaitable[None]]

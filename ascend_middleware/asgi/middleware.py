@@ -18,14 +18,14 @@ from ..fork import ProcessLock
 from ..guard import announce
 from .handle import Governor, Tripwire
 from .install import RouterGuard, find_router, install, is_before_router
+from .messages import RootPath
 from .outcome import watch_lifespan
-from .root_path import RootPath
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..guard import Guard
-    from .types import Receive, Scope, Send
+    from .messages import Receive, Scope, Send
 
 __all__ = ["AscendMiddleware"]
 

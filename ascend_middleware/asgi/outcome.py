@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from ..adapters.outcome import HandledRequest
     from ..guard import Outcome
-    from .types import Application, Message, Receive, Scope, Send
+    from .messages import Application, Message, Receive, Scope, Send
 
 __all__ = ["run_reported", "watch_lifespan", "watch_success"]
 
@@ -57,13 +57,7 @@ async def run_reported(
 ) -> None:
     """Run a passed handler and record what became of it, before its response ends.
 
-    Args:
-        handled: the request, with what let it pass.
-        inner: what to run, with its scope, receive and send.
-        scope: likewise.
-        receive: likewise.
-        send: likewise.
-        came: tells whether the request came to the handler, where that can be seen.
+    `came` tells whether the request came to the handler, where that can be seen.
     """
     outcome = handled.outcome
 

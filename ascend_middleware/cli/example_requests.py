@@ -68,8 +68,7 @@ def _headers(sketch: Sketch) -> list[tuple[str, str]]:
 
 
 def _starlette(application: Application, sketch: Sketch) -> RequestView:
-    from ..asgi.messages import view_of
-    from ..asgi.root_path import RootPath
+    from ..asgi.messages import RootPath, view_of
     from ..routing.starlette_classes import root_path_of
 
     plain = _plain(sketch)

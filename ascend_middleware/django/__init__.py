@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from .decorator import GovernedMixin as GovernedMixin
     from .decorator import governed as governed
     from .middleware import AscendMiddleware as AscendMiddleware
-    from .tripwire import TripwireMiddleware as TripwireMiddleware
+    from .middleware import TripwireMiddleware as TripwireMiddleware
 
 _HOME = {
     "AscendMiddleware": "middleware",
     "GovernedMixin": "decorator",
-    "TripwireMiddleware": "tripwire",
+    "TripwireMiddleware": "middleware",
     "governed": "decorator",
     "health": "configuration",
 }

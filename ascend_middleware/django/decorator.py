@@ -11,7 +11,7 @@ from django.views import View
 from ..adapters.decorator import Framework, attach, caller_place, require_verdict
 from ..exceptions import ConfigurationError
 from ..rules import RuleFields, declaration, declare, declared, place_of
-from .handle import handled_of
+from .request import handled_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,6 +1,7 @@
-"""The middleware: refuse a malformed target, decide about the view that Django resolved, see how its response ends.
+"""The middlewares: one decides about the view that Django resolved, the other reports what no decision was made about.
 
-It stands last in `MIDDLEWARE`, inside every other one, so that what it decides on is what the view gets.
+`AscendMiddleware` is last in `MIDDLEWARE`, inside every other one, so that what it decides on is what the view gets. It
+sees nothing of what a middleware before it answers by itself; `TripwireMiddleware`, which is first, does.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
 
-from .body import Body
+from ..adapters.outcome import report_undecided
+from ..masking import get_logger
 from .checks import require_order
 from .configuration import RESOLVER, announce_once, async_runner, sync_runner
-from .handle import begin, handled_of, let_out
-from .request import refusal_of, target_of, unrouted, view_of
+from .request import Body, begin, handled_of, refusal_of, target_of, unrouted, view_of
 from .streams import watch
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from ..adapters.runner import AsyncRunner, SyncRunner
     from ..guard import Guard, Verdict
 
-__all__ = ["AscendMiddleware"]
+__all__ = ["AscendMiddleware", "TripwireMiddleware"]
+
+logger = get_logger("ascend_middleware.django")
 
 
 class AscendMiddleware:
@@ -86,7 +89,7 @@ class AscendMiddleware:
         handled.outcome.began(response.status_code, response.items())
         if handled.verdict is None:
             found = runner.judge(view_of(request, unrouted(request)), Body(request).read_now)
-            return let_out(request, response, handled, found, self.guard)
+            return _let_out(request, response, handled, found, self.guard)
         if response.streaming:
             watch(request, response, handled, is_async=False)
         else:
@@ -107,7 +110,7 @@ class AscendMiddleware:
         handled.outcome.began(response.status_code, response.items())
         if handled.verdict is None:
             found = await runner.judge(view_of(request, unrouted(request)), Body(request))
-            return let_out(request, response, handled, found, self.guard)
+            return _let_out(request, response, handled, found, self.guard)
         if response.streaming:
             watch(request, response, handled, is_async=True)
         else:
@@ -141,3 +144,69 @@ class AscendMiddleware:
         # This middleware is the last one, so the view comes next.
         handled.outcome.ran = True
         return None
+
+
+def _let_out(
+    request: HttpRequest, response: HttpResponseBase, handled: HandledRequest, verdict: Verdict, guard: Guard
+) -> HttpResponseBase:
+    """Let out what was answered without a view (404, redirect), unless its target is refused.
+
+    Raises:
+        AscendError: it is a success, and the settings are strict.
+    """
+    handled.verdict = verdict
+    if not verdict.passes:
+        refusal: Any = refusal_of(request, verdict, guard.render)
+        refusal._resource_closers += response._resource_closers  # type: ignore[attr-defined]
+        return refusal  # type: ignore[no-any-return]
+    _trip(request, response, guard, "no view was run for it")
+    return response
+
+
+def _trip(request: HttpRequest, response: HttpResponseBase, guard: Guard, why: str) -> None:
+    """Report a response that is a success for which no decision was made, once.
+
+    Raises:
+        AscendError: where the settings are strict.
+    """
+    if response.status_code >= 300 or request.method == "OPTIONS" or not guard.settings.enabled:
+        return
+    handled = handled_of(request)
+    if handled is not None:
+        if handled.is_reported or not handled.is_undecided:
+            return
+        handled.is_reported = True
+    report_undecided(guard, logger, f"{request.method!r} {request.path_info[:200]!r}", why)
+
+
+class TripwireMiddleware:
+    """Report every success for which no decision was made: an error in the log, and with `strict` a 500.
+
+    Optional, first in `MIDDLEWARE`; it decides nothing.
+
+    Args:
+        get_response: what Django runs below.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        self._runner: Any = async_runner() if self._is_async else sync_runner()
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Any:
+        """Run everything below, and look at what it answers."""
+        if self._is_async:
+            return self._run_async(request)
+        return self._look(request, self.get_response(request))
+
+    async def _run_async(self, request: HttpRequest) -> HttpResponseBase:
+        return self._look(request, await self.get_response(request))
+
+    def _look(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        _trip(request, response, self._runner.guard, "a middleware answered it, or answered in the place of a 404")
+        return response

@@ -1,14 +1,19 @@
-"""A request and a refusal, in Django's terms."""
+"""A request, its body and a refusal, in Django's terms."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpResponse
+from django.http.request import RawPostDataException, UnreadablePostError
 
-from ..guard import RequestView, answer_of, quoted
+from ..adapters.outcome import HandledRequest
+from ..guard import BodyConsumed, BodyTooLarge, ClientGone, RequestView, answer_of, quoted
 from ..routing import Kind, Resolved
 
 if TYPE_CHECKING:
@@ -16,12 +21,28 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
+    from ..adapters.runner import AsyncRunner, SyncRunner
     from ..guard import Verdict
 
-__all__ = ["refusal_of", "target_of", "unrouted", "view_of"]
+__all__ = ["Body", "begin", "handled_of", "refusal_of", "target_of", "unrouted", "view_of"]
 
 # Django puts bytes that are not UTF-8 back into percent signs.
 _BROKEN = re.compile(r"%[89A-Fa-f][0-9A-Fa-f]")
+_ATTRIBUTE = "_ascend_handled"
+
+
+def begin(request: HttpRequest, runner: SyncRunner | AsyncRunner) -> HandledRequest:
+    """Return what is known of a request from now on, which stays with it."""
+    handled = HandledRequest(runner)
+    setattr(request, _ATTRIBUTE, handled)
+    request.ascend = None  # type: ignore[attr-defined]  # what views read
+    return handled
+
+
+def handled_of(request: HttpRequest) -> HandledRequest | None:
+    """Return what is known of a request, or None if the guard has not seen it."""
+    found = getattr(request, _ATTRIBUTE, None)
+    return found if isinstance(found, HandledRequest) else None
 
 
 def target_of(request: HttpRequest) -> RequestView:
@@ -101,6 +122,45 @@ def _headers(request: HttpRequest) -> list[tuple[str, str]]:
             headers += [(name, value) for value in values]
             seen.pop(name, None)
     return [*headers, *seen.items()]
+
+
+class Body:
+    """Read the body ahead of the view; Django keeps it, and the view gets the same bytes."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request: Any = request
+
+    def read_now(self, limit: int, seconds: float) -> bytes:
+        """Return the whole body; see the step `ReadBody`. How long it may take is the server's to say."""
+        request = self._request
+        if not hasattr(request, "_body"):
+            # On ASGI Django has received the whole body before; one without a length is measured where it lies.
+            stream = request._stream
+            if getattr(stream, "seekable", bool)() and not request._read_started:
+                size = stream.seek(0, os.SEEK_END)
+                stream.seek(0)
+                if size > limit:
+                    raise BodyTooLarge
+        try:
+            content: bytes = request.body
+        except RequestDataTooBig:
+            raise BodyTooLarge from None
+        except RawPostDataException:
+            raise BodyConsumed("The body was used up before it could be judged.") from None
+        except UnreadablePostError as error:
+            raise ClientGone from error
+        if len(content) > limit:
+            raise BodyTooLarge
+        return content
+
+    async def read(self, limit: int, seconds: float) -> bytes:
+        """Return the whole body, which Django has received already."""
+        return self.read_now(limit, seconds)
+
+    async def watch(self, seconds: float, *, limit: int) -> bool:
+        """Let time pass; when the client leaves, Django cancels the request."""
+        await asyncio.sleep(seconds)
+        return False
 
 
 def refusal_of(request: HttpRequest, verdict: Verdict, render: Callable[..., Any] | None) -> HttpResponse:

@@ -23,7 +23,7 @@ from ..guard import Verdict, announce, answer_of
 from ..masking import get_logger
 from ..routing.werkzeug import FlaskResolver, method_of
 from ..wsgi.messages import view_of
-from ..wsgi.outcome import run_reported
+from ..wsgi.middleware import run_reported
 from .checks import check_application
 from .request import is_changed, reader_of, subject_of
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..adapters.decorator import VERDICT
-from ..adapters.outcome import HandledRequest
+from ..adapters.outcome import HandledRequest, WatchedParts
 from ..adapters.runner import SyncRunner
 from .messages import Body, refuse, view_of
-from .outcome import run_reported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..guard import Guard
 
-__all__ = ["AscendMiddleware"]
+__all__ = ["AscendMiddleware", "run_reported"]
 
 
 class AscendMiddleware:
@@ -74,3 +73,38 @@ class AscendMiddleware:
     def close(self) -> None:
         """Close this process's connections and deliver the outcomes that wait."""
         self._runner.close()
+
+
+def run_reported(
+    handled: HandledRequest,
+    app: WSGIApplication,
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+    *,
+    on_success: Callable[[HandledRequest], None] | None = None,
+) -> Iterable[bytes]:
+    """Run an application; record what became of it when its response ends, at the latest when it is closed.
+
+    The verdict may be found meanwhile. `on_success` is called when a response begins with a success status.
+    """
+    outcome = handled.outcome
+
+    def start(status: str, headers: Any, exc_info: Any = None, /) -> Any:
+        outcome.began(int(status[:3]), headers)
+        if outcome.status < 300 and on_success is not None:
+            on_success(handled)
+        return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+
+    try:
+        parts = app(environ, start)
+    except BaseException as failure:
+        outcome.raised(failure)
+        handled.conclude()
+        raise
+    if outcome.status and not handled.is_awaited:
+        return parts  # nothing to record; the server may know a quicker way to send it
+    if isinstance(parts, list | tuple):
+        outcome.ended()
+        handled.conclude()
+        return parts
+    return WatchedParts(parts, outcome, handled.conclude)
