@@ -18,7 +18,7 @@ from ..fork import only_forks, renew_once
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["AsyncRepeating", "Background", "FailureCount", "Repeating", "Schedule"]
+__all__ = ["AsyncRepeating", "Background", "FailureCount", "Repeating", "Schedule", "repeat"]
 
 _log = masking.get_logger("ascend_middleware.client.background")
 
@@ -65,6 +65,34 @@ class FailureCount:
         self.number = 0
 
 
+def repeat(
+    job: Callable[[], float | None],
+    end: threading.Event,
+    *,
+    interval: float,
+    name: str,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Run a job in this thread, at once and then again and again until `end` is set.
+
+    Args:
+        job: what to do; returns the seconds until the next time, or None. What it raises is logged and ends nothing.
+        end: ends the waiting too.
+        interval: seconds from one start to the next, where the job says nothing else.
+        name: of the job, for the log.
+        clock: monotonic seconds.
+    """
+    schedule = Schedule(interval, clock)
+    while not end.is_set():
+        schedule.start()
+        pause = None
+        try:
+            pause = job()
+        except Exception:
+            _log.exception("%s failed; it goes on", name)
+        end.wait(schedule.left() if pause is None else pause)
+
+
 class Repeating:
     """Runs a job in a daemon thread, at once and then at each interval, whatever the job took.
 
@@ -105,14 +133,10 @@ class Repeating:
         self._end.set()
 
     def _run(self) -> None:
-        end, schedule = self._end, Schedule(self.interval, self._clock)
-        while not end.is_set():
-            schedule.start()
-            try:
-                self._job()
-            except Exception:
-                _log.exception("%s failed", self.name)
-            end.wait(schedule.left())
+        repeat(self._once, self._end, interval=self.interval, name=self.name, clock=self._clock)
+
+    def _once(self) -> None:
+        self._job()
 
 
 class AsyncRepeating:
@@ -158,7 +182,7 @@ class AsyncRepeating:
             try:
                 await self._job()
             except Exception:
-                _log.exception("%s failed", self.name)
+                _log.exception("%s failed; it goes on", self.name)
             await asyncio.sleep(schedule.left())
 
 

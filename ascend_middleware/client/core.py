@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from ..api.models import AgentAction
     from ..flow import Flow
 
-__all__ = ["ClientCore", "Send"]
+__all__ = ["PASSING", "ClientCore", "Send"]
 
 T = TypeVar("T")
 # What a poll may run into and still go on: the decision stands at the authority all the same.
-_PASSING: Final = (NetworkError, TimeoutError, ServerError, RateLimitError, CircuitBreakerOpen)
+PASSING: Final = (NetworkError, TimeoutError, ServerError, RateLimitError, CircuitBreakerOpen)
 
 _log = masking.get_logger("ascend_middleware.client")
 
@@ -176,7 +176,7 @@ class ClientCore(Calls):
                 # The answer then comes when the decision falls; half a second is for the way back.
                 hold = min(poll_interval, deadline - now - 0.5)
                 decision = yield from self.status(action_id, deadline=limit, hold=hold)
-            except _PASSING as error:
+            except PASSING as error:
                 last = error
             else:
                 last = None

@@ -13,6 +13,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from ..client.background import FailureCount, repeat
 from ..client.retry import dice
 from ..exceptions import AscendError, AuthenticationError
 from ..flow import Blocking, Sleep, drive
@@ -82,7 +83,7 @@ class BackgroundWorker:
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._delivery: Delivery | None = None
-        self._failures = 0
+        self._failures = FailureCount(again=6)
         self._pause_until = 0.0
         self._adopt_at = 0.0
         self._age_at = 0.0
@@ -238,11 +239,11 @@ class BackgroundWorker:
                         note=journal.note_submitted,
                         now=self._now,
                     )
-                if clock >= self._age_at or self._failures:
+                if clock >= self._age_at or self._failures.number:
                     self._age_at = clock + _IDLE_SECONDS
                     journal.waiting_since = self._delivery.waiting_since
                 if drive(self._delivery.deliver_next(), engine.perform):
-                    self._failures = 0
+                    self._failures.succeeded()
                     return True
         except AscendError as error:
             self._back_off(error)
@@ -250,11 +251,10 @@ class BackgroundWorker:
 
     def _back_off(self, error: AscendError) -> None:
         asked = getattr(error, "retry_after", None)
-        pause = min(_LONGEST_PAUSE, 0.5 * 2 ** min(self._failures, 10)) * (0.5 + self._random() / 2)
-        if self._failures in (0, 5):
+        pause = min(_LONGEST_PAUSE, 0.5 * 2 ** min(self._failures.number, 10)) * (0.5 + self._random() / 2)
+        if self._failures.failed():
             log = logger.error if isinstance(error, AuthenticationError) else logger.warning
             log("the journal waits for the authority: %s", error)
-        self._failures += 1
         self._pause_until = self._core.clock() + max(pause, min(asked or 0.0, _LONGEST_PAUSE))
 
     def _finish(self) -> None:
@@ -272,15 +272,10 @@ class BackgroundWorker:
 
     def _receive_all(self, stop: threading.Event) -> None:
         engine = LateEngine(self._connect)
-        assert self._receiver is not None  # noqa: S101 - else this thread does not run
+        receiver = self._receiver
+        assert receiver is not None  # noqa: S101 - else this thread does not run
         try:
-            while not stop.is_set():
-                try:
-                    pause = self._receiver(engine.perform)
-                except Exception:
-                    logger.exception("receiving commands failed; trying again")
-                    pause = _IDLE_SECONDS
-                stop.wait(pause)
+            repeat(lambda: receiver(engine.perform), stop, interval=_IDLE_SECONDS, name="receiving commands")
         finally:
             engine.close()
 

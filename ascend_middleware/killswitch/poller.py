@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..api import endpoints
 from ..api.commands import MalformedCommand, Target, UnknownCommand, parse_command
 from ..api.orders import EVERYBODY, Order, orders_of
+from ..client.background import FailureCount, Schedule
 from ..client.breaker import CircuitBreaker
 from ..exceptions import AscendError, NotFoundError, ServerError
 from ..flow import Blocking, drive
@@ -39,6 +39,10 @@ _ONE_SECONDS: Final = 1.0
 # How long an endpoint that the authority does not have is left alone.
 _ABSENT_SECONDS: Final = 600.0
 _MOST_HEARD: Final = 10_000
+# Beside a queue that works, so many times less often is the authority asked over HTTP.
+_BESIDE_A_QUEUE: Final = 12
+
+T = TypeVar("T")
 
 
 class CommandHandler:
@@ -284,37 +288,28 @@ class LeasedPoller:
         self._owner = owner
         self._interval = interval
         self._queue = queue
-        self._clock = clock
         self._now = now
-        self._poll_at = -1e9
-        self._failures = Counter[str]()
+        self._http = Schedule(interval, clock)
+        # Each way by itself: one that works must not have the other one's failure told in every round.
+        self._failures = {"queue": FailureCount(again=11), "http": FailureCount(again=11)}
 
     def __call__(self, perform: Callable[[Any], Any]) -> float:
         """Do what is due; return the seconds until the next time."""
         held = self._state.lease("receive", owner=self._owner(), seconds=3 * self._interval, now=self._now())
         if not held:
             return self._interval
-        pause = self._interval
-        queue_works = False
-        if self._queue is not None:
-            try:
-                pause = self._queue()
-                queue_works = True
-                self._failures["queue"] = 0
-            except AscendError as error:
-                self._warn("queue", error)
-        interval = self._interval * (12 if queue_works else 1)
-        if self._clock() - self._poll_at >= interval:
-            self._poll_at = self._clock()
-            try:
-                drive(self._receiver.poll(), perform)
-                self._failures["http"] = 0
-            except AscendError as error:
-                self._warn("http", error)
-        return pause
+        pause = None if self._queue is None else self._try("queue", self._queue)
+        if not self._http.left(interval=None if pause is None else _BESIDE_A_QUEUE * self._interval):
+            self._http.start()
+            self._try("http", lambda: drive(self._receiver.poll(), perform))
+        return self._interval if pause is None else pause
 
-    def _warn(self, way: str, error: AscendError) -> None:
-        # Each way by itself: one that works must not have the other one's failure said at every round.
-        if self._failures[way] in (0, 10):
-            logger.warning("kill-switch commands cannot be received: %s", error)
-        self._failures[way] += 1
+    def _try(self, way: str, ask: Callable[[], T]) -> T | None:
+        try:
+            answer = ask()
+        except AscendError as error:
+            if self._failures[way].failed():
+                logger.warning("kill-switch commands cannot be received: %s", error)
+            return None
+        self._failures[way].succeeded()
+        return answer

@@ -7,15 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from ..client.core import PASSING
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
-    CircuitBreakerOpen,
     ConfigurationError,
     KillSwitchError,
-    NetworkError,
-    RateLimitError,
-    ServerError,
     TimeoutError,  # noqa: A004 - the documented name
 )
 from ..flow import Hook, Sleep
@@ -34,8 +31,6 @@ __all__ = ["DEFAULT_CONFIG", "DeniedResult", "MCPGovernanceConfig", "Question", 
 logger = get_logger("ascend_middleware.mcp")
 
 _SLICE: Final = 0.5
-# What one poll may run into while the action stays held at the authority all the same.
-_PASSING: Final = (NetworkError, TimeoutError, ServerError, RateLimitError, CircuitBreakerOpen)
 _APPROVER_FIELDS: Final = ("decided_by", "approved_by", "reviewed_by", "approver")
 _NO_PERSON: Final = frozenset({"", "auto", "auto_approved", "automatic", "none", "policy", "system"})
 
@@ -245,7 +240,7 @@ def _wait(
             decision = yield from core.status(
                 decision.action_id, deadline=core.clock() + min(limit, core.settings.timeout)
             )
-        except _PASSING as error:
+        except PASSING as error:
             logger.debug("action %s is still held: %s", decision.action_id, error)
         if not decision.is_pending():
             return decision
