@@ -89,7 +89,7 @@ def standing():
     return {
         "files": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
-        "entered": len(install._entered),
+        "entered": len(install._installed),
         **ours,
     }
 
