@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from .secret_names import SECRET_PATTERN, is_secret
+
 if TYPE_CHECKING:
     from .exceptions import AscendError
 
@@ -29,19 +31,16 @@ ENGINE_LOGGERS: Final[Mapping[str, tuple[str, ...]]] = {
     "pyreqwest": ("pyreqwest", "reqwest", "reqwest.connect", "hyper_util"),
 }
 
-_NAMES: Final = (
-    r"pass(?:word|wd|phrase|code)|pwd|secret|token(?!s)|api[_-]?key|access[_-]?key|private[_-]?key|credential"
-    r"|authorization|cookie|signature|\bcvv\b|\bssn\b"
-)
-_SECRET_NAME: Final = re.compile(_NAMES, re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(SECRET_PATTERN, re.IGNORECASE)
 _KEY: Final = re.compile(r"(?<![A-Za-z0-9])(owkai_|ask_|sk[-_])[^\s'\"<>]{4,}")
 _SCHEME: Final = re.compile(r"(?i)\b(bearer|basic)(\s+|%20)[A-Za-z0-9._~+/=*-]+")
 _JWT: Final = re.compile(r"(?<![A-Za-z0-9])eyJ[\w-]{4,}\.[\w-]+\.[\w-]*")
 _USERINFO: Final = re.compile(r"(?<=://)[^/\s:@'\"]*:[^/\s@'\"]*(?=@)")
+# First what rules most words out: neither : nor = stands behind them.
 # Names may follow one another (`password: password: x`); what is hidden is what stands behind the last.
 _PAIR: Final = re.compile(
-    rf"""(?ix) (?P<name>(?<![\w-])[\w-]*(?:{_NAMES})[\w-]*)
-    (?P<mid>\\?['"]?\s*[:=]\s* (?:\\?['"]?[\w-]*(?:{_NAMES})[\w-]*\\?['"]?\s*[:=]\s*)*)
+    rf"""(?ix) (?<![\w-])(?=[\w-]+\\?['"]?\s*[:=]) (?P<name>{SECRET_PATTERN})
+    (?P<mid>\\?['"]?\s*[:=]\s* (?:\\?['"]?{SECRET_PATTERN}\\?['"]?\s*[:=]\s*)*)
     (?P<value> \\+(?P<quote>["']).*?\\+(?P=quote)
     | b?"(?:[^"\\]|\\.)*" | b?'(?:[^'\\]|\\.)*' | [^\s,;&'"{{}}()\[\]]+ )"""
 )
@@ -96,7 +95,9 @@ def mask_error(error: AscendError) -> None:
 def _is_secret(key: object, value: object) -> bool:
     if isinstance(key, bytes):
         key = key.decode("latin-1")
-    return isinstance(key, str) and _SECRET_NAME.search(key) is not None and value not in (None, "", b"")
+    if not isinstance(key, str) or value in (None, "", b""):
+        return False
+    return _SECRET_NAME.search(key) is not None or is_secret(key)
 
 
 class MaskingFilter(logging.Filter):

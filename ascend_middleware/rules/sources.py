@@ -22,7 +22,8 @@ import msgspec
 
 from ..api.decode import encode_json
 from ..exceptions import ValidationError
-from .redact import REDACTED, is_secret, redact
+from ..secret_names import is_secret
+from .redact import REDACTED, redact
 
 __all__ = [
     "MISSING",

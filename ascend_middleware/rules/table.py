@@ -20,10 +20,10 @@ import msgspec
 
 from ..config import Settings
 from ..exceptions import ConfigurationError, Problem, did_you_mean, toml_problem
+from ..secret_names import secret_names
 from .conflicts import rank_declared, report_blocked, resolve
 from .index import Index, members, pick
 from .problems import Report, check_rule
-from .redact import secret_names
 from .route_rules import Entry, RouteRules
 from .rule import CompiledRule, Declaration, Defaults, Rule, by_method_rule
 from .templates import REST, WEBSOCKET, Method, Template, parse_route, split_path

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from ascend_middleware.masking import MaskingFilter, mask, mask_text
+from ascend_middleware.rules import redact
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl-_"
 SECRETS = [
@@ -32,7 +33,13 @@ def test_secrets_are_masked(value, secret):
 
 
 @pytest.mark.parametrize(
-    "text", ["POST /api/v1/actions/submit attempt 1: HTTP 200", "task_id=5 asked 3", "max_tokens=3"]
+    "text",
+    [
+        "POST /api/v1/actions/submit attempt 1: HTTP 200",
+        "task_id=5 asked 3",
+        "max_tokens=3 maxTokens: 3, token_count=4",
+        "mapping: 3, discard=1 author: me, spin=2 PANEL: 7, company=4",
+    ],
 )
 def test_other_text_stays(text):
     assert mask_text(text) == text
@@ -85,9 +92,11 @@ def test_records_arguments_exceptions_and_extras():
 
 
 NAMES = (
-    "password passwd passphrase passcode pwd secret client_secret token access_token api_key api-key apikey access_key "
-    "access-key accesskey private_key private-key privatekey credential credentials authorization proxy-authorization "
-    "cookie set-cookie signature cvv ssn"
+    "password passwd passphrase passcode pwd pin otp secret secrets client_secret token tokens access_token jwt bearer "
+    "api_key api-key apikey api_keys access_key access-key accesskey private_key private-key privatekey signing_key "
+    "encryption_key session_key credential credentials auth authorization proxy-authorization cookie set-cookie csrf "
+    "xsrf signature card card_number cardnumber credit_card pan cvv cvv2 cvc cvc2 iban account_number routing_number "
+    "ssn social_security social_security_number tax_id passport passport_number card_pin"
 ).split()
 
 
@@ -100,6 +109,7 @@ def test_what_stands_under_each_name_of_a_secret_is_masked(name, shape):
         assert "hunter2" not in mask_text(f"before {shape.format(spelt)} after")
         assert mask({spelt: "hunter2"}) == {spelt: "****"}
         assert mask({"outer": [{spelt: ["hunter2"]}]}) == {"outer": [{spelt: "****"}]}
+        assert redact({"outer": [{spelt: ["hunter2"]}]}) == {"outer": [{spelt: "[redacted]"}]}
 
 
 def test_a_records_stack_and_extra_fields_are_masked():

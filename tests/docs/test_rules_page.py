@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ascend_middleware.config import Settings
 from ascend_middleware.findings import FINDINGS
-from ascend_middleware.rules import Rule, RuleFields, RuleTable
+from ascend_middleware.rules import SECRET_NAMES, Rule, RuleFields, RuleTable
 
 PAGE = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
 NAMED = set(re.findall(r"`([a-z_0-9-]+)`", PAGE))
@@ -17,6 +17,11 @@ def test_every_key_setting_and_finding_is_named():
     keys = {item.name for item in dataclasses.fields(Rule)}
     settings = {item.name for item in dataclasses.fields(Settings)}
     assert not (keys | settings | set(FINDINGS)) - NAMED
+
+
+def test_every_name_of_a_secret_is_listed():
+    listed = {name.replace("-", "") for name in re.findall(r"`([a-z0-9-]+)`", PAGE)}
+    assert not SECRET_NAMES - listed
 
 
 def test_governed_takes_all_but_what_the_page_says():
