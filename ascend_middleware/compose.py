@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 from . import substitute
 from .client import ClientCore, open_engine
 from .config import Settings, connection_problem, unknown_variables
-from .exceptions import AscendError, ConfigurationError, Problem
+from .exceptions import AscendError, ConfigurationError
 from .guard import Guard
 from .guard.duties import Duties
 from .journal.journal import open_journal
 from .journal.worker import BackgroundWorker
 from .killswitch.poller import LeasedPoller
 from .masking import get_logger
+from .problems import Problem
 from .rules import RuleTable
 from .state.stores import open_state
 

@@ -14,14 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from . import substitute
-from .exceptions import (
-    AscendError,
-    AuthenticationError,
-    ConfigurationError,
-    MissingAPIKeyError,
-    Problem,
-    did_you_mean,
-)
+from .exceptions import AscendError, AuthenticationError, ConfigurationError, MissingAPIKeyError
+from .problems import Problem, did_you_mean
 from .setting_values import (
     Pending,
     as_agent_id,

@@ -25,13 +25,12 @@ Several derive from a builtin as well, because the documented programs catch the
 from __future__ import annotations
 
 import builtins
-import difflib
-import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
+
+from .problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "AscendError",
@@ -99,88 +98,6 @@ class AscendError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions that take keywords do not survive pickling by themselves; test runners and process pools pickle.
         return type(self), (self.message,), self.__dict__
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong in a configuration.
-
-    Attributes:
-        code: a stable identifier, `rules.unknown-key`.
-        where: the file, rule and key, `ascend.toml: rule 3 (POST /refunds): details.amount`.
-        message: what is wrong there.
-        hint: what to do about it; may be empty.
-    """
-
-    code: str
-    where: str
-    message: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        text = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{text} ({self.hint})" if self.hint else text
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint for a misspelt name."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
-
-
-# The words of other languages for TOML's values.
-_TOML_WORDS: Final = {
-    "true": "write true",
-    "false": "write false",
-    "none": "leave the key out",
-    "null": "leave the key out",
-}
-_TOML_PLACE = re.compile(
-    r"^(?P<message>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$", re.DOTALL
-)
-
-
-def toml_problem(code: str, name: str, text: str, error: ValueError) -> Problem:
-    """Return what a text that is no TOML has wrong, with its line and what is meant.
-
-    Args:
-        code: the problem's identifier.
-        name: the file's name.
-        text: its content.
-        error: what `tomllib` raised.
-    """
-    found = _TOML_PLACE.match(str(error))
-    if found is None:
-        return Problem(code, name, f"it is not TOML: {error}")
-    lines = text.splitlines() or [""]
-    number = int(found["line"] or 0) or next((n for n in range(len(lines), 0, -1) if lines[n - 1].strip()), 1)
-    line = lines[min(number, len(lines)) - 1]
-    rest = line[int(found["column"]) - 1 :].strip() if found["column"] else ""
-    message = f"it is not TOML: line {number}: {found['message']}: {line.strip()[:120]}"
-    return Problem(code, name, message, _toml_hint(found["message"], line, rest))
-
-
-def _toml_hint(message: str, line: str, rest: str) -> str:
-    value = re.match(r"[A-Za-z_][^#\]},]*", rest)
-    if message == "Invalid value" and value is not None:
-        word = value[0].strip()
-        return _TOML_WORDS.get(word.lower(), f'a text stands in quotes: "{word}"')
-    if message == "Invalid value":
-        return "a value is missing, or is no text in quotes, number, true, false or list"
-    if message.startswith("Expected newline"):
-        if line.count('"') > 2:
-            return "a text that holds quotes stands in single quotes: '…'"
-        return "a text stands in quotes, and each key on a line of its own"
-    if message.startswith("Expected '='"):
-        return "a line reads: key = value; a key with blanks stands in quotes"
-    if message.startswith(("Unterminated string", "Illegal character", 'Expected "\'"')):
-        return "the text has no quote at its end"
-    if message.startswith("Unescaped '\\'"):
-        return "a text with backslashes stands in single quotes: '…'"
-    if message.startswith(("Cannot overwrite", "Cannot declare", "Cannot mutate")):
-        return "it stands twice; each entry of a list begins with two brackets: [[policy]], [[rule]]"
-    return ""
 
 
 class ConfigurationError(AscendError, ValueError):

@@ -6,7 +6,8 @@ import inspect
 import shutil
 from typing import TYPE_CHECKING, Final
 
-from ..exceptions import ConfigurationError, Problem
+from ..exceptions import ConfigurationError
+from ..problems import Problem
 from ..routing.coverage import cover
 from ..routing.listing import as_json, as_text
 from ..routing.suggestion import suggest

@@ -30,7 +30,8 @@ from django.core.checks import Warning as Caution
 from django.utils.module_loading import import_string
 
 from ..compose import find_problems, read_options
-from ..exceptions import ConfigurationError, Problem
+from ..exceptions import ConfigurationError
+from ..problems import Problem
 from .configuration import NAME, configured, load_hooks
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from django.utils.module_loading import import_string
 
 from ..adapters.runner import AsyncRunner, SyncRunner
 from ..compose import read_options
-from ..exceptions import ConfigurationError, Problem
+from ..exceptions import ConfigurationError
 from ..fork import ProcessLock
 from ..guard import announce
+from ..problems import Problem
 from ..routing.django import DjangoResolver
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from ..exceptions import Problem
+from ..problems import Problem
 from ..wsgi import AscendMiddleware
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ..exceptions import Problem
+from ..problems import Problem
 from ..rules import WEBSOCKET, parse_route
 from .leaves import Kind
 

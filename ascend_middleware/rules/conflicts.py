@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from ..problems import Report
 from .index import Group, Index, members
-from .problems import Report
 from .rule import CompiledRule, outcome_of
 from .templates import Method
 

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
-from ..exceptions import ConfigurationError, did_you_mean
-from .problems import Report, check_rule
+from ..exceptions import ConfigurationError
+from ..problems import Report, did_you_mean
+from .problems import check_rule
 from .rule import Declaration
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def declaration(place: str, fields: Mapping[str, object]) -> Declaration:
     Raises:
         ConfigurationError: with every problem, each naming the place.
     """
-    report = Report(place)
+    report = Report(place, "rules")
     for key in fields:
         if key not in _FIELDS:
             hint = "the handler's own route is what it governs" if key in ("match", "endpoint") else ""

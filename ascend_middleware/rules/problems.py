@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields as dataclass_fields
 from typing import Any, Final, TypeAlias
 
 from ..api.decode import MAX_ORCHESTRATION_DEPTH, encode_json
 from ..config import parse_pending
-from ..exceptions import Problem, ValidationError, did_you_mean
+from ..exceptions import ValidationError
 from ..findings import parse_findings
+from ..problems import Parser, Report, choice, did_you_mean, flag, mapping, seconds, text, texts, whole
 from .rule import NO_RECIPE, Recipe, Rule, rule_label
 from .sources import Const, Source, Text, parse_source, parse_text
 from .templates import REST, WEBSOCKET, Method, Template, parse_match
 
-__all__ = ["Match", "Report", "check_rule"]
+__all__ = ["Match", "check_rule"]
 
 Match: TypeAlias = "tuple[frozenset[Method], Template]"
 
@@ -42,33 +43,11 @@ _FORGOTTEN: Final = re.compile(r"(?:path|query|header|body|form)\.[\w.-]+(?:\[\]
 _FLAGS: Final = (Const(False), Const(True))
 
 
-class Report:
-    """The problems found so far, and the words with which they say where."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.problems: list[Problem] = []
-        self.recipes: dict[object, Recipe] = {}  # rules that read the same share one
-
-    def add(self, code: str, where: Iterable[str], message: str, hint: str = "") -> None:
-        """Add a problem; `where` goes from the rule to the key."""
-        self.problems.append(Problem(f"rules.{code}", ": ".join((self.name, *where)), message, hint))
-
-
-# --- values
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"expected a text, got {value!r}")
-    return value
-
-
 def _action_type(value: object) -> str:
-    text = _text(value)
-    if "{" in text or "}" in text or text != text.strip():
+    word = text(value)
+    if "{" in word or "}" in word or word != word.strip():
         raise ValueError(f"an action type is one fixed word, got {value!r}")
-    return text
+    return word
 
 
 def _reason(value: object) -> str:
@@ -77,84 +56,42 @@ def _reason(value: object) -> str:
     return value
 
 
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"expected true or false, got {value!r}")
-    return value
-
-
-def _choice(*words: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        if isinstance(value, str) and value in words:
-            return value
-        raise ValueError(f"expected {' or '.join(words)}, got {value!r}")
-
-    return parse
-
-
-def _bytes(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**30:
-        raise ValueError(f"expected bytes, a whole number from 0 to {2**30}, got {value!r}")
-    return value
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86_400:
-        raise ValueError(f"expected seconds, more than 0 and at most a day, got {value!r}")
-    return float(value)
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
-        raise ValueError(f"expected a list of texts, got {value!r}")
-    return tuple(value)
-
-
 def _findings(value: object) -> tuple[str, ...]:
-    return parse_findings(_texts(value))
+    return parse_findings(texts(value))
 
 
-def _model(value: object) -> str | int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    return _text(value)
+def _number_or_text(value: object) -> str | int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else text(value)
 
 
 def _depth(value: object) -> str | int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        if not 0 <= value <= MAX_ORCHESTRATION_DEPTH:
-            raise ValueError(f"expected a whole number from 0 to {MAX_ORCHESTRATION_DEPTH}, got {value}")
-        return value
-    return _text(value)
+    return value if isinstance(value, str) and text(value) else _level(value)
 
 
-def _map(value: object) -> Mapping[str, object]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) and key for key in value):
-        raise ValueError(f"expected a table of names and sources, got {value!r}")
-    return value
+_level: Final = whole(0, MAX_ORCHESTRATION_DEPTH)
 
 
 def _unchecked(value: object) -> object:
     return value
 
 
-_PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
+_PARSERS: Final[Mapping[str, Parser]] = {
     "match": _unchecked,
-    "endpoint": _text,
-    "name": _text,
+    "endpoint": text,
+    "name": text,
     "action_type": _action_type,
-    **dict.fromkeys(_TEXTS, _text),
-    "model_id": _model,
+    **dict.fromkeys(_TEXTS, text),
+    "model_id": _number_or_text,
     "orchestration_depth": _depth,
-    **dict.fromkeys(_MAPS, _map),
-    "exempt": _flag,
+    **dict.fromkeys(_MAPS, mapping("names and sources")),
+    "exempt": flag,
     "block": _reason,
-    "enabled": _flag,
-    "on_failure": _choice("closed", "open"),
+    "enabled": flag,
+    "on_failure": choice("closed", "open"),
     "pending": parse_pending,
-    "mode": _choice("enforce", "observe"),
-    "body_limit": _bytes,
-    "body_timeout": _seconds,
+    "mode": choice("enforce", "observe"),
+    "body_limit": whole(0, 2**30, "bytes, "),
+    "body_timeout": seconds,
     "permit": _findings,
 }
 if set(_PARSERS) != {item.name for item in dataclass_fields(Rule)}:  # pragma: no cover - a slip of this package
@@ -162,30 +99,26 @@ if set(_PARSERS) != {item.name for item in dataclass_fields(Rule)}:  # pragma: n
 
 
 def check_rule(
-    raw: Mapping[str, object], *, number: int, line: int = 0, report: Report
+    raw: Mapping[str, object],
+    *,
+    number: int,
+    line: int = 0,
+    report: Report,
+    recipes: dict[object, Recipe] | None = None,
 ) -> tuple[Mapping[str, Any], list[Match], Recipe] | None:
     """Check one rule and return what it says, its matches and its recipe; None if it has a problem.
 
-    A value of None counts as not given.
+    A value of None counts as not given. Rules that read the same share one of the `recipes`.
     """
     before = len(report.problems)
     shown = raw.get("match")
     label = rule_label(number, raw, shown if isinstance(shown, str) else ", ".join(_listed(shown)))
     if line:
         label += f" at line {line}"
-    given: dict[str, Any] = {}
-    for key, value in raw.items():
-        parse = _PARSERS.get(key)
-        if parse is None:
-            report.add("unknown-key", (label, str(key)), "no such key", did_you_mean(str(key), _PARSERS))
-        elif value is not None:
-            try:
-                given[key] = parse(value)
-            except ValueError as error:
-                report.add("bad-value", (label, key), str(error))
+    given = report.table(raw, _PARSERS, label)
     matches = _matches(given, label, report)
     _check_kind(raw, given, label, report)
-    recipe = _recipe(given, label, report)
+    recipe = _recipe(given, label, report, {} if recipes is None else recipes)
     _check_sources(recipe, matches, label, report)
     return (given, matches, recipe) if len(report.problems) == before else None
 
@@ -244,7 +177,7 @@ def _check_kind(raw: Mapping[str, object], given: Mapping[str, Any], label: str,
 # --- sources
 
 
-def _recipe(given: Mapping[str, Any], label: str, report: Report) -> Recipe:
+def _recipe(given: Mapping[str, Any], label: str, report: Report, recipes: dict[object, Recipe]) -> Recipe:
     texts: list[tuple[str, str | int | Text]] = []
     maps: list[tuple[str, tuple[tuple[str, Source | Const], ...]]] = []
     for name in given:
@@ -267,9 +200,9 @@ def _recipe(given: Mapping[str, Any], label: str, report: Report) -> Recipe:
     if not texts and not maps:
         return NO_RECIPE
     shape = (tuple(texts), tuple(maps))
-    recipe = report.recipes.get(shape)
+    recipe = recipes.get(shape)
     if recipe is None:
-        recipe = report.recipes[shape] = _finished(Recipe(*shape))
+        recipe = recipes[shape] = _finished(Recipe(*shape))
     if recipe.body == "both":
         report.add("contradiction", (label,), "a body is JSON or a form; the rule reads body.* and form.*", "split it")
     return recipe
@@ -331,9 +264,9 @@ def _check_sources(recipe: Recipe, matches: list[Match], label: str, report: Rep
 
 
 def _placed(recipe: Recipe) -> Iterable[tuple[str, Source]]:
-    for name, text in recipe.texts:
-        if isinstance(text, Text):
-            for source in text.sources:
+    for name, given in recipe.texts:
+        if isinstance(given, Text):
+            for source in given.sources:
                 yield name, source
     for name, entries in recipe.maps:
         for key, value in entries:

@@ -8,7 +8,7 @@ from .index import Group, members, pick
 from .templates import Method, matches_parts, split_path
 
 if TYPE_CHECKING:
-    from ..exceptions import Problem
+    from ..problems import Problem
     from .rule import CompiledRule
 
 __all__ = ["Entry", "RoutePart", "RouteRules"]

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..config import Settings
-from ..exceptions import ConfigurationError, Problem, did_you_mean, toml_problem
+from ..exceptions import ConfigurationError
+from ..problems import Problem, Report, did_you_mean, toml_problem
 from ..secret_names import secret_names
 from .conflicts import rank_declared, report_blocked, resolve
 from .index import Index, members, pick
-from .problems import Report, check_rule
+from .problems import check_rule
 from .route_rules import Entry, RouteRules
-from .rule import CompiledRule, Declaration, Defaults, Rule, by_method_rule
+from .rule import CompiledRule, Declaration, Defaults, Recipe, Rule, by_method_rule
 from .templates import REST, WEBSOCKET, Method, Template, parse_route, split_path
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class RuleTable:
             raise ConfigurationError(problems=[toml_problem("rules.not-toml", name, text, error)]) from None
         except UnicodeDecodeError as error:
             raise ConfigurationError(problems=[Problem("rules.not-toml", name, str(error))]) from None
-        return cls._read(content, Report(name), lines=_lines_of_rules(text))
+        return cls._read(content, Report(name, "rules"), lines=_lines_of_rules(text))
 
     @classmethod
     def from_mapping(cls, content: Mapping[str, Any], *, name: str = "rules") -> RuleTable:
@@ -101,7 +102,7 @@ class RuleTable:
         Raises:
             ConfigurationError: with every problem found.
         """
-        return cls._read(content, Report(name))
+        return cls._read(content, Report(name, "rules"))
 
     @classmethod
     def _read(cls, content: Mapping[str, Any], report: Report, *, lines: Sequence[int] = ()) -> RuleTable:
@@ -125,7 +126,7 @@ class RuleTable:
         Raises:
             ConfigurationError: with every problem found.
         """
-        return cls._build(list(rules), settings or {}, Report(name))
+        return cls._build(list(rules), settings or {}, Report(name, "rules"))
 
     @classmethod
     def _build(
@@ -140,12 +141,13 @@ class RuleTable:
         except ConfigurationError as error:
             report.problems += error.problems
         compiled: list[CompiledRule] = []
+        recipes: dict[object, Recipe] = {}
         for number, (item, line) in enumerate(zip(rules, lines, strict=False), 1):
             raw = _raw(item)
             if raw is None:
                 report.add("bad-value", (f"rule {number}",), f"expected a table or a Rule, got {type(item).__name__}")
                 continue
-            checked = check_rule(raw, number=number, line=line, report=report)
+            checked = check_rule(raw, number=number, line=line, report=report, recipes=recipes)
             if checked is None or checked[0].get("enabled") is False:
                 continue
             given, matches, recipe = checked
@@ -164,7 +166,7 @@ class RuleTable:
         if defaults == self.defaults:
             return self
         rules = [replace(rule, defaults=defaults) for rule in self.rules]
-        return RuleTable(rules, settings=self.settings, defaults=defaults, report=Report("rules"))
+        return RuleTable(rules, settings=self.settings, defaults=defaults, report=Report("rules", "rules"))
 
     @property
     def version(self) -> str:
@@ -228,7 +230,7 @@ class RuleTable:
                 break
         if not declared:
             return RouteRules(tuple(blocks), tuple(entries))
-        report = Report(f"route {template}")
+        report = Report(f"route {template}", "rules")
         rivals = [rule for _, group in own.rules.overlapping(route) for rule in members(group)] if own else []
         standing = rank_declared([one.compiled(self.defaults) for one in declared], rivals, report)
         blocking = [rule for rule in standing if rule.block is not None]

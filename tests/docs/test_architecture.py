@@ -19,6 +19,7 @@ GROUND = {
     "fork",
     "masking",
     "paths",
+    "problems",
     "secret_names",
     "sqlite",
     "strict_json",
@@ -29,7 +30,8 @@ SETTINGS = {"config", "setting_values"}
 # Each room with what it may import besides the ground; further down may not name what stands above.
 ALLOWED = {
     **dict.fromkeys(GROUND, set()),
-    **dict.fromkeys(("findings", "paths", "sqlite"), {"exceptions"}),
+    **dict.fromkeys(("exceptions", "findings"), {"problems"}),
+    **dict.fromkeys(("paths", "sqlite"), {"exceptions"}),
     "masking": {"exceptions", "secret_names"},
     "setting_values": GROUND,
     "config": GROUND | {"setting_values"},

@@ -10,9 +10,10 @@ approvers = ["alice", "bob", "carol"]
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+from ascend_middleware.problems import BadValueError, Report, duration, whole
 
 from ..keys import person
 
@@ -38,10 +39,7 @@ EXPIRY: Final = "expiry"
 OBSERVED: Final = "observed"
 LEVELS: Final = ("low", "medium", "high", "critical")
 _ANYBODY: Final = "admin"
-_DAY: Final = 86_400.0
-_DEFAULT: Final = 7 * _DAY
-_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": _DAY}
-_DURATION = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
+_DEFAULT: Final = 7 * 86_400.0
 _MOST: Final = 20
 
 
@@ -109,53 +107,32 @@ def missing_approvers(row: Mapping[str, Any]) -> list[str]:
     return [name for name in needed.names if person(name) not in done]
 
 
-def read_approvals(table: object, say: Callable[[str, str, str], None]) -> ApprovalRules:
-    """Read `[approvals]`; tell what is wrong with it by `say(where, message, hint)`."""
-    if not isinstance(table, dict):
-        say("approvals", "expected a table", "")
-        return ApprovalRules()
-    levels: dict[str, Requirement] = {}
-    expires_after = _DEFAULT
-    for key, value in table.items():
-        where = f"approvals: {key}"
-        if key == "expires_after":
-            seconds = _seconds(value)
-            if seconds is None:
-                say(where, f"no such duration: {value!r}", 'expected a number and a unit, such as "90s", "24h" or "7d"')
-            else:
-                expires_after = seconds
-        elif key in LEVELS:
-            levels[key] = _requirement(value, where, say)
-        else:
-            say(where, "no such key", f"known: expires_after, {', '.join(LEVELS)}")
+def read_approvals(table: object, report: Report) -> ApprovalRules:
+    """Read `[approvals]`."""
+    given = report.table(table, {"expires_after": duration, **dict.fromkeys(LEVELS, _level)}, "approvals")
+    expires_after = given.pop("expires_after", _DEFAULT)
+    levels = {level: _requirement(value, level, report) for level, value in given.items()}
     return ApprovalRules(expires_after=expires_after, levels=levels)
 
 
-def _seconds(value: object) -> float | None:
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        return None
-    seconds = int(match[1]) * _UNITS[match[2]]
-    return seconds if 0 < seconds <= 3650 * _DAY else None
-
-
-def _requirement(value: object, where: str, say: Callable[[str, str, str], None]) -> Requirement:
+def _level(value: object) -> Mapping[str, object]:
     if not isinstance(value, dict):
-        say(where, "expected a table", 'count = 2, approvers = ["alice", "bob"]')
-        return Requirement()
-    for key in value:
-        if key not in ("count", "approvers"):
-            say(f"{where}: {key}", "no such key", "known: count, approvers")
-    names = value.get("approvers", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) and person(name) for name in names):
-        say(f"{where}: approvers", "expected a list of names of admin keys", "")
-        names = []
-    if len({person(name) for name in names}) != len(names):
-        say(f"{where}: approvers", "a name is listed twice", "")
-    count = value.get("count", 1)
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST:
-        say(f"{where}: count", f"expected a whole number from 1 to {_MOST}", "")
-        count = 1
+        raise BadValueError("expected a table", 'count = 2, approvers = ["alice", "bob"]')
+    return value
+
+
+def _approvers(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) and person(name) for name in value):
+        raise ValueError("expected a list of names of admin keys")
+    if len({person(name) for name in value}) != len(value):
+        raise ValueError("a name is listed twice")
+    return tuple(value)
+
+
+def _requirement(table: Mapping[str, object], level: str, report: Report) -> Requirement:
+    given = report.table(table, {"count": whole(1, _MOST), "approvers": _approvers}, "approvals", level)
+    count, names = given.get("count", 1), given.get("approvers", ())
     if names and count > len(names):
-        say(f"{where}: count", f"{count} people must approve, and only {len(names)} may", "")
-    return Requirement(count=count, names=tuple(names))
+        message = f"{count} people must approve, and only {len(names)} may"
+        report.add("bad-value", ("approvals", level, "count"), message)
+    return Requirement(count=count, names=names)
