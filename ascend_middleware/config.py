@@ -10,16 +10,15 @@ import os
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from . import substitute
 from .exceptions import AscendError, AuthenticationError, ConfigurationError, MissingAPIKeyError
-from .problems import Problem, did_you_mean
+from .problems import Parser, Problem, Report, choice, did_you_mean
 from .setting_values import (
     Pending,
     as_agent_id,
-    as_choice,
     as_count,
     as_days,
     as_findings,
@@ -38,7 +37,7 @@ from .setting_values import (
 from .text import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 __all__ = [
     "DEFAULT_API_URL",
@@ -131,10 +130,9 @@ def _absolute(url: str) -> str:
 
 _REFUSE: Final = Pending()
 _STATE: Final = as_place("memory:", "redis://", "rediss://", "unix://")
-_Parser: TypeAlias = "Callable[[object], Any]"
 
 
-def _setting(default: object, parse: _Parser, *env: str, secret: bool = False) -> Any:
+def _setting(default: object, parse: Parser, *env: str, secret: bool = False) -> Any:
     return field(default=default, repr=not secret, metadata={"parse": parse, "env": env})
 
 
@@ -150,24 +148,24 @@ class Settings:
     agent_id: str = _setting("", as_agent_id, "ASCEND_AGENT_ID")
     agent_name: str = _setting("", as_text, "ASCEND_AGENT_NAME")
     environment: str = _setting("production", as_text, "ASCEND_ENVIRONMENT")
-    fail_mode: str = _setting("closed", as_choice("closed", "open"))
+    fail_mode: str = _setting("closed", choice("closed", "open"))
     timeout: float = _setting(30.0, as_seconds)
     debug: bool = _setting(False, as_flag, "ASCEND_DEBUG")
     max_retries: int = _setting(3, as_count(0, 10))
     enable_circuit_breaker: bool = _setting(True, as_flag)
     circuit_breaker_threshold: int = _setting(5, as_count(1, 1000))
     circuit_breaker_timeout: float = _setting(30.0, as_seconds)
-    engine: str = _setting("httpx2", as_choice("httpx2", "pyreqwest"), "ASCEND_ENGINE")
+    engine: str = _setting("httpx2", choice("httpx2", "pyreqwest"), "ASCEND_ENGINE")
     max_connections: int = _setting(100, as_count(1, 10_000))
     proxy: str = _setting("", as_text, secret=True)
     ca_file: str = _setting("", as_text, "ASCEND_CA_FILE")
     trust_env: bool = _setting(False, as_flag)
 
     enabled: bool = _setting(True, as_flag, "ASCEND_ENABLED")
-    mode: str = _setting("enforce", as_choice("enforce", "observe"), "ASCEND_MODE")
-    unmapped: str = _setting("refuse", as_choice("refuse", "by-method"))
+    mode: str = _setting("enforce", choice("enforce", "observe"), "ASCEND_MODE")
+    unmapped: str = _setting("refuse", choice("refuse", "by-method"))
     deadline: float = _setting(5.0, as_seconds)
-    on_failure: str = _setting("closed", as_choice("closed", "open"))
+    on_failure: str = _setting("closed", choice("closed", "open"))
     open_per_minute: int = _setting(60, as_count(0, 1_000_000))
     pending: Pending = _setting(_REFUSE, parse_pending)  # noqa: RUF009 - the default is frozen
     respond_async: bool = _setting(False, as_flag)
@@ -189,13 +187,13 @@ class Settings:
     organization_id: str = _setting("", as_identifier, "ASCEND_ORGANIZATION_ID")
     state: str = _setting("", _STATE, "ASCEND_STATE", secret=True)  # a Redis URL holds a password
     state_timeout: float = _setting(1.0, as_seconds)
-    durability: str = _setting("process", as_choice("process", "power"))
+    durability: str = _setting("process", choice("process", "power"))
     journal: str = _setting("", as_place("memory:", "off"), "ASCEND_JOURNAL")
     journal_max_bytes: int = _setting(268_435_456, as_count(65_536, 2**40))
     journal_max_age: float = _setting(604_800.0, as_days)
-    journal_full: str = _setting("refuse", as_choice("refuse", "pass"))
+    journal_full: str = _setting("refuse", choice("refuse", "pass"))
     approval_expiry: float = _setting(86_400.0, as_seconds)
-    kill_switch: str = _setting("poll", as_choice("poll", "sqs", "off"), "ASCEND_KILL_SWITCH")
+    kill_switch: str = _setting("poll", choice("poll", "sqs", "off"), "ASCEND_KILL_SWITCH")
     kill_poll_interval: float = _setting(5.0, as_seconds)
     kill_queue_url: str = _setting("", as_text, "ASCEND_KILL_QUEUE_URL")
     kill_file: str = _setting("", as_place(), "ASCEND_KILL_FILE")
@@ -222,14 +220,12 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
-        problems: list[Problem] = []
+        report = Report("", "settings")
         known = {item.name: item for item in dataclasses.fields(cls)}
         for source, given in (("argument", arguments or {}), (file_name, file or {})):
-            problems += [
-                Problem("settings.unknown-key", f"{source} {name}", "no such setting", did_you_mean(name, known))
-                for name in given
-                if name not in known
-            ]
+            for name in given:
+                if name not in known:
+                    report.add("unknown-key", (f"{source} {name}",), "no such setting", did_you_mean(name, known))
         for name, item in known.items():
             env = (variables or {}).get(name, item.metadata["env"])
             found = _first_given(name, env, arguments or {}, environ, file or {}, file_name)
@@ -240,9 +236,9 @@ class Settings:
                 values[name] = item.metadata["parse"](value)
             except ValueError as error:
                 text = str(error) if name != "api_key" else "expected a text"
-                problems.append(Problem("settings.bad-value", where, text))
-        if problems:
-            raise ConfigurationError(problems=problems)
+                report.add("bad-value", (where,), text)
+        if report.problems:
+            raise ConfigurationError(problems=report.problems)
         if substitute.fallback and not {"api_url", "api_key"} & values.keys():
             values = {**substitute.fallback, **values}
         if not values.get("agent_name"):

@@ -149,7 +149,7 @@ def number(value: object) -> int | float:
     return value
 
 
-def whole(low: int, high: int, what: str = "") -> Parser:
+def whole(low: int, high: int, what: str = "") -> Callable[[object], int]:
     """Return the parser of a whole number from `low` to `high`; `what` says of what, for the message."""
 
     def parse(value: object) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .findings import parse_findings
+from .problems import flag, number, seconds, text, texts, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Pending",
     "as_agent_id",
-    "as_choice",
     "as_count",
     "as_days",
     "as_findings",
@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 MAX_WAIT_SECONDS: Final = 55.0
+_YES: Final = ("true", "1", "yes", "on")
+_NO: Final = ("false", "0", "no", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +68,23 @@ def parse_pending(value: object) -> Pending:
     match = re.fullmatch(r"wait:(\d+(?:\.\d+)?)s", value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f'expected "refuse" or "wait:30s" (seconds, at most {MAX_WAIT_SECONDS:g}), got {value!r}')
-    seconds = float(match[1])
-    if not 0 < seconds <= MAX_WAIT_SECONDS:
+    wait = float(match[1])
+    if not 0 < wait <= MAX_WAIT_SECONDS:
         raise ValueError(f"a request waits more than 0 and at most {MAX_WAIT_SECONDS:g} seconds, got {value!r}")
-    return Pending(seconds)
+    return Pending(wait)
 
 
 def as_agent_id(value: object) -> str:
     """Parse an agent's id."""
-    text = as_text(value)
-    if text in (".", ".."):
+    name = as_text(value)
+    if name in (".", ".."):
         raise ValueError("a dot segment is no id that the authority can be asked about")
-    return text
+    return name
 
 
 def as_text(value: object) -> str:
     """Parse a text that is not blank."""
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"expected a text, got {value!r}")
-    return value.strip()
+    return text(value).strip()
 
 
 def as_place(*words: str) -> Callable[[object], str]:
@@ -111,21 +111,13 @@ def as_place(*words: str) -> Callable[[object], str]:
 
 def as_flag(value: object) -> bool:
     """Parse true or false."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in ("true", "1", "yes", "on"):
-        return True
-    if isinstance(value, str) and value.strip().lower() in ("false", "0", "no", "off"):
-        return False
-    raise ValueError(f"expected true or false, got {value!r}")
+    word = value.strip().lower() if isinstance(value, str) else ""
+    return word in _YES if word in _YES + _NO else flag(value)
 
 
 def as_seconds(value: object) -> float:
     """Parse more than 0 seconds and at most a day."""
-    number = as_number(value)
-    if not 0 < number <= 86_400:
-        raise ValueError(f"expected seconds, more than 0 and at most a day, got {value!r}")
-    return number
+    return seconds(as_number(value))
 
 
 def as_seconds_or_never(value: object) -> float:
@@ -135,54 +127,33 @@ def as_seconds_or_never(value: object) -> float:
 
 def as_days(value: object) -> float:
     """Parse more than 0 seconds and at most a year."""
-    number = as_number(value)
-    if not 0 < number <= 31_536_000:
-        raise ValueError(f"expected seconds, more than 0 and at most a year, got {value!r}")
-    return number
+    return seconds(as_number(value), 31_536_000, "a year")
 
 
-def as_number(value: object) -> float:
+def as_number(value: object) -> int | float:
     """Parse a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError(f"expected a number, got {value!r}") from None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"expected a number, got {value!r}")
-    return float(value)
+    try:
+        return float(value) if isinstance(value, str) else number(value)
+    except ValueError:
+        raise ValueError(f"expected a number, got {value!r}") from None
 
 
 def as_count(low: int, high: int) -> Callable[[object], int]:
     """Return the parser of a whole number from `low` to `high`."""
+    parse = whole(low, high)
 
-    def parse(value: object) -> int:
-        number = as_number(value)
-        if number != int(number) or not low <= number <= high:
-            raise ValueError(f"expected a whole number from {low} to {high}, got {value!r}")
-        return int(number)
+    def parse_count(value: object) -> int:
+        found = as_number(value)
+        return parse(int(found) if isinstance(found, float) and found.is_integer() else found)
 
-    return parse
-
-
-def as_choice(*words: str) -> Callable[[object], str]:
-    """Return the parser of one of the words."""
-
-    def parse(value: object) -> str:
-        if isinstance(value, str) and value in words:
-            return str(value)
-        raise ValueError(f"expected {' or '.join(words)}, got {value!r}")
-
-    return parse
+    return parse_count
 
 
 def as_texts(value: object) -> tuple[str, ...]:
     """Parse texts, one or a list, or with commas."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
-    if isinstance(value, list | tuple) and all(isinstance(item, str) and item for item in value):
-        return tuple(value)
-    raise ValueError(f"expected a list of texts, got {value!r}")
+    return texts(value)
 
 
 def as_findings(value: object) -> tuple[str, ...]:
