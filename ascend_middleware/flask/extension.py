@@ -1,18 +1,24 @@
-"""The extension: settings from keyword arguments and `app.config["ASCEND"]`, one guard for each application."""
+"""The extension: settings from keyword arguments and `app.config["ASCEND"]`, one guard for each application.
+
+It adds the command group `flask ascend`: routes, explain and check for the application that Flask has loaded.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 from flask import current_app
-from flask.cli import ScriptInfo
+from flask.cli import AppGroup, ScriptInfo
 
 from ..adapters.runner import SyncRunner
+from ..cli import main_about
 from ..compose import only_looked_at, read_options
 from ..exceptions import AscendError, ConfigurationError
-from .commands import make_group
+from ..routing.coverage import cover
+from .checks import check_application
 from .install import AppGuard
 
 if TYPE_CHECKING:
@@ -24,6 +30,10 @@ __all__ = ["CONFIG", "EXTENSION", "Ascend"]
 
 CONFIG = "ASCEND"
 EXTENSION = "ascend"
+_HELP = {
+    "routes": "List what is governed, what is not, and what can never match.",
+    "explain": "Explain what governs one request, and what would be sent.",
+}
 
 
 class Ascend:
@@ -104,7 +114,7 @@ class Ascend:
                 raise click.ClickException(str(error)) from error
             raise
         app.extensions[EXTENSION] = AppGuard(app, runner, after=after)
-        app.cli.add_command(make_group(EXTENSION))
+        app.cli.add_command(_make_group(EXTENSION))
 
 
 def _command() -> str:
@@ -114,3 +124,39 @@ def _command() -> str:
         return ""
     nested = context.parent is None or context.parent.parent is not None
     return "command" if nested else context.info_name or "command"
+
+
+def _make_group(name: str) -> AppGroup:
+    """Return the command group for an application's `cli`."""
+    group = AppGroup(name, help="What is governed in this application, and what is not.")
+    for command, text in _HELP.items():
+        _add(group, command, text)
+
+    @group.command("check", help="Check rules against routes, and what stands around the application.")
+    def check() -> None:
+        installed: AppGuard = current_app.extensions["ascend"]
+        settings = installed.guard.settings
+        coverage = cover(installed.resolver, installed.guard.table, unmapped=settings.unmapped)
+        wrong = [*coverage.problems, *check_application(installed.app, installed.is_reached_by)]
+        for problem in wrong:
+            click.echo(f"{problem.code}: {problem}", err=True)
+        for idle in coverage.idle:
+            click.echo(f"note: {idle.rule.label} can never match: {idle.why}", err=True)
+        if installed.lacking is not None:
+            click.echo(f"note: it cannot serve: {installed.lacking}", err=True)
+        if wrong:
+            sys.exit(1)
+        click.echo(f"ok: {len(installed.guard.table.rules)} rules, {len(coverage.rows)} rows of routes")
+
+    return group
+
+
+def _add(group: AppGroup, name: str, text: str) -> None:
+    # The arguments are those of the package's own command line, which reads them.
+    settings: dict[str, Any] = {"ignore_unknown_options": True}
+
+    @group.command(name, help=text, context_settings=settings, add_help_option=False)
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def run(arguments: tuple[str, ...]) -> None:
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        sys.exit(main_about(app, [name, *arguments], name=app.name, prog=f"flask {group.name}"))

@@ -11,24 +11,24 @@ becomes of `after_request` functions. `wsgi_app` sees how the response ends.
 from __future__ import annotations
 
 import functools
+import uuid
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import flask
 
 from ..adapters.decorator import VERDICT
 from ..adapters.outcome import HandledRequest, changed_request, report_undecided
 from ..exceptions import AscendError
-from ..guard import Verdict, announce, answer_of
+from ..guard import BodyTooLarge, Verdict, announce, answer_of
 from ..masking import get_logger
 from ..routing.werkzeug import FlaskResolver, method_of
-from ..wsgi.messages import view_of
+from ..wsgi.messages import Body, view_of
 from ..wsgi.middleware import run_reported
 from .checks import check_application
-from .request import is_changed, reader_of, subject_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from ..adapters.runner import SyncRunner
@@ -182,7 +182,7 @@ class AppGuard:
         handled = request.environ.get(self._key)
         if handled is None or handled.verdict is None or not handled.verdict.passes:
             raise AscendError("no decision for this request: the application's preprocess_request was replaced")
-        if is_changed(handled.subject, subject_of(request)):
+        if _is_changed(handled.subject, _subject_of(request)):
             logger.error("the application changed %r after the decision; refused", request.path[:200])
             return self._refuse(changed_request())
         # What the application does before the view may wait for the client, too.
@@ -200,8 +200,8 @@ class AppGuard:
         view.method = method_of(request, resolved)
         if by_path:
             view.resolved = None
-        handled.subject = subject_of(request)
-        verdict = handled.verdict = self._runner.judge(view, reader_of(request))
+        handled.subject = _subject_of(request)
+        verdict = handled.verdict = self._runner.judge(view, _reader_of(request))
         if not verdict.passes:
             return self._refuse(verdict)
         flask.g.ascend = request.environ[VERDICT] = verdict
@@ -276,3 +276,53 @@ def _name(function: Any) -> str:
 
 def _short_name(function: Any) -> str:
     return f"{function.__module__}.{getattr(function, '__name__', '')}"
+
+
+def _reader_of(request: flask.Request) -> Callable[[int, float], bytes]:
+    """Return what reads the whole body and leaves the view the same; see the step `ReadBody`."""
+    if "stream" not in vars(request):
+        return Body(request.environ).read
+
+    def read(limit: int, seconds: float) -> bytes:
+        # Something has begun to read already; what it kept is what the view will get.
+        content = request.get_data()
+        if len(content) > limit:
+            raise BodyTooLarge
+        if not content and request.content_length != 0:
+            raise ValueError("The body was read before it could be judged.")
+        return content
+
+    return read
+
+
+class _Subject(NamedTuple):
+    """What a decision is about: what Flask found, and the function that it calls for it."""
+
+    method: str
+    rule: Any
+    params: dict[str, Any]
+    view: Any
+
+
+def _subject_of(request: flask.Request) -> _Subject:
+    """Return what a decision is about."""
+    rule = request.url_rule
+    view = None if rule is None else flask.current_app.view_functions.get(rule.endpoint)
+    return _Subject(request.method, rule, dict(request.view_args or {}), view)
+
+
+def _is_changed(before: _Subject, now: _Subject) -> bool:
+    """Say whether the application changed what was decided about.
+
+    It may take parameters away, add some, and put an object in the place of what names it.
+    """
+    plain = (str, int, float, uuid.UUID)
+    return (
+        before.method != now.method
+        or before.rule is not now.rule
+        or before.view is not now.view
+        or any(
+            isinstance(now.params.get(name), plain) and str(now.params[name]) != str(value)
+            for name, value in before.params.items()
+        )
+    )
