@@ -86,7 +86,7 @@ class _Plugin:
         substitute.fallback = {}
 
     def pytest_unconfigure(self) -> None:
-        substitute.fallback = {}
+        substitute.fallback = substitute.late = {}
 
 
 _PLUGIN: Final = pytest.StashKey[_Plugin]()
@@ -95,7 +95,7 @@ _PLUGIN: Final = pytest.StashKey[_Plugin]()
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Let modules be imported for whose authority nothing is set."""
-    substitute.fallback = _FALLBACK
+    substitute.fallback = substitute.late = _FALLBACK
     plugin = early_config.stash[_PLUGIN] = _Plugin()
     early_config.pluginmanager.register(plugin, "ascend_middleware.authority")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Substitute", "current", "fallback"]
+__all__ = ["Substitute", "as_at_import", "current", "fallback", "late"]
 
 
 class Substitute:
@@ -27,3 +28,17 @@ current: Substitute | None = None
 
 # Settings of what is made with neither a URL nor a key: a test run imports applications before a test names a fixture.
 fallback: Mapping[str, Any] = {}
+
+# The same during tests, for what begins anew there, or is made at the first request as Django's middleware is.
+late: Mapping[str, Any] = {}
+
+
+@contextmanager
+def as_at_import() -> Iterator[None]:
+    """Make something within a test as if a module had made it at import."""
+    global fallback
+    before, fallback = fallback, fallback or late
+    try:
+        yield
+    finally:
+        fallback = before

@@ -138,7 +138,8 @@ class _Runner:
                 self._asks = None
                 self._guard, self.worker, self._engines, self.lacking = self._own
             else:
-                self._begin()
+                with substitute.as_at_import():
+                    self._begin()
 
     def health(self) -> dict[str, Any]:
         """Return how the guard is in this process; asks nobody. See `ascend_middleware.guard.health_of`."""

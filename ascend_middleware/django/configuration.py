@@ -12,6 +12,7 @@ from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from .. import substitute
 from ..adapters.runner import AsyncRunner, SyncRunner
 from ..compose import read_options
 from ..exceptions import ConfigurationError
@@ -85,7 +86,8 @@ def _runner(kind: type, adapt: Callable[[Any], Any]) -> Any:
                 hooks["identify"] = adapt(hooks["identify"])
             if known is not None:
                 _stop(known[1])
-            known = _runners[kind] = config, kind(rules, given, **hooks)
+            with substitute.as_at_import():
+                known = _runners[kind] = config, kind(rules, given, **hooks)
         return known[1]
 
 

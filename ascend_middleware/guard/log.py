@@ -77,7 +77,7 @@ class Recorder:
         """Write the one line that every judged request leaves; its extras are meant for machines."""
         if verdict.decision is not None and self._undecided:
             self._resumed()
-        elif verdict.cause is not None:
+        elif verdict.cause not in (None, "bad-request"):  # what a caller sent is no outage
             self._since = self._since if self._undecided else self._clock()
             self._undecided += 1
         template = view.resolved.leaf.template if view.resolved and view.resolved.leaf else view.path

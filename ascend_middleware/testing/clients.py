@@ -9,6 +9,7 @@ from ..client import AscendClient, AsyncAscendClient, ClientCore
 from ..client.http.transport import Request, Response
 from ..config import TEST_SCHEME, Settings
 from ..exceptions import ConfigurationError
+from ..masking import get_logger
 from .answers import Scripted
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "open_authorities",
     "open_engine",
 ]
+
+logger = get_logger("ascend_middleware.testing")
 
 # By name, while they are open: what `test:<name>` finds.
 open_authorities: Final[dict[str, Scripted]] = {}
@@ -66,10 +69,13 @@ def open_engine(settings: Settings, *, asynchronous: bool) -> ScriptedEngine | A
         name, _, number = settings.api_url.removeprefix(f"{TEST_SCHEME}:").partition(":")
         authority = open_authorities.get(name)
         if authority is None or number not in ("", str(authority.number)):
-            raise ConfigurationError(
+            missing = (
                 f"api_url {settings.api_url!r}: no scripted authority of that name is open now; with pytest, a test "
                 "that asks for a decision names the fixture ascend_authority"
             )
+            # At each request, so that each test's own log has it: a guard says the same thing once a minute.
+            logger.error(missing)
+            raise ConfigurationError(missing)
         return authority
 
     return AsyncScriptedEngine(find) if asynchronous else ScriptedEngine(find)

@@ -1,5 +1,6 @@
 """Real servers in processes of their own, in front of the applications of served_app."""
 
+import contextlib
 import http.client
 import os
 import signal
@@ -63,10 +64,9 @@ class Served:
         until = time.monotonic() + 60
         while True:
             try:
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-                connection.request("GET", "/health")
-                connection.getresponse().read()
-                connection.close()
+                with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)) as connection:
+                    connection.request("GET", "/health")
+                    connection.getresponse().read()
                 return
             except OSError:
                 assert self.process.poll() is None, f"the server ended: {Path(log).read_text() if log else ''}"

@@ -400,6 +400,22 @@ def test_a_test_that_does_not_name_the_authority_is_told_so(users):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("first", [OUTSIDE, OUTSIDE.split("def test_without_it_again")[0], ""])
+def test_django_whose_middleware_is_made_by_a_test_that_does_not_name_the_authority(users, first):
+    client = "@pytest.fixture\ndef http(client):\n    client.raise_request_exception = False\n    return client\n"
+    again = "\ndef test_without_it_again" + OUTSIDE.split("def test_without_it_again")[1]
+    modules = {"test_a": layout(client, first), "test_b": layout(client, again)}
+    passes(users, "-p", "pytest_django.plugin", "--ds=shop", shop=DJANGO, **modules)
+
+
+@pytest.mark.slow
+def test_an_application_that_was_made_for_the_authority_is_told_so_when_a_test_does_not_name_it(users):
+    made = "from shop import create_app\n\n@pytest.fixture(scope='session')\ndef http():\n    return create_app().test_client()\n"
+    tests = OUTSIDE[OUTSIDE.index("def test_with_the_authority") :]
+    passes(users, shop=FLASK, test_session=layout(made, tests))
+
+
+@pytest.mark.slow
 def test_a_test_that_asks_for_the_authority_only_when_it_runs(users):
     passes(
         users,
