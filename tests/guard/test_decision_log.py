@@ -93,6 +93,16 @@ def test_an_outage_is_said_once_and_its_end_with_what_it_cost(monkeypatch, lines
     assert "50 requests went without a decision" in lines(logging.WARNING)[-1].getMessage()
 
 
+def test_what_callers_send_is_no_outage(monkeypatch, lines):
+    refused = Response(422, {"content-type": "application/json"}, b"{}")
+    plug(monkeypatch, Engine(refused, answer("approved")))
+    too_large = b'{"n": 9223372036854775808}'
+    bodies = too_large, b'{"n": 1}', b'{"n": 1}'
+    run(guard(Handler(), [RULES[0] | {"details": {"n": "body.n"}}]), *(("POST", "/pay/x", body) for body in bodies))
+    assert [line.ascend_cause for line in lines()] == ["bad-request", "bad-request", None]
+    assert [line for line in lines(logging.WARNING) if "decides again" in line.getMessage()] == []
+
+
 def test_an_authority_that_comes_and_goes_does_not_flood_the_log(monkeypatch, lines):
     engine = plug(monkeypatch, Engine())
     app = guard(Handler(), RULES, enable_circuit_breaker=False, report_outcomes=True, open_per_minute=1000)
