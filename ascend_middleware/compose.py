@@ -297,11 +297,11 @@ def build_worker(guard: Guard, *, http_client: object = None) -> BackgroundWorke
     serves = duties.journal is not None or settings.kill_switch != "off"
     if not settings.enabled or (settings.is_local and not serves):
         return None
-    receiver = None
+    poller = None
     if settings.kill_switch != "off":
         # One per process: the lease is between processes, and a fork makes another one.
         token = secrets.token_hex(8)
-        receiver = LeasedPoller(
+        poller = LeasedPoller(
             duties.receiver,
             state=duties.state,
             owner=lambda: f"{os.getpid()}-{token}",
@@ -314,7 +314,7 @@ def build_worker(guard: Guard, *, http_client: object = None) -> BackgroundWorke
         lambda: open_engine(settings, http_client=http_client),
         journal=duties.journal,
         state=duties.state,
-        receiver=receiver,
+        poller=poller,
         now=duties.now,
     )
     if serves:

@@ -6,18 +6,19 @@ and a missing order tells of a lost state. The client, the guard and the MCP kil
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from .commands import Command, CommandKind, Target
 
-__all__ = ["EVERYBODY", "Order", "Orders", "orders_of", "rank"]
+__all__ = ["EVERYBODY", "Order", "Orders", "Uses", "orders_of", "rank"]
 
 # The target of an order for every agent of the organisation; no agent id looks like it.
 EVERYBODY: Final = "*"
 _REMEMBERED: Final = 10_000
+_MINUTE: Final = 60.0
 _LIFTING: Final = frozenset(kind.value for kind in CommandKind if kind.lifts)
 
 
@@ -116,6 +117,29 @@ class Orders(dict[tuple[K, str], R]):
     def merge(self, other: Orders[K, R]) -> list[R]:
         """Take what another one knows and this one lacks, or has older; return that."""
         return [order for (target, slot), order in other.items() if self.take(target, slot, order)]
+
+
+class Uses:
+    """When something was done within the last minute, for a rate limit; it takes no lock.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._times: deque[float] = deque()
+
+    def wait(self, limit: int) -> float:
+        """Return the seconds until there are fewer than `limit`; 0 if there are now."""
+        now = self._clock()
+        while self._times and now - self._times[0] >= _MINUTE:
+            self._times.popleft()
+        return 0.0 if len(self._times) < limit else _MINUTE - (now - self._times[-limit])
+
+    def add(self) -> None:
+        """Count one more."""
+        self._times.append(self._clock())
 
 
 def orders_of(command: Command) -> list[Order]:

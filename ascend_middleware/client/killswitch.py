@@ -6,12 +6,11 @@ What cannot be read stops: a limit without a number, a status that stays away. W
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from .. import masking
 from ..api.commands import Command, MalformedCommand, Target, parse_command
-from ..api.orders import EVERYBODY, Orders
+from ..api.orders import EVERYBODY, Orders, Uses
 from ..exceptions import KillSwitchError, RateLimitError
 from ..fork import ProcessLock
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["KillState"]
 
 _FAILED_POLLS: Final = 3
-_WINDOW: Final = 60.0
 
 _log = masking.get_logger("ascend_middleware.client.killswitch")
 
@@ -45,7 +43,7 @@ class KillState:
         self._clock: Final = clock
         self._lock: Final = ProcessLock()
         self._orders = Orders[str, Command]()
-        self._passed: deque[float] = deque()
+        self._passed = Uses(clock)
         self._polled: tuple[bool, str] = (False, "")
         self._failures = 0
         # While polling: how old the last answer may be, and when it came.
@@ -128,13 +126,10 @@ class KillState:
         if order is None or limit is None:
             return
         with self._lock:
-            now = self._clock()
-            while self._passed and now - self._passed[0] >= _WINDOW:
-                self._passed.popleft()
-            if len(self._passed) < limit:
-                self._passed.append(now)
+            wait = self._passed.wait(limit)
+            if not wait:
+                self._passed.add()
                 return
-            wait = _WINDOW - (now - self._passed[-limit])
         raise RateLimitError(
             f"agent {self._agent_id} is limited to {limit} actions a minute: {order.reason or 'rate_limit'}",
             retry_after=wait,

@@ -52,7 +52,7 @@ class BackgroundWorker:
         connect: opens the synchronous engine, called in the worker's thread.
         journal: what to deliver; None where nothing is journalled.
         state: where claims of dead processes are settled.
-        receiver: called in a thread of its own again and again; returns the seconds until the next time.
+        poller: called in a thread of its own again and again; returns the seconds until the next time.
         now: seconds since the epoch.
     """
 
@@ -63,7 +63,7 @@ class BackgroundWorker:
         *,
         journal: Journal | None,
         state: State,
-        receiver: Callable[[Callable[[Any], Any]], float] | None = None,
+        poller: Callable[[Callable[[Any], Any]], float] | None = None,
         now: Callable[[], float] = time.time,
         random: Callable[[], float] = dice,
     ) -> None:
@@ -71,7 +71,7 @@ class BackgroundWorker:
         self._connect = connect
         self._journal = journal
         self._state = state
-        self._receiver = receiver
+        self._poller = poller
         self._now = now
         self._random = random
         self._start_anew()
@@ -95,7 +95,7 @@ class BackgroundWorker:
     def is_eager(self) -> bool:
         """Whether there is something to do before anything is journalled: commands, a key, dead processes' journals."""
         journals = self._journal is not None and self._journal.directory is not None
-        return self._receiver is not None or journals or not self._core.settings.is_local
+        return self._poller is not None or journals or not self._core.settings.is_local
 
     @property
     def is_running(self) -> bool:
@@ -115,8 +115,8 @@ class BackgroundWorker:
             # A new one: threads that did not stop in time must not go on.
             self._stopping = threading.Event()
             tasks = [("ascend-worker", self._deliver_all)] if self._journal is not None else []
-            if self._receiver is not None:
-                tasks.append(("ascend-receiver", self._receive_all))
+            if self._poller is not None:
+                tasks.append(("ascend-poller", self._poll_all))
             if not self._core.settings.is_local:
                 tasks.append(("ascend-key", self._try_key))
             self._threads = [
@@ -270,12 +270,12 @@ class BackgroundWorker:
 
     # --- receiving
 
-    def _receive_all(self, stop: threading.Event) -> None:
+    def _poll_all(self, stop: threading.Event) -> None:
         engine = LateEngine(self._connect)
-        receiver = self._receiver
-        assert receiver is not None  # noqa: S101 - else this thread does not run
+        poller = self._poller
+        assert poller is not None  # noqa: S101 - else this thread does not run
         try:
-            repeat(lambda: receiver(engine.perform), stop, interval=_IDLE_SECONDS, name="receiving commands")
+            repeat(lambda: poller(engine.perform), stop, interval=_IDLE_SECONDS, name="receiving commands")
         finally:
             engine.close()
 

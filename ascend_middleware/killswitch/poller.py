@@ -265,7 +265,7 @@ class LeasedPoller:
     """Receive while this process has the lease: one process of those that share the state does it for all.
 
     Args:
-        receiver: does one round over HTTP.
+        poller: does one round over HTTP.
         queue: one round over a queue, with the seconds until the next; None without one.
         state: where the lease is.
         owner: who this process is.
@@ -274,7 +274,7 @@ class LeasedPoller:
 
     def __init__(
         self,
-        receiver: CommandPoller,
+        poller: CommandPoller,
         *,
         state: State,
         owner: Callable[[], str],
@@ -283,7 +283,7 @@ class LeasedPoller:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._receiver = receiver
+        self._poller = poller
         self._state = state
         self._owner = owner
         self._interval = interval
@@ -301,7 +301,7 @@ class LeasedPoller:
         pause = None if self._queue is None else self._try("queue", self._queue)
         if not self._http.left(interval=None if pause is None else _BESIDE_A_QUEUE * self._interval):
             self._http.start()
-            self._try("http", lambda: drive(self._receiver.poll(), perform))
+            self._try("http", lambda: drive(self._poller.poll(), perform))
         return self._interval if pause is None else pause
 
     def _try(self, way: str, ask: Callable[[], T]) -> T | None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from ..api.commands import Command, MalformedCommand, Target, UnknownCommand, parse_command, unwrap_message
-from ..api.orders import Orders
+from ..api.orders import Orders, Uses
 from ..exceptions import ConfigurationError
 from ..fork import ProcessLock
 from ..masking import get_logger
@@ -23,7 +22,6 @@ __all__ = ["MCPKillSwitchConsumer", "ServerState"]
 
 logger = get_logger("ascend_middleware.mcp")
 
-_MINUTE: Final = 60.0
 _DATES: Final = ("issued_at", "created_at")
 
 
@@ -109,7 +107,7 @@ class MCPKillSwitchConsumer:
 
     def _start_anew(self) -> None:
         self._orders = Orders[_Aim, Command]()
-        self._uses: dict[_Aim, deque[float]] = {}
+        self._uses: dict[_Aim, Uses] = {}
         self._names: dict[int, str] = dict(self._given)
         self._shown: dict[str, str] = {}
         self._arrived_at = 0.0
@@ -226,22 +224,17 @@ class MCPKillSwitchConsumer:
                 return ServerState(blocked=True, reason=_said(command), command=command)
             limits = [(aim, limit.max_per_minute or 0) for aim in aims if (limit := self._orders.limit(aim))]
             least = min((most for _, most in limits), default=None)
-            if any(len(self._used(aim)) >= most for aim, most in limits):
+            if any(self._used(aim).wait(most) for aim, most in limits):
                 return ServerState(
                     blocked=True, reason=f"RATE_LIMIT: at most {least} a minute are allowed", max_per_minute=least
                 )
             if count:
                 for aim in {aim._replace(dated=True) for aim, _ in limits}:
-                    self._used(aim).append(self._clock())
+                    self._used(aim).add()
             return ServerState(blocked=False, max_per_minute=least)
 
-    def _used(self, aim: _Aim) -> deque[float]:
-        """Return when a limit was used within the last minute."""
-        uses = self._uses.setdefault(aim._replace(dated=True), deque())
-        since = self._clock() - _MINUTE
-        while uses and uses[0] <= since:
-            uses.popleft()
-        return uses
+    def _used(self, aim: _Aim) -> Uses:
+        return self._uses.setdefault(aim._replace(dated=True), Uses(self._clock))
 
     def _concerns(self, aim: _Aim, name: str | None, number: int | None) -> bool:
         if aim.agent is not None and self._agent is not None and aim.agent != self._agent:
