@@ -11,19 +11,18 @@ import functools
 import types
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..exceptions import ConfigurationError
 from ..problems import Report, did_you_mean
+from .fields import RuleFields
 from .problems import check_rule
 from .rule import Declaration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..config import Pending
-
-__all__ = ["VERBS", "RuleFields", "declaration", "declare", "declared", "place_of"]
+__all__ = ["VERBS", "declaration", "declare", "declared", "place_of"]
 
 _ATTRIBUTE: Final = "__ascend_declaration__"
 # The methods of a class-based view that frameworks call for a request's method.
@@ -31,33 +30,6 @@ VERBS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "que
 _MAX_DEPTH: Final = 64
 
 Target = TypeVar("Target")
-
-
-class RuleFields(TypedDict, total=False):
-    """What `governed(…)` takes, in every framework; each means what it means in a `[[rule]]` table."""
-
-    name: str
-    action_type: str
-    resource: str
-    resource_id: str
-    tool_name: str
-    description: str
-    details: Mapping[str, object]
-    context: Mapping[str, object]
-    risk_indicators: Mapping[str, object]
-    mcp_server_name: str
-    model_id: str | int
-    orchestration_session_id: str
-    parent_action_id: str
-    orchestration_depth: str | int
-    exempt: bool
-    block: str
-    on_failure: str
-    pending: Pending | str
-    mode: str
-    body_limit: int
-    body_timeout: float
-    permit: tuple[str, ...]
 
 
 _FIELDS: Final = tuple(RuleFields.__annotations__)

@@ -8,15 +8,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields as dataclass_fields
 from typing import Any, Final, TypeAlias
 
-from ..api.decode import MAX_ORCHESTRATION_DEPTH, encode_json
-from ..config import parse_pending
+from ..api.decode import encode_json
 from ..exceptions import ValidationError
-from ..findings import parse_findings
-from ..problems import Parser, Report, choice, did_you_mean, flag, mapping, seconds, text, texts, whole
-from .rule import NO_RECIPE, Recipe, Rule, rule_label
+from ..problems import Report, did_you_mean
+from .fields import GOVERNING, MAPS, PARSERS, TEXTS
+from .rule import NO_RECIPE, Recipe, rule_label
 from .sources import Const, Source, Text, parse_source, parse_text
 from .templates import REST, WEBSOCKET, Method, Template, parse_match
 
@@ -24,78 +22,9 @@ __all__ = ["Match", "check_rule"]
 
 Match: TypeAlias = "tuple[frozenset[Method], Template]"
 
-_TEXTS: Final = (
-    "resource",
-    "resource_id",
-    "tool_name",
-    "description",
-    "mcp_server_name",
-    "model_id",
-    "orchestration_session_id",
-    "parent_action_id",
-    "orchestration_depth",
-)
-_MAPS: Final = ("details", "context", "risk_indicators")
-# What only a rule that governs may say.
-_GOVERNING: Final = frozenset({"action_type", *_TEXTS, *_MAPS, "on_failure", "pending"})
 # A source that lacks its braces.
 _FORGOTTEN: Final = re.compile(r"(?:path|query|header|body|form)\.[\w.-]+(?:\[\])?\??")
 _FLAGS: Final = (Const(False), Const(True))
-
-
-def _action_type(value: object) -> str:
-    word = text(value)
-    if "{" in word or "}" in word or word != word.strip():
-        raise ValueError(f"an action type is one fixed word, got {value!r}")
-    return word
-
-
-def _reason(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f'expected the reason as a text, block = "internal", got {value!r}')
-    return value
-
-
-def _findings(value: object) -> tuple[str, ...]:
-    return parse_findings(texts(value))
-
-
-def _number_or_text(value: object) -> str | int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else text(value)
-
-
-def _depth(value: object) -> str | int:
-    return value if isinstance(value, str) and text(value) else _level(value)
-
-
-_level: Final = whole(0, MAX_ORCHESTRATION_DEPTH)
-
-
-def _unchecked(value: object) -> object:
-    return value
-
-
-_PARSERS: Final[Mapping[str, Parser]] = {
-    "match": _unchecked,
-    "endpoint": text,
-    "name": text,
-    "action_type": _action_type,
-    **dict.fromkeys(_TEXTS, text),
-    "model_id": _number_or_text,
-    "orchestration_depth": _depth,
-    **dict.fromkeys(_MAPS, mapping("names and sources")),
-    "exempt": flag,
-    "block": _reason,
-    "enabled": flag,
-    "on_failure": choice("closed", "open"),
-    "pending": parse_pending,
-    "mode": choice("enforce", "observe"),
-    "body_limit": whole(0, 2**30, "bytes, "),
-    "body_timeout": seconds,
-    "permit": _findings,
-}
-if set(_PARSERS) != {item.name for item in dataclass_fields(Rule)}:  # pragma: no cover - a slip of this package
-    raise AssertionError("every field of Rule needs a parser")
 
 
 def check_rule(
@@ -115,7 +44,7 @@ def check_rule(
     label = rule_label(number, raw, shown if isinstance(shown, str) else ", ".join(_listed(shown)))
     if line:
         label += f" at line {line}"
-    given = report.table(raw, _PARSERS, label)
+    given = report.table(raw, PARSERS, label)
     matches = _matches(given, label, report)
     _check_kind(raw, given, label, report)
     recipe = _recipe(given, label, report, {} if recipes is None else recipes)
@@ -163,7 +92,7 @@ def _check_kind(raw: Mapping[str, object], given: Mapping[str, Any], label: str,
     if exempt or block:
         word = "exempts" if exempt else "blocks"
         for key in given:
-            if key in _GOVERNING:
+            if key in GOVERNING:
                 report.add("contradiction", (label, key), f"the rule {word}, so that {key} says nothing", "remove one")
     elif raw.get("action_type") is None and raw.get("block") is None and isinstance(raw.get("exempt", False), bool):
         report.add(
@@ -181,7 +110,7 @@ def _recipe(given: Mapping[str, Any], label: str, report: Report, recipes: dict[
     texts: list[tuple[str, str | int | Text]] = []
     maps: list[tuple[str, tuple[tuple[str, Source | Const], ...]]] = []
     for name in given:
-        if name in _TEXTS:
+        if name in TEXTS:
             value = given[name]
             try:
                 if isinstance(value, str) and _FORGOTTEN.fullmatch(value):
@@ -189,7 +118,7 @@ def _recipe(given: Mapping[str, Any], label: str, report: Report, recipes: dict[
                 texts.append((name, parse_text(value) if isinstance(value, str) else value))
             except ValueError as error:
                 report.add(_source_code(error), (label, name), str(error))
-        elif name in _MAPS:
+        elif name in MAPS:
             entries: list[tuple[str, Source | Const]] = []
             for key, item in given[name].items():
                 try:

@@ -1,4 +1,4 @@
-"""One rule: as users write it, and as the table keeps it."""
+"""One rule as the table keeps it; `fields.py` says what users write."""
 
 from __future__ import annotations
 
@@ -16,71 +16,10 @@ from .templates import ANY_METHOD, Method, parse_match
 if TYPE_CHECKING:
     from .templates import Template
 
-__all__ = ["CompiledRule", "Declaration", "Defaults", "Rule", "by_method_rule", "outcome_of"]
+__all__ = ["CompiledRule", "Declaration", "Defaults", "by_method_rule", "outcome_of"]
 
 _EVERYTHING: Final = parse_match("* /**")
 _NOT_OUTCOME: Final = frozenset({"name", "match", "endpoint", "enabled"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """One rule, written in Python; the same names as in a `[[rule]]` table.
-
-    A rule is one of three: it governs (`action_type`), it exempts (`exempt=True`), or it blocks (`block="reason"`).
-
-    Args:
-        match: `"POST /refunds"`, or several of them.
-        endpoint: what the framework calls the route; alone, or together with `match`, which then narrows it.
-        name: how messages call the rule.
-        action_type: what kind of action a request is.
-        resource: text with sources, `refund for {path.customer_id}`; without it, the method and the route's template.
-        resource_id: likewise; absent when the text comes out empty.
-        tool_name: likewise.
-        description: likewise.
-        details: names to sources (`"body.amount"`) or literals (`{"const": "web"}`, numbers, booleans).
-        context: likewise.
-        risk_indicators: likewise.
-        mcp_server_name: text with sources.
-        model_id: a number, or a text with sources.
-        orchestration_session_id: text with sources, `{header.x-session?}`; the run that several agents share.
-        parent_action_id: likewise; the action that caused this one.
-        orchestration_depth: 0 to 5, or a text with sources; 0 for a root action.
-        exempt: let the requests pass ungoverned.
-        block: refuse the requests, for this reason.
-        enabled: False is as if the rule were not there; it is checked all the same.
-        on_failure: closed or open.
-        pending: refuse, or `wait:30s`.
-        mode: enforce or observe.
-        body_limit: bytes.
-        body_timeout: seconds.
-        permit: the firewall findings that do not refuse a request of this rule.
-    """
-
-    match: str | tuple[str, ...] | None = None
-    endpoint: str | None = None
-    name: str | None = None
-    action_type: str | None = None
-    resource: str | None = None
-    resource_id: str | None = None
-    tool_name: str | None = None
-    description: str | None = None
-    details: Mapping[str, object] = field(default_factory=dict)
-    context: Mapping[str, object] = field(default_factory=dict)
-    risk_indicators: Mapping[str, object] = field(default_factory=dict)
-    mcp_server_name: str | None = None
-    model_id: str | int | None = None
-    orchestration_session_id: str | None = None
-    parent_action_id: str | None = None
-    orchestration_depth: str | int | None = None
-    exempt: bool = False
-    block: str | None = None
-    enabled: bool = True
-    on_failure: str | None = None
-    pending: Pending | str | None = None
-    mode: str | None = None
-    body_limit: int | None = None
-    body_timeout: float | None = None
-    permit: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,11 @@ from ..exceptions import ConfigurationError
 from ..problems import Problem, Report, did_you_mean, toml_problem
 from ..secret_names import secret_names
 from .conflicts import rank_declared, report_blocked, resolve
+from .fields import Rule
 from .index import Index, members, pick
 from .problems import check_rule
 from .route_rules import Entry, RouteRules
-from .rule import CompiledRule, Declaration, Defaults, Recipe, Rule, by_method_rule
+from .rule import CompiledRule, Declaration, Defaults, Recipe, by_method_rule
 from .templates import REST, WEBSOCKET, Method, Template, parse_route, split_path
 
 if TYPE_CHECKING:
