@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._version import __version__
 from ..exceptions import AscendError, ConfigurationError
-from .commands import APPLICATION, COMMANDS, TASKS, Command
+from .commands import APPLICATION, COMMANDS, GROUPS, TASKS, Command
 from .terminal import FAILED, MISUSED, OK, note, show, show_error
 
 if TYPE_CHECKING:
@@ -69,13 +69,10 @@ def main_about(app: Any, argv: Sequence[str], *, name: str, prog: str) -> int:
 
 def _overview() -> Iterator[str]:
     """Say in lines what the commands are, by their groups."""
-    listed: dict[str, dict[str, str]] = {}
-    for command in COMMANDS:
-        name = command.path.partition(" ")[0]
-        listed.setdefault(command.group, {})[name] = TASKS[name][0] if name in TASKS else command.help
-    for group, commands in listed.items():
+    for group, commands in GROUPS.items():
         yield f"{group}:"
-        for name, text in commands.items():
+        for name in dict.fromkeys(command.path.partition(" ")[0] for command in commands):
+            text = TASKS[name][0] if name in TASKS else next(one.help for one in commands if one.path == name)
             yield f"  {name:<15} {text}"
         yield ""
 
@@ -86,7 +83,7 @@ def _add(commands: Any, name: str, command: Command, arguments: Sequence[Any]) -
     )
     for names, options in arguments:
         parser.add_argument(*names, **options)
-    parser.set_defaults(command=command, **command.defaults)
+    parser.set_defaults(command=command, **command.fixed)
 
 
 def _run(args: argparse.Namespace) -> int:

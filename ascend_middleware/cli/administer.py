@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping, Sequence
 
-    from ..api.endpoint import Endpoint
     from ..authority.management import Management
     from ..authority.policy.approvers import Requirement
 
@@ -57,23 +56,14 @@ def _short(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
-def approve(args: argparse.Namespace) -> Result:
-    """Approve a pending action."""
-    return _decide(args, endpoints.APPROVE)
-
-
-def deny(args: argparse.Namespace) -> Result:
-    """Deny a pending action."""
-    return _decide(args, endpoints.REJECT)
-
-
-def _decide(args: argparse.Namespace, endpoint: Endpoint[Any]) -> Result:
+def decide(args: argparse.Namespace) -> Result:
+    """Approve or deny a pending action."""
     number = action_number(args.action)
     if number is None:
         raise ConfigurationError(f"not an action id: {args.action!r}; expected 7 or act_7")
     missing = f"there is no action {number}; what waits is listed by: ascend-middleware pending"
     with open_database(args) as operator:
-        found = operator.ask(endpoint, body={"comments": args.comments}, missing=missing, id=str(number))
+        found = operator.ask(args.endpoint, body={"comments": args.comments}, missing=missing, id=str(number))
     if found["status"] == "pending":
         line = f"action {number} is approved by you and waits for {', '.join(found['pending_approvers'])}"
     else:
@@ -164,20 +154,12 @@ def add_server(args: argparse.Namespace) -> Result:
     return Result(data=_server(found["server"]), lines=[f"MCP server {args.name} is registered"])
 
 
-def activate_server(args: argparse.Namespace) -> Result:
-    """Let actions name a server again, or for the first time."""
-    return _switch(args, endpoints.ACTIVATE_MCP_SERVER, None, "active")
-
-
-def deactivate_server(args: argparse.Namespace) -> Result:
-    """Refuse actions that name a server."""
-    return _switch(args, endpoints.DEACTIVATE_MCP_SERVER, {"reason": args.reason or None}, "inactive")
-
-
-def _switch(args: argparse.Namespace, endpoint: Endpoint[Any], body: Mapping[str, Any] | None, state: str) -> Result:
+def switch_server(args: argparse.Namespace) -> Result:
+    """Let actions name a server, or refuse them."""
+    body = {"reason": args.reason or None}
     with open_database(args) as operator:
-        found = operator.ask(endpoint, body=body, missing=_no_server(args.name), name=args.name)
-    return Result(data=_server(found["server"]), lines=[f"MCP server {args.name} is {state}"])
+        found = operator.ask(args.endpoint, body=body, missing=_no_server(args.name), name=args.name)
+    return Result(data=_server(found["server"]), lines=[f"MCP server {args.name} is {args.state}"])
 
 
 def remove_server(args: argparse.Namespace) -> Result:

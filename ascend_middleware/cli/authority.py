@@ -1,4 +1,4 @@
-"""The commands that run an embedded authority: serve it, make its files, back them up, verify and export its log."""
+"""The commands that run an embedded authority: serve it, make and back up its files, try its policies, read its log."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..api.endpoints import EVALUATE_POLICY
 from ..authority import Authority, Role, Store, default_database, load_policy, sample_policy
-from ..authority.keys import DEFAULT_TENANT
+from ..authority.bodies import ApiError
+from ..authority.keys import DEFAULT_TENANT, operator
 from ..authority.server import Tls, bind, serve, shown_url
 from ..authority.store.audit import Head, entries, verify
 from ..authority.store.database import Database
 from ..demo.run import run
-from ..exceptions import AscendError, ConfigurationError
+from ..exceptions import AscendError, ConfigurationError, ValidationError
 from .files import open_store, place_of
 from .terminal import FAILED, OK, Result, say
 
@@ -113,6 +115,83 @@ def _backup(args: argparse.Namespace) -> Result:
     with open_store(args) as store:
         size = store.backup(args.path)
     return Result(lines=[f"wrote {args.path}, {size} bytes"])
+
+
+# --- what its policies say
+
+
+def explain_policy(args: argparse.Namespace) -> Result:
+    """Decide about an action as the authority would, and store nothing."""
+    action = _action(args)
+    database = place_of(args)
+    policy = load_policy(args.policy)
+    # Without a database there is only the policy file to ask, and a dry run makes none.
+    store = Store.open(database if Path(database).exists() else ":memory:", now=time.time)
+    with contextlib.closing(Authority(store, policy)) as authority:
+        try:
+            answer = authority.ask(EVALUATE_POLICY, operator(args.tenant), body=action)
+        except (ApiError, ValidationError) as error:
+            raise ConfigurationError(f"the action cannot be judged: {error.message}") from None
+    return Result(data=answer, lines=_explained(answer), code=OK if answer["decision"] == "approved" else FAILED)
+
+
+def _action(args: argparse.Namespace) -> dict[str, Any]:
+    action: dict[str, Any] = {}
+    if args.action is not None:
+        try:
+            text = sys.stdin.read() if args.action == "-" else Path(args.action).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"--action: {args.action} cannot be read: {error}") from None
+        action = _object("--action", text)
+    given = {
+        "action_type": args.action_type,
+        "agent_id": args.agent_id,
+        "resource": args.resource,
+        "tool_name": args.tool_name,
+        "mcp_server_name": args.mcp_server,
+        "model_id": int(args.model) if args.model and args.model.isdigit() else args.model,
+    }
+    action |= {name: value for name, value in given.items() if value is not None}
+    for name, option, text in (
+        ("action_details", "--details", args.details),
+        ("context", "--context", args.context),
+        ("risk_indicators", "--risk-indicators", args.risk_indicators),
+    ):
+        if text is not None:
+            action[name] = _object(option, text)
+    if not action.get("action_type"):
+        raise ConfigurationError("name the type of the action, or give the whole action with --action")
+    return action
+
+
+def _object(option: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{option}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{option}: expected a JSON object")
+    return value
+
+
+def _explained(answer: dict[str, Any]) -> Iterator[str]:
+    explanation = answer["explanation"]
+    yield f"{answer['decision']}: {answer['reason']}"
+    yield f"risk score {answer['risk_score']} ({answer['risk_level']})"
+    for one in explanation["signals"]:
+        yield f"  {one['points']:>+4}  {one['signal']}  from {one['source']}"
+    for policy in explanation["policies"]:
+        says = policy["decision"] or f"risk score {policy['risk_score']}"
+        failed = f", could not be evaluated: {policy['fault']}" if policy["evaluation_failed"] else ""
+        yield f"{policy['source']} {policy['name']!r} says {says}{failed}"
+    if explanation["decided_by"] == "threshold":
+        pending, denied = explanation["thresholds"]["pending"], explanation["thresholds"]["denied"]
+        yield f"no policy decides; thresholds: a person from {pending}, denied from {denied}"
+    for violation in answer["violations"]:
+        yield f"violation: {violation}"
+
+
+# --- the audit log
 
 
 def verify_audit(args: argparse.Namespace) -> Result:
