@@ -1,9 +1,9 @@
 """Whom we ask: the clients, their flows, and the engines that carry requests."""
 
-from .async_client import AsyncAscendClient
 from .async_owkai import AsyncOWKAIClient
 from .authorized_agent import AsyncAuthorizedAgent, AuthorizedAgent
 from .breaker import CircuitBreaker
+from .clients import AscendClient, AsyncAscendClient
 from .core import ClientCore, Send
 from .http import open_async_engine, open_engine
 from .http.transport import (
@@ -19,7 +19,6 @@ from .http.transport import (
     Unsendable,
 )
 from .owkai import OWKAIClient
-from .sync_client import AscendClient
 
 __all__ = [
     "AscendClient",

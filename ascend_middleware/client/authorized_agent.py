@@ -8,10 +8,9 @@ from typing import Any, Final, TypeVar, overload
 
 from ..api.models import AgentAction, AuthorizationDecision, Decision, DecisionStatus
 from ..exceptions import AscendError, AuthorizationDeniedError, TimeoutError  # noqa: A004 - the documented name
-from .async_client import AsyncAscendClient
 from .async_owkai import AsyncOWKAIClient
+from .clients import AscendClient, AsyncAscendClient
 from .owkai import OWKAIClient, ReferenceDecision
-from .sync_client import AscendClient
 from .twins import twin_of
 
 __all__ = ["AsyncAuthorizedAgent", "AuthorizedAgent"]

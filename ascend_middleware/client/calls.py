@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -39,7 +40,6 @@ from .http.transport import (
     TLSFailed,
     Unsendable,
 )
-from .identifiers import Identifiers
 from .retry import RETRY_STATUSES, backoff, dice, may_repeat, parse_retry_after
 
 if TYPE_CHECKING:
@@ -49,7 +49,35 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..flow import Flow
 
-__all__ = ["Calls", "Send"]
+__all__ = ["Calls", "Identifiers", "Send"]
+
+_AT_ONCE: Final = 64
+
+
+class Identifiers:
+    """Hands out 128 random bits at a time, in hexadecimal digits, each once; safe among threads and across forks."""
+
+    __slots__ = ("_process", "_ready")
+
+    def __init__(self) -> None:
+        self._ready: list[str] = []
+        self._process = os.getpid()
+
+    def draw(self) -> str:
+        """Return 32 hexadecimal digits."""
+        if self._process != os.getpid():
+            # The parent hands these out, too. In this order, so that no thread of the child meets them.
+            self._ready = []
+            self._process = os.getpid()
+        try:
+            return self._ready.pop()
+        except IndexError:
+            digits = os.urandom(16 * _AT_ONCE).hex()
+            ready = [digits[at : at + 32] for at in range(0, len(digits), 32)]
+            last = ready.pop()
+            self._ready = ready
+            return last
+
 
 USER_AGENT: Final = f"ascend-middleware/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
 MAX_IDEMPOTENCY_KEY: Final = 255

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from ascend_middleware.client.identifiers import Identifiers
+from ascend_middleware.client.calls import Identifiers
 
 
 def test_each_is_new_and_of_one_shape():

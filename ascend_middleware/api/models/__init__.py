@@ -3,23 +3,32 @@
 Answers serve both generations of documented programs: attributes (`result.reason`) and items (`result["reason"]`).
 """
 
-from .action import AgentAction
-from .answers import ActionPage, ActionRecord, ConnectionStatus
-from .decision import ActionResult, AuthorizationDecision
-from .governance import (
+from .answers import (
+    ActionPage,
+    ActionRecord,
     AgentHealthStatus,
     ApprovalStatus,
     AuditEvent,
     AuditLogResponse,
     BulkActionResult,
     BulkEvaluationResult,
+    ConnectionStatus,
     KillSwitchStatus,
     PolicyEvaluationResult,
     Webhook,
     WebhookTestResult,
 )
-from .record import Record
-from .words import ActionType, Decision, DecisionStatus, FailMode, RiskLevel
+from .decision import (
+    ActionResult,
+    ActionType,
+    AgentAction,
+    AuthorizationDecision,
+    Decision,
+    DecisionStatus,
+    FailMode,
+    Record,
+    RiskLevel,
+)
 
 __all__ = [
     "ActionPage",

@@ -1,14 +1,151 @@
-"""What is answered about one action: the decision, and nothing that could be taken for one."""
+"""What is asked and decided about one action: the API's words, the action, the decision."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
-from .record import Record
-from .words import Decision, DecisionStatus
+import msgspec
 
-__all__ = ["ActionResult", "AuthorizationDecision"]
+__all__ = [
+    "ActionResult",
+    "ActionType",
+    "AgentAction",
+    "AuthorizationDecision",
+    "Decision",
+    "DecisionStatus",
+    "FailMode",
+    "Record",
+    "RiskLevel",
+]
+
+
+class ActionType(StrEnum):
+    """The action types that the reference client names; an action may have any other type, too."""
+
+    DATA_ACCESS = "data_access"
+    DATA_MODIFICATION = "data_modification"
+    TRANSACTION = "transaction"
+    RECOMMENDATION = "recommendation"
+    COMMUNICATION = "communication"
+    SYSTEM_OPERATION = "system_operation"
+
+
+class DecisionStatus(StrEnum):
+    """The words of the `status` field."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    REQUIRES_MODIFICATION = "requires_modification"
+    TIMEOUT = "timeout"
+
+
+class Decision(StrEnum):
+    """What the authority answered.
+
+    `Decision.ALLOWED == "approved" == DecisionStatus.APPROVED`; the synonyms of other API generations
+    (`allowed`, `auto_approved`, `executed`, `pending_approval`, `escalated`) construct the same members.
+    """
+
+    ALLOWED = "approved"
+    APPROVED = "approved"
+    DENIED = "denied"
+    PENDING = "pending"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Decision | None:
+        if value in ("allowed", "auto_approved", "executed"):
+            return cls.ALLOWED
+        if value in ("pending_approval", "escalated"):
+            return cls.PENDING
+        return None
+
+
+class FailMode(StrEnum):
+    """What a client does when the authority cannot be asked: refuse, or answer ALLOWED and mark it so."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+
+
+class RiskLevel(StrEnum):
+    """The words of the `risk_level` field, lower case only."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class AgentAction(msgspec.Struct, omit_defaults=True):
+    """One action that an agent wants to take.
+
+    Args:
+        agent_id: who acts; a stable identifier.
+        agent_name: the same for people.
+        action_type: what kind of action, `database_read`; free text, `ActionType` names common ones.
+        resource: what is acted on, in words.
+        resource_id: the identifier of what is acted on.
+        action_details: the action's own parameters; policies read them.
+        context: where the action comes from: session, request, user.
+        risk_indicators: facts that raise the risk; the authority scores, `risk_score` and `risk_level` are never sent.
+        tool_name: the tool or service that would carry the action out.
+        description: a sentence for the person who approves.
+        orchestration_session_id: the run that several agents share.
+        parent_action_id: the action that caused this one; must belong to the same session.
+        orchestration_depth: 0 for a root action, at most 5.
+        mcp_server_name: the MCP server that would carry the action out; must be registered.
+        model_id: the number or the name of the model that the agent uses; must be approved.
+        business_justification: why, for the person who approves.
+    """
+
+    agent_id: str
+    agent_name: str
+    action_type: str
+    resource: str
+    resource_id: str | None = None
+    action_details: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    risk_indicators: dict[str, Any] | None = None
+    tool_name: str | None = None
+    description: str | None = None
+    orchestration_session_id: str | None = None
+    parent_action_id: int | str | None = None
+    orchestration_depth: int | None = None
+    mcp_server_name: str | None = None
+    model_id: int | str | None = None
+    business_justification: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the four required keys and whatever else is set."""
+        return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
+
+
+class Record(dict[str, Any]):
+    """An object of the API: a dict whose keys are attributes too; where a method of dicts has the name, it goes first.
+
+    A key that the authority did not send raises `KeyError` as an item and `AttributeError` as an attribute.
+    """
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}; it has {', '.join(self)}") from None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self._summary().items())})"
+
+    def _summary(self) -> dict[str, Any]:
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain dict."""
+        return dict(self)
 
 
 class AuthorizationDecision(Record):

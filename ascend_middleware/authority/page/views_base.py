@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import sqlite3
+import unicodedata
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import anyio.to_thread
 import jinja2
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from ascend_middleware._version import __version__
@@ -17,11 +20,10 @@ from ascend_middleware._version import __version__
 from ..bodies import ApiError
 from .live import Feed
 from .sessions import LIFETIME, Sessions
-from .shown import FILTERS
 from .verification import Verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from starlette.requests import Request
 
@@ -30,7 +32,99 @@ if TYPE_CHECKING:
     from ..service import Service
     from .sessions import Session
 
-__all__ = ["Desk", "Form", "NotSignedInError", "RefusedError", "signed_in"]
+__all__ = ["FILTERS", "Desk", "Form", "NotSignedInError", "RefusedError", "facts", "pretty", "shown", "signed_in"]
+
+# Control, format (which hold what turns the writing direction and what cannot be seen), surrogates, private use,
+# unassigned, line and paragraph separators.
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_UNSEEN_MARK: Final = Markup('<span class="unseen" title="a character that cannot be seen">U+{:04X}</span>')
+_LONGEST: Final = 400
+_MOST_FACTS: Final = 60
+
+
+def shown(value: object, *, lines: bool = False) -> Markup:
+    """Return a text in which nothing is hidden: characters that cannot be seen are spelt out.
+
+    It stands in an element of its own writing direction, so that it cannot turn what surrounds it.
+
+    Args:
+        value: the text.
+        lines: whether line ends may stay.
+    """
+    parts: list[Markup] = []
+    plain: list[str] = []
+    for char in str(value):
+        if unicodedata.category(char) not in _UNSEEN or (lines and char == "\n"):
+            plain.append(char)
+            continue
+        parts.append(escape("".join(plain)))
+        plain.clear()
+        parts.append(
+            Markup('<span class="unseen" title="a character that cannot be seen">U+{:04X}</span>').format(ord(char))
+        )
+    parts.append(escape("".join(plain)))
+    return Markup("<bdi>{}</bdi>").format(Markup("").join(parts))
+
+
+def short(value: object, longest: int = _LONGEST) -> Markup:
+    """Return a text, cut if it is long; how much is missing is said."""
+    text = str(value)
+    if len(text) <= longest:
+        return shown(text)
+    return Markup('{} <span class="cut">… {} more characters</span>').format(shown(text[:longest]), len(text) - longest)
+
+
+def facts(value: object) -> list[tuple[str, str]]:
+    """Return the parts of a JSON value as pairs of a dotted place and a text, in order, some dozens at most."""
+    found: list[tuple[str, str]] = []
+    for place, text in _flat(value, ""):
+        if len(found) == _MOST_FACTS:
+            found.append(("…", "more; see the whole of it below"))
+            break
+        found.append((place, text))
+    return found
+
+
+def _flat(value: object, place: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _flat(item, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        for number, item in enumerate(value):
+            yield from _flat(item, f"{place}[{number}]")
+    elif isinstance(value, str):
+        yield place, value
+    else:
+        yield place, json.dumps(value, ensure_ascii=False)
+
+
+def pretty(value: object) -> Markup:
+    """Return a JSON value on several lines."""
+    return shown(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True), lines=True)
+
+
+def moment(value: object) -> Markup:
+    """Return a stored time as an element that the script turns into local words."""
+    text = str(value or "")
+    if not text:
+        return Markup("–")
+    return Markup('<time datetime="{}">{} UTC</time>').format(text, text[:19].replace("T", " "))
+
+
+def words(value: object) -> str:
+    """Return an upper-case event name as words."""
+    return str(value).replace("_", " ").capitalize()
+
+
+FILTERS: Final[dict[str, Any]] = {
+    "shown": shown,
+    "short": short,
+    "facts": facts,
+    "pretty": pretty,
+    "moment": moment,
+    "words": words,
+}
+
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,13 @@
-"""The blocking client."""
+"""The two clients of the authority: blocking, and for event loops."""
 
 from __future__ import annotations
 
+from .async_methods.actions import AsyncActionMethods
+from .async_methods.agents import AsyncAgentMethods
+from .async_methods.decisions import AsyncDecisionMethods
+from .async_methods.governance import AsyncGovernanceMethods
+from .async_methods.mcp_servers import AsyncMcpServerMethods
+from .async_methods.webhooks import AsyncWebhookMethods
 from .methods.actions import ActionMethods
 from .methods.agents import AgentMethods
 from .methods.decisions import DecisionMethods
@@ -9,7 +15,7 @@ from .methods.governance import GovernanceMethods
 from .methods.mcp_servers import McpServerMethods
 from .methods.webhooks import WebhookMethods
 
-__all__ = ["AscendClient"]
+__all__ = ["AscendClient", "AsyncAscendClient"]
 
 
 class AscendClient(DecisionMethods, ActionMethods, AgentMethods, GovernanceMethods, McpServerMethods, WebhookMethods):
@@ -53,4 +59,19 @@ class AscendClient(DecisionMethods, ActionMethods, AgentMethods, GovernanceMetho
         ClientClosedError: the client was closed.
 
     Source: contract §1.1, §1.8, §2.4, §2.5.
+    """
+
+
+class AsyncAscendClient(
+    AsyncDecisionMethods,
+    AsyncActionMethods,
+    AsyncAgentMethods,
+    AsyncGovernanceMethods,
+    AsyncMcpServerMethods,
+    AsyncWebhookMethods,
+):
+    """The client for event loops; the arguments, the methods and the errors are those of `AscendClient`.
+
+    Every method is awaitable. It may be used from several event loops; connections belong to the loop that opened
+    them, and `aclose` closes those of the loop that it is called on.
     """
