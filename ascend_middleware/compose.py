@@ -18,7 +18,6 @@ from .client import ClientCore, open_engine
 from .config import Settings, connection_problem, unknown_variables
 from .exceptions import AscendError, ConfigurationError
 from .guard import Guard
-from .guard.duties import Duties
 from .journal.journal import open_journal
 from .journal.worker import BackgroundWorker
 from .killswitch.poller import LeasedPoller
@@ -30,8 +29,10 @@ from .state.stores import open_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from .journal.journal import Journal
     from .killswitch.sqs import QueueConsumer
     from .rules import Rule
+    from .state.base import State
 
 __all__ = [
     "build_dry_guard",
@@ -171,8 +172,17 @@ def build_guard(
         # An unreadable policy, proxy or certificate is told now, not at the first request.
         open_engine(settings).close()
     core = ClientCore(settings, now=now)
-    duties = _build_duties(table, settings, core, now)
-    return Guard(table=table, settings=settings, core=core, duties=duties, identify=identify, render=render)
+    state, journal = _open_stores(table, settings, now)
+    return Guard(
+        table=table,
+        settings=settings,
+        core=core,
+        state=state,
+        journal=journal,
+        identify=identify,
+        render=render,
+        now=now,
+    )
 
 
 def _is_particular(settings: Settings) -> bool:
@@ -203,12 +213,12 @@ def build_dry_guard(table: RuleTable, settings: Settings) -> Guard:
         kill_file="",
     )
     core = ClientCore(settings)
-    return Guard(table=table, settings=settings, core=core, duties=Duties(settings, core, open_state(settings), None))
+    return Guard(table=table, settings=settings, core=core, state=open_state(settings), journal=None)
 
 
-def _build_duties(table: RuleTable, settings: Settings, core: ClientCore, now: Callable[[], float]) -> Duties:
+def _open_stores(table: RuleTable, settings: Settings, now: Callable[[], float]) -> tuple[State, Journal | None]:
     if not settings.enabled:
-        return Duties(settings, core, open_state(replace(settings, state="memory:")), None, now=now)
+        return open_state(replace(settings, state="memory:")), None
     if settings.kill_switch == "sqs" and not (settings.kill_queue_url and settings.organization_id):
         raise ConfigurationError(
             "kill_switch = sqs needs kill_queue_url and organization_id, to tell foreign commands from our own"
@@ -220,7 +230,7 @@ def _build_duties(table: RuleTable, settings: Settings, core: ClientCore, now: C
             f"on_failure = open needs the journal, and journal = off: {', '.join(opens[:5])}; what passes without a "
             "decision is submitted when the authority is back"
         )
-    return Duties(settings, core, open_state(settings), journal, now=now)
+    return open_state(settings), journal
 
 
 def find_problems(
@@ -240,7 +250,7 @@ def find_problems(
         if problems:
             aside["api_key"] = _NOBODYS_KEY
         try:
-            build_guard(rules, {**arguments, **aside}, environ=environ).duties.state.close()
+            build_guard(rules, {**arguments, **aside}, environ=environ).state.close()
         except AscendError as error:
             problems += _problems_of(error, "settings.connection")
     return problems, settings
@@ -293,8 +303,8 @@ def _settings_in(rules: Any) -> Mapping[str, Any]:
 
 def build_worker(guard: Guard, *, http_client: object = None) -> BackgroundWorker | None:
     """Return the threads that deliver the journal, receive commands and try the key; None where there is none to do."""
-    settings, duties = guard.settings, guard.duties
-    serves = duties.journal is not None or settings.kill_switch != "off"
+    settings = guard.settings
+    serves = guard.journal is not None or settings.kill_switch != "off"
     if not settings.enabled or (settings.is_local and not serves):
         return None
     poller = None
@@ -302,27 +312,27 @@ def build_worker(guard: Guard, *, http_client: object = None) -> BackgroundWorke
         # One per process: the lease is between processes, and a fork makes another one.
         token = secrets.token_hex(8)
         poller = LeasedPoller(
-            duties.receiver,
-            state=duties.state,
+            guard.poller,
+            state=guard.state,
             owner=lambda: f"{os.getpid()}-{token}",
             interval=settings.kill_poll_interval,
-            queue=_open_queue(settings, duties) if settings.kill_switch == "sqs" else None,
-            now=duties.now,
+            queue=_open_queue(settings, guard) if settings.kill_switch == "sqs" else None,
+            now=guard.now,
         )
     worker = BackgroundWorker(
         guard.core,
         lambda: open_engine(settings, http_client=http_client),
-        journal=duties.journal,
-        state=duties.state,
+        journal=guard.journal,
+        state=guard.state,
         poller=poller,
-        now=duties.now,
+        now=guard.now,
     )
     if serves:
-        duties.worker_runs = lambda: worker.is_running
+        guard.serve_with(worker)
     return worker
 
 
-def _open_queue(settings: Settings, duties: Duties) -> QueueConsumer:
+def _open_queue(settings: Settings, guard: Guard) -> QueueConsumer:
     from .killswitch.sqs import QueueConsumer  # optional dependency
 
-    return QueueConsumer(settings.kill_queue_url, duties.receiver.handler, confirm=duties.receiver.confirm)
+    return QueueConsumer(settings.kill_queue_url, guard.poller.handler, confirm=guard.poller.confirm)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from .api.decode import encode_json
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from .api.models import AgentAction, AuthorizationDecision
     from .rules import CompiledRule
 
-__all__ = ["REFUSALS", "Refusal", "Verdict", "answer_of"]
+__all__ = ["REFUSALS", "Refusal", "Run", "Verdict", "answer_of"]
 
 # Problem type → status and title (RFC 9457). One row per line of the documented table of verdicts.
 REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
@@ -85,8 +87,28 @@ class Refusal:
         return status, headers, content
 
 
-@dataclass(slots=True, kw_only=True)
-class Verdict:
+class Run:
+    """A passed request of which somebody is still to be told what became of it: the journal, or an approval.
+
+    Attributes:
+        number: the journal's; 0 where it has no entry.
+        approval: the handle that was claimed for it, or None.
+        claim: the token of that claim.
+        action_id: the action's id at the authority; empty where there is none.
+        concluded: whether it was told; only the first word counts.
+    """
+
+    __slots__ = ("action_id", "approval", "claim", "concluded", "number")
+
+    def __init__(self, number: int, approval: str | None, claim: str, action_id: str) -> None:
+        self.number: Final = number
+        self.approval: Final = approval
+        self.claim: Final = claim
+        self.action_id: Final = action_id
+        self.concluded = False
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What becomes of a request.
 
     Attributes:
@@ -101,9 +123,7 @@ class Verdict:
         cause: why there is no decision, a word of `failure.cause_of`; None where there is one or none was asked for.
         would: in observe mode, the problem type that would have been answered.
         principal: the authenticated caller, where the application named one.
-        entry: the journal's number of this run; 0 when it has none, or was concluded.
-        approval: the handle that was claimed for this run.
-        claim: the token of that claim.
+        run: what is to be concluded when the handler has run; None where nobody wants to hear of it.
     """
 
     outcome: str
@@ -115,14 +135,12 @@ class Verdict:
     cause: str | None = None
     would: str | None = None
     principal: str | None = None
-    entry: int = 0
-    approval: str | None = field(default=None, repr=False)
-    claim: str = field(default="", repr=False)
+    run: Run | None = None
 
     @property
     def awaits_outcome(self) -> bool:
         """Whether somebody is still to be told what became of the handler: the journal, or an approval's one run."""
-        return self.entry != 0 or self.approval is not None
+        return self.run is not None and not self.run.concluded
 
     @property
     def action_id(self) -> str | None:

@@ -30,7 +30,7 @@ from ..guard import Hook, ReadBody, RequestView, Verdict, Watch, announce_ways, 
 from ..masking import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ..client.http.transport import AsyncEngine, Engine
     from ..guard import Guard, Outcome
@@ -145,8 +145,8 @@ class _Runner:
         """Return how the guard is in this process; asks nobody. See `ascend_middleware.guard.health_of`."""
         return health_of(self.guard)
 
-    def start(self) -> None:
-        """Start the background worker, if it has anything to do; at the server's start-up or at the first request.
+    def start(self) -> Guard:
+        """Return the guard; start the background worker, if it has anything to do, at start-up or the first request.
 
         Raises:
             MissingAPIKeyError: the application was made only to be looked at.
@@ -155,13 +155,15 @@ class _Runner:
             self._change()
         if self.lacking is not None:
             raise self.lacking
-        if self.worker is not None and not self.worker.is_running and self.worker.is_eager:
-            self.worker.start()
+        worker = self.worker
+        if worker is not None and not worker.is_running and worker.is_eager:
+            worker.start()
+        return self._guard
 
-    def _passed(self, verdict: Verdict) -> Verdict:
-        if verdict.entry and self.worker is not None and not self.worker.is_running:
+    def _deliver(self, verdict: Verdict) -> None:
+        """See that what was journalled is delivered."""
+        if verdict.run is not None and verdict.run.number and self.worker is not None and not self.worker.is_running:
             self.worker.start()
-        return verdict
 
 
 def _stop(workers: weakref.WeakSet[BackgroundWorker]) -> None:
@@ -204,20 +206,22 @@ class SyncRunner(_Runner):
                 raises `BodyTooLarge`, `BodyTimeout` or `ClientGone`.
         """
         started = time.perf_counter()
-        self.start()
+        guard = self.start()
         if view.raw_path is None and not self._is_hidden:
             self._is_hidden = True
             logger.info("this server hides the raw target (RAW_URI, REQUEST_URI): the decoded path is what is checked")
-        found = self.guard.triage(view)
+        found = guard.triage(view)
         if not isinstance(found, Verdict):
-            found = self._passed(drive(self.guard.decide(view, found), lambda step: self._perform(step, read)))
-        self.guard.log(view, found, seconds=time.perf_counter() - started)
+            found = drive(guard.decide(view, found), functools.partial(self._perform, read))
+            if found.run is not None:
+                self._deliver(found)
+        guard.log(view, found, seconds=time.perf_counter() - started)
         return found
 
     def look(self, verdict: Verdict) -> Verdict | None:
         """Return the refusal of a request that was let pass, if its agent was blocked since."""
         flow = self.guard.look(verdict)
-        return None if flow is None else drive(flow, lambda step: self._perform(step, _nothing))
+        return None if flow is None else drive(flow, functools.partial(self._perform, _nothing))
 
     def conclude(self, verdict: Verdict, outcome: Outcome) -> None:
         """Record what became of a passed request, once."""
@@ -231,9 +235,11 @@ class SyncRunner(_Runner):
             engine.close()
         if self.worker is not None:
             self.worker.close()
-        self._guard.duties.state.close()
+        self._guard.state.close()
 
-    def _perform(self, step: Any, read: Callable[[int, float], bytes]) -> Any:
+    def _perform(self, read: Callable[[int, float], bytes], step: Any) -> Any:
+        if isinstance(step, Send):  # first, because most flows have no other step
+            return self._engines.get().send(step.request, step.timeout)
         if isinstance(step, Sleep):
             time.sleep(step.seconds)
             return None
@@ -249,9 +255,8 @@ class SyncRunner(_Runner):
                 result.close()
                 raise TypeError("identify returned a coroutine; here it is called without an event loop")
             return result
-        if isinstance(step, Blocking):
-            return step.function(*step.arguments)
-        return self._engines.get().send(step.request, step.timeout)
+        assert isinstance(step, Blocking)  # noqa: S101 - there are no others
+        return step.function(*step.arguments)
 
 
 def _nothing(limit: int, seconds: float) -> bytes:
@@ -283,35 +288,33 @@ class AsyncRunner(_Runner):
     def triage(self, view: RequestView) -> Any:
         """Settle what needs no authority, with its line in the log; else return what `decide` takes."""
         started = time.perf_counter()
-        self.start()
-        found = self.guard.triage(view)
+        guard = self.start()
+        found = guard.triage(view)
         if isinstance(found, Verdict):
-            self.guard.log(view, found, seconds=time.perf_counter() - started)
+            guard.log(view, found, seconds=time.perf_counter() - started)
         return found
 
-    async def decide(self, view: RequestView, rule: Any, body: AsyncBody) -> Verdict:
-        """Return the verdict for a request that `triage` did not settle; `rule` is what it returned."""
+    async def decide(self, view: RequestView, plan: Any, body: AsyncBody) -> Verdict:
+        """Return the verdict for a request that `triage` did not settle; `plan` is what it returned."""
         started = time.perf_counter()
-        limit = self.guard.settings.body_limit
-
-        async def perform(step: Any) -> Any:
-            if isinstance(step, Send):  # first, because most flows have no other step
-                return await self._engines.get().send(step.request, step.timeout)
-            if isinstance(step, Sleep):
-                await anyio.sleep(step.seconds)
-                return None
-            if isinstance(step, ReadBody):
-                return await body.read(step.limit, step.seconds)
-            if isinstance(step, Watch):
-                return await body.watch(step.seconds, limit=limit)
-            if isinstance(step, Hook):
-                result = step.function(*step.arguments)
-                return await result if hasattr(result, "__await__") else result
-            return await self._call(step)
-
-        verdict = self._passed(await drive_async(self.guard.decide(view, rule), perform))
-        self.guard.log(view, verdict, seconds=time.perf_counter() - started)
+        guard = self.guard
+        verdict = await drive_async(guard.decide(view, plan), functools.partial(self._perform, body))
+        if verdict.run is not None:
+            self._deliver(verdict)
+        guard.log(view, verdict, seconds=time.perf_counter() - started)
         return verdict
+
+    def _perform(self, body: AsyncBody, step: Any) -> Awaitable[Any]:
+        if isinstance(step, Send):  # first, because most flows have no other step
+            sent: Awaitable[Any] = self._engines.get().send(step.request, step.timeout)
+            return sent
+        if isinstance(step, Sleep):
+            return anyio.sleep(step.seconds)
+        if isinstance(step, ReadBody):
+            return body.read(step.limit, step.seconds)
+        if isinstance(step, Watch):
+            return body.watch(step.seconds, limit=self._guard.settings.body_limit)
+        return _called(step) if isinstance(step, Hook) else self._call(step)
 
     async def judge(self, view: RequestView, body: AsyncBody) -> Verdict:
         """Return the verdict for one request."""
@@ -348,7 +351,12 @@ class AsyncRunner(_Runner):
         threads = self._threads.take()
         if threads is not None:
             threads.shutdown(wait=False)
-        self._guard.duties.state.close()
+        self._guard.state.close()
+
+
+async def _called(hook: Hook) -> Any:
+    result = hook.function(*hook.arguments)
+    return await result if hasattr(result, "__await__") else result
 
 
 async def _result_of(future: concurrent.futures.Future[Any]) -> Any:

@@ -66,7 +66,7 @@ class Governor:
             verdict = await self.runner.decide(view, found, body)
             judged[-1] = verdict.outcome
             # Who expects to be told to continue is told so by the first receive: only the handler may do that.
-            if verdict.passes and await body.look(ahead=not view.header("expect")):
+            if verdict.passes and await body.look(ahead="expect" not in view.header_names):
                 await self._forget(verdict)
                 return
             await self._carry_out(verdict, view, scope, body.onward(), send, inner)

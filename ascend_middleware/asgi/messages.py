@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import anyio
@@ -41,6 +41,7 @@ _STRIPPING: Final = frozenset({"a2wsgi", "asgiref", "django", "litestar", "quart
 _AHEAD: Final = 65_536
 _LOOKS: Final = 16
 _MOMENT: Final = 0.001
+_first: Final = itemgetter(0)
 
 
 class Body:
@@ -193,11 +194,6 @@ async def refuse(
     await send({"type": f"{kind}.body", "body": content if scope.get("method") != "HEAD" else b""})
 
 
-@lru_cache(maxsize=16)
-def _encoded(names: frozenset[str]) -> frozenset[bytes]:
-    return frozenset(name.encode("latin-1") for name in names)
-
-
 class _View(RequestView):
     """A request whose headers are decoded, and whose framework's object is made, only when somebody asks."""
 
@@ -210,8 +206,10 @@ class _View(RequestView):
         self.raw_path = raw.decode("latin-1").partition("?")[0] if raw else None
         self.query = scope.get("query_string", b"")
         self.resolved = resolved
-        self.prefix = quoted(scope.get("root_path", ""))
+        root = scope.get("root_path", "")
+        self.prefix = quoted(root) if root else ""
         self._query_pairs = None
+        self._names = None
         self._scope = scope
         self._headers: list[tuple[str, str]] | None = None
         self._request: Any = None
@@ -234,11 +232,13 @@ class _View(RequestView):
             self._request = sys.modules["starlette.requests"].HTTPConnection(self._scope) if starlette else self._scope
         return self._request
 
-    def has_any(self, names: frozenset[str]) -> bool:
+    @property
+    def header_names(self) -> frozenset[str]:
         """See `RequestView`."""
-        # All of them folded at once; a name that held a line break would only be two that are looked for.
-        given = b"\n".join([name for name, _ in self._scope.get("headers", ())])
-        return not _encoded(names).isdisjoint(given.lower().replace(b"_", b"-").split(b"\n"))
+        if self._names is None:
+            lines = b"\n".join(map(_first, self._scope.get("headers", ())))
+            self._names = frozenset(lines.lower().replace(b"_", b"-").decode("latin-1").split("\n"))
+        return self._names
 
 
 def view_of(scope: Any, resolved: Resolved | None, root_path: RootPath) -> RequestView:

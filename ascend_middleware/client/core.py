@@ -48,18 +48,13 @@ class ClientCore(Calls):
         self, action: AgentAction, *, deadline: float | None = None, idempotency_key: str | None = None
     ) -> Flow[AuthorizationDecision]:
         """Submit an action and return the decision as it stands, which may be pending."""
-        operation = requests.submit(action)
-        decision: AuthorizationDecision = yield from self.call(
-            operation, deadline=deadline, idempotency_key=idempotency_key
-        )
-        return decision
+        return self.call(requests.submit(action), deadline=deadline, idempotency_key=idempotency_key)
 
     def status(
         self, action_id: str | int, *, deadline: float | None = None, hold: float = 0.0, agent: str = ""
     ) -> Flow[AuthorizationDecision]:
         """Ask what was decided; the authority may hold the question for so many seconds while that is open."""
-        decision = yield from self.call(requests.get_status(action_id, hold=hold, agent=agent), deadline=deadline)
-        return decision
+        return self.call(requests.get_status(action_id, hold=hold, agent=agent), deadline=deadline)
 
     def complete(
         self,

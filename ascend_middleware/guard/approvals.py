@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..rules import Method
     from ..state.base import State
     from .fingerprint import Binding
+    from .request import RequestView
 
 __all__ = ["HANDLE_HEADER", "MOST_GIVEN_BACK", "Approvals", "Asked", "Settled"]
 
@@ -61,19 +62,21 @@ class Asked:
     is_held: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What approvals have to say about a request; exactly one of `refusal` and `decision` is there.
+    """What was decided about a request; exactly one of `refusal` and `decision` is there.
 
     Attributes:
-        decision: the authority's word; approved here means claimed, so that the handler runs.
-        row: the row that it is about.
+        decision: the authority's word.
+        runs: whether the handler runs: it is approved, and claimed where it was on hold.
+        row: the row that it is about, if it was on hold.
         number: the journal's number of the claimed run.
         entry: what the journal keeps of it.
         refusal: why the handler does not run, where the decision does not say it.
     """
 
     decision: AuthorizationDecision | None = None
+    runs: bool = False
     row: Approval | None = None
     number: int = 0
     entry: dict[str, Any] | None = None
@@ -116,6 +119,10 @@ class Approvals:
         self._asked_at: dict[str, float] = {}
 
     # --- what a request asks for
+
+    def concern(self, view: RequestView) -> bool:
+        """Whether anything may be on hold for a request: it names a handle, or something is on hold for somebody."""
+        return HANDLE_HEADER in view.header_names or self._kill.snapshot.hints != frozenset()
 
     def begin(self, asked: Asked) -> Flow[Settled | None]:
         """Resume what the request's handle names, or share what an identical request has on hold.
@@ -288,7 +295,7 @@ class Approvals:
         if claimed.claimed_by != token:
             refusal = _used(claimed) if claimed.claimed_by else _denied(claimed.reason or "the approval has expired")
             return Settled(refusal=refusal, row=claimed)
-        return Settled(decision=decision, row=claimed, number=number, entry=entry)
+        return Settled(decision=decision, runs=True, row=claimed, number=number, entry=entry)
 
     def settle(self, handle: str, *, outcome: str) -> Blocking:
         """Return the step that records what became of a run."""

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from ..rules import WEBSOCKET, fold_header
+from ..rules import WEBSOCKET
 
 if TYPE_CHECKING:
     from .request import RequestView
 
-__all__ = ["inspect"]
+__all__ = ["USUAL_METHODS", "inspect"]
 
 _SUSPECT = re.compile(r"[\x00-\x1f\x7f-\x9f\\;�\ud800-\udfff\u2028\u2029]|//|/\.\.?(?:/|$)")
 # What makes a raw target worth a look: servers may hide in the decoded path what these say.
 _SUSPECT_RAW = re.compile(r"[%#;]|\A(?!/)|//|/\.\.?(?:/|\Z)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
-_USUAL = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", WEBSOCKET})
+USUAL_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", WEBSOCKET})
 # Folded, as `rules.fold_header` does it.
 _OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
 # Where a later layer may read another path than the router did.
 _REWRITES = frozenset({"x-original-url", "x-rewrite-url", "x-original-uri"})
-_TELLING = _OVERRIDES | _REWRITES
 
 
 def inspect(view: RequestView) -> list[str]:
@@ -37,14 +36,13 @@ def inspect(view: RequestView) -> list[str]:
     # A target without escapes is the path itself, which was looked at.
     if raw is not None and (raw != path or "#" in raw or found) and _SUSPECT_RAW.search(raw) is not None:
         _inspect_raw(view, raw, found)
-    if view.method not in _USUAL and not _METHOD.fullmatch(str(view.method)):
+    if view.method not in USUAL_METHODS and not _METHOD.fullmatch(str(view.method)):
         found.append("bad-method")
-    if view.has_any(_TELLING):
-        names = {fold_header(name) for name, _ in view.headers}
-        if names & _OVERRIDES:
-            found.append("method-override")
-        if names & _REWRITES:
-            found.append("path-override")
+    names = view.header_names
+    if not names.isdisjoint(_OVERRIDES):
+        found.append("method-override")
+    if not names.isdisjoint(_REWRITES):
+        found.append("path-override")
     return list(dict.fromkeys(found)) if found else found
 
 

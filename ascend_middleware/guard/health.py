@@ -13,12 +13,15 @@ from ..state.base import StateError
 from ..verdict import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..api.models import AuthorizationDecision
     from ..client.core import ClientCore
     from ..config import Settings
     from ..flow import Flow
     from ..journal.journal import Journal
-    from .duties import Duties
+    from ..killswitch.switch import KillSwitch
+    from ..state.base import State
     from .failure import OpenBudget
 
 __all__ = ["Gauges", "HealthQuery", "HealthReport", "check", "health_of"]
@@ -55,16 +58,23 @@ class HealthReport(Refusal):
 
 
 class Gauges(Protocol):
-    """What health and telemetry read of a guard; see `engine.Guard`."""
+    """What health and telemetry read of a guard; see `decide.Guard`."""
 
     settings: Settings
     core: ClientCore
-    duties: Duties
+    kill: KillSwitch
+    state: State
+    journal: Journal | None
+    now: Callable[[], float]
     key_tried_at: float
 
     @property
     def waiters(self) -> int:
         """Requests held for a person."""
+
+    @property
+    def worker_runs(self) -> bool:
+        """Whether the background worker runs in this process."""
 
     @property
     def fault(self) -> str | None:
@@ -77,14 +87,14 @@ class Gauges(Protocol):
 
 def check(guard: Gauges) -> Flow[HealthReport]:
     """Read what the workers share, unless that was done just now, and report."""
-    kill, readable = guard.duties.kill, True
+    kill, readable = guard.kill, True
     # One request reads for all; who comes while it does reports what was read last.
     turn = "wait" if kill.is_fresh else kill.turn()
     if turn != "wait":
         try:
             if turn == "fail":
                 raise StateError("the kill state could not be read")
-            yield Blocking(kill.refresh, inline=not guard.duties.state.blocks)
+            yield Blocking(kill.refresh, inline=not guard.state.blocks)
         except StateError:
             readable = False
     if guard.core.key_refused:
@@ -116,8 +126,7 @@ def health_of(guard: Gauges, *, readable: bool | None = None) -> dict[str, Any]:
         requests are refused for a reason of this service; `disabled`. Durations in seconds, sizes in bytes; None where
         something never happened.
     """
-    settings, duties, breaker = guard.settings, guard.duties, guard.core.breaker
-    kill = duties.kill
+    settings, kill, breaker = guard.settings, guard.kill, guard.core.breaker
     age = kill.age
     confirmed = kill.snapshot.confirmed_at
     found: dict[str, Any] = {
@@ -125,12 +134,12 @@ def health_of(guard: Gauges, *, readable: bool | None = None) -> dict[str, Any]:
         "fault": guard.fault,
         "kill_state": {
             "age_seconds": round(age, 3) if age < 1e8 else None,
-            "confirmed_seconds": round(max(0.0, duties.now() - confirmed), 3) if confirmed else None,
+            "confirmed_seconds": round(max(0.0, guard.now() - confirmed), 3) if confirmed else None,
             "stale": kill.is_stale,
             "orders": len(kill.snapshot.orders),
             "local": kill.is_thrown,
         },
-        "journal": None if duties.journal is None else _journal(duties.journal, duties.now()),
+        "journal": None if guard.journal is None else _journal(guard.journal, guard.now()),
         "open_passes": {
             "last_minute": guard.open_passes.spent,
             "per_minute": settings.open_per_minute,
@@ -138,8 +147,8 @@ def health_of(guard: Gauges, *, readable: bool | None = None) -> dict[str, Any]:
         },
         "waiters": {"now": guard.waiters, "most": settings.max_waiters},
         "engine": "local" if settings.is_local else settings.engine,
-        "state": {"kind": duties.state.kind, "readable": readable},
-        "keeper": duties.worker_runs(),
+        "state": {"kind": guard.state.kind, "readable": readable},
+        "keeper": guard.worker_runs,
         "mode": settings.mode,
     }
     return {"status": _status(settings.enabled, found), **found}

@@ -93,16 +93,17 @@ def fields_of(view: RequestView, rule: CompiledRule, content: bytes | None) -> R
     params = resolved.params if resolved is not None else rule.path_params(view.path)
     template = resolved.leaf.template if resolved is not None and resolved.leaf is not None else view.path
     values: dict[str, Any] = {}
-    if rule.body == "json":
+    recipe = rule.recipe
+    if recipe.body == "json":
         values["body"] = parse_json(view, content or b"")
-    elif rule.body == "form":
+    elif recipe.body == "form":
         values["form"] = parse_form(view, content or b"")
     return RequestFields(
         method=view.verb,
         template=template,
         path_params=params,
         # What nobody reads may be written as it likes.
-        query=view.query_pairs if view.query and rule.recipe.reads_query else (),
-        headers=view.headers,
+        query=view.query_pairs if view.query and recipe.reads_query else (),
+        headers=view.headers if recipe.reads_headers else (),
         **values,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..findings import FINDINGS
 from ..verdict import Refusal
 from .approvals import HANDLE_HEADER
 
@@ -12,16 +13,18 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..journal.journal import JournalError
     from ..state.base import Approval
-    from .approvals import Approvals
+    from .approvals import Approvals, Settled
     from .request import RequestView
 
-__all__ = ["refusal_of", "unjournalled"]
+__all__ = ["refusal_of", "refusal_of_findings", "unjournalled"]
 
 
-def refusal_of(
-    decision: AuthorizationDecision, row: Approval | None, view: RequestView, approvals: Approvals, settings: Settings
-) -> Refusal:
-    """Return the refusal for what the authority decided; for an approval that waits for its handle, too."""
+def refusal_of(settled: Settled, view: RequestView, approvals: Approvals, settings: Settings) -> Refusal:
+    """Return the refusal for what was decided; for an approval that waits for its handle, too."""
+    if settled.refusal is not None:
+        return settled.refusal
+    decision, row = settled.decision, settled.row
+    assert decision is not None  # noqa: S101 - one of the two is there
     extra: dict[str, Any] = {"reason": decision.reason} if decision.reason else {}
     if settings.expose_risk and decision.risk_score is not None:
         extra["risk_score"] = decision.risk_score
@@ -59,6 +62,12 @@ def _required(
         status=202 if settings.respond_async or _prefers_async(view) else None,
         headers=tuple(headers),
     )
+
+
+def refusal_of_findings(findings: list[str]) -> Refusal:
+    """Return the refusal of a request that servers, frameworks and handlers may read differently."""
+    text = "; ".join(FINDINGS[finding] for finding in findings)
+    return Refusal(problem="bad-request", detail=f"Refused: {text}.", extra={"findings": findings})
 
 
 def unjournalled(error: JournalError) -> Refusal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["RequestView", "quoted"]
 
 _MOST_FIELDS: Final = 1000
+_SHOWN: Final = str(WEBSOCKET)
+_first: Final = itemgetter(0)
 
 
 def quoted(prefix: str) -> str:
@@ -50,11 +53,12 @@ class RequestView:
     findings: tuple[str, ...] = ()
     prefix: str = ""
     _query_pairs: list[tuple[str, str]] | None = field(default=None, repr=False)
+    _names: frozenset[str] | None = field(default=None, repr=False)
 
     @property
     def verb(self) -> str:
         """The method for texts; what is shown as WEBSOCKET is a handshake, whatever the wire says."""
-        return f"HTTP {self.method}" if self.method == str(WEBSOCKET) else str(self.method)
+        return f"HTTP {self.method}" if self.method == _SHOWN else str(self.method)
 
     @property
     def query_pairs(self) -> list[tuple[str, str]]:
@@ -73,11 +77,18 @@ class RequestView:
             self._query_pairs = pairs
         return self._query_pairs
 
-    def has_any(self, names: frozenset[str]) -> bool:
-        """Whether a header of one of these folded names is there."""
-        return not names.isdisjoint([fold_header(name) for name, _ in self.headers])
+    @property
+    def header_names(self) -> frozenset[str]:
+        """The names of the headers that are there, folded as `rules.fold_header` does it."""
+        if self._names is None:
+            # A name that held a line break would only be two that are looked for.
+            lines = "\n".join(map(_first, self.headers))
+            self._names = frozenset(lines.lower().replace("_", "-").split("\n"))
+        return self._names
 
     def header(self, name: str) -> list[str]:
         """Return all values of a header, whatever its spelling; see `rules.fold_header`."""
         wanted = fold_header(name)
+        if wanted not in self.header_names:
+            return []
         return [value for key, value in self.headers if fold_header(key) == wanted]

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
 
     from ..flow import Flow
-    from ..rules import CompiledRule
     from .health import Gauges
     from .request import RequestView
 
@@ -122,9 +121,9 @@ class Telemetry:
             self._server["server.address"] = parts.hostname
             self._server["server.port"] = parts.port or (443 if parts.scheme == "https" else 80)
 
-    def watch(self, flow: Flow[Verdict], view: RequestView, rule: CompiledRule) -> Flow[Verdict]:
+    def watch(self, flow: Flow[Verdict], view: RequestView, label: str) -> Flow[Verdict]:
         """Run a decision inside a span of its own, whose context goes to the authority with every request."""
-        attributes = {"http.request.method": view.verb, "ascend.rule": rule.label, **self._server}
+        attributes = {"http.request.method": view.verb, "ascend.rule": label, **self._server}
         if view.resolved is not None and view.resolved.leaf is not None:
             attributes["http.route"] = view.resolved.leaf.template
         span = self._tracer.start_span(
@@ -147,7 +146,7 @@ class Telemetry:
         finally:
             span.end()
             if sent.again:
-                self._retries.add(sent.again, {"ascend.rule": rule.label})
+                self._retries.add(sent.again, {"ascend.rule": label})
 
     def _end(self, span: Span, verdict: Verdict, sent: _Sent) -> None:
         span.set_attribute("ascend.outcome", verdict.outcome)
@@ -213,18 +212,18 @@ def _carrying(flow: Flow[Verdict], headers: tuple[tuple[str, str], ...], sent: _
 
 
 def _size(guard: Gauges, observe: Callable[..., Observation]) -> list[Observation]:
-    journal = guard.duties.journal
+    journal = guard.journal
     return [] if journal is None else [observe(journal.backlog)]
 
 
 def _age(guard: Gauges, observe: Callable[..., Observation]) -> list[Observation]:
-    journal = guard.duties.journal
+    journal = guard.journal
     if journal is None:
         return []
     since = journal.waiting_since
-    return [observe(max(0.0, guard.duties.now() - since) if since is not None and journal.backlog else 0.0)]
+    return [observe(max(0.0, guard.now() - since) if since is not None and journal.backlog else 0.0)]
 
 
 def _confirmed(guard: Gauges, observe: Callable[..., Observation]) -> list[Observation]:
-    at = guard.duties.kill.snapshot.confirmed_at
-    return [observe(max(0.0, guard.duties.now() - at))] if at else []
+    at = guard.kill.snapshot.confirmed_at
+    return [observe(max(0.0, guard.now() - at))] if at else []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..flow import Flow
     from ..rules import CompiledRule
-    from .duties import Duties
+    from .kill_check import KillCheck
 
 __all__ = ["Waiting"]
 
@@ -33,7 +33,7 @@ class Waiting:
         self,
         settings: Settings,
         core: ClientCore,
-        duties: Duties,
+        check: KillCheck,
         *,
         clock: Callable[[], float],
         random: Callable[[], float],
@@ -41,7 +41,7 @@ class Waiting:
         self.count = 0
         self._settings = settings
         self._core = core
-        self._duties = duties
+        self._check = check
         self._clock = clock
         self._random = random
 
@@ -65,7 +65,7 @@ class Waiting:
                     if gone:
                         raise ClientGone
                     pause -= 0.5
-                    stopped = yield from self._duties.blocked(agent_id)
+                    stopped = yield from self._check.blocked(agent_id)
                     if stopped is not None:
                         return stopped
                 try:

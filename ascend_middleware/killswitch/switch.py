@@ -90,6 +90,14 @@ class KillSwitch:
         # One reads, the others go on meanwhile, for a moment.
         return now - self._read_at < _GRACE_SECONDS and now < self._reading_until
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether what was read is fresh, and blocks or limits nobody: then no agent needs a closer look."""
+        return (
+            not (self.snapshot.orders or self._local or self._expired or self.max_staleness)
+            and self._clock() - self._read_at < FRESH_SECONDS
+        )
+
     def turn(self) -> Literal["read", "wait", "fail"]:
         """Say what a request does that may not go by what was read: read, wait for who reads, or give up.
 

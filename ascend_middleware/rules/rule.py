@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,7 +65,7 @@ class CompiledRule:
 
     Attributes:
         number: the rule's place in the table, from 1.
-        given: what the rule says, checked; everything a rule may say is an attribute too.
+        given: what the rule says, checked.
         methods: upper case, handshakes, or `{"*"}`.
         template: what it matches; `/**` for a rule that names an endpoint only.
         defaults: what holds where the rule says nothing.
@@ -139,66 +139,6 @@ class CompiledRule:
         return self.given.get("block")
 
     @property
-    def resource(self) -> str | None:
-        """The resource as written."""
-        return self.given.get("resource")
-
-    @property
-    def resource_id(self) -> str | None:
-        """The resource id as written."""
-        return self.given.get("resource_id")
-
-    @property
-    def tool_name(self) -> str | None:
-        """The tool name as written."""
-        return self.given.get("tool_name")
-
-    @property
-    def description(self) -> str | None:
-        """The description as written."""
-        return self.given.get("description")
-
-    @property
-    def mcp_server_name(self) -> str | None:
-        """The MCP server's name as written."""
-        return self.given.get("mcp_server_name")
-
-    @property
-    def model_id(self) -> str | int | None:
-        """The model as written."""
-        return self.given.get("model_id")
-
-    @property
-    def details(self) -> Mapping[str, object]:
-        """The details' sources as written."""
-        return self.given.get("details") or {}
-
-    @property
-    def context(self) -> Mapping[str, object]:
-        """The context's sources as written."""
-        return self.given.get("context") or {}
-
-    @property
-    def risk_indicators(self) -> Mapping[str, object]:
-        """The risk indicators' sources as written."""
-        return self.given.get("risk_indicators") or {}
-
-    @property
-    def orchestration_session_id(self) -> str | None:
-        """The run that several agents share, as written."""
-        return self.given.get("orchestration_session_id")
-
-    @property
-    def parent_action_id(self) -> str | None:
-        """The action that caused this one, as written."""
-        return self.given.get("parent_action_id")
-
-    @property
-    def orchestration_depth(self) -> str | int | None:
-        """The depth below the root action, as written."""
-        return self.given.get("orchestration_depth")
-
-    @property
     def permit(self) -> tuple[str, ...]:
         """The firewall findings that do not refuse."""
         return tuple(self.given.get("permit") or ())
@@ -256,32 +196,49 @@ class CompiledRule:
         Raises:
             FieldError: the request lacks a value, or repeats it.
         """
-        secrets = self.defaults.secrets
-        values: dict[str, Any] = {}
-        for name, text in self.recipe.texts:
-            value: Any = text.render(fields, secrets) if isinstance(text, Text) else text
-            if name == "orchestration_depth" and isinstance(value, str) and value:
-                value = _depth(value)
-            if value == "":
-                continue
-            if isinstance(value, str) and not value.strip():
-                raise FieldError(f"{name} comes out blank", source=name)
-            values[name] = value
-        for name, entries in self.recipe.maps:
-            taken = {}
-            for key, source in entries:
-                if isinstance(source, Const):
-                    taken[key] = source.value
+        return self.action_maker()(fields, agent_id, agent_name)
+
+    def action_maker(self) -> Callable[[RequestFields, str, str], AgentAction]:
+        """Return what makes the actions of requests of what they hold, the agent's id and its name; see `action`."""
+        kind, texts, maps, names = self.action_type, self.recipe.texts, self.recipe.maps, self.defaults.secrets
+        secret = frozenset(source for source in self.recipe.sources() if source.is_secret(names))
+        extra = {"observed": True} if self.mode == "observe" else None
+
+        def make(fields: RequestFields, agent_id: str, agent_name: str) -> AgentAction:
+            values: dict[str, Any] = {}
+            for name, text in texts:
+                value: Any = text.render(fields, names, secret) if isinstance(text, Text) else text
+                if name == "orchestration_depth" and isinstance(value, str) and value:
+                    value = _depth(value)
+                if value == "":
                     continue
-                value = source.read(fields)
-                if value is not MISSING:
-                    taken[key] = REDACTED if source.is_secret(secrets) else value
-            if taken:
-                values["action_details" if name == "details" else name] = redact(taken, secrets)
-        resource = values.pop("resource", None) or f"{fields.method} {fields.template}"
-        return AgentAction(
-            agent_id=agent_id, agent_name=agent_name, action_type=self.action_type, resource=resource, **values
-        )
+                if isinstance(value, str) and not value.strip():
+                    raise FieldError(f"{name} comes out blank", source=name)
+                values[name] = value
+            for name, entries in maps:
+                taken = _taken(fields, entries, secret)
+                if taken:
+                    values["action_details" if name == "details" else name] = redact(taken, names)
+            if extra is not None:
+                values["context"] = {**values.get("context", {}), **extra}
+            resource = values.pop("resource", None) or f"{fields.method} {fields.template}"
+            return AgentAction(agent_id=agent_id, agent_name=agent_name, action_type=kind, resource=resource, **values)
+
+        return make
+
+
+def _taken(
+    fields: RequestFields, entries: tuple[tuple[str, Source | Const], ...], secret: frozenset[Source]
+) -> dict[str, Any]:
+    taken = {}
+    for key, source in entries:
+        if isinstance(source, Const):
+            taken[key] = source.value
+            continue
+        value = source.read(fields)
+        if value is not MISSING:
+            taken[key] = REDACTED if source in secret else value
+    return taken
 
 
 def _depth(text: str) -> int:

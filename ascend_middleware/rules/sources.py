@@ -134,7 +134,9 @@ class Source:
             FieldError: it is absent, or repeated without being declared so.
         """
         if self.kind == "path":
-            value = _plain(fields.path_params.get(self.name, MISSING))
+            value = fields.path_params.get(self.name, MISSING)
+            if not isinstance(value, _SCALARS):
+                value = _plain(value)
         elif self.kind == "body":
             value = self._from_body(fields.body)
         else:
@@ -201,8 +203,13 @@ class Text:
         """The sources in the text."""
         return tuple(part for part in self.parts if isinstance(part, Source))
 
-    def render(self, fields: RequestFields, names: frozenset[str]) -> str:
-        """Fill the values in; secrets are redacted, absent optional values are empty.
+    def render(self, fields: RequestFields, names: frozenset[str], secret: frozenset[Source]) -> str:
+        """Fill the values in; absent optional values are empty.
+
+        Args:
+            fields: the request.
+            names: names of secrets, which are redacted within a value.
+            secret: the sources whose value is a secret by the source's own name.
 
         Raises:
             FieldError: a value is absent, null, or repeated without being declared so.
@@ -215,8 +222,12 @@ class Text:
             value = part.read(fields)
             if value is None and not part.optional:
                 raise FieldError(f"{part.text} is null in the request", source=part.text)
-            if value is not MISSING and value is not None:
-                texts.append(REDACTED if part.is_secret(names) else _as_text(redact(value, names), part))
+            if part in secret:
+                value = value if value is MISSING or value is None else REDACTED
+            if isinstance(value, str):
+                texts.append(value)
+            elif value is not MISSING and value is not None:
+                texts.append(_as_text(redact(value, names), part))
         return "".join(texts)
 
 
@@ -239,8 +250,6 @@ def _plain(value: Any) -> Any:
 
 
 def _as_text(value: Any, source: Source) -> str:
-    if isinstance(value, str):
-        return value
     try:
         return encode_json(value).decode()
     except ValidationError:

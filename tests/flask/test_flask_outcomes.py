@@ -167,7 +167,7 @@ class TestTheLastLook:
     def ask(self, app, guard, file, handle=None):
         def throw():
             file.write_text("")
-            guard.duties.kill.expire()
+            guard.kill.expire()
 
         headers = [("content-type", "application/json"), *([("ascend-approval", handle)] if handle else [])]
         stream, length = self.Slow(self.BODY, throw), len(self.BODY)

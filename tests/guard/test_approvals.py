@@ -77,7 +77,7 @@ class TestTheLoop:
         records = [json.loads(line.partition(b" ")[2]) for line in lines]
         assert [record["k"] for record in records] == kinds
         # Under the number of the claim: after a crash the two are known to be one run.
-        claimed = json.loads(app.guard.duties.state.find(handle).entry)["n"]
+        claimed = json.loads(app.guard.state.find(handle).entry)["n"]
         assert {record["n"] for record in records} <= {claimed}
         await app.aclose()
 
@@ -250,7 +250,7 @@ class TestAttacks:
 
     async def test_an_expired_approval_runs_nothing(self, authority, monkeypatch):
         app, now = guarded(Handler(), approval_expiry=60), [1_800_000_000.0]
-        app.guard.duties.approvals._now = lambda: now[0]
+        app.guard.approvals._now = lambda: now[0]
         handle = await held(app)
         authority.decide("approved")
         now[0] += 60
@@ -262,7 +262,7 @@ class TestAttacks:
     async def test_the_authoritys_own_expiry_counts_where_it_is_sooner(self, authority, left, kept):
         handler, now = Handler(), [1_800_000_000.0]
         app = guarded(handler, approval_expiry=3600)
-        app.guard.duties.approvals._now = lambda: now[0]
+        app.guard.approvals._now = lambda: now[0]
         expiry = datetime.fromtimestamp(now[0] + left, UTC).isoformat()
         authority.more = {"expires_at": expiry}
         wire = await ask(app)
@@ -276,7 +276,7 @@ class TestAttacks:
 
     async def test_what_the_authority_has_let_expire_already_is_offered_for_no_time(self, authority):
         app, now = guarded(Handler(), approval_expiry=3600), [1_800_000_000.0]
-        app.guard.duties.approvals._now = lambda: now[0]
+        app.guard.approvals._now = lambda: now[0]
         authority.more = {"expires_at": datetime.fromtimestamp(now[0] - 10, UTC).isoformat()}
         wire = await ask(app)
         assert wire.json["approval"]["expires_in"] == 0
@@ -293,7 +293,7 @@ class TestAttacks:
         app = guarded(handler)
         handle = await held(app)
         authority.decide("approved")
-        state = app.guard.duties.state
+        state = app.guard.state
         claim, given = state.claim, {"by": "another run", "process": "p", "entry": "{}"}
 
         def lost(*arguments, **named):
@@ -324,7 +324,7 @@ class TestAttacks:
         app = guarded(handler, journal=str(tmp_path), report_outcomes=True)
         handle = await held(app)
         authority.decide("approved")
-        journal = app.guard.duties.journal
+        journal = app.guard.journal
         enter = journal.enter
 
         def full(*arguments, **named):
@@ -334,10 +334,10 @@ class TestAttacks:
         wire = await ask(app, handle)
         assert (wire.status, wire.problem, handler.ran) == (503, "unavailable", 0)
         assert (wire.json["detail"], wire.headers["retry-after"]) == (detail, "5")
-        assert list(app.guard.duties.state.unsettled(journal.process)) == []
+        assert list(app.guard.state.unsettled(journal.process)) == []
         journal.enter = enter
         assert ((await ask(app, handle)).status, handler.ran) == (200, 1)
-        assert list(app.guard.duties.state.unsettled(journal.process)) == []
+        assert list(app.guard.state.unsettled(journal.process)) == []
         await app.aclose()
 
     async def test_an_emptied_state_runs_nothing(self, authority, tmp_path):
@@ -434,7 +434,7 @@ class TestAttacks:
         app = guarded(handler)
         handle = await held(app)
         authority.decide("approved")
-        state = app.guard.duties.state
+        state = app.guard.state
         claim, claimed = state.claim, []
 
         def slow(*arguments, **named):
@@ -529,12 +529,12 @@ class TestSharing:
 
     async def test_a_denial_ends_with_its_expiry(self, authority):
         app, now = guarded(Handler(), approval_expiry=60), [1_800_000_000.0]
-        app.guard.duties.approvals._now = app.guard.duties.kill._now = lambda: now[0]
+        app.guard.approvals._now = app.guard.kill._now = lambda: now[0]
         first = await held(app)
         authority.decide("denied")
         await ask(app)
         now[0] += 61
-        app.guard.duties.kill.expire()
+        app.guard.kill.expire()
         assert await held(app) != first
 
 

@@ -426,7 +426,7 @@ async def test_a_request_cancelled_while_its_run_is_journalled_leaves_an_outcome
     handler = Handler()
     app = guard(handler, [RUN], report_outcomes=True, journal=str(tmp_path), durability="power")
     app._runner.worker = None  # nobody delivers
-    journal = app.guard.duties.journal
+    journal = app.guard.journal
     wire = Wire(part())
     task = asyncio.create_task(app(http_scope("POST", "/run"), wire.receive, wire.send))
     while not journal.entered:
@@ -499,7 +499,7 @@ async def test_no_event_loop_waits_for_a_disk(engine, tmp_path, monkeypatch):
 
 async def test_names_that_callers_make_up_crowd_out_nobody_whose_commands_are_asked_for(engine):
     app = guard(Handler(), [RUN], agent_header="x-agent")
-    state = app.guard.duties.state
+    state = app.guard.state
 
     async def ask_as(name):
         wire = Wire(part())
@@ -534,7 +534,7 @@ async def test_an_agent_is_seen_when_it_acts_also_without_a_decision(engine):
     wire = Wire(part())
     await app(http_scope("POST", "/run", headers=[("x-agent", "open")]), wire.receive, wire.send)
     assert wire.status == 200
-    assert list(app.guard.duties.state.agents(since=0)) == ["open"]
+    assert list(app.guard.state.agents(since=0)) == ["open"]
 
 
 async def test_an_error_says_its_class_once_in_the_log(engine, caplog):

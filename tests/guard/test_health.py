@@ -106,7 +106,7 @@ def test_an_outage_and_its_open_passes_are_told(monkeypatch):
 def test_a_full_journal_fails_the_check(monkeypatch):
     app, _, _ = made(monkeypatch)
     asyncio.run(ask(app, "POST", "/run"))
-    object.__setattr__(app.guard.duties.journal, "limits", Limits(size=1))
+    object.__setattr__(app.guard.journal, "limits", Limits(size=1))
     wire = asyncio.run(ask(app, "GET", "/.ascend/health"))
     assert wire.status == 503
     assert json.loads(wire.body)["status"] == "failing"
@@ -123,7 +123,7 @@ def test_a_thrown_local_switch_fails_the_check_and_the_check_survives_it(monkeyp
 
 def test_orders_of_the_kill_switch_are_counted_not_named(monkeypatch):
     app, _, _ = made(monkeypatch)
-    app.guard.duties.state.apply(
+    app.guard.state.apply(
         [Order(target="a-secret-agent", slot="block", kind="BLOCK", issued_at=1.0, reason="a-secret-reason")],
         command_id="1",
         now=1.0,
@@ -140,19 +140,19 @@ def test_nothing_secret_is_in_it(monkeypatch, tmp_path):
     for secret in (KEY, handle, str(tmp_path), "authority.example", "a-tenant", "bot"):
         assert secret not in text
     assert app.health()["state"]["kind"] == "file"
-    app.guard.duties.state.close()
+    app.guard.state.close()
 
 
 def test_a_state_that_cannot_be_read_fails_the_check(monkeypatch, tmp_path):
     app, _, _ = made(monkeypatch, state=str(tmp_path / "state.db"))
-    app.guard.duties.state.close()
+    app.guard.state.close()
     for path in tmp_path.glob("state.db*"):
         path.unlink()
     (tmp_path / "state.db").write_bytes(b"nonsense " * 1000)
     wire = asyncio.run(ask(app, "GET", "/.ascend/health"))
     assert wire.status == 503
     assert json.loads(wire.body)["state"]["readable"] is False
-    app.guard.duties.state.close()
+    app.guard.state.close()
 
 
 def test_a_guard_that_is_switched_off_says_so():

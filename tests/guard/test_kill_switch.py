@@ -20,7 +20,6 @@ from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.flow import Blocking, ReadBody, Sleep, drive
 from ascend_middleware.guard import Guard
-from ascend_middleware.guard.duties import Duties
 from ascend_middleware.guard.request import RequestView
 from ascend_middleware.killswitch.poller import CommandPoller, LeasedPoller
 from ascend_middleware.killswitch.switch import KillSwitch
@@ -63,8 +62,8 @@ def order(kind="BLOCK", *, target="bot", slot="block", at=NOW, **more):
 
 
 def throw(app, *orders):
-    app.guard.duties.state.apply(orders, command_id="", now=NOW)
-    app.guard.duties.kill.expire()
+    app.guard.state.apply(orders, command_id="", now=NOW)
+    app.guard.kill.expire()
 
 
 @pytest.mark.anyio
@@ -106,7 +105,7 @@ class TestObeying:
         place = {"state": str(tmp_path / "state.db"), "journal": "memory:"}
         first, second = guarded(handler, **place), guarded(handler, **place)
         assert [(await ask(app)).status for app in (first, second)] == [200, 200]
-        first.guard.duties.state.apply([order()], command_id="c", now=NOW)
+        first.guard.state.apply([order()], command_id="c", now=NOW)
         began = time.monotonic()
         while (await ask(second)).status == 200:
             await asyncio.sleep(0.01)
@@ -120,7 +119,7 @@ class TestObeying:
         waiting = [asyncio.ensure_future(ask(app)) for _ in range(3)]
         while app.guard.waiters < 3:
             await asyncio.sleep(0.001)
-        app.guard.duties.state.apply([order()], command_id="c", now=NOW)
+        app.guard.state.apply([order()], command_id="c", now=NOW)
         began = time.monotonic()
         wires = await asyncio.gather(*waiting)
         assert [wire.problem for wire in wires] == ["kill-switch"] * 3
@@ -135,10 +134,10 @@ class TestObeying:
         settings = {"agent_id": "bot", "api_url": "https://authority.example", "api_key": KEY, "journal": "off"}
         core = ClientCore(Settings(**settings), clock=lambda: time[0])
         state = SQLState(None, scope="t", timeout=1.0)
-        duties = Duties(core.settings, core, state, None, clock=core.clock, now=lambda: NOW + time[0])
         table = RuleTable.from_mapping({"rule": [{**RULES[0], "pending": "wait:50s"}]})
         waits = Settings(**settings, poll_interval=polls)
-        guard = Guard(table=table, settings=waits, core=core, duties=duties, clock=core.clock, random=lambda: 0.5)
+        clocks = {"clock": core.clock, "now": lambda: NOW + time[0], "random": lambda: 0.5}
+        guard = Guard(table=table, settings=waits, core=core, state=state, journal=None, **clocks)
         view = RequestView(method="POST", path="/run", raw_path="/run", query=b"", headers=[])
 
         def perform(step):
@@ -175,10 +174,10 @@ class TestObeying:
         assert (await ask(app)).problem == "kill-switch"
         for path in tmp_path.glob("state.db*"):
             path.unlink()
-        app.guard.duties.kill.expire()
+        app.guard.kill.expire()
         assert (await ask(app)).problem == "kill-switch"
         assert "put back" in caplog.text
-        assert app.guard.duties.state.snapshot(now=NOW).orders["bot", "block"] == order()
+        assert app.guard.state.snapshot(now=NOW).orders["bot", "block"] == order()
         await app.aclose()
 
     async def test_an_unreadable_state_refuses_what_is_governed_and_nothing_else(
@@ -187,8 +186,8 @@ class TestObeying:
         path = tmp_path / "state.db"
         app = guarded(handler, state=str(path), journal="memory:", on_failure="open")
         assert (await ask(app)).status == 200
-        kill = app.guard.duties.kill
-        app.guard.duties.state.close()
+        kill = app.guard.kill
+        app.guard.state.close()
         content = path.read_bytes()
         path.write_bytes(b"nonsense " * 1000)
         kill._read_at = -1e9
@@ -204,7 +203,7 @@ class TestObeying:
 
     async def test_a_state_that_hangs_holds_up_nobody_for_longer_than_one_call(self, engine, handler):
         app = guarded(handler)
-        state, reads = app.guard.duties.state, []
+        state, reads = app.guard.state, []
 
         def hang(**_):
             reads.append(time.monotonic())
@@ -225,7 +224,7 @@ class TestObeying:
 
     async def test_a_cold_start_reads_once_for_all(self, engine, handler):
         app = guarded(handler)
-        state, reads = app.guard.duties.state, []
+        state, reads = app.guard.state, []
         snapshot = state.snapshot
 
         def slow(**named):
@@ -247,10 +246,10 @@ class TestLocalSwitch:
         app = guarded(handler, kill_file=str(path))
         assert (await ask(app)).status == 200
         path.touch()
-        app.guard.duties.kill.expire()
+        app.guard.kill.expire()
         assert (await ask(app)).problem == "kill-switch"
         path.unlink()
-        app.guard.duties.kill.expire()
+        app.guard.kill.expire()
         assert (await ask(app)).status == 200
 
     @pytest.mark.parametrize(("content", "blocked"), [("bot\n", True), ("other\n x \n", False), ("*", True)])
@@ -264,7 +263,7 @@ class TestLocalSwitch:
         (tmp_path / "kill").mkdir()
         app = guarded(handler, kill_file=str(tmp_path / "kill"))
         for _ in range(3):
-            app.guard.duties.kill.expire()
+            app.guard.kill.expire()
             assert (await ask(app)).problem == "kill-switch"
         assert [line.getMessage().rpartition(", ")[2] for line in caplog.records if line.levelname == "ERROR"] == [
             "which cannot be read: Is a directory"
@@ -281,7 +280,7 @@ class TestLocalSwitch:
         path = tmp_path / "kill"
         path.touch()
         app = guarded(handler, kill_file=str(path))
-        app.guard.duties.state.snapshot = lambda **_: (_ for _ in ()).throw(StateError("no"))
+        app.guard.state.snapshot = lambda **_: (_ for _ in ()).throw(StateError("no"))
         assert (await ask(app)).problem == "kill-switch"
 
 
@@ -709,11 +708,13 @@ class TestStaleness:
         settings = Settings(agent_id="bot", api_url="https://authority.example", api_key=KEY, max_staleness=30)
         core = ClientCore(settings, clock=lambda: time[0])
         state = SQLState(None, scope="t", timeout=1.0)
-        duties = Duties(settings, core, state, None, clock=core.clock, now=lambda: NOW + time[0])
+        clocks = {"clock": core.clock, "now": lambda: NOW + time[0]}
+        table = RuleTable.from_mapping({})
+        guard = Guard(table=table, settings=settings, core=core, state=state, journal=None, **clocks)
 
         def obeyed(agent):
             authority.asked.clear()
-            refusal = drive(duties.obey(agent, deadline=time[0] + 5), authority.perform)
+            refusal = drive(guard.kill_check.obey(agent, deadline=time[0] + 5), authority.perform)
             return refusal is None, [url for url in authority.asked if f"/{agent}/commands" in url]
 
         url = ["/api/registry/agents/other/commands"]
@@ -722,11 +723,11 @@ class TestStaleness:
         assert obeyed("other") == (True, [])
         state.confirm(now=NOW + 30)  # what is known of the organisation and of `bot` says nothing of others
         time[0] = 30.1
-        duties.kill.expire()
+        guard.kill.expire()
         assert obeyed("other") == (True, url)
         time[0] = 61.0
         state.confirm(now=NOW + 61)
-        duties.kill.expire()
+        guard.kill.expire()
         authority.of_agents["other"] = {"commands": [{"command_id": "c", "command_type": "BLOCK", "reason": "r"}]}
         assert obeyed("other")[0] is False
         # An authority that does not know the agent has no commands for it.
@@ -734,7 +735,7 @@ class TestStaleness:
         assert obeyed("third")[0] is True
         time[0] = 100.0
         state.confirm(now=NOW + 100)
-        duties.kill.expire()
+        guard.kill.expire()
         authority.of_agents["third"] = ConnectFailed("no")
         assert obeyed("third")[0] is False
 
@@ -744,7 +745,7 @@ class TestStaleness:
         self.answering(engine, authority)
         app = guarded(handler, max_staleness=30, state=str(tmp_path / "state.db"), journal="memory:")
         app._runner.worker = None
-        state, threads, here = app.guard.duties.state, [], threading.get_ident()
+        state, threads, here = app.guard.state, [], threading.get_ident()
         snapshot = state.snapshot
 
         def watched(**named):

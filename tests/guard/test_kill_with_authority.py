@@ -38,7 +38,7 @@ async def test_a_command_reaches_the_guard_and_its_lift_too(tmp_path, capsys, ki
                 assert time.monotonic() < end, (answer.status_code, answer.text)
 
     def block():
-        return app.guard.duties.kill.snapshot.orders.get(("bot", "block"))
+        return app.guard.kill.snapshot.orders.get(("bot", "block"))
 
     await until(200, lambda: True)
     assert main(["agents", kind, "bot", "--policy", str(policy), "--reason", "misbehaves"]) == 0
@@ -83,7 +83,7 @@ async def test_projects_that_spell_their_local_authority_alike_share_nothing(tmp
     place = ["--policy", str(tmp_path / "one" / "policy.toml"), "--db", str(tmp_path / "one" / "kept.db")]
     assert main(["agents", "block", "bot", *place, "--reason", "misbehaves"]) == 0
     end = time.monotonic() + 60
-    while ("bot", "block") not in apps[0].guard.duties.kill.snapshot.orders:
+    while ("bot", "block") not in apps[0].guard.kill.snapshot.orders:
         await ask(apps[0])
         assert time.monotonic() < end
     await anyio.sleep(0.5)  # twice as long as the other one may go by what it read last

@@ -35,7 +35,7 @@ def thrown(app, file):
 
     def throw():
         file.write_text("")
-        app.guard.duties.kill.expire()
+        app.guard.kill.expire()
 
     return throw
 
@@ -65,7 +65,7 @@ class TestAfterTheBody:
         assert (wire.status, wire.problem, handler.ran) == (503, "kill-switch", 0)
         # Nothing ran, so the approval is still good when the switch is released.
         file.unlink()
-        app.guard.duties.kill.expire()
+        app.guard.kill.expire()
         assert (await ask(app, handle)).status == 200
 
     @pytest.mark.parametrize("rule", [REFUND, {**UPLOAD, "match": "POST /refunds/{id}"}], ids=["read", "bound"])
@@ -100,7 +100,7 @@ class TestAfterEverythingElse:
         # The claim was made, and undone.
         authority.meanwhile = lambda: None
         file.unlink()
-        app.guard.duties.kill.expire()
+        app.guard.kill.expire()
         assert (await ask(app, handle)).status == 200
 
     @pytest.mark.parametrize("mode", ["enforce", "observe"])
@@ -118,7 +118,7 @@ class TestAfterEverythingElse:
         settings = {"report_outcomes": True, "journal": str(tmp_path / "journal")}
         app = guarded(handler, kill_file=str(file), **settings)
         authority.word = "approved"
-        journal = app.guard.duties.journal
+        journal = app.guard.journal
         throw, enter = thrown(app, file), journal.enter
 
         def entering(*arguments, **named):

@@ -60,10 +60,10 @@ class Outages:
     def __init__(self, app, directory):
         self.app = app
         self.directory = directory
-        self.duties = app.guard.duties
+        self.guard = app.guard
 
     def expire(self):
-        kill = self.duties.kill
+        kill = self.guard.kill
         kill._read_at = -1e9
 
     async def nothing(self):
@@ -72,7 +72,7 @@ class Outages:
     the_authority = nothing
 
     async def the_state_cannot_be_read(self):
-        self.duties.state.close()
+        self.guard.state.close()
         for path in self.directory.glob("state.db*"):
             path.unlink()
         (self.directory / "state.db").write_bytes(b"nonsense " * 1000)
@@ -89,7 +89,7 @@ class Outages:
         self.expire()
 
     async def the_journal_cannot_be_written(self):
-        journal = self.duties.journal
+        journal = self.guard.journal
         _ = journal.log
         descriptor = journal.log._descriptor
         if descriptor < 0:
@@ -98,8 +98,8 @@ class Outages:
         journal.log._descriptor = os.open("/dev/full", os.O_WRONLY)
 
     async def the_journal_is_full(self):
-        object.__setattr__(self.duties.journal, "limits", Limits(size=1))
-        self.duties.journal.others_bytes = 1
+        object.__setattr__(self.guard.journal, "limits", Limits(size=1))
+        self.guard.journal.others_bytes = 1
 
     def mend(self):
         writer = getattr(self, "writer", None)
@@ -118,7 +118,7 @@ class RedisOutages(Outages):
         self.expire()
 
     async def Redis_is_out_of_memory(self):
-        self.duties.state._redis.config_set("maxmemory", "1")
+        self.guard.state._redis.config_set("maxmemory", "1")
         self.expire()
 
     async def the_state_was_emptied(self):
@@ -148,7 +148,7 @@ async def observe(app, authority, handler, outages, outage):
     handle = json.loads((await ask(app, "POST", "/resumed")).body)["approval"]["handle"]
     authority.decide("approved")
     watched = json.loads((await ask(app, "POST", "/held")).body)["approval"]["handle"]
-    duties = app.guard.duties
+    guard = app.guard
     limit = Order(target="bot", slot="limit", kind="RATE_LIMIT", issued_at=1.0, max_per_minute=100)
     await getattr(outages, re.sub(r"\W", "_", outage))()
     found = {}
@@ -164,9 +164,9 @@ async def observe(app, authority, handler, outages, outage):
     await column("status URL", "GET", f"/.ascend/approvals/{watched}")
     await column("resuming an approval", "POST", "/resumed", handle)
     await column("action that is held", "POST", "/held", query=b"another=1")
-    duties.kill.snapshot.orders[("bot", "limit")] = limit
+    guard.kill.snapshot.orders[("bot", "limit")] = limit
     await column("rate-limited agent", "POST", "/limited")
-    del duties.kill.snapshot.orders[("bot", "limit")]
+    del guard.kill.snapshot.orders[("bot", "limit")]
     authority.down = ConnectFailed("away")
     await column("open rule, authority away", "POST", "/open")
     return found
@@ -205,5 +205,5 @@ def test_what_an_outage_refuses(request, monkeypatch, tmp_path, outage, store):
     outages = Outages(app, tmp_path) if server is None else RedisOutages(app, tmp_path, server)
     found = asyncio.run(observe(app, authority, handler, outages, outage))
     outages.mend()
-    app.guard.duties.state.close()
+    app.guard.state.close()
     assert found == TABLE[outage]

@@ -231,7 +231,7 @@ async def test_no_file_left_is_overload_and_no_outage(host):
     app._runner.worker.start = lambda: None  # it would deliver what passed
     assert (await ask(app)).status == 200  # nobody listens there: an outage
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    app.guard.duties.kill.refresh()
+    app.guard.kill.refresh()
     taken = []
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit[0], 256), limit[1]))
@@ -342,7 +342,7 @@ async def test_workers_that_share_a_state_share_the_budget(engine, tmp_path):
 async def test_an_agent_named_like_the_budget_does_not_use_it(engine):
     engine.answers = [ConnectFailed("no")]
     app = guard(Handler(), [RUN], open_per_minute=1, agent_header="x-agent")
-    app.guard.duties.state.apply(
+    app.guard.state.apply(
         [Order(target="open bot", slot="limit", kind="RATE_LIMIT", issued_at=1.0, max_per_minute=100)],
         command_id="c", now=1.0,
     )  # fmt: skip

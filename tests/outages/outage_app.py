@@ -109,7 +109,7 @@ def make(settings):
     middleware = AscendMiddleware(app, rules=RULES, **settings)
     app.state.guarded.append(middleware)
     runner = AsyncRunner(RULES, settings, now=clock)
-    middleware._runner.guard.duties.state.close()
+    middleware._runner.guard.state.close()
     middleware._governor.runner = runner
     return middleware
 

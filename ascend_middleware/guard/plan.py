@@ -1,0 +1,201 @@
+"""What becomes of the requests of one rule, as far as no request decides it: worked out once, and kept.
+
+A route whose rules look at the method only has one plan for each method; others choose among the plans of their rules
+by the path.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ..routing import Kind
+from ..verdict import UNCONDITIONAL, Refusal, Verdict
+from .firewall import USUAL_METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..api.models import AgentAction, AuthorizationDecision
+    from ..config import Settings
+    from ..routing import Leaf
+    from ..rules import CompiledRule, Method, RouteRules, RuleTable
+    from .approvals import Asked
+    from .identity import Agent
+    from .request import RequestView
+
+__all__ = ["Case", "Plan", "Plans"]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What becomes of the requests of one rule, or of those that no rule covers.
+
+    Attributes:
+        rule: None for what no rule covers.
+        label: how messages, the journal and metrics call the rule.
+        observe: whether nothing is refused but what is refused unconditionally.
+        permit: the firewall findings that do not refuse.
+        settled: the verdict where nobody is asked, because the rule exempts or blocks.
+        make: makes the action of a request; see `CompiledRule.action`.
+        body: what the rule reads of the body: None, `json` or `form`.
+        opens: whether a request passes where no answer came at all.
+        waits: whether requests are held while a person decides.
+        problem: why no rule can be chosen: rules of equal rank contradict each other.
+    """
+
+    rule: CompiledRule | None
+    label: str
+    observe: bool
+    permit: frozenset[str] = frozenset()
+    settled: Verdict | None = None
+    make: Callable[..., AgentAction] | None = None
+    body: str | None = None
+    opens: bool = False
+    waits: bool = False
+    problem: str = ""
+
+    def refused(
+        self,
+        refusal: Refusal,
+        *,
+        firm: bool = False,
+        cause: str | None = None,
+        action: AgentAction | None = None,
+        principal: str | None = None,
+        decision: AuthorizationDecision | None = None,
+    ) -> Verdict:
+        """Return the refusal, or in observe mode a pass that tells what would have been answered.
+
+        Args:
+            refusal: what is answered.
+            firm: whether it holds in observe mode too: the request is not whole, so there is nothing to pass on.
+            cause: as in `Verdict`, like the rest.
+            action: likewise.
+            principal: likewise.
+            decision: likewise.
+        """
+        observed = self.observe and not firm and refusal.problem not in UNCONDITIONAL
+        return Verdict(
+            outcome="observed" if observed else refusal.problem,
+            passes=observed,
+            refusal=None if observed else refusal,
+            rule=self.rule,
+            action=action,
+            decision=decision,
+            cause=cause,
+            would=refusal.problem if observed else None,
+            principal=principal,
+        )
+
+
+class Case:
+    """One request that is being decided about: what the stages find out one after the other."""
+
+    __slots__ = ("action", "agent", "asked", "content", "params", "plan", "rule", "view")
+
+    def __init__(self, view: RequestView, plan: Plan, rule: CompiledRule, agent: Agent) -> None:
+        self.view: Final = view
+        self.plan: Final = plan
+        self.rule: Final = rule
+        self.agent = agent
+        self.content: bytes | None = None
+        self.params: Any = None
+        self.action: Any = None
+        self.asked: Asked | None = None
+
+
+class Plans:
+    """The plans of one guard.
+
+    Args:
+        table: the rules.
+        settings: `mode`, for what no rule covers, and `unmapped`.
+
+    Attributes:
+        none: of what no rule covers.
+    """
+
+    def __init__(self, table: RuleTable, settings: Settings) -> None:
+        self._table: Final = table
+        self._by_method: Final = settings.unmapped == "by-method"
+        self._routes: dict[Leaf, RouteRules] = {}
+        self._of_routes: dict[tuple[Leaf, Method], Plan] = {}
+        self.none: Final = Plan(rule=None, label="no rule", observe=settings.mode == "observe")
+        self._of_rules: dict[CompiledRule, Plan] = {}
+
+    def of(self, view: RequestView) -> Plan:
+        """Return the plan for a request that the framework does not answer by itself."""
+        resolved = view.resolved
+        leaf = resolved.leaf if resolved is not None else None
+        if leaf is None:
+            return self.of_path(view.method, view.path)
+        found = self._of_routes.get((leaf, view.method))
+        return self._choose(leaf, view) if found is None else found
+
+    def of_path(self, method: Method, path: str) -> Plan:
+        """Return the plan for a request by its path, where no router can be asked."""
+        return self._of(self._table.lookup(method, path), method)
+
+    def of_rule(self, rule: CompiledRule | None) -> Plan:
+        """Return the plan of a rule."""
+        if rule is None:
+            return self.none
+        found = self._of_rules.get(rule)
+        if found is None:
+            found = self._of_rules[rule] = _plan(rule)
+        return found
+
+    def rule_of(self, view: RequestView) -> CompiledRule | None:
+        """Return the rule of the table, or of the handler, that covers a request; one by the method covers none."""
+        resolved = view.resolved
+        if resolved is None or resolved.leaf is None:
+            return self._table.lookup(view.method, view.path)
+        rules = self._rules_of(resolved.leaf)
+        select = rules.select_whole if resolved.leaf.kind is Kind.OPAQUE else rules.select
+        return select(view.method, view.path)
+
+    def _of(self, rule: CompiledRule | None, method: Method) -> Plan:
+        return self.of_rule(self._table.by_method_rule(method) if rule is None and self._by_method else rule)
+
+    def _rules_of(self, leaf: Leaf) -> RouteRules:
+        rules = self._routes.get(leaf)
+        if rules is None:
+            rules = self._routes[leaf] = self._table.for_route(
+                leaf.template, endpoint=leaf.endpoint, declared=leaf.declared, files=leaf.kind is Kind.STATIC
+            )
+        return rules
+
+    def _choose(self, leaf: Leaf, view: RequestView) -> Plan:
+        rules = self._rules_of(leaf)
+        if rules.problem is not None:
+            plan = Plan(rule=None, label="no rule", observe=self.none.observe, problem=str(rules.problem))
+        else:
+            plan = self._of(self.rule_of(view), view.method)
+            first = rules.parts(view.method, whole=leaf.kind is Kind.OPAQUE)[0]
+            if not first.covers:
+                return plan  # another path of the route may have another rule
+        if view.method in USUAL_METHODS:  # others are a caller's to make up
+            self._of_routes[leaf, view.method] = plan
+        return plan
+
+
+def _plan(rule: CompiledRule) -> Plan:
+    given: dict[str, Any] = {
+        "rule": rule,
+        "label": rule.label,
+        "observe": rule.mode == "observe",
+        "permit": frozenset(rule.permit),
+    }
+    bare = Plan(**given)
+    if rule.block is not None:
+        return Plan(**given, settled=bare.refused(Refusal(problem="blocked", detail=rule.block)))
+    if rule.exempt:
+        return Plan(**given, settled=Verdict(outcome="exempt", passes=True, rule=rule))
+    return Plan(
+        **given,
+        make=rule.action_maker(),
+        body=rule.body,
+        opens=rule.on_failure == "open",
+        waits=rule.pending.waits,
+    )
