@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         group, _, name = command.path.rpartition(" ")
         if group not in groups:
             text, more = TASKS[group]
-            tasks = found.add_parser(group, description=more or text.capitalize() + ".")
+            tasks = found.add_parser(group, description=more or f"{text[0].upper()}{text[1:]}.")
             groups[group] = tasks.add_subparsers(title="tasks", metavar="TASK", required=True)
         _add(groups[group], name, command, command.arguments)
     return _run(parser.parse_args(argv))

@@ -39,7 +39,6 @@ class Application:
     """An application as its command lines see it.
 
     Attributes:
-        name: as it was asked for.
         framework: `FastAPI`, `Starlette`, `Flask`, `Django`, or `ASGI or WSGI` for what no resolver knows.
         app: the framework's own object.
         routes: its resolver, or None where no router can be asked.
@@ -49,7 +48,6 @@ class Application:
         settings: the guard's, neither key nor URL checked.
     """
 
-    name: str
     framework: str
     app: Any
     routes: Routes | None
@@ -89,7 +87,6 @@ def load_application(args: argparse.Namespace) -> Application:
     else:
         table, settings = build_table([], {})
     return Application(
-        name=args.app,
         framework=framework,
         app=app,
         routes=_PathOnly(routes) if outside and routes is not None else routes,
