@@ -1,19 +1,20 @@
 """The names of secrets: one list, for what is redacted in actions and for what is masked in logs.
 
-`rules/redact.py` and the governed tools of `mcp` ask `is_secret` about each name of an action, with the user's own
-names added; `masking.py` hides what stands behind such a name in logs, errors and printed records.
+`redact` and the governed tools of `mcp` ask `is_secret` about each name of an action, with the user's own names added;
+`masking.py` hides what stands behind such a name in logs, errors and printed records.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+__all__ = ["REDACTED", "SECRET_NAMES", "SECRET_PATTERN", "is_secret", "redact", "secret_names"]
 
-__all__ = ["SECRET_NAMES", "SECRET_PATTERN", "is_secret", "secret_names"]
+REDACTED: Final = "[redacted]"
+_MAX_DEPTH: Final = 64
 
 # docs/rules.md lists them too. A dash stands where a name may be written in one, with - or _, or with a capital.
 _NAMES: Final = """
@@ -88,3 +89,28 @@ _known_secret = lru_cache(maxsize=4096)(_is_secret)
 
 def _words(name: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(name)]
+
+
+def redact(value: Any, names: frozenset[str] = SECRET_NAMES) -> Any:
+    """Return a JSON value in which whatever stands under a secret name, at any depth, is `[redacted]`."""
+    return _redact(value, names, 0)
+
+
+def _redact(value: Any, names: frozenset[str], depth: int) -> Any:
+    if depth > _MAX_DEPTH:
+        return REDACTED
+    if isinstance(value, str):  # most values; asked before what costs more
+        return value
+    if isinstance(value, Mapping):
+        return {
+            key: REDACTED if _hides(item) and is_secret(str(key), names) else _redact(item, names, depth + 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_redact(item, names, depth + 1) for item in value]
+    return value
+
+
+def _hides(value: Any) -> bool:
+    # `card_present = true` raises a risk and tells no secret.
+    return value is not None and not isinstance(value, bool)

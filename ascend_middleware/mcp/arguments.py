@@ -19,8 +19,7 @@ from typing import Any, Final
 
 from ..api.decode import encode_json, strip_risk_claims
 from ..exceptions import ConfigurationError, ValidationError
-from ..rules.redact import REDACTED
-from ..secret_names import is_secret, secret_names
+from ..secret_names import REDACTED, is_secret, secret_names
 
 __all__ = ["Arguments", "Binder"]
 

@@ -8,8 +8,7 @@ from typing import Any, TypeVar, cast
 
 from ..client import AscendClient, AsyncAscendClient
 from ..exceptions import ConfigurationError
-from ..rules.redact import redact
-from ..secret_names import secret_names
+from ..secret_names import redact, secret_names
 from .governance import DEFAULT_CONFIG, MCPGovernanceConfig
 from .kill_switch import MCPKillSwitchConsumer
 from .tools import GovernedTool, tool_name, wrapped

@@ -1,9 +1,8 @@
 """What is governed: the rule table, its templates and precedence, and the fields that rules take from a request."""
 
-from ..secret_names import SECRET_NAMES, secret_names
+from ..secret_names import REDACTED, SECRET_NAMES, redact, secret_names
 from .declared import VERBS, declaration, declare, declared, place_of
 from .fields import Rule, RuleFields
-from .redact import REDACTED, redact
 from .route_rules import RoutePart, RouteRules
 from .rule import CompiledRule, Declaration, Defaults, by_method_rule
 from .sources import MISSING, FieldError, RequestFields, fold_header

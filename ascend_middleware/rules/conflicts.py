@@ -23,16 +23,16 @@ def resolve(rules: Sequence[CompiledRule], report: Report) -> Group:
     # Nothing here may depend on the rules' order.
     ranked = sorted(rules, key=lambda rule: (len(rule.methods), sorted(map(str, rule.methods))))
     group: dict[Method, CompiledRule] = {}
-    quarrels: dict[tuple[int, int], Method] = {}
+    conflicts: dict[tuple[int, int], Method] = {}
     for method in sorted({method for rule in rules for method in rule.methods}, key=str):
         best, *others = [place for place, rule in enumerate(ranked) if method in rule.methods]
         group[method] = ranked[best]
         for other in others:
             if not ranked[best].methods < ranked[other].methods:
-                quarrels.setdefault((best, other), method)
+                conflicts.setdefault((best, other), method)
     told = set()
-    for (first, second), method in quarrels.items():
-        if _report_quarrel(ranked[first], ranked[second], method, report):
+    for (first, second), method in conflicts.items():
+        if _report_conflict(ranked[first], ranked[second], method, report):
             told |= {id(ranked[first]), id(ranked[second])}
     alive = {id(rule) for rule in group.values()}
     for rule in rules:
@@ -42,7 +42,7 @@ def resolve(rules: Sequence[CompiledRule], report: Report) -> Group:
     return group
 
 
-def _report_quarrel(one: CompiledRule, two: CompiledRule, method: Method, report: Report) -> bool:
+def _report_conflict(one: CompiledRule, two: CompiledRule, method: Method, report: Report) -> bool:
     first, second = sorted((one, two), key=lambda rule: rule.number)
     if _same(one, two):
         if one.methods == two.methods:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..api.models import ActionType, AgentAction
 from ..config import Pending
-from ..secret_names import SECRET_NAMES
-from .redact import REDACTED, redact
+from ..secret_names import REDACTED, SECRET_NAMES, redact
 from .sources import MISSING, Const, FieldError, RequestFields, Source, Text
 from .templates import ANY_METHOD, Method, parse_match
 

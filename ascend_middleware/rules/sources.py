@@ -22,8 +22,7 @@ import msgspec
 
 from ..api.decode import encode_json
 from ..exceptions import ValidationError
-from ..secret_names import is_secret
-from .redact import REDACTED, redact
+from ..secret_names import REDACTED, is_secret, redact
 
 __all__ = [
     "MISSING",
