@@ -53,6 +53,8 @@ ROOMS = {
     "routing/werkzeug": ["flask"],
     "client/": ["client"],
     "api/": ["api", "client", "authority"],
+    "api/commands": ["guard", "client", "mcp"],
+    "api/orders": ["guard", "client", "mcp"],
     "api/values": ["client", "rules", "guard"],
     "authority/": ["authority"],
     "mcp/": ["mcp"],
