@@ -31,15 +31,12 @@ class ProcessLock:
         self._make = make
         self._by_process: dict[int, Any] = {}
 
-    def _own(self) -> Any:
-        pid = os.getpid()
-        return self._by_process.get(pid) or self._by_process.setdefault(pid, self._make())
-
     def __enter__(self) -> None:
-        self._own().acquire()
+        pid = os.getpid()
+        (self._by_process.get(pid) or self._by_process.setdefault(pid, self._make())).acquire()
 
     def __exit__(self, *_: object) -> None:
-        self._own().release()
+        self._by_process[os.getpid()].release()
 
 
 _renewing = ProcessLock()

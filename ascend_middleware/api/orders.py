@@ -100,17 +100,16 @@ class Orders(dict[tuple[K, str], R]):
 
     def why_blocked(self, *targets: K) -> R | None:
         """Return the order that blocks one of the targets, or None."""
-        if self:
-            for target in targets:
-                for slot in ("block", "status"):
-                    order = self.get((target, slot))
-                    if order is not None and not order.lifts:
-                        return order
+        for target in targets:
+            for slot in ("block", "status"):
+                order = self.get((target, slot))
+                if order is not None and not order.lifts:
+                    return order
         return None
 
     def limit(self, *targets: K) -> R | None:
         """Return the strictest rate limit of the targets, or None."""
-        found = (self.get((target, "limit")) for target in targets) if self else ()
+        found = (self.get((target, "limit")) for target in targets)
         limits = [order for order in found if order is not None and not order.lifts]
         return min(limits, key=lambda order: order.max_per_minute or 0, default=None)
 

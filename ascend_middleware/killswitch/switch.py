@@ -162,12 +162,14 @@ class KillSwitch:
         """Return why an agent is blocked, by what was read last; None if it is not."""
         if self._local and (agent_id in self._local or EVERYBODY in self._local):
             return _blocked(f"blocked by {self._local_reason}")
-        order = self.snapshot.orders.why_blocked(agent_id, EVERYBODY)
+        orders = self.snapshot.orders
+        order = orders.why_blocked(agent_id, EVERYBODY) if orders else None
         return None if order is None else _blocked(_said(order))
 
     def limit(self, agent_id: str) -> int | None:
         """Return how many requests a minute an agent is held to; None for as many as it likes."""
-        order = self.snapshot.orders.limit(agent_id, EVERYBODY)
+        orders = self.snapshot.orders
+        order = orders.limit(agent_id, EVERYBODY) if orders else None
         return None if order is None else order.max_per_minute
 
     @property
