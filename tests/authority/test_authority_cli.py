@@ -5,13 +5,10 @@ import os
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
-import urllib.error
-import urllib.request
 
 import pytest
+from authority_process import Process
 
 from ascend_middleware.authority import Authority, sample_policy
 from ascend_middleware.authority.keys import LOCAL
@@ -126,52 +123,17 @@ def test_the_server_refuses_to_start_with_one_clear_message(capsys, policy, tmp_
     assert run(capsys)[0] == 2
 
 
-class Server:
-    def __init__(self, policy):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ascend_middleware.cli", "authority", "--policy", policy, "--port", "0"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.keys, self.url = {}, None
-        for line in self.process.stdout:
-            words = line.split()
-            if words[-1].startswith("http://"):
-                self.url = words[-1]
-                break
-            if words[-1].startswith("owkai_"):
-                self.keys[words[0]] = words[1]
-        if self.url is None:
-            raise AssertionError(f"the server did not start: exit code {self.end(signal.SIGKILL)}")
-
-    def call(self, path, key, body=None):
-        request = urllib.request.Request(
-            self.url + path, data=None if body is None else json.dumps(body).encode(), headers={"X-API-Key": key}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return answer.status, json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.loads(error.read())
-
-    def end(self, number):
-        self.process.send_signal(number)
-        self.process.stdout.close()
-        return self.process.wait(10)
-
-
 @pytest.mark.socket
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_decisions_survive_kill_9(policy, capsys):
-    server = Server(policy)
+    server = Process(policy)
     user, admin = server.keys["user"], server.keys["admin"]
     assert server.call("/api/v1/actions/submit", "owkai_wrong_wrong_wrong", SUBMIT)[0] == 401
     assert server.call("/api/v1/actions/submit", user, {**SUBMIT, "context": {"x": "y" * 200_000}})[0] == 413
     assert server.call("/api/v1/actions/submit", user, SUBMIT)[1]["status"] == "pending"
     assert server.end(signal.SIGKILL) == -signal.SIGKILL
 
-    server = Server(policy)
+    server = Process(policy)
     assert server.keys == {}
     assert server.call("/api/v1/actions/1/status", user)[1]["status"] == "pending"
     assert run(capsys, "approve", "1", "--policy", policy)[0] == 0
@@ -186,7 +148,7 @@ def test_decisions_survive_kill_9(policy, capsys):
 @pytest.mark.socket
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_what_was_acknowledged_before_kill_9_is_there(policy):
-    server = Server(policy)
+    server = Process(policy)
     acknowledged, enough = [], threading.Event()
 
     def submit():
