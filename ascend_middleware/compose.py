@@ -187,7 +187,7 @@ def build_guard(
 
 def _is_particular(settings: Settings) -> bool:
     """Say whether anything about the way to the authority was chosen, so that the choice can be wrong."""
-    usual = (settings.engine, settings.proxy, settings.ca_file, settings.trust_env) == ("httpx2", "", "", False)
+    usual = (settings.engine, settings.proxy, settings.ca_file, settings.trust_env) == ("auto", "", "", False)
     return not usual or not settings.api_url.startswith(("http:", "https:"))
 
 

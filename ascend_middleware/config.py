@@ -21,6 +21,7 @@ from .setting_values import (
     as_agent_id,
     as_count,
     as_days,
+    as_engine,
     as_findings,
     as_flag,
     as_header_name,
@@ -155,7 +156,7 @@ class Settings:
     enable_circuit_breaker: bool = _setting(True, as_flag)
     circuit_breaker_threshold: int = _setting(5, as_count(1, 1000))
     circuit_breaker_timeout: float = _setting(30.0, as_seconds)
-    engine: str = _setting("httpx2", choice("httpx2", "pyreqwest"), "ASCEND_ENGINE")
+    engine: str = _setting("auto", as_engine, "ASCEND_ENGINE")
     max_connections: int = _setting(100, as_count(1, 10_000))
     proxy: str = _setting("", as_text, secret=True)
     ca_file: str = _setting("", as_text, "ASCEND_CA_FILE")

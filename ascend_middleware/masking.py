@@ -28,7 +28,6 @@ ENGINE_LOGGERS: Final[Mapping[str, tuple[str, ...]]] = {
         "httpcore2.proxy",
         "httpcore2.socks",
     ),
-    "pyreqwest": ("pyreqwest", "reqwest", "reqwest.connect", "hyper_util"),
 }
 
 _SECRET_NAME: Final = re.compile(SECRET_PATTERN, re.IGNORECASE)

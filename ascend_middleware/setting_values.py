@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .findings import parse_findings
-from .problems import flag, number, seconds, text, texts, whole
+from .problems import choice, flag, number, seconds, text, texts, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ __all__ = [
     "as_agent_id",
     "as_count",
     "as_days",
+    "as_engine",
     "as_findings",
     "as_flag",
     "as_header_name",
@@ -72,6 +73,13 @@ def parse_pending(value: object) -> Pending:
     if not 0 < wait <= MAX_WAIT_SECONDS:
         raise ValueError(f"a request waits more than 0 and at most {MAX_WAIT_SECONDS:g} seconds, got {value!r}")
     return Pending(wait)
+
+
+def as_engine(value: object) -> str:
+    """Parse the name of an engine."""
+    if value == "pyreqwest":
+        raise ValueError("'pyreqwest' was removed: leave the setting out, or write 'auto'")
+    return choice("auto", "httpx2")(value)
 
 
 def as_agent_id(value: object) -> str:

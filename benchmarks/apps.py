@@ -7,9 +7,9 @@ from typing import Annotated, Any
 API_KEY = "owkai_benchmark_0123456789"
 AGENT = "billing-api"
 
-GOVERNED = ("bare", "no-op", "sdk", "httpx2", "pyreqwest", "pyreqwest+reports")
+GOVERNED = ("bare", "no-op", "sdk", "auto", "auto+reports", "httpx2")
 EXEMPT = ("no-op", "exempt")
-THREADS = ("flask", "flask-sdk", "flask-pyreqwest", "flask-pyreqwest+reports")
+THREADS = ("flask", "flask-sdk", "flask-auto", "flask-auto+reports")
 TRIVIAL = ("trivial-no-op", "trivial-exempt")
 WORKER_THREADS = 16
 _RULE = {

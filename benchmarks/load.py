@@ -62,7 +62,7 @@ def missing() -> list[str]:
         found.append("a second core: the application needs one for itself")
     found += [
         f"{name}: pip install -e . --group bench"
-        for name in ("fastapi", "uvicorn", "uvloop", "httptools", "pyreqwest", "flask", "gunicorn")
+        for name in ("fastapi", "uvicorn", "uvloop", "httptools", "flask", "gunicorn")
         if not _installed(name)
     ]
     return found

@@ -8,13 +8,13 @@ NAMES = {
     "bare": "no governance (bare)",
     "no-op": "no-op pure ASGI middleware",
     "sdk": "`ascend-ai-sdk` 2.7.1 in a sync dependency",
-    "httpx2": "ours, engine `httpx2` (default)",
-    "pyreqwest": "ours, engine `pyreqwest`",
-    "pyreqwest+reports": "ours, engine `pyreqwest`, `report_outcomes = true`",
+    "auto": "ours",
+    "auto+reports": "ours, `report_outcomes = true`",
+    "httpx2": "ours, engine `httpx2`",
     "flask": "no governance (bare)",
     "flask-sdk": "`ascend-ai-sdk` 2.7.1 in `before_request`",
-    "flask-pyreqwest": "ours, engine `pyreqwest`",
-    "flask-pyreqwest+reports": "ours, engine `pyreqwest`, `report_outcomes = true`",
+    "flask-auto": "ours",
+    "flask-auto+reports": "ours, `report_outcomes = true`",
 }
 
 
@@ -24,11 +24,9 @@ def render(figures: dict[str, Any]) -> str:
         f"Measured {figures['when']} with Python {figures['python']}: medians of {figures['rounds']} rounds of bursts of "
         f"{figures['seconds']} s. Load average at the start: {figures['busy']:.1f} (0 is an idle machine).",
         "",
-        *_governed(figures["governed"], "requests per second / CPU per request, × bare", "bare", "pyreqwest"),
+        *_governed(figures["governed"], "requests per second / CPU per request, × bare", "bare", "auto"),
         "",
-        *_governed(
-            figures["threaded"], "Flask under gunicorn, gthread with 16 threads, × bare", "flask", "flask-pyreqwest"
-        ),
+        *_governed(figures["threaded"], "Flask under gunicorn, gthread with 16 threads, × bare", "flask", "flask-auto"),
         "",
         *_exempt(figures["exempt"], figures["trivial"]),
         "",
@@ -53,7 +51,7 @@ def _governed(table: dict[str, Any], title: str, bare: str, ours: str) -> list[s
     )
     lines.append(f"| *bare, absolute* | {' | '.join(cells)} |")
     spread = ("–".join(f"{table[level][ours][side]:.2f}" for side in ("low", "high")) for level in levels)
-    lines.append(f"| *`pyreqwest`, lowest and highest round* | {' | '.join(spread)} |")
+    lines.append(f"| *ours, lowest and highest round* | {' | '.join(spread)} |")
     cells = (f"{table[level][f'{ours}+reports']['asked'] - 1:.0%}" for level in levels)
     lines.append(f"| *reports delivered while under load* | {' | '.join(cells)} |")
     return lines
@@ -101,29 +99,24 @@ def _goals(figures: dict[str, Any]) -> list[str]:
         return float(governed[level][name]["rate"] / governed[level]["sdk"]["rate"])
 
     def added(level: str) -> float:
-        return float(governed[level]["pyreqwest"]["cpu"] - 1)
+        return float(governed[level]["auto"]["cpu"] - 1)
 
     slow = {level: over("httpx2", level) for level in governed}
-    fast = {level: over("pyreqwest", level) for level in governed if level != "1"}
+    fast = {level: over("auto", level) for level in governed if level != "1"}
     calls = added("64") * governed["64"]["bare"]["cpu seconds"], added("16") * governed["16"]["bare"]["cpu seconds"]
     exempt = {title: 1 / row["exempt"]["rate"] for title, row in figures["exempt"].items()}
     big, small = "10000", "10"
     rows = [
-        ("throughput, `pyreqwest`, c=16 and 64, × the SDK", "≥ 5.5", _list(fast.values()), min(fast.values()) >= 5.5),
+        ("throughput, c=16 and 64, × the SDK", "≥ 5.5", _list(fast.values()), min(fast.values()) >= 5.5),
+        ("throughput, engine `httpx2`, × the SDK", "≥ 1.5", _list(slow.values()), min(slow.values()) >= 1.5),
         (
-            "throughput, default engine, c=1, 16 and 64, × the SDK",
-            "≥ 1.5",
-            _list(slow.values()),
-            min(slow.values()) >= 1.5,
-        ),
-        (
-            "CPU added to one request, `pyreqwest`, c=64, × a bare request",
+            "CPU added to one request, c=64, × a bare request",
             "≤ 0.8",
             f"{added('64'):.2f}",
             added("64") <= 0.8,
         ),
         (
-            "CPU per governed call, `pyreqwest`, c=64 against c=16",
+            "CPU per governed call, c=64 against c=16",
             "≤ 1.2",
             f"{calls[0] / calls[1]:.2f}",
             calls[0] / calls[1] <= 1.2,
@@ -134,14 +127,14 @@ def _goals(figures: dict[str, Any]) -> list[str]:
     def threads_over(base: str, name: str) -> list[float]:
         return [float(level[name]["rate"] / level[base]["rate"]) for level in threaded.values()]
 
-    values = threads_over("flask-sdk", "flask-pyreqwest")
-    rows.append(("throughput, Flask, `pyreqwest`, c=16 and 64, × the SDK", "≥ 3.5", _list(values), min(values) >= 3.5))
+    values = threads_over("flask-sdk", "flask-auto")
+    rows.append(("throughput, Flask, c=16 and 64, × the SDK", "≥ 3.5", _list(values), min(values) >= 3.5))
     journal = {
         "asyncio": (
             0.85,
-            [governed[at]["pyreqwest+reports"]["rate"] / governed[at]["pyreqwest"]["rate"] for at in fast],
+            [governed[at]["auto+reports"]["rate"] / governed[at]["auto"]["rate"] for at in fast],
         ),
-        "threads": (0.75, threads_over("flask-pyreqwest", "flask-pyreqwest+reports")),
+        "threads": (0.75, threads_over("flask-auto", "flask-auto+reports")),
     }
     for where, (least, found) in journal.items():
         text = ", ".join(f"{value:.2f}" for value in found)

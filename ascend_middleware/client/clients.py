@@ -39,7 +39,7 @@ class AscendClient(DecisionMethods, ActionMethods, AgentMethods, GovernanceMetho
         proxy: the proxy's URL; the environment's is used only with `trust_env`.
         trust_env: whether the environment's proxies and certificates count.
         ca_file: PEM file of the only authorities to trust.
-        engine: `httpx2`, `pyreqwest`, or an engine object.
+        engine: `auto`, `httpx2`, or an engine object.
         http_client: your own `httpx2.Client` or `httpx.Client`; you close it.
         settings: checked settings, instead of all single ones.
 

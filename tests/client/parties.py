@@ -79,7 +79,7 @@ class Awaited:
         pass
 
 
-ENGINES = ["httpx2", "pyreqwest", "own"]
+ENGINES = ["auto", "httpx2", "own"]
 PARTIES = [f"{kind} {engine}" for engine in ENGINES for kind in ("sync", "async")]
 
 

@@ -13,6 +13,7 @@ from scripted import APPROVED, DENIED, DROP, HANG, Reset, Scripted, Trickle, chu
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.client import AscendClient, AsyncAscendClient
+from ascend_middleware.client import http as http_engines
 from ascend_middleware.masking import ENGINE_LOGGERS
 
 AT = pytest.mark.parametrize("party", PARTIES)
@@ -159,7 +160,7 @@ def test_a_lack_of_threads_or_memory_is_overload_and_other_defects_are_ours_to_m
 
 
 @pytest.mark.parametrize("cls", [AscendClient, AsyncAscendClient])
-@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+@pytest.mark.parametrize("engine", ["auto", "httpx2"])
 @pytest.mark.parametrize(
     "proxy",
     ["http://", "http://:3128", "http://h:0", "http://h:99999", "http://h:x", "ftp://h", "socks4://h", "h:3128", "//h"],
@@ -171,7 +172,7 @@ def test_what_is_no_proxy_is_told_from_the_start(cls, engine, proxy):
 
 @AT
 def test_the_librarys_own_loggers_are_masked_with_each_client(party, caplog):
-    loggers = [logging.getLogger(name) for name in ENGINE_LOGGERS["pyreqwest" if "pyreqwest" in party else "httpx2"]]
+    loggers = [logging.getLogger(name) for name in ENGINE_LOGGERS["httpx2"]]
     for logger in loggers:
         for each in list(logger.filters):
             logger.removeFilter(each)
@@ -192,6 +193,7 @@ class Unloadable:
 @pytest.mark.parametrize(("found", "says"), [([], "no installed engine serves"), ([Unloadable()], "no such module")])
 def test_the_embedded_authority_without_its_installed_engine_is_told(cls, found, says, monkeypatch):
     monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: found)
+    http_engines._opener.cache_clear()  # what other tests found
     with pytest.raises(errors.ConfigurationError, match=says):
         cls(KEY, api_url="local:")
 
@@ -202,13 +204,12 @@ def test_a_socks_proxy_needs_its_library_from_the_start(cls, monkeypatch):
     options = {"api_url": "http://localhost:1", "proxy": "socks5://127.0.0.1:1"}
     with pytest.raises(errors.ConfigurationError, match="socksio"):
         cls(KEY, **options)
-    cls(KEY, **options, engine="pyreqwest")
     cls(KEY, **{**options, "proxy": "http://127.0.0.1:1"})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "socksio" or None)
     cls(KEY, **options)
 
 
-@pytest.mark.parametrize("party", ["sync httpx2", "async httpx2"])
+@pytest.mark.parametrize("party", ["sync auto", "async auto", "sync httpx2"])
 def test_half_a_status_line_is_the_beginning_of_an_answer(party):
     with Scripted(Trickle(DENIED, head=15, pause=30)) as server, pytest.raises(errors.TimeoutError) as caught:
         run(party, server.url, submit, fail_mode="open", timeout=0.6)

@@ -38,7 +38,8 @@ def client(server, cls=AscendClient, **options):
         ({"api_key": "short"}, errors.AuthenticationError, "ill-formed"),
         ({"api_url": "http://example.com"}, errors.ConfigurationError, "TLS required for non-localhost URLs"),
         ({"api_url": "https://a", "base_url": "https://b"}, errors.ConfigurationError, "one of them"),
-        ({"engine": "curl"}, errors.ConfigurationError, "httpx2"),
+        ({"engine": "curl"}, errors.ConfigurationError, "auto or httpx2"),
+        ({"engine": "pyreqwest"}, errors.ConfigurationError, "was removed: leave the setting out, or write 'auto'"),
         ({"engine": object()}, errors.ConfigurationError, "send"),
         ({"http_client": object()}, errors.ConfigurationError, "http_client"),
         ({"ca_file": "/nowhere/ca.pem"}, errors.ConfigurationError, "ca_file"),
@@ -116,7 +117,7 @@ def test_no_redirect_is_followed_and_the_environment_proxy_is_not_used(monkeypat
     with Scripted() as other, Scripted(http(307, b"", f"Location: {other.url}/x")) as server:
         monkeypatch.setenv("HTTP_PROXY", other.url)
         monkeypatch.setenv("http_proxy", other.url)
-        for engine in ("httpx2", "pyreqwest"):
+        for engine in ("auto", "httpx2"):
             with client(server, engine=engine) as subject, pytest.raises(errors.ProtocolError):
                 subject.submit_action(ACTION)
         assert not other.requests
@@ -127,14 +128,14 @@ def test_no_redirect_is_followed_and_the_environment_proxy_is_not_used(monkeypat
         assert other.requests[0].target == f"{server.url}/api/v1/actions/submit"
 
 
-@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+@pytest.mark.parametrize("engine", ["auto", "httpx2"])
 def test_an_explicit_proxy_is_used(engine):
     with Scripted() as proxy, client("http://127.0.0.1:9", engine=engine, proxy=proxy.url) as subject:
         assert subject.submit_action(ACTION).is_approved()
         assert proxy.requests[0].target == "http://127.0.0.1:9/api/v1/actions/submit"
 
 
-@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+@pytest.mark.parametrize("engine", ["auto", "httpx2"])
 def test_breaker_opens_and_lets_one_probe_of_fifty_threads_through(engine, monkeypatch):
     options = {"max_retries": 0, "circuit_breaker_threshold": 2, "engine": engine, "timeout": 30}
     release, now = threading.Event(), [0.0]
@@ -174,7 +175,7 @@ def test_breaker_opens_and_lets_one_probe_of_fifty_threads_through(engine, monke
         assert subject.core.breaker.state == "closed"
 
 
-@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+@pytest.mark.parametrize("engine", ["auto", "httpx2"])
 def test_cancelled_calls_leave_pool_and_breaker_whole(engine):
     async def cancelled(subject, server):
         """Call, and cancel that once the server has it."""
@@ -206,7 +207,7 @@ def test_cancelled_calls_leave_pool_and_breaker_whole(engine):
         anyio.run(main, server)
 
 
-@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest", "own"])
+@pytest.mark.parametrize("engine", ["auto", "httpx2", "own"])
 def test_waiting_for_a_connection_of_our_own_is_overload_and_never_opens(engine):
     def options(asynchronous):
         if engine == "own":
@@ -319,7 +320,7 @@ def test_a_forked_child_uses_connections_of_its_own():
         assert server.connections == 2
 
 
-@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+@pytest.mark.parametrize("engine", ["auto", "httpx2"])
 def test_use_after_close(engine):
     with Scripted() as server:
         with client(server, engine=engine) as subject:
@@ -396,7 +397,7 @@ def test_an_engine_object_is_used():
         assert subject.submit_action(ACTION).is_approved()
 
 
-@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+@pytest.mark.parametrize("engine", ["auto", "httpx2"])
 def test_the_key_is_in_no_log_and_no_error(engine):
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)

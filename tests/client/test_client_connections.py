@@ -1,10 +1,12 @@
-"""Direct connections on an asyncio loop: used again, given up, bounded, closed; and what is said on one, byte by byte."""
+"""Connections of our own, on asyncio and of threads: used again, given up, bounded, closed; and what one says and reads."""
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import httpx2
@@ -16,6 +18,7 @@ from scripted import APPROVED, HANG, Scripted, Trickle, http
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.client import (
+    AscendClient,
     AsyncAscendClient,
     ConnectFailed,
     DeadlinePassed,
@@ -24,9 +27,12 @@ from ascend_middleware.client import (
     Request,
     Unsendable,
 )
+from ascend_middleware.client.http.blocking import BlockingPool
 from ascend_middleware.client.http.common import KEEPALIVE_SECONDS
-from ascend_middleware.client.http.http1_h11 import Speech, authority_of
-from ascend_middleware.client.http.http1_httptools import FastSpeech
+from ascend_middleware.client.http.http1 import authority_of, encode
+from ascend_middleware.client.http.http1_h11 import H11
+from ascend_middleware.client.http.http1_httptools import Httptools
+from ascend_middleware.client.http.origin import Origin
 from ascend_middleware.client.http.pool import LoopPool
 from ascend_middleware.client.http.slots import AsyncGate, Gate
 
@@ -35,71 +41,88 @@ POST = Request("POST", "http://127.0.0.1/x?y=1", (("X-API-Key", "k"), ("Accept",
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
 
-@pytest.fixture(params=[Speech, FastSpeech], autouse=True, ids=["h11", "httptools"])
+@pytest.fixture(params=[H11, Httptools], autouse=True, ids=["h11", "httptools"])
 def spoken(request, monkeypatch):
     """Every test of connections runs with both."""
-    monkeypatch.setitem(LoopPool.__init__.__kwdefaults__, "speech", request.param)
+    monkeypatch.setattr("ascend_middleware.client.http.origin.Fastest", request.param)
 
 
-def pool_of(server, **options):
-    return LoopPool(server.url, **{"trusted": None, **options})
+class InThreads:
+    """The pool of threads, each request in one."""
+
+    def __init__(self, origin):
+        self.inner = BlockingPool(origin)
+
+    async def send(self, request, timeout):
+        return await asyncio.to_thread(self.inner.send, request, timeout)
+
+    async def aclose(self):
+        await asyncio.to_thread(self.inner.close)
+
+    @property
+    def _idle(self):
+        return self.inner._idle
+
+
+EITHER = pytest.mark.parametrize("kind", [LoopPool, InThreads], ids=["asyncio", "threads"])
+
+
+def pool_of(server, kind=LoopPool):
+    return kind(Origin(server.url))
 
 
 # --- what is said, by either
 
-SPEECHES = pytest.mark.parametrize("Speech", [Speech, FastSpeech])
+READERS = pytest.mark.parametrize("reader", [H11, Httptools])
 
 
-@SPEECHES
-def test_a_request_is_said_whole_and_once(Speech):
-    said = Speech("authority.example").say(POST)
+def test_a_request_is_said_whole_and_once():
+    said = encode(POST, "authority.example")
     head, _, body = said.partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     assert lines[0] == b"POST /x?y=1 HTTP/1.1" and body == b"{}"
     assert {b"Host: authority.example", b"X-API-Key: k", b"Content-Length: 2"} <= set(lines)
-    get = Speech("h").say(Request("GET", "http://h/", ()))
-    assert get == b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+    assert encode(Request("GET", "http://h/", ()), "h") == b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
 @pytest.mark.parametrize("headers", [(("A", "x\r\nB: y"),), (("A b", "x"),), (("A", "x\x00"),)])
-@SPEECHES
-def test_a_header_never_becomes_two(Speech, headers):
+def test_a_header_never_becomes_two(headers):
     with pytest.raises(Unsendable):
-        Speech("h").say(Request("GET", "http://h/", headers))
+        encode(Request("GET", "http://h/", headers), "h")
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, len(ANSWER) - 1)), st.booleans())
-@SPEECHES
-def test_an_answer_is_the_same_however_it_is_cut(Speech, cuts, chunked):
+@READERS
+def test_an_answer_is_the_same_however_it_is_cut(reader, cuts, chunked):
     whole = ANSWER
     if chunked:
         whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n"
-    speech = Speech("h")
+    protocol = reader()
     for _ in range(2):  # the second on the same connection
-        speech.say(POST)
+        protocol.begin()
         places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
-        heard = [speech.hear(whole[a:b]) for a, b in zip(places, places[1:], strict=False)]
+        heard = [protocol.feed(whole[a:b]) for a, b in zip(places, places[1:], strict=False)]
         assert all(each is None for each in heard[:-1])
         assert (heard[-1].status, heard[-1].content) == (200, b"{}")
-        assert not speech.ends()
+        assert not protocol.ends()
 
 
 @given(st.binary(min_size=1, max_size=300))
-@SPEECHES
-def test_bytes_that_are_no_answer_are_a_typed_failure_or_no_answer_yet(Speech, noise):
-    speech = Speech("h")
-    speech.say(POST)
+@READERS
+def test_bytes_that_are_no_answer_are_a_typed_failure_or_no_answer_yet(reader, noise):
+    protocol = reader()
+    protocol.begin()
     heard = None
     with contextlib.suppress(ExchangeFailed, errors.ProtocolError):
-        heard = speech.hear(noise) or speech.hear(b"")
+        heard = protocol.feed(noise) or protocol.feed(b"")
     assert heard is None or noise.lstrip(b"\r\n").startswith(b"HTTP/1.")
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
-@SPEECHES
+@READERS
 @pytest.mark.parametrize(
     ("pieces", "error"),
     [
@@ -116,34 +139,34 @@ OK = b"HTTP/1.1 200 OK\r\n"
         ([OK + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"], errors.ProtocolError),
     ],
 )  # fmt: skip
-def test_what_is_no_whole_answer_is_a_typed_failure(Speech, pieces, error):
-    speech = Speech("h")
-    speech.say(POST)
+def test_what_is_no_whole_answer_is_a_typed_failure(reader, pieces, error):
+    protocol = reader()
+    protocol.begin()
     with pytest.raises(error):
         for piece in pieces:
-            assert speech.hear(piece) is None
+            assert protocol.feed(piece) is None
         raise AssertionError("it was taken for an answer")
 
 
-@SPEECHES
+@READERS
 @pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
-def test_an_answer_may_end_with_its_connection(Speech, version):
-    speech = Speech("h")
-    speech.say(POST)
-    assert speech.hear(version + b" 200 OK\r\nX-A: 1\r\n\r\n{") is None
-    assert speech.hear(b"}") is None
-    heard = speech.hear(b"")
+def test_an_answer_may_end_with_its_connection(reader, version):
+    protocol = reader()
+    protocol.begin()
+    assert protocol.feed(version + b" 200 OK\r\nX-A: 1\r\n\r\n{") is None
+    assert protocol.feed(b"}") is None
+    heard = protocol.feed(b"")
     assert (heard.status, heard.content, heard.headers["x-a"]) == (200, b"{}", "1")
-    assert speech.ends()
+    assert protocol.ends()
 
 
-@SPEECHES
-def test_an_answer_without_a_body(Speech):
-    speech = Speech("h")
+@READERS
+def test_an_answer_without_a_body(reader):
+    protocol = reader()
     for _ in range(2):
-        speech.say(POST)
-        assert speech.hear(b"HTTP/1.1 204 No Content\r\n\r\n").content == b""
-        assert not speech.ends()
+        protocol.begin()
+        assert protocol.feed(b"HTTP/1.1 204 No Content\r\n\r\n").content == b""
+        assert not protocol.ends()
 
 
 @pytest.mark.parametrize(
@@ -154,27 +177,27 @@ def test_an_answer_without_a_body(Speech):
         ANSWER.replace(b"HTTP/1.1", b"HTTP/1.0"),
     ],
 )
-@SPEECHES
-def test_a_connection_that_is_done_with(Speech, answer):
-    speech = Speech("h")
-    speech.say(POST)
-    assert speech.hear(answer).content == b"{}"
-    assert speech.has_surplus() is answer.startswith(ANSWER)
-    assert speech.ends()
+@READERS
+def test_a_connection_that_is_done_with(reader, answer):
+    protocol = reader()
+    protocol.begin()
+    assert protocol.feed(answer).content == b"{}"
+    assert protocol.has_surplus() is answer.startswith(ANSWER)
+    assert protocol.ends()
 
 
-@SPEECHES
-def test_an_early_word_is_no_answer(Speech):
-    speech = Speech("h")
-    speech.say(POST)
+@READERS
+def test_an_early_word_is_no_answer(reader):
+    protocol = reader()
+    protocol.begin()
     for word in (b"100 Continue", b"102 Processing", b"103 Early Hints", b"199 Odd"):
-        assert speech.hear(b"HTTP/1.1 " + word + b"\r\nX-A: 1\r\n\r\n") is None
-    heard = speech.hear(ANSWER)
+        assert protocol.feed(b"HTTP/1.1 " + word + b"\r\nX-A: 1\r\n\r\n") is None
+    heard = protocol.feed(ANSWER)
     assert heard.status == 200 and "x-a" not in heard.headers
-    speech = Speech("h")
-    speech.say(POST)
+    protocol = reader()
+    protocol.begin()
     with pytest.raises(ExchangeFailed):
-        speech.hear(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")
+        protocol.feed(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")
 
 
 @pytest.mark.parametrize(
@@ -192,9 +215,10 @@ def test_what_a_url_names(url, named):
 # --- connections
 
 
-async def test_a_connection_is_used_again_and_only_while_it_is_good():
+@EITHER
+async def test_a_connection_is_used_again_and_only_while_it_is_good(kind):
     with Scripted(APPROVED) as server:
-        pool = pool_of(server)
+        pool = pool_of(server, kind)
         for _ in range(3):
             assert (await pool.send(POST, 5)).status == 200
         assert server.connections == 1
@@ -206,9 +230,10 @@ async def test_a_connection_is_used_again_and_only_while_it_is_good():
             await pool.send(POST, 5)
 
 
-async def test_an_answer_with_something_behind_it_is_refused_and_its_connection_given_up():
+@EITHER
+async def test_an_answer_with_something_behind_it_is_refused_and_its_connection_given_up(kind):
     with Scripted(APPROVED + http(200, b"{}"), APPROVED) as server:
-        pool = pool_of(server)
+        pool = pool_of(server, kind)
         with pytest.raises(errors.ProtocolError, match="more than one answer"):
             await pool.send(POST, 5)
         assert (await pool.send(POST, 5)).status == 200
@@ -216,16 +241,17 @@ async def test_an_answer_with_something_behind_it_is_refused_and_its_connection_
         await pool.aclose()
 
 
-async def test_an_idle_connection_that_the_authority_ends_is_forgotten():
+@EITHER
+async def test_an_idle_connection_that_the_authority_ends_is_forgotten(kind):
     with Scripted(http(200, b"{}", "Connection: close"), APPROVED) as server:
-        pool = pool_of(server)
+        pool = pool_of(server, kind)
         await pool.send(POST, 5)
         assert not pool._idle
         await pool.send(POST, 5)
         for connection in list(server._open):
             connection.shutdown(2)
         with anyio.fail_after(5):
-            while pool._idle:
+            while pool._idle and kind is LoopPool:  # threads look when they use it
                 await anyio.sleep(0.001)
         assert (await pool.send(POST, 5)).status == 200
         await pool.aclose()
@@ -377,9 +403,10 @@ async def test_a_deadline_and_a_cancellation_give_the_connection_up():
         await pool.aclose()
 
 
-async def test_closing_ends_what_is_under_way():
+@EITHER
+async def test_closing_ends_what_is_under_way(kind):
     with Scripted(HANG) as server:
-        pool = pool_of(server)
+        pool = pool_of(server, kind)
         task = asyncio.ensure_future(pool.send(POST, 30))
         await asyncio.to_thread(server.arrived.wait, 10)
         await pool.aclose()
@@ -387,23 +414,83 @@ async def test_closing_ends_what_is_under_way():
             await task
 
 
-async def test_nobody_listens():
+@EITHER
+async def test_nobody_listens(kind):
     with Scripted() as server:
         pass
     with pytest.raises(ConnectFailed):
-        await pool_of(server).send(POST, 5)
+        await pool_of(server, kind).send(POST, 5)
 
 
-async def test_the_second_address_is_tried_when_the_first_is_silent(monkeypatch):
+@EITHER
+async def test_the_second_address_is_tried_when_the_first_is_silent(kind, monkeypatch):
+    def both(host, port, *rest, **more):
+        places = ["127.0.0.2", "127.0.0.1"] if host == "localhost" else [host]  # nobody listens at the first
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (place, port)) for place in places]
+
     with Scripted(APPROVED) as server:
-        pool = pool_of(server)
-
-        async def addresses():
-            return ["127.0.0.2", "127.0.0.1"]  # nobody listens at the first
-
-        monkeypatch.setattr(pool, "_addresses", addresses)
+        monkeypatch.setattr(socket, "getaddrinfo", both)
+        pool = kind(Origin(server.url.replace("127.0.0.1", "localhost")))
         assert (await pool.send(POST, 5)).status == 200
         await pool.aclose()
+
+
+@EITHER
+async def test_what_nobody_asked_for_is_nobodys_answer(kind):
+    """It arrives after the answer, on a connection that rests."""
+    with Scripted(APPROVED) as server:
+        pool = pool_of(server, kind)
+        await pool.send(POST, 5)
+        for connection in list(server._open):
+            connection.sendall(http(200, b"{}"))
+        await anyio.sleep(0.05)
+        assert b"approved" in (await pool.send(POST, 5)).content
+        assert server.connections == 2
+        await pool.aclose()
+
+
+@EITHER
+async def test_an_answer_that_closing_cuts_off_is_none(kind):
+    """Its length is untold, so that the end of its connection would end it."""
+    with Scripted(Trickle(b"HTTP/1.1 200 OK\r\n\r\n{}", head=21, pause=30)) as server:
+        pool = pool_of(server, kind)
+        task = asyncio.ensure_future(pool.send(POST, 30))
+        await asyncio.to_thread(server.arrived.wait, 10)
+        await anyio.sleep(0.1)
+        await pool.aclose()
+        with pytest.raises(ExchangeFailed):
+            await task
+
+
+def test_threads_share_connections_and_get_their_own_answers():
+    def echo(request):
+        return http(200, request.body)
+
+    with Scripted(echo) as server:
+        pool = BlockingPool(Origin(server.url))
+
+        def ask(number):
+            for turn in range(20):
+                said = f"{number}:{turn}".encode()
+                assert pool.send(Request("POST", POST.url, (), said), 10).content == said
+
+        with ThreadPoolExecutor(8) as threads:
+            assert list(threads.map(ask, range(16))) == [None] * 16
+        assert server.connections <= 8
+        pool.close()
+
+
+@pytest.mark.parametrize("answer", [HANG, Trickle(ANSWER, head=20, pause=0.05)], ids=["silent", "trickling"])
+def test_one_deadline_is_for_all_reads_of_a_thread(answer):
+    with Scripted(answer) as server:
+        pool = BlockingPool(Origin(server.url))
+        began = time.monotonic()
+        with pytest.raises(DeadlinePassed) as caught:
+            pool.send(POST, 0.3)
+        assert 0.3 <= time.monotonic() - began < 2
+        assert caught.value.answered is (answer is not HANG)
+        assert not pool._idle and not pool._busy
+        pool.close()
 
 
 # --- TLS
@@ -422,8 +509,6 @@ def authority_certificates(tmp_path_factory):
 @contextlib.contextmanager
 def tls_server(context):
     """A server that approves one request a connection, over TLS."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():
@@ -447,21 +532,29 @@ def tls_server(context):
             thread.join(10)
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", ["asyncio", "trio", "threads"])
 def test_tls_is_checked_against_the_given_authorities(authority_certificates, backend):
     context, folder = authority_certificates
+    action = {"action_type": "t", "resource": "r"}
 
-    async def main(url, ca):
+    def ask(url, ca):
         options = {"api_url": url, "agent_id": "a", "ca_file": str(folder / ca), "max_retries": 0}
-        async with AsyncAscendClient("owkai_live_0123456789", **options) as client:
-            return await client.submit_action(action_type="t", resource="r")
+        if backend == "threads":
+            with AscendClient("owkai_live_0123456789", **options) as client:
+                return client.submit_action(**action)
+
+        async def main():
+            async with AsyncAscendClient("owkai_live_0123456789", **options) as client:
+                return await client.submit_action(**action)
+
+        return anyio.run(main, backend=backend)
 
     with tls_server(context) as url:
-        assert anyio.run(main, url, "ca.pem", backend=backend).is_approved()
+        assert ask(url, "ca.pem").is_approved()
         with pytest.raises(errors.TLSError):
-            anyio.run(main, url, "other.pem", backend=backend)
+            ask(url, "other.pem")
         with pytest.raises(errors.TLSError):  # the name is checked too
-            anyio.run(main, url.replace("localhost", "127.0.0.1"), "ca.pem", backend=backend)
+            ask(url.replace("localhost", "127.0.0.1"), "ca.pem")
 
 
 def test_the_pool_speaks_to_an_ordinary_server_as_an_ordinary_client_does():
@@ -481,7 +574,7 @@ def test_the_pool_speaks_to_an_ordinary_server_as_an_ordinary_client_does():
         assert ours.headers["host"] == theirs.headers["host"]
 
 
-@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+@pytest.mark.parametrize("engine", ["auto", "httpx2"])
 def test_what_cancels_a_call_goes_up_as_it_came(engine):
     """A cancel scope and a task recognise their own cancellation, whatever the library makes of it."""
 
@@ -501,7 +594,7 @@ def test_what_cancels_a_call_goes_up_as_it_came(engine):
         anyio.run(main, server.url)
 
 
-@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+@pytest.mark.parametrize("engine", ["auto", "httpx2"])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_answers_of_a_told_and_of_an_untold_length(engine, chunked):
     body = b'{"action_id": 7, "status": "approved"}'

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import sys
 import threading
 
 import anyio
@@ -17,7 +16,7 @@ from ascend_middleware import exceptions as errors
 from ascend_middleware.client import AscendClient, AsyncAscendClient
 from ascend_middleware.client.breaker import CircuitBreaker
 
-ENGINES = pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+ENGINES = pytest.mark.parametrize("engine", ["auto", "httpx2"])
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are a matter of POSIX")
 
 
@@ -212,17 +211,6 @@ def test_what_another_thread_held_at_the_fork_is_not_held_in_the_child():
         thread.join(10)
     probe.fail()
     assert breaker.state == "open"
-
-
-@FORKS
-@pytest.mark.skipif(sys.platform == "darwin", reason="the engine's runtime is refused there before the fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_the_fast_engine_used_before_a_fork_says_so_in_the_child():
-    with Scripted(APPROVED) as server:
-        with AscendClient(key_of(1), api_url=server.url, agent_id="agent-1", engine="pyreqwest") as client:
-            client.evaluate_action("t", "of 1, parent")
-            told = in_child(lambda: client.evaluate_action("t", "of 1, child").status)
-        assert told.startswith("ConfigurationError") and "forked" in told
 
 
 def test_two_clients_share_no_breaker_and_no_kill_switch():

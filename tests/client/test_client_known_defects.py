@@ -14,7 +14,7 @@ from ascend_middleware.client import (
 )
 
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
-ENGINES = pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+ENGINES = pytest.mark.parametrize("engine", ["auto", "httpx2"])
 
 
 @KINDS

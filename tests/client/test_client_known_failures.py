@@ -30,7 +30,7 @@ from ascend_middleware.config import Settings
 from ascend_middleware.flow import Sleep, drive
 
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
-ENGINES = pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+ENGINES = pytest.mark.parametrize("engine", ["auto", "httpx2"])
 SUBJECT = AgentAction("a", "a", "t", "r")
 YES = {"action_id": "7", "decision": "approved", "status": "approved"}
 

@@ -13,6 +13,8 @@ import trustme
 from parties import ACTION, PARTIES, run
 
 from ascend_middleware import exceptions as errors
+from ascend_middleware.client.http.tls import context_of
+from ascend_middleware.config import Settings
 
 AT = pytest.mark.parametrize("party", [*PARTIES, "sync httpx", "async httpx"])
 
@@ -109,7 +111,8 @@ def test_a_handshake_that_is_cut_off_is_an_outage(party, issuers):
         assert submit(party, door.url, issuers[2], timeout=1).conditions == ["fail_open_mode"]
 
 
-def test_an_address_that_answers_wrongly_is_not_outweighed_by_one_that_does_not_answer(issuers, monkeypatch):
+@pytest.mark.parametrize("party", ["sync auto", "async auto"])
+def test_an_address_that_answers_wrongly_is_not_outweighed_by_one_that_does_not_answer(party, issuers, monkeypatch):
     resolve = socket.getaddrinfo
 
     def look_up(host, port, *rest, **more):
@@ -120,4 +123,27 @@ def test_an_address_that_answers_wrongly_is_not_outweighed_by_one_that_does_not_
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     for places in (["127.9.9.1", "127.0.0.1"], ["127.0.0.1", "127.9.9.1"]):
         with Door(plain) as door, pytest.raises(errors.TLSError):
-            submit("async httpx2", door.url.replace("127.0.0.1", "authority.test"), issuers[2])
+            submit(party, door.url.replace("127.0.0.1", "authority.test"), issuers[2])
+
+
+def test_certificates_are_read_once_and_again_when_their_file_is_another(issuers, tmp_path):
+    file = tmp_path / "ca.pem"
+    settings = Settings(api_url="https://a.example", ca_file=str(file))
+    issuers[0].cert_pem.write_to_path(file)
+    context = context_of(settings)
+    assert context_of(settings) is context
+    assert context_of(Settings(api_url="https://b.example", ca_file=str(file), engine="httpx2")) is context
+    issuers[1].cert_pem.write_to_path(tmp_path / "next.pem")
+    (tmp_path / "next.pem").replace(file)
+    assert context_of(settings).get_ca_certs() != context.get_ca_certs()
+
+
+def test_the_environments_certificates_count_only_where_it_is_trusted(issuers, monkeypatch):
+    usual = context_of(Settings())
+    monkeypatch.setenv("SSL_CERT_FILE", issuers[2])
+    assert context_of(Settings()) is usual
+    assert len(context_of(Settings(trust_env=True)).get_ca_certs()) == 1
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    with pytest.raises(errors.ConfigurationError, match="SSL_CERT_FILE"):
+        context_of(Settings(trust_env=True))
+    assert context_of(Settings(api_url="http://localhost")) is None

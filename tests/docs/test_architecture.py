@@ -76,11 +76,9 @@ ALLOWED = {
     | {"wsgi"},
     "__init__": GROUND | {"api", "client", "guard", "mcp", "rules"},
 }
-HTTP_LIBRARIES = {"h11", "httptools", "httpx", "httpx2", "httpcore2", "pyreqwest", "requests", "aiohttp"}
-# The only files that import one: an engine each, and what is said on a connection.
-HTTP_ENGINES = {
-    f"client/http/{name}.py" for name in ("http1_h11", "http1_httptools", "httpx2_engine", "pyreqwest_engine")
-}
+HTTP_LIBRARIES = {"h11", "httptools", "httpx", "httpx2", "httpcore2", "requests", "aiohttp"}
+# The only files that import one: an engine, what reads answers, and what makes the usual TLS context.
+HTTP_ENGINES = {f"client/http/{name}.py" for name in ("http1_h11", "http1_httptools", "httpx2_engine", "tls")}
 FRAMEWORKS = {"starlette", "fastapi", "flask", "django", "werkzeug"}
 
 

@@ -54,7 +54,7 @@ def test_a_new_guard_is_well_and_says_what_it_stands_on(monkeypatch):
     assert found["journal"]["bytes"] == 0
     assert found["journal"]["oldest_seconds"] is None
     assert found["state"] == {"kind": "memory", "readable": None}
-    assert found["engine"] == "httpx2"
+    assert found["engine"] == "auto"
     assert found["keeper"] is False
     json.dumps(found)
 

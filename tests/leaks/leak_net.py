@@ -13,9 +13,9 @@ MARKS = ("LEAKKEY", "LEAKPASSWORD")
 # base64 of `user:LEAKPASSWORD`, as Basic authentication spells it.
 BASIC = "dXNlcjpMRUFLUEFTU1dPUkQ"
 # The libraries whose own loggers are turned up.
-LIBRARIES = ("httpx2", "httpcore2", "pyreqwest", "reqwest", "hyper", "hyper_util", "h11", "asyncio", "anyio", "uvicorn")
+LIBRARIES = ("httpx2", "httpcore2", "h11", "asyncio", "anyio", "uvicorn")
 TESTS_OWN = "httpx"  # the test client of an older Starlette
-OURS = ("/ascend_middleware/", "/httpx2/", "/httpcore2/", "/pyreqwest/")
+OURS = ("/ascend_middleware/", "/httpx2/", "/httpcore2/")
 
 
 def marks_in(text):

@@ -64,8 +64,7 @@ CALLS = (
 
 # One party of each engine in the quick tier: about seventy answers are a lot of lines in a log.
 EACH = [
-    pytest.param(party, marks=[] if party in ("sync httpx2", "async httpx2") else [pytest.mark.slow])
-    for party in PARTIES
+    pytest.param(party, marks=[] if party in ("sync auto", "async auto") else [pytest.mark.slow]) for party in PARTIES
 ]
 
 

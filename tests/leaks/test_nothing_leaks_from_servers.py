@@ -94,7 +94,7 @@ def ask_all(net, app):
             net.look(f"answer to {name}", f"{answer.status_code} {answer.headers!r} {answer.text}")
 
 
-@pytest.mark.parametrize("engine", ["httpx2", pytest.param("pyreqwest", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["auto", pytest.param("httpx2", marks=pytest.mark.slow)])
 def test_the_guard_and_its_adapter(engine):
     denied = {"action_id": "7", "status": "denied", "reason": f"the key {KEY} may not, password={PASSWORD}"}
     steps = [http(200, denied), PENDING, DROP, *ECHOES.values()]

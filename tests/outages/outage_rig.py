@@ -118,7 +118,7 @@ class Rig:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.run(self.proxy.start())
-        host = "authority.test" if tls and settings.get("engine", "httpx2") == "httpx2" else "127.0.0.1"
+        host = "authority.test" if tls else "127.0.0.1"
         given = {
             "api_url": f"{'https' if tls else 'http'}://{host}:{self.proxy.port}",
             "api_key": key,

@@ -6,7 +6,7 @@ from outage_rig import DEADLINE, PROBE, Rig
 pytestmark = [pytest.mark.slow, pytest.mark.socket]
 
 
-@pytest.mark.parametrize("engine", ["httpx2", "pyreqwest"])
+@pytest.mark.parametrize("engine", ["auto", "httpx2"])
 @pytest.mark.parametrize("cause", ["answering 500", "black-holed"])
 def test_a_long_outage_costs_few_attempts_and_one_probe_at_a_time(tmp_path, full, engine, cause):
     rig = Rig(tmp_path, name=engine, engine=engine, tls=False)

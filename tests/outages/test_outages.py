@@ -38,9 +38,9 @@ CAUSES = {
 DECIDING = {"slow", "flapping", "clock jumped by a day", "event loop blocked", "pool exhausted"}
 BLOCKED_SECONDS = 0.8
 ROWS = {
-    "httpx2": [cause for cause in CAUSES if cause != "pool exhausted"],
-    "pyreqwest": ["refused", "black-holed", "trickling", "answering 500", "half a body", "TLS broken"],
-    "httpx2, 4 connections": ["pool exhausted"],
+    "auto": [cause for cause in CAUSES if cause != "pool exhausted"],
+    "httpx2": ["refused", "black-holed", "trickling", "answering 500", "half a body", "TLS broken"],
+    "auto, 4 connections": ["pool exhausted"],
 }
 AFTERWARDS = "afterwards"
 CASES = [(rig, cause) for rig, causes in ROWS.items() for cause in [*causes, AFTERWARDS]]
@@ -136,7 +136,7 @@ def test_an_outage(rigs, table, full, name, cause):
     if cause not in DECIDING:
         assert found.got("closed")["200 allowed"] == 0
     # An open rule's handler, by the allowed causes only.
-    heads_only = name == "pyreqwest" and cause == "trickling"  # it tells of an answer when its head is whole
+    heads_only = name == "httpx2" and cause == "trickling"  # it tells of an answer when its head is whole
     assert set(by_cause) <= (LATE if heads_only else CAUSES[cause])
     assert {run[1] for run in runs} <= {"allowed", "open"}
     # Everybody got an answer of ours, in time.

@@ -70,7 +70,7 @@ async def soak(rig, *, seconds, rate, draw):
 def test_soak(tmp_path, full):
     seconds = FULL_SECONDS if full else SHORT_SECONDS
     seed = random.randrange(10**6)
-    rig = Rig(tmp_path, name="soak", engine="httpx2")
+    rig = Rig(tmp_path, name="soak", engine="auto")
     try:
         burst, most = capacity(rig, seconds=10.0 if full else 2.0)
         rate = most / 2

@@ -35,7 +35,7 @@ def users(pytester, monkeypatch):
     for name in ("ASCEND_STATE", "ASCEND_KILL_SWITCH"):
         monkeypatch.delenv(name, raising=False)
     # Other plugins that happen to be here cost a run more time than its tests.
-    others = " ".join(f"-p no:{name}" for name in ("faker", "pyreqwest", "schemathesis", "django", "flask"))
+    others = " ".join(f"-p no:{name}" for name in ("faker", "schemathesis", "django", "flask"))
     pytester.makeini(f"[pytest]\nfilterwarnings = error\naddopts = -p no:cacheprovider {others}\n")
     return pytester
 

@@ -1,4 +1,4 @@
-"""How a request reaches the authority: the HTTP engines, one file for each library.
+"""How a request reaches the authority: over connections of our own, through httpx2, or by the user's client.
 
 An engine sends one request under one total deadline, follows no redirect, keeps no cookie, reads no netrc, and fails
 with an `EngineError` only. Engines open their pool at the first use and open another one after a fork.
@@ -12,6 +12,10 @@ from urllib.parse import urlsplit
 
 from ... import masking
 from ...exceptions import ConfigurationError
+from ...setting_values import as_engine
+from .blocking import BlockingEngine
+from .common import proxy_url
+from .pool import LoopEngine
 from .slots import AsyncGate, Gate
 from .transport import (
     AsyncEngine,
@@ -76,25 +80,23 @@ def open_async_engine(settings: Settings, *, engine: object = None, http_client:
 def _open(settings: Settings, engine: object, http_client: object, *, asynchronous: bool) -> Any:
     if engine is not None and not isinstance(engine, str):
         if not callable(getattr(engine, "send", None)) or not hasattr(engine, "aclose" if asynchronous else "close"):
-            raise ConfigurationError("engine must be 'httpx2', 'pyreqwest' or an object with send and close or aclose")
+            raise ConfigurationError("engine must be 'auto', 'httpx2' or an object with send and close or aclose")
         return engine
     if http_client is not None:
         return borrow(http_client, asynchronous=asynchronous)
     scheme = urlsplit(settings.api_url).scheme
     if scheme not in ("http", "https"):
         return _open_scheme(scheme, settings, asynchronous=asynchronous)
-    name = engine or settings.engine
-    if name == "httpx2":
-        from .httpx2_engine import HTTPX2, AsyncHTTPX2
+    masking.install("httpx2")
+    try:
+        name = as_engine(engine or settings.engine)
+    except ValueError as error:
+        raise ConfigurationError(f"engine: {error}") from None
+    if name == "auto" and proxy_url(settings) is None:
+        return LoopEngine(settings) if asynchronous else BlockingEngine(settings)
+    from .httpx2_engine import HTTPX2, AsyncHTTPX2  # takes as long as all the rest of the client
 
-        masking.install("httpx2")
-        return (AsyncHTTPX2 if asynchronous else HTTPX2)(settings)
-    if name == "pyreqwest":
-        from .pyreqwest_engine import AsyncPyreqwest, Pyreqwest
-
-        masking.install("pyreqwest")
-        return (AsyncPyreqwest if asynchronous else Pyreqwest)(settings)
-    raise ConfigurationError(f"no engine is called {name!r}; use 'httpx2' or 'pyreqwest'")
+    return (AsyncHTTPX2 if asynchronous else HTTPX2)(settings)
 
 
 def _open_scheme(scheme: str, settings: Settings, *, asynchronous: bool) -> Any:

@@ -1,9 +1,11 @@
-"""What all engines share: failures that tell nothing secret, answers of a bounded size, certificates, proxies."""
+"""What all engines share: failures that tell nothing secret, answers of a bounded size, names, proxies."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import os
+import ipaddress
+import queue
 import re
 import socket
 import ssl
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
 __all__ = [
     "KEEPALIVE_SECONDS",
     "MAX_ANSWER_BYTES",
+    "addresses",
     "deadline_passed",
     "defect",
     "describe",
     "has_surplus",
     "is_distrusted",
     "is_exhausted",
+    "is_late",
     "proxy_failed",
     "proxy_url",
     "resolve",
@@ -36,7 +40,6 @@ __all__ = [
     "surplus",
     "tls_failed",
     "too_long",
-    "trusted",
     "unconnected",
 ]
 
@@ -56,8 +59,15 @@ def deadline_passed(*, waited: float = 0.0, answered: bool = False) -> DeadlineP
     return DeadlinePassed(f"the deadline passed before {text}", waited=waited, answered=answered)
 
 
-def unconnected(error: BaseException) -> ConnectFailed | Overloaded | TLSFailed:
+def is_late(error: BaseException) -> bool:
+    """Say whether it is our deadline that passed; the network's own time limits have numbers."""
+    return isinstance(error, TimeoutError) and error.errno is None
+
+
+def unconnected(error: BaseException) -> ConnectFailed | DeadlinePassed | Overloaded | TLSFailed:
     """Return the failure for a connection that could not be made: by the way, what answered, or what is left here."""
+    if is_late(error):
+        return deadline_passed()
     if is_distrusted(error):
         return tls_failed(describe(error))
     if is_exhausted(error) or not _may_open_files():
@@ -163,34 +173,6 @@ def response(status: int, headers: Iterable[tuple[str, str]], content: bytes) ->
     return Response(status, {name: value for name, value in lowered.items() if value.isascii()}, content)
 
 
-def trusted(settings: Settings, usual: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    """Return a context that trusts the authorities in `ca_file` and no others, else the usual ones.
-
-    Raises:
-        ConfigurationError: `ca_file`, or with `trust_env` what SSL_CERT_FILE or SSL_CERT_DIR names, cannot be read.
-    """
-    if settings.ca_file:
-        named = {"ca_file": settings.ca_file}
-    else:
-        named = {name: os.environ.get(name, "") for name in _CERTIFICATES} if settings.trust_env else {}
-    places = ", ".join(f"{name} {place!r}" for name, place in named.items() if place)
-    if not all(_is_there(name, place) for name, place in named.items() if place):
-        raise ConfigurationError(f"{places}: there is no such file or directory of certificates")
-    try:
-        return ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else usual()
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{places or 'the certificates'} cannot be read as certificates: {error}") from None
-
-
-_CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-
-
-def _is_there(name: str, place: str) -> bool:
-    if name == "SSL_CERT_DIR":  # OpenSSL takes several
-        return any(os.path.isdir(part) for part in place.split(os.pathsep))
-    return os.path.isfile(place)
-
-
 def proxy_url(settings: Settings) -> str | None:
     """Return the proxy to use: the setting, else the environment's, but only when it is to be trusted."""
     proxy = settings.proxy
@@ -234,3 +216,18 @@ def resolve(host: str, port: int, tell: Callable[[list[str] | OSError], object])
         tell(found)
 
     threading.Thread(target=look_up, name="ascend-resolve", daemon=True).start()
+
+
+def addresses(host: str, port: int, timeout: float | None) -> list[str]:
+    """Return the addresses of a name, blocking; raise `TimeoutError` or another `OSError`."""
+    with contextlib.suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]
+    answers: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+    resolve(host, port, answers.put)
+    try:
+        answer = answers.get(timeout=timeout)
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer

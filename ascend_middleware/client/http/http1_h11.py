@@ -1,4 +1,4 @@
-"""One connection's HTTP/1.1, without IO: from a request to bytes, and from bytes to a whole answer. h11 speaks.
+"""Answers read by h11, in Python.
 
 One of the files that import an HTTP library.
 """
@@ -6,69 +6,36 @@ One of the files that import an HTTP library.
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlsplit
 
 import h11
 
 from .common import MAX_ANSWER_BYTES, describe, response, too_long
-from .transport import ExchangeFailed, Request, Response, Unsendable
+from .http1 import MAX_HEAD_BYTES
+from .transport import ExchangeFailed, Response
 
-__all__ = ["MAX_HEAD_BYTES", "Speech", "authority_of", "target_of"]
+__all__ = ["H11"]
 
-MAX_HEAD_BYTES: Final = 100 * 1024
-
-
-def authority_of(url: str) -> tuple[str, str, int, bool]:
-    """Return what a base URL names: the Host header, host, port, and whether TLS is spoken."""
-    parts = urlsplit(url)
-    tls = parts.scheme == "https"
-    return parts.netloc, parts.hostname or "", parts.port or (443 if tls else 80), tls
+# h11 reads an answer only where a request was made; which one does not matter, since nobody asks for HEAD or CONNECT.
+_ASKED: Final = h11.Request(method="GET", target="/", headers=[("Host", "h")])
+_ALL_ASKED: Final = h11.EndOfMessage()
 
 
-def target_of(url: str) -> str:
-    """Return path and query of a URL as they stand."""
-    return url[url.index("/", url.index("//") + 2) :]
+class H11:
+    """See `HTTP1`."""
 
+    __slots__ = ("_body", "_head", "_size", "_state")
 
-class Speech:
-    """What is said on one connection, one request after the other.
-
-    Args:
-        host: the Host header.
-    """
-
-    __slots__ = ("_body", "_head", "_host", "_size", "_state")
-
-    def __init__(self, host: str) -> None:
-        self._host: Final = host
+    def __init__(self) -> None:
         self._state: Final = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._head: h11.Response | None = None
         self._body: list[bytes] = []
         self._size = 0
 
-    def say(self, request: Request) -> bytes:
-        """Return the whole request as bytes; raise `Unsendable` for one that is not HTTP."""
-        target = target_of(request.url)
-        headers = [("Host", self._host), *request.headers]
-        content = request.content
-        if content or request.method != "GET":
-            headers.append(("Content-Length", str(len(content))))
-        send = self._state.send
-        try:
-            said = send(h11.Request(method=request.method, target=target, headers=headers)) or b""
-            if content:
-                said += send(h11.Data(data=content)) or b""
-            return said + (send(h11.EndOfMessage()) or b"")
-        except (h11.LocalProtocolError, UnicodeError) as error:
-            raise Unsendable(f"the request cannot be sent: {describe(error)}") from None
+    def begin(self) -> None:  # noqa: D102 - see HTTP1
+        self._state.send(_ASKED)
+        self._state.send(_ALL_ASKED)
 
-    def hear(self, data: bytes) -> Response | None:
-        """Take bytes that arrived, none at the end of the connection; return the answer when it is whole.
-
-        Raises:
-            ExchangeFailed: what arrived is not HTTP, or the connection ended in the middle.
-            ProtocolError: the answer is too long, or came compressed.
-        """
+    def feed(self, data: bytes) -> Response | None:  # noqa: D102 - see HTTP1
         state = self._state
         try:
             state.receive_data(data)
@@ -101,12 +68,10 @@ class Speech:
         pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
         return response(head.status_code, pairs, content)
 
-    def has_surplus(self) -> bool:
-        """Say, after an answer, whether more than it has arrived."""
+    def has_surplus(self) -> bool:  # noqa: D102 - see HTTP1
         return bool(self._state.trailing_data[0])
 
-    def ends(self) -> bool:
-        """Say, after an answer, whether the connection is done with; else it is ready for the next request."""
+    def ends(self) -> bool:  # noqa: D102 - see HTTP1
         state = self._state
         if state.our_state is not h11.DONE or state.their_state is not h11.DONE or any(state.trailing_data):
             return True

@@ -1,33 +1,23 @@
-"""The same as `Speech`, heard by httptools (llhttp, in C) where it is installed: a tenth of the time.
+"""Answers read by httptools (llhttp, in C), where it is installed: a tenth of the time.
 
 One of the files that import an HTTP library.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import httptools
 
 from .common import MAX_ANSWER_BYTES, describe, response, too_long
-from .http1_h11 import MAX_HEAD_BYTES, target_of
-from .transport import ExchangeFailed, Request, Response, Unsendable
+from .http1 import MAX_HEAD_BYTES
+from .transport import ExchangeFailed, Response
 
-__all__ = ["FastSpeech"]
-
-# The request line and headers, nothing else; how many lines they are is counted beside.
-_HEAD: Final = re.compile(
-    r"(?:GET|POST|PUT|PATCH|DELETE) /[!-~]* HTTP/1\.1(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*)*"
-)
+__all__ = ["Httptools"]
 
 
-class FastSpeech:
-    """What is said on one connection, one request after the other; see `Speech`.
-
-    Args:
-        host: the Host header.
-    """
+class Httptools:
+    """See `HTTP1`."""
 
     __slots__ = (
         "_body",
@@ -36,7 +26,6 @@ class FastSpeech:
         "_extra",
         "_fed",
         "_headers",
-        "_host",
         "_keeps",
         "_open_ended",
         "_parser",
@@ -44,39 +33,18 @@ class FastSpeech:
         "_status",
     )
 
-    def __init__(self, host: str) -> None:
-        self._host: Final = host
+    def __init__(self) -> None:
         self._parser: Final = httptools.HttpResponseParser(self)
         self._extra = False
-        self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:  # noqa: D102 - see HTTP1
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._status = self._size = self._fed = 0
         self._done = self._early = self._keeps = self._open_ended = False
 
-    def say(self, request: Request) -> bytes:
-        """Return the whole request as bytes; raise `Unsendable` for one that is not HTTP."""
-        content = request.content
-        lines = [f"{request.method} {target_of(request.url)} HTTP/1.1", f"Host: {self._host}"]
-        lines += [f"{name}: {value}" for name, value in request.headers]
-        if content or request.method != "GET":
-            lines.append(f"Content-Length: {len(content)}")
-        head = "\r\n".join(lines)
-        # A value with a line break of its own would make one line more.
-        if _HEAD.fullmatch(head) is None or head.count("\r\n") != len(lines) - 1:
-            raise Unsendable("the request cannot be sent: a header or the target is not HTTP")
-        self._begin()
-        return f"{head}\r\n\r\n".encode("ascii") + content
-
-    def hear(self, data: bytes) -> Response | None:
-        """Take bytes that arrived, none at the end of the connection; return the answer when it is whole.
-
-        Raises:
-            ExchangeFailed: what arrived is not HTTP, or the connection ended in the middle.
-            ProtocolError: the answer is too long, or came compressed.
-        """
+    def feed(self, data: bytes) -> Response | None:  # noqa: D102 - see HTTP1
         if not data:
             if self._status and self._open_ended and not self._done:
                 self._keeps = False
@@ -100,12 +68,10 @@ class FastSpeech:
         pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._headers]
         return response(self._status, pairs, b"".join(self._body))
 
-    def has_surplus(self) -> bool:
-        """Say, after an answer, whether more than it has arrived."""
+    def has_surplus(self) -> bool:  # noqa: D102 - see HTTP1
         return self._extra
 
-    def ends(self) -> bool:
-        """Say, after an answer, whether the connection is done with; else it is ready for the next request."""
+    def ends(self) -> bool:  # noqa: D102 - see HTTP1
         return self._extra or not self._keeps
 
     # --- what the parser tells

@@ -1,16 +1,13 @@
-"""The default engine: httpx2's own transport, where a read can be clamped and nothing is followed or remembered.
+"""httpx2's own transport: through proxies, on trio, and wherever it is asked for; nothing is followed or remembered.
 
 One of the files that import an HTTP library; each serves one engine.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import importlib.util
-import ipaddress
-import queue
 import ssl
 import threading
 import time
@@ -27,6 +24,7 @@ from ...flow import running_loop
 from .common import (
     KEEPALIVE_SECONDS,
     MAX_ANSWER_BYTES,
+    addresses,
     deadline_passed,
     defect,
     describe,
@@ -34,14 +32,12 @@ from .common import (
     is_exhausted,
     proxy_failed,
     proxy_url,
-    resolve,
     response,
     surplus,
     too_long,
-    trusted,
     unconnected,
 )
-from .pool import LoopPool
+from .tls import context_of
 from .transport import ExchangeFailed, Overloaded, PerProcess, Request, Response
 
 if TYPE_CHECKING:
@@ -171,18 +167,13 @@ class _ClampedBackend(httpcore2.SyncBackend):
 
 
 def _addresses(host: str, port: int) -> list[str]:
-    with contextlib.suppress(ValueError):
-        return [str(ipaddress.ip_address(host))]
-    answers: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
     left = _clamp.left(None)
-    resolve(host, port, answers.put)
     try:
-        answer = answers.get(timeout=left if left != float("inf") else None)
-    except queue.Empty:
+        return addresses(host, port, left if left != float("inf") else None)
+    except TimeoutError:
         raise httpcore2.ConnectTimeout("deadline") from None
-    if isinstance(answer, OSError):
-        raise httpcore2.ConnectError(str(answer))
-    return answer
+    except OSError as error:
+        raise httpcore2.ConnectError(str(error)) from error
 
 
 def _proxy(url: str) -> httpcore2.Proxy:
@@ -192,18 +183,16 @@ def _proxy(url: str) -> httpcore2.Proxy:
     except (ValueError, TypeError, httpx2.InvalidURL) as error:
         raise ConfigurationError(f"proxy is no URL of a proxy: {type(error).__name__}") from None
     if url.startswith("socks") and importlib.util.find_spec("socksio") is None:
-        raise ConfigurationError("a socks proxy needs the package socksio, or engine = 'pyreqwest'")
+        raise ConfigurationError("a socks proxy needs the package socksio")
     return proxy
 
 
 class _HTTPX2Base:
     def __init__(self, settings: Settings) -> None:
         proxy = proxy_url(settings)
-        # Read here and not at the first request, where an event loop would wait for it; plain loopback needs none.
-        tls = bool(settings.ca_file) or not settings.api_url.startswith("http:")
-        usual = functools.partial(httpx2.create_ssl_context, trust_env=settings.trust_env)
         options: dict[str, Any] = {
-            "ssl_context": trusted(settings, usual) if tls else None,
+            # Read here and not at the first request, where an event loop would wait for it.
+            "ssl_context": context_of(settings),
             "max_connections": settings.max_connections,
             "max_keepalive_connections": settings.max_connections,
             "keepalive_expiry": KEEPALIVE_SECONDS,
@@ -264,19 +253,7 @@ class HTTPX2(_HTTPX2Base):
 
 
 class AsyncHTTPX2(_HTTPX2Base):
-    """Sends with a pool of its own for each event loop.
-
-    On asyncio, direct connections are `LoopPool`s. Through a proxy, and on other loops, httpcore2 carries.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        opening = functools.partial(
-            LoopPool,
-            settings.api_url,
-            trusted=self._options["ssl_context"],
-        )
-        self._direct: Final = PerProcess(opening) if "proxy" not in self._options else None
+    """Sends with a pool of its own for each event loop."""
 
     @staticmethod
     def _pool(options: dict[str, Any]) -> httpcore2.AsyncConnectionPool:
@@ -284,18 +261,7 @@ class AsyncHTTPX2(_HTTPX2Base):
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
-        loop = running_loop()
-        if self._direct is not None and isinstance(loop, asyncio.AbstractEventLoop):
-            pool: LoopPool = self._direct.get(loop)
-            return await pool.send(request, timeout)
-        return await self._send(self._pools.get(loop), request, timeout)
-
-    async def _send(
-        self,
-        pool: httpcore2.AsyncConnectionPool,
-        request: Request,
-        timeout: float,  # noqa: ASYNC109 - one deadline for all
-    ) -> Response:
+        pool: httpcore2.AsyncConnectionPool = self._pools.get(running_loop())
         body = _Body(request.content)
         with _core_failures(body), anyio.fail_after(timeout):
             answer = await pool.handle_async_request(_core_request(request, body, {}))
@@ -315,9 +281,7 @@ class AsyncHTTPX2(_HTTPX2Base):
 
     async def aclose(self) -> None:
         """Close what is open in this process, on this loop."""
-        loop = running_loop()
-        for pools in (self._pools, self._direct):
-            pool = pools.take(loop) if pools is not None else None
-            if pool is not None:
-                with contextlib.suppress(Exception):  # requests under way in other tasks fail by themselves
-                    await pool.aclose()
+        pool = self._pools.take(running_loop())
+        if pool is not None:
+            with contextlib.suppress(Exception):  # requests under way in other tasks fail by themselves
+                await pool.aclose()

@@ -1,4 +1,4 @@
-"""Direct connections on an asyncio loop: h11 or httptools speaks, the loop's transports carry, nothing is polled.
+"""Direct connections on an asyncio loop, over the loop's transports; nothing is polled.
 
 A pool of a general library looks at every idle connection for each request; here a connection that ends is told by the
 loop, so an idle one is good until then.
@@ -8,37 +8,68 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ... import masking
 from ...exceptions import AscendError
-from .common import (
-    KEEPALIVE_SECONDS,
-    deadline_passed,
-    describe,
-    is_distrusted,
-    is_exhausted,
-    resolve,
-    surplus,
-    unconnected,
-)
-from .http1_h11 import Speech, authority_of
-from .transport import ExchangeFailed, Request, Response, Unsendable
-
-try:
-    from .http1_httptools import FastSpeech
-except ImportError:
-    FastSpeech = Speech  # type: ignore[assignment,misc] # the same, slower
+from ...flow import running_loop
+from ...fork import ProcessLock
+from .common import KEEPALIVE_SECONDS, deadline_passed, describe, resolve, surplus, unconnected
+from .http1 import encode
+from .origin import Origin, worse
+from .tls import context_of
+from .transport import AsyncEngine, ExchangeFailed, PerProcess, Request, Response, Unsendable
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable
+    from ...config import Settings
 
-__all__ = ["LoopPool"]
+__all__ = ["LoopEngine", "LoopPool"]
 
 _log = masking.get_logger("ascend_middleware.client.connection")
+
+
+class LoopEngine:
+    """Sends over connections of its own for each asyncio loop; on other loops, through httpx2.
+
+    Args:
+        settings: without a proxy.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        # Read here and not at the first request, where an event loop would wait for it.
+        origin = Origin(settings.api_url, context_of(settings))
+        # No cycle through self: a client that is dropped frees its connections at once.
+        self._pools: Final = PerProcess(functools.partial(LoopPool, origin))
+        self._settings: Final = settings
+        self._opening: Final = ProcessLock()
+        self._other: AsyncEngine | None = None
+
+    async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
+        """Return the answer within `timeout` seconds in all; see `Engine`."""
+        loop = running_loop()
+        if isinstance(loop, asyncio.AbstractEventLoop):
+            pool: LoopPool = self._pools.get(loop)
+            return await pool.send(request, timeout)
+        return await self._httpx2().send(request, timeout)
+
+    def _httpx2(self) -> AsyncEngine:
+        with self._opening:
+            if self._other is None:
+                from .httpx2_engine import AsyncHTTPX2  # takes as long as all the rest of the client
+
+                self._other = AsyncHTTPX2(self._settings)
+            return self._other
+
+    async def aclose(self) -> None:
+        """Close what is open in this process, on this loop."""
+        pool = self._pools.take(running_loop())
+        if pool is not None:
+            await pool.aclose()
+        elif self._other is not None:
+            await self._other.aclose()
 
 
 class _Connection(asyncio.Protocol):
@@ -46,7 +77,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, pool: LoopPool) -> None:
         self._pool: Final = pool
-        self._speech: Final = pool.speech(pool.host_header)
+        self._protocol: Final = pool.origin.protocol()
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Response] | None = None
         self._began = False
@@ -65,7 +96,7 @@ class _Connection(asyncio.Protocol):
             return
         self._began = True
         try:
-            heard = self._speech.hear(data)
+            heard = self._protocol.feed(data)
         except AscendError as error:
             answer.set_exception(error)
         else:
@@ -108,16 +139,17 @@ class _Connection(asyncio.Protocol):
         whole = self._began = False
         try:
             # Never a local of this frame: it holds the key, and reporters of errors show locals.
-            transport.write(self._speech.say(request))
+            transport.write(encode(request, self._pool.origin.header))
+            self._protocol.begin()
             heard: Response = await answer
-            if self._speech.has_surplus():
+            if self._protocol.has_surplus():
                 raise surplus()
             whole = True
             return heard
         finally:
             timer.cancel()
             self._answer = None
-            if not whole or self._speech.ends():
+            if not whole or self._protocol.ends():
                 self.abort()
 
     def _expire(self) -> None:
@@ -126,25 +158,11 @@ class _Connection(asyncio.Protocol):
 
 
 class LoopPool:
-    """The connections of one asyncio loop to one authority; how many there may be, who asks sees to.
+    """The connections of one asyncio loop to one authority; how many there may be, who asks sees to."""
 
-    Args:
-        url: the authority's base URL.
-        trusted: certificates to trust; None for plain HTTP.
-        speech: how HTTP is spoken; by httptools where it is installed, else by h11.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        trusted: ssl.SSLContext | None,
-        speech: Callable[[str], Speech | FastSpeech] = FastSpeech,
-    ) -> None:
+    def __init__(self, origin: Origin) -> None:
         self.loop: Final = asyncio.get_running_loop()
-        self.host_header, self._host, self._port, tls = authority_of(url)
-        self._trusted: Final = trusted if tls else None
-        self.speech: Final = speech
+        self.origin: Final = origin
         self._idle: Final[deque[_Connection]] = deque()
         self._open: Final[set[_Connection]] = set()
         self._closed = False
@@ -193,17 +211,15 @@ class LoopPool:
             async with asyncio.timeout(end - self.loop.time()):
                 addresses = await self._addresses()
                 connection = await self._reach(addresses, end)
-        except TimeoutError:
-            raise deadline_passed() from None
         except OSError as error:  # TLS's errors are OSErrors
             raise unconnected(error) from None
         self._open.add(connection)
-        _log.debug("connected to %s port %d", self._host, self._port)
+        _log.debug("connected to %s port %d", self.origin.host, self.origin.port)
         return connection
 
     async def _addresses(self) -> list[str]:
         with contextlib.suppress(ValueError):
-            return [str(ipaddress.ip_address(self._host))]
+            return [str(ipaddress.ip_address(self.origin.host))]
         found: asyncio.Future[list[str]] = self.loop.create_future()
 
         def settle(answer: list[str] | OSError) -> None:
@@ -218,35 +234,30 @@ class LoopPool:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 self.loop.call_soon_threadsafe(settle, answer)
 
-        resolve(self._host, self._port, tell)
+        resolve(self.origin.host, self.origin.port, tell)
         return await found
 
     async def _reach(self, addresses: list[str], end: float) -> _Connection:
+        origin = self.origin
         failure: OSError | None = None
         for number, address in enumerate(addresses, 1):
             # One that does not answer leaves half of the time to those after it.
             left = end - self.loop.time()
-            share = left if number == len(addresses) else left / 2
+            is_last = number == len(addresses)
             try:
-                async with asyncio.timeout(share):
+                async with asyncio.timeout(left if is_last else left / 2):
                     _, connection = await self.loop.create_connection(
                         lambda: _Connection(self),
                         address,
-                        self._port,
-                        ssl=self._trusted,
-                        server_hostname=self._host if self._trusted is not None else None,
+                        origin.port,
+                        ssl=origin.context,
+                        server_hostname=origin.host if origin.context is not None else None,
                     )
             except OSError as error:
-                if failure is not None and is_distrusted(failure):
-                    continue  # something answered there
-                if isinstance(error, TimeoutError) and number == len(addresses):
-                    raise
-                # Such as an address of a family that is switched off.
-                if failure is None or is_exhausted(failure) or is_distrusted(error):
-                    failure = error
+                failure = worse(failure, error, is_last=is_last)
             else:
                 return connection
-        raise failure or OSError(f"no address for {self._host}")
+        raise failure or OSError(f"no address for {origin.host}")
 
     async def aclose(self) -> None:
         """Close every connection; requests under way fail."""

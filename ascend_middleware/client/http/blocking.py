@@ -1,0 +1,227 @@
+"""Direct connections over blocking sockets, for threads: what event loops speak, in the thread of the caller."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from ... import masking
+from .common import KEEPALIVE_SECONDS, addresses, deadline_passed, describe, is_late, surplus, unconnected
+from .http1 import encode
+from .origin import Origin, worse
+from .tls import context_of
+from .transport import ExchangeFailed, PerProcess, Request, Response, Unsendable
+
+if TYPE_CHECKING:
+    from ...config import Settings
+
+__all__ = ["BlockingEngine", "BlockingPool"]
+
+_log = masking.get_logger("ascend_middleware.client.connection")
+_CHUNK: Final = 65_536
+
+
+class BlockingEngine:
+    """Sends over connections of its own, for as many threads as come.
+
+    Args:
+        settings: without a proxy.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        # Read here and not at the first request, which has a deadline.
+        origin = Origin(settings.api_url, context_of(settings))
+        # No cycle through self: a client that is dropped frees its connections at once.
+        self._pools: Final = PerProcess(functools.partial(BlockingPool, origin))
+
+    def send(self, request: Request, timeout: float) -> Response:
+        """Return the answer within `timeout` seconds in all; see `Engine`."""
+        pool: BlockingPool = self._pools.get()
+        return pool.send(request, timeout)
+
+    def close(self) -> None:
+        """Close what is open in this process."""
+        pool = self._pools.take()
+        if pool is not None:
+            pool.close()
+
+
+class _Connection:
+    """One connection; one request at a time."""
+
+    __slots__ = ("_given_up", "_protocol", "_socket", "idle_since")
+
+    def __init__(self, stream: socket.socket, origin: Origin) -> None:
+        self._socket: Final = stream
+        self._protocol: Final = origin.protocol()
+        self._given_up = False
+        self.idle_since = 0.0
+
+    def __del__(self) -> None:
+        # The documented programs drop their client without closing it; and a forked child drops its parent's.
+        self.close()
+
+    def is_open(self) -> bool:
+        """Say whether an idle connection is good: nothing to be read, neither its end nor what nobody asked for."""
+        try:
+            self._socket.settimeout(0)
+            self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            pass
+        return False
+
+    def exchange(self, request: Request, header: str, end: float) -> Response:
+        """Return the answer; whatever else happens, the connection is not used again."""
+        began = whole = False
+        protocol = self._protocol
+        try:
+            # Never locals of this frame: they hold the key, and reporters of errors show locals.
+            self._write(memoryview(encode(request, header)), end)
+            protocol.begin()
+            heard = None
+            while heard is None:
+                heard = protocol.feed(self._read(end))
+                began = True
+            if protocol.has_surplus():
+                raise surplus()
+            whole = True
+            return heard
+        except OSError as error:  # TLS's errors are OSErrors
+            if is_late(error):
+                raise deadline_passed(answered=began) from None
+            raise ExchangeFailed(f"the connection to the authority broke: {describe(error)}") from None
+        finally:
+            if not whole or protocol.ends():
+                self.close()
+
+    def _write(self, data: memoryview, end: float) -> None:
+        while data:
+            self._socket.settimeout(_left(end))
+            data = data[self._socket.send(data) :]
+
+    def _read(self, end: float) -> bytes:
+        self._socket.settimeout(_left(end))
+        data = self._socket.recv(_CHUNK)
+        if not data and self._given_up:
+            raise ConnectionAbortedError("it was closed")
+        return data
+
+    @property
+    def is_closed(self) -> bool:
+        return self._socket.fileno() < 0
+
+    def give_up(self) -> None:
+        """End it for the thread that uses it: to close it would give its number away while that thread reads."""
+        self._given_up = True
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # of TLS, what is below it
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+
+class BlockingPool:
+    """The connections of one process to one authority; how many there may be, who asks sees to."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin: Final = origin
+        self._lock: Final = threading.Lock()
+        self._idle: Final[deque[_Connection]] = deque()
+        self._busy: Final[set[_Connection]] = set()
+        self._closed = False
+
+    def send(self, request: Request, timeout: float) -> Response:
+        """Return the answer within `timeout` seconds in all; see `Engine`."""
+        end = time.monotonic() + timeout
+        connection = self._take() or self._connect(end)
+        try:
+            return connection.exchange(request, self._origin.header, end)
+        finally:
+            self._give(connection)
+
+    def _take(self) -> _Connection | None:
+        """Return the idle connection that was used last; those before it rest, and are closed when they are old."""
+        idle = self._idle
+        while True:
+            with self._lock:
+                old = time.monotonic() - KEEPALIVE_SECONDS
+                while idle and idle[0].idle_since < old:
+                    idle.popleft().close()
+                if not idle:
+                    return None
+                connection = idle.pop()
+                self._busy.add(connection)
+            if connection.is_open():
+                return connection
+            connection.close()
+            self._give(connection)
+
+    def _give(self, connection: _Connection) -> None:
+        with self._lock:
+            self._busy.discard(connection)
+            if self._closed:
+                connection.close()
+            elif not connection.is_closed:
+                connection.idle_since = time.monotonic()
+                self._idle.append(connection)
+
+    def _connect(self, end: float) -> _Connection:
+        try:
+            stream = self._reach(addresses(self._origin.host, self._origin.port, _left(end)), end)
+        except OSError as error:  # TLS's errors are OSErrors
+            raise unconnected(error) from None
+        connection = _Connection(stream, self._origin)
+        with self._lock:
+            if self._closed:
+                raise Unsendable("the client was closed")
+            self._busy.add(connection)
+        _log.debug("connected to %s port %d", self._origin.host, self._origin.port)
+        return connection
+
+    def _reach(self, found: list[str], end: float) -> socket.socket:
+        failure: OSError | None = None
+        for number, address in enumerate(found, 1):
+            # One that does not answer leaves half of the time to those after it.
+            is_last = number == len(found)
+            try:
+                return self._open(address, end if is_last else end - _left(end) / 2)
+            except OSError as error:
+                failure = worse(failure, error, is_last=is_last)
+        raise failure or OSError(f"no address for {self._origin.host}")
+
+    def _open(self, address: str, until: float) -> socket.socket:
+        stream = socket.create_connection((address, self._origin.port), timeout=_left(until))
+        try:
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._origin.context is not None:
+                stream.settimeout(_left(until))
+                stream = self._origin.context.wrap_socket(stream, server_hostname=self._origin.host)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def close(self) -> None:
+        """Close every connection; requests under way fail."""
+        with self._lock:
+            self._closed = True
+            while self._idle:
+                self._idle.pop().close()
+            for connection in self._busy:
+                connection.give_up()
+
+
+def _left(end: float) -> float:
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
