@@ -1,7 +1,7 @@
-"""What holds of the kill switch's commands: for each target and slot the newest order, of one instant the stricter.
+"""What is in force of the kill switch's commands: for each target and slot the newest, of one instant the stricter.
 
 A lift is an order too, which takes the place of what it lifts: so the order in which commands arrive does not matter,
-and a missing order tells of a lost state. The client, the guard and the MCP kill switch all go by this.
+and a missing order tells of a lost state. The client, the guard and the MCP kill switch all use this.
 """
 
 from __future__ import annotations
@@ -66,19 +66,19 @@ R = TypeVar("R", bound=Ranked)
 
 
 def rank(order: Ranked) -> tuple[float, bool, int]:
-    """Return what decides between two orders for one target and slot: the higher holds."""
+    """Return what decides between two orders for one target and slot: the higher is in force."""
     return order.issued_at, not order.lifts, -(order.max_per_minute or 0)
 
 
 class Orders(dict[tuple[K, str], R]):
-    """The orders that hold, by target and slot; `block` and `limit` do not touch each other, a lift lifts both."""
+    """The orders in force, by target and slot; `block` and `limit` do not touch each other, a lift lifts both."""
 
     def __init__(self, orders: Iterable[tuple[tuple[K, str], R]] = ()) -> None:
         super().__init__(orders)
         self._applied: OrderedDict[object, None] = OrderedDict()
 
     def take(self, target: K, slot: str, order: R) -> bool:
-        """Keep an order unless one that ranks as high is known; return whether it holds now."""
+        """Keep an order unless one that ranks as high is known; return whether it is in force now."""
         known = self.get((target, slot))
         if known is not None and rank(known) >= rank(order):
             return False
@@ -88,7 +88,7 @@ class Orders(dict[tuple[K, str], R]):
     def apply(self: Orders[K, Command], command: Command, *targets: K) -> bool:
         """Take a command's orders for its targets, once by its id; return whether that changed anything."""
         if command.command_id:
-            # The id alone does not say it: nobody may spend a later BLOCK by sending something else under its id.
+            # Not by the id alone: else a BLOCK could be made void beforehand by another command under its id.
             mark = (command.command_id, command.kind, frozenset(targets))
             if mark in self._applied:
                 return False

@@ -1,6 +1,6 @@
-"""Work that is repeated in the background until it is stopped: when it is due, what is said of failures, how it ends.
+"""Work repeated in the background until it is stopped: when it is due, which failures are logged, how it ends.
 
-A forked child has none of its parent's threads: each is started again there, by whoever comes next.
+A forked child has none of its parent's threads: each is started again there at the next use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = masking.get_logger("ascend_middleware.client.background")
 
 
 class Schedule:
-    """When a job is due: each `interval` seconds from one start to the next, and what was missed is not made up for.
+    """When a job is due: each `interval` seconds from one start to the next, and missed times are skipped.
 
     Args:
         interval: seconds.
@@ -44,12 +44,12 @@ class Schedule:
         """Say that the job starts now."""
         now = self._clock()
         planned = self._started_at + self.interval
-        # A little late counts from when it was due, so that the lateness does not add up.
+        # If it is only a little late, count from when it was due: so delays do not add up.
         self._started_at = planned if now - self.interval < planned <= now else now
 
 
 class FailureCount:
-    """Failures in a row: told are the first and, when it lasts, number `again`; the others are no news."""
+    """Failures in a row: the first is told and, if they go on, number `again`; no others."""
 
     def __init__(self, *, again: int) -> None:
         self._again: Final = again

@@ -58,7 +58,7 @@ class KillState:
             self._stale_after = math.inf if interval is None else interval * _FAILED_POLLS
             self._answered_at = self._clock()
             if interval is None and self._failures >= _FAILED_POLLS:
-                # Silence counts only while somebody listens; a stop that was told stays.
+                # Silence blocks only while polling; a block that the authority reported stays.
                 self._polled = (False, "")
             self._failures = 0
 
@@ -77,7 +77,7 @@ class KillState:
             failures = self._failures
             if failures >= _FAILED_POLLS:
                 self._polled = (True, f"the kill switch could not be asked {failures} times in a row")
-        # Loud once; what repeats itself is no news.
+        # An error once; what repeats is logged at debug.
         level = _log.warning if failures < _FAILED_POLLS else _log.error if failures == _FAILED_POLLS else _log.debug
         level("kill-switch poll failed (%d in a row): %s", failures, error)
 

@@ -186,7 +186,7 @@ class BackgroundWorker:
                     logger.exception("the background worker failed; it goes on")
                     worked, self._pause_until = False, self._core.clock() + _IDLE_SECONDS
                 if worked:
-                    # Python runs one thread at a time: what is delivered in haste is taken from requests.
+                    # Python runs one thread at a time: delivering without pause would slow requests down.
                     worked_for += self._core.clock() - began
                     if worked_for >= _BURST_SECONDS:
                         stop.wait(self._rest(worked_for))
@@ -218,7 +218,7 @@ class BackgroundWorker:
         journal = self._journal
         assert journal is not None  # noqa: S101 - else this thread does not run
         try:
-            # First, because under load there is always something of one's own to deliver.
+            # First, because under load there is always a line of its own journal to deliver.
             if journal.directory is not None and clock >= self._adopt_at and not stopping:
                 self._adopt_at = clock + _ADOPT_SECONDS
                 adopt(

@@ -1,1 +1,1 @@
-"""The kill switch: what is ordered, whether a request may go on, and how commands are received."""
+"""The kill switch of a guard: whether a request may go on, and how commands reach the state."""

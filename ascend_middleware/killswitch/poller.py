@@ -1,4 +1,4 @@
-"""Receive kill-switch commands from the authority over HTTP, and keep them where all workers look."""
+"""Receive kill-switch commands from the authority over HTTP, and keep them in the state that all workers share."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class CommandHandler:
-    """Judge messages, whatever brought them, and apply those that are commands for this organisation's agents."""
+    """Read messages, from HTTP or a queue, and apply those that are commands for this organisation's agents."""
 
     def __init__(self, state: State, *, organization_id: str, now: Callable[[], float] = time.time) -> None:
         self._state = state
@@ -55,17 +55,17 @@ class CommandHandler:
         self._said: set[str] = set()
 
     def read(self, message: Any) -> Command | None:
-        """Return the command that a message holds, or None for one to be left alone, with a line in the log."""
+        """Return the command that a message holds, or None, with a line in the log, for one that is not obeyed."""
         try:
             command = parse_command(message, received_at=self._now())
         except UnknownCommand as error:
-            self.loud(f"a kill-switch message is left alone: {error}")
+            self.log_once(f"a kill-switch message is left alone: {error}")
             return None
         except MalformedCommand as error:
-            self.loud(f"a malformed kill-switch message is left alone: {error}")
+            self.log_once(f"a malformed kill-switch message is left alone: {error}")
             return None
         if self._organization and command.organization_id not in (None, self._organization):
-            self.loud(f"a command of organisation {str(command.organization_id)[:40]!r} is ignored")
+            self.log_once(f"a command of organisation {str(command.organization_id)[:40]!r} is ignored")
             return None
         return command
 
@@ -78,8 +78,8 @@ class CommandHandler:
             whom = "every agent" if command.agent_id is None else f"agent {command.agent_id!r}"
             logger.warning("kill-switch command %s: %s %s", command.command_id or "without id", command.kind, whom)
 
-    def loud(self, text: str) -> None:
-        """Say it once: a queue gives the same message again and again."""
+    def log_once(self, text: str) -> None:
+        """Log an error once: a queue delivers the same message again and again."""
         if text not in self._said:
             if len(self._said) > 1000:
                 self._said.clear()
@@ -108,7 +108,7 @@ class CommandPoller:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._core = core
-        # Asking goes on while calls do not, and what is wrong with one agent's commands stops no decision.
+        # Polling goes on while the client's breaker is open, and what fails here does not open that breaker.
         self._unbroken: Final = CircuitBreaker(threshold=1, timeout=1.0, clock=core.clock, enabled=False)
         self._state = state
         self._kill = kill
@@ -126,7 +126,7 @@ class CommandPoller:
     def poll(self, *, deadline: float | None = None) -> Flow[None]:
         """Do one round: the organisation and the service's own agent, which confirm the kill state, then some others.
 
-        What is wrong with one of the others, or with its answer, is its own matter: the rest is asked all the same.
+        If one of the others cannot be asked about, or its answer cannot be read, the rest are asked about all the same.
 
         Raises:
             AscendError: the authority or the state could not be used.
@@ -155,7 +155,7 @@ class CommandPoller:
             except StateError:
                 raise
             except AscendError as error:
-                self.handler.loud(f"the commands of agent {agent_id[:80]!r} cannot be received: {error}")
+                self.handler.log_once(f"the commands of agent {agent_id[:80]!r} cannot be received: {error}")
         if failure is not None:
             raise failure
 
@@ -200,7 +200,7 @@ class CommandPoller:
                 try:
                     yield from self._core.call(ack, deadline=deadline, breaker=self._unbroken)
                 except AscendError as error:  # it is obeyed, and comes again
-                    self.handler.loud(f"command {command.command_id[:80]!r} cannot be acknowledged: {error}")
+                    self.handler.log_once(f"command {command.command_id[:80]!r} cannot be acknowledged: {error}")
         if self._by_agent and asks:
             if len(self._heard) >= _MOST_HEARD:
                 self._heard.clear()
@@ -212,13 +212,13 @@ class CommandPoller:
         status = yield from self._ask("status", endpoints.KILL_SWITCH_STATUS.call(), deadline)
         if status is None:
             return False
-        # Where no requests come, nobody has read the state since.
+        # Without requests, nobody has read the state since the last round.
         yield Blocking(self._kill.refresh)
         blocked = status.blocked
         old = self._kill.snapshot.orders.get((EVERYBODY, "status"))
         if blocked == (old is not None and not old.lifts):
             return True
-        # What the authority says now is newer than what it said before, whatever a clock says that was set back.
+        # The authority's present answer is newer than its last one, even where the clock was set back.
         issued_at = self._now() if old is None else max(self._now(), old.issued_at + 0.001)
         order = Order(
             target=EVERYBODY,
@@ -253,7 +253,7 @@ class CommandPoller:
 
 
 def _addressed(row: Any, agent_id: str) -> Any:
-    """Say for whom a row of one agent's list is, where it does not say so itself."""
+    """Add the agent to a row of its list that does not name one."""
     if not isinstance(row, dict) or row.get("agent_id") is not None or row.get("is_broadcast") is True:
         return row
     if row.get("target_type") not in (None, "agent") or "agent_id" in row:
@@ -262,7 +262,7 @@ def _addressed(row: Any, agent_id: str) -> Any:
 
 
 class LeasedPoller:
-    """Receive while this process has the lease: one process of those that share the state does it for all.
+    """Poll while this process has the lease: one of the processes that share the state polls for all of them.
 
     Args:
         poller: does one round over HTTP.
@@ -290,7 +290,7 @@ class LeasedPoller:
         self._queue = queue
         self._now = now
         self._http = Schedule(interval, clock)
-        # Each way by itself: one that works must not have the other one's failure told in every round.
+        # Counted apart: when one way works, failures of the other are still told only at first and after a while.
         self._failures = {"queue": FailureCount(again=11), "http": FailureCount(again=11)}
 
     def __call__(self, perform: Callable[[Any], Any]) -> float:

@@ -29,8 +29,8 @@ class QueueConsumer:
     redrive policy, so that nothing which might be evidence disappears.
 
     Args:
-        url: the queue's URL. Credentials, region and endpoint are boto3's own business.
-        handler: judges and applies messages.
+        url: the queue's URL. Credentials, region and endpoint are left to boto3.
+        handler: reads and applies messages.
         confirm: called after each answer of the queue.
 
     Raises:

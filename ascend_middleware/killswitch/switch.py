@@ -1,4 +1,4 @@
-"""The kill switch as a request sees it: whether the agent is blocked, whether it may go on so fast.
+"""The kill switch as a request sees it: whether the agent is blocked, and whether it acts too fast.
 
 Obedience does not depend on a thread: what workers share is read again whenever it is older than 250 ms. What this
 process once knew it keeps, so that a state that was emptied lifts nothing.
@@ -29,11 +29,11 @@ logger = get_logger("ascend_middleware.kill")
 
 KILL_VARIABLE: Final = "ASCEND_KILL"
 FRESH_SECONDS: Final = 0.25
-# For how long others go on with what was read last while one reads, and while the state cannot be read.
+# How long what was read last is used while another request reads, or while the state cannot be read.
 _GRACE_SECONDS: Final = 0.75
 _FUTURE_SECONDS: Final = 300.0
 _LOUD_SECONDS: Final = 60.0
-# Far beyond what a read may take: whoever has not come back by then never will.
+# Far longer than a read may take: after that, the reader is taken for lost.
 _READ_SECONDS: Final = 3.0
 _ALL: Final = frozenset({"1", "true", "yes", "on", "all", EVERYBODY})
 _NONE: Final = frozenset({"", "0", "false", "no", "off"})
@@ -81,13 +81,13 @@ class KillSwitch:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether what was read may be gone by."""
+        """Whether what was read last is still good enough to decide by."""
         now = self._clock()
         if self._expired:
             return False
         if now - self._read_at < FRESH_SECONDS:
             return True
-        # One reads, the others go on meanwhile, for a moment.
+        # While one request reads, the others use what was read before, for a moment.
         return now - self._read_at < _GRACE_SECONDS and now < self._reading_until
 
     @property
@@ -99,9 +99,9 @@ class KillSwitch:
         )
 
     def turn(self) -> Literal["read", "wait", "fail"]:
-        """Say what a request does that may not go by what was read: read, wait for who reads, or give up.
+        """Say what a request does when what was read is too old: read it, wait for the one that reads, or give up.
 
-        While the state does not answer, one request at a time tries it, and the others do not wait for that.
+        While the state does not answer, one request at a time tries to read it, and the others do not wait.
         """
         now = self._clock()
         with self._lock:
@@ -130,7 +130,7 @@ class KillSwitch:
         """Read the state and the local switch.
 
         Raises:
-            StateError: the state cannot be read, and what was read last is too old to go by.
+            StateError: the state cannot be read, and what was read last is too old.
         """
         began = self._clock()
         self._expired = False
@@ -167,7 +167,7 @@ class KillSwitch:
         return None if order is None else _blocked(_said(order))
 
     def limit(self, agent_id: str) -> int | None:
-        """Return how many requests a minute an agent is held to; None for as many as it likes."""
+        """Return how many requests a minute an agent is held to; None without a limit."""
         orders = self.snapshot.orders
         order = orders.limit(agent_id, EVERYBODY) if orders else None
         return None if order is None else order.max_per_minute
@@ -178,7 +178,7 @@ class KillSwitch:
         if not self.max_staleness:
             return False
         age = self._now() - self.snapshot.confirmed_at
-        # What was confirmed in the future was so before the clock was set back.
+        # A confirmation from the future was made before the clock was set back.
         return age > self.max_staleness or age < -_FUTURE_SECONDS
 
     @property
@@ -194,7 +194,7 @@ class KillSwitch:
             except FileNotFoundError:
                 pass
             except OSError as error:
-                # Who may not look whether the switch is thrown must take it for thrown.
+                # If the file cannot be read, the switch counts as thrown.
                 named, reason = frozenset({EVERYBODY}), f"the local kill file, which cannot be read: {error.strerror}"
             else:
                 named, reason = named | (_agents(text, "\n") or frozenset({EVERYBODY})), "the local kill file"

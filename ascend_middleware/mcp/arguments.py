@@ -90,7 +90,7 @@ class Binder:
         """
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        painter = _Painter(self._secrets, self._represent, self._limit)
+        renderer = _Renderer(self._secrets, self._represent, self._limit)
         shown: dict[str, Any] = {}
         for name, value in bound.arguments.items():
             if name == self._receiver:
@@ -105,7 +105,7 @@ class Binder:
                 # The author's own sentinel, which no caller can make, and which is compared by identity.
                 shown[name] = f"<default {type(value).__name__}>"
                 continue
-            shown[name] = painter.show_named(name, value, name, 0)
+            shown[name] = renderer.show_named(name, value, name, 0)
         shown = _unclaimed(shown)
         size = len(encode_json(shown))
         if size > self._limit:
@@ -113,7 +113,7 @@ class Binder:
         return Arguments(bound.args, bound.kwargs, shown)
 
 
-class _Painter:
+class _Renderer:
     """Shows the values of one call as JSON."""
 
     def __init__(self, secrets: frozenset[str], represent: Mapping[type, Callable[[Any], Any]], limit: int) -> None:

@@ -141,7 +141,7 @@ class MCPKillSwitchConsumer:
         body, dated = _completed(body, _carrier(message))
         received = self._now()
         if not dated:
-            # Each a little later than the one before, whatever the clock says.
+            # Each counts as a little later than the one before, even where the clock was set back.
             received = self._arrived_at = max(received, math.nextafter(self._arrived_at, math.inf))
             body["issued_at"] = received
         anonymous = body.get("command_id") in (None, "")
