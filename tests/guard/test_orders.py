@@ -7,7 +7,7 @@ import pytest
 
 from ascend_middleware import MCPKillSwitchConsumer
 from ascend_middleware.api.commands import parse_command
-from ascend_middleware.api.orders import EVERYBODY, Order, orders_of
+from ascend_middleware.api.orders import EVERYBODY, Order, Orders, orders_of
 from ascend_middleware.client.killswitch import KillState
 from ascend_middleware.exceptions import KillSwitchError, RateLimitError
 from ascend_middleware.killswitch.switch import KillSwitch
@@ -91,6 +91,15 @@ def test_a_command_without_a_date_is_applied_once_by_its_id(told):
     block = {"command_id": "1", "command_type": "BLOCK", "agent_id": "bot"}
     lift = {"command_id": "2", "command_type": "UNBLOCK", "agent_id": "bot", "issued_at": NOW + 1}
     assert told([block, lift, block]) == "free"
+
+
+def test_of_more_commands_than_are_remembered_the_latest_are():
+    orders, clock = Orders(), itertools.count(NOW)
+    blocks = [{"command_id": str(number), "command_type": "BLOCK", "agent_id": "bot"} for number in range(10_001)]
+    for block in blocks:
+        orders.apply(parse_command(block, received_at=next(clock)), "bot")
+    again = [parse_command(block, received_at=next(clock)) for block in (blocks[1], blocks[-1], blocks[0])]
+    assert [orders.apply(command, "bot") for command in again] == [False, False, True]
 
 
 def test_a_state_that_was_put_back_to_an_older_copy_lifts_nothing(tmp_path, caplog):

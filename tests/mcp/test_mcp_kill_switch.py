@@ -267,6 +267,14 @@ def test_an_undated_block_is_lifted_by_what_is_dated_after_it_came(clock):
         assert it.is_blocked("fs") is blocked
 
 
+def test_what_has_no_date_counts_in_the_order_of_arrival_also_when_the_clock_is_set_back(clock):
+    it = consumer(clock)
+    for kind in ("BLOCK", "UNBLOCK", "BLOCK", "UNBLOCK"):
+        it.apply_message(without(command(kind), "issued_at"))
+        assert it.is_blocked("fs") is (kind == "BLOCK") and it.degraded is None
+        clock.now -= 5000
+
+
 def test_an_order_for_one_agents_use_of_a_server_concerns_that_agent(clock):
     agents = {"a": consumer(clock, agent_id="a"), "b": consumer(clock, agent_id="b"), None: consumer(clock)}
     for it in agents.values():
