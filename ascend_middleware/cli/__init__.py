@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in COMMANDS:
         group, _, name = command.path.rpartition(" ")
         if group not in groups:
-            text, more = TASKS[group]
-            tasks = found.add_parser(group, description=more or f"{text[0].upper()}{text[1:]}.")
+            tasks = found.add_parser(group, description=f"{TASKS[group][0].upper()}{TASKS[group][1:]}.")
             groups[group] = tasks.add_subparsers(title="tasks", metavar="TASK", required=True)
         _add(groups[group], name, command, command.arguments)
     return _run(parser.parse_args(argv))
@@ -72,14 +71,14 @@ def _overview() -> Iterator[str]:
     for group, commands in GROUPS.items():
         yield f"{group}:"
         for name in dict.fromkeys(command.path.partition(" ")[0] for command in commands):
-            text = TASKS[name][0] if name in TASKS else next(one.help for one in commands if one.path == name)
+            text = TASKS.get(name) or next(one.text for one in commands if one.path == name)
             yield f"  {name:<15} {text}"
         yield ""
 
 
 def _add(commands: Any, name: str, command: Command, arguments: Sequence[Any]) -> None:
     parser = commands.add_parser(
-        name, help=command.help, description=command.description or None, epilog=command.epilog or None
+        name, help=command.text, description=command.description or None, epilog=command.epilog or None
     )
     for names, options in arguments:
         parser.add_argument(*names, **options)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..api import endpoints
@@ -28,47 +27,39 @@ def _arg(*names: str, **options: Any) -> Argument:
     return names, options
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """One command.
 
-    Attributes:
+    Args:
         path: its name; or that of its group of tasks, a blank, and its own.
-        help: one line.
-        function: `module:function`, the module as seen from here.
+        text: what `--help` says of it, in one line.
+        function: `module:function`, the module beside this one.
         arguments: what it takes.
         description: what its own help says first.
         epilog: what that says last.
         fixed: arguments that the command line does not give.
     """
 
-    path: str
-    help: str
-    function: str
-    arguments: Sequence[Argument]
-    description: str
-    epilog: str
-    fixed: Mapping[str, Any]
+    def __init__(
+        self,
+        path: str,
+        text: str,
+        function: str,
+        *arguments: Argument,
+        description: str = "",
+        epilog: str = "",
+        **fixed: Any,
+    ) -> None:
+        self.path, self.text, self.function, self.arguments = path, text, function, arguments
+        self.description, self.epilog, self.fixed = description, epilog, fixed
 
     def load(self) -> Callable[[argparse.Namespace], Result]:
         """Import and return its function."""
         module, _, name = self.function.partition(":")
-        function: Callable[[argparse.Namespace], Result] = getattr(importlib.import_module(module, __package__), name)
+        function: Callable[[argparse.Namespace], Result] = getattr(
+            importlib.import_module(f".{module}", __package__), name
+        )
         return function
-
-
-def _row(
-    path: str, text: str, function: str, *arguments: Argument, description: str = "", epilog: str = "", **fixed: Any
-) -> Command:
-    return Command(
-        path=path,
-        help=text,
-        function=function,
-        arguments=arguments,
-        description=description,
-        epilog=epilog,
-        fixed=fixed,
-    )
 
 
 def _port(text: str) -> int:
@@ -116,52 +107,49 @@ _SERVER_REASON: Final = _arg("--reason", required=True, help="why; everybody who
 
 # --- commands
 
-# Groups of tasks: what `--help` says of them, and what their own help adds.
-TASKS: Final[Mapping[str, tuple[str, str]]] = {
-    "journal": ("show, deliver or export what passed actions left to be reported", ""),
-    "audit": ("verify or export the audit log", ""),
-    "agents": ("list agents, and block, slow down or release them", ""),
-    "mcp-servers": ("register MCP servers, switch them off and on, block them", ""),
-    "models": ("register models and say which may be used", ""),
-    "approvers": (
-        "say who approves at which risk level",
-        "What is set here goes before the policy file, for actions that are submitted from then on.",
-    ),
-    "keys": ("issue, list and revoke API keys", ""),
+# What `--help` says of groups of tasks.
+TASKS: Final = {
+    "journal": "show, deliver or export what passed actions left to be reported",
+    "audit": "verify or export the audit log",
+    "agents": "list agents, and block, slow down or release them",
+    "mcp-servers": "register MCP servers, switch them off and on, block them",
+    "models": "register models and say which may be used",
+    "approvers": "say who approves at which risk level",
+    "keys": "issue, list and revoke API keys",
 }
 
 # fmt: off
 # A table: a row to a line, or its continuation.
 _GOVERN: Final = (
-    _row(
-        "check", "check a rule table", ".routes:check",
+    Command(
+        "check", "check a rule table", "routes:check",
         _arg("table", nargs="?", default="ascend.toml", help="the rule table (default: ascend.toml)"), _JSON,
         description="Check a rule table and print every problem. Exit codes: 0 no problem, 1 problems, 2 usage.",
     ),
-    _row(
-        "routes", "list what is governed in an application", ".routes:routes", _RULES, *APPLICATION, _JSON,
+    Command(
+        "routes", "list what is governed in an application", "routes:routes", _RULES, *APPLICATION, _JSON,
         _arg("--fail-unmapped", action="store_true", help="exit with 1 if a route is not covered; for CI"),
         _arg("--suggest", action="store_true", help="print rules to start from for what is not covered"),
         description="List every live route and method with its rule, what is not covered, and what can never match.",
         epilog="Exit codes: 0 listed, 1 something is not covered or contradictory (--fail-unmapped), 2 wrong usage.",
     ),
-    _row(
-        "explain", "explain what governs one request", ".explain:explain_request", _RULES, *APPLICATION, _JSON,
+    Command(
+        "explain", "explain what governs one request", "explain:explain_request", _RULES, *APPLICATION, _JSON,
         _arg("request", help='method and target, "POST /customers/7/refunds?dry_run=1"'),
         _arg("--header", action="append", default=[], metavar="NAME: VALUE", help="a header; may be repeated"),
         _arg("--body", help="the body; @FILE reads it from a file"),
         description="Print the rule that governs a request, the rules that lost and why, and what would be sent.",
         epilog="Nobody is asked and nothing runs. The agent is the configured one, whatever identify would say.",
     ),
-    _row("journal status", "list the journals: whose process lives, what waits, since when", ".journal:status",
-         *_JOURNALS, _JSON),
-    _row("journal deliver", "deliver the journals of processes that ended", ".journal:deliver", *_JOURNALS, _JSON),
-    _row("journal export", "print the lines as JSON, one a line, and change nothing", ".journal:export", *_JOURNALS,
-         _arg("--all", action="store_true", help="delivered lines too, as far as they are still there")),
+    Command("journal status", "list the journals: whose process lives, what waits, since when", "journal:status",
+        *_JOURNALS, _JSON),
+    Command("journal deliver", "deliver the journals of processes that ended", "journal:deliver", *_JOURNALS, _JSON),
+    Command("journal export", "print the lines as JSON, one a line, and change nothing", "journal:export", *_JOURNALS,
+        _arg("--all", action="store_true", help="delivered lines too, as far as they are still there")),
 )
 _RUN: Final = (
-    _row(
-        "authority", "serve the embedded authority", ".authority:run_task",
+    Command(
+        "authority", "serve the embedded authority", "authority:run_task",
         _arg("task", nargs="?", choices=_TASKS, default=_TASKS[0], help="serve (default), init or backup"),
         _arg("path", nargs="?", help="init: the policy file to write (default: policy.toml)"),
         *_PLACE,
@@ -176,8 +164,8 @@ _RUN: Final = (
         "database and prints the first keys, once. `authority backup PATH` copies the database to a new file, also "
         "while it is being served.",
     ),
-    _row(
-        "explain-policy", "tell what would be decided about an action, and why", ".authority:explain_policy",
+    Command(
+        "explain-policy", "tell what would be decided about an action, and why", "authority:explain_policy",
         _arg("action_type", nargs="?", help="the type of the action, such as transaction"),
         _arg("--action", metavar="FILE", help="the whole action as JSON, - for standard input"),
         _arg("--agent-id", help="who acts"),
@@ -193,15 +181,15 @@ _RUN: Final = (
         "database, the organisation's own policies, smart rules, MCP servers, models and commands. Exit code 0 if it "
         "would be approved, 1 if not.",
     ),
-    _row(
-        "audit verify", "find what was changed, removed or reordered", ".authority:verify_audit", *_PLACE, _JSON,
+    Command(
+        "audit verify", "find what was changed, removed or reordered", "authority:verify_audit", *_PLACE, _JSON,
         _arg("--head", action="append", default=[], metavar="NUMBER:HASH", help="one noted earlier; repeatable"),
         description="Read the whole audit log and name every entry that was changed, removed or reordered afterwards. "
         "Exit code 1 if any was. Whoever can write the file can also make a whole new log: keep the head that this "
         "prints somewhere else, and pass it to the next verification with --head.",
     ),
-    _row(
-        "audit export", "print the entries as JSON lines, oldest first", ".authority:export_audit", *_PLACE,
+    Command(
+        "audit export", "print the entries as JSON lines, oldest first", "authority:export_audit", *_PLACE,
         _arg("--after", type=int, default=0, metavar="NUMBER", help="only entries after this one"),
         _arg("--tenant", help="only one organisation's entries (default: all)"),
         description="Print the entries as JSON lines, oldest first. Exit code 1, after them, if the log does not end "
@@ -210,60 +198,61 @@ _RUN: Final = (
     ),
 )
 _ADMINISTER: Final = (
-    _row("pending", "list the actions that wait for a person", ".administer:pending", *_ORGANISATION,
-         _arg("--limit", type=int, choices=range(1, 1001), default=50, metavar="N", help="at most N (50)")),
-    _row("approve", "approve a pending action", ".administer:decide", *_DECISION, endpoint=endpoints.APPROVE),
-    _row("deny", "deny a pending action", ".administer:decide", *_DECISION, endpoint=endpoints.REJECT),
-    _row("agents list", "list the registered agents and those under a command", ".administer:list_agents",
-         *_ORGANISATION),
-    _row("agents block", "refuse everything that the agent submits", ".administer:command_agents", *_AGENT,
-         kind="BLOCK"),
-    _row("agents unblock", "lift every block and limit of the agent", ".administer:command_agents", *_AGENT,
-         kind="UNBLOCK"),
-    _row("agents suspend", "block for the time being", ".administer:command_agents", *_AGENT, kind="SUSPEND"),
-    _row("agents quarantine", "block on suspicion", ".administer:command_agents", *_AGENT, kind="QUARANTINE"),
-    _row("agents rate-limit", "let through so many actions a minute", ".administer:command_agents", *_AGENT,
-         _arg("--per-minute", type=int, required=True, metavar="N", help="actions a minute"), kind="RATE_LIMIT"),
-    _row("mcp-servers list", "list the MCP servers of the database", ".administer:list_servers", *_ORGANISATION),
-    _row("mcp-servers add", "register an MCP server", ".administer:add_server", *_SERVER,
-         _arg("--block-tool", action="append", default=[], metavar="TOOL", help="a tool that may not be used"),
-         _arg("--description", default="", help="for people")),
-    _row("mcp-servers activate", "let actions name a server again, or for the first time", ".administer:switch_server",
-         *_SERVER, endpoint=endpoints.ACTIVATE_MCP_SERVER, state="active", reason=""),
-    _row("mcp-servers deactivate", "refuse actions that name a server", ".administer:switch_server", *_SERVER,
-         _arg("--reason", default="", help="why; kept in the audit log"),
-         endpoint=endpoints.DEACTIVATE_MCP_SERVER, state="inactive"),
-    _row("mcp-servers remove", "remove a server", ".administer:remove_server", *_SERVER),
-    _row("mcp-servers block", "issue a kill-switch command against a server", ".administer:command_server", *_SERVER,
-         _SERVER_REASON, kind="BLOCK"),
-    _row("mcp-servers unblock", "lift it", ".administer:command_server", *_SERVER, _SERVER_REASON, kind="UNBLOCK"),
-    _row("models list", "list the models of the database", ".administer:list_models", *_ORGANISATION),
-    _row("models add", "register a model; actions name it by its number or its name", ".administer:add_model", *_MODEL,
-         _arg("--name", default="", help="its name"),
-         _arg("--status", choices=_STATUSES, default="approved", help="default: approved")),
-    _row("models status", "change a model's compliance status", ".administer:set_model_status", *_MODEL,
-         _arg("status", choices=_STATUSES)),
-    _row("models remove", "remove a model", ".administer:remove_model", *_MODEL),
-    _row("approvers list", "list what is set here", ".administer:list_approvers", *_ORGANISATION),
-    _row("approvers set", "set the approvers of a level", ".administer:set_approvers", *_LEVEL,
-         _arg("--count", type=int, default=1, help="so many different people (default: 1)"),
-         _arg("--approver", action="append", default=[], metavar="NAME", help="the name of an admin key")),
-    _row("approvers clear", "let the policy file say it again", ".administer:clear_approvers", *_LEVEL),
-    _row("keys issue", "make a key and print it, once", ".administer:issue_key", *_ORGANISATION,
-         _arg("--name", required=True, help="whose key it is, for the audit log"),
-         _arg("--role", choices=("super_admin", "admin", "user"), default="user", help="default: user")),
-    _row("keys list", "list the keys; never shows them", ".administer:list_keys", *_PLACE, _JSON),
-    _row("keys revoke", "make a key invalid", ".administer:revoke_key", *_PLACE, _JSON,
-         _arg("id", type=int, help="the number that `keys list` shows")),
+    Command("pending", "list the actions that wait for a person", "administer:pending", *_ORGANISATION,
+        _arg("--limit", type=int, choices=range(1, 1001), default=50, metavar="N", help="at most N (50)")),
+    Command("approve", "approve a pending action", "administer:decide", *_DECISION, endpoint=endpoints.APPROVE),
+    Command("deny", "deny a pending action", "administer:decide", *_DECISION, endpoint=endpoints.REJECT),
+    Command("agents list", "list the registered agents and those under a command", "administer:list_agents",
+        *_ORGANISATION),
+    Command("agents block", "refuse everything that the agent submits", "administer:command_agents", *_AGENT,
+        kind="BLOCK"),
+    Command("agents unblock", "lift every block and limit of the agent", "administer:command_agents", *_AGENT,
+        kind="UNBLOCK"),
+    Command("agents suspend", "block for the time being", "administer:command_agents", *_AGENT, kind="SUSPEND"),
+    Command("agents quarantine", "block on suspicion", "administer:command_agents", *_AGENT, kind="QUARANTINE"),
+    Command("agents rate-limit", "let through so many actions a minute", "administer:command_agents", *_AGENT,
+        _arg("--per-minute", type=int, required=True, metavar="N", help="actions a minute"), kind="RATE_LIMIT"),
+    Command("mcp-servers list", "list the MCP servers of the database", "administer:list_servers", *_ORGANISATION),
+    Command("mcp-servers add", "register an MCP server", "administer:add_server", *_SERVER,
+        _arg("--block-tool", action="append", default=[], metavar="TOOL", help="a tool that may not be used"),
+        _arg("--description", default="", help="for people")),
+    Command("mcp-servers activate", "let actions name a server again, or for the first time",
+        "administer:switch_server", *_SERVER, endpoint=endpoints.ACTIVATE_MCP_SERVER, state="active", reason=""),
+    Command("mcp-servers deactivate", "refuse actions that name a server", "administer:switch_server", *_SERVER,
+        _arg("--reason", default="", help="why; kept in the audit log"),
+        endpoint=endpoints.DEACTIVATE_MCP_SERVER, state="inactive"),
+    Command("mcp-servers remove", "remove a server", "administer:remove_server", *_SERVER),
+    Command("mcp-servers block", "issue a kill-switch command against a server", "administer:command_server", *_SERVER,
+        _SERVER_REASON, kind="BLOCK"),
+    Command("mcp-servers unblock", "lift it", "administer:command_server", *_SERVER, _SERVER_REASON, kind="UNBLOCK"),
+    Command("models list", "list the models of the database", "administer:list_models", *_ORGANISATION),
+    Command("models add", "register a model; actions name it by its number or its name", "administer:add_model",
+        *_MODEL, _arg("--name", default="", help="its name"),
+        _arg("--status", choices=_STATUSES, default="approved", help="default: approved")),
+    Command("models status", "change a model's compliance status", "administer:set_model_status", *_MODEL,
+        _arg("status", choices=_STATUSES)),
+    Command("models remove", "remove a model", "administer:remove_model", *_MODEL),
+    Command("approvers list", "list what is set here", "administer:list_approvers", *_ORGANISATION),
+    Command("approvers set", "set the approvers of a level", "administer:set_approvers", *_LEVEL,
+        _arg("--count", type=int, default=1, help="so many different people (default: 1)"),
+        _arg("--approver", action="append", default=[], metavar="NAME", help="the name of an admin key"),
+        description="What is set here goes before the policy file, for actions that are submitted from then on."),
+    Command("approvers clear", "let the policy file say it again", "administer:clear_approvers", *_LEVEL),
+    Command("keys issue", "make a key and print it, once", "administer:issue_key", *_ORGANISATION,
+        _arg("--name", required=True, help="whose key it is, for the audit log"),
+        _arg("--role", choices=("super_admin", "admin", "user"), default="user", help="default: user")),
+    Command("keys list", "list the keys; never shows them", "administer:list_keys", *_PLACE, _JSON),
+    Command("keys revoke", "make a key invalid", "administer:revoke_key", *_PLACE, _JSON,
+        _arg("id", type=int, help="the number that `keys list` shows")),
 )
 _LEARN: Final = (
-    _row(
+    Command(
         "demo", "start the embedded authority and a governed FastAPI application, and watch real requests",
-        ".authority:demo", _arg("--serve", action="store_true", help="leave both running and print curl lines to try"),
+        "authority:demo", _arg("--serve", action="store_true", help="leave both running and print curl lines to try"),
         description="Run the demonstration and print its transcript; the exit status says whether every answer was "
         "the expected one.",
     ),
-    _row("version", "print the version", ".terminal:version", _JSON),
+    Command("version", "print the version", "terminal:version", _JSON),
 )
 # fmt: on
 
