@@ -138,11 +138,6 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     run: Run | None = None
 
     @property
-    def awaits_outcome(self) -> bool:
-        """Whether somebody is still to be told what became of the handler: the journal, or an approval's one run."""
-        return self.run is not None and not self.run.concluded
-
-    @property
     def action_id(self) -> str | None:
         """The action's id at the authority, when there is one."""
         return (self.decision.action_id or None) if self.decision is not None else None

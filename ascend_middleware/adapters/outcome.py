@@ -2,68 +2,142 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import AscendError
-from ..guard import Outcome, Refusal, Verdict
+from ..guard import Refusal, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from logging import Logger, LoggerAdapter
 
     from ..guard import Guard
-    from .runner import AsyncRunner, SyncRunner
 
 __all__ = ["HandledRequest", "WatchedParts", "changed_request", "report_undecided"]
+
+
+# By these an application says that it did nothing, provided that it says when to come again, too.
+_LATER = frozenset({429, 503})
 
 
 class HandledRequest:
     """One request on its way through an application: what was decided about it, and what becomes of it.
 
+    The adapter tells what it sees of the response; the outcome is recorded once.
+
     Args:
-        runner: is told the outcome.
+        runner: a `SyncRunner` or `AsyncRunner`, which records the outcome.
         verdict: None until there is one.
+        came: tells whether the request came to the handler, where only that can be seen.
 
     Attributes:
-        verdict: likewise; set by the adapter.
-        outcome: the adapter tells it what it sees.
+        verdict: as above; set by the adapter.
         subject: what the decision was about, for the adapter.
+        ran: whether the handler was called; None where nobody can see that.
+        status: the response's, 0 before it began.
+        is_whole: whether the response was given in full.
         is_reported: whether a success without a decision was reported already.
     """
 
-    __slots__ = ("_concluded", "_runner", "is_reported", "outcome", "subject", "verdict")
+    __slots__ = (
+        "_came",
+        "_failure",
+        "_interrupted",
+        "_later",
+        "_left",
+        "_runner",
+        "_started",
+        "is_reported",
+        "is_whole",
+        "ran",
+        "status",
+        "subject",
+        "verdict",
+    )
 
-    def __init__(self, runner: SyncRunner | AsyncRunner, verdict: Verdict | None = None) -> None:
+    def __init__(self, runner: Any, verdict: Verdict | None = None, came: Callable[[], bool] | None = None) -> None:
         self.verdict = verdict
-        self.outcome = Outcome()
         self.subject: Any = None
+        self.ran: bool | None = None
+        self.status = 0
+        self.is_whole = False
         self.is_reported = False
-        self._runner: Any = runner
-        self._concluded = False
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether the outcome is still to be recorded."""
-        return not self._concluded and self.verdict is not None and self.verdict.awaits_outcome
+        self._runner = runner
+        self._came = came
+        self._later = self._left = self._interrupted = False
+        self._failure: BaseException | None = None
+        self._started = time.monotonic()
 
     @property
     def is_undecided(self) -> bool:
         """Whether nobody has decided about it as about something of the application."""
         return self.verdict is None or self.verdict.outcome == "framework"
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody is still to be told the outcome."""
+        run = self.verdict.run if self.verdict is not None else None
+        return run is not None and not run.concluded
+
+    def began(self, status: int, headers: Iterable[tuple[Any, Any]]) -> None:
+        """A response begins, or another one in its place; names of headers are texts or bytes, in any letter case."""
+        self.status = status
+        self._later = status in _LATER and any(name.lower() in ("retry-after", b"retry-after") for name, _ in headers)
+
+    def ended(self) -> None:
+        """The response was given in full."""
+        self.is_whole = True
+
+    def left(self) -> None:
+        """The client is gone; without effect after something raised, of which that may be the consequence."""
+        self._left = self._left or (self._failure is None and not self._interrupted)
+
+    def raised(self, error: BaseException) -> None:
+        """Something raised; what is no `Exception` is a request that was cancelled, or a server that stops."""
+        if isinstance(error, Exception):
+            self._failure = error
+        else:
+            self._interrupted = True
+
     def conclude(self) -> None:
         """Record the outcome, unless that was done or nobody awaits it; with a `SyncRunner`."""
         if self.is_awaited:
-            self._concluded = True
-            self._runner.conclude(self.verdict, self.outcome)
+            self._runner.conclude(self.verdict, **self._outcome())
 
     async def conclude_async(self) -> None:
         """The same with either runner."""
-        if self.is_awaited:
-            self._concluded = True
-            recording = self._runner.conclude(self.verdict, self.outcome)
-            if recording is not None:
-                await recording
+        if self.is_awaited and (recording := self._runner.conclude(self.verdict, **self._outcome())) is not None:
+            await recording
+
+    def _outcome(self) -> dict[str, Any]:
+        if self._came is not None:
+            self.ran = self._came()
+        error = self._what_went_wrong()
+        if self.ran is False:
+            error = f"the handler did not run: {error or f'the application answered {self.status}'}"
+        # Where something else answered with success instead of the handler, it may have done what the handler does.
+        is_success = self.is_whole and self.status < 300
+        return {
+            "error": error,
+            "duration_ms": int((time.monotonic() - self._started) * 1000),
+            "unused": (self.ran is False and not is_success) or (self._later and self.is_whole),
+        }
+
+    def _what_went_wrong(self) -> str | None:
+        """Return it in one sentence; None where the application answered, with a redirect too."""
+        if self._left and not self.is_whole:
+            return "the client left" + (f" ({type(self._failure).__name__})" if self._failure is not None else "")
+        if self._failure is not None and not (self.is_whole and 0 < self.status < 500):
+            what = f"{'the application' if self.ran is False else 'the handler'} raised {type(self._failure).__name__}"
+            return f"the stream broke: {what}" if self.status and not self.is_whole else what
+        if self._interrupted and not self.is_whole:
+            return f"the {'request' if self.ran is False else 'handler'} was interrupted"
+        if self.status >= 400:
+            return f"{'the handler' if self.ran else 'the application'} answered {self.status}"
+        if self.is_whole:
+            return None
+        return "the stream broke" if self.status else "the handler gave no answer"
 
 
 class WatchedParts:
@@ -71,16 +145,18 @@ class WatchedParts:
 
     Args:
         parts: what is sent, closed with this.
-        outcome: is told how they ended.
-        conclude: called then; more than once.
+        handled: is told how they ended.
+        conclude: called then; `handled.conclude` by default.
     """
 
-    __slots__ = ("_conclude", "_iterator", "_outcome", "_parts")
+    __slots__ = ("_conclude", "_handled", "_iterator", "_parts")
 
-    def __init__(self, parts: Iterable[bytes], outcome: Outcome, conclude: Callable[[], None]) -> None:
+    def __init__(
+        self, parts: Iterable[bytes], handled: HandledRequest, conclude: Callable[[], None] | None = None
+    ) -> None:
         self._parts = parts
-        self._outcome = outcome
-        self._conclude = conclude
+        self._handled = handled
+        self._conclude = conclude or handled.conclude
         self._iterator: Iterator[bytes] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
@@ -93,9 +169,9 @@ class WatchedParts:
             return next(self._iterator)
         except BaseException as failure:
             if isinstance(failure, StopIteration):
-                self._outcome.ended()
+                self._handled.ended()
             else:
-                self._outcome.raised(failure)
+                self._handled.raised(failure)
             self._conclude()
             raise
 
@@ -106,9 +182,10 @@ class WatchedParts:
             if close is not None:
                 close()
         finally:
-            # Without effect after the last part: a server comes here first only when its client has left.
-            self._outcome.left()
-            self._conclude()
+            # A server comes here before the last part only when its client has left.
+            if not self._handled.is_whole:
+                self._handled.left()
+                self._conclude()
 
 
 def changed_request() -> Verdict:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ..client.http.transport import AsyncEngine, Engine
-    from ..guard import Guard, Outcome
+    from ..guard import Guard
     from ..journal.worker import BackgroundWorker
 
 __all__ = ["AsyncBody", "AsyncRunner", "SyncRunner"]
@@ -223,10 +223,9 @@ class SyncRunner(_Runner):
         flow = self.guard.look(verdict)
         return None if flow is None else drive(flow, functools.partial(self._perform, _nothing))
 
-    def conclude(self, verdict: Verdict, outcome: Outcome) -> None:
-        """Record what became of a passed request, once."""
-        if verdict.awaits_outcome:
-            drive(self.guard.conclude(verdict, outcome), lambda step: step.function(*step.arguments))
+    def conclude(self, verdict: Verdict, **outcome: Any) -> None:
+        """Record what became of a passed request, once; `outcome` is what `Guard.conclude` takes."""
+        drive(self.guard.conclude(verdict, **outcome), lambda step: step.function(*step.arguments))
 
     def close(self) -> None:
         """Close this process's connections and deliver the outcomes that wait."""
@@ -321,10 +320,9 @@ class AsyncRunner(_Runner):
         found = self.triage(view)
         return found if isinstance(found, Verdict) else await self.decide(view, found, body)
 
-    async def conclude(self, verdict: Verdict, outcome: Outcome) -> None:
-        """Record what became of a passed request, once."""
-        if verdict.awaits_outcome:
-            await drive_async(self.guard.conclude(verdict, outcome), self._call)
+    async def conclude(self, verdict: Verdict, **outcome: Any) -> None:
+        """Record what became of a passed request, once; `outcome` is what `Guard.conclude` takes."""
+        await drive_async(self.guard.conclude(verdict, **outcome), self._call)
 
     async def _call(self, step: Blocking) -> Any:
         """Make a call that may block, in a thread; it goes on to its end when the one who waits for it is cancelled."""

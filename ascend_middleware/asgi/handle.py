@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..adapters.decorator import VERDICT
 from ..adapters.outcome import HandledRequest, report_undecided
-from ..guard import Outcome, RequestView, Verdict
+from ..guard import RequestView, Verdict
 from ..masking import get_logger
 from .install import AdmittedRequest
 from .messages import Body, refuse, view_of
-from .outcome import run_reported, watch_success
+from .outcome import run_reported
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from ..adapters.runner import AsyncRunner
     from ..routing import Resolved
-    from .messages import Application, Receive, RootPath, Scope, Send
+    from .messages import Application, Message, Receive, RootPath, Scope, Send
 
 __all__ = ["JUDGED", "Governor", "Tripwire"]
 
@@ -75,9 +77,10 @@ class Governor:
 
     async def _forget(self, verdict: Verdict) -> None:
         """Conclude what passed and does not run, because its client has left meanwhile."""
-        outcome = Outcome(ran=False)
-        outcome.left()
-        await self.runner.conclude(verdict, outcome)
+        handled = HandledRequest(self.runner, verdict)
+        handled.ran = False
+        handled.left()
+        await handled.conclude_async()
 
     async def _carry_out(
         self, verdict: Verdict, view: RequestView, scope: Scope, receive: Receive, send: Send, inner: Application
@@ -89,9 +92,9 @@ class Governor:
         admitted = self._admit(verdict, view, scope)
         if admitted is not None:
             inner = functools.partial(admitted.run, inner)
-        if verdict.awaits_outcome:
-            came = None if admitted is None else admitted.close
-            await run_reported(HandledRequest(self.runner, verdict), inner, scope, receive, send, came=came)
+        if verdict.run is not None:
+            handled = HandledRequest(self.runner, verdict, None if admitted is None else admitted.close)
+            await run_reported(handled, inner, scope, receive, send)
         else:
             await inner(scope, receive, send)
 
@@ -114,13 +117,17 @@ class Governor:
             return send
         judged = _judged(scope)
 
-        def succeeded() -> None:
-            if set(judged) <= _UNDECIDED:
+        # Every message comes through here, so that no coroutine of its own stands between.
+        def watched(message: Message) -> Awaitable[None]:
+            kind = message["type"]
+            is_success = (kind == "http.response.start" and message["status"] < 300) or kind == "websocket.accept"
+            if is_success and _UNDECIDED.issuperset(judged):
                 why = "no route was found for it" if judged else "a middleware answered it before the guard saw it"
                 judged.append("tripped")  # said once, however many watch
                 self.trip(scope, why)
+            return send(message)
 
-        return watch_success(send, succeeded)
+        return watched
 
     def trip(self, scope: Scope, why: str) -> None:
         """Say that a request succeeded without a decision; in strict mode, fail it."""

@@ -83,17 +83,17 @@ class AscendMiddleware:
             response = self.get_response(request)
         except BaseException as failure:
             # Django makes a response of every exception; here comes a request cancelled, or a server that stops.
-            handled.outcome.raised(failure)
+            handled.raised(failure)
             handled.conclude()
             raise
-        handled.outcome.began(response.status_code, response.items())
+        handled.began(response.status_code, response.items())
         if handled.verdict is None:
             found = runner.judge(view_of(request, unrouted(request)), Body(request).read_now)
             return _let_out(request, response, handled, found, self.guard)
         if response.streaming:
             watch(request, response, handled, is_async=False)
         else:
-            handled.outcome.ended()
+            handled.ended()
             handled.conclude()
         return response
 
@@ -104,17 +104,17 @@ class AscendMiddleware:
         try:
             response: HttpResponseBase = await self.get_response(request)
         except BaseException as failure:
-            handled.outcome.raised(failure)
+            handled.raised(failure)
             await handled.conclude_async()
             raise
-        handled.outcome.began(response.status_code, response.items())
+        handled.began(response.status_code, response.items())
         if handled.verdict is None:
             found = await runner.judge(view_of(request, unrouted(request)), Body(request))
             return _let_out(request, response, handled, found, self.guard)
         if response.streaming:
             watch(request, response, handled, is_async=True)
         else:
-            handled.outcome.ended()
+            handled.ended()
             await handled.conclude_async()
         return response
 
@@ -133,7 +133,7 @@ class AscendMiddleware:
         """Remember what the view raised; Django answers it."""
         handled = handled_of(request)
         if handled is not None:
-            handled.outcome.raised(exception)
+            handled.raised(exception)
 
     def _settle(self, request: HttpRequest, verdict: Verdict) -> HttpResponse | None:
         handled = handled_of(request) or begin(request, self._runner)
@@ -142,7 +142,7 @@ class AscendMiddleware:
             return refusal_of(request, verdict, self.guard.render)
         request.ascend = verdict  # type: ignore[attr-defined]  # what views read
         # This middleware is the last one, so the view comes next.
-        handled.outcome.ran = True
+        handled.ran = True
         return None
 
 

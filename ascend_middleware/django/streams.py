@@ -32,13 +32,12 @@ def watch(request: HttpRequest, response: Any, handled: HandledRequest, *, is_as
         handled: the request's.
         is_async: whether the guard runs on an event loop.
     """
-    outcome = handled.outcome
     conclude = functools.partial(_call, handled.conclude_async) if is_async else handled.conclude
     file = getattr(response, "file_to_stream", None) if isinstance(response, FileResponse) else None
     if file is not None and "wsgi.file_wrapper" in request.META:
 
         def closed() -> None:
-            outcome.ended()
+            handled.ended()
             conclude()
 
         # The server sends the file by itself, and only closes it: nobody sees how much of it the client took.
@@ -46,7 +45,7 @@ def watch(request: HttpRequest, response: Any, handled: HandledRequest, *, is_as
     elif response.is_async:
         response.streaming_content = _WatchedAsync(response.streaming_content, handled, conclude)
     else:
-        response.streaming_content = WatchedParts(response.streaming_content, outcome, conclude)
+        response.streaming_content = WatchedParts(response.streaming_content, handled, conclude)
 
 
 def _call(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -79,12 +78,12 @@ class _WatchedAsync:
             return await anext(self._parts)
         except Exception as failure:
             if isinstance(failure, StopAsyncIteration):
-                self._handled.outcome.ended()
+                self._handled.ended()
             else:
-                self._handled.outcome.raised(failure)
+                self._handled.raised(failure)
             await self._handled.conclude_async()
             raise
 
     def close(self) -> None:
-        self._handled.outcome.left()
+        self._handled.left()
         self._conclude()

@@ -99,7 +99,8 @@ class AppGuard:
     def _next(self, name: str) -> Any:
         """Return what comes after the guard."""
         replaced = self._replaced.get(name)
-        return getattr(super(_Guarded, self.app), name) if replaced is None else replaced
+        app: Any = self._app()
+        return getattr(super(_Guarded, app), name) if replaced is None else replaced
 
     @property
     def app(self) -> flask.Flask:
@@ -142,7 +143,9 @@ class AppGuard:
         """Decide, then run the application's own functions; what is returned is answered instead of the view."""
         request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
         # Where somebody calls the application's methods one by one, there is no response to see the end of.
-        handled = request.environ.setdefault(self._key, HandledRequest(self._runner))
+        if self._key not in request.environ:
+            request.environ[self._key] = HandledRequest(self._runner)
+        handled = request.environ[self._key]
         handled.verdict = None
         refusal = None if self._decides_after() else self._decide(request, handled)
         if refusal is not None:
@@ -159,7 +162,7 @@ class AppGuard:
         if response.status_code >= 300:
             return response
         refusal = self._decide(request, handled, by_path=handled.verdict is not None)
-        handled.outcome.ran = True  # that function is what was decided about
+        handled.ran = True  # that function is what was decided about
         return refusal or response
 
     def finish(self, *arguments: Any) -> Any:
@@ -189,7 +192,7 @@ class AppGuard:
         refused = self._runner.look(handled.verdict)
         if refused is not None:
             return self._refuse(refused)
-        handled.outcome.ran = True
+        handled.ran = True
         return self._next("dispatch_request")(*arguments)
 
     def _decide(
@@ -205,7 +208,7 @@ class AppGuard:
         if not verdict.passes:
             return self._refuse(verdict)
         flask.g.ascend = request.environ[VERDICT] = verdict
-        handled.outcome.ran = False  # until the view is called; what comes before it may answer by itself
+        handled.ran = False  # until the view is called; what comes before it may answer by itself
         return None
 
     def _decides_after(self) -> bool:

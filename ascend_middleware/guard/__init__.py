@@ -5,7 +5,6 @@ from ..verdict import Refusal, Verdict, answer_of
 from .decide import Guard
 from .health import health_of
 from .identity import Agent, NotAnAgent
-from .outcome import Outcome
 from .request import RequestView, quoted
 from .startup import announce, announce_ways
 
@@ -18,7 +17,6 @@ __all__ = [
     "Guard",
     "Hook",
     "NotAnAgent",
-    "Outcome",
     "ReadBody",
     "Refusal",
     "RequestView",

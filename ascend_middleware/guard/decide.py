@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from ..journal.journal import Journal
     from ..rules import CompiledRule
     from ..state.base import State
-    from .outcome import Outcome
     from .request import RequestView
 
 __all__ = ["Guard"]
@@ -434,11 +433,16 @@ class Guard:
         plan = self._plans.of_rule(verdict.rule)
         return plan.refused(stopped, action=verdict.action, principal=verdict.principal, decision=verdict.decision)
 
-    def conclude(self, verdict: Verdict, outcome: Outcome) -> Flow[None]:
-        """Journal what became of a passed request, once; an approval of what did not happen is given back."""
-        return self._runs.conclude(
-            verdict.run, error=outcome.error, duration_ms=outcome.duration_ms, unused=outcome.is_unused
-        )
+    def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int, unused: bool) -> Flow[None]:
+        """Journal what became of a passed request, once; an approval of what did not happen is given back.
+
+        Args:
+            verdict: what let it pass.
+            error: what went wrong, in one sentence, or None.
+            duration_ms: how long the handler took.
+            unused: whether the action did not happen.
+        """
+        return self._runs.conclude(verdict.run, error=error, duration_ms=duration_ms, unused=unused)
 
     def log(self, view: RequestView, verdict: Verdict, *, seconds: float) -> None:
         """Write the one line that every judged request leaves."""

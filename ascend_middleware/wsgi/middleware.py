@@ -87,24 +87,23 @@ def run_reported(
 
     The verdict may be found meanwhile. `on_success` is called when a response begins with a success status.
     """
-    outcome = handled.outcome
 
     def start(status: str, headers: Any, exc_info: Any = None, /) -> Any:
-        outcome.began(int(status[:3]), headers)
-        if outcome.status < 300 and on_success is not None:
+        handled.began(int(status[:3]), headers)
+        if handled.status < 300 and on_success is not None:
             on_success(handled)
         return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
 
     try:
         parts = app(environ, start)
     except BaseException as failure:
-        outcome.raised(failure)
+        handled.raised(failure)
         handled.conclude()
         raise
-    if outcome.status and not handled.is_awaited:
+    if handled.status and not handled.is_awaited:
         return parts  # nothing to record; the server may know a quicker way to send it
     if isinstance(parts, list | tuple):
-        outcome.ended()
+        handled.ended()
         handled.conclude()
         return parts
-    return WatchedParts(parts, outcome, handled.conclude)
+    return WatchedParts(parts, handled)

@@ -66,7 +66,7 @@ ROOMS = {
 }
 # What is tried when no module is named.
 MODULES = [
-    "guard/", "state/", "journal/", "killswitch/", "verdict.py", "guard/outcome.py", "rules/", "routing/", "api/", "mcp/", "asgi/", "fastapi.py", "flask/", "django/", "wsgi/",
+    "guard/", "state/", "journal/", "killswitch/", "verdict.py", "adapters/", "rules/", "routing/", "api/", "mcp/", "asgi/", "fastapi.py", "flask/", "django/", "wsgi/",
     *(f"client/{name}" for name in ("calls.py", "core.py", "breaker.py", "retry.py", "http/")),
     *(f"authority/{name}.py" for name in ("core", "store/audit", "tokens", "approvals", "webhooks", "limits", "delivery")),
 ]  # fmt: skip
