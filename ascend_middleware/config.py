@@ -13,28 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from . import setting_values as read
 from . import substitute
 from .exceptions import AscendError, AuthenticationError, ConfigurationError, MissingAPIKeyError
 from .problems import Parser, Problem, Report, choice, did_you_mean
-from .setting_values import (
-    Pending,
-    as_agent_id,
-    as_count,
-    as_days,
-    as_engine,
-    as_findings,
-    as_flag,
-    as_header_name,
-    as_header_names,
-    as_identifier,
-    as_local_path,
-    as_place,
-    as_seconds,
-    as_seconds_or_never,
-    as_text,
-    as_texts,
-    parse_pending,
-)
+from .setting_values import Pending, parse_pending
 from .text import is_loopback
 
 if TYPE_CHECKING:
@@ -130,7 +113,7 @@ def _absolute(url: str) -> str:
 
 
 _REFUSE: Final = Pending()
-_STATE: Final = as_place("memory:", "redis://", "rediss://", "unix://")
+_STATE: Final = read.place("memory:", "redis://", "rediss://", "unix://")
 
 
 def _setting(default: object, parse: Parser, *env: str, secret: bool = False) -> Any:
@@ -144,62 +127,62 @@ class Settings:
     The first group concerns every client, the second the guard, the third what workers share (docs/state.md).
     """
 
-    api_key: str = _setting("", as_text, "ASCEND_API_KEY", "OWKAI_API_KEY", secret=True)
-    api_url: str = _setting(DEFAULT_API_URL, as_text, "ASCEND_API_URL", "OWKAI_API_URL")
-    agent_id: str = _setting("", as_agent_id, "ASCEND_AGENT_ID")
-    agent_name: str = _setting("", as_text, "ASCEND_AGENT_NAME")
-    environment: str = _setting("production", as_text, "ASCEND_ENVIRONMENT")
+    api_key: str = _setting("", read.text, "ASCEND_API_KEY", "OWKAI_API_KEY", secret=True)
+    api_url: str = _setting(DEFAULT_API_URL, read.text, "ASCEND_API_URL", "OWKAI_API_URL")
+    agent_id: str = _setting("", read.agent_id, "ASCEND_AGENT_ID")
+    agent_name: str = _setting("", read.text, "ASCEND_AGENT_NAME")
+    environment: str = _setting("production", read.text, "ASCEND_ENVIRONMENT")
     fail_mode: str = _setting("closed", choice("closed", "open"))
-    timeout: float = _setting(30.0, as_seconds)
-    debug: bool = _setting(False, as_flag, "ASCEND_DEBUG")
-    max_retries: int = _setting(3, as_count(0, 10))
-    enable_circuit_breaker: bool = _setting(True, as_flag)
-    circuit_breaker_threshold: int = _setting(5, as_count(1, 1000))
-    circuit_breaker_timeout: float = _setting(30.0, as_seconds)
-    engine: str = _setting("auto", as_engine, "ASCEND_ENGINE")
-    max_connections: int = _setting(100, as_count(1, 10_000))
-    proxy: str = _setting("", as_text, secret=True)
-    ca_file: str = _setting("", as_text, "ASCEND_CA_FILE")
-    trust_env: bool = _setting(False, as_flag)
+    timeout: float = _setting(30.0, read.seconds)
+    debug: bool = _setting(False, read.flag, "ASCEND_DEBUG")
+    max_retries: int = _setting(3, read.count(0, 10))
+    enable_circuit_breaker: bool = _setting(True, read.flag)
+    circuit_breaker_threshold: int = _setting(5, read.count(1, 1000))
+    circuit_breaker_timeout: float = _setting(30.0, read.seconds)
+    engine: str = _setting("auto", read.engine, "ASCEND_ENGINE")
+    max_connections: int = _setting(100, read.count(1, 10_000))
+    proxy: str = _setting("", read.text, secret=True)
+    ca_file: str = _setting("", read.text, "ASCEND_CA_FILE")
+    trust_env: bool = _setting(False, read.flag)
 
-    enabled: bool = _setting(True, as_flag, "ASCEND_ENABLED")
+    enabled: bool = _setting(True, read.flag, "ASCEND_ENABLED")
     mode: str = _setting("enforce", choice("enforce", "observe"), "ASCEND_MODE")
     unmapped: str = _setting("refuse", choice("refuse", "by-method"))
-    deadline: float = _setting(5.0, as_seconds)
+    deadline: float = _setting(5.0, read.seconds)
     on_failure: str = _setting("closed", choice("closed", "open"))
-    open_per_minute: int = _setting(60, as_count(0, 1_000_000))
+    open_per_minute: int = _setting(60, read.count(0, 1_000_000))
     pending: Pending = _setting(_REFUSE, parse_pending)  # noqa: RUF009 - the default is frozen
-    respond_async: bool = _setting(False, as_flag)
-    max_waiters: int = _setting(100, as_count(0, 100_000))
-    poll_interval: float = _setting(1.0, as_seconds)
-    body_limit: int = _setting(65_536, as_count(0, 2**30))
-    body_timeout: float = _setting(10.0, as_seconds)
-    redact: tuple[str, ...] = _setting((), as_texts)
-    agent_header: str | None = _setting(None, as_header_name)
-    principal_headers: tuple[str, ...] = _setting((), as_header_names)
-    single_caller: bool = _setting(False, as_flag)
-    expose_risk: bool = _setting(False, as_flag)
-    strict: bool = _setting(False, as_flag)
-    unmapped_permit: tuple[str, ...] = _setting((), as_findings)
-    health_path: str | None = _setting(None, as_local_path)
-    telemetry: bool = _setting(False, as_flag, "ASCEND_TELEMETRY")
-    report_outcomes: bool = _setting(True, as_flag)
+    respond_async: bool = _setting(False, read.flag)
+    max_waiters: int = _setting(100, read.count(0, 100_000))
+    poll_interval: float = _setting(1.0, read.seconds)
+    body_limit: int = _setting(65_536, read.count(0, 2**30))
+    body_timeout: float = _setting(10.0, read.seconds)
+    redact: tuple[str, ...] = _setting((), read.texts)
+    agent_header: str | None = _setting(None, read.header_name)
+    principal_headers: tuple[str, ...] = _setting((), read.header_names)
+    single_caller: bool = _setting(False, read.flag)
+    expose_risk: bool = _setting(False, read.flag)
+    strict: bool = _setting(False, read.flag)
+    unmapped_permit: tuple[str, ...] = _setting((), read.findings)
+    health_path: str | None = _setting(None, read.local_path)
+    telemetry: bool = _setting(False, read.flag, "ASCEND_TELEMETRY")
+    report_outcomes: bool = _setting(True, read.flag)
 
-    organization_id: str = _setting("", as_identifier, "ASCEND_ORGANIZATION_ID")
+    organization_id: str = _setting("", read.identifier, "ASCEND_ORGANIZATION_ID")
     state: str = _setting("", _STATE, "ASCEND_STATE", secret=True)  # a Redis URL holds a password
-    state_timeout: float = _setting(1.0, as_seconds)
+    state_timeout: float = _setting(1.0, read.seconds)
     durability: str = _setting("process", choice("process", "power"))
-    journal: str = _setting("", as_place("memory:", "off"), "ASCEND_JOURNAL")
-    journal_max_bytes: int = _setting(268_435_456, as_count(65_536, 2**40))
-    journal_max_age: float = _setting(604_800.0, as_days)
+    journal: str = _setting("", read.place("memory:", "off"), "ASCEND_JOURNAL")
+    journal_max_bytes: int = _setting(268_435_456, read.count(65_536, 2**40))
+    journal_max_age: float = _setting(604_800.0, read.days)
     journal_full: str = _setting("refuse", choice("refuse", "pass"))
-    approval_expiry: float = _setting(86_400.0, as_seconds)
+    approval_expiry: float = _setting(86_400.0, read.seconds)
     kill_switch: str = _setting("poll", choice("poll", "sqs", "off"), "ASCEND_KILL_SWITCH")
-    kill_poll_interval: float = _setting(5.0, as_seconds)
-    kill_queue_url: str = _setting("", as_text, "ASCEND_KILL_QUEUE_URL")
-    kill_file: str = _setting("", as_place(), "ASCEND_KILL_FILE")
-    max_staleness: float = _setting(0.0, as_seconds_or_never)
-    approvals_path: str = _setting("/.ascend/approvals", as_local_path)
+    kill_poll_interval: float = _setting(5.0, read.seconds)
+    kill_queue_url: str = _setting("", read.text, "ASCEND_KILL_QUEUE_URL")
+    kill_file: str = _setting("", read.place(), "ASCEND_KILL_FILE")
+    max_staleness: float = _setting(0.0, read.seconds_or_never)
+    approvals_path: str = _setting("/.ascend/approvals", read.local_path)
 
     @classmethod
     def load(

@@ -9,32 +9,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from . import problems
 from .findings import parse_findings
-from .problems import choice, flag, number, seconds, text, texts, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "Pending",
-    "as_agent_id",
-    "as_count",
-    "as_days",
-    "as_engine",
-    "as_findings",
-    "as_flag",
-    "as_header_name",
-    "as_header_names",
-    "as_identifier",
-    "as_local_path",
-    "as_number",
-    "as_place",
-    "as_seconds",
-    "as_seconds_or_never",
-    "as_text",
-    "as_texts",
-    "parse_pending",
-]
+__all__ = ["Pending", "parse_pending"]  # and the parsers, which `config` calls by their module
 
 MAX_WAIT_SECONDS: Final = 55.0
 _YES: Final = ("true", "1", "yes", "on")
@@ -75,27 +56,27 @@ def parse_pending(value: object) -> Pending:
     return Pending(wait)
 
 
-def as_engine(value: object) -> str:
+def engine(value: object) -> str:
     """Parse the name of an engine."""
     if value == "pyreqwest":
         raise ValueError("'pyreqwest' was removed: leave the setting out, or write 'auto'")
-    return choice("auto", "httpx2")(value)
+    return problems.choice("auto", "httpx2")(value)
 
 
-def as_agent_id(value: object) -> str:
+def agent_id(value: object) -> str:
     """Parse an agent's id."""
-    name = as_text(value)
+    name = text(value)
     if name in (".", ".."):
         raise ValueError("a dot segment is no id that the authority can be asked about")
     return name
 
 
-def as_text(value: object) -> str:
+def text(value: object) -> str:
     """Parse a text that is not blank."""
-    return text(value).strip()
+    return problems.text(value).strip()
 
 
-def as_place(*words: str) -> Callable[[object], str]:
+def place(*words: str) -> Callable[[object], str]:
     """Return the parser of a path that may also be one of the words, of which those with // begin URLs.
 
     A mistyped scheme would make a folder of that name, password included; so the message shows the scheme alone.
@@ -103,7 +84,7 @@ def as_place(*words: str) -> Callable[[object], str]:
     names, urls = {word.partition(":")[0] for word in words}, tuple(word for word in words if word.endswith("//"))
 
     def parse(value: object) -> str:
-        place = as_text(value)
+        place = text(value)
         name, colon, _ = place.partition(":")
         is_scheme = colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+", name)  # one letter is a drive of Windows
         # What begins so is meant as a path, whatever it holds.
@@ -117,79 +98,79 @@ def as_place(*words: str) -> Callable[[object], str]:
     return parse
 
 
-def as_flag(value: object) -> bool:
+def flag(value: object) -> bool:
     """Parse true or false."""
     word = value.strip().lower() if isinstance(value, str) else ""
-    return word in _YES if word in _YES + _NO else flag(value)
+    return word in _YES if word in _YES + _NO else problems.flag(value)
 
 
-def as_seconds(value: object) -> float:
+def seconds(value: object) -> float:
     """Parse more than 0 seconds and at most a day."""
-    return seconds(as_number(value))
+    return problems.seconds(number(value))
 
 
-def as_seconds_or_never(value: object) -> float:
+def seconds_or_never(value: object) -> float:
     """Parse seconds, or 0."""
-    return 0.0 if as_number(value) == 0 else as_seconds(value)
+    return 0.0 if number(value) == 0 else seconds(value)
 
 
-def as_days(value: object) -> float:
+def days(value: object) -> float:
     """Parse more than 0 seconds and at most a year."""
-    return seconds(as_number(value), 31_536_000, "a year")
+    return problems.seconds(number(value), 31_536_000, "a year")
 
 
-def as_number(value: object) -> int | float:
+def number(value: object) -> int | float:
     """Parse a number."""
     try:
-        return float(value) if isinstance(value, str) else number(value)
+        return float(value) if isinstance(value, str) else problems.number(value)
     except ValueError:
         raise ValueError(f"expected a number, got {value!r}") from None
 
 
-def as_count(low: int, high: int) -> Callable[[object], int]:
+def count(low: int, high: int) -> Callable[[object], int]:
     """Return the parser of a whole number from `low` to `high`."""
-    parse = whole(low, high)
+    parse = problems.whole(low, high)
 
     def parse_count(value: object) -> int:
-        found = as_number(value)
+        found = number(value)
         return parse(int(found) if isinstance(found, float) and found.is_integer() else found)
 
     return parse_count
 
 
-def as_texts(value: object) -> tuple[str, ...]:
+def texts(value: object) -> tuple[str, ...]:
     """Parse texts, one or a list, or with commas."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
-    return texts(value)
+    return problems.texts(value)
 
 
-def as_findings(value: object) -> tuple[str, ...]:
+def findings(value: object) -> tuple[str, ...]:
     """Parse names of findings."""
-    return parse_findings(as_texts(value))
+    return parse_findings(texts(value))
 
 
-def as_header_name(value: object) -> str:
+def header_name(value: object) -> str:
     """Parse a header's name, in lower case."""
-    name = as_text(value)
+    name = text(value)
     if not re.fullmatch(r"[A-Za-z0-9-]+", name):
         raise ValueError(f"expected a header name of letters, digits and dashes, got {value!r}")
     return name.lower()
 
 
-def as_header_names(value: object) -> tuple[str, ...]:
+def header_names(value: object) -> tuple[str, ...]:
     """Parse names of headers."""
-    return tuple(as_header_name(name) for name in as_texts(value))
+    return tuple(header_name(name) for name in texts(value))
 
 
-def as_identifier(value: object) -> str:
+def identifier(value: object) -> str:
     """A number or a text, as a text."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else as_text(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value)
 
 
-def as_local_path(value: object) -> str:
+def local_path(value: object) -> str:
     """Parse the path of a URL."""
-    path = as_text(value)
+    path = text(value)
     if not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+", path) or "/../" in f"{path}/" or "/./" in f"{path}/":
         raise ValueError(f"expected a path such as /.ascend/approvals, got {value!r}")
     return path

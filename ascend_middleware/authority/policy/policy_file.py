@@ -87,9 +87,7 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
     report = Report(name, "policy")
     read = report.table(table, dict.fromkeys(TABLES, _unchecked))
     pending, denied = _thresholds(report, read.get("thresholds", {}))
-    submissions = report.table(
-        read.get("submissions", {}), dict.fromkeys(("strict", "strict_depth"), flag), "submissions"
-    )
+    submissions = report.table(read.get("submissions", {}), _SUBMISSIONS, "submissions")
     approvals = read_approvals(read.get("approvals", {}), report)
     policies = [_policy(report, row, where) for row, where in _rows(report, read, "policy")]
     policies += [_smart_rule(report, row, where) for row, where in _rows(report, read, "smart_rule")]
@@ -115,8 +113,7 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
         models=models,
         limits=limits,
         failed_sign_ins=failures,
-        strict=submissions.get("strict", False),
-        strict_depth=submissions.get("strict_depth", False),
+        **submissions,
         key_limits=key_limits,
         token_key=token_key,
         classifications=tuple(kinds),
@@ -146,6 +143,7 @@ def _limited_key(value: object) -> str:
     return value
 
 
+_SUBMISSIONS: Final = {"strict": flag, "strict_depth": flag}
 _score: Final = whole(0, MAX_SCORE)
 _threshold: Final = whole(0, MAX_SCORE + 1)
 _count: Final = whole(0, 1_000_000)
@@ -217,11 +215,12 @@ def _smart_rule(report: Report, row: dict[str, Any], where: str) -> Policy:
 def _judging(report: Report, given: dict[str, Any], where: str, condition: str, decision: str) -> Policy:
     for key in ("action_types", "agents"):
         _check_patterns(report, given.get(key, ()), where, key)
+    source = given.get(condition)
     return Policy(
         name=given.get("name", ""),
         action_types=tuple(word.casefold() for word in given.get("action_types", ())),
         agents=given.get("agents", ()),
-        condition=_condition(report, given[condition], where, condition) if condition in given else None,
+        condition=None if source is None else _condition(report, source, where, condition),
         decision=decision,
         risk_score=given.get("risk_score"),
         reason=given.get("reason", ""),
@@ -247,26 +246,20 @@ def _check_patterns(report: Report, patterns: Iterable[str], where: str, key: st
 
 def _server(report: Report, row: dict[str, Any], where: str) -> McpServer:
     given = report.table(row, _SERVER, where, required=("name",))
-    name, blocked = given.get("name", ""), given.get("blocked_tools", ())
+    given.pop("description", None)
+    name, risks = given.setdefault("name", ""), given.get("tool_risks", {})
     if name != name.strip() or not name.isprintable():
         report.add("never-matches", (where, "name"), f"no action can name {name!r}", f"write {name.strip()!r}")
-    risks = given.get("tool_risks", {})
     _check_patterns(report, risks, where, "tool_risks")
-    _check_patterns(report, blocked, where, "blocked_tools")
+    _check_patterns(report, given.get("blocked_tools", ()), where, "blocked_tools")
     scores = report.table(risks, dict.fromkeys(risks, _score), where, "tool_risks")
-    return McpServer(
-        name=name, active=given.get("active", True), blocked_tools=blocked, tool_risks=tuple(scores.items())
-    )
+    return McpServer(**{**given, "tool_risks": tuple(scores.items())})
 
 
 def _model(report: Report, row: dict[str, Any], where: str) -> Model:
     given = report.table(row, _MODEL, where, required=("id",))
-    return Model(
-        id=given.get("id", 0),
-        name=given.get("name", ""),
-        compliance_status=given.get("compliance_status", "approved"),
-        tenant=given.get("tenant", ""),
-    )
+    given.pop("description", None)
+    return Model(**{"id": 0, **given})
 
 
 def _key_limits(report: Report, rows: list[tuple[dict[str, Any], str]], *, least: Limits) -> dict[str, Limits]:
@@ -288,9 +281,9 @@ def _token_key(report: Report, table: object, folder: Path) -> TokenKey | None:
     if ("public_key" in table) == ("public_key_file" in table):
         report.add("missing-key", ("jwt",), "needs either public_key or public_key_file")
         return None
-    key = given.get("public_key", "")
+    key, file = given.get("public_key", ""), given.pop("public_key_file", ".")
     if "public_key_file" in table:
-        path = folder / given.get("public_key_file", ".")
+        path = folder / file
         try:
             key = path.read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
@@ -301,14 +294,7 @@ def _token_key(report: Report, table: object, folder: Path) -> TokenKey | None:
     if issue:
         report.add("bad-value", ("jwt", "public_key"), issue, "expected an RSA public key in PEM form")
         return None
-    return TokenKey(
-        public_key=key,
-        issuer=given.get("issuer", ""),
-        audience=given.get("audience", ""),
-        name_claim=given.get("name_claim", "sub"),
-        role_claim=given.get("role_claim", "role"),
-        tenant_claim=given.get("tenant_claim", "tenant"),
-    )
+    return TokenKey(**{"issuer": "", "audience": "", **given, "public_key": key})
 
 
 def _classification(report: Report, row: dict[str, Any], where: str) -> dict[str, Any]:

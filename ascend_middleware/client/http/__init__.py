@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from ... import masking
+from ... import setting_values as read
 from ...exceptions import ConfigurationError
-from ...setting_values import as_engine
 from .blocking import BlockingEngine
 from .common import proxy_url
 from .pool import LoopEngine
@@ -89,7 +89,7 @@ def _open(settings: Settings, engine: object, http_client: object, *, asynchrono
         return _open_scheme(scheme, settings, asynchronous=asynchronous)
     masking.install("httpx2")
     try:
-        name = as_engine(engine or settings.engine)
+        name = read.engine(engine or settings.engine)
     except ValueError as error:
         raise ConfigurationError(f"engine: {error}") from None
     if name == "auto" and proxy_url(settings) is None:
