@@ -106,6 +106,22 @@ def test_what_is_wrong_is_told_with_its_place(text, where, message):
 
 
 @pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("[threshold]", "thresholds"),
+        ("[thresholds]\npend = 5", "pending"),
+        (policy("p", decision='"denied"', action_type='"x"'), "action_types"),
+        ("[approvals.critical]\napprover = ['a']", "approvers"),
+        ("[limits]\nsubmits = 5", "submit"),
+    ],
+)
+def test_a_misspelt_key_is_told_with_what_is_meant(text, meant):
+    with pytest.raises(ConfigurationError) as caught:
+        parse_policy(text)
+    assert [problem.hint for problem in caught.value.problems] == [f"did you mean {meant}?"]
+
+
+@pytest.mark.parametrize(
     ("key", "pattern", "message", "hint"),
     [
         ("action_types", "*delete", "'*delete' can match nothing", "action.action_type.matches('(?i)^.*delete$')"),

@@ -70,6 +70,15 @@ def test_what_by_method_permits_is_a_closed_set_wherever_it_is_set(tmp_path, cap
         build_guard([], {**SETTINGS, "unmapped_permit": ["x"]}, environ={})
 
 
+@pytest.mark.parametrize("value", ["inf", "nan", "2.5", "true", "99999"])
+def test_a_count_that_is_no_whole_number_in_its_range_is_a_problem_like_any_other(tmp_path, capsys, value):
+    table = tmp_path / "ascend.toml"
+    table.write_text(f'[ascend]\nunmapped = "by-method"\nmax_retries = {value}\ndeadlin = 5\n')
+    assert main(["check", str(table)]) == 1
+    told = capsys.readouterr().out
+    assert "max_retries: expected a" in told and "did you mean deadline?" in told
+
+
 def test_routes_tells_how_to_name_an_application(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "setup_factory.py").write_text("def create_app():\n    return None\n")
