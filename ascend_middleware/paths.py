@@ -1,4 +1,4 @@
-"""Where state and journal stand on a machine when nobody says so."""
+"""Where state and journal are on a machine by default."""
 
 from __future__ import annotations
 

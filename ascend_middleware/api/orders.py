@@ -1,4 +1,4 @@
-"""What is in force of the kill switch's commands: for each target and slot the newest, of one instant the stricter.
+"""The kill-switch commands in force: for each target and slot the newest, and of two at one time the stricter.
 
 A lift is an order too, which takes the place of what it lifts: so the order in which commands arrive does not matter,
 and a missing order tells of a lost state. The client, the guard and the MCP kill switch all use this.

@@ -1,4 +1,4 @@
-"""How the authority reads requests: strict JSON, then the types of the API; and what it answers to what is wrong."""
+"""How the authority reads requests: strict JSON, then the types of the API; and how it answers what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One authenticated request on its way through an endpoint: what it may turn to, and how its fields are read."""
+"""One authenticated request on its way through an endpoint: what the endpoint may use, and how fields are read."""
 
 from __future__ import annotations
 

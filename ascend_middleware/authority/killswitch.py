@@ -1,4 +1,4 @@
-"""The kill switch: commands to agents, what they make of an agent's standing, and who has taken note of them.
+"""The kill switch: commands to agents, whether an agent may act by them, and who has acknowledged them.
 
 A command is aimed at one agent, at an MCP server, or, without an agent, at the whole organisation. What holds for an
 agent is the stricter of its own commands and the organisation's, so that releasing everybody never frees an agent that

@@ -1,4 +1,4 @@
-"""What a submission claims about its surroundings: parent action, session, MCP server and model."""
+"""What a submission claims about its context: parent action, session, MCP server and model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs beside the core while an authority is served: the writer, the waiting, and what is done now and then."""
+"""What runs beside the core while an authority is served: the writer, held requests, and periodic tasks."""
 
 from __future__ import annotations
 

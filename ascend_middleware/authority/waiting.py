@@ -1,4 +1,4 @@
-"""Requests that are held until a decision falls, without a thread each: one watch serves all of them."""
+"""Requests that are held until a decision is made, without a thread each: one watch serves all of them."""
 
 from __future__ import annotations
 

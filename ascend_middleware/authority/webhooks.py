@@ -1,4 +1,4 @@
-"""Webhooks: what is to be told is read off the audit log, kept in a queue, and delivered at least once, in order.
+"""Webhooks: events are read from the audit log, kept in a queue, and delivered at least once, in order.
 
 The log is written in the transaction of the event itself, so nothing that happened can be missing from it, and deciding
 costs nothing for what is told later.

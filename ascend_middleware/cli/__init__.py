@@ -1,4 +1,4 @@
-"""The command line, `ascend-middleware COMMAND`: every command is in `commands`, what it prints goes by `terminal`.
+"""The command line, `ascend-middleware COMMAND`: every command is in `commands`, `terminal` prints what it says.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 """

@@ -1,4 +1,4 @@
-"""Whom we ask: the clients, their flows, and the engines that carry requests."""
+"""The clients of the authority, their flows, and the engines that carry their requests."""
 
 from .async_owkai import AsyncOWKAIClient
 from .authorized_agent import AsyncAuthorizedAgent, AuthorizedAgent

@@ -1,4 +1,4 @@
-"""System checks: `manage.py check` fails on what would leave a request ungoverned, or every request refused.
+"""System checks: `manage.py check` fails if a request would be ungoverned, or every request refused.
 
 ascend.E001  the rule table
 ascend.E002  a setting in `ASCEND`

@@ -1,4 +1,4 @@
-"""The middlewares: one decides about the view that Django resolved, the other reports what no decision was made about.
+"""The middlewares: one decides about the view that Django resolved, the other reports successes without a decision.
 
 `AscendMiddleware` is last in `MIDDLEWARE`, inside every other one, so that what it decides on is what the view gets. It
 sees nothing of what a middleware before it answers by itself; `TripwireMiddleware`, which is first, does.

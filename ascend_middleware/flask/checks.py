@@ -1,4 +1,4 @@
-"""What is around or beside a guarded Flask application, where its guard cannot see what is answered."""
+"""Checks of what is around or beside a guarded Flask application, where its guard cannot see the answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status URL of a held action: what is asked, and what is told."""
+"""The status URL of a held action: the question, and the answer."""
 
 from __future__ import annotations
 

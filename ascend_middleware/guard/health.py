@@ -1,4 +1,4 @@
-"""How a guard is: what `health()` returns and the health route tells. Numbers and names of kinds; never a secret."""
+"""The health of a guard, as `health()` and the health route tell it: numbers and names of kinds, never a secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an agent may act now: the kill switch, how old its word may be, the agent's rate."""
+"""Whether an agent may act now: the kill switch, how old its state may be, and the agent's rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said about verdicts: one line in the log for each, and an outage once, not once for each request."""
+"""The log of verdicts: one line for each, and one warning about an outage, not one for each request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of the requests of one rule, as far as no request decides it: worked out once, and kept.
+"""The plan of a rule: what becomes of its requests, as far as it does not depend on them; made once and kept.
 
 A route whose rules look at the method only has one plan for each method; others choose among the plans of their rules
 by the path.

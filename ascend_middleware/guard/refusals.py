@@ -1,4 +1,4 @@
-"""How a decision that does not let the handler run is said to the client."""
+"""How the client is told of a decision that does not let the handler run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One governed tool: asking before a run and telling after it, around each kind of function.
+"""One governed tool: it asks before a run and reports after it, around each kind of function.
 
 A wrapper is of the same kind as its tool, so that a server sees what it saw before.
 """

@@ -1,4 +1,4 @@
-"""Which view a request runs in Django: what its resolver found, put as every resolver puts it.
+"""Which view a request runs in Django: what its resolver found, in the form that all resolvers share.
 
 Django has resolved the request before a middleware's `process_view` is called, and what it found is what it runs:
 nothing is matched a second time here.

@@ -1,4 +1,4 @@
-"""What a request runs, as the resolvers of all frameworks put it: a kind, a template, an endpoint name."""
+"""What a request runs, in the form that all resolvers share: a kind, a template, an endpoint name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which route a request runs in Flask: what Werkzeug's router found, put as every resolver puts it.
+"""Which route a request runs in Flask: what Werkzeug's router found, in the form that all resolvers share.
 
 Flask has asked its router before anybody else sees the request, and what it found is what it runs: nothing is matched
 a second time here.

@@ -1,4 +1,4 @@
-"""Path templates: how rules and routes are written, which paths they match, which of two is more specific.
+"""Path templates: how rules and routes are written, which paths they match, and which of two is more specific.
 
 A rule's template is strict: literal segments, `{name}`, `{name:int}`, `{name:uuid}`, and at its end `{name:path}` or
 `**` (zero or more segments). A route's template comes from a framework and is read leniently: what this package does

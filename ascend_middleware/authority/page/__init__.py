@@ -1,1 +1,1 @@
-"""The page where people decide: what waits, what was, who may act, and whether the audit log is whole."""
+"""The page where people decide: pending actions, the history, agents, and whether the audit log is whole."""

@@ -1,4 +1,4 @@
-"""Actions on the page: what waits for a person, one action in full, and what was."""
+"""Actions on the page: those that wait for a person, one action in full, and the history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Live updates: one watch on the database for all open pages, told as server-sent events."""
+"""Live updates: one watch on the database for all open pages, which get server-sent events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signed-in people: a session stands for an admin key, for some hours at most, and ends with the key."""
+"""Signed-in people: a session represents an admin key, for some hours at most, and ends with the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the audit log is whole, read again when somebody looks, but a long log not each time."""
+"""Whether the audit log is whole: it is read again when somebody looks, but a long log not each time."""
 
 from __future__ import annotations
 

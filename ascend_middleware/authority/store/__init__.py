@@ -1,1 +1,1 @@
-"""What the authority remembers: actions, keys, registers and the audit log, in one database."""
+"""What the authority stores: actions, keys, registers and the audit log, in one database."""

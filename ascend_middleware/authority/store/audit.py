@@ -1,4 +1,4 @@
-"""The audit log: every entry's hash covers the one before, so that what was changed afterwards shows."""
+"""The audit log: every entry's hash covers the entry before, so that a later change can be seen."""
 
 from __future__ import annotations
 

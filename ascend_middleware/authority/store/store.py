@@ -1,4 +1,4 @@
-"""What the authority remembers: keys, actions, answers to repeat, and the audit log, in one SQLite file."""
+"""What the authority stores: keys, actions, answers to repeat, and the audit log, in one SQLite file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Direct connections over blocking sockets, for threads: what event loops speak, in the thread of the caller."""
+"""Direct connections over blocking sockets, for threads: what event loops do, in the thread of the caller."""
 
 from __future__ import annotations
 

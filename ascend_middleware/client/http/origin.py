@@ -1,4 +1,4 @@
-"""Where the authority is and how it is spoken to: what the pools of event loops and of threads share."""
+"""Where the authority is and how it is reached: what the pools of event loops and of threads share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands before every engine: turns where connections are short, and what of the time was this process's own."""
+"""In front of every engine: turns if connections are short, and which part of the time was this process's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user's own client of httpx or httpx2, lent to us; told apart by the names of its classes, not imported."""
+"""The user's own client of httpx or httpx2 as an engine; it is recognised by the names of its classes, not imported."""
 
 from __future__ import annotations
 
