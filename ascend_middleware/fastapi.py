@@ -12,9 +12,8 @@ from typing import Any, Unpack
 
 from starlette.requests import HTTPConnection
 
-from .adapters.decorator import caller_place, require_verdict
+from .adapters.decorator import VERDICT, caller_place, require_verdict
 from .asgi import AscendMiddleware, require_decision
-from .asgi.decorator import verdict_in
 from .guard import Verdict
 from .rules import Declaration, RuleFields, declaration, declare
 
@@ -44,4 +43,4 @@ class _Governed:
         self._rule = rule
 
     async def __call__(self, connection: HTTPConnection) -> Verdict:
-        return require_verdict(verdict_in(connection.scope), (self._rule,))
+        return require_verdict(connection.scope.get(VERDICT), (self._rule,))

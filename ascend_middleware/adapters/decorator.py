@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VERDICT", "Framework", "attach", "caller_place", "require_verdict"]
 
-# Where the middleware leaves the verdict: in a scope of ASGI, in an environ of WSGI.
+# Where the middleware leaves the verdict, in ASGI's scope or WSGI's environ. Not in the `state` of a scope: some
+# servers share that among the requests of a connection.
 VERDICT: Final = "ascend.verdict"
 
 logger = get_logger("ascend_middleware.guard")

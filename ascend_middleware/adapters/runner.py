@@ -179,19 +179,10 @@ class SyncRunner(_Runner):
 
     _blocks = True
 
-    def __init__(
-        self,
-        rules: Any,
-        settings: Mapping[str, Any],
-        *,
-        identify: Callable[[Any], Any] | None = None,
-        render: Callable[..., Any] | None = None,
-        http_client: object = None,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        if inspect.iscoroutinefunction(identify):
+    def __init__(self, rules: Any, settings: Mapping[str, Any], **options: Any) -> None:
+        if inspect.iscoroutinefunction(options.get("identify")):
             raise ConfigurationError("identify is a coroutine function; here it is called without an event loop")
-        super().__init__(rules, settings, identify=identify, render=render, http_client=http_client, now=now)
+        super().__init__(rules, settings, **options)
         self._is_hidden = False
 
     def _open_engine(self) -> Engine:
@@ -265,17 +256,8 @@ def _nothing(limit: int, seconds: float) -> bytes:
 class AsyncRunner(_Runner):
     """Runs the guard on the event loop that asks: ASGI applications, Django with one."""
 
-    def __init__(
-        self,
-        rules: Any,
-        settings: Mapping[str, Any],
-        *,
-        identify: Callable[[Any], Any] | None = None,
-        render: Callable[..., Any] | None = None,
-        http_client: object = None,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        super().__init__(rules, settings, identify=identify, render=render, http_client=http_client, now=now)
+    def __init__(self, rules: Any, settings: Mapping[str, Any], **options: Any) -> None:
+        super().__init__(rules, settings, **options)
         # Threads of its own: an application that fills the loop's keeps nobody from reading the kill state.
         self._threads = PerProcess(
             lambda: concurrent.futures.ThreadPoolExecutor(_STATE_THREADS, thread_name_prefix="ascend-state")

@@ -13,7 +13,7 @@ from ..rules import RuleFields
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["governed", "require_decision", "verdict_in"]
+__all__ = ["governed", "require_decision"]
 
 Target = TypeVar("Target", bound="Callable[..., Any]")
 
@@ -42,18 +42,10 @@ def governed(**fields: Unpack[RuleFields]) -> Callable[[Target], Target]:
     return decorate
 
 
-def verdict_in(scope: Any) -> object:
-    """Return the verdict that the middleware left with a request, or None.
-
-    Not the one in `state`: some servers share that among the requests of a connection.
-    """
-    return scope.get(VERDICT)
-
-
 def _find_verdict(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
     connection = kwargs.pop(_CONNECTION, None)
     scopes = (_scope_of(one) for one in (connection, *args, *kwargs.values()))
-    return next((verdict_in(scope) for scope in scopes if scope is not None), None)
+    return next((scope.get(VERDICT) for scope in scopes if scope is not None), None)
 
 
 _FRAMEWORK: Final = Framework(_find_verdict, "__await__", "an HTTPEndpoint or WebSocketEndpoint class")
@@ -98,7 +90,7 @@ def require_decision(connection: _Connection) -> Verdict:
     Raises:
         RuntimeError: the middleware was left out, so nobody decided; the handler does not run.
     """
-    verdict = verdict_in(connection.scope)
+    verdict = connection.scope.get(VERDICT)
     if not isinstance(verdict, Verdict) or not verdict.passes:
         raise RuntimeError("no ASCEND decision for this request: is AscendMiddleware added to this application?")
     return verdict
