@@ -143,7 +143,7 @@ def flag(value: object) -> bool:
 
 
 def number(value: object) -> int | float:
-    """Take a number, which a flag is not."""
+    """Take a number; true and false are none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"expected a number, got {value!r}")
     return value

@@ -12,12 +12,12 @@ __all__ = ["StrictJSON"]
 class StrictJSON:
     """Reads JSON strictly; the words of a refusal are the caller's.
 
-    Nested too deeply for the interpreter is a `RecursionError`; a lower bound is the caller's to check.
+    A text that is nested too deeply raises `RecursionError`; a caller that allows fewer levels counts them itself.
 
     Args:
         key_twice: what is said of an object with a key twice.
-        constant: what is said of NaN and infinities, which `{}` names; None takes them.
-        out_of_range: what is said of a number that is too large; None takes what Python can hold.
+        constant: what is said of NaN and infinities, which `{}` names; None allows them.
+        out_of_range: what is said of a number that is too large; None allows any.
         bits: the most bits of a whole number, with its sign; None for any number.
     """
 
