@@ -222,15 +222,16 @@ class MCPKillSwitchConsumer:
             command = self._orders.why_blocked(*aims)
             if command is not None:
                 return ServerState(blocked=True, reason=_said(command), command=command)
-            limits = [(aim, limit.max_per_minute or 0) for aim in aims if (limit := self._orders.limit(aim))]
+            found = ((aim, self._orders.limit(aim)) for aim in aims)
+            limits = [(self._used(aim), limit.max_per_minute or 0) for aim, limit in found if limit is not None]
             least = min((most for _, most in limits), default=None)
-            if any(self._used(aim).wait(most) for aim, most in limits):
+            if any(uses.wait(most) for uses, most in limits):
                 return ServerState(
                     blocked=True, reason=f"RATE_LIMIT: at most {least} a minute are allowed", max_per_minute=least
                 )
             if count:
-                for aim in {aim._replace(dated=True) for aim, _ in limits}:
-                    self._used(aim).add()
+                for uses in {uses for uses, _ in limits}:
+                    uses.add()
             return ServerState(blocked=False, max_per_minute=least)
 
     def _used(self, aim: _Aim) -> Uses:

@@ -304,6 +304,17 @@ def test_nobody_unblocks_from_the_future_or_after_expiry(clock):
     assert it.is_blocked("fs")
 
 
+@pytest.mark.parametrize(
+    ("kind", "expires", "blocked"), [("UNBLOCK", 1000, True), ("UNBLOCK", 1001, False), ("BLOCK", 900, True)]
+)
+def test_a_lift_expires_and_a_block_does_not(clock, kind, expires, blocked):
+    it = consumer(clock)
+    if kind == "UNBLOCK":
+        it.apply_message(command("BLOCK", 1))
+    it.apply_message(command(kind, 2, expires_at=at(expires)))
+    assert it.is_blocked("fs") is blocked
+
+
 def test_strangers_are_ignored(clock):
     it = consumer(clock, organization_id=1)
     it.apply_message(command("BLOCK", 1, organization_id=2))
