@@ -32,20 +32,17 @@ class Schedule:
     """
 
     def __init__(self, interval: float, clock: Callable[[], float]) -> None:
-        self.interval: Final = interval
+        self._interval: Final = interval
         self._clock: Final = clock
         self._started_at = -1e9
 
-    def left(self, *, interval: float | None = None) -> float:
-        """Return the seconds until the job is due, 0 if it is; `interval` instead of its own, this time."""
-        return max(0.0, self._started_at + (self.interval if interval is None else interval) - self._clock())
+    def left(self, *, times: int = 1) -> float:
+        """Return the seconds until the job is due, after so many intervals; 0 if it is."""
+        return max(0.0, self._started_at + times * self._interval - self._clock())
 
     def start(self) -> None:
         """Say that the job starts now."""
-        now = self._clock()
-        planned = self._started_at + self.interval
-        # If it is only a little late, count from when it was due: so delays do not add up.
-        self._started_at = planned if now - self.interval < planned <= now else now
+        self._started_at = self._clock()
 
 
 class FailureCount:

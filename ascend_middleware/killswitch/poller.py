@@ -299,7 +299,7 @@ class LeasedPoller:
         if not held:
             return self._interval
         pause = None if self._queue is None else self._try("queue", self._queue)
-        if not self._http.left(interval=None if pause is None else _BESIDE_A_QUEUE * self._interval):
+        if not self._http.left(times=1 if pause is None else _BESIDE_A_QUEUE):
             self._http.start()
             self._try("http", lambda: drive(self._poller.poll(), perform))
         return self._interval if pause is None else pause
