@@ -209,11 +209,22 @@ def test_a_socks_proxy_needs_its_library_from_the_start(cls, monkeypatch):
     cls(KEY, **options)
 
 
-@pytest.mark.parametrize("party", ["sync auto", "async auto", "sync httpx2"])
+@pytest.mark.parametrize("party", [party for party in PARTIES if not party.endswith("own")])
 def test_half_a_status_line_is_the_beginning_of_an_answer(party):
     with Scripted(Trickle(DENIED, head=15, pause=30)) as server, pytest.raises(errors.TimeoutError) as caught:
         run(party, server.url, submit, fail_mode="open", timeout=0.6)
     assert caught.value.unanswered is False
+
+
+def test_half_a_status_line_is_the_beginning_of_an_answer_on_trio_too():
+    async def main(url):
+        async with AsyncAscendClient(KEY, api_url=url, agent_id="a", timeout=0.6, max_retries=0) as client:
+            with pytest.raises(errors.TimeoutError) as caught:
+                await submit(client)
+            return caught.value.unanswered
+
+    with Scripted(Trickle(DENIED, head=15, pause=30)) as server:
+        assert anyio.run(main, server.url, backend="trio") is False
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

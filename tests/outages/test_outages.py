@@ -136,8 +136,7 @@ def test_an_outage(rigs, table, full, name, cause):
     if cause not in DECIDING:
         assert found.got("closed")["200 allowed"] == 0
     # An open rule's handler, by the allowed causes only.
-    heads_only = name == "httpx2" and cause == "trickling"  # it tells of an answer when its head is whole
-    assert set(by_cause) <= (LATE if heads_only else CAUSES[cause])
+    assert set(by_cause) <= CAUSES[cause]
     assert {run[1] for run in runs} <= {"allowed", "open"}
     # Everybody got an answer of ours, in time.
     assert {status for *_, status, _ in found.during} <= ({200, 500, 503} if cause == "TLS broken" else {200, 503})

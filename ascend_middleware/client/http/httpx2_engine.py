@@ -6,6 +6,7 @@ One of the files that import an HTTP library; each serves one engine.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import importlib.util
 import ssl
@@ -166,6 +167,56 @@ class _ClampedBackend(httpcore2.SyncBackend):
         raise failure or httpcore2.ConnectError(f"no address for {host}")
 
 
+# The request that this task is sending.
+_sending: Final[contextvars.ContextVar[_Body | None]] = contextvars.ContextVar("_sending", default=None)
+
+
+class _WatchedStream(httpcore2.AsyncNetworkStream):
+    """Tells of an answer at its first byte; the library does so when its head is whole."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream: Final = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - the library's
+        data = await self._stream.read(max_bytes, timeout)
+        body = _sending.get()
+        if data and body is not None and body.sent:  # what comes before is a proxy's
+            body.answered = True
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - likewise
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+    async def start_tls(self, *arguments: Any, **named: Any) -> httpcore2.AsyncNetworkStream:
+        return _WatchedStream(await self._stream.start_tls(*arguments, **named))
+
+
+async def _whole(answer: httpcore2.Response) -> Response:
+    content = bytearray()
+    try:
+        async for chunk in answer.aiter_stream():
+            content += chunk
+            if len(content) > MAX_ANSWER_BYTES:
+                raise too_long()
+        if has_surplus(answer.stream):
+            await answer.extensions["network_stream"].aclose()
+            raise surplus()
+    finally:
+        await answer.aclose()
+    return _core_response(answer, bytes(content))
+
+
+class _WatchedBackend(httpcore2.AnyIOBackend):
+    async def connect_tcp(self, *arguments: Any, **named: Any) -> httpcore2.AsyncNetworkStream:
+        return _WatchedStream(await super().connect_tcp(*arguments, **named))
+
+
 def _addresses(host: str, port: int) -> list[str]:
     left = _clamp.left(None)
     try:
@@ -257,27 +308,19 @@ class AsyncHTTPX2(_HTTPX2Base):
 
     @staticmethod
     def _pool(options: dict[str, Any]) -> httpcore2.AsyncConnectionPool:
-        return httpcore2.AsyncConnectionPool(**options)
+        return httpcore2.AsyncConnectionPool(network_backend=_WatchedBackend(), **options)
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
         pool: httpcore2.AsyncConnectionPool = self._pools.get(running_loop())
         body = _Body(request.content)
-        with _core_failures(body), anyio.fail_after(timeout):
-            answer = await pool.handle_async_request(_core_request(request, body, {}))
-            body.answered = True
-            content = bytearray()
-            try:
-                async for chunk in answer.aiter_stream():
-                    content += chunk
-                    if len(content) > MAX_ANSWER_BYTES:
-                        raise too_long()
-                if has_surplus(answer.stream):
-                    await answer.extensions["network_stream"].aclose()
-                    raise surplus()
-            finally:
-                await answer.aclose()
-            return _core_response(answer, bytes(content))
+        token = _sending.set(body)
+        try:
+            with _core_failures(body), anyio.fail_after(timeout):
+                answer = await pool.handle_async_request(_core_request(request, body, {}))
+                return await _whole(answer)
+        finally:
+            _sending.reset(token)
 
     async def aclose(self) -> None:
         """Close what is open in this process, on this loop."""
