@@ -31,9 +31,13 @@ class ProcessLock:
         self._make = make
         self._by_process: dict[int, Any] = {}
 
-    def __enter__(self) -> None:
+    def own(self) -> Any:
+        """Return this process's lock itself, for where each call counts: `with lock.own():`."""
         pid = os.getpid()
-        (self._by_process.get(pid) or self._by_process.setdefault(pid, self._make())).acquire()
+        return self._by_process.get(pid) or self._by_process.setdefault(pid, self._make())
+
+    def __enter__(self) -> None:
+        self.own().acquire()
 
     def __exit__(self, *_: object) -> None:
         self._by_process[os.getpid()].release()

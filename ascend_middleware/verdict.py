@@ -87,7 +87,7 @@ class Refusal:
         return status, headers, content
 
 
-class Run:
+class Run(msgspec.Struct, eq=False):
     """A passed request of which somebody is still to be told what became of it: the journal, or an approval.
 
     Attributes:
@@ -98,14 +98,14 @@ class Run:
         concluded: whether it was told; only the first word counts.
     """
 
-    __slots__ = ("action_id", "approval", "claim", "concluded", "number")
+    number: int
+    approval: str | None
+    claim: str
+    action_id: str
+    concluded: bool = False
 
-    def __init__(self, number: int, approval: str | None, claim: str, action_id: str) -> None:
-        self.number: Final = number
-        self.approval: Final = approval
-        self.claim: Final = claim
-        self.action_id: Final = action_id
-        self.concluded = False
+    def __repr__(self) -> str:
+        return f"Run(number={self.number}, concluded={self.concluded})"  # a handle is a key
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -160,9 +160,9 @@ class _Runner:
             worker.start()
         return self._guard
 
-    def _deliver(self, verdict: Verdict) -> None:
+    def _deliver(self) -> None:
         """See that what was journalled is delivered."""
-        if verdict.run is not None and verdict.run.number and self.worker is not None and not self.worker.is_running:
+        if self.worker is not None and not self.worker.is_running:
             self.worker.start()
 
 
@@ -204,8 +204,8 @@ class SyncRunner(_Runner):
         found = guard.triage(view)
         if not isinstance(found, Verdict):
             found = drive(guard.decide(view, found), functools.partial(self._perform, read))
-            if found.run is not None:
-                self._deliver(found)
+            if found.run is not None and found.run.number:
+                self._deliver()
         guard.log(view, found, seconds=time.perf_counter() - started)
         return found
 
@@ -278,10 +278,10 @@ class AsyncRunner(_Runner):
     async def decide(self, view: RequestView, plan: Any, body: AsyncBody) -> Verdict:
         """Return the verdict for a request that `triage` did not settle; `plan` is what it returned."""
         started = time.perf_counter()
-        guard = self.guard
+        guard = self._guard  # the one that `triage` asked
         verdict = await drive_async(guard.decide(view, plan), functools.partial(self._perform, body))
-        if verdict.run is not None:
-            self._deliver(verdict)
+        if verdict.run is not None and verdict.run.number:
+            self._deliver()
         guard.log(view, verdict, seconds=time.perf_counter() - started)
         return verdict
 

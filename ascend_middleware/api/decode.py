@@ -104,7 +104,8 @@ def submit_body(action: AgentAction) -> dict[str, Any]:
         value = getattr(action, name)
         if not isinstance(value, str) or not value.strip():
             raise ValidationError(f"{name} is required and must be a non-empty string", field=name)
-    check_orchestration_depth(action.orchestration_depth)
+    if action.orchestration_depth is not None:
+        check_orchestration_depth(action.orchestration_depth)
     body: dict[str, Any] = {}
     for name in action.__struct_fields__:
         value = getattr(action, name)
@@ -180,7 +181,7 @@ def decode_decision(content: bytes) -> AuthorizationDecision:
     decision = decision_from_object(answer)
     # The decoder keeps the last of two equal names, which may be the permissive one. An answer that is encoded again
     # as it came has none; the others are read name by name. Only permissions pay for this.
-    if decision.is_approved() and not _is_encoding_of(answer, content):
+    if decision.decision is Decision.ALLOWED and not _is_encoding_of(answer, content):
         _refuse_duplicates(content)
     return decision
 

@@ -127,7 +127,7 @@ class Endpoint(Generic[T]):
         """
         if not isinstance(body, bytes):
             body = b"" if body is None and self.method != "POST" else _encoded(self.body, body or {})
-        target = fill_path(self.path, **path)
+        target = fill_path(self.path, **path) if path else self.path
         return Operation(
             method=self.method,
             target=target if query is None else _with_query(target, query),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -24,6 +25,7 @@ _NAMED_LEVELS: Final = 4
 _RISK_CLAIMS: Final = frozenset({"risk_score", "riskScore", "risk_level", "riskLevel"})
 
 _NO_NUMBERS: Final = re.compile(rb'null|"-?(?:s?nan\d*|inf|infinity)"', re.IGNORECASE)
+_TEXTS: Final = frozenset({str})
 _encoder = msgspec.json.Encoder()
 
 
@@ -64,9 +66,10 @@ def check_values(body: Mapping[str, Any]) -> None:
         below: list[tuple[Any, object]] = []
         for place, item in level:
             if isinstance(item, dict):
-                if not all(map(_is_finite, item)):
+                # Keys are texts nearly always, and those need no look.
+                if not _TEXTS.issuperset(map(type, item)) and not all(map(_is_finite, item)):
                     raise _bad_value(place, "must have no key that is NaN or infinite")
-                below += [((place, key), inner) for key, inner in item.items()]
+                below += zip(zip(repeat(place), item, strict=False), item.values(), strict=True)
             elif isinstance(item, list | tuple | set | frozenset):
                 below += [((place, number), inner) for number, inner in enumerate(item)]
             elif isinstance(item, float | Decimal) and not _is_finite(item):

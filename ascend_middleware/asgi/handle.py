@@ -12,7 +12,7 @@ from ..adapters.outcome import HandledRequest, report_undecided
 from ..guard import RequestView, Verdict
 from ..masking import get_logger
 from .install import AdmittedRequest
-from .messages import Body, refuse, view_of
+from .messages import Body, ScopeView, refuse
 from .outcome import run_reported
 
 if TYPE_CHECKING:
@@ -49,8 +49,10 @@ class Governor:
         self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
     ) -> None:
         """Decide about one request or handshake and run `inner`, or refuse."""
-        view = view_of(scope, resolved, self._root_path)
-        judged = _judged(scope)
+        view = ScopeView(scope, resolved, self._root_path)
+        judged = scope.get(JUDGED)
+        if judged is None:
+            judged = _judged(scope)
         if _judging.get() is not None:
             _judging.set(None)  # what a handler asks of an application by itself is another request
         judged.append("")  # until it is known: what goes wrong here is no success of somebody else's
@@ -115,7 +117,9 @@ class Governor:
         """Return a `send` that reports a success for which no guard has decided anything."""
         if not self.runner.guard.settings.enabled:
             return send
-        judged = _judged(scope)
+        judged = scope.get(JUDGED)
+        if judged is None:
+            judged = _judged(scope)
 
         # Every message comes through here, so that no coroutine of its own stands between.
         def watched(message: Message) -> Awaitable[None]:
@@ -158,8 +162,7 @@ class Tripwire:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Watch the answer; OPTIONS is often answered by a middleware."""
-        governed = scope["type"] in ("http", "websocket") and self.governor.runner.guard.settings.enabled
-        if not governed or scope.get("method") == "OPTIONS":
+        if scope["type"] not in ("http", "websocket") or scope.get("method") == "OPTIONS":
             await self.app(scope, receive, send)
             return
         token = _judging.set(scope.setdefault(JUDGED, []))

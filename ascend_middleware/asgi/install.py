@@ -168,13 +168,12 @@ class RouterGuard(_Inserted):
         """The resolver of the application's routes."""
         return self._resolver
 
-    async def run_marked(self, app: Application, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run what is between the middleware and this; where only that is governed, mark the request."""
+    def leading(self, app: Application, scope: Scope) -> Application:
+        """Return what runs between the middleware and this; where only that is governed, mark the request."""
         if self._mark is None:
-            await app(scope, receive, send)
-            return
+            return app
         scope[self._mark] = True
-        await _within((*_under_way.get(), self), app, scope, receive, send)
+        return functools.partial(_within, (*_under_way.get(), self), app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Govern what enters the router."""
@@ -185,7 +184,7 @@ class RouterGuard(_Inserted):
             await self.app(scope, receive, send)  # of somebody who uses the application without the middleware
             return
         # Where the application was given another router since, that one tells nothing about what runs here.
-        resolved = self._resolver.resolve(scope) if self.is_current else None
+        resolved = self._resolver.resolve(scope) if self.owner.router is self._router else None
         inner = self.app
         if resolved is not None:
             inner = _narrowed(self, self._router, resolved.route, scope)

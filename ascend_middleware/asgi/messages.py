@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..guard import Verdict
     from ..routing import Resolved
 
-__all__ = ["Application", "Body", "Message", "Receive", "RootPath", "Scope", "Send", "refuse", "view_of"]
+__all__ = ["Application", "Body", "Message", "Receive", "RootPath", "Scope", "ScopeView", "Send", "refuse"]
 
 logger = get_logger("ascend_middleware.asgi")
 
@@ -194,22 +194,32 @@ async def refuse(
     await send({"type": f"{kind}.body", "body": content if scope.get("method") != "HEAD" else b""})
 
 
-class _View(RequestView):
-    """A request whose headers are decoded, and whose framework's object is made, only when somebody asks."""
+class ScopeView(RequestView):
+    """A request whose headers are decoded, and whose framework's object is made, only when somebody asks.
+
+    Args:
+        scope: the request.
+        resolved: what the router will run.
+        root_path: reads the path where no router can be asked.
+    """
 
     __slots__ = ("_headers", "_request", "_scope")
 
-    def __init__(self, scope: Any, resolved: Resolved | None, reading: Reading) -> None:
+    def __init__(self, scope: Any, resolved: Resolved | None, root_path: RootPath) -> None:
         raw = scope.get("raw_path")
         self.method = scope["method"].upper() if scope["type"] == "http" else WEBSOCKET
-        self.path, self.other_path, self.findings = reading
+        if resolved is not None:
+            self.path, self.other_path, self.findings = resolved.path, None, ()
+        else:
+            self.path, self.other_path, self.findings = root_path.read(scope)
         self.raw_path = raw.decode("latin-1").partition("?")[0] if raw else None
         self.query = scope.get("query_string", b"")
         self.resolved = resolved
         root = scope.get("root_path", "")
         self.prefix = quoted(root) if root else ""
         self._query_pairs = None
-        self._names = None
+        lines = b"\n".join(map(_first, scope.get("headers", ())))
+        self.header_names = frozenset(lines.lower().replace(b"_", b"-").decode("latin-1").split("\n"))
         self._scope = scope
         self._headers: list[tuple[str, str]] | None = None
         self._request: Any = None
@@ -231,19 +241,6 @@ class _View(RequestView):
             starlette = self.resolved is not None
             self._request = sys.modules["starlette.requests"].HTTPConnection(self._scope) if starlette else self._scope
         return self._request
-
-    @property
-    def header_names(self) -> frozenset[str]:
-        """See `RequestView`."""
-        if self._names is None:
-            lines = b"\n".join(map(_first, self._scope.get("headers", ())))
-            self._names = frozenset(lines.lower().replace(b"_", b"-").decode("latin-1").split("\n"))
-        return self._names
-
-
-def view_of(scope: Any, resolved: Resolved | None, root_path: RootPath) -> RequestView:
-    """Return the request as the guard sees it; `root_path` reads it where no router can be asked."""
-    return _View(scope, resolved, root_path.read(scope) if resolved is None else Reading(resolved.path))
 
 
 class Reading(NamedTuple):

@@ -109,7 +109,11 @@ class AscendMiddleware:
             # A rule can say nothing about it.
             raise AscendError(f"no rule can govern a scope of the type {scope['type']!r}: refused")
         elif self._router_guard is not None:
-            await self._run_marked(scope, receive, send)
+            if not self._announced:
+                self._announce()
+            if scope.get("method") != "OPTIONS":
+                send = self._governor.watch(scope, send)
+            await self._router_guard.leading(self.app, scope)(scope, receive, send)
         else:
             await self._governor.govern(scope, receive, send, self.app, None)
 
@@ -135,15 +139,6 @@ class AscendMiddleware:
         if self._router_guard is not None and not self._announced:
             self._announced = True
             announce(self._router_guard.routes, self.guard.table, self.guard.settings)
-
-    async def _run_marked(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the middlewares between here and the guard in front of the router."""
-        if not self._announced:
-            self._announce()
-        if scope.get("method") != "OPTIONS":
-            send = self._governor.watch(scope, send)
-        assert self._router_guard is not None  # noqa: S101 - the caller checks
-        await self._router_guard.run_marked(self.app, scope, receive, send)
 
     def _install(self, app: Any, *, origin: tuple[Any, ...] | None = None) -> None:
         """Move in front of a Starlette application's router, if there is one."""

@@ -68,7 +68,7 @@ def _headers(sketch: Sketch) -> list[tuple[str, str]]:
 
 
 def _starlette(application: Application, sketch: Sketch) -> RequestView:
-    from ..asgi.messages import RootPath, view_of
+    from ..asgi.messages import RootPath, ScopeView
     from ..routing.starlette_classes import root_path_of
 
     plain = _plain(sketch)
@@ -88,7 +88,7 @@ def _starlette(application: Application, sketch: Sketch) -> RequestView:
     if not websocket:
         scope["method"] = plain.method
     resolver: Any = application.routes
-    return view_of(scope, resolver.resolve(scope), RootPath(application.app, None))
+    return ScopeView(scope, resolver.resolve(scope), RootPath(application.app, None))
 
 
 def _flask(application: Application, sketch: Sketch) -> RequestView:

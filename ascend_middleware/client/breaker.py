@@ -23,31 +23,36 @@ _CLOSED, _OPEN, _HALF_OPEN = "closed", "open", "half-open"
 
 
 class Token:
-    """The permission to make one call. Report the result once; `release` without one counts for nothing."""
+    """The permission to make one call. Report the result once; `release` without one counts for nothing.
 
-    __slots__ = ("_breaker", "_epoch", "_spent")
+    Attributes:
+        spent: whether it was reported or released.
+    """
+
+    __slots__ = ("_breaker", "_epoch", "spent")
 
     def __init__(self, breaker: CircuitBreaker, epoch: int) -> None:
         self._breaker: Final = breaker
         self._epoch: Final = epoch
-        self._spent = False
+        self.spent = False
 
     def succeed(self) -> None:
         """Report that the authority answered as it should."""
-        self._report(True)
+        if not self.spent:
+            self.spent = True
+            self._breaker._settle(self._epoch, True)
 
     def fail(self, *, unanswered: bool = False) -> None:
         """Report that the authority failed, or, `unanswered`, that it could not be reached or kept silent."""
-        self._report(False, unanswered=unanswered)
+        if not self.spent:
+            self.spent = True
+            self._breaker._settle(self._epoch, False, unanswered=unanswered)
 
     def release(self) -> None:
         """Give the permission back; after `succeed` or `fail` this does nothing."""
-        self._report(None)
-
-    def _report(self, success: bool | None, *, unanswered: bool = False) -> None:
-        if not self._spent:
-            self._spent = True
-            self._breaker._settle(self._epoch, success, unanswered=unanswered)
+        if not self.spent:
+            self.spent = True
+            self._breaker._settle(self._epoch, None)
 
 
 class CircuitBreaker:
@@ -78,7 +83,7 @@ class CircuitBreaker:
     @property
     def state(self) -> str:
         """One of `closed`, `open`, `half-open`."""
-        with self._lock:
+        with self._lock.own():
             if self._state == _OPEN and self._clock() - self._opened_at >= self._timeout:
                 return _HALF_OPEN
             return self._state
@@ -86,7 +91,7 @@ class CircuitBreaker:
     @property
     def failures(self) -> int:
         """Failed calls in a row."""
-        with self._lock:
+        with self._lock.own():
             return self._failures
 
     def acquire(self) -> Token:
@@ -95,7 +100,7 @@ class CircuitBreaker:
         Raises:
             CircuitBreakerOpen: calls keep failing, or another call is the probe.
         """
-        with self._lock:
+        with self._lock.own():
             if not self._enabled or self._state == _CLOSED:
                 return Token(self, self._epoch)
             left = self._opened_at + self._timeout - self._clock()
@@ -115,8 +120,8 @@ class CircuitBreaker:
             unanswered=unanswered,
         )
 
-    def _settle(self, epoch: int, success: bool | None, *, unanswered: bool) -> None:
-        with self._lock:
+    def _settle(self, epoch: int, success: bool | None, *, unanswered: bool = False) -> None:
+        with self._lock.own():
             if not self._enabled or epoch != self._epoch:
                 return
             if self._state == _HALF_OPEN:

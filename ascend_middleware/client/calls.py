@@ -12,7 +12,7 @@ import msgspec
 from .. import masking
 from .._version import __version__
 from ..api.decode import KILL_CODES, error_from_answer
-from ..api.models import AuthorizationDecision
+from ..api.models import AuthorizationDecision, Decision
 from ..exceptions import (
     AscendError,
     AuthenticationError,
@@ -196,34 +196,30 @@ class Calls:
             return result
         finally:
             # Also when the driver is cancelled in the middle: a probe must not be lost.
-            token.release()
+            if not token.spent:
+                token.release()
 
     def _request(self, operation: Operation[Any], idempotency_key: str | None) -> tuple[Request, str]:
         correlation_id = self._identifiers.draw()
         method = operation.method
-        headers = [*self._constant(operation), ("X-Correlation-ID", correlation_id), *operation.headers]
+        has_type = bool(operation.content) or method in ("POST", "PUT", "PATCH")
+        constant = self._constants.get((operation.authenticated, has_type)) or self._constant(operation, has_type)
+        headers = [*constant, ("X-Correlation-ID", correlation_id), *operation.headers]
         if method == "POST":
             key = self._identifiers.draw() if idempotency_key is None else _checked_idempotency_key(idempotency_key)
             headers.append(("Idempotency-Key", key))
         url = f"{self._base}{operation.target}"
         return Request(method, url, tuple(headers), operation.content, operation.agent), correlation_id
 
-    def _constant(self, operation: Operation[Any]) -> tuple[tuple[str, str], ...]:
-        """Return the headers that every call of this kind has."""
-        has_type = bool(operation.content) or operation.method in ("POST", "PUT", "PATCH")
-        kind = (operation.authenticated, has_type)
-        found = self._constants.get(kind)
-        if found is None:
-            credentials = self._credentials if operation.authenticated else ()
-            kinds = (("Content-Type", "application/json"),) if has_type else ()
-            found = self._constants[kind] = (*self._headers, *credentials, *kinds)
+    def _constant(self, operation: Operation[Any], has_type: bool) -> tuple[tuple[str, str], ...]:
+        """Make the headers that every call of this kind has."""
+        credentials = self._credentials if operation.authenticated else ()
+        kinds = (("Content-Type", "application/json"),) if has_type else ()
+        found = self._constants[operation.authenticated, has_type] = (*self._headers, *credentials, *kinds)
         return found
 
     def _attempts(self, request: Request, deadline: float, correlation_id: str) -> Flow[Response]:
         """Send until there is an answer that is not to be retried, or no attempt or time is left."""
-        # Every POST has a key, by which the authority knows it again.
-        repeatable = may_repeat(request.method, has_idempotency_key=request.method == "POST")
-        repeats = self.settings.max_retries if repeatable else 0
         place = f"{request.method} {request.url.removeprefix(self._base).partition('?')[0]}"
         answered = False
         attempt = 0
@@ -257,7 +253,9 @@ class Calls:
                     return response
             asked = None if response is None else parse_retry_after(response.headers.get("retry-after"), now=self.now())
             delay = backoff(attempt, self._random) if asked is None else asked
-            if attempt >= repeats or delay >= deadline - self.clock():
+            # Every POST has a key, by which the authority knows it again.
+            repeatable = may_repeat(request.method, has_idempotency_key=request.method == "POST")
+            if not repeatable or attempt >= self.settings.max_retries or delay >= deadline - self.clock():
                 if failure is not None:
                     raise failure
                 assert response is not None  # noqa: S101 - one of the two is set
@@ -294,7 +292,7 @@ class Calls:
 
 def _shown(result: T) -> T:
     """Mask what a refusal says: the guard tells it to whoever asked, and logs show it."""
-    if not isinstance(result, AuthorizationDecision) or result.is_approved():
+    if not isinstance(result, AuthorizationDecision) or result.decision is Decision.ALLOWED:
         return result
     fields = masking.mask(result.to_dict())
     return type(result)(fields, action_id=result.action_id, decision=result.decision, status=result.status)

@@ -71,9 +71,10 @@ class AscendMiddleware:
 
     def __call__(self, request: HttpRequest) -> Any:
         """Run everything below, unless the target is refused."""
-        announce_once(self.guard)
+        guard = self.guard
+        announce_once(guard)
         handled = begin(request, self._runner)
-        screened = handled.verdict = self.guard.screen(target_of(request))
+        screened = handled.verdict = guard.screen(target_of(request))
         if self._is_async:
             return self._run_async(request, handled)
         if screened is not None:

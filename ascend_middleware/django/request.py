@@ -45,7 +45,9 @@ def handled_of(request: HttpRequest) -> HandledRequest | None:
     return found if isinstance(found, HandledRequest) else None
 
 
-def target_of(request: HttpRequest) -> RequestView:
+def target_of(
+    request: HttpRequest, *, headers: list[tuple[str, str]] | None = None, resolved: Resolved | None = None
+) -> RequestView:
     """Return the request line as the guard sees it, before anything is routed."""
     scope: Any = getattr(request, "scope", {})
     raw = request.META.get("RAW_URI") or request.META.get("REQUEST_URI")
@@ -61,10 +63,11 @@ def target_of(request: HttpRequest) -> RequestView:
         raw_path=raw,
         # As `request.GET` decodes it.
         query=query.encode() if scope else query.encode("latin-1", "replace"),
-        headers=[],
+        headers=headers or [],
+        resolved=resolved,
         findings=("invalid-utf8",) if broken else (),
         request=request,
-        prefix=quoted(request.META.get("SCRIPT_NAME", "").rstrip("/")),
+        prefix=quoted(prefix) if (prefix := request.META.get("SCRIPT_NAME", "").rstrip("/")) else "",
     )
 
 
@@ -75,9 +78,7 @@ def unrouted(request: HttpRequest) -> Resolved:
 
 def view_of(request: HttpRequest, resolved: Resolved) -> RequestView:
     """Return the request as the guard sees it: as the view will, whatever the middlewares before made of it."""
-    view = target_of(request)
-    view.headers = _headers(request)
-    view.resolved = resolved
+    view = target_of(request, headers=_headers(request), resolved=resolved)
     if "GET" in vars(request) or not _is_utf8_encoding(request.encoding):
         # Somebody looked at it, and may have replaced it; or Django decodes it by the charset of the content type.
         seen = [(name, value) for name, values in request.GET.lists() for value in values]

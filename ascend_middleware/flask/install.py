@@ -147,7 +147,7 @@ class AppGuard:
             request.environ[self._key] = HandledRequest(self._runner)
         handled = request.environ[self._key]
         handled.verdict = None
-        refusal = None if self._decides_after() else self._decide(request, handled)
+        refusal = None if self._after is not None and self._decides_after() else self._decide(request, handled)
         if refusal is not None:
             return refusal
         answer = self._next("preprocess_request")(*arguments)
@@ -213,8 +213,6 @@ class AppGuard:
 
     def _decides_after(self) -> bool:
         """Say whether the decision comes after a function of the application; put it there, if that is new."""
-        if self._after is None:
-            return False
         places = [
             (functions, at, function)
             for functions in self.app.before_request_funcs.values()

@@ -171,8 +171,11 @@ class Guard:
         """
         if not self.settings.enabled:
             return None
+        findings = inspect(view)
+        if not findings:
+            return None
         # Whether an encoded slash or percent lies in a parameter, the router says.
-        findings = [finding for finding in inspect(view) if finding != "encoded-separator"]
+        findings = [finding for finding in findings if finding != "encoded-separator"]
         if not findings or any(set(findings) <= permitted for permitted in self._permitted):
             return None
         verdict = self._plans.none.refused(refusal_of_findings(findings))
@@ -319,7 +322,9 @@ class Guard:
                 settled = yield from self._resume(case, case.asked, settled)
             decision = settled.decision
             if settled.runs:
-                run = yield from self._enter(case, settled)
+                if case.agent is not self._agent:
+                    yield from self.kill_check.see(case.agent.id)
+                run = yield from self._runs.enter(action, plan.label, settled)
                 return Verdict(
                     outcome="allowed",
                     passes=True,
@@ -393,8 +398,9 @@ class Guard:
         say((label, cause), loud, "no decision under %s: %s", label, error)
         if error.unanswered and plan.opens and (yield from self._may_open()):
             say(("open", label), level, "passed without a decision under %s, because on_failure is open", label)
+            yield from self.kill_check.see(case.agent.id)
             try:
-                run = yield from self._enter(case, None)
+                run = yield from self._runs.enter(action, label, None)
             except JournalError as failure:
                 return plan.refused(unjournalled(failure), action=action, principal=principal)
             return Verdict(
@@ -412,12 +418,6 @@ class Guard:
             text = "the open_per_minute budget cannot be counted, the state cannot be used; refusing: %s"
             self._recorder.repeats.say("budget", logging.ERROR, text, unusable)
         return False
-
-    def _enter(self, case: Case, settled: Settled | None) -> Flow[Any]:
-        """Journal a pass before its handler runs; without an entry it does not run."""
-        if case.agent is not self._agent:
-            yield from self.kill_check.see(case.agent.id)
-        return (yield from self._runs.enter(case.action, case.plan.label, settled))
 
     # --- after the decision
 

@@ -89,20 +89,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         )
 
 
-class Case:
+class Case(msgspec.Struct, eq=False):
     """One request that is being decided about: what the stages find out one after the other."""
 
-    __slots__ = ("action", "agent", "asked", "content", "params", "plan", "rule", "view")
-
-    def __init__(self, view: RequestView, plan: Plan, rule: CompiledRule, agent: Agent) -> None:
-        self.view: Final = view
-        self.plan: Final = plan
-        self.rule: Final = rule
-        self.agent = agent
-        self.content: bytes | None = None
-        self.params: Any = None
-        self.action: Any = None
-        self.asked: Asked | None = None
+    view: RequestView
+    plan: Plan
+    rule: CompiledRule
+    agent: Agent
+    content: bytes | None = None
+    params: Any = None
+    action: Any = None
+    asked: Asked | None = None
 
 
 class Plans:

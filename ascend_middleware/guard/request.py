@@ -40,6 +40,7 @@ class RequestView:
         other_path: how the application may read the path instead; the same rule has to govern both.
         findings: what the adapter found suspicious by itself, names of `FINDINGS`.
         prefix: the path under which the server runs the application, for the URLs that the guard names.
+        header_names: the names of the headers that are there, folded as `rules.fold_header` does it.
     """
 
     method: Method
@@ -53,7 +54,12 @@ class RequestView:
     findings: tuple[str, ...] = ()
     prefix: str = ""
     _query_pairs: list[tuple[str, str]] | None = field(default=None, repr=False)
-    _names: frozenset[str] | None = field(default=None, repr=False)
+    header_names: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Fold the headers' names; one that held a line break would only be two that are looked for."""
+        lines = "\n".join(map(_first, self.headers))
+        self.header_names = frozenset(lines.lower().replace("_", "-").split("\n"))
 
     @property
     def verb(self) -> str:
@@ -76,15 +82,6 @@ class RequestView:
                 raise ValueError(f"the query has more than {_MOST_FIELDS} fields") from None
             self._query_pairs = pairs
         return self._query_pairs
-
-    @property
-    def header_names(self) -> frozenset[str]:
-        """The names of the headers that are there, folded as `rules.fold_header` does it."""
-        if self._names is None:
-            # A name that held a line break would only be two that are looked for.
-            lines = "\n".join(map(_first, self.headers))
-            self._names = frozenset(lines.lower().replace("_", "-").split("\n"))
-        return self._names
 
     def header(self, name: str) -> list[str]:
         """Return all values of a header, whatever its spelling; see `rules.fold_header`."""

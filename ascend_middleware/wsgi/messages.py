@@ -45,7 +45,7 @@ def view_of(environ: WSGIEnvironment, *, resolved: Resolved | None = None, reque
         headers=_headers(environ, scope),
         resolved=resolved,
         request=environ if request is None else request,
-        prefix=quoted(_decoded(environ.get("SCRIPT_NAME", ""))),
+        prefix=quoted(_decoded(prefix)) if (prefix := environ.get("SCRIPT_NAME", "")) else "",
     )
 
 
