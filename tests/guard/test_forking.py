@@ -63,7 +63,7 @@ import ctypes, os, sys, threading
 from pathlib import Path
 from ascend_middleware import CircuitBreakerOpen
 from ascend_middleware.client.breaker import CircuitBreaker
-from ascend_middleware.client.identifiers import Identifiers
+from ascend_middleware.client.calls import Identifiers
 from ascend_middleware.fork import ProcessLock
 from ascend_middleware.journal.journal import Journal
 from ascend_middleware.journal.lockfile import FileLock
