@@ -29,10 +29,7 @@ from ascend_middleware.client import (
 )
 from ascend_middleware.client.http.blocking import BlockingPool
 from ascend_middleware.client.http.common import KEEPALIVE_SECONDS
-from ascend_middleware.client.http.http1 import authority_of, encode
-from ascend_middleware.client.http.http1_h11 import H11
-from ascend_middleware.client.http.http1_httptools import Httptools
-from ascend_middleware.client.http.origin import Origin
+from ascend_middleware.client.http.http1 import H11, Httptools, Origin, encode
 from ascend_middleware.client.http.pool import LoopPool
 from ascend_middleware.client.http.slots import AsyncGate, Gate
 
@@ -44,7 +41,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 @pytest.fixture(params=[H11, Httptools], autouse=True, ids=["h11", "httptools"])
 def spoken(request, monkeypatch):
     """Every test of connections runs with both."""
-    monkeypatch.setattr("ascend_middleware.client.http.origin.Fastest", request.param)
+    monkeypatch.setattr("ascend_middleware.client.http.http1.has_httptools", request.param is Httptools)
 
 
 class InThreads:
@@ -209,7 +206,8 @@ def test_an_early_word_is_no_answer(reader):
     ],
 )
 def test_what_a_url_names(url, named):
-    assert authority_of(url) == named
+    origin = Origin(url, ssl.create_default_context())
+    assert (origin.header, origin.host, origin.port, origin.context is not None) == named
 
 
 # --- connections

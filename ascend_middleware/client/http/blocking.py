@@ -12,9 +12,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ... import masking
-from .common import KEEPALIVE_SECONDS, addresses, deadline_passed, describe, is_late, surplus, unconnected
-from .http1 import encode
-from .origin import Origin, worse
+from .common import KEEPALIVE_SECONDS, addresses, deadline_passed, describe, is_late, surplus, unconnected, worse
+from .http1 import Origin, encode
 from .tls import context_of
 from .transport import ExchangeFailed, PerProcess, Request, Response, Unsendable
 

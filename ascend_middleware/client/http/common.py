@@ -10,7 +10,6 @@ import re
 import socket
 import ssl
 import threading
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -41,6 +40,7 @@ __all__ = [
     "tls_failed",
     "too_long",
     "unconnected",
+    "worse",
 ]
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
@@ -88,6 +88,21 @@ def is_distrusted(error: BaseException) -> bool:
         and each.reason != "UNEXPECTED_EOF_WHILE_READING"
         for each in _chain(error)
     )
+
+
+def worse(before: OSError | None, error: OSError, *, is_last: bool) -> OSError:
+    """Return which of the failures at two addresses tells more.
+
+    One that answered wrongly says most; then that the time ran out at the last one. A lack of files says least, since
+    it may be over for the next one. Of others the first counts: those after it may be of a family that is switched off.
+    """
+    if before is None:
+        return error
+    if is_distrusted(before):
+        return before
+    if is_distrusted(error):
+        return error
+    return error if is_exhausted(before) or (is_last and isinstance(error, TimeoutError)) else before
 
 
 # The last two are no failures, but stand in the chain of one that came while more bytes were waited for.
@@ -177,6 +192,8 @@ def proxy_url(settings: Settings) -> str | None:
     """Return the proxy to use: the setting, else the environment's, but only when it is to be trusted."""
     proxy = settings.proxy
     if not proxy and settings.trust_env:
+        import urllib.request  # with all that it imports a tenth of the client's import, which few need
+
         parts = urlsplit(settings.api_url)
         if not urllib.request.proxy_bypass(parts.netloc):
             found = urllib.request.getproxies()

@@ -17,9 +17,8 @@ from ... import masking
 from ...exceptions import AscendError
 from ...flow import running_loop
 from ...fork import ProcessLock
-from .common import KEEPALIVE_SECONDS, deadline_passed, describe, resolve, surplus, unconnected
-from .http1 import encode
-from .origin import Origin, worse
+from .common import KEEPALIVE_SECONDS, deadline_passed, describe, resolve, surplus, unconnected, worse
+from .http1 import Origin, encode
 from .tls import context_of
 from .transport import AsyncEngine, ExchangeFailed, PerProcess, Request, Response, Unsendable
 
