@@ -40,22 +40,6 @@ class HandledRequest:
         is_reported: whether a success without a decision was reported already.
     """
 
-    __slots__ = (
-        "_came",
-        "_failure",
-        "_interrupted",
-        "_later",
-        "_left",
-        "_runner",
-        "_started",
-        "is_reported",
-        "is_whole",
-        "ran",
-        "status",
-        "subject",
-        "verdict",
-    )
-
     def __init__(self, runner: Any, verdict: Verdict | None = None, came: Callable[[], bool] | None = None) -> None:
         self.verdict = verdict
         self.subject: Any = None

@@ -29,7 +29,7 @@ logger = get_logger("ascend_middleware.asgi")
 # Where a request keeps in its scope the outcomes of the guards that saw it.
 JUDGED: Final = "ascend_middleware.judged"
 _judging: ContextVar[list[str] | None] = ContextVar("ascend_middleware.judging", default=None)
-# What nobody decided about, though a guard saw it; `trip` has said so already.
+# What nobody decided about, though a guard saw it.
 _UNDECIDED: Final = frozenset({"framework"})
 
 
@@ -114,7 +114,7 @@ class Governor:
         return admitted
 
     def watch(self, scope: Scope, send: Send) -> Send:
-        """Return a `send` that reports a success for which no guard has decided anything."""
+        """Return a `send` that reports a success for which no guard decided anything, and in strict mode fails it."""
         if not self.runner.guard.settings.enabled:
             return send
         judged = scope.get(JUDGED)
@@ -128,15 +128,11 @@ class Governor:
             if is_success and _UNDECIDED.issuperset(judged):
                 why = "no route was found for it" if judged else "a middleware answered it before the guard saw it"
                 judged.append("tripped")  # said once, however many watch
-                self.trip(scope, why)
+                name = f"{scope.get('method') or scope['type']!r} {scope['path'][:200]!r}"
+                report_undecided(self.runner.guard, logger, name, why)
             return send(message)
 
         return watched
-
-    def trip(self, scope: Scope, why: str) -> None:
-        """Say that a request succeeded without a decision; in strict mode, fail it."""
-        kind = scope.get("method") or scope["type"]
-        report_undecided(self.runner.guard, logger, f"{kind!r} {scope['path'][:200]!r}", why)
 
 
 def _judged(scope: Scope) -> list[str]:
