@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -23,7 +22,7 @@ from ..verdict import Refusal, Verdict
 from .approval_status import StatusQuery
 from .approvals import HANDLE_HEADER, Approvals, Asked, Settled
 from .failure import OpenBudget, cause_of, refusal_for
-from .fingerprint import CREDENTIALS, Binding
+from .fingerprint import CREDENTIALS, Binding, tenant_of
 from .firewall import inspect
 from .health import HealthQuery, check
 from .identity import Agent, NotAnAgent, agent_of
@@ -110,12 +109,8 @@ class Guard:
         self.kill_check = KillCheck(self.kill, state, self.poller, own=settings.agent_id, clock=clock, now=now)
         self.approvals = Approvals(state, journal, core, settings, self.kill, blocked=self.kill_check.blocked, now=now)
         self._runs: Final = Runs(journal, self.approvals, self.kill, reports=settings.report_outcomes)
-        text = "\n".join([settings.api_url, settings.organization_id, settings.api_key])
-        self._tenant: Final = hashlib.sha256(text.encode()).hexdigest()[:32]
+        self._tenant: Final = tenant_of(settings)
         self._plans: Final = Plans(table, settings)
-        self._permitted = [frozenset(rule.permit) for rule in table.rules if rule.permit]
-        if settings.unmapped == "by-method":
-            self._permitted.append(frozenset(settings.unmapped_permit))
         self._agent = Agent(settings.agent_id, settings.agent_name)
         self._asks_who: Final = identify is not None or bool(settings.agent_header)
         # What the guard answers by itself begins with one of these.
@@ -176,7 +171,7 @@ class Guard:
             return None
         # Whether an encoded slash or percent lies in a parameter, the router says.
         findings = [finding for finding in findings if finding != "encoded-separator"]
-        if not findings or any(set(findings) <= permitted for permitted in self._permitted):
+        if not findings or self._plans.some_permit(findings):
             return None
         verdict = self._plans.none.refused(refusal_of_findings(findings))
         return None if verdict.passes else verdict

@@ -14,11 +14,12 @@ from .body import parse_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ..config import Settings
     from ..rules import CompiledRule
     from .identity import Agent
     from .request import RequestView
 
-__all__ = ["CREDENTIALS", "Binding"]
+__all__ = ["CREDENTIALS", "Binding", "tenant_of"]
 
 # Who the application takes the caller for, where it does not tell the guard; `principal_headers` names further ones.
 CREDENTIALS: Final = ("authorization", "cookie", "x-api-key", "proxy-authorization")
@@ -142,6 +143,12 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
             return ["json", _digest(_spelt(value))]
         except (ValueError, RecursionError):
             return ["bytes", hashlib.sha256(content).hexdigest()]
+
+
+def tenant_of(settings: Settings) -> str:
+    """Return a digest of the authority, the organisation and the key."""
+    text = "\n".join([settings.api_url, settings.organization_id, settings.api_key])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class _Number(str):

@@ -107,7 +107,7 @@ class Plans:
 
     Args:
         table: the rules.
-        settings: `mode`, for what no rule covers, and `unmapped`.
+        settings: `mode`, for what no rule covers, `unmapped` and `unmapped_permit`.
 
     Attributes:
         none: of what no rule covers.
@@ -116,6 +116,9 @@ class Plans:
     def __init__(self, table: RuleTable, settings: Settings) -> None:
         self._table: Final = table
         self._by_method: Final = settings.unmapped == "by-method"
+        self._permitted: Final = {frozenset(rule.permit) for rule in table.rules if rule.permit}
+        if self._by_method:
+            self._permitted.add(frozenset(settings.unmapped_permit))
         self._routes: dict[Leaf, RouteRules] = {}
         self._of_routes: dict[tuple[Leaf, Method], Plan] = {}
         self.none: Final = Plan(rule=None, label="no rule", observe=settings.mode == "observe")
@@ -142,6 +145,10 @@ class Plans:
         if found is None:
             found = self._of_rules[rule] = _plan(rule)
         return found
+
+    def some_permit(self, findings: list[str]) -> bool:
+        """Say whether the requests of some rule may have all these findings of the firewall."""
+        return any(permit.issuperset(findings) for permit in self._permitted)
 
     def rule_of(self, view: RequestView) -> CompiledRule | None:
         """Return the rule of the table, or of the handler, that covers a request; one by the method covers none."""
