@@ -216,7 +216,7 @@ class SyncRunner(_Runner):
 
     def conclude(self, verdict: Verdict, **outcome: Any) -> None:
         """Record what became of a passed request, once; `outcome` is what `Guard.conclude` takes."""
-        drive(self.guard.conclude(verdict, **outcome), lambda step: step.function(*step.arguments))
+        drive(self._guard.conclude(verdict, **outcome), lambda step: step.function(*step.arguments))
 
     def close(self) -> None:
         """Close this process's connections and deliver the outcomes that wait."""
@@ -304,7 +304,7 @@ class AsyncRunner(_Runner):
 
     async def conclude(self, verdict: Verdict, **outcome: Any) -> None:
         """Record what became of a passed request, once; `outcome` is what `Guard.conclude` takes."""
-        await drive_async(self.guard.conclude(verdict, **outcome), self._call)
+        await drive_async(self._guard.conclude(verdict, **outcome), self._call)
 
     async def _call(self, step: Blocking) -> Any:
         """Make a call that may block, in a thread; it goes on to its end when the one who waits for it is cancelled."""

@@ -135,7 +135,9 @@ class Plans:
 
     def of_path(self, method: Method, path: str) -> Plan:
         """Return the plan for a request by its path, where no router can be asked."""
-        return self._of(self._table.lookup(method, path), method)
+        rule = self._table.lookup(method, path)
+        known = None if rule is None else self._of_rules.get(rule)
+        return self._of(rule, method) if known is None else known
 
     def of_rule(self, rule: CompiledRule | None) -> Plan:
         """Return the plan of a rule."""
