@@ -409,14 +409,17 @@ def test_1_25b_what_is_retried(action, status, attempts):
         assert len(server.requests) == attempts
 
 
-def test_1_26_debug_mode_shows_requests_and_masks_keys(approving, action, caplog):
+@pytest.mark.parametrize(
+    ("engine", "speaks"), [("auto", "ascend_middleware.client.connection"), ("httpx2", "httpcore2")]
+)
+def test_1_26_debug_mode_shows_requests_and_masks_keys(approving, action, caplog, engine, speaks):
     with caplog.at_level(logging.DEBUG):
-        with client_of(approving, debug=True) as client:
+        with client_of(approving, debug=True, engine=engine) as client:
             run("1-26", approving, AscendClient=AscendClient)
             client.submit_action(action)
         texts = [record.getMessage() for record in caplog.records]
     assert any("/api/v1/actions/submit" in text for text in texts)
-    assert any(record.name.startswith("httpcore2") for record in caplog.records)
+    assert any(record.name.startswith(speaks) for record in caplog.records)
     assert not any(approving.key in text for text in texts)
 
 
