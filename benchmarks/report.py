@@ -101,14 +101,14 @@ def _goals(figures: dict[str, Any]) -> list[str]:
     def added(level: str) -> float:
         return float(governed[level]["auto"]["cpu"] - 1)
 
-    slow = {level: over("httpx2", level) for level in governed}
-    fast = {level: over("auto", level) for level in governed if level != "1"}
+    every = {level: over("auto", level) for level in governed}
+    fast = {level: value for level, value in every.items() if level != "1"}
     calls = added("64") * governed["64"]["bare"]["cpu seconds"], added("16") * governed["16"]["bare"]["cpu seconds"]
     exempt = {title: 1 / row["exempt"]["rate"] for title, row in figures["exempt"].items()}
     big, small = "10000", "10"
     rows = [
         ("throughput, c=16 and 64, × the SDK", "≥ 5.5", _list(fast.values()), min(fast.values()) >= 5.5),
-        ("throughput, engine `httpx2`, × the SDK", "≥ 1.5", _list(slow.values()), min(slow.values()) >= 1.5),
+        ("throughput, c=1, 16 and 64, × the SDK", "≥ 1.5", _list(every.values()), min(every.values()) >= 1.5),
         (
             "CPU added to one request, c=64, × a bare request",
             "≤ 0.8",
