@@ -184,6 +184,13 @@ def test_the_librarys_own_loggers_are_masked_with_each_client(party, caplog):
     assert KEY not in caplog.text and caplog.text.count("X-API-Key: owkai_****") == len(loggers)
 
 
+@pytest.fixture
+def looked_for_anew():
+    http_engines._entry_point.cache_clear()
+    yield
+    http_engines._entry_point.cache_clear()
+
+
 class Unloadable:
     def load(self):
         raise ImportError("no such module")
@@ -191,9 +198,8 @@ class Unloadable:
 
 @pytest.mark.parametrize("cls", [AscendClient, AsyncAscendClient])
 @pytest.mark.parametrize(("found", "says"), [([], "no installed engine serves"), ([Unloadable()], "no such module")])
-def test_the_embedded_authority_without_its_installed_engine_is_told(cls, found, says, monkeypatch):
+def test_the_embedded_authority_without_its_installed_engine_is_told(cls, found, says, monkeypatch, looked_for_anew):
     monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: found)
-    http_engines._opener.cache_clear()  # what other tests found
     with pytest.raises(errors.ConfigurationError, match=says):
         cls(KEY, api_url="local:")
 

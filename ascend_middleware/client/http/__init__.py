@@ -33,6 +33,7 @@ from .transport import (
 from .user_client import borrow
 
 if TYPE_CHECKING:
+    import importlib.metadata
     from collections.abc import Callable
 
     from ...config import Settings
@@ -100,19 +101,19 @@ def _open(settings: Settings, engine: object, http_client: object, *, asynchrono
 
 
 def _open_scheme(scheme: str, settings: Settings, *, asynchronous: bool) -> Any:
-    return _opener(scheme)(settings, asynchronous=asynchronous)
+    try:
+        opener: Callable[..., Any] = _entry_point(scheme).load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"the engine for {scheme}: URLs cannot be loaded: {error}") from error
+    return opener(settings, asynchronous=asynchronous)
 
 
 @functools.cache
-def _opener(scheme: str) -> Callable[..., Any]:
+def _entry_point(scheme: str) -> importlib.metadata.EntryPoint:
     """Return what opens the URLs of a scheme: looking through all that is installed takes longer than a request."""
     import importlib.metadata  # a sixth of this package's import, which few need
 
     found = list(importlib.metadata.entry_points(group=ENTRY_POINTS, name=scheme))
     if not found:
         raise ConfigurationError(f"api_url: no installed engine serves URLs that begin with {scheme}:")
-    try:
-        opener: Callable[..., Any] = found[0].load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"the engine for {scheme}: URLs cannot be loaded: {error}") from error
-    return opener
+    return found[0]
