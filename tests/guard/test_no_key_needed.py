@@ -77,6 +77,7 @@ def no_key(monkeypatch):
     for name in ("ASCEND_API_KEY", "OWKAI_API_KEY", "ASCEND_API_URL", "OWKAI_API_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ASCEND_STATE", "memory:")
+    monkeypatch.setenv("FLASK_RUN_FROM_CLI", "false")  # Flask's commands set it, for all that runs later
 
 
 @pytest.fixture
