@@ -63,7 +63,7 @@ def served(request):
     running = []
 
     def serve(app, parser):
-        server = uvicorn.Server(uvicorn.Config(app, port=0, http=parser, log_config=None, access_log=False))
+        server = uvicorn.Server(uvicorn.Config(app, port=0, http=parser, ws="none", log_config=None, access_log=False))
         thread = threading.Thread(target=server.run)
         thread.start()
         running.append((server, thread))
