@@ -160,3 +160,10 @@ def test_the_kill_switch_is_read_the_strictest_way(answer, blocked):
 def test_an_answer_that_is_none_is_an_error(endpoint, content):
     with pytest.raises(AscendError):
         endpoint.decode(content)
+
+
+def test_a_page_of_the_audit_log_is_plain_to_the_last_entry():
+    page = answers.audit_page(b'{"events": [{"event_id": "1", "event_type": "ACTION_SUBMITTED"}], "total": 1}')
+    plain = page.to_dict()
+    assert type(plain) is dict and [type(event) for event in plain["events"]] == [dict]
+    assert plain["events"] == [{"event_id": "1", "event_type": "ACTION_SUBMITTED"}]
