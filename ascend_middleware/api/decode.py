@@ -24,6 +24,7 @@ from ..exceptions import (
 )
 from ..strict_json import StrictJSON
 from .models import ActionPage, ActionRecord, AgentAction, AuthorizationDecision, Decision, DecisionStatus
+from .types import MAX_ORCHESTRATION_DEPTH
 from .values import check_values, clean, encode_json, strip_risk_claims
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KILL_CODES",
-    "MAX_ORCHESTRATION_DEPTH",
     "TOO_MANY",
     "check_values",
     "decode_decision",
@@ -46,7 +46,6 @@ __all__ = [
     "submit_body",
 ]
 
-MAX_ORCHESTRATION_DEPTH: Final = 5
 # How the documents quote a `RateLimitError`.
 TOO_MANY: Final = "429 Too Many Requests"
 

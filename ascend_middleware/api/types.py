@@ -12,6 +12,7 @@ __all__ = [
     "MAX_LIMIT",
     "MAX_NAME",
     "MAX_OFFSET",
+    "MAX_ORCHESTRATION_DEPTH",
     "MAX_TEXT",
     "NAME_PATTERN",
     "BlankOrExactName",
@@ -44,6 +45,7 @@ MAX_TEXT: Final = 4096
 # Rows of a list's page, and how many may be left out before it.
 MAX_LIMIT: Final = 1000
 MAX_OFFSET: Final = 2**53
+MAX_ORCHESTRATION_DEPTH: Final = 5
 # The CEL library works by recursion, and a stack that overflows in it ends the process; threads may have small stacks.
 MAX_CONDITION: Final = 2048
 # No control characters, no line separators, nothing that turns the writing direction or cannot be seen, and no blanks
@@ -59,7 +61,7 @@ Needed: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT, patte
 BlankOrExactName: TypeAlias = Annotated[str, Meta(max_length=MAX_NAME, pattern=f"^$|{NAME_PATTERN}")]
 BlankOrName: TypeAlias = Annotated[str, Meta(max_length=MAX_NAME, pattern=r"^$|\S")]
 BlankOrText: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"^$|\S")]
-Depth: TypeAlias = Annotated[int, Meta(ge=0, le=5)]
+Depth: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_ORCHESTRATION_DEPTH)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 Number: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
 Words: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=200)]

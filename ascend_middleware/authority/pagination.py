@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
-from ascend_middleware.api.types import MAX_LIMIT, MAX_OFFSET
+from ascend_middleware.api.types import MAX_LIMIT, MAX_OFFSET, RiskLevelWord
 
 from .bodies import ApiError, query_pairs, read_object
 from .store.store import SORT_FIELDS, iso_time
@@ -25,7 +25,7 @@ _STATUS: Final = {
     "denied": "denied",
     "rejected": "denied",
 }
-_LEVELS: Final = ("low", "medium", "high", "critical")
+_LEVELS: Final = get_args(RiskLevelWord)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
