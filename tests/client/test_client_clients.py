@@ -10,6 +10,7 @@ import pickle
 import threading
 import time
 import traceback
+import warnings
 import weakref
 
 import anyio
@@ -446,3 +447,16 @@ def test_a_client_that_is_dropped_frees_its_connections_at_once():
             assert dropped() is None
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("engine", ["auto", "httpx2"])
+def test_a_client_that_is_dropped_in_a_circle_warns_of_nothing(engine):
+    """Of a circle, the collector ends what is oldest first: the socket, before whoever would close it."""
+    with Scripted(APPROVED) as server, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        circle = [client(server, engine=engine)]
+        circle[0].submit_action(ACTION)
+        circle.append(circle)
+        del circle
+        gc.collect()
+    assert [str(one.message) for one in warned] == []

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -54,17 +55,16 @@ class BlockingEngine:
 class _Connection:
     """One connection; one request at a time."""
 
-    __slots__ = ("_given_up", "_protocol", "_socket", "idle_since")
+    __slots__ = ("__weakref__", "_given_up", "_protocol", "_socket", "idle_since")
 
     def __init__(self, stream: socket.socket, origin: Origin) -> None:
         self._socket: Final = stream
         self._protocol: Final = origin.protocol()
         self._given_up = False
         self.idle_since = 0.0
-
-    def __del__(self) -> None:
-        # The documented programs drop their client without closing it; and a forked child drops its parent's.
-        self.close()
+        # The documented programs drop their client without closing it; and a forked child drops its parent's. Not by
+        # `__del__`: of a circle that is dropped, the socket would go first, with a warning.
+        weakref.finalize(self, stream.close)
 
     def is_open(self) -> bool:
         """Say whether an idle connection is good: nothing to be read, neither its end nor what nobody asked for."""
