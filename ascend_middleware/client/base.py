@@ -230,9 +230,8 @@ class ClientBase:
         operation = requests.submit_mcp(
             action, mcp_server=mcp_server, namespace=namespace, verb=verb, environment=environment
         )
-        return self._governed(
-            self.core.decide(operation, action_type=action.action_type, raise_on_denied=raise_on_denied)
-        )
+        flow = self.core.call(operation)
+        return self._governed(self.core.decide(flow, action_type=action.action_type, raise_on_denied=raise_on_denied))
 
     def _listed(self, limit: int, offset: int, status: str | None, filters: Mapping[str, object]) -> Flow[ActionPage]:
         return self.core.call(requests.list_actions(limit=limit, offset=offset, status=status, filters=filters))

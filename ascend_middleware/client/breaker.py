@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from ..exceptions import CircuitBreakerOpen
 from ..fork import ProcessLock
 
@@ -22,25 +24,25 @@ __all__ = ["CircuitBreaker", "Token"]
 _CLOSED, _OPEN, _HALF_OPEN = "closed", "open", "half-open"
 
 
-class Token:
+class Token(msgspec.Struct):
     """The permission to make one call. Report the result once; `release` without one counts for nothing.
 
     Attributes:
         spent: whether it was reported or released.
     """
 
-    __slots__ = ("_breaker", "_epoch", "spent")
-
-    def __init__(self, breaker: CircuitBreaker, epoch: int) -> None:
-        self._breaker: Final = breaker
-        self._epoch: Final = epoch
-        self.spent = False
+    _breaker: CircuitBreaker
+    _epoch: int
+    spent: bool = False
 
     def succeed(self) -> None:
         """Report that the authority answered as it should."""
         if not self.spent:
             self.spent = True
-            self._breaker._settle(self._epoch, True)
+            breaker = self._breaker
+            # While it is closed and nothing has failed, there is nothing to change.
+            if breaker._failures or breaker._state != _CLOSED:
+                breaker._settle(self._epoch, True)
 
     def fail(self, *, unanswered: bool = False) -> None:
         """Report that the authority failed, or, `unanswered`, that it could not be reached or kept silent."""
@@ -56,7 +58,7 @@ class Token:
 
 
 class CircuitBreaker:
-    """Count consecutive failed calls; safe under threads, since every method takes the lock and none waits in it.
+    """Count consecutive failed calls; safe under threads: whatever changes it takes the lock, and none waits in it.
 
     Args:
         threshold: so many failed calls in a row open it.
@@ -91,8 +93,7 @@ class CircuitBreaker:
     @property
     def failures(self) -> int:
         """Failed calls in a row."""
-        with self._lock.own():
-            return self._failures
+        return self._failures
 
     def acquire(self) -> Token:
         """Ask for permission to make one call.
@@ -100,8 +101,12 @@ class CircuitBreaker:
         Raises:
             CircuitBreakerOpen: calls keep failing, or another call is the probe.
         """
+        # Without the lock: the state is read after the epoch, so a result that comes too late is known by its epoch.
+        token = Token(self, self._epoch)
+        if self._state == _CLOSED:
+            return token
         with self._lock.own():
-            if not self._enabled or self._state == _CLOSED:
+            if self._state == _CLOSED:
                 return Token(self, self._epoch)
             left = self._opened_at + self._timeout - self._clock()
             if self._state == _OPEN and left <= 0:

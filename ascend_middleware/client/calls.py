@@ -49,39 +49,12 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..flow import Flow
 
-__all__ = ["Calls", "Identifiers", "Send"]
-
-_AT_ONCE: Final = 64
-
-
-class Identifiers:
-    """Hands out 128 random bits at a time, in hexadecimal digits, each once; safe among threads and across forks."""
-
-    __slots__ = ("_process", "_ready")
-
-    def __init__(self) -> None:
-        self._ready: list[str] = []
-        self._process = os.getpid()
-
-    def draw(self) -> str:
-        """Return 32 hexadecimal digits."""
-        if self._process != os.getpid():
-            # The parent hands these out, too. In this order, so that no thread of the child meets them.
-            self._ready = []
-            self._process = os.getpid()
-        try:
-            return self._ready.pop()
-        except IndexError:
-            digits = os.urandom(16 * _AT_ONCE).hex()
-            ready = [digits[at : at + 32] for at in range(0, len(digits), 32)]
-            last = ready.pop()
-            self._ready = ready
-            return last
-
+__all__ = ["Calls", "Send"]
 
 USER_AGENT: Final = f"ascend-middleware/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
 MAX_IDEMPOTENCY_KEY: Final = 255
 T = TypeVar("T")
+D = TypeVar("D", bound=AuthorizationDecision)
 _FAIR_SECONDS: Final = 2.0
 # A larger part of the time, used by this process for itself or noticed so late, is why no answer came in time.
 _OWN_PART: Final = 0.1
@@ -139,7 +112,6 @@ class Calls:
         self._credentials: tuple[tuple[str, str], ...] = (
             (("Authorization", f"Bearer {key}"), ("X-API-Key", key)) if key else ()
         )
-        self._identifiers: Final = Identifiers()
         self._constants: Final[dict[tuple[bool, bool], tuple[tuple[str, str], ...]]] = {}
 
     def name_organization(self, slug: str) -> None:
@@ -170,43 +142,78 @@ class Calls:
         """
         if self.closed:
             raise ClientClosedError("the client was closed")
+        began = self.clock()
         if deadline is None:
-            deadline = self.clock() + self.settings.timeout
+            deadline = began + self.settings.timeout
         # The last poll of a wait may have a few milliseconds; that it runs out of them is nobody's failure.
-        usual = min(self.settings.timeout, self.settings.deadline, _FAIR_SECONDS)
-        fair = deadline - self.clock() >= usual / 2
+        is_fair = deadline - began >= min(self.settings.timeout, self.settings.deadline, _FAIR_SECONDS) / 2
         request, correlation_id = self._request(operation, idempotency_key)
+        place = f"{request.method} {operation.target.partition('?')[0]}"
         token = (breaker or self.breaker).acquire()
+        attempt, answered = 0, False
         try:
-            try:
-                response = yield from self._attempts(request, deadline, correlation_id)
-            except NetworkError as error:
-                token.fail(unanswered=error.unanswered)
-                raise
-            except OverloadedError:
-                raise
-            except TimeoutError as error:
-                if fair:
-                    token.fail(unanswered=error.unanswered)
-                raise
+            while True:
+                left = deadline - self.clock()
+                response: Response | None = None
+                failure: AscendError | None = None
+                try:
+                    response = yield Send(request, max(0.0, left))
+                except EngineError as cause:
+                    # An answer that an earlier attempt got is an answer, and so is one that began.
+                    had_begun = isinstance(cause, DeadlinePassed) and cause.answered
+                    answered = answered or had_begun or isinstance(cause, ExchangeFailed)
+                    is_busy = self._is_own_fault(cause, began, deadline) or (left <= 0 and attempt == 0)
+                    failure = _failure(place, cause, correlation_id, answered=answered, is_busy=is_busy)
+                    if isinstance(cause, DeadlinePassed | Overloaded | Unsendable):
+                        raise failure from cause
+                    _log.debug("%s attempt %d failed: %s [%s]", place, attempt + 1, cause, correlation_id)
+                else:
+                    answered = True
+                    _log.debug("%s attempt %d: HTTP %d [%s]", place, attempt + 1, response.status, correlation_id)
+                    if response.status not in RETRY_STATUSES:
+                        break
+                delay = self._delay(request, response, attempt)
+                if delay is None or delay >= deadline - self.clock():
+                    if failure is not None:
+                        raise failure
+                    break
+                yield Sleep(delay)
+                attempt += 1
+            assert response is not None  # noqa: S101 - else a failure was raised
             if response.status >= 500:
-                token.fail(unanswered=False)
-            result = self._judge(operation, response, correlation_id)
+                token.fail()
+            if 200 <= response.status < 300:
+                self.key_refused = self.key_refused and not operation.authenticated
+                try:
+                    result = operation.decode(response.content)
+                except ProtocolError as unreadable:
+                    masking.mask_error(unreadable)
+                    raise
+            else:
+                result = self._refusal(operation, response, correlation_id)
+            if isinstance(result, AuthorizationDecision) and result.decision is not Decision.ALLOWED:
+                result = _masked(result)
             token.succeed()
             return result
+        except OverloadedError:
+            raise
+        except (NetworkError, TimeoutError) as error:
+            if is_fair or isinstance(error, NetworkError):
+                token.fail(unanswered=error.unanswered)
+            raise
         finally:
             # Also when the driver is cancelled in the middle: a probe must not be lost.
             if not token.spent:
                 token.release()
 
     def _request(self, operation: Operation[Any], idempotency_key: str | None) -> tuple[Request, str]:
-        correlation_id = self._identifiers.draw()
-        method = operation.method
+        identifiers = os.urandom(32).hex()
+        correlation_id, method = identifiers[:32], operation.method
         has_type = bool(operation.content) or method in ("POST", "PUT", "PATCH")
         constant = self._constants.get((operation.authenticated, has_type)) or self._constant(operation, has_type)
         headers = [*constant, ("X-Correlation-ID", correlation_id), *operation.headers]
         if method == "POST":
-            key = self._identifiers.draw() if idempotency_key is None else _checked_idempotency_key(idempotency_key)
+            key = identifiers[32:] if idempotency_key is None else _checked_idempotency_key(idempotency_key)
             headers.append(("Idempotency-Key", key))
         url = f"{self._base}{operation.target}"
         return Request(method, url, tuple(headers), operation.content, operation.agent), correlation_id
@@ -218,59 +225,24 @@ class Calls:
         found = self._constants[operation.authenticated, has_type] = (*self._headers, *credentials, *kinds)
         return found
 
-    def _attempts(self, request: Request, deadline: float, correlation_id: str) -> Flow[Response]:
-        """Send until there is an answer that is not to be retried, or no attempt or time is left."""
-        place = f"{request.method} {request.url.removeprefix(self._base).partition('?')[0]}"
-        answered = False
-        attempt = 0
-        began = self.clock()
-        while True:
-            response: Response | None = None
-            failure: AscendError | None = None
-            left = deadline - self.clock()
-            try:
-                response = yield Send(request, max(0.0, left))
-            except DeadlinePassed as error:
-                own, late = (deadline - began) * _OWN_PART, self.clock() - deadline
-                never_asked = left <= 0 and attempt == 0
-                if never_asked or error.waited > max(own, _OWN_SECONDS) or late > max(own, STALL_SECONDS):
-                    raise _overloaded(place, error, correlation_id) from error
-                raise _timed_out(place, answered or error.answered, correlation_id) from error
-            except Overloaded as error:
-                raise _overloaded(place, error, correlation_id) from error
-            except Unsendable as error:
-                text = f"{place}: {error.message}"
-                kind = TLSError if isinstance(error, TLSFailed) else ConfigurationError
-                raise kind(text, correlation_id=correlation_id) from error
-            except EngineError as error:
-                answered = answered or isinstance(error, ExchangeFailed)
-                failure = _unreachable(place, error, answered, correlation_id)
-                _log.debug("%s attempt %d failed: %s [%s]", place, attempt + 1, error, correlation_id)
-            else:
-                answered = True
-                _log.debug("%s attempt %d: HTTP %d [%s]", place, attempt + 1, response.status, correlation_id)
-                if response.status not in RETRY_STATUSES:
-                    return response
-            asked = None if response is None else parse_retry_after(response.headers.get("retry-after"), now=self.now())
-            delay = backoff(attempt, self._random) if asked is None else asked
-            # Every POST has a key, by which the authority knows it again.
-            repeatable = may_repeat(request.method, has_idempotency_key=request.method == "POST")
-            if not repeatable or attempt >= self.settings.max_retries or delay >= deadline - self.clock():
-                if failure is not None:
-                    raise failure
-                assert response is not None  # noqa: S101 - one of the two is set
-                return response
-            yield Sleep(delay)
-            attempt += 1
+    def _is_own_fault(self, cause: EngineError, began: float, deadline: float) -> bool:
+        """Say whether this process used so much of the time for itself, or noticed the end so late, that it is why."""
+        if not isinstance(cause, DeadlinePassed):
+            return isinstance(cause, Overloaded)
+        part = (deadline - began) * _OWN_PART
+        return cause.waited > max(part, _OWN_SECONDS) or self.clock() - deadline > max(part, STALL_SECONDS)
 
-    def _judge(self, operation: Operation[T], response: Response, correlation_id: str) -> T:
-        if 200 <= response.status < 300:
-            self.key_refused = self.key_refused and not operation.authenticated
-            try:
-                return _shown(operation.decode(response.content))
-            except ProtocolError as unreadable:
-                masking.mask_error(unreadable)
-                raise
+    def _delay(self, request: Request, response: Response | None, attempt: int) -> float | None:
+        """Return the seconds until the next attempt; None where there must be none."""
+        # Every POST has a key, by which the authority knows it again.
+        repeatable = may_repeat(request.method, has_idempotency_key=request.method == "POST")
+        if not repeatable or attempt >= self.settings.max_retries:
+            return None
+        asked = None if response is None else parse_retry_after(response.headers.get("retry-after"), now=self.now())
+        return backoff(attempt, self._random) if asked is None else asked
+
+    def _refusal(self, operation: Operation[T], response: Response, correlation_id: str) -> T:
+        """Return the result that a refusal is, or raise its error."""
         asked = parse_retry_after(response.headers.get("retry-after"), now=self.now())
         error = error_from_answer(response.status, response.content, response.headers, retry_after=asked)
         self.key_refused = self.key_refused or (operation.authenticated and isinstance(error, AuthenticationError))
@@ -285,17 +257,15 @@ class Calls:
                 correlation_id=error.correlation_id,
             )
         refusal = operation.refusal(response.status, response.content) if operation.refusal else None
-        if refusal is not None:
-            return _shown(refusal)
-        raise error
+        if refusal is None:
+            raise error
+        return refusal
 
 
-def _shown(result: T) -> T:
+def _masked(decision: D) -> D:
     """Mask what a refusal says: the guard tells it to whoever asked, and logs show it."""
-    if not isinstance(result, AuthorizationDecision) or result.decision is Decision.ALLOWED:
-        return result
-    fields = masking.mask(result.to_dict())
-    return type(result)(fields, action_id=result.action_id, decision=result.decision, status=result.status)
+    fields = masking.mask(decision.to_dict())
+    return type(decision)(fields, action_id=decision.action_id, decision=decision.decision, status=decision.status)
 
 
 def _checked_idempotency_key(key: object) -> str:
@@ -306,19 +276,19 @@ def _checked_idempotency_key(key: object) -> str:
     )
 
 
-def _timed_out(place: str, answered: bool, correlation_id: str) -> TimeoutError:
-    text = f"API request timed out: {place}: the deadline passed before there was an answer"
-    # An answer that an earlier attempt got is an answer, and so is one that began.
-    return TimeoutError(text, correlation_id=correlation_id, unanswered=not answered)
-
-
-def _overloaded(place: str, cause: EngineError, correlation_id: str) -> OverloadedError:
-    text = f"{place}: not decided in time, because this process is busy: {cause.message}"
-    return OverloadedError(text, correlation_id=correlation_id, retry_after=_OVERLOAD_RETRY)
-
-
-def _unreachable(place: str, cause: EngineError, answered: bool, correlation_id: str) -> NetworkError:
+def _failure(place: str, cause: EngineError, correlation_id: str, *, answered: bool, is_busy: bool) -> AscendError:
+    """Return the public error that there is no answer."""
     text = f"{place}: {cause.message}"
+    if isinstance(cause, TLSFailed):
+        return TLSError(text, correlation_id=correlation_id)
+    if isinstance(cause, Unsendable):
+        return ConfigurationError(text, correlation_id=correlation_id)
+    if isinstance(cause, DeadlinePassed | Overloaded) and is_busy:
+        text = f"{place}: not decided in time, because this process is busy: {cause.message}"
+        return OverloadedError(text, correlation_id=correlation_id, retry_after=_OVERLOAD_RETRY)
+    if isinstance(cause, DeadlinePassed):
+        text = f"API request timed out: {place}: the deadline passed before there was an answer"
+        return TimeoutError(text, correlation_id=correlation_id, unanswered=not answered)
     if isinstance(cause, ConnectFailed):
         text = f"Failed to connect to ASCEND API: {text}"
     error = NetworkError(text, correlation_id=correlation_id, unanswered=not answered)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import msgspec
+
 from .. import masking
 from .._version import __version__
 from ..api import endpoints
+from ..api.decode import encode_json, submit_body
 from ..api.endpoint import given
 from ..api.models import AuthorizationDecision, ConnectionStatus, Decision, DecisionStatus, Record
 from ..exceptions import (
@@ -38,6 +41,8 @@ T = TypeVar("T")
 # What a poll may run into and still go on: the decision stands at the authority all the same.
 PASSING: Final = (NetworkError, TimeoutError, ServerError, RateLimitError, CircuitBreakerOpen)
 
+_SUBMIT: Final = endpoints.SUBMIT.call(body=b"")
+
 _log = masking.get_logger("ascend_middleware.client")
 
 
@@ -45,10 +50,16 @@ class ClientCore(Calls):
     """The flows of one client, sync or async; see `Calls` for the arguments."""
 
     def submit(
-        self, action: AgentAction, *, deadline: float | None = None, idempotency_key: str | None = None
+        self,
+        action: AgentAction,
+        *,
+        deadline: float | None = None,
+        idempotency_key: str | None = None,
+        breaker: CircuitBreaker | None = None,
     ) -> Flow[AuthorizationDecision]:
         """Submit an action and return the decision as it stands, which may be pending."""
-        return self.call(requests.submit(action), deadline=deadline, idempotency_key=idempotency_key)
+        operation = msgspec.structs.replace(_SUBMIT, content=encode_json(submit_body(action)), agent=action.agent_id)
+        return self.call(operation, deadline=deadline, idempotency_key=idempotency_key, breaker=breaker)
 
     def status(
         self, action_id: str | int, *, deadline: float | None = None, hold: float = 0.0, agent: str = ""
@@ -84,24 +95,15 @@ class ClientCore(Calls):
         self, action: AgentAction, *, raise_on_denied: bool = False, idempotency_key: str | None = None
     ) -> Flow[AuthorizationDecision]:
         """Submit under the client's failure mode: open answers ALLOWED, marked so, where there was no answer at all."""
-        return self.decide(
-            requests.submit(action),
-            action_type=action.action_type,
-            raise_on_denied=raise_on_denied,
-            idempotency_key=idempotency_key,
-        )
+        flow = self.submit(action, idempotency_key=idempotency_key)
+        return self.decide(flow, action_type=action.action_type, raise_on_denied=raise_on_denied)
 
     def decide(
-        self,
-        operation: Operation[AuthorizationDecision],
-        *,
-        action_type: str,
-        raise_on_denied: bool = False,
-        idempotency_key: str | None = None,
+        self, flow: Flow[AuthorizationDecision], *, action_type: str, raise_on_denied: bool = False
     ) -> Flow[AuthorizationDecision]:
         """Make the call that decides about an action, under the client's failure mode."""
         try:
-            decision = yield from self.call(operation, idempotency_key=idempotency_key)
+            decision = yield from flow
         except (NetworkError, TimeoutError, CircuitBreakerOpen) as error:
             if self.settings.fail_mode != "open" or not error.unanswered:
                 raise

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from ..api import answers, endpoints
-from ..api.decode import check_values, encode_json, strip_risk_claims, submit_body
+from ..api.decode import check_values, strip_risk_claims, submit_body
 from ..api.endpoint import Operation, given, is_number, text
 from ..api.models import (
     ActionPage,
@@ -39,15 +39,9 @@ __all__ = [
     "list_actions",
     "model_link",
     "new_webhook",
-    "submit",
     "submit_mcp",
     "webhook_change",
 ]
-
-
-def submit(action: AgentAction) -> Operation[AuthorizationDecision]:
-    """Submit an action for a decision."""
-    return endpoints.SUBMIT.call(body=encode_json(submit_body(action)), agent=action.agent_id)
 
 
 def get_status(action_id: str | int, *, hold: float = 0.0, agent: str = "") -> Operation[AuthorizationDecision]:

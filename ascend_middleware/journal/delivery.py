@@ -236,8 +236,8 @@ class Delivery:
         passed_at = iso_time(record.get("at", 0.0))
         action.context = {**(action.context or {}), "passed_open": True, "passed_open_at": passed_at}
         key = f"journal-{self._process}-{number}-submit"
-        decision = yield from self._core.call(
-            requests.submit(action), deadline=self._deadline(), idempotency_key=key, breaker=self._unbroken
+        decision = yield from self._core.submit(
+            action, deadline=self._deadline(), idempotency_key=key, breaker=self._unbroken
         )
         if not decision.is_approved():
             logger.error(

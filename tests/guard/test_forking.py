@@ -61,16 +61,18 @@ def test_many_first_uses_in_a_child_renew_once(tmp_path):
 INHERITED = """
 import ctypes, os, sys, threading
 from pathlib import Path
-from ascend_middleware import CircuitBreakerOpen
+from ascend_middleware import AgentAction, CircuitBreakerOpen
+from ascend_middleware.client import ClientCore
 from ascend_middleware.client.breaker import CircuitBreaker
-from ascend_middleware.client.calls import Identifiers
+from ascend_middleware.config import Settings
 from ascend_middleware.fork import ProcessLock
 from ascend_middleware.journal.journal import Journal
 from ascend_middleware.journal.lockfile import FileLock
 
 folder = Path(sys.argv[1])
-identifiers, lock, journal = Identifiers(), ProcessLock(), Journal(folder)
-identifiers.draw()
+core, lock, journal = ClientCore(Settings(api_url="http://localhost")), ProcessLock(), Journal(folder)
+draw = lambda: dict(next(core.submit(AgentAction("a", "A", "t", "r"))).request.headers)["Idempotency-Key"]
+draw()
 breaker = CircuitBreaker(threshold=1, timeout=0.0, clock=lambda: 0.0)
 breaker.acquire().fail()
 probe = breaker.acquire()
@@ -94,12 +96,12 @@ if not (os.fork() if sys.argv[2] == "os" else ctypes.PyDLL(None).fork()):
     assert FileLock.take(folder / "mine.lock") is None, "the parent's"
     assert journal.conclude(number, error=None, duration_ms=1)
     assert not journal.is_open
-    os.write(writing, " ".join(identifiers.draw() for _ in range(50)).encode())
+    os.write(writing, " ".join(draw() for _ in range(50)).encode())
     os._exit(0)
 assert os.wait()[1] == 0
 theirs = os.read(reading, 65536).decode().split()
 assert len(set(theirs)) == 50
-assert not {identifiers.draw() for _ in range(63)} & set(theirs)
+assert not {draw() for _ in range(63)} & set(theirs)
 try:
     breaker.acquire()
 except CircuitBreakerOpen:
