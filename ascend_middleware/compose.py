@@ -328,7 +328,7 @@ def build_worker(guard: Guard, *, http_client: object = None) -> BackgroundWorke
         now=guard.now,
     )
     if serves:
-        guard.serve_with(worker)
+        guard.worker = worker
     return worker
 
 

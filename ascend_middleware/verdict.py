@@ -53,6 +53,7 @@ class Refusal:
         extra: further members of the problem body.
         status: the HTTP status, where it is not the type's own.
         headers: further headers, names in lower case.
+        report: what the health or the status URL answers instead of a problem, as JSON.
     """
 
     problem: str
@@ -61,19 +62,23 @@ class Refusal:
     extra: Mapping[str, Any] = field(default_factory=dict)
     status: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    report: Mapping[str, Any] | None = None
 
     def response(self, decision: AuthorizationDecision | None) -> tuple[int, list[tuple[str, str]], bytes]:
-        """Return status, headers and body as `application/problem+json`."""
-        own_status, title = REFUSALS[self.problem]
-        status = self.status or own_status
-        body: dict[str, Any] = {
-            "type": f"urn:ascend:problem:{self.problem}",
-            "title": title,
-            "status": status,
-            "detail": self.detail,
-            **self.extra,
-        }
-        headers = [("content-type", "application/problem+json"), ("cache-control", "no-store"), *self.headers]
+        """Return status, headers and body, most often as `application/problem+json`."""
+        if self.report is not None:
+            kind, status, body = "application/json", self.status or 200, {**self.report}
+        else:
+            own_status, title = REFUSALS[self.problem]
+            kind, status = "application/problem+json", self.status or own_status
+            body = {
+                "type": f"urn:ascend:problem:{self.problem}",
+                "title": title,
+                "status": status,
+                "detail": self.detail,
+                **self.extra,
+            }
+        headers = [("content-type", kind), ("cache-control", "no-store"), *self.headers]
         if self.retry_after is not None:
             headers.append(("retry-after", str(max(1, -int(-self.retry_after // 1)))))
         if decision is not None:
@@ -120,7 +125,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         rule: the rule that governed, if any.
         action: what was submitted, if anything was.
         decision: what the authority answered, if it did.
-        cause: why there is no decision, a word of `failure.cause_of`; None where there is one or none was asked for.
+        cause: why there is no decision, a word of `refusals.cause_of`; None where there is one or none was asked for.
         would: in observe mode, the problem type that would have been answered.
         principal: the authenticated caller, where the application named one.
         run: what is to be concluded when the handler has run; None where nobody wants to hear of it.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ..client.http.transport import AsyncEngine, Engine
+    from ..flow import Flow
     from ..guard import Guard
     from ..journal.worker import BackgroundWorker
 
@@ -89,7 +90,7 @@ class _Runner:
         self._workers: weakref.WeakSet[BackgroundWorker] = weakref.WeakSet()
         weakref.finalize(self, _stop, self._workers).atexit = False
         self._begin()
-        announce_ways(self._guard)
+        announce_ways(self._guard.table, self._guard.settings, identifies=identify is not None)
 
     # Whether requests to the authority are made in threads, by a blocking client.
     _blocks = False
@@ -203,7 +204,7 @@ class SyncRunner(_Runner):
             logger.info("this server hides the raw target (RAW_URI, REQUEST_URI): the decoded path is what is checked")
         found = guard.triage(view)
         if not isinstance(found, Verdict):
-            found = drive(guard.decide(view, found), functools.partial(self._perform, read))
+            found = drive(found, functools.partial(self._perform, read))
             if found.run is not None and found.run.number:
                 self._deliver()
         guard.log(view, found, seconds=time.perf_counter() - started)
@@ -216,7 +217,9 @@ class SyncRunner(_Runner):
 
     def conclude(self, verdict: Verdict, **outcome: Any) -> None:
         """Record what became of a passed request, once; `outcome` is what `Guard.conclude` takes."""
-        drive(self._guard.conclude(verdict, **outcome), lambda step: step.function(*step.arguments))
+        flow = self._guard.conclude(verdict, **outcome)
+        if flow is not None:
+            drive(flow, lambda step: step.function(*step.arguments))
 
     def close(self) -> None:
         """Close this process's connections and deliver the outcomes that wait."""
@@ -275,11 +278,11 @@ class AsyncRunner(_Runner):
             guard.log(view, found, seconds=time.perf_counter() - started)
         return found
 
-    async def decide(self, view: RequestView, plan: Any, body: AsyncBody) -> Verdict:
-        """Return the verdict for a request that `triage` did not settle; `plan` is what it returned."""
+    async def decide(self, view: RequestView, flow: Flow[Verdict], body: AsyncBody) -> Verdict:
+        """Return the verdict for a request that `triage` did not settle; `flow` is what it returned."""
         started = time.perf_counter()
         guard = self._guard  # the one that `triage` asked
-        verdict = await drive_async(guard.decide(view, plan), functools.partial(self._perform, body))
+        verdict = await drive_async(flow, functools.partial(self._perform, body))
         if verdict.run is not None and verdict.run.number:
             self._deliver()
         guard.log(view, verdict, seconds=time.perf_counter() - started)
@@ -304,7 +307,9 @@ class AsyncRunner(_Runner):
 
     async def conclude(self, verdict: Verdict, **outcome: Any) -> None:
         """Record what became of a passed request, once; `outcome` is what `Guard.conclude` takes."""
-        await drive_async(self._guard.conclude(verdict, **outcome), self._call)
+        flow = self._guard.conclude(verdict, **outcome)
+        if flow is not None:
+            await drive_async(flow, self._call)
 
     async def _call(self, step: Blocking) -> Any:
         """Make a call that may block, in a thread; it goes on to its end when the one who waits for it is cancelled."""

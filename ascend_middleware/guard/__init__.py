@@ -4,9 +4,8 @@ from ..flow import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, Re
 from ..verdict import Refusal, Verdict, answer_of
 from .decide import Guard
 from .health import health_of
-from .identity import Agent, NotAnAgent
-from .request import RequestView, quoted
-from .startup import announce, announce_ways
+from .log import announce, announce_ways
+from .request import Agent, NotAnAgent, RequestView, quoted
 
 __all__ = [
     "Agent",

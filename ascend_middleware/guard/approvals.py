@@ -2,7 +2,8 @@
 
 A handle is a random key of a row in the state, 256 bits: no row, no run. First the body is read,
 for as long as the client takes. Then, in this order, come the kill switch, the current rules, the authority's current
-status, the fingerprint, the expiry; then claim and journal entry in one atomic operation; then the handler runs.
+status, the fingerprint, the expiry; then claim and journal entry in one atomic operation (see `runs`); then the
+handler runs.
 """
 
 from __future__ import annotations
@@ -14,15 +15,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from ..exceptions import AscendError, NotFoundError
-from ..flow import Blocking, BodyConsumed, BodyTimeout, BodyTooLarge
+from ..flow import Blocking, BodyConsumed, ClientGone, Watch
 from ..state.base import Approval
-from ..verdict import Refusal
-from .approval_status import StatusQuery, StatusReport
-from .failure import refusal_for
-from .reading import declared_length, read_whole
+from ..verdict import UNCONDITIONAL, Refusal
+from .body import Unreadable, declared_length, read_whole
+from .refusals import refusal_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,20 +29,16 @@ if TYPE_CHECKING:
     from ..client.core import ClientCore
     from ..config import Settings
     from ..flow import Flow
-    from ..journal.journal import Journal
-    from ..killswitch.switch import KillSwitch
-    from ..rules import Method
+    from ..killswitch.switch import KillCheck, KillSwitch
+    from ..rules import CompiledRule
     from ..state.base import State
     from .fingerprint import Binding
     from .request import RequestView
 
-__all__ = ["HANDLE_HEADER", "MOST_GIVEN_BACK", "Approvals", "Asked", "Settled"]
+__all__ = ["HANDLE_HEADER", "Approvals", "Asked", "Settled", "denied", "mismatch", "used"]
 
 HANDLE_HEADER: Final = "ascend-approval"
-# How often an approval is given back; a handler that fails in the same way again and again is not run for ever.
-MOST_GIVEN_BACK: Final = 3
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-_encode: Final = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,43 +80,32 @@ class Settled:
 class Approvals:
     """What is on hold, for one guard.
 
-    Args:
-        state: where the rows are.
-        journal: whose numbers and process id go into claims; None where nothing is journalled.
-        core: the client's flows.
-        settings: `approval_expiry`, `approvals_path`, `poll_interval`.
-        kill: its snapshot tells whether anything is on hold.
-        blocked: tells why an agent may not act now.
-        now: seconds since the epoch.
+    Attributes:
+        waiters: how many requests are held now, until a person has decided; beyond `max_waiters`, none is.
     """
 
     def __init__(
         self,
         state: State,
-        journal: Journal | None,
         core: ClientCore,
         settings: Settings,
         kill: KillSwitch,
+        check: KillCheck,
         *,
-        blocked: Callable[[str], Flow[Refusal | None]],
         now: Callable[[], float],
-        token: Callable[[], str] = lambda: secrets.token_urlsafe(32),
+        random: Callable[[], float],
     ) -> None:
+        self.waiters = 0
         self._state = state
-        self._journal = journal
         self._core = core
         self._settings = settings
         self._kill = kill
-        self._blocked = blocked
+        self._check = check
         self._now = now
-        self._token = token
+        self._random = random
         self._asked_at: dict[str, float] = {}
 
     # --- what a request asks for
-
-    def concern(self, view: RequestView) -> bool:
-        """Whether anything may be on hold for a request: it names a handle, or something is on hold for somebody."""
-        return HANDLE_HEADER in view.header_names or self._kill.snapshot.hints != frozenset()
 
     def begin(self, asked: Asked) -> Flow[Settled | None]:
         """Resume what the request's handle names, or share what an identical request has on hold.
@@ -134,7 +117,8 @@ class Approvals:
             StateError: the state cannot be used.
             ClientGone: the client left while its body was read.
         """
-        given = asked.binding.view.header(HANDLE_HEADER)
+        view, rule = asked.binding.view, asked.binding.rule
+        given = view.header(HANDLE_HEADER)
         if given:
             if len(given) != 1:
                 return Settled(refusal=Refusal(problem="bad-request", detail="There is more than one approval handle."))
@@ -145,17 +129,14 @@ class Approvals:
         asked.is_held = True
         if asked.binding.caller is None:
             return None  # whose that is, nobody can tell; this one has an action of its own
-        view = asked.binding.view
         unknown = asked.content is None and declared_length(view) is None and view.header("transfer-encoding")
-        if unknown and asked.binding.rule.on_failure != "open":
+        if unknown and rule.on_failure != "open":
             # A stream of unknown length stays one; should it be pending, it finds its row afterwards. Not so where it
             # might pass without an answer: what is known to be pending or denied is no failure.
             return None
         body = yield from self._body(asked)
-        if isinstance(body, Settled):
+        if not isinstance(body, bytes):
             return body
-        if body is None:
-            return None
         row = yield self._blocking(self._state.find_open, asked.binding.sharing(body), now=self._now())
         return None if row is None else (yield from self._continue(asked, row))
 
@@ -165,13 +146,11 @@ class Approvals:
         Raises: as `begin`.
         """
         body = yield from self._body(asked)
-        if isinstance(body, Settled):
-            return body
-        if body is None:
+        if not isinstance(body, bytes):
             # Nothing that large is bound to an approval, so there is nothing to resume.
-            return Settled(decision=decision)
+            return body or Settled(decision=decision)
         now = self._now()
-        binding, handle = asked.binding, self._token()
+        binding, handle = asked.binding, secrets.token_urlsafe(32)
         row = Approval(
             handle=handle,
             action_id=decision.action_id,
@@ -197,148 +176,138 @@ class Approvals:
     def _continue(self, asked: Asked, row: Approval) -> Flow[Settled | None]:
         """Say how it stands with an action that an identical request has on hold; None when it is no longer known."""
         if row.status == "denied":
-            return Settled(refusal=_denied(row.reason), row=row)
+            return Settled(refusal=denied(row.reason), row=row)
         try:
             decision = yield from self._status(row)
         except NotFoundError:
             yield self._blocking(self._state.drop, row.handle, now=self._now())
             return None
         except AscendError as error:
-            refusal = refusal_for(error)
-            return Settled(refusal=refusal, row=row)
-        yield from self.note(row, decision)
+            return Settled(refusal=refusal_for(error), row=row)
+        yield from self._note(row, decision)
         return Settled(decision=decision, row=row)
 
     def _resume(self, asked: Asked, handle: str) -> Flow[Settled]:
-        row = None
-        if _HANDLE.fullmatch(handle):
-            row = yield self._blocking(self._state.find, handle)
+        row = yield from self._find(handle)
         if row is None:
-            return Settled(refusal=_mismatch("There is no such approval."))
+            return Settled(refusal=mismatch("There is no such approval."))
         body = yield from self._body(asked)
-        if isinstance(body, Settled):
-            return body
-        if body is None:
-            limit = asked.binding.rule.body_limit
-            return Settled(
-                refusal=Refusal(problem="body-too-large", detail=f"A governed body holds at most {limit} bytes.")
-            )
+        if not isinstance(body, bytes):
+            detail = f"A governed body holds at most {asked.binding.rule.body_limit} bytes."
+            return body or Settled(refusal=Refusal(problem="body-too-large", detail=detail))
         decision = None
         if not row.claimed_by and row.status != "denied":
             try:
                 decision = yield from self._status(row)
             except NotFoundError:
-                return Settled(refusal=_denied("the authority no longer knows the action"))
+                return Settled(refusal=denied("the authority no longer knows the action"))
             except AscendError as error:
                 # Known to be pending: nothing opens it but the authority's own word.
-                refusal = refusal_for(error)
-                return Settled(refusal=refusal)
-            yield from self.note(row, decision)
+                return Settled(refusal=refusal_for(error))
+            yield from self._note(row, decision)
         if not secrets.compare_digest(row.fingerprint, asked.binding.fingerprint(body)):
-            return Settled(refusal=_mismatch("The approval is for another request."))
+            return Settled(refusal=mismatch("The approval is for another request."))
         if row.claimed_by:
-            return Settled(refusal=_used(row), row=row)
+            return Settled(refusal=used(row), row=row)
         if row.expires_at <= self._now():
-            return Settled(refusal=_denied("the approval has expired"), row=row)
+            return Settled(refusal=denied("the approval has expired"), row=row)
         if decision is None:
-            return Settled(refusal=_denied(row.reason), row=row)
+            return Settled(refusal=denied(row.reason), row=row)
         return Settled(decision=decision, row=row)
 
-    def note(self, row: Approval, decision: AuthorizationDecision) -> Flow[None]:
+    def _find(self, handle: str) -> Flow[Approval | None]:
+        return (yield self._blocking(self._state.find, handle)) if _HANDLE.fullmatch(handle) else None
+
+    def _body(self, asked: Asked) -> Flow[bytes | Settled | None]:
+        """Return the body, None if it cannot be bound (too large, used up), or why the request is refused."""
+        if asked.content is None:
+            try:
+                asked.content = yield from read_whole(asked.binding.view, asked.binding.rule)
+            except BodyConsumed:
+                return None
+            except Unreadable as error:
+                return None if error.refusal.problem == "body-too-large" else Settled(refusal=error.refusal)
+            # How long that took was the client's to say.
+            stopped = yield from self._check.blocked(asked.binding.agent.id)
+            if stopped is not None:
+                return Settled(refusal=stopped)
+        return asked.content
+
+    # --- until a person has decided
+
+    def wait(
+        self, decision: AuthorizationDecision, row: Approval | None, rule: CompiledRule, agent_id: str
+    ) -> Flow[AuthorizationDecision | Refusal]:
+        """Poll until a person has decided, the time is up, the agent is killed, or the client has left."""
+        if self.waiters >= self._settings.max_waiters:
+            return decision
+        clock = self._core.clock
+        self.waiters += 1
+        try:
+            until = clock() + rule.pending.seconds
+            while decision.is_pending():
+                left = until - clock()
+                if left <= 0:
+                    break
+                # Jitter keeps many waiters from asking in step.
+                pause = min(left, self._settings.poll_interval * (0.5 + self._random() / 2))
+                while pause > 0:
+                    if (yield Watch(min(pause, 0.5))):
+                        raise ClientGone
+                    pause -= 0.5
+                    stopped = yield from self._check.blocked(agent_id)
+                    if stopped is not None:
+                        return stopped
+                seconds = min(self._settings.deadline, max(left, 0.5))
+                try:
+                    decision = yield from self._core.status(
+                        decision.action_id, deadline=clock() + seconds, agent=agent_id
+                    )
+                except AscendError as error:
+                    # A known pending action stays pending, whatever becomes of one poll; a kill ends the wait.
+                    refusal = refusal_for(error)
+                    if refusal.problem in UNCONDITIONAL or refusal.problem == "misconfigured":
+                        return refusal
+        finally:
+            self.waiters -= 1
+        if row is not None:
+            yield from self._note(row, decision)
+        return decision
+
+    def _status(self, row: Approval) -> Flow[AuthorizationDecision]:
+        """Ask the authority, whose time counts from now on: what the client took its time for does not count."""
+        deadline = self._core.clock() + self._settings.deadline
+        return self._core.status(row.action_id, deadline=deadline, agent=row.agent_id)
+
+    def _note(self, row: Approval, decision: AuthorizationDecision) -> Flow[None]:
         """Keep the authority's word on a row, unless it is still pending."""
-        if decision.is_pending():
-            return
-        status = "approved" if decision.is_approved() else "denied"
-        if status != row.status:
+        status = _word(decision)
+        if status not in ("pending", row.status):
             yield self._blocking(self._state.note, row.handle, status=status, reason=decision.reason or "")
 
-    # --- the one run
+    # --- what the client is told
 
-    def claim(self, settled: Settled) -> Flow[Settled]:
-        """Claim an approved row for this request; the journal's entry is kept with the claim.
-
-        Returns:
-            The same with `number` and `entry`, or a refusal, because the one run was somebody else's.
-
-        Raises:
-            StateError: the state cannot be used.
-            JournalError: there is no journal to write the run to.
-        """
-        row, decision = settled.row, settled.decision
-        assert row is not None  # noqa: S101 - the caller checks
-        assert decision is not None  # noqa: S101 - likewise
-        process, number = "", 0
-        if self._journal is not None:
-            # Opened before, so that the lock is there whose release proves this process's death.
-            _ = self._journal.log
-            process, number = self._journal.process, self._journal.next_number()
-        entry = {"id": row.action_id, "how": "approval", "rule": row.rule, "agent": row.agent_id}
-        token = secrets.token_hex(8)
-
-        def given_back(claimed: Approval | None) -> None:
-            # The client left while the claim was under way: nothing ran.
-            ours = claimed is not None and claimed.claimed_by == token
-            if ours and not self._state.give_back(row.handle, by=token, most=MOST_GIVEN_BACK):
-                self._state.settle(row.handle, outcome="failed")
-
-        claimed = yield self._blocking(
-            self._state.claim,
-            row.handle,
-            abandon=given_back,
-            by=token,
-            process=process,
-            entry=_encode({"n": number, **entry}).decode(),
-            now=self._now(),
-        )
-        if claimed is None:
-            return Settled(refusal=_mismatch("There is no such approval."))
-        if claimed.claimed_by != token:
-            refusal = _used(claimed) if claimed.claimed_by else _denied(claimed.reason or "the approval has expired")
-            return Settled(refusal=refusal, row=claimed)
-        return Settled(decision=decision, runs=True, row=claimed, number=number, entry=entry)
-
-    def settle(self, handle: str, *, outcome: str) -> Blocking:
-        """Return the step that records what became of a run."""
-        return self._blocking(self._state.settle, handle, outcome=outcome)
-
-    def give_back(self, handle: str, claim: str) -> Blocking:
-        """Return the step that lets an approval be used again whose action did not happen.
-
-        Its result is how often that was done so far; 0 where it stays used, because that was often enough.
-        """
-        return self._blocking(self._state.give_back, handle, by=claim, most=MOST_GIVEN_BACK)
-
-    # --- the status URL
-
-    def query(self, method: Method, path: str) -> StatusQuery | None:
-        """Return what the status URL is asked for, or None for any other path."""
-        prefix = self._settings.approvals_path
-        if not path.startswith(prefix) or path[len(prefix) : len(prefix) + 1] != "/" or method not in ("GET", "HEAD"):
-            return None
-        return StatusQuery(path[len(prefix) + 1 :])
-
-    def report(self, query: StatusQuery) -> Flow[StatusReport]:
-        """Tell the state of an approval: `pending`, `approved`, `denied`, `expired`, `used`, `unknown`.
+    def report(self, handle: str) -> Flow[Refusal]:
+        """Answer the status URL of a handle: `pending`, `approved`, `denied`, `expired`, `used`, `unknown`.
 
         Raises:
             StateError: the state cannot be used.
         """
-        row = None
-        if _HANDLE.fullmatch(query.handle):
-            row = yield self._blocking(self._state.find, query.handle)
+        row = yield from self._find(handle)
         if row is None:
-            return StatusReport(problem="approval-status", detail="", state="unknown", status=404)
+            return Refusal(problem="approval-status", detail="", report={"state": "unknown"}, status=404)
         if row.claimed_by:
-            return StatusReport(problem="approval-status", detail="", state="used")
-        if row.status == "denied":
-            return StatusReport(problem="approval-status", detail="", state="denied")
-        if row.expires_at <= self._now():
-            return StatusReport(problem="approval-status", detail="", state="expired")
-        status = yield from self._asked(row)
-        pause = self._settings.poll_interval if status == "pending" else None
-        return StatusReport(problem="approval-status", detail="", state=status, retry_after=pause)
+            state = "used"
+        elif row.status == "denied":
+            state = "denied"
+        elif row.expires_at <= self._now():
+            state = "expired"
+        else:
+            state = yield from self._current(row)
+        pause = self._settings.poll_interval if state == "pending" else None
+        return Refusal(problem="approval-status", detail="", report={"state": state}, retry_after=pause)
 
-    def _asked(self, row: Approval) -> Flow[str]:
+    def _current(self, row: Approval) -> Flow[str]:
         """Return the authority's word on a row, asked for at most once in a poll interval."""
         clock = self._core.clock()
         if clock - self._asked_at.get(row.key, -1e9) < self._settings.poll_interval:
@@ -350,65 +319,69 @@ class Approvals:
             decision = yield from self._status(row)
         except AscendError:
             return row.status
-        yield from self.note(row, decision)
-        return "pending" if decision.is_pending() else "approved" if decision.is_approved() else "denied"
+        yield from self._note(row, decision)
+        return _word(decision)
 
-    # --- parts
+    def refusal_of(self, settled: Settled, view: RequestView) -> Refusal:
+        """Return the refusal for what was decided; for an approval that waits for its handle, too."""
+        if settled.refusal is not None:
+            return settled.refusal
+        decision, row = settled.decision, settled.row
+        assert decision is not None  # noqa: S101 - one of the two is there
+        extra: dict[str, Any] = {"reason": decision.reason} if decision.reason else {}
+        if self._settings.expose_risk and decision.risk_score is not None:
+            extra["risk_score"] = decision.risk_score
+        if decision.status == "requires_modification":
+            extra["conditions"] = decision.conditions
+            return Refusal(problem="modification-required", detail=decision.reason or "See conditions.", extra=extra)
+        if not (decision.is_pending() or decision.is_approved()):
+            return Refusal(problem="denied", detail=decision.reason or "The authority denied it.", extra=extra)
+        detail = "A person has to approve this action"
+        headers: tuple[tuple[str, str], ...] = ()
+        if row is None:
+            detail += "; the request is too large to be resumed under an approval."
+        else:
+            detail += "; once it is approved, repeat the request with the header Ascend-Approval."
+            url = f"{view.prefix}{self._settings.approvals_path}/{row.handle}"
+            extra["approval"] = {
+                "handle": row.handle,
+                "state": _word(decision),
+                "status_url": url,
+                "expires_in": max(0, int(row.expires_at - self._now())),
+            }
+            headers = ((HANDLE_HEADER, row.handle), ("location", url))
+        return Refusal(
+            problem="approval-required",
+            detail=detail,
+            retry_after=max(1.0, self._settings.poll_interval),
+            extra={**extra, "executed": False},
+            status=202 if self._settings.respond_async or _prefers_async(view) else None,
+            headers=headers,
+        )
 
-    def _status(self, row: Approval) -> Flow[AuthorizationDecision]:
-        """Ask the authority, whose time counts from now on: what the client took its time for does not count."""
-        deadline = self._core.clock() + self._settings.deadline
-        return self._core.status(row.action_id, deadline=deadline, agent=row.agent_id)
-
-    def offer(self, row: Approval, prefix: str) -> dict[str, Any]:
-        """Return what a problem body says about a row that its client may resume."""
-        return {
-            "handle": row.handle,
-            "state": row.status,
-            "status_url": f"{prefix}{self._settings.approvals_path}/{row.handle}",
-            "expires_in": max(0, int(row.expires_at - self._now())),
-        }
-
-    def _body(self, asked: Asked) -> Flow[bytes | Settled | None]:
-        """Return the body, None if it cannot be bound (too large, used up), or why the request is refused."""
-        if asked.content is None:
-            binding = asked.binding
-            try:
-                asked.content = yield from read_whole(binding.view, binding.rule.body_limit, binding.rule.body_timeout)
-            except (BodyTooLarge, BodyConsumed):
-                return None
-            except BodyTimeout:
-                detail = f"The body did not arrive within {binding.rule.body_timeout:g} seconds."
-                return Settled(refusal=Refusal(problem="body-timeout", detail=detail))
-            except ValueError as error:
-                return Settled(refusal=Refusal(problem="bad-request", detail=str(error)))
-            # How long that took was the client's to say.
-            stopped = yield from self._blocked(binding.agent.id)
-            if stopped is not None:
-                return Settled(refusal=stopped)
-        return asked.content
-
-    def _blocking(
-        self, function: Callable[..., Any], *arguments: Any, abandon: Callable[[Any], Any] | None = None, **named: Any
-    ) -> Blocking:
-        call = functools.partial(function, **named)
-        return Blocking(call, arguments, inline=not self._state.blocks, abandon=abandon)
+    def _blocking(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Blocking:
+        return Blocking(functools.partial(function, **named), arguments, inline=not self._state.blocks)
 
 
-def _mismatch(detail: str) -> Refusal:
+def mismatch(detail: str) -> Refusal:
+    """Return the refusal of a handle that is not for this request."""
     return Refusal(problem="approval-mismatch", detail=detail)
 
 
-def _used(row: Approval) -> Refusal:
-    outcome = row.outcome or "unknown"
-    return Refusal(
-        problem="approval-used", detail="The approval was used; it is good for one run.", extra={"outcome": outcome}
-    )
+def used(row: Approval) -> Refusal:
+    """Return the refusal of a second use."""
+    detail, outcome = "The approval was used; it is good for one run.", row.outcome or "unknown"
+    return Refusal(problem="approval-used", detail=detail, extra={"outcome": outcome})
 
 
-def _denied(reason: str) -> Refusal:
+def denied(reason: str) -> Refusal:
+    """Return the refusal of what was on hold and is denied, or over."""
     extra = {"reason": reason} if reason else {}
     return Refusal(problem="denied", detail=reason or "The authority denied it.", extra=extra)
+
+
+def _word(decision: AuthorizationDecision) -> str:
+    return "pending" if decision.is_pending() else "approved" if decision.is_approved() else "denied"
 
 
 def _expiry(decision: AuthorizationDecision) -> float | None:
@@ -418,3 +391,10 @@ def _expiry(decision: AuthorizationDecision) -> float | None:
         return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
     except (ValueError, OverflowError):
         return None
+
+
+def _prefers_async(view: RequestView) -> bool:
+    preferences = (
+        part.partition(";")[0].strip().lower() for value in view.header("prefer") for part in value.split(",")
+    )
+    return "respond-async" in preferences

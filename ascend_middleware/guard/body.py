@@ -1,4 +1,4 @@
-"""Parse a body so that no handler can read it differently, or refuse it."""
+"""Read a body whole and parse it so that no handler can read it differently, or refuse it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
+from ..flow import BodyConsumed, BodyTimeout, BodyTooLarge, ReadBody
 from ..strict_json import StrictJSON
+from ..verdict import Refusal
 
 if TYPE_CHECKING:
+    from ..flow import Flow
+    from ..rules import CompiledRule
     from .request import RequestView
 
-__all__ = ["parse_form", "parse_json"]
+__all__ = ["Unreadable", "declared_length", "parse_form", "parse_json", "read_whole"]
 
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
@@ -20,6 +24,54 @@ _json: Final = StrictJSON(
     constant="the body holds {}, which is no JSON number",
     out_of_range="the body holds a number too large to represent",
 )
+
+
+class Unreadable(Exception):  # noqa: N818 - what happened, not an error of ours
+    """A body cannot be had whole.
+
+    Attributes:
+        refusal: what to answer.
+        firm: whether that holds in observe mode too: the request is not whole.
+    """
+
+    def __init__(self, problem: str, detail: str, *, firm: bool = False) -> None:
+        super().__init__(detail)
+        self.refusal = Refusal(problem=problem, detail=detail)
+        self.firm = firm
+
+
+def declared_length(view: RequestView) -> int | None:
+    """Return what the one content-length says; servers refuse the ill-formed, and the body's own size counts anyway."""
+    texts = set(view.header("content-length"))
+    text = texts.pop() if len(texts) == 1 else ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def read_whole(view: RequestView, rule: CompiledRule) -> Flow[bytes]:
+    """Return the whole body, within the limits of the rule.
+
+    Raises:
+        Unreadable: it is larger or slower than the rule allows, or not as long as it says.
+        BodyConsumed: something before the guard has used it up.
+        ClientGone: the client left.
+    """
+    declared = declared_length(view)
+    try:
+        if declared is not None and declared > rule.body_limit:
+            raise BodyTooLarge
+        content: bytes = yield ReadBody(rule.body_limit, rule.body_timeout)
+    except BodyTooLarge:
+        raise Unreadable("body-too-large", f"A governed body holds at most {rule.body_limit} bytes.") from None
+    except BodyTimeout:
+        detail = f"The body did not arrive within {rule.body_timeout:g} seconds."
+        raise Unreadable("body-timeout", detail, firm=True) from None
+    except BodyConsumed:
+        raise
+    except ValueError as error:
+        raise Unreadable("bad-request", str(error), firm=True) from None
+    if declared is not None and declared != len(content):
+        raise Unreadable("bad-request", "The body is not as long as its content-length says.", firm=True)
+    return content
 
 
 def parse_json(view: RequestView, content: bytes) -> Any:

@@ -82,7 +82,7 @@ def explain(guard: Guard, view: RequestView, body: bytes) -> Explanation:
     payload = None
     rule = guard.rule_for(view)
     if verdict is None:
-        verdict, payload = _decide(guard, view, found, body)
+        verdict, payload = _decide(found, body)
         rule = rule or (verdict.rule if verdict is not None else guard.table.by_method_rule(view.method))
     resolved = view.resolved
     leaf = resolved.leaf if resolved is not None else None
@@ -107,11 +107,8 @@ def explain(guard: Guard, view: RequestView, body: bytes) -> Explanation:
     )
 
 
-def _decide(
-    guard: Guard, view: RequestView, found: Any, body: bytes
-) -> tuple[Verdict | None, Mapping[str, Any] | None]:
+def _decide(flow: Any, body: bytes) -> tuple[Verdict | None, Mapping[str, Any] | None]:
     """Drive the flow; it ends with a verdict, or at the request that would ask."""
-    flow = guard.decide(view, found)
     try:
         step = next(flow)
         while True:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from ..config import Settings
     from ..rules import CompiledRule
-    from .identity import Agent
-    from .request import RequestView
+    from .request import Agent, RequestView
 
 __all__ = ["CREDENTIALS", "Binding", "tenant_of"]
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..api.decode import encode_json
 from ..exceptions import AscendError
 from ..flow import Blocking
 from ..masking import get_logger
 from ..state.base import StateError
-from ..verdict import Refusal
+from ..verdict import Refusal, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..api.models import AuthorizationDecision
     from ..client.core import ClientCore
     from ..config import Settings
     from ..flow import Flow
     from ..journal.journal import Journal
     from ..killswitch.switch import KillSwitch
     from ..state.base import State
-    from .failure import OpenBudget
+    from .runs import OpenBudget
 
-__all__ = ["Gauges", "HealthQuery", "HealthReport", "check", "health_of"]
+__all__ = ["Gauges", "check", "health_of"]
 
 # The part of a journal's limits from which it is told to be nearly full.
 _NEAR = 0.8
@@ -35,28 +32,6 @@ _KEY_SECONDS = 1.0
 logger = get_logger("ascend_middleware.guard")
 
 
-@dataclass(frozen=True, slots=True)
-class HealthQuery:
-    """A request for the health route."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthReport(Refusal):
-    """The answer of the health route: 200, or 503 while governed requests cannot be served."""
-
-    health: dict[str, Any]
-
-    def response(self, decision: AuthorizationDecision | None) -> tuple[int, list[tuple[str, str]], bytes]:
-        """Return status, headers and body as JSON."""
-        content = encode_json(self.health)
-        headers = [
-            ("content-type", "application/json"),
-            ("cache-control", "no-store"),
-            ("content-length", str(len(content))),
-        ]
-        return self.status or 200, headers, content
-
-
 class Gauges(Protocol):
     """What health and telemetry read of a guard; see `decide.Guard`."""
 
@@ -65,28 +40,22 @@ class Gauges(Protocol):
     kill: KillSwitch
     state: State
     journal: Journal | None
+    budget: OpenBudget
     now: Callable[[], float]
     key_tried_at: float
 
     @property
-    def waiters(self) -> int:
-        """Requests held for a person."""
+    def waiters(self) -> int: ...  # noqa: D102
 
     @property
-    def worker_runs(self) -> bool:
-        """Whether the background worker runs in this process."""
+    def worker_runs(self) -> bool: ...  # noqa: D102
 
     @property
-    def fault(self) -> str | None:
-        """What keeps governed requests from being decided."""
-
-    @property
-    def open_passes(self) -> OpenBudget:
-        """What passed under open rules."""
+    def fault(self) -> str | None: ...  # noqa: D102
 
 
-def check(guard: Gauges) -> Flow[HealthReport]:
-    """Read what the workers share, unless that was done just now, and report."""
+def check(guard: Gauges) -> Flow[Verdict]:
+    """Read what the workers share, unless that was done just now, and report: 503 while requests cannot be served."""
     kill, readable = guard.kill, True
     # One request reads for all; who comes while it does reports what was read last.
     turn = "wait" if kill.is_fresh else kill.turn()
@@ -101,7 +70,9 @@ def check(guard: Gauges) -> Flow[HealthReport]:
         # While a load balancer sends no requests, nobody else would notice that the key is good again.
         yield from _key_again(guard)
     found = health_of(guard, readable=readable)
-    return HealthReport(problem="health", detail="", status=503 if found["status"] == "failing" else 200, health=found)
+    status = 503 if found["status"] == "failing" else 200
+    report = Refusal(problem="health", detail="", status=status, report=found)
+    return Verdict(outcome="health", passes=False, refusal=report)
 
 
 def _key_again(guard: Gauges) -> Flow[None]:
@@ -141,9 +112,9 @@ def health_of(guard: Gauges, *, readable: bool | None = None) -> dict[str, Any]:
         },
         "journal": None if guard.journal is None else _journal(guard.journal, guard.now()),
         "open_passes": {
-            "last_minute": guard.open_passes.spent,
+            "last_minute": guard.budget.spent,
             "per_minute": settings.open_per_minute,
-            "total": guard.open_passes.total,
+            "total": guard.budget.total,
         },
         "waiters": {"now": guard.waiters, "most": settings.max_waiters},
         "engine": "local" if settings.is_local else settings.engine,

@@ -1,4 +1,4 @@
-"""The log of verdicts: one line for each, and one warning about an outage, not one for each request."""
+"""The log: one line for each verdict, one warning about an outage, and at the start what an operator has to know."""
 
 from __future__ import annotations
 
@@ -7,20 +7,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..masking import get_logger
+from ..routing.coverage import cover
+from ..routing.listing import shown
 from ..text import printable
+from .fingerprint import CREDENTIALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..config import Settings
+    from ..routing.coverage import Routes
+    from ..rules import RuleTable
     from ..verdict import Verdict
     from .request import RequestView
 
-__all__ = ["REPEAT_SECONDS", "Recorder", "Repeats"]
+__all__ = ["REPEAT_SECONDS", "Recorder", "Repeats", "announce", "announce_ways"]
 
 logger = get_logger("ascend_middleware.guard")
+# Apart from what is said of requests.
+settings_logger = get_logger("ascend_middleware.settings")
 
 REPEAT_SECONDS: Final = 30.0
 _MAX_SUBJECTS: Final = 1000
+_MOST: Final = 50
 
 
 @dataclass(slots=True)
@@ -30,12 +39,7 @@ class _Said:
 
 
 class Repeats:
-    """Say the same thing once in a while, with the number of times that it was not said.
-
-    Args:
-        clock: monotonic seconds.
-        seconds: how long the same subject is silent.
-    """
+    """Say the same thing once in a while, with the number of times that it was not said."""
 
     def __init__(self, *, clock: Callable[[], float], seconds: float = REPEAT_SECONDS) -> None:
         self._clock = clock
@@ -59,15 +63,19 @@ class Repeats:
 
 
 class Recorder:
-    """Log what becomes of requests.
+    """Log, and measure, what becomes of requests.
 
     Args:
         clock: monotonic seconds.
         status_path: the path of the status URL, which stands for its handles.
+
+    Attributes:
+        telemetry: where verdicts are counted, too; None where that is switched off.
     """
 
     def __init__(self, *, clock: Callable[[], float], status_path: str) -> None:
         self.repeats: Final = Repeats(clock=clock)
+        self.telemetry: Any = None
         self._clock = clock
         self._status_path = status_path
         self._undecided = 0
@@ -75,19 +83,19 @@ class Recorder:
 
     def record(self, view: RequestView, verdict: Verdict, *, seconds: float) -> None:
         """Write the one line that every judged request leaves; its extras are meant for machines."""
+        if self.telemetry is not None:
+            self.telemetry.record(verdict, seconds=seconds)
         if verdict.decision is not None and self._undecided:
             self._resumed()
         elif verdict.cause not in (None, "bad-request"):  # what a caller sent is no outage
             self._since = self._since if self._undecided else self._clock()
             self._undecided += 1
-        template = view.resolved.leaf.template if view.resolved and view.resolved.leaf else view.path
         if verdict.would is not None:
-            self._observed(view, template, verdict)
+            self._observed(view, verdict)
         if not logger.isEnabledFor(logging.INFO):
             return
-        if verdict.outcome == "approval-status":
-            template = self._status_path  # the rest is a handle
-        rule = verdict.rule.label if verdict.rule is not None else None
+        # A handle stands behind the status URL's path.
+        template = self._status_path if verdict.outcome == "approval-status" else view.template
         notes = [f"would be {verdict.would}"] if verdict.would else []
         notes += [verdict.cause] if verdict.cause else []
         logger.info(
@@ -95,18 +103,18 @@ class Recorder:
             printable(view.verb[:40]),
             printable(template[:200]),
             ", ".join([verdict.outcome, *notes]),
-            rule or "no rule",
+            verdict.rule.label if verdict.rule is not None else "no rule",
             seconds * 1000,
             extra=extras_of(verdict, seconds),
         )
 
-    def _observed(self, view: RequestView, template: str, verdict: Verdict) -> None:
+    def _observed(self, view: RequestView, verdict: Verdict) -> None:
         """Warn of what would have been refused, so that it is seen under a server's default logging, too."""
         rule = verdict.rule.label if verdict.rule is not None else "no rule"
         reason = "" if verdict.decision is None else printable(verdict.decision.reason or "")[:200]
         text = 'mode = "observe": %s %s passes, and would have been refused (%s%s) under %s'
-        subject = ("observed", rule, template, verdict.would)
-        method, path = printable(view.verb[:40]), printable(template[:200])
+        subject = ("observed", rule, view.template, verdict.would)
+        method, path = printable(view.verb[:40]), printable(view.template[:200])
         why = f": {reason}" if reason else ""
         self.repeats.say(subject, logging.WARNING, text, method, path, verdict.would, why, rule)
 
@@ -131,3 +139,52 @@ def extras_of(verdict: Verdict, seconds: float) -> dict[str, Any]:
         "ascend_agent": action.agent_id if action is not None else None,
         "ascend_duration_ms": round(seconds * 1000, 3),
     }
+
+
+def announce_ways(table: RuleTable, settings: Settings, *, identifies: bool) -> None:
+    """Log what an operator has to know of the settings: whether anything is refused, and who shares an approval."""
+    rules = [rule for rule in table.rules if rule.action_type]
+    if not settings.enabled:
+        return
+    observed = [rule.label for rule in rules if rule.mode == "observe"]
+    if settings.mode == "observe":
+        settings_logger.warning(
+            'mode = "observe": requests are judged and logged, and none is refused unless its agent is blocked'
+        )
+    elif observed:
+        told = f"{', '.join(observed[:_MOST])}{', …' if len(observed) > _MOST else ''}"
+        settings_logger.warning('these rules refuse nothing, because of mode = "observe": %s', printable(told))
+    if settings.single_caller or identifies:
+        return
+    waits = settings.pending.waits or any(rule.pending.waits for rule in rules)
+    settings_logger.log(
+        logging.WARNING if waits else logging.INFO,
+        "without identify callers are told apart by %s: a request that has none of these shares no approval with "
+        "another one; principal_headers names further headers, single_caller = true says that all requests are one "
+        "caller's",
+        ", ".join((*CREDENTIALS, *settings.principal_headers)),
+    )
+
+
+def announce(routes: Routes, table: RuleTable, settings: Settings) -> None:
+    """Log what `ascend-middleware routes` would list as not covered, contradictory, or without use."""
+    if not settings.enabled:
+        return
+    try:
+        coverage = cover(routes, table, unmapped=settings.unmapped)
+    except Exception:
+        # Routes of somebody else's making; the guard decides about each request all the same.
+        logger.exception("the routes cannot be listed")
+        return
+    for problem in coverage.problems:
+        logger.error("%s", problem)
+    lines = [shown(row) for row in coverage.forgotten]
+    if lines:
+        more = f", and {len(lines) - _MOST} more" if len(lines) > _MOST else ""
+        told = "; ".join(lines[:_MOST])
+        what = "would be refused" if settings.mode == "observe" else "are refused"
+        logger.warning("no rule covers these routes, so requests for them %s: %s%s", what, printable(told), more)
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    for idle in coverage.idle[:_MOST]:
+        logger.info("%s can never match: %s", idle.rule.label, idle.why)

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from ..routing import Leaf
     from ..rules import CompiledRule, Method, RouteRules, RuleTable
     from .approvals import Asked
-    from .identity import Agent
-    from .request import RequestView
+    from .request import Agent, RequestView
 
 __all__ = ["Case", "Plan", "Plans"]
 
@@ -55,25 +54,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     waits: bool = False
     problem: str = ""
 
-    def refused(
-        self,
-        refusal: Refusal,
-        *,
-        firm: bool = False,
-        cause: str | None = None,
-        action: AgentAction | None = None,
-        principal: str | None = None,
-        decision: AuthorizationDecision | None = None,
-    ) -> Verdict:
+    def refused(self, refusal: Refusal, *, firm: bool = False, **known: Any) -> Verdict:
         """Return the refusal, or in observe mode a pass that tells what would have been answered.
 
         Args:
             refusal: what is answered.
             firm: whether it holds in observe mode too: the request is not whole, so there is nothing to pass on.
-            cause: as in `Verdict`, like the rest.
-            action: likewise.
-            principal: likewise.
-            decision: likewise.
+            known: what else the verdict tells.
         """
         observed = self.observe and not firm and refusal.problem not in UNCONDITIONAL
         return Verdict(
@@ -81,11 +68,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             passes=observed,
             refusal=None if observed else refusal,
             rule=self.rule,
-            action=action,
-            decision=decision,
-            cause=cause,
             would=refusal.problem if observed else None,
-            principal=principal,
+            **known,
         )
 
 
@@ -100,6 +84,24 @@ class Case(msgspec.Struct, eq=False):
     params: Any = None
     action: Any = None
     asked: Asked | None = None
+    decision: AuthorizationDecision | None = None
+
+    def passed(self, outcome: str, **known: Any) -> Verdict:
+        """Return a verdict that lets the handler run."""
+        return Verdict(
+            outcome=outcome,
+            passes=True,
+            rule=self.rule,
+            action=self.action,
+            decision=self.decision,
+            principal=self.agent.principal,
+            **known,
+        )
+
+    def refused(self, refusal: Refusal, **known: Any) -> Verdict:
+        """Return what `Plan.refused` makes of a refusal, with all that was found out."""
+        known |= {"action": self.action, "decision": self.decision, "principal": self.agent.principal}
+        return self.plan.refused(refusal, **known)
 
 
 class Plans:
@@ -111,6 +113,7 @@ class Plans:
 
     Attributes:
         none: of what no rule covers.
+        known: by route and method, where nothing else has to be looked at.
     """
 
     def __init__(self, table: RuleTable, settings: Settings) -> None:
@@ -120,18 +123,14 @@ class Plans:
         if self._by_method:
             self._permitted.add(frozenset(settings.unmapped_permit))
         self._routes: dict[Leaf, RouteRules] = {}
-        self._of_routes: dict[tuple[Leaf, Method], Plan] = {}
+        self.known: Final[dict[tuple[Leaf | None, Method], Plan]] = {}
         self.none: Final = Plan(rule=None, label="no rule", observe=settings.mode == "observe")
         self._of_rules: dict[CompiledRule, Plan] = {}
 
     def of(self, view: RequestView) -> Plan:
-        """Return the plan for a request that the framework does not answer by itself."""
-        resolved = view.resolved
-        leaf = resolved.leaf if resolved is not None else None
-        if leaf is None:
-            return self.of_path(view.method, view.path)
-        found = self._of_routes.get((leaf, view.method))
-        return self._choose(leaf, view) if found is None else found
+        """Return the plan for a request that the framework does not answer by itself, and is not `known`."""
+        leaf = view.resolved.leaf if view.resolved is not None else None
+        return self.of_path(view.method, view.path) if leaf is None else self._choose(leaf, view)
 
     def of_path(self, method: Method, path: str) -> Plan:
         """Return the plan for a request by its path, where no router can be asked."""
@@ -182,7 +181,7 @@ class Plans:
             if not first.covers:
                 return plan  # another path of the route may have another rule
         if view.method in USUAL_METHODS:  # others are a caller's to make up
-            self._of_routes[leaf, view.method] = plan
+            self.known[leaf, view.method] = plan
         return plan
 
 

@@ -1,67 +1,97 @@
-"""How the client is told of a decision that does not let the handler run."""
+"""Refusals of what needs no question, and of what could not be asked: which failure is whose, and what opens a rule."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
+from ..api.decode import KILL_CODES
+from ..exceptions import (
+    AscendError,
+    AuthorizationDeniedError,
+    CircuitBreakerOpen,
+    ConfigurationError,
+    KillSwitchError,
+    NetworkError,
+    OverloadedError,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    TimeoutError,  # noqa: A004 - the documented name
+    ValidationError,
+)
 from ..findings import FINDINGS
 from ..verdict import Refusal
-from .approvals import HANDLE_HEADER
 
 if TYPE_CHECKING:
-    from ..api.models import AuthorizationDecision
-    from ..config import Settings
     from ..journal.journal import JournalError
-    from ..state.base import Approval
-    from .approvals import Approvals, Settled
-    from .request import RequestView
 
-__all__ = ["refusal_of", "refusal_of_findings", "unjournalled"]
+__all__ = ["cause_of", "refusal_for", "refusal_of_findings", "unjournalled"]
+
+_UNAVAILABLE_RETRY: Final = 5.0
+_UNUSABLE: Final = "The authority's answer could not be used."
+# Failures to have an answer: the cause where nothing answered at all, the cause where something did, and what the
+# client is told. An open rule passes by the first column of the first three only.
+_OUTAGES: Final[tuple[tuple[type[AscendError], str, str, str], ...]] = (
+    (
+        CircuitBreakerOpen,
+        "breaker-open",
+        "breaker-open-after-answers",
+        "The authority failed recently; asking again shortly.",
+    ),
+    (TimeoutError, "deadline", "deadline-after-failures", "The authority did not answer in time."),
+    (NetworkError, "connect-error", "broken-off", "The authority could not be reached."),
+    (RateLimitError, "rate-limit", "rate-limit", "The authority takes no more requests for now."),
+    (ServerError, "server-error", "server-error", _UNUSABLE),
+    (ProtocolError, "unreadable", "unreadable", _UNUSABLE),
+)
+_BUSY: Final = frozenset({408, 421, 425})
 
 
-def refusal_of(settled: Settled, view: RequestView, approvals: Approvals, settings: Settings) -> Refusal:
-    """Return the refusal for what was decided; for an approval that waits for its handle, too."""
-    if settled.refusal is not None:
-        return settled.refusal
-    decision, row = settled.decision, settled.row
-    assert decision is not None  # noqa: S101 - one of the two is there
-    extra: dict[str, Any] = {"reason": decision.reason} if decision.reason else {}
-    if settings.expose_risk and decision.risk_score is not None:
-        extra["risk_score"] = decision.risk_score
-    if decision.is_pending() or decision.is_approved():
-        return _required(decision, row, view, extra, approvals, settings)
-    if decision.status == "requires_modification":
-        extra["conditions"] = decision.conditions
-        return Refusal(problem="modification-required", detail=decision.reason or "See conditions.", extra=extra)
-    return Refusal(problem="denied", detail=decision.reason or "The authority denied it.", extra=extra)
+def refusal_for(error: AscendError) -> Refusal:
+    """Return the refusal for a failed call; `error.unanswered` says whether an open rule passes all the same."""
+    return _judged(error)[0]
 
 
-def _required(
-    decision: AuthorizationDecision,
-    row: Approval | None,
-    view: RequestView,
-    extra: dict[str, Any],
-    approvals: Approvals,
-    settings: Settings,
-) -> Refusal:
-    """Refuse what a person has to approve, or has approved and the client is to resume with its handle."""
-    detail = "A person has to approve this action"
-    headers: list[tuple[str, str]] = []
-    if row is None:
-        detail += "; the request is too large to be resumed under an approval."
-    else:
-        offer = approvals.offer(row, view.prefix)
-        extra = {**extra, "approval": {**offer, "state": "approved" if decision.is_approved() else "pending"}}
-        detail += "; once it is approved, repeat the request with the header Ascend-Approval."
-        headers = [(HANDLE_HEADER, row.handle), ("location", offer["status_url"])]
-    return Refusal(
-        problem="approval-required",
-        detail=detail,
-        retry_after=max(1.0, settings.poll_interval),
-        extra={**extra, "executed": False},
-        status=202 if settings.respond_async or _prefers_async(view) else None,
-        headers=tuple(headers),
-    )
+def cause_of(error: AscendError) -> str:
+    """Return in one word why there is no decision: of `_OUTAGES`, or whose word or fault it is."""
+    return _judged(error)[1]
+
+
+def _judged(error: AscendError) -> tuple[Refusal, str]:
+    if isinstance(error, KillSwitchError) or error.code in KILL_CODES:
+        return Refusal(problem="kill-switch", detail="The agent is blocked until the block is lifted."), "killed"
+    if isinstance(error, AuthorizationDeniedError):
+        return Refusal(problem="denied", detail=f"The authority refused: {error.message}"), "denied"
+    if isinstance(error, ValidationError):
+        return _unacceptable(error), "bad-request"
+    retry = getattr(error, "retry_after", None)
+    if isinstance(error, OverloadedError):
+        detail = "This service has too much to decide."
+        return Refusal(problem="overloaded", detail=detail, retry_after=retry or 1.0), "overloaded"
+    if not _is_ours(error):
+        for kind, silent, answered, detail in _OUTAGES:
+            if isinstance(error, kind):
+                refusal = Refusal(problem="unavailable", detail=detail, retry_after=retry or _UNAVAILABLE_RETRY)
+                return refusal, silent if error.unanswered else answered
+    detail = "This service cannot ask for decisions as it is set up."
+    return Refusal(problem="misconfigured", detail=detail), "misconfigured"
+
+
+def _is_ours(error: AscendError) -> bool:
+    """Say whether the fault is this service's: its settings, or a status about the way it asks, such as 405 or 415."""
+    if isinstance(error, ServerError | ProtocolError):
+        return 400 <= (error.status_code or 0) < 500 and error.status_code not in _BUSY
+    return isinstance(error, ConfigurationError)
+
+
+def _unacceptable(error: ValidationError) -> Refusal:
+    """Return the refusal for content that the authority, or the check before it is asked, does not take."""
+    extra = {"field": error.field} if error.field else {}
+    if error.status_code == 413:
+        return Refusal(problem="body-too-large", detail=f"The request holds too much: {error.message}", extra=extra)
+    status = 422 if error.status_code == 422 else None
+    detail = f"The request holds a value that is not taken: {error.message}"
+    return Refusal(problem="bad-request", detail=detail, extra=extra, status=status)
 
 
 def refusal_of_findings(findings: list[str]) -> Refusal:
@@ -74,10 +104,3 @@ def unjournalled(error: JournalError) -> Refusal:
     """Return the refusal of an action that could not be journalled."""
     detail = "Too much waits to be reported." if error.full else "What was to run could not be recorded."
     return Refusal(problem="unavailable", detail=detail, retry_after=5.0)
-
-
-def _prefers_async(view: RequestView) -> bool:
-    preferences = (
-        part.partition(";")[0].strip().lower() for value in view.header("prefer") for part in value.split(",")
-    )
-    return "respond-async" in preferences

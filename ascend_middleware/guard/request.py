@@ -1,4 +1,4 @@
-"""A request as the guard sees it; every adapter builds one."""
+"""A request as the guard sees it, which every adapter builds, and on whose behalf it acts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,24 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote
 
+from ..api.endpoint import fill_path
+from ..exceptions import ValidationError
+from ..flow import Hook
+from ..masking import get_logger
 from ..rules import WEBSOCKET, fold_header
+from ..text import printable
+from ..verdict import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..flow import Flow
     from ..routing import Resolved
     from ..rules import Method
 
-__all__ = ["RequestView", "quoted"]
+__all__ = ["Agent", "NotAnAgent", "RequestView", "agent_of", "quoted"]
+
+logger = get_logger("ascend_middleware.guard")
 
 _MOST_FIELDS: Final = 1000
 _SHOWN: Final = str(WEBSOCKET)
@@ -67,6 +78,12 @@ class RequestView:
         return f"HTTP {self.method}" if self.method == _SHOWN else str(self.method)
 
     @property
+    def template(self) -> str:
+        """The route's template, or the path where no router was asked or no handler runs."""
+        resolved = self.resolved
+        return resolved.leaf.template if resolved is not None and resolved.leaf is not None else self.path
+
+    @property
     def query_pairs(self) -> list[tuple[str, str]]:
         """The decoded query; raises ValueError for what frameworks decode differently."""
         if self._query_pairs is None:
@@ -89,3 +106,67 @@ class RequestView:
         if wanted not in self.header_names:
             return []
         return [value for key, value in self.headers if fold_header(key) == wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """The agent that a request acts for, as the application's `identify` found it.
+
+    Attributes:
+        id: the agent's stable identifier at the authority.
+        name: the same for people; the id when empty.
+        principal: the authenticated caller, where the application knows one.
+    """
+
+    id: str
+    name: str = ""
+    principal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotAnAgent:
+    """A request that a person makes: it passes ungoverned, and the log says so with the reason.
+
+    Attributes:
+        reason: why it is no agent's, for the log.
+    """
+
+    reason: str
+
+
+def agent_of(
+    view: RequestView, header: str | None, identify: Callable[[Any], Any] | None
+) -> Flow[Agent | NotAnAgent | Refusal]:
+    """Say on whose behalf a request acts, by the header that names its agent or else by the application's function."""
+    if header:
+        twins = view.header(header)
+        # A second spelling is what some servers drop or replace. They join what was sent twice with a comma.
+        plain = any(key.lower() == header for key, _ in view.headers)
+        if len(twins) != 1 or not twins[0].strip() or "," in twins[0] or not plain:
+            return Refusal(problem="bad-request", detail=f"Exactly one {header} header must name the agent.")
+        return _askable(Agent(twins[0].strip()))
+    assert identify is not None  # noqa: S101 - else nobody asks
+    try:
+        agent = yield Hook(identify, (view.request,))
+    except Exception:
+        logger.exception("identify failed; the request is refused")
+        return Refusal(problem="misconfigured", detail="The caller could not be identified.")
+    if isinstance(agent, NotAnAgent):
+        logger.info("passed as not an agent's: %s", printable(str(agent.reason)))
+        return agent
+    if not isinstance(agent, Agent) or not agent.id:
+        logger.warning(
+            "refused, nobody was asked: identify returned %s; it returns an Agent with an id, or NotAnAgent(reason)",
+            "nothing" if agent is None else type(agent).__name__,
+        )
+        return Refusal(problem="unknown-agent", detail="The application knows no agent for this request.")
+    return _askable(agent)
+
+
+def _askable(agent: Agent) -> Agent | Refusal:
+    """Refuse an id that the authority cannot be asked about: its commands would never come."""
+    try:
+        fill_path("{agent_id}", agent_id=agent.id)
+    except ValidationError as error:
+        return Refusal(problem="bad-request", detail=f"{error}.")
+    return agent

@@ -1,27 +1,40 @@
-"""Journal what is let pass before its handler runs, and afterwards what became of it; give back what was not used."""
+"""What is let pass: claimed and journalled before its handler runs, concluded after it, counted if a rule is open."""
 
 from __future__ import annotations
 
 import functools
+import logging
+import secrets
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from ..exceptions import AscendError
 from ..flow import Blocking, drive
 from ..masking import get_logger
 from ..state.base import StateError
 from ..verdict import Run
-from .approvals import MOST_GIVEN_BACK
+from .approvals import Settled, denied, mismatch, used
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..api.models import AgentAction
+    from ..config import Settings
     from ..flow import Flow
     from ..journal.journal import Journal
     from ..killswitch.switch import KillSwitch
-    from .approvals import Approvals, Settled
+    from ..state.base import Approval, State
+    from .log import Repeats
 
-__all__ = ["Runs"]
+__all__ = ["OpenBudget", "Runs"]
 
 logger = get_logger("ascend_middleware.guard")
+
+# How often an approval is given back; a handler that fails in the same way again and again is not run for ever.
+_MOST_GIVEN_BACK: Final = 3
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Runs:
@@ -29,16 +42,62 @@ class Runs:
 
     Args:
         journal: where runs are kept; None where that is switched off.
-        approvals: whose claims a run may be under.
+        state: where claims are.
         kill: its snapshot lists what is on hold.
         reports: whether outcomes are reported; without, only passes without a decision are journalled.
+        now: seconds since the epoch.
     """
 
-    def __init__(self, journal: Journal | None, approvals: Approvals, kill: KillSwitch, *, reports: bool) -> None:
+    def __init__(
+        self, journal: Journal | None, state: State, kill: KillSwitch, *, reports: bool, now: Callable[[], float]
+    ) -> None:
         self._journal: Final = journal
-        self._approvals: Final = approvals
+        self._state: Final = state
         self._kill: Final = kill
         self._reports: Final = reports
+        self._now = now
+
+    def claim(self, settled: Settled) -> Flow[Settled]:
+        """Claim an approved row for this request; the journal's entry is kept with the claim.
+
+        Returns:
+            The same with `number` and `entry`, or a refusal, because the one run was somebody else's.
+
+        Raises:
+            StateError: the state cannot be used.
+            JournalError: there is no journal to write the run to.
+        """
+        row, journal = settled.row, self._journal
+        assert row is not None  # noqa: S101 - the caller checks
+        process, number = "", 0
+        if journal is not None:
+            # Opened before, so that the lock is there whose release proves this process's death.
+            _ = journal.log
+            process, number = journal.process, journal.next_number()
+        entry = {"id": row.action_id, "how": "approval", "rule": row.rule, "agent": row.agent_id}
+        token = secrets.token_hex(8)
+
+        def given_back(claimed: Approval | None) -> None:
+            # The client left while the claim was under way: nothing ran.
+            ours = claimed is not None and claimed.claimed_by == token
+            if ours and not self._state.give_back(row.handle, by=token, most=_MOST_GIVEN_BACK):
+                self._state.settle(row.handle, outcome="failed")
+
+        claimed = yield self._blocking(
+            self._state.claim,
+            row.handle,
+            abandon=given_back,
+            by=token,
+            process=process,
+            entry=_encode({"n": number, **entry}).decode(),
+            now=self._now(),
+        )
+        if claimed is None:
+            return Settled(refusal=mismatch("There is no such approval."))
+        if claimed.claimed_by != token:
+            refusal = used(claimed) if claimed.claimed_by else denied(claimed.reason or "the approval has expired")
+            return Settled(refusal=refusal, row=claimed)
+        return Settled(decision=settled.decision, runs=True, row=claimed, number=number, entry=entry)
 
     def enter(self, action: AgentAction, label: str, settled: Settled | None) -> Flow[Run | None]:
         """Journal a pass before its handler runs.
@@ -73,43 +132,56 @@ class Runs:
                 yield Blocking(journal.enter, (number, entry), abandon=functools.partial(self._abandon, run))
         except AscendError as error:
             unentered = Run(0, approval, claim, entry["id"])
-            yield from self.conclude(unentered, error=f"the handler did not run: {error}", unused=True)
+            yield from self._rest(unentered, error=f"the handler did not run: {error}", unused=True)
             raise
         return run
 
     def _abandon(self, run: Run, entered: bool) -> None:
         """Conclude an entry whose request was cancelled while it was written: the handler never ran."""
         flow = self.conclude(run, error="the handler did not run: the client left", unused=True)
-        drive(flow, lambda step: step.function(*step.arguments))
+        if flow is not None:
+            drive(flow, lambda step: step.function(*step.arguments))
 
-    def conclude(self, run: Run | None, *, error: str | None, duration_ms: int = 0, unused: bool = False) -> Flow[None]:
-        """Journal what became of a run, once.
+    def conclude(
+        self, run: Run | None, *, error: str | None, duration_ms: int = 0, unused: bool = False
+    ) -> Flow[None] | None:
+        """Journal what became of a run, once; return what is left to do where that may wait for something.
 
         Args:
             run: as `enter` returned it.
-            error: what went wrong, or None.
-            duration_ms: how long it took.
+            error: what went wrong, in one sentence, or None.
+            duration_ms: how long the handler took.
             unused: whether the action did not happen, so that an approval for it is given back.
         """
         if run is None or run.concluded:
-            return
+            return None
         run.concluded = True
+        journal = self._journal
+        if run.approval is None and (
+            journal is None or journal.conclude(run.number, error=error, duration_ms=duration_ms, wait=False)
+        ):
+            return None
+        return self._rest(run, error=error, duration_ms=duration_ms, unused=unused)
+
+    def _rest(self, run: Run, *, error: str | None, unused: bool, duration_ms: int = 0) -> Flow[None]:
         returned = 0
         if run.approval is not None:
             # Before the journal tells of it: an end of the process between the two gives back what did not happen.
             outcome = "completed" if error is None else "failed"
             try:
                 if unused:
-                    returned = yield self._approvals.give_back(run.approval, run.claim)
+                    returned = yield self._blocking(
+                        self._state.give_back, run.approval, by=run.claim, most=_MOST_GIVEN_BACK
+                    )
                 if not returned:
-                    yield self._approvals.settle(run.approval, outcome=outcome)
+                    yield self._blocking(self._state.settle, run.approval, outcome=outcome)
             except StateError as failure:
                 logger.error(
                     "the outcome of an approved run cannot be kept, later users learn nothing of it: %s", failure
                 )
         if returned:
             self._kill.expire()  # its snapshot lists what is on hold
-            error = f"{error}; the approval was given back ({returned} of {MOST_GIVEN_BACK})"
+            error = f"{error}; the approval was given back ({returned} of {_MOST_GIVEN_BACK})"
             logger.warning("action %s: %s", run.action_id, error)
         if run.number and self._journal is not None:
             write = functools.partial(
@@ -117,3 +189,67 @@ class Runs:
             )
             if not write(wait=False):
                 yield Blocking(write)
+
+    def _blocking(
+        self, function: Callable[..., Any], *arguments: Any, abandon: Callable[[Any], Any] | None = None, **named: Any
+    ) -> Blocking:
+        call = functools.partial(function, **named)
+        return Blocking(call, arguments, inline=not self._state.blocks, abandon=abandon)
+
+
+class OpenBudget:
+    """How many requests the open rules of a service may still pass without a decision, counted where workers share.
+
+    Args:
+        settings: `open_per_minute`: so many in any 60 seconds, by all workers that share the state; and whose.
+        state: where they are counted; while it cannot be used, nothing passes.
+        repeats: tells why nothing passes.
+        clock: monotonic seconds.
+        now: seconds since the epoch.
+
+    Attributes:
+        total: how many this process has passed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        state: State,
+        repeats: Repeats,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+    ) -> None:
+        self._per_minute = settings.open_per_minute
+        self._name = f"open {settings.agent_id}"
+        self._state = state
+        self._repeats = repeats
+        self._clock = clock
+        self._now = now
+        self._passed: deque[float] = deque()
+        self.total = 0
+
+    @property
+    def spent(self) -> int:
+        """How many this process passed in the last minute."""
+        since = self._clock() - 60.0
+        return sum(at > since for at in tuple(self._passed))
+
+    def take(self) -> Flow[bool]:
+        """Use one pass; False, and an error in the log, when the budget is spent or cannot be counted."""
+        text = "the open_per_minute budget of %d is spent; refusing"
+        why: object = self._per_minute
+        try:
+            if self._per_minute:
+                count = functools.partial(self._state.take, self._name, limit=self._per_minute, now=self._now())
+                if (yield Blocking(count, inline=not self._state.blocks)) is None:
+                    now = self._clock()
+                    while self._passed and now - self._passed[0] >= 60.0:
+                        self._passed.popleft()
+                    self._passed.append(now)
+                    self.total += 1
+                    return True
+        except StateError as unusable:
+            text, why = "the open_per_minute budget cannot be counted, the state cannot be used; refusing: %s", unusable
+        self._repeats.say("budget", logging.ERROR, text, why)
+        return False

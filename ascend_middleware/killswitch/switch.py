@@ -1,4 +1,4 @@
-"""The kill switch as a request sees it: whether the agent is blocked, and whether it acts too fast.
+"""The kill switch as a request sees it: whether the agent may act now, or is blocked, or acts too fast.
 
 Obedience does not depend on a thread: what workers share is read again whenever it is older than 250 ms. What this
 process once knew it keeps, so that a state that was emptied lifts nothing.
@@ -6,12 +6,15 @@ process once knew it keeps, so that a state that was emptied lifts nothing.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from ..api.orders import EVERYBODY
+from ..exceptions import AscendError
+from ..flow import Blocking, ClientGone, Sleep, Watch
 from ..fork import ProcessLock
 from ..masking import get_logger
 from ..state.base import Snapshot, StateError
@@ -21,9 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..api.orders import Order
+    from ..flow import Flow
     from ..state.base import State
 
-__all__ = ["KILL_VARIABLE", "KillSwitch", "unavailable_state"]
+__all__ = ["KILL_VARIABLE", "KillCheck", "KillSwitch", "unavailable_state"]
 
 logger = get_logger("ascend_middleware.kill")
 
@@ -37,6 +41,12 @@ _LOUD_SECONDS: Final = 60.0
 _READ_SECONDS: Final = 3.0
 _ALL: Final = frozenset({"1", "true", "yes", "on", "all", EVERYBODY})
 _NONE: Final = frozenset({"", "0", "false", "no", "off"})
+_SEEN_AGAIN: Final = 3600.0
+_MAX_SEEN: Final = 10_000
+# How often a request looks whether another one has read the kill state meanwhile.
+_WAIT_SECONDS: Final = 0.01
+# After a failed attempt to confirm what is too old, others block without an attempt of their own for so long.
+_FAILED_SECONDS: Final = 1.0
 
 
 class KillSwitch:
@@ -201,6 +211,135 @@ class KillSwitch:
         if named and (not self._local or reason != self._local_reason):
             logger.error("the local kill switch is thrown by %s", reason)
         self._local, self._local_reason = named, reason
+
+
+class _Poller(Protocol):
+    """What a check needs of `poller.CommandPoller`."""
+
+    def poll(self, *, deadline: float | None) -> Flow[None]: ...
+    def is_silent_about(self, agent_id: str) -> bool: ...
+    def ask_for(self, agent_id: str, *, deadline: float) -> Flow[None]: ...
+
+
+class KillCheck:
+    """Tell whether an agent may act now.
+
+    Args:
+        kill: what is known of the kill switch in this process.
+        state: what workers share.
+        poller: asks the authority, where what is known is too old.
+        own: the agent of the settings, which is asked about anyway.
+        clock: monotonic seconds, the same as the kill switch's.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        kill: KillSwitch,
+        state: State,
+        poller: _Poller,
+        *,
+        own: str,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._kill = kill
+        self._state = state
+        self._poller = poller
+        self._clock = clock
+        self._now = now
+        self._seen: dict[str, float] = {own: float("inf")}
+        # Of single agents, and of the whole state under no name: until when somebody asks, and when that failed.
+        self._asking: dict[str, float] = {}
+        self._failed: dict[str, float] = {}
+
+    def obey(self, agent_id: str, *, deadline: float) -> Flow[Refusal | None]:
+        """Return why an agent may not act now: it is blocked, the kill state is unknown or too old, or it is too fast.
+
+        Raises:
+            ClientGone: the client left meanwhile.
+        """
+        poller = self._poller
+        refusal = yield from self.blocked(agent_id)
+        if refusal is None and self._kill.is_stale:
+            refusal = yield from self._confirmed(agent_id, "", lambda: self._kill.is_stale, poller.poll, deadline)
+        if refusal is None and poller.is_silent_about(agent_id):
+            is_silent = functools.partial(poller.is_silent_about, agent_id)
+            ask = functools.partial(poller.ask_for, agent_id)
+            refusal = yield from self._confirmed(agent_id, agent_id, is_silent, ask, deadline)
+        limit = self._kill.limit(agent_id)
+        return refusal if refusal is not None or limit is None else (yield from self._take(agent_id, limit))
+
+    def blocked(self, agent_id: str) -> Flow[Refusal | None]:
+        """Return why an agent is blocked, by what the workers share; read again if that is older than 250 ms."""
+        while not self._kill.is_fresh:
+            turn = self._kill.turn()
+            if turn == "wait":
+                yield Sleep(_WAIT_SECONDS)
+                continue
+            try:
+                if turn == "fail":
+                    raise StateError("the kill state could not be read")
+                yield self._blocking(self._kill.refresh)
+            except StateError:
+                return self._kill.refusal(agent_id) or unavailable_state()
+            break
+        return self._kill.refusal(agent_id)
+
+    def _confirmed(
+        self,
+        agent_id: str,
+        name: str,
+        is_old: Callable[[], bool],
+        ask: Callable[..., Flow[None]],
+        deadline: float,
+    ) -> Flow[Refusal | None]:
+        """Have the authority confirm what is too old, once for all who wait for it; refuse if that fails."""
+        while self._clock() < self._asking.get(name, -1e9):
+            if (yield Watch(0.05)):
+                raise ClientGone
+        if is_old() and self._clock() - self._failed.get(name, -1e9) >= _FAILED_SECONDS:
+            self._asking[name] = deadline
+            try:
+                yield from ask(deadline=deadline)
+                yield self._blocking(self._kill.refresh)
+            except AscendError as error:
+                if len(self._failed) >= _MAX_SEEN:
+                    self._failed.clear()
+                self._failed[name] = self._clock()
+                whose = f" of agent {name[:80]!r}" if name else ""
+                logger.error("the kill state%s is stale and cannot be confirmed: %s", whose, error)
+            finally:
+                self._asking.pop(name, None)
+        return self._kill.stale_refusal if is_old() else self._kill.refusal(agent_id)
+
+    def see(self, agent_id: str) -> Flow[None]:
+        """Keep that an agent acts here, so that its commands are asked for.
+
+        Only one that the authority let act, or holds: names that a caller made up must not crowd out the others.
+        """
+        if self._clock() - self._seen.get(agent_id, -1e9) <= _SEEN_AGAIN:
+            return
+        if len(self._seen) > _MAX_SEEN:
+            self._seen.clear()
+        self._seen[agent_id] = self._clock()
+        try:
+            yield self._blocking(self._state.see, agent_id, now=self._now())
+        except StateError as error:
+            logger.warning("an agent's activity cannot be kept: %s", error)
+
+    def _take(self, agent_id: str, limit: int) -> Flow[Refusal | None]:
+        try:
+            wait = yield self._blocking(self._state.take, f"agent {agent_id}", limit=limit, now=self._now())
+        except StateError:
+            return unavailable_state()
+        if wait is None:
+            return None
+        detail = f"The agent is held to {limit} requests a minute."
+        return Refusal(problem="agent-rate-limit", detail=detail, retry_after=max(wait, 0.001))
+
+    def _blocking(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Blocking:
+        return Blocking(functools.partial(function, **named), arguments, inline=not self._state.blocks)
 
 
 def _agents(text: str, separator: str) -> frozenset[str]:

@@ -29,7 +29,7 @@ def test_a_decision_is_a_span(site):
     spans, tracers = InMemorySpanExporter(), TracerProvider()
     tracers.add_span_processor(SimpleSpanProcessor(spans))
     guard = site.runner.guard
-    guard._telemetry = Telemetry(guard, tracer_provider=tracers)
+    guard.recorder.telemetry = Telemetry(guard, tracer_provider=tracers)
     assert site.ask("GET", "/customers/7").status_code == 200
     (span,) = spans.get_finished_spans()
     assert span.attributes["ascend.outcome"] == "allowed"

@@ -152,7 +152,7 @@ class TestObeying:
             time[0] += step.seconds
             return False
 
-        verdict = drive(guard.decide(view, guard.triage(view)), perform)
+        verdict = drive(guard.triage(view), perform)
         assert (verdict.outcome, verdict.passes) == ("kill-switch", False)
         assert moment < time[0] <= moment + 0.5
 

@@ -44,7 +44,7 @@ class Watched:
         self.reader = InMemoryMetricReader()
         self.meters = MeterProvider([self.reader])
         guard = self.app.guard
-        guard._telemetry = Telemetry(guard, tracer_provider=self.tracers, meter_provider=self.meters)
+        guard.recorder.telemetry = Telemetry(guard, tracer_provider=self.tracers, meter_provider=self.meters)
 
     def run(self, *requests):
         async def main():
