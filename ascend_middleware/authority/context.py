@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from ascend_middleware.api.bodies import Nothing
 from ascend_middleware.api.decode import normalize_action_id
 from ascend_middleware.exceptions import NotFoundError, ProtocolError
 
@@ -26,26 +27,32 @@ if TYPE_CHECKING:
     from .store.registry_store import Records
     from .store.store import Store
 
-__all__ = ["AuthorityContext", "Call", "Handler", "Handlers", "Reply", "action_number", "check_patterns"]
+__all__ = ["AuthorityContext", "Call", "Known", "action_number", "answers", "check_patterns", "handler_of"]
 
 _Fields = TypeVar("_Fields", bound=msgspec.Struct)
 
-# What answers an endpoint: from a call to its reply; raises `ApiError` to refuse.
-Handler: TypeAlias = "Callable[[Call], Reply]"
-Handlers: TypeAlias = "Mapping[Endpoint[Any], Handler]"
+# What answers an endpoint: from a call to the fields of the answer; raises `ApiError` to refuse.
+Handler: TypeAlias = "Callable[[Call], dict[str, Any]]"
+_HANDLERS: Final[dict[Endpoint[Any], Handler]] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What an endpoint answers, before the form is chosen.
+def answers(*endpoints: Endpoint[Any]) -> Callable[[Handler], Handler]:
+    """Have a function answer endpoints of the table."""
 
-    `kind` says what the fields are: `plain`, a `decision` (whose words the envelope spells differently), or a `page`.
-    """
+    def register(handler: Handler) -> Handler:
+        _HANDLERS.update(dict.fromkeys(endpoints, handler))
+        return handler
 
-    fields: dict[str, Any]
-    status: int = 200
-    kind: str = "plain"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    return register
+
+
+def handler_of(endpoint: Endpoint[Any]) -> Handler:
+    """Return what answers an endpoint."""
+    return _HANDLERS[endpoint]
+
+
+class Known(dict[str, Any]):
+    """The fields of something that was there before: answered with 200, whatever the endpoint's status."""
 
 
 class AuthorityContext(Protocol):
@@ -73,6 +80,7 @@ class Call:
     authority: AuthorityContext
     request: Request
     credential: Credential
+    endpoint: Endpoint[Any]
     parameters: Mapping[str, str]
 
     @property
@@ -94,6 +102,11 @@ class Call:
         """Return the body's fields; see `read_fields`."""
         return read_fields(self.request.read(), kind)
 
+    def fields(self) -> dict[str, Any]:
+        """Return the body as the endpoint's row describes it, in plain values, with what is left out."""
+        read: dict[str, Any] = msgspec.to_builtins(self.body(self.endpoint.body or Nothing))
+        return read
+
     def query(self, kind: type[_Fields]) -> _Fields:
         """Return the query's fields; a parameter that is repeated or unknown is refused."""
         return read_query_fields(self.request.query, kind)
@@ -111,12 +124,21 @@ class Call:
         administers = self.credential.role.administers
         return {name: value for name, value in data.items() if administers or name != "faults"}
 
-    def action(self, name: str = "id") -> dict[str, Any]:
+    def action(self) -> dict[str, Any]:
         """Return the stored action that the path names."""
+        number = action_number(self.parameters["id"]) or 0
+        return self.found("action", lambda: self.store.action(number, tenant=self.tenant))
+
+    def record(self, kind: str, name: str, words: str) -> dict[str, Any]:
+        """Return a record of the organisation; `words` say what there is not where there is none."""
+        return self.found(words, lambda: self.records.get(kind, name, tenant=self.tenant))
+
+    def found(self, words: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what is found, or answer with 404."""
         try:
-            return self.store.action(action_number(self.parameters[name]) or 0, tenant=self.tenant)
+            return find()
         except NotFoundError:
-            raise ApiError(404, "NOT_FOUND", "there is no such action") from None
+            raise ApiError(404, "NOT_FOUND", f"there is no such {words}") from None
 
 
 def check_patterns(fields: Mapping[str, Any], *keys: str) -> None:

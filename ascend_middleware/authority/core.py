@@ -16,10 +16,9 @@ from ascend_middleware.api.decode import encode_json
 from ascend_middleware.api.endpoints import HEALTH, OPENAPI
 
 from .bodies import Answer, ApiError
-from .context import Call, Reply
-from .endpoints import openapi
+from .context import Call, Known, handler_of
+from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
-from .endpoints.table import changes, find_endpoint, handler_of, reads_many
 from .keys import LOCAL, Credential, bearer_token, presented_key
 from .limits import Allowance, Window, network_of
 from .management import what_cannot_be
@@ -48,6 +47,8 @@ _V2: Final = "/api/v2/"
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # Seconds for which a look at the database is good enough, whatever it found.
 _LOOK_EVERY: Final = 1.0
+# Answers whose words the envelope spells otherwise.
+_DECISIONS: Final = frozenset({"Decision", "ActionDetails", "Evaluation"})
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -185,22 +186,19 @@ class Authority:
         """
         content = b"" if body is None else encode_json(dict(body))
         request = self._request(endpoint.method, endpoint.path, query, {}, content)
-        call = Call(authority=self, request=request, credential=by, parameters=parameters)
+        call = Call(authority=self, request=request, credential=by, endpoint=endpoint, parameters=parameters)
         with self.store.write() if endpoint.writes else contextlib.nullcontext():
             try:
-                self._admit(endpoint, call)
-                return handler_of(endpoint)(call).fields
+                return self._admitted(call)
             except ApiError as error:
                 refusal = error  # raised outside, or what it wrote would be taken back
         raise refusal
 
-    def changes(self, method: str, path: str) -> bool:
-        """Say whether a request may change something, so that it must be stored before it is answered."""
-        return changes(method, _versionless(path))
-
-    def reads_many(self, method: str, path: str) -> bool:
-        """Say whether a request reads more, the more is stored, so that it must not keep others from theirs."""
-        return reads_many(method, _versionless(path))
+    def find_endpoint(self, method: str, path: str) -> Endpoint[Any] | None:
+        """Return the endpoint of a request, or None where there is none."""
+        with contextlib.suppress(ApiError):
+            return find_endpoint(method, _versionless(path))[0]
+        return None
 
     def unstored(self, headers: Mapping[str, str], error: Exception) -> tuple[int, dict[str, str], bytes]:
         """Answer a request whose changes could not be kept after all: nothing was decided."""
@@ -243,14 +241,13 @@ class Authority:
             raise ApiError(403, "OTHER_ORGANIZATION", "this key is not of the organisation that the client names")
         endpoint, parameters = find_endpoint(request.method, request.path)
         self._count(endpoint, credential, allowances)
-        call = Call(authority=self, request=request, credential=credential, parameters=parameters)
+        call = Call(authority=self, request=request, credential=credential, endpoint=endpoint, parameters=parameters)
         if not endpoint.writes:
-            self._admit(endpoint, call)
-            return self._success(request, handler_of(endpoint)(call))
+            return self._success(call, self._admitted(call))
         # One transaction holds the repetition check, the decision, its audit entry and the kept answer: what two
         # requests do at once, or what a killed process leaves behind, is either all of it or nothing.
         with self.store.write():
-            return self._once(endpoint, call)
+            return self._once(call)
 
     def _open(self, request: Request) -> Answer:
         """Answer what needs no credential."""
@@ -321,18 +318,21 @@ class Authority:
             message = f"this key may make {limit} {name} requests a minute"
             raise ApiError(429, "RATE_LIMITED", message, details={"limit": limit, "allowance": name})
 
-    def _admit(self, endpoint: Endpoint[Any], call: Call) -> None:
+    def _admitted(self, call: Call) -> dict[str, Any]:
+        """Return what the endpoint answers, if the caller may ask it."""
+        endpoint = call.endpoint
         may = call.credential.role.administers or (endpoint.local and call.credential is LOCAL)
         if endpoint.admin and not may:
             name = f"{endpoint.method} {endpoint.path}"
             call.audit("ACCESS_REFUSED", endpoint=name)
             raise ApiError(403, "ADMIN_REQUIRED", f"{name} needs an admin key")
+        return handler_of(endpoint)(call)
 
-    def _once(self, endpoint: Endpoint[Any], call: Call) -> Answer:
+    def _once(self, call: Call) -> Answer:
         request = call.request
         name = request.headers.get("idempotency-key")
         if name is None or request.method != "POST":
-            return self._run(endpoint, call)
+            return self._run(call)
         if not _IDEMPOTENCY_KEY.fullmatch(name):
             raise ApiError(422, "VALIDATION_ERROR", "Idempotency-Key must be 1 to 255 visible ASCII characters")
         content = canonical_json([request.read(), request.query, request.envelope])
@@ -343,16 +343,15 @@ class Authority:
             if kept[0] != fingerprint:
                 raise ApiError(409, "IDEMPOTENCY_CONFLICT", "this Idempotency-Key came before with another body")
             return Answer(kept[1], kept[2], {"idempotency-replayed": "true"})
-        answer = self._run(endpoint, call)
+        answer = self._run(call)
         if answer.status < 400:
             self.store.keep_answer(name, fingerprint, answer.status, answer.body, key_id=key_id, path=request.path)
         return answer
 
-    def _run(self, endpoint: Endpoint[Any], call: Call) -> Answer:
+    def _run(self, call: Call) -> Answer:
         # A refusal is answered from inside, so that the audit entry it wrote is kept.
         try:
-            self._admit(endpoint, call)
-            return self._success(call.request, handler_of(endpoint)(call))
+            return self._success(call, self._admitted(call))
         except ApiError as error:
             return self._refusal(error, call.request)
 
@@ -361,17 +360,17 @@ class Authority:
     def _meta(self, request: Request) -> dict[str, str]:
         return {"request_id": request.correlation_id, "timestamp": iso_time(self.now())}
 
-    def _success(self, request: Request, reply: Reply) -> Answer:
-        fields = reply.fields
-        if not request.envelope:
-            return Answer(reply.status, encode_json(fields), reply.headers)
-        body: dict[str, Any] = {"status": "success", "data": fields, "meta": self._meta(request)}
-        if reply.kind == "decision":
+    def _success(self, call: Call, fields: dict[str, Any]) -> Answer:
+        status = 200 if isinstance(fields, Known) else call.endpoint.status
+        if not call.request.envelope:
+            return Answer(status, encode_json(fields))
+        body: dict[str, Any] = {"status": "success", "data": fields, "meta": self._meta(call.request)}
+        if call.endpoint.answer in _DECISIONS:
             body["data"] = _pending_word(fields)
-        elif reply.kind == "page":
+        elif call.endpoint.answer == "Actions":
             body["data"] = [_pending_word(row) for row in fields["data"]]
             body["pagination"] = fields["pagination"]
-        return Answer(reply.status, encode_json(body), reply.headers)
+        return Answer(status, encode_json(body))
 
     def _refusal(self, error: ApiError, request: Request) -> Answer:
         body = {

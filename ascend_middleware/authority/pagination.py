@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from ascend_middleware.api.bodies import Page
 from ascend_middleware.api.types import MAX_LIMIT, MAX_OFFSET, RiskLevelWord
 
 from .bodies import ApiError, query_pairs, read_object
@@ -14,9 +15,7 @@ from .store.store import SORT_FIELDS, iso_time
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ascend_middleware.api.bodies import Page
-
-__all__ = ["Request", "listed", "page_fields", "read_query"]
+__all__ = ["Request", "listed", "read_query"]
 
 _STATUS: Final = {
     "pending": "pending",
@@ -48,11 +47,20 @@ class Request:
         return self._read[0]
 
 
-def listed(page: Page, name: str, rows: list[dict[str, Any]], total: int) -> dict[str, Any]:
-    """Return a list's answer: the rows under their own name, and the page's bounds."""
-    fields = page_fields(rows, total, page.limit, page.offset)
-    del fields["actions"]
-    return {name: rows, **fields}
+def listed(name: str, rows: list[dict[str, Any]], page: Page, total: int | None = None) -> dict[str, Any]:
+    """Return a list's answer in the union of its documented forms.
+
+    Args:
+        name: what the rows are called.
+        rows: those of the page; without `total` all that there are, of which the page is cut.
+        page: its bounds.
+        total: how many there are.
+    """
+    if total is None:
+        rows, total = rows[page.offset : page.offset + page.limit], len(rows)
+    bounds = {"limit": page.limit, "offset": page.offset, "has_more": page.offset + len(rows) < total}
+    paging = {"total": total, **bounds}
+    return {name: rows, "data": rows, **paging, "pagination": paging}
 
 
 def read_query(query: str) -> dict[str, Any]:
@@ -113,9 +121,3 @@ def _moment(name: str, text: str, *, end: bool = False) -> str:
         return iso_time(moment.timestamp())
     except (ValueError, OverflowError):
         raise _bad(name, "must be a date or a date-time in ISO 8601") from None
-
-
-def page_fields(rows: list[dict[str, Any]], total: int, limit: int, offset: int) -> dict[str, Any]:
-    """Return a list's answer in the union of its documented forms."""
-    paging = {"total": total, "limit": limit, "offset": offset, "has_more": offset + len(rows) < total}
-    return {"actions": rows, "data": rows, **paging, "pagination": paging}

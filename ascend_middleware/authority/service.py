@@ -128,9 +128,10 @@ class Service:
             gone: returns when the client has left; a request that is held ends then.
         """
         job = partial(self.authority.handle, method, path, query, headers, body, client=client)
-        if method == "GET" or not self.authority.changes(method, path):
+        endpoint = self.authority.find_endpoint(method, path)
+        if endpoint is None or not endpoint.writes:
             # The database may have to read from disk, which must not hold up the event loop.
-            if self.authority.reads_many(method, path):
+            if endpoint is not None and endpoint.many:
                 return await self._read(job, headers, client)
             # Whoever looks whether the authority is well waits for nobody else, whatever is read or decided.
             answer = await anyio.to_thread.run_sync(job, limiter=self._health if path == HEALTH.path else None)

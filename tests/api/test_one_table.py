@@ -8,7 +8,8 @@ import pytest
 from ascend_middleware.api import answers, endpoints
 from ascend_middleware.api.endpoint import fill_path
 from ascend_middleware.authority.bodies import ApiError, read_fields, read_object, read_query_fields
-from ascend_middleware.authority.endpoints.table import find_endpoint, handler_of
+from ascend_middleware.authority.context import handler_of
+from ascend_middleware.authority.endpoints import find_endpoint
 from ascend_middleware.exceptions import AscendError, ProtocolError, ValidationError
 
 WITH_BODY = [endpoint for endpoint in endpoints.TABLE if endpoint.body is not None]

@@ -8,14 +8,14 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.api import endpoints
-from ascend_middleware.api.bodies import Outcome, Rejection, Verdict
+from ascend_middleware.api.bodies import Outcome, Page, Rejection, Verdict
 
 from .. import approvals, killswitch, orchestration
 from ..answers import decision_fields, record_fields
-from ..bodies import ApiError, missing, read_fields, read_submission
-from ..context import Call, Handlers, Reply
+from ..bodies import ApiError, missing, read_submission
+from ..context import Call, answers
 from ..management import approval_rules
-from ..pagination import page_fields, read_query
+from ..pagination import listed, read_query
 from ..policy.approvers import OBSERVED
 from ..policy.risk_score import claimed_risk, risk_level, score_action
 from ..store.store import canonical_json, iso_time
@@ -24,7 +24,7 @@ from ..waiting import read_wait
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["HANDLERS", "check_standing", "judged_form", "submit"]
+__all__ = ["check_standing", "judged_form", "submit"]
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ _BLANK: Final = {
     ),
     "orchestration_depth": 0,
 }
+# What clients that were told no agent send; the key says whose it is.
+_UNNAMED_AGENT: Final = "unknown"
 
 
 def judged_form(action: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +62,6 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
                 raise missing(name)
     action = read_submission(body)
     if action["agent_id"] == _UNNAMED_AGENT:
-        # Clients that were told no agent send this; the key says whose it is.
         action["agent_id"] = call.credential.name
         if action["agent_name"] in (_UNNAMED_AGENT, "Unknown Agent"):
             action["agent_name"] = call.credential.name
@@ -68,15 +69,11 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
         return _decided(call, action, tools, claimed_risk(body))
 
 
-_UNNAMED_AGENT: Final = "unknown"
-
-
 def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: Mapping[str, int]) -> dict[str, Any]:
-    check_standing(call, action["agent_id"], action["action_type"])
+    policy, kind = call.authority.policy, action["action_type"]
+    check_standing(call, action["agent_id"], kind)
     governance = orchestration.check(action, call, tools=tools)
-    score = score_action(
-        action["action_type"], action["risk_indicators"], action["context"], governance.signals, claimed
-    )
+    score = score_action(kind, action["risk_indicators"], action["context"], governance.signals, claimed)
     judgement = call.authority.judge(judged_form(action), score, tenant=call.tenant)
     stored = {
         "decision": judgement.decision,
@@ -85,24 +82,21 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
         "matched": judgement.matched,
         "factors": judgement.factors,
         "explanation": judgement.explanation,
-        "policy_version": call.authority.policy.version,
+        "policy_version": policy.version,
         "correlation_id": call.request.correlation_id,
         **governance.found,
     }
-    if action["context"].get(OBSERVED) is True:
-        stored[OBSERVED] = True
     if judgement.faults:
         stored["faults"] = judgement.faults
         for name, fault in judgement.faults.items():
-            log.warning(
-                "policy %r could not be evaluated for a %s, which denies: %s", name, action["action_type"], fault
-            )
+            log.warning("policy %r could not be evaluated for a %s, which denies: %s", name, kind, fault)
     level = risk_level(judgement.risk_score)
-    rules = approval_rules(call.records, call.authority.policy.approvals, tenant=call.tenant)
-    if OBSERVED not in stored:
-        stored |= rules.terms(
-            judgement.decision, level, expires_at=lambda seconds: iso_time(call.authority.now() + seconds)
-        )
+    if action["context"].get(OBSERVED) is True:
+        stored[OBSERVED] = True
+    elif judgement.decision == "pending":
+        # The terms of an action stay what they were when it was submitted, whatever the policy file says later.
+        rules = approval_rules(call.records, policy.approvals, tenant=call.tenant)
+        stored["approval"] = {**rules.terms(level), "expires_at": iso_time(call.authority.now() + rules.expires_after)}
     row = call.store.add_action(action, stored, risk=(judgement.risk_score, level), by=call.credential)
     call.audit(
         "ACTION_SUBMITTED",
@@ -110,7 +104,7 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
         at=row["created_at"],
         **{name: value for name, value in stored.items() if name != "explanation"},
         agent_id=action["agent_id"],
-        action_type=action["action_type"],
+        action_type=kind,
         risk_score=judgement.risk_score,
         parent_action_id=action.get("parent_action_id"),
         submission=hashlib.sha256(canonical_json(action).encode()).hexdigest(),
@@ -122,87 +116,76 @@ def check_standing(call: Call, agent_id: str, action_type: str) -> None:
     """Refuse what a blocked agent submits (403), and what exceeds the limit that a command set (429)."""
     standing = killswitch.standing(call.records, agent_id, tenant=call.tenant)
     if standing.blocked and standing.command is not None:
-        command = standing.command
+        command_id, code = standing.command["command_id"], standing.code
         call.audit(
-            "BLOCKED_AGENT_REFUSED",
-            agent_id=agent_id,
-            code=standing.code,
-            command_id=command["command_id"],
-            action_type=action_type,
+            "BLOCKED_AGENT_REFUSED", agent_id=agent_id, code=code, command_id=command_id, action_type=action_type
         )
-        message = f"agent {agent_id!r} is {standing.word}: {command['reason']}"
-        details = {"agent_id": agent_id, "command_id": command["command_id"], "standing": standing.word}
-        raise ApiError(403, standing.code, message, details=details)
+        message = f"agent {agent_id!r} is {standing.word}: {standing.command['reason']}"
+        details = {"agent_id": agent_id, "command_id": command_id, "standing": standing.word}
+        raise ApiError(403, code, message, details=details)
     wait = killswitch.rate_excess(call.records, agent_id, standing, tenant=call.tenant, now=call.authority.now())
     if wait > 0:
         call.audit("LIMITED_AGENT_REFUSED", agent_id=agent_id, max_per_minute=standing.max_per_minute)
-        raise ApiError(
-            429,
-            "AGENT_RATE_LIMITED",
-            f"agent {agent_id!r} may do {standing.max_per_minute} actions a minute, by command",
-            headers={"retry-after": str(max(1, math.ceil(wait)))},
-        )
+        message = f"agent {agent_id!r} may do {standing.max_per_minute} actions a minute, by command"
+        raise ApiError(429, "AGENT_RATE_LIMITED", message, headers={"retry-after": str(max(1, math.ceil(wait)))})
 
 
-def _submit(call: Call) -> Reply:
-    return Reply(fields=decision_fields(submit(call, call.request.read())), kind="decision")
+@answers(endpoints.SUBMIT)
+def _submit(call: Call) -> dict[str, Any]:
+    return decision_fields(submit(call, call.request.read()))
 
 
-def _status(call: Call) -> Reply:
+@answers(endpoints.ACTION_STATUS)
+def _status(call: Call) -> dict[str, Any]:
     read_wait(call.request.query, call.request.headers)  # the door holds the request; here it is only checked
-    return Reply(fields=decision_fields(call.action()), kind="decision")
+    return decision_fields(call.action())
 
 
-def _details(call: Call) -> Reply:
+@answers(endpoints.GET_ACTION)
+def _details(call: Call) -> dict[str, Any]:
     row = call.action()
-    record = record_fields(row)
-    record["audit_trail"] = [
-        {**entry, "data": call.shown(entry["data"])} for entry in call.store.audit_trail(row["id"], tenant=call.tenant)
-    ]
-    return Reply(fields=record, kind="decision")
+    trail = call.store.audit_trail(row["id"], tenant=call.tenant)
+    return {**record_fields(row), "audit_trail": [{**entry, "data": call.shown(entry["data"])} for entry in trail]}
 
 
-def _list(call: Call) -> Reply:
-    return _page(call, read_query(call.request.query))
-
-
-def _pending(call: Call) -> Reply:
+@answers(endpoints.LIST_ACTIONS, endpoints.LIST_ACTIVITY, endpoints.LIST_PENDING)
+def _list(call: Call) -> dict[str, Any]:
     query = read_query(call.request.query)
-    query["equal"]["status"] = "pending"
-    return _page(call, query)
-
-
-def _page(call: Call, query: dict[str, Any]) -> Reply:
+    if call.endpoint is endpoints.LIST_PENDING:
+        query["equal"]["status"] = "pending"
     rows, total = call.store.actions(tenant=call.tenant, **query)
-    records = [record_fields(row) for row in rows]
-    return Reply(fields=page_fields(records, total, query["limit"], query["offset"]), kind="page")
+    page = Page(limit=query["limit"], offset=query["offset"])
+    return listed("actions", [record_fields(row) for row in rows], page, total)
 
 
-def _approve(call: Call) -> Reply:
-    body = call.request.read()
-    return _decide(call, body, approved=read_fields(body, Verdict).approved is not False)
+@answers(endpoints.APPROVE, endpoints.DECIDE_WORKFLOW)
+def _approve(call: Call) -> dict[str, Any]:
+    return _decide(call, approved=call.body(Verdict).approved is not False)
 
 
-def _reject(call: Call) -> Reply:
-    body = call.request.read()
-    if read_fields(body, Rejection).approved is True:
+@answers(endpoints.REJECT)
+def _reject(call: Call) -> dict[str, Any]:
+    if call.body(Rejection).approved is True:
         raise ApiError(422, "VALIDATION_ERROR", "a rejection cannot approve", details={"field": "approved"})
-    return _decide(call, body, approved=False)
+    return _decide(call, approved=False)
 
 
-def _decide(call: Call, body: Mapping[str, Any], *, approved: bool) -> Reply:
+def _decide(call: Call, *, approved: bool) -> dict[str, Any]:
     via = "command line" if call.credential.is_operator else "api"
-    row = approvals.decide(call.store, call.action(), body, approved=approved, by=call.credential, via=via)
-    return Reply(fields=decision_fields(row), kind="decision")
+    body = call.request.read()
+    return decision_fields(
+        approvals.decide(call.store, call.action(), body, approved=approved, by=call.credential, via=via)
+    )
 
 
-def _approval(call: Call) -> Reply:
+@answers(endpoints.APPROVAL_STATUS)
+def _approval(call: Call) -> dict[str, Any]:
     """Tell of an approval in the words of the software development kit (contract §3.2)."""
     read_wait(call.request.query, call.request.headers)
     row = call.action()
     fields, approval = decision_fields(row), row["approval"] or {}
     denied = fields["status"] not in ("approved", "pending")
-    fields = {
+    return {
         **fields,
         "approval_request_id": str(row["id"]),
         "approved_by": approval.get("by") if fields["status"] == "approved" else None,
@@ -210,36 +193,12 @@ def _approval(call: Call) -> Reply:
         "decided_at": approval.get("at"),
         "rejection_reason": fields["reason"] if denied else None,
     }
-    return Reply(fields=fields, kind="decision")
 
 
-def _complete(call: Call) -> Reply:
-    return _conclude(call, "completed")
-
-
-def _fail(call: Call) -> Reply:
-    return _conclude(call, "failed")
-
-
-def _conclude(call: Call, word: str) -> Reply:
-    body = call.request.read()
-    read_fields(body, Outcome)
+@answers(endpoints.COMPLETE_ACTION, endpoints.FAIL_ACTION)
+def _conclude(call: Call) -> dict[str, Any]:
+    word = "completed" if call.endpoint is endpoints.COMPLETE_ACTION else "failed"
+    call.body(Outcome)
     row = call.action()
-    approvals.conclude(call.store, row, body, word=word, at=call.records.now(), by=call.credential)
-    return Reply(fields={"success": True, "action_id": str(row["id"]), "outcome": word})
-
-
-HANDLERS: Final[Handlers] = {
-    endpoints.SUBMIT: _submit,
-    endpoints.ACTION_STATUS: _status,
-    endpoints.APPROVE: _approve,
-    endpoints.REJECT: _reject,
-    endpoints.GET_ACTION: _details,
-    endpoints.LIST_ACTIONS: _list,
-    endpoints.LIST_ACTIVITY: _list,
-    endpoints.LIST_PENDING: _pending,
-    endpoints.DECIDE_WORKFLOW: _approve,
-    endpoints.APPROVAL_STATUS: _approval,
-    endpoints.COMPLETE_ACTION: _complete,
-    endpoints.FAIL_ACTION: _fail,
-}
+    approvals.conclude(call.store, row, call.request.read(), word=word, at=call.records.now(), by=call.credential)
+    return {"success": True, "action_id": str(row["id"]), "outcome": word}

@@ -1,4 +1,4 @@
-"""Agents: registration, the model they are linked to, heartbeats."""
+"""Agents over HTTP: registration, the model they are linked to, heartbeats."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from typing import Any, Final
 import msgspec
 
 from ascend_middleware.api import endpoints
-from ascend_middleware.api.bodies import AgentChange, Heartbeat, NewAgent, Page
-from ascend_middleware.exceptions import ConflictError, NotFoundError
+from ascend_middleware.api.bodies import AgentChange, NewAgent, Page
+from ascend_middleware.api.endpoint import given
+from ascend_middleware.exceptions import ConflictError
 
 from .. import killswitch
 from ..bodies import ApiError
-from ..context import Call, Handlers, Reply
+from ..context import Call, Known, answers
 from ..pagination import listed
 from ..policy.registry_rules import find_model
 from ..store.registry_store import AGENT
 from ..store.store import canonical_json
 
-__all__ = ["HANDLERS"]
-
-_TRUST: Final = "standard"
 # An agent that was silent for longer is shown as offline.
 _SILENCE: Final = 120.0
 
 
-def _register(call: Call) -> Reply:
+@answers(endpoints.REGISTER_AGENT)
+def _register(call: Call) -> dict[str, Any]:
     return _register_new(call, call.body(NewAgent))
 
 
-def _register_new(call: Call, new: NewAgent) -> Reply:
+def _register_new(call: Call, new: NewAgent) -> dict[str, Any]:
     fields = {**msgspec.to_builtins(new), "status": "active"}
     # The generations of clients call it by either name.
     fields["display_name"] = new.display_name or new.agent_name or new.agent_id
@@ -42,27 +41,27 @@ def _register_new(call: Call, new: NewAgent) -> Reply:
     except ConflictError:
         return _registered_before(call, name)
     call.audit("AGENT_REGISTERED", agent_id=name, agent_type=new.agent_type)
-    return _told(call, record, "agent registered", 201)
+    return _told(call, record, "agent registered")
 
 
-def _registered_before(call: Call, name: str) -> Reply:
+def _registered_before(call: Call, name: str) -> dict[str, Any]:
     try:
-        record = call.records.get(AGENT, name, tenant=call.tenant)
-    except NotFoundError:
+        record = _agent(call, name)
+    except ApiError:
         call.audit("AGENT_REGISTRATION_REFUSED", agent_id=name)
         # Some clients take a refusal that says "already exists" for a success.
         raise ApiError(409, "AGENT_ID_TAKEN", "this agent_id is taken by another organisation") from None
-    reply = _told(call, record, "agent already registered; nothing was changed", 200)
-    return Reply(fields={**reply.fields, "status": "already_registered"})
+    fields = _told(call, record, "agent already registered; nothing was changed")
+    return Known({**fields, "status": "already_registered"})
 
 
-def _told(call: Call, record: dict[str, Any], message: str, status: int = 200) -> Reply:
-    agent = agent_fields(call, record)
+def _told(call: Call, record: dict[str, Any], message: str) -> dict[str, Any]:
+    agent = _shown(call, record)
     shown = {name: agent[name] for name in ("agent_id", "status", "trust_level")}
-    return Reply(fields={"success": True, "message": message, **shown, "agent": agent}, status=status)
+    return {"success": True, "message": message, **shown, "agent": agent}
 
 
-def agent_fields(call: Call, record: dict[str, Any]) -> dict[str, Any]:
+def _shown(call: Call, record: dict[str, Any]) -> dict[str, Any]:
     """Return an agent as the API shows it; its status is what the kill switch says of it."""
     standing = killswitch.standing(call.records, record["name"], tenant=call.tenant)
     kept = {name: value for name, value in record.items() if name not in ("name", "key_id")}
@@ -72,27 +71,26 @@ def agent_fields(call: Call, record: dict[str, Any]) -> dict[str, Any]:
         "agent_name": record.get("agent_name") or record["display_name"],
         "status": standing.word,
         "blocked": standing.blocked,
-        "trust_level": _TRUST,
+        "trust_level": "standard",
         "model_id": record.get("model_id"),
         "registered_by_key": record["key_id"],
     }
 
 
-def _list(call: Call) -> Reply:
+@answers(endpoints.LIST_AGENTS)
+def _list(call: Call) -> dict[str, Any]:
     page = call.query(Page)
     rows, total = call.records.page(AGENT, tenant=call.tenant, limit=page.limit, offset=page.offset)
-    return Reply(fields=listed(page, "agents", [agent_fields(call, row) for row in rows], total))
+    return listed("agents", [_shown(call, row) for row in rows], page, total)
 
 
-def _get(call: Call) -> Reply:
-    return Reply(fields=agent_fields(call, _agent(call)))
+@answers(endpoints.GET_AGENT)
+def _get(call: Call) -> dict[str, Any]:
+    return _shown(call, _agent(call))
 
 
-def _agent(call: Call) -> dict[str, Any]:
-    try:
-        return call.records.get(AGENT, call.parameters["agent_id"], tenant=call.tenant)
-    except NotFoundError:
-        raise ApiError(404, "NOT_FOUND", "there is no such agent") from None
+def _agent(call: Call, name: str = "") -> dict[str, Any]:
+    return call.record(AGENT, name or call.parameters["agent_id"], "agent")
 
 
 def _acting(call: Call) -> dict[str, Any]:
@@ -108,16 +106,14 @@ def _acting(call: Call) -> dict[str, Any]:
         )
         if not acted:
             raise
-    new = NewAgent(agent_id=name, agent_name=acted[0][0] or None)
-    _register_new(call, new)
+    _register_new(call, NewAgent(agent_id=name, agent_name=acted[0][0] or None))
     return _agent(call)
 
 
-def _update(call: Call) -> Reply:
-    record = _acting(call)
-    change = call.body(AgentChange)
-    fields = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not None}
-    message = "agent updated"
+@answers(endpoints.UPDATE_AGENT)
+def _update(call: Call) -> dict[str, Any]:
+    record, change = _acting(call), call.body(AgentChange)
+    fields, message = given(**call.fields()), "agent updated"
     if change.model_id is not None:
         model, refusal = find_model(call.authority, change.model_id, tenant=call.tenant)
         if model is None or refusal is not None:
@@ -133,22 +129,23 @@ def _update(call: Call) -> Reply:
     return _told(call, call.records.update(record, fields, tenant=call.tenant), message)
 
 
-def _delete(call: Call) -> Reply:
+@answers(endpoints.DEREGISTER_AGENT)
+def _delete(call: Call) -> dict[str, Any]:
     record = _agent(call)
+    name = record["name"]
     if not call.credential.role.administers and record["key_id"] != call.credential.key_id:
-        call.audit("ACCESS_REFUSED", agent_id=record["name"], endpoint="DELETE /api/registry/agents/{agent_id}")
+        call.audit("ACCESS_REFUSED", agent_id=name, endpoint="DELETE /api/registry/agents/{agent_id}")
         raise ApiError(403, "ADMIN_REQUIRED", "only an admin, or the key that registered an agent, may remove it")
     call.records.remove(record, tenant=call.tenant)
-    call.records.change("DELETE FROM heartbeats WHERE tenant = ? AND agent_id = ?", (call.tenant, record["name"]))
+    call.records.change("DELETE FROM heartbeats WHERE tenant = ? AND agent_id = ?", (call.tenant, name))
     # Its commands stay: a blocked agent must not come back unblocked by registering again.
-    call.audit("AGENT_DEREGISTERED", agent_id=record["name"])
-    return Reply(fields={"success": True, "agent_id": record["name"], "message": "agent removed"})
+    call.audit("AGENT_DEREGISTERED", agent_id=name)
+    return {"success": True, "agent_id": name, "message": "agent removed"}
 
 
-def _heartbeat(call: Call) -> Reply:
-    beat = call.body(Heartbeat)
-    now = call.records.now()
-    kept = {name: value for name, value in msgspec.structs.asdict(beat).items() if value is not None}
+@answers(endpoints.HEARTBEAT)
+def _heartbeat(call: Call) -> dict[str, Any]:
+    kept, now = given(**call.fields()), call.records.now()
     name = kept.pop("agent_id")
     call.records.change(
         "INSERT INTO heartbeats (tenant, agent_id, first_at, last_at, fields) VALUES (?, ?, ?, ?, ?)"
@@ -156,10 +153,11 @@ def _heartbeat(call: Call) -> Reply:
         (call.tenant, name, now, now, canonical_json(kept)),
     )
     standing = killswitch.standing(call.records, name, tenant=call.tenant)
-    return Reply(fields={"success": True, "agent_id": name, "status": standing.word, "server_time": now})
+    return {"success": True, "agent_id": name, "status": standing.word, "server_time": now}
 
 
-def _health(call: Call) -> Reply:
+@answers(endpoints.AGENT_HEALTH)
+def _health(call: Call) -> dict[str, Any]:
     name = call.parameters["agent_id"]
     beats = call.records.rows("SELECT * FROM heartbeats WHERE tenant = ? AND agent_id = ?", (call.tenant, name))
     if not beats:
@@ -167,24 +165,11 @@ def _health(call: Call) -> Reply:
     standing = killswitch.standing(call.records, name, tenant=call.tenant)
     now = datetime.fromisoformat(call.records.now())
     first, last = (beats[0]["first_at"], beats[0]["last_at"]) if beats else (None, None)
-    silence = (now - datetime.fromisoformat(last)).total_seconds() if last else None
-    up = silence is not None and silence <= _SILENCE
-    fields = {
+    up = last is not None and (now - datetime.fromisoformat(last)).total_seconds() <= _SILENCE
+    return {
         "agent_id": name,
         "status": standing.word if standing.word != "active" else "online" if up else "offline",
         "last_heartbeat": last,
         "uptime_seconds": int((now - datetime.fromisoformat(first)).total_seconds()) if first and up else 0,
         "metadata": json.loads(beats[0]["fields"]) if beats else {},
     }
-    return Reply(fields=fields)
-
-
-HANDLERS: Final[Handlers] = {
-    endpoints.LIST_AGENTS: _list,
-    endpoints.REGISTER_AGENT: _register,
-    endpoints.GET_AGENT: _get,
-    endpoints.UPDATE_AGENT: _update,
-    endpoints.DEREGISTER_AGENT: _delete,
-    endpoints.HEARTBEAT: _heartbeat,
-    endpoints.AGENT_HEALTH: _health,
-}

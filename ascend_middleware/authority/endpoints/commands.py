@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from msgspec import UNSET
 
@@ -12,22 +12,26 @@ from ascend_middleware.exceptions import NotFoundError, ValidationError
 
 from .. import killswitch
 from ..bodies import ApiError, wrong
-from ..context import Call, Handlers, Reply
-
-__all__ = ["HANDLERS"]
+from ..context import Call, answers
 
 
-def _issue(call: Call) -> Reply:
-    body = call.body(Command)
-    return _issued(call, body.command_type, body.reason, body.parameters, agent_id=_agent_id(call))
+@answers(endpoints.COMMAND_AGENT)
+def _issue(call: Call) -> dict[str, Any]:
+    body, name = call.body(Command), call.parameters["agent_id"]
+    # Any agent can be blocked, also one that was never registered; it must only be possible to submit under the name.
+    # An operator is told no such thing: what an earlier version let in can be stopped as well.
+    if not (call.credential.is_operator or (0 < len(name) <= 255 and name == name.strip() and name.isprintable())):
+        raise wrong("agent_id", "is no agent's id")
+    return _issued(call, body.command_type, body.reason, body.parameters, agent_id=name)
 
 
-def _broadcast(call: Call) -> Reply:
+@answers(endpoints.COMMAND_ALL)
+def _broadcast(call: Call) -> dict[str, Any]:
     body = call.body(Broadcast)
     return _issued(call, body.command_type, body.reason, body.parameters, mcp_server=body.mcp_server)
 
 
-def _issued(call: Call, kind: str, reason: str, parameters: Parameters | None, **target: str | None) -> Reply:
+def _issued(call: Call, kind: str, reason: str, parameters: Parameters | None, **target: str | None) -> dict[str, Any]:
     try:
         command = killswitch.issue(
             call.store,
@@ -43,60 +47,42 @@ def _issued(call: Call, kind: str, reason: str, parameters: Parameters | None, *
         )
     except ValidationError as error:
         raise wrong(error.field or "body", error.message) from None
-    return Reply(fields={"success": True, "command": command, "command_id": command["command_id"]}, status=201)
+    return {"success": True, "command": command, "command_id": command["command_id"]}
 
 
-def _agent_id(call: Call) -> str:
-    name = call.parameters["agent_id"]
-    # Any agent can be blocked, also one that was never registered; it must only be possible to submit under the name.
-    # An operator is told no such thing: what an earlier version let in can be stopped as well.
-    if not (call.credential.is_operator or (0 < len(name) <= 255 and name == name.strip() and name.isprintable())):
-        raise wrong("agent_id", "is no agent's id")
-    return name
+@answers(endpoints.PENDING_COMMANDS)
+def _pending(call: Call) -> dict[str, Any]:
+    return {"commands": killswitch.pending(call.records, call.parameters["agent_id"], tenant=call.tenant)}
 
 
-def _pending(call: Call) -> Reply:
-    return Reply(fields={"commands": killswitch.pending(call.records, call.parameters["agent_id"], tenant=call.tenant)})
-
-
-def _ack(call: Call) -> Reply:
-    agent_id, command_id = call.parameters["agent_id"], call.parameters["command_id"]
+@answers(endpoints.ACK_COMMAND)
+def _ack(call: Call) -> dict[str, Any]:
+    named: dict[str, Any] = {name: call.parameters[name] for name in ("agent_id", "command_id")}
     try:
-        command = killswitch.acknowledge(
-            call.records, command_id, agent_id, tenant=call.tenant, key_id=call.credential.key_id
-        )
+        command = killswitch.acknowledge(call.records, **named, tenant=call.tenant, key_id=call.credential.key_id)
     except NotFoundError as error:
-        call.audit("AGENT_COMMAND_ACK_REJECTED", agent_id=agent_id, command_id=command_id)
+        call.audit("AGENT_COMMAND_ACK_REJECTED", **named)
         raise ApiError(403, "COMMAND_ACK_REJECTED", error.message) from None
-    kind = command["command_type"]
-    call.audit("AGENT_COMMAND_ACKNOWLEDGED", agent_id=agent_id, command_id=command_id, command_type=kind)
-    return Reply(
-        fields={
-            "success": True,
-            "agent_id": agent_id,
-            "command_id": command_id,
-            "message": "acknowledged; an acknowledgement lifts nothing",
-        }
-    )
+    call.audit("AGENT_COMMAND_ACKNOWLEDGED", **named, command_type=command["command_type"])
+    return {"success": True, **named, "message": "acknowledged; an acknowledgement lifts nothing"}
 
 
-def _status(call: Call) -> Reply:
+@answers(endpoints.KILL_SWITCH_STATUS)
+def _status(call: Call) -> dict[str, Any]:
     agent_id = call.query(StatusQuery).agent_id
-    return Reply(fields=_status_fields(call, None if agent_id is UNSET else agent_id))
+    return _status_of(call, None if agent_id is UNSET else agent_id)
 
 
-def _status_fields(call: Call, agent_id: str | None) -> dict[str, Any]:
+def _status_of(call: Call, agent_id: str | None) -> dict[str, Any]:
     """Return the standing in the words of every client generation (contract §2.10)."""
     standing = killswitch.standing(call.records, agent_id, tenant=call.tenant)
-    blocking = standing.command if standing.blocked else None
+    blocking = standing.command if standing.blocked and standing.command is not None else {}
     return {
-        "blocked": standing.blocked,
-        "active": standing.blocked,
-        "is_active": standing.blocked,
-        "reason": blocking["reason"] if blocking else None,
-        "activated_at": blocking["created_at"] if blocking else None,
-        "activated_by": blocking["issued_by"] if blocking else None,
-        "command_id": blocking["command_id"] if blocking else None,
+        **dict.fromkeys(("blocked", "active", "is_active"), standing.blocked),
+        "reason": blocking.get("reason"),
+        "activated_at": blocking.get("created_at"),
+        "activated_by": blocking.get("issued_by"),
+        "command_id": blocking.get("command_id"),
         "agent_id": agent_id,
         "standing": standing.word,
         "code": standing.code or None,
@@ -105,29 +91,18 @@ def _status_fields(call: Call, agent_id: str | None) -> dict[str, Any]:
     }
 
 
-def _trigger(call: Call) -> Reply:
+@answers(endpoints.TRIGGER_KILL_SWITCH)
+def _trigger(call: Call) -> dict[str, Any]:
     return _thrown(call, "BLOCK", "kill switch triggered: every agent of the organisation is blocked")
 
 
-def _release(call: Call) -> Reply:
+@answers(endpoints.RELEASE_KILL_SWITCH)
+def _release(call: Call) -> dict[str, Any]:
     return _thrown(call, "UNBLOCK", "kill switch released; agents that were blocked by themselves stay so")
 
 
-def _thrown(call: Call, kind: str, message: str) -> Reply:
-    named, own = call.parameters["organization_id"], call.records.organization_id(call.tenant)
-    if named not in (str(own), call.tenant):
+def _thrown(call: Call, kind: str, message: str) -> dict[str, Any]:
+    if call.parameters["organization_id"] not in (str(call.records.organization_id(call.tenant)), call.tenant):
         raise ApiError(404, "NOT_FOUND", "there is no such organisation")
-    command = _issued(call, kind, call.body(Switch).reason, None).fields["command"]
-    fields = {**_status_fields(call, None), "success": True, "message": message, "command": command}
-    return Reply(fields=fields)
-
-
-HANDLERS: Final[Handlers] = {
-    endpoints.COMMAND_AGENT: _issue,
-    endpoints.COMMAND_ALL: _broadcast,
-    endpoints.PENDING_COMMANDS: _pending,
-    endpoints.ACK_COMMAND: _ack,
-    endpoints.KILL_SWITCH_STATUS: _status,
-    endpoints.TRIGGER_KILL_SWITCH: _trigger,
-    endpoints.RELEASE_KILL_SWITCH: _release,
-}
+    command = _issued(call, kind, call.body(Switch).reason, None)["command"]
+    return {**_status_of(call, None), "success": True, "message": message, "command": command}

@@ -7,21 +7,19 @@ strictest wins. Their conditions are checked when they are written; what is wron
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
-from msgspec import Struct
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ascend_middleware.api import endpoints
-from ascend_middleware.api.bodies import NewPolicy, NewRule, Page, PolicyChange, RuleChange, Trial
-from ascend_middleware.exceptions import ConflictError, NotFoundError
+from ascend_middleware.api.bodies import Page
+from ascend_middleware.api.endpoint import given
+from ascend_middleware.exceptions import ConflictError
 
 from .. import killswitch, orchestration
 from ..bodies import ApiError, read_submission
-from ..context import Call, Handlers, Reply, check_patterns
+from ..context import Call, answers, check_patterns
 from ..pagination import listed
 from ..policy.conditions import Condition, compile_condition
-from ..policy.policy import RULE_ACTIONS, Policy
+from ..policy.policy import Policy
 from ..policy.risk_score import claimed_risk, risk_level, score_action
 from ..store.registry_store import POLICY, SMART_RULE
 from .actions import judged_form
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
     from ..store.registry_store import Records
 
-__all__ = ["HANDLERS", "kept_policies"]
+__all__ = ["kept_policies"]
 
 _MOST: Final = 500
 
@@ -40,135 +38,125 @@ def kept_policies(records: Records, *, tenant: str) -> tuple[Policy, ...]:
     """Return the organisation's enabled policies and smart rules, compiled."""
 
     def load() -> tuple[Policy, ...]:
-        rows = [(kind, row) for kind in (POLICY, SMART_RULE) for row in records.all(kind, tenant=tenant)]
-        return tuple(_compiled(kind, row) for kind, row in rows if row["enabled"])
+        rows = [row for kind in (POLICY, SMART_RULE) for row in records.all(kind, tenant=tenant)]
+        return tuple(_compiled(row) for row in rows if row["enabled"])
 
     return records.cached(("policies", tenant), load)
 
 
-def _compiled(kind: str, row: Mapping[str, Any]) -> Policy:
-    rule = kind == SMART_RULE
-    source = row["condition"] if rule else row["when"]
-    condition = None
-    if source is not None:
-        found = compile_condition(source)
+def _compiled(row: Mapping[str, Any]) -> Policy:
+    source = row.get("condition", row.get("when"))
+    condition = None if source is None else compile_condition(source)
+    if isinstance(condition, list):
         # Checked when it was written; what a newer version takes no more must not be skipped, but deny.
-        condition = found if isinstance(found, Condition) else Condition(source=source, weight=0, run=lambda _: None)
-    return Policy(
-        name=row["name"],
-        action_types=tuple(word.casefold() for word in row["action_types"]),
-        agents=tuple(row["agents"]),
-        condition=condition,
-        decision=RULE_ACTIONS[row["action"]] if rule else row["decision"],
-        risk_score=row["risk_score"],
-        reason=row["reason"] or "",
-        source="smart rule" if rule else "policy",
-    )
+        condition = Condition(source=source, weight=0, run=lambda _: None)
+    return Policy.of(row, condition, source="smart rule" if "action" in row else "policy")
 
 
-def _checked(fields: dict[str, Any], name: str) -> None:
+def _check(fields: Mapping[str, Any], kind: _Kind) -> None:
     check_patterns(fields, "action_types", "agents")
-    source = fields.get(name)
-    if source is None:
+    source = fields.get(kind.condition)
+    faults = compile_condition(source) if source is not None else None
+    if not isinstance(faults, list):
         return
-    found = compile_condition(source)
-    if isinstance(found, Condition):
-        return
-    first = found[0]
-    faults = [
+    first = faults[0]
+    rows = [
         {"issue": one.message, "hint": one.hint or None, "line": one.line or None, "column": one.column or None}
-        for one in found
+        for one in faults
     ]
-    details = {"field": name, "issue": first.message, "line": first.line, "column": first.column, "faults": faults}
-    raise ApiError(422, "INVALID_CONDITION", f"{name}: {first}", details=details)
+    details = {"issue": first.message, "line": first.line, "column": first.column, "faults": rows}
+    message = f"{kind.condition}: {first}"
+    raise ApiError(422, "INVALID_CONDITION", message, details={"field": kind.condition, **details})
 
 
-class _Kind:
-    """The endpoints of one of the two kinds."""
+class _Kind(NamedTuple):
+    """One of the two kinds: its record, the field of its condition, and what messages call one and many."""
 
-    def __init__(
-        self, kind: str, *, new: type[Struct], change: type[Struct], condition: str, words: tuple[str, str]
-    ) -> None:
-        self.kind = kind
-        self.new = new
-        self.change = change
-        self.condition = condition
-        self.one, self.many = words
-        self.event = kind.upper()
-
-    def list(self, call: Call) -> Reply:
-        page = call.query(Page)
-        rows, total = call.records.page(self.kind, tenant=call.tenant, limit=page.limit, offset=page.offset)
-        return Reply(fields=listed(page, self.many, [self.shown(row) for row in rows], total))
-
-    def get(self, call: Call) -> Reply:
-        return Reply(fields=self.shown(self.find(call)))
-
-    def create(self, call: Call) -> Reply:
-        fields = msgspec.to_builtins(call.body(self.new))
-        _checked(fields, self.condition)
-        name = fields.pop("name")
-        # Every submission is judged by all of them.
-        if call.records.page(self.kind, tenant=call.tenant, limit=1, offset=0)[1] >= _MOST:
-            raise ApiError(409, "TOO_MANY", f"an organisation has at most {_MOST} {self.many}")
-        try:
-            record = call.records.add(self.kind, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
-        except ConflictError:
-            raise ApiError(409, "CONFLICT", f"a {self.one} {name!r} already exists") from None
-        call.audit(f"{self.event}_CREATED", id=record["id"], name=name, **fields)
-        shown = self.shown(record)
-        message = f"{self.one} created"
-        return Reply(fields={**shown, "success": True, self.one: shown, "message": message}, status=201)
-
-    def update(self, call: Call) -> Reply:
-        record = self.find(call)
-        given = msgspec.structs.asdict(call.body(self.change))
-        fields = {name: value for name, value in given.items() if value is not None}
-        _checked(fields, self.condition)
-        record = call.records.update(record, fields, tenant=call.tenant)
-        call.audit(f"{self.event}_CHANGED", id=record["id"], name=record["name"], **fields)
-        shown = self.shown(record)
-        return Reply(fields={**shown, "success": True, self.one: shown, "message": f"{self.one} changed"})
-
-    def delete(self, call: Call) -> Reply:
-        record = self.find(call)
-        call.records.remove(record, tenant=call.tenant)
-        call.audit(f"{self.event}_REMOVED", id=record["id"], name=record["name"])
-        return Reply(fields={"success": True, "id": record["id"], "message": f"{self.one} removed"})
-
-    def find(self, call: Call) -> dict[str, Any]:
-        text = call.parameters["id"]
-        number = int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else 0
-        try:
-            return call.records.numbered(self.kind, number, tenant=call.tenant)
-        except NotFoundError:
-            raise ApiError(404, "NOT_FOUND", f"there is no such {self.one}") from None
-
-    def shown(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in record.items() if name != "key_id"}
+    record: str
+    condition: str
+    one: str
+    many: str
 
 
-_POLICIES: Final = _Kind(POLICY, new=NewPolicy, change=PolicyChange, condition="when", words=("policy", "policies"))
-_RULES: Final = _Kind(SMART_RULE, new=NewRule, change=RuleChange, condition="condition", words=("rule", "rules"))
+_RULES: Final = _Kind(SMART_RULE, "condition", "rule", "rules")
+_POLICIES: Final = _Kind(POLICY, "when", "policy", "policies")
 
 
-def _evaluate(call: Call) -> Reply:
+def _kind(call: Call) -> _Kind:
+    return _RULES if call.endpoint.path.startswith(endpoints.LIST_RULES.path) else _POLICIES
+
+
+@answers(endpoints.LIST_RULES, endpoints.LIST_POLICIES)
+def _list(call: Call) -> dict[str, Any]:
+    kind, page = _kind(call), call.query(Page)
+    rows, total = call.records.page(kind.record, tenant=call.tenant, limit=page.limit, offset=page.offset)
+    return listed(kind.many, [_shown(row) for row in rows], page, total)
+
+
+@answers(endpoints.GET_RULE, endpoints.GET_POLICY)
+def _get(call: Call) -> dict[str, Any]:
+    return _shown(_find(call))
+
+
+@answers(endpoints.CREATE_RULE, endpoints.CREATE_POLICY)
+def _create(call: Call) -> dict[str, Any]:
+    kind, fields = _kind(call), call.fields()
+    _check(fields, kind)
+    name = fields.pop("name")
+    # Every submission is judged by all of them.
+    if call.records.page(kind.record, tenant=call.tenant, limit=1, offset=0)[1] >= _MOST:
+        raise ApiError(409, "TOO_MANY", f"an organisation has at most {_MOST} {kind.many}")
+    try:
+        record = call.records.add(kind.record, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
+    except ConflictError:
+        raise ApiError(409, "CONFLICT", f"a {kind.one} {name!r} already exists") from None
+    return _told(call, record, "created", **fields)
+
+
+@answers(endpoints.UPDATE_RULE, endpoints.UPDATE_POLICY)
+def _update(call: Call) -> dict[str, Any]:
+    record, fields = _find(call), given(**call.fields())
+    _check(fields, _kind(call))
+    return _told(call, call.records.update(record, fields, tenant=call.tenant), "changed", **fields)
+
+
+@answers(endpoints.DELETE_RULE, endpoints.DELETE_POLICY)
+def _delete(call: Call) -> dict[str, Any]:
+    record = _find(call)
+    call.records.remove(record, tenant=call.tenant)
+    told = _told(call, record, "removed")
+    return {name: told[name] for name in ("success", "id", "message")}
+
+
+def _told(call: Call, record: dict[str, Any], done: str, **fields: Any) -> dict[str, Any]:
+    """Note what was done to a policy or rule, and return the answer that tells it."""
+    kind, shown = _kind(call), _shown(record)
+    call.audit(f"{kind.record}_{done}".upper(), id=record["id"], name=record["name"], **fields)
+    return {**shown, "success": True, kind.one: shown, "message": f"{kind.one} {done}"}
+
+
+def _find(call: Call) -> dict[str, Any]:
+    text, kind = call.parameters["id"], _kind(call)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else 0
+    return call.found(kind.one, lambda: call.records.numbered(kind.record, number, tenant=call.tenant))
+
+
+def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "key_id"}
+
+
+@answers(endpoints.EVALUATE_POLICY)
+def _evaluate(call: Call) -> dict[str, Any]:
     """Tell what would be decided; nothing is stored, and no claim of the caller lowers the score."""
     began = time.perf_counter()
-    trial = call.body(Trial)
-    body = {name: value for name, value in msgspec.structs.asdict(trial).items() if value is not None}
+    body = given(**call.fields())
     action = read_submission({"agent_id": "dry-run", **body})
     refusals, findings = orchestration.try_out(action, call)
-    standing = killswitch.standing(call.records, trial.agent_id, tenant=call.tenant)
+    standing = killswitch.standing(call.records, body.get("agent_id"), tenant=call.tenant)
     if standing.blocked:
         refusals.insert(0, f"the kill switch says {standing.word}")
-    score = score_action(
-        action["action_type"],
-        action["risk_indicators"],
-        action["context"],
-        findings.signals,
-        claimed_risk(call.request.read()),
-    )
+    kind, claimed = action["action_type"], claimed_risk(call.request.read())
+    score = score_action(kind, action["risk_indicators"], action["context"], findings.signals, claimed)
     judgement = call.authority.judge(judged_form(action), score, tenant=call.tenant)
     decision = "denied" if refusals else judgement.decision
     faults = judgement.faults if call.credential.role.administers else {}
@@ -179,9 +167,8 @@ def _evaluate(call: Call) -> Reply:
     violations = [*refusals, *(row["reason"] for row in policies if row["decision"] == "denied")]
     if decision == "denied" and not violations:
         violations = [judgement.reason]
-    fields = {
-        "decision": decision,
-        "status": decision,
+    return {
+        **dict.fromkeys(("decision", "status"), decision),
         "reason": refusals[0] if refusals else judgement.reason,
         "matched_policies": policies,
         "policy_matched": judgement.policy_matched or None,
@@ -193,19 +180,3 @@ def _evaluate(call: Call) -> Reply:
         "evaluation_time_ms": round((time.perf_counter() - began) * 1000, 3),
         "dry_run": True,
     }
-    return Reply(fields=fields, kind="decision")
-
-
-HANDLERS: Final[Handlers] = {
-    endpoints.LIST_RULES: _RULES.list,
-    endpoints.CREATE_RULE: _RULES.create,
-    endpoints.GET_RULE: _RULES.get,
-    endpoints.UPDATE_RULE: _RULES.update,
-    endpoints.DELETE_RULE: _RULES.delete,
-    endpoints.EVALUATE_POLICY: _evaluate,
-    endpoints.LIST_POLICIES: _POLICIES.list,
-    endpoints.CREATE_POLICY: _POLICIES.create,
-    endpoints.GET_POLICY: _POLICIES.get,
-    endpoints.UPDATE_POLICY: _POLICIES.update,
-    endpoints.DELETE_POLICY: _POLICIES.delete,
-}

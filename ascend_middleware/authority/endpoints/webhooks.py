@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from ascend_middleware.api import endpoints
-from ascend_middleware.api.bodies import ConfiguredWebhook, NewWebhook, Page, WebhookChange
-from ascend_middleware.exceptions import NotFoundError
+from ascend_middleware.api.bodies import ConfiguredWebhook, NewWebhook, Page
+from ascend_middleware.api.endpoint import given
 
 from ..bodies import ApiError, wrong
-from ..context import Call, Handlers, Reply
+from ..context import Call, answers
 from ..delivery import is_public
 from ..pagination import listed
 from ..store.registry_store import WEBHOOK
@@ -20,25 +20,25 @@ from ..store.registry_store import WEBHOOK
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["HANDLERS"]
-
 _MOST: Final = 100
 _SECRET_BYTES: Final = 32
 
 
-def _create(call: Call) -> Reply:
+@answers(endpoints.CREATE_WEBHOOK)
+def _create(call: Call) -> dict[str, Any]:
     new = call.body(NewWebhook)
     return _stored(call, new.target_url, new.event_types, new.secret, None)
 
 
-def _configure(call: Call) -> Reply:
+@answers(endpoints.CONFIGURE_WEBHOOK)
+def _configure(call: Call) -> dict[str, Any]:
     new = call.body(ConfiguredWebhook)
     return _stored(call, new.url, new.events, new.secret, new.agent_id, field="url")
 
 
 def _stored(
     call: Call, url: str, events: tuple[str, ...], secret: str | None, agent_id: str | None, field: str = "target_url"
-) -> Reply:
+) -> dict[str, Any]:
     _check_url(call, url, field)
     if len(call.records.all(WEBHOOK, tenant=call.tenant)) >= _MOST:
         raise ApiError(409, "TOO_MANY_WEBHOOKS", f"an organisation has at most {_MOST} webhooks")
@@ -48,7 +48,7 @@ def _stored(
     record = call.records.add(WEBHOOK, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
     call.audit("WEBHOOK_CREATED", webhook_id=name, target=_target(url), events=list(events))
     # The only answer that shows the secret.
-    return Reply(fields={**_shown(record), "secret": made, "success": True, "message": "subscribed"}, status=201)
+    return {**_shown(record), "secret": made, "success": True, "message": "subscribed"}
 
 
 def _check_url(call: Call, url: str, field: str) -> None:
@@ -88,82 +88,61 @@ def _visible(call: Call, record: Mapping[str, Any]) -> bool:
 
 def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "id": record["name"],
-        "webhook_id": record["name"],
-        "url": record["url"],
-        "target_url": record["url"],
-        "events": record["events"],
-        "event_types": record["events"],
-        "agent_id": record["agent_id"],
-        "active": record["active"],
+        **dict.fromkeys(("id", "webhook_id"), record["name"]),
+        **dict.fromkeys(("url", "target_url"), record["url"]),
+        **dict.fromkeys(("events", "event_types"), record["events"]),
+        **{name: record[name] for name in ("agent_id", "active", "created_at", "updated_at")},
         "secret": None,
-        "created_at": record["created_at"],
-        "updated_at": record["updated_at"],
     }
 
 
-def _list(call: Call) -> Reply:
+@answers(endpoints.LIST_WEBHOOKS)
+def _list(call: Call) -> dict[str, Any]:
     page = call.query(Page)
     rows = [_shown(row) for row in call.records.all(WEBHOOK, tenant=call.tenant) if _visible(call, row)]
-    return Reply(fields=listed(page, "webhooks", rows[page.offset : page.offset + page.limit], len(rows)))
+    return listed("webhooks", rows, page)
 
 
 def _webhook(call: Call) -> dict[str, Any]:
-    try:
-        record = call.records.get(WEBHOOK, call.parameters["id"], tenant=call.tenant)
-    except NotFoundError:
-        raise ApiError(404, "NOT_FOUND", "there is no such webhook") from None
+    record = call.record(WEBHOOK, call.parameters["id"], "webhook")
     if not _visible(call, record):
         call.audit("ACCESS_REFUSED", webhook_id=record["name"], endpoint=f"{call.request.method} /api/webhooks/{{id}}")
         raise ApiError(404, "NOT_FOUND", "there is no such webhook")
     return record
 
 
-def _get(call: Call) -> Reply:
-    return Reply(fields=_shown(_webhook(call)))
+@answers(endpoints.GET_WEBHOOK)
+def _get(call: Call) -> dict[str, Any]:
+    return _shown(_webhook(call))
 
 
-def _update(call: Call) -> Reply:
-    record, change = _webhook(call), call.body(WebhookChange)
-    fields: dict[str, Any] = {}
-    for name, first, second in (
-        ("url", change.url, change.target_url),
-        ("events", change.events, change.event_types),
-    ):
-        if first is not None and second is not None:
+@answers(endpoints.UPDATE_WEBHOOK)
+def _update(call: Call) -> dict[str, Any]:
+    record, fields = _webhook(call), given(**call.fields())
+    for name, other in (("url", "target_url"), ("events", "event_types")):
+        if name in fields and other in fields:
             raise wrong(name, "is given by both of its names")
-        value = first if first is not None else second
-        if value is not None:
-            fields[name] = list(value) if isinstance(value, tuple) else value
-    fields |= {name: getattr(change, name) for name in ("secret", "active") if getattr(change, name) is not None}
+        if other in fields:
+            fields[name] = fields.pop(other)
     if "url" in fields:
         _check_url(call, fields["url"], "url")
     record = call.records.update(record, fields, tenant=call.tenant)
     call.audit("WEBHOOK_CHANGED", webhook_id=record["name"], changed=sorted(fields), target=_target(record["url"]))
-    return Reply(fields={**_shown(record), "success": True})
+    return {**_shown(record), "success": True}
 
 
-def _delete(call: Call) -> Reply:
+@answers(endpoints.DELETE_WEBHOOK)
+def _delete(call: Call) -> dict[str, Any]:
     record = _webhook(call)
     call.records.remove(record, tenant=call.tenant)
     call.audit("WEBHOOK_REMOVED", webhook_id=record["name"], target=_target(record["url"]))
-    return Reply(fields={"success": True, "webhook_id": record["name"], "message": "unsubscribed"})
+    return {"success": True, "webhook_id": record["name"], "message": "unsubscribed"}
 
 
-def _test(call: Call) -> Reply:
+@answers(endpoints.TEST_WEBHOOK)
+def _test(call: Call) -> dict[str, Any]:
     record = _webhook(call)
     if call.authority.send_webhook is None:
         error = "this authority delivers no webhooks; serve it with its command"
-        return Reply(fields={"success": False, "status_code": None, "response_time_ms": None, "error": error})
-    return Reply(fields=dict(call.authority.send_webhook(record, call.tenant)))
-
-
-HANDLERS: Final[Handlers] = {
-    endpoints.LIST_WEBHOOKS: _list,
-    endpoints.CREATE_WEBHOOK: _create,
-    endpoints.CONFIGURE_WEBHOOK: _configure,
-    endpoints.GET_WEBHOOK: _get,
-    endpoints.UPDATE_WEBHOOK: _update,
-    endpoints.DELETE_WEBHOOK: _delete,
-    endpoints.TEST_WEBHOOK: _test,
-}
+        return {"success": False, "status_code": None, "response_time_ms": None, "error": error}
+    return dict(call.authority.send_webhook(record, call.tenant))

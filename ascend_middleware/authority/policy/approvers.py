@@ -18,7 +18,7 @@ from ascend_middleware.problems import BadValueError, Report, duration, whole
 from ..keys import person
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 __all__ = [
     "EXPIRY",
@@ -62,21 +62,10 @@ class ApprovalRules:
     expires_after: float = _DEFAULT
     levels: Mapping[str, Requirement] = field(default_factory=dict)
 
-    def terms(self, decision: str, level: str, *, expires_at: Callable[[float], str]) -> dict[str, Any]:
-        """Return what is stored with a new action: nothing unless it is pending.
-
-        The terms of an action stay what they were when it was submitted, whatever the policy file says later.
-
-        Args:
-            decision: approved, pending or denied.
-            level: the risk level.
-            expires_at: the time in so many seconds, as it is stored.
-        """
-        if decision != "pending":
-            return {}
+    def terms(self, level: str) -> dict[str, Any]:
+        """Return what is stored with a pending action of a risk level."""
         needed = self.levels.get(level, Requirement())
-        terms = {"count": needed.count, "names": list(needed.names), "expires_at": expires_at(self.expires_after)}
-        return {"approval": terms}
+        return {"count": needed.count, "names": list(needed.names)}
 
 
 def requirement(row: Mapping[str, Any]) -> Requirement:

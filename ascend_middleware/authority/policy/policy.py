@@ -65,6 +65,20 @@ class Policy:
     reason: str = ""
     source: str = "policy file"
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any], condition: Condition | None, *, source: str = "policy file") -> Policy:
+        """Return the policy that the fields of a policy or a smart rule describe."""
+        return cls(
+            name=fields.get("name", ""),
+            action_types=tuple(word.casefold() for word in fields.get("action_types", ())),
+            agents=tuple(fields.get("agents", ())),
+            condition=condition,
+            decision=fields.get("decision") or RULE_ACTIONS.get(fields.get("action", ""), ""),
+            risk_score=fields.get("risk_score"),
+            reason=fields.get("reason") or "",
+            source=source,
+        )
+
     def concerns(self, action: Mapping[str, Any]) -> bool:
         """Say whether the action's type and agent are among those listed."""
         # Without regard to case, or "Transaction" would slip past the policies for "transaction".

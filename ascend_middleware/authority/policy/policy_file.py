@@ -37,7 +37,7 @@ from ..limits import FAILED_SIGN_INS
 from ..management import STATUSES
 from ..tokens import TokenKey, public_key_issue
 from .approvers import read_approvals
-from .conditions import Condition, compile_condition
+from .conditions import compile_condition
 from .policy import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policy, PolicySet, pattern_issue
 from .risk_score import MAX_SCORE
 
@@ -204,36 +204,24 @@ def _policy(report: Report, row: dict[str, Any], where: str) -> Policy:
     given = report.table(row, _POLICY, where, required=("name",))
     if "decision" not in row and "risk_score" not in row:
         report.add("missing-key", (where,), "decides nothing", "give it a decision or a risk_score")
-    return _judging(report, given, where, "when", given.get("decision", ""))
+    return _judging(report, given, where, "when")
 
 
 def _smart_rule(report: Report, row: dict[str, Any], where: str) -> Policy:
     given = report.table(row, _SMART_RULE, where, required=("name", "condition", "action"))
-    return _judging(report, given, where, "condition", RULE_ACTIONS.get(given.get("action", ""), ""))
+    return _judging(report, given, where, "condition")
 
 
-def _judging(report: Report, given: dict[str, Any], where: str, condition: str, decision: str) -> Policy:
+def _judging(report: Report, given: dict[str, Any], where: str, condition: str) -> Policy:
     for key in ("action_types", "agents"):
         _check_patterns(report, given.get(key, ()), where, key)
     source = given.get(condition)
-    return Policy(
-        name=given.get("name", ""),
-        action_types=tuple(word.casefold() for word in given.get("action_types", ())),
-        agents=given.get("agents", ()),
-        condition=None if source is None else _condition(report, source, where, condition),
-        decision=decision,
-        risk_score=given.get("risk_score"),
-        reason=given.get("reason", ""),
-    )
-
-
-def _condition(report: Report, source: str, *where: str) -> Condition | None:
-    found = compile_condition(source)
-    if isinstance(found, Condition):
-        return found
-    for fault in found:
-        report.add("condition", where, str(fault), fault.hint)
-    return None
+    found = None if source is None else compile_condition(source)
+    if isinstance(found, list):
+        for fault in found:
+            report.add("condition", (where, condition), str(fault), fault.hint)
+        found = None
+    return Policy.of(given, found)
 
 
 def _check_patterns(report: Report, patterns: Iterable[str], where: str, key: str) -> None:
