@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import threading
@@ -28,20 +29,21 @@ from ascend_middleware.client import (
     Unsendable,
 )
 from ascend_middleware.client.http.blocking import BlockingPool
-from ascend_middleware.client.http.common import KEEPALIVE_SECONDS
-from ascend_middleware.client.http.http1 import H11, Httptools, Origin, encode
+from ascend_middleware.client.http.http1 import Origin, Reader, encode
 from ascend_middleware.client.http.pool import LoopPool
 from ascend_middleware.client.http.slots import AsyncGate, Gate
+from ascend_middleware.client.http.transport import KEEPALIVE_SECONDS
 
 pytestmark = pytest.mark.anyio
 POST = Request("POST", "http://127.0.0.1/x?y=1", (("X-API-Key", "k"), ("Accept", "*/*")), b"{}")
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
 
-@pytest.fixture(params=[H11, Httptools], autouse=True, ids=["h11", "httptools"])
-def spoken(request, monkeypatch):
+@pytest.fixture(params=["read here", "h11"], autouse=True)
+def read_by(request, monkeypatch):
     """Every test of connections runs with both."""
-    monkeypatch.setattr("ascend_middleware.client.http.http1.has_httptools", request.param is Httptools)
+    if request.param == "h11":
+        monkeypatch.setattr("ascend_middleware.client.http.http1._ORDINARY", re.compile(rb"\Znone"))
 
 
 class InThreads:
@@ -70,8 +72,6 @@ def pool_of(server, kind=LoopPool):
 
 # --- what is said, by either
 
-READERS = pytest.mark.parametrize("reader", [H11, Httptools])
-
 
 def test_a_request_is_said_whole_and_once():
     said = encode(POST, "authority.example")
@@ -90,36 +90,64 @@ def test_a_header_never_becomes_two(headers):
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, len(ANSWER) - 1)), st.booleans())
-@READERS
-def test_an_answer_is_the_same_however_it_is_cut(reader, cuts, chunked):
+def test_an_answer_is_the_same_however_it_is_cut(cuts, chunked):
     whole = ANSWER
     if chunked:
         whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n"
-    protocol = reader()
+    protocol = Reader()
     for _ in range(2):  # the second on the same connection
-        protocol.begin()
         places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
         heard = [protocol.feed(whole[a:b]) for a, b in zip(places, places[1:], strict=False)]
         assert all(each is None for each in heard[:-1])
         assert (heard[-1].status, heard[-1].content) == (200, b"{}")
-        assert not protocol.ends()
+        assert not protocol.ends
 
 
 @given(st.binary(min_size=1, max_size=300))
-@READERS
-def test_bytes_that_are_no_answer_are_a_typed_failure_or_no_answer_yet(reader, noise):
-    protocol = reader()
-    protocol.begin()
+def test_bytes_that_are_no_answer_are_a_typed_failure_or_no_answer_yet(noise):
+    protocol = Reader()
     heard = None
     with contextlib.suppress(ExchangeFailed, errors.ProtocolError):
         heard = protocol.feed(noise) or protocol.feed(b"")
     assert heard is None or noise.lstrip(b"\r\n").startswith(b"HTTP/1.")
 
 
+LINES = [
+    *(b"Content-Length: 2", b"content-length:02 ", b"Content-Length: 2, 2", b"Content-Length: 3", b"Content-Length: +2"),
+    *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity", b"Content-Encoding: gzip", b"Content-Encoding: "),
+    *(b"Connection: close", b"Connection: Keep-Alive", b"Connection: upgrade", b"Upgrade: h2c", b"Keep-Alive: timeout=5"),
+    *(b"Retry-After: 7", b"retry-after: 8", b"X-A:  a b\t", b"X-B:", b"X-A : 1", b" folded", b"X-A: \xe9", b"X\xe9: 1", b"X-A: \x00"),
+]  # fmt: skip
+BEGINNINGS = [
+    f"HTTP/{version} {rest}".encode() for version in ("1.1", "1.0") for rest in ("200 OK", "503", "204 x", "304 x")
+]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.sampled_from([BEGINNINGS[0], *BEGINNINGS]),
+    st.lists(st.sampled_from(LINES), max_size=4),
+    st.booleans(),
+    st.sampled_from([b"{}", b"{", b"{}HTTP/1.1 200 OK\r\n", b""]),
+)
+def test_what_is_read_here_says_what_h11_says(beginning, lines, has_length, body):
+    lines = [b"Content-Length: 2", *lines] if has_length else lines
+    answer = b"\r\n".join([beginning, *lines, b"", body])
+
+    def heard(read, reader):
+        try:
+            found = read(answer)
+        except (ExchangeFailed, errors.ProtocolError) as error:
+            return type(error)
+        return found and (found.status, dict(found.headers), found.content, reader.has_surplus, reader.ends)
+
+    here, by_h11 = Reader(), Reader()
+    assert heard(here.feed, here) == heard(by_h11._feed_other, by_h11)
+
+
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
-@READERS
 @pytest.mark.parametrize(
     ("pieces", "error"),
     [
@@ -136,34 +164,29 @@ OK = b"HTTP/1.1 200 OK\r\n"
         ([OK + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"], errors.ProtocolError),
     ],
 )  # fmt: skip
-def test_what_is_no_whole_answer_is_a_typed_failure(reader, pieces, error):
-    protocol = reader()
-    protocol.begin()
+def test_what_is_no_whole_answer_is_a_typed_failure(pieces, error):
+    protocol = Reader()
     with pytest.raises(error):
         for piece in pieces:
             assert protocol.feed(piece) is None
         raise AssertionError("it was taken for an answer")
 
 
-@READERS
 @pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
-def test_an_answer_may_end_with_its_connection(reader, version):
-    protocol = reader()
-    protocol.begin()
+def test_an_answer_may_end_with_its_connection(version):
+    protocol = Reader()
     assert protocol.feed(version + b" 200 OK\r\nX-A: 1\r\n\r\n{") is None
     assert protocol.feed(b"}") is None
     heard = protocol.feed(b"")
     assert (heard.status, heard.content, heard.headers["x-a"]) == (200, b"{}", "1")
-    assert protocol.ends()
+    assert protocol.ends
 
 
-@READERS
-def test_an_answer_without_a_body(reader):
-    protocol = reader()
+def test_an_answer_without_a_body():
+    protocol = Reader()
     for _ in range(2):
-        protocol.begin()
         assert protocol.feed(b"HTTP/1.1 204 No Content\r\n\r\n").content == b""
-        assert not protocol.ends()
+        assert not protocol.ends
 
 
 @pytest.mark.parametrize(
@@ -174,25 +197,20 @@ def test_an_answer_without_a_body(reader):
         ANSWER.replace(b"HTTP/1.1", b"HTTP/1.0"),
     ],
 )
-@READERS
-def test_a_connection_that_is_done_with(reader, answer):
-    protocol = reader()
-    protocol.begin()
+def test_a_connection_that_is_done_with(answer):
+    protocol = Reader()
     assert protocol.feed(answer).content == b"{}"
-    assert protocol.has_surplus() is answer.startswith(ANSWER)
-    assert protocol.ends()
+    assert protocol.has_surplus is answer.startswith(ANSWER)
+    assert protocol.ends
 
 
-@READERS
-def test_an_early_word_is_no_answer(reader):
-    protocol = reader()
-    protocol.begin()
+def test_an_early_word_is_no_answer():
+    protocol = Reader()
     for word in (b"100 Continue", b"102 Processing", b"103 Early Hints", b"199 Odd"):
         assert protocol.feed(b"HTTP/1.1 " + word + b"\r\nX-A: 1\r\n\r\n") is None
     heard = protocol.feed(ANSWER)
     assert heard.status == 200 and "x-a" not in heard.headers
-    protocol = reader()
-    protocol.begin()
+    protocol = Reader()
     with pytest.raises(ExchangeFailed):
         protocol.feed(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")
 
@@ -360,7 +378,7 @@ async def test_the_time_in_the_queue_of_threads_is_told_apart_too():
     while not times:
         await asyncio.sleep(0.001)
     second = asyncio.ensure_future(failure())
-    while not len(gate._slots.get()):
+    while not len(gate._places.get()[0]):
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.2)
     free.set()

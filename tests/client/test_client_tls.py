@@ -13,7 +13,7 @@ import trustme
 from parties import ACTION, PARTIES, run
 
 from ascend_middleware import exceptions as errors
-from ascend_middleware.client.http.tls import context_of
+from ascend_middleware.client.http.http1 import context_of
 from ascend_middleware.config import Settings
 
 AT = pytest.mark.parametrize("party", [*PARTIES, "sync httpx", "async httpx"])

@@ -78,7 +78,7 @@ ALLOWED = {
 }
 HTTP_LIBRARIES = {"h11", "httptools", "httpx", "httpx2", "httpcore2", "requests", "aiohttp"}
 # The only files that import one: an engine, what reads answers, and what makes the usual TLS context.
-HTTP_ENGINES = {f"client/http/{name}.py" for name in ("http1", "httpx2_engine", "tls")}
+HTTP_ENGINES = {f"client/http/{name}.py" for name in ("http1", "httpx2_engine")}
 FRAMEWORKS = {"starlette", "fastapi", "flask", "django", "werkzeug"}
 
 

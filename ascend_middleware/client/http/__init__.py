@@ -1,11 +1,12 @@
 """How a request reaches the authority: over connections of our own, through httpx2, or by the user's client.
 
 An engine sends one request under one total deadline, follows no redirect, keeps no cookie, reads no netrc, and fails
-with an `EngineError` only. Engines open their pool at the first use and open another one after a fork.
+with an `EngineError` only. A pool is opened at the first use, and another one after a fork.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -13,9 +14,10 @@ from urllib.parse import urlsplit
 from ... import masking
 from ... import setting_values as read
 from ...exceptions import ConfigurationError
-from .blocking import BlockingEngine
-from .common import proxy_url
-from .pool import LoopEngine
+from ...flow import running_loop
+from .blocking import BlockingPool
+from .http1 import Origin, context_of
+from .pool import LoopPool
 from .slots import AsyncGate, Gate
 from .transport import (
     AsyncEngine,
@@ -29,6 +31,7 @@ from .transport import (
     Response,
     TLSFailed,
     Unsendable,
+    proxy_url,
 )
 from .user_client import borrow
 
@@ -79,6 +82,7 @@ def open_async_engine(settings: Settings, *, engine: object = None, http_client:
 
 
 def _open(settings: Settings, engine: object, http_client: object, *, asynchronous: bool) -> Any:
+    """Return an engine, or what opens one for a process or loop."""
     if engine is not None and not isinstance(engine, str):
         if not callable(getattr(engine, "send", None)) or not hasattr(engine, "aclose" if asynchronous else "close"):
             raise ConfigurationError("engine must be 'auto', 'httpx2' or an object with send and close or aclose")
@@ -94,10 +98,26 @@ def _open(settings: Settings, engine: object, http_client: object, *, asynchrono
     except ValueError as error:
         raise ConfigurationError(f"engine: {error}") from None
     if name == "auto" and proxy_url(settings) is None:
-        return LoopEngine(settings) if asynchronous else BlockingEngine(settings)
-    from .httpx2_engine import HTTPX2, AsyncHTTPX2  # takes as long as all the rest of the client
+        # Certificates are read here and not at the first request, which has a deadline, and where a loop would wait.
+        origin = Origin(settings.api_url, context_of(settings))
+        if asynchronous:
+            return functools.partial(_open_on_loop, origin, settings)
+        return functools.partial(BlockingPool, origin)
+    return _httpx2(settings, asynchronous=asynchronous)
 
-    return (AsyncHTTPX2 if asynchronous else HTTPX2)(settings)
+
+def _httpx2(settings: Settings, *, asynchronous: bool) -> Callable[[], Any]:
+    from .httpx2_engine import HTTPX2, AsyncHTTPX2, pool_options  # takes as long as all the rest of the client
+
+    return functools.partial(AsyncHTTPX2 if asynchronous else HTTPX2, pool_options(settings))
+
+
+def _open_on_loop(origin: Origin, settings: Settings) -> AsyncEngine:
+    """Return connections of our own for an asyncio loop, httpx2's for another one."""
+    if isinstance(running_loop(), asyncio.AbstractEventLoop):
+        return LoopPool(origin)
+    opened: AsyncEngine = _httpx2(settings, asynchronous=True)()
+    return opened
 
 
 def _open_scheme(scheme: str, settings: Settings, *, asynchronous: bool) -> Any:

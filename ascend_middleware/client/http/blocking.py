@@ -3,63 +3,45 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import socket
 import ssl
 import threading
 import time
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ... import masking
-from .common import KEEPALIVE_SECONDS, addresses, deadline_passed, describe, is_late, surplus, unconnected, worse
-from .http1 import Origin, encode
-from .tls import context_of
-from .transport import ExchangeFailed, PerProcess, Request, Response, Unsendable
+from .http1 import Origin, Reader, encode
+from .transport import (
+    KEEPALIVE_SECONDS,
+    ExchangeFailed,
+    Request,
+    Response,
+    Unsendable,
+    addresses,
+    deadline_passed,
+    describe,
+    is_late,
+    surplus,
+    unconnected,
+    worse,
+)
 
-if TYPE_CHECKING:
-    from ...config import Settings
-
-__all__ = ["BlockingEngine", "BlockingPool"]
+__all__ = ["BlockingPool"]
 
 _log = masking.get_logger("ascend_middleware.client.connection")
 _CHUNK: Final = 65_536
 
 
-class BlockingEngine:
-    """Sends over connections of its own, for as many threads as come.
-
-    Args:
-        settings: without a proxy.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        # Read here and not at the first request, which has a deadline.
-        origin = Origin(settings.api_url, context_of(settings))
-        # No cycle through self: a client that is dropped frees its connections at once.
-        self._pools: Final = PerProcess(functools.partial(BlockingPool, origin))
-
-    def send(self, request: Request, timeout: float) -> Response:
-        """Return the answer within `timeout` seconds in all; see `Engine`."""
-        pool: BlockingPool = self._pools.get()
-        return pool.send(request, timeout)
-
-    def close(self) -> None:
-        """Close what is open in this process."""
-        pool = self._pools.take()
-        if pool is not None:
-            pool.close()
-
-
 class _Connection:
     """One connection; one request at a time."""
 
-    __slots__ = ("__weakref__", "_given_up", "_protocol", "_socket", "idle_since")
+    __slots__ = ("__weakref__", "_given_up", "_reader", "_socket", "idle_since")
 
-    def __init__(self, stream: socket.socket, origin: Origin) -> None:
+    def __init__(self, stream: socket.socket) -> None:
         self._socket: Final = stream
-        self._protocol: Final = origin.protocol()
+        self._reader: Final = Reader()
         self._given_up = False
         self.idle_since = 0.0
         # The documented programs drop their client without closing it; and a forked child drops its parent's. Not by
@@ -79,39 +61,35 @@ class _Connection:
 
     def exchange(self, request: Request, header: str, end: float) -> Response:
         """Return the answer; whatever else happens, the connection is not used again."""
-        began = whole = False
-        protocol = self._protocol
+        began = is_good = False
+        reader = self._reader
         try:
             # Never locals of this frame: they hold the key, and reporters of errors show locals.
             self._write(memoryview(encode(request, header)), end)
-            protocol.begin()
             heard = None
             while heard is None:
-                heard = protocol.feed(self._read(end))
+                self._socket.settimeout(_left(end))
+                data = self._socket.recv(_CHUNK)
+                if not data and self._given_up:
+                    raise ConnectionAbortedError("it was closed")
+                heard = reader.feed(data)
                 began = True
-            if protocol.has_surplus():
+            if reader.has_surplus:
                 raise surplus()
-            whole = True
+            is_good = not reader.ends
             return heard
         except OSError as error:  # TLS's errors are OSErrors
             if is_late(error):
                 raise deadline_passed(answered=began) from None
             raise ExchangeFailed(f"the connection to the authority broke: {describe(error)}") from None
         finally:
-            if not whole or protocol.ends():
+            if not is_good:
                 self.close()
 
     def _write(self, data: memoryview, end: float) -> None:
         while data:
             self._socket.settimeout(_left(end))
             data = data[self._socket.send(data) :]
-
-    def _read(self, end: float) -> bytes:
-        self._socket.settimeout(_left(end))
-        data = self._socket.recv(_CHUNK)
-        if not data and self._given_up:
-            raise ConnectionAbortedError("it was closed")
-        return data
 
     @property
     def is_closed(self) -> bool:
@@ -178,7 +156,7 @@ class BlockingPool:
             stream = self._reach(addresses(self._origin.host, self._origin.port, _left(end)), end)
         except OSError as error:  # TLS's errors are OSErrors
             raise unconnected(error) from None
-        connection = _Connection(stream, self._origin)
+        connection = _Connection(stream)
         with self._lock:
             if self._closed:
                 raise Unsendable("the client was closed")

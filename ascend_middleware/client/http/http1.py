@@ -1,62 +1,35 @@
-"""HTTP/1.1 without IO: a request as bytes, and an answer of bytes, read by httptools or by h11; and whom it is for.
+"""HTTP/1.1 without IO: a request as bytes, an answer of bytes; and whom it is for, by which certificates.
 
+An ordinary answer, with one Content-Length and nothing that changes its meaning, is read here; any other one by h11.
 One of the files that import an HTTP library.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import re
-from typing import TYPE_CHECKING, Final, Protocol
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import h11
 
-from .common import MAX_ANSWER_BYTES, describe, response, too_long
-from .transport import ExchangeFailed, Request, Response, Unsendable
-
-try:
-    import httptools
-except ImportError:
-    has_httptools = False  # h11 reads the same, slower
-else:
-    has_httptools = True
+from ...exceptions import ConfigurationError
+from ...fork import ProcessLock
+from .transport import MAX_ANSWER_BYTES, ExchangeFailed, Request, Response, Unsendable, describe, response, too_long
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable
+    from ...config import Settings
 
-__all__ = ["H11", "HTTP1", "MAX_HEAD_BYTES", "Httptools", "Origin", "encode"]
+__all__ = ["MAX_HEAD_BYTES", "Origin", "Reader", "context_of", "encode"]
 
 MAX_HEAD_BYTES: Final = 100 * 1024
-# The request line and headers, nothing else; how many lines they are is counted beside.
-_HEAD: Final = re.compile(
-    r"(?:GET|POST|PUT|PATCH|DELETE) /[!-~]* HTTP/1\.1(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*)*"
-)
+_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
 
-class HTTP1(Protocol):
-    """One connection's protocol: a request is begun, then bytes are fed until its answer is whole; and again."""
-
-    def begin(self) -> None:
-        """Expect the answer to a request that is being sent."""
-        ...
-
-    def feed(self, data: bytes) -> Response | None:
-        """Take bytes that arrived, none at the end of the connection; return the answer when it is whole.
-
-        Raises:
-            ExchangeFailed: what arrived is not HTTP, or the connection ended in the middle.
-            ProtocolError: the answer is too long, or came compressed.
-        """
-        ...
-
-    def has_surplus(self) -> bool:
-        """Say, after an answer, whether more than it has arrived."""
-        ...
-
-    def ends(self) -> bool:
-        """Say, after an answer, whether the connection is done with; else it is ready for the next request."""
-        ...
+# --- a request
 
 
 def encode(request: Request, host: str) -> bytes:
@@ -69,41 +42,136 @@ def encode(request: Request, host: str) -> bytes:
     Raises:
         Unsendable: it is not HTTP.
     """
-    content, url = request.content, request.url
-    target = url[url.index("/", url.index("//") + 2) :]
-    lines = [f"{request.method} {target} HTTP/1.1", f"Host: {host}"]
-    lines += [f"{name}: {value}" for name, value in request.headers]
-    if content or request.method != "GET":
-        lines.append(f"Content-Length: {len(content)}")
-    head = "\r\n".join(lines)
-    # A value with a line break of its own would make one line more.
-    if _HEAD.fullmatch(head) is None or head.count("\r\n") != len(lines) - 1:
-        del head, lines  # they hold the key, and reporters of errors show locals
-        raise Unsendable("the request cannot be sent: a header or the target is not HTTP")
-    return f"{head}\r\n\r\n".encode("ascii") + content
+    content, headers = request.content, request.headers
+    names, values = zip(*headers, strict=True) if headers else ((), ())
+    text = "".join(values)
+    # A value with a line break would make one line more.
+    if not (text.isascii() and text.isprintable() and _are_names(names)):
+        del values, text, headers  # they hold the key, and reporters of errors show locals
+        raise _not_http()
+    length = f"\r\nContent-Length: {len(content)}" if content or request.method != "GET" else ""
+    lines = "\r\n".join((_first_lines(request.method, request.url, host), *map(": ".join, headers)))
+    return f"{lines}{length}\r\n\r\n".encode("ascii") + content
 
 
+@functools.lru_cache(maxsize=64)
+def _are_names(names: tuple[str, ...]) -> bool:
+    return all(re.fullmatch(_NAME, name) for name in names)
+
+
+@functools.lru_cache(maxsize=256)
+def _first_lines(method: str, url: str, host: str) -> str:
+    line = f"{method} {url[url.index('/', url.index('//') + 2) :]} HTTP/1.1"
+    if not re.fullmatch(r"(?:GET|POST|PUT|PATCH|DELETE) /[!-~]* HTTP/1\.1", line):
+        raise _not_http()
+    return f"{line}\r\nHost: {host}"
+
+
+def _not_http() -> Unsendable:
+    return Unsendable("the request cannot be sent: a header or the target is not HTTP")
+
+
+# --- an answer
+
+# Whatever may change where an answer ends, or what its body is, stands in no line of this kind.
+_LINE: Final = (
+    rb"(?:connection:[ \t]*keep-alive[ \t]*\r\n"
+    rb"|(?!connection:|content-length:|content-encoding:|transfer-encoding:)" + _NAME.encode() + rb":[\t -~]*\r\n)*"
+)
+_ORDINARY: Final = re.compile(
+    rb"HTTP/1\.1 ((?!204|304)[2-5]\d\d)(?: [\t -~]*)?\r\n"
+    rb"(" + _LINE + rb"content-length:[ \t]*(\d{1,7})[ \t]*\r\n" + _LINE + rb")\r\n",
+    re.IGNORECASE,
+)
+_HEADER: Final = re.compile(r"([^:\n]+):[ \t]*([^\r]*?)[ \t]*\r\n")
 # h11 reads an answer only where a request was made; which one does not matter, since nobody asks for HEAD or CONNECT.
 _ASKED: Final = h11.Request(method="GET", target="/", headers=[("Host", "h")])
-_ALL_ASKED: Final = h11.EndOfMessage()
 
 
-class H11:
-    """Read by h11, in Python; see `HTTP1`."""
+class _Headers(Mapping[str, str]):
+    """The headers of an ordinary answer, read when somebody asks for one: of a success nobody does."""
 
-    __slots__ = ("_body", "_head", "_size", "_state")
+    def __init__(self, lines: bytes) -> None:
+        self._lines: Final = lines
+
+    @functools.cached_property
+    def _read(self) -> dict[str, str]:
+        return {name.lower(): value for name, value in reversed(_HEADER.findall(self._lines.decode("ascii")))}
+
+    def __getitem__(self, name: str) -> str:
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+
+class Reader:
+    """Reads the answers on one connection, each of them after its request was sent.
+
+    Attributes:
+        has_surplus: whether more has arrived than the answer.
+        ends: whether, after an answer, the connection is done with.
+    """
+
+    __slots__ = ("_body", "_headers", "_left", "_other", "_status", "ends", "has_surplus")
+
+    def __init__(self) -> None:
+        self._body: list[bytes] = []  # of an answer that has begun
+        self._left = 0
+        self._other: _OtherAnswer | None = None
+        self.has_surplus = self.ends = False
+
+    def feed(self, data: bytes) -> Response | None:
+        """Take bytes that arrived, none at the end of the connection; return the answer when it is whole.
+
+        Raises:
+            ExchangeFailed: what arrived is not HTTP, or the connection ended in the middle.
+            ProtocolError: the answer is too long, or came compressed.
+        """
+        if not self._body:
+            found = None if self._other is not None else _ORDINARY.match(data)
+            length = int(found[3]) if found is not None else 0
+            if found is None or length > MAX_ANSWER_BYTES or found.end() > MAX_HEAD_BYTES:
+                return self._feed_other(data)
+            self._status, self._headers = int(found[1]), _Headers(found[2])
+            data = data[found.end() :]
+            self._left = length
+        elif not data:
+            raise ExchangeFailed("the authority closed the connection in the middle of its answer")
+        self._body.append(data)
+        self._left -= len(data)
+        if self._left > 0:
+            return None
+        content = b"".join(self._body)
+        if self._left < 0:
+            self.has_surplus = self.ends = True
+            content = content[: self._left]
+        self._body = []
+        return Response(self._status, self._headers, content)
+
+    def _feed_other(self, data: bytes) -> Response | None:
+        other = self._other = self._other or _OtherAnswer()
+        heard = other.feed(data)
+        if heard is not None:
+            self._other = None
+            self.has_surplus, self.ends = other.has_surplus, other.ends
+        return heard
+
+
+class _OtherAnswer:
+    """An answer that h11 reads: of an untold length, in chunks, in small pieces, with an early word before it."""
 
     def __init__(self) -> None:
         self._state: Final = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
-        self._head: h11.Response | None = None
-        self._body: list[bytes] = []
-        self._size = 0
-
-    def begin(self) -> None:  # noqa: D102 - see HTTP1
         self._state.send(_ASKED)
-        self._state.send(_ALL_ASKED)
+        self._state.send(h11.EndOfMessage())
+        self._head: h11.Response | None = None
+        self._body = bytearray()
 
-    def feed(self, data: bytes) -> Response | None:  # noqa: D102 - see HTTP1
+    def feed(self, data: bytes) -> Response | None:
         state = self._state
         try:
             state.receive_data(data)
@@ -114,131 +182,30 @@ class H11:
                         raise ExchangeFailed("the authority closed the connection without an answer")
                     return None
                 if isinstance(event, h11.Data):
-                    self._size += len(event.data)
-                    if self._size > MAX_ANSWER_BYTES:
+                    self._body += event.data
+                    if len(self._body) > MAX_ANSWER_BYTES:
                         raise too_long()
-                    self._body.append(bytes(event.data))
                 elif isinstance(event, h11.Response):
                     self._head = event
-                elif isinstance(event, h11.EndOfMessage):
-                    return self._whole()
+                elif isinstance(event, h11.EndOfMessage) and self._head is not None:
+                    pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._head.headers)
+                    return response(self._head.status_code, pairs, bytes(self._body))
                 elif not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
                     raise ExchangeFailed("the authority closed the connection, or speaks another protocol")
         except h11.RemoteProtocolError as error:
             raise ExchangeFailed(f"the exchange with the authority broke: {describe(error)}") from None
 
-    def _whole(self) -> Response:
-        head, self._head = self._head, None
-        if head is None:
-            raise ExchangeFailed("the authority's answer has no head")
-        content = b"".join(self._body)
-        self._body, self._size = [], 0
-        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
-        return response(head.status_code, pairs, content)
-
-    def has_surplus(self) -> bool:  # noqa: D102 - see HTTP1
+    @property
+    def has_surplus(self) -> bool:
         return bool(self._state.trailing_data[0])
 
-    def ends(self) -> bool:  # noqa: D102 - see HTTP1
+    @property
+    def ends(self) -> bool:
         state = self._state
-        if state.our_state is not h11.DONE or state.their_state is not h11.DONE or any(state.trailing_data):
-            return True
-        state.start_next_cycle()
-        return False
+        return state.our_state is not h11.DONE or state.their_state is not h11.DONE or any(state.trailing_data)
 
 
-class Httptools:
-    """Read by httptools (llhttp, in C), where it is installed: a tenth of the time; see `HTTP1`."""
-
-    __slots__ = (
-        "_body",
-        "_done",
-        "_early",
-        "_extra",
-        "_fed",
-        "_headers",
-        "_keeps",
-        "_open_ended",
-        "_parser",
-        "_size",
-        "_status",
-    )
-
-    def __init__(self) -> None:
-        self._parser: Final = httptools.HttpResponseParser(self)
-        self._extra = False
-        self.begin()
-
-    def begin(self) -> None:  # noqa: D102 - see HTTP1
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body: list[bytes] = []
-        self._status = self._size = self._fed = 0
-        self._done = self._early = self._keeps = self._open_ended = False
-
-    def feed(self, data: bytes) -> Response | None:  # noqa: D102 - see HTTP1
-        if not data:
-            if self._status and self._open_ended and not self._done:
-                self._keeps = False
-                return self._whole()
-            raise ExchangeFailed("the authority closed the connection without an answer")
-        if not self._status:
-            self._fed += len(data)
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if not self._done:
-                raise ExchangeFailed(f"the exchange with the authority broke: {describe(error)}") from None
-            self._extra = True  # the answer is whole; what came behind it is not
-        if self._size > MAX_ANSWER_BYTES:
-            raise too_long()
-        if self._fed > MAX_HEAD_BYTES and not self._status:
-            raise ExchangeFailed("the head of the authority's answer does not end")
-        return self._whole() if self._done else None
-
-    def _whole(self) -> Response:
-        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._headers]
-        return response(self._status, pairs, b"".join(self._body))
-
-    def has_surplus(self) -> bool:  # noqa: D102 - see HTTP1
-        return self._extra
-
-    def ends(self) -> bool:  # noqa: D102 - see HTTP1
-        return self._extra or not self._keeps
-
-    # --- what the parser tells
-
-    def on_message_begin(self) -> None:  # noqa: D102 - of the parser's protocol
-        if self._done:
-            self._extra = True  # a second answer, which nobody asked for
-
-    def on_header(self, name: bytes, value: bytes) -> None:  # noqa: D102 - of the parser's protocol
-        if not self._done:
-            self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:  # noqa: D102 - of the parser's protocol
-        if self._done:
-            return
-        status = self._parser.get_status_code()
-        if status < 200:
-            self._early = True
-            return
-        self._status = status
-        self._keeps = self._parser.should_keep_alive()
-        named = {name.lower() for name, _ in self._headers}
-        self._open_ended = not named & {b"content-length", b"transfer-encoding"}
-
-    def on_body(self, body: bytes) -> None:  # noqa: D102 - of the parser's protocol
-        if not self._done:
-            self._size += len(body)
-            if self._size <= MAX_ANSWER_BYTES:
-                self._body.append(body)
-
-    def on_message_complete(self) -> None:  # noqa: D102 - of the parser's protocol
-        if self._early:
-            self._early = False
-            self._headers = []
-        else:
-            self._done = True
+# --- whom it is for
 
 
 class Origin:
@@ -253,7 +220,6 @@ class Origin:
         host: its name or address.
         port: its port.
         context: None for plain HTTP.
-        protocol: makes what reads a connection's answers: httptools where it is installed, else h11.
     """
 
     def __init__(self, url: str, context: ssl.SSLContext | None = None) -> None:
@@ -263,4 +229,77 @@ class Origin:
         self.host: Final = parts.hostname or ""
         self.port: Final = parts.port or (443 if tls else 80)
         self.context: Final = context if tls else None
-        self.protocol: Final[Callable[[], HTTP1]] = Httptools if has_httptools else H11
+
+
+_reading: Final = ProcessLock()
+
+
+def context_of(settings: Settings) -> ssl.SSLContext | None:
+    """Return a context that trusts the issuers in `ca_file` and no others, else the usual ones; not to be changed.
+
+    None where none is needed: for plain HTTP. To read one takes some 40 ms, so the process shares it; it is read anew
+    when a file that it was read from has changed.
+
+    Raises:
+        ConfigurationError: `ca_file`, or with `trust_env` what SSL_CERT_FILE or SSL_CERT_DIR names, cannot be read.
+    """
+    if not settings.ca_file and settings.api_url.startswith("http:"):
+        return None
+    named: tuple[tuple[str, str], ...] = ()
+    if settings.ca_file:
+        named = (("ca_file", settings.ca_file),)
+    elif settings.trust_env:
+        variables = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+        named = tuple((name, place) for name in variables if (place := os.environ.get(name)))
+    places = ", ".join(f"{name} {place!r}" for name, place in named)
+    if not all(_is_there(name, place) for name, place in named):
+        raise ConfigurationError(f"{places}: there is no such file or directory of certificates")
+    # A monkey-patched process has another class, whose connections wait for others as they should.
+    source = _Source(os.getpid(), ssl.SSLContext, named, settings.trust_env, tuple(_version(each) for _, each in named))
+    try:
+        with _reading:
+            return _read(source)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{places or 'the certificates'} cannot be read as certificates: {error}") from None
+
+
+class _Source(NamedTuple):
+    """What a context was made of.
+
+    Attributes:
+        process: an application server may patch its workers after the fork.
+        named: settings or variables, and the places that they name.
+        versions: of those places, which tell when a file was replaced.
+    """
+
+    process: int
+    kind: type[ssl.SSLContext]
+    named: tuple[tuple[str, str], ...]
+    trust_env: bool
+    versions: tuple[object, ...]
+
+
+@functools.lru_cache(maxsize=16)
+def _read(source: _Source) -> ssl.SSLContext:
+    if source.named and source.named[0][0] == "ca_file":
+        context = ssl.create_default_context(cafile=source.named[0][1])
+    else:
+        import httpx2  # takes as long as all the rest of the client, and plain HTTP needs nothing of it
+
+        context = httpx2.create_ssl_context(trust_env=source.trust_env)
+    context.set_alpn_protocols(["http/1.1"])  # as httpcore2 sets it, at each connection
+    return context
+
+
+def _is_there(name: str, place: str) -> bool:
+    if name == "SSL_CERT_DIR":  # OpenSSL takes several
+        return any(os.path.isdir(part) for part in place.split(os.pathsep))
+    return os.path.isfile(place)
+
+
+def _version(place: str) -> object:
+    try:
+        found = os.stat(place)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

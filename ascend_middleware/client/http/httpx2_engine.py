@@ -1,18 +1,16 @@
 """httpx2's own transport: through proxies, on trio, and wherever it is asked for; nothing is followed or remembered.
 
-One of the files that import an HTTP library; each serves one engine.
+One of the files that import an HTTP library.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-import functools
 import importlib.util
-import ssl
-import threading
+import os
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -20,43 +18,40 @@ import anyio
 import httpcore2
 import httpx2
 
-from ...exceptions import AscendError, ConfigurationError
-from ...flow import running_loop
-from .common import (
+from ...exceptions import ConfigurationError
+from .http1 import context_of
+from .transport import (
     KEEPALIVE_SECONDS,
-    MAX_ANSWER_BYTES,
+    DeadlinePassed,
+    Request,
+    Response,
     addresses,
     deadline_passed,
-    defect,
-    describe,
-    has_surplus,
     is_exhausted,
-    proxy_failed,
     proxy_url,
     response,
     surplus,
-    too_long,
-    unconnected,
 )
-from .tls import context_of
-from .transport import ExchangeFailed, Overloaded, PerProcess, Request, Response
+from .user_client import Content, failures, has_surplus
 
 if TYPE_CHECKING:
     from ...config import Settings
 
-__all__ = ["HTTPX2", "AsyncHTTPX2"]
+__all__ = ["HTTPX2", "AsyncHTTPX2", "pool_options"]
 
 
 class _Body:
     """A request body that knows whether it was asked for, that is whether the request line went out.
 
     Attributes:
-        sent: whether it was.
+        end: when the time for the whole exchange is over.
+        sent: whether it was asked for.
         answered: whether anything came back after that.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, timeout: float) -> None:
         self._content: Final = content
+        self.end: Final = time.monotonic() + timeout
         self.sent = False
         self.answered = False
 
@@ -68,163 +63,95 @@ class _Body:
         self.sent = True
         yield self._content
 
-
-def _core_request(request: Request, body: _Body, extensions: dict[str, Any]) -> httpcore2.Request:
-    headers = [("Host", urlsplit(request.url).netloc), *request.headers]
-    if request.content or request.method != "GET":
-        headers.append(("Content-Length", str(len(request.content))))
-    return httpcore2.Request(request.method, request.url, headers=headers, content=body, extensions=extensions)
+    def passed(self) -> DeadlinePassed:
+        return deadline_passed(answered=self.answered)
 
 
-def _core_response(answer: httpcore2.Response, content: bytes) -> Response:
-    pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers)
-    return response(answer.status, pairs, content)
-
-
-@contextlib.contextmanager
-def _core_failures(body: _Body) -> Iterator[None]:
-    try:
-        yield
-    except AscendError:
-        raise
-    except httpcore2.PoolTimeout as error:
-        raise Overloaded(f"no connection became free in time: {describe(error)}") from None
-    except (httpcore2.TimeoutException, TimeoutError):
-        raise deadline_passed(answered=body.answered) from None
-    except httpcore2.ConnectError as error:
-        raise unconnected(error) from None
-    except httpcore2.ProxyError as error:
-        raise proxy_failed(error) from None
-    except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
-        if not body.sent:
-            raise unconnected(error) from None
-        raise ExchangeFailed(f"the exchange with the authority broke: {describe(error)}") from None
-    except Exception as error:
-        raise defect(error) from None
-
-
-class _Clamp(threading.local):
-    """The request that this thread is sending, and its deadline."""
-
-    at: float = float("inf")
-    body: _Body | None = None
-
-    def left(self, timeout: float | None) -> float:
-        remaining = self.at - time.monotonic()
-        if remaining <= 0:
-            raise httpcore2.ReadTimeout("deadline")
-        return remaining if timeout is None else min(timeout, remaining)
-
-
-_clamp: Final = _Clamp()
-
-
-class _ClampedStream(httpcore2.NetworkStream):
-    def __init__(self, stream: httpcore2.NetworkStream) -> None:
-        self._stream: Final = stream
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = self._stream.read(max_bytes, _clamp.left(timeout))
-        body = _clamp.body
-        if data and body is not None and body.sent:  # what comes before is a proxy's
-            body.answered = True
-        return data
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for start in range(0, len(buffer), 65_536):
-            self._stream.write(buffer[start : start + 65_536], _clamp.left(timeout))
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore2.NetworkStream:
-        return _ClampedStream(self._stream.start_tls(ssl_context, server_hostname, _clamp.left(timeout)))
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-class _ClampedBackend(httpcore2.SyncBackend):
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.NetworkStream:
-        failure: httpcore2.ConnectError | httpcore2.ConnectTimeout | None = None
-        for address in _addresses(host, port):
-            try:
-                stream = super().connect_tcp(address, port, _clamp.left(timeout), local_address, socket_options)
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-                if failure is None or is_exhausted(failure):
-                    failure = error
-            else:
-                return _ClampedStream(stream)
-        raise failure or httpcore2.ConnectError(f"no address for {host}")
-
-
-# The request that this task is sending.
+# Of the request that this thread or task is sending.
 _sending: Final[contextvars.ContextVar[_Body | None]] = contextvars.ContextVar("_sending", default=None)
 
 
-class _WatchedStream(httpcore2.AsyncNetworkStream):
-    """Tells of an answer at its first byte; the library does so when its head is whole."""
+def _left(timeout: float | None) -> float | None:
+    body = _sending.get()
+    if body is None:
+        return timeout
+    remaining = body.end - time.monotonic()
+    if remaining <= 0:
+        raise httpcore2.ReadTimeout("deadline")
+    return remaining if timeout is None else min(timeout, remaining)
 
-    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+
+class _Stream:
+    """A stream of the library that tells of an answer at its first byte; the library does so when its head is whole."""
+
+    def __init__(self, stream: Any) -> None:
         self._stream: Final = stream
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - the library's
-        data = await self._stream.read(max_bytes, timeout)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _note(self, data: bytes) -> bytes:
         body = _sending.get()
         if data and body is not None and body.sent:  # what comes before is a proxy's
             body.answered = True
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - likewise
-        await self._stream.write(buffer, timeout)
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+class _BlockingStream(_Stream):
+    """And keeps the deadline of the whole exchange; the library's are for single reads."""
 
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._note(self._stream.read(max_bytes, _left(timeout)))
 
-    async def start_tls(self, *arguments: Any, **named: Any) -> httpcore2.AsyncNetworkStream:
-        return _WatchedStream(await self._stream.start_tls(*arguments, **named))
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), 65_536):
+            self._stream.write(buffer[start : start + 65_536], _left(timeout))
 
-
-async def _whole(answer: httpcore2.Response) -> Response:
-    content = bytearray()
-    try:
-        async for chunk in answer.aiter_stream():
-            content += chunk
-            if len(content) > MAX_ANSWER_BYTES:
-                raise too_long()
-        if has_surplus(answer.stream):
-            await answer.extensions["network_stream"].aclose()
-            raise surplus()
-    finally:
-        await answer.aclose()
-    return _core_response(answer, bytes(content))
+    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Any:
+        return _BlockingStream(self._stream.start_tls(ssl_context, server_hostname, _left(timeout)))
 
 
-class _WatchedBackend(httpcore2.AnyIOBackend):
-    async def connect_tcp(self, *arguments: Any, **named: Any) -> httpcore2.AsyncNetworkStream:
-        return _WatchedStream(await super().connect_tcp(*arguments, **named))
+class _AsyncStream(_Stream):
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - the library's
+        return self._note(await self._stream.read(max_bytes, timeout))
+
+    async def start_tls(self, *arguments: Any, **named: Any) -> Any:
+        return _AsyncStream(await self._stream.start_tls(*arguments, **named))
 
 
-def _addresses(host: str, port: int) -> list[str]:
-    left = _clamp.left(None)
-    try:
-        return addresses(host, port, left if left != float("inf") else None)
-    except TimeoutError:
-        raise httpcore2.ConnectTimeout("deadline") from None
-    except OSError as error:
-        raise httpcore2.ConnectError(str(error)) from error
+class _BlockingBackend(httpcore2.SyncBackend):
+    def connect_tcp(self, host: str, port: int, timeout: float | None = None, *rest: Any, **options: Any) -> Any:
+        failure: httpcore2.ConnectError | httpcore2.ConnectTimeout | None = None
+        try:
+            found = addresses(host, port, _left(None))
+        except TimeoutError:
+            raise httpcore2.ConnectTimeout("deadline") from None
+        except OSError as error:
+            raise httpcore2.ConnectError(str(error)) from error
+        for address in found:
+            try:
+                return _BlockingStream(super().connect_tcp(address, port, _left(timeout), *rest, **options))
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                if failure is None or is_exhausted(failure):
+                    failure = error
+        raise failure or httpcore2.ConnectError(f"no address for {host}")
+
+
+class _AsyncBackend(httpcore2.AnyIOBackend):
+    async def connect_tcp(self, *arguments: Any, **named: Any) -> Any:
+        return _AsyncStream(await super().connect_tcp(*arguments, **named))
+
+
+def pool_options(settings: Settings) -> dict[str, Any]:
+    """Return what pools are opened with; a thread that has a deadline, or an event loop, reads no certificates."""
+    proxy = proxy_url(settings)
+    return {
+        "ssl_context": context_of(settings),
+        "max_connections": settings.max_connections,
+        "max_keepalive_connections": settings.max_connections,
+        "keepalive_expiry": KEEPALIVE_SECONDS,
+        **({} if proxy is None else {"proxy": _proxy(proxy)}),
+    }
 
 
 def _proxy(url: str) -> httpcore2.Proxy:
@@ -238,93 +165,92 @@ def _proxy(url: str) -> httpcore2.Proxy:
     return proxy
 
 
-class _HTTPX2Base:
-    def __init__(self, settings: Settings) -> None:
-        proxy = proxy_url(settings)
-        options: dict[str, Any] = {
-            # Read here and not at the first request, where an event loop would wait for it.
-            "ssl_context": context_of(settings),
-            "max_connections": settings.max_connections,
-            "max_keepalive_connections": settings.max_connections,
-            "keepalive_expiry": KEEPALIVE_SECONDS,
-        }
-        if proxy is not None:
-            options["proxy"] = _proxy(proxy)
-        self._options: Final = options
-        # No cycle through self: a client that is dropped frees its connections at once.
-        self._pools: Final = PerProcess(functools.partial(self._pool, options))
-
-    @staticmethod
-    def _pool(options: dict[str, Any]) -> Any:
-        raise NotImplementedError
+def _core_request(request: Request, body: _Body, extensions: dict[str, Any]) -> httpcore2.Request:
+    headers = [("Host", urlsplit(request.url).netloc), *request.headers]
+    if request.content or request.method != "GET":
+        headers.append(("Content-Length", str(len(request.content))))
+    return httpcore2.Request(request.method, request.url, headers=headers, content=body, extensions=extensions)
 
 
-class HTTPX2(_HTTPX2Base):
-    """Sends with a pool of its own, blocking."""
+def _core_response(answer: httpcore2.Response, content: Content) -> Response:
+    pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers)
+    return response(answer.status, pairs, bytes(content))
+
+
+class HTTPX2:
+    """Sends with a pool of its own, blocking, in one process.
+
+    Args:
+        options: see `pool_options`.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._process: Final = os.getpid()
+        self._pool: Final = httpcore2.ConnectionPool(network_backend=_BlockingBackend(), **options)
 
     def __del__(self) -> None:
-        # The documented programs drop their client without closing it.
-        with contextlib.suppress(Exception):
+        # The documented programs drop their client without closing it; a forked child drops its parent's.
+        if self._process == os.getpid():
             self.close()
-
-    @staticmethod
-    def _pool(options: dict[str, Any]) -> httpcore2.ConnectionPool:
-        return httpcore2.ConnectionPool(network_backend=_ClampedBackend(), **options)
 
     def send(self, request: Request, timeout: float) -> Response:
         """Return the answer within `timeout` seconds in all; see `Engine`."""
-        pool: httpcore2.ConnectionPool = self._pools.get()
-        body, outer, outer_body = _Body(request.content), _clamp.at, _clamp.body
-        _clamp.at, _clamp.body = min(outer, time.monotonic() + timeout), body
+        body = _Body(request.content, timeout)
+        token = _sending.set(body)
         limits = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
         try:
-            with _core_failures(body):
-                answer = pool.handle_request(_core_request(request, body, {"timeout": limits}))
-                content = bytearray()
+            with failures(body):
+                answer = self._pool.handle_request(_core_request(request, body, {"timeout": limits}))
+                content = Content()
                 try:
                     for chunk in answer.iter_stream():
-                        content += chunk
-                        if len(content) > MAX_ANSWER_BYTES:
-                            raise too_long()
+                        content.add(chunk)
                     if has_surplus(answer.stream):
                         answer.extensions["network_stream"].close()
                         raise surplus()
                 finally:
                     answer.close()
-                return _core_response(answer, bytes(content))
+                return _core_response(answer, content)
         finally:
-            _clamp.at, _clamp.body = outer, outer_body
+            _sending.reset(token)
 
     def close(self) -> None:
-        """Close what is open in this process."""
-        pool = self._pools.take()
-        if pool is not None:
-            with contextlib.suppress(Exception):  # requests under way in other threads fail by themselves
-                pool.close()
+        """Close what is open."""
+        with contextlib.suppress(Exception):  # requests under way in other threads fail by themselves
+            self._pool.close()
 
 
-class AsyncHTTPX2(_HTTPX2Base):
-    """Sends with a pool of its own for each event loop."""
+class AsyncHTTPX2:
+    """Sends with a pool of its own, on one event loop.
 
-    @staticmethod
-    def _pool(options: dict[str, Any]) -> httpcore2.AsyncConnectionPool:
-        return httpcore2.AsyncConnectionPool(network_backend=_WatchedBackend(), **options)
+    Args:
+        options: see `pool_options`.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._pool: Final = httpcore2.AsyncConnectionPool(network_backend=_AsyncBackend(), **options)
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
-        pool: httpcore2.AsyncConnectionPool = self._pools.get(running_loop())
-        body = _Body(request.content)
+        body = _Body(request.content, timeout)
         token = _sending.set(body)
         try:
-            with _core_failures(body), anyio.fail_after(timeout):
-                answer = await pool.handle_async_request(_core_request(request, body, {}))
-                return await _whole(answer)
+            with failures(body), anyio.fail_after(timeout):
+                answer = await self._pool.handle_async_request(_core_request(request, body, {}))
+                content = Content()
+                try:
+                    async for chunk in answer.aiter_stream():
+                        content.add(chunk)
+                    if has_surplus(answer.stream):
+                        await answer.extensions["network_stream"].aclose()
+                        raise surplus()
+                finally:
+                    await answer.aclose()
+                return _core_response(answer, content)
         finally:
             _sending.reset(token)
 
     async def aclose(self) -> None:
-        """Close what is open in this process, on this loop."""
-        pool = self._pools.take(running_loop())
-        if pool is not None:
-            with contextlib.suppress(Exception):  # requests under way in other tasks fail by themselves
-                await pool.aclose()
+        """Close what is open."""
+        with contextlib.suppress(Exception):  # requests under way in other tasks fail by themselves
+            await self._pool.aclose()

@@ -8,94 +8,70 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import ipaddress
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ... import masking
 from ...exceptions import AscendError
-from ...flow import running_loop
-from ...fork import ProcessLock
-from .common import KEEPALIVE_SECONDS, deadline_passed, describe, resolve, surplus, unconnected, worse
-from .http1 import Origin, encode
-from .tls import context_of
-from .transport import AsyncEngine, ExchangeFailed, PerProcess, Request, Response, Unsendable
+from .http1 import Origin, Reader, encode
+from .transport import (
+    KEEPALIVE_SECONDS,
+    ExchangeFailed,
+    Request,
+    Response,
+    Unsendable,
+    deadline_passed,
+    describe,
+    resolve,
+    surplus,
+    unconnected,
+    worse,
+)
 
-if TYPE_CHECKING:
-    from ...config import Settings
-
-__all__ = ["LoopEngine", "LoopPool"]
+__all__ = ["LoopPool"]
 
 _log = masking.get_logger("ascend_middleware.client.connection")
-
-
-class LoopEngine:
-    """Sends over connections of its own for each asyncio loop; on other loops, through httpx2.
-
-    Args:
-        settings: without a proxy.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        # Read here and not at the first request, where an event loop would wait for it.
-        origin = Origin(settings.api_url, context_of(settings))
-        # No cycle through self: a client that is dropped frees its connections at once.
-        self._pools: Final = PerProcess(functools.partial(LoopPool, origin))
-        self._settings: Final = settings
-        self._opening: Final = ProcessLock()
-        self._other: AsyncEngine | None = None
-
-    async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
-        """Return the answer within `timeout` seconds in all; see `Engine`."""
-        loop = running_loop()
-        if isinstance(loop, asyncio.AbstractEventLoop):
-            pool: LoopPool = self._pools.get(loop)
-            return await pool.send(request, timeout)
-        return await self._httpx2().send(request, timeout)
-
-    def _httpx2(self) -> AsyncEngine:
-        with self._opening:
-            if self._other is None:
-                from .httpx2_engine import AsyncHTTPX2  # takes as long as all the rest of the client
-
-                self._other = AsyncHTTPX2(self._settings)
-            return self._other
-
-    async def aclose(self) -> None:
-        """Close what is open in this process, on this loop."""
-        pool = self._pools.take(running_loop())
-        if pool is not None:
-            await pool.aclose()
-        elif self._other is not None:
-            await self._other.aclose()
+# Loops count time in steps, of uvloop a millisecond.
+_CLOCK_SECONDS: Final = 0.001
 
 
 class _Connection(asyncio.Protocol):
-    """One connection; at most one request at a time."""
+    """One connection; at most one request at a time.
+
+    Attributes:
+        reader: reads its answers.
+        transport: what its bytes go through.
+        answer: what is waited for, while there is a request.
+        closed: done when it has ended.
+        idle_since: when the last request on it ended.
+    """
 
     def __init__(self, pool: LoopPool) -> None:
         self._pool: Final = pool
-        self._protocol: Final = pool.origin.protocol()
-        self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[Response] | None = None
-        self._began = False
+        self.reader: Final = Reader()
+        self.transport: asyncio.Transport | None = None
+        self.answer: asyncio.Future[Response] | None = None
         self.closed: Final[asyncio.Future[None]] = pool.loop.create_future()
         self.idle_since = 0.0
+        self._began = False
+        self._end = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timed = 0.0
 
     # --- what the loop tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment] # a stream's transport
+        self.transport = transport  # type: ignore[assignment] # a stream's transport
 
     def data_received(self, data: bytes) -> None:
-        answer = self._answer
+        answer = self.answer
         if answer is None or answer.done():
             self.abort()  # nobody asked: whose answer would it be?
             return
         self._began = True
         try:
-            heard = self._protocol.feed(data)
+            heard = self.reader.feed(data)
         except AscendError as error:
             answer.set_exception(error)
         else:
@@ -103,7 +79,7 @@ class _Connection(asyncio.Protocol):
                 answer.set_result(heard)
 
     def eof_received(self) -> bool:
-        if self._answer is None:
+        if self.answer is None:
             self._pool.forget(self)
         else:
             self.data_received(b"")
@@ -111,7 +87,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._pool.forget(self)
-        answer = self._answer
+        if self._timer is not None:
+            self._timer.cancel()
+        answer = self.answer
         if answer is not None and not answer.done():
             text = describe(error) if error is not None else "it was closed"
             answer.set_exception(ExchangeFailed(f"the connection to the authority broke: {text}"))
@@ -120,40 +98,35 @@ class _Connection(asyncio.Protocol):
 
     # --- what the pool asks
 
-    def is_open(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
+    def expect(self, end: float) -> asyncio.Future[Response]:
+        """Return what an answer is waited for with; it fails when the loop's time is `end`.
 
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    async def exchange(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
-        """Return the answer; whatever else happens, the connection is not used again."""
-        transport = self._transport
-        if transport is None:
-            raise ExchangeFailed("the connection to the authority broke")
+        The timer stays from one request to the next, and is set anew when it goes off: where all may take equally long,
+        that is once for many of them.
+        """
         loop = self._pool.loop
-        answer = self._answer = loop.create_future()
-        timer = loop.call_later(timeout, self._expire)
-        whole = self._began = False
-        try:
-            # Never a local of this frame: it holds the key, and reporters of errors show locals.
-            transport.write(encode(request, self._pool.origin.header))
-            self._protocol.begin()
-            heard: Response = await answer
-            if self._protocol.has_surplus():
-                raise surplus()
-            whole = True
-            return heard
-        finally:
-            timer.cancel()
-            self._answer = None
-            if not whole or self._protocol.ends():
-                self.abort()
+        self._began = False
+        self._end = end
+        if self._timer is None or self._timed > end:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timed = loop.call_at(end, self._expire), end
+        answer = self.answer = loop.create_future()
+        return answer
 
     def _expire(self) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(deadline_passed(answered=self._began))
+        self._timer = None
+        if self.answer is None or self.answer.done():
+            return
+        loop = self._pool.loop
+        if loop.time() < self._end - _CLOCK_SECONDS:
+            self._timer, self._timed = loop.call_at(self._end, self._expire), self._end
+        else:
+            self.answer.set_exception(deadline_passed(answered=self._began))
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
 
 class LoopPool:
@@ -161,41 +134,48 @@ class LoopPool:
 
     def __init__(self, origin: Origin) -> None:
         self.loop: Final = asyncio.get_running_loop()
-        self.origin: Final = origin
+        self._origin: Final = origin
         self._idle: Final[deque[_Connection]] = deque()
         self._open: Final[set[_Connection]] = set()
         self._closed = False
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
-        end = self.loop.time() + timeout
-        connection = self._take() or await self._connect(end)
-        left = end - self.loop.time()
-        if left <= 0:
-            self._give(connection)
-            raise deadline_passed()
-        heard = await connection.exchange(request, left)
-        self._give(connection)
-        return heard
+        now = self.loop.time()
+        end = now + timeout
+        connection = self._take(now) or await self._connect(end)
+        transport = connection.transport
+        if transport is None:
+            raise ExchangeFailed("the connection to the authority broke")
+        answer = connection.expect(end)
+        is_good = False
+        try:
+            # Never a local of this frame: it holds the key, and reporters of errors show locals.
+            transport.write(encode(request, self._origin.header))
+            heard = await answer
+            if connection.reader.has_surplus:
+                raise surplus()
+            is_good = not connection.reader.ends and not self._closed
+            return heard
+        finally:
+            connection.answer = None
+            # Whatever else happened, it is not used again.
+            if not is_good:
+                transport.abort()
+            elif not transport.is_closing():
+                connection.idle_since = self.loop.time()
+                self._idle.append(connection)
 
-    def _take(self) -> _Connection | None:
+    def _take(self, now: float) -> _Connection | None:
         """Return the idle connection that was used last; those before it rest, and are closed when they are old."""
         idle = self._idle
-        old = self.loop.time() - KEEPALIVE_SECONDS
-        while idle and idle[0].idle_since < old:
+        while idle and idle[0].idle_since < now - KEEPALIVE_SECONDS:
             idle.popleft().abort()
         while idle:
             connection = idle.pop()
-            if connection.is_open():
+            if connection.transport is not None and not connection.transport.is_closing():
                 return connection
         return None
-
-    def _give(self, connection: _Connection) -> None:
-        if self._closed:
-            connection.abort()
-        elif connection.is_open():
-            connection.idle_since = self.loop.time()
-            self._idle.append(connection)
 
     def forget(self, connection: _Connection) -> None:
         """Use a connection that ended no more."""
@@ -213,12 +193,12 @@ class LoopPool:
         except OSError as error:  # TLS's errors are OSErrors
             raise unconnected(error) from None
         self._open.add(connection)
-        _log.debug("connected to %s port %d", self.origin.host, self.origin.port)
+        _log.debug("connected to %s port %d", self._origin.host, self._origin.port)
         return connection
 
     async def _addresses(self) -> list[str]:
         with contextlib.suppress(ValueError):
-            return [str(ipaddress.ip_address(self.origin.host))]
+            return [str(ipaddress.ip_address(self._origin.host))]
         found: asyncio.Future[list[str]] = self.loop.create_future()
 
         def settle(answer: list[str] | OSError) -> None:
@@ -233,11 +213,11 @@ class LoopPool:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 self.loop.call_soon_threadsafe(settle, answer)
 
-        resolve(self.origin.host, self.origin.port, tell)
+        resolve(self._origin.host, self._origin.port, tell)
         return await found
 
     async def _reach(self, addresses: list[str], end: float) -> _Connection:
-        origin = self.origin
+        origin = self._origin
         failure: OSError | None = None
         for number, address in enumerate(addresses, 1):
             # One that does not answer leaves half of the time to those after it.

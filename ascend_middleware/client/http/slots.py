@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,8 +12,7 @@ import anyio
 
 from ...exceptions import AscendError
 from ...flow import running_loop
-from .common import deadline_passed, defect
-from .transport import STALL_SECONDS, DeadlinePassed, Overloaded, PerProcess
+from .transport import STALL_SECONDS, DeadlinePassed, Overloaded, PerProcess, deadline_passed, defect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,37 +46,43 @@ class Slots:
     def __len__(self) -> int:
         return sum(len(turns) for turns in self._waiting.values())
 
-    def enter(self, agent: str, timeout: float) -> bool:
-        """Take a slot, if need be by blocking the thread; True when it waited for it.
+    def ask(self, agent: str, event: Callable[[], Any]) -> _Turn | None:
+        """Take a slot if one is free; else return the turn to wait for."""
+        with self._lock:
+            if self.busy < self._limit:
+                self.busy += 1
+                return None
+            turn = _Turn(agent, event())
+            self._waiting.setdefault(agent, deque()).append(turn)
+            return turn
+
+    def wait(self, turn: _Turn, timeout: float) -> float:
+        """Take a slot by blocking the thread; return for how long that was.
 
         Raises:
             Overloaded: none became free in half of `timeout`.
         """
-        turn = self._ask(agent, threading.Event)
-        if turn is None:
-            return False
+        began = time.monotonic()
         try:
             if not turn.event.wait(timeout * _WAITING_PART):
-                raise _overloaded()
+                raise Overloaded("no connection became free in time")
         except BaseException:
             self._give_up(turn)
             raise
-        return True
+        return time.monotonic() - began
 
-    async def enter_async(self, agent: str, timeout: float) -> bool:  # noqa: ASYNC109 - one deadline for all
-        """Take a slot, if need be by waiting on the event loop; see `enter`."""
-        turn = self._ask(agent, anyio.Event)
-        if turn is None:
-            return False
+    async def wait_async(self, turn: _Turn, timeout: float) -> float:  # noqa: ASYNC109 - one deadline for all
+        """Take a slot by waiting on the event loop; see `wait`."""
+        began = time.monotonic()
         try:
-            with anyio.fail_after(timeout * _WAITING_PART):
+            with anyio.move_on_after(timeout * _WAITING_PART):
                 await turn.event.wait()
-        except BaseException as error:
+            if not turn.served:
+                raise Overloaded("no connection became free in time")
+        except BaseException:
             self._give_up(turn)
-            if isinstance(error, TimeoutError):
-                raise _overloaded() from None
             raise
-        return True
+        return time.monotonic() - began
 
     def leave(self) -> None:
         """Give the slot back: hand it over to who is next, so that nobody who comes later takes it in between."""
@@ -93,15 +97,6 @@ class Slots:
                 self._waiting[agent] = turns  # behind the others
             turn.served = True
         turn.event.set()
-
-    def _ask(self, agent: str, event: Callable[[], Any]) -> _Turn | None:
-        with self._lock:
-            if self.busy < self._limit:
-                self.busy += 1
-                return None
-            turn = _Turn(agent, event())
-            self._waiting.setdefault(agent, deque()).append(turn)
-            return turn
 
     def _give_up(self, turn: _Turn) -> None:
         with self._lock:
@@ -124,36 +119,30 @@ class _Turn:
         self.served = False
 
 
-def _left(timeout: float, waited: float) -> float:
-    """Return what the engine may take, or raise where nothing is left: no engine is asked then."""
-    if waited >= timeout:
-        raise deadline_passed()
-    return timeout - waited
-
-
-def _overloaded() -> Overloaded:
-    return Overloaded("no connection became free in time")
-
-
 class Gate:
-    """An engine whose requests take turns, and whose failures say what this process itself has to do with them.
+    """Engines whose requests take turns, and whose failures say what this process itself has to do with them.
 
     Args:
-        engine: sends.
+        engine: sends in every process; or a function that opens what sends in this one.
         limit: requests at the same time.
     """
 
-    def __init__(self, engine: Engine, limit: int) -> None:
-        self._engine: Final = engine
-        self._slots: Final = PerProcess(lambda: Slots(limit))
+    def __init__(self, engine: Engine | Callable[[], Engine], limit: int) -> None:
+        self._shared: Final[Any] = engine if hasattr(engine, "send") else None
+        # No cycle through self: a client that is dropped frees its connections at once.
+        self._places: Final = PerProcess(lambda: (Slots(limit), engine if hasattr(engine, "send") else engine()))
 
     def send(self, request: Request, timeout: float) -> Response:
         """Return the answer within `timeout` seconds in all; see `Engine`."""
-        slots: Slots = self._slots.get()
-        began = time.monotonic()
-        waited = time.monotonic() - began if slots.enter(request.agent, timeout) else 0.0
+        slots: Slots
+        engine: Engine
+        slots, engine = self._places.get()
+        turn = slots.ask(request.agent, threading.Event)
+        waited = 0.0 if turn is None else slots.wait(turn, timeout)
         try:
-            return self._engine.send(request, _left(timeout, waited))
+            if waited >= timeout:
+                raise deadline_passed()
+            return engine.send(request, timeout - waited)
         except DeadlinePassed as error:
             error.waited += waited
             raise
@@ -165,33 +154,37 @@ class Gate:
             slots.leave()
 
     def close(self) -> None:
-        """Close what is open."""
-        self._engine.close()
+        """Close what is open in this process."""
+        _, engine = self._places.take() or (None, self._shared)
+        if engine is not None:
+            engine.close()
 
 
 class AsyncGate:
-    """The same for an engine of event loops.
+    """The same for event loops.
 
     Args:
-        engine: sends.
+        engine: sends on every loop; or a function that opens what sends on the running one, and is closed with it.
         limit: requests at the same time, on each loop.
     """
 
-    def __init__(self, engine: AsyncEngine, limit: int) -> None:
-        self._engine: Final = engine
-        self._places: Final = PerProcess(lambda: (Slots(limit), _watch()))
+    def __init__(self, engine: AsyncEngine | Callable[[], AsyncEngine], limit: int) -> None:
+        self._shared: Final[Any] = engine if hasattr(engine, "send") else None
+        self._places: Final = PerProcess(lambda: _LoopPlace(engine, limit))
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
-        slots: Slots
-        slots, watch = self._places.get(running_loop())
-        began = time.monotonic()
-        waited = time.monotonic() - began if await slots.enter_async(request.agent, timeout) else 0.0
-        before = watch.begin() if watch is not None else 0.0
+        place: _LoopPlace = self._places.get(running_loop())
+        slots = place.slots
+        turn = slots.ask(request.agent, anyio.Event)
+        waited = 0.0 if turn is None else await slots.wait_async(turn, timeout)
+        before = place.begin()
         try:
-            return await self._engine.send(request, _left(timeout, waited))
+            if waited >= timeout:
+                raise deadline_passed()
+            return await place.engine.send(request, timeout - waited)
         except DeadlinePassed as error:
-            lost = watch.lost - before if watch is not None else 0.0
+            lost = place.lost() - before
             error.waited += waited + (lost if lost > STALL_SECONDS else 0.0)
             raise
         except AscendError:
@@ -199,61 +192,66 @@ class AsyncGate:
         except Exception as error:
             raise defect(error) from None
         finally:
-            if watch is not None:
-                watch.users -= 1
+            place.users -= 1
             slots.leave()
 
     async def aclose(self) -> None:
-        """Close what is open on this loop."""
-        await self._engine.aclose()
+        """Close what is open in this process, on this loop."""
+        place = self._places.take(running_loop())
+        if place is not None:
+            await place.aclose()
+        if self._shared is not None:
+            await self._shared.aclose()
 
 
-def _watch() -> _Watch | None:
-    loop = running_loop()
-    return _Watch(loop) if isinstance(loop, asyncio.AbstractEventLoop) else None
-
-
-class _Watch:
-    """Count for how long other work kept an event loop from its exchanges: one timer for all that are under way.
+class _LoopPlace:
+    """What the requests of one loop share, and for how long other work kept an asyncio loop from them.
 
     Attributes:
-        users: the exchanges under way; the timer ends by itself when a tick finds none.
+        engine: what sends.
+        slots: who may.
+        users: the requests under way; one timer looks at the loop for all of them, and ends when it finds none.
     """
 
-    __slots__ = ("_due", "_is_armed", "_loop", "_lost", "users")
+    __slots__ = ("_due", "_is_armed", "_loop", "_lost", "_opened", "engine", "slots", "users")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Not the other way round, too: a loop that holds this until the next tick is no reason to keep the loop.
-        self._loop: Final = weakref.ref(loop)
-        self._lost = 0.0
-        self._due = 0.0
+    def __init__(self, engine: Any, limit: int) -> None:
+        loop = running_loop()
+        self._loop: Final = loop if isinstance(loop, asyncio.AbstractEventLoop) else None
+        self._opened: Final = not hasattr(engine, "send")
+        self.engine: Final[AsyncEngine] = engine() if self._opened else engine
+        self.slots: Final = Slots(limit)
+        self._lost = self._due = 0.0
         self._is_armed = False
         self.users = 0
 
     def begin(self) -> float:
-        """Count one exchange more, and return what `lost` is before it."""
+        """Count one request more, and return what `lost` is before it."""
         self.users += 1
-        if not self._is_armed:
-            self._arm()
-        return self.lost
+        if self._is_armed:
+            return self.lost()
+        self._arm()
+        return self._lost
+
+    def lost(self) -> float:
+        """Return the seconds that were lost since this was made, to within a tick."""
+        if self._loop is None or not self._is_armed:
+            return self._lost
+        return self._lost + max(0.0, self._loop.time() - self._due)
 
     def _arm(self) -> None:
-        loop = self._loop()
-        if loop is not None:
+        if self._loop is not None:
             self._is_armed = True
-            self._due = loop.time() + _TICK
-            loop.call_later(_TICK, self._tick)
+            self._due = self._loop.time() + _TICK
+            self._loop.call_later(_TICK, self._tick)
 
     def _tick(self) -> None:
-        self._lost = self.lost
+        self._lost = self.lost()
         self._is_armed = False
         if self.users:
             self._arm()
 
-    @property
-    def lost(self) -> float:
-        """Seconds since this was made, to within a tick."""
-        loop = self._loop()
-        if loop is None or not self._is_armed:
-            return self._lost
-        return self._lost + max(0.0, loop.time() - self._due)
+    async def aclose(self) -> None:
+        """Close what was opened for this loop."""
+        if self._opened:
+            await self.engine.aclose()

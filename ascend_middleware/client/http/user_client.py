@@ -9,27 +9,30 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 
 from ... import masking
 from ...exceptions import AscendError, ConfigurationError
-from .common import (
+from .transport import (
     MAX_ANSWER_BYTES,
+    DeadlinePassed,
+    ExchangeFailed,
+    Overloaded,
+    Request,
+    Response,
     deadline_passed,
     defect,
     describe,
-    has_surplus,
     proxy_failed,
     response,
     surplus,
     too_long,
     unconnected,
 )
-from .transport import DeadlinePassed, ExchangeFailed, Overloaded, Request, Response
 
-__all__ = ["borrow"]
+__all__ = ["Content", "borrow", "failures", "has_surplus"]
 
 
 def borrow(client: object, *, asynchronous: bool) -> Any:
@@ -42,6 +45,64 @@ def borrow(client: object, *, asynchronous: bool) -> Any:
     return (_AsyncBorrowed if asynchronous else _Borrowed)(client)
 
 
+class Content(bytearray):
+    """The body of an answer as it arrives, of a bounded size."""
+
+    def add(self, chunk: bytes) -> None:
+        """Take more of it."""
+        self += chunk
+        if len(self) > MAX_ANSWER_BYTES:
+            raise too_long()
+
+
+def has_surplus(stream: Any) -> bool:
+    """Say whether more has arrived on the connection of an answer than the answer.
+
+    The library would keep it and take it for the answer to the next request. It tells about it only within: where its
+    parts are called otherwise one day, this says False, and a test fails.
+    """
+    for _ in range(8):
+        state = getattr(stream, "_h11_state", None)
+        if state is not None:
+            return bool(state.trailing_data[0])
+        parts = (getattr(stream, name, None) for name in ("_stream", "_httpcore_stream", "_connection"))
+        stream = next((part for part in parts if part is not None), None)
+    return False
+
+
+class Progress(Protocol):
+    """How far a request came: whether any of it may have left, and whose fault it is that its time ran out."""
+
+    sent: bool
+
+    def passed(self) -> DeadlinePassed: ...
+
+
+@contextlib.contextmanager
+def failures(progress: Progress) -> Iterator[None]:
+    """Make failures of engines of the libraries' errors: httpx, httpx2 and httpcore2 share their names and no class."""
+    try:
+        yield
+    except AscendError:
+        raise
+    except Exception as error:
+        names = {base.__name__ for base in type(error).__mro__}
+        if "PoolTimeout" in names:
+            raise Overloaded(f"no connection became free in time: {describe(error)}") from None
+        if "ConnectTimeout" in names:
+            raise deadline_passed() from None
+        if isinstance(error, TimeoutError) or "TimeoutException" in names:
+            raise progress.passed() from None
+        broke = bool(names & {"NetworkError", "RemoteProtocolError", "DecodingError", "StreamError"})
+        if "ConnectError" in names or (broke and not progress.sent):
+            raise unconnected(error) from None
+        if "ProxyError" in names:
+            raise proxy_failed(error) from None
+        if broke:
+            raise ExchangeFailed(f"the exchange with the authority broke: {describe(error)}") from None
+        raise defect(error) from None
+
+
 class _Progress:
     """When a request left the queue of the client's own pool, and when its answer began, as its transport tells.
 
@@ -49,7 +110,7 @@ class _Progress:
     hooks do with an answer is this process's time.
     """
 
-    __slots__ = ("_answered", "_began", "_hooks", "_left", "_since")
+    sent = True
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -89,28 +150,15 @@ class _Progress:
         return deadline_passed(waited=waited + self._hooks, answered=self._answered)
 
 
-@contextlib.contextmanager
-def _borrowed_failures(progress: _Progress) -> Iterator[None]:
-    try:
-        yield
-    except AscendError:
-        raise
-    except Exception as error:
-        # By name: httpx and httpx2 share the names of their errors and no class.
-        names = {base.__name__ for base in type(error).__mro__}
-        if "PoolTimeout" in names:
-            raise Overloaded(f"no connection became free in time: {describe(error)}") from None
-        if "ConnectTimeout" in names:
-            raise deadline_passed() from None
-        if isinstance(error, TimeoutError) or "TimeoutException" in names:
-            raise progress.passed() from None
-        if "ConnectError" in names:
-            raise unconnected(error) from None
-        if "ProxyError" in names:
-            raise proxy_failed(error) from None
-        if names & {"NetworkError", "RemoteProtocolError", "DecodingError", "StreamError"}:
-            raise ExchangeFailed(f"the exchange with the authority broke: {describe(error)}") from None
-        raise defect(error) from None
+def _build(client: Any, request: Request, timeout: float | None, trace: Any) -> Any:
+    return client.build_request(
+        request.method,
+        request.url,
+        headers=list(request.headers),
+        content=request.content,
+        timeout=timeout,
+        extensions={"trace": trace},
+    )
 
 
 class _Borrowed:
@@ -152,23 +200,14 @@ class _Borrowed:
     def _exchange(self, request: Request, timeout: float, progress: _Progress) -> Response:
         end = time.monotonic() + timeout
         progress.begin()
-        with _borrowed_failures(progress):
-            built = self._client.build_request(
-                request.method,
-                request.url,
-                headers=list(request.headers),
-                content=request.content,
-                timeout=timeout,
-                extensions={"trace": progress.trace},
-            )
+        with failures(progress):
+            built = _build(self._client, request, timeout, progress.trace)
             answer = self._client.send(built, stream=True, auth=None, follow_redirects=False)
             progress.answer()
-            content = bytearray()
+            content = Content()
             try:
                 for chunk in [answer.content] if answer.is_stream_consumed else answer.iter_raw():
-                    content += chunk
-                    if len(content) > MAX_ANSWER_BYTES:
-                        raise too_long()
+                    content.add(chunk)
                     if time.monotonic() >= end:
                         raise progress.passed()
                 if has_surplus(answer.stream):
@@ -188,28 +227,17 @@ class _AsyncBorrowed:
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         progress = _Progress()
-        with _borrowed_failures(progress), anyio.fail_after(timeout):
-            built = self._client.build_request(
-                request.method,
-                request.url,
-                headers=list(request.headers),
-                content=request.content,
-                timeout=None,
-                extensions={"trace": progress.trace_async},
-            )
+        with failures(progress), anyio.fail_after(timeout):
+            built = _build(self._client, request, None, progress.trace_async)
             answer = await self._client.send(built, stream=True, auth=None, follow_redirects=False)
             progress.answer()
-            content = bytearray()
+            content = Content()
             try:
                 if answer.is_stream_consumed:
-                    content += answer.content
+                    content.add(answer.content)
                 else:
                     async for chunk in answer.aiter_raw():
-                        content += chunk
-                        if len(content) > MAX_ANSWER_BYTES:
-                            break
-                if len(content) > MAX_ANSWER_BYTES:
-                    raise too_long()
+                        content.add(chunk)
                 if has_surplus(answer.stream):
                     await answer.extensions["network_stream"].aclose()
                     raise surplus()
