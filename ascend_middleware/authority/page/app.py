@@ -1,4 +1,4 @@
-"""The page's application: which view answers what."""
+"""The page's application: which view answers what, and how it runs; sign-in, live updates and files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from . import actions, agents, log
-from .views_base import Desk, Form, RefusedError, check_origin, on_error, read_form, signed_in
+from . import views
+from .views_base import Desk, RefusedError, Visit, check_origin, read_form
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from ..service import Service
-    from .sessions import Session
+
+    # For everybody, and for those who are signed in.
+    Open = Callable[[Desk, Request], Awaitable[Response]]
+    View = Callable[[Visit], Response]
+    Guarded = Callable[[Visit], Awaitable[Response]]
 
 __all__ = ["create_page", "is_page"]
 
@@ -33,6 +37,7 @@ _STATIC: Final = {
 _PAGES: Final = frozenset(
     {"", "sign-in", "sign-out", "account", "actions", "history", "agents", "audit", "live", "page"}
 )
+_NOTHING: Final = "There is nothing here."
 
 
 def is_page(path: str) -> bool:
@@ -40,11 +45,56 @@ def is_page(path: str) -> bool:
     return path.split("/", 2)[1] in _PAGES and path != "/audit/logs"
 
 
+# --- how a view runs
+
+
+def _reads(view: View) -> Guarded:
+    """Run a view as one of the few readers of much."""
+    return lambda visit: visit.desk.service.read(visit.who.key_id, functools.partial(view, visit))
+
+
+def _changes(view: View) -> Guarded:
+    """Run a view in the writer, and answer once what it changed is durable."""
+    return lambda visit: visit.desk.service.change(functools.partial(view, visit))
+
+
+def _looks(view: View) -> Guarded:
+    """Run a view in a thread."""
+    return lambda visit: anyio.to_thread.run_sync(view, visit)
+
+
+def _signed_in(view: Guarded) -> Open:
+    """Let only signed-in admins to a view; a form also needs the session's own token and this page's origin."""
+
+    async def guarded(desk: Desk, request: Request) -> Response:
+        session = await anyio.to_thread.run_sync(desk.session_of, request)
+        if session is None:
+            return desk.signed_out(request)
+        visit = Visit(desk, request, session)
+        try:
+            if request.method == "POST":
+                check_origin(request)
+                visit.form.update(await read_form(request))
+                if not session.accepts(visit.form.pop("csrf", "")):
+                    raise RefusedError(403, "The form is out of date. Open the page again and repeat.")
+            # What the script fetches by itself is no sign of a person.
+            if "x-live" not in request.headers and desk.sessions.is_due(session):
+                await desk.service.change(functools.partial(desk.sessions.touch, session))
+            return await view(visit)
+        except Exception as error:
+            return await anyio.to_thread.run_sync(desk.failed, request, error, session)
+
+    return guarded
+
+
+# --- the session
+
+
 async def _sign_in(desk: Desk, request: Request) -> Response:
     """Show the sign-in, or begin a session."""
     if request.method != "POST":
         if await anyio.to_thread.run_sync(desk.session_of, request) is not None:
-            return desk.guarded(request, Response(status_code=303, headers={"location": "/"}))
+            return desk.moved(request, "/")
         return desk.page(request, "sign-in.html", error="")
     check_origin(request)
     form = await read_form(request)
@@ -52,84 +102,78 @@ async def _sign_in(desk: Desk, request: Request) -> Response:
     credential, error = await anyio.to_thread.run_sync(desk.recognise, form.text("key"), client)
     if credential is None:
         return desk.page(request, "sign-in.html", status=401, error=error)
-    session = await desk.change(functools.partial(desk.sessions.open, credential))
-    response = desk.guarded(request, Response(status_code=303, headers={"location": "/"}))
+    session = await desk.service.change(functools.partial(desk.sessions.open, credential))
+    response = desk.moved(request, "/")
     desk.remember(request, response, session)
     return response
 
 
-@signed_in
-async def _sign_out(desk: Desk, request: Request, session: Session, form: Form) -> Response:
-    everywhere = form.text("everywhere") == "yes"
-    close = desk.sessions.close_all if everywhere else desk.sessions.close
-    await desk.change(functools.partial(close, session))
-    response = desk.guarded(request, Response(status_code=303, headers={"location": "/sign-in?done=out"}))
-    desk.forget(response)
+def _sign_out(visit: Visit) -> Response:
+    sessions = visit.desk.sessions
+    (sessions.close_all if visit.form.text("everywhere") == "yes" else sessions.close)(visit.session)
+    response = visit.desk.moved(visit.request, "/sign-in?done=out")
+    visit.desk.forget(response)
     return response
 
 
-@signed_in
-async def _account(desk: Desk, request: Request, session: Session, form: Form) -> Response:
-    token = ""
-    if request.method == "POST":
-        token = await desk.change(lambda: desk.authority.tokens.issue(session.credential, now=desk.authority.now()))
-    return await anyio.to_thread.run_sync(
-        functools.partial(desk.page, request, "account.html", session=session, token=token)
-    )
+async def _account(visit: Visit) -> Response:
+    token, authority = "", visit.desk.authority
+    if visit.request.method == "POST":
+        token = await visit.desk.service.change(lambda: authority.tokens.issue(visit.who, now=authority.now()))
+    return await anyio.to_thread.run_sync(lambda: visit.page("account.html", token=token))
 
 
-@signed_in
-async def _live(desk: Desk, request: Request, session: Session, form: Form) -> Response:
+# --- live updates and files
+
+
+async def _live(visit: Visit) -> Response:
+    desk, session = visit.desk, visit.session
     if desk.feed.full:
         raise RefusedError(503, "Too many pages are open.")
-    events = desk.feed.listen(session.credential.tenant, valid=lambda: desk.sessions.find(session.cookie) is not None)
-    return desk.guarded(request, StreamingResponse(events, media_type="text/event-stream"))
+    events = desk.feed.listen(visit.tenant, valid=lambda: desk.sessions.find(session.cookie) is not None)
+    return desk.guarded(visit.request, StreamingResponse(events, media_type="text/event-stream"))
 
 
 async def _static(desk: Desk, request: Request) -> Response:
     name = request.path_params["name"]
     if name not in _STATIC:
-        raise RefusedError(404, "There is nothing here.")
+        raise RefusedError(404, _NOTHING)
     response = FileResponse(Path(__file__).parent / "static" / name, media_type=_STATIC[name])
     response.headers["cache-control"] = "no-cache"
     return desk.guarded(request, response)
-
-
-async def _nothing(desk: Desk, request: Request) -> Response:
-    raise RefusedError(404, "There is nothing here.")
 
 
 def create_page(service: Service) -> Starlette:
     """Return the page's application; `state.desk` is what its views share."""
     desk = Desk(service)
 
-    def route(path: str, view: Callable[[Desk, Request], Awaitable[Response]], *methods: str) -> Route:
+    def route(path: str, view: Open, *methods: str) -> Route:
         async def endpoint(request: Request) -> Response:
             try:
                 return await view(desk, request)
             except Exception as error:
-                return await on_error(desk, request, error)
+                return desk.failed(request, error, None)
 
         return Route(path, endpoint, methods=list(methods) or ["GET"])
 
     async def missing(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        return desk.failed(request, status, "There is nothing here.", None)
+        return desk.failed(request, RefusedError(status, _NOTHING), None)
 
     app = Starlette(
         routes=[
-            route("/", actions.queue),
+            route("/", _signed_in(_reads(views.queue))),
             route("/sign-in", _sign_in, "GET", "POST"),
-            route("/sign-out", _sign_out, "POST"),
-            route("/account", _account, "GET", "POST"),
-            route("/actions/{id:int}", actions.details),
-            route("/actions/{id:int}/decide", actions.decide, "POST"),
-            route("/history", actions.history),
-            route("/agents", agents.listing),
-            route("/agents/command", agents.command, "POST"),
-            route("/audit", log.listing),
-            route("/audit/verify", log.verify, "POST"),
-            route("/live", _live),
+            route("/sign-out", _signed_in(_changes(_sign_out)), "POST"),
+            route("/account", _signed_in(_account), "GET", "POST"),
+            route("/actions/{id:int}", _signed_in(_looks(views.details))),
+            route("/actions/{id:int}/decide", _signed_in(_changes(views.decide)), "POST"),
+            route("/history", _signed_in(_reads(views.history))),
+            route("/agents", _signed_in(_reads(views.agents))),
+            route("/agents/command", _signed_in(_changes(views.command)), "POST"),
+            route("/audit", _signed_in(_reads(views.audit_log))),
+            route("/audit/verify", _signed_in(_reads(views.verify)), "POST"),
+            route("/live", _signed_in(_live)),
             route("/page/{name}", _static),
         ],
         exception_handlers={404: missing, 405: missing},

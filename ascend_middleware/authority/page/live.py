@@ -1,4 +1,4 @@
-"""Live updates: one watch on the database for all open pages, which get server-sent events."""
+"""What open pages are told: that something has changed, by server-sent events, and whether the audit log is whole."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import contextlib
 import json
 import logging
 import sqlite3
+import threading
 from typing import TYPE_CHECKING, Any, Final
+
+from ..store import audit
+from ..store.store import iso_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from ..store.store import Store
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "Verifier"]
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +26,10 @@ log = logging.getLogger(__name__)
 _PERIOD: Final = 0.25
 _SIGN_OF_LIFE: Final = 15.0
 _MOST: Final = 200
+# Seconds for which a verification of a long log is good enough for those who only look.
+_FRESH: Final = 300.0
+# Entries up to which the log is read again whenever somebody looks and something was added.
+_SHORT: Final = 20_000
 
 
 class Feed:
@@ -117,3 +125,31 @@ def _put(inbox: asyncio.Queue[str | None], state: str | None) -> None:
     with contextlib.suppress(asyncio.QueueEmpty):
         inbox.get_nowait()
     inbox.put_nowait(state)
+
+
+class Verifier:
+    """Remembers the last verification.
+
+    Args:
+        store: where the log is.
+        now: epoch seconds.
+    """
+
+    def __init__(self, store: Store, *, now: Callable[[], float]) -> None:
+        self._store = store
+        self._now = now
+        self._lock = threading.Lock()
+        self._last: tuple[audit.Verification, float] | None = None
+
+    def state(self, *, again: bool = False) -> tuple[audit.Verification, str]:
+        """Return what the last reading found, and when that was; a reading blocks others that want one.
+
+        Args:
+            again: read the log now, however fresh the last reading is.
+        """
+        with self._lock:
+            now = self._now()
+            if self._last is not None and not again and self._last[0].entries > _SHORT and now - self._last[1] < _FRESH:
+                return self._last[0], iso_time(self._last[1])
+            self._last = (audit.verify(self._store), now)
+            return self._last[0], iso_time(now)

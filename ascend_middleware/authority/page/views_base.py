@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import sqlite3
 import unicodedata
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-import anyio.to_thread
 import jinja2
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -18,21 +17,24 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from ascend_middleware._version import __version__
 
 from ..bodies import ApiError
-from .live import Feed
+from .live import Feed, Verifier
 from .sessions import LIFETIME, Sessions
-from .verification import Verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from starlette.requests import Request
 
     from ..core import Authority
     from ..keys import Credential
     from ..service import Service
+    from ..store.registry_store import Records
+    from ..store.store import Store
     from .sessions import Session
 
-__all__ = ["FILTERS", "Desk", "Form", "NotSignedInError", "RefusedError", "facts", "pretty", "shown", "signed_in"]
+__all__ = ["Desk", "Form", "RefusedError", "Visit", "check_origin", "facts", "read_form", "sentence", "shown"]
+
+log = logging.getLogger(__name__)
 
 # Control, format (which hold what turns the writing direction and what cannot be seen), surrogates, private use,
 # unassigned, line and paragraph separators.
@@ -59,9 +61,7 @@ def shown(value: object, *, lines: bool = False) -> Markup:
             continue
         parts.append(escape("".join(plain)))
         plain.clear()
-        parts.append(
-            Markup('<span class="unseen" title="a character that cannot be seen">U+{:04X}</span>').format(ord(char))
-        )
+        parts.append(_UNSEEN_MARK.format(ord(char)))
     parts.append(escape("".join(plain)))
     return Markup("<bdi>{}</bdi>").format(Markup("").join(parts))
 
@@ -116,27 +116,12 @@ def words(value: object) -> str:
     return str(value).replace("_", " ").capitalize()
 
 
-FILTERS: Final[dict[str, Any]] = {
-    "shown": shown,
-    "short": short,
-    "facts": facts,
-    "pretty": pretty,
-    "moment": moment,
-    "words": words,
-}
-
-
-log = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
+_FILTERS: Final = {one.__name__: one for one in (shown, short, facts, pretty, moment, words)}
 
 # Nothing but what this server itself sends: no inline script or style, no frame around the page, no form to elsewhere.
-POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'"
-)
-HEADERS: Final = {
-    "content-security-policy": POLICY,
+_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "x-frame-options": "DENY",
     "x-content-type-options": "nosniff",
     # Not "no-referrer", with which browsers do not say where a form comes from.
@@ -151,10 +136,6 @@ _COOKIE: Final = "ascend-session"
 _SECURE_COOKIE: Final = "__Host-ascend-session"
 _MAX_FORM: Final = 64 * 1024
 _MAX_FIELDS: Final = 30
-
-
-class NotSignedInError(Exception):
-    """There is no session, or it has ended."""
 
 
 class RefusedError(Exception):
@@ -183,6 +164,7 @@ class Desk:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.authority: Authority = service.authority
         self.sessions = Sessions(self.authority.store, now=self.authority.now)
         self.feed = Feed(self.authority.store)
         self.verifier = Verifier(self.authority.store, now=self.authority.now)
@@ -193,12 +175,7 @@ class Desk:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters.update(FILTERS)
-
-    @property
-    def authority(self) -> Authority:
-        """The core."""
-        return self.service.authority
+        self._templates.filters.update(_FILTERS)
 
     # --- answers
 
@@ -219,22 +196,33 @@ class Desk:
         content = self._templates.get_template(template).render(context)
         return self.guarded(request, HTMLResponse(content, status_code=status))
 
-    def done(self, request: Request, code: str, *, to: str) -> Response:
-        """Answer a form: the script gets words, a browser without it the next page."""
-        if wants_json(request):
-            return self.guarded(request, JSONResponse({"message": _NOTICES[code]}))
-        mark = "&" if "?" in to else "?"
-        return self.guarded(request, RedirectResponse(f"{to}{mark}done={code}", status_code=303))
+    def moved(self, request: Request, to: str) -> Response:
+        """Send the browser to another page."""
+        return self.guarded(request, RedirectResponse(to, status_code=303))
 
-    def failed(self, request: Request, status: int, message: str, session: Session | None) -> Response:
-        """Answer what cannot be done."""
-        if wants_json(request):
-            return self.guarded(request, JSONResponse({"error": message}, status_code=status))
-        return self.page(request, "message.html", session=session, status=status, message=message)
+    def signed_out(self, request: Request) -> Response:
+        """Answer somebody who is not signed in, or is so no more."""
+        if not _wants_json(request):
+            return self.moved(request, "/sign-in")
+        return self.guarded(request, JSONResponse({"error": "Your session has ended. Sign in again."}, status_code=401))
+
+    def failed(self, request: Request, error: Exception, session: Session | None) -> Response:
+        """Answer what cannot be done, or went wrong."""
+        if isinstance(error, ApiError):
+            error = RefusedError(error.status, sentence(error.message))
+        elif isinstance(error, sqlite3.Error):
+            error = RefusedError(503, "The database cannot be used right now. Nothing was decided.")
+            session = None  # to show one takes the database
+        elif not isinstance(error, RefusedError):
+            log.error("the page could not answer %s", request.method, exc_info=error)
+            error, session = RefusedError(500, "The page failed. Nothing was decided."), None
+        if _wants_json(request):
+            return self.guarded(request, JSONResponse({"error": error.message}, status_code=error.status))
+        return self.page(request, "message.html", session=session, status=error.status, message=error.message)
 
     def guarded(self, request: Request, response: Response) -> Response:
         """Add the headers that every answer of the page has."""
-        response.headers.update(HEADERS)
+        response.headers.update(_HEADERS)
         response.headers.setdefault("cache-control", "no-store")
         if request.url.scheme == "https":
             response.headers["strict-transport-security"] = _HSTS
@@ -278,13 +266,45 @@ class Desk:
         response.delete_cookie(_COOKIE, path="/", httponly=True, samesite="strict")
         response.delete_cookie(_SECURE_COOKIE, path="/", httponly=True, samesite="strict", secure=True)
 
-    async def read(self, session: Session, job: Callable[[], _T]) -> _T:
-        """Run what reads much; see `Service.read`."""
-        return await self.service.read(session.credential.key_id, job)
 
-    async def change(self, job: Callable[[], _T]) -> _T:
-        """Run what changes something through the one writer, and return once it is durable."""
-        return await self.service.change(job)
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of a signed-in person; `form` is what they sent."""
+
+    desk: Desk
+    request: Request
+    session: Session
+    form: Form = field(default_factory=Form)
+
+    @property
+    def who(self) -> Credential:
+        """The person's key."""
+        return self.session.credential
+
+    @property
+    def tenant(self) -> str:
+        """Their organisation."""
+        return self.session.credential.tenant
+
+    @property
+    def store(self) -> Store:
+        """The database."""
+        return self.desk.authority.store
+
+    @property
+    def records(self) -> Records:
+        """What is registered."""
+        return self.desk.authority.records
+
+    def page(self, template: str, **values: Any) -> Response:
+        """Return a rendered page."""
+        return self.desk.page(self.request, template, session=self.session, **values)
+
+    def done(self, code: str, *, to: str) -> Response:
+        """Answer a form: the script gets words, a browser without it the next page."""
+        if _wants_json(self.request):
+            return self.desk.guarded(self.request, JSONResponse({"message": _NOTICES[code]}))
+        return self.desk.moved(self.request, f"{to}?done={code}")
 
 
 async def read_form(request: Request) -> Form:
@@ -324,55 +344,14 @@ def check_origin(request: Request) -> None:
         raise RefusedError(403, "The form did not come from this page. Open the page again and repeat.")
 
 
-def signed_in(
-    view: Callable[[Desk, Request, Session, Form], Awaitable[Response]],
-) -> Callable[[Desk, Request], Awaitable[Response]]:
-    """Let only signed-in admins to a view; a form also needs the session's own token and this page's origin."""
-
-    @functools.wraps(view)
-    async def guarded(desk: Desk, request: Request) -> Response:
-        session = await anyio.to_thread.run_sync(desk.session_of, request)
-        if session is None:
-            raise NotSignedInError
-        form = Form()
-        try:
-            if request.method == "POST":
-                check_origin(request)
-                form = await read_form(request)
-                if not session.accepts(form.pop("csrf", "")):
-                    raise RefusedError(403, "The form is out of date. Open the page again and repeat.")
-            # What the script fetches by itself is no sign of a person.
-            if "x-live" not in request.headers and desk.sessions.is_due(session):
-                await desk.change(functools.partial(desk.sessions.touch, session))
-            return await view(desk, request, session, form)
-        except RefusedError as error:
-            return await anyio.to_thread.run_sync(desk.failed, request, error.status, error.message, session)
-        except ApiError as error:
-            words = error.message[:1].upper() + error.message[1:] + "."
-            return await anyio.to_thread.run_sync(desk.failed, request, error.status, words, session)
-
-    return guarded
-
-
-async def on_error(desk: Desk, request: Request, error: Exception) -> Response:
-    """Answer what went wrong before a view could."""
-    if isinstance(error, NotSignedInError):
-        if wants_json(request):
-            return desk.guarded(
-                request, JSONResponse({"error": "Your session has ended. Sign in again."}, status_code=401)
-            )
-        return desk.guarded(request, RedirectResponse("/sign-in", status_code=303))
-    if isinstance(error, sqlite3.Error):
-        return desk.failed(request, 503, "The database cannot be used right now. Nothing was decided.", None)
-    if isinstance(error, RefusedError):
-        return desk.failed(request, error.status, error.message, None)
-    log.error("the page could not answer %s", request.method, exc_info=error)
-    return desk.failed(request, 500, "The page failed. Nothing was decided.", None)
-
-
-def wants_json(request: Request) -> bool:
+def _wants_json(request: Request) -> bool:
     """Say whether the script asks, which shows words by itself."""
     return request.headers.get("accept", "") == "application/json"
+
+
+def sentence(words: str) -> str:
+    """Return words of the API as a sentence."""
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 _NOTICES: Final[Mapping[str, str]] = {

@@ -1,12 +1,4 @@
-"""Who must approve a pending action, and until when: `[approvals]` of the policy file.
-
-[approvals]
-expires_after = "24h"
-
-[approvals.critical]
-count = 2
-approvers = ["alice", "bob", "carol"]
-"""
+"""Who must approve a pending action, and until when: `[approvals]` of the policy file."""
 
 from __future__ import annotations
 

@@ -1,15 +1,4 @@
-"""The policy file: TOML, read with every problem told at once.
-
-[thresholds]
-pending = 60
-denied = 90
-
-[[policy]]
-name = "large refunds need a person"
-action_types = ["transaction"]
-when = "number(action.action_details.amount) > 1000"
-decision = "pending"
-"""
+"""The policy file: TOML, read with every problem told at once."""
 
 from __future__ import annotations
 
@@ -44,7 +33,7 @@ from .risk_score import MAX_SCORE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["TABLES", "load_policy", "parse_policy"]
+__all__ = ["TABLES", "load_policy", "parse_policy", "sample_policy"]
 
 TABLES: Final = (
     "thresholds",
@@ -76,6 +65,11 @@ def load_policy(path: str | Path) -> PolicySet:
     except UnicodeDecodeError:
         raise ConfigurationError(f"the policy file {path} is not UTF-8 text") from None
     return parse_policy(content, name=str(path), folder=Path(path).parent)
+
+
+def sample_policy() -> str:
+    """Return a commented policy file to start from."""
+    return (Path(__file__).parent / "sample.toml").read_text(encoding="utf-8")
 
 
 def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None = None) -> PolicySet:

@@ -16,72 +16,22 @@ __all__ = ["MAX_SCORE", "Score", "Signal", "claimed_risk", "risk_level", "score_
 MAX_SCORE: Final = 100
 
 # What a word of the action type says; the highest counts.
-_BASES: Final[Mapping[int, frozenset[str]]] = {
-    10: frozenset(
-        [
-            "read",
-            "access",
-            "get",
-            "list",
-            "query",
-            "search",
-            "recommendation",
-            "analysis",
-            "report",
-            "fetch",
-            "view",
-            "plan",
-            "inference",
-        ]
-    ),
-    35: frozenset(
-        [
-            "write",
-            "modification",
-            "modify",
-            "update",
-            "create",
-            "insert",
-            "send",
-            "email",
-            "communication",
-            "webhook",
-            "call",
-            "upload",
-        ]
-    ),
-    50: frozenset(["transaction", "payment", "refund", "trade", "transfer", "purchase", "order"]),
-    65: frozenset(
-        [
-            "delete",
-            "drop",
-            "execute",
-            "execution",
-            "spawn",
-            "config",
-            "system",
-            "schema",
-            "credential",
-            "shell",
-            "deploy",
-            "grant",
-        ]
-    ),
-    80: frozenset(["injection", "extraction", "exfiltration"]),
+_BASES: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("read", "access", "get", "list", "query", "search", "recommendation", "analysis"), 10),
+    **dict.fromkeys(("report", "fetch", "view", "plan", "inference"), 10),
+    **dict.fromkeys(("write", "modification", "modify", "update", "create", "insert", "send", "email"), 35),
+    **dict.fromkeys(("communication", "webhook", "call", "upload"), 35),
+    **dict.fromkeys(("transaction", "payment", "refund", "trade", "transfer", "purchase", "order"), 50),
+    **dict.fromkeys(("delete", "drop", "execute", "execution", "spawn", "config", "system", "schema"), 65),
+    **dict.fromkeys(("credential", "shell", "deploy", "grant"), 65),
+    **dict.fromkeys(("injection", "extraction", "exfiltration"), 80),
 }
 _UNKNOWN_BASE: Final = 40
 _INDICATORS: Final[Mapping[str, int]] = {
-    "financial_data": 15,
-    "pii": 15,
-    "pii_data": 15,
-    "pii_involved": 15,
-    "phi": 20,
+    **dict.fromkeys(("production", "external"), 10),
+    **dict.fromkeys(("financial_data", "pii", "pii_data", "pii_involved", "bulk"), 15),
+    **dict.fromkeys(("phi", "irreversible", "privileged"), 20),
     "credentials": 25,
-    "production": 10,
-    "external": 10,
-    "bulk": 15,
-    "irreversible": 20,
-    "privileged": 20,
 }
 _ANY_INDICATOR: Final = 5
 _GRADES: Final[Mapping[str, int]] = {"low": 0, "medium": 8, "high": 15, "critical": 25}
@@ -210,8 +160,8 @@ def _claim(value: object) -> int:
 @functools.lru_cache(maxsize=1024)
 def _base(action_type: str) -> tuple[int, str]:
     """Return what an action type says by itself, and the word that says it."""
-    words = {word for word in re.split(r"[^a-z0-9]+", action_type.lower()) if word}
-    known = [(base, word) for base, group in _BASES.items() for word in sorted(words & group)]
+    words = re.split(r"[^a-z0-9]+", action_type.lower())
+    known = ((_BASES[word], word) for word in words if word in _BASES)
     return max(known, default=(_UNKNOWN_BASE, "unknown action type"))
 
 

@@ -1,0 +1,242 @@
+"""What a signed-in person sees and does: pending actions, history, agents, and the audit log.
+
+A view is a plain function; `app` says whether it runs as a reader, in the writer, or just in a thread.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+from ascend_middleware.exceptions import NotFoundError, ValidationError
+
+from .. import approvals, killswitch
+from ..answers import record_fields
+from ..bodies import ApiError
+from ..keys import LOCAL
+from ..pagination import read_query
+from ..policy.approvers import approved_by, requirement
+from ..store.registry_store import AGENT
+from .views_base import RefusedError, Visit, sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.responses import Response
+
+__all__ = ["agents", "audit_log", "command", "decide", "details", "history", "queue", "verify"]
+
+_MOST_PENDING: Final = 100
+_MOST_AGENTS: Final = 500
+_PER_PAGE: Final = 50
+_LONGEST_OFFSET: Final = 9
+_LONGEST_ID: Final = 255
+_MIN_BROADCAST_REASON: Final = 10
+_FILTERS: Final = ("status", "risk_level", "agent_id", "start_date", "end_date")
+# What the templates ask for, though a submission does not say it.
+_ABSENT: Final = {
+    **dict.fromkeys(("tool_name", "resource_id", "description", "business_justification", "mcp_server_name")),
+    **dict.fromkeys(("model_id", "orchestration_session_id", "parent_action_id", "orchestration_depth")),
+}
+
+# --- actions
+
+
+def _card(visit: Visit, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an action as the templates show it."""
+    record, needed, given = record_fields(row), requirement(row), approved_by(row)
+    barred = ""
+    if approvals.is_own(row, visit.who):
+        barred = "You submitted this yourself, so somebody else decides."
+    elif not needed.admits(visit.who.name):
+        barred = f"Decided by {', '.join(needed.names)}."
+    return {
+        "record": record,
+        "id": row["id"],
+        "pending": row["status"] == "pending",
+        # Whoever decides must see the words that were submitted, not what the record says of them now.
+        "submission": {**_ABSENT, **row["submission"]},
+        "submitter": "this machine" if row["submitted_by"] == LOCAL.key_id else row["submitter"],
+        "explanation": record["metadata"].get("explanation") or {},
+        "needed": needed.count,
+        "given": given,
+        "approved_before": any(approvals.same_person(visit.who, one, None) for one in given),
+        "barred": barred,
+        "outcome": row["outcome"],
+        "approval": {"via": "", "by": "", **row["approval"]} if row["approval"] else None,
+        "version": f"{row['status']}.{row['updated_at']}.{len(given)}",
+    }
+
+
+def queue(visit: Visit) -> Response:
+    """Show what waits for a person, the riskiest first among those that came at once, the oldest first of all."""
+    rows, total = visit.store.actions(
+        tenant=visit.tenant, equal={"status": "pending"}, descending=False, limit=_MOST_PENDING
+    )
+    return visit.page("queue.html", cards=[_card(visit, row) for row in rows], total=total)
+
+
+def _action(visit: Visit) -> dict[str, Any]:
+    try:
+        return visit.store.action(visit.request.path_params["id"], tenant=visit.tenant)
+    except NotFoundError:
+        raise RefusedError(404, "There is no such action.") from None
+
+
+def details(visit: Visit) -> Response:
+    """Show one action in full, with what the audit log says of it."""
+    row = _action(visit)
+    trail = visit.store.audit_trail(row["id"], tenant=visit.tenant)
+    return visit.page("action.html", card=_card(visit, row), trail=trail)
+
+
+def decide(visit: Visit) -> Response:
+    """Record a person's decision, through the same function as the API and the command line."""
+    word = visit.form.get("decision")
+    if word not in ("approve", "deny"):
+        raise RefusedError(400, "The form says neither approve nor deny.")
+    body = {"comments": visit.form.text("comments")}
+    row = approvals.decide(visit.store, _action(visit), body, approved=word == "approve", by=visit.who, via="page")
+    return visit.done("counted" if row["status"] == "pending" else str(row["status"]), to="/")
+
+
+def history(visit: Visit) -> Response:
+    """Show what was, filtered."""
+    given = visit.request.query_params
+    chosen = {name: given.get(name, "").strip() for name in _FILTERS}
+    filters = {name: value for name, value in chosen.items() if value}
+    problem = ""
+    try:
+        arguments = read_query(urlencode({**filters, "limit": _PER_PAGE, "offset": given.get("offset", "0")}))
+    except ApiError as error:
+        problem, arguments = error.message, read_query(f"limit={_PER_PAGE}")
+    rows, total = visit.store.actions(tenant=visit.tenant, **arguments)
+    cards = [_card(visit, row) for row in rows]
+    pager = _pager("/history", filters, arguments["offset"], len(rows), total)
+    return visit.page("history.html", cards=cards, chosen=chosen, problem=problem, **pager)
+
+
+def _pager(path: str, filters: Mapping[str, str], offset: int, shown: int, total: int) -> dict[str, Any]:
+    """Return what the templates say of a page of a list, and where the ones beside it are."""
+
+    def place(start: int) -> str:
+        return f"{path}?{urlencode({**filters, 'offset': max(start, 0)})}"
+
+    return {
+        "total": total,
+        "first": offset + 1,
+        "newer": place(offset - _PER_PAGE) if offset > 0 else "",
+        "older": place(offset + _PER_PAGE) if offset + shown < total else "",
+    }
+
+
+# --- agents
+
+
+def agents(visit: Visit) -> Response:
+    """Show the agents, those that need attention first."""
+    find = visit.request.query_params.get("find", "").strip()
+    known = _agents(visit)
+    found = [agent for agent in known if find.casefold() in f"{agent['id']} {agent['name']}".casefold()]
+    return visit.page(
+        "agents.html",
+        agents=found[:_MOST_AGENTS],
+        total=len(known),
+        hidden=max(len(found) - _MOST_AGENTS, 0),
+        find=find,
+        everybody=killswitch.standing(visit.records, None, tenant=visit.tenant),
+    )
+
+
+def _agents(visit: Visit) -> list[dict[str, Any]]:
+    """Return whoever is registered, has submitted something, or was the target of a command."""
+    records, tenant = visit.records, visit.tenant
+    known: dict[str, dict[str, Any]] = {}
+
+    def note(agent_id: str, **facts: Any) -> None:
+        fresh = {"id": agent_id, "name": "", "type": "", "registered": False, "last": "", "beat": "", "count": 0}
+        known.setdefault(agent_id, fresh).update(facts)
+
+    for record in records.all(AGENT, tenant=tenant):
+        name, kind = record.get("display_name") or "", record.get("agent_type") or ""
+        note(record["name"], name=name, type=kind, registered=True)
+    acted = "SELECT agent_id, max(created_at) AS last, count(*) AS n FROM actions WHERE tenant = ? GROUP BY agent_id"
+    for row in records.rows(acted, (tenant,)):
+        note(row["agent_id"], last=row["last"], count=row["n"])
+    for row in records.rows("SELECT agent_id, last_at FROM heartbeats WHERE tenant = ?", (tenant,)):
+        note(row["agent_id"], beat=row["last_at"])
+    commanded = "SELECT DISTINCT agent_id FROM commands WHERE tenant = ? AND target_type = 'agent'"
+    for row in records.rows(commanded, (tenant,)):
+        note(row["agent_id"])
+    for one in known.values():
+        one["standing"] = killswitch.standing(records, one["id"], tenant=tenant)
+    found = sorted(known.values(), key=lambda one: str(one["id"]))
+    found.sort(key=lambda one: str(one["last"]), reverse=True)
+    return sorted(found, key=lambda one: one["standing"].word == "active")
+
+
+def command(visit: Visit) -> Response:
+    """Issue a command to one agent, or to all of them."""
+    form, agent_id = visit.form, visit.form.get("agent_id")
+    if agent_id is not None and not (
+        0 < len(agent_id) <= _LONGEST_ID and agent_id == agent_id.strip() and agent_id.isprintable()
+    ):
+        raise RefusedError(400, "The form names no agent.")
+    reason, rate, kind = form.text("reason"), form.text("max_per_minute"), form.get("command_type", "")
+    if agent_id is None and len(reason) < _MIN_BROADCAST_REASON:
+        message = f"A command to all agents needs a reason of at least {_MIN_BROADCAST_REASON} characters."
+        raise RefusedError(422, message)
+    if rate and not (rate.isascii() and rate.isdigit() and len(rate) < 9):
+        raise RefusedError(422, "The limit must be a whole number.")
+    try:
+        killswitch.issue(
+            visit.store,
+            visit.records,
+            tenant=visit.tenant,
+            command_type=kind,
+            reason=reason,
+            issued_by=visit.who.name,
+            issued_via="page",
+            agent_id=agent_id,
+            max_per_minute=int(rate) if rate and kind == "RATE_LIMIT" else None,
+            key_id=visit.who.key_id,
+        )
+    except ValidationError as error:
+        field, _, rest = error.message.partition(": ")
+        raise RefusedError(422, sentence(f"{field.replace('_', ' ')} {rest}" if rest else error.message)) from None
+    return visit.done("commanded", to="/agents")
+
+
+# --- the audit log
+
+
+def audit_log(visit: Visit) -> Response:
+    """Show the entries, the newest first, and the state of the whole log."""
+    text = visit.request.query_params.get("offset", "0")
+    offset = int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST_OFFSET else 0
+    found, at = visit.desk.verifier.state()
+    total = visit.store.rows("SELECT count(*) FROM audit WHERE tenant = ?", (visit.tenant,))[0][0]
+    rows = visit.store.rows(
+        "SELECT seq, entry, hash FROM audit WHERE tenant = ? ORDER BY seq DESC LIMIT ? OFFSET ?",
+        (visit.tenant, _PER_PAGE, offset),
+    )
+    bad = {finding.seq for finding in found.findings}
+    entries = [{**_entry(row), "hash": row["hash"], "bad": row["seq"] in bad} for row in rows]
+    pager = _pager("/audit", {}, offset, len(rows), total)
+    return visit.page("audit.html", found=found, verified_at=at, entries=entries, **pager)
+
+
+def _entry(row: Any) -> dict[str, Any]:
+    try:
+        entry: dict[str, Any] = json.loads(row["entry"])
+        return {name: entry[name] for name in ("seq", "at", "event", "actor", "action_id", "data")}
+    except (ValueError, KeyError, TypeError):
+        unread = {"at": "", "event": "UNREADABLE", "actor": "", "action_id": None}
+        return {**unread, "seq": row["seq"], "data": row["entry"]}
+
+
+def verify(visit: Visit) -> Response:
+    """Read the whole log again."""
+    visit.desk.verifier.state(again=True)
+    return visit.done("verified", to="/audit")
