@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ascend_middleware.exceptions import ConflictError
-
 from .bodies import ApiError
 from .keys import LOCAL, person
 from .policy.approvers import requirement
@@ -70,10 +68,8 @@ def decide(
         data = {"by": by.name, "key": by.key_id if by.key_id > 0 else None, "comments": comments, "via": via}
         if given:
             data["approvals"] = given
-        try:
-            return store.settle(row, word, event=event, actor=by.name, data=data)
-        except ConflictError:
-            raise _not_pending(store.action(row["id"], tenant=by.tenant)) from None
+        store.settle(row["id"], word, tenant=by.tenant, event=event, actor=by.name, data=data)
+        return store.action(row["id"], tenant=by.tenant)
 
 
 def _refusal(row: Mapping[str, Any], by: Credential) -> tuple[str, str] | None:

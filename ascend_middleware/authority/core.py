@@ -84,7 +84,7 @@ class Authority:
         self.development = development
         self.send_webhook = send_webhook
         self.records = Records(store, now=now)
-        self.tokens = Tokens(self.records, policy.token_key)
+        self.tokens = Tokens(store, policy.token_key)
         self._new_id = new_id
         self._requests = Window()
         self._failures = Window()

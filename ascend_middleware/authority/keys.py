@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import re
-import secrets
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,12 +20,9 @@ __all__ = [
     "Role",
     "bearer_token",
     "contradicts",
-    "hash_key",
-    "new_key",
     "operator",
     "person",
     "presented_key",
-    "same_hash",
 ]
 
 DEFAULT_TENANT: Final = "default"
@@ -39,8 +34,6 @@ _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 
-# 32 random bytes: a plain hash is enough, since such a key cannot be guessed from it.
-_RANDOM_BYTES: Final = 32
 _JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 
 
@@ -90,24 +83,6 @@ def person(name: str) -> str:
 
 def _visible(text: str) -> str:
     return "".join(char for char in _UNSEEN.sub("", text) if unicodedata.category(char) not in _UNSEEN_KINDS)
-
-
-def new_key(role: Role) -> str:
-    """Return a fresh key. The role in its text is a hint for people; the stored role counts.
-
-    Letters, digits and underscores only: some clients take no other, and others mask a key up to its first other sign.
-    """
-    return f"owkai_{role}_{secrets.token_hex(_RANDOM_BYTES)}"
-
-
-def hash_key(key: str) -> str:
-    """Return the SHA-256 of a key in hexadecimal."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def same_hash(one: str, other: str) -> bool:
-    """Compare two hashes in constant time."""
-    return hmac.compare_digest(one.encode(), other.encode())
 
 
 def presented_key(headers: Mapping[str, str]) -> str | None:

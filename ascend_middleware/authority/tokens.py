@@ -16,7 +16,7 @@ from .keys import Credential, Role, person
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .store.registry_store import Records
+    from .store.store import Store
 
 __all__ = ["ISSUER", "LIFETIME", "TokenKey", "Tokens", "public_key_issue"]
 
@@ -64,12 +64,12 @@ class Tokens:
     """Issues and verifies tokens.
 
     Args:
-        records: where the secret of the authority's own tokens is kept.
+        store: where keys, and the secret of the authority's own tokens, are kept.
         foreign: how others' tokens are verified, if they are.
     """
 
-    def __init__(self, records: Records, foreign: TokenKey | None) -> None:
-        self._records = records
+    def __init__(self, store: Store, foreign: TokenKey | None) -> None:
+        self._store = store
         self._foreign = foreign
 
     def issue(self, credential: Credential, *, now: float, lifetime: float = LIFETIME) -> str:
@@ -93,61 +93,52 @@ class Tokens:
         if len(token) > _MAX_TOKEN:
             return None
         try:
-            claimed = jwt.get_unverified_header(token).get("alg")
+            claimed, foreign = jwt.get_unverified_header(token).get("alg"), self._foreign
             if claimed == _OWN:
-                claims = self._decode(token, self._secret(), _OWN, ISSUER, ISSUER, now)
-                return self._of_key(claims)
-            if claimed == _FOREIGN and self._foreign is not None:
-                foreign = self._foreign
-                claims = self._decode(token, foreign.public_key, _FOREIGN, foreign.issuer, foreign.audience, now)
-                return _of_claims(claims, foreign)
+                kind, _, number = str(_claims(token, self._secret(), _OWN, ISSUER, ISSUER, now)["sub"]).partition(":")
+                is_key = kind == "key" and number.isascii() and number.isdigit() and len(number) < 19
+                return self._store.key(int(number)) if is_key else None
+            if claimed == _FOREIGN and foreign is not None:
+                key, issuer, audience = foreign.public_key, foreign.issuer, foreign.audience
+                return _of_claims(_claims(token, key, _FOREIGN, issuer, audience, now), foreign)
         except (jwt.PyJWTError, ValueError, TypeError):
             pass
         return None
 
-    @staticmethod
-    def _decode(token: str, key: str | bytes, algorithm: str, issuer: str, audience: str, now: float) -> dict[str, Any]:
-        import jwt
-
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            key,
-            algorithms=[algorithm],
-            issuer=issuer,
-            audience=audience,
-            # The times are checked below, against the authority's own clock.
-            options={
-                "require": ["exp", "iss", "aud", "sub"],
-                "verify_exp": False,
-                "verify_iat": False,
-                "verify_nbf": False,
-            },
-        )
-        for name in ("exp", "nbf", "iat"):
-            value = claims.get(name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ValueError(f"{name} is no time")
-        if not claims["exp"] > now or claims.get("nbf", 0) > now + _LEEWAY or claims.get("iat", 0) > now + _LEEWAY:
-            raise ValueError("the token is not valid now")
-        return claims
-
-    def _of_key(self, claims: Mapping[str, Any]) -> Credential | None:
-        kind, _, number = str(claims["sub"]).partition(":")
-        if kind != "key" or not (number.isascii() and number.isdigit() and len(number) < 19):
-            return None
-        rows = self._records.rows("SELECT * FROM keys WHERE id = ? AND revoked_at IS NULL", (int(number),))
-        return Credential(rows[0]["id"], rows[0]["name"], Role(rows[0]["role"]), rows[0]["tenant"]) if rows else None
-
     def _secret(self) -> bytes:
         statement = "SELECT value FROM secrets WHERE name = 'token'"
-        rows = self._records.rows(statement)
-        if not rows:
-            # Another process may be doing the same; what stands in the end counts.
-            self._records.change(
-                "INSERT OR IGNORE INTO secrets (name, value) VALUES ('token', ?)", (secrets.token_bytes(_SECRET_BYTES),)
-            )
-            rows = self._records.rows(statement)
-        return bytes(rows[0]["value"])
+        found = self._store.rows(statement)
+        if not found:
+            with self._store.write():  # another process may be doing the same; what stands in the end counts
+                self._store.insert("secrets", {"name": "token", "value": secrets.token_bytes(_SECRET_BYTES)}, once=True)
+                found = self._store.rows(statement)
+        return bytes(found[0]["value"])
+
+
+def _claims(token: str, key: str | bytes, algorithm: str, issuer: str, audience: str, now: float) -> dict[str, Any]:
+    import jwt
+
+    claims: dict[str, Any] = jwt.decode(
+        token,
+        key,
+        algorithms=[algorithm],
+        issuer=issuer,
+        audience=audience,
+        # The times are checked below, against the authority's own clock.
+        options={
+            "require": ["exp", "iss", "aud", "sub"],
+            "verify_exp": False,
+            "verify_iat": False,
+            "verify_nbf": False,
+        },
+    )
+    for name in ("exp", "nbf", "iat"):
+        value = claims.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{name} is no time")
+    if not claims["exp"] > now or claims.get("nbf", 0) > now + _LEEWAY or claims.get("iat", 0) > now + _LEEWAY:
+        raise ValueError("the token is not valid now")
+    return claims
 
 
 def _of_claims(claims: Mapping[str, Any], foreign: TokenKey) -> Credential | None:

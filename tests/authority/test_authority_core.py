@@ -72,7 +72,7 @@ class Desk:
         return self.call("POST", "/api/v1/actions/submit", {**body, **fields}, key=key)
 
     def events(self):
-        return [json.loads(row["entry"])["event"] for row in self.store._rows("SELECT entry FROM audit ORDER BY seq")]
+        return [json.loads(row["entry"])["event"] for row in self.store.rows("SELECT entry FROM audit ORDER BY seq")]
 
 
 @pytest.fixture

@@ -169,7 +169,7 @@ def test_a_database_of_the_first_version_gets_its_head(path):
     previous = "0" * 64
     for seq in (1, 2):
         entry = audit.canonical_json({"seq": seq, "tenant": "t", "action_id": None, "event": "E", "data": {}})
-        digest = audit._chained(previous, entry)
+        digest = audit.chained(previous, entry)
         old.execute("INSERT INTO audit VALUES (?, ?, 't', NULL, ?, ?)", (seq, entry, previous, digest))
         previous = digest
     old.close()
@@ -331,7 +331,7 @@ def rechained(path, seq, event):
         if number == seq:
             entry["event"] = event
         text = audit.canonical_json(entry)
-        digest = audit._chained(previous, text)
+        digest = audit.chained(previous, text)
         raw.execute(
             "UPDATE audit SET entry = ?, previous = ?, hash = ? WHERE seq = ?", (text, previous, digest, number)
         )
@@ -376,7 +376,7 @@ def test_the_last_entry_replaced_with_a_fitting_hash_is_found(path, store):
     entry = row["entry"].replace("E3", "E9")
     raw = sqlite3.connect(path, isolation_level=None)
     raw.execute("DROP TRIGGER audit_fixed")
-    raw.execute("UPDATE audit SET entry = ?, hash = ? WHERE seq = 3", (entry, audit._chained(row["previous"], entry)))
+    raw.execute("UPDATE audit SET entry = ?, hash = ? WHERE seq = 3", (entry, audit.chained(row["previous"], entry)))
     raw.close()
     (found,) = verify(store).findings
     assert (found.seq, found.kind) == (3, "changed") and "recorded as the last" in found.message

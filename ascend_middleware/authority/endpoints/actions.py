@@ -65,8 +65,7 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
         action["agent_id"] = call.credential.name
         if action["agent_name"] in (_UNNAMED_AGENT, "Unknown Agent"):
             action["agent_name"] = call.credential.name
-    with call.records.steady():
-        return _decided(call, action, tools, claimed_risk(body))
+    return _decided(call, action, tools, claimed_risk(body))
 
 
 def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: Mapping[str, int]) -> dict[str, Any]:

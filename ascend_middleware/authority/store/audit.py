@@ -12,11 +12,11 @@ import msgspec
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from .database import Database
 
-__all__ = ["DECIDED", "Finding", "Head", "Verification", "append", "canonical_json", "entries", "head", "verify"]
+__all__ = ["DECIDED", "Finding", "Head", "Verification", "canonical_json", "chained", "entries", "head", "verify"]
 
 _encoder = msgspec.json.Encoder(order="sorted")
 _NO_HASH: Final = "0" * 64
@@ -75,41 +75,6 @@ class Verification:
     def whole(self) -> bool:
         """Whether nothing was found."""
         return not self.findings
-
-
-def append(
-    database: Database,
-    event: str,
-    *,
-    at: str,
-    tenant: str,
-    actor: str,
-    action_id: int | None,
-    data: Mapping[str, Any],
-) -> Head:
-    """Append an entry in the transaction that the event belongs to, and return it as the new head."""
-    with database.write():
-        # The head, not the last row: if rows are missing at the end, the gap must stay visible for ever.
-        last, previous = database.tip()
-        seq = last + 1
-        entry = canonical_json(
-            {
-                "seq": seq,
-                "at": at,
-                "tenant": tenant,
-                "event": event,
-                "actor": actor,
-                "action_id": action_id,
-                "data": data,
-            }
-        )
-        digest = _chained(previous, entry)
-        database.execute(
-            "INSERT INTO audit (seq, entry, tenant, action_id, previous, hash) VALUES (?, ?, ?, ?, ?, ?)",
-            (seq, entry, tenant, action_id, previous, digest),
-        )
-        database.advance(seq, digest)
-        return Head(seq, digest)
 
 
 def head(database: Database) -> Head:
@@ -182,7 +147,7 @@ def _findings(row: sqlite3.Row, expected: int, previous: str, moved: dict[int, s
         claimed = (entry["seq"], entry["tenant"], entry["action_id"])
     except (ValueError, KeyError, TypeError):
         return [*found, Finding(seq, "changed", f"entry {seq} was changed: it is no entry any more")]
-    if row["hash"] != _chained(row["previous"], row["entry"]):
+    if row["hash"] != chained(row["previous"], row["entry"]):
         found.append(Finding(seq, "changed", f"entry {seq} was changed: its hash does not fit its content"))
     elif claimed[0] != seq:
         moved[claimed[0]] = row["hash"]
@@ -244,5 +209,6 @@ def _span(first: int, last: int) -> str:
     return f"entry {first} was" if first == last else f"entries {first} to {last} were"
 
 
-def _chained(previous: str, entry: str) -> str:
+def chained(previous: str, entry: str) -> str:
+    """Return the hash of an entry that follows the one of a hash."""
     return hashlib.sha256(f"{previous}\n{entry}".encode()).hexdigest()

@@ -1,14 +1,19 @@
-"""One writer and many readers on one SQLite file; what belongs to one request is stored whole or not at all."""
+"""One writer and many readers on one SQLite file; what belongs to one request is stored whole or not at all.
+
+Only this file and the statements of the store know SQLite: whoever stands above catches `StorageError`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import sqlite3
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.sqlite import MEMORY, open_database, open_evidence, open_reader, transaction
@@ -16,10 +21,14 @@ from ascend_middleware.sqlite import MEMORY, open_database, open_evidence, open_
 from .schema import MIGRATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-__all__ = ["Database", "Watch"]
+__all__ = ["Database", "Row", "StorageError", "Watch"]
+
+Row: TypeAlias = sqlite3.Row
+# The database cannot be used, or did not keep what it was given.
+StorageError: Final = sqlite3.Error
 
 _IDLE_READERS: Final = 8
 # Bytes; a disk that has less counts as full.
@@ -60,6 +69,22 @@ class Watch:
                 self._connection.close()
 
 
+@dataclass(slots=True)
+class _Transaction:
+    """What is kept until a transaction's end: what was read, the audit log's new last entry, whom to tell."""
+
+    memo: dict[Hashable, Any] = field(default_factory=dict)
+    tip: tuple[int, str] | None = None
+    notices: list[Callable[[], None]] = field(default_factory=list)
+
+
+@functools.cache
+def _insertion(table: str, columns: tuple[str, ...], once: bool) -> str:
+    places = ", ".join("?" * len(columns))
+    end = " ON CONFLICT DO NOTHING" if once else ""
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}){end}"  # noqa: S608 - names are ours
+
+
 class Database:
     """The authority's SQLite file: one connection that writes, under a lock, and others that only read.
 
@@ -79,12 +104,7 @@ class Database:
         self._lock = threading.RLock()
         self._owner: int | None = None  # the thread that is within `write` or `group`
         self._inside = False  # within `write`
-        self._grouping = False  # within `group`
-        self._begun = False  # a group's first part has begun the transaction
-        self._committing: list[Callable[[], None]] = []
-        self._memo: dict[Hashable, Any] | None = None
-        self._tip: tuple[int, str] | None = None  # the audit log's head in this transaction, once it was asked for
-        self._tip_moved = False
+        self._transaction: _Transaction | None = None
         self._idle: list[sqlite3.Connection] = []
         self._idle_lock = threading.Lock()
         self._closed = False
@@ -115,11 +135,6 @@ class Database:
         finally:
             database.close()
 
-    @property
-    def path(self) -> str:
-        """The file, or `:memory:`."""
-        return self._path
-
     def close(self) -> None:
         """Close all connections."""
         with self._lock:
@@ -142,23 +157,32 @@ class Database:
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:
-        with self._lock:
-            mark, tip = len(self._committing), (self._tip, self._tip_moved)
-            self._inside, outer = True, self._owner
-            self._owner = threading.get_ident()
-            try:
-                with self._part() if self._grouping else self._alone():
-                    yield
-            except BaseException:
-                del self._committing[mark:]
-                self._tip, self._tip_moved = tip
-                if self._memo is not None:
-                    self._memo.clear()
-                raise
-            finally:
-                self._inside, self._owner = False, outer
-            if not self._grouping:
-                self._committed()
+        """Run the block as a part of the group, or of one that it is alone in."""
+        if self._owner != threading.get_ident():
+            with self.group(), self._written():
+                yield
+            return
+        if self._transaction is None:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._transaction = _Transaction()
+        self._check_whole()
+        now = self._transaction
+        mark, tip = len(now.notices), now.tip
+        self._db.execute("SAVEPOINT part")
+        self._inside = True
+        try:
+            yield
+            self._db.execute("RELEASE part")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK TO part")
+                self._db.execute("RELEASE part")
+            del now.notices[mark:]
+            now.tip = tip
+            now.memo.clear()
+            raise
+        finally:
+            self._inside = False
 
     @contextlib.contextmanager
     def group(self) -> Iterator[None]:
@@ -168,66 +192,34 @@ class Database:
         it was kept.
 
         Raises:
-            sqlite3.Error: the commit failed, or went to a file that was moved away or deleted.
+            StorageError: the commit failed, or went to a file that was moved away or deleted.
         """
         with self._lock:
-            if self._inside or self._grouping:
+            if self._owner is not None:
                 raise RuntimeError("a group holds whole writes, and no other group")
-            self._grouping, self._owner = True, threading.get_ident()
-            begun = False
+            self._owner = threading.get_ident()
             try:
                 yield
-                begun = self._begun
-                if begun:
-                    # A full disk may have ended the transaction and undone what earlier parts were told is kept.
-                    if not self._db.in_transaction:
-                        raise sqlite3.OperationalError("the database undid the whole transaction")
-                    self._store_tip()
+                done = self._transaction
+                if done is not None:
+                    self._check_whole()
+                    if done.tip is not None:  # once for all that is committed together, not for each entry
+                        self._db.execute("UPDATE audit_head SET seq = ?, hash = ?", done.tip)
                     self._db.execute("COMMIT")
                     self._check_name()
             except BaseException:
-                self._committing.clear()
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
             finally:
-                self._grouping, self._owner, self._begun = False, None, False
-                self._forget()
-            if begun:
-                self._committed()
+                self._owner = self._transaction = None
+            for notice in done.notices if done is not None else ():
+                notice()
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Run the block as a transaction of its own."""
-        try:
-            with transaction(self._db):
-                self._memo = {}
-                yield
-                self._store_tip()
-            self._check_name()
-        finally:
-            self._forget()
-
-    @contextlib.contextmanager
-    def _part(self) -> Iterator[None]:
-        """Run the block as a part of the group's transaction, which begins with the first part."""
-        if not self._begun:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._begun, self._memo = True, {}
-        elif not self._db.in_transaction:
+    def _check_whole(self) -> None:
+        # A full disk may have ended the transaction and undone what earlier parts were told is kept.
+        if not self._db.in_transaction:
             raise sqlite3.OperationalError("the database undid the whole transaction")
-        self._db.execute("SAVEPOINT part")
-        try:
-            yield
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK TO part")
-                self._db.execute("RELEASE part")
-            raise
-        self._db.execute("RELEASE part")
-
-    def _forget(self) -> None:
-        self._memo, self._tip, self._tip_moved = None, None, False
 
     @property
     def memo(self) -> dict[Hashable, Any] | None:
@@ -235,38 +227,36 @@ class Database:
 
         Whoever changes what is kept there removes it.
         """
-        return self._memo if self._owner == threading.get_ident() else None
+        return self._transaction.memo if self._transaction and self._owner == threading.get_ident() else None
 
     def tip(self) -> tuple[int, str]:
         """Return number and hash of the audit log's last entry, as the running transaction sees it."""
-        if self._owner == threading.get_ident() and self._tip is not None:
-            return self._tip
+        if self._owner == threading.get_ident() and self._transaction and self._transaction.tip:
+            return self._transaction.tip
         row = self.rows("SELECT seq, hash FROM audit_head")[0]
         return int(row["seq"]), str(row["hash"])
 
     def advance(self, seq: int, digest: str) -> None:
         """Note the audit log's new last entry; it is stored with the transaction."""
-        self._tip, self._tip_moved = (seq, digest), True
-
-    def _store_tip(self) -> None:
-        # Once for all that is committed together, not for each entry.
-        if self._tip_moved and self._tip is not None:
-            self._db.execute("UPDATE audit_head SET seq = ?, hash = ?", self._tip)
+        self._running().tip = (seq, digest)
 
     def after_commit(self, notice: Callable[[], None]) -> None:
         """Call `notice` once what is being written is durable, and never if it is undone; it must be quick."""
-        self._committing.append(notice)
-
-    def _committed(self) -> None:
-        notices, self._committing = self._committing, []
-        for notice in notices:
-            notice()
+        self._running().notices.append(notice)
 
     def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run one statement that changes something; only within `write`."""
-        if self._owner != threading.get_ident():
-            raise RuntimeError("changes happen within write()")
+        self._running()
         return self._db.execute(statement, values)
+
+    def insert(self, table: str, row: Mapping[str, object], *, once: bool = False) -> int:
+        """Add a row and return its number; only within `write`. `once`: unless there is one of its key."""
+        return self.execute(_insertion(table, tuple(row), once), tuple(row.values())).lastrowid or 0
+
+    def _running(self) -> _Transaction:
+        if self._transaction is None or self._owner != threading.get_ident():
+            raise RuntimeError("changes happen within write()")
+        return self._transaction
 
     # --- reading
 
@@ -276,8 +266,6 @@ class Database:
             return self._db.execute(statement, values).fetchall()
         with self.reading() as connection:
             return connection.execute(statement, values).fetchall()
-
-    _rows = rows
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -314,7 +302,7 @@ class Database:
         """Read something and write something, so that a database that cannot be used says so.
 
         Raises:
-            sqlite3.Error: it cannot.
+            StorageError: it cannot.
         """
         self.rows("SELECT seq FROM audit_head")
         # The little that is written here may still fit where an action does not.
@@ -347,7 +335,7 @@ class Database:
         return found
 
     def _check_name(self) -> None:
-        """Raise `sqlite3.Error` if what is written here is not what stands under the file's name.
+        """Raise `StorageError` if what is written here is not what stands under the file's name.
 
         SQLite goes on with a file that was moved away, deleted or replaced, and all of it is lost in the end.
         """
@@ -366,14 +354,10 @@ class Database:
         Raises:
             ConfigurationError: it is not; the text says what to do.
         """
-        problem = ""
         try:
-            with self.snapshot() as connection:
-                if pages:
-                    found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-                    problem = "" if found == "ok" else found
-            problem = problem or self.end_problem()
-        except sqlite3.Error as error:
+            found = str(self.rows("PRAGMA quick_check(1)")[0][0]) if pages else "ok"
+            problem = self.end_problem() if found == "ok" else found
+        except StorageError as error:
             problem = str(error)
         if problem:
             raise ConfigurationError(
@@ -388,7 +372,7 @@ class Database:
             with self.snapshot() as connection:
                 last = connection.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
                 head = connection.execute("SELECT seq, hash FROM audit_head").fetchone()
-        except sqlite3.Error as error:
+        except StorageError as error:
             return str(error)
         fits = head is not None and tuple(head) == (tuple(last) if last else (0, "0" * 64))
         return "" if fits else "the audit log does not end where its head says"
@@ -442,7 +426,7 @@ class Database:
             return place.stat().st_size
         except FileExistsError:
             raise AscendError(f"{place} exists already; it was not touched") from None
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, StorageError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise AscendError(f"the backup {place} cannot be written: {reason}") from None
         finally:

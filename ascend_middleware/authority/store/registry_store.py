@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -13,8 +12,9 @@ from .store import canonical_json, iso_time
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    from .database import Row
     from .store import Store
 
 __all__ = ["AGENT", "APPROVERS", "COMPONENT", "MCP_SERVER", "MODEL", "POLICY", "SMART_RULE", "WEBHOOK", "Records"]
@@ -41,9 +41,9 @@ class Records:
 
     def __init__(self, store: Store, *, now: Callable[[], float]) -> None:
         self._store = store
+        self.rows = store.rows
         self._now = now
         self._lock = threading.Lock()
-        self._steady = threading.local()
         self._revision = -1
         self._cached: dict[Hashable, Any] = {}
 
@@ -51,24 +51,27 @@ class Records:
         """Return the time as the database keeps it."""
         return iso_time(self._now())
 
-    # --- raw access for the modules that keep tables of their own
-
-    def rows(self, statement: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
-        """Return the rows of a query."""
-        return self._store.rows(statement, values)
+    # --- for those that keep tables of their own
 
     def change(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run one statement within the current transaction, or in one of its own."""
         with self._store.write():
-            memo = self._store.memo
-            if memo is not None:
-                memo.pop("revision", None)
+            self._changed()
             return self._store.execute(statement, values)
+
+    def insert(self, table: str, row: Mapping[str, object], *, once: bool = False) -> None:
+        """Add a row, likewise; see `Database.insert`."""
+        with self._store.write():
+            self._changed()
+            self._store.insert(table, row, once=once)
+
+    def _changed(self) -> None:
+        if self._store.memo is not None:
+            self._store.memo.pop("revision", None)
 
     def cached(self, key: Hashable, load: Callable[[], _Value]) -> _Value:
         """Return what `load` gave for a key, until any record or command changes, in whatever process."""
-        steady = getattr(self._steady, "revision", None)
-        revision = self._read_revision() if steady is None else steady
+        revision = self._read_revision()
         with self._lock:
             if revision != self._revision or len(self._cached) > _MAX_CACHED:
                 self._cached.clear()
@@ -83,25 +86,15 @@ class Records:
                 self._cached[key] = value
         return value
 
-    @contextlib.contextmanager
-    def steady(self) -> Iterator[None]:
-        """Look only once, for the block, whether something has changed.
-
-        For blocks within one transaction, where nobody else can change anything, that change no record themselves.
-        """
-        self._steady.revision = self._read_revision()
-        try:
-            yield
-        finally:
-            self._steady.revision = None
-
     def _read_revision(self) -> int:
+        # Read once in a transaction, where nobody else can change anything.
         memo = self._store.memo
-        if memo is None:
-            return int(self.rows("SELECT n FROM revision")[0][0])
-        if "revision" not in memo:
-            memo["revision"] = int(self.rows("SELECT n FROM revision")[0][0])
-        return int(memo["revision"])
+        revision: int | None = None if memo is None else memo.get("revision")
+        if revision is None:
+            revision = int(self.rows("SELECT n FROM revision")[0][0])
+            if memo is not None:
+                memo["revision"] = revision
+        return revision
 
     # --- records
 
@@ -117,42 +110,36 @@ class Records:
             values = (kind, name) if kind == AGENT else (kind, name, tenant)
             if self.rows(f"SELECT 1 FROM records WHERE {taken}", values):  # noqa: S608 - columns are ours
                 raise ConflictError(f"there is a {kind} {name!r} already")
-            self.change(
-                "INSERT INTO records (tenant, kind, name, fields, key_id, created_at, updated_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (tenant, kind, name, canonical_json(fields), key_id, now, now),
-            )
+            row = {"tenant": tenant, "kind": kind, "name": name, "fields": canonical_json(fields), "key_id": key_id}
+            self.insert("records", {**row, "created_at": now, "updated_at": now})
             return self.get(kind, name, tenant=tenant)
 
     def get(self, kind: str, name: str, *, tenant: str) -> dict[str, Any]:
         """Return a record with its `id`, `name`, `key_id` and times; raise `NotFoundError` if there is none."""
-        found = self.rows("SELECT * FROM records WHERE tenant = ? AND kind = ? AND name = ?", (tenant, kind, name))
+        found = self._select("AND name = ?", tenant, kind, name)
         if not found:
             raise NotFoundError(f"there is no {kind} {name!r}")
-        return _record(found[0])
+        return found[0]
 
     def numbered(self, kind: str, number: int, *, tenant: str) -> dict[str, Any]:
         """Return a record by its number; raise `NotFoundError` if there is none."""
-        found = self.rows(
-            "SELECT * FROM records WHERE id = ? AND tenant = ? AND kind = ?", (min(number, _MAX_NUMBER), tenant, kind)
-        )
+        found = self._select("AND id = ?", tenant, kind, min(number, _MAX_NUMBER))
         if not found:
             raise NotFoundError(f"there is no {kind} {number}")
-        return _record(found[0])
+        return found[0]
 
     def all(self, kind: str, *, tenant: str) -> list[dict[str, Any]]:
         """Return every record of a kind, oldest first."""
-        rows = self.rows("SELECT * FROM records WHERE tenant = ? AND kind = ? ORDER BY id", (tenant, kind))
-        return [_record(row) for row in rows]
+        return self._select("ORDER BY id", tenant, kind)
 
     def page(self, kind: str, *, tenant: str, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
         """Return one page of a kind, oldest first, and the total."""
         total = self.rows("SELECT count(*) FROM records WHERE tenant = ? AND kind = ?", (tenant, kind))[0][0]
-        rows = self.rows(
-            "SELECT * FROM records WHERE tenant = ? AND kind = ? ORDER BY id LIMIT ? OFFSET ?",
-            (tenant, kind, limit, offset),
-        )
-        return [_record(row) for row in rows], total
+        return self._select("ORDER BY id LIMIT ? OFFSET ?", tenant, kind, limit, offset), total
+
+    def _select(self, more: str, *values: object) -> list[dict[str, Any]]:
+        rows = self.rows(f"SELECT * FROM records WHERE tenant = ? AND kind = ? {more}", values)  # noqa: S608 - ours
+        return [_record(row) for row in rows]
 
     def update(self, record: Mapping[str, Any], fields: Mapping[str, Any], *, tenant: str) -> dict[str, Any]:
         """Change some of a record's fields and return it."""
@@ -173,20 +160,14 @@ class Records:
 
     def organization_id(self, tenant: str) -> int:
         """Return the number by which messages name an organisation."""
-        found = self.rows("SELECT id FROM organizations WHERE tenant = ?", (tenant,))
-        if found:
-            return int(found[0][0])
-        with self._store.write():
-            self.change("INSERT OR IGNORE INTO organizations (tenant) VALUES (?)", (tenant,))
-            return int(self.rows("SELECT id FROM organizations WHERE tenant = ?", (tenant,))[0][0])
+        statement = "SELECT id FROM organizations WHERE tenant = ?"
+        found = self.rows(statement, (tenant,))
+        if not found:
+            self.insert("organizations", {"tenant": tenant}, once=True)
+            found = self.rows(statement, (tenant,))
+        return int(found[0][0])
 
 
-def _record(row: sqlite3.Row) -> dict[str, Any]:
-    return {
-        **json.loads(row["fields"]),
-        "id": row["id"],
-        "name": row["name"],
-        "key_id": row["key_id"],
-        "created_at": row["created_at"],
-        "updated_at": row["updated_at"],
-    }
+def _record(row: Row) -> dict[str, Any]:
+    columns = ("id", "name", "key_id", "created_at", "updated_at")
+    return {**json.loads(row["fields"]), **{column: row[column] for column in columns}}

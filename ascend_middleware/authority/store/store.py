@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import hmac
 import json
+import secrets
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,31 +17,26 @@ import msgspec
 from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
 from ascend_middleware.sqlite import MEMORY
 
-from ..keys import DEFAULT_TENANT, Credential, Role, hash_key, new_key, person, same_hash
+from ..keys import DEFAULT_TENANT, Credential, Role, person
 from ..policy.approvers import EXPIRY, OBSERVED
 from . import audit
 from .audit import canonical_json
-from .database import Database
+from .database import Database, Row
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["KEEP_ANSWERS", "SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
+__all__ = ["SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
 
-KEEP_ANSWERS: Final = 48 * 3600.0
+_KEEP_ANSWERS: Final = 48 * 3600.0
 _decoder = msgspec.json.Decoder()
 SORT_FIELDS: Final = ("created_at", "updated_at", "risk_score", "id")
 # Seconds between the times at which old answers are forgotten.
 _SWEEP_ANSWERS: Final = 60.0
+_RANDOM_BYTES: Final = 32
 _MAX_ID: Final = 2**63 - 1
 _EXPIRED_AT_ONCE: Final = 500
-
-
-_ADD_ACTION: Final = (
-    "INSERT INTO actions (tenant, agent_id, status, risk_score, risk_level, created_at, updated_at, submitted_by,"
-    " submitter, session, submission, judgement, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
 
 
 def default_database(policy_path: str | Path) -> Path:
@@ -57,11 +56,8 @@ def issue_key(
         tenant: the organisation of the key.
         now: seconds since the epoch.
     """
-    store = Store.open(database, now=now)
-    try:
+    with contextlib.closing(Store.open(database, now=now)) as store:
         return store.issue_key(name=name, role=Role(role), tenant=tenant)
-    finally:
-        store.close()
 
 
 def iso_time(seconds: float) -> str:
@@ -99,20 +95,20 @@ class Store(Database):
         """
         if not person(name):
             raise ValidationError("a key needs a name that can be seen: it says whose key it is", field="name")
-        key = new_key(role)
-        digest = hash_key(key)
+        # Letters, digits and underscores only: some clients take no other, and others mask a key up to its first other
+        # sign. The role in its text is a hint for people; the stored role counts.
+        key = f"owkai_{role}_{secrets.token_hex(_RANDOM_BYTES)}"
+        digest = _hash(key)
         with self.write():
-            self._forget_keys()
-            cursor = self.execute(
-                "INSERT INTO keys (tenant, name, role, lookup, hash, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-                (tenant, name, role.value, digest[:8], digest, iso_time(self._now())),
-            )
-            self.audit("KEY_ISSUED", tenant=tenant, actor="command line", data={"key": cursor.lastrowid, "role": role})
+            self._running().memo.clear()
+            row = {"tenant": tenant, "name": name, "role": role.value, "lookup": digest[:8], "hash": digest}
+            number = self.insert("keys", {**row, "created_at": iso_time(self._now())})
+            self.audit("KEY_ISSUED", tenant=tenant, actor="command line", data={"key": number, "role": role})
         return key
 
     def find_key(self, key: str) -> Credential | None:
         """Return whose key it is, or None if it is unknown or revoked."""
-        digest = hash_key(key)
+        digest = _hash(key)
         memo = self.memo
         if memo is not None and ("key", digest) in memo:
             known: Credential | None = memo["key", digest]
@@ -120,11 +116,16 @@ class Store(Database):
         found = None
         # The index narrows by a part of the hash only; the whole is compared in constant time.
         for row in self.rows("SELECT * FROM keys WHERE lookup = ? AND revoked_at IS NULL", (digest[:8],)):
-            if same_hash(row["hash"], digest):
-                found = Credential(row["id"], row["name"], Role(row["role"]), row["tenant"])
+            if hmac.compare_digest(row["hash"].encode(), digest.encode()):
+                found = _credential(row)
         if memo is not None:
             memo["key", digest] = found
         return found
+
+    def key(self, number: int) -> Credential | None:
+        """Return whose key has a number, or None if it is unknown or revoked."""
+        rows = self.rows("SELECT * FROM keys WHERE id = ? AND revoked_at IS NULL", (number,))
+        return _credential(rows[0]) if rows else None
 
     def list_keys(self) -> list[dict[str, Any]]:
         """Return what is known of every key; never the key."""
@@ -137,16 +138,11 @@ class Store(Database):
             rows = self.rows("SELECT tenant FROM keys WHERE id = ?", (key_id,))
             if not rows:
                 raise NotFoundError(f"there is no key {key_id}")
-            self._forget_keys()
+            self._running().memo.clear()
             self.execute(
                 "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (iso_time(self._now()), key_id)
             )
             self.audit("KEY_REVOKED", tenant=rows[0]["tenant"], actor="command line", data={"key": key_id})
-
-    def _forget_keys(self) -> None:
-        memo = self.memo
-        if memo is not None:
-            memo.clear()
 
     # --- actions
 
@@ -173,7 +169,7 @@ class Store(Database):
             "expires_at": (judgement.get("approval") or {}).get("expires_at"),
         }
         with self.write():
-            number = self.execute(_ADD_ACTION, tuple(row.values())).lastrowid
+            number = self.insert("actions", row)
         stored = {"submission": submission, "judgement": judgement, "approval": None, "outcome": None}
         return {"id": number, **row, **stored, "approvals": []}
 
@@ -182,30 +178,26 @@ class Store(Database):
 
         One that nobody decided about in time is denied when it is looked at, if not before.
         """
-        row = self._action(action_id, tenant=tenant)
+        found = self.rows("SELECT * FROM actions WHERE id = ? AND tenant = ?", (min(action_id, _MAX_ID), tenant))
+        if not found:
+            raise NotFoundError(f"there is no action {action_id}")
+        row = found[0]
         if row["status"] == "pending" and row["expires_at"] and row["expires_at"] <= iso_time(self._now()):
             self.expire(only=action_id)  # this one, however many others are due
-            row = self._action(action_id, tenant=tenant)
-        return row
+            return self.action(action_id, tenant=tenant)
+        return self._whole(found)[0]
 
-    def _action(self, action_id: int, *, tenant: str) -> dict[str, Any]:
-        rows = []
-        if 0 < action_id <= _MAX_ID:
-            rows = self.rows("SELECT * FROM actions WHERE id = ? AND tenant = ?", (action_id, tenant))
-        if not rows:
-            raise NotFoundError(f"there is no action {action_id}")
-        return self._whole(rows)[0]
-
-    def _whole(self, rows: Sequence[sqlite3.Row]) -> list[dict[str, Any]]:
+    def _whole(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Return actions unpacked, each with the approvals that it has so far."""
         whole = [_unpacked(dict(row)) for row in rows]
-        several = [row for row in whole if (row["judgement"].get("approval") or {}).get("count", 1) > 1]
-        for row in several:
-            given = self.rows("SELECT * FROM approvals WHERE action_id = ? ORDER BY at, approver", (row["id"],))
-            row["approvals"] = [
-                {"by": one["approver"], "key": one["key_id"], "comments": one["comments"], "at": one["at"]}
-                for one in given
-            ]
+        for row in whole:
+            if (row["judgement"].get("approval") or {}).get("count", 1) > 1:
+                given = self.rows(
+                    'SELECT approver AS "by", key_id AS "key", comments, at FROM approvals WHERE action_id = ?'
+                    " ORDER BY at, approver",
+                    (row["id"],),
+                )
+                row["approvals"] = [dict(one) for one in given]
         return whole
 
     def actions(
@@ -213,8 +205,8 @@ class Store(Database):
         *,
         tenant: str,
         equal: Mapping[str, str] | None = None,
-        since: str = "",
-        before: str = "",
+        since: str | None = None,
+        before: str | None = None,
         sort: str = "id",
         descending: bool = True,
         limit: int = 50,
@@ -224,16 +216,10 @@ class Store(Database):
         if sort not in SORT_FIELDS:
             raise ValueError(f"cannot sort by {sort!r}")
         self.expire()
-        clauses, values = ["tenant = ?"], [tenant]
-        for column in ("status", "risk_level", "agent_id"):
-            if equal and column in equal:
-                clauses.append(f"{column} = ?")
-                values.append(equal[column])
-        for bound, clause in ((since, "created_at >= ?"), (before, "created_at < ?")):
-            if bound:
-                clauses.append(clause)
-                values.append(bound)
-        where = " AND ".join(clauses)  # columns are ours, values are bound
+        bounds = {"tenant = ?": tenant, "created_at >= ?": since, "created_at < ?": before}
+        bounds |= {f"{column} = ?": (equal or {}).get(column) for column in ("status", "risk_level", "agent_id")}
+        given = {clause: value for clause, value in bounds.items() if value is not None}
+        where, values = " AND ".join(given), tuple(given.values())  # columns are ours, values are bound
         order = "DESC" if descending else "ASC"
         with self.snapshot() as connection:
             total = connection.execute(f"SELECT count(*) FROM actions WHERE {where}", values).fetchone()[0]  # noqa: S608
@@ -249,10 +235,9 @@ class Store(Database):
         """Record one person's approval of an action that needs more of them, and return the action."""
         now = iso_time(self._now())
         with self.write():
-            self.execute(
-                "INSERT INTO approvals (action_id, approver, key_id, comments, at) VALUES (?, ?, ?, ?, ?)",
-                (row["id"], by.name, by.key_id if by.key_id > 0 else None, comments, now),
-            )
+            key_id = by.key_id if by.key_id > 0 else None
+            given = {"action_id": row["id"], "approver": by.name, "key_id": key_id, "comments": comments, "at": now}
+            self.insert("approvals", given)
             self.execute("UPDATE actions SET updated_at = ? WHERE id = ?", (now, row["id"]))
             data = {"by": by.name, "key": by.key_id, "comments": comments, "via": via}
             event = "ACTION_APPROVAL_ADDED"
@@ -260,13 +245,14 @@ class Store(Database):
             return self.action(row["id"], tenant=by.tenant)
 
     def settle(
-        self, row: Mapping[str, Any], word: str, *, event: str, actor: str, data: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Give a pending action its decision, and return the action.
+        self, action_id: int, word: str, *, tenant: str, event: str, actor: str, data: Mapping[str, Any]
+    ) -> None:
+        """Give a pending action its decision.
 
         Args:
-            row: the action.
+            action_id: the action.
             word: approved or denied.
+            tenant: whose it is.
             event: the audit entry's.
             actor: who decided, for the audit entry.
             data: what is kept of the decision, with `by`, `key` and `comments`.
@@ -274,13 +260,6 @@ class Store(Database):
         Raises:
             ConflictError: it is not pending any more.
         """
-        with self.write():
-            self._settle(row["id"], row["tenant"], word, event=event, actor=actor, data=data)
-            return self._action(row["id"], tenant=row["tenant"])
-
-    def _settle(
-        self, action_id: int, tenant: str, word: str, *, event: str, actor: str, data: Mapping[str, Any]
-    ) -> None:
         now = iso_time(self._now())
         approval = {"decision": word, "at": now, **data}
         with self.write():
@@ -307,8 +286,8 @@ class Store(Database):
             # one that is damaged keeps no other waiting.
             with self.write():
                 for row in self.rows(due, values):
-                    self._settle(
-                        row["id"], row["tenant"], "denied", event="ACTION_EXPIRED", actor="authority", data=data
+                    self.settle(
+                        row["id"], "denied", tenant=row["tenant"], event="ACTION_EXPIRED", actor="authority", data=data
                     )
                     count += 1
         return count
@@ -326,15 +305,8 @@ class Store(Database):
 
     def decided(self, action_ids: Sequence[int]) -> list[int]:
         """Return those of the actions that are not pending."""
-        found: list[int] = []
-        for start in range(0, len(action_ids), 500):
-            part = action_ids[start : start + 500]
-            places = ", ".join("?" * len(part))
-            found += [
-                row[0]
-                for row in self.rows(f"SELECT id FROM actions WHERE id IN ({places}) AND status <> 'pending'", part)  # noqa: S608
-            ]
-        return found
+        statement = "SELECT id FROM actions WHERE id IN (SELECT value FROM json_each(?)) AND status <> 'pending'"
+        return [row["id"] for row in self.rows(statement, (json.dumps(list(action_ids)),))]
 
     def on_decision(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` after each decision that is stored through this object; return what ends that.
@@ -352,7 +324,7 @@ class Store(Database):
 
     def answer_for(self, name: str, *, key_id: int, path: str) -> tuple[str, int, bytes] | None:
         """Return fingerprint, status and body of the answer given under an idempotency key, if it is still kept."""
-        oldest = self._now() - KEEP_ANSWERS
+        oldest = self._now() - _KEEP_ANSWERS
         rows = self.rows(
             "SELECT * FROM answers WHERE key_id = ? AND path = ? AND name = ? AND at >= ?", (key_id, path, name, oldest)
         )
@@ -364,11 +336,9 @@ class Store(Database):
             now = self._now()
             if not 0 <= now - self._answers_swept < _SWEEP_ANSWERS:
                 self._answers_swept = now
-                self.execute("DELETE FROM answers WHERE at < ?", (now - KEEP_ANSWERS,))
-            self.execute(
-                "INSERT INTO answers (key_id, path, name, fingerprint, status, body, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (key_id, path, name, fingerprint, status, body, now),
-            )
+                self.execute("DELETE FROM answers WHERE at < ?", (now - _KEEP_ANSWERS,))
+            kept = {"key_id": key_id, "path": path, "name": name, "fingerprint": fingerprint, "status": status}
+            self.insert("answers", {**kept, "body": body, "at": now})
 
     # --- audit
 
@@ -386,8 +356,15 @@ class Store(Database):
 
         `at` is the time that is stored with what the entry tells of, where one is.
         """
-        at = at or iso_time(self._now())
-        audit.append(self, event, at=at, tenant=tenant, actor=actor, action_id=action_id, data=data)
+        with self.write():
+            # The head, not the last row: if rows are missing at the end, the gap must stay visible for ever.
+            last, previous = self.tip()
+            told = {"at": at or iso_time(self._now()), "tenant": tenant, "event": event, "actor": actor, "data": data}
+            entry = canonical_json({"seq": last + 1, "action_id": action_id, **told})
+            digest = audit.chained(previous, entry)
+            row = {"seq": last + 1, "entry": entry, "tenant": tenant, "action_id": action_id, "previous": previous}
+            self.insert("audit", {**row, "hash": digest})
+            self.advance(last + 1, digest)
 
     def audit_trail(self, action_id: int, *, tenant: str) -> list[dict[str, Any]]:
         """Return the entries about one action, oldest first, each with its hash."""
@@ -400,6 +377,15 @@ class Store(Database):
         """Return the number of the first audit entry that was tampered with, or None if the chain holds."""
         found = audit.verify(self).findings
         return found[0].seq if found else None
+
+
+def _hash(key: str) -> str:
+    # 32 random bytes: a plain hash is enough, since such a key cannot be guessed from it.
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _credential(row: Row) -> Credential:
+    return Credential(row["id"], row["name"], Role(row["role"]), row["tenant"])
 
 
 def _unpacked(row: Mapping[str, Any]) -> dict[str, Any]:
