@@ -52,6 +52,7 @@ ALLOWED = {
     "flask": GROUND | {"adapters", "cli", "compose", "guard", "routing", "rules", "wsgi"},
     "django": GROUND | {"adapters", "cli", "compose", "guard", "routing", "rules"},
     "mcp": GROUND | {"api", "client", "rules"},
+    "agent": GROUND,
     "authority": GROUND | {"api"},
     "local": GROUND | SETTINGS | {"authority", "client"},
     "testing": GROUND | SETTINGS | {"client"},
@@ -77,8 +78,8 @@ ALLOWED = {
     "__init__": GROUND | {"api", "client", "guard", "mcp", "rules"},
 }
 HTTP_LIBRARIES = {"h11", "httptools", "httpx", "httpx2", "httpcore2", "requests", "aiohttp"}
-# The only files that import one: an engine, what reads answers, and what makes the usual TLS context.
-HTTP_ENGINES = {f"client/http/{name}.py" for name in ("http1", "httpx2_engine")}
+# The only files that import one: engines, and what plugs into the clients of an agent.
+HTTP_ENGINES = {f"client/http/{name}.py" for name in ("http1", "httpx2_engine")} | {"agent/adapter.py", "agent/auth.py"}
 FRAMEWORKS = {"starlette", "fastapi", "flask", "django", "werkzeug"}
 
 

@@ -23,7 +23,7 @@ CLIENTS = ("AscendClient.", "OWKAIClient.", "AuthorizedAgent.")
 def public():
     """Every public name with its object, and every public method and property of a public class."""
     found = {}
-    for door in ("", ".testing", *FRAMEWORKS):
+    for door in ("", ".agent", ".testing", *FRAMEWORKS):
         module = importlib.import_module(f"ascend_middleware{door}")
         for name in module.__all__:
             thing = getattr(module, name)
