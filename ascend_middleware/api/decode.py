@@ -25,7 +25,7 @@ from ..exceptions import (
 from ..strict_json import StrictJSON
 from .models import ActionPage, ActionRecord, AgentAction, AuthorizationDecision, Decision, DecisionStatus
 from .types import MAX_ORCHESTRATION_DEPTH
-from .values import check_values, clean, encode_json, strip_risk_claims
+from .values import check_values, clean, encode_json, is_plain, strip_risk_claims
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,17 +106,20 @@ def submit_body(action: AgentAction) -> dict[str, Any]:
     if action.orchestration_depth is not None:
         check_orchestration_depth(action.orchestration_depth)
     body: dict[str, Any] = {}
+    known = True
     for name in action.__struct_fields__:
         value = getattr(action, name)
-        if value is None or value == "":
-            continue
-        body[name] = value
-    check_values(body)
-    for name, value in body.items():
-        if isinstance(value, dict):
-            body[name] = strip_risk_claims(value)
-    if "parent_action_id" in body:
-        body["parent_action_id"] = _int_or_text(body["parent_action_id"])
+        if value is not None and value != "":
+            body[name] = value
+            known = known and (type(value) is str or (type(value) is dict and is_plain(value)))
+    if not known:  # as nearly all are
+        check_values(body)
+        for name, value in body.items():
+            if isinstance(value, dict):
+                body[name] = strip_risk_claims(value)
+    parent = body.get("parent_action_id")
+    if isinstance(parent, str) and parent.isascii() and parent.isdigit():
+        body["parent_action_id"] = int(parent)
     return body
 
 
@@ -129,10 +132,6 @@ def check_orchestration_depth(depth: object) -> None:
             f"orchestration_depth must be a whole number from 0 to {MAX_ORCHESTRATION_DEPTH}, not {depth!r}",
             field="orchestration_depth",
         )
-
-
-def _int_or_text(value: object) -> object:
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
 def decode_object(content: bytes) -> dict[str, Any]:
@@ -177,30 +176,6 @@ def decode_decision(content: bytes) -> AuthorizationDecision:
         ProtocolError: the answer cannot be read, uses an unknown decision word, or permits without naming an action.
     """
     answer = decode_object(content)
-    decision = decision_from_object(answer)
-    # The decoder keeps the last of two equal names, which may be the permissive one. An answer that is encoded again
-    # as it came has none; the others are read name by name. Only permissions pay for this.
-    if decision.decision is Decision.ALLOWED and not _is_encoding_of(answer, content):
-        _refuse_duplicates(content)
-    return decision
-
-
-def _is_encoding_of(value: object, content: bytes) -> bool:
-    try:
-        return _encoder.encode(value) == content
-    except (ValueError, OverflowError, RecursionError):
-        return False
-
-
-def _refuse_duplicates(content: bytes) -> None:
-    try:
-        _strict.decode(content.decode())
-    except (ValueError, RecursionError):
-        raise ProtocolError("the authority's answer uses a name twice") from None
-
-
-def decision_from_object(answer: dict[str, Any]) -> AuthorizationDecision:
-    """Judge a decoded answer; see `decode_decision`."""
     rank = -1
     for field in _WORD_FIELDS:
         word = answer.get(field)
@@ -224,7 +199,25 @@ def decision_from_object(answer: dict[str, Any]) -> AuthorizationDecision:
     decision, status = _OUTCOMES[rank]
     if not action_id and decision is not Decision.DENIED:
         raise ProtocolError(f"the authority answered {status} without an action id")
+    # The decoder keeps the last of two equal names, which may be the permissive one. An answer that is encoded again
+    # as it came has none; the others are read name by name. Only permissions pay for this.
+    if decision is Decision.ALLOWED and not _is_encoding_of(answer, content):
+        _refuse_duplicates(content)
     return AuthorizationDecision(answer, action_id=action_id, decision=decision, status=status)
+
+
+def _is_encoding_of(value: object, content: bytes) -> bool:
+    try:
+        return _encoder.encode(value) == content
+    except (ValueError, OverflowError, RecursionError):
+        return False
+
+
+def _refuse_duplicates(content: bytes) -> None:
+    try:
+        _strict.decode(content.decode())
+    except (ValueError, RecursionError):
+        raise ProtocolError("the authority's answer uses a name twice") from None
 
 
 def _action_id(answer: Mapping[str, Any]) -> str:
@@ -233,7 +226,7 @@ def _action_id(answer: Mapping[str, Any]) -> str:
         value = answer.get(key)
         if value is None or value == "":
             continue
-        named = normalize_action_id(value)
+        named = str(value) if type(value) is int and value >= 0 else normalize_action_id(value)
         if found and named != found:
             raise ProtocolError("the authority's answer names two different actions")
         found = named

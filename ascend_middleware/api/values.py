@@ -6,6 +6,7 @@ import math
 import re
 from decimal import Decimal
 from itertools import repeat
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,16 +17,19 @@ from ..text import one_line
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_DEPTH", "MAX_VALUES", "check_values", "clean", "encode_json", "strip_risk_claims"]
+__all__ = ["MAX_DEPTH", "MAX_VALUES", "check_values", "clean", "encode_json", "is_plain", "strip_risk_claims"]
 
 # Of what is submitted: levels below the body, and values in all of them.
 MAX_DEPTH: Final = 32
 MAX_VALUES: Final = 10_000
 _NAMED_LEVELS: Final = 4
+_FEW: Final = 100
 _RISK_CLAIMS: Final = frozenset({"risk_score", "riskScore", "risk_level", "riskLevel"})
 
-_NO_NUMBERS: Final = re.compile(rb'null|"-?(?:s?nan\d*|inf|infinity)"', re.IGNORECASE)
+_NO_NUMBERS: Final = re.compile(rb'null|"-?(?:s?nan\d*|inf|infinity)"')
 _TEXTS: Final = frozenset({str})
+# What holds nothing, and is understood alike by all.
+_PLAIN: Final = frozenset({str, bool, NoneType})
 _encoder = msgspec.json.Encoder()
 
 
@@ -35,7 +39,13 @@ def encode_json(value: object) -> bytes:
         content = _encoder.encode(value)
         # The encoder writes null for what is no number, which a reader takes for a value that was left out; of a
         # decimal, or a key, it writes the name.
-        if _NO_NUMBERS.search(content) and not _is_finite(msgspec.to_builtins(value, builtin_types=(Decimal,))):
+        lowered = content.lower()
+        suspected = b"null" in lowered or b"nan" in lowered or b"inf" in lowered  # ten times faster than the pattern
+        if (
+            suspected
+            and _NO_NUMBERS.search(lowered)
+            and not _is_finite(msgspec.to_builtins(value, builtin_types=(Decimal,)))
+        ):
             raise ValueError("NaN and infinity are no JSON numbers")
     except RecursionError:
         raise ValidationError("not representable as JSON: nested too deeply, or in itself") from None
@@ -69,7 +79,10 @@ def check_values(body: Mapping[str, Any]) -> None:
                 # Keys are texts nearly always, and those need no look.
                 if not _TEXTS.issuperset(map(type, item)) and not all(map(_is_finite, item)):
                     raise _bad_value(place, "must have no key that is NaN or infinite")
-                below += zip(zip(repeat(place), item, strict=False), item.values(), strict=True)
+                if depth < MAX_DEPTH and _PLAIN.issuperset(map(type, item.values())):
+                    seen += len(item)
+                else:
+                    below += zip(zip(repeat(place), item, strict=False), item.values(), strict=True)
             elif isinstance(item, list | tuple | set | frozenset):
                 below += [((place, number), inner) for number, inner in enumerate(item)]
             elif isinstance(item, float | Decimal) and not _is_finite(item):
@@ -92,6 +105,16 @@ def _bad_value(place: Any, text: str) -> ValidationError:
     # Not the whole way to the depth of a value that is too deep.
     name = clean(".".join(keys[::-1][:_NAMED_LEVELS]))
     return ValidationError(f"{name or 'the body'} {text}", field=name or None)
+
+
+def is_plain(value: dict[Any, Any]) -> bool:
+    """Say whether an object holds nothing that `check_values` could refuse, or `strip_risk_claims` leave out."""
+    return (
+        len(value) < _FEW
+        and _TEXTS.issuperset(map(type, value))
+        and _PLAIN.issuperset(map(type, value.values()))
+        and _RISK_CLAIMS.isdisjoint(value)
+    )
 
 
 def strip_risk_claims(value: Any) -> Any:
