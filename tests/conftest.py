@@ -9,6 +9,7 @@ import tempfile
 
 import hypothesis
 import pytest
+from kit.engine import Engine, plug
 
 # The tests' tiers: the default one is quick; --slow adds real servers, browsers, foreign clients and short loops; --full
 # makes the loops as long as they are worth.
@@ -115,6 +116,18 @@ def _logging_as_it_was():
         logger.setLevel(level)
         for handler in [each for each in logger.handlers if each not in handlers]:
             logger.removeHandler(handler)
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """The authority of every adapter that is made in this test."""
+    return plug(monkeypatch, Engine())
+
+
+@pytest.fixture
+def ran():
+    """What handlers of this test note down when they run."""
+    return []
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ import json
 
 import flask
 import pytest
+from kit.engine import answer, options
+from kit.wsgi import Handler
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
-from wsgi_kit import Handler, answer, options
 
 from ascend_middleware.flask import Ascend
 from ascend_middleware.wsgi import AscendMiddleware

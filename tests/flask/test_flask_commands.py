@@ -8,12 +8,12 @@ import sys
 
 import flask
 import pytest
+from kit.engine import options
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.lint import LintMiddleware
 from werkzeug.middleware.profiler import ProfilerMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import Rule
-from wsgi_kit import options
 
 from ascend_middleware.cli import main
 from ascend_middleware.flask import Ascend, governed

@@ -3,7 +3,7 @@
 import flask
 import pytest
 from flask.views import MethodView, View
-from wsgi_kit import GIVEN, answer, options
+from kit.engine import GIVEN, answer, options
 
 from ascend_middleware import ConfigurationError
 from ascend_middleware.flask import Ascend, governed

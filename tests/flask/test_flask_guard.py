@@ -11,11 +11,12 @@ import flask
 import pytest
 from flask.cli import ScriptInfo
 from flask.views import MethodView
+from kit.engine import GIVEN, answer, options
+from kit.wsgi import JSON, Call, Input, environ
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter, Rule
 from werkzeug.test import Client
-from wsgi_kit import GIVEN, JSON, Call, Input, answer, environ, options
 
 from ascend_middleware import AscendError, ConfigurationError
 from ascend_middleware.exceptions import MissingAPIKeyError

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import sys
 import warnings
-from pathlib import Path
 
 import a2wsgi
 import flask
@@ -18,8 +16,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it is deprecated, and still used
     from starlette.middleware.wsgi import WSGIMiddleware
 
-sys.path.append(str(Path(__file__).parent.parent / "guard"))
-from guard_kit import JSON, Wire, http_scope, part  # noqa: E402
+from kit.asgi import JSON, Wire, http_scope, part
 
 OUTSIDE = {"match": "POST,PUT /old/**", "action_type": "outside", "details": {"amount": "body.amount"}}
 INSIDE = {"match": "POST,PUT /orders/{number:int}", "action_type": "inside", "details": {"amount": "body.amount"}}

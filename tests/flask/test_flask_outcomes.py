@@ -4,8 +4,9 @@ import json
 
 import flask
 import pytest
+from kit.engine import answer, options
+from kit.wsgi import Call, Input, environ
 from werkzeug.test import Client
-from wsgi_kit import Call, Input, answer, environ, options
 
 from ascend_middleware.flask import Ascend
 from ascend_middleware.wsgi import AscendMiddleware

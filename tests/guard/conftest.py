@@ -1,9 +1,11 @@
 import shutil
-import socket
 import subprocess
-import time
 
 import pytest
+from authority_stub import AuthorityStub
+from kit.asgi import Handler
+from kit.engine import KEY, Holding, plug
+from kit.processes import free_port, is_open, wait_until
 
 
 class Redis:
@@ -12,9 +14,7 @@ class Redis:
     def __init__(self, directory, *options):
         self.directory = directory
         self.options = options
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            self.port = taken.getsockname()[1]
+        self.port = free_port()
         self.process = None
         self.start()
 
@@ -28,14 +28,7 @@ class Redis:
                    "--dir", str(self.directory), *self.options]
         # fmt: on
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                assert time.monotonic() < until, "redis-server did not start"
-                time.sleep(0.02)
+        wait_until(lambda: is_open(self.port), "redis-server did not start")
 
     def stop(self):
         self.process.kill()
@@ -57,3 +50,35 @@ def own_redis(tmp_path):
     server = Redis(tmp_path)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def authority(monkeypatch):
+    """An authority that holds every action."""
+    return plug(monkeypatch, Holding())
+
+
+@pytest.fixture
+def handler():
+    return Handler()
+
+
+@pytest.fixture
+def stub():
+    """An authority on a socket, for the processes of servers; it may stop and start."""
+    stub = AuthorityStub()
+    yield stub
+    if stub._server is not None:
+        stub.stop()
+
+
+@pytest.fixture
+def environment(stub, tmp_path):
+    return {
+        "ASCEND_API_URL": stub.url,
+        "ASCEND_API_KEY": KEY,
+        "ASCEND_AGENT_ID": "bot",
+        "ASCEND_STATE": str(tmp_path / "state.db"),
+        "ASCEND_JOURNAL": str(tmp_path / "journal"),
+        "RAN": str(tmp_path / "ran"),
+    }

@@ -4,19 +4,13 @@ import contextlib
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from kit.processes import free_port, wait_until
+
 HERE = Path(__file__).parent
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def post(port, path, *, timeout=20, headers=None):
@@ -61,17 +55,17 @@ class Served:
         )
         if errors is not None:
             errors.close()
-        until = time.monotonic() + 60
-        while True:
-            try:
-                with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)) as connection:
-                    connection.request("GET", "/health")
-                    connection.getresponse().read()
-                return
-            except OSError:
-                assert self.process.poll() is None, f"the server ended: {Path(log).read_text() if log else ''}"
-                assert time.monotonic() < until, "the server did not start"
-                time.sleep(0.02)
+        wait_until(self._serves, "the server did not start", step=0.02)
+
+    def _serves(self):
+        try:
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)) as connection:
+                connection.request("GET", "/health")
+                connection.getresponse().read()
+            return True
+        except OSError:
+            assert self.process.poll() is None, f"the server ended: {Path(self.log).read_text() if self.log else ''}"
+            return False
 
     def kill(self):
         """Kill the process group at once: this server and its workers."""

@@ -1,11 +1,12 @@
 """What an approval is bound to, one thing at a time; and whose it is."""
 
 import asyncio
-import json
 import logging
+from typing import ClassVar
 
 import pytest
-from guard_kit import BODY, JSON, REFUND, UPLOAD, Handler, Holding, Wire, ask, guarded, held, http_scope, part, plug
+from kit.approvals import REFUND, UPLOAD, approved, ask, guarded, held, status
+from kit.asgi import JSON, part
 
 from ascend_middleware import Agent
 from ascend_middleware.client.http import ConnectFailed
@@ -16,15 +17,16 @@ from ascend_middleware.rules import RuleTable
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def authority(monkeypatch):
-    return plug(monkeypatch, Holding())
-
-
 class TestOneThingChanged:
     """The resumed request differs in one thing from the one that was approved, and does not run."""
 
-    ANY = {"name": "any", "match": "* /things/{id}", "action_type": "change", "details": {"mode": "header.x-mode?"}}
+    FILE: ClassVar = {"path": "/files/a", "method": "PUT"}
+    ANY: ClassVar = {
+        "name": "any",
+        "match": "* /things/{id}",
+        "action_type": "change",
+        "details": {"mode": "header.x-mode?"},
+    }
 
     @pytest.mark.parametrize(
         "change",
@@ -41,14 +43,12 @@ class TestOneThingChanged:
             {"who": None},
             {"body": b'{"amount": 6, "note": "a"}'},
         ],
-        ids=lambda change: next(iter(change)),
+        ids=str,
     )
-    async def test_it_is_another_request(self, authority, change):
-        handler = Handler()
+    async def test_it_is_another_request(self, authority, handler, change):
         app = guarded(handler, [self.ANY])
         given = {"path": "/things/7", "query": b"a=1", "headers": [*JSON, ("x-mode", "a")]}
-        handle = await held(app, **given)
-        authority.decide("approved")
+        handle = await approved(app, authority, **given)
         wire = await ask(app, handle, **{**given, **change})
         assert (wire.status, wire.problem, handler.ran) == (409, "approval-mismatch", 0)
         assert (await ask(app, handle, **given)).status == 200
@@ -69,41 +69,36 @@ class TestOneThingChanged:
             b'{"amount": 5, "note": "\\ud800"}',
         ],
     )
-    async def test_a_body_that_a_handler_may_read_otherwise(self, authority, body):
+    async def test_a_body_that_a_handler_may_read_otherwise(self, authority, handler, body):
         # No rule reads it, so it is compared and not judged.
-        handler = Handler()
         app = guarded(handler, [UPLOAD])
-        given = {"path": "/files/a", "method": "PUT"}
-        handle = await held(app, **given)
-        authority.decide("approved")
-        wire = await ask(app, handle, body=body, **given)
+        handle = await approved(app, authority, **self.FILE)
+        wire = await ask(app, handle, body=body, **self.FILE)
         assert (wire.status, wire.problem, handler.ran) == (409, "approval-mismatch", 0)
-        assert (await ask(app, handle, body=b'{"note":"a",\n"amount":5}', **given)).status == 200
+        assert (await ask(app, handle, body=b'{"note":"a",\n"amount":5}', **self.FILE)).status == 200
 
-    @pytest.mark.parametrize("body", [b'{"a": 5.50}', b'{"a": 55e-1}', b'{"a": 5.5e0}', b'{"a": "5.5"}', b'{"a": 5}'])
-    async def test_another_spelling_of_a_broken_number(self, authority, body):
-        app = guarded(Handler(), [UPLOAD])
-        given = {"path": "/files/a", "method": "PUT"}
-        handle = await held(app, body=b'{"a": 5.5}', **given)
-        authority.decide("approved")
-        assert (await ask(app, handle, body=body, **given)).problem == "approval-mismatch"
-        assert (await ask(app, handle, body=b'{ "a":5.5 }', **given)).status == 200
+    @pytest.mark.parametrize(
+        ("bound", "same", "others"),
+        [
+            (
+                b'{"a": 5.5}',
+                b'{ "a":5.5 }',
+                [b'{"a": 5.50}', b'{"a": 55e-1}', b'{"a": 5.5e0}', b'{"a": "5.5"}', b'{"a": 5}'],
+            ),
+            # What is ambiguous is bound byte by byte.
+            (b'{"a": 1, "a": 2}', None, [b'{"a": 2}', b'{"a": 2, "a": 1}', b'{"a":1,"a":2}', b'{"a": 2, "a": 2}']),
+        ],
+    )
+    async def test_another_spelling_of_a_number_or_of_an_ambiguous_body(self, authority, handler, bound, same, others):
+        app = guarded(handler, [UPLOAD])
+        handle = await approved(app, authority, body=bound, **self.FILE)
+        for other in others:
+            assert (await ask(app, handle, body=other, **self.FILE)).problem == "approval-mismatch"
+        assert (await ask(app, handle, body=same or bound, **self.FILE)).status == 200
 
-    async def test_an_ambiguous_body_is_bound_byte_by_byte(self, authority):
-        app = guarded(Handler(), [UPLOAD])
-        given = {"path": "/files/a", "method": "PUT"}
-        handle = await held(app, body=b'{"a": 1, "a": 2}', **given)
-        authority.decide("approved")
-        for other in (b'{"a": 2}', b'{"a": 2, "a": 1}', b'{"a":1,"a":2}', b'{"a": 2, "a": 2}'):
-            assert (await ask(app, handle, body=other, **given)).problem == "approval-mismatch"
-        assert (await ask(app, handle, body=b'{"a": 1, "a": 2}', **given)).status == 200
-
-    async def test_a_body_over_the_limit_resumes_nothing(self, authority):
-        handler = Handler()
-        app = guarded(handler, [UPLOAD], body_limit=100)
-        given = {"path": "/files/a", "method": "PUT", "headers": ()}
-        handle = await held(app, body=b"x" * 100, **given)
-        authority.decide("approved")
+    async def test_a_body_over_the_limit_resumes_nothing(self, authority, handler):
+        app, given = guarded(handler, [UPLOAD], body_limit=100), {**self.FILE, "headers": ()}
+        handle = await approved(app, authority, body=b"x" * 100, **given)
         for body in (b"x" * 101, [part(b"x" * 60, more=True), part(b"x" * 60)]):
             wire = await ask(app, handle, body=body, **given)
             assert (wire.status, wire.problem, handler.ran) == (413, "body-too-large", 0)
@@ -118,7 +113,7 @@ class TestOneThingChanged:
             {"risk_indicators": {"pii": True}},
             {"tool_name": "other"},
         ],
-        ids=lambda change: next(iter(change)),
+        ids=str,
     )
     def test_a_rule_at_a_handler_that_says_something_else(self, change):
         """Such a rule is no part of the table, whose version stays the same."""
@@ -133,24 +128,10 @@ class TestOneThingChanged:
 
 
 class TestCallers:
-    CREDENTIALS = ("authorization", "cookie", "x-api-key", "proxy-authorization")
     PATIENT = {"pending": "wait:30s", "poll_interval": 0.01}
 
-    @pytest.mark.parametrize("name", CREDENTIALS)
-    async def test_each_credential_tells_callers_apart(self, authority, name):
-        handler = Handler()
-        app = guarded(handler)
-        one, other = ({"headers": [*JSON, (name, value)], "who": None} for value in ("one", "other"))
-        handle = await held(app, **one)
-        assert await held(app, **other) != handle
-        assert await held(app, **one) == handle
-        authority.decide("approved")
-        assert (await ask(app, handle, **other)).problem == "approval-mismatch"
-        assert handler.ran == 0
-        assert (await ask(app, handle, **one)).status == 200
-
-    async def test_principal_headers_name_further_ones(self, authority):
-        app = guarded(Handler(), principal_headers=["X-Forwarded-User"])
+    async def test_principal_headers_name_further_ones(self, authority, handler):
+        app = guarded(handler, principal_headers=["X-Forwarded-User"])
         one, other, twin = (
             {"headers": [*JSON, (name, value)], "who": None}
             for name, value in (("x-forwarded-user", "one"), ("x-forwarded-user", "other"), ("x_forwarded_user", "two"))
@@ -161,23 +142,31 @@ class TestCallers:
         authority.decide("approved")
         assert (await ask(app, handle, **other)).problem == "approval-mismatch"
 
-    @pytest.mark.parametrize("name", ["x-forwarded-user", "X_Auth-Request_Email", "x-remote-user"])
-    @pytest.mark.parametrize("common", [(), (("cookie", "lang=en"),), (("authorization", "Basic Z2F0ZXdheQ=="),)])
-    async def test_whom_a_proxy_names_parts_callers_and_joins_none(self, authority, name, common):
-        handler = Handler()
+    @pytest.mark.parametrize(
+        ("name", "common", "shares"),
+        [
+            *((name, (), True) for name in ("authorization", "cookie", "x-api-key", "proxy-authorization")),
+            # Whom a proxy names parts callers; without a credential it joins none.
+            *(
+                (name, common, bool(common))
+                for name in ("x-forwarded-user", "X_Auth-Request_Email", "x-remote-user")
+                for common in ((), (("cookie", "lang=en"),), (("authorization", "Basic Z2F0ZXdheQ=="),))
+            ),
+        ],
+    )
+    async def test_each_credential_tells_callers_apart(self, authority, handler, name, common, shares):
         app = guarded(handler)
         one, other = ({"headers": [*JSON, *common, (name, value)], "who": None} for value in ("one", "other"))
         handle = await held(app, **one)
         assert await held(app, **other) != handle
-        assert (await held(app, **one) == handle) is bool(common)
+        assert (await held(app, **one) == handle) is shares
         authority.decide("approved")
         assert (await ask(app, handle, **other)).problem == "approval-mismatch"
         assert handler.ran == 0
         assert (await ask(app, handle, **one)).status == 200
 
     @pytest.mark.parametrize("blank", [(), (("authorization", ""), ("cookie", "  "))])
-    async def test_where_nobody_is_known_each_has_an_action_of_its_own(self, authority, blank):
-        handler = Handler()
+    async def test_where_nobody_is_known_each_has_an_action_of_its_own(self, authority, handler, blank):
         app = guarded(handler, **self.PATIENT)
         given = {"who": None, "headers": [*JSON, *blank]}
         first, second = (asyncio.ensure_future(ask(app, **given)) for _ in range(2))
@@ -191,30 +180,27 @@ class TestCallers:
         assert sorted([(await first).status, (await second).status]) == [200, 403]
         assert handler.ran == 1
 
-    async def test_a_late_request_of_nobody_known_inherits_nothing(self, authority):
-        handler = Handler()
+    async def test_a_late_request_of_nobody_known_inherits_nothing(self, authority, handler):
         app = guarded(handler, pending="wait:0.02s", poll_interval=0.01)
         await held(app, who=None)
         authority.decide("approved")
         assert (await ask(app, who=None)).problem == "approval-required"
         assert (handler.ran, len(authority.words)) == (0, 2)
 
-    async def test_its_handle_resumes_it_all_the_same(self, authority):
-        app = guarded(Handler())
-        handle = await held(app, who=None)
-        authority.decide("approved")
+    async def test_its_handle_resumes_it_all_the_same(self, authority, handler):
+        app = guarded(handler)
+        handle = await approved(app, authority, who=None)
         assert (await ask(app, handle, who=None)).status == 200
 
-    async def test_all_requests_may_be_one_callers(self, authority):
-        app = guarded(Handler(), single_caller=True)
+    async def test_all_requests_may_be_one_callers(self, authority, handler):
+        app = guarded(handler, single_caller=True)
         assert await held(app, who=None) == await held(app, who=None)
         assert len(authority.words) == 1
 
-    async def test_a_principal_counts_whatever_the_credentials_are(self, authority):
+    async def test_a_principal_counts_whatever_the_credentials_are(self, authority, handler):
         def identify(scope):
             return Agent("bot", principal=dict(scope["headers"])[b"x-user"].decode())
 
-        handler = Handler()
         app = guarded(handler, identify=identify)
         ann = {"headers": [*JSON, ("x-user", "ann")]}
         handle = await held(app, **ann, who="an old token")
@@ -224,16 +210,14 @@ class TestCallers:
         assert (await ask(app, handle, headers=[*JSON, ("x-user", "bob")])).problem == "approval-mismatch"
         assert (await ask(app, handle, **ann, who="a new token")).status == 200
 
-    async def test_what_is_on_hold_for_nobody_known_is_not_passed_open(self, authority):
-        handler = Handler()
+    async def test_what_is_on_hold_for_nobody_known_is_not_passed_open(self, authority, handler):
         app = guarded(handler, on_failure="open", journal="memory:")
         await held(app, who=None)
         authority.down = ConnectFailed("refused")
         for who in (None, "mallory"):
             wire = await ask(app, who=who)
             assert (wire.status, wire.problem, handler.ran) == (503, "unavailable", 0)
-        other = Wire(part(BODY))
-        await app(http_scope("POST", "/refunds/8", headers=JSON), other.receive, other.send)
+        other = await ask(app, path="/refunds/8", who=None)
         assert (other.status, handler.ran) == (200, 1)
 
     @pytest.mark.parametrize(
@@ -245,17 +229,14 @@ class TestCallers:
             ({"pending": "wait:5s", "identify": lambda scope: Agent("bot")}, None),
         ],
     )
-    async def test_the_start_says_who_shares(self, authority, caplog, settings, level):
+    async def test_the_start_says_who_shares(self, authority, handler, caplog, settings, level):
         caplog.set_level(logging.INFO)
-        guarded(Handler(), principal_headers="x-user", **settings)
+        guarded(handler, principal_headers="x-user", **settings)
         said = [line for line in caplog.records if "single_caller" in line.getMessage()]
         assert [line.levelno for line in said] == ([] if level is None else [level])
         assert all("authorization, cookie, x-api-key, proxy-authorization, x-user" in one.getMessage() for one in said)
 
 
-async def test_the_status_url_tells_of_a_handle_without_its_credentials(authority):
-    app = guarded(Handler(), [REFUND])
-    handle = await held(app)
-    wire = Wire(part())
-    await app(http_scope("GET", f"/.ascend/approvals/{handle}"), wire.receive, wire.send)
-    assert json.loads(wire.body) == {"state": "pending"}
+async def test_the_status_url_tells_of_a_handle_without_its_credentials(authority, handler):
+    app = guarded(handler, [REFUND])
+    assert await status(app, await held(app)) == (200, "pending")

@@ -3,7 +3,7 @@
 import flask
 import pytest
 from fastapi import FastAPI
-from guard_kit import Wire, http_scope, part
+from kit.asgi import ask
 from starlette.testclient import TestClient
 from werkzeug.test import Client as WerkzeugClient
 
@@ -28,12 +28,10 @@ class FastAPIParty:
         @app.post("/refunds/{id}")
         def refund(id: int, body: dict):
             ran.append(body)
-            return {}
 
         @app.put("/files/{name}")
         def upload(name: str):
             ran.append(name)
-            return {}
 
         self.client = TestClient(app)
 
@@ -46,17 +44,8 @@ class FlaskParty:
     def __init__(self, ran, **options):
         app = flask.Flask("approvals")
         Ascend(app, rules=RULES, **options)
-
-        @app.post("/refunds/<int:id>")
-        def refund(id):
-            ran.append(flask.request.get_json())
-            return {}
-
-        @app.put("/files/<name>")
-        def upload(name):
-            ran.append(flask.request.get_data())
-            return {}
-
+        app.post("/refunds/<int:id>", endpoint="refund")(lambda id: ran.append(flask.request.get_json()) or {})
+        app.put("/files/<name>", endpoint="upload")(lambda name: ran.append(flask.request.get_data()) or {})
         self.client = app.test_client()
 
     def ask(self, method, path, *, content=None, **given):
@@ -74,9 +63,11 @@ class WSGIParty(FlaskParty):
         self.client = WerkzeugClient(WSGIMiddleware(app, rules=RULES, **options))
 
 
-@pytest.mark.parametrize("kind", [FastAPIParty, FlaskParty, WSGIParty])
-def test_held_resumed_once_and_told(ascend_authority, kind):
-    ran = []
+every_party = pytest.mark.parametrize("kind", [FastAPIParty, FlaskParty, WSGIParty])
+
+
+@every_party
+def test_held_resumed_once_and_told(ascend_authority, ran, kind):
     party = kind(ran)
     ascend_authority.hold()
     body = {"amount": 5}
@@ -100,9 +91,8 @@ def test_held_resumed_once_and_told(ascend_authority, kind):
     assert party.ask("GET", "/.ascend/approvals/guessed")[0] == 404
 
 
-@pytest.mark.parametrize("kind", [FastAPIParty, FlaskParty, WSGIParty])
-def test_a_body_that_no_rule_reads_is_bound_and_reaches_the_handler(ascend_authority, kind):
-    ran = []
+@every_party
+def test_a_body_that_no_rule_reads_is_bound_and_reaches_the_handler(ascend_authority, ran, kind):
     party = kind(ran)
     ascend_authority.hold()
     handle = party.ask("PUT", "/files/a", content=b"one")[1]["approval"]["handle"]
@@ -114,8 +104,7 @@ def test_a_body_that_no_rule_reads_is_bound_and_reaches_the_handler(ascend_autho
 
 
 @pytest.mark.parametrize("kind", [FlaskParty, WSGIParty])
-def test_a_block(ascend_authority, monkeypatch, kind):
-    ran = []
+def test_a_block(ascend_authority, monkeypatch, ran, kind):
     party = kind(ran)
     ascend_authority.approve()
     monkeypatch.setenv("ASCEND_KILL", "test-agent")
@@ -123,7 +112,7 @@ def test_a_block(ascend_authority, monkeypatch, kind):
     assert (status, problem["type"], ran) == (503, "urn:ascend:problem:kill-switch", [])
 
 
-@pytest.mark.parametrize("kind", [FastAPIParty, FlaskParty, WSGIParty])
+@every_party
 def test_the_status_url_under_a_prefix_beyond_ascii(ascend_authority, kind):
     party = kind([])
     ascend_authority.hold()
@@ -143,20 +132,15 @@ def in_a_style_of_its_own(status, headers, body):
 
 
 @pytest.mark.anyio
-async def test_headers_beyond_ascii_of_render_go_out_over_asgi(ascend_authority):
-    async def never(scope, receive, send):
-        raise AssertionError("it ran")
-
-    app = AscendMiddleware(never, rules=RULES, render=in_a_style_of_its_own)
+async def test_headers_beyond_ascii_of_render_go_out_over_asgi(ascend_authority, handler):
+    app = AscendMiddleware(handler, rules=RULES, render=in_a_style_of_its_own)
     ascend_authority.deny("no")
-    wire = Wire(part(b"{}"))
-    await app(http_scope("PUT", "/files/a"), wire.receive, wire.send)
-    assert (wire.status, dict(wire.sent[0]["headers"])[b"x-place"]) == (403, "東京".encode())
+    wire = await ask(app, "/files/a", "PUT", headers=())
+    assert (wire.status, dict(wire.sent[0]["headers"])[b"x-place"], handler.ran) == (403, "東京".encode(), 0)
 
 
 @pytest.mark.parametrize("kind", [FlaskParty, WSGIParty])
 def test_headers_beyond_ascii_of_render_go_out_over_wsgi(ascend_authority, kind):
-    party = kind([], render=in_a_style_of_its_own)
     ascend_authority.deny("no")
-    status, _, headers = party.ask("POST", "/refunds/7", json={"amount": 5})
+    status, _, headers = kind([], render=in_a_style_of_its_own).ask("POST", "/refunds/7", json={"amount": 5})
     assert (status, headers["x-place"].encode("latin-1")) == (403, "東京".encode())

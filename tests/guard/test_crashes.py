@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from authority_stub import AuthorityStub
+from kit.processes import wait_until
 from servers import Served, post
 
 from ascend_middleware.cli import main
@@ -15,30 +15,8 @@ from ascend_middleware.cli import main
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def authority():
-    stub = AuthorityStub()
-    yield stub
-    if stub._server is not None:
-        stub.stop()
-
-
-def environment_of(authority, tmp_path):
-    return {
-        "ASCEND_API_URL": authority.url,
-        "ASCEND_API_KEY": "owkai_test_0123456789abcdef",
-        "ASCEND_AGENT_ID": "bot",
-        "ASCEND_STATE": str(tmp_path / "state.db"),
-        "ASCEND_JOURNAL": str(tmp_path / "journal"),
-        "RAN": str(tmp_path / "ran"),
-    }
-
-
 def wait_for_runs(path, count):
-    until = time.monotonic() + 60
-    while not path.exists() or path.read_bytes().count(b"\n") < count:
-        assert time.monotonic() < until, "the servers do not serve"
-        time.sleep(0.01)
+    wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, "the servers do not serve")
 
 
 class Load:
@@ -75,14 +53,14 @@ class Load:
             thread.join()
 
 
-def check(authority, environment, tmp_path, monkeypatch):
+def check(stub, environment, tmp_path, monkeypatch):
     """Deliver what is left, and compare what ran with what the authority was told."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert main(["journal", "deliver"]) == 0
     names = (tmp_path / "ran").read_text().split()
     assert len(names) == len(set(names)), "a handler ran twice"
-    told = authority.told()
+    told = stub.told()
     missing = [name for name in names if not told.get(name)]
     assert missing == []
     contradictory = {name: told[name] for name in names if len(set(told[name])) != 1}
@@ -93,9 +71,8 @@ def check(authority, environment, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "gthread"])
-def test_every_run_is_told_after_kill_9(authority, tmp_path, monkeypatch, full, kind):
+def test_every_run_is_told_after_kill_9(stub, environment, tmp_path, monkeypatch, full, kind):
     rounds = 200 if full else 5
-    environment = environment_of(authority, tmp_path)
     servers = [Served(kind, environment, workers=2) for _ in range(2 if kind == "uvicorn" else 1)]
     load = Load(lambda: [server.port for server in servers])
     try:
@@ -115,28 +92,29 @@ def test_every_run_is_told_after_kill_9(authority, tmp_path, monkeypatch, full, 
         load.stop()
         for server in servers:
             server.stop()
-    names, told = check(authority, environment, tmp_path, monkeypatch)
+    names, told = check(stub, environment, tmp_path, monkeypatch)
     ended = sum(told[name] == ["process ended"] for name in names)
     print(f"{kind}: {rounds} kills, {len(names)} handler runs, {ended} reported as 'process ended'")
     assert load.statuses.count(200) > 10 * rounds
 
 
-def test_what_passed_open_is_submitted_when_the_authority_is_back_also_after_kill_9(authority, tmp_path, monkeypatch):
-    environment = environment_of(authority, tmp_path)
+def test_what_passed_open_is_submitted_when_the_authority_is_back_also_after_kill_9(
+    stub, environment, tmp_path, monkeypatch
+):
     server = Served("uvicorn", {**environment, "ASCEND_KILL_SWITCH": "off"})
     load = Load(lambda: [server.port], threads=4, path="/open")
     try:
         time.sleep(0.5)
-        authority.stop()
+        stub.stop()
         time.sleep(1.5)
         server.kill()
         server = Served("uvicorn", environment)
         time.sleep(1.0)
-        authority.start()
+        stub.start()
         time.sleep(0.5)
     finally:
         load.stop()
         server.stop()
-    names, _ = check(authority, environment, tmp_path, monkeypatch)
-    marked = {authority.actions[number] for number, context in authority.contexts.items() if context.get("passed_open")}
+    names, _ = check(stub, environment, tmp_path, monkeypatch)
+    marked = {stub.actions[number] for number, context in stub.contexts.items() if context.get("passed_open")}
     assert len(marked & set(names)) > 5

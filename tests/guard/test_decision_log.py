@@ -1,14 +1,14 @@
 """What a guard writes into the log: one line for each decision, an outage once, nothing secret."""
 
 import asyncio
-import json
 import logging
 
 import pytest
-from guard_kit import JSON, KEY, Engine, Handler, Wire, answer, http_scope, part, plug
-from guard_kit import guard as guarded
+from kit import asgi
+from kit.asgi import ask, get, unattended
+from kit.engine import KEY, answer, failed
 
-from ascend_middleware.client.http import ConnectFailed, Response
+from ascend_middleware.client.http import ConnectFailed
 from ascend_middleware.guard.log import REPEAT_SECONDS, Repeats
 
 RULES = [
@@ -18,11 +18,15 @@ RULES = [
 ]
 
 
-def guard(*arguments, **settings):
-    """A guard whose journal nobody delivers."""
-    app = guarded(*arguments, **settings)
-    app._runner.worker = None
-    return app
+@pytest.fixture
+def guard(engine, handler):
+    """Make a guard around `handler` that asks an authority with these answers."""
+
+    def make(*answers, rules=RULES, **settings):
+        engine.answers = list(answers) or [answer()]
+        return unattended(asgi.guard(handler, rules, **settings))
+
+    return make
 
 
 @pytest.fixture
@@ -36,15 +40,13 @@ def lines(caplog):
 def run(app, *requests):
     async def main():
         for method, path, body in requests:
-            wire = Wire(part(body))
-            await app(http_scope(method, path, headers=JSON), wire.receive, wire.send)
+            await ask(app, path, method, body=body)
 
     asyncio.run(main())
 
 
-def test_each_decision_leaves_one_line_with_its_facts_for_machines(monkeypatch, lines):
-    plug(monkeypatch, Engine(answer("approved"), answer("denied", reason="no")))
-    app = guard(Handler(), RULES)
+def test_each_decision_leaves_one_line_with_its_facts_for_machines(guard, lines):
+    app = guard(answer("approved"), answer("denied", reason="no"))
     run(app, ("POST", "/pay/x", b'{"card": "1"}'), ("POST", "/pay/x", b'{"card": "1"}'), ("GET", "/free", b""))
     assert [record.ascend_outcome for record in lines()] == ["allowed", "denied", "exempt"]
     allowed, _, exempt = lines()
@@ -56,34 +58,30 @@ def test_each_decision_leaves_one_line_with_its_facts_for_machines(monkeypatch, 
     assert "POST /pay/x: allowed" in allowed.getMessage()
 
 
-CAUSES = {
-    "connect-error": (ConnectFailed("away"), "open"),
-    "server-error": (Response(500, {}, b""), "unavailable"),
-    "unreadable": (Response(200, {}, b"<html>"), "unavailable"),
-    "rate-limit": (Response(429, {"retry-after": "9"}, b"{}"), "unavailable"),
-    "misconfigured": (Response(401, {}, b"{}"), "misconfigured"),
-}
-
-
-@pytest.mark.parametrize("cause", CAUSES)
-def test_the_line_says_why_there_is_no_decision(monkeypatch, lines, cause):
-    failure, outcome = CAUSES[cause]
-    plug(monkeypatch, Engine(failure))
-    run(guard(Handler(), RULES, deadline=0.5, report_outcomes=True), ("POST", "/open", b"{}"))
+@pytest.mark.parametrize(
+    ("failure", "cause", "outcome"),
+    [
+        (ConnectFailed("away"), "connect-error", "open"),
+        (failed(500), "server-error", "unavailable"),
+        (failed(200, b"<html>"), "unreadable", "unavailable"),
+        (failed(429, retry_after="9"), "rate-limit", "unavailable"),
+        (failed(401), "misconfigured", "misconfigured"),
+    ],
+)
+def test_the_line_says_why_there_is_no_decision(guard, lines, failure, cause, outcome):
+    run(guard(failure, deadline=0.5, report_outcomes=True), ("POST", "/open", b"{}"))
     (line,) = lines()
     assert (line.ascend_outcome, line.ascend_cause) == (outcome, cause)
 
 
-def test_what_would_have_been_refused_is_said(monkeypatch, lines):
-    plug(monkeypatch, Engine(answer("denied")))
-    run(guard(Handler(), RULES, mode="observe"), ("POST", "/open", b"{}"))
+def test_what_would_have_been_refused_is_said(guard, lines):
+    run(guard(answer("denied"), mode="observe"), ("POST", "/open", b"{}"))
     (line,) = lines()
     assert (line.ascend_outcome, line.ascend_would) == ("observed", "denied")
 
 
-def test_an_outage_is_said_once_and_its_end_with_what_it_cost(monkeypatch, lines):
-    engine = plug(monkeypatch, Engine(ConnectFailed("away")))
-    app = guard(Handler(), RULES, enable_circuit_breaker=False, report_outcomes=True, open_per_minute=1000)
+def test_an_outage_is_said_once_and_its_end_with_what_it_cost(guard, engine, lines):
+    app = guard(ConnectFailed("away"), enable_circuit_breaker=False, report_outcomes=True, open_per_minute=1000)
     run(app, *[("POST", "/open", b"{}")] * 50)
     assert len(lines()) == 50
     assert len(lines(logging.WARNING)) == 2  # no decision, and passed open
@@ -93,19 +91,15 @@ def test_an_outage_is_said_once_and_its_end_with_what_it_cost(monkeypatch, lines
     assert "50 requests went without a decision" in lines(logging.WARNING)[-1].getMessage()
 
 
-def test_what_callers_send_is_no_outage(monkeypatch, lines):
-    refused = Response(422, {"content-type": "application/json"}, b"{}")
-    plug(monkeypatch, Engine(refused, answer("approved")))
-    too_large = b'{"n": 9223372036854775808}'
-    bodies = too_large, b'{"n": 1}', b'{"n": 1}'
-    run(guard(Handler(), [RULES[0] | {"details": {"n": "body.n"}}]), *(("POST", "/pay/x", body) for body in bodies))
+def test_what_callers_send_is_no_outage(guard, lines):
+    app = guard(failed(422), answer(), rules=[RULES[0] | {"details": {"n": "body.n"}}])
+    run(app, *(("POST", "/pay/x", body) for body in (b'{"n": 9223372036854775808}', b'{"n": 1}', b'{"n": 1}')))
     assert [line.ascend_cause for line in lines()] == ["bad-request", "bad-request", None]
     assert [line for line in lines(logging.WARNING) if "decides again" in line.getMessage()] == []
 
 
-def test_an_authority_that_comes_and_goes_does_not_flood_the_log(monkeypatch, lines):
-    engine = plug(monkeypatch, Engine())
-    app = guard(Handler(), RULES, enable_circuit_breaker=False, report_outcomes=True, open_per_minute=1000)
+def test_an_authority_that_comes_and_goes_does_not_flood_the_log(guard, engine, lines):
+    app = guard(enable_circuit_breaker=False, report_outcomes=True, open_per_minute=1000)
     for _ in range(20):
         engine.answers = [ConnectFailed("away")]
         run(app, *[("POST", "/open", b"{}")] * 3)
@@ -138,24 +132,19 @@ def test_strangers_cannot_fill_the_memory_with_what_they_make_it_say():
     assert len(repeats._said) <= 1000
 
 
-def test_an_attack_on_unmapped_routes_does_not_flood_the_log(monkeypatch, lines):
-    plug(monkeypatch, Engine())
-    run(guard(Handler(), RULES), *[("POST", "/nowhere", b"")] * 20)
+def test_an_attack_on_unmapped_routes_does_not_flood_the_log(guard, lines):
+    run(guard(), *[("POST", "/nowhere", b"")] * 20)
     assert len(lines(logging.WARNING)) == 1
     assert len(lines()) == 20
 
 
-def test_no_line_holds_what_callers_sent_or_a_handle(monkeypatch, lines, caplog):
-    plug(monkeypatch, Engine(answer("pending"), ConnectFailed(f"key {KEY}")))
-    app = guard(Handler(), RULES, expose_risk=True)
-    wire = Wire(part(b'{"card": "4111111111111111"}'))
+def test_no_line_holds_what_callers_sent_or_a_handle(guard, lines, caplog):
+    app = guard(answer("pending"), ConnectFailed(f"key {KEY}"), expose_risk=True)
 
     async def main():
-        await app(http_scope("POST", "/pay/x", headers=JSON), wire.receive, wire.send)
-        handle = json.loads(wire.body)["approval"]["handle"]
-        status = Wire(part())
-        await app(http_scope("GET", f"/.ascend/approvals/{handle}"), status.receive, status.send)
-        return handle
+        wire = await ask(app, "/pay/x", body=b'{"card": "4111111111111111"}')
+        await get(app, wire.json["approval"]["status_url"])
+        return wire.json["approval"]["handle"]
 
     handle = asyncio.run(main())
     run(app, ("POST", "/pay/y", b'{"card": "4111111111111111"}'), ("POST", "/pay/a\nforged", b'{"card": "1"}'))
@@ -167,9 +156,8 @@ def test_no_line_holds_what_callers_sent_or_a_handle(monkeypatch, lines, caplog)
         assert "\n" not in record.getMessage()
 
 
-def test_a_method_forges_no_line(monkeypatch, lines):
-    plug(monkeypatch, Engine())
-    run(guard(Handler(), RULES), ("GET\x1b[2K\nadmin GET /pay: allowed", "/free", b""))
+def test_a_method_forges_no_line(guard, lines):
+    run(guard(), ("GET\x1b[2K\nadmin GET /pay: allowed", "/free", b""))
     (line,) = lines()
     assert line.ascend_outcome == "bad-request"
     assert line.getMessage().isprintable()

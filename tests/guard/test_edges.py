@@ -3,9 +3,10 @@
 import asyncio
 
 import pytest
-from adapters_kit import EVERY
 from fastapi import FastAPI
-from guard_kit import Wire, http_scope, options, part
+from kit.apps import EVERY
+from kit.asgi import Wire, http_scope, part
+from kit.engine import options
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
@@ -16,12 +17,9 @@ from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.exceptions import ConfigurationError
 
 
-def ask(app, path, raw=None, method="GET", **more):
-    wire = Wire(part())
-    scope = http_scope(method, path, **more)
-    scope["raw_path"] = path.encode() if raw is None else raw
-    asyncio.run(app(scope, wire.receive, wire.send))
-    return wire
+def ask(app, path, raw=None, **more):
+    scope = {**http_scope("GET", path, **more), "raw_path": path.encode() if raw is None else raw}
+    return asyncio.run(Wire(part()).through(app, scope))
 
 
 def site(ran, *paths, kind=Starlette):
@@ -57,9 +55,8 @@ def site(ran, *paths, kind=Starlette):
         ("/one/{name}", "/api/one/a%", b"/api/one/a%25", "/api", None),
     ],
 )
-def test_where_an_encoded_slash_or_percent_may_be(ascend_authority, template, path, raw, root, found):
+def test_where_an_encoded_slash_or_percent_may_be(ascend_authority, ran, template, path, raw, root, found):
     ascend_authority.approve()
-    ran = []
     wire = ask(site(ran, template), path, raw, root_path=root)
     if found is None:
         assert (wire.status, len(ran)) == (200, 1)
@@ -69,9 +66,8 @@ def test_where_an_encoded_slash_or_percent_may_be(ascend_authority, template, pa
 
 @pytest.mark.parametrize("path", ["//pay", "/pay//", "/items//a", "/items/a//"])
 @pytest.mark.parametrize("party", EVERY)
-def test_an_empty_segment_runs_nothing(ascend_authority, party, path):
+def test_an_empty_segment_runs_nothing(ascend_authority, ran, party, path):
     ascend_authority.approve()
-    ran = []
     guarded = party([{"match": "* /**", "action_type": "act"}], ran)
     assert guarded.ask("POST", path, raw_path=path.encode())[0] in (400, 404)
     # Where the server hides the raw target, too.
@@ -80,22 +76,20 @@ def test_an_empty_segment_runs_nothing(ascend_authority, party, path):
 
 
 @pytest.mark.parametrize("party", EVERY)
-def test_a_refused_head_has_no_body(ascend_authority, party):
-    ran = []
+def test_a_refused_head_has_no_body(ascend_authority, ran, party):
     guarded = party([{"match": "GET /pay", "action_type": "act"}], ran)
     status, problem = guarded.ask("HEAD", "/pay")
     assert (status, problem, ran) == (403, None, [])
 
 
 @pytest.mark.parametrize("kind", [Starlette, FastAPI])
-def test_a_broken_configuration_serves_nothing_where_no_lifespan_comes(kind):
-    ran = []
+def test_a_broken_configuration_serves_nothing_where_no_lifespan_comes(ran, kind):
     app = site(ran, "/x", kind=kind)
     app.user_middleware[:] = [Middleware(AscendMiddleware, **options([{"match": "GET x"}]))]
     for _ in range(2):
         wire = Wire(part())
         with pytest.raises(ConfigurationError):
-            asyncio.run(app(http_scope("GET", "/x"), wire.receive, wire.send))
+            asyncio.run(wire.through(app, http_scope("GET", "/x")))
         assert ran == []
         assert wire.status in (None, 500)
 
@@ -121,5 +115,5 @@ def test_the_server_hears_of_the_end_when_closing_raises(ascend_authority):
     app = Broken(application, rules={"rule": [{"match": "GET /x", "exempt": True}]})
     wire = Wire({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
     with pytest.raises(OSError, match="disk"):
-        asyncio.run(app({"type": "lifespan", "asgi": {"version": "3.0"}}, wire.receive, wire.send))
+        asyncio.run(wire.through(app, {"type": "lifespan", "asgi": {"version": "3.0"}}))
     assert [message["type"] for message in wire.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from guard_kit import Engine, options, plug
+from kit.engine import Engine, options, plug
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route

@@ -7,30 +7,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from authority_stub import AuthorityStub
+from kit.processes import wait_until
 from servers import Served, post
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def authority():
-    stub = AuthorityStub()
-    yield stub
-    stub.stop()
-
-
-@pytest.fixture
-def environment(authority, tmp_path):
-    return {
-        "ASCEND_API_URL": authority.url,
-        "ASCEND_API_KEY": "owkai_test_0123456789abcdef",
-        "ASCEND_AGENT_ID": "bot",
-        "ASCEND_STATE": str(tmp_path / "state.db"),
-        "ASCEND_JOURNAL": str(tmp_path / "journal"),
-        "ASCEND_KILL_SWITCH": "poll",
-        "RAN": str(tmp_path / "ran"),
-    }
+def environment(environment):
+    return {**environment, "ASCEND_KILL_SWITCH": "poll"}
 
 
 def command(kind, number):
@@ -73,30 +58,23 @@ class Traffic:
         self._pool.shutdown()
 
 
-def wait_until(condition, what, seconds=60):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, what
-        time.sleep(0.02)
-
-
-def obeyed(authority, traffic, number):
+def obeyed(stub, traffic, number):
     """Issue a block and a lift; return the seconds from the receipt to the last run of a blocked handler."""
     block = command("BLOCK", number)
-    authority.commands = [block]
-    wait_until(lambda: any(found == block["command_id"] for found, _ in authority.acked), "nobody acknowledged it")
-    received = next(at for found, at in authority.acked if found == block["command_id"])
+    stub.commands = [block]
+    wait_until(lambda: any(found == block["command_id"] for found, _ in stub.acked), "nobody acknowledged it")
+    received = next(at for found, at in stub.acked if found == block["command_id"])
     wait_until(lambda: time.monotonic() - max(received, traffic.last(200)) > 2.0, "handlers run on")
     late = traffic.last(200) - received
     assert traffic.last(503) > received
     lifted = time.monotonic()
-    authority.commands = [command("UNBLOCK", number)]
+    stub.commands = [command("UNBLOCK", number)]
     wait_until(lambda: traffic.last(200) > lifted, "the lift was not obeyed")
-    authority.commands = []
+    stub.commands = []
     return late
 
 
-def test_four_gunicorn_workers_and_two_uvicorn_processes_obey_within_a_second(authority, environment):
+def test_four_gunicorn_workers_and_two_uvicorn_processes_obey_within_a_second(stub, environment):
     servers = [
         Served("gthread preload", environment, workers=4),
         Served("uvicorn", environment),
@@ -105,20 +83,20 @@ def test_four_gunicorn_workers_and_two_uvicorn_processes_obey_within_a_second(au
     traffic = Traffic([servers[0].port, servers[0].port, servers[1].port, servers[2].port])
     try:
         wait_until(lambda: len(traffic.pids()) == 6, f"not all processes served: {traffic.pids()}")
-        late = obeyed(authority, traffic, 1)
+        late = obeyed(stub, traffic, 1)
         print(f"the last of six processes obeyed {max(late, 0.0):.2f} s after one received the command")
         assert late < BUSY
         # One of six asks, and when it dies another one does.
-        polls = len(authority.polls)
+        polls = len(stub.polls)
         time.sleep(2.0)
-        assert len(authority.polls) - polls <= 8
-        wait_until(lambda: len(authority.polls) > polls, "nobody asks")
+        assert len(stub.polls) - polls <= 8
+        wait_until(lambda: len(stub.polls) > polls, "nobody asks")
         assert traffic.pids() >= {str(pid) for pid in servers[0].workers()}
         for server in servers[1:]:
             os.kill(server.process.pid, signal.SIGKILL)
         os.kill(servers[0].workers()[0], signal.SIGKILL)
         traffic.ports[:] = [servers[0].port]
-        assert obeyed(authority, traffic, 2) < BUSY
+        assert obeyed(stub, traffic, 2) < BUSY
     finally:
         traffic.stop()
         for server in servers:
@@ -129,12 +107,12 @@ def test_four_gunicorn_workers_and_two_uvicorn_processes_obey_within_a_second(au
     ("kind", "workers"),
     [("sync", 2), ("gevent", 2), ("uvicorn --reload", 1), ("uvicorn --lifespan off", 1), ("uvicorn", 2)],
 )
-def test_every_way_to_serve_obeys(authority, environment, tmp_path, kind, workers):
+def test_every_way_to_serve_obeys(stub, environment, tmp_path, kind, workers):
     server = Served(kind, environment, workers=workers, log=str(tmp_path / "log"))
     traffic = Traffic([server.port])
     try:
         wait_until(lambda: len(traffic.pids()) == workers, "not all processes served")
-        assert obeyed(authority, traffic, 1) < BUSY
+        assert obeyed(stub, traffic, 1) < BUSY
     finally:
         traffic.stop()
         server.stop()
@@ -142,7 +120,7 @@ def test_every_way_to_serve_obeys(authority, environment, tmp_path, kind, worker
 
 
 @pytest.mark.parametrize("store", ["file", "redis"])
-def test_64_threads_race_for_one_approval_behind_several_processes(request, authority, environment, tmp_path, store):
+def test_64_threads_race_for_one_approval_behind_several_processes(request, stub, environment, tmp_path, store):
     if store == "redis":
         url = request.getfixturevalue("redis_server").url
         environment = {**environment, "ASCEND_STATE": url, "ASCEND_ORGANIZATION_ID": str(time.monotonic_ns())}
@@ -150,11 +128,11 @@ def test_64_threads_race_for_one_approval_behind_several_processes(request, auth
     else:
         servers = [Served("gthread", environment, workers=4)]
     try:
-        authority.word = "pending"
+        stub.word = "pending"
         status, text = post(servers[0].port, "/run/once")
         assert status == 403
         handle = json.loads(text)["approval"]["handle"]
-        authority.word = "approved"
+        stub.word = "approved"
         with ThreadPoolExecutor(64) as pool:
             ports = [servers[number % len(servers)].port for number in range(256)]
             headers = {"Ascend-Approval": handle}
@@ -167,4 +145,4 @@ def test_64_threads_race_for_one_approval_behind_several_processes(request, auth
     finally:
         for server in servers:
             server.stop()
-    assert authority.told() == {"once": ["completed"]}
+    assert stub.told() == {"once": ["completed"]}

@@ -1,9 +1,9 @@
 """A forked worker: everything of it is made once, and nothing of its parent is used, whoever forked."""
 
-import subprocess
 import sys
 
 import pytest
+from kit.processes import python
 
 PROGRAM = """
 import ctypes, os, sys, threading
@@ -54,7 +54,7 @@ os._exit(0)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 def test_many_first_uses_in_a_child_renew_once(tmp_path):
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    done = python("-c", PROGRAM, tmp_path, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -117,6 +117,5 @@ assert {file: file.read_bytes() for file in folder.glob("*.journal")} != written
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 @pytest.mark.parametrize("fork", ["os", "bare"])
 def test_a_child_uses_nothing_of_its_parent_also_where_no_hook_runs(tmp_path, fork):
-    command = [sys.executable, "-c", INHERITED, str(tmp_path), fork]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = python("-c", INHERITED, tmp_path, fork)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -6,9 +6,10 @@ import json
 from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Request
-from guard_kit import Engine, Wire, answer, http_scope, options, part, plug
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kit.asgi import Wire, http_scope, part
+from kit.engine import Engine, answer, options, plug
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware

@@ -5,7 +5,9 @@ import gc
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
-from guard_kit import Engine, Wire, answer, guard, http_scope, options, part, plug, ws_scope
+from kit import asgi
+from kit.asgi import Wire, guard, http_scope, inside, part, shake
+from kit.engine import options
 from starlette.applications import Starlette
 from starlette.convertors import CONVERTOR_TYPES, StringConvertor
 from starlette.endpoints import HTTPEndpoint
@@ -42,47 +44,31 @@ class Twice(Passes):
 
 
 class Changes(Passes):
-    def __init__(self, app, **changes):
-        super().__init__(app)
-        self.changes = changes
-
-    async def __call__(self, scope, receive, send):
-        await self.app({**scope, **self.changes}, receive, send)
-
-
-class OwnScope(Passes):
-    """Makes a scope of its own, with nothing in it but what ASGI says."""
+    kept = None  # all of the scope
 
     def __init__(self, app, **changes):
         super().__init__(app)
         self.changes = changes
 
     async def __call__(self, scope, receive, send):
-        names = ("type", "method", "path", "root_path", "query_string", "headers", "asgi")
-        kept = {key: scope[key] for key in names if key in scope}
+        kept = {key: value for key, value in scope.items() if self.kept is None or key in self.kept}
         await self.app({**kept, **self.changes}, receive, send)
 
 
-@pytest.fixture
-def engine(monkeypatch):
-    return plug(monkeypatch, Engine(answer()))
+class OwnScope(Changes):
+    """Makes a scope of its own, with nothing in it but what ASGI says."""
 
-
-@pytest.fixture
-def ran():
-    return []
+    kept = ("type", "method", "path", "root_path", "query_string", "headers", "asgi")
 
 
 async def started(app):
     wire = Wire({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
-    await app({"type": "lifespan", "asgi": {"version": "3.0"}}, wire.receive, wire.send)
+    await wire.through(app, {"type": "lifespan", "asgi": {"version": "3.0"}})
     assert wire.sent[0]["type"] == "lifespan.startup.complete"
 
 
-async def ask(app, path="/sub/x", method="GET", **more):
-    wire = Wire(part())
-    await app(http_scope(method, path, **more), wire.receive, wire.send)
-    return wire
+async def ask(app, path="/sub/x", method="GET"):
+    return await asgi.ask(app, path, method, body=b"", headers=())
 
 
 def noting(ran):
@@ -101,8 +87,7 @@ def sub(ran, kind, *middleware, path="/x"):
 
 @pytest.mark.parametrize("kind", [Starlette, FastAPI])
 async def test_a_decision_is_good_for_one_run_below_a_mount(engine, ran, kind):
-    app = Starlette(routes=[Mount("/sub", sub(ran, kind, Middleware(Twice)))])
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    app = inside(Starlette(routes=[Mount("/sub", sub(ran, kind, Middleware(Twice)))]), EVERYTHING)
     for runs in (1, 2):
         wire = await ask(app)
         assert (wire.status, wire.problem, len(ran), len(engine.submitted)) == (500, "misconfigured", runs, runs)
@@ -115,9 +100,7 @@ def mounted_behind(place, ran, *middleware):
         mount = Mount("/sub", routes=routes, middleware=list(middleware))
     else:
         mount = Mount("/sub", Router(routes, middleware=list(middleware)))
-    app = Starlette(routes=[mount])
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
-    return app
+    return inside(Starlette(routes=[mount]), EVERYTHING)
 
 
 @pytest.mark.parametrize("place", ["mount", "router"])
@@ -135,16 +118,14 @@ async def test_what_comes_through_the_middleware_of_a_mount_or_router_is_what_wa
 
 async def test_what_no_route_takes_goes_by_the_outermost_middleware_that_may_answer_it(engine, ran):
     inner = Mount("/in", routes=[Route("/x", noting(ran))], middleware=[Middleware(Passes)])
-    app = Starlette(routes=[Mount("/sub", routes=[inner], middleware=[Middleware(Passes)])])
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    app = inside(Starlette(routes=[Mount("/sub", routes=[inner], middleware=[Middleware(Passes)])]), EVERYTHING)
     assert (await ask(app, "/sub/in/nowhere")).status == 404
     assert [action["resource"] for action in engine.submitted] == ["GET /sub/**"]
 
 
 @pytest.mark.parametrize("kind", [Starlette, FastAPI])
 async def test_what_no_route_of_a_mounted_application_takes_is_its_own_404(engine, ran, kind):
-    app = Starlette(routes=[Mount("/sub", sub(ran, kind, Middleware(Passes)))])
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    app = inside(Starlette(routes=[Mount("/sub", sub(ran, kind, Middleware(Passes)))]), EVERYTHING)
     assert (await ask(app, "/sub/nowhere")).status == 404
     assert engine.submitted == []
 
@@ -158,16 +139,14 @@ async def test_what_no_route_takes_is_asked_about_where_a_middleware_may_answer_
 
 
 async def test_a_decision_is_good_for_one_run_behind_a_routes_middleware(engine, ran):
-    app = Starlette(routes=[Route("/x", noting(ran), middleware=[Middleware(Twice)])])
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    app = inside(Starlette(routes=[Route("/x", noting(ran), middleware=[Middleware(Twice)])]), EVERYTHING)
     assert ((await ask(app, "/x")).status, len(ran)) == (500, 1)
 
 
 async def test_a_decision_is_good_for_one_run_at_every_depth(engine, ran):
     inner = sub(ran, Starlette, Middleware(Passes))
     outer = Starlette(routes=[Mount("/in", inner)], middleware=[Middleware(Passes)])
-    app = Starlette(routes=[Mount("/a", outer), Mount("/b", outer)])
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    app = inside(Starlette(routes=[Mount("/a", outer), Mount("/b", outer)]), EVERYTHING)
     for path in ("/a/in/x", "/b/in/x", "/a/in/x"):
         assert (await ask(app, path)).status == 200
     assert (len(ran), len(engine.submitted)) == (3, 3)
@@ -292,8 +271,7 @@ def endpoint_class(ran):
 )
 async def test_what_comes_to_the_endpoint_is_what_was_decided(engine, ran, changes):
     route = Route("/items/{id}", endpoint_class(ran), middleware=[Middleware(Passes), Middleware(Changes, **changes)])
-    app = Starlette(routes=[route, Mount("/sub", routes=[route])])
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    app = inside(Starlette(routes=[route, Mount("/sub", routes=[route])]), EVERYTHING)
     for path in ("/items/7", "/sub/items/7"):
         wire = await ask(app, path, "POST")
         assert (wire.status, wire.problem, ran) == (500, "misconfigured", [])
@@ -306,8 +284,10 @@ async def test_parameters_changed_in_place_are_not_those_that_were_decided(engin
             await self.app(scope, receive, send)
 
     routes = [Route("/items/{id}", noting(ran), methods=["POST"], middleware=[Middleware(Mutates)])]
-    app = Starlette(routes=[*routes, Mount("/of/{id}", Starlette(routes=routes, middleware=[Middleware(Mutates)]))])
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    app = inside(
+        Starlette(routes=[*routes, Mount("/of/{id}", Starlette(routes=routes, middleware=[Middleware(Mutates)]))]),
+        EVERYTHING,
+    )
     for path in ("/items/7", "/of/7/items/7"):
         wire = await ask(app, path, "POST")
         assert (wire.status, wire.problem, ran) == (500, "misconfigured", [])
@@ -319,17 +299,10 @@ async def test_a_route_may_have_a_middleware(engine, ran):
         Route("/class", endpoint_class(ran), middleware=[Middleware(Passes), Middleware(Changes, state={})]),
         WebSocketRoute("/ws", talk, middleware=[Middleware(Passes)]),
     ]
-    app = Starlette(routes=routes)
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
-    assert [
-        (await ask(app, path, "POST" if path == "/class" else "GET")).status for path in ("/function", "/class")
-    ] == [
-        200,
-        200,
-    ]
-    wire = Wire({"type": "websocket.connect"})
-    await app(ws_scope(), wire.receive, wire.send)
-    assert wire.sent[0]["type"] == "websocket.accept"
+    app = inside(Starlette(routes=routes), EVERYTHING)
+    for path, method in (("/function", "GET"), ("/class", "POST")):
+        assert (await ask(app, path, method)).status == 200
+    assert (await shake(app)).sent[0]["type"] == "websocket.accept"
 
 
 async def talk(socket):
@@ -345,8 +318,7 @@ async def test_a_routes_middleware_that_cannot_be_followed_is_refused(engine, ra
         async def __call__(self, scope, receive, send):
             await self._hidden({**scope, "method": "DELETE"}, receive, send)
 
-    app = Starlette(routes=[Route("/x", endpoint_class(ran), middleware=[Middleware(Hides)])])
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    app = inside(Starlette(routes=[Route("/x", endpoint_class(ran), middleware=[Middleware(Hides)])]), EVERYTHING)
     assert ((await ask(app, "/x", "POST")).status, ran) == (500, [])
     assert "`app`" in caplog.text
 
@@ -392,8 +364,10 @@ async def test_a_router_behind_a_middleware_that_cannot_be_followed_is_one_unit(
 
 
 async def test_a_middleware_that_a_router_gets_later_counts(engine, ran):
-    app = Starlette(routes=[Route(path, noting(ran)) for path in ("/open", "/closed")])
-    app.add_middleware(AscendMiddleware, **options([{"match": "GET /open", "exempt": True}]))
+    app = inside(
+        Starlette(routes=[Route(path, noting(ran)) for path in ("/open", "/closed")]),
+        [{"match": "GET /open", "exempt": True}],
+    )
     assert (await ask(app, "/open")).status == 200
     app.router.middleware_stack = Elsewhere(app.router.middleware_stack)
     await ask(app, "/open")
@@ -404,8 +378,7 @@ async def test_a_scope_of_a_middlewares_own_loses_no_decision(engine, ran):
     for changes, status in (({}, 200), ({"path": "/sub/y"}, 500)):
         mounted = sub(ran, Starlette, Middleware(OwnScope, **changes))
         mounted.add_route("/y", noting(ran))
-        app = Starlette(routes=[Mount("/sub", mounted)])
-        app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+        app = inside(Starlette(routes=[Mount("/sub", mounted)]), EVERYTHING)
         assert (await ask(app)).status == status
     assert len(ran) == 1
 
@@ -428,8 +401,7 @@ async def test_a_shared_application_serves_everybody(engine, ran, kind):
     assert (await ask(shared, "/x")).status == 200
     assert (len(ran), len(engine.submitted)) == (9, 6)
     # Guarded applications still see what is changed on the way.
-    changing = Starlette(routes=[Mount("/sub", sub(ran, kind, Middleware(Changes, method="POST")))])
-    changing.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    changing = inside(Starlette(routes=[Mount("/sub", sub(ran, kind, Middleware(Changes, method="POST")))]), EVERYTHING)
     assert (await ask(changing)).status == 500
 
 
@@ -440,8 +412,7 @@ async def test_many_factories_leave_nothing_behind(engine, ran):
     inner = shared.router.routes[-1].app.app
 
     async def one():
-        app = Starlette(routes=[Mount("/sub", shared)])
-        app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+        app = inside(Starlette(routes=[Mount("/sub", shared)]), EVERYTHING)
         assert [(await ask(app, path)).status for path in ("/sub/x", "/sub/r")] == [200, 200]
 
     for _ in range(3):
@@ -483,16 +454,16 @@ class Fallback(Passes):
     """Answers where nothing else did."""
 
     async def __call__(self, scope, receive, send):
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
         found = []
 
         async def look(message):
-            found.append(message)
+            if scope["type"] == "lifespan":
+                await send(message)
+            else:
+                found.append(message)
 
         await self.app(scope, receive, look)
-        if found[0].get("status") == 404:
+        if found and found[0].get("status") == 404:
             await PlainTextResponse("made here")(scope, receive, send)
         else:
             for message in found:
@@ -500,9 +471,7 @@ class Fallback(Passes):
 
 
 def with_a_404_handler(kind, **settings):
-    app = kind(exception_handlers={404: answers_itself})
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING, **settings))
-    return app
+    return inside(kind(exception_handlers={404: answers_itself}), EVERYTHING, **settings)
 
 
 def with_a_405_handler(kind, **settings):
@@ -531,7 +500,7 @@ async def test_what_answers_in_the_place_of_a_404_trips_the_wire(engine, caplog,
     assert caplog.text.count("without a decision") == 1
     wire = Wire(part())
     with pytest.raises(AscendError, match="no decision"):
-        await build(kind, strict=True)(http_scope("GET", "/nothing"), wire.receive, wire.send)
+        await wire.through(build(kind, strict=True), http_scope("GET", "/nothing"))
     assert wire.sent == [] or wire.status == 500
 
 
@@ -540,8 +509,7 @@ async def test_only_successes_trip_the_wire(engine, caplog, status, told):
     async def page(request, error):
         return PlainTextResponse("page", status)
 
-    app = Starlette(exception_handlers={404: page})
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING))
+    app = inside(Starlette(exception_handlers={404: page}), EVERYTHING, strict=not told)
     assert (await ask(app, "/nothing")).status == status
     assert ("without a decision" in caplog.text) is told
 
@@ -556,41 +524,28 @@ class AnswersItself(Passes):
 @pytest.mark.parametrize(("outside", "why"), [(Fallback, "no route"), (AnswersItself, "a middleware answered")])
 async def test_a_middleware_that_was_added_after_the_guard_trips_the_wire(engine, caplog, kind, outside, why):
     for strict, status in ((False, 200), (True, 500)):
-        app = kind()
-        app.add_middleware(AscendMiddleware, **options(EVERYTHING, strict=strict))
+        app = inside(kind(), EVERYTHING, strict=strict)
         app.add_middleware(outside)
         await started(app)
         caplog.clear()
         wire = Wire(part())
         with pytest.raises(AscendError, match="no decision") if strict else contextlib.nullcontext():
-            await app(http_scope("GET", "/nothing"), wire.receive, wire.send)
+            await wire.through(app, http_scope("GET", "/nothing"))
         assert (wire.status, caplog.text.count(f"without a decision: {why}")) == (status, 1)
 
 
 async def test_the_wire_knows_what_was_decided_where_a_middleware_makes_a_scope_of_its_own(engine, ran, caplog):
-    app = sub(ran, Starlette)
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING, strict=True))
+    app = inside(sub(ran, Starlette), EVERYTHING, strict=True)
     app.add_middleware(OwnScope)
     await started(app)
     assert (await ask(app, "/x")).status == 200
     assert "without a decision" not in caplog.text
 
 
-async def test_a_404_that_is_one_is_quiet(engine, caplog):
-    async def page(request, error):
-        return PlainTextResponse("our own page", 404)
-
-    app = Starlette(exception_handlers={404: page})
-    app.add_middleware(AscendMiddleware, **options(EVERYTHING, strict=True))
-    assert (await ask(app, "/nothing")).status == 404
-    assert "without a decision" not in caplog.text
-
-
 async def test_a_bare_router_mounted_elsewhere_stays_transparent(engine, ran, counted):
     router = Router(routes=[Route(counted, noting(ran))])
     rules = [{"match": "GET /sub/{value}", "action_type": "act"}, {"match": "GET /other/{value}", "action_type": "act"}]
-    app = Starlette(routes=[Mount("/sub", router), Mount("/other", router)])
-    app.add_middleware(AscendMiddleware, **options(rules))
+    app = inside(Starlette(routes=[Mount("/sub", router), Mount("/other", router)]), rules)
     for path in ("/sub/a", "/other/a", "/sub/a"):
         assert (await ask(app, path)).status == 200
     assert len(ran) == 3

@@ -6,7 +6,9 @@ import threading
 
 import pytest
 from fastapi import FastAPI
-from guard_kit import Engine, Handler, Wire, answer, guard, http_scope, options, part, plug
+from kit.asgi import Handler, Wire, get, guard, http_scope, inside, part
+from kit.engine import answer, options
+from kit.processes import together
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -40,25 +42,16 @@ class Rewrite:
         await self.app(scope, receive, send)
 
 
-class Answers:
-    def __init__(self, app):
-        self.app = app
-
+class Answers(Rewrite):
     async def __call__(self, scope, receive, send):
-        if scope["type"] == "http":
-            await PlainTextResponse("from a middleware")(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+        inner = PlainTextResponse("from a middleware") if scope["type"] == "http" else self.app
+        await inner(scope, receive, send)
 
 
 @pytest.fixture
-def engine(monkeypatch):
-    return plug(monkeypatch, Engine(answer("denied", reason="no")))
-
-
-@pytest.fixture
-def ran():
-    return []
+def engine(engine):
+    engine.answers = [answer("denied", reason="no")]
+    return engine
 
 
 def endpoint(ran, name):
@@ -74,23 +67,17 @@ def routes(ran):
 
 
 async def ask(app, path="/safe", **more):
-    wire = Wire(part())
-    await app(http_scope("GET", path, **more), wire.receive, wire.send)
-    return wire
+    return await get(app, path, **more)
 
 
 def added_first(ran):
-    app = Starlette(routes=routes(ran))
-    app.add_middleware(AscendMiddleware, **options(RULES))
+    app = inside(Starlette(routes=routes(ran)), RULES)
     app.add_middleware(Rewrite)
     return app
 
 
 def added_last(ran):
-    app = Starlette(routes=routes(ran))
-    app.add_middleware(Rewrite)
-    app.add_middleware(AscendMiddleware, **options(RULES))
-    return app
+    return inside(Starlette(routes=routes(ran), middleware=[Middleware(Rewrite)]), RULES)
 
 
 def wrapped(ran):
@@ -138,7 +125,7 @@ def on_a_bare_router(ran):
 
 
 def in_a_mounted_application(ran):
-    sub = Starlette(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options([RULES[1]]))])
+    sub = inside(Starlette(routes=routes(ran)), [RULES[1]])
     return Starlette(routes=[Mount("/sub", sub)]), "/sub/danger"
 
 
@@ -166,22 +153,22 @@ async def test_inside_a_router_the_first_request_is_governed_too(engine, ran, bu
     assert len(engine.submitted) == 2
 
 
-@pytest.mark.parametrize("changes", [{}, {"path": "/sub/danger"}, {"method": "POST"}, {"query_string": b"a=1"}])
-async def test_a_mounted_applications_own_rewriting_is_caught(engine, ran, changes):
+@pytest.mark.parametrize(
+    ("changes", "caught"),
+    [
+        *((changes, True) for changes in ({}, {"path": "/sub/danger"}, {"method": "POST"}, {"query_string": b"a=1"})),
+        ({"state": {}}, False),
+    ],
+)
+async def test_a_mounted_applications_middleware_may_not_change_what_was_decided(engine, ran, changes, caught):
     sub = Starlette(routes=routes(ran), middleware=[Middleware(Rewrite, **changes)])
-    app = Starlette(routes=[Mount("/sub", sub)], middleware=[Middleware(AscendMiddleware, **options(RULES))])
-    wire = await ask(app, "/sub/safe")
-    assert (wire.status, wire.problem, ran) == (500, "misconfigured", [])
-
-
-async def test_a_mounted_application_may_have_a_middleware(engine, ran):
-    sub = Starlette(routes=routes(ran), middleware=[Middleware(Rewrite, state={})])
-    app = Starlette(routes=[Mount("/sub", sub)], middleware=[Middleware(AscendMiddleware, **options(RULES))])
-    assert ((await ask(app, "/sub/safe")).status, ran) == (200, ["safe"])
+    wire = await ask(inside(Starlette(routes=[Mount("/sub", sub)]), RULES), "/sub/safe")
+    assert (wire.status, ran) == ((500, []) if caught else (200, ["safe"]))
+    assert not caught or wire.problem == "misconfigured"
 
 
 async def test_what_is_mounted_later_is_guarded_at_once(engine, ran):
-    app = Starlette(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options(RULES))])
+    app = inside(Starlette(routes=routes(ran)), RULES)
     assert (await ask(app)).status == 200
     app.mount("/sub", Starlette(routes=routes(ran), middleware=[Middleware(Rewrite)]))
     wire = await ask(app, "/sub/safe")
@@ -190,8 +177,8 @@ async def test_what_is_mounted_later_is_guarded_at_once(engine, ran):
 
 async def test_a_guarded_application_within_a_guarded_one_asks_twice(engine, ran):
     engine.answers = [answer()]
-    sub = Starlette(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options([RULES[1]]))])
-    app = Starlette(routes=[Mount("/sub", sub)], middleware=[Middleware(AscendMiddleware, **options(RULES))])
+    sub = inside(Starlette(routes=routes(ran)), [RULES[1]])
+    app = inside(Starlette(routes=[Mount("/sub", sub)]), RULES)
     for _ in range(2):
         assert (await ask(app, "/sub/danger")).status == 200
     assert (len(engine.submitted), ran) == (4, ["danger"] * 2)
@@ -211,7 +198,7 @@ async def test_a_middleware_that_answers_itself_trips_the_wire(engine, caplog, s
 
 
 async def test_the_wire_is_quiet_otherwise(engine, ran, caplog):
-    app = Starlette(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options(RULES, strict=True))])
+    app = inside(Starlette(routes=routes(ran)), RULES, strict=True)
     engine.answers = [answer()]
     assert [(await ask(app, path)).status for path in ("/safe", "/danger", "/nothing")] == [200, 200, 404]
     assert "without a decision" not in caplog.text
@@ -219,14 +206,12 @@ async def test_the_wire_is_quiet_otherwise(engine, ran, caplog):
 
 async def test_the_handler_finds_the_decision(engine):
     engine.answers = [answer()]
-    app = FastAPI()
-    found = []
+    app, found = inside(FastAPI(), RULES), []
 
     @app.get("/danger")
     async def danger(request: Request):
         found.append(request.state.ascend)
 
-    app.add_middleware(AscendMiddleware, **options(RULES))
     assert (await ask(app, "/danger")).status == 200
     assert (found[0].action_id, found[0].outcome, found[0].action.action_type) == ("7", "allowed", "danger")
 
@@ -268,10 +253,9 @@ async def test_an_application_that_knows_no_lifespan_says_so(engine):
         await guard(application, RULES)({"type": "lifespan"}, None, None)
 
 
-def test_two_event_loops_in_two_threads(monkeypatch):
-    engine = plug(monkeypatch, Engine())
-    ran = []
-    app = Starlette(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options(RULES))])
+def test_two_event_loops_in_two_threads(engine, ran):
+    engine.answers = [answer()]
+    app = inside(Starlette(routes=routes(ran)), RULES)
     statuses = []
     barrier = threading.Barrier(2)
 
@@ -280,18 +264,14 @@ def test_two_event_loops_in_two_threads(monkeypatch):
         for _ in range(30):
             statuses.extend(wire.status for wire in await asyncio.gather(*(ask(app, "/danger") for _ in range(5))))
 
-    threads = [threading.Thread(target=lambda: asyncio.run(many())) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+    together(*[lambda: asyncio.run(many())] * 2)
     assert (statuses, len(ran), len(engine.submitted)) == ([200] * 300, 300, 300)
     assert engine.opened == 1  # which keeps connections for each loop
 
 
-def test_one_event_loop_after_another(monkeypatch):
+def test_one_event_loop_after_another(engine):
     """As in tests and scripts: each loop has connections of its own, and what one left behind harms no other."""
-    engine = plug(monkeypatch, Engine())
+    engine.answers = [answer()]
     app = guard(Starlette(routes=[Route("/danger", endpoint([], "danger"))]), RULES)
     for _ in range(3):
         assert asyncio.run(ask(app, "/danger")).status == 200
@@ -300,7 +280,7 @@ def test_one_event_loop_after_another(monkeypatch):
 
 async def test_a_path_forges_no_line_of_the_log(engine, ran, caplog):
     caplog.set_level(logging.INFO)
-    app = Starlette(routes=routes(ran), middleware=[Middleware(AscendMiddleware, **options(RULES))])
+    app = inside(Starlette(routes=routes(ran)), RULES)
     plain = guard(Handler(), RULES)
     for target in (app, plain):
         for path in ("/x\nERROR forged", "/x\r\x1b[2Jforged", "/x forged"):
@@ -378,18 +358,15 @@ async def test_nested_mounts_with_middleware_run_as_they_should(engine, ran, fra
 
 @pytest.mark.parametrize("build", [added_first, added_last, wrapped, lambda ran: guard(Handler(), RULES)])
 async def test_a_scope_of_a_type_that_no_rule_can_govern_is_refused(engine, ran, build):
-    app = build(ran)
     wire = Wire()
     with pytest.raises(AscendError, match="webtransport"):
-        await app({"type": "webtransport", "path": "/safe", "headers": []}, wire.receive, wire.send)
+        await wire.through(build(ran), {"type": "webtransport", "path": "/safe", "headers": []})
     assert (wire.sent, ran) == ([], [])
 
 
 @pytest.mark.parametrize("build", [added_first, wrapped, lambda ran: guard(Handler(), RULES)])
 async def test_a_scope_may_have_no_headers(engine, ran, build):
-    app = build(ran)
     scope = http_scope("GET", "/danger")
     del scope["headers"]
-    wire = Wire(part())
-    await app(scope, wire.receive, wire.send)
+    wire = await Wire(part()).through(build(ran), scope)
     assert (wire.status, wire.problem, ran) == (403, "denied", [])

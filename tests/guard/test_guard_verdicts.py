@@ -10,7 +10,9 @@ import threading
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
-from guard_kit import JSON, KEY, Engine, Handler, Wire, answer, guard, http_scope, options, part, plug, ws_scope
+from kit import asgi
+from kit.asgi import JSON, Handler, Wire, guard, http_scope, part, shake, unattended
+from kit.engine import KEY, answer, options
 
 from ascend_middleware import ConfigurationError
 from ascend_middleware.asgi import AscendMiddleware
@@ -22,11 +24,6 @@ PAY = {"match": "POST /pay", "action_type": "transaction", "details": {"amount":
 RUN = {"match": "POST /run", "action_type": "run"}
 
 
-@pytest.fixture
-def engine(monkeypatch):
-    return plug(monkeypatch, Engine())
-
-
 def refusal(code, error=None, **headers):
     body = {"error": {"code": error, "message": "m"}} if error else {"detail": "d"}
     return Response(code, {"content-type": "application/json", **headers}, json.dumps(body).encode())
@@ -36,14 +33,14 @@ def raw(content, code=200):
     return Response(code, {}, content)
 
 
-def header(wire, name):
-    return dict(wire.sent[0]["headers"]).get(name)
+async def ask(app, path="/run", *, headers=JSON, body=b'{"amount": 1}'):
+    return await asgi.ask(app, path, body=body, headers=headers)
 
 
-async def ask(app, path="/run", *, headers=(), then=None):
-    wire = Wire(part(b'{"amount": 1}'))
-    await app(http_scope("POST", path, headers=[*JSON, *headers]), wire.receive, wire.send)
-    return wire
+def journalled(tmp_path):
+    """Return what the journal of one process holds."""
+    lines = b"".join(path.read_bytes() for path in tmp_path.rglob("*.journal")).splitlines()
+    return [json.loads(line.partition(b" ")[2]) for line in lines]
 
 
 @pytest.mark.parametrize("on_failure", ["closed", "open"])
@@ -81,15 +78,14 @@ async def ask(app, path="/run", *, headers=(), then=None):
         (ExchangeFailed("broke"), 503, "unavailable"),
     ],
 )
-async def test_no_answer_but_an_approval_passes_even_an_open_rule(engine, found, status, problem, on_failure):
+async def test_no_answer_but_an_approval_passes_even_an_open_rule(engine, handler, found, status, problem, on_failure):
     engine.answers = [found]
-    handler = Handler()
     wire = await ask(guard(handler, [RUN], on_failure=on_failure))
     assert (wire.status, wire.problem, handler.ran) == (status, problem, 0)
-    assert header(wire, b"cache-control") == b"no-store"
-    assert (header(wire, b"retry-after") is not None) == (problem in ("unavailable", "approval-required"))
+    assert wire.headers["cache-control"] == "no-store"
+    assert ("retry-after" in wire.headers) == (problem in ("unavailable", "approval-required"))
     if isinstance(found, Response) and found.status == 429:
-        assert header(wire, b"retry-after") == b"17"
+        assert wire.headers["retry-after"] == "17"
 
 
 @pytest.mark.parametrize("error", [ConnectFailed("no"), DeadlinePassed("late")])
@@ -106,10 +102,9 @@ async def test_an_open_rule_passes_when_nobody_answered(engine, error):
     [(answer("denied"), "denied"), (answer("pending"), "approval-required"), (refusal(500), "unavailable"),
      (refusal(401), "misconfigured"), (ConnectFailed("no"), "unavailable")],
 )  # fmt: skip
-async def test_observe_mode_records_and_passes(engine, caplog, found, would):
+async def test_observe_mode_records_and_passes(engine, handler, caplog, found, would):
     caplog.set_level(logging.INFO)
     engine.answers = [found]
-    handler = Handler()
     # It does not hold requests up either.
     app = guard(handler, [RUN], mode="observe", pending="wait:30s")
     wire = await asyncio.wait_for(ask(app), 2)
@@ -118,12 +113,10 @@ async def test_observe_mode_records_and_passes(engine, caplog, found, would):
     assert f"would be {would}" in caplog.text
 
 
-async def test_observe_mode_passes_what_cannot_be_judged_but_not_a_blocked_agent(engine):
-    handler = Handler()
+async def test_observe_mode_passes_what_cannot_be_judged_but_not_a_blocked_agent(engine, handler):
     app = guard(handler, [PAY, {"match": "* /closed", "block": "closed"}], mode="observe")
     for path in ("/pay", "/closed", "/unlisted", "/x//y"):
-        wire = Wire(part(b"nonsense"))
-        await app(http_scope("POST", path), wire.receive, wire.send)
+        wire = await ask(app, path, body=b"nonsense", headers=())
         assert (wire.status, handler.body) == (200, b"nonsense")
     engine.answers = [refusal(403, "AGENT_BLOCKED")]
     assert (await ask(app, "/pay")).problem == "kill-switch"
@@ -136,9 +129,8 @@ async def test_observe_mode_passes_what_cannot_be_judged_but_not_a_blocked_agent
 PATIENT = {"pending": "wait:30s", "poll_interval": 0.01}
 
 
-async def test_a_held_request_is_released_when_approved(engine):
+async def test_a_held_request_is_released_when_approved(engine, handler):
     engine.answers = [answer("pending"), answer("pending"), answer("approved")]
-    handler = Handler()
     app = guard(handler, [PAY], **PATIENT)
     wire = await ask(app, "/pay")
     assert (wire.status, handler.body, app.guard.waiters) == (200, b'{"amount": 1}', 0)
@@ -148,9 +140,8 @@ async def test_a_held_request_is_released_when_approved(engine):
 
 
 @pytest.mark.parametrize("path", ["/run", "/pay"])
-async def test_the_wait_ends_when_the_client_leaves(engine, path):
+async def test_the_wait_ends_when_the_client_leaves(engine, handler, path):
     engine.answers = [answer("pending")]
-    handler = Handler()
     app = guard(handler, [RUN, PAY], **PATIENT)
     wire = Wire(part(b'{"amount": 1}'))
     task = asyncio.ensure_future(app(http_scope("POST", path, headers=JSON), wire.receive, wire.send))
@@ -161,11 +152,10 @@ async def test_the_wait_ends_when_the_client_leaves(engine, path):
     assert (handler.ran, wire.sent, app.guard.waiters, wire.waiting) == (0, [], 0, 0)
 
 
-async def test_what_was_read_while_waiting_still_arrives(engine):
+async def test_what_was_read_while_waiting_still_arrives(engine, handler):
     engine.answers = [answer("pending"), answer("pending"), answer("pending"), answer()]
-    handler = Handler()
-    wire = Wire(part(b"one", more=True), part(b"two", more=True), part(b"three"))
-    await guard(handler, [RUN], **PATIENT)(http_scope("POST", "/run"), wire.receive, wire.send)
+    messages = [part(b"one", more=True), part(b"two", more=True), part(b"three")]
+    wire = await ask(guard(handler, [RUN], **PATIENT), body=messages)
     assert (wire.status, handler.body) == (200, b"onetwothree")
 
 
@@ -177,7 +167,7 @@ async def test_one_receive_stays_under_way_throughout_a_wait(engine):
         seen.append((wire.received, wire.waiting))
 
     wire = Wire(part(b"whole"))
-    await guard(handler, [RUN], **PATIENT)(http_scope("POST", "/run"), wire.receive, wire.send)
+    await wire.through(guard(handler, [RUN], **PATIENT), http_scope("POST", "/run"))
     assert seen == [(2, 1)]  # servers lose a message where a receive is cancelled
 
 
@@ -195,8 +185,7 @@ async def test_of_a_body_that_nobody_reads_a_wait_collects_no_more_than_the_limi
         seen.append(size)
 
     wire = Wire(*[part(b"x" * 40_000, more=True)] * 30, part())
-    app = guard(handler, [RUN], body_limit=65_536, **PATIENT)
-    await app(http_scope("POST", "/run"), wire.receive, wire.send)
+    await wire.through(guard(handler, [RUN], body_limit=65_536, **PATIENT), http_scope("POST", "/run"))
     assert seen == [2, 1_200_000]
 
 
@@ -214,20 +203,18 @@ async def test_two_readers_after_a_wait_get_one_message_once(engine):
         await asyncio.gather(*readers)
 
     wire = Wire(part(b"whole"))
-    await guard(handler, [RUN], **PATIENT)(http_scope("POST", "/run"), wire.receive, wire.send)
+    await wire.through(guard(handler, [RUN], **PATIENT), http_scope("POST", "/run"))
     assert sorted(got) == ["http.disconnect", "http.request"]
 
 
-async def test_the_approval_of_another_action_releases_nobody(engine):
+async def test_the_approval_of_another_action_releases_nobody(engine, handler):
     engine.answers = [answer("pending"), answer("approved", action_id="8")]
-    handler = Handler()
     wire = await ask(guard(handler, [RUN], pending="wait:0.05s", poll_interval=0.01))
     assert (wire.status, handler.ran) == (403, 0)
 
 
-async def test_no_more_wait_than_are_allowed_to(engine):
+async def test_no_more_wait_than_are_allowed_to(engine, handler):
     engine.answers = [answer("pending")]
-    handler = Handler()
     app = guard(handler, [RUN], max_waiters=2, single_caller=True, **PATIENT)
     tasks = [asyncio.ensure_future(ask(app)) for _ in range(2)]
     while app.guard.waiters < 2:
@@ -240,9 +227,8 @@ async def test_no_more_wait_than_are_allowed_to(engine):
     assert app.guard.waiters == 0
 
 
-async def test_the_wait_ends_with_its_time_and_with_a_kill(engine):
+async def test_the_wait_ends_with_its_time_and_with_a_kill(engine, handler):
     engine.answers = [answer("pending")]
-    handler = Handler()
     wire = await ask(guard(handler, [RUN], pending="wait:0.05s", poll_interval=0.01))
     assert (wire.problem, handler.ran) == ("approval-required", 0)
     engine.answers = [answer("pending"), refusal(500), ConnectFailed("no"), refusal(403, "AGENT_BLOCKED")]
@@ -258,22 +244,20 @@ async def test_the_wait_ends_with_its_time_and_with_a_kill(engine):
         ({}, [("prefer", "x=1, Respond-Async;wait=5")]),
     ],
 )
-async def test_who_prefers_gets_202_and_still_nothing_runs(engine, set_, headers):
+async def test_who_prefers_gets_202_and_still_nothing_runs(engine, handler, set_, headers):
     engine.answers = [answer("pending")]
-    handler = Handler()
-    wire = await ask(guard(handler, [RUN], **set_), headers=headers)
-    assert (wire.status, json.loads(wire.body)["executed"], handler.ran) == (202, False, 0)
+    wire = await ask(guard(handler, [RUN], **set_), headers=[*JSON, *headers])
+    assert (wire.status, wire.json["executed"], handler.ran) == (202, False, 0)
 
 
 @pytest.mark.parametrize("steps", range(40))
-async def test_a_cancellation_at_any_moment_leaves_everything_whole(engine, steps):
+async def test_a_cancellation_at_any_moment_leaves_everything_whole(engine, handler, steps):
     async def slowly(request):
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         return answer("pending" if len(engine.requests) < 4 else "approved")
 
     engine.answers = [slowly]
-    handler = Handler()
     app = guard(handler, [PAY], pending="wait:5s", poll_interval=0.0001, circuit_breaker_threshold=1)
     wire = Wire(part(b'{"amount"', more=True), part(b": 1}"))
     task = asyncio.ensure_future(app(http_scope("POST", "/pay", headers=JSON), wire.receive, wire.send))
@@ -288,12 +272,12 @@ async def test_a_cancellation_at_any_moment_leaves_everything_whole(engine, step
     assert (await ask(app, "/pay")).status == 200
 
 
-async def test_a_cancelled_probe_is_given_back(engine):
+async def test_a_cancelled_probe_is_given_back(engine, handler):
     async def hang(request):
         await asyncio.sleep(60)
 
     engine.answers = [ConnectFailed("no")]
-    app = guard(Handler(), [RUN], circuit_breaker_threshold=1, circuit_breaker_timeout=0.001)
+    app = guard(handler, [RUN], circuit_breaker_threshold=1, circuit_breaker_timeout=0.001)
     assert (await ask(app)).status == 503
     await asyncio.sleep(0.005)
     engine.answers = [hang]
@@ -321,13 +305,12 @@ async def test_render_answers_in_the_applications_style(engine):
     assert (wire.status, wire.body, wire.sent[0]["headers"]) == (418, b"<p>no", [(b"x-style", b"own")])
 
 
-async def test_a_render_that_raises_runs_nothing(engine):
+async def test_a_render_that_raises_runs_nothing(engine, handler):
     engine.answers = [answer("denied")]
 
     def render(status, headers, content):
         raise LookupError("template")
 
-    handler = Handler()
     app = AscendMiddleware(handler, render=render, **options([RUN]))
     with pytest.raises(LookupError):
         await ask(app)
@@ -340,14 +323,13 @@ class Strange(Exception):
 
 @pytest.mark.parametrize("error", [Strange(KEY), StopIteration(), StopAsyncIteration(), TimeoutError(), KeyError("x")])
 @pytest.mark.parametrize("asynchronous", [True, False])
-async def test_identify_that_raises_is_refused(engine, error, asynchronous):
+async def test_identify_that_raises_is_refused(engine, handler, error, asynchronous):
     async def later(scope):
         raise error
 
     def now(scope):
         raise error
 
-    handler = Handler()
     app = AscendMiddleware(handler, identify=later if asynchronous else now, **options([RUN], on_failure="open"))
     wire = await ask(app)
     assert (wire.status, wire.problem, handler.ran, engine.submitted) == (500, "misconfigured", 0, [])
@@ -355,8 +337,7 @@ async def test_identify_that_raises_is_refused(engine, error, asynchronous):
 
 
 @pytest.mark.parametrize("found", [None, "bot", True, {}, object()])
-async def test_identify_that_knows_nobody_is_refused(engine, found, caplog):
-    handler = Handler()
+async def test_identify_that_knows_nobody_is_refused(engine, handler, found, caplog):
     wire = await ask(AscendMiddleware(handler, identify=lambda scope: found, **options([RUN])))
     assert (wire.status, wire.problem, handler.ran, engine.submitted) == (403, "unknown-agent", 0, [])
     assert "authority" not in wire.body.decode()  # it was never asked
@@ -365,27 +346,19 @@ async def test_identify_that_knows_nobody_is_refused(engine, found, caplog):
 
 
 @pytest.mark.parametrize("name", ["x" * 10_000, "\x85", "a\tb", "é", " "])
-async def test_an_odd_agent_header_is_the_callers_fault(engine, name):
-    handler = Handler()
+async def test_an_odd_agent_header_is_the_callers_fault(engine, handler, name):
     app = guard(handler, [RUN], agent_header="x-agent-id")
-    wire = Wire(part())
-    scope = http_scope("POST", "/run")
-    scope["headers"].append((b"x-agent-id", name.encode("latin-1")))
-    await app(scope, wire.receive, wire.send)
-    assert wire.status in (200, 400)
+    assert (await ask(app, headers=[("x-agent-id", name)])).status in (200, 400)
 
 
 async def test_a_handshake_waits_too(engine):
     engine.answers = [answer("pending"), answer()]
     handler = Handler(reads=False)
-    wire = Wire({"type": "websocket.connect"})
-    app = guard(handler, [{"match": "WEBSOCKET /ws", "action_type": "talk"}], **PATIENT)
-    await app(ws_scope(), wire.receive, wire.send)
+    await shake(guard(handler, [{"match": "WEBSOCKET /ws", "action_type": "talk"}], **PATIENT))
     assert (handler.ran, len(engine.requests)) == (1, 2)
 
 
-async def test_switched_off_everything_passes(engine, caplog):
-    handler = Handler()
+async def test_switched_off_everything_passes(engine, handler, caplog):
     wire = await ask(guard(handler, [RUN], enabled=False))
     assert (wire.status, engine.requests) == (200, [])
     assert "switched off" in caplog.text
@@ -422,10 +395,8 @@ async def test_a_wait_inside_another_middleware(engine, approved):
         assert ran == []
 
 
-async def test_a_request_cancelled_while_its_run_is_journalled_leaves_an_outcome(engine, tmp_path):
-    handler = Handler()
-    app = guard(handler, [RUN], report_outcomes=True, journal=str(tmp_path), durability="power")
-    app._runner.worker = None  # nobody delivers
+async def test_a_request_cancelled_while_its_run_is_journalled_leaves_an_outcome(engine, handler, tmp_path):
+    app = unattended(guard(handler, [RUN], report_outcomes=True, journal=str(tmp_path), durability="power"))
     journal = app.guard.journal
     wire = Wire(part())
     task = asyncio.create_task(app(http_scope("POST", "/run"), wire.receive, wire.send))
@@ -435,15 +406,11 @@ async def test_a_request_cancelled_while_its_run_is_journalled_leaves_an_outcome
     with contextlib.suppress(asyncio.CancelledError):
         await task
 
-    def kinds():
-        text = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-        return text.count(b'"k":"entry"'), text.count(b'"k":"outcome"')
-
     for _ in range(500):
-        if kinds() == (1, 1):
+        if len(journalled(tmp_path)) == 2:
             break
         await asyncio.sleep(0.01)
-    assert kinds() == (1, 1)
+    assert [record["k"] for record in journalled(tmp_path)] == ["entry", "outcome"]
 
 
 @pytest.mark.parametrize(
@@ -453,33 +420,24 @@ async def test_a_request_cancelled_while_its_run_is_journalled_leaves_an_outcome
         (ConnectFailed("away"), {"id": "", "how": "open"}),
     ],
 )
-async def test_the_journal_says_how_each_run_passed(engine, tmp_path, found, says):
+async def test_the_journal_says_how_each_run_passed(engine, handler, tmp_path, found, says):
     engine.answers = [found]
-    app = guard(Handler(), [RUN], report_outcomes=True, journal=str(tmp_path), on_failure="open")
-    app._runner.worker = None  # nobody delivers
+    app = unattended(guard(handler, [RUN], report_outcomes=True, journal=str(tmp_path), on_failure="open"))
     for _ in range(2):
         assert (await ask(app)).status == 200
-    lines = b"".join(path.read_bytes() for path in tmp_path.rglob("*.journal")).splitlines()
-    records = [json.loads(line.partition(b" ")[2]) for line in lines]
-    assert [(record["k"], record["n"]) for record in records] == [
-        ("entry", 1), ("outcome", 1), ("entry", 2), ("outcome", 2),
-    ]  # fmt: skip
+    records = journalled(tmp_path)
+    kinds = [("entry", 1), ("outcome", 1), ("entry", 2), ("outcome", 2)]
+    assert [(record["k"], record["n"]) for record in records] == kinds
     for entry in records[::2]:
         action = entry.pop("action", None)
-        assert entry == {
-            "k": "entry",
-            "n": entry["n"],
-            "at": entry["at"],
-            "rule": entry["rule"],
-            "agent": "bot",
-            **says,
-        }
+        known = {key: entry[key] for key in ("n", "at", "rule")}
+        assert entry == {"k": "entry", "agent": "bot", **known, **says}
         assert (action is not None and action["action_type"] == "run") is (says["how"] == "open")
         assert entry["rule"] == "rule 1 (POST /run)"
     await app.aclose()
 
 
-async def test_no_event_loop_waits_for_a_disk(engine, tmp_path, monkeypatch):
+async def test_no_event_loop_waits_for_a_disk(engine, handler, tmp_path, monkeypatch):
     """Neither for the entry of a run nor for its outcome."""
     handler, here, synced, fsync = Handler(), threading.get_ident(), [], os.fsync
 
@@ -488,8 +446,7 @@ async def test_no_event_loop_waits_for_a_disk(engine, tmp_path, monkeypatch):
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", watched)
-    app = guard(handler, [RUN], report_outcomes=True, journal=str(tmp_path), durability="power")
-    app._runner.worker = None  # nobody delivers
+    app = unattended(guard(handler, [RUN], report_outcomes=True, journal=str(tmp_path), durability="power"))
     before = len(synced)
     assert (await ask(app)).status == 200
     assert len(synced) - before >= 2
@@ -497,14 +454,12 @@ async def test_no_event_loop_waits_for_a_disk(engine, tmp_path, monkeypatch):
     await app.aclose()
 
 
-async def test_names_that_callers_make_up_crowd_out_nobody_whose_commands_are_asked_for(engine):
-    app = guard(Handler(), [RUN], agent_header="x-agent")
+async def test_names_that_callers_make_up_crowd_out_nobody_whose_commands_are_asked_for(engine, handler):
+    app = guard(handler, [RUN], agent_header="x-agent")
     state = app.guard.state
 
     async def ask_as(name):
-        wire = Wire(part())
-        await app(http_scope("POST", "/run", headers=[("x-agent", name)]), wire.receive, wire.send)
-        return wire.status
+        return (await ask(app, headers=[("x-agent", name)])).status
 
     assert await ask_as("real") == 200
     engine.answers = [answer("denied")]
@@ -515,34 +470,29 @@ async def test_names_that_callers_make_up_crowd_out_nobody_whose_commands_are_as
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-async def test_an_id_that_the_authority_cannot_be_asked_about_is_refused_where_it_comes_in(engine, name):
-    handler = Handler()
+async def test_an_id_that_the_authority_cannot_be_asked_about_is_refused_where_it_comes_in(engine, handler, name):
     by_header = guard(handler, [RUN], agent_header="x-agent")
     by_hook = guard(handler, [RUN], identify=lambda request: Agent(name))
     for app in (by_header, by_hook):
-        wire = Wire(part())
-        await app(http_scope("POST", "/run", headers=[("x-agent", name)]), wire.receive, wire.send)
+        wire = await ask(app, headers=[("x-agent", name)])
         assert (wire.status, wire.problem) == (400, "bad-request")
     assert (handler.ran, engine.submitted) == (0, [])
     with pytest.raises(ConfigurationError, match="dot segment"):
         guard(handler, [RUN], agent_id=name)
 
 
-async def test_an_agent_is_seen_when_it_acts_also_without_a_decision(engine):
+async def test_an_agent_is_seen_when_it_acts_also_without_a_decision(engine, handler):
     engine.answers = [ConnectFailed("no")]
-    app = guard(Handler(), [{**RUN, "on_failure": "open"}], agent_header="x-agent", max_retries=0)
-    wire = Wire(part())
-    await app(http_scope("POST", "/run", headers=[("x-agent", "open")]), wire.receive, wire.send)
-    assert wire.status == 200
+    app = guard(handler, [{**RUN, "on_failure": "open"}], agent_header="x-agent")
+    assert (await ask(app, headers=[("x-agent", "open")])).status == 200
     assert list(app.guard.state.agents(since=0)) == ["open"]
 
 
-async def test_an_error_says_its_class_once_in_the_log(engine, caplog):
+async def test_an_error_says_its_class_once_in_the_log(engine, handler, caplog):
     engine.answers = [raw(b"<html>"), ConnectFailed("no")]
-    app = guard(Handler(), [RUN], max_retries=0)
+    app = guard(handler, [RUN])
     for _ in range(2):
-        wire = Wire(part())
-        await app(http_scope("POST", "/run"), wire.receive, wire.send)
+        await ask(app)
     told = [record.getMessage() for record in caplog.records if "no decision under" in record.getMessage()]
     assert [text.count("ProtocolError") for text in told] == [1, 0]
     assert [text.count("NetworkError") for text in told] == [0, 1]

@@ -1,14 +1,15 @@
 """How a guard says it is: the same numbers behind every adapter, and over HTTP where a setting asks for it."""
 
-import asyncio
 import json
 import logging
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from guard_kit import KEY, Engine, Handler, Wire, answer, guard, http_scope, part, plug
+from kit.asgi import Handler, get, guard
+from kit.asgi import ask as ask_in
+from kit.engine import KEY, answer, failed, options
+from kit.processes import wait_until
 
 from ascend_middleware.api.orders import Order
 from ascend_middleware.asgi import AscendMiddleware
@@ -16,36 +17,31 @@ from ascend_middleware.client.http import ConnectFailed, Response, Unsendable
 from ascend_middleware.journal.journal import Limits
 
 RULES = [{"match": "POST /run", "action_type": "t"}, {"match": "POST /open", "action_type": "t", "on_failure": "open"}]
-PARTS = {
-    "status",
-    "fault",
-    "breaker",
-    "kill_state",
-    "journal",
-    "open_passes",
-    "waiters",
-    "engine",
-    "state",
-    "keeper",
-    "mode",
-}
+PARTS = set("status fault breaker kill_state journal open_passes waiters engine state keeper mode".split())
+HEALTH = "/.ascend/health"
+
+pytestmark = pytest.mark.anyio
 
 
-def made(monkeypatch, *answers, **settings):
-    engine, handler = plug(monkeypatch, Engine(*answers)), Handler(reads=False)
-    app = guard(handler, RULES, **{"report_outcomes": True, "health_path": "/.ascend/health", **settings})
-    app._runner.worker and setattr(app._runner.worker, "start", lambda: None)
-    return app, engine, handler
+@pytest.fixture
+def made(engine, handler):
+    """Make a guard around `handler` that asks an authority with these answers."""
+
+    def make(*answers, **settings):
+        engine.answers = list(answers) or [answer()]
+        app = guard(handler, RULES, **{"report_outcomes": True, "health_path": HEALTH, **settings})
+        app._runner.worker and setattr(app._runner.worker, "start", lambda: None)
+        return app
+
+    return make
 
 
-async def ask(app, method, path, **more):
-    wire = Wire(part())
-    await app(http_scope(method, path, **more), wire.receive, wire.send)
-    return wire
+async def ask(app, method, path):
+    return await ask_in(app, path, method, body=b"", headers=())
 
 
-def test_a_new_guard_is_well_and_says_what_it_stands_on(monkeypatch):
-    app, _, _ = made(monkeypatch)
+def test_a_new_guard_is_well_and_says_what_it_stands_on(made):
+    app = made()
     found = app.health()
     assert set(found) == PARTS
     assert found["status"] == "ok"
@@ -59,42 +55,33 @@ def test_a_new_guard_is_well_and_says_what_it_stands_on(monkeypatch):
     json.dumps(found)
 
 
-def test_the_route_is_off_until_a_setting_names_it(monkeypatch):
-    app, _, handler = made(monkeypatch, health_path=None)
-    assert asyncio.run(ask(app, "GET", "/.ascend/health")).problem == "unmapped-route"
+@pytest.mark.parametrize(("method", "settings"), [("GET", {"health_path": None}), ("POST", {})])
+async def test_the_route_is_off_until_a_setting_names_it_and_of_no_other_method(made, handler, method, settings):
+    assert (await ask(made(**settings), method, HEALTH)).problem == "unmapped-route"
     assert handler.ran == 0
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_the_route_needs_no_decision_and_runs_nothing(monkeypatch, method):
-    app, engine, handler = made(monkeypatch)
-    wire = asyncio.run(ask(app, method, "/.ascend/health"))
+async def test_the_route_needs_no_decision_and_runs_nothing(made, engine, handler, method):
+    app = made()
+    wire = await ask(app, method, HEALTH)
     assert wire.status == 200
     assert (b"cache-control", b"no-store") in wire.sent[0]["headers"]
     assert (handler.ran, engine.requests) == (0, [])
     if method == "GET":
-        found = json.loads(wire.body)
+        found = wire.json
         assert set(found) == PARTS
         assert found["state"]["readable"] is True
         assert found["kill_state"]["age_seconds"] < 60
 
 
-def test_another_method_at_its_path_is_governed_like_any(monkeypatch):
-    app, _, handler = made(monkeypatch)
-    assert asyncio.run(ask(app, "POST", "/.ascend/health")).problem == "unmapped-route"
-    assert handler.ran == 0
+async def test_an_outage_and_its_open_passes_are_told(made, handler):
+    app = made(ConnectFailed("away"), circuit_breaker_threshold=2, open_per_minute=5)
 
-
-def test_an_outage_and_its_open_passes_are_told(monkeypatch):
-    app, _, handler = made(monkeypatch, ConnectFailed("away"), circuit_breaker_threshold=2, open_per_minute=5)
-
-    async def main():
-        for _ in range(3):
-            await ask(app, "POST", "/open")
-        return await ask(app, "GET", "/.ascend/health")
-
-    wire = asyncio.run(main())
-    found = json.loads(wire.body)
+    for _ in range(3):
+        await ask(app, "POST", "/open")
+    wire = await get(app, HEALTH)
+    found = wire.json
     assert handler.ran == 3
     assert wire.status == 200  # restarting this service mends nothing
     assert found["status"] == "degraded"
@@ -103,55 +90,55 @@ def test_an_outage_and_its_open_passes_are_told(monkeypatch):
     assert found["journal"]["bytes"] > 0
 
 
-def test_a_full_journal_fails_the_check(monkeypatch):
-    app, _, _ = made(monkeypatch)
-    asyncio.run(ask(app, "POST", "/run"))
+async def test_a_full_journal_fails_the_check(made):
+    app = made()
+    (await ask(app, "POST", "/run"))
     object.__setattr__(app.guard.journal, "limits", Limits(size=1))
-    wire = asyncio.run(ask(app, "GET", "/.ascend/health"))
+    wire = await get(app, HEALTH)
     assert wire.status == 503
-    assert json.loads(wire.body)["status"] == "failing"
+    assert wire.json["status"] == "failing"
 
 
-def test_a_thrown_local_switch_fails_the_check_and_the_check_survives_it(monkeypatch, tmp_path):
+async def test_a_thrown_local_switch_fails_the_check_and_the_check_survives_it(made, tmp_path):
     kill = tmp_path / "kill"
     kill.touch()
-    app, _, _ = made(monkeypatch, kill_file=str(kill))
-    wire = asyncio.run(ask(app, "GET", "/.ascend/health"))
+    app = made(kill_file=str(kill))
+    wire = await get(app, HEALTH)
     assert wire.status == 503
-    assert json.loads(wire.body)["kill_state"]["local"] is True
+    assert wire.json["kill_state"]["local"] is True
 
 
-def test_orders_of_the_kill_switch_are_counted_not_named(monkeypatch):
-    app, _, _ = made(monkeypatch)
+async def test_orders_of_the_kill_switch_are_counted_not_named(made):
+    app = made()
     app.guard.state.apply(
         [Order(target="a-secret-agent", slot="block", kind="BLOCK", issued_at=1.0, reason="a-secret-reason")],
         command_id="1",
         now=1.0,
     )
-    wire = asyncio.run(ask(app, "GET", "/.ascend/health"))
-    assert json.loads(wire.body)["kill_state"]["orders"] == 1
+    wire = await get(app, HEALTH)
+    assert wire.json["kill_state"]["orders"] == 1
     assert b"secret" not in wire.body
 
 
-def test_nothing_secret_is_in_it(monkeypatch, tmp_path):
-    app, _, _ = made(monkeypatch, answer("pending"), state=str(tmp_path / "state.db"), organization_id="a-tenant")
-    handle = json.loads(asyncio.run(ask(app, "POST", "/run")).body)["approval"]["handle"]
-    text = asyncio.run(ask(app, "GET", "/.ascend/health")).body.decode() + repr(app.health())
+async def test_nothing_secret_is_in_it(made, tmp_path):
+    app = made(answer("pending"), state=str(tmp_path / "state.db"), organization_id="a-tenant")
+    handle = json.loads((await ask(app, "POST", "/run")).body)["approval"]["handle"]
+    text = (await get(app, HEALTH)).body.decode() + repr(app.health())
     for secret in (KEY, handle, str(tmp_path), "authority.example", "a-tenant", "bot"):
         assert secret not in text
     assert app.health()["state"]["kind"] == "file"
     app.guard.state.close()
 
 
-def test_a_state_that_cannot_be_read_fails_the_check(monkeypatch, tmp_path):
-    app, _, _ = made(monkeypatch, state=str(tmp_path / "state.db"))
+async def test_a_state_that_cannot_be_read_fails_the_check(made, tmp_path):
+    app = made(state=str(tmp_path / "state.db"))
     app.guard.state.close()
     for path in tmp_path.glob("state.db*"):
         path.unlink()
     (tmp_path / "state.db").write_bytes(b"nonsense " * 1000)
-    wire = asyncio.run(ask(app, "GET", "/.ascend/health"))
+    wire = await get(app, HEALTH)
     assert wire.status == 503
-    assert json.loads(wire.body)["state"]["readable"] is False
+    assert wire.json["state"]["readable"] is False
     app.guard.state.close()
 
 
@@ -166,22 +153,22 @@ def test_every_adapter_has_it():
     from ascend_middleware.flask import Ascend
     from ascend_middleware.wsgi import AscendMiddleware as WSGI
 
-    options = {"rules": {"rule": RULES}, "agent_id": "bot", "api_url": "http://127.0.0.1:9", "api_key": KEY}
-    application = WSGI(lambda environ, start_response: [], health_path="/.ascend/health", **options)
+    given = options(RULES, api_url="http://127.0.0.1:9", health_path=HEALTH, journal="memory:")
+    application = WSGI(lambda environ, start_response: [], **given)
     assert set(application.health()) == PARTS
     site = Flask("site")
-    extension = Ascend(site, health_path="/.ascend/health", **options)
+    extension = Ascend(site, **given)
     assert set(extension.health(site)) == PARTS
     with site.app_context():
         assert extension.health()["status"] == "ok"
-    told = site.test_client().get("/.ascend/health")
+    told = site.test_client().get(HEALTH)
     assert told.status_code == 200
     assert set(told.json) == PARTS
 
     seen = {}
     body = b"".join(
         application(
-            {"REQUEST_METHOD": "GET", "PATH_INFO": "/.ascend/health", "SCRIPT_NAME": "", "QUERY_STRING": ""},
+            {"REQUEST_METHOD": "GET", "PATH_INFO": HEALTH, "SCRIPT_NAME": "", "QUERY_STRING": ""},
             lambda status, headers: seen.update(status=status),
         )
     )
@@ -189,45 +176,41 @@ def test_every_adapter_has_it():
     assert set(json.loads(body)) == PARTS
 
 
-def refused(code):
-    return Response(code, {}, b'{"detail": "no"}')
-
-
 @pytest.mark.parametrize("good", [True, False])
-def test_a_key_that_is_refused_is_failing_until_the_authority_knows_it_again(monkeypatch, good):
-    app, engine, handler = made(monkeypatch, refused(401), kill_switch="off", journal="memory:")
-    assert asyncio.run(ask(app, "POST", "/run")).problem == "misconfigured"
+async def test_a_key_that_is_refused_is_failing_until_the_authority_knows_it_again(made, engine, handler, good):
+    app = made(failed(401), kill_switch="off", journal="memory:")
+    assert (await ask(app, "POST", "/run")).problem == "misconfigured"
     assert (app.health()["status"], app.health()["fault"]) == ("failing", "key-refused")
     asked = len(engine.requests)
     # No request comes to a service that is not ready, so the route itself looks whether the key is good again.
-    engine.answers = [Response(200, {}, b'{"version": "1"}') if good else refused(401)]
-    wires = [asyncio.run(ask(app, "GET", "/.ascend/health")) for _ in range(3)]
+    engine.answers = [Response(200, {}, b'{"version": "1"}') if good else failed(401)]
+    wires = [await get(app, HEALTH) for _ in range(3)]
     assert [wire.status for wire in wires] == [200 if good else 503] * 3
     assert len(engine.requests) == asked + 1
     assert app.health()["fault"] == (None if good else "key-refused")
     assert handler.ran == 0
 
 
-@pytest.mark.parametrize("answered", [refused(401), refused(404), Unsendable("ImportError")])
-def test_a_service_that_refuses_everything_as_misconfigured_is_failing_until_it_decides(monkeypatch, answered):
-    app, engine, _ = made(monkeypatch, answered, journal="memory:")
+@pytest.mark.parametrize("answered", [failed(401), failed(404), Unsendable("ImportError")])
+async def test_a_service_that_refuses_everything_as_misconfigured_is_failing_until_it_decides(made, engine, answered):
+    app = made(answered, journal="memory:")
     assert app.health()["status"] == "ok"
-    assert asyncio.run(ask(app, "POST", "/run")).problem == "misconfigured"
+    assert (await ask(app, "POST", "/run")).problem == "misconfigured"
     assert app.health()["status"] == "failing"
     engine.answers = [answer()]
-    assert asyncio.run(ask(app, "POST", "/run")).status == 200
+    assert (await ask(app, "POST", "/run")).status == 200
     assert (app.health()["status"], app.health()["fault"]) == ("ok", None)
 
 
-def test_what_a_caller_sent_is_no_fault_of_the_service(monkeypatch):
-    app, _, _ = made(monkeypatch, refused(422))
-    assert asyncio.run(ask(app, "POST", "/run")).problem == "bad-request"
+async def test_what_a_caller_sent_is_no_fault_of_the_service(made):
+    app = made(failed(422))
+    assert (await ask(app, "POST", "/run")).problem == "bad-request"
     assert app.health()["status"] == "ok"
 
 
 @pytest.mark.parametrize("given", [{"kill_switch": "poll"}, {"journal": "memory:"}, {"journal": "off"}])
 @pytest.mark.parametrize(("code", "said"), [(401, True), (200, False), (503, False)])
-def test_a_wrong_key_is_known_and_said_at_the_start(caplog, code, said, given):
+async def test_a_wrong_key_is_known_and_said_at_the_start(caplog, code, said, given):
     caplog.set_level(logging.INFO)
     asked = threading.Event()
 
@@ -243,19 +226,16 @@ def test_a_wrong_key_is_known_and_said_at_the_start(caplog, code, said, given):
         def log_message(self, *_): ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Authority)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    given = {"kill_switch": "off", **given}
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     rules = [rule for rule in RULES if "on_failure" not in rule]
-    app = guard(Handler(), rules, api_url=url, report_outcomes=True, max_retries=0, **given)
+    given = {"api_url": f"http://127.0.0.1:{server.server_port}", "kill_switch": "off", **given}
+    app = guard(Handler(), rules, report_outcomes=True, **given)
     try:
         app._runner.start()
         assert asked.wait(60)
-        until = time.monotonic() + 60
-        while app.guard.core.key_refused is not said and time.monotonic() < until:
-            time.sleep(0.005)
+        wait_until(lambda: app.guard.core.key_refused is said)
     finally:
-        asyncio.run(app.aclose())
+        await app.aclose()
         server.shutdown()
         server.server_close()
     assert ("refuses this service's API key" in caplog.text) is said

@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
-import subprocess
-import sys
 import threading
 
 import pytest
+from kit.engine import API, KEY, answer, failed
+from kit.processes import in_a_child, python, together
+from kit.states import NOW, state_at
 
 from ascend_middleware.client.core import ClientCore
 from ascend_middleware.client.http import ConnectFailed, Response
@@ -20,10 +21,8 @@ from ascend_middleware.journal.lockfile import FileLock
 from ascend_middleware.journal.recovery import adopt, bytes_of_others, names_of
 from ascend_middleware.journal.segments import FileLog, MemoryLog, read_lines, seal, unseal
 from ascend_middleware.state.base import Approval
-from ascend_middleware.state.sqlite import SQLState
 
-NOW = 1_800_000_000.0
-SETTINGS = Settings(api_url="https://authority.example", api_key="owkai_test_0123456789abcdef", max_retries=0)
+SETTINGS = Settings(api_url=API, api_key=KEY, max_retries=0)
 ENTRY = {"id": "7", "how": "allowed", "rule": "refund", "agent": "bot"}
 ACTION = {"agent_id": "bot", "agent_name": "bot", "action_type": "transaction", "resource": "r"}
 OPEN = {"id": "", "how": "open", "rule": "refund", "agent": "bot", "action": ACTION}
@@ -44,15 +43,15 @@ class Authority:
         found = self.answers.pop(0) if self.answers else None
         if isinstance(found, Exception):
             raise found
-        if found is None and step.request.method == "GET":
-            return Response(200, {}, b"{}")
         if found is not None:
-            return Response(found, {}, b'{"detail": "no"}')
+            return failed(found)
+        if step.request.method == "GET":
+            return Response(200, {}, b"{}")
         body = json.loads(step.request.content)
         place = step.request.url.rpartition("/")[2]
         if place == "submit":
             self.got.append(("submit", body["resource"], body["context"]))
-            return Response(200, {}, b'{"action_id": "70", "status": "approved", "decision": "approved"}')
+            return answer(action_id="70")
         self.got.append((place, body["action_id"], body.get("error")))
         return Response(200, {}, b'{"success": true}')
 
@@ -71,8 +70,12 @@ def core():
     return ClientCore(SETTINGS, random=lambda: 0.0)
 
 
-def journal_of(directory, **more):
-    return Journal(directory, now=lambda: NOW, **more)
+def journal_of(directory, *, segment_bytes=None, **more):
+    journal = Journal(directory, now=lambda: NOW, **more)
+    if segment_bytes is not None:
+        durable = {"power_safe": more.get("power_safe", False)}
+        journal._log = FileLog(directory, journal.process, segment_bytes=segment_bytes, **durable)
+    return journal
 
 
 def delivery_of(journal, core):
@@ -144,13 +147,13 @@ class TestDelivery:
         assert authority.keys[0] == authority.keys[1]
 
     @pytest.mark.parametrize("fields", [ENTRY, OPEN], ids=["outcome", "passed open"])
-    @pytest.mark.parametrize("answer", [500, ConnectFailed("no")], ids=["fails", "silent"])
-    def test_what_is_delivered_counts_nothing_where_it_is_decided(self, journal, authority, fields, answer):
+    @pytest.mark.parametrize("fails", [500, ConnectFailed("no")], ids=["fails", "silent"])
+    def test_what_is_delivered_counts_nothing_where_it_is_decided(self, journal, authority, fields, fails):
         core = ClientCore(SETTINGS, random=lambda: 0.0)
         core.breaker.acquire().fail()  # by a decision
         run(journal, fields)
         delivery = delivery_of(journal, core)
-        authority.answers = [answer] * 20
+        authority.answers = [fails] * 20
         while authority.answers:
             with contextlib.suppress(AscendError):
                 drive(delivery.deliver_next(), authority)
@@ -221,8 +224,7 @@ class TestDelivery:
 
 class TestSegments:
     def test_segments_go_when_they_are_delivered_and_concluded(self, tmp_path, core, authority):
-        journal = journal_of(tmp_path)
-        journal._log = FileLog(tmp_path, journal.process, segment_bytes=400)
+        journal = journal_of(tmp_path, segment_bytes=400)
         delivery = delivery_of(journal, core)
         for _ in range(40):
             run(journal)
@@ -236,8 +238,7 @@ class TestSegments:
     def test_an_entry_that_stays_open_for_long_holds_up_no_segment_and_keeps_its_outcome(
         self, tmp_path, core, authority
     ):
-        journal = journal_of(tmp_path)
-        journal._log = FileLog(tmp_path, journal.process, segment_bytes=400)
+        journal = journal_of(tmp_path, segment_bytes=400)
         delivery = delivery_of(journal, core)
         long_running = journal.next_number()
         journal.enter(long_running, {**OPEN, "id": ""})
@@ -253,8 +254,7 @@ class TestSegments:
 
     def test_a_segment_with_an_open_entry_stays_until_that_is_written_again(self, tmp_path, core, authority):
         """A crash at any time: what never finished is reported, whatever was delivered behind it."""
-        journal = journal_of(tmp_path)
-        journal._log = FileLog(tmp_path, journal.process, segment_bytes=400)
+        journal = journal_of(tmp_path, segment_bytes=400)
         delivery = delivery_of(journal, core)
         journal.enter(journal.next_number(), {**ENTRY, "id": "open"})
         for _ in range(30):
@@ -269,15 +269,18 @@ class TestSegments:
         assert authority.got == [("fail", "open", "process ended")]
 
     @pytest.mark.parametrize("torn", [b"0123 {", b"x", b"\n", b"x\n\n"])
-    def test_a_torn_line_swallows_no_other_one(self, tmp_path, torn):
+    @pytest.mark.parametrize("next_file", [False, True])
+    def test_a_torn_line_swallows_no_other_one(self, tmp_path, torn, next_file):
         """Whoever writes on in a dead process's file, or reads on in its next one, finds every whole line."""
         first = FileLog(tmp_path, "dead", segment_bytes=20)
         whole = [seal(b"%d" % number) for number in range(4)]
         first.append(whole[0])
         os.write(first._descriptor, torn)
         first.close()
+        if next_file:
+            (tmp_path / "dead-000002.journal").write_bytes(b"".join(whole[1:]))
         again = FileLog(tmp_path, "dead", segment_bytes=20)
-        for line in whole[1:]:
+        for line in whole[1:] if not next_file else ():
             again.append(line)
         read = []
         while (found := again.peek()) is not None:
@@ -288,24 +291,8 @@ class TestSegments:
         again.release(99)
         again.close(remove=True)
 
-    def test_a_torn_line_before_another_segment_is_passed_by(self, tmp_path):
-        first = FileLog(tmp_path, "dead", segment_bytes=20)
-        first.append(seal(b"1"))
-        os.write(first._descriptor, b"0123 {")
-        first.close()
-        (tmp_path / "dead-000002.journal").write_bytes(seal(b"2"))
-        again = FileLog(tmp_path, "dead", segment_bytes=20)
-        read = []
-        while (found := again.peek()) is not None:
-            again.advance()
-            read.append(found)
-        assert read == [(1, seal(b"1")), (2, seal(b"2"))]
-        assert again.backlog == 0
-        again.close(remove=True)
-
     def test_reader_and_writers_at_once(self, tmp_path, core, authority):
-        journal = journal_of(tmp_path)
-        journal._log = FileLog(tmp_path, journal.process, segment_bytes=2000)
+        journal = journal_of(tmp_path, segment_bytes=2000)
         delivery = delivery_of(journal, core)
         threads = [threading.Thread(target=lambda: [run(journal) for _ in range(100)]) for _ in range(4)]
         for thread in threads:
@@ -333,11 +320,14 @@ os.kill(os.getpid(), 9)
 
 def crash(directory, body):
     """Run a process that writes to a journal and is killed."""
-    done = subprocess.run(
-        [sys.executable, "-c", CRASHING.format(body=body), str(directory)], capture_output=True, text=True
-    )
+    done = python("-c", CRASHING.format(body=body), directory)
     assert done.returncode == -9, done.stderr
     return done.stdout.strip()
+
+
+def approval(action_id):
+    known = {"fingerprint": "f", "hint": "h", "agent_id": "bot", "rule": "r", "created_at": NOW, "expires_at": NOW + 9}
+    return Approval(handle=action_id, action_id=action_id, sharing=action_id, **known)
 
 
 class TestAdoption:
@@ -370,18 +360,11 @@ class TestAdoption:
     def test_a_living_process_keeps_its_journal(self, tmp_path, core, authority):
         journal = journal_of(tmp_path)
         run(journal)
-        other = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import sys; from pathlib import Path\n"
-                "from ascend_middleware.journal.lockfile import FileLock\n"
-                "print([FileLock.take(path, create=False) for path in Path(sys.argv[1]).glob('*.lock')])",
-                str(tmp_path),
-            ],
-            capture_output=True,
-            text=True,
+        program = (
+            "import sys; from pathlib import Path; from ascend_middleware.journal.lockfile import FileLock\n"
+            "print([FileLock.take(path, create=False) for path in Path(sys.argv[1]).glob('*.lock')])"
         )
+        other = python("-c", program, tmp_path)
         assert other.stdout.strip() == "[None]"
         assert self.adopt(tmp_path, core, authority) == 0
         assert authority.got == []
@@ -430,48 +413,24 @@ class TestAdoption:
         assert authority.got == [("fail", "7", "process ended")]
 
     def test_a_claim_between_whose_state_and_whose_journal_the_process_died(self, tmp_path, core, authority):
-        state = SQLState(None, scope="t", timeout=1.0)
+        state = state_at()
         process = crash(tmp_path, "journal.log")
-        rows = []
         for number, action_id in enumerate(("7", "8"), 1):
-            row = Approval(
-                handle=action_id,
-                action_id=action_id,
-                fingerprint="f",
-                sharing=action_id,
-                hint="h",
-                agent_id="bot",
-                rule="r",
-                created_at=NOW,
-                expires_at=NOW + 9,
-            )
-            state.hold(row, now=NOW)
+            state.hold(approval(action_id), now=NOW)
             owner = process if action_id == "7" else "another process"
-            state.claim(row.handle, by="x", process=owner, entry=json.dumps({"n": number}), now=NOW)
-            rows.append(row)
+            state.claim(action_id, by="x", process=owner, entry=json.dumps({"n": number}), now=NOW)
         self.adopt(tmp_path, core, authority, state)
         assert authority.got == [("fail", "7", "process ended")]
-        assert [state.find(row.handle).outcome for row in rows] == ["unknown", ""]
+        assert [state.find(handle).outcome for handle in ("7", "8")] == ["unknown", ""]
 
     def test_the_outcome_of_a_claim_that_only_the_journal_knows(self, tmp_path, core, authority):
-        state = SQLState(None, scope="t", timeout=1.0)
+        state = state_at()
         process = crash(tmp_path, f"journal.enter(1, {ENTRY!r}); journal.conclude(1, error=None, duration_ms=1)")
-        row = Approval(
-            handle="h",
-            action_id="7",
-            fingerprint="f",
-            sharing="s",
-            hint="h",
-            agent_id="bot",
-            rule="r",
-            created_at=NOW,
-            expires_at=NOW + 9,
-        )
-        state.hold(row, now=NOW)
-        state.claim("h", by="x", process=process, entry='{"n": 1}', now=NOW)
+        state.hold(approval("7"), now=NOW)
+        state.claim("7", by="x", process=process, entry='{"n": 1}', now=NOW)
         self.adopt(tmp_path, core, authority, state)
         assert authority.got == [("complete", "7", None)]
-        assert state.find("h").outcome == "completed"
+        assert state.find("7").outcome == "completed"
 
     def test_another_services_dead_are_left_to_it_until_they_are_too_old(self, tmp_path, core, authority, caplog):
         crash(tmp_path, f"journal._now = lambda: {NOW}\njournal.enter(1, {ENTRY!r})")
@@ -591,8 +550,7 @@ class TestDisk:
             synced[found.st_ino] = found.st_size
 
         monkeypatch.setattr(os, "fsync", watched)
-        journal = journal_of(tmp_path, power_safe=power_safe)
-        journal._log = FileLog(tmp_path, journal.process, power_safe=power_safe, segment_bytes=400)
+        journal = journal_of(tmp_path, power_safe=power_safe, segment_bytes=400)
         for _ in range(8):
             known = set(tmp_path.glob("*.journal"))
             synced.pop(tmp_path.stat().st_ino, None)
@@ -610,11 +568,7 @@ class TestDisk:
         monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(1), fsync(descriptor)))
         journal = journal_of(tmp_path, power_safe=True)
         assert journal.enter(1, ENTRY, wait=False) is False  # an event loop does not wait for a disk
-        threads = [threading.Thread(target=run, args=(journal,)) for _ in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(*[lambda: run(journal)] * 16)
         assert 1 <= len(synced) <= 34
         log = journal.log
         assert log._synced == log._written == 32
@@ -623,8 +577,7 @@ class TestDisk:
     @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files cannot be counted here")
     def test_a_journal_keeps_no_file_open_for_what_lies_behind(self, tmp_path):
         """Not for a segment that is full, for what is set aside, or for the disk."""
-        journal = journal_of(tmp_path, power_safe=True)
-        journal._log = FileLog(tmp_path, journal.process, power_safe=True, segment_bytes=100)
+        journal = journal_of(tmp_path, power_safe=True, segment_bytes=100)
         run(journal)
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(5):
@@ -646,11 +599,7 @@ class TestDisk:
         journal = journal_of(tmp_path)
         run(journal)
         for does, left in ((lambda: journal.close(remove=True), 1), (lambda: run(journal), 2)):
-            child = os.fork()
-            if child == 0:
-                does()
-                os._exit(0 if len(names_of(tmp_path)) == left else 1)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert in_a_child(lambda does=does, left=left: (does(), len(names_of(tmp_path)) == left)[1])
             assert (tmp_path / f"{journal.process}-000001.journal").exists()
         assert sum(1 for _ in read_lines(tmp_path, journal.process)) == 2
         journal.close(remove=True)

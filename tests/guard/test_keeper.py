@@ -6,33 +6,29 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from kit.engine import API, KEY, Engine, failed
+from kit.states import state_at
 
 from ascend_middleware.client.core import ClientCore
-from ascend_middleware.client.http import ConnectFailed, Response
+from ascend_middleware.client.http import ConnectFailed
 from ascend_middleware.config import Settings
 from ascend_middleware.journal.journal import Journal
 from ascend_middleware.journal.worker import BackgroundWorker, LateEngine
-from ascend_middleware.state.sqlite import SQLState
 
 ENTRY = {"id": "7", "how": "allowed", "rule": "refund", "agent": "bot"}
 
 
-class Authority:
+class Authority(Engine):
     """Gives one answer to all, and keeps when it was asked."""
 
     def __init__(self, clock):
+        super().__init__(ConnectFailed("away"))
         self.clock = clock
-        self.answer = ConnectFailed("away")
         self.asked = []
 
     def send(self, request, timeout):
         self.asked.append((self.clock[0], json.loads(request.content or b"{}").get("action_id")))
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
-
-    def close(self):
-        pass
+        return super().send(request, timeout)
 
 
 class Kept:
@@ -40,15 +36,13 @@ class Kept:
 
     def __init__(self, *, random=1.0):
         self.clock = [1000.0]
-        settings = Settings(api_url="https://authority.example", api_key="owkai_test_0123456789abcdef", max_retries=0)
+        settings = Settings(api_url=API, api_key=KEY, max_retries=0)
         core = ClientCore(settings, clock=lambda: self.clock[0], random=lambda: 0.0)
         self.authority = Authority(self.clock)
         self.journal = Journal(None)
         self.engine = LateEngine(lambda: self.authority)
-        state = SQLState(None, scope="t", timeout=1.0)
-        self.worker = BackgroundWorker(
-            core, lambda: self.authority, journal=self.journal, state=state, random=lambda: random
-        )
+        given = {"journal": self.journal, "state": state_at(), "random": lambda: random}
+        self.worker = BackgroundWorker(core, lambda: self.authority, **given)
 
     def run(self, action_id="7"):
         number = self.journal.next_number()
@@ -94,7 +88,7 @@ def test_what_it_says_comes_with_the_first_and_the_sixth_failure(caplog):
 def test_an_authority_that_names_a_time_is_not_asked_before_it(asked, pause):
     kept = Kept()
     kept.run()
-    kept.authority.answer = Response(429, {"retry-after": asked}, b'{"detail": "slow down"}')
+    kept.authority.answers = [failed(429, retry_after=asked)]
     assert kept.turns(35)[1] == pause
 
 
@@ -103,12 +97,12 @@ def test_when_it_is_back_all_is_delivered_in_order_and_the_next_failure_is_a_fir
     for action_id in ("1", "2", "3"):
         kept.run(action_id)
     kept.turns(20)
-    kept.authority.answer = Response(200, {}, b'{"success": true}')
+    kept.authority.answers = [failed(200, b'{"success": true}')]
     kept.turns(40)
     assert [action_id for _, action_id in kept.authority.asked] == ["1", "2", "3"]
     assert kept.journal.backlog == 0
     caplog.clear()
-    kept.authority.answer = ConnectFailed("away")
+    kept.authority.answers = [ConnectFailed("away")]
     kept.run("4")
     assert kept.turns(3) == [0.0, 0.5, 1.5]
     assert caplog.text.count("the journal waits for the authority") == 1
@@ -118,7 +112,7 @@ def test_when_it_is_back_all_is_delivered_in_order_and_the_next_failure_is_a_fir
 def test_a_key_that_is_refused_is_an_error(caplog, status, level):
     kept = Kept()
     kept.run()
-    kept.authority.answer = Response(status, {}, b'{"detail": "no"}')
+    kept.authority.answers = [failed(status)]
     kept.turns(0)
     (said,) = [one for one in caplog.records if "the journal waits" in one.getMessage()]
     assert said.levelname == level

@@ -8,11 +8,13 @@ import threading
 import time
 
 import pytest
-from guard_kit import JSON, Engine, Handler, Wire, answer, http_scope, part, plug
+from kit.asgi import JSON, ask, get, guard
+from kit.engine import GIVEN, answer, failed
+from kit.processes import in_a_child
+from kit.states import NOW, order, state_at
 
 from ascend_middleware import Agent
-from ascend_middleware.api.orders import EVERYBODY, Order
-from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.api.orders import EVERYBODY
 from ascend_middleware.client import Send
 from ascend_middleware.client.core import ClientCore
 from ascend_middleware.client.http import ConnectFailed, DeadlinePassed, Response
@@ -25,40 +27,15 @@ from ascend_middleware.killswitch.poller import CommandPoller, LeasedPoller
 from ascend_middleware.killswitch.switch import KillSwitch
 from ascend_middleware.rules import RuleTable
 from ascend_middleware.state.base import StateError
-from ascend_middleware.state.sqlite import SQLState
 
-KEY = "owkai_test_0123456789abcdef"
-NOW = 1_800_000_000.0
 RULES = [
     {"match": "POST /run", "action_type": "transaction"},
     {"match": "GET /health", "exempt": True},
 ]
 
 
-@pytest.fixture
-def engine(monkeypatch):
-    return plug(monkeypatch, Engine())
-
-
-@pytest.fixture
-def handler():
-    return Handler()
-
-
-def guarded(app, *, identify=None, **settings):
-    given = {"agent_id": "bot", "api_url": "https://authority.example", "api_key": KEY, "report_outcomes": False}
-    return AscendMiddleware(app, rules={"rule": RULES}, identify=identify, **{**given, "max_retries": 0, **settings})
-
-
-async def ask(app, path="/run", method="POST"):
-    wire = Wire(part(b"{}"))
-    await app(http_scope(method, path, headers=JSON), wire.receive, wire.send)
-    wire.headers = {name.decode(): value.decode() for name, value in wire.sent[0]["headers"]}
-    return wire
-
-
-def order(kind="BLOCK", *, target="bot", slot="block", at=NOW, **more):
-    return Order(target=target, slot=slot, kind=kind, issued_at=at, **more)
+def guarded(app, **settings):
+    return guard(app, RULES, **settings)
 
 
 def throw(app, *orders):
@@ -78,9 +55,9 @@ class TestObeying:
         wire = await ask(app)
         assert (wire.status, wire.problem, handler.ran) == (503, "kill-switch", 0)
         assert "retry-after" not in wire.headers
-        assert "misbehaves" in json.loads(wire.body)["detail"]
+        assert "misbehaves" in wire.json["detail"]
         assert engine.requests == []
-        assert (await ask(app, "/health", "GET")).status == 200
+        assert (await get(app, "/health")).status == 200
         throw(app, order("UNBLOCK", target=target, at=NOW + 1))
         assert (await ask(app)).status == 200
 
@@ -131,9 +108,9 @@ class TestObeying:
     def test_a_kill_ends_a_wait_within_half_a_second_of_its_coming(self, moment, polls):
         """On a clock of its own, and however seldom the authority is asked."""
         time = [0.0]
-        settings = {"agent_id": "bot", "api_url": "https://authority.example", "api_key": KEY, "journal": "off"}
+        settings = {**GIVEN, "journal": "off"}
         core = ClientCore(Settings(**settings), clock=lambda: time[0])
-        state = SQLState(None, scope="t", timeout=1.0)
+        state = state_at()
         table = RuleTable.from_mapping({"rule": [{**RULES[0], "pending": "wait:50s"}]})
         waits = Settings(**settings, poll_interval=polls)
         clocks = {"clock": core.clock, "now": lambda: NOW + time[0], "random": lambda: 0.5}
@@ -157,15 +134,11 @@ class TestObeying:
         assert moment < time[0] <= moment + 0.5
 
     async def test_an_approved_action_of_a_blocked_agent_is_not_resumed(self, engine, handler):
-        engine.answers = [answer("pending")]
+        engine.answers = [answer("pending"), answer("approved")]
         app = guarded(handler)
-        wire = await ask(app)
-        handle = json.loads(wire.body)["approval"]["handle"]
-        engine.answers = [answer("approved")]
+        handle = (await ask(app)).json["approval"]["handle"]
         throw(app, order())
-        wire = Wire(part(b"{}"))
-        headers = [*JSON, ("ascend-approval", handle)]
-        await app(http_scope("POST", "/run", headers=headers), wire.receive, wire.send)
+        wire = await ask(app, headers=[*JSON, ("ascend-approval", handle)])
         assert (wire.problem, handler.ran) == ("kill-switch", 0)
 
     async def test_a_state_that_was_emptied_lifts_nothing(self, engine, handler, tmp_path, caplog):
@@ -194,7 +167,7 @@ class TestObeying:
         wire = await ask(app)
         assert (wire.status, wire.problem, wire.headers["retry-after"]) == (503, "unavailable", "1")
         assert handler.ran == 1
-        assert (await ask(app, "/health", "GET")).status == 200
+        assert (await get(app, "/health")).status == 200
         assert "kill state cannot be read" in caplog.text
         path.write_bytes(content)
         kill._failed_at = -1e9
@@ -244,13 +217,10 @@ class TestLocalSwitch:
     async def test_while_the_file_exists_everybody_is_blocked(self, engine, handler, tmp_path):
         path = tmp_path / "kill"
         app = guarded(handler, kill_file=str(path))
-        assert (await ask(app)).status == 200
-        path.touch()
-        app.guard.kill.expire()
-        assert (await ask(app)).problem == "kill-switch"
-        path.unlink()
-        app.guard.kill.expire()
-        assert (await ask(app)).status == 200
+        for status in (200, 503, 200):
+            path.touch() if status == 503 else path.unlink(missing_ok=True)
+            app.guard.kill.expire()
+            assert (await ask(app)).status == status
 
     @pytest.mark.parametrize(("content", "blocked"), [("bot\n", True), ("other\n x \n", False), ("*", True)])
     async def test_the_file_may_name_agents(self, engine, handler, tmp_path, content, blocked):
@@ -354,7 +324,7 @@ class TestReceiving:
 
     @pytest.fixture
     def state(self):
-        return SQLState(None, scope="t", timeout=1.0)
+        return state_at()
 
     @pytest.fixture
     def kill(self, state):
@@ -362,9 +332,7 @@ class TestReceiving:
 
     @pytest.fixture
     def receiver(self, state, kill):
-        settings = Settings(
-            agent_id="bot", api_url="https://authority.example", api_key=KEY, organization_id="4", max_retries=0
-        )
+        settings = Settings(**GIVEN, organization_id="4")
         return CommandPoller(ClientCore(settings), state, kill, settings, now=lambda: NOW)
 
     def row(self, kind="BLOCK", **more):
@@ -434,9 +402,7 @@ class TestReceiving:
     @pytest.mark.parametrize(
         "answer",
         [
-            Response(403, {}, b"{}"),
-            Response(422, {}, b"{}"),
-            Response(500, {}, b""),
+            *(failed(code) for code in (403, 422, 500)),
             {"commands": "none"},
             {"commands": [7]},
             ConnectFailed("no"),
@@ -459,7 +425,7 @@ class TestReceiving:
 
     def test_a_command_that_cannot_be_acknowledged_is_obeyed_and_so_is_the_next(self, receiver, authority, kill):
         def answer(request):
-            return Response(403, {}, b"{}") if request.url.endswith("/ack") else Authority.answer(authority, request)
+            return failed(403) if request.url.endswith("/ack") else Authority.answer(authority, request)
 
         authority.answer = answer
         authority.rows = [self.row(), self.row("RATE_LIMIT", parameters={"max_per_minute": 3})]
@@ -489,7 +455,7 @@ class TestReceiving:
 
     def test_an_agent_of_which_nothing_is_heard_takes_no_time_of_the_others(self, state, kill):
         time = [0.0]
-        settings = Settings(agent_id="bot", api_url="https://authority.example", api_key=KEY, max_retries=0)
+        settings = Settings(**GIVEN)
         core = ClientCore(settings, clock=lambda: time[0])
         receiver = CommandPoller(core, state, kill, settings, now=lambda: NOW)
         authority = Authority()
@@ -554,10 +520,10 @@ class TestReceiving:
             {"active": False, "blocked": 0},
             {"status": "released"},
             {"status": "inactive"},
-            Response(200, {}, b"<html>"),
-            Response(403, {}, b'{"detail": {"error": "governance violation", "code": "X"}}'),
-            Response(500, {}, b""),
-            Response(429, {}, b""),
+            failed(200, b"<html>"),
+            failed(403, b'{"detail": {"error": "governance violation", "code": "X"}}'),
+            failed(500),
+            failed(429),
             ConnectFailed("no"),
         ],
     )
@@ -575,15 +541,7 @@ class TestReceiving:
         assert state.snapshot(now=NOW).confirmed_at == 1.0
 
     def test_an_authority_without_these_endpoints_is_left_alone(self, receiver, authority, state, kill):
-        authority.status = Response(404, {}, b"{}")
-        authority.rows = None
-        authority.answer_rows = authority.answer
-
-        def answer(request):
-            authority.asked.append(request.url)
-            return Response(501, {}, b"{}")
-
-        authority.answer = answer
+        authority.status, authority.of_agents = failed(501), {"bot": failed(501)}
         for _ in range(3):
             drive(receiver.poll(), authority.perform)
         assert len(authority.asked) == 2
@@ -591,15 +549,9 @@ class TestReceiving:
 
     def test_one_process_receives_at_a_time_and_another_one_when_it_is_silent(self, receiver, authority, state):
         now = [NOW]
+        clocks = {"clock": lambda: now[0], "now": lambda: now[0]}
         one, two = (
-            LeasedPoller(
-                receiver,
-                state=state,
-                owner=lambda name=name: name,
-                interval=5.0,
-                clock=lambda: now[0],
-                now=lambda: now[0],
-            )
+            LeasedPoller(receiver, state=state, owner=lambda name=name: name, interval=5.0, **clocks)
             for name in ("one", "two")
         )
         assert one(authority.perform) == 5.0
@@ -621,9 +573,8 @@ class TestReceiving:
             raise ConnectFailed("no queue")
 
         now, found = [0.0], []
-        leased = LeasedPoller(
-            receiver, state=state, owner=lambda: "one", interval=5.0, queue=queue, clock=lambda: now[0]
-        )
+        given = {"owner": lambda: "one", "interval": 5.0, "queue": queue, "clock": lambda: now[0]}
+        leased = LeasedPoller(receiver, state=state, **given)
         for now[0] in (0.0, 4.9, 5.0, 59.9, 60.0):
             authority.asked.clear()
             assert leased(authority.perform) == (0.5 if works else 5.0)
@@ -640,9 +591,8 @@ class TestReceiving:
             return 0.0
 
         now = [0.0]
-        leased = LeasedPoller(
-            receiver, state=state, owner=lambda: "one", interval=1.0, queue=queue, clock=lambda: now[0]
-        )
+        given = {"owner": lambda: "one", "interval": 1.0, "queue": queue, "clock": lambda: now[0]}
+        leased = LeasedPoller(receiver, state=state, **given)
         for fails in (True, False, True):
             authority.failing = ConnectFailed("no") if way == "http" and fails else None
             said = []
@@ -656,31 +606,25 @@ class TestReceiving:
 
 @pytest.mark.anyio
 class TestStaleness:
-    def answering(self, engine, authority):
-        def found(request):
-            return answer() if request.url.endswith("/submit") else authority.answer(request)
-
-        engine.answers = [found]
-
-    async def test_a_stale_state_is_confirmed_once_for_all(self, engine, handler):
+    @pytest.fixture
+    def authority(self, engine):
         authority = Authority()
-        self.answering(engine, authority)
+        engine.answers = [lambda request: answer() if request.url.endswith("/submit") else authority.answer(request)]
+        return authority
+
+    async def test_a_stale_state_is_confirmed_once_for_all(self, authority, handler):
         app = guarded(handler, max_staleness=30)
         wires = await asyncio.gather(*(ask(app) for _ in range(10)))
         assert {wire.status for wire in wires} == {200}
         assert len(authority.asked) == 2
 
-    async def test_what_the_confirmation_brings_is_obeyed(self, engine, handler):
-        authority = Authority()
+    async def test_what_the_confirmation_brings_is_obeyed(self, authority, handler):
         authority.rows = [{"command_id": "c", "command_type": "BLOCK", "reason": "r"}]
-        self.answering(engine, authority)
         assert (await ask(guarded(handler, max_staleness=30))).problem == "kill-switch"
         assert handler.ran == 0
 
-    async def test_where_it_cannot_be_confirmed_everything_governed_is_blocked(self, engine, handler, caplog):
-        authority = Authority()
+    async def test_where_it_cannot_be_confirmed_everything_governed_is_blocked(self, authority, handler, caplog):
         authority.failing = ConnectFailed("no")
-        self.answering(engine, authority)
         app = guarded(handler, max_staleness=30, on_failure="open", journal="memory:")
         for _ in range(5):
             assert (await ask(app)).problem == "kill-switch"
@@ -688,11 +632,9 @@ class TestStaleness:
         assert handler.ran == 0
         assert "stale" in caplog.text
 
-    @pytest.mark.parametrize("wrong", [ConnectFailed("no"), Response(403, {}, b"{}"), {"commands": "none"}])
-    async def test_of_another_agent_its_own_commands_have_to_be_heard(self, engine, handler, caplog, wrong):
-        authority = Authority()
+    @pytest.mark.parametrize("wrong", [ConnectFailed("no"), failed(403), {"commands": "none"}])
+    async def test_of_another_agent_its_own_commands_have_to_be_heard(self, authority, handler, caplog, wrong):
         authority.of_agents["other"] = wrong
-        self.answering(engine, authority)
         agent = ["other"]
         app = guarded(handler, max_staleness=30, kill_switch="off", identify=lambda _: Agent(agent[0]))
         for _ in range(5):
@@ -703,11 +645,11 @@ class TestStaleness:
             assert (await ask(app)).status == 200
         assert handler.ran == 2
 
-    def test_another_agent_is_heard_of_again_after_max_staleness(self):
-        time, authority = [0.0], Authority()
-        settings = Settings(agent_id="bot", api_url="https://authority.example", api_key=KEY, max_staleness=30)
+    def test_another_agent_is_heard_of_again_after_max_staleness(self, authority):
+        time = [0.0]
+        settings = Settings(**GIVEN, max_staleness=30)
         core = ClientCore(settings, clock=lambda: time[0])
-        state = SQLState(None, scope="t", timeout=1.0)
+        state = state_at()
         clocks = {"clock": core.clock, "now": lambda: NOW + time[0]}
         table = RuleTable.from_mapping({})
         guard = Guard(table=table, settings=settings, core=core, state=state, journal=None, **clocks)
@@ -731,7 +673,7 @@ class TestStaleness:
         authority.of_agents["other"] = {"commands": [{"command_id": "c", "command_type": "BLOCK", "reason": "r"}]}
         assert obeyed("other")[0] is False
         # An authority that does not know the agent has no commands for it.
-        authority.of_agents["third"] = Response(404, {}, b"{}")
+        authority.of_agents["third"] = failed(404)
         assert obeyed("third")[0] is True
         time[0] = 100.0
         state.confirm(now=NOW + 100)
@@ -739,10 +681,8 @@ class TestStaleness:
         authority.of_agents["third"] = ConnectFailed("no")
         assert obeyed("third")[0] is False
 
-    async def test_no_event_loop_waits_for_a_state_on_a_disk(self, engine, handler, tmp_path):
+    async def test_no_event_loop_waits_for_a_state_on_a_disk(self, authority, handler, tmp_path):
         """Neither for the first look nor for the one after a confirmation."""
-        authority = Authority()
-        self.answering(engine, authority)
         app = guarded(handler, max_staleness=30, state=str(tmp_path / "state.db"), journal="memory:")
         app._runner.worker = None
         state, threads, here = app.guard.state, [], threading.get_ident()
@@ -759,34 +699,35 @@ class TestStaleness:
 
 
 class TestSettings:
-    def test_a_queue_needs_to_know_its_organisation(self):
+    def test_a_queue_needs_to_know_its_organisation(self, handler):
         with pytest.raises(ConfigurationError, match="organization_id"):
-            guarded(Handler(), kill_switch="sqs", kill_queue_url="https://sqs.eu-1.amazonaws.com/1/q")
+            guarded(handler, kill_switch="sqs", kill_queue_url="https://sqs.eu-1.amazonaws.com/1/q")
 
-    def test_failing_open_needs_a_journal(self):
+    def test_failing_open_needs_a_journal(self, handler):
         with pytest.raises(ConfigurationError, match="journal = off"):
-            guarded(Handler(), on_failure="open", journal="off")
+            guarded(handler, on_failure="open", journal="off")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_still_obeys():
-    state = SQLState(None, scope="t", timeout=1.0)
+    state = state_at()
     kill = KillSwitch(state, environ={})
     state.apply([order()], command_id="c", now=NOW)
     kill.refresh()
-    child = os.fork()
-    if child == 0:
+
+    def obeys():
         kill.expire()
         kill.refresh()  # the child's memory holds nothing: what the parent knew is put back
-        os._exit(0 if kill.refusal("bot") is not None else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        return kill.refusal("bot") is not None
+
+    assert in_a_child(obeys)
 
 
 @pytest.mark.parametrize(
     ("confirmed", "stale"), [(NOW, False), (NOW + 299, False), (NOW + 301, True), (NOW - 31, True)]
 )
 def test_a_confirmation_from_the_future_confirms_nothing(confirmed, stale):
-    state = SQLState(None, scope="t", timeout=1.0)
+    state = state_at()
     state.confirm(now=confirmed)
     kill = KillSwitch(state, max_staleness=30, now=lambda: NOW, environ={})
     kill.refresh()

@@ -5,7 +5,7 @@ import time
 import anyio
 import httpx2
 import pytest
-from guard_kit import Handler
+from kit.asgi import Handler
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.cli import main
@@ -15,10 +15,9 @@ POLICY = '[[policy]]\nname = "all"\naction_types = ["*"]\ndecision = "approved"\
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["block", "suspend", "quarantine"])
-async def test_a_command_reaches_the_guard_and_its_lift_too(tmp_path, capsys, kind):
+async def test_a_command_reaches_the_guard_and_its_lift_too(handler, tmp_path, capsys, kind):
     policy = tmp_path / "policy.toml"
     policy.write_text(POLICY)
-    handler = Handler()
     app = AscendMiddleware(
         handler,
         rules={"rule": [{"match": "POST /run", "action_type": "t"}]},

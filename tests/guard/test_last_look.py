@@ -3,16 +3,18 @@
 import asyncio
 
 import pytest
-from guard_kit import BODY, JSON, REFUND, UPLOAD, Handler, Holding, Wire, ask, guarded, held, http_scope, part, plug
+from kit.approvals import BODY, REFUND, UPLOAD, approved, ask, guarded, held
+from kit.asgi import JSON, Wire, http_scope, part
 
 pytestmark = pytest.mark.anyio
 
-HEADERS = [("host", "site"), *JSON, ("authorization", "Bearer alice")]
-
 
 @pytest.fixture
-def authority(monkeypatch):
-    return plug(monkeypatch, Holding())
+def file(tmp_path):
+    return tmp_path / "kill"
+
+
+HEADERS = [("host", "site"), *JSON, ("authorization", "Bearer alice")]
 
 
 class Slow(Wire):
@@ -41,26 +43,23 @@ def thrown(app, file):
 
 
 async def slowly(app, happens, handle=None):
-    wire = Slow(happens)
     headers = [*HEADERS, *([("ascend-approval", handle)] if handle else [])]
-    await app(http_scope("POST", "/refunds/7", headers=headers), wire.receive, wire.send)
-    return wire
+    return await Slow(happens).through(app, http_scope("POST", "/refunds/7", headers=headers))
+
+
+BOUND = {**UPLOAD, "match": "POST /refunds/{id}"}  # its body is compared, and read by no rule
 
 
 class TestAfterTheBody:
-    async def test_a_kill_while_the_body_of_a_rule_arrives(self, authority, tmp_path):
-        handler, file = Handler(), tmp_path / "kill"
+    async def test_a_kill_while_the_body_of_a_rule_arrives(self, authority, handler, file):
         app = guarded(handler, kill_file=str(file))
         wire = await slowly(app, thrown(app, file))
-        assert (wire.status, wire.problem, handler.ran) == (503, "kill-switch", 0)
-        assert authority.submitted == []
+        assert (wire.status, wire.problem, handler.ran, authority.submitted) == (503, "kill-switch", 0, [])
 
-    @pytest.mark.parametrize("rule", [REFUND, {**UPLOAD, "match": "POST /refunds/{id}"}], ids=["read", "bound"])
-    async def test_a_kill_while_the_body_of_a_resumed_request_arrives(self, authority, tmp_path, rule):
-        handler, file = Handler(), tmp_path / "kill"
+    @pytest.mark.parametrize("rule", [REFUND, BOUND], ids=str)
+    async def test_a_kill_while_the_body_of_a_resumed_request_arrives(self, authority, handler, file, rule):
         app = guarded(handler, [rule], kill_file=str(file))
-        handle = await held(app)
-        authority.decide("approved")
+        handle = await approved(app, authority)
         wire = await slowly(app, thrown(app, file), handle)
         assert (wire.status, wire.problem, handler.ran) == (503, "kill-switch", 0)
         # Nothing ran, so the approval is still good when the switch is released.
@@ -68,32 +67,26 @@ class TestAfterTheBody:
         app.guard.kill.expire()
         assert (await ask(app, handle)).status == 200
 
-    @pytest.mark.parametrize("rule", [REFUND, {**UPLOAD, "match": "POST /refunds/{id}"}], ids=["read", "bound"])
-    async def test_an_approval_withdrawn_while_the_body_arrives(self, authority, rule):
-        handler = Handler()
+    @pytest.mark.parametrize("rule", [REFUND, BOUND], ids=str)
+    async def test_an_approval_withdrawn_while_the_body_arrives(self, authority, handler, rule):
         app = guarded(handler, [rule])
-        handle = await held(app)
-        authority.decide("approved")
+        handle = await approved(app, authority)
         wire = await slowly(app, lambda: authority.decide("denied"), handle)
         assert (wire.status, wire.problem, handler.ran) == (403, "denied", 0)
 
-    async def test_the_time_of_the_client_is_not_the_authoritys(self, authority, monkeypatch):
+    async def test_the_time_of_the_client_is_not_the_authoritys(self, authority, handler, monkeypatch):
         """However long the body took, the authority has its whole time to answer."""
-        handler = Handler()
-        app = guarded(handler, [{**UPLOAD, "match": "POST /refunds/{id}"}], deadline=5)
-        handle = await held(app)
-        authority.decide("approved")
+        app = guarded(handler, [BOUND], deadline=5)
+        handle = await approved(app, authority)
         clock = app.guard.core.clock
         wire = await slowly(app, lambda: setattr(app.guard.core, "clock", lambda: clock() + 60), handle)
         assert (wire.status, handler.ran) == (200, 1)
 
 
 class TestAfterEverythingElse:
-    async def test_a_kill_while_the_authority_answers(self, authority, tmp_path):
-        handler, file = Handler(), tmp_path / "kill"
+    async def test_a_kill_while_the_authority_answers(self, authority, handler, file):
         app = guarded(handler, kill_file=str(file))
-        handle = await held(app)
-        authority.decide("approved")
+        handle = await approved(app, authority)
         authority.meanwhile = thrown(app, file)
         wire = await ask(app, handle)
         assert (wire.status, wire.problem, handler.ran) == (503, "kill-switch", 0)
@@ -105,18 +98,15 @@ class TestAfterEverythingElse:
 
     @pytest.mark.parametrize("mode", ["enforce", "observe"])
     @pytest.mark.parametrize("word", ["approved", "denied"])
-    async def test_a_kill_while_an_action_is_submitted(self, authority, tmp_path, mode, word):
-        handler, file = Handler(), tmp_path / "kill"
+    async def test_a_kill_while_an_action_is_submitted(self, authority, handler, file, mode, word):
         app = guarded(handler, kill_file=str(file), mode=mode)
         authority.word, authority.meanwhile = word, thrown(app, file)
         wire = await ask(app)
         kind = "denied" if (mode, word) == ("enforce", "denied") else "kill-switch"
         assert (wire.problem, handler.ran) == (kind, 0)
 
-    async def test_a_kill_while_the_run_is_journalled(self, authority, tmp_path):
-        handler, file = Handler(), tmp_path / "kill"
-        settings = {"report_outcomes": True, "journal": str(tmp_path / "journal")}
-        app = guarded(handler, kill_file=str(file), **settings)
+    async def test_a_kill_while_the_run_is_journalled(self, authority, handler, file, tmp_path):
+        app = guarded(handler, kill_file=str(file), report_outcomes=True, journal=str(tmp_path / "journal"))
         authority.word = "approved"
         journal = app.guard.journal
         throw, enter = thrown(app, file), journal.enter
@@ -146,11 +136,10 @@ class TestGivenBack:
 
     LATER = (b"Retry-After", b"1")
 
-    @pytest.mark.parametrize(("status", "headers"), [(429, [LATER]), (503, [LATER])])
-    async def test_an_application_that_has_no_time_now(self, authority, status, headers):
-        app = guarded(self.answering(status, *headers))
-        handle = await held(app)
-        authority.decide("approved")
+    @pytest.mark.parametrize("status", [429, 503])
+    async def test_an_application_that_has_no_time_now(self, authority, status):
+        app = guarded(self.answering(status, self.LATER))
+        handle = await approved(app, authority)
         for _ in range(4):
             assert (await ask(app, handle)).status == status
         used = await ask(app, handle)
@@ -172,8 +161,7 @@ class TestGivenBack:
     )
     async def test_whatever_else_it_answers_has_used_it(self, authority, status, headers, outcome):
         app = guarded(self.answering(status, *headers))
-        handle = await held(app)
-        authority.decide("approved")
+        handle = await approved(app, authority)
         assert (await ask(app, handle)).status == status
         used = await ask(app, handle)
         assert (used.status, used.problem, used.json["outcome"]) == (409, "approval-used", outcome)
@@ -184,8 +172,7 @@ class TestGivenBack:
             await send({"type": "http.response.body", "body": b"come", "more_body": True})
 
         app = guarded(handler)
-        handle = await held(app)
-        authority.decide("approved")
+        handle = await approved(app, authority)
         await ask(app, handle)
         assert (await ask(app, handle)).problem == "approval-used"
 
@@ -206,8 +193,7 @@ class TestGivenBack:
             await self.answering(503, self.LATER)(scope, receive, send)
 
         app = guarded(handler)
-        handle = await held(app)
-        authority.decide("approved")
+        handle = await approved(app, authority)
         first = asyncio.ensure_future(ask(app, handle))
         await running.wait()
         other = await held(app)

@@ -1,7 +1,6 @@
 """Commands that ask no authority need no key; what serves without one ends loudly, at its start or the first request."""
 
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import pytest
 import werkzeug.test
 from click.testing import CliRunner
 from flask.cli import FlaskGroup
+from kit.engine import KEY
+from kit.processes import python
 from starlette.testclient import TestClient
 
 from ascend_middleware.cli import main
@@ -68,7 +69,7 @@ settings.configure(
 from django.core.management import execute_from_command_line
 execute_from_command_line(["manage.py", *sys.argv[1:]])
 """
-KEYED = {"api_key": "owkai_test_0123456789abcdef", "agent_id": "bot", "journal": "off"}
+KEYED = {"api_key": KEY, "agent_id": "bot", "journal": "off"}
 DJANGO_TESTS = Path(__file__).parent.parent / "django"
 
 
@@ -76,7 +77,6 @@ DJANGO_TESTS = Path(__file__).parent.parent / "django"
 def no_key(monkeypatch):
     for name in ("ASCEND_API_KEY", "OWKAI_API_KEY", "ASCEND_API_URL", "OWKAI_API_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("ASCEND_STATE", "memory:")
     monkeypatch.setenv("FLASK_RUN_FROM_CLI", "false")  # Flask's commands set it, for all that runs later
 
 
@@ -92,9 +92,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def on_the_command_line(folder, *arguments, given=""):
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, input=given, capture_output=True, text=True, timeout=60, check=False
-    )
+    return python(*arguments, cwd=folder, input=given)
 
 
 # --- our own commands

@@ -5,7 +5,8 @@ import logging
 import httpx2
 import pytest
 from fastapi import FastAPI
-from guard_kit import GONE, JSON, REFUND, Handler, Holding, Wire, ask, guarded, http_scope, part, plug
+from kit.approvals import REFUND, ask, guarded
+from kit.asgi import JSON, Handler
 
 from ascend_middleware import AscendClient
 from ascend_middleware.asgi import AscendMiddleware
@@ -18,19 +19,13 @@ pytestmark = pytest.mark.anyio
 POLICY = '[[policy]]\nname = "people"\naction_types = ["*"]\ndecision = "{}"\n'
 
 
-@pytest.fixture
-def authority(monkeypatch):
-    return plug(monkeypatch, Holding())
-
-
 def warnings(caplog):
     return [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING]
 
 
 class TestTheLog:
-    async def test_what_would_have_been_refused_is_a_warning_and_said_once_in_a_while(self, authority, caplog):
+    async def test_what_would_have_been_refused_is_a_warning_and_said_once_in_a_while(self, authority, handler, caplog):
         caplog.set_level(logging.WARNING)  # what servers leave the root logger at
-        handler = Handler()
         app = guarded(handler, mode="observe")
         for word in ("pending", "denied", "denied", "denied"):
             authority.word = word
@@ -48,8 +43,8 @@ class TestTheLog:
         assert "POST /refunds/7 passes" in said[0]
         assert handler.ran == 6
 
-    async def test_an_agent_cannot_write_lines_of_its_own(self, authority, caplog):
-        app = guarded(Handler(), mode="observe")
+    async def test_an_agent_cannot_write_lines_of_its_own(self, authority, handler, caplog):
+        app = guarded(handler, mode="observe")
         await ask(app, path="/x\nCRITICAL forged", method="GET")
         authority.word, authority.reason = "denied", "no\nCRITICAL forged"
         await ask(app)
@@ -63,8 +58,8 @@ class TestTheLog:
             ({}, [REFUND], None),
         ],
     )
-    async def test_the_start_tells_the_mode(self, authority, caplog, settings, rules, said):
-        guarded(Handler(), rules, **settings)
+    async def test_the_start_tells_the_mode(self, authority, handler, caplog, settings, rules, said):
+        guarded(handler, rules, **settings)
         assert [text.startswith(said) for text in warnings(caplog)] == ([True] if said else [])
 
     @pytest.mark.parametrize(("mode", "words"), [("observe", "would be refused"), ("enforce", "are refused")])
@@ -87,10 +82,8 @@ class TestTheAuthority:
         file = tmp_path / "policy.toml"
         file.write_text(POLICY.format(decision))
         url = f"local:{file}"
-        handler = Handler()
-        app = AscendMiddleware(handler, rules={"rule": [REFUND]}, api_url=url, agent_id="a", **settings)
-        wire = Wire(part(b'{"amount": 5}'))
-        await app(http_scope("POST", "/refunds/7", headers=JSON), wire.receive, wire.send)
+        app = AscendMiddleware(Handler(), rules={"rule": [REFUND]}, api_url=url, agent_id="a", **settings)
+        wire = await ask(app)
         await app.aclose()
         return wire, AscendClient(api_url=url, agent_id="a"), file
 
@@ -131,33 +124,17 @@ def admin(authority):
     return authority.store.find_key(authority.store.issue_key(name="eve", role=Role.ADMIN, tenant=LOCAL.tenant))
 
 
-class TestWhatIsNotWhole:
-    """A request that is not whole never reaches a handler, in observe mode neither: there is nothing to pass on."""
+@pytest.mark.parametrize("length", ["3", "99"])
+async def test_a_body_that_is_not_as_long_as_it_says_is_refused_since_there_is_nothing_to_pass_on(
+    authority, handler, length
+):
+    wire = await ask(guarded(handler, mode="observe"), headers=[*JSON, ("content-length", length)])
+    assert (wire.status, wire.problem, handler.ran) == (400, "bad-request", 0)
 
-    async def test_a_body_that_the_client_breaks_off(self, authority):
-        handler = Handler()
-        wire = Wire(part(b'{"amo', more=True), GONE)
-        await guarded(handler, mode="observe")(http_scope("POST", "/refunds/7", headers=JSON), wire.receive, wire.send)
-        assert (wire.sent, handler.ran, authority.submitted) == ([], 0, [])
 
-    @pytest.mark.parametrize("length", ["3", "99"])
-    async def test_a_body_that_is_not_as_long_as_it_says(self, authority, length):
-        handler = Handler()
-        headers = [*JSON, ("content-length", length)]
-        wire = await ask(guarded(handler, mode="observe"), headers=headers)
-        assert (wire.status, wire.problem, handler.ran) == (400, "bad-request", 0)
-
-    async def test_a_body_that_does_not_arrive_in_time(self, authority):
-        handler = Handler()
-        wire = Wire(part(b'{"amo', more=True))
-        app = guarded(handler, mode="observe", body_timeout=0.01)
-        await app(http_scope("POST", "/refunds/7", headers=JSON), wire.receive, wire.send)
-        assert (wire.status, wire.problem, handler.ran) == (408, "body-timeout", 0)
-
-    async def test_one_that_is_whole_and_cannot_be_judged_passes(self, authority):
-        handler = Handler()
-        app = guarded(handler, mode="observe", body_limit=10)
-        for body in (b"{", b'{"amount": 5, "more": 1}'):
-            assert (await ask(app, body=body)).status == 200
-            assert handler.body == body
-        assert (handler.ran, authority.submitted) == (2, [])
+async def test_one_that_is_whole_and_cannot_be_judged_passes(authority, handler):
+    app = guarded(handler, mode="observe", body_limit=10)
+    for body in (b"{", b'{"amount": 5, "more": 1}'):
+        assert (await ask(app, body=body)).status == 200
+        assert handler.body == body
+    assert (handler.ran, authority.submitted) == (2, [])

@@ -4,14 +4,14 @@ import itertools
 import random
 
 import pytest
+from kit.states import order, state_at
 
 from ascend_middleware import MCPKillSwitchConsumer
 from ascend_middleware.api.commands import parse_command
-from ascend_middleware.api.orders import EVERYBODY, Order, Orders, orders_of
+from ascend_middleware.api.orders import EVERYBODY, Orders, orders_of
 from ascend_middleware.client.killswitch import KillState
 from ascend_middleware.exceptions import KillSwitchError, RateLimitError
 from ascend_middleware.killswitch.switch import KillSwitch
-from ascend_middleware.state.sqlite import SQLState
 
 NOW = 1_767_225_600.0
 KINDS = ("BLOCK", "UNBLOCK", "SUSPEND", "RESUME", "RATE_LIMIT", "RATE_LIMIT")
@@ -33,7 +33,7 @@ def told_to_a_client(messages):
 
 def told_to_a_guard(messages):
     clock = itertools.count(NOW, 2)
-    state = SQLState(None, scope="t", timeout=1.0)
+    state = state_at()
     for message in messages:
         command = parse_command(message, received_at=next(clock))
         state.apply(orders_of(command), command_id=command.command_id, now=NOW)
@@ -103,16 +103,13 @@ def test_of_more_commands_than_are_remembered_the_latest_are():
 
 
 def test_a_state_that_was_put_back_to_an_older_copy_lifts_nothing(tmp_path, caplog):
-    def order(kind, at):
-        return Order(target=EVERYBODY, slot="block", kind=kind, issued_at=at)
-
     path = tmp_path / "state.db"
-    state = SQLState(path, scope="t", timeout=1.0)
+    state = state_at(path)
     kill = KillSwitch(state, environ={})
-    state.apply([order("UNBLOCK", NOW)], command_id="", now=NOW)
+    state.apply([order("UNBLOCK", NOW, target=EVERYBODY)], command_id="", now=NOW)
     state.close()
     copy = path.read_bytes()
-    state.apply([order("BLOCK", NOW + 1)], command_id="", now=NOW)
+    state.apply([order("BLOCK", NOW + 1, target=EVERYBODY)], command_id="", now=NOW)
     kill.refresh()
     state.close()
     for file in tmp_path.glob("state.db*"):

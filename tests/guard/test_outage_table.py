@@ -8,15 +8,15 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from guard_kit import JSON, Handler, Holding, Wire, http_scope, part, plug
+from kit.asgi import JSON, guard
+from kit.asgi import ask as ask_in
+from kit.engine import Holding, answer, plug
 
 from ascend_middleware.api.orders import Order
-from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.client.http import ConnectFailed
 from ascend_middleware.journal.journal import Limits
 
 DOCS = Path(__file__).parents[2] / "docs" / "state.md"
-KEY = "owkai_test_0123456789abcdef"
 RULES = [
     {"match": "GET /exempt", "exempt": True},
     {"match": "POST /allowed", "action_type": "allowed"},
@@ -38,20 +38,15 @@ TABLE = table()
 
 
 class Scripted(Holding):
+    """Holds what is called held, and approves all else."""
+
     async def send(self, request, timeout):
-        if request.url.endswith("/submit") and self.down is None:
-            held = json.loads(request.content)["action_type"] == "held"
-            found = await super().send(request, timeout)
-            if not held:
-                self.words[str(len(self.words))] = "approved"
-                return await self.approved(found)
-            return found
-        return await super().send(request, timeout)
-
-    async def approved(self, found):
-        from guard_kit import answer
-
-        return answer("approved", action_id=json.loads(found.content)["action_id"])
+        found = await super().send(request, timeout)
+        if request.url.endswith("/submit") and json.loads(request.content)["action_type"] != "held":
+            number = json.loads(found.content)["action_id"]
+            self.decide("approved", number)
+            return answer(action_id=number)
+        return found
 
 
 class Outages:
@@ -61,6 +56,7 @@ class Outages:
         self.app = app
         self.directory = directory
         self.guard = app.guard
+        self.writer = None
 
     def expire(self):
         kill = self.guard.kill
@@ -89,23 +85,20 @@ class Outages:
         self.expire()
 
     async def the_journal_cannot_be_written(self):
-        journal = self.guard.journal
-        _ = journal.log
-        descriptor = journal.log._descriptor
-        if descriptor < 0:
-            journal.log._next_segment()
-        os.close(journal.log._descriptor)
-        journal.log._descriptor = os.open("/dev/full", os.O_WRONLY)
+        log = self.guard.journal.log
+        if log._descriptor < 0:
+            log._next_segment()
+        os.close(log._descriptor)
+        log._descriptor = os.open("/dev/full", os.O_WRONLY)
 
     async def the_journal_is_full(self):
         object.__setattr__(self.guard.journal, "limits", Limits(size=1))
         self.guard.journal.others_bytes = 1
 
     def mend(self):
-        writer = getattr(self, "writer", None)
-        if writer is not None:
-            writer.execute("ROLLBACK")
-            writer.close()
+        if self.writer is not None:
+            self.writer.execute("ROLLBACK")
+            self.writer.close()
 
 
 class RedisOutages(Outages):
@@ -128,10 +121,8 @@ class RedisOutages(Outages):
 
 
 async def ask(app, method, path, handle=None, **more):
-    wire = Wire(part(b"{}"))
     headers = [*JSON, ("ascend-approval", handle)] if handle else JSON
-    await app(http_scope(method, path, headers=headers, **more), wire.receive, wire.send)
-    return wire
+    return await ask_in(app, path, method, headers=headers, **more)
 
 
 def shown(wire, before, handler):
@@ -139,15 +130,14 @@ def shown(wire, before, handler):
     if handler.ran > before:
         assert wire.status == 200
         return "runs"
-    body = json.loads(wire.body)
-    return f"{wire.status} `{body['type'].rpartition(':')[2]}`" if "type" in body else str(wire.status)
+    return f"{wire.status} `{wire.problem}`" if "type" in wire.json else str(wire.status)
 
 
 async def observe(app, authority, handler, outages, outage):
     """Prepare what the columns need, let it break, and return what each column's request gets."""
-    handle = json.loads((await ask(app, "POST", "/resumed")).body)["approval"]["handle"]
+    handle = (await ask(app, "POST", "/resumed")).json["approval"]["handle"]
     authority.decide("approved")
-    watched = json.loads((await ask(app, "POST", "/held")).body)["approval"]["handle"]
+    watched = (await ask(app, "POST", "/held")).json["approval"]["handle"]
     guard = app.guard
     limit = Order(target="bot", slot="limit", kind="RATE_LIMIT", issued_at=1.0, max_per_minute=100)
     await getattr(outages, re.sub(r"\W", "_", outage))()
@@ -184,16 +174,13 @@ CASES = [("file", outage) for outage in TABLE if "Redis" not in outage] + [
 
 
 @pytest.mark.parametrize(("store", "outage"), CASES)
-def test_what_an_outage_refuses(request, monkeypatch, tmp_path, outage, store):
-    authority, handler = plug(monkeypatch, Scripted()), Handler()
+def test_what_an_outage_refuses(request, monkeypatch, handler, tmp_path, outage, store):
+    authority = plug(monkeypatch, Scripted())
     server = request.getfixturevalue("own_redis") if store == "redis" else None
-    app = AscendMiddleware(
+    app = guard(
         handler,
-        rules={"rule": RULES},
-        agent_id="bot",
-        api_url="https://authority.example",
-        api_key=KEY,
-        max_retries=0,
+        RULES,
+        report_outcomes=True,
         enable_circuit_breaker=False,
         poll_interval=0.001,
         state=str(tmp_path / "state.db") if server is None else server.url,

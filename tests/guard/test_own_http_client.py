@@ -6,6 +6,8 @@ import anyio
 import flask
 import httpx2
 import pytest
+from kit.asgi import Handler
+from kit.engine import API, KEY
 from werkzeug.test import Client
 
 from ascend_middleware import AscendClient, AsyncAscendClient, ConfigurationError
@@ -14,12 +16,8 @@ from ascend_middleware.flask import Ascend
 from ascend_middleware.wsgi import AscendMiddleware as WSGIMiddleware
 
 RULES = {"rule": [{"match": "POST /pay", "action_type": "pay"}]}
-GIVEN = {
-    "api_url": "https://authority.example",
-    "api_key": "owkai_test_0123456789abcdef",
-    "agent_id": "a",
-    "journal": "off",
-}
+TOLD = {"api_url": API, "api_key": KEY, "agent_id": "a"}
+GIVEN = {**TOLD, "journal": "off"}
 
 
 class Authority:
@@ -76,12 +74,8 @@ def test_flask(authority, own, configured):
 
 
 def test_asgi(authority, own_async):
-    async def handler(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"hello"})
-
     async def main():
-        app = ASGIMiddleware(handler, rules=RULES, http_client=own_async, **GIVEN)
+        app = ASGIMiddleware(Handler(), rules=RULES, http_client=own_async, **GIVEN)
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://x") as client:
             found = [(await client.post("/pay")).status_code for _ in range(2)]
         await app.aclose()
@@ -102,19 +96,18 @@ def test_a_client_of_the_wrong_kind_is_told_at_once(own, own_async):
 def test_clients_take_answers_that_are_loaded(authority, loaded):
     hooks = {"response": [lambda answer: answer.read()]} if loaded else {}
     own = httpx2.Client(transport=httpx2.MockTransport(authority), event_hooks=hooks)
-    with AscendClient(http_client=own, api_key=GIVEN["api_key"], api_url=GIVEN["api_url"], agent_id="a") as client:
+    with AscendClient(http_client=own, **TOLD) as client:
         assert client.submit_action(action_type="t", resource="r").is_approved()
 
     async def main():
         async with httpx2.AsyncClient(transport=httpx2.MockTransport(Authority())) as own:
-            given = {"api_key": GIVEN["api_key"], "api_url": GIVEN["api_url"], "agent_id": "a", "http_client": own}
-            return await AsyncAscendClient(**given).submit_action(action_type="t", resource="r")
+            return await AsyncAscendClient(http_client=own, **TOLD).submit_action(action_type="t", resource="r")
 
     assert anyio.run(main).is_approved()
 
 
 def test_a_loaded_answer_is_bounded_too():
     own = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, content=b" " * 5_000_000)))
-    with AscendClient(http_client=own, api_key=GIVEN["api_key"], api_url=GIVEN["api_url"], agent_id="a") as client:
+    with AscendClient(http_client=own, **TOLD) as client:
         with pytest.raises(Exception, match="longer than"):
             client.submit_action(action_type="t", resource="r")

@@ -1,10 +1,9 @@
 """What is told of mistakes before anything is served."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from kit.processes import python
 
 import ascend_middleware
 from ascend_middleware.cli import main
@@ -95,7 +94,7 @@ def test_routes_tells_how_to_name_an_application(tmp_path, capsys, monkeypatch):
 
 def test_an_older_python_is_told_as_what_it_is():
     program = "import sys; sys.version_info = (3, 10, 13); sys.version = '3.10.13 (old)'; import ascend_middleware"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = python("-c", program)
     assert done.stderr.splitlines()[-1] == (
         "ImportError: ascend-middleware needs Python 3.11 or newer, and this is 3.10.13"
     )

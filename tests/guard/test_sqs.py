@@ -4,12 +4,13 @@ import json
 import time
 
 import pytest
+from kit.processes import wait_until
+from kit.states import state_at
 
 from ascend_middleware.api.orders import EVERYBODY
 from ascend_middleware.exceptions import AscendError
 from ascend_middleware.killswitch.poller import CommandHandler
 from ascend_middleware.killswitch.sqs import QueueConsumer, _region
-from ascend_middleware.state.sqlite import SQLState
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +44,7 @@ def queue(sqs, monkeypatch):
 
 @pytest.fixture
 def state():
-    return SQLState(None, scope="t", timeout=1.0)
+    return state_at()
 
 
 @pytest.fixture
@@ -54,10 +55,7 @@ def receive(queue, state):
     )
 
     def until(condition, seconds=60):
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end
-            receiver()
+        wait_until(lambda: condition() or receiver(), seconds=seconds)
         assert confirmed
 
     return until

@@ -1,19 +1,21 @@
 """What every store of the shared state promises: in memory, in a file, in Redis."""
 
+import contextlib
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 import uuid
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from kit.processes import in_a_child, python, together
+from kit.states import NOW, order, state_at
 
 from ascend_middleware.api.commands import parse_command
-from ascend_middleware.api.orders import EVERYBODY, Order, orders_of
+from ascend_middleware.api.orders import EVERYBODY, orders_of
 from ascend_middleware.compose import build_guard
 from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import ConfigurationError
@@ -23,27 +25,13 @@ from ascend_middleware.state.redis import RedisState
 from ascend_middleware.state.sqlite import SQLState
 from ascend_middleware.state.stores import open_state
 
-NOW = 1_800_000_000.0
 REDIS = pytest.param("redis", marks=pytest.mark.slow)
 
 
 def approval(**changed):
-    fields = {
-        "handle": uuid.uuid4().hex,
-        "action_id": "7",
-        "fingerprint": "f",
-        "sharing": "s",
-        "hint": "h",
-        "agent_id": "bot",
-        "rule": "refunds",
-        "created_at": NOW,
-        "expires_at": NOW + 100,
-    }
-    return Approval(**{**fields, **changed})
-
-
-def order(kind="BLOCK", at=NOW, *, target="bot", slot="block", **more):
-    return Order(target=target, slot=slot, kind=kind, issued_at=at, **more)
+    fields = {"handle": uuid.uuid4().hex, "action_id": "7", "fingerprint": "f", "sharing": "s", "hint": "h"}
+    told = {"agent_id": "bot", "rule": "refunds", "created_at": NOW, "expires_at": NOW + 100}
+    return Approval(**{**fields, **told, **changed})
 
 
 @pytest.fixture(params=["memory", "file", REDIS])
@@ -53,12 +41,17 @@ def state(request, tmp_path):
         made = RedisState(url, scope=uuid.uuid4().hex, timeout=5.0)
     else:
         path = None if request.param == "memory" else tmp_path / "state.db"
-        made = SQLState(path, scope="test", timeout=5.0)
+        made = state_at(path, timeout=5.0)
     yield made
     made.close()
 
 
 class TestApprovals:
+    @pytest.fixture
+    def row(self, state):
+        """An approval that the state holds."""
+        return state.hold(approval(), now=NOW)
+
     def test_a_row_is_found_as_it_was_kept(self, state):
         row = approval()
         assert state.hold(row, now=NOW) == row
@@ -81,18 +74,14 @@ class TestApprovals:
         assert replace(state.find(first.handle), sharing="s") == first
         assert state.claim(first.handle, by="a", process="p", entry="", now=NOW + 200).claimed_by == ""
 
-    def test_a_dropped_row_is_expired_at_once(self, state):
-        row = approval()
-        state.hold(row, now=NOW)
+    def test_a_dropped_row_is_expired_at_once(self, state, row):
         state.drop(row.handle, now=NOW)
         assert state.find_open("s", now=NOW) is None
         assert state.find(row.handle).expires_at == NOW
         assert state.snapshot(now=NOW).hints == frozenset()
         assert state.hold(approval(), now=NOW).handle != row.handle
 
-    def test_one_claim_wins_and_the_entry_is_kept_with_it(self, state):
-        row = approval()
-        state.hold(row, now=NOW)
+    def test_one_claim_wins_and_the_entry_is_kept_with_it(self, state, row):
         won = state.claim(row.handle, by="a", process="p", entry='{"n": 1}', now=NOW + 1)
         assert (won.claimed_by, won.process, won.entry, won.claimed_at) == ("a", "p", '{"n": 1}', NOW + 1)
         assert state.claim(row.handle, by="b", process="q", entry="", now=NOW + 2) == won
@@ -104,18 +93,14 @@ class TestApprovals:
     def test_nothing_is_claimed_without_a_row(self, state):
         assert state.claim("guessed", by="a", process="p", entry="", now=NOW) is None
 
-    def test_a_denial_stays_and_cannot_be_claimed(self, state):
-        row = approval()
-        state.hold(row, now=NOW)
+    def test_a_denial_stays_and_cannot_be_claimed(self, state, row):
         state.note(row.handle, status="denied", reason="no")
         state.note(row.handle, status="approved")
         assert (state.find(row.handle).status, state.find(row.handle).reason) == ("denied", "no")
         assert state.claim(row.handle, by="a", process="p", entry="", now=NOW).claimed_by == ""
         assert state.hold(approval(), now=NOW).handle == row.handle
 
-    def test_the_outcome_is_recorded_once(self, state):
-        row = approval()
-        state.hold(row, now=NOW)
+    def test_the_outcome_is_recorded_once(self, state, row):
         state.settle(row.handle, outcome="completed")
         assert state.find(row.handle).outcome == ""
         state.claim(row.handle, by="a", process="p", entry="", now=NOW)
@@ -127,9 +112,7 @@ class TestApprovals:
         assert state.find(row.handle).outcome == "completed"
         assert list(state.unsettled("p")) == []
 
-    def test_a_claim_for_nothing_is_given_back_and_counted(self, state):
-        row = approval()
-        state.hold(row, now=NOW)
+    def test_a_claim_for_nothing_is_given_back_and_counted(self, state, row):
         assert state.give_back(row.handle, by="", most=3) == 0 or state.find(row.handle) == row
         for count in (1, 2):
             state.claim(row.handle, by=f"run {count}", process="p", entry="{}", now=NOW)
@@ -156,9 +139,7 @@ class TestApprovals:
         assert state.claim(first.handle, by="b", process="p", entry="", now=NOW).claimed_by == "b"
         assert state.find_open("s", now=NOW) == second
 
-    def test_sixteen_threads_claim_and_one_wins(self, state):
-        row = approval()
-        state.hold(row, now=NOW)
+    def test_sixteen_threads_claim_and_one_wins(self, state, row):
         won, ready = [], threading.Barrier(16)
 
         def race(name):
@@ -166,11 +147,7 @@ class TestApprovals:
             if state.claim(row.handle, by=name, process="p", entry="", now=NOW).claimed_by == name:
                 won.append(name)
 
-        threads = [threading.Thread(target=race, args=(str(number),)) for number in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(*(partial(race, str(number)) for number in range(16)))
         assert len(won) == 1
 
     def test_hints_are_those_of_open_rows(self, state):
@@ -223,13 +200,8 @@ class TestKillState:
 
     def test_a_lift_lifts_blocks_and_limits_of_its_target(self, state):
         for number, kind in enumerate(("BLOCK", "RATE_LIMIT", "UNBLOCK")):
-            message = {
-                "command_id": kind,
-                "command_type": kind,
-                "agent_id": "bot",
-                "issued_at": NOW + number,
-                "parameters": {"max_per_minute": 3},
-            }
+            message = {"command_id": kind, "command_type": kind, "agent_id": "bot", "issued_at": NOW + number}
+            message["parameters"] = {"max_per_minute": 3}
             command = parse_command(message, received_at=NOW)
             state.apply(orders_of(command), command_id=command.command_id, now=NOW)
         assert all(found.lifts for found in state.snapshot(now=NOW).orders.values())
@@ -265,7 +237,7 @@ class TestRateLimit:
         assert state.take("bot", limit=2, now=now + 1) > 50
 
     def test_a_clock_set_back_by_a_day_does_not_lock_an_agent_out(self, tmp_path):
-        state = SQLState(tmp_path / "s.db", scope="t", timeout=1.0)
+        state = state_at(tmp_path / "s.db")
         assert state.take("bot", limit=1, now=NOW) is None
         assert state.take("bot", limit=1, now=NOW - 86_400) is None
 
@@ -278,7 +250,7 @@ class TestLeases:
         assert state.lease("other", owner="b", seconds=30, now=NOW + 2)
 
     def test_it_ends(self, tmp_path):
-        state = SQLState(tmp_path / "s.db", scope="t", timeout=1.0)
+        state = state_at(tmp_path / "s.db")
         state.lease("receive", owner="a", seconds=10, now=NOW)
         assert not state.lease("receive", owner="b", seconds=10, now=NOW + 9)
         assert state.lease("receive", owner="b", seconds=10, now=NOW + 10)
@@ -296,7 +268,7 @@ class TestLeases:
 
 
 def test_scopes_do_not_see_each_other(tmp_path):
-    one, two = (SQLState(tmp_path / "s.db", scope=scope, timeout=1.0) for scope in ("one", "two"))
+    one, two = (state_at(tmp_path / "s.db", scope=scope) for scope in ("one", "two"))
     row = approval()
     one.hold(row, now=NOW)
     one.apply([order()], command_id="c", now=NOW)
@@ -306,51 +278,44 @@ def test_scopes_do_not_see_each_other(tmp_path):
 
 
 def test_two_processes_share_a_file(tmp_path):
-    one, two = (SQLState(tmp_path / "s.db", scope="t", timeout=1.0) for _ in range(2))
+    one, two = (state_at(tmp_path / "s.db") for _ in range(2))
     row = approval()
     one.hold(row, now=NOW)
     two.claim(row.handle, by="two", process="p", entry="", now=NOW)
     assert one.claim(row.handle, by="one", process="p", entry="", now=NOW).claimed_by == "two"
 
 
-def race(place, row, *, processes, threads):
-    start = str(time.time() + 3.0)
-    program = Path(__file__).with_name("racer.py")
-    running = [
-        subprocess.Popen(
-            [sys.executable, program, str(place), row.handle, f"p{number}", str(threads), start],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(processes)
-    ]
-    return [int(each.communicate(timeout=120)[0]) for each in running]
-
-
 @pytest.mark.slow
-def test_of_64_threads_in_each_of_4_processes_one_claims(tmp_path):
-    path = tmp_path / "state.db"
-    row = approval(expires_at=time.time() + 1000)
-    SQLState(path, scope="race", timeout=5.0).hold(row, now=time.time())
-    assert sum(race(path, row, processes=4, threads=64)) == 1
+@pytest.mark.parametrize(("place", "processes", "threads"), [("file", 4, 64), ("redis", 2, 32)])
+def test_of_many_threads_in_several_processes_one_claims(request, tmp_path, place, processes, threads):
+    if place == "redis":
+        place = request.getfixturevalue("redis_server").url
+        state = RedisState(place, scope="race", timeout=5.0)
+    else:
+        place = tmp_path / "state.db"
+        state = state_at(place, scope="race", timeout=5.0)
+    row = state.hold(approval(expires_at=time.time() + 1000), now=time.time())
+    given = [place, row.handle]
+    start = time.time() + 3.0
+    won = []
 
+    def race(number):
+        done = python(Path(__file__).with_name("racer.py"), *given, f"p{number}", threads, start, timeout=120)
+        won.append(int(done.stdout))
 
-@pytest.mark.slow
-def test_of_two_processes_on_one_redis_one_claims(redis_server):
-    row = approval(expires_at=time.time() + 1000)
-    RedisState(redis_server.url, scope="race", timeout=5.0).hold(row, now=time.time())
-    assert sum(race(redis_server.url, row, processes=2, threads=32)) == 1
+    together(*(partial(race, number) for number in range(processes)), timeout=120)
+    assert sorted(won) == [*[0] * (processes - 1), 1]
 
 
 class TestFiles:
     def test_the_file_is_its_owners_only(self, tmp_path):
         path = tmp_path / "made" / "state.db"
-        SQLState(path, scope="t", timeout=1.0)
+        state_at(path)
         assert path.stat().st_mode & 0o077 == 0
         assert path.parent.stat().st_mode & 0o077 == 0
 
     def test_a_deleted_file_is_noticed_and_made_anew_without_its_rows(self, tmp_path, caplog):
-        state = SQLState(tmp_path / "s.db", scope="t", timeout=1.0)
+        state = state_at(tmp_path / "s.db")
         row = approval()
         state.hold(row, now=NOW)
         for path in tmp_path.glob("s.db*"):
@@ -360,7 +325,7 @@ class TestFiles:
         assert state.hold(row, now=NOW) == row
 
     def test_a_busy_file_is_an_error_after_the_timeout(self, tmp_path):
-        state = SQLState(tmp_path / "s.db", scope="t", timeout=0.05)
+        state = state_at(tmp_path / "s.db", timeout=0.05)
         other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StateError, match="locked"):
@@ -371,7 +336,7 @@ class TestFiles:
 
     def test_a_broken_file_is_an_error_and_works_again_when_it_is_replaced(self, tmp_path):
         path = tmp_path / "s.db"
-        state = SQLState(path, scope="t", timeout=1.0)
+        state = state_at(path)
         state.close()
         path.write_bytes(b"nonsense " * 1000)
         with pytest.raises(StateError):
@@ -381,50 +346,52 @@ class TestFiles:
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
     def test_a_forked_child_opens_its_own_connection(self, tmp_path):
-        state = SQLState(tmp_path / "s.db", scope="t", timeout=5.0)
+        state = state_at(tmp_path / "s.db", timeout=5.0)
         row = approval()
         state.hold(row, now=NOW)
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            won = state.claim(row.handle, by="child", process="p", entry="", now=NOW)
-            os.write(writing, won.claimed_by.encode())
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
-        assert os.read(reading, 10) == b"child"
-        os.close(reading)
-        os.close(writing)
-        assert state.claim(row.handle, by="parent", process="p", entry="", now=NOW).claimed_by == "child"
+        claim = partial(state.claim, row.handle, process="p", entry="", now=NOW)
+        assert in_a_child(lambda: claim(by="child").claimed_by == "child")
+        assert claim(by="parent").claimed_by == "child"
         state.close()
 
     def test_what_is_in_memory_outlives_a_close(self):
-        state = SQLState(None, scope="t", timeout=1.0)
+        state = state_at()
         state.apply([order()], command_id="c", now=NOW)
         state.close()
         assert state.snapshot(now=NOW).orders
+
+
+def newer(path):
+    state_at(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version=99")
 
 
 class TestOpening:
     def settings(self, place):
         return Settings(agent_id="bot", state=str(place))
 
-    def test_a_file_that_cannot_be_made_names_path_and_setting(self, tmp_path):
-        (tmp_path / "file").write_text("")
-        with pytest.raises(ConfigurationError, match=r"file/state\.db.*setting state \(ASCEND_STATE\)"):
-            open_state(self.settings(tmp_path / "file" / "state.db"))
-
-    def test_a_file_that_is_no_database(self, tmp_path):
-        (tmp_path / "state.db").write_bytes(b"nonsense " * 1000)
-        with pytest.raises(ConfigurationError, match=r"state\.db.*ASCEND_STATE"):
-            open_state(self.settings(tmp_path / "state.db"))
-
-    def test_a_file_of_a_newer_version(self, tmp_path):
-        SQLState(tmp_path / "state.db", scope="t", timeout=1.0)
-        with sqlite3.connect(tmp_path / "state.db") as connection:
-            connection.execute("PRAGMA user_version=99")
-        connection.close()
-        with pytest.raises(ConfigurationError, match="newer version"):
-            open_state(self.settings(tmp_path / "state.db"))
+    @pytest.mark.parametrize(
+        ("prepare", "place", "says"),
+        [
+            (
+                lambda folder: (folder / "file").write_text(""),
+                "file/state.db",
+                r"file/state\.db.*setting state \(ASCEND_STATE\)",
+            ),
+            (
+                lambda folder: (folder / "state.db").write_bytes(b"nonsense " * 1000),
+                "state.db",
+                r"state\.db.*ASCEND_STATE",
+            ),
+            (lambda folder: newer(folder / "state.db"), "state.db", "newer version"),
+        ],
+        ids=["cannot be made", "no database", "newer"],
+    )
+    def test_a_file_that_cannot_be_used_names_path_and_setting(self, tmp_path, prepare, place, says):
+        prepare(tmp_path)
+        with pytest.raises(ConfigurationError, match=says):
+            open_state(self.settings(tmp_path / place))
 
     def test_an_unreachable_redis_names_the_setting_and_no_password(self):
         with pytest.raises(ConfigurationError, match="setting state") as caught:

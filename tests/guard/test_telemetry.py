@@ -2,16 +2,15 @@
 
 import asyncio
 import gc
-import json
 import re
-import subprocess
 import sys
 import weakref
 from pathlib import Path
 
 import pytest
-from guard_kit import JSON, KEY, Engine, Handler, Wire, answer, http_scope, part, plug
-from guard_kit import guard as guarded
+from kit.asgi import Handler, ask, guard, unattended
+from kit.engine import KEY, Engine, answer, failed, plug
+from kit.processes import python
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -20,7 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from ascend_middleware.client.http import ConnectFailed, Response
+from ascend_middleware.client.http import ConnectFailed
 from ascend_middleware.guard.telemetry import Telemetry
 
 RULES = [
@@ -36,21 +35,19 @@ class Watched:
 
     def __init__(self, monkeypatch, *answers, **settings):
         self.engine = plug(monkeypatch, Engine(*answers))
-        self.app = guarded(Handler(), RULES, **settings)
-        self.app._runner.worker = None
+        self.app = unattended(guard(Handler(), RULES, **settings))
         self.spans = InMemorySpanExporter()
         self.tracers = TracerProvider()
         self.tracers.add_span_processor(SimpleSpanProcessor(self.spans))
         self.reader = InMemoryMetricReader()
         self.meters = MeterProvider([self.reader])
-        guard = self.app.guard
-        guard.recorder.telemetry = Telemetry(guard, tracer_provider=self.tracers, meter_provider=self.meters)
+        inner = self.app.guard
+        inner.recorder.telemetry = Telemetry(inner, tracer_provider=self.tracers, meter_provider=self.meters)
 
     def run(self, *requests):
         async def main():
             for method, path in requests:
-                wire = Wire(part(b"{}"))
-                await self.app(http_scope(method, path, headers=JSON), wire.receive, wire.send)
+                await ask(self.app, path, method)
 
         asyncio.run(main())
 
@@ -127,28 +124,27 @@ def test_the_authority_gets_the_context_of_the_decisions_span(watched):
 
 def test_the_applications_span_is_the_current_one_again_in_the_handler(watched):
     one = watched(answer())
-    seen = []
+    handler, seen = one.app.app, []
 
-    async def handler(scope, receive, send):
+    async def looks(scope, receive, send):
         seen.append(trace.get_current_span().get_span_context().is_valid)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
+        await handler(scope, receive, send)
 
-    one.app.app = handler
+    one.app.app = looks
     one.run(("POST", "/pay"))
     assert seen == [False]
 
 
-FAILURES = {
-    "connect-error": ConnectFailed("away"),
-    "server-error": Response(500, {}, b""),
-    "unreadable": Response(200, {}, b"<html>"),
-}
-
-
-@pytest.mark.parametrize("cause", FAILURES)
-def test_a_failed_decision_is_an_error_of_its_cause(watched, cause):
-    one = watched(FAILURES[cause], deadline=0.3, journal="memory:")
+@pytest.mark.parametrize(
+    ("failure", "cause"),
+    [
+        (ConnectFailed("away"), "connect-error"),
+        (failed(500), "server-error"),
+        (failed(200, b"<html>"), "unreadable"),
+    ],
+)
+def test_a_failed_decision_is_an_error_of_its_cause(watched, failure, cause):
+    one = watched(failure, deadline=0.3, journal="memory:")
     one.run(("POST", "/pay"))
     (span,) = one.spans.get_finished_spans()
     assert span.status.status_code is StatusCode.ERROR
@@ -197,8 +193,7 @@ def test_a_cancelled_decision_ends_its_span(watched):
     one = watched(hang)
 
     async def main():
-        wire = Wire(part(b"{}"))
-        task = asyncio.ensure_future(one.app(http_scope("POST", "/pay", headers=JSON), wire.receive, wire.send))
+        task = asyncio.ensure_future(ask(one.app, "/pay"))
         await asyncio.sleep(0.05)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -213,9 +208,8 @@ def test_nothing_secret_and_nothing_a_caller_sent_is_in_it(watched):
 
     async def main():
         for _ in range(2):
-            wire = Wire(part(b'{"card": "4111222233334444"}'))
-            await one.app(http_scope("POST", "/pay", headers=JSON), wire.receive, wire.send)
-        return json.loads(wire.body)["approval"]["handle"]
+            wire = await ask(one.app, "/pay", body=b'{"card": "4111222233334444"}')
+        return wire.json["approval"]["handle"]
 
     handle = asyncio.run(main())
     text = "".join(span.to_json() for span in one.spans.get_finished_spans()) + repr(one.metrics())
@@ -239,19 +233,20 @@ def test_nothing_of_it_is_imported_unless_it_is_asked_for():
         f"AscendMiddleware(lambda *a: None, agent_id='bot', api_url='http://127.0.0.1:9', api_key={KEY!r});"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_asking_for_it_without_the_extra_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)
     with pytest.raises(Exception, match=r"ascend-middleware\[telemetry\]"):
-        guarded(Handler(), RULES, telemetry=True)
+        guard(Handler(), RULES, telemetry=True)
 
 
 def test_the_documents_program_shows_it_to_prometheus(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    ask = """
+    asking = """
 import urllib.request
 from starlette.testclient import TestClient
 
@@ -264,14 +259,7 @@ thread.join()
     (tmp_path / "ascend.toml").write_text('[ascend]\nagent_id = "bot"\n[[rule]]\nmatch = "GET /x"\nexempt = true\n')
     environment = {"ASCEND_API_KEY": KEY, "ASCEND_API_URL": "http://127.0.0.1:9", "ASCEND_STATE": "memory:"}
     environment |= {"ASCEND_KILL_SWITCH": "off", "PATH": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", program.replace("9464", "0") + ask],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = python("-c", program.replace("9464", "0") + asking, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert re.search(r'ascend_decisions_total\{.*ascend_outcome="framework".*\} 1\.0', done.stdout)
     assert re.search(r'ascend_client_breaker_state.*\{.*ascend_breaker_state="closed".*\} 1\.0', done.stdout)

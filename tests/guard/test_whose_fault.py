@@ -12,7 +12,8 @@ import socket
 import sqlite3
 
 import pytest
-from guard_kit import JSON, Engine, Handler, Wire, answer, guard, http_scope, options, part, plug
+from kit.asgi import JSON, Handler, Wire, ask, guard, http_scope, part
+from kit.engine import answer, failed, options
 
 from ascend_middleware import Agent, AscendClient
 from ascend_middleware.api.orders import Order
@@ -22,7 +23,6 @@ from ascend_middleware.client.http import (
     DeadlinePassed,
     ExchangeFailed,
     Overloaded,
-    Response,
     TLSFailed,
     Unsendable,
 )
@@ -30,21 +30,6 @@ from ascend_middleware.exceptions import ConfigurationError, NetworkError, Overl
 
 pytestmark = pytest.mark.anyio
 RUN = {"match": "POST /run", "action_type": "run", "on_failure": "open"}
-
-
-@pytest.fixture
-def engine(monkeypatch):
-    return plug(monkeypatch, Engine())
-
-
-def failed(code):
-    return Response(code, {"content-type": "application/json"}, b"{}")
-
-
-async def ask(app, path="/run", *, body=b"{}", then=None):
-    wire = Wire(part(body))
-    await app(http_scope("POST", path, headers=JSON), wire.receive, wire.send)
-    return wire
 
 
 @pytest.mark.parametrize(
@@ -61,30 +46,28 @@ async def ask(app, path="/run", *, body=b"{}", then=None):
         (ExchangeFailed("broke off"), 503, "unavailable", 0),
     ],
 )
-async def test_whose_time_it_was_decides(engine, error, status, problem, ran):
+async def test_whose_time_it_was_decides(engine, handler, error, status, problem, ran):
     engine.answers = [error]
-    handler = Handler()
     app = guard(handler, [RUN])
     wire = await ask(app)
     assert (wire.status, handler.ran) == (status, ran)
     if problem:
         assert wire.problem == problem
-        assert (dict(wire.sent[0]["headers"]).get(b"retry-after") is not None) == (status == 503)
+        assert ("retry-after" in wire.headers) == (status == 503)
     # Whatever this service lacks says nothing about the authority.
     counted = 0 if problem == "overloaded" or type(error) is Unsendable else 1
     assert app.guard.core.breaker.failures == counted
 
 
 @pytest.mark.parametrize("last", [DeadlinePassed("late"), ConnectFailed("no")])
-async def test_a_failure_after_an_answer_is_not_silence(engine, last):
+async def test_a_failure_after_an_answer_is_not_silence(engine, handler, last):
     engine.answers = [failed(503), last]
-    handler = Handler()
     app = guard(handler, [RUN], max_retries=1, deadline=60)
     wire = await ask(app)
     assert (wire.status, wire.problem, handler.ran, len(engine.requests)) == (503, "unavailable", 0, 2)
 
 
-async def test_a_body_that_dribbles_is_no_outage(engine):
+async def test_a_body_that_dribbles_is_no_outage(engine, handler):
     """The clock of the authority runs from the submit; here the body, read to look for an approval, takes longer."""
     times = []
 
@@ -95,7 +78,6 @@ async def test_a_body_that_dribbles_is_no_outage(engine):
         return answer("pending")
 
     engine.send = send
-    handler = Handler()
     app = guard(handler, [RUN], deadline=0.2)
     assert (await ask(app, body=b"one")).problem == "approval-required"
     wire = Wire()
@@ -111,7 +93,7 @@ async def test_a_body_that_dribbles_is_no_outage(engine):
     assert times[-1] > 0.15
 
 
-async def test_a_hook_that_takes_long_is_no_outage(engine):
+async def test_a_hook_that_takes_long_is_no_outage(engine, handler):
     times = []
 
     async def send(request, timeout):
@@ -123,7 +105,6 @@ async def test_a_hook_that_takes_long_is_no_outage(engine):
         return Agent("bot")
 
     engine.send = send
-    handler = Handler()
     given = options([RUN], deadline=0.2)
     assert (await ask(AscendMiddleware(handler, **given, identify=identify))).problem == "denied"
     assert times[0] > 0.15 and handler.ran == 0
@@ -143,9 +124,9 @@ async def test_a_hook_that_takes_long_is_no_outage(engine):
         ([TLSFailed("no certificate"), ConnectFailed("no")], False),
     ],
 )
-async def test_only_a_breaker_that_silence_opened_opens_rules(engine, failures, opens):
+async def test_only_a_breaker_that_silence_opened_opens_rules(engine, handler, failures, opens):
     engine.answers = [*failures, answer()]
-    app = guard(Handler(), [{**RUN, "on_failure": "closed"}, {**RUN, "match": "POST /open"}],
+    app = guard(handler, [{**RUN, "on_failure": "closed"}, {**RUN, "match": "POST /open"}],
                 circuit_breaker_threshold=2)  # fmt: skip
     for _ in failures:
         await ask(app)
@@ -188,8 +169,7 @@ class Slow:
         writer.close()
 
 
-async def test_a_crowd_before_a_healthy_authority_opens_nothing():
-    handler = Handler()
+async def test_a_crowd_before_a_healthy_authority_opens_nothing(handler):
     async with Slow(0.4) as authority:
         rules = [RUN, {**RUN, "match": "POST /closed", "on_failure": "closed"}]
         app = guard(handler, rules, api_url=authority.url, deadline=2.0, max_connections=2, max_retries=3)
@@ -202,16 +182,13 @@ async def test_a_crowd_before_a_healthy_authority_opens_nothing():
         await app.aclose()
 
 
-async def test_one_agent_cannot_use_up_all_connections():
-    handler = Handler()
+async def test_one_agent_cannot_use_up_all_connections(handler):
     async with Slow(0.05) as authority:
         app = guard(handler, [RUN], api_url=authority.url, max_connections=2, agent_header="x-agent")
         finished = []
 
         async def ask_as(agent):
-            wire = Wire(part(b"{}"))
-            await app(http_scope("POST", "/run", headers=[*JSON, ("x-agent", agent)]), wire.receive, wire.send)
-            finished.append((agent, wire.problem))
+            finished.append((agent, (await ask(app, headers=[*JSON, ("x-agent", agent)])).problem))
 
         crowd = [asyncio.ensure_future(ask_as("many")) for _ in range(30)]
         while len(authority.asked) < 4:
@@ -224,9 +201,8 @@ async def test_one_agent_cannot_use_up_all_connections():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_no_file_left_is_overload_and_no_outage(host):
+async def test_no_file_left_is_overload_and_no_outage(handler, host):
     """Somebody who makes this process use up its files must not open its rules."""
-    handler = Handler()
     app = guard(handler, [RUN], api_url=f"http://{host}:1", kill_switch="off")
     app._runner.worker.start = lambda: None  # it would deliver what passed
     assert (await ask(app)).status == 200  # nobody listens there: an outage
@@ -258,7 +234,7 @@ async def test_no_file_left_is_overload_and_no_outage(host):
     ],
 )
 @pytest.mark.parametrize("asynchronous", [True, False])
-async def test_every_address_has_to_lack_something_here(monkeypatch, failures, problem, asynchronous):
+async def test_every_address_has_to_lack_something_here(handler, monkeypatch, failures, problem, asynchronous):
     """The machine's own answers to a connection, which no test can provoke, are those of a resolver and a socket here."""
     places = {f"127.9.9.{number}": failure for number, failure in enumerate(failures)}
     entries = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (place, 80)) for place in places]
@@ -278,7 +254,6 @@ async def test_every_address_has_to_lack_something_here(monkeypatch, failures, p
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     given = {"api_url": "https://away", "deadline": 5, "kill_switch": "off"}
-    handler = Handler()
     if asynchronous:
         app = guard(handler, [RUN], **given)
         app._runner.worker.start = lambda: None  # it would deliver what passed
@@ -324,9 +299,8 @@ async def test_what_can_never_work_fails_the_start(monkeypatch, settings, enviro
 # --- the budget of open rules
 
 
-async def test_workers_that_share_a_state_share_the_budget(engine, tmp_path):
+async def test_workers_that_share_a_state_share_the_budget(engine, handler, tmp_path):
     engine.answers = [ConnectFailed("no")]
-    handler = Handler()
     place = str(tmp_path / "state.db")
     workers = [guard(handler, [RUN], open_per_minute=5, state=place, enable_circuit_breaker=False) for _ in range(4)]
     statuses = [(await ask(app)).status for _ in range(5) for app in workers]
@@ -339,17 +313,15 @@ async def test_workers_that_share_a_state_share_the_budget(engine, tmp_path):
     assert (await ask(none)).status == 503
 
 
-async def test_an_agent_named_like_the_budget_does_not_use_it(engine):
+async def test_an_agent_named_like_the_budget_does_not_use_it(engine, handler):
     engine.answers = [ConnectFailed("no")]
-    app = guard(Handler(), [RUN], open_per_minute=1, agent_header="x-agent")
+    app = guard(handler, [RUN], open_per_minute=1, agent_header="x-agent")
     app.guard.state.apply(
         [Order(target="open bot", slot="limit", kind="RATE_LIMIT", issued_at=1.0, max_per_minute=100)],
         command_id="c", now=1.0,
     )  # fmt: skip
     for agent, status in (("open bot", 200), ("open bot", 503)):
-        wire = Wire(part(b"{}"))
-        await app(http_scope("POST", "/run", headers=[*JSON, ("x-agent", agent)]), wire.receive, wire.send)
-        assert wire.status == status
+        assert (await ask(app, headers=[*JSON, ("x-agent", agent)])).status == status
 
 
 async def test_a_budget_that_cannot_be_counted_is_spent(engine, tmp_path):
@@ -382,13 +354,11 @@ async def test_a_budget_that_cannot_be_counted_is_spent(engine, tmp_path):
         (415, {"detail": "no such type"}, 500, "misconfigured", None),
     ],
 )  # fmt: skip
-async def test_what_is_refused_about_the_content_is_the_callers(engine, code, error, status, problem, field):
-    engine.answers = [Response(code, {}, json.dumps(error).encode())]
-    handler = Handler()
+async def test_what_is_refused_about_the_content_is_the_callers(engine, handler, code, error, status, problem, field):
+    engine.answers = [failed(code, json.dumps(error).encode())]
     wire = await ask(guard(handler, [RUN]))
-    body = json.loads(wire.body)
-    assert (wire.status, wire.problem, body.get("field"), handler.ran) == (status, problem, field, 0)
-    assert body["status"] == status and b"retry-after" not in dict(wire.sent[0]["headers"])
+    assert (wire.status, wire.problem, wire.json.get("field"), handler.ran) == (status, problem, field, 0)
+    assert wire.json["status"] == status and "retry-after" not in wire.headers
 
 
 @pytest.mark.parametrize(
@@ -402,14 +372,15 @@ async def test_what_is_refused_about_the_content_is_the_callers(engine, code, er
     ],
     ids=["long", "large", "2**63", "deep", "many"],
 )
-async def test_the_embedded_authority_blames_the_caller_for_the_callers_data(tmp_path, value, status, problem, field):
+async def test_the_embedded_authority_blames_the_caller_for_the_callers_data(
+    handler, tmp_path, value, status, problem, field
+):
     (tmp_path / "policy.toml").write_text("[thresholds]\npending = 99\ndenied = 100\n")
     rule = {**RUN, "details": {"value": "body.value"}, "resource_id": "{body.id?}", "body_limit": 1_000_000}
-    handler = Handler()
     app = guard(handler, [rule], api_url=f"local:{tmp_path / 'policy.toml'}", kill_switch="off")
     name = "id" if field == "resource_id" else "value"
     wire = await ask(app, body=f'{{"value": 1, "{name}": {value}}}'.replace('"value": 1, "value"', '"value"').encode())
-    assert (wire.status, wire.problem, json.loads(wire.body).get("field")) == (status, problem, field)
+    assert (wire.status, wire.problem, wire.json.get("field")) == (status, problem, field)
     assert (await ask(app, body=b'{"value": 1}')).status == 200
     assert handler.ran == 1
     await app.aclose()

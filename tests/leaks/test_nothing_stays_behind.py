@@ -19,7 +19,7 @@ from ascend_middleware.asgi import AscendMiddleware, install
 from ascend_middleware.flask import Ascend
 
 sys.path += [str(Path(__file__).parent.parent / name) for name in ("client", "guard")]
-from guard_kit import Wire, http_scope, part  # noqa: E402
+from kit.asgi import Wire, http_scope, part
 from scripted import APPROVED, Scripted  # noqa: E402
 
 RULES = {"rule": [{"match": "* /**", "action_type": "act"}]}

@@ -8,9 +8,10 @@ import bottle
 import falcon
 import httpx2
 import pytest
+from kit.engine import Engine, answer, options, plug
+from kit.wsgi import JSON, Call, Handler, Input, environ
 from werkzeug.wrappers import Request as WerkzeugRequest
 from werkzeug.wrappers import Response as WerkzeugResponse
-from wsgi_kit import JSON, PAY, READ, Call, Engine, Handler, Input, answer, environ, options, plug
 
 from ascend_middleware import ConfigurationError
 from ascend_middleware.client.http import ConnectFailed, DeadlinePassed
@@ -18,6 +19,10 @@ from ascend_middleware.guard import Agent, NotAnAgent, Verdict
 from ascend_middleware.wsgi import AscendMiddleware
 
 BODY = b'{"amount": 5}'
+
+
+PAY = {"match": "POST /pay", "action_type": "pay", "details": {"amount": "body.amount"}}
+READ = {"match": "GET /items/{id}", "action_type": "read", "resource_id": "{path.id}"}
 
 
 def guard(app, rules=(PAY, READ), **settings):

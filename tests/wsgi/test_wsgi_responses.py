@@ -4,7 +4,8 @@ import json
 import sys
 
 import pytest
-from wsgi_kit import Call, environ, options
+from kit.engine import options
+from kit.wsgi import Call, environ
 
 from ascend_middleware import AscendClient
 from ascend_middleware.wsgi import AscendMiddleware

@@ -1,31 +1,30 @@
 """One small application behind every adapter but Django's, and requests spelt byte by byte."""
 
 import asyncio
-import io
 import json
-import sys
 import warnings
-from pathlib import Path
 
 import a2wsgi
 import flask
-from guard_kit import Wire, http_scope, part
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "wsgi"))  # the kit of the WSGI adapters' tests
-
-from wsgi_kit import Call
-
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.flask import Ascend
 from ascend_middleware.wsgi import AscendMiddleware as WSGIMiddleware
 
+from .asgi import Wire, http_scope, part
+from .wsgi import Call, environ
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it is deprecated, and still used
     from starlette.middleware.wsgi import WSGIMiddleware as StarletteWSGIMiddleware
+
+
+def table(rules):
+    return {"ascend": {"report_outcomes": False}, "rule": rules}
 
 
 class _OverASGI:
@@ -35,19 +34,16 @@ class _OverASGI:
 
     def ask(self, method, path, *, headers=(), body=b"", query=b"", raw_path=None):
         """Return the status and the problem document, or None."""
-        wire = Wire(part(body))
         length = (("content-length", str(len(body))),) if body else ()
         scope = http_scope(method, path, headers=[("host", "site"), *length, *headers], query=query)
         scope["raw_path"] = path.encode() if raw_path is None else raw_path
-        asyncio.run(asyncio.wait_for(self.app(scope, wire.receive, wire.send), 10))
-        return wire.status, json.loads(wire.body) if wire.body.startswith(b"{") else None
+        wire = asyncio.run(asyncio.wait_for(Wire(part(body)).through(self.app, scope), 10))
+        return wire.status, wire.json
 
 
 class PlainASGI(_OverASGI):
     def __init__(self, rules, ran, **settings):
-        self.app = AscendMiddleware(
-            handler_of(ran), rules={"ascend": {"report_outcomes": False}, "rule": rules}, **settings
-        )
+        self.app = AscendMiddleware(handler_of(ran), rules=table(rules), **settings)
 
 
 class OpaqueMount(_OverASGI):
@@ -58,9 +54,7 @@ class OpaqueMount(_OverASGI):
     def __init__(self, rules, ran, **settings):
         rules = [{**rule, "match": f"{rule['match'].partition(' ')[0]} /**"} for rule in rules]
         self.app = Starlette(routes=[Mount("/", app=handler_of(ran))])
-        self.app.add_middleware(
-            AscendMiddleware, rules={"ascend": {"report_outcomes": False}, "rule": rules}, **settings
-        )
+        self.app.add_middleware(AscendMiddleware, rules=table(rules), **settings)
 
 
 class StarletteRoute(_OverASGI):
@@ -71,18 +65,14 @@ class StarletteRoute(_OverASGI):
             __call__ = staticmethod(handler_of(ran))
 
         self.app = Starlette(routes=[Route("/pay", Endpoint()), Route("/items/{name:path}", Endpoint())])
-        self.app.add_middleware(
-            AscendMiddleware, rules={"ascend": {"report_outcomes": False}, "rule": rules}, **settings
-        )
+        self.app.add_middleware(AscendMiddleware, rules=table(rules), **settings)
 
 
 class WSGIBelowASGI(_OverASGI):
     adapter = staticmethod(a2wsgi.WSGIMiddleware)
 
     def __init__(self, rules, ran, **settings):
-        self.app = AscendMiddleware(
-            self.adapter(wsgi_handler_of(ran)), rules={"ascend": {"report_outcomes": False}, "rule": rules}, **settings
-        )
+        self.app = AscendMiddleware(self.adapter(wsgi_handler_of(ran)), rules=table(rules), **settings)
 
 
 class OldWSGIBelowASGI(WSGIBelowASGI):
@@ -93,23 +83,19 @@ class GuardBelowASGI(_OverASGI):
     """The WSGI middleware, under an adapter that leaves it the ASGI scope."""
 
     def __init__(self, rules, ran, **settings):
-        self.app = a2wsgi.WSGIMiddleware(
-            WSGIMiddleware(
-                wsgi_handler_of(ran), rules={"ascend": {"report_outcomes": False}, "rule": rules}, **settings
-            )
-        )
+        self.app = a2wsgi.WSGIMiddleware(WSGIMiddleware(wsgi_handler_of(ran), rules=table(rules), **settings))
 
 
 class PlainWSGI:
     template = "/pay"
 
     def __init__(self, rules, ran, **settings):
-        self.app = WSGIMiddleware(
-            wsgi_handler_of(ran), rules={"ascend": {"report_outcomes": False}, "rule": rules}, **settings
-        )
+        self.app = WSGIMiddleware(wsgi_handler_of(ran), rules=table(rules), **settings)
 
     def ask(self, method, path, *, headers=(), body=b"", query=b"", raw_path=None):
-        call = Call(self.app, environ_of(method, path, headers, body, query, raw_path))
+        more = {} if raw_path is None else {"RAW_URI": raw_path.decode("latin-1")}
+        given = {"query": query.decode("latin-1"), "headers": [("host", "site"), *headers], "content": body or None}
+        call = Call(self.app, environ(method, path, **given, **more))
         return call.status, json.loads(call.body) if call.body.startswith(b"{") else None
 
 
@@ -126,7 +112,7 @@ class Flask(PlainWSGI):
         methods = ["GET", "POST", "PUT", "DELETE", "WEBSOCKET"]
         app.add_url_rule("/pay", "pay", view, methods=methods)
         app.add_url_rule("/items/<path:name>", "items", view, methods=methods)
-        Ascend(app, rules={"ascend": {"report_outcomes": False}, "rule": rules}, **settings)
+        Ascend(app, rules=table(rules), **settings)
         self.app = app
 
 
@@ -153,33 +139,3 @@ def wsgi_handler_of(ran):
         return [b"done"]
 
     return handler
-
-
-def environ_of(method, path, headers, body, query, raw_path):
-    """Return the environ as wsgiref makes it: of one name are X-Name and x_name, what comes twice is joined."""
-    environ = {
-        "REQUEST_METHOD": method,
-        "SCRIPT_NAME": "",
-        "PATH_INFO": path.encode().decode("latin-1"),
-        "QUERY_STRING": query.decode("latin-1"),
-        "SERVER_NAME": "site",
-        "SERVER_PORT": "80",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": "site",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(body),
-        "wsgi.errors": io.StringIO(),
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
-    if raw_path is not None:
-        environ["RAW_URI"] = raw_path.decode("latin-1")
-    if body:
-        environ["CONTENT_LENGTH"] = str(len(body))
-    for name, value in headers:
-        key = name.upper().replace("-", "_")
-        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
-        environ[key] = f"{environ[key]},{value}" if key in environ else value
-    return environ

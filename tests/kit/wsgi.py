@@ -1,58 +1,9 @@
-"""What the WSGI adapters' tests share: a scripted engine, requests by hand, and an application to guard."""
+"""WSGI by hand: environs, a server's side of one request, and a handler."""
 
 import io
 import json
 
-import ascend_middleware.adapters.runner
-from ascend_middleware.client.http import Response
-
-KEY = "owkai_test_0123456789abcdef"
-GIVEN = {"agent_id": "bot", "api_url": "https://authority.example", "api_key": KEY, "max_retries": 0}
-
-
-def answer(status="approved", code=200, **more):
-    body = {"action_id": "7", "status": status, "decision": status, **more}
-    return Response(code, {"content-type": "application/json"}, json.dumps(body).encode())
-
-
-class Engine:
-    """Records what is asked; `answers` are used up one by one, the last one stays. Errors are raised."""
-
-    def __init__(self, *answers):
-        self.answers = list(answers) or [answer()]
-        self.requests = []
-        self.opened = 0
-
-    def send(self, request, timeout):
-        self.requests.append(request)
-        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if callable(found):
-            found = found()
-        if isinstance(found, BaseException):
-            raise found
-        return found
-
-    def close(self): ...
-
-    @property
-    def submitted(self):
-        return [json.loads(request.content) for request in self.requests if request.url.endswith("/submit")]
-
-
-def plug(monkeypatch, engine):
-    """Let every adapter made in this test ask this engine."""
-
-    def opened(settings, **given):
-        engine.opened += 1
-        return engine
-
-    monkeypatch.setattr(ascend_middleware.adapters.runner, "open_engine", opened)
-    return engine
-
-
-def options(rules, **settings):
-    """Return what every guard is told."""
-    return {"rules": {"rule": rules}, **GIVEN, "report_outcomes": False, **settings}
+JSON = (("content-type", "application/json"),)
 
 
 class Input:
@@ -73,6 +24,7 @@ class Input:
 
 
 def environ(method="GET", path="/", *, query="", headers=(), content=None, length=None, **more):
+    """Return what wsgiref makes of a request: of one name are X-Name and x_name, what comes twice is joined."""
     found = {
         "REQUEST_METHOD": method,
         "SCRIPT_NAME": "",
@@ -96,7 +48,8 @@ def environ(method="GET", path="/", *, query="", headers=(), content=None, lengt
         found["CONTENT_LENGTH"] = str(len(content) if length is None else length)
     for name, value in headers:
         key = name.upper().replace("-", "_")
-        found[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        found[key] = f"{found[key]},{value}" if key in found else value
     return found
 
 
@@ -154,8 +107,3 @@ class Handler:
             self.body = b"".join(iter(lambda: environ["wsgi.input"].read(4096), b""))
         start_response("200 OK", [("Content-Length", "4")])
         return [b"done"]
-
-
-JSON = (("content-type", "application/json"),)
-PAY = {"match": "POST /pay", "action_type": "pay", "details": {"amount": "body.amount"}}
-READ = {"match": "GET /items/{id}", "action_type": "read", "resource_id": "{path.id}"}
