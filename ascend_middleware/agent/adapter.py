@@ -56,7 +56,10 @@ class ApprovalAdapter(HTTPAdapter):
                 "approval the request is sent again: give the body as bytes or JSON"
             )
         content = body.encode() if isinstance(body, str) else body
-        headers = list(request.headers.items())
+        headers = [
+            (name, value if isinstance(value, str) else value.decode("latin-1"))
+            for name, value in request.headers.items()
+        ]
         steps = self._waiter.steps(url, lambda handle: token_of(str(request.method), url, headers, content, handle))
         response, answer = None, None
         while True:
