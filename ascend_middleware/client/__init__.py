@@ -1,6 +1,5 @@
 """The clients of the authority, their flows, and the engines that carry their requests."""
 
-from .async_owkai import AsyncOWKAIClient
 from .authorized_agent import AsyncAuthorizedAgent, AuthorizedAgent
 from .breaker import CircuitBreaker
 from .clients import AscendClient, AsyncAscendClient
@@ -18,7 +17,7 @@ from .http.transport import (
     Response,
     Unsendable,
 )
-from .owkai import OWKAIClient
+from .owkai import AsyncOWKAIClient, OWKAIClient
 
 __all__ = [
     "AscendClient",

@@ -8,45 +8,14 @@ from typing import Any, Final, TypeVar, overload
 
 from ..api.models import AgentAction, AuthorizationDecision, Decision, DecisionStatus
 from ..exceptions import AscendError, AuthorizationDeniedError, TimeoutError  # noqa: A004 - the documented name
-from .async_owkai import AsyncOWKAIClient
+from ..flow import Flow, Hook
 from .clients import AscendClient, AsyncAscendClient
-from .owkai import OWKAIClient, ReferenceDecision
-from .twins import twin_of
+from .drivers import Awaits, Blocks, sync_and_async
+from .owkai import AsyncOWKAIClient, OWKAIClient, ReferenceDecision
 
 __all__ = ["AsyncAuthorizedAgent", "AuthorizedAgent"]
 
 T = TypeVar("T")
-
-
-class _Agent:
-    def __init__(self, agent_id: str, agent_name: str) -> None:
-        self.agent_id: Final = agent_id
-        self.agent_name: Final = agent_name
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.agent_id!r}, {self.agent_name!r})"
-
-    def _action(
-        self,
-        action_type: str,
-        resource: str,
-        resource_id: str | None,
-        details: Mapping[str, Any] | None,
-        context: Mapping[str, Any] | None,
-        risk_indicators: Mapping[str, Any] | None,
-        fields: Mapping[str, Any],
-    ) -> AgentAction:
-        return AgentAction(
-            agent_id=self.agent_id,
-            agent_name=self.agent_name,
-            action_type=action_type,
-            resource=resource,
-            resource_id=resource_id,
-            action_details=None if details is None else dict(details),
-            context=None if context is None else dict(context),
-            risk_indicators=None if risk_indicators is None else dict(risk_indicators),
-            **fields,
-        )
 
 
 def _expired(decision: AuthorizationDecision, error: TimeoutError) -> ReferenceDecision:
@@ -71,26 +40,20 @@ def _permitted(decision: AuthorizationDecision) -> None:
     raise AscendError(f"Unexpected authorization status: {decision.status}", action_id=action_id)
 
 
-class AuthorizedAgent(_Agent):
-    """An agent whose functions run only when they are authorized.
+class _Agent:
+    client: Any
 
-    Args:
-        agent_id: who acts; a stable identifier.
-        agent_name: the same for people.
-        client: an `OWKAIClient` or an `AscendClient`; an `OWKAIClient` from the environment when None.
+    def __init__(self, agent_id: str, agent_name: str) -> None:
+        self.agent_id: Final = agent_id
+        self.agent_name: Final = agent_name
 
-    Raises:
-        ValueError: no client was given, and the environment holds no key.
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.agent_id!r}, {self.agent_name!r})"
 
-    Source: contract §1.6, C6.
-    """
-
-    def __init__(self, agent_id: str, agent_name: str, client: OWKAIClient | AscendClient | None = None) -> None:
-        super().__init__(agent_id, agent_name)
-        self.client: Final = OWKAIClient() if client is None else client
-
+    @sync_and_async
     def request_authorization(
         self,
+        /,
         action_type: str,
         resource: str,
         resource_id: str | None = None,
@@ -100,7 +63,7 @@ class AuthorizedAgent(_Agent):
         wait_for_decision: bool = True,
         timeout: float = 60,
         **fields: Any,
-    ) -> AuthorizationDecision:
+    ) -> Flow[AuthorizationDecision]:
         """Submit an action of this agent, and wait for a person where one has to decide.
 
         Args:
@@ -121,18 +84,47 @@ class AuthorizedAgent(_Agent):
 
         Raises:
             ValidationError: a value is missing or of the wrong kind; nothing was sent.
-            AscendError: the errors of every call.
 
         Source: contract §1.6.
         """
-        action = self._action(action_type, resource, resource_id, details, context, risk_indicators, fields)
-        decision = self.client.submit_action(action)
+        action = AgentAction(
+            agent_id=self.agent_id,
+            agent_name=self.agent_name,
+            action_type=action_type,
+            resource=resource,
+            resource_id=resource_id,
+            action_details=None if details is None else dict(details),
+            context=None if context is None else dict(context),
+            risk_indicators=None if risk_indicators is None else dict(risk_indicators),
+            **fields,
+        )
+        decision: AuthorizationDecision = yield Hook(self.client.submit_action, (action,))
         if not (wait_for_decision and decision.is_pending()):
             return decision
         try:
-            return self.client.wait_for_decision(decision.action_id, timeout)
+            decision = yield Hook(self.client.wait_for_decision, (decision.action_id, timeout))
         except TimeoutError as error:
             return _expired(decision, error)
+        return decision
+
+
+class AuthorizedAgent(_Agent, Blocks):
+    """An agent whose functions run only when they are authorized.
+
+    Args:
+        agent_id: who acts; a stable identifier.
+        agent_name: the same for people.
+        client: an `OWKAIClient` or an `AscendClient`; an `OWKAIClient` from the environment when None.
+
+    Raises:
+        ValueError: no client was given, and the environment holds no key.
+
+    Source: contract §1.6, C6.
+    """
+
+    def __init__(self, agent_id: str, agent_name: str, client: OWKAIClient | AscendClient | None = None) -> None:
+        super().__init__(agent_id, agent_name)
+        self.client: OWKAIClient | AscendClient = OWKAIClient() if client is None else client
 
     def execute_if_authorized(
         self,
@@ -177,8 +169,7 @@ class AuthorizedAgent(_Agent):
         return execute_fn()
 
 
-@twin_of(AuthorizedAgent)
-class AsyncAuthorizedAgent(_Agent):
+class AsyncAuthorizedAgent(_Agent, Awaits):
     """The twin of `AuthorizedAgent` for event loops, with an `AsyncOWKAIClient` or an `AsyncAscendClient`.
 
     The function to run may be a coroutine function.
@@ -188,29 +179,7 @@ class AsyncAuthorizedAgent(_Agent):
         self, agent_id: str, agent_name: str, client: AsyncOWKAIClient | AsyncAscendClient | None = None
     ) -> None:
         super().__init__(agent_id, agent_name)
-        self.client: Final = AsyncOWKAIClient() if client is None else client
-
-    async def request_authorization(
-        self,
-        action_type: str,
-        resource: str,
-        resource_id: str | None = None,
-        details: Mapping[str, Any] | None = None,
-        context: Mapping[str, Any] | None = None,
-        risk_indicators: Mapping[str, Any] | None = None,
-        wait_for_decision: bool = True,
-        timeout: float = 60,  # noqa: ASYNC109 - how long to poll
-        **fields: Any,
-    ) -> AuthorizationDecision:
-        """See `AuthorizedAgent.request_authorization`."""
-        action = self._action(action_type, resource, resource_id, details, context, risk_indicators, fields)
-        decision = await self.client.submit_action(action)
-        if not (wait_for_decision and decision.is_pending()):
-            return decision
-        try:
-            return await self.client.wait_for_decision(decision.action_id, timeout)
-        except TimeoutError as error:
-            return _expired(decision, error)
+        self.client: AsyncOWKAIClient | AsyncAscendClient = AsyncOWKAIClient() if client is None else client
 
     @overload
     async def execute_if_authorized(
@@ -259,3 +228,5 @@ class AsyncAuthorizedAgent(_Agent):
         _permitted(decision)
         result = execute_fn()
         return await result if inspect.isawaitable(result) else result
+
+    execute_if_authorized.__doc__ = AuthorizedAgent.execute_if_authorized.__doc__

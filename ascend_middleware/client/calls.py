@@ -102,6 +102,8 @@ class Calls:
             clock=clock,
             enabled=settings.enable_circuit_breaker,
         )
+        # For calls that go on while others do not, and count for none of them.
+        self.unbroken: Final = CircuitBreaker(threshold=1, timeout=1.0, clock=clock, enabled=False)
         self._base: Final = settings.api_url if settings.is_local else settings.api_url.rstrip("/")
         self._headers: Final = (
             ("User-Agent", USER_AGENT),

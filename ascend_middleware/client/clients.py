@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from .async_methods.actions import AsyncActionMethods
-from .async_methods.agents import AsyncAgentMethods
-from .async_methods.decisions import AsyncDecisionMethods
-from .async_methods.governance import AsyncGovernanceMethods
-from .async_methods.mcp_servers import AsyncMcpServerMethods
-from .async_methods.webhooks import AsyncWebhookMethods
+from .drivers import Awaiting, Blocking
 from .methods.actions import ActionMethods
 from .methods.agents import AgentMethods
 from .methods.decisions import DecisionMethods
-from .methods.governance import GovernanceMethods
-from .methods.mcp_servers import McpServerMethods
-from .methods.webhooks import WebhookMethods
+from .methods.organization import OrganizationMethods
 
 __all__ = ["AscendClient", "AsyncAscendClient"]
 
 
-class AscendClient(DecisionMethods, ActionMethods, AgentMethods, GovernanceMethods, McpServerMethods, WebhookMethods):
+class _Methods(DecisionMethods, ActionMethods, AgentMethods, OrganizationMethods):
+    """What both clients can do."""
+
+
+class AscendClient(_Methods, Blocking):
     """The blocking client; safe to share between threads, and to use on both sides of a fork.
 
     Args:
@@ -48,6 +45,8 @@ class AscendClient(DecisionMethods, ActionMethods, AgentMethods, GovernanceMetho
         ConfigurationError: anything else that cannot work.
 
     Every call may raise, all of them `AscendError`:
+        ValidationError: a value is missing, of the wrong kind or out of range (nothing was sent), or the authority
+            refuses it.
         AuthenticationError: the authority does not know the key (HTTP 401).
         RateLimitError: too many requests, also after the last attempt; `retry_after` in seconds, `limit`, `remaining`,
             `reset` (seconds since the epoch).
@@ -62,14 +61,7 @@ class AscendClient(DecisionMethods, ActionMethods, AgentMethods, GovernanceMetho
     """
 
 
-class AsyncAscendClient(
-    AsyncDecisionMethods,
-    AsyncActionMethods,
-    AsyncAgentMethods,
-    AsyncGovernanceMethods,
-    AsyncMcpServerMethods,
-    AsyncWebhookMethods,
-):
+class AsyncAscendClient(_Methods, Awaiting):
     """The client for event loops; the arguments, the methods and the errors are those of `AscendClient`.
 
     Every method is awaitable. It may be used from several event loops; connections belong to the loop that opened

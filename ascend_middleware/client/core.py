@@ -25,7 +25,6 @@ from ..exceptions import (
 )
 from ..flow import Hook, Sleep
 from . import requests
-from .breaker import CircuitBreaker
 from .calls import Calls, Send
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from ..api.endpoint import Operation
     from ..api.models import AgentAction
     from ..flow import Flow
+    from .breaker import CircuitBreaker
 
 __all__ = ["PASSING", "ClientCore", "Send"]
 
@@ -215,8 +215,7 @@ class ClientCore(Calls):
 
     def try_key(self, *, seconds: float) -> Flow[None]:
         """Ask the authority for something that needs the key; counts for no breaker. Raises as `call`."""
-        unbroken = CircuitBreaker(threshold=1, timeout=1.0, clock=self.clock, enabled=False)
-        yield from self.call(endpoints.DEPLOYMENT_INFO.call(), deadline=self.clock() + seconds, breaker=unbroken)
+        yield from self.call(endpoints.DEPLOYMENT_INFO.call(), deadline=self.clock() + seconds, breaker=self.unbroken)
 
     def test_connection(self) -> Flow[ConnectionStatus]:
         """Ask whether the authority is up and knows the key; the result says so, no error of ours is raised."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from ..api.decode import TOO_MANY
 from ..api.models import (
@@ -19,14 +19,12 @@ from ..api.models import (
 )
 from ..config import Settings
 from ..exceptions import AscendError, ConfigurationError, TimeoutError  # noqa: A004 - the documented name
+from ..flow import Flow
 from . import requests
 from .base import ClientBase
-from .blocking import Blocking
+from .drivers import Awaiting, Blocking, sync_and_async
 
-if TYPE_CHECKING:
-    from ..flow import Flow
-
-__all__ = ["OWKAIClient", "ReferenceDecision"]
+__all__ = ["AsyncOWKAIClient", "OWKAIClient", "ReferenceDecision"]
 
 T = TypeVar("T")
 _STATUS_SECONDS: Final = 10.0
@@ -69,8 +67,21 @@ def _told(flow: Flow[T]) -> Flow[T]:
     return result
 
 
-class _ReferenceFlows(ClientBase):
-    """What both reference clients do, but for the driving."""
+def _or_timeout(flow: Flow[AuthorizationDecision], action_id: str | int, timeout: float) -> Flow[ReferenceDecision]:
+    try:
+        found = yield from _reference(flow)
+    except TimeoutError:
+        return ReferenceDecision(
+            {"reason": f"no decision within {timeout:g} s"},
+            action_id=str(action_id),
+            decision=Decision.DENIED,
+            status=DecisionStatus.TIMEOUT,
+        )
+    return found
+
+
+class _ReferenceMethods(ClientBase):
+    """What both reference clients can do."""
 
     def __init__(
         self,
@@ -94,35 +105,114 @@ class _ReferenceFlows(ClientBase):
         if slug is not None:
             self.core.name_organization(slug)
 
-    def _asked(
-        self, action: AgentAction | Mapping[str, Any] | None, fields: Mapping[str, Any]
+    @sync_and_async
+    def test_connection(self) -> Flow[ConnectionStatus]:
+        """Say whether the authority is up and knows the key.
+
+        Returns:
+            `status` ("connected" or "error"), `api_version`, `server_time` (ISO 8601); on failure `error`.
+
+        Source: contract §1.3, C24.
+        """
+        return self.core.test_connection()
+
+    @sync_and_async
+    def submit_action(
+        self, /, action: AgentAction | Mapping[str, Any] | None = None, **fields: Any
     ) -> Flow[ReferenceDecision]:
+        """Submit an action and return at once.
+
+        Args:
+            action: the action.
+            **fields: the fields of `AgentAction` instead: `agent_id`, `action_type`, `description`, `tool_name`, …
+
+        Returns:
+            `action_id`, `status`, `decision` (the same word), `risk_score` (0 to 100), `reason`, `created_at`.
+
+        Raises:
+            AuthorizationDeniedError: the caller may not submit.
+
+        Source: contract §1.3, C10.
+        """
         return _told(_reference(self._submitted(action, fields, raise_on_denied=False, idempotency_key=None)))
 
-    def _status(self, action_id: str | int) -> Flow[ReferenceDecision]:
+    @sync_and_async
+    def get_action_status(self, action_id: str | int) -> Flow[ReferenceDecision]:
+        """Return what was decided about an action, within 10 seconds.
+
+        Args:
+            action_id: `7`, `"7"` or `"act_7"`.
+
+        Returns:
+            `action_id`, `decision`, `status`, `updated_at`, `risk_score`.
+
+        Raises:
+            NotFoundError: the organisation has no such action.
+
+        Source: contract §1.3, C18.
+        """
         # A status check is fast, or not worth waiting for.
         deadline = self.core.clock() + min(self.settings.timeout, _STATUS_SECONDS)
         return _told(_reference(self.core.status(action_id, deadline=deadline)))
 
-    def _awaited(self, action_id: str | int, timeout: float, poll_interval: float) -> Flow[ReferenceDecision]:
-        flow = self._waited(action_id, timeout, poll_interval, None, None, None)
-        return _told(_or_timeout(flow, action_id, timeout))
+    @sync_and_async
+    def wait_for_decision(
+        self, action_id: str | int, timeout: float = 60, poll_interval: float = 2.0
+    ) -> Flow[ReferenceDecision]:
+        """Ask again and again until the action is no longer pending.
+
+        Args:
+            action_id: `7`, `"7"` or `"act_7"`.
+            timeout: seconds in all.
+            poll_interval: seconds between two questions.
+
+        Returns:
+            The decision; when nobody decided in time, `decision` and `status` are "timeout", and nothing is raised.
+
+        Raises:
+            ValidationError: a value is out of range; nothing was sent.
+            NotFoundError: the organisation has no such action.
+
+        Source: contract §1.3, C6.
+        """
+        return _told(_or_timeout(self._waited(action_id, timeout, poll_interval), action_id, timeout))
+
+    @sync_and_async
+    def list_actions(
+        self, /, limit: int = 50, offset: int = 0, status: str | None = None, **filters: object
+    ) -> Flow[ActionPage]:
+        """Return one page of the organisation's actions.
+
+        Args:
+            limit: rows of the page, at least 1.
+            offset: rows to leave out.
+            status: `approved`, `denied`, `pending`.
+            filters: what else the authority filters and sorts by; see `AscendClient.list_actions`.
+
+        Raises:
+            ValidationError: a bound or a filter is of the wrong kind.
+
+        Source: contract §1.3, C4.
+        """
+        question = requests.list_actions(limit=limit, offset=offset, status=status, filters=filters)
+        return _told(self.core.call(question))
+
+    @sync_and_async
+    def get_action_details(self, action_id: str | int) -> Flow[ActionRecord]:
+        """Return the full record of an action, with its audit trail.
+
+        Args:
+            action_id: `7`, `"7"` or `"act_7"`.
+
+        Raises:
+            NotFoundError: the organisation has no such action.
+
+        Source: contract §1.3, §3.1.
+        """
+        return _told(self.core.call(requests.get_action(action_id)))
 
 
-def _or_timeout(flow: Flow[AuthorizationDecision], action_id: str | int, timeout: float) -> Flow[ReferenceDecision]:
-    try:
-        found = yield from _reference(flow)
-    except TimeoutError:
-        return ReferenceDecision(
-            {"reason": f"no decision within {timeout:g} s"},
-            action_id=str(action_id),
-            decision=Decision.DENIED,
-            status=DecisionStatus.TIMEOUT,
-        )
-    return found
-
-
-class OWKAIClient(_ReferenceFlows, Blocking):
+class OWKAIClient(_ReferenceMethods, Blocking):
     """The reference generation's client; blocking, safe to share between threads.
 
     Every answer is a mapping (`answer["decision"]`, `answer.get("reason")`) whose keys are attributes too.
@@ -147,106 +237,6 @@ class OWKAIClient(_ReferenceFlows, Blocking):
     Source: contract §1.3, C6, C7, C8.
     """
 
-    def test_connection(self) -> ConnectionStatus:
-        """Say whether the authority is up and knows the key.
 
-        Returns:
-            `status` ("connected" or "error"), `api_version`, `server_time` (ISO 8601); on failure `error`.
-
-        Source: contract §1.3, C24.
-        """
-        return self.run(self.core.test_connection())
-
-    def submit_action(self, action: AgentAction | Mapping[str, Any] | None = None, **fields: Any) -> ReferenceDecision:
-        """Submit an action and return at once.
-
-        Args:
-            action: the action.
-            **fields: the fields of `AgentAction` instead: `agent_id`, `action_type`, `description`, `tool_name`, …
-
-        Returns:
-            `action_id`, `status`, `decision` (the same word), `risk_score` (0 to 100), `reason`, `created_at`.
-
-        Raises:
-            ValidationError: a field is missing, unknown or of the wrong kind; nothing was sent.
-            AuthorizationDeniedError: the caller may not submit.
-            AscendError: the errors of every call.
-
-        Source: contract §1.3, C10.
-        """
-        return self.run(self._asked(action, fields))
-
-    def get_action_status(self, action_id: str | int) -> ReferenceDecision:
-        """Return what was decided about an action, within 10 seconds.
-
-        Args:
-            action_id: `7`, `"7"` or `"act_7"`.
-
-        Returns:
-            `action_id`, `decision`, `status`, `updated_at`, `risk_score`.
-
-        Raises:
-            NotFoundError: the organisation has no such action.
-            AscendError: the errors of every call.
-
-        Source: contract §1.3, C18.
-        """
-        return self.run(self._status(action_id))
-
-    def wait_for_decision(
-        self, action_id: str | int, timeout: float = 60, poll_interval: float = 2.0
-    ) -> ReferenceDecision:
-        """Ask again and again until the action is no longer pending.
-
-        Args:
-            action_id: `7`, `"7"` or `"act_7"`.
-            timeout: seconds in all.
-            poll_interval: seconds between two questions.
-
-        Returns:
-            The decision; when nobody decided in time, `decision` and `status` are "timeout", and nothing is raised.
-
-        Raises:
-            ValidationError: a value is out of range; nothing was sent.
-            NotFoundError: the organisation has no such action.
-            AscendError: the errors of every call.
-
-        Source: contract §1.3, C6.
-        """
-        return self.run(self._awaited(action_id, timeout, poll_interval))
-
-    def list_actions(
-        self, limit: int = 50, offset: int = 0, status: str | None = None, **filters: object
-    ) -> ActionPage:
-        """Return one page of the organisation's actions.
-
-        Args:
-            limit: rows of the page, at least 1.
-            offset: rows to leave out.
-            status: `approved`, `denied`, `pending`.
-            **filters: what else the authority filters and sorts by; see `AscendClient.list_actions`.
-
-        Returns:
-            `actions`, `total`, `limit`, `offset`, `has_more`.
-
-        Raises:
-            ValidationError: a bound or a filter is of the wrong kind.
-            AscendError: the errors of every call.
-
-        Source: contract §1.3, C4.
-        """
-        return self.run(_told(self._listed(limit, offset, status, filters)))
-
-    def get_action_details(self, action_id: str | int) -> ActionRecord:
-        """Return the full record of an action, with its audit trail.
-
-        Args:
-            action_id: `7`, `"7"` or `"act_7"`.
-
-        Raises:
-            NotFoundError: the organisation has no such action.
-            AscendError: the errors of every call.
-
-        Source: contract §1.3, §3.1.
-        """
-        return self.run(_told(self.core.call(requests.get_action(action_id))))
+class AsyncOWKAIClient(_ReferenceMethods, Awaiting):
+    """The awaitable twin of `OWKAIClient`."""

@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
 from ..api import answers, endpoints
 from ..api.decode import check_values, strip_risk_claims, submit_body
-from ..api.endpoint import Operation, given, is_number, text
+from ..api.endpoint import Operation, given
 from ..api.models import (
     ActionPage,
     ActionRecord,
     AgentAction,
-    AgentHealthStatus,
-    AuditLogResponse,
     AuthorizationDecision,
-    KillSwitchStatus,
-    PolicyEvaluationResult,
     Record,
-    Webhook,
 )
-from ..config import check_api_url
-from ..exceptions import ConfigurationError, ValidationError
+from ..exceptions import ValidationError
 
 __all__ = [
     "action_from_fields",
-    "agent_health",
-    "audit_page",
     "checked_action",
     "complete_action",
-    "configured_webhook",
-    "evaluate_policy",
     "fail_action",
     "get_action",
     "get_status",
-    "kill_switch_status",
     "list_actions",
-    "model_link",
-    "new_webhook",
     "submit_mcp",
-    "webhook_change",
 ]
 
 
@@ -70,22 +56,6 @@ def list_actions(
     """Fetch one page of actions; filters go into the query as they are, those that are None left out."""
     query = {"limit": limit, "offset": offset, "status": status, **(filters or {})}
     return endpoints.LIST_ACTIONS.call(query=query, decode=partial(answers.action_page, limit=limit, offset=offset))
-
-
-def audit_page(*, limit: int, offset: int) -> Operation[AuditLogResponse]:
-    """Fetch one page of the audit log."""
-    decode = partial(answers.audit_page, limit=limit, offset=offset)
-    return endpoints.AUDIT_LOG.call(query={"limit": limit, "offset": offset}, decode=decode)
-
-
-def kill_switch_status(agent_id: str) -> Operation[KillSwitchStatus]:
-    """Ask whether an agent, or without one the organisation, is stopped."""
-    return endpoints.KILL_SWITCH_STATUS.call(query={"agent_id": agent_id or None})
-
-
-def agent_health(agent_id: str) -> Operation[AgentHealthStatus]:
-    """Ask how an agent is; an answer about another one is refused."""
-    return endpoints.AGENT_HEALTH.call(decode=partial(answers.agent_health, agent_id=agent_id), agent_id=agent_id)
 
 
 def complete_action(
@@ -143,58 +113,6 @@ def submit_mcp(
     return endpoints.SUBMIT_MCP.call(
         body={**body, **{name: action_body[name] for name in (*binding, "model_id") if name in action_body}}
     )
-
-
-def model_link(agent_id: str, model_id: int) -> Operation[Record]:
-    """Say which model an agent uses."""
-    if not is_number(model_id, int) or model_id < 1:
-        raise ValidationError("model_id must be a whole number, at least 1", field="model_id")
-    return endpoints.UPDATE_AGENT.call(body={"model_id": model_id}, agent_id=agent_id)
-
-
-def evaluate_policy(action_type: str, resource: object, context: object) -> Operation[PolicyEvaluationResult]:
-    """Ask what the policies would say, without submitting anything."""
-    text("resource", resource)
-    if isinstance(context, Mapping):
-        context = strip_risk_claims(dict(context))
-    body = {"action_type": action_type, "resource": resource, **given(context=context)}
-    return endpoints.EVALUATE_POLICY.call(body=body)
-
-
-def new_webhook(target_url: str, event_types: Sequence[str]) -> Operation[Webhook]:
-    """Subscribe in the form of the REST documentation."""
-    _check_url("target_url", target_url)
-    return endpoints.CREATE_WEBHOOK.call(body={"target_url": target_url, "event_types": event_types})
-
-
-def configured_webhook(url: str, events: Sequence[str], *, agent_id: str, secret: str | None) -> Operation[Webhook]:
-    """Subscribe for one agent, with a secret of one's own to verify signatures by."""
-    _check_url("url", url)
-    body = {"url": url, "events": events, "agent_id": agent_id or None, **given(secret=secret)}
-    return endpoints.CONFIGURE_WEBHOOK.call(body=body)
-
-
-def webhook_change(
-    webhook_id: str | int, *, url: str | None, events: Sequence[str] | None, secret: str | None
-) -> Operation[Webhook]:
-    """Change a subscription; what is None stays as it is."""
-    if url is not None:
-        _check_url("url", url)
-    if url is None and events is None and secret is None:
-        raise ValidationError("give at least one of url, events and secret", field="url")
-    return endpoints.UPDATE_WEBHOOK.call(body=given(url=url, events=events, secret=secret), webhook_id=webhook_id)
-
-
-def _check_url(field: str, url: object) -> None:
-    """Check what can be checked here: https, or a loopback address for development; the authority judges the rest."""
-    address = text(field, url)
-    try:
-        # Where events go to is as sensitive as where actions go to, but a query is allowed here.
-        check_api_url(address.partition("?")[0])
-    except ConfigurationError as error:
-        raise ValidationError(f"{field} must be an https URL: {error}", field=field) from None
-    if not address.startswith("http"):
-        raise ValidationError(f"{field} must be an https URL", field=field)
 
 
 # What clients without an agent's id send: the authority takes the action for one of the key's own agent.

@@ -13,7 +13,6 @@ import msgspec
 
 from ..api.models import AgentAction
 from ..client import requests
-from ..client.breaker import CircuitBreaker
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
@@ -118,8 +117,6 @@ class Delivery:
         self._log = log
         self._process = process
         self._core = core
-        # What the authority makes of a line stops no decision.
-        self._unbroken: Final = CircuitBreaker(threshold=1, timeout=1.0, clock=core.clock, enabled=False)
         self._note = note
         self._adopted = adopted
         self._max_age = max_age
@@ -237,7 +234,7 @@ class Delivery:
         action.context = {**(action.context or {}), "passed_open": True, "passed_open_at": passed_at}
         key = f"journal-{self._process}-{number}-submit"
         decision = yield from self._core.submit(
-            action, deadline=self._deadline(), idempotency_key=key, breaker=self._unbroken
+            action, deadline=self._deadline(), idempotency_key=key, breaker=self._core.unbroken
         )
         if not decision.is_approved():
             logger.error(
@@ -260,7 +257,9 @@ class Delivery:
                 opened.action_id, at=at, error=error, duration_ms=duration, given_back=record.get("given_back")
             )
         key = f"journal-{self._process}-{record['n']}-outcome"
-        yield from self._core.call(operation, deadline=self._deadline(), idempotency_key=key, breaker=self._unbroken)
+        yield from self._core.call(
+            operation, deadline=self._deadline(), idempotency_key=key, breaker=self._core.unbroken
+        )
 
     def _deadline(self) -> float:
         return self._core.clock() + CALL_SECONDS

@@ -10,7 +10,6 @@ from ..api import endpoints
 from ..api.commands import MalformedCommand, Target, UnknownCommand, parse_command
 from ..api.orders import EVERYBODY, Order, orders_of
 from ..client.background import FailureCount, Schedule
-from ..client.breaker import CircuitBreaker
 from ..exceptions import AscendError, NotFoundError, ServerError
 from ..flow import Blocking, drive
 from ..masking import get_logger
@@ -108,8 +107,6 @@ class CommandPoller:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._core = core
-        # Polling goes on while the client's breaker is open, and what fails here does not open that breaker.
-        self._unbroken: Final = CircuitBreaker(threshold=1, timeout=1.0, clock=core.clock, enabled=False)
         self._state = state
         self._kill = kill
         self._agent_id = settings.agent_id
@@ -198,7 +195,7 @@ class CommandPoller:
             if command.command_id:
                 ack = endpoints.ACK_COMMAND.call(agent_id=agent_id, command_id=command.command_id)
                 try:
-                    yield from self._core.call(ack, deadline=deadline, breaker=self._unbroken)
+                    yield from self._core.call(ack, deadline=deadline, breaker=self._core.unbroken)
                 except AscendError as error:  # it is obeyed, and comes again
                     self.handler.log_once(f"command {command.command_id[:80]!r} cannot be acknowledged: {error}")
         if self._by_agent and asks:
@@ -239,7 +236,7 @@ class CommandPoller:
         if self._core.clock() < self._absent.get(name, 0.0):
             return None
         try:
-            return (yield from self._core.call(operation, deadline=deadline, breaker=self._unbroken))
+            return (yield from self._core.call(operation, deadline=deadline, breaker=self._core.unbroken))
         except (NotFoundError, ServerError) as error:
             if error.status_code not in (404, 501):
                 raise

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import anyio
 
 from ..client import AscendClient, AsyncAscendClient
-from ..client.blocking import run_on_loop
+from ..client.drivers import run_on_loop
 from ..client.requests import action_from_fields
 from ..exceptions import AuthorizationDeniedError, ConfigurationError
 from ..exceptions import TimeoutError as DecisionTimeoutError

@@ -432,7 +432,7 @@ def test_no_call_encodes_what_json_cannot_hold(bad):
     for call in (
         lambda: requests.complete_action("7", at="now", result=bad),
         lambda: requests.fail_action("7", at="now", error=[None, bad]),
-        lambda: requests.evaluate_policy(action_type="t", resource="r", context={"x": bad}),
+        lambda: endpoints.EVALUATE_POLICY.call(body={"action_type": "t", "resource": "r", "context": {"x": bad}}),
         lambda: requests.action_from_fields(
             {"parameters": {"x": bad}, "action_details": {"x": bad}}, agent_id="a", agent_name="A"
         ),

@@ -23,7 +23,7 @@ import uvicorn
 from ascend_middleware.authority import Authority, Role, Store, parse_policy
 from ascend_middleware.authority.http import create_app
 from ascend_middleware.authority.service import Service
-from ascend_middleware.client.blocking import Blocking
+from ascend_middleware.client.drivers import Blocking
 
 HERE = Path(__file__).parent
 BASE_URL = "https://pilot.owkai.app"

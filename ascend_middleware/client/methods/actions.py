@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from ...api import endpoints
-from ...api.models import (
-    ActionPage,
-    ActionRecord,
-    ApprovalStatus,
-    AuthorizationDecision,
-    ConnectionStatus,
-    Record,
-)
+from ...api.models import ActionPage, ActionRecord, ApprovalStatus, AuthorizationDecision, ConnectionStatus, Record
+from ...flow import Flow
 from .. import requests
-from ..blocking import Blocking
+from ..base import ClientBase
+from ..drivers import sync_and_async
 
 __all__ = ["ActionMethods"]
 
 
-class ActionMethods(Blocking):
+class ActionMethods(ClientBase):
     """What is known about actions."""
 
-    def test_connection(self) -> ConnectionStatus:
+    @sync_and_async
+    def test_connection(self) -> Flow[ConnectionStatus]:
         """Say whether the authority is up and knows the key.
 
         Returns:
@@ -32,9 +28,10 @@ class ActionMethods(Blocking):
 
         Source: contract §1.2, C2, C24.
         """
-        return self.run(self.core.test_connection())
+        return self.core.test_connection()
 
-    def get_action_status(self, action_id: str | int) -> AuthorizationDecision:
+    @sync_and_async
+    def get_action_status(self, action_id: str | int) -> Flow[AuthorizationDecision]:
         """Return what was decided about an action, as it stands now.
 
         Args:
@@ -43,31 +40,27 @@ class ActionMethods(Blocking):
         Raises:
             NotFoundError: the organisation has no such action.
             ProtocolError: the answer is unreadable, or about another action.
-            AscendError: the errors of every call, see `AscendClient`.
 
         Source: contract §1.2, C18.
         """
-        return self.run(self.core.status(action_id))
+        return self.core.status(action_id)
 
-    def get_action(self, action_id: str | int) -> ActionRecord:
+    @sync_and_async
+    def get_action(self, action_id: str | int) -> Flow[ActionRecord]:
         """Return the full record of an action, with its audit trail.
 
         Args:
             action_id: `7`, `"7"` or `"act_7"`.
 
-        Returns:
-            The record: `action_id`, `status`, `agent_id`, `resource`, `risk_score`, `created_at`, `audit_trail`, … as
-            attributes and as items; `metadata` holds what is not named. It informs and permits nothing.
-
         Raises:
             NotFoundError: the organisation has no such action.
-            AscendError: the errors of every call, see `AscendClient`.
 
         Source: contract §1.2, §3.1.
         """
-        return self._ask(requests.get_action(action_id))
+        return self.core.call(requests.get_action(action_id))
 
-    def get_action_details(self, action_id: str | int) -> ActionRecord:
+    @sync_and_async
+    def get_action_details(self, action_id: str | int) -> Flow[ActionRecord]:
         """Return the full record of an action; the reference client's name for `get_action`.
 
         Args:
@@ -75,56 +68,49 @@ class ActionMethods(Blocking):
 
         Raises:
             NotFoundError: the organisation has no such action.
-            AscendError: the errors of every call, see `AscendClient`.
 
         Source: contract §1.2.
         """
-        return self._ask(requests.get_action(action_id))
+        return self.core.call(requests.get_action(action_id))
 
+    @sync_and_async
     def list_actions(
-        self, limit: int = 50, offset: int = 0, status: str | None = None, **filters: object
-    ) -> ActionPage:
+        self, /, limit: int = 50, offset: int = 0, status: str | None = None, **filters: object
+    ) -> Flow[ActionPage]:
         """Return one page of the organisation's actions.
 
         Args:
             limit: rows of the page, at least 1.
             offset: rows to leave out.
             status: `approved`, `denied`, `pending` (`pending_approval` is the same).
-            **filters: what else the authority filters and sorts by: `risk_level`, `agent_id`, `sort`, `order`,
+            filters: what else the authority filters and sorts by: `risk_level`, `agent_id`, `sort`, `order`,
                 `start_date`, `end_date` (a day, or ISO 8601; the end is inclusive).
-
-        Returns:
-            The page: `actions`, `total`, `limit`, `offset`, `has_more`, as attributes and as items.
 
         Raises:
             ValidationError: a bound or a filter is of the wrong kind (nothing was sent), or the authority refuses it.
-            AscendError: the errors of every call, see `AscendClient`.
 
         Source: contract §1.2, §2.6, C4.
         """
-        return self.run(self._listed(limit, offset, status, filters))
+        return self.core.call(requests.list_actions(limit=limit, offset=offset, status=status, filters=filters))
 
-    def check_approval(self, approval_request_id: str) -> ApprovalStatus:
+    @sync_and_async
+    def check_approval(self, approval_request_id: str) -> Flow[ApprovalStatus]:
         """Return what became of an approval request.
 
         Args:
             approval_request_id: from a pending decision.
 
-        Returns:
-            `approved`, `denied`, `pending` (exactly one is true), `approver`, `timestamp` (ISO 8601), `comments`. It
-            informs: what may run is said by `get_action_status`.
-
         Raises:
             NotFoundError: there is no such request.
-            AscendError: the errors of every call, see `AscendClient`.
 
         Source: contract §3.2.
         """
-        return self._ask(endpoints.APPROVAL_STATUS.call(approval_request_id=approval_request_id))
+        return self.core.call(endpoints.APPROVAL_STATUS.call(approval_request_id=approval_request_id))
 
+    @sync_and_async
     def log_action_completed(
         self, action_id: str | int, result: object | None = None, duration_ms: float | None = None
-    ) -> Record:
+    ) -> Flow[Record]:
         """Report that an action was carried out.
 
         Args:
@@ -137,9 +123,10 @@ class ActionMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(self.core.complete(action_id, result=result, duration_ms=duration_ms))
+        return self.core.complete(action_id, result=result, duration_ms=duration_ms)
 
-    def log_action_failed(self, action_id: str | int, error: object, duration_ms: float | None = None) -> Record:
+    @sync_and_async
+    def log_action_failed(self, action_id: str | int, error: object, duration_ms: float | None = None) -> Flow[Record]:
         """Report that an action was tried and failed.
 
         Args:
@@ -152,4 +139,4 @@ class ActionMethods(Blocking):
 
         Source: contract §3.2.
         """
-        return self.run(self.core.fail(action_id, error=error, duration_ms=duration_ms))
+        return self.core.fail(action_id, error=error, duration_ms=duration_ms)

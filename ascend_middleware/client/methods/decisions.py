@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
-from ...api.models import (
-    AgentAction,
-    AuthorizationDecision,
-    BulkEvaluationResult,
-)
-from ..blocking import Blocking
+from ...api.endpoint import is_number, text
+from ...api.models import AgentAction, AuthorizationDecision, BulkActionResult, BulkEvaluationResult
+from ...exceptions import AscendError, ValidationError
+from ...flow import Flow
+from .. import requests
+from ..base import ClientBase, arguments, seconds
+from ..drivers import SideBySide, sync_and_async
 
-__all__ = ["DecisionMethods"]
+__all__ = ["MAX_BULK", "DecisionMethods"]
+
+MAX_BULK: Final = 50
 
 
-class DecisionMethods(Blocking):
+class DecisionMethods(ClientBase):
     """How an agent asks whether it may."""
 
+    @sync_and_async
     def submit_action(
         self,
+        /,
         action: AgentAction | Mapping[str, Any] | None = None,
         *,
         raise_on_denied: bool = False,
         idempotency_key: str | None = None,
         **fields: Any,
-    ) -> AuthorizationDecision:
+    ) -> Flow[AuthorizationDecision]:
         """Submit an action and return at once; what is pending stays pending.
 
         The three documented forms: `submit_action(AgentAction(…))`, `submit_action({…})` and
@@ -44,17 +49,14 @@ class DecisionMethods(Blocking):
             denial with `metadata["governance_violation"]` (C19).
 
         Raises:
-            ValidationError: a field is missing, unknown or of the wrong kind; nothing was sent.
             AuthorizationDeniedError: the caller may not submit (HTTP 403), or a denial with `raise_on_denied`.
             KillSwitchError: the agent is blocked.
-            AscendError: the errors of every call, see `AscendClient`.
 
         Source: contract §1.2, C3, C10, C11, C19.
         """
-        return self.run(
-            self._submitted(action, fields, raise_on_denied=raise_on_denied, idempotency_key=idempotency_key)
-        )
+        return self._submitted(action, fields, raise_on_denied=raise_on_denied, idempotency_key=idempotency_key)
 
+    @sync_and_async
     def evaluate_action(
         self,
         action_type: str,
@@ -75,7 +77,7 @@ class DecisionMethods(Blocking):
         business_justification: str | None = None,
         *,
         raise_on_denied: bool = False,
-    ) -> AuthorizationDecision:
+    ) -> Flow[AuthorizationDecision]:
         """Submit an action of the client's agent, and wait for a person where one has to decide.
 
             decision = client.evaluate_action("database.query", "production_db", {"query": "SELECT 1"})
@@ -109,38 +111,24 @@ class DecisionMethods(Blocking):
             gave no answer at all yields ALLOWED, marked by `"fail_open_mode" in result.conditions`.
 
         Raises:
-            ValidationError: a value is missing, of the wrong kind or out of range; nothing was sent.
             AuthorizationDeniedError: the caller may not submit (HTTP 403), or a denial with `raise_on_denied`.
             KillSwitchError: the agent is blocked, also when that happens while it waits.
-            AscendError: the errors of every call, see `AscendClient`.
 
         Source: contract §1.2, §1.4, C1, C12, C19.
         """
-        given = {
-            "action_type": action_type,
-            "resource": resource,
-            "parameters": parameters,
-            "context": context,
-            "resource_id": resource_id,
-            "risk_indicators": risk_indicators,
-            "orchestration_session_id": orchestration_session_id,
-            "parent_action_id": parent_action_id,
-            "orchestration_depth": orchestration_depth,
-            "mcp_server_name": mcp_server_name,
-            "model_id": model_id,
-            "tool_name": tool_name,
-            "description": description,
-            "business_justification": business_justification,
-        }
-        return self.run(
-            self._evaluated(
-                given, wait_for_decision=wait_for_decision, timeout=timeout, raise_on_denied=raise_on_denied
-            )
+        fields = arguments(locals(), "wait_for_decision", "timeout", "raise_on_denied")
+        text("action_type", action_type)
+        text("resource", resource)
+        wait = self._wait_seconds(timeout) if wait_for_decision else 0.0
+        action = self._action(None, _described(fields))
+        return self._governed(
+            self.core.evaluate(action, wait=wait, raise_on_denied=raise_on_denied, watch=self.kill.check)
         )
 
+    @sync_and_async
     def evaluate_actions(
         self, actions: Sequence[AgentAction | Mapping[str, Any]], max_concurrent: int = 5
-    ) -> BulkEvaluationResult:
+    ) -> Flow[BulkEvaluationResult]:
         """Submit many actions, a few at a time, and return their decisions in the order asked; nothing is waited for.
 
         Args:
@@ -158,10 +146,30 @@ class DecisionMethods(Blocking):
 
         Source: contract §1.2 (bulk evaluation), §3.2.
         """
-        built, workers = self._bulk(actions, max_concurrent)
-        flows = [self._one_of_many(action) for action in built]
-        return BulkEvaluationResult(results=self._side_by_side(flows, workers))
+        if isinstance(actions, str | bytes | Mapping) or not isinstance(actions, Iterable):
+            raise ValidationError("actions must be a list of actions", field="actions")
+        given: list[object] = list(actions)
+        if len(given) > MAX_BULK:
+            raise ValidationError(f"at most {MAX_BULK} actions at once, not {len(given)}", field="actions")
+        if not is_number(max_concurrent, int) or not 1 <= max_concurrent <= MAX_BULK:
+            raise ValidationError(f"max_concurrent must be a whole number from 1 to {MAX_BULK}", field="max_concurrent")
+        flows = []
+        for number, action in enumerate(given):
+            try:
+                flows.append(self._one_of_many(self._action(action if action is not None else 0, {})))
+            except ValidationError as error:
+                raise ValidationError(f"actions[{number}]: {error}", field=f"actions[{number}].{error.field}") from None
+        results = yield SideBySide(flows, max_concurrent)
+        return BulkEvaluationResult(results=tuple(results))
 
+    def _one_of_many(self, action: AgentAction) -> Flow[BulkActionResult]:
+        try:
+            decision = yield from self._governed(self.core.submit_or_open(action))
+        except AscendError as error:
+            return BulkActionResult(action_type=action.action_type, resource=action.resource, exception=error)
+        return BulkActionResult(action_type=action.action_type, resource=action.resource, decision=decision)
+
+    @sync_and_async
     def evaluate_mcp_action(
         self,
         mcp_server: str,
@@ -180,7 +188,7 @@ class DecisionMethods(Blocking):
         orchestration_depth: int | None = None,
         model_id: int | str | None = None,
         raise_on_denied: bool = False,
-    ) -> AuthorizationDecision:
+    ) -> Flow[AuthorizationDecision]:
         """Submit what a tool of an MCP server is about to do, and return at once.
 
         Args:
@@ -204,37 +212,20 @@ class DecisionMethods(Blocking):
             The decision. It is allowed only if the answer says so explicitly and names an action.
 
         Raises:
-            ValidationError: a value is missing or of the wrong kind; nothing was sent.
             ProtocolError: the answer says nothing, or nothing known.
             AuthorizationDeniedError: the caller may not submit (HTTP 403), or a denial with `raise_on_denied`.
             KillSwitchError: the agent is blocked.
-            AscendError: the errors of every call, see `AscendClient`.
 
         Source: contract §1.2, §3.1.
         """
-        given = {
-            "resource": resource,
-            "action_type": action_type,
-            "parameters": parameters,
-            "context": context,
-            "description": description,
-            "tool_name": tool_name,
-            "orchestration_session_id": orchestration_session_id,
-            "parent_action_id": parent_action_id,
-            "orchestration_depth": orchestration_depth,
-            "model_id": model_id,
-        }
-        return self.run(
-            self._mcp(
-                given,
-                mcp_server=mcp_server,
-                namespace=namespace,
-                verb=verb,
-                environment=environment,
-                raise_on_denied=raise_on_denied,
-            )
+        fields = arguments(locals(), "mcp_server", "namespace", "verb", "environment", "raise_on_denied")
+        action = self._action(None, {**fields, "action_type": action_type or f"{namespace}.{verb}"})
+        flow = self.core.call(
+            requests.submit_mcp(action, mcp_server=mcp_server, namespace=namespace, verb=verb, environment=environment)
         )
+        return self._governed(self.core.decide(flow, action_type=action.action_type, raise_on_denied=raise_on_denied))
 
+    @sync_and_async
     def wait_for_decision(
         self,
         action_id: str | int,
@@ -244,7 +235,7 @@ class DecisionMethods(Blocking):
         timeout_ms: float | None = None,
         timeout_seconds: float | None = None,
         on_escalated: Callable[[str, AuthorizationDecision], object] | None = None,
-    ) -> AuthorizationDecision:
+    ) -> Flow[AuthorizationDecision]:
         """Ask again and again until the decision is made: at least once, and never past the limit.
 
         Args:
@@ -263,8 +254,22 @@ class DecisionMethods(Blocking):
             ValidationError: more than one limit, or a value out of range; nothing was sent.
             TimeoutError: nobody has decided in time; `action_id` names the action.
             NotFoundError: the organisation has no such action.
-            AscendError: the errors of every call, see `AscendClient`.
 
         Source: contract §1.2, C5, C6.
         """
-        return self.run(self._waited(action_id, timeout, poll_interval, timeout_ms, timeout_seconds, on_escalated))
+        if sum(value is not None for value in (timeout, timeout_ms, timeout_seconds)) > 1:
+            raise ValidationError("give one of timeout, timeout_seconds and timeout_ms", field="timeout")
+        if timeout_ms is not None:
+            timeout = seconds("timeout_ms", timeout_ms, 0.0) / 1000
+        if on_escalated is not None and not callable(on_escalated):
+            raise ValidationError("on_escalated must be a function", field="on_escalated")
+        return self._waited(action_id, timeout_seconds if timeout is None else timeout, poll_interval, on_escalated)
+
+
+def _described(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Repeat the tool's name and the description in the details, where policies written for the older form look."""
+    details = fields.get("parameters")
+    if details is not None and not isinstance(details, Mapping):
+        return fields
+    said = {name: fields[name] for name in ("tool_name", "description") if fields.get(name)}
+    return {**fields, "parameters": {**said, **(details or {})}} if said else fields

@@ -1,1 +1,0 @@
-"""The public methods, awaitable: made of `methods/` by tools/make_async.py."""
