@@ -1,27 +1,104 @@
-"""The commands that administer an authority: approvals, agents, MCP servers, models, approvers and keys."""
+"""The commands that administer an authority: approvals, agents, MCP servers, models, approvers and keys.
+
+Their database is opened where the arguments say, and asked through the API.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
 from ..api import endpoints
-from ..authority import Role, load_policy
+from ..authority import Authority, PolicySet, Role, Store, default_database, load_policy
+from ..authority.bodies import ApiError
 from ..authority.context import action_number
+from ..authority.keys import Credential, operator
 from ..authority.killswitch import standing
-from ..authority.management import unknown_approvers
+from ..authority.management import Management, unknown_approvers
 from ..authority.store.registry_store import AGENT
-from ..exceptions import ConfigurationError
-from .files import open_database, open_store
+from ..exceptions import AscendError, ConfigurationError, NotFoundError
 from .terminal import Result
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping, Sequence
 
-    from ..authority.management import Management
+    from ..api.endpoint import Endpoint
     from ..authority.policy.approvers import Requirement
+
+__all__ = ["open_store", "operate", "place_of"]
+
+
+def place_of(args: argparse.Namespace) -> str:
+    """Return the database that the arguments name."""
+    return str(args.db or default_database(args.policy))
+
+
+@contextlib.contextmanager
+def open_store(args: argparse.Namespace, *, create: bool = False) -> Iterator[Store]:
+    """Open the database that the arguments name, directly: this also works for `local:` and beside a server."""
+    place = place_of(args)
+    if not create and not Path(place).exists():
+        raise ConfigurationError(
+            f"there is no database {place}; the authority, or an application with a local: URL, makes it at its first "
+            "start; --policy or --db say where it is"
+        )
+    with contextlib.closing(Store.open(place, now=time.time, create=create)) as store:
+        yield store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """Whoever runs the command line on a database, for one organisation: that they may use the file is enough.
+
+    Attributes:
+        authority: on the database, and without the policy file. No command that administers decides by policies, and
+            none must fail because that file is being edited.
+        by: how the audit log calls them.
+    """
+
+    authority: Authority
+    by: Credential
+
+    def ask(
+        self,
+        endpoint: Endpoint[Any],
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+        missing: str = "",
+        **parameters: str,
+    ) -> dict[str, Any]:
+        """Return what the API answers, or raise `AscendError`; `missing` goes before its own words for a 404."""
+        try:
+            return self.authority.ask(endpoint, self.by, body=body, query=urlencode(query or {}), **parameters)
+        except ApiError as error:
+            if error.status == 404 and missing:
+                raise NotFoundError(missing) from None
+            raise AscendError(error.message) from None
+
+    @property
+    def management(self) -> Management:
+        """What the API does not offer: models and approvers."""
+        return Management(store=self.authority.store, records=self.authority.records, by=self.by)
+
+
+# What may come before the authority's first start.
+_CREATING: Final = frozenset({"command_agents", "add_server", "command_server", "add_model", "set_approvers"})
+
+
+def operate(args: argparse.Namespace) -> Result:
+    """Run the task that the command names, `args.task`, for the organisation that the arguments name."""
+    with open_store(args, create=args.task in _CREATING) as store:
+        by = Operator(authority=Authority(store, PolicySet(mcp_servers={})), by=operator(args.tenant))
+        result: Result = globals()[args.task](by, args)
+        return result
+
 
 # --- what waits for a person
 
@@ -29,10 +106,8 @@ _MOST_VALUES: Final = 4
 _LONGEST_VALUE: Final = 40
 
 
-def pending(args: argparse.Namespace) -> Result:
-    """List the actions that wait for a person, oldest first."""
-    with open_database(args) as operator:
-        found = operator.ask(endpoints.LIST_PENDING, query={"order": "asc", "limit": args.limit})
+def pending(operator: Operator, args: argparse.Namespace) -> Result:
+    found = operator.ask(endpoints.LIST_PENDING, query={"order": "asc", "limit": args.limit})
     records, total = found["actions"], found["total"]
     lines = [_waiting(record) for record in records]
     if total > len(records):
@@ -56,69 +131,50 @@ def _short(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
-def decide(args: argparse.Namespace) -> Result:
-    """Approve or deny a pending action."""
+def decide(operator: Operator, args: argparse.Namespace) -> Result:
     number = action_number(args.action)
     if number is None:
         raise ConfigurationError(f"not an action id: {args.action!r}; expected 7 or act_7")
     missing = f"there is no action {number}; what waits is listed by: ascend-middleware pending"
-    with open_database(args) as operator:
-        found = operator.ask(args.endpoint, body={"comments": args.comments}, missing=missing, id=str(number))
+    found = operator.ask(args.endpoint, body={"comments": args.comments}, missing=missing, id=str(number))
+    line = f"action {number} is {found['status']}"
     if found["status"] == "pending":
         line = f"action {number} is approved by you and waits for {', '.join(found['pending_approvers'])}"
-    else:
-        line = f"action {number} is {found['status']}"
     return Result(data=found, lines=[line])
 
 
 # --- agents
 
 
-def list_agents(args: argparse.Namespace) -> Result:
-    """List the registered agents and those under a command."""
-    with open_database(args) as operator:
-        records = operator.authority.records
-        known = {row["name"]: row for row in records.all(AGENT, tenant=args.tenant)}
-        named = records.rows(
-            "SELECT DISTINCT agent_id FROM commands WHERE tenant = ? AND agent_id IS NOT NULL", (args.tenant,)
-        )
-        rows = []
-        for name in sorted({*known, *(row["agent_id"] for row in named)}):
-            agent, found = known.get(name, {}), standing(records, name, tenant=args.tenant)
-            rows.append(
-                {
-                    "agent_id": name,
-                    "registered": name in known,
-                    "display_name": agent.get("display_name"),
-                    "model_id": agent.get("model_id"),
-                    "standing": found.word,
-                    "reason": found.command["reason"] if found.command else None,
-                }
-            )
-        everybody = standing(records, None, tenant=args.tenant)
-    lines = [_agent(row) for row in rows] or ["no agents"]
+def list_agents(operator: Operator, args: argparse.Namespace) -> Result:
+    records = operator.authority.records
+    known = {row["name"]: row for row in records.all(AGENT, tenant=args.tenant)}
+    named = "SELECT DISTINCT agent_id FROM commands WHERE tenant = ? AND agent_id IS NOT NULL"
+    rows, lines = [], []
+    for name in sorted({*known, *(row["agent_id"] for row in records.rows(named, (args.tenant,)))}):
+        agent, found = known.get(name, {}), standing(records, name, tenant=args.tenant)
+        why = found.command["reason"] if found.command else None
+        shown = {"display_name": agent.get("display_name"), "model_id": agent.get("model_id")}
+        rows.append({"agent_id": name, "registered": name in known, **shown, "standing": found.word, "reason": why})
+        unknown = "" if name in known else "  not registered"
+        lines.append(f"{found.word:<12}  {name}{unknown}{f'  ({why})' if why else ''}")
+    everybody = standing(records, None, tenant=args.tenant)
+    lines = lines or ["no agents"]
     if everybody.command is not None:
         lines.insert(0, f"the whole organisation is {everybody.word}: {everybody.command['reason']}")
     return Result(data={"agents": rows, "organization": everybody.word}, lines=lines)
 
 
-def _agent(row: Mapping[str, Any]) -> str:
-    reason = f"  ({row['reason']})" if row["reason"] else ""
-    return f"{row['standing']:<12}  {row['agent_id']}{'' if row['registered'] else '  not registered'}{reason}"
-
-
-def command_agents(args: argparse.Namespace) -> Result:
-    """Issue a kill-switch command to one agent, or to all."""
+def command_agents(operator: Operator, args: argparse.Namespace) -> Result:
     if (args.agent is None) != args.all:
         raise ConfigurationError("name one agent, or all of them with --all")
     body = {"command_type": args.kind, "reason": args.reason}
     if args.kind == "RATE_LIMIT":
         body["parameters"] = {"max_per_minute": args.per_minute}
-    with open_database(args, create=True) as operator:
-        if args.all:
-            found = operator.ask(endpoints.COMMAND_ALL, body=body)
-        else:
-            found = operator.ask(endpoints.COMMAND_AGENT, body=body, agent_id=args.agent)
+    if args.all:
+        found = operator.ask(endpoints.COMMAND_ALL, body=body)
+    else:
+        found = operator.ask(endpoints.COMMAND_AGENT, body=body, agent_id=args.agent)
     target = "all agents" if args.all else f"agent {args.agent}"
     return Result(data=found["command"], lines=[f"{args.kind} issued to {target}: command {found['command_id']}"])
 
@@ -126,12 +182,10 @@ def command_agents(args: argparse.Namespace) -> Result:
 # --- MCP servers
 
 
-def list_servers(args: argparse.Namespace) -> Result:
-    """List the MCP servers of the database."""
-    with open_database(args) as operator:
-        rows: list[dict[str, Any]] = []
-        while page := operator.ask(endpoints.LIST_MCP_SERVERS, query={"offset": len(rows)})["servers"]:
-            rows += [_server(row) for row in page]
+def list_servers(operator: Operator, args: argparse.Namespace) -> Result:
+    rows: list[dict[str, Any]] = []
+    while page := operator.ask(endpoints.LIST_MCP_SERVERS, query={"offset": len(rows)})["servers"]:
+        rows += [_server(row) for row in page]
     none = ["no MCP servers in the database; those of the policy file are not listed here"]
     return Result(data={"servers": rows}, lines=[_server_line(row) for row in rows] or none)
 
@@ -146,38 +200,23 @@ def _server_line(row: Mapping[str, Any]) -> str:
     return f"{'active' if row['active'] else 'inactive':<8}  {row['name']}{blocked}{reason}"
 
 
-def add_server(args: argparse.Namespace) -> Result:
-    """Register an MCP server, active."""
+def add_server(operator: Operator, args: argparse.Namespace) -> Result:
     body = {"server_name": args.name, "blocked_tools": args.block_tool, "description": args.description or None}
-    with open_database(args, create=True) as operator:
-        found = operator.ask(endpoints.REGISTER_MCP_SERVER, body=body)
+    found = operator.ask(endpoints.REGISTER_MCP_SERVER, body=body)
     return Result(data=_server(found["server"]), lines=[f"MCP server {args.name} is registered"])
 
 
-def switch_server(args: argparse.Namespace) -> Result:
-    """Let actions name a server, or refuse them."""
-    body = {"reason": args.reason or None}
-    with open_database(args) as operator:
-        found = operator.ask(args.endpoint, body=body, missing=_no_server(args.name), name=args.name)
-    return Result(data=_server(found["server"]), lines=[f"MCP server {args.name} is {args.state}"])
+def change_server(operator: Operator, args: argparse.Namespace) -> Result:
+    body = {"reason": args.reason or None} if args.endpoint.body else None
+    missing = f"there is no MCP server {args.name!r} in the database"
+    found = operator.ask(args.endpoint, body=body, missing=missing, name=args.name)
+    data = _server(found["server"]) if "server" in found else {"removed": args.name}
+    return Result(data=data, lines=[f"MCP server {args.name} is {args.state}"])
 
 
-def remove_server(args: argparse.Namespace) -> Result:
-    """Remove an MCP server."""
-    with open_database(args) as operator:
-        operator.ask(endpoints.DELETE_MCP_SERVER, missing=_no_server(args.name), name=args.name)
-    return Result(data={"removed": args.name}, lines=[f"MCP server {args.name} is removed"])
-
-
-def _no_server(name: str) -> str:
-    return f"there is no MCP server {name!r} in the database"
-
-
-def command_server(args: argparse.Namespace) -> Result:
-    """Issue a kill-switch command about an MCP server."""
+def command_server(operator: Operator, args: argparse.Namespace) -> Result:
     body = {"command_type": args.kind, "reason": args.reason, "mcp_server": args.name}
-    with open_database(args, create=True) as operator:
-        found = operator.ask(endpoints.COMMAND_ALL, body=body)
+    found = operator.ask(endpoints.COMMAND_ALL, body=body)
     return Result(data=found["command"], lines=[f"{args.kind} issued about MCP server {args.name}"])
 
 
@@ -188,55 +227,40 @@ def _model(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": int(row["name"]), "name": row["model_name"], "compliance_status": row["compliance_status"]}
 
 
-def list_models(args: argparse.Namespace) -> Result:
-    """List the models of the database."""
-    with open_database(args) as operator:
-        rows = [_model(row) for row in operator.management.models()]
+def list_models(operator: Operator, args: argparse.Namespace) -> Result:
+    rows = [_model(row) for row in operator.management.models()]
     lines = [f"{row['id']:>6}  {row['compliance_status']:<18}  {row['name']}" for row in rows]
     none = ["no models in the database; those of the policy file are not listed here"]
     return Result(data={"models": rows}, lines=lines or none)
 
 
-def add_model(args: argparse.Namespace) -> Result:
-    """Register a model."""
-    with open_database(args, create=True) as operator:
-        row = operator.management.add_model(args.id, name=args.name, status=args.status)
+def add_model(operator: Operator, args: argparse.Namespace) -> Result:
+    row = operator.management.add_model(args.id, name=args.name, status=args.status)
     return Result(data=_model(row), lines=[f"model {args.id} is registered as {args.status}"])
 
 
-def set_model_status(args: argparse.Namespace) -> Result:
-    """Change a model's compliance status."""
-    with open_database(args) as operator:
-        row = operator.management.set_model_status(args.id, args.status)
+def set_model_status(operator: Operator, args: argparse.Namespace) -> Result:
+    row = operator.management.set_model_status(args.id, args.status)
     return Result(data=_model(row), lines=[f"model {args.id} is {args.status}"])
 
 
-def remove_model(args: argparse.Namespace) -> Result:
-    """Remove a model."""
-    with open_database(args) as operator:
-        operator.management.remove_model(args.id)
+def remove_model(operator: Operator, args: argparse.Namespace) -> Result:
+    operator.management.remove_model(args.id)
     return Result(data={"removed": args.id}, lines=[f"model {args.id} is removed"])
 
 
 # --- approvers
 
 
-def list_approvers(args: argparse.Namespace) -> Result:
-    """List who approves at which risk level: what is set here, then what the policy file says besides."""
+def list_approvers(operator: Operator, args: argparse.Namespace) -> Result:
     declared, issuer = _declared(args)
-    with open_database(args) as operator:
-        found = operator.management.approvers()
-        warnings = _warnings(operator.management, {**declared, **found}, issuer)
+    found = operator.management.approvers()
     lines = [_approvers_line(level, one) for level, one in found.items()]
     lines += [f"{_approvers_line(level, one)}  (policy file)" for level, one in declared.items() if level not in found]
     if not found:
         lines.append("nothing is set here; the policy file says who approves")
-    data = {
-        "approvers": {level: _requirement(one) for level, one in found.items()},
-        "policy_file": {level: _requirement(one) for level, one in declared.items()},
-        "warnings": warnings,
-    }
-    return Result(data=data, lines=lines, notes=_told(args, warnings))
+    data = {"approvers": _told(found), "policy_file": _told(declared)}
+    return _warned(operator, args, {**declared, **found}, issuer, data, lines)
 
 
 def _declared(args: argparse.Namespace) -> tuple[Mapping[str, Requirement], str]:
@@ -247,16 +271,21 @@ def _declared(args: argparse.Namespace) -> tuple[Mapping[str, Requirement], str]
     return policy.approvals.levels, policy.token_key.issuer if policy.token_key else ""
 
 
-def _warnings(management: Management, levels: Mapping[str, Requirement], issuer: str) -> list[str]:
-    return unknown_approvers(management.store, levels, tenant=management.by.tenant, issuer=issuer)
+def _warned(
+    operator: Operator,
+    args: argparse.Namespace,
+    levels: Mapping[str, Requirement],
+    issuer: str,
+    data: Mapping[str, Any],
+    lines: Sequence[str],
+) -> Result:
+    warnings = unknown_approvers(operator.authority.store, levels, tenant=args.tenant, issuer=issuer)
+    notes = [f"ascend-middleware: warning: {words}" for words in warnings if not args.json]
+    return Result(data={**data, "warnings": warnings}, lines=lines, notes=notes)
 
 
-def _told(args: argparse.Namespace, warnings: list[str]) -> Iterator[str]:
-    return (f"ascend-middleware: warning: {words}" for words in warnings if not args.json)
-
-
-def _requirement(one: Requirement) -> dict[str, Any]:
-    return {"count": one.count, "approvers": list(one.names)}
+def _told(levels: Mapping[str, Requirement]) -> dict[str, Any]:
+    return {level: {"count": one.count, "approvers": list(one.names)} for level, one in levels.items()}
 
 
 def _approvers_line(level: str, one: Requirement) -> str:
@@ -267,23 +296,16 @@ def _who(names: Sequence[str]) -> str:
     return ", ".join(names) or "any admin"
 
 
-def set_approvers(args: argparse.Namespace) -> Result:
-    """Say how many people, and who, must approve at a risk level."""
-    with open_database(args, create=True) as operator:
-        operator.management.set_approvers(args.level, count=args.count, names=args.approver)
-        level = {args.level: operator.management.approvers()[args.level]}
-        warnings = _warnings(operator.management, level, _declared(args)[1])
-    return Result(
-        data={"level": args.level, "count": args.count, "approvers": args.approver, "warnings": warnings},
-        lines=[f"actions of {args.level} risk need {args.count} of {_who(args.approver)}"],
-        notes=_told(args, warnings),
-    )
+def set_approvers(operator: Operator, args: argparse.Namespace) -> Result:
+    operator.management.set_approvers(args.level, count=args.count, names=args.approver)
+    level = {args.level: operator.management.approvers()[args.level]}
+    data = {"level": args.level, "count": args.count, "approvers": args.approver}
+    line = f"actions of {args.level} risk need {args.count} of {_who(args.approver)}"
+    return _warned(operator, args, level, _declared(args)[1], data, [line])
 
 
-def clear_approvers(args: argparse.Namespace) -> Result:
-    """Let the policy file say again who approves at a risk level."""
-    with open_database(args) as operator:
-        operator.management.clear_approvers(args.level)
+def clear_approvers(operator: Operator, args: argparse.Namespace) -> Result:
+    operator.management.clear_approvers(args.level)
     line = f"the policy file says who approves actions of {args.level} risk"
     return Result(data={"cleared": args.level}, lines=[line])
 

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..api.endpoints import EVALUATE_POLICY
 from ..authority import Authority, Role, Store, default_database, load_policy, sample_policy
@@ -20,7 +20,7 @@ from ..authority.store.audit import Head, entries, verify
 from ..authority.store.database import Database
 from ..demo.run import run
 from ..exceptions import AscendError, ConfigurationError, ValidationError
-from .files import open_store, place_of
+from .administer import open_store, place_of
 from .terminal import FAILED, OK, Result, say
 
 if TYPE_CHECKING:
@@ -135,6 +135,11 @@ def explain_policy(args: argparse.Namespace) -> Result:
     return Result(data=answer, lines=_explained(answer), code=OK if answer["decision"] == "approved" else FAILED)
 
 
+# What options say of an action, and which of them as JSON.
+_OBJECTS: Final = {"action_details": "--details", "context": "--context", "risk_indicators": "--risk-indicators"}
+_ACTION: Final = {"action_type", "agent_id", "resource", "tool_name", "mcp_server_name", "model_id", *_OBJECTS}
+
+
 def _action(args: argparse.Namespace) -> dict[str, Any]:
     action: dict[str, Any] = {}
     if args.action is not None:
@@ -143,22 +148,13 @@ def _action(args: argparse.Namespace) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"--action: {args.action} cannot be read: {error}") from None
         action = _object("--action", text)
-    given = {
-        "action_type": args.action_type,
-        "agent_id": args.agent_id,
-        "resource": args.resource,
-        "tool_name": args.tool_name,
-        "mcp_server_name": args.mcp_server,
-        "model_id": int(args.model) if args.model and args.model.isdigit() else args.model,
-    }
-    action |= {name: value for name, value in given.items() if value is not None}
-    for name, option, text in (
-        ("action_details", "--details", args.details),
-        ("context", "--context", args.context),
-        ("risk_indicators", "--risk-indicators", args.risk_indicators),
-    ):
-        if text is not None:
-            action[name] = _object(option, text)
+    given = {name: value for name, value in vars(args).items() if name in _ACTION and value is not None}
+    for name, option in _OBJECTS.items():
+        if name in given:
+            given[name] = _object(option, given[name])
+    if given.get("model_id", "").isdigit():
+        given["model_id"] = int(given["model_id"])
+    action |= given
     if not action.get("action_type"):
         raise ConfigurationError("name the type of the action, or give the whole action with --action")
     return action

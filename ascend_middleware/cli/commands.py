@@ -35,8 +35,7 @@ class Command:
         text: what `--help` says of it, in one line.
         function: `module:function`, the module beside this one.
         arguments: what it takes.
-        description: what its own help says first.
-        epilog: what that says last.
+        description: what its own help says first; `epilog` is what that says last.
         fixed: arguments that the command line does not give.
     """
 
@@ -118,6 +117,12 @@ TASKS: Final = {
     "keys": "issue, list and revoke API keys",
 }
 
+
+def _operate(path: str, text: str, task: str, *arguments: Argument, **fixed: Any) -> Command:
+    """Return a command whose function, of `administer`, works on the opened database."""
+    return Command(path, text, "administer:operate", *arguments, task=task, **fixed)
+
+
 # fmt: off
 # A table: a row to a line, or its continuation.
 _GOVERN: Final = (
@@ -171,9 +176,9 @@ _RUN: Final = (
         _arg("--agent-id", help="who acts"),
         _arg("--resource", help="what is acted on"),
         _arg("--tool-name", help="the tool"),
-        _arg("--mcp-server", help="the MCP server"),
-        _arg("--model", help="the model's number or name"),
-        _arg("--details", metavar="JSON", help="its details, a JSON object"),
+        _arg("--mcp-server", dest="mcp_server_name", help="the MCP server"),
+        _arg("--model", dest="model_id", help="the model's number or name"),
+        _arg("--details", dest="action_details", metavar="JSON", help="its details, a JSON object"),
         _arg("--context", metavar="JSON", help="its context, a JSON object"),
         _arg("--risk-indicators", metavar="JSON", help="its risk indicators, a JSON object"),
         *_ORGANISATION,
@@ -198,46 +203,44 @@ _RUN: Final = (
     ),
 )
 _ADMINISTER: Final = (
-    Command("pending", "list the actions that wait for a person", "administer:pending", *_ORGANISATION,
+    _operate("pending", "list the actions that wait for a person", "pending", *_ORGANISATION,
         _arg("--limit", type=int, choices=range(1, 1001), default=50, metavar="N", help="at most N (50)")),
-    Command("approve", "approve a pending action", "administer:decide", *_DECISION, endpoint=endpoints.APPROVE),
-    Command("deny", "deny a pending action", "administer:decide", *_DECISION, endpoint=endpoints.REJECT),
-    Command("agents list", "list the registered agents and those under a command", "administer:list_agents",
-        *_ORGANISATION),
-    Command("agents block", "refuse everything that the agent submits", "administer:command_agents", *_AGENT,
-        kind="BLOCK"),
-    Command("agents unblock", "lift every block and limit of the agent", "administer:command_agents", *_AGENT,
-        kind="UNBLOCK"),
-    Command("agents suspend", "block for the time being", "administer:command_agents", *_AGENT, kind="SUSPEND"),
-    Command("agents quarantine", "block on suspicion", "administer:command_agents", *_AGENT, kind="QUARANTINE"),
-    Command("agents rate-limit", "let through so many actions a minute", "administer:command_agents", *_AGENT,
+    _operate("approve", "approve a pending action", "decide", *_DECISION, endpoint=endpoints.APPROVE),
+    _operate("deny", "deny a pending action", "decide", *_DECISION, endpoint=endpoints.REJECT),
+    _operate("agents list", "list the registered agents and those under a command", "list_agents", *_ORGANISATION),
+    _operate("agents block", "refuse everything that the agent submits", "command_agents", *_AGENT, kind="BLOCK"),
+    _operate("agents unblock", "lift every block and limit of the agent", "command_agents", *_AGENT, kind="UNBLOCK"),
+    _operate("agents suspend", "block for the time being", "command_agents", *_AGENT, kind="SUSPEND"),
+    _operate("agents quarantine", "block on suspicion", "command_agents", *_AGENT, kind="QUARANTINE"),
+    _operate("agents rate-limit", "let through so many actions a minute", "command_agents", *_AGENT,
         _arg("--per-minute", type=int, required=True, metavar="N", help="actions a minute"), kind="RATE_LIMIT"),
-    Command("mcp-servers list", "list the MCP servers of the database", "administer:list_servers", *_ORGANISATION),
-    Command("mcp-servers add", "register an MCP server", "administer:add_server", *_SERVER,
+    _operate("mcp-servers list", "list the MCP servers of the database", "list_servers", *_ORGANISATION),
+    _operate("mcp-servers add", "register an MCP server", "add_server", *_SERVER,
         _arg("--block-tool", action="append", default=[], metavar="TOOL", help="a tool that may not be used"),
         _arg("--description", default="", help="for people")),
-    Command("mcp-servers activate", "let actions name a server again, or for the first time",
-        "administer:switch_server", *_SERVER, endpoint=endpoints.ACTIVATE_MCP_SERVER, state="active", reason=""),
-    Command("mcp-servers deactivate", "refuse actions that name a server", "administer:switch_server", *_SERVER,
+    _operate("mcp-servers activate", "let actions name a server again, or for the first time",
+        "change_server", *_SERVER, endpoint=endpoints.ACTIVATE_MCP_SERVER, state="active"),
+    _operate("mcp-servers deactivate", "refuse actions that name a server", "change_server", *_SERVER,
         _arg("--reason", default="", help="why; kept in the audit log"),
         endpoint=endpoints.DEACTIVATE_MCP_SERVER, state="inactive"),
-    Command("mcp-servers remove", "remove a server", "administer:remove_server", *_SERVER),
-    Command("mcp-servers block", "issue a kill-switch command against a server", "administer:command_server", *_SERVER,
+    _operate("mcp-servers remove", "remove a server", "change_server", *_SERVER,
+        endpoint=endpoints.DELETE_MCP_SERVER, state="removed"),
+    _operate("mcp-servers block", "issue a kill-switch command against a server", "command_server", *_SERVER,
         _SERVER_REASON, kind="BLOCK"),
-    Command("mcp-servers unblock", "lift it", "administer:command_server", *_SERVER, _SERVER_REASON, kind="UNBLOCK"),
-    Command("models list", "list the models of the database", "administer:list_models", *_ORGANISATION),
-    Command("models add", "register a model; actions name it by its number or its name", "administer:add_model",
+    _operate("mcp-servers unblock", "lift it", "command_server", *_SERVER, _SERVER_REASON, kind="UNBLOCK"),
+    _operate("models list", "list the models of the database", "list_models", *_ORGANISATION),
+    _operate("models add", "register a model; actions name it by its number or its name", "add_model",
         *_MODEL, _arg("--name", default="", help="its name"),
         _arg("--status", choices=_STATUSES, default="approved", help="default: approved")),
-    Command("models status", "change a model's compliance status", "administer:set_model_status", *_MODEL,
+    _operate("models status", "change a model's compliance status", "set_model_status", *_MODEL,
         _arg("status", choices=_STATUSES)),
-    Command("models remove", "remove a model", "administer:remove_model", *_MODEL),
-    Command("approvers list", "list what is set here", "administer:list_approvers", *_ORGANISATION),
-    Command("approvers set", "set the approvers of a level", "administer:set_approvers", *_LEVEL,
+    _operate("models remove", "remove a model", "remove_model", *_MODEL),
+    _operate("approvers list", "list what is set here", "list_approvers", *_ORGANISATION),
+    _operate("approvers set", "set the approvers of a level", "set_approvers", *_LEVEL,
         _arg("--count", type=int, default=1, help="so many different people (default: 1)"),
         _arg("--approver", action="append", default=[], metavar="NAME", help="the name of an admin key"),
         description="What is set here goes before the policy file, for actions that are submitted from then on."),
-    Command("approvers clear", "let the policy file say it again", "administer:clear_approvers", *_LEVEL),
+    _operate("approvers clear", "let the policy file say it again", "clear_approvers", *_LEVEL),
     Command("keys issue", "make a key and print it, once", "administer:issue_key", *_ORGANISATION,
         _arg("--name", required=True, help="whose key it is, for the audit log"),
         _arg("--role", choices=("super_admin", "admin", "user"), default="user", help="default: user")),
