@@ -9,7 +9,7 @@ from ..exceptions import AscendError
 from ..guard import Refusal, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
     from logging import Logger, LoggerAdapter
 
     from ..guard import Guard
@@ -84,29 +84,32 @@ class HandledRequest:
         else:
             self._interrupted = True
 
-    def conclude(self) -> None:
-        """Record the outcome, unless that was done or nobody awaits it; with a `SyncRunner`."""
-        if self.is_awaited:
-            self._runner.conclude(self.verdict, **self._outcome())
-
-    async def conclude_async(self) -> None:
-        """The same with either runner."""
-        if self.is_awaited and (recording := self._runner.conclude(self.verdict, **self._outcome())) is not None:
-            await recording
-
-    def _outcome(self) -> dict[str, Any]:
+    def conclude(self) -> Awaitable[None] | None:
+        """Record the outcome, unless that was done or nobody awaits it; what is returned is to be awaited."""
+        verdict = self.verdict
+        if verdict is None or verdict.run is None or verdict.run.concluded:
+            return None
         if self._came is not None:
             self.ran = self._came()
-        error = self._what_went_wrong()
+        is_whole, status = self.is_whole, self.status
+        is_fine = is_whole and status < 400 and self._failure is None
+        error = None if is_fine else self._what_went_wrong()
         if self.ran is False:
-            error = f"the handler did not run: {error or f'the application answered {self.status}'}"
+            error = f"the handler did not run: {error or f'the application answered {status}'}"
         # Where something else answered with success instead of the handler, it may have done what the handler does.
-        is_success = self.is_whole and self.status < 300
-        return {
-            "error": error,
-            "duration_ms": int((time.monotonic() - self._started) * 1000),
-            "unused": (self.ran is False and not is_success) or (self._later and self.is_whole),
-        }
+        is_success = is_whole and status < 300
+        recording: Awaitable[None] | None = self._runner.conclude(
+            verdict,
+            error=error,
+            duration_ms=int((time.monotonic() - self._started) * 1000),
+            unused=(self.ran is False and not is_success) or (self._later and is_whole),
+        )
+        return recording
+
+    async def conclude_async(self) -> None:
+        """The same, awaited."""
+        if (recording := self.conclude()) is not None:
+            await recording
 
     def _what_went_wrong(self) -> str | None:
         """Return it in one sentence; None where the application answered, with a redirect too."""

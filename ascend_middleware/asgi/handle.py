@@ -1,4 +1,4 @@
-"""One request or handshake in ASGI: build its view, run the guard, pass or refuse."""
+"""One request or handshake in ASGI: build its view, run the guard, pass or refuse, and see what became of it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..adapters.decorator import VERDICT
 from ..adapters.outcome import HandledRequest, report_undecided
-from ..guard import RequestView, Verdict
+from ..guard import Verdict
 from ..masking import get_logger
 from .install import AdmittedRequest
 from .messages import Body, ScopeView, refuse
-from .outcome import run_reported
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from ..adapters.runner import AsyncRunner
     from ..routing import Resolved
     from .messages import Application, Message, Receive, RootPath, Scope, Send
 
-__all__ = ["JUDGED", "Governor", "Tripwire"]
+__all__ = ["JUDGED", "Governor", "Tripwire", "watch_lifespan"]
 
 logger = get_logger("ascend_middleware.asgi")
 
 # Where a request keeps in its scope the outcomes of the guards that saw it.
 JUDGED: Final = "ascend_middleware.judged"
+# Likewise, the governors that watch its answer.
+_WATCHING: Final = "ascend_middleware.watching"
 _judging: ContextVar[list[str] | None] = ContextVar("ascend_middleware.judging", default=None)
 # What nobody decided about, though a guard saw it.
 _UNDECIDED: Final = frozenset({"framework"})
@@ -59,11 +60,7 @@ class Governor:
         found = self.runner.triage(view)
         if isinstance(found, Verdict):
             judged[-1] = found.outcome
-            if found.passes and found.outcome != "framework":
-                admitted = self._admit(found, view, scope)
-                await (inner if admitted is None else functools.partial(admitted.run, inner))(scope, receive, send)
-            else:
-                await self._carry_out(found, view, scope, receive, send, inner)
+            await self._carry_out(found, scope, receive, send, inner, resolved)
             return
         body = Body(receive, websocket=scope["type"] == "websocket")
         try:
@@ -71,55 +68,46 @@ class Governor:
             judged[-1] = verdict.outcome
             # Who expects to be told to continue is told so by the first receive: only the handler may do that.
             if verdict.passes and await body.look(ahead="expect" not in view.header_names):
-                await self._forget(verdict)
+                handled = HandledRequest(self.runner, verdict)
+                handled.ran = False  # its client has left meanwhile
+                handled.left()
+                await handled.conclude_async()
                 return
-            await self._carry_out(verdict, view, scope, body.onward(), send, inner)
+            await self._carry_out(verdict, scope, body.onward(), send, inner, resolved)
         finally:
             body.close()
 
-    async def _forget(self, verdict: Verdict) -> None:
-        """Conclude what passed and does not run, because its client has left meanwhile."""
-        handled = HandledRequest(self.runner, verdict)
-        handled.ran = False
-        handled.left()
-        await handled.conclude_async()
-
-    async def _carry_out(
-        self, verdict: Verdict, view: RequestView, scope: Scope, receive: Receive, send: Send, inner: Application
-    ) -> None:
+    def _carry_out(
+        self,
+        verdict: Verdict,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        inner: Application,
+        resolved: Resolved | None,
+    ) -> Awaitable[None]:
+        """Refuse, or run what passes; with the verdict, and for the gates on its way with what it was about."""
         if not verdict.passes:
-            if verdict.refusal is not None:
-                await refuse(scope, receive, send, verdict, render=self.runner.guard.render)
-            return
-        admitted = self._admit(verdict, view, scope)
-        if admitted is not None:
-            inner = functools.partial(admitted.run, inner)
-        if verdict.run is not None:
-            handled = HandledRequest(self.runner, verdict, None if admitted is None else admitted.close)
-            await run_reported(handled, inner, scope, receive, send)
-        else:
-            await inner(scope, receive, send)
-
-    def _admit(self, verdict: Verdict, view: RequestView, scope: Scope) -> AdmittedRequest | None:
-        """Leave the verdict with the request, and what it was about for the gates, if there are any on its way."""
+            return refuse(scope, receive, send, verdict, render=self.runner.guard.render)
         state = scope.setdefault("state", {})
         if isinstance(state, dict):
             state["ascend"] = verdict
         scope[VERDICT] = verdict
-        entered = view.resolved.entered if view.resolved is not None else ()
-        if not entered or verdict.outcome in ("disabled", "observed"):
-            return None
-        admitted = AdmittedRequest(scope, entered)
-        admitted.attach(scope)
-        return admitted
+        came = None
+        if resolved is not None and resolved.entered and verdict.outcome not in ("disabled", "observed"):
+            admitted = AdmittedRequest(scope, resolved.entered)
+            came, inner = admitted.close, functools.partial(admitted.run, inner)
+        if verdict.run is None:
+            return inner(scope, receive, send)
+        return run_reported(HandledRequest(self.runner, verdict, came), inner, scope, receive, send)
 
     def watch(self, scope: Scope, send: Send) -> Send:
         """Return a `send` that reports a success for which no guard decided anything, and in strict mode fails it."""
-        if not self.runner.guard.settings.enabled:
-            return send
-        judged = scope.get(JUDGED)
-        if judged is None:
-            judged = _judged(scope)
+        watching = scope.get(_WATCHING, ())
+        if self in watching or scope.get("method") == "OPTIONS" or not self.runner.guard.settings.enabled:
+            return send  # what answers OPTIONS is often a middleware
+        scope[_WATCHING] = (*watching, self)
+        judged = _judged(scope)
 
         # Every message comes through here, so that no coroutine of its own stands between.
         def watched(message: Message) -> Awaitable[None]:
@@ -133,6 +121,66 @@ class Governor:
             return send(message)
 
         return watched
+
+
+async def run_reported(handled: HandledRequest, inner: Application, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run a passed handler and record what became of it, before its response ends."""
+    is_http = scope["type"] == "http"
+
+    async def received() -> Message:
+        message = await receive()
+        if message["type"] in ("http.disconnect", "websocket.disconnect"):
+            handled.left()
+        return message
+
+    async def watched(message: Message) -> None:
+        kind = message["type"]
+        if kind in ("http.response.start", "websocket.http.response.start"):
+            handled.began(message["status"], message.get("headers") or ())
+        elif kind in _WHOLE or (kind in _PARTS and not message.get("more_body", False)):
+            handled.is_whole = True
+            if is_http and (recording := handled.conclude()) is not None:
+                await recording
+        elif kind == "websocket.close" and not handled.is_whole:
+            handled.began(403, ())  # what a server makes of it
+            handled.is_whole = True
+        try:
+            await send(message)
+        except OSError:
+            handled.left()
+            raise
+
+    try:
+        await inner(scope, received, watched)
+    except BaseException as failure:
+        handled.raised(failure)
+        raise
+    finally:
+        if (recording := handled.conclude()) is not None:
+            await recording
+
+
+_PARTS: Final = frozenset({"http.response.body", "http.response.zerocopysend", "websocket.http.response.body"})
+_WHOLE: Final = frozenset({"http.response.pathsend", "websocket.accept"})
+
+
+def watch_lifespan(send: Send, on_started: Callable[[], None], on_stopped: Callable[[], Awaitable[None]]) -> Send:
+    """Return a lifespan's `send` that calls `on_started` once the application has started, `on_stopped` at its end.
+
+    The latter before the server hears of the end: what a server does next may be to end the process (uvicorn does,
+    by the very signal that it was told to stop with), and what waits to be delivered is delivered first.
+    """
+
+    async def watched(message: Message) -> None:
+        try:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                await on_stopped()
+        finally:
+            await send(message)
+        if message["type"] == "lifespan.startup.complete":
+            on_started()
+
+    return watched
 
 
 def _judged(scope: Scope) -> list[str]:
@@ -157,8 +205,8 @@ class Tripwire:
         self.governor = governor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Watch the answer; OPTIONS is often answered by a middleware."""
-        if scope["type"] not in ("http", "websocket") or scope.get("method") == "OPTIONS":
+        """Watch the answer."""
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         token = _judging.set(scope.setdefault(JUDGED, []))

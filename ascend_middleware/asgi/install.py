@@ -107,9 +107,8 @@ class _Narrowed:
         return getattr(self._router, name)
 
 
-def _narrowed(stop: Stop, router: Any, route: Any, scope: Scope) -> Application:
+def _narrowed(inner: Any, router: Any, route: Any, scope: Scope) -> Application:
     """Return what comes next in a router's chain, or its routing of one route, if that is what comes next."""
-    inner: Any = stop.app
     routing: Any = getattr(type(router), "app", None)
     own = getattr(inner, "__self__", None) is router and getattr(inner, "__func__", None) is routing
     if route is None or not own:
@@ -152,21 +151,16 @@ class RouterGuard(_Inserted):
         self.owner = app
         self.origin: tuple[Any, ...] | None = None
         self._govern = govern
-        self._resolver = resolver
+        self.resolver = resolver
         self._mark = f"ascend_middleware.through.{id(self)}" if marked_only else None
-        self._router = app.router
+        self.router = app.router
         self._gates: weakref.WeakKeyDictionary[Gate, Any] = weakref.WeakKeyDictionary()
         super().__init__(app.router, "middleware_stack", _end_of_router(app.router))
 
     @property
     def is_current(self) -> bool:
         """Whether the application still has the router that this is in front of."""
-        return self.owner.router is self._router
-
-    @property
-    def routes(self) -> Any:
-        """The resolver of the application's routes."""
-        return self._resolver
+        return self.owner.router is self.router
 
     def leading(self, app: Application, scope: Scope) -> Application:
         """Return what runs between the middleware and this; where only that is governed, mark the request."""
@@ -175,23 +169,21 @@ class RouterGuard(_Inserted):
         scope[self._mark] = True
         return functools.partial(_within, (*_under_way.get(), self), app)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Govern what enters the router."""
         if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)  # a lifespan; the middleware lets nothing else in
-            return
+            return self.app(scope, receive, send)  # a lifespan; the middleware lets nothing else in
         if self._mark is not None and self._mark not in scope and self not in _under_way.get():
-            await self.app(scope, receive, send)  # of somebody who uses the application without the middleware
-            return
+            return self.app(scope, receive, send)  # of somebody who uses the application without the middleware
         # Where the application was given another router since, that one tells nothing about what runs here.
-        resolved = self._resolver.resolve(scope) if self.owner.router is self._router else None
-        inner = self.app
-        if resolved is not None:
-            inner = _narrowed(self, self._router, resolved.route, scope)
-            for one in resolved.entered:
-                if not self._ensure_gate(one.owner):
-                    inner = functools.partial(_refuse_unseen, one.owner)
-        await self._govern(scope, receive, send, inner, resolved)
+        if self.owner.router is not self.router:
+            return self._govern(scope, receive, send, self.app, None)
+        resolved = self.resolver.resolve(scope)
+        inner = _narrowed(self.app, self.router, resolved.route, scope)
+        for one in resolved.entered:
+            if not self._ensure_gate(one.owner):
+                inner = functools.partial(_refuse_unseen, one.owner)
+        return self._govern(scope, receive, send, inner, resolved)
 
     def _ensure_gate(self, owner: Any) -> bool:
         """Install a gate at a place, unless there is one; False where that cannot be done."""
@@ -241,7 +233,7 @@ class Gate(_Inserted):
                 why = "was changed after it was decided about, runs a second time, or runs after its answer"
                 await _refuse(f"{scope['path'][:200]!r} {why}", scope, receive, send)
                 return
-            inner = _narrowed(self, self._start, entered.route, scope)
+            inner = _narrowed(self.app, self._start, entered.route, scope)
         # What a handler asks of the application by itself is another request.
         await _within((), inner, scope, receive, send)
 
@@ -255,7 +247,7 @@ def _start_of(owner: Any) -> tuple[Any, str]:
 
 def _end(owner: Any) -> tuple[Any, str] | None:
     """Return the place of a gate: inside the middleware of an application's router, of a router, or of a route."""
-    from ..routing.starlette_entries import end_of  # optional dependency
+    from ..routing.starlette_classes import end_of  # optional dependency
 
     start, first = _start_of(owner)
     return end_of(owner) if first == "app" else _end_of_router(start)

@@ -180,6 +180,8 @@ async def refuse(
     scope: Any, receive: Any, send: Any, verdict: Verdict, *, render: Callable[..., Any] | None = None
 ) -> None:
     """Answer a refusal: over HTTP, or to a handshake as HTTP where the server can, else by closing with 1008."""
+    if verdict.refusal is None:
+        return  # nobody is there
     status, headers, content = answer_of(verdict, render)
     kind = "http.response"
     if scope["type"] == "websocket":

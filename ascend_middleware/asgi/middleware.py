@@ -16,10 +16,9 @@ from ..adapters.runner import AsyncRunner
 from ..exceptions import AscendError
 from ..fork import ProcessLock
 from ..guard import announce
-from .handle import Governor, Tripwire
+from .handle import Governor, Tripwire, watch_lifespan
 from .install import RouterGuard, find_router, install, is_before_router
 from .messages import RootPath
-from .outcome import watch_lifespan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,8 +110,7 @@ class AscendMiddleware:
         elif self._router_guard is not None:
             if not self._announced:
                 self._announce()
-            if scope.get("method") != "OPTIONS":
-                send = self._governor.watch(scope, send)
+            send = self._governor.watch(scope, send)
             await self._router_guard.leading(self.app, scope)(scope, receive, send)
         else:
             await self._governor.govern(scope, receive, send, self.app, None)
@@ -138,7 +136,7 @@ class AscendMiddleware:
         """Say once which routes nothing covers; at the start-up, or at the first request where a server has none."""
         if self._router_guard is not None and not self._announced:
             self._announced = True
-            announce(self._router_guard.routes, self.guard.table, self.guard.settings)
+            announce(self._router_guard.resolver, self.guard.table, self.guard.settings)
 
     def _install(self, app: Any, *, origin: tuple[Any, ...] | None = None) -> None:
         """Move in front of a Starlette application's router, if there is one."""

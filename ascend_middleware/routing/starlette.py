@@ -7,24 +7,52 @@ middleware) it does not look into: such a thing is asked in its turn, and is one
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from operator import attrgetter, is_
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.applications import Starlette
+from starlette.routing import Host, Match, Mount, Router, WebSocketRoute
+from starlette.staticfiles import StaticFiles
 
 from .leaves import Entered, Kind, Leaf, Resolved
-from .starlette_classes import has_middleware
-from .starlette_level import Level, route_path
+from .starlette_classes import (
+    answers_as_known,
+    declared_at,
+    fastapi_routing,
+    has_middleware,
+    in_context,
+    indexable_template,
+    is_followed,
+    is_plain_include,
+    is_transparent,
+    methods_run,
+    mounted_at,
+    on_a_copy,
+    root_path_of,
+    routes_as_known,
+    with_own_state,
+)
+from .starlette_entries import Entry, SegmentTree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
-
-    from starlette.routing import Router
 
     Scope = MutableMapping[str, Any]
 
 __all__ = ["StarletteResolver"]
 
 _MAX_DEPTH: Final = 32
+# The convertors' expressions that cannot match a slash; a registered one of the same name may.
+_SINGLE: Final = frozenset(
+    {
+        "[^/]+",
+        "[0-9]+",
+        r"[0-9]+(\.[0-9]+)?",
+        "[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}",
+    }
+)
+_regex_of: Final = attrgetter("path_regex")
 
 
 class StarletteResolver:
@@ -34,16 +62,14 @@ class StarletteResolver:
     middleware. It is never changed.
     """
 
-    __slots__ = ("_level", "_levels", "_mounted")
+    __slots__ = ("_level",)
 
     def __init__(self, app: Starlette | Router) -> None:
-        self._level = Level(app, prefix="", host=None, names="")
-        self._mounted: list[Starlette] = []
-        self._levels: list[Level] = []
+        self._level = _Level(app)
 
     def resolve(self, scope: Scope) -> Resolved:
         """Return what this HTTP or WebSocket request runs, by the routes as they stand now."""
-        path = route_path(scope)
+        path = below = _route_path(scope)
         if scope["type"] not in ("http", "websocket"):
             return Resolved(None, Kind.NOT_FOUND, {}, path)
         level, current = self._level, scope
@@ -51,7 +77,7 @@ class StarletteResolver:
         outermost: Any = None
         unit: Leaf | None = None
         for _ in range(_MAX_DEPTH):
-            step = level.match(current)
+            step = level.match(current, below)
             root: str = current.get("root_path", "")
             given: Mapping[str, Any] = current.get("path_params", {})
             if level is self._level:
@@ -72,34 +98,347 @@ class StarletteResolver:
                 return Resolved(None, found, params, path, entered)
             level, current = found, {**current, **child}
             # FastAPI.__call__ does this on the way in.
-            if root_path := level.root_path:
+            if root_path := root_path_of(level.owner):
                 current["root_path"] = root_path
+            below = _route_path(current)
         return Resolved(level.whole, Kind.OPAQUE, current.get("path_params", {}), path, entered, outermost)
 
     def leaves(self) -> list[Leaf]:
         """Return every unit that a request can run, in the order in which the routers ask."""
-        return list(dict.fromkeys(leaf for leaf, _ in self._walk(self._level, ()) if leaf is not None))
+        return list(dict.fromkeys(self._walk(self._level, ())))
 
-    def guardable(self) -> list[Starlette]:
-        """Return the mounted applications that have middleware of their own.
-
-        Their middleware may change a request after it was judged here, so their routers want a guard, too.
-        """
-        if not self._levels or not all(level.is_current() for level in self._levels):
-            levels = [level for leaf, level in self._walk(self._level, ()) if leaf is None]
-            self._levels = [level for level in levels if level.is_built]
-            apps = (level.owner for level in levels if level is not self._level)
-            self._mounted = list({id(app): app for app in apps if isinstance(app, Starlette)}.values())
-        return [app for app in self._mounted if has_middleware(app)]
-
-    def _walk(self, level: Level, above: tuple[object, ...]) -> Iterator[tuple[Leaf | None, Level]]:
-        """Yield each leaf with its level, and each level itself with None."""
-        yield None, level
+    def _walk(self, level: _Level, above: tuple[object, ...]) -> Iterator[Leaf]:
         if len(above) >= _MAX_DEPTH or any(level.owner is owner for owner in above):
-            yield level.whole, level
+            yield level.whole
             return
         for item in level.items():
             if isinstance(item, Leaf):
-                yield item, level
+                yield item
             else:
                 yield from self._walk(item, (*above, level.owner))
+
+
+def _route_path(scope: Scope) -> str:
+    """Return the path below the root path, by the rule that Starlette's routers apply."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if not root or not path.startswith(root):
+        return path
+    rest = path[len(root) :]
+    return rest if not rest or rest[0] == "/" else path
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    prefix = prefix.rstrip("/")
+    return path == prefix or path.startswith(prefix + "/") or not prefix
+
+
+class _Selected(NamedTuple):
+    """What a router selects for a request.
+
+    `child` are the scope fields that its match adds, `route` is what the router is to run, `pure` tells whether a
+    second match is sure to be the same, and `inside` is the route where that has middleware of its own.
+    """
+
+    found: Leaf | _Level | Kind
+    child: Any = None
+    route: Any = None
+    pure: bool = True
+    inside: Any = None
+
+
+class _Level:
+    """One router below its mounts: the index over its routes, rebuilt when they changed.
+
+    Args:
+        owner: the application or router.
+        prefix: the template of what it is mounted under.
+        host: likewise.
+        names: what the names of its routes begin with.
+        behind: whether middleware of the mount stands before it.
+    """
+
+    __slots__ = (
+        "_behind",
+        "_entries",
+        "_host",
+        "_included",
+        "_indexed",
+        "_known",
+        "_leaves",
+        "_lock",
+        "_names",
+        "_opaque",
+        "_prefix",
+        "_regexes",
+        "_router",
+        "_snapshot",
+        "_stack",
+        "_tree",
+        "owner",
+    )
+
+    def __init__(
+        self,
+        owner: Starlette | Router,
+        *,
+        prefix: str = "",
+        host: str | None = None,
+        names: str = "",
+        behind: bool = False,
+    ) -> None:
+        self.owner, self._prefix, self._host, self._names = owner, prefix, host, names
+        self._behind = behind
+        self._leaves: dict[tuple[object, ...], Leaf] = {}
+        self._known: dict[tuple[object, ...], Leaf] = {}
+        self._lock = RLock()
+        self._opaque: Leaf | None = None
+        # Built at first use: applications may be mounted in a circle.
+        self._router: Any = None
+
+    @property
+    def is_behind_middleware(self) -> bool:
+        """Whether a middleware of a mount or a router may change a request on its way here, or answer it."""
+        return self._behind or (isinstance(self.owner, Router) and has_middleware(self.owner))
+
+    @property
+    def whole(self) -> Leaf:
+        """This level as one unit."""
+        return self._unit(self.owner)
+
+    # Matching.
+
+    def match(self, scope: Scope, path: str) -> _Selected:
+        """Return what the router selects; `path` is the one below the root path."""
+        # One event loop never waits here; a second one must not see an index half built.
+        with self._lock:
+            if not self._is_current():
+                self._build()
+            if self._opaque is not None:
+                return _Selected(self._opaque)
+            selected = self._select(scope, path)
+            if selected is not None and not selected[1].is_current():
+                self._build()
+                selected = self._select(scope, path)
+            if selected is not None:
+                match, entry, child = selected
+                if match is Match.PARTIAL and not entry.partial_runs:
+                    return _Selected(Kind.METHOD_NOT_ALLOWED, child)
+                return _Selected(entry.content, child, entry.confirmed(match, child), entry.pure, entry.inside)
+            if self._redirects(scope, path):
+                return _Selected(Kind.REDIRECT)
+            return _Selected(self._low_priority(scope, path) or self._default() or Kind.NOT_FOUND)
+
+    def _select(self, scope: Scope, path: str) -> tuple[Match, Entry, Any] | None:
+        partial = None
+        for number in self._tree.candidates(path):
+            entry = self._entries[number]
+            match, child = entry.match(scope)
+            if match is Match.FULL:
+                return match, entry, child
+            if match is Match.PARTIAL and partial is None:
+                partial = match, entry, child
+        return partial
+
+    def _redirects(self, scope: Scope, path: str) -> bool:
+        if scope["type"] != "http" or not self._router.redirect_slashes or path == "/":
+            return False
+        full = scope["path"]
+        other = {**scope, "path": full.rstrip("/") if path.endswith("/") else full + "/"}
+        return self._select(other, _route_path(other)) is not None
+
+    def _low_priority(self, scope: Scope, path: str) -> Leaf | Kind | None:
+        """Ask FastAPI's routes for front ends, which come after everything else."""
+        ask = getattr(self._router, "_match_low_priority", None)
+        if ask is None:
+            return None
+        match, _, route, context = ask(with_own_state(scope))
+        if match is Match.NONE or route is None:
+            return None
+        if match is Match.PARTIAL:
+            return Kind.METHOD_NOT_ALLOWED
+        prefix = getattr(context, "frontend_prefix", "")
+        held = [part for part in getattr(route, "routes", ()) if _is_below(path, prefix + str(part.path))]
+        if not held:
+            return self._unit(route)
+        return self._frontend(max(held, key=lambda part: len(part.path)), prefix)
+
+    def _frontend(self, route: Any, prefix: str) -> Leaf:
+        template = self._prefix + (prefix + str(route.path)).rstrip("/") + "/**"
+        return self._leaf(Kind.STATIC, template, methods=_FILES, app=getattr(route, "app", None))
+
+    def _default(self) -> Leaf | None:
+        """Return the application that stands in for "not found", if one does."""
+        default = self._router.default
+        return None if getattr(default, "__func__", None) is Router.not_found else self._unit(default)
+
+    # Listing.
+
+    def items(self) -> list[Leaf | _Level]:
+        """Return what stands below this router, in its order."""
+        with self._lock:
+            return list(self._items())
+
+    def _items(self) -> Iterator[Leaf | _Level]:
+        if not self._is_current() or not all(entry.is_current() for entry in self._entries):
+            self._build()
+        if self._opaque is not None:
+            yield self._opaque
+            return
+        for entry in self._entries:
+            yield entry.content
+        for candidate in getattr(self._router, "_iter_low_priority_routes", tuple)():
+            prefix = getattr(candidate, "frontend_prefix", "")
+            group = getattr(candidate, "original_route", candidate)
+            for route in getattr(group, "routes", ()):
+                yield self._frontend(route, prefix)
+        if (default := self._default()) is not None:
+            yield default
+
+    # Building.
+
+    def _is_current(self) -> bool:
+        """Tell whether the routes are still those that the index was built from."""
+        router = self.owner.router if isinstance(self.owner, Starlette) else self.owner
+        if router is not self._router or getattr(router, "middleware_stack", None) is not self._stack:
+            return False
+        if self._opaque is not None:
+            return True
+        routes = router.routes
+        snapshot = self._snapshot
+        # By identity: routes compare equal by path and endpoint, and equal ones may still differ.
+        return (
+            len(routes) == len(snapshot)
+            and all(map(is_, routes, snapshot))
+            and list(map(_regex_of, self._indexed)) == self._regexes
+            and (
+                not self._included
+                or all(included.effective_candidates() is known for included, known in self._included)
+            )
+        )
+
+    def _build(self) -> None:
+        router: Any = self.owner.router if isinstance(self.owner, Starlette) else self.owner
+        self._router = None  # until all of it stands: a build that failed is no index
+        self._snapshot: list[Any] = list(router.routes) if isinstance(router, Router) else []
+        self._entries: list[Entry] = []
+        self._indexed: list[Any] = []
+        self._included: list[tuple[Any, object]] = []
+        self._tree = SegmentTree()
+        self._known, self._leaves = self._leaves, {}
+        self._opaque = None
+        self._stack = getattr(router, "middleware_stack", None)
+        if not isinstance(router, Router) or not routes_as_known(router) or not is_followed(router):
+            self._opaque = self.whole
+        else:
+            for route in self._snapshot:
+                self._add(route)
+        self._regexes = list(map(_regex_of, self._indexed))
+        self._known = {}
+        self._router = router
+
+    def _add(self, route: Any, includes: tuple[Any, ...] = ()) -> None:
+        """Add a route; `includes` are the inclusions in which it stands, the outermost first."""
+        fastapi = fastapi_routing()
+        included = getattr(fastapi, "_IncludedRouter", None)
+        if included is None or not isinstance(route, included):
+            self._register(route, route, route.matches)
+            return
+        candidates = getattr(route, "effective_candidates", None)
+        if (
+            candidates is None
+            or type(route) is not included
+            or not is_plain_include(fastapi, type(route.original_router))
+        ):
+            self._tree.add_anywhere(len(self._entries))
+            match = on_a_copy(route.matches)
+            self._entries.append(Entry(route, match, self._unit(route), includes, None, partial_runs=True))
+            return
+        live = candidates()
+        self._included.append((route, live))
+        for candidate in live:
+            if isinstance(candidate, included):
+                self._add(candidate, (*includes, route))
+                continue
+            original = candidate.original_route
+            rebuilt = getattr(candidate, "starlette_route", None)
+            subject, match = candidate, candidate.matches
+            if rebuilt is not None:
+                subject = original = rebuilt
+            elif not answers_as_known(original, "matches"):
+                match = in_context(candidate)
+            self._register(subject, original, match, (*includes, route), candidate)
+
+    def _register(
+        self, subject: Any, original: Any, match: Any, includes: tuple[Any, ...] = (), candidate: Any = None
+    ) -> None:
+        """Add one route: `subject` has its effective path and name, `original` answers.
+
+        FastAPI reaches it through `includes`, the last of which selects `candidate`; a router's own has neither.
+        """
+        template = None
+        if answers_as_known(original, "matches"):
+            template = indexable_template(subject)
+            if not includes and not isinstance(subject, Host):
+                self._indexed.append(subject)
+        else:
+            match = on_a_copy(match)
+        number = len(self._entries)
+        if template is None:
+            self._tree.add_anywhere(number)
+        else:
+            convertors = subject.param_convertors.items()
+            single = frozenset(name for name, convertor in convertors if convertor.regex in _SINGLE)
+            self._tree.add(number, template, single=single, subtree=isinstance(subject, Mount))
+        content = self._content(subject, original)
+        runs = not answers_as_known(original, "handle")
+        self._entries.append(Entry(subject, match, content, includes, candidate, partial_runs=runs))
+
+    def _content(self, subject: Any, original: Any) -> Leaf | _Level:
+        if isinstance(subject, Mount | Host):
+            return self._mounted(subject, original)
+        path, name = getattr(subject, "path", None), getattr(subject, "name", None)
+        endpoint = self._names + name if isinstance(name, str) else None
+        if not isinstance(path, str) or (path and not path.startswith("/")):
+            return self._unit(subject, endpoint=endpoint)
+        websocket = isinstance(original, WebSocketRoute)
+        return self._leaf(
+            Kind.ROUTE,
+            self._prefix + path.replace(":str}", "}"),
+            endpoint=endpoint,
+            methods=None if websocket else methods_run(subject, original),
+            websocket=websocket,
+            declared=declared_at(subject, original),
+        )
+
+    def _mounted(self, subject: Any, original: Any) -> Leaf | _Level:
+        prefix, host = self._prefix, self._host
+        if isinstance(subject, Host):
+            host = subject.host
+        else:
+            prefix += subject.path.replace(":str}", "}")
+        app, behind = mounted_at(subject)
+        plain = answers_as_known(original, "matches") and answers_as_known(original, "handle")
+        if plain and is_transparent(app):
+            names = f"{self._names}{subject.name}:" if subject.name else self._names
+            return _Level(app, prefix=prefix, host=host, names=names, behind=behind)
+        kind = Kind.STATIC if plain and isinstance(app, StaticFiles) else Kind.OPAQUE
+        endpoint = self._names + subject.name if subject.name else None
+        # Its own answer to any other method is 405.
+        methods = _FILES if type(app) is StaticFiles else None
+        return self._leaf(kind, prefix + "/**", endpoint=endpoint, methods=methods, host=host, app=app)
+
+    def _unit(self, app: Any, *, endpoint: str | None = None) -> Leaf:
+        """Return the leaf of something that may answer everything below this level."""
+        return self._leaf(Kind.OPAQUE, self._prefix + "/**", endpoint=endpoint, app=app)
+
+    def _leaf(self, kind: Kind, template: str, *, host: str | None = None, app: Any = None, **values: Any) -> Leaf:
+        """Return the leaf with these values: the one of the last build, if it stands still."""
+        made = Leaf(kind=kind, template=template, host=host or self._host, app=app, **values)
+        declared = (one.key for one in made.declared)
+        key = (kind, template, made.endpoint, made.methods, made.websocket, made.host, id(app), *declared)
+        leaf = self._leaves[key] = self._leaves.get(key) or self._known.get(key) or made
+        return leaf
+
+
+_FILES: Final = frozenset(("GET", "HEAD"))

@@ -7,6 +7,7 @@ is missing, a thing is unknown, and the resolver treats it as one opaque unit.
 from __future__ import annotations
 
 import sys
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
@@ -220,3 +221,27 @@ def _dependencies(dependant: Any) -> Iterator[object]:
         seen.add(id(one))
         yield getattr(one, "call", None)
         todo += reversed(getattr(one, "dependencies", ()))
+
+
+def has_own_middleware(route: Any) -> bool:
+    """Tell whether something of the application stands between a route and its endpoint."""
+    return isinstance(route, Route | WebSocketRoute) and not _is_end(without_body_limit(route.app), route)
+
+
+def end_of(route: Any) -> tuple[Any, str] | None:
+    """Return what holds a route's endpoint, inside the route's own middleware, and in which attribute.
+
+    None where a middleware keeps its application in another place than `app`.
+    """
+    holder, name = route, "app"
+    while not _is_end(inner := getattr(holder, name), route):
+        if not hasattr(inner, "app"):
+            return None
+        holder, name = inner, "app"
+    return holder, name
+
+
+def _is_end(app: Any, route: Any) -> bool:
+    # Starlette and FastAPI put a function of theirs around one of the application.
+    made = isfunction(app) and app.__module__ in ("starlette.routing", "fastapi.routing")
+    return made or app is route.endpoint or isinstance(app, Stop)

@@ -1,108 +1,54 @@
-"""One route as a router of Starlette asks it, and as it runs it: with the match that a request was decided about.
+"""The routes of one router of Starlette as it asks them: a tree that narrows them down, and the match of each.
 
-It is not matched a second time. Convertors are the application's: called twice, one may give another value than was
-decided about.
+A route is not matched a second time. Convertors are the application's: called twice, one may give another value than
+was decided about.
 """
 
 from __future__ import annotations
 
-from inspect import isfunction
-from operator import is_
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+import re
+from typing import TYPE_CHECKING, Any, Final
 
-from starlette.routing import Match, Route, WebSocketRoute
-
-from .leaves import Kind, Stop
-from .starlette_classes import converts_purely, methods_of, without_body_limit
+from .leaves import Kind, Leaf
+from .starlette_classes import converts_purely, has_own_middleware, methods_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping, Sequence
 
-    from .leaves import Leaf
+    from starlette.routing import Match
 
     Scope = MutableMapping[str, Any]
     Matcher = Callable[[Scope], tuple[Match, Any]]
 
-__all__ = ["Entry", "Selected", "end_of"]
-
-# What holds the routes below a route: a `starlette_level.Level`.
-Level = TypeVar("Level")
+__all__ = ["Entry", "SegmentTree"]
 
 
-class _Confirmed:
-    """A router's own route in all but the question whether it matches."""
-
-    def __init__(self, route: Any, match: Match, child: Any) -> None:
-        self._route, self._found = route, (match, child)
-
-    @property  # type: ignore[misc]  # routers ask for a route's class
-    def __class__(self) -> type:
-        return type(self._route)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._route, name)
-
-    def matches(self, scope: Scope) -> tuple[Match, Any]:
-        return self._found
-
-    async def handle(self, scope: Scope, receive: Any, send: Any) -> None:
-        if scope.get("route") is self:
-            scope["route"] = self._route
-        await self._route.handle(scope, receive, send)
-
-
-class _ConfirmedInclude(_Confirmed):
-    """FastAPI's inclusion of a router, which selects among the router's routes once more when it runs."""
-
-    def __init__(self, include: Any, match: Match, child: Any, route: Any, context: Any) -> None:
-        super().__init__(include, match, {})
-        self._selected = match, child, route, context
-
-    def _match(self, scope: Scope) -> tuple[Match, Any, Any, Any]:
-        return self._selected
-
-    async def handle(self, scope: Scope, receive: Any, send: Any) -> None:
-        await type(self._route).handle(self, scope, receive, send)
-
-    async def _handle_selected(self, scope: Scope, receive: Any, send: Any) -> None:
-        await type(self._route)._handle_selected(self, scope, receive, send)
-
-
-class Selected(NamedTuple, Generic[Level]):
-    """What a router selects for a request.
-
-    `child` are the scope fields that its match adds, `route` is what the router is to run, `pure` tells whether a
-    second match is sure to be the same, and `inside` is the route where that has middleware of its own.
-    """
-
-    found: Leaf | Level | Kind
-    child: Any = None
-    route: Any = None
-    pure: bool = True
-    inside: Any = None
-
-
-class Entry(Generic[Level]):
+class Entry:
     """One route as a router will ask it.
 
     Args:
         subject: the route with its effective path and name.
         match: asks it.
+        content: what it runs, a `Leaf`, or the router that it leads to, a `starlette.Level`.
         includes: FastAPI's inclusions on the way, the outermost first, which is the one that the router asks.
         candidate: what the innermost of them selects.
-        leaf: what it runs, or None.
-        child: the router that it leads to, or None.
         partial_runs: whether it may run something on a match that lacks only the method; the framework answers 405.
+
+    Attributes:
+        pure: whether a second match is sure to be the same.
+        inside: the route, where it has middleware of its own.
     """
 
     __slots__ = (
+        "_app",
         "_candidate",
         "_includes",
-        "_known",
+        "_is_route",
         "_methods",
-        "child",
+        "_name",
+        "_path",
+        "content",
         "inside",
-        "leaf",
         "match",
         "partial_runs",
         "pure",
@@ -113,66 +59,142 @@ class Entry(Generic[Level]):
         self,
         subject: Any,
         match: Matcher,
+        content: Any,
         includes: Sequence[Any],
         candidate: Any,
         *,
-        leaf: Leaf | None,
-        child: Level | None,
         partial_runs: bool,
     ) -> None:
-        self.subject, self.match, self.leaf, self.child = subject, match, leaf, child
-        self.partial_runs = partial_runs
+        self.subject, self.match, self.content, self.partial_runs = subject, match, content, partial_runs
+        is_leaf = isinstance(content, Leaf)
         self.pure = converts_purely(subject)
-        self.inside = subject if leaf is not None and not partial_runs and has_own_middleware(subject) else None
+        self.inside = subject if is_leaf and not partial_runs and has_own_middleware(subject) else None
         self._includes, self._candidate = includes, candidate
-        self._known = self._standing()
+        self._path, self._name = getattr(subject, "path", None), getattr(subject, "name", None)
+        self._app = getattr(subject, "app", None)
+        self._is_route = is_leaf and content.kind is Kind.ROUTE
         self._methods = methods_of(subject)
-
-    def _standing(self) -> tuple[Any, ...]:
-        subject = self.subject
-        return getattr(subject, "path", None), getattr(subject, "name", None), getattr(subject, "app", None)
 
     def is_current(self) -> bool:
         """Whether the route is what it was when this was made."""
-        subject, leaf = self.subject, self.leaf
-        return all(map(is_, self._known, self._standing())) and (
-            leaf is None or leaf.kind is not Kind.ROUTE or methods_of(subject) == self._methods
+        subject = self.subject
+        return (
+            getattr(subject, "path", None) is self._path
+            and getattr(subject, "name", None) is self._name
+            and getattr(subject, "app", None) is self._app
+            and (
+                not self._is_route
+                or getattr(subject, "methods", None) == self._methods
+                or methods_of(subject) == self._methods
+            )
         )
 
     def confirmed(self, match: Match, child: Any) -> Any:
         """Return what the router is to run, given this route's match."""
-        if not self._includes:
-            return _Confirmed(self.subject, match, child)
+        route = self.subject
+        if self._includes:
+            return self._confirmed_include(match, child)
+
+        def handle(scope: Scope, receive: Any, send: Any) -> Any:
+            if scope.get("route") is copied:
+                scope["route"] = route
+            return route.handle(scope, receive, send)
+
+        copied = _answering(route, matches=lambda scope: (match, child), handle=handle)
+        return copied
+
+    def _confirmed_include(self, match: Match, child: Any) -> Any:
+        """Return FastAPI's inclusion of a router, which selects among the router's routes once more when it runs."""
         asked, candidate = self._includes[0], self._candidate
         selects = getattr(type(asked), "_handle_selected", None)
         if candidate is None or selects is None or "_match" not in selects.__code__.co_names:
             return asked  # a version that is not known: it is asked again
         route = getattr(candidate, "starlette_route", None) or candidate.original_route
-        found: Any = _ConfirmedInclude(self._includes[-1], match, child, route, candidate)
-        for include in reversed(self._includes[:-1]):
-            found = _ConfirmedInclude(include, match, {}, found, None)
+        selected = match, child, route, candidate
+        for include in reversed(self._includes):
+            found = _answering(include, matches=lambda scope: (match, {}), _match=lambda scope, one=selected: one)
+            selected = match, {}, found, None
         return found
 
 
-def has_own_middleware(route: Any) -> bool:
-    """Tell whether something of the application stands between a route and its endpoint."""
-    return isinstance(route, Route | WebSocketRoute) and not _is_end(without_body_limit(route.app), route)
+def _answering(route: Any, **answers: Any) -> Any:
+    """Return a copy of a router's route that gives these answers; in all else it is like the route."""
+    copied = object.__new__(type(route))
+    vars(copied).update(vars(route), **answers)
+    return copied
 
 
-def end_of(route: Any) -> tuple[Any, str] | None:
-    """Return what holds a route's endpoint, inside the route's own middleware, and in which attribute.
+_PARAMETER: Final = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)(?::[a-zA-Z_][a-zA-Z0-9_]*)?\}")
 
-    None where a middleware keeps its application in another place than `app`.
+
+class _Node:
+    __slots__ = ("any", "here", "literal", "rest")
+
+    def __init__(self) -> None:
+        self.literal: dict[str, _Node] = {}
+        self.any: _Node | None = None
+        self.here: list[int] = []  # templates that end exactly here
+        self.rest: list[int] = []  # templates that may match whatever follows
+
+
+class SegmentTree:
+    """A tree of path segments that narrows many templates down to the few that can match a path, each by its number.
+
+    A lower number was registered earlier and is asked first. It may name a candidate too many, never one too few:
+    whoever asks confirms each by the framework's own match.
     """
-    holder, name = route, "app"
-    while not _is_end(inner := getattr(holder, name), route):
-        if not hasattr(inner, "app"):
-            return None
-        holder, name = inner, "app"
-    return holder, name
 
+    __slots__ = ("_root",)
 
-def _is_end(app: Any, route: Any) -> bool:
-    # Starlette and FastAPI put a function of theirs around one of the application.
-    made = isfunction(app) and app.__module__ in ("starlette.routing", "fastapi.routing")
-    return made or app is route.endpoint or isinstance(app, Stop)
+    def __init__(self) -> None:
+        self._root = _Node()
+
+    def add_anywhere(self, number: int) -> None:
+        """Register what no template describes: a candidate for every path."""
+        self._root.rest.append(number)
+
+    def add(self, number: int, template: str, *, single: frozenset[str], subtree: bool) -> None:
+        """Register a template.
+
+        Args:
+            number: what `candidates` returns.
+            template: a path, each parameter as `{name}` or `{name:convertor}`.
+            single: the parameters that cannot hold a slash.
+            subtree: whether the template covers everything below it, too.
+        """
+        node = self._root
+        for segment in template.split("/")[1:]:
+            if "{" not in segment:
+                node = node.literal.setdefault(segment, _Node())
+                continue
+            parameter = _PARAMETER.fullmatch(segment)
+            if parameter is None or parameter[1] not in single:
+                node.rest.append(number)
+                return
+            if node.any is None:
+                node.any = _Node()
+            node = node.any
+        (node.rest if subtree else node.here).append(number)
+
+    def candidates(self, path: str) -> list[int]:
+        """Return the numbers of all templates that may match, in order of registration."""
+        # `$` in a route's regular expression also matches before a final newline.
+        segments = path.rstrip("\n").split("/")
+        last = len(segments)
+        found: list[int] = []
+        todo = [(self._root, 1)]
+        while todo:
+            node, depth = todo.pop()
+            if node.rest:
+                found += node.rest
+            if depth >= last:
+                found += node.here
+                continue
+            literal = node.literal.get(segments[depth])
+            if literal is not None:
+                todo.append((literal, depth + 1))
+            if node.any is not None:
+                todo.append((node.any, depth + 1))
+        if len(found) > 1:
+            found.sort()
+        return found
