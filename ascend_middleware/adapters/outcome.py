@@ -139,7 +139,7 @@ class WatchedParts:
     __slots__ = ("_conclude", "_handled", "_iterator", "_parts")
 
     def __init__(
-        self, parts: Iterable[bytes], handled: HandledRequest, conclude: Callable[[], None] | None = None
+        self, parts: Iterable[bytes], handled: HandledRequest, conclude: Callable[[], object] | None = None
     ) -> None:
         self._parts = parts
         self._handled = handled

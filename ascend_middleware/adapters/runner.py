@@ -161,11 +161,6 @@ class _Runner:
             worker.start()
         return self._guard
 
-    def _deliver(self) -> None:
-        """See that what was journalled is delivered."""
-        if self.worker is not None and not self.worker.is_running:
-            self.worker.start()
-
 
 def _stop(workers: weakref.WeakSet[BackgroundWorker]) -> None:
     for worker in list(workers):
@@ -205,8 +200,8 @@ class SyncRunner(_Runner):
         found = guard.triage(view)
         if not isinstance(found, Verdict):
             found = drive(found, functools.partial(self._perform, read))
-            if found.run is not None and found.run.number:
-                self._deliver()
+            if found.run is not None and found.run.number and self.worker is not None:
+                self.worker.start()  # it delivers what was journalled
         guard.log(view, found, seconds=time.perf_counter() - started)
         return found
 
@@ -283,8 +278,8 @@ class AsyncRunner(_Runner):
         started = time.perf_counter()
         guard = self._guard  # the one that `triage` asked
         verdict = await drive_async(flow, functools.partial(self._perform, body))
-        if verdict.run is not None and verdict.run.number:
-            self._deliver()
+        if verdict.run is not None and verdict.run.number and self.worker is not None:
+            self.worker.start()  # it delivers what was journalled
         guard.log(view, verdict, seconds=time.perf_counter() - started)
         return verdict
 
@@ -305,11 +300,10 @@ class AsyncRunner(_Runner):
         found = self.triage(view)
         return found if isinstance(found, Verdict) else await self.decide(view, found, body)
 
-    async def conclude(self, verdict: Verdict, **outcome: Any) -> None:
+    def conclude(self, verdict: Verdict, **outcome: Any) -> Awaitable[None] | None:
         """Record what became of a passed request, once; `outcome` is what `Guard.conclude` takes."""
         flow = self._guard.conclude(verdict, **outcome)
-        if flow is not None:
-            await drive_async(flow, self._call)
+        return None if flow is None else drive_async(flow, self._call)
 
     async def _call(self, step: Blocking) -> Any:
         """Make a call that may block, in a thread; it goes on to its end when the one who waits for it is cancelled."""

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from ..routing import Resolved
     from .messages import Application, Message, Receive, RootPath, Scope, Send
 
-__all__ = ["JUDGED", "Governor", "Tripwire", "watch_lifespan"]
+__all__ = ["WATCHING", "Governor", "Tripwire", "watch_lifespan"]
 
 logger = get_logger("ascend_middleware.asgi")
 
 # Where a request keeps in its scope the outcomes of the guards that saw it.
 JUDGED: Final = "ascend_middleware.judged"
 # Likewise, the governors that watch its answer.
-_WATCHING: Final = "ascend_middleware.watching"
+WATCHING: Final = "ascend_middleware.watching"
 _judging: ContextVar[list[str] | None] = ContextVar("ascend_middleware.judging", default=None)
 # What nobody decided about, though a guard saw it.
 _UNDECIDED: Final = frozenset({"framework"})
@@ -66,14 +66,17 @@ class Governor:
         try:
             verdict = await self.runner.decide(view, found, body)
             judged[-1] = verdict.outcome
-            # Who expects to be told to continue is told so by the first receive: only the handler may do that.
-            if verdict.passes and await body.look(ahead="expect" not in view.header_names):
-                handled = HandledRequest(self.runner, verdict)
-                handled.ran = False  # its client has left meanwhile
-                handled.left()
-                await handled.conclude_async()
-                return
-            await self._carry_out(verdict, scope, body.onward(), send, inner, resolved)
+            if verdict.passes:
+                # Who expects to be told to continue is told so by the first receive: only the handler may do that.
+                onward = await body.onward(ahead="expect" not in view.header_names)
+                if onward is None:
+                    handled = HandledRequest(self.runner, verdict)
+                    handled.ran = False
+                    handled.left()
+                    await handled.conclude_async()
+                    return
+                receive = onward
+            await self._carry_out(verdict, scope, receive, send, inner, resolved)
         finally:
             body.close()
 
@@ -103,11 +106,13 @@ class Governor:
 
     def watch(self, scope: Scope, send: Send) -> Send:
         """Return a `send` that reports a success for which no guard decided anything, and in strict mode fails it."""
-        watching = scope.get(_WATCHING, ())
-        if self in watching or scope.get("method") == "OPTIONS" or not self.runner.guard.settings.enabled:
+        guard = self.runner.guard
+        if scope.get("method") == "OPTIONS" or not guard.settings.enabled:
             return send  # what answers OPTIONS is often a middleware
-        scope[_WATCHING] = (*watching, self)
-        judged = _judged(scope)
+        scope[WATCHING] = (*scope.get(WATCHING, ()), self)
+        judged = scope.get(JUDGED)
+        if judged is None:
+            judged = _judged(scope)
 
         # Every message comes through here, so that no coroutine of its own stands between.
         def watched(message: Message) -> Awaitable[None]:
@@ -117,7 +122,7 @@ class Governor:
                 why = "no route was found for it" if judged else "a middleware answered it before the guard saw it"
                 judged.append("tripped")  # said once, however many watch
                 name = f"{scope.get('method') or scope['type']!r} {scope['path'][:200]!r}"
-                report_undecided(self.runner.guard, logger, name, why)
+                report_undecided(guard, logger, name, why)
             return send(message)
 
         return watched
@@ -156,7 +161,7 @@ async def run_reported(handled: HandledRequest, inner: Application, scope: Scope
         handled.raised(failure)
         raise
     finally:
-        if (recording := handled.conclude()) is not None:
+        if handled.is_awaited and (recording := handled.conclude()) is not None:
             await recording
 
 

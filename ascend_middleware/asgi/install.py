@@ -92,16 +92,12 @@ async def _within(places: tuple[object, ...], inner: Application, scope: Scope, 
 
 
 class _Narrowed:
-    """A router as if it had but one route, the one that was decided about; all else is the router's own, live.
+    """A router as if it had but one route, the one that was decided about; all else is the router's own.
 
     So what runs is what was decided about, and the others are not asked a second time.
     """
 
-    __slots__ = ("_router", "routes")
-
-    def __init__(self, router: Any, route: Any) -> None:
-        self._router = router
-        self.routes = (route,)
+    _router: Any
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._router, name)
@@ -114,7 +110,9 @@ def _narrowed(inner: Any, router: Any, route: Any, scope: Scope) -> Application:
     if route is None or not own:
         return inner  # type: ignore[no-any-return]
     scope.setdefault("router", router)
-    return functools.partial(routing, _Narrowed(router, route))
+    narrowed = _Narrowed()
+    vars(narrowed).update(vars(router), _router=router, routes=(route,))
+    return functools.partial(routing, narrowed)
 
 
 class _Inserted(Stop):
@@ -152,7 +150,7 @@ class RouterGuard(_Inserted):
         self.origin: tuple[Any, ...] | None = None
         self._govern = govern
         self.resolver = resolver
-        self._mark = f"ascend_middleware.through.{id(self)}" if marked_only else None
+        self.mark: Any = f"ascend_middleware.through.{id(self)}" if marked_only else None
         self.router = app.router
         self._gates: weakref.WeakKeyDictionary[Gate, Any] = weakref.WeakKeyDictionary()
         super().__init__(app.router, "middleware_stack", _end_of_router(app.router))
@@ -162,18 +160,16 @@ class RouterGuard(_Inserted):
         """Whether the application still has the router that this is in front of."""
         return self.owner.router is self.router
 
-    def leading(self, app: Application, scope: Scope) -> Application:
-        """Return what runs between the middleware and this; where only that is governed, mark the request."""
-        if self._mark is None:
-            return app
-        scope[self._mark] = True
+    def marking(self, app: Application, scope: Scope) -> Application:
+        """Mark a request as one that came through the middleware, and return what lets it be known as that."""
+        scope[self.mark] = True
         return functools.partial(_within, (*_under_way.get(), self), app)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Govern what enters the router."""
         if scope["type"] not in ("http", "websocket"):
             return self.app(scope, receive, send)  # a lifespan; the middleware lets nothing else in
-        if self._mark is not None and self._mark not in scope and self not in _under_way.get():
+        if self.mark is not None and self.mark not in scope and self not in _under_way.get():
             return self.app(scope, receive, send)  # of somebody who uses the application without the middleware
         # Where the application was given another router since, that one tells nothing about what runs here.
         if self.owner.router is not self.router:

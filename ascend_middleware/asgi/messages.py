@@ -100,16 +100,38 @@ class Body:
             self._note(message)
         return self._gone
 
-    async def look(self, *, ahead: bool) -> bool:
-        """Look once whether the client has left, without waiting; what came meanwhile is kept for the handler.
+    async def onward(self, *, ahead: bool) -> Receive | None:
+        """Return the `receive` for the handler: first what was read ahead, then the real one; None if the client left.
 
         Args:
-            ahead: whether a body that nobody has read yet may be received for it.
+            ahead: whether a body that nobody has read yet may be received, to see whether the client has left.
         """
         server = getattr(self._receive, "__self__", None)
-        known = getattr(server, "disconnected", None)
-        if self._task is None and isinstance(known, bool) and type(server).__module__.startswith("uvicorn."):
-            return self._gone or known  # without a receive and its task, which cost more than the rest of a look
+        gone = getattr(server, "disconnected", None)
+        if self._task is not None or not isinstance(gone, bool) or not type(server).__module__.startswith("uvicorn."):
+            gone = await self._look(server, ahead=ahead)  # a receive and its task cost more than the rest of this
+        if gone or self._gone:
+            return None
+        if not self._ahead and self._task is None:
+            return self._receive
+
+        async def receive() -> Any:
+            while True:
+                if self._ahead:
+                    return self._ahead.popleft()
+                task = self._task
+                if task is None:
+                    return await self._receive()
+                await asyncio.wait({task})
+                # Two tasks of a handler may wait here; the message is for one of them.
+                if self._task is task:
+                    self._task = None
+                    return task.result()
+
+        return receive
+
+    async def _look(self, server: Any, *, ahead: bool) -> bool:
+        """Look once whether the client has left, without waiting; what came meanwhile is kept for the handler."""
         queue = server if getattr(self._receive, "__func__", None) is asyncio.Queue.get else None
         for _ in range(_LOOKS):  # there are servers, and tests, that never come to an end
             if self._gone or not (self._whole or self._websocket or (ahead and self._size <= _AHEAD)):
@@ -145,26 +167,6 @@ class Body:
         else:
             self._size += len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
-
-    def onward(self) -> Callable[[], Awaitable[Any]]:
-        """Return the `receive` for the handler: first what was read ahead, then the real one."""
-        if not self._ahead and self._task is None:
-            return self._receive
-
-        async def receive() -> Any:
-            while True:
-                if self._ahead:
-                    return self._ahead.popleft()
-                task = self._task
-                if task is None:
-                    return await self._receive()
-                await asyncio.wait({task})
-                # Two tasks of a handler may wait here; the message is for one of them.
-                if self._task is task:
-                    self._task = None
-                    return task.result()
-
-        return receive
 
     def close(self) -> None:
         """Drop the receive that is under way, if nobody took it over."""

@@ -16,7 +16,7 @@ from ..adapters.runner import AsyncRunner
 from ..exceptions import AscendError
 from ..fork import ProcessLock
 from ..guard import announce
-from .handle import Governor, Tripwire, watch_lifespan
+from .handle import WATCHING, Governor, Tripwire, watch_lifespan
 from .install import RouterGuard, find_router, install, is_before_router
 from .messages import RootPath
 
@@ -93,11 +93,14 @@ class AscendMiddleware:
                 await receive()
                 await send({"type": "lifespan.startup.failed", "message": f"ascend-middleware: {self._problem}"})
             raise self._problem  # as Starlette does after a failed start: its test client waits for ever otherwise
-        if self._router_guard is None and is_before_router(scope):
+        router_guard = self._router_guard
+        if router_guard is None:
             # Two threads may each have had Starlette build its middlewares: the second pair of one finds the first.
-            self._install(scope.get("app"), origin=self._origin)
-        elif self._router_guard is not None and not self._router_guard.is_current:
-            self._install(self._router_guard.owner)
+            if is_before_router(scope):
+                self._install(scope.get("app"), origin=self._origin)
+        elif router_guard.owner.router is not router_guard.router:
+            self._install(router_guard.owner)
+        router_guard, governor = self._router_guard, self._governor
         if scope["type"] == "lifespan":
             self._runner.start()
             try:
@@ -107,13 +110,15 @@ class AscendMiddleware:
         elif scope["type"] not in ("http", "websocket") and self.guard.settings.enabled:
             # A rule can say nothing about it.
             raise AscendError(f"no rule can govern a scope of the type {scope['type']!r}: refused")
-        elif self._router_guard is not None:
+        elif router_guard is not None:
             if not self._announced:
                 self._announce()
-            send = self._governor.watch(scope, send)
-            await self._router_guard.leading(self.app, scope)(scope, receive, send)
+            if governor not in scope.get(WATCHING, ()):
+                send = governor.watch(scope, send)
+            inner = self.app if router_guard.mark is None else router_guard.marking(self.app, scope)
+            await inner(scope, receive, send)
         else:
-            await self._governor.govern(scope, receive, send, self.app, None)
+            await governor.govern(scope, receive, send, self.app, None)
 
     @property
     def _runner(self) -> AsyncRunner:

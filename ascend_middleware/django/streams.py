@@ -65,7 +65,7 @@ class _WatchedAsync:
 
     __slots__ = ("_conclude", "_handled", "_parts")
 
-    def __init__(self, parts: AsyncIterator[bytes], handled: HandledRequest, conclude: Callable[[], None]) -> None:
+    def __init__(self, parts: AsyncIterator[bytes], handled: HandledRequest, conclude: Callable[[], object]) -> None:
         self._parts = parts
         self._handled = handled
         self._conclude = conclude

@@ -90,7 +90,7 @@ class Entry:
         )
 
     def confirmed(self, match: Match, child: Any) -> Any:
-        """Return what the router is to run, given this route's match."""
+        """Return what the router is to run, given this route's match: a copy of the route that answers as it did."""
         route = self.subject
         if self._includes:
             return self._confirmed_include(match, child)
@@ -100,7 +100,8 @@ class Entry:
                 scope["route"] = route
             return route.handle(scope, receive, send)
 
-        copied = _answering(route, matches=lambda scope: (match, child), handle=handle)
+        copied = object.__new__(type(route))
+        vars(copied).update(vars(route), matches=lambda scope: (match, child), handle=handle)
         return copied
 
     def _confirmed_include(self, match: Match, child: Any) -> Any:
@@ -112,16 +113,14 @@ class Entry:
         route = getattr(candidate, "starlette_route", None) or candidate.original_route
         selected = match, child, route, candidate
         for include in reversed(self._includes):
-            found = _answering(include, matches=lambda scope: (match, {}), _match=lambda scope, one=selected: one)
+            found = object.__new__(type(include))
+            vars(found).update(vars(include), matches=lambda scope: (match, {}), _match=_constant(selected))
             selected = match, {}, found, None
         return found
 
 
-def _answering(route: Any, **answers: Any) -> Any:
-    """Return a copy of a router's route that gives these answers; in all else it is like the route."""
-    copied = object.__new__(type(route))
-    vars(copied).update(vars(route), **answers)
-    return copied
+def _constant(value: Any) -> Callable[[object], Any]:
+    return lambda _: value
 
 
 _PARAMETER: Final = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)(?::[a-zA-Z_][a-zA-Z0-9_]*)?\}")
