@@ -32,11 +32,12 @@ class HandledRequest:
         came: tells whether the request came to the handler, where only that can be seen.
 
     Attributes:
-        verdict: as above; set by the adapter.
+        runner: as above.
+        verdict: likewise; set by the adapter.
         subject: what the decision was about, for the adapter.
         ran: whether the handler was called; None where nobody can see that.
         status: the response's, 0 before it began.
-        is_whole: whether the response was given in full.
+        is_whole: whether the response was given in full; set by the adapter.
         is_reported: whether a success without a decision was reported already.
     """
 
@@ -47,7 +48,7 @@ class HandledRequest:
         self.status = 0
         self.is_whole = False
         self.is_reported = False
-        self._runner = runner
+        self.runner = runner
         self._came = came
         self._later = self._left = self._interrupted = False
         self._failure: BaseException | None = None
@@ -68,10 +69,6 @@ class HandledRequest:
         """A response begins, or another one in its place; names of headers are texts or bytes, in any letter case."""
         self.status = status
         self._later = status in _LATER and any(name.lower() in ("retry-after", b"retry-after") for name, _ in headers)
-
-    def ended(self) -> None:
-        """The response was given in full."""
-        self.is_whole = True
 
     def left(self) -> None:
         """The client is gone; without effect after something raised, of which that may be the consequence."""
@@ -98,7 +95,7 @@ class HandledRequest:
             error = f"the handler did not run: {error or f'the application answered {status}'}"
         # Where something else answered with success instead of the handler, it may have done what the handler does.
         is_success = is_whole and status < 300
-        recording: Awaitable[None] | None = self._runner.conclude(
+        recording: Awaitable[None] | None = self.runner.conclude(
             verdict,
             error=error,
             duration_ms=int((time.monotonic() - self._started) * 1000),
@@ -156,7 +153,7 @@ class WatchedParts:
             return next(self._iterator)
         except BaseException as failure:
             if isinstance(failure, StopIteration):
-                self._handled.ended()
+                self._handled.is_whole = True
             else:
                 self._handled.raised(failure)
             self._conclude()

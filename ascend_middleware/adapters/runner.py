@@ -207,7 +207,7 @@ class SyncRunner(_Runner):
 
     def look(self, verdict: Verdict) -> Verdict | None:
         """Return the refusal of a request that was let pass, if its agent was blocked since."""
-        flow = self.guard.look(verdict)
+        flow = self._guard.look(verdict)
         return None if flow is None else drive(flow, functools.partial(self._perform, _nothing))
 
     def conclude(self, verdict: Verdict, **outcome: Any) -> None:

@@ -93,7 +93,7 @@ def _starlette(application: Application, sketch: Sketch) -> RequestView:
 
 def _flask(application: Application, sketch: Sketch) -> RequestView:
     from ..routing.werkzeug import method_of
-    from ..wsgi.messages import view_of
+    from ..wsgi.middleware import view_of
 
     app, resolver = application.app, application.routes
     raw, _, query = sketch.target.partition("?")

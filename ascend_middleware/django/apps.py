@@ -17,7 +17,7 @@ class AscendConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks; `manage.py check --tag ascend` runs these alone."""
-        from . import checks
+        from . import configuration as checks
 
         register(checks.check_configuration, "ascend")
         register(checks.check_middleware, "ascend")

@@ -6,6 +6,7 @@ sees nothing of what a middleware before it answers by itself; `TripwireMiddlewa
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -13,19 +14,16 @@ from django.http import HttpRequest
 
 from ..adapters.outcome import report_undecided
 from ..masking import get_logger
-from .checks import require_order
-from .configuration import RESOLVER, announce_once, async_runner, sync_runner
-from .request import Body, begin, handled_of, refusal_of, target_of, unrouted, view_of
-from .streams import watch
+from .configuration import RESOLVER, announce_once, async_runner, require_order, sync_runner
+from .request import Body, begin, handled_of, read_body, refusal_of, target_of, unrouted, view_of, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from django.http import HttpResponse
     from django.http.response import HttpResponseBase
 
     from ..adapters.outcome import HandledRequest
-    from ..adapters.runner import AsyncRunner, SyncRunner
     from ..guard import Guard, Verdict
 
 __all__ = ["AscendMiddleware", "TripwireMiddleware"]
@@ -33,7 +31,28 @@ __all__ = ["AscendMiddleware", "TripwireMiddleware"]
 logger = get_logger("ascend_middleware.django")
 
 
-class AscendMiddleware:
+class _Middleware:
+    """What both middlewares share: they run in the mode of what Django runs below, without another thread."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        self._runner: Any = async_runner() if self._is_async else sync_runner()
+        if self._is_async:
+            marked: Any = self
+            markcoroutinefunction(marked)
+
+    @property
+    def guard(self) -> Guard:
+        """What decides."""
+        guard: Guard = self._runner.guard
+        return guard
+
+
+class AscendMiddleware(_Middleware):
     """Ask the authority before a view runs; the verdict is at `request.ascend`.
 
     Settings come from `settings.ASCEND`; see `ascend_middleware.django.configuration`.
@@ -45,24 +64,11 @@ class AscendMiddleware:
         ConfigurationError: when the server builds its middlewares, with everything that is wrong.
     """
 
-    sync_capable = True
-    async_capable = True
-
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         require_order()
-        self.get_response = get_response
-        self._is_async = iscoroutinefunction(get_response)
-        self._runner: Any = async_runner() if self._is_async else sync_runner()
-        # Django calls each in its own mode, without another thread.
+        super().__init__(get_response)
         self.process_view = self._decide_async if self._is_async else self._decide
-        if self._is_async:
-            markcoroutinefunction(self)
-
-    @property
-    def guard(self) -> Guard:
-        """What decides."""
-        guard: Guard = self._runner.guard
-        return guard
+        self._is_announced = False
 
     def health(self) -> dict[str, Any]:
         """Return how the guard is in this process; asks nobody. docs/operating.md says what it means."""
@@ -71,64 +77,54 @@ class AscendMiddleware:
 
     def __call__(self, request: HttpRequest) -> Any:
         """Run everything below, unless the target is refused."""
-        guard = self.guard
-        announce_once(guard)
+        guard = self._runner.guard
+        if not self._is_announced:
+            self._is_announced = True
+            announce_once(guard)
         handled = begin(request, self._runner)
         screened = handled.verdict = guard.screen(target_of(request))
         if self._is_async:
             return self._run_async(request, handled)
         if screened is not None:
-            return refusal_of(request, screened, self.guard.render)
-        runner: SyncRunner = self._runner
+            return refusal_of(request, screened, guard.render)
         try:
             response = self.get_response(request)
+            if handled.verdict is None:
+                seen = view_of(request, unrouted(request))
+                found = self._runner.judge(seen, functools.partial(read_body, request))
+                return self._let_out(request, response, handled, found)
         except BaseException as failure:
             # Django makes a response of every exception; here comes a request cancelled, or a server that stops.
             handled.raised(failure)
             handled.conclude()
             raise
-        handled.began(response.status_code, response.items())
-        if handled.verdict is None:
-            found = runner.judge(view_of(request, unrouted(request)), Body(request).read_now)
-            return _let_out(request, response, handled, found, self.guard)
-        if response.streaming:
-            watch(request, response, handled, is_async=False)
-        else:
-            handled.ended()
-            handled.conclude()
+        _conclude(request, response, handled)
         return response
 
     async def _run_async(self, request: HttpRequest, handled: HandledRequest) -> HttpResponseBase:
         if (screened := handled.verdict) is not None:
             return refusal_of(request, screened, self.guard.render)
-        runner: AsyncRunner = self._runner
         try:
             response: HttpResponseBase = await self.get_response(request)
+            if handled.verdict is None:
+                found = await self._runner.judge(view_of(request, unrouted(request)), Body(request))
+                return self._let_out(request, response, handled, found)
         except BaseException as failure:
             handled.raised(failure)
             await handled.conclude_async()
             raise
-        handled.began(response.status_code, response.items())
-        if handled.verdict is None:
-            found = await runner.judge(view_of(request, unrouted(request)), Body(request))
-            return _let_out(request, response, handled, found, self.guard)
-        if response.streaming:
-            watch(request, response, handled, is_async=True)
-        else:
-            handled.ended()
-            await handled.conclude_async()
+        if (recording := _conclude(request, response, handled)) is not None:
+            await recording
         return response
 
     def _decide(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
         """Decide about the view that Django is about to call."""
         seen = view_of(request, RESOLVER.resolve(request, view, args, kwargs))
-        runner: SyncRunner = self._runner
-        return self._settle(request, runner.judge(seen, Body(request).read_now))
+        return self._settle(request, self._runner.judge(seen, functools.partial(read_body, request)))
 
     async def _decide_async(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
         seen = view_of(request, RESOLVER.resolve(request, view, args, kwargs))
-        runner: AsyncRunner = self._runner
-        return self._settle(request, await runner.judge(seen, Body(request)))
+        return self._settle(request, await self._runner.judge(seen, Body(request)))
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> None:
         """Remember what the view raised; Django answers it."""
@@ -146,41 +142,50 @@ class AscendMiddleware:
         handled.ran = True
         return None
 
+    def _let_out(
+        self, request: HttpRequest, response: HttpResponseBase, handled: HandledRequest, verdict: Verdict
+    ) -> HttpResponseBase:
+        """Let out what was answered without a view (404, redirect), unless its target is refused.
 
-def _let_out(
-    request: HttpRequest, response: HttpResponseBase, handled: HandledRequest, verdict: Verdict, guard: Guard
-) -> HttpResponseBase:
-    """Let out what was answered without a view (404, redirect), unless its target is refused.
-
-    Raises:
-        AscendError: it is a success, and the settings are strict.
-    """
-    handled.verdict = verdict
-    if not verdict.passes:
-        refusal: Any = refusal_of(request, verdict, guard.render)
-        refusal._resource_closers += response._resource_closers  # type: ignore[attr-defined]
-        return refusal  # type: ignore[no-any-return]
-    _trip(request, response, guard, "no view was run for it")
-    return response
+        Raises:
+            AscendError: it is a success, and the settings are strict.
+        """
+        handled.verdict = verdict
+        if not verdict.passes:
+            refusal: Any = refusal_of(request, verdict, self.guard.render)
+            refusal._resource_closers += response._resource_closers  # type: ignore[attr-defined]
+            return refusal  # type: ignore[no-any-return]
+        return _tripped(request, response, self.guard, "no view was run for it")
 
 
-def _trip(request: HttpRequest, response: HttpResponseBase, guard: Guard, why: str) -> None:
-    """Report a response that is a success for which no decision was made, once.
+def _conclude(request: HttpRequest, response: HttpResponseBase, handled: HandledRequest) -> Awaitable[None] | None:
+    """Record what became of the view, or see to it that this is done when its response ends."""
+    handled.began(response.status_code, response.items())
+    if response.streaming:
+        watch(request, response, handled)
+        return None
+    handled.is_whole = True
+    return handled.conclude()
+
+
+def _tripped(request: HttpRequest, response: HttpResponseBase, guard: Guard, why: str) -> HttpResponseBase:
+    """Return a response, and report once that it is a success for which no decision was made, if it is.
 
     Raises:
         AscendError: where the settings are strict.
     """
     if response.status_code >= 300 or request.method == "OPTIONS" or not guard.settings.enabled:
-        return
+        return response
     handled = handled_of(request)
     if handled is not None:
         if handled.is_reported or not handled.is_undecided:
-            return
+            return response
         handled.is_reported = True
     report_undecided(guard, logger, f"{request.method!r} {request.path_info[:200]!r}", why)
+    return response
 
 
-class TripwireMiddleware:
+class TripwireMiddleware(_Middleware):
     """Report every success for which no decision was made: an error in the log, and with `strict` a 500.
 
     Optional, first in `MIDDLEWARE`; it decides nothing.
@@ -189,25 +194,13 @@ class TripwireMiddleware:
         get_response: what Django runs below.
     """
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        self.get_response = get_response
-        self._is_async = iscoroutinefunction(get_response)
-        self._runner: Any = async_runner() if self._is_async else sync_runner()
-        if self._is_async:
-            markcoroutinefunction(self)
-
     def __call__(self, request: HttpRequest) -> Any:
         """Run everything below, and look at what it answers."""
-        if self._is_async:
-            return self._run_async(request)
-        return self._look(request, self.get_response(request))
-
-    async def _run_async(self, request: HttpRequest) -> HttpResponseBase:
-        return self._look(request, await self.get_response(request))
+        found = self.get_response(request)
+        return self._look_async(request, found) if self._is_async else self._look(request, found)
 
     def _look(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        _trip(request, response, self._runner.guard, "a middleware answered it, or answered in the place of a 404")
-        return response
+        return _tripped(request, response, self.guard, "a middleware answered it, or answered in the place of a 404")
+
+    async def _look_async(self, request: HttpRequest, response: Awaitable[HttpResponseBase]) -> HttpResponseBase:
+        return self._look(request, await response)

@@ -1,30 +1,33 @@
-"""A request, its body and a refusal, in Django's terms."""
+"""A request, its body, a refusal and the end of a response, in Django's terms."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+from asgiref.sync import async_to_sync
 from django.core.exceptions import RequestDataTooBig
-from django.http import HttpResponse
+from django.http import FileResponse, HttpResponse
 from django.http.request import RawPostDataException, UnreadablePostError
 
-from ..adapters.outcome import HandledRequest
+from ..adapters.outcome import HandledRequest, WatchedParts
+from ..adapters.runner import SyncRunner
 from ..guard import BodyConsumed, BodyTooLarge, ClientGone, RequestView, answer_of, quoted
 from ..routing import Kind, Resolved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from django.http import HttpRequest
 
-    from ..adapters.runner import AsyncRunner, SyncRunner
+    from ..adapters.runner import AsyncRunner
     from ..guard import Verdict
 
-__all__ = ["Body", "begin", "handled_of", "refusal_of", "target_of", "unrouted", "view_of"]
+__all__ = ["Body", "begin", "handled_of", "read_body", "refusal_of", "target_of", "unrouted", "view_of", "watch"]
 
 # Django puts bytes that are not UTF-8 back into percent signs.
 _BROKEN = re.compile(r"%[89A-Fa-f][0-9A-Fa-f]")
@@ -79,16 +82,13 @@ def unrouted(request: HttpRequest) -> Resolved:
 def view_of(request: HttpRequest, resolved: Resolved) -> RequestView:
     """Return the request as the guard sees it: as the view will, whatever the middlewares before made of it."""
     view = target_of(request, headers=_headers(request), resolved=resolved)
-    if "GET" in vars(request) or not _is_utf8_encoding(request.encoding):
+    encoding = request.encoding
+    if "GET" in vars(request) or not (encoding is None or encoding.lower() in ("utf-8", "utf8")):
         # Somebody looked at it, and may have replaced it; or Django decodes it by the charset of the content type.
         seen = [(name, value) for name, values in request.GET.lists() for value in values]
         if sorted(seen) != sorted(_pairs(view)):
             view.query, view._query_pairs = request.GET.urlencode().encode(), None
     return view
-
-
-def _is_utf8_encoding(name: str | None) -> bool:
-    return name is None or name.lower() in ("utf-8", "utf8")
 
 
 def _pairs(view: RequestView) -> list[tuple[str, str]]:
@@ -125,38 +125,41 @@ def _headers(request: HttpRequest) -> list[tuple[str, str]]:
     return [*headers, *seen.items()]
 
 
+def read_body(request: Any, limit: int, seconds: float) -> bytes:
+    """Return the whole body, which the view gets likewise; see the step `ReadBody`.
+
+    How long it may take is the server's to say. On an event loop Django has received it already.
+    """
+    if not hasattr(request, "_body"):
+        # On ASGI Django has received the whole body before; one without a length is measured where it lies.
+        stream = request._stream
+        if getattr(stream, "seekable", bool)() and not request._read_started:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(0)
+            if size > limit:
+                raise BodyTooLarge
+    try:
+        content: bytes = request.body
+    except RequestDataTooBig:
+        raise BodyTooLarge from None
+    except RawPostDataException:
+        raise BodyConsumed("The body was used up before it could be judged.") from None
+    except UnreadablePostError as error:
+        raise ClientGone from error
+    if len(content) > limit:
+        raise BodyTooLarge
+    return content
+
+
 class Body:
-    """Read the body ahead of the view; Django keeps it, and the view gets the same bytes."""
+    """A request's body and connection, for a guard on an event loop."""
 
     def __init__(self, request: HttpRequest) -> None:
-        self._request: Any = request
-
-    def read_now(self, limit: int, seconds: float) -> bytes:
-        """Return the whole body; see the step `ReadBody`. How long it may take is the server's to say."""
-        request = self._request
-        if not hasattr(request, "_body"):
-            # On ASGI Django has received the whole body before; one without a length is measured where it lies.
-            stream = request._stream
-            if getattr(stream, "seekable", bool)() and not request._read_started:
-                size = stream.seek(0, os.SEEK_END)
-                stream.seek(0)
-                if size > limit:
-                    raise BodyTooLarge
-        try:
-            content: bytes = request.body
-        except RequestDataTooBig:
-            raise BodyTooLarge from None
-        except RawPostDataException:
-            raise BodyConsumed("The body was used up before it could be judged.") from None
-        except UnreadablePostError as error:
-            raise ClientGone from error
-        if len(content) > limit:
-            raise BodyTooLarge
-        return content
+        self._request = request
 
     async def read(self, limit: int, seconds: float) -> bytes:
-        """Return the whole body, which Django has received already."""
-        return self.read_now(limit, seconds)
+        """Return the whole body."""
+        return read_body(self._request, limit, seconds)
 
     async def watch(self, seconds: float, *, limit: int) -> bool:
         """Let time pass; when the client leaves, Django cancels the request."""
@@ -168,3 +171,76 @@ def refusal_of(request: HttpRequest, verdict: Verdict, render: Callable[..., Any
     """Return the answer to a request that does not pass."""
     status, headers, content = answer_of(verdict, render)
     return HttpResponse(b"" if request.method == "HEAD" else content, status=status, headers=dict(headers))
+
+
+# --- how a streaming response ends: whole, broken, or given up by the client
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def watch(request: HttpRequest, response: Any, handled: HandledRequest) -> None:
+    """Record how a streaming response ended, at the latest when it is closed.
+
+    Args:
+        request: what it answers.
+        response: with `streaming` set.
+        handled: the request's.
+    """
+    conclude = functools.partial(_conclude, handled)
+    file = getattr(response, "file_to_stream", None) if isinstance(response, FileResponse) else None
+    if file is not None and "wsgi.file_wrapper" in request.META:
+
+        def closed() -> None:
+            handled.is_whole = True
+            conclude()
+
+        # The server sends the file by itself, and only closes it: nobody sees how much of it the client took.
+        response._resource_closers.append(closed)
+    elif response.is_async:
+        response.streaming_content = _WatchedAsync(response.streaming_content, handled, conclude)
+    else:
+        response.streaming_content = WatchedParts(response.streaming_content, handled, conclude)
+
+
+def _conclude(handled: HandledRequest) -> None:
+    """Record the outcome, from wherever Django closes a response: mostly in a thread of its own."""
+    if isinstance(handled.runner, SyncRunner):
+        handled.conclude()
+        return
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        async_to_sync(handled.conclude_async)()
+        return
+    task = loop.create_task(handled.conclude_async())
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
+class _WatchedAsync:
+    """The parts of a response that come from an asynchronous iterator."""
+
+    __slots__ = ("_conclude", "_handled", "_parts")
+
+    def __init__(self, parts: AsyncIterator[bytes], handled: HandledRequest, conclude: Callable[[], object]) -> None:
+        self._parts = parts
+        self._handled = handled
+        self._conclude = conclude
+
+    def __aiter__(self) -> _WatchedAsync:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._parts)
+        except Exception as failure:
+            if isinstance(failure, StopAsyncIteration):
+                self._handled.is_whole = True
+            else:
+                self._handled.raised(failure)
+            await self._handled.conclude_async()
+            raise
+
+    def close(self) -> None:
+        self._handled.left()
+        self._conclude()

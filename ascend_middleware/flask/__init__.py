@@ -4,8 +4,7 @@ Ascend(app, rules="ascend.toml")
 """
 
 try:
-    from .decorator import governed
-    from .extension import Ascend
+    from .extension import Ascend, governed
 except ModuleNotFoundError as error:
     if error.name != "flask":
         raise

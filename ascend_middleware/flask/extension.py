@@ -7,26 +7,29 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 import click
-from flask import current_app
+from flask import current_app, request
 from flask.cli import AppGroup, ScriptInfo
 
+from ..adapters.decorator import VERDICT, Framework, attach
 from ..adapters.runner import SyncRunner
 from ..cli import main_about
 from ..compose import only_looked_at, read_options
 from ..exceptions import AscendError, ConfigurationError
 from ..routing.coverage import cover
-from .checks import check_application
-from .install import AppGuard
+from ..rules import RuleFields
+from .install import AppGuard, check_application
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flask import Flask
 
-__all__ = ["CONFIG", "EXTENSION", "Ascend"]
+__all__ = ["CONFIG", "EXTENSION", "Ascend", "governed"]
+
+Target = TypeVar("Target", bound="Callable[..., Any]")
 
 CONFIG = "ASCEND"
 EXTENSION = "ascend"
@@ -85,7 +88,7 @@ class Ascend:
             app: the guarded application; where it is left out, Flask's current one.
         """
         guard: AppGuard = (app or current_app).extensions[EXTENSION]
-        return guard.health()
+        return guard.runner.health()
 
     def init_app(self, app: Flask) -> None:
         """Guard an application.
@@ -142,8 +145,8 @@ def _make_group(name: str) -> AppGroup:
             click.echo(f"{problem.code}: {problem}", err=True)
         for idle in coverage.idle:
             click.echo(f"note: {idle.rule.label} can never match: {idle.why}", err=True)
-        if installed.lacking is not None:
-            click.echo(f"note: it cannot serve: {installed.lacking}", err=True)
+        if installed.runner.lacking is not None:
+            click.echo(f"note: it cannot serve: {installed.runner.lacking}", err=True)
         if wrong:
             sys.exit(1)
         click.echo(f"ok: {len(installed.guard.table.rules)} rules, {len(coverage.rows)} rows of routes")
@@ -160,3 +163,27 @@ def _add(group: AppGroup, name: str, text: str) -> None:
     def run(arguments: tuple[str, ...]) -> None:
         app = current_app._get_current_object()  # type: ignore[attr-defined]
         sys.exit(main_about(app, [name, *arguments], name=app.name, prog=f"flask {group.name}"))
+
+
+def governed(**fields: Unpack[RuleFields]) -> Callable[[Target], Target]:
+    """Return a decorator that puts a rule at a view: a function, a method of a `MethodView`, or a class of views.
+
+        @app.post("/refunds")
+        @governed(action_type="transaction", details={"amount": "body.amount"})
+        def refund(): ...
+
+    It stands below `route`, and ranks like a rule of the table that names the route's endpoint. Without the extension
+    on the application the view does not run.
+
+    Args:
+        fields: what a `[[rule]]` may say, but `match` and `endpoint`.
+
+    Raises:
+        ConfigurationError: at decoration, with everything that is wrong, naming module and function.
+    """
+    return lambda target: attach(target, fields, _FRAMEWORK)
+
+
+_FRAMEWORK: Final = Framework(
+    lambda args, kwargs: request.environ.get(VERDICT), "dispatch_request", "a View or MethodView class"
+)

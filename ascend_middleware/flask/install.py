@@ -16,25 +16,26 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import flask
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from ..adapters.decorator import VERDICT
 from ..adapters.outcome import HandledRequest, changed_request, report_undecided
 from ..exceptions import AscendError
 from ..guard import BodyTooLarge, Verdict, announce, answer_of
 from ..masking import get_logger
+from ..problems import Problem
 from ..routing.werkzeug import FlaskResolver, method_of
-from ..wsgi.messages import Body, view_of
-from ..wsgi.middleware import run_reported
-from .checks import check_application
+from ..wsgi.middleware import AscendMiddleware as WSGIMiddleware
+from ..wsgi.middleware import Body, run_reported, view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from ..adapters.runner import SyncRunner
     from ..guard import Guard
 
-__all__ = ["AppGuard"]
+__all__ = ["AppGuard", "check_application"]
 
 logger = get_logger("ascend_middleware.flask")
 
@@ -49,19 +50,75 @@ class _Guarded:
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Run the application, and see how its response ends."""
-        return self._ascend_guard.serve(environ, start_response)
+        guard = self._ascend_guard
+        own: Any = super()
+        if not guard.is_announced:
+            guard.announce()
+        handled = environ[guard.key] = HandledRequest(guard.runner)
+        inner = guard.replaced.get("wsgi_app") or own.wsgi_app
+        return run_reported(handled, inner, environ, start_response, on_success=guard.watch)
 
     def preprocess_request(self, *arguments: Any) -> Any:
-        """Decide before the application's own functions."""
-        return self._ascend_guard.preprocess(*arguments)
+        """Decide, then run the application's own functions; what is returned is answered instead of the view."""
+        guard = self._ascend_guard
+        own: Any = super()
+        request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
+        handled: Any = request.environ.get(guard.key)
+        if handled is None:
+            # Where somebody calls the application's methods one by one, there is no response to see the end of.
+            handled = request.environ[guard.key] = HandledRequest(guard.runner)
+        handled.verdict = None
+        refusal = None if guard.after is not None and guard.decides_after() else guard.decide(request, handled)
+        if refusal is not None:
+            return refusal
+        answer = (guard.replaced.get("preprocess_request") or own.preprocess_request)(*arguments)
+        if handled.verdict is None and answer is None:
+            return guard.decide(request, handled)  # another blueprint's: the function that is named did not run
+        if answer is None or not guard.guard.settings.enabled:
+            return answer
+        if handled.verdict is not None and (not handled.verdict.passes or handled.subject.rule is not None):
+            return answer
+        # A function of the application answers though nothing was decided, or where the router found nothing.
+        response = guard.app.make_response(answer)
+        if response.status_code >= 300:
+            return response
+        refusal = guard.decide(request, handled, by_path=handled.verdict is not None)
+        handled.ran = True  # that function is what was decided about
+        return refusal or response
 
     def dispatch_request(self, *arguments: Any) -> Any:
-        """Run the view on what was decided about."""
-        return self._ascend_guard.dispatch(*arguments)
+        """Run the view, if a verdict let it pass and it still is what the verdict was about."""
+        guard = self._ascend_guard
+        own: Any = super()
+        request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
+        handled = request.environ.get(guard.key)
+        if handled is None or handled.verdict is None or not handled.verdict.passes:
+            raise AscendError("no decision for this request: the application's preprocess_request was replaced")
+        if _is_changed(handled.subject, request):
+            logger.error("the application changed %r after the decision; refused", request.path[:200])
+            return guard.refuse(changed_request())
+        # What the application does before the view may wait for the client, too.
+        refused = guard.runner.look(handled.verdict)
+        if refused is not None:
+            return guard.refuse(refused)
+        handled.ran = True
+        return (guard.replaced.get("dispatch_request") or own.dispatch_request)(*arguments)
 
     def process_response(self, *arguments: Any) -> Any:
-        """Let a refusal out."""
-        return self._ascend_guard.finish(*arguments)
+        """Run the application's `after_request` functions; a refusal goes out, also where one of them fails.
+
+        They may need what a `before_request` function did not come to set.
+        """
+        guard = self._ascend_guard
+        own: Any = super()
+        try:
+            return (guard.replaced.get("process_response") or own.process_response)(*arguments)
+        except Exception:
+            handled = flask.request.environ.get(guard.key)
+            if handled is None or handled.verdict is None or handled.verdict.passes:
+                raise
+            logger.warning("an after_request function failed at a refusal, which goes out as it is", exc_info=True)
+            return arguments[-1]
 
 
 _METHODS: Final = ("wsgi_app", "preprocess_request", "dispatch_request", "process_response")
@@ -80,27 +137,29 @@ def _guarded(own: Any) -> type[Any]:
 
 
 class AppGuard:
-    """The guard of one application."""
+    """The guard of one application.
+
+    Attributes:
+        runner: asks, and records.
+        replaced: what had replaced methods of the application before, by name: it comes next.
+        key: where a request's environ has what is known of it.
+        after: the function after which to decide, or its dotted path.
+        is_announced: whether it was said what is not covered.
+    """
 
     def __init__(self, app: flask.Flask, runner: SyncRunner, *, after: Any = None) -> None:
         self._app = weakref.ref(app)
         self.resolver = FlaskResolver(weakref.proxy(app))  # type: ignore[arg-type]  # it reads as one
-        self._runner = runner
-        self._after = after
+        self.runner = runner
+        self.after = after
         self._missed: str | None = None
-        self._key = f"ascend_middleware.handled.{id(self)}"
-        self._announced = False
+        self.key = f"ascend_middleware.handled.{id(self)}"
+        self.is_announced = False
         attributes: dict[str, Any] = vars(app)
-        # What had replaced a method already comes next; a class's methods come after an object's attributes.
-        self._replaced: dict[str, Any] = {name: attributes.pop(name) for name in _METHODS if name in attributes}
+        # A class's methods come after an object's attributes.
+        self.replaced: dict[str, Any] = {name: attributes.pop(name) for name in _METHODS if name in attributes}
         attributes["_ascend_guard"] = self
         app.__class__ = _guarded(type(app))
-
-    def _next(self, name: str) -> Any:
-        """Return what comes after the guard."""
-        replaced = self._replaced.get(name)
-        app: Any = self._app()
-        return getattr(super(_Guarded, app), name) if replaced is None else replaced
 
     @property
     def app(self) -> flask.Flask:
@@ -117,112 +176,38 @@ class AppGuard:
     @property
     def guard(self) -> Guard:
         """What decides."""
-        return self._runner.guard
+        return self.runner.guard
 
-    @property
-    def lacking(self) -> AscendError | None:
-        """What keeps the application from serving: it was made for a command, without a key."""
-        return self._runner.lacking
-
-    def health(self) -> dict[str, Any]:
-        """Return how the guard is in this process; asks nobody. docs/operating.md says what it means."""
-        return self._runner.health()
-
-    def close(self) -> None:
-        """Close this process's connections and deliver the outcomes that wait."""
-        self._runner.close()
-
-    def serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Run the application, and see how its response ends."""
-        if not self._announced:
-            self._announce()
-        handled = environ[self._key] = HandledRequest(self._runner)
-        return run_reported(handled, self._next("wsgi_app"), environ, start_response, on_success=self._watch)
-
-    def preprocess(self, *arguments: Any) -> Any:
-        """Decide, then run the application's own functions; what is returned is answered instead of the view."""
-        request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
-        # Where somebody calls the application's methods one by one, there is no response to see the end of.
-        if self._key not in request.environ:
-            request.environ[self._key] = HandledRequest(self._runner)
-        handled = request.environ[self._key]
-        handled.verdict = None
-        refusal = None if self._after is not None and self._decides_after() else self._decide(request, handled)
-        if refusal is not None:
-            return refusal
-        answer = self._next("preprocess_request")(*arguments)
-        if handled.verdict is None and answer is None:
-            return self._decide(request, handled)  # another blueprint's: the function that is named did not run
-        if answer is None or not self.guard.settings.enabled:
-            return answer
-        if handled.verdict is not None and (not handled.verdict.passes or handled.subject.rule is not None):
-            return answer
-        # A function of the application answers though nothing was decided, or where the router found nothing.
-        response = self.app.make_response(answer)
-        if response.status_code >= 300:
-            return response
-        refusal = self._decide(request, handled, by_path=handled.verdict is not None)
-        handled.ran = True  # that function is what was decided about
-        return refusal or response
-
-    def finish(self, *arguments: Any) -> Any:
-        """Run the application's `after_request` functions; a refusal goes out, also where one of them fails.
-
-        They may need what a `before_request` function did not come to set.
-        """
-        handled = flask.request.environ.get(self._key)
-        try:
-            return self._next("process_response")(*arguments)
-        except Exception:
-            if handled is None or handled.verdict is None or handled.verdict.passes:
-                raise
-            logger.warning("an after_request function failed at a refusal, which goes out as it is", exc_info=True)
-            return arguments[-1]
-
-    def dispatch(self, *arguments: Any) -> Any:
-        """Run the view, if a verdict let it pass and it still is what the verdict was about."""
-        request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
-        handled = request.environ.get(self._key)
-        if handled is None or handled.verdict is None or not handled.verdict.passes:
-            raise AscendError("no decision for this request: the application's preprocess_request was replaced")
-        if _is_changed(handled.subject, _subject_of(request)):
-            logger.error("the application changed %r after the decision; refused", request.path[:200])
-            return self._refuse(changed_request())
-        # What the application does before the view may wait for the client, too.
-        refused = self._runner.look(handled.verdict)
-        if refused is not None:
-            return self._refuse(refused)
-        handled.ran = True
-        return self._next("dispatch_request")(*arguments)
-
-    def _decide(
+    def decide(
         self, request: flask.Request, handled: HandledRequest, *, by_path: bool = False
     ) -> flask.Response | None:
+        """Decide about a request, and return the refusal of one that does not pass."""
         view = view_of(request.environ, request=request)
         view.resolved = resolved = self.resolver.resolve(request, view.path)
         view.method = method_of(request, resolved)
         if by_path:
             view.resolved = None
-        handled.subject = _subject_of(request)
-        verdict = handled.verdict = self._runner.judge(view, _reader_of(request))
+        rule = request.url_rule
+        handled.subject = _Subject(request.method, rule, dict(request.view_args or {}), _view_of(rule))
+        verdict = handled.verdict = self.runner.judge(view, functools.partial(_read_body, request))
         if not verdict.passes:
-            return self._refuse(verdict)
+            return self.refuse(verdict)
         flask.g.ascend = request.environ[VERDICT] = verdict
         handled.ran = False  # until the view is called; what comes before it may answer by itself
         return None
 
-    def _decides_after(self) -> bool:
+    def decides_after(self) -> bool:
         """Say whether the decision comes after a function of the application; put it there, if that is new."""
         places = [
             (functions, at, function)
             for functions in self.app.before_request_funcs.values()
             for at, function in enumerate(functions)
         ]
-        if any(getattr(function, self._key, False) for *_, function in places):
+        if any(getattr(function, self.key, False) for *_, function in places):
             return True
         # A function within an application factory goes by its own name, too, where there is one such.
-        short = [place for place in places if _short_name(place[2]) == self._after]
-        exact = [place for place in places if self._after in (place[2], _name(place[2]))]
+        short = [place for place in places if _short_name(place[2]) == self.after]
+        exact = [place for place in places if self.after in (place[2], _name(place[2]))]
         for functions, at, function in exact or (short if len(short) == 1 else []):
             functions[at] = self._followed(function)
             return True
@@ -230,7 +215,7 @@ class AppGuard:
         known = ", ".join(_name(function) for *_, function in places) or "none"
         if known != self._missed:  # said once, not at each request
             self._missed = known
-            logger.error(text, self._after, self.app.name, known)
+            logger.error(text, self.after, self.app.name, known)
         return False
 
     def _followed(self, function: Any) -> Any:
@@ -240,29 +225,31 @@ class AppGuard:
         def followed() -> Any:
             answer = flask.current_app.ensure_sync(function)()
             request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]
-            handled = request.environ[self._key]
+            handled = request.environ[self.key]
             if answer is not None or handled.verdict is not None:
                 return answer
-            return self._decide(request, handled)
+            return self.decide(request, handled)
 
-        setattr(followed, self._key, True)
+        setattr(followed, self.key, True)
         return followed
 
-    def _refuse(self, verdict: Verdict) -> flask.Response:
+    def refuse(self, verdict: Verdict) -> flask.Response:
+        """Return the answer to a request that does not pass."""
         status, headers, content = answer_of(verdict, self.guard.render)
         return self.app.response_class(content, status, headers)
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
         """Say once, at the first request, which routes nothing covers and what the guard cannot see."""
-        self._runner.start()  # of an application that was made to be looked at, every request ends here
-        self._announced = True
+        self.runner.start()  # of an application that was made to be looked at, every request ends here
+        self.is_announced = True
         if not self.guard.settings.enabled:
             return
         announce(self.resolver, self.guard.table, self.guard.settings)
         for problem in check_application(self.app, self.is_reached_by):
             logger.warning("%s: %s", problem.code, problem)
 
-    def _watch(self, handled: HandledRequest) -> None:
+    def watch(self, handled: HandledRequest) -> None:
+        """Report a success without a decision."""
         is_routed = handled.verdict is not None and handled.subject.rule is not None
         # With a route at hand, what the framework answered is a question for the methods of that route.
         if is_routed or not handled.is_undecided:
@@ -279,21 +266,17 @@ def _short_name(function: Any) -> str:
     return f"{function.__module__}.{getattr(function, '__name__', '')}"
 
 
-def _reader_of(request: flask.Request) -> Callable[[int, float], bytes]:
-    """Return what reads the whole body and leaves the view the same; see the step `ReadBody`."""
+def _read_body(request: flask.Request, limit: int, seconds: float) -> bytes:
+    """Read the whole body and leave the view the same; see the step `ReadBody`."""
     if "stream" not in vars(request):
-        return Body(request.environ).read
-
-    def read(limit: int, seconds: float) -> bytes:
-        # Something has begun to read already; what it kept is what the view will get.
-        content = request.get_data()
-        if len(content) > limit:
-            raise BodyTooLarge
-        if not content and request.content_length != 0:
-            raise ValueError("The body was read before it could be judged.")
-        return content
-
-    return read
+        return Body(request.environ).read(limit, seconds)
+    # Something has begun to read already; what it kept is what the view will get.
+    content = request.get_data()
+    if len(content) > limit:
+        raise BodyTooLarge
+    if not content and request.content_length != 0:
+        raise ValueError("The body was read before it could be judged.")
+    return content
 
 
 class _Subject(NamedTuple):
@@ -305,25 +288,83 @@ class _Subject(NamedTuple):
     view: Any
 
 
-def _subject_of(request: flask.Request) -> _Subject:
-    """Return what a decision is about."""
-    rule = request.url_rule
-    view = None if rule is None else flask.current_app.view_functions.get(rule.endpoint)
-    return _Subject(request.method, rule, dict(request.view_args or {}), view)
+def _view_of(rule: Any) -> Any:
+    return None if rule is None else flask.current_app.view_functions.get(rule.endpoint)
 
 
-def _is_changed(before: _Subject, now: _Subject) -> bool:
+def _is_changed(before: _Subject, request: flask.Request) -> bool:
     """Say whether the application changed what was decided about.
 
     It may take parameters away, add some, and put an object in the place of what names it.
     """
-    plain = (str, int, float, uuid.UUID)
-    return (
-        before.method != now.method
-        or before.rule is not now.rule
-        or before.view is not now.view
-        or any(
-            isinstance(now.params.get(name), plain) and str(now.params[name]) != str(value)
-            for name, value in before.params.items()
-        )
-    )
+    method, rule, params, view = before
+    if method != request.method or rule is not request.url_rule or view is not _view_of(rule):
+        return True
+    given = request.view_args or {}
+    for name, value in params.items():
+        now = given.get(name)
+        if isinstance(now, str | int | float | uuid.UUID) and str(now) != str(value):
+            return True
+    return False
+
+
+# --- what the guard cannot see
+
+# They change what the application sees or watch it, and answer nothing: the guard sees what comes out of them.
+_HARMLESS: Final = frozenset({"ProxyFix", "LintMiddleware", "ProfilerMiddleware"})
+# Where middlewares keep what they wrap.
+_INNER: Final = ("app", "wsgi_app", "application", "_app")
+_MAX_DEPTH: Final = 32
+
+
+def check_application(app: flask.Flask, is_reached_by: Callable[[Any, str], bool]) -> tuple[Problem, ...]:
+    """Return what the guard of an application cannot see.
+
+    `is_reached_by` tells whether a method, of which name, is the application's own and leads to its guard.
+
+    The codes: `flask.unguarded-mount`, another application that is mounted beside this one and has no guard;
+    `flask.around`, a middleware that may answer by itself; `flask.displaced`, another extension in the guard's place.
+    """
+    return tuple(_find(app, is_reached_by))
+
+
+def _find(app: flask.Flask, is_reached_by: Callable[[Any, str], bool]) -> Iterator[Problem]:
+    layer: Any = app.wsgi_app
+    for _ in range(_MAX_DEPTH):
+        if is_reached_by(layer, "wsgi_app"):
+            break
+        # A method of the application itself, or of one that is mounted in it.
+        layer = getattr(layer, "__self__", layer)
+        if isinstance(layer, DispatcherMiddleware):
+            for prefix, mounted in layer.mounts.items():
+                if not _is_guarded(mounted):
+                    hint = "give it an Ascend of its own, or wrap it: AscendMiddleware(…, rules=…)"
+                    yield Problem("flask.unguarded-mount", f"mount {prefix}", "this application has no guard", hint)
+        elif type(layer).__name__ not in _HARMLESS and not isinstance(layer, WSGIMiddleware):
+            name = getattr(layer, "__qualname__", None) or type(layer).__qualname__
+            hint = "wrap the whole in ascend_middleware.wsgi.AscendMiddleware, if it does"
+            yield Problem("flask.around", name, "what it answers by itself is not governed", hint)
+        layer = _inner(layer)
+        if layer is None:
+            break
+    for name in ("preprocess_request", "dispatch_request"):
+        if not is_reached_by(getattr(app, name), name):
+            hint = "initialise Ascend after the extension that wraps it"
+            yield Problem("flask.displaced", f"{app.name}.{name}", "something stands in front of the guard", hint)
+
+
+def _inner(layer: Any) -> Any:
+    return next((inner for name in _INNER if (inner := getattr(layer, name, None)) is not None), None)
+
+
+def _is_guarded(layer: Any) -> bool:
+    for _ in range(_MAX_DEPTH):
+        layer = getattr(layer, "__self__", layer)
+        if layer is None:
+            return False
+        if isinstance(layer, flask.Flask):
+            return "ascend" in layer.extensions
+        if isinstance(layer, WSGIMiddleware):
+            return True
+        layer = _inner(layer)
+    return False

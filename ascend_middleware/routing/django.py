@@ -2,32 +2,45 @@
 
 Django has resolved the request before a middleware's `process_view` is called, and what it found is what it runs:
 nothing is matched a second time here.
+
+URL patterns become route templates: `items/<int:n>` is `/items/{n:int}`, and so is `^items/(?P<n>[0-9]+)$`. A regular
+expression is translated only where the template says exactly, or a little more than, what it matches. Any other one
+becomes a parameter that may match anything, `{regex:~(?i)^secret$}`: rules name such a route by its endpoint.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 from django.urls import get_resolver
-from django.urls.resolvers import ResolverMatch, URLPattern, URLResolver
+from django.urls.converters import IntConverter, PathConverter, StringConverter, UUIDConverter
+from django.urls.resolvers import (
+    LocalePrefixPattern,
+    RegexPattern,
+    ResolverMatch,
+    RoutePattern,
+    URLPattern,
+    URLResolver,
+)
 from django.utils import translation
 from django.views import View
 from django.views.static import serve
 
 from ..rules import declared
-from .django_patterns import POSITIONAL, template_of, unknown
 from .leaves import Kind, Leaf, Resolved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from django.http import HttpRequest
 
     from ..rules import Declaration
 
-__all__ = ["DjangoResolver"]
+__all__ = ["DjangoResolver", "template_of"]
 
 # Every view that `as_view()` makes runs this code; a decorated one does not.
 _AS_VIEW: Final = View.as_view().__code__
@@ -62,12 +75,21 @@ class DjangoResolver:
         if match is None or match.func is not view:
             # Somebody else's handler, or somebody else's middleware, put another match in the request.
             match = ResolverMatch(view, tuple(args), dict(kwargs))
-        leaf = self._leaf(match, _chain_of(match), getattr(request, "urlconf", None))
+        urlconf, tried = getattr(request, "urlconf", None), match.tried
+        # What Django tells of the way there is looked at once: the same patterns lead to the same view.
+        key = (urlconf, match.route, id(match.func), *map(id, tried[-1] if tried else ()))
+        known = self._leaves.get(key)
+        if known is None:
+            leaf = self._leaf(match, _chain_of(match), urlconf)
+            known = self._leaves[key] = (match.func, tried and tried[-1]), leaf
+        leaf = known[1]
         kind = leaf.kind
         # As the class is now: methods may have come since the last request.
         if _is_plain(view) and request.method not in (_methods_of(view) or ()):
             kind = Kind.OPTIONS if request.method == "OPTIONS" else Kind.METHOD_NOT_ALLOWED
-        params = {POSITIONAL.format(number): value for number, value in enumerate(args, 1)} | dict(kwargs)
+        params = dict(kwargs)
+        if args:
+            params |= {POSITIONAL.format(number): value for number, value in enumerate(args, 1)}
         return Resolved(leaf if kind is leaf.kind else None, kind, params, path)
 
     def leaves(self) -> list[Leaf]:
@@ -96,7 +118,7 @@ def _build(match: ResolverMatch, chain: tuple[Any, ...], urlconf: Any) -> Leaf:
         endpoint = f"{urlconf if isinstance(urlconf, str) else getattr(urlconf, '__name__', 'urlconf')}:{endpoint}"
     return Leaf(
         kind=Kind.STATIC if view is serve else Kind.ROUTE,
-        template=template_of(chain) if chain else f"/{unknown('regex', match.route or '')}",
+        template=template_of(chain) if chain else f"/{_unknown('regex', match.route or '')}",
         endpoint=endpoint,
         methods=_methods_of(view),
         app=view,
@@ -169,3 +191,129 @@ def _methods_of(view: Any) -> frozenset[str] | None:
     if _is_plain(view):
         names.discard("options")  # Django's own answer
     return frozenset(name.upper() for name in names)
+
+
+# --- templates
+
+# How positional arguments are called, in templates and as `path.arg1`.
+POSITIONAL: Final = "arg{}"
+
+_ROUTE_PARAMETER: Final = re.compile(r"<(?:([^>:]+):)?([^>]+)>")
+# What rules may name by type. A class derived from one of them may match something else, so it does not count.
+_TYPES: Final = {IntConverter: ":int", UUIDConverter: ":uuid", PathConverter: ":path", StringConverter: ""}
+_ELEMENT: Final = re.compile(
+    r"(\\[dw]|\\[^A-Za-z0-9]|\[(?:\\.|[^\]\\])+\]|[A-Za-z0-9_~@%!&=:,;'\"<>-])"  # one character
+    r"([+?*]|\{\d+(?:,\d*)?\})?\??"  # and how often
+)
+_LITERAL: Final = re.compile(r"(?:[A-Za-z0-9_/~@%!&=:,;'\"-]|\\[^A-Za-z0-9])(?![+?*{])")
+_GROUP: Final = re.compile(r"\((?:\?P<([A-Za-z_]\w*)>|(?!\?))((?:\\.|\[(?:\\.|[^\]\\])+\]|[^()\[\\])*)\)(?![+?*{])")
+
+
+def template_of(patterns: Sequence[Any]) -> str:
+    """Return the template of a chain of patterns, each with its `pattern`, from the outermost to the view's own.
+
+    Patterns that depend on the language count as they are in the active one.
+    """
+    numbers = itertools.count(1)
+    last = len(patterns) - 1
+    pieces = (_piece(one.pattern, ends=at == last, numbers=numbers) for at, one in enumerate(patterns))
+    return "/" + "".join(pieces).removeprefix("/")
+
+
+def _piece(pattern: Any, *, ends: bool, numbers: Iterator[int]) -> str:
+    kind = type(pattern)
+    if kind is RoutePattern:
+        return _from_route(str(pattern), pattern.converters)
+    if kind is RegexPattern:
+        return _from_regex(str(pattern), ends=ends, numbers=numbers)
+    if kind is LocalePrefixPattern:
+        return _literal(str(pattern))
+    return _unknown("regex", str(pattern))
+
+
+def _literal(text: str) -> str:
+    """Return literal text of a route, which may not look like a parameter."""
+    return _unknown("text", text) if any(char in "{}*" for char in text) else text
+
+
+def _unknown(name: str, text: str) -> str:
+    """Return a parameter that counts as matching anything; what it says is for readers, and names no known type."""
+    return f"{{{name}:~{text.replace('{', '<').replace('}', '>')}}}"
+
+
+def _from_route(route: str, converters: Any) -> str:
+    parts: list[str] = []
+    end = 0
+    for found in _ROUTE_PARAMETER.finditer(route):
+        parts.append(_literal(route[end : found.start()]))
+        end = found.end()
+        converter = converters[found[2]]
+        known = _TYPES.get(type(converter))
+        if known is None and not _is_one_segment(converter.regex):
+            parts.append(_unknown(found[2], found[1]))
+        else:
+            parts.append(f"{{{found[2]}{known or ''}}}")
+    return "".join([*parts, _literal(route[end:])])
+
+
+def _from_regex(regex: str, *, ends: bool, numbers: Iterable[int]) -> str:
+    # Without an anchor it is searched for, and may begin anywhere.
+    body = regex.removeprefix("^")
+    if body == regex:
+        return _unknown("regex", regex)
+    closed = not ends
+    for anchor in ("\\Z", "$"):
+        if body.endswith(anchor) and not _ends_escaped(body[: -len(anchor)]):
+            body, closed = body[: -len(anchor)], True
+            break
+    if ends and closed and body.endswith("/?"):
+        body = body[:-2]
+    parts: list[str] = []
+    at = 0
+    while at < len(body):
+        literal = _LITERAL.match(body, at)
+        group = None if literal else _GROUP.match(body, at)
+        if literal is not None:
+            parts.append(_literal(literal[0][-1]))
+            at = literal.end()
+        elif group is not None and (kind := _kind_of(group[2])) is not None:
+            parts.append(f"{{{group[1] or POSITIONAL.format(next(iter(numbers)))}{kind}}}")
+            at = group.end()
+        else:
+            return _unknown("regex", regex)
+    text = "".join(parts)
+    if closed:
+        return text
+    # Whatever follows matches, too, from within the last segment on.
+    before, slash, tail = text.rpartition("/")
+    return f"{before}{slash}{_unknown('regex', tail + '…')}"
+
+
+def _ends_escaped(text: str) -> bool:
+    return (len(text) - len(text.rstrip("\\"))) % 2 == 1
+
+
+def _kind_of(body: str) -> str | None:
+    """Return the type of what a group matches, as templates write it; None if it has none."""
+    if body in (".*", ".+"):
+        return ":path"
+    if body == "[0-9]+":
+        return ":int"
+    return "" if _is_one_segment(body) else None
+
+
+def _is_one_segment(body: str) -> bool:
+    """Whether a regular expression matches at least one character, and never a slash."""
+    at, some = 0, False
+    while at < len(body):
+        element = _ELEMENT.match(body, at)
+        if element is None:
+            return False
+        try:
+            if re.fullmatch(element[1], "/"):
+                return False
+        except re.error:
+            return False
+        some = some or not (element[2] or "").startswith(("?", "*", "{0"))
+        at = element.end()
+    return some

@@ -17,7 +17,7 @@ from werkzeug.routing import Rule
 
 from ascend_middleware.cli import main
 from ascend_middleware.flask import Ascend, governed
-from ascend_middleware.flask.checks import check_application
+from ascend_middleware.flask.install import check_application
 from ascend_middleware.wsgi import AscendMiddleware
 
 RULES = [

@@ -986,7 +986,7 @@ def test_without_a_key_only_an_application_that_serves_nobody_is_made(engine, co
         context = click.Context(click.Command(command), parent=above, info_name=command)
     with context:
         if wrong is None:
-            assert create().extensions["ascend"].lacking is not None
+            assert create().extensions["ascend"].runner.lacking is not None
         else:
             with pytest.raises(wrong, match="API key is required"):
                 create()
