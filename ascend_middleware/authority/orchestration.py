@@ -105,10 +105,9 @@ def _server(
     name = action.get("mcp_server_name")
     if name is None:
         return None
-    server, refusal = registry_rules.check_server(call.authority, name, tools, tenant=call.tenant)
-    if server is None or refusal is not None:
-        code, message = refusal or ("MCP_SERVER_UNREGISTERED_DENY", "the MCP server is not registered")
-        return "MCP_GOVERNANCE_DENY", code, message, {"error": "MCP governance violation", "mcp_server_name": name}
+    server = registry_rules.check_server(call.authority, name, tools, tenant=call.tenant)
+    if isinstance(server, registry_rules.Refusal):
+        return "MCP_GOVERNANCE_DENY", *server, {"error": "MCP governance violation", "mcp_server_name": name}
     found["mcp_governance"] = {"server_registered": True, "enforcement": "Layer 13", "mcp_server_name": name}
     for tool, risk in server.tool_risks:
         if registry_rules.names_tool(tool, tools):
@@ -130,10 +129,9 @@ def _model(action: Mapping[str, Any], call: Call, found: dict[str, Any]) -> _Ref
         given = number if isinstance(number, int) else None
     if given is None:
         return None
-    model, refusal = registry_rules.find_model(call.authority, given, tenant=call.tenant)
-    if model is None or refusal is not None:
-        code, message = refusal or ("MODEL_UNREGISTERED_DENY", "the model is not registered")
-        return "MODEL_GOVERNANCE_DENY", code, message, {"error": "Model governance violation", "model_id": given}
+    model = registry_rules.find_model(call.authority, given, tenant=call.tenant)
+    if isinstance(model, registry_rules.Refusal):
+        return "MODEL_GOVERNANCE_DENY", *model, {"error": "Model governance violation", "model_id": given}
     found["model_governance"] = {
         "registry_checked": True,
         "compliance_status": model.compliance_status,

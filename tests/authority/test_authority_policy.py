@@ -394,3 +394,40 @@ def test_scores_explain_themselves():
     assert [risk_level(n) for n in (0, 29, 30, 59, 60, 84, 85, 100)] == (
         ["low", "low", "medium", "medium", "high", "high", "critical", "critical"]
     )
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"when": "\"action.resource == 'r{n}' && size(action.description) > 0\""},
+        {"when": "\"action.action_details.amount > 5 && action.agent_id == 'r{n}'\""},
+        {"action_types": '["r{n}", "other{n}"]', "when": "\"action.resource != ''\""},
+        {"agents": '["r{n}"]'},
+    ],
+)
+def test_of_a_thousand_policies_only_those_about_the_action_are_evaluated(keys):
+    text = "".join(
+        policy(f"p{n}", decision='"denied"', **{key: value.format(n=n) for key, value in keys.items()})
+        for n in range(1000)
+    )
+    policies = parse_policy(text + policy("last", decision='"approved"')).policies
+    about = [one.name for one in policies.about(action(resource="r7", agent_id="r7", action_type="r7"))]
+    assert about == ["p7", "last"]
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "action.resource == 'other' || true",
+        "!(action.resource == 'other')",
+        "action.resource == 'other' ? false : true",
+        "(action.resource == 'other') == false",
+        "number(action.description) > 1 && action.resource == 'other'",
+        "[action.resource == 'other'].exists(x, !x)",
+        "action.resource == 'oth\\\\x65r' && action.context.missing",
+        "'&& action.resource == 1 &&' != '' && action.resource_id == 'x'",
+    ],
+)
+def test_no_policy_is_left_out_whose_condition_could_hold_or_fail(when):
+    compiled = compile_condition(when)
+    assert isinstance(compiled, Condition) and compiled.constant is None

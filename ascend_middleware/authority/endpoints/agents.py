@@ -17,7 +17,7 @@ from .. import killswitch
 from ..bodies import ApiError
 from ..context import Call, Known, answers
 from ..pagination import listed
-from ..policy.registry_rules import find_model
+from ..policy.registry_rules import Refusal, find_model
 from ..store.registry_store import AGENT
 from ..store.store import canonical_json
 
@@ -115,12 +115,11 @@ def _update(call: Call) -> dict[str, Any]:
     record, change = _acting(call), call.body(AgentChange)
     fields, message = given(**call.fields()), "agent updated"
     if change.model_id is not None:
-        model, refusal = find_model(call.authority, change.model_id, tenant=call.tenant)
-        if model is None or refusal is not None:
-            code, words = refusal or ("MODEL_UNREGISTERED_DENY", "the model is not registered")
-            call.audit("AGENT_MODEL_LINK_REFUSED", agent_id=record["name"], model_id=change.model_id, code=code)
+        model = find_model(call.authority, change.model_id, tenant=call.tenant)
+        if isinstance(model, Refusal):
+            call.audit("AGENT_MODEL_LINK_REFUSED", agent_id=record["name"], model_id=change.model_id, code=model.code)
             # No governance form: some clients take one for a success, whatever the endpoint.
-            raise ApiError(403, code, words)
+            raise ApiError(403, *model)
         fields["model_id"] = model.id
         message = f"model {model.id} linked to agent {record['name']}"
         call.audit("AGENT_MODEL_LINKED", agent_id=record["name"], model_id=model.id)

@@ -19,7 +19,7 @@ from ..bodies import ApiError, read_submission
 from ..context import Call, answers, check_patterns
 from ..pagination import listed
 from ..policy.conditions import Condition, compile_condition
-from ..policy.policy import Policy
+from ..policy.policy import Policies, Policy
 from ..policy.risk_score import claimed_risk, risk_level, score_action
 from ..store.registry_store import POLICY, SMART_RULE
 from .actions import judged_form
@@ -34,12 +34,12 @@ __all__ = ["kept_policies"]
 _MOST: Final = 500
 
 
-def kept_policies(records: Records, *, tenant: str) -> tuple[Policy, ...]:
+def kept_policies(records: Records, *, tenant: str) -> Policies:
     """Return the organisation's enabled policies and smart rules, compiled."""
 
-    def load() -> tuple[Policy, ...]:
+    def load() -> Policies:
         rows = [row for kind in (POLICY, SMART_RULE) for row in records.all(kind, tenant=tenant)]
-        return tuple(_compiled(row) for row in rows if row["enabled"])
+        return Policies(_compiled(row) for row in rows if row["enabled"])
 
     return records.cached(("policies", tenant), load)
 

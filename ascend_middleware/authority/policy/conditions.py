@@ -66,6 +66,8 @@ _MACRO = re.compile(r"\.\s*(all|exists|exists_one|existsOne|map|filter)\s*\(\s*(
 _OUTER = re.compile(r"(?<![\w.])action\b|\.\s*matches\b")
 _ACTION = re.compile(r"(?<![\w.])action\b")
 _FIELD = re.compile(r"(?<![\w.])action\s*\.\s*([A-Za-z_]\w*)")
+_EQUAL = re.compile(r"(?<![\w.])action\s*\.\s*(agent_id|resource)\s*==\s*(\"[^\"]*\"|'[^']*')")
+_ALTERNATIVE = re.compile(r"\|\||\?|\[|\{")
 _STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 # What would make other characters texts than `_STRING` finds.
 _ODD_TEXT = re.compile(r"(?<![\w])[rRbB]{1,2}(?=['\"])|//")
@@ -97,12 +99,14 @@ class Condition:
         weight: the power of a list's length that its evaluation may cost.
         run: evaluates it.
         fields: those of the action that it names; None where it may look at all of them.
+        constant: a field of the action and the one text with which the condition can hold, where there is such.
     """
 
     source: str
     weight: int
     run: Callable[[dict[str, Any]], object]
     fields: frozenset[str] | None = None
+    constant: tuple[str, str] | None = None
 
     def holds(self, action: Mapping[str, Any]) -> bool:
         """Evaluate the condition; raise `ValueError` with the cause if the answer is neither true nor false."""
@@ -211,7 +215,25 @@ def compile_condition(source: str) -> Condition | list[Fault]:
     named = _FIELD.findall(plain)
     whole = len(named) != len(_ACTION.findall(plain))  # it looks at the action otherwise than by its fields
     run = _with_number(program, source) if "number" in program.functions() else program.execute
-    return Condition(source=source, weight=weight, run=run, fields=None if whole else frozenset(named))
+    fields = None if whole else frozenset(named)
+    return Condition(source=source, weight=weight, run=run, fields=fields, constant=_constant(source, plain, weight))
+
+
+def _constant(source: str, plain: str, weight: int) -> tuple[str, str] | None:
+    """Return what one of the conjuncts compares for equality: the others may fail, and the whole is false all the same.
+
+    Not so beside a macro, whose work is bounded before, nor behind `number`, which remembers what it could not read.
+    """
+    if weight or _ALTERNATIVE.search(plain):
+        return None
+    for found in _EQUAL.finditer(plain):
+        before, after = plain[: found.start()], plain[found.end() :]
+        text = source[found.start(2) + 1 : found.end(2) - 1]
+        conjunct = before.rstrip().endswith("&&") or not before.strip()
+        conjunct &= after.lstrip().startswith("&&") or not after.strip()
+        if conjunct and before.count("(") == before.count(")") and "number" not in before and "\\" not in text:
+            return found[1], text
+    return None
 
 
 def _with_number(program: Any, source: str) -> Callable[[dict[str, Any]], object]:

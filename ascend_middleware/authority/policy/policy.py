@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .approvers import ApprovalRules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ..tokens import TokenKey
     from .conditions import Condition
@@ -22,6 +24,7 @@ __all__ = [
     "Limits",
     "McpServer",
     "Model",
+    "Policies",
     "Policy",
     "PolicySet",
     "listed",
@@ -79,18 +82,39 @@ class Policy:
             source=source,
         )
 
-    def concerns(self, action: Mapping[str, Any]) -> bool:
-        """Say whether the action's type and agent are among those listed."""
-        # Without regard to case, or "Transaction" would slip past the policies for "transaction".
-        kind = str(action["action_type"]).casefold()
-        return all(
-            not patterns or listed(value, patterns)
-            for value, patterns in ((kind, self.action_types), (action["agent_id"], self.agents))
-        )
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """Fields of actions, each with a text, of which an action must have one to match; none where any may."""
+        if self.condition is not None and self.condition.constant is not None:
+            return [self.condition.constant]
+        for name, words in (("agent_id", self.agents), ("action_type", self.action_types)):
+            if words and not any(word.endswith("*") for word in words):
+                return [(name, word) for word in dict.fromkeys(words)]
+        return []
 
-    def holds(self, action: Mapping[str, Any]) -> bool:
-        """Evaluate the condition; raise `ValueError` with the cause if the answer is neither true nor false."""
-        return self.condition is None or self.condition.holds(action)
+
+class Policies(tuple[Policy, ...]):
+    """Policies in their order, and an index of them: most of many speak of other agents, resources or types."""
+
+    def __init__(self, _: Iterable[Policy] = ()) -> None:
+        self._any: list[tuple[int, Policy]] = []
+        self._by_key: dict[tuple[str, str], list[tuple[int, Policy]]] = {}
+        for number, policy in enumerate(self):
+            for key in policy.keys:
+                self._by_key.setdefault(key, []).append((number, policy))
+            if not policy.keys:
+                self._any.append((number, policy))
+
+    def about(self, action: Mapping[str, Any]) -> Iterator[Policy]:
+        """Yield those whose condition has to be evaluated: the action's type and agent are among those listed."""
+        # Without regard to case, or "Transaction" would slip past the policies for "transaction".
+        kind, agent = str(action["action_type"]).casefold(), action["agent_id"]
+        keys = (("agent_id", agent), ("resource", str(action.get("resource"))), ("action_type", kind))
+        for _, policy in heapq.merge(self._any, *(self._by_key.get(key, ()) for key in keys)):
+            if all(
+                not words or listed(one, words) for one, words in ((kind, policy.action_types), (agent, policy.agents))
+            ):
+                yield policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +174,7 @@ class PolicySet:
     depth is one more than the parent's, and 0 without a parent.
     """
 
-    policies: tuple[Policy, ...] = ()
+    policies: Policies = field(default_factory=Policies)
     pending: int = 60
     denied: int = 90
     mcp_servers: Mapping[str, McpServer]
@@ -169,7 +193,7 @@ class PolicySet:
         """Return the limits of a key, named in the policy file by its name or its number."""
         return self.key_limits.get(f"#{key_id}") or self.key_limits.get(name) or self.limits
 
-    def judge(self, action: Mapping[str, Any], score: Score, *, more: Iterable[Policy] = ()) -> Judgement:
+    def judge(self, action: Mapping[str, Any], score: Score, *, more: Policies | None = None) -> Judgement:
         """Decide about an action: the strictest policy that matches, else the thresholds on the score.
 
         Args:
@@ -179,11 +203,9 @@ class PolicySet:
         """
         matched: list[_Match] = []
         faults: dict[str, str] = {}
-        for policy in (*self.policies, *more):
-            if not policy.concerns(action):
-                continue
+        for policy in itertools.chain(self.policies.about(action), more.about(action) if more else ()):
             try:
-                if policy.holds(action):
+                if policy.condition is None or policy.condition.holds(action):
                     matched.append(_Match(policy, policy.decision, policy.reason or f"policy {policy.name!r}"))
             except ValueError as error:
                 faults[policy.name] = str(error)

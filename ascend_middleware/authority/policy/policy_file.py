@@ -27,7 +27,7 @@ from ..management import STATUSES
 from ..tokens import TokenKey, public_key_issue
 from .approvers import read_approvals
 from .conditions import compile_condition
-from .policy import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policy, PolicySet, pattern_issue
+from .policy import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policies, Policy, PolicySet, pattern_issue
 from .risk_score import MAX_SCORE
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
     if report.problems:
         raise ConfigurationError(problems=report.problems)
     return PolicySet(
-        policies=tuple(policies),
+        policies=Policies(policies),
         pending=pending,
         denied=denied,
         approvals=approvals,

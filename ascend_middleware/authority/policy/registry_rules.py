@@ -6,7 +6,7 @@ that either deactivates is deactivated, a tool that either blocks is blocked, a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ascend_middleware.exceptions import NotFoundError
 
@@ -17,44 +17,49 @@ from .policy import McpServer, Model, listed
 if TYPE_CHECKING:
     from ..context import AuthorityContext
 
-__all__ = ["APPROVED", "check_server", "find_model", "find_server", "models", "names_tool", "server_of"]
+__all__ = ["Refusal", "check_server", "find_model", "find_server", "names_tool"]
 
-APPROVED: Final = ("approved", "partially_approved")
+_APPROVED: Final = ("approved", "partially_approved")
 
 
-def models(authority: AuthorityContext, *, tenant: str) -> list[Model]:
+def _models(authority: AuthorityContext, *, tenant: str) -> list[Model]:
     """Return every model of an organisation: those of the policy file and those of the database."""
-    kept = authority.records.cached(
-        ("models", tenant), lambda: [model_of(record) for record in authority.records.all(MODEL, tenant=tenant)]
-    )
+
+    def load() -> list[Model]:
+        return [
+            Model(id=int(row["name"]), name=row["model_name"], compliance_status=row["compliance_status"])
+            for row in authority.records.all(MODEL, tenant=tenant)
+        ]
+
+    kept = authority.records.cached(("models", tenant), load)
     return [*(model for model in authority.policy.models if model.tenant in ("", tenant)), *kept]
 
 
-def model_of(record: dict[str, Any]) -> Model:
-    """Return the model that a record holds; the record's name is the model's number."""
-    return Model(id=int(record["name"]), name=record["model_name"], compliance_status=record["compliance_status"])
+class Refusal(NamedTuple):
+    """Why something may not be used: the code and the words."""
+
+    code: str
+    message: str
 
 
-def find_model(
-    authority: AuthorityContext, given: int | str, *, tenant: str
-) -> tuple[Model | None, tuple[str, str] | None]:
-    """Return the model of a number or a name and, where it may not be used, the code and words of the refusal."""
-    known = models(authority, tenant=tenant)
+def find_model(authority: AuthorityContext, given: int | str, *, tenant: str) -> Model | Refusal:
+    """Return the model of a number or a name, or why it may not be used."""
+    known = _models(authority, tenant=tenant)
     numbers = {
         model.id for model in known if given in (model.id, str(model.id)) or (model.name and given == model.name)
     }
     # Also where the other source gives the number and no name: it speaks of the same model.
     found = [model for model in known if model.id in numbers]
     if not found:
-        return None, ("MODEL_UNREGISTERED_DENY", "the model is not registered")
+        return Refusal("MODEL_UNREGISTERED_DENY", "the model is not registered")
     for model in found:
-        if model.compliance_status not in APPROVED:
-            return model, ("MODEL_NOT_APPROVED_DENY", f"the model is {model.compliance_status}")
+        if model.compliance_status not in _APPROVED:
+            return Refusal("MODEL_NOT_APPROVED_DENY", f"the model is {model.compliance_status}")
     # A number is one model's own, but a name and another one's number may be the same word.
     if len(numbers) > 1:
-        return None, ("MODEL_AMBIGUOUS_DENY", "more than one model has this name; use its number")
-    partial = [model for model in found if model.compliance_status != "approved"]
-    return (partial or found)[0], None
+        return Refusal("MODEL_AMBIGUOUS_DENY", "more than one model has this name; use its number")
+    # The stricter of two sources, one that approves it in part, goes first.
+    return min(found, key=lambda model: model.compliance_status == "approved")
 
 
 def names_tool(pattern: str, tools: set[str]) -> bool:
@@ -62,24 +67,16 @@ def names_tool(pattern: str, tools: set[str]) -> bool:
     return any(listed(tool.strip().casefold(), (pattern.casefold(),)) for tool in tools)
 
 
-def server_of(record: dict[str, Any]) -> McpServer:
-    """Return the MCP server that a record holds."""
-    return McpServer(
-        name=record["name"],
-        active=record["active"],
-        blocked_tools=tuple(record["blocked_tools"]),
-        tool_risks=tuple(sorted(record["tool_risk_overrides"].items())),
-    )
-
-
 def find_server(authority: AuthorityContext, name: str, *, tenant: str) -> McpServer | None:
     """Return an MCP server as the policy file and the database together have it, or None where neither does."""
 
     def load() -> McpServer | None:
         try:
-            return server_of(authority.records.get(MCP_SERVER, name, tenant=tenant))
+            record = authority.records.get(MCP_SERVER, name, tenant=tenant)
         except NotFoundError:
             return None
+        blocked, risks = tuple(record["blocked_tools"]), tuple(sorted(record["tool_risk_overrides"].items()))
+        return McpServer(name=name, active=record["active"], blocked_tools=blocked, tool_risks=risks)
 
     kept, declared = authority.records.cached(("server", tenant, name), load), authority.policy.mcp_servers.get(name)
     if kept is None or declared is None:
@@ -92,20 +89,18 @@ def find_server(authority: AuthorityContext, name: str, *, tenant: str) -> McpSe
     )
 
 
-def check_server(
-    authority: AuthorityContext, name: str, tools: set[str], *, tenant: str
-) -> tuple[McpServer | None, tuple[str, str] | None]:
-    """Return the MCP server of a name and, where an action may not use it, the code and words of the refusal."""
+def check_server(authority: AuthorityContext, name: str, tools: set[str], *, tenant: str) -> McpServer | Refusal:
+    """Return the MCP server of a name, or why an action may not use it."""
     server = find_server(authority, name, tenant=tenant)
     if server is None:
-        return None, ("MCP_SERVER_UNREGISTERED_DENY", f"the MCP server {name!r} is not registered")
+        return Refusal("MCP_SERVER_UNREGISTERED_DENY", f"the MCP server {name!r} is not registered")
     if not server.active:
-        return server, ("MCP_SERVER_DEACTIVATED_DENY", f"the MCP server {name!r} is deactivated")
+        return Refusal("MCP_SERVER_DEACTIVATED_DENY", f"the MCP server {name!r} is deactivated")
     blocked = authority.records.cached(
         ("server block", tenant, name), lambda: killswitch.server_block(authority.records, name, tenant=tenant)
     )
     if blocked:
-        return server, ("MCP_SERVER_BLOCKED_DENY", f"the MCP server {name!r} is blocked by the kill switch")
+        return Refusal("MCP_SERVER_BLOCKED_DENY", f"the MCP server {name!r} is blocked by the kill switch")
     if any(names_tool(pattern, tools) for pattern in server.blocked_tools):
-        return server, ("MCP_TOOL_BLOCKED_DENY", f"the MCP server {name!r} may not be used for this tool")
-    return server, None
+        return Refusal("MCP_TOOL_BLOCKED_DENY", f"the MCP server {name!r} may not be used for this tool")
+    return server
