@@ -160,13 +160,13 @@ def methods_run(route: Any, original: Any) -> frozenset[str] | None:
 def indexable_template(route: Any) -> str | None:
     """Return the template that the route's regular expression was compiled from, or None if it was not."""
     path, regex = getattr(route, "path", None), getattr(route, "path_regex", None)
-    if isinstance(route, Host) or regex is None or not isinstance(path, str) or (path and not path.startswith("/")):
+    if not isinstance(path, str) or not path.startswith("/"):
         return None
     try:
         expected = compile_path(path + "/{path:path}" if isinstance(route, Mount) else path)[0]
     except (AssertionError, ValueError):
         return None
-    return path if path.startswith("/") and expected == regex else None
+    return path if expected == regex else None
 
 
 def with_own_state(scope: Scope) -> Scope:

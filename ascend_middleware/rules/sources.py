@@ -225,8 +225,8 @@ class Text:
                 value = value if value is MISSING or value is None else REDACTED
             if isinstance(value, str):
                 texts.append(value)
-            elif type(value) is int and -(2**63) <= value < 2**63:
-                texts.append(str(value))  # as JSON has it; a larger one is refused below
+            elif type(value) is int and value.bit_length() < 64:
+                texts.append(str(value))  # as JSON has it; one of thousands of digits is refused below
             elif value is not MISSING and value is not None:
                 texts.append(_as_text(redact(value, names), part))
         return "".join(texts)

@@ -216,6 +216,13 @@ async def test_a_path_with_the_prefix_where_none_expects_it(build, engine, ran):
     assert ran == []
 
 
+@pytest.mark.parametrize("path", ["/api", "/api/"])
+async def test_the_root_path_by_itself_is_the_root(path, engine, ran):
+    app = guard(plain(ran), [{"match": "GET /", "action_type": "root"}])
+    assert await ask(app, "GET", path, root="/api", prefixed=False) == 200
+    assert engine.kinds == ["root"]
+
+
 async def test_litestar_and_quart_strip_the_prefix_on_any_server(engine, ran):
     for build in (of_litestar, of_quart):
         app = guard(build(ran))

@@ -317,6 +317,31 @@ async def test_without_time_nothing_is_asked(timeout):
         await AsyncGate(Asked(), 1).send(POST, timeout)
 
 
+async def test_a_thread_that_waits_for_its_turn_in_vain_asks_nothing_and_keeps_no_slot():
+    class Slow:
+        asked = 0
+        free = threading.Event()
+
+        def send(self, request, timeout):
+            self.asked += 1
+            self.free.wait(30)
+
+    engine = Slow()
+    gate = Gate(engine, 1)
+    holder = asyncio.create_task(asyncio.to_thread(gate.send, POST, 30))
+    while not engine.asked:
+        await asyncio.sleep(0.001)
+    for _ in range(2):
+        with pytest.raises(Overloaded):
+            await asyncio.to_thread(gate.send, POST, 0.02)
+    assert engine.asked == 1
+    engine.free.set()
+    await holder
+    for _ in range(2):
+        gate.send(POST, 0.02)
+    assert engine.asked == 3
+
+
 async def test_waiting_for_a_turn_is_overload_and_harms_nobody():
     with Scripted(HANG, APPROVED) as server:
         gate = AsyncGate(pool_of(server), 1)

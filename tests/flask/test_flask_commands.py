@@ -1,5 +1,6 @@
 """`flask ascend …`, and what the guard says of its surroundings when an application starts."""
 
+import importlib
 import json
 import logging
 import os
@@ -39,6 +40,20 @@ def make(rules=RULES, **settings):
 def run(app, *arguments):
     result = app.test_cli_runner().invoke(args=["ascend", *arguments])
     return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"), [("flask", r"add the extra ascend-middleware\[flask\]"), ("click", "click")]
+)
+def test_what_is_not_installed_is_named(monkeypatch, missing, said):
+    for name in [name for name in sys.modules if name.partition(".")[0] in (missing, "flask")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.startswith("ascend_middleware.flask")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ModuleNotFoundError, match=said) as caught:
+        importlib.import_module("ascend_middleware.flask")
+    assert caught.value.name == missing
 
 
 def test_routes_lists_what_governs_each(engine):

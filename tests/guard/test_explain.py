@@ -121,6 +121,8 @@ def test_why_the_others_lost(explained):
     assert lost(explained("GET /legacy/report")) == {
         "rule 7 (GET /legacy/report)": "/legacy/** is one unit, and this covers a part of it"
     }
+    for nothing in ("DELETE /orders/7", "GET /orders/7/no"):
+        assert set(lost(explained(nothing)).values()) == {"no handler runs, so rules are not looked at"}
     assert "a block beats everything" in lost(explained("GET /orders/closed"))["rule 3 (* /orders/**)"]
 
 

@@ -19,6 +19,7 @@ from starlette.routing import Mount, Route, Router, WebSocketRoute
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.exceptions import AscendError
+from ascend_middleware.guard import Agent
 
 pytestmark = pytest.mark.anyio
 EVERYTHING = [{"match": "* /**", "action_type": "act"}]
@@ -441,6 +442,25 @@ async def test_a_guard_around_an_application_is_not_lost_with_the_scope(engine, 
     app = sub(ran, Starlette, Middleware(OwnScope))
     assert (await ask(guard(app, EVERYTHING), "/x")).status == 200
     assert len(engine.submitted) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked"),
+    [
+        ({}, 1),
+        ({"agent_id": "other"}, 2),
+        ({"rules": {"rule": EVERYTHING}}, 2),
+        ({"identify": lambda scope: Agent("bot")}, 2),
+    ],
+    ids=["alike", "settings", "rules", "identify"],
+)
+async def test_each_middleware_decides_unless_another_is_made_of_the_same(engine, ran, changes, asked):
+    app = sub(ran, Starlette)
+    given = options(EVERYTHING)
+    for more in ({}, changes):
+        app.add_middleware(AscendMiddleware, **{**given, **more})
+    assert (await ask(app, "/x")).status == 200
+    assert (len(ran), len(engine.submitted)) == (1, asked)
 
 
 # Successes for which nothing was decided

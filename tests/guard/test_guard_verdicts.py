@@ -12,12 +12,19 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from kit import asgi
 from kit.asgi import JSON, Handler, Wire, guard, http_scope, part, shake, unattended
-from kit.engine import KEY, answer, options
+from kit.engine import GIVEN, KEY, answer, options
+from kit.states import NOW, state_at
 
 from ascend_middleware import ConfigurationError
 from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.client import Send
+from ascend_middleware.client.core import ClientCore
 from ascend_middleware.client.http import ConnectFailed, DeadlinePassed, ExchangeFailed, Response
-from ascend_middleware.guard import Agent
+from ascend_middleware.config import Settings
+from ascend_middleware.flow import Blocking, ReadBody, Watch, drive
+from ascend_middleware.guard import Agent, Guard
+from ascend_middleware.guard.request import RequestView
+from ascend_middleware.rules import RuleTable
 
 pytestmark = pytest.mark.anyio
 PAY = {"match": "POST /pay", "action_type": "transaction", "details": {"amount": "body.amount"}}
@@ -139,12 +146,15 @@ async def test_a_held_request_is_released_when_approved(engine, handler):
     assert (wire.problem, handler.ran) == ("denied", 1)
 
 
-@pytest.mark.parametrize("path", ["/run", "/pay"])
-async def test_the_wait_ends_when_the_client_leaves(engine, handler, path):
+@pytest.mark.parametrize(
+    ("path", "limit", "whole"), [("/run", 100, True), ("/run", 100, False), ("/pay", 100, True), ("/run", 5, True)]
+)
+async def test_the_wait_ends_when_the_client_leaves(engine, handler, path, limit, whole):
     engine.answers = [answer("pending")]
-    app = guard(handler, [RUN, PAY], **PATIENT)
-    wire = Wire(part(b'{"amount": 1}'))
-    task = asyncio.ensure_future(app(http_scope("POST", path, headers=JSON), wire.receive, wire.send))
+    app = guard(handler, [RUN, PAY], body_limit=limit, **PATIENT)
+    wire = Wire(part(b'{"amount": 1}', more=not whole))
+    headers = JSON if whole else [*JSON, ("content-length", "1000")]  # too long to be read before
+    task = asyncio.ensure_future(app(http_scope("POST", path, headers=headers), wire.receive, wire.send))
     while len(engine.requests) < 3:
         await asyncio.sleep(0.001)
     wire.gone.set()
@@ -234,6 +244,31 @@ async def test_the_wait_ends_with_its_time_and_with_a_kill(engine, handler):
     engine.answers = [answer("pending"), refusal(500), ConnectFailed("no"), refusal(403, "AGENT_BLOCKED")]
     wire = await ask(guard(handler, [RUN], **PATIENT, on_failure="open"))
     assert (wire.problem, handler.ran) == ("kill-switch", 0)
+
+
+@pytest.mark.parametrize(("seconds", "polls"), [(3, 3), (2.5, 3), (0.5, 1), (0.25, 1)])
+def test_a_wait_asks_until_its_time_is_up_and_not_once_more(seconds, polls):
+    now, sent = [0.0], []
+    settings = Settings(**GIVEN, poll_interval=1)
+    core = ClientCore(settings, clock=lambda: now[0])
+    table = RuleTable.from_mapping({"rule": [{**RUN, "pending": f"wait:{seconds}s"}]})
+    clocks = {"clock": core.clock, "now": lambda: NOW + now[0], "random": lambda: 1.0}
+    decider = Guard(table=table, settings=settings, core=core, state=state_at(), journal=None, **clocks)
+    view = RequestView(method="POST", path="/run", raw_path="/run", query=b"", headers=[])
+
+    def perform(step):
+        if isinstance(step, Send):
+            sent.append(step)
+            assert len(sent) < 9
+            return answer("pending")
+        if isinstance(step, Blocking):
+            return step.function(*step.arguments)
+        if isinstance(step, Watch):
+            now[0] += step.seconds
+        return b"" if isinstance(step, ReadBody) else False
+
+    verdict = drive(decider.triage(view), perform)
+    assert (verdict.outcome, now[0], len(sent) - 1) == ("approval-required", seconds, polls)
 
 
 @pytest.mark.parametrize(

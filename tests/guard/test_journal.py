@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import threading
+import time
 
 import pytest
+from authority_stub import AuthorityStub
 from kit.engine import API, KEY, answer, failed
 from kit.processes import in_a_child, python, together
 from kit.states import NOW, state_at
@@ -474,6 +476,7 @@ class TestLimits:
         for _ in range(20):
             run(journal)
         assert journal.unjournalled > 5
+        assert journal.enter(journal.next_number(), ENTRY, wait=False) is True, "nothing is there to be waited for"
         assert "run without an entry" in caplog.text
         journal.close(remove=True)
 
@@ -624,6 +627,40 @@ class TestOpening:
         assert list(directory.iterdir()) == []
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
         assert directory_of(Settings(state="redis://x")).is_relative_to(tmp_path / "state")
+
+
+ENDING = """
+import sys
+from wsgiref.util import setup_testing_defaults
+from ascend_middleware.wsgi import AscendMiddleware
+
+def handler(environ, start_response):
+    start_response("200 OK", [])
+    return [b""]
+
+app = AscendMiddleware(handler, rules={"rule": [{"match": "GET /", "action_type": "read"}]}, agent_id="bot",
+    api_url=sys.argv[1], api_key="owkai_test_0123456789abcdef", kill_switch="off", state="memory:", journal="memory:")
+for _ in range(5):
+    setup_testing_defaults(environ := {})
+    for _ in app(environ, lambda status, headers, error=None: None):
+        pass
+"""
+
+
+def test_a_process_that_ends_by_itself_delivers_first_what_is_in_its_memory_only():
+    """A server of WSGI, or without lifespan, closes nothing."""
+
+    class Slow(AuthorityStub):
+        def post(self, path, body, key):
+            if not path.endswith("/submit"):
+                time.sleep(0.05)
+            return super().post(path, body, key)
+
+    authority = Slow()
+    done = python("-c", ENDING, authority.url)
+    authority.stop()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(authority.outcomes.values()) == [["completed"]] * 5
 
 
 def test_a_lock_is_this_processs_once(tmp_path):

@@ -453,6 +453,23 @@ class TestReceiving:
         assert blocked == [whose in ("status", "bot"), whose == "status"]
         assert (kill.refusal("zoe") is not None) is (whose != "bot")
 
+    @pytest.mark.parametrize("failing", ["status", "commands"])
+    def test_what_was_heard_counts_at_the_next_request_also_where_the_rest_failed(
+        self, receiver, authority, kill, failing
+    ):
+        kill.refresh()
+        assert kill.is_fresh
+        authority.rows, authority.status = [self.row()], {"blocked": True}
+        if failing == "status":
+            authority.status = failed(500)
+        else:
+            authority.of_agents["bot"] = failed(500)
+        with pytest.raises(AscendError):
+            drive(receiver.poll(), authority.perform)
+        assert not kill.is_fresh
+        kill.refresh()
+        assert [kill.refusal(agent) is not None for agent in ("bot", "other")] == [True, failing == "commands"]
+
     def test_an_agent_of_which_nothing_is_heard_takes_no_time_of_the_others(self, state, kill):
         time = [0.0]
         settings = Settings(**GIVEN)

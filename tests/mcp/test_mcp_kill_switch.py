@@ -332,6 +332,13 @@ def test_strangers_are_ignored(clock):
     assert not it.is_blocked("fs")
 
 
+@pytest.mark.parametrize("organization", [None, True, False, 2.0, [2], {"id": 2}])
+def test_a_block_that_does_not_say_clearly_whose_it_is_blocks(clock, organization):
+    it = consumer(clock, organization_id=1)
+    it.apply_message(command("BLOCK", 1, organization_id=organization))
+    assert it.is_blocked("fs")
+
+
 def test_without_an_organisation_each_lifts_only_its_own(clock):
     it = consumer(clock)
     it.apply_message(command("BLOCK", 1, organization_id=1))
@@ -443,6 +450,14 @@ def test_a_rate_limit_lifts_no_block_and_the_newest_counts(clock):
     it.apply_message(command("UNBLOCK", 1.5))
     assert not it.state("fs").blocked and it.state("fs").max_per_minute == 5
     it.apply_message(command("RATE_LIMIT", 1.7, parameters={"max_per_minute": 50}))
+    assert it.state("fs").max_per_minute == 5
+
+
+@pytest.mark.parametrize(("undated", "dated"), [(5, 50), (50, 5)])
+def test_of_a_limit_with_and_one_without_a_date_the_strictest_holds(clock, undated, dated):
+    it = consumer(clock)
+    it.apply_message(without(command("RATE_LIMIT", parameters={"max_per_minute": undated}), "issued_at"))
+    it.apply_message(command("RATE_LIMIT", 1001, parameters={"max_per_minute": dated}))  # the other came at 1000
     assert it.state("fs").max_per_minute == 5
 
 

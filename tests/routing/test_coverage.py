@@ -209,6 +209,22 @@ def test_what_fits_stands_on_one_line():
     ]
 
 
+def test_a_rule_goes_by_its_name_where_it_has_one():
+    rule = {"match": "GET /one", "name": "reading", **ACTION}
+    text = as_text(covered([rule, {"match": "GET /two", **ACTION}], route("/one", "GET"), route("/two", "GET")))
+    assert [line.split()[5:] for line in text.splitlines()[1:3]] == [["reading"], ["rule", "2"]]
+
+
+@pytest.mark.parametrize(("given", "label"), [({"name": "reading"}, "  reading"), ({}, "  at one")])
+def test_a_rule_at_a_handler_goes_by_its_name_or_else_by_the_handler(given, label):
+    @governed(action_type="read", **given)
+    async def one(request):
+        return PlainTextResponse("")
+
+    text = as_text(cover(StarletteResolver(Starlette(routes=[Route("/one", one)])), RuleTable.from_rules([])))
+    assert text.splitlines()[1].endswith(label)
+
+
 SUGGESTED = [
     (
         "/customers/{customer_id}",

@@ -137,6 +137,16 @@ def test_text_takes_any_json_value_but_not_a_required_null():
         action(given, resource="r {body.n}")
 
 
+@pytest.mark.parametrize("number", [0, -1, 2**63, -(2**63) - 1, 10**40])
+def test_text_takes_a_number_as_json_has_it(number):
+    assert action(request(path_params={"id": number}), resource_id="n{path.id}").resource_id == f"n{number}"
+
+
+def test_a_number_too_long_to_write_is_refused_in_a_text():
+    with pytest.raises(FieldError, match="path.id is no value"):
+        action(request(path_params={"id": 10**5000}), resource_id="n{path.id}")
+
+
 def test_a_text_that_comes_out_empty_is_absent():
     assert action(resource_id="{query.id?}").resource_id is None
     assert action(resource="{query.id?}").resource == "POST /x/{id}"
