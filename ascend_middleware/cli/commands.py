@@ -82,6 +82,7 @@ APPLICATION: Final = (
 )
 """The arguments that name an application; where one is at hand, its commands go without."""
 _RULES: Final = _arg("--rules", help="a rule table, instead of the installed guard's own")
+_LOCK: Final = _arg("--lock", default="ascend.lock", metavar="FILE", help="the lock file (default: ascend.lock)")
 _JOURNALS: Final = (
     _arg("--rules", metavar="FILE", help="the ascend.toml whose [ascend] settings hold"),
     _arg("--journal", metavar="DIR", help="the directory, as the setting journal names it"),
@@ -137,6 +138,19 @@ _GOVERN: Final = (
         _arg("--suggest", action="store_true", help="print rules to start from for what is not covered"),
         description="List every live route and method with its rule, what is not covered, and what can never match.",
         epilog="Exit codes: 0 listed, 1 something is not covered or contradictory (--fail-unmapped), 2 wrong usage.",
+    ),
+    Command(
+        "lock", "write what becomes of every route to a file", "lock:lock", _RULES, *APPLICATION, _LOCK, _JSON,
+        description="Write every live route with its rule to a file that is kept under version control.",
+    ),
+    Command(
+        "diff", "tell what has become looser since that file was written", "lock:diff", _RULES, *APPLICATION, _LOCK,
+        _JSON,
+        _arg("--accept", action="store_true", help="write the file anew, and exit with 0"),
+        _arg("--github", action="store_true", help="print annotations for GitHub"),
+        description="Compare an application with its lock file: what became looser (exempt, without a rule, open to "
+        "failure, observed only, under a wider rule), what became tighter, and what else has changed.",
+        epilog="Exit codes: 0 nothing is looser, 1 something is, 2 wrong usage.",
     ),
     Command(
         "explain", "explain what governs one request", "explain:explain_request", _RULES, *APPLICATION, _JSON,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..rules import Method
     from .coverage import Coverage, Every
 
-__all__ = ["as_json", "as_text", "shown"]
+__all__ = ["as_json", "as_text", "shown", "shown_place"]
 
 _HEAD: Final = ("METHODS", "ROUTE", "GOVERNED AS", "FAILURE", "PENDING", "RULE")
 _GAP: Final = 2
@@ -41,7 +41,7 @@ def as_text(coverage: Coverage, *, width: int = 100, unmapped: str = "refuse") -
             "",
             "No rule covers these; requests for them are refused (403). --suggest writes rules to start from:",
         ]
-        lines += [f"  {_methods(row)} {_place(row)}" for row in coverage.unmapped]
+        lines += [f"  {_methods(row)} {shown_place(row)}" for row in coverage.unmapped]
     elif unmapped == "by-method":
         lines += ["", 'unmapped = "by-method": what no rule covers is submitted by its method.']
     if coverage.partly:
@@ -57,7 +57,7 @@ def as_text(coverage: Coverage, *, width: int = 100, unmapped: str = "refuse") -
 
 def shown(row: Row) -> str:
     """Return a row's methods and route."""
-    return f"{_methods(row)} {_place(row)}"
+    return f"{_methods(row)} {shown_place(row)}"
 
 
 def as_json(coverage: Coverage) -> dict[str, Any]:
@@ -113,17 +113,18 @@ def _cells(row: Row) -> tuple[str, ...]:
     rule = row.rule
     if row.standing in _WORDS or rule is None:
         label = rule.short_label if rule is not None else ""
-        return _methods(row), _place(row), _WORDS.get(row.standing, ""), "", "", label
+        return _methods(row), shown_place(row), _WORDS.get(row.standing, ""), "", "", label
     kind = rule.action_type + (" (observed)" if rule.mode == "observe" else "")
     label = rule.short_label if row.standing is Standing.GOVERNED else "by method"
-    return _methods(row), _place(row), kind, rule.on_failure, str(rule.pending), label
+    return _methods(row), shown_place(row), kind, rule.on_failure, str(rule.pending), label
 
 
 def _methods(row: Row) -> str:
     return "any" if row.methods == (ANY,) else ",".join(map(str, row.methods))
 
 
-def _place(row: Row) -> str:
+def shown_place(row: Row) -> str:
+    """Return a row's route, and the part of its paths where it is not all of them."""
     place = (row.leaf.host or "") + row.leaf.template
     if row.leaf.kind is Kind.OPAQUE:
         place += " (one unit)"

@@ -1,4 +1,4 @@
-"""A scripted authority for users' own tests: in this process, without a socket, a key, or time that passes.
+"""For users' own tests: a scripted authority in this process, and whether every route is governed.
 
 With pytest, use the fixtures of `ascend_middleware.pytest_plugin`; this package serves other test runners too.
 """
@@ -6,5 +6,6 @@ With pytest, use the fixtures of `ascend_middleware.pytest_plugin`; this package
 from .answers import Asked
 from .authority import ScriptedAuthority
 from .clients import open_engine
+from .governed import assert_governed
 
-__all__ = ["Asked", "ScriptedAuthority", "open_engine"]
+__all__ = ["Asked", "ScriptedAuthority", "assert_governed", "open_engine"]

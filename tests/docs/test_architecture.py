@@ -55,7 +55,7 @@ ALLOWED = {
     "agent": GROUND,
     "authority": GROUND | {"api"},
     "local": GROUND | SETTINGS | {"authority", "client"},
-    "testing": GROUND | SETTINGS | {"client"},
+    "testing": GROUND | SETTINGS | {"cli", "client", "routing"},
     "pytest_plugin": GROUND | {"client", "testing"},
     "demo": GROUND | {"asgi", "authority"},
     "cli": GROUND

@@ -1,0 +1,43 @@
+"""`assert_governed`: that every route of an application is covered by a rule, and that nothing became looser."""
+
+from __future__ import annotations
+
+import argparse
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ..cli.applications import load_application
+from ..cli.lock import lock_of_application
+from ..routing.coverage import cover
+from ..routing.listing import shown
+from ..routing.lock import Direction, compare, load
+
+__all__ = ["assert_governed"]
+
+
+def assert_governed(app: Any, *, lock: str | PathLike[str] | None = None) -> None:
+    """Assert that a guard is installed in an application, and that a rule covers every route and method of it.
+
+    Args:
+        app: of FastAPI, Starlette, Flask or Django (what `get_wsgi_application` or `get_asgi_application` returns).
+        lock: the file that `ascend-middleware lock` wrote: then nothing may be looser than it says, either.
+
+    Raises:
+        AssertionError: names each route that is not covered, and each change that lets more pass.
+        ConfigurationError: the routes cannot be listed, the rules are wrong, or the lock file cannot be read.
+    """
+    name = f"this {type(app).__name__}"
+    application = load_application(argparse.Namespace(found=app, rules=None, app=name))
+    now = lock_of_application(application, name)
+    assert application.guarded, f"{name} has no guard: nothing is governed until the middleware is added to it"  # noqa: S101
+    assert application.routes is not None  # noqa: S101 - said by lock_of_application
+    coverage = cover(application.routes, application.table, unmapped=application.settings.unmapped)
+    wrong = [f"no rule covers {shown(row)}" for row in coverage.forgotten]
+    wrong += [str(problem) for problem in coverage.problems]
+    if lock is not None:
+        changes = compare(load(Path(lock).read_text(encoding="utf-8"), str(lock)), now)
+        wrong += [f"looser than {lock}: {f'{one.route} {one.text}'.strip()}" for one in changes
+                  if one.direction is Direction.LOOSER]  # fmt: skip
+    if wrong:
+        raise AssertionError("\n".join(wrong))

@@ -1,0 +1,268 @@
+"""The lock file says what becomes of every route, and what a change made looser is told."""
+
+import json
+import re
+import sys
+import tomllib
+import types
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from ascend_middleware.asgi import AscendMiddleware
+from ascend_middleware.cli import main
+from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.testing import assert_governed
+
+APPS = Path(__file__).parents[1] / "apps"
+READ = {"match": "GET /orders/{id}", "action_type": "data_access"}
+PAY = {
+    "match": "POST /orders/{id}/payments",
+    "action_type": "transaction",
+    "resource_id": "{path.id}",
+    "details": {"amount": "body.amount"},
+}
+RULES = [READ, PAY, {"match": "GET /health", "exempt": True}, {"match": "* /internal", "block": "closed"}]
+
+
+def page(request):
+    return PlainTextResponse("page")
+
+
+def site(rules=RULES, *, more=(), guard=True, **settings):
+    routes = [
+        Route("/orders/{id}", page, methods=["GET"]),
+        Route("/orders/{id}/payments", page, methods=["POST"]),
+        Route("/health", page, methods=["GET"]),
+        Route("/internal", page, methods=["DELETE"]),
+        *more,
+    ]
+    app = Starlette(routes=routes)
+    if guard:
+        options = {"agent_id": "a", "api_key": "owkai_live_0123456789abcdef", "kill_switch": "off"}
+        app.add_middleware(AscendMiddleware, rules={"rule": rules}, **options | settings)
+    return app
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs a command on an application of this module's; returns its code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sites.py").write_text("app = None")
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("sites", None)
+
+    def command(name, app, *options):
+        import sites
+
+        sites.app = app
+        code = main([name, "sites:app", *options])
+        return code, capsys.readouterr()
+
+    yield command
+    sys.modules.pop("sites", None)
+
+
+@pytest.fixture
+def changes(command):
+    """What `diff` tells of a second application, after the first one was locked: by direction, in order."""
+
+    def changes(before, now):
+        assert command("lock", before)[0] == 0
+        code, told = command("diff", now, "--json")
+        found = json.loads(told.out)
+        assert code == (0 if found["ok"] else 1)
+        assert command("diff", now)[0] == code
+        return [(one["direction"], f"{one['route']} {one['text']}".strip()) for one in found["changes"]]
+
+    return changes
+
+
+def test_each_route_is_a_line_in_a_stable_order(command):
+    command("lock", site())
+    written = Path("ascend.lock").read_text()
+    assert [line for line in written.splitlines() if line.startswith('"')] == [
+        '"GET /health" = { is = "exempt", rule = "GET /health" }',
+        '"DELETE /internal" = { is = "blocked", rule = "* /internal" }',
+        '"GET /orders/{id}" = { is = "governed", action_type = "data_access", on_failure = "closed", '
+        'pending = "refuse", mode = "enforce", rule = "GET /orders/{id}" }',
+        '"POST /orders/{id}/payments" = { is = "governed", action_type = "transaction", on_failure = "closed", '
+        'pending = "refuse", mode = "enforce", tells = ["details.amount = body.amount", "resource_id = {path.id}"], '
+        'rule = "POST /orders/{id}/payments" }',
+    ]
+    assert tomllib.loads(written)["guarded"] is True
+    command("lock", site(list(reversed(RULES))))
+    assert Path("ascend.lock").read_text() == written
+
+
+def test_what_has_not_changed_is_nothing(command, changes):
+    assert changes(site(), site()) == []
+    code, told = command("diff", site())
+    assert (code, told.out) == (0, "nothing has changed\n")
+
+
+def rule(changed, **fields):
+    return [{**one, **fields} if one is changed else one for one in RULES]
+
+
+def without(changed, *gone):
+    return [{key: value for key, value in one.items() if key not in gone} if one is changed else one for one in RULES]
+
+
+NEW = Route("/new", page, methods=["PUT"])
+
+
+@pytest.mark.parametrize(
+    ("now", "looser"),
+    [
+        (site([*RULES[:1], {"match": PAY["match"], "exempt": True}, *RULES[2:]]), "was governed and is exempt"),
+        (site([READ, *RULES[2:]]), "was governed and is without a rule"),
+        (site([READ, *RULES[2:]], unmapped="by-method"), "was governed and is by-method"),
+        (site(rule(PAY, on_failure="open")), 'on_failure was "closed" and is "open"'),
+        (site(on_failure="open"), 'on_failure was "closed" and is "open"'),
+        (site(rule(PAY, mode="observe")), 'mode was "enforce" and is "observe"'),
+        (site(mode="observe"), 'mode was "enforce" and is "observe"'),
+        (site(rule(PAY, permit=["encoded-separator"])), "permits encoded-separator"),
+        (site(without(PAY, "details")), "no longer tells the authority details.amount = body.amount"),
+        (site(rule(PAY, match="POST /orders/{id}/**")), "which is wider"),
+        (site(rule(PAY, match="* /orders/{id}/payments")), "which is wider"),
+        (site(guard=False), "guarded was true and is false"),
+        (site(enabled=False), "enabled was true and is false"),
+        (site(more=[NEW]), "PUT /new is new, and without a rule"),
+        (site([*RULES, {"match": "PUT /new", "exempt": True}], more=[NEW]), "PUT /new is new, and exempt"),
+        (
+            site([*RULES, {"match": "PUT /new", "action_type": "a", "on_failure": "open"}], more=[NEW]),
+            'PUT /new is new, with on_failure = "open"',
+        ),
+        (
+            site([*RULES, {"match": "PUT /new", "action_type": "a", "mode": "observe"}], more=[NEW]),
+            'PUT /new is new, with mode = "observe"',
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_lets_more_pass_is_looser_and_what_undoes_it_is_not(changes, now, looser):
+    found = changes(site(), now)
+    assert found[0][0] == "looser"
+    assert any(direction == "looser" and looser in text for direction, text in found), found
+    assert all(direction != "looser" for direction, _ in changes(now, site()))
+
+
+def test_a_new_route_that_is_governed_and_one_that_is_gone_are_told(changes):
+    now = site([*RULES, {"match": "PUT /new", "action_type": "a"}], more=[NEW])
+    assert changes(site(), now) == [("other", "PUT /new is new, and governed")]
+    assert changes(now, site([*RULES, {"match": "PUT /new", "action_type": "a"}])) == [("other", "PUT /new is gone")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"action_type": "refund"}, 'action_type was "transaction" and is "refund"'),
+        ({"pending": "wait:30s"}, 'pending was "refuse" and is "wait:30s"'),
+    ],
+)
+def test_another_action_is_told_without_being_looser(changes, fields, text):
+    assert changes(site(), site(rule(PAY, **fields))) == [("other", f"POST /orders/{{id}}/payments {text}")]
+
+
+def test_poll_and_sqs_are_alike(changes):
+    sqs = site(kill_switch="sqs", kill_queue_url="https://sqs.eu-west-1.amazonaws.com/1/q")
+    assert changes(site(kill_switch="poll"), sqs) == [("other", 'kill_switch was "poll" and is "sqs"')]
+
+
+def test_looser_changes_are_accepted_by_writing_the_file_anew(command):
+    command("lock", site())
+    now = site(rule(PAY, on_failure="open"))
+    assert command("diff", now)[0] == 1
+    assert command("diff", now, "--accept")[0] == 0
+    assert command("diff", now)[0] == 0
+    assert command("diff", site())[0] == 0
+
+
+def test_annotations_name_the_line_of_the_lock_file(command):
+    command("lock", site())
+    lines = Path("ascend.lock").read_text().splitlines()
+    code, told = command("diff", site(rule(PAY, on_failure="open", action_type="refund"), more=[NEW]), "--github")
+    at = 1 + next(number for number, line in enumerate(lines) if line.startswith('"POST'))
+    assert code == 1
+    assert told.out.splitlines() == [
+        "::error file=ascend.lock,line=1,title=looser::PUT /new is new, and without a rule",
+        f'::error file=ascend.lock,line={at},title=looser::POST /orders/{{id}}/payments on_failure was "closed" and is '
+        '"open"',
+        f"::notice file=ascend.lock,line={at},title=other::POST /orders/{{id}}/payments action_type was "
+        '"transaction" and is "refund"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "there is no ascend.lock; write it with: ascend-middleware lock sites:app"),
+        ("[", "is no lock file"),
+        ("version = 2\n[routes]", "is no lock file of version 1"),
+        ("version = 1", "is no lock file of version 1"),
+        ("version = 1\n[routes]\na = 1", "is no lock file of version 1"),
+    ],
+)
+def test_a_lock_file_that_cannot_be_read_is_wrong_usage(command, text, message):
+    if text is not None:
+        Path("ascend.lock").write_text(text)
+    code, told = command("diff", site())
+    assert code == 2
+    assert message in told.err
+
+
+@pytest.mark.parametrize("app", ["asgi_shop:app", "wsgi_shop:app"])
+def test_every_framework_has_a_lock(tmp_path, app):
+    place = str(tmp_path / "ascend.lock")
+    assert main(["lock", app, "--app-dir", str(APPS), "--lock", place]) == 0
+    assert main(["diff", app, "--app-dir", str(APPS), "--lock", place]) == 0
+    assert len(tomllib.loads(Path(place).read_text())["routes"]) >= 2
+
+
+class TestInPytest:
+    def test_an_application_whose_routes_all_have_rules_passes(self, command):
+        assert_governed(site())
+        command("lock", site())
+        assert_governed(site(), lock="ascend.lock")
+
+    def test_what_is_not_covered_is_named(self):
+        with pytest.raises(AssertionError, match="no rule covers PUT /new"):
+            assert_governed(site(more=[NEW]))
+
+    def test_an_application_without_a_guard_fails(self):
+        with pytest.raises(AssertionError, match="no guard"):
+            assert_governed(site(guard=False))
+
+    def test_what_became_looser_is_named(self, command):
+        command("lock", site())
+        with pytest.raises(AssertionError, match=r"looser than ascend.lock: GET /orders/\{id\} on_failure was"):
+            assert_governed(site(rule(READ, on_failure="open")), lock="ascend.lock")
+
+    def test_what_has_no_routes_that_can_be_listed_is_said(self):
+        async def app(scope, receive, send): ...
+
+        with pytest.raises(ConfigurationError, match="whose routes can be listed"):
+            assert_governed(app)
+
+    def test_fastapi_with_its_own_pages(self):
+        app = FastAPI()
+        app.add_middleware(AscendMiddleware, rules={"rule": RULES}, agent_id="a", kill_switch="off")
+        with pytest.raises(AssertionError, match=r"/openapi.json"):
+            assert_governed(app)
+
+    def test_the_test_of_the_page(self, command, monkeypatch):
+        page = (Path(__file__).parents[2] / "docs" / "review.md").read_text()
+        (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        command("lock", site())
+        monkeypatch.setitem(sys.modules, "main", types.SimpleNamespace(app=site()))
+        exec(program, names := {})
+        names["test_every_route_is_governed"]()
+        sys.modules["main"].app = site(on_failure="open")
+        exec(program, names)
+        with pytest.raises(AssertionError, match="looser"):
+            names["test_every_route_is_governed"]()
