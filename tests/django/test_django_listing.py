@@ -10,6 +10,7 @@ from django.test import override_settings
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.cli import main
+from ascend_middleware.testing import assert_governed
 
 HERE = str(Path(__file__).parent)
 
@@ -39,6 +40,26 @@ def test_what_is_suggested_for_it_passes_the_check(capsys, ascend, tmp_path):
     code, out = run(capsys, "routes", "--suggest")
     (tmp_path / "ascend.toml").write_text(out.out)
     assert main(["check", str(tmp_path / "ascend.toml")]) == 0
+
+
+def test_what_became_looser_than_its_lock_is_told(capsys, ascend, tmp_path):
+    place = str(tmp_path / "ascend.lock")
+    ascend()
+    assert run(capsys, "lock", "--lock", place)[0] == 0
+    assert_governed_but_for_methods(place)
+    ascend(on_failure="open")
+    code, out = run(capsys, "diff", "--lock", place)
+    assert code == 1
+    assert 'DELETE /customers/{customer_id:int} on_failure was "closed" and is "open"' in out.out
+    with pytest.raises(AssertionError, match="looser than"):
+        assert_governed(wsgi(), lock=place)
+
+
+def assert_governed_but_for_methods(place):
+    """What no rule covers is named; nothing is looser."""
+    with pytest.raises(AssertionError) as raised:
+        assert_governed(get_asgi_application(), lock=place)
+    assert all(line.startswith("no rule covers") for line in str(raised.value).splitlines())
 
 
 def test_a_project_without_the_middleware_is_said_to_have_none(capsys, ascend):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from flask import Flask
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.cli import main
 from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.flask import Ascend
 from ascend_middleware.testing import assert_governed
 
 APPS = Path(__file__).parents[1] / "apps"
@@ -254,6 +256,20 @@ class TestInPytest:
         app.add_middleware(AscendMiddleware, rules={"rule": RULES}, agent_id="a", kill_switch="off")
         with pytest.raises(AssertionError, match=r"/openapi.json"):
             assert_governed(app)
+
+    def test_a_flask_application(self, tmp_path):
+        def shop(**settings):
+            app = Flask("shop", static_folder=None)
+            app.add_url_rule("/orders/<id>", "read", lambda id: id)
+            Ascend(app, rules={"rule": [READ]}, agent_id="a", kill_switch="off", **settings)
+            return app
+
+        place = tmp_path / "ascend.lock"
+        sys.modules["shop_of_flask"] = types.SimpleNamespace(app=shop())
+        assert main(["lock", "shop_of_flask:app", "--lock", str(place)]) == 0
+        assert_governed(shop(), lock=place)
+        with pytest.raises(AssertionError, match="GET /orders/{id} mode was"):
+            assert_governed(shop(mode="observe"), lock=place)
 
     def test_the_test_of_the_page(self, command, monkeypatch):
         page = (Path(__file__).parents[2] / "docs" / "review.md").read_text()
