@@ -21,6 +21,7 @@ from ascend_middleware.flask import Ascend
 from ascend_middleware.testing import assert_governed
 
 APPS = Path(__file__).parents[1] / "apps"
+KEY = "owkai_live_0123456789abcdef"
 READ = {"match": "GET /orders/{id}", "action_type": "data_access"}
 PAY = {
     "match": "POST /orders/{id}/payments",
@@ -45,7 +46,7 @@ def site(rules=RULES, *, more=(), guard=True, **settings):
     ]
     app = Starlette(routes=routes)
     if guard:
-        options = {"agent_id": "a", "api_key": "owkai_live_0123456789abcdef", "kill_switch": "off"}
+        options = {"agent_id": "a", "api_key": KEY, "kill_switch": "off"}
         app.add_middleware(AscendMiddleware, rules={"rule": rules}, **options | settings)
     return app
 
@@ -261,7 +262,7 @@ class TestInPytest:
         def shop(**settings):
             app = Flask("shop", static_folder=None)
             app.add_url_rule("/orders/<id>", "read", lambda id: id)
-            Ascend(app, rules={"rule": [READ]}, agent_id="a", kill_switch="off", **settings)
+            Ascend(app, rules={"rule": [READ]}, agent_id="a", api_key=KEY, kill_switch="off", **settings)
             return app
 
         place = tmp_path / "ascend.lock"
