@@ -211,8 +211,8 @@ class SyncRunner(_Runner):
         return None if flow is None else drive(flow, functools.partial(self._perform, _nothing))
 
     def conclude(self, verdict: Verdict, **outcome: Any) -> None:
-        """Record what became of a passed request, once; `outcome` is what `Guard.conclude` takes."""
-        flow = self._guard.conclude(verdict, **outcome)
+        """Record what became of a passed request, once; `outcome` is what `Runs.conclude` takes."""
+        flow = self._guard.runs.conclude(verdict.run, **outcome)
         if flow is not None:
             drive(flow, lambda step: step.function(*step.arguments))
 
@@ -301,8 +301,8 @@ class AsyncRunner(_Runner):
         return found if isinstance(found, Verdict) else await self.decide(view, found, body)
 
     def conclude(self, verdict: Verdict, **outcome: Any) -> Awaitable[None] | None:
-        """Record what became of a passed request, once; `outcome` is what `Guard.conclude` takes."""
-        flow = self._guard.conclude(verdict, **outcome)
+        """Record what became of a passed request, once; `outcome` is what `Runs.conclude` takes."""
+        flow = self._guard.runs.conclude(verdict.run, **outcome)
         return None if flow is None else drive_async(flow, self._call)
 
     async def _call(self, step: Blocking) -> Any:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from ..client import ClientCore, open_engine
 from ..compose import load_table
 from ..config import Settings
-from ..journal.delivery import decode_line
+from ..fork import FileLock
+from ..journal.delivery import adopt, names_of
 from ..journal.journal import directory_of, place_of
-from ..journal.lockfile import FileLock
-from ..journal.recovery import adopt, names_of
-from ..journal.segments import read_lines
+from ..journal.segments import decode_line, read_lines
 from ..journal.worker import LateEngine
 from ..state.stores import open_state
 from .terminal import FAILED, OK, Result, note

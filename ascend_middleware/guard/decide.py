@@ -118,7 +118,7 @@ class Guard:
         self.log: Final = self.recorder.record
         self.budget = OpenBudget(settings, state=state, repeats=self.recorder.repeats, clock=clock, now=now)
         self._plans: Final = Plans(table, settings)
-        self._runs: Final = Runs(journal, state, self.kill, reports=settings.report_outcomes, now=now)
+        self.runs: Final = Runs(journal, state, self.kill, reports=settings.report_outcomes, now=now)
         if settings.telemetry:
             self.recorder.telemetry = open_telemetry(self)
         if not settings.enabled:
@@ -241,8 +241,16 @@ class Guard:
             if settled.runs:
                 if case.agent is not self._agent:
                     yield from self.kill_check.see(case.agent.id)
-                run = yield from self._runs.enter(case.action, plan.label, settled)
-                verdict = case.passed("allowed", run=run)
+                run = yield from self.runs.enter(case.action, plan.label, settled)
+                verdict = Verdict(
+                    outcome="allowed",
+                    passes=True,
+                    rule=case.rule,
+                    action=case.action,
+                    decision=case.decision,
+                    principal=case.agent.principal,
+                    run=run,
+                )
             else:
                 verdict = case.refused(self.approvals.refusal_of(settled, view))
         except ClientGone:
@@ -256,7 +264,7 @@ class Guard:
         if refused is None:
             return verdict
         why = "the handler did not run: the agent is blocked"
-        rest = self._runs.conclude(verdict.run, error=why, unused=True)
+        rest = self.runs.conclude(verdict.run, error=why, unused=True)
         if rest is not None:
             yield from rest
         return refused
@@ -295,11 +303,14 @@ class Guard:
                 read["body"] = parse_json(view, case.content or b"")
             elif recipe.body == "form":
                 read["form"] = parse_form(view, case.content or b"")
-            resolved = view.resolved
-            case.params = resolved.params if resolved is not None else case.rule.path_params(view.path)
+            resolved, leaf = view.resolved, None
+            if resolved is None:
+                case.params = case.rule.path_params(view.path)
+            else:
+                case.params, leaf = resolved.params, resolved.leaf
             fields = RequestFields(
                 method=view.verb,
-                template=view.template,
+                template=view.path if leaf is None else leaf.template,
                 path_params=case.params,
                 # What nobody reads may be written as it likes.
                 query=view.query_pairs if view.query and recipe.reads_query else (),
@@ -344,7 +355,7 @@ class Guard:
             settled = Settled(decision=decision, runs=row is None and decision.is_approved(), row=row)
         resumes = case.plan.waits or HANDLE_HEADER in case.view.header_names
         if row is not None and decision is not None and decision.is_approved() and resumes:
-            settled = yield from self._runs.claim(settled)
+            settled = yield from self.runs.claim(settled)
         return settled
 
     def _undecided(self, case: Case, error: AscendError) -> Flow[Verdict]:
@@ -368,10 +379,18 @@ class Guard:
             say(("open", label), level, "passed without a decision under %s, because on_failure is open", label)
             yield from self.kill_check.see(case.agent.id)
             try:
-                run = yield from self._runs.enter(case.action, label, None)
+                run = yield from self.runs.enter(case.action, label, None)
             except JournalError as failure:
                 return case.refused(unjournalled(failure))
-            return case.passed("open", cause=cause, run=run)
+            return Verdict(
+                outcome="open",
+                passes=True,
+                rule=case.rule,
+                action=case.action,
+                cause=cause,
+                principal=case.agent.principal,
+                run=run,
+            )
         return case.refused(refusal, cause=cause)
 
     # --- after the decision
@@ -387,7 +406,3 @@ class Guard:
             return None
         plan = self._plans.of_rule(verdict.rule)
         return plan.refused(stopped, action=verdict.action, principal=verdict.principal, decision=verdict.decision)
-
-    def conclude(self, verdict: Verdict, *, error: str | None, duration_ms: int, unused: bool) -> Flow[None] | None:
-        """Journal what became of a passed request, once; see `Runs.conclude`."""
-        return self._runs.conclude(verdict.run, error=error, duration_ms=duration_ms, unused=unused)

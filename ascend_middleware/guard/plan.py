@@ -86,18 +86,6 @@ class Case(msgspec.Struct, eq=False):
     asked: Asked | None = None
     decision: AuthorizationDecision | None = None
 
-    def passed(self, outcome: str, **known: Any) -> Verdict:
-        """Return a verdict that lets the handler run."""
-        return Verdict(
-            outcome=outcome,
-            passes=True,
-            rule=self.rule,
-            action=self.action,
-            decision=self.decision,
-            principal=self.agent.principal,
-            **known,
-        )
-
     def refused(self, refusal: Refusal, **known: Any) -> Verdict:
         """Return what `Plan.refused` makes of a refusal, with all that was found out."""
         known |= {"action": self.action, "decision": self.decision, "principal": self.agent.principal}

@@ -1,12 +1,15 @@
-"""Tell the authority what a journal holds: in its order, at least once, with a key for each line that makes it once.
+"""Tell the authority what journals hold: in their order, at least once, with a key for each line that makes it once.
 
-A line that the authority cannot take now stays next. One that it will never take is set aside, loudly.
+A line that the authority cannot take now stays next. One that it will never take is set aside, loudly. The journals of
+dead processes are adopted: what they left is delivered, and what they never finished is reported.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -23,43 +26,39 @@ from ..exceptions import (
     ServerError,
     ValidationError,
 )
+from ..flow import drive
+from ..fork import FileLock
 from ..masking import get_logger
-from .segments import seal, unseal
+from .segments import FileLog, decode_line, encode_line, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..client.core import ClientCore
     from ..flow import Flow
+    from ..state.base import State
     from .segments import Log
 
-__all__ = [
-    "CALL_SECONDS",
-    "FINAL",
-    "PROCESS_ENDED",
-    "Delivery",
-    "Foreign",
-    "decode_entry",
-    "decode_line",
-    "iso_time",
-]
+__all__ = ["Delivery", "adopt", "bytes_of_others", "names_of"]
 
 logger = get_logger("ascend_middleware.journal")
 
 # What one call may take; it is nobody's request that waits.
-CALL_SECONDS: Final = 10.0
-FINAL: Final = (AuthorizationDeniedError, ConflictError, KillSwitchError, NotFoundError, ValidationError)
+_CALL_SECONDS: Final = 10.0
+_FINAL: Final = (AuthorizationDeniedError, ConflictError, KillSwitchError, NotFoundError, ValidationError)
 # So often in a row the authority may fail at a line: with the pauses between, for some ten minutes.
 _PATIENCE: Final = 25
 # An entry that stays open while so many segments fill up is written again, so that they can go.
 _CARRIED_SEGMENTS: Final = 3
+_PROCESS_ENDED: Final = "process ended"
+# How long a journal is left alone whose actions the authority does not let this service speak about.
+_FOREIGN_SECONDS: Final = 600.0
+# And one to which the authority gave no sensible answer.
+_FAILED_SECONDS: Final = 60.0
+_left_alone: Final[dict[str, float]] = {}
 
-_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
-_encode: Final = msgspec.json.Encoder().encode
-PROCESS_ENDED: Final = "process ended"
 
-
-class Foreign(AscendError):  # noqa: N818 - says what it is
+class _Foreign(AscendError):  # noqa: N818 - says what it is
     """The authority does not let this service speak about a dead process's action; another one may."""
 
 
@@ -73,23 +72,6 @@ class _Open:
     at: float
 
 
-def decode_line(line: bytes) -> dict[str, Any] | None:
-    """Return a line of a journal as an object, or None if it is damaged."""
-    content = unseal(line)
-    try:
-        return None if content is None else _decode(content)
-    except msgspec.DecodeError:
-        return None
-
-
-def decode_entry(text: str) -> dict[str, Any] | None:
-    """Return the entry that was kept with a claim, or None if it is damaged."""
-    try:
-        return _decode(text.encode())
-    except msgspec.DecodeError:
-        return None
-
-
 class Delivery:
     """Deliver one log.
 
@@ -97,7 +79,6 @@ class Delivery:
         log: the lines; this is their only reader.
         process: the journal's id, part of every idempotency key.
         core: the client's flows.
-        note: keeps under which id the authority knows a pass without a decision: number, id.
         adopted: whether the process that wrote it is dead.
         max_age: seconds after which what nobody may deliver for a dead process is set aside.
         now: seconds since the epoch.
@@ -109,7 +90,6 @@ class Delivery:
         *,
         process: str,
         core: ClientCore,
-        note: Callable[[int, str], None],
         adopted: bool = False,
         max_age: float = 604_800.0,
         now: Callable[[], float],
@@ -117,7 +97,6 @@ class Delivery:
         self._log = log
         self._process = process
         self._core = core
-        self._note = note
         self._adopted = adopted
         self._max_age = max_age
         self._now = now
@@ -127,9 +106,8 @@ class Delivery:
         self._concluded: set[int] = set()
         self._segment = 0
         self._failures = 0
-        self.set_aside = 0
         # Of an adopted log: every entry's outcome, `completed`, `failed` or, where it has none, `unknown`.
-        self.outcomes: dict[int, str] = {}
+        self._outcomes: dict[int, str] = {}
 
     @property
     def open_entries(self) -> int:
@@ -151,8 +129,7 @@ class Delivery:
         """Deliver the next line; False when there is none.
 
         Raises:
-            Foreign: see there.
-            AscendError: not now; the line stays next.
+            AscendError: not now, or, of a dead process's line, not by this service; the line stays next.
         """
         found = self._log.peek()
         if found is None:
@@ -162,7 +139,7 @@ class Delivery:
         if record is not None:
             try:
                 yield from self._deliver(record, segment, line)
-            except FINAL as error:
+            except _FINAL as error:
                 self._give_up(record, line, error)
             except (ServerError, ProtocolError) as error:
                 self._failures += 1
@@ -170,7 +147,7 @@ class Delivery:
                     raise
                 # It stands before all others. Where the authority answers else, it is this line.
                 self._failures = 0
-                yield from self._core.try_key(seconds=CALL_SECONDS)
+                yield from self._core.try_key(seconds=_CALL_SECONDS)
                 self._give_up(record, line, error)
         elif line.strip():
             logger.error("a damaged line of the journal %s is skipped", self._process)
@@ -182,15 +159,28 @@ class Delivery:
             self._make_room(segment)
         return True
 
-    def finish(self) -> Flow[None]:
-        """Report every entry without an outcome as failed, because its process ended; after the last line."""
+    def finish(self, state: State | None) -> Flow[None]:
+        """Conclude what a dead process left without an outcome, after its last line, and its claims."""
         for number, opened in sorted(self._open.items()):
-            record = {"n": number, "at": self._now(), "error": PROCESS_ENDED, "ms": None}
+            record = {"n": number, "at": self._now(), "error": _PROCESS_ENDED, "ms": None}
             try:
                 yield from self._report(record, opened)
-            except FINAL as error:
+            except _FINAL as error:
                 self._give_up({"k": "outcome", **record}, opened.line, error)
             self._open.pop(number, None)
+        if state is None:
+            return
+        # Also the claim between which and whose journal line it died.
+        for row in state.unsettled(self._process):
+            number = _number_in(row.entry)
+            outcome = self._outcomes.get(number)
+            if outcome is None:
+                operation = requests.fail_action(row.action_id, at=_iso_time(row.claimed_at), error=_PROCESS_ENDED)
+                try:
+                    yield from self._core.call(operation, **self._how(number, "outcome"))
+                except _FINAL as error:
+                    logger.error("a dead process's claim of action %s cannot be reported: %s", row.action_id, error)
+            state.settle(row.handle, outcome=outcome or "unknown")
 
     def _deliver(self, record: dict[str, Any], segment: int, line: bytes) -> Flow[None]:
         kind, number = record.get("k"), record.get("n", 0)
@@ -205,7 +195,7 @@ class Delivery:
                 yield from self._report(record, opened)
             self._conclude(number)
             if self._adopted:
-                self.outcomes[number] = "completed" if record.get("error") is None else "failed"
+                self._outcomes[number] = "completed" if record.get("error") is None else "failed"
 
     def _conclude(self, number: int) -> None:
         self._open.pop(number, None)
@@ -215,7 +205,7 @@ class Delivery:
 
     def _enter(self, record: dict[str, Any], number: int, segment: int, line: bytes) -> Flow[None]:
         if self._adopted:
-            self.outcomes.setdefault(number, "unknown")
+            self._outcomes.setdefault(number, "unknown")
         if number in self._concluded:
             return  # written again just before its outcome
         opened = self._open.get(number)
@@ -230,12 +220,9 @@ class Delivery:
     def _submit(self, record: dict[str, Any], number: int) -> Flow[str]:
         """Submit what was passed while the authority was away, marked as such."""
         action = AgentAction(**record["action"])
-        passed_at = iso_time(record.get("at", 0.0))
+        passed_at = _iso_time(record.get("at", 0.0))
         action.context = {**(action.context or {}), "passed_open": True, "passed_open_at": passed_at}
-        key = f"journal-{self._process}-{number}-submit"
-        decision = yield from self._core.submit(
-            action, deadline=self._deadline(), idempotency_key=key, breaker=self._core.unbroken
-        )
+        decision = yield from self._core.submit(action, **self._how(number, "submit"))
         if not decision.is_approved():
             logger.error(
                 "an action that ran because on_failure is open is %s, says the authority now: action %s under %s",
@@ -243,26 +230,24 @@ class Delivery:
                 decision.action_id,
                 record.get("rule"),
             )
-        self._note(number, decision.action_id)
+        self._log.append(encode_line({"k": "submitted", "n": number, "at": self._now(), "id": decision.action_id}))
         return decision.action_id
 
     def _report(self, record: dict[str, Any], opened: _Open) -> Flow[None]:
         if not opened.action_id:
             return  # it was set aside when it could not be submitted
-        at, error, duration = iso_time(record.get("at", 0.0)), record.get("error"), record.get("ms")
+        at, error, duration = _iso_time(record.get("at", 0.0)), record.get("error"), record.get("ms")
         if error is None:
             operation = requests.complete_action(opened.action_id, at=at, duration_ms=duration)
         else:
             operation = requests.fail_action(
                 opened.action_id, at=at, error=error, duration_ms=duration, given_back=record.get("given_back")
             )
-        key = f"journal-{self._process}-{record['n']}-outcome"
-        yield from self._core.call(
-            operation, deadline=self._deadline(), idempotency_key=key, breaker=self._core.unbroken
-        )
+        yield from self._core.call(operation, **self._how(record["n"], "outcome"))
 
-    def _deadline(self) -> float:
-        return self._core.clock() + CALL_SECONDS
+    def _how(self, number: int, what: str) -> dict[str, Any]:
+        deadline, key = self._core.clock() + _CALL_SECONDS, f"journal-{self._process}-{number}-{what}"
+        return {"deadline": deadline, "idempotency_key": key, "breaker": self._core.unbroken}
 
     def _give_up(self, record: dict[str, Any], line: bytes, error: AscendError) -> None:
         number = record.get("n", 0)
@@ -270,8 +255,7 @@ class Delivery:
             opened = self._open.get(number)
             at = opened.at if opened is not None else float(record.get("at", 0.0))
             if self._now() - at < self._max_age:
-                raise Foreign(f"the authority refuses: {error}") from error
-        self.set_aside += 1
+                raise _Foreign(f"the authority refuses: {error}") from error
         logger.error("the authority does not take a line of the journal; it is set aside: %s", error)
         self._log.set_aside(line)
         if record.get("k") == "entry":
@@ -283,14 +267,109 @@ class Delivery:
     def _make_room(self, segment: int) -> None:
         for number, opened in self._open.items():
             if opened.segment < segment - _CARRIED_SEGMENTS and not self._adopted:
-                record = {**(decode_line(opened.line) or {}), "id": opened.action_id}
-                self._log.append(seal(_encode(record)))
+                self._log.append(encode_line({**(decode_line(opened.line) or {}), "id": opened.action_id}))
                 self._carried.add(number)
                 opened.segment = self._log.segment
         oldest = min((opened.segment for opened in self._open.values()), default=segment)
         self._log.release(min(oldest, segment))
 
 
-def iso_time(at: float) -> str:
+# --- what dead processes left
+
+
+def names_of(directory: Path) -> list[str]:
+    """Return the journals of a directory, oldest first."""
+    return sorted(path.stem for path in directory.glob("*.lock"))
+
+
+def bytes_of_others(directory: Path, *, besides: str) -> int:
+    """Return how many bytes the journals of dead processes hold."""
+    total = 0
+    for path in directory.glob("*.journal"):
+        if path.name.startswith(f"{besides}-"):
+            continue
+        name = path.name.rpartition("-")[0]
+        lock = FileLock.take(directory / f"{name}.lock", create=False)
+        if lock is None:
+            continue  # its own process counts it
+        lock.release()
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def adopt(
+    directory: Path,
+    *,
+    core: ClientCore,
+    state: State | None,
+    perform: Callable[[Any], Any],
+    max_age: float = 604_800.0,
+    now: Callable[[], float] = time.time,
+) -> int:
+    """Deliver and remove every journal of a directory whose process is dead; return how many.
+
+    Raises:
+        AscendError: the authority or the state cannot be used now; what is left is left for the next time.
+    """
+    adopted = 0
+    for name in names_of(directory):
+        place, done = f"{directory}/{name}", False
+        lock = None
+        if core.clock() >= _left_alone.get(place, 0.0):
+            lock = FileLock.take(directory / f"{name}.lock", create=False)
+        if lock is None:
+            continue
+        try:
+            log = FileLog(directory, name, lock=lock)
+        except OSError as error:
+            logger.error("the journal %s of a dead process cannot be opened: %s", name, error)
+            continue
+        try:
+            delivery = Delivery(log, process=name, core=core, adopted=True, max_age=max_age, now=now)
+            _deliver_all(delivery, directory, name, state, perform)
+            done = True
+        except _Foreign as error:
+            _left_alone[place] = core.clock() + _FOREIGN_SECONDS
+            logger.error(
+                "the journal %s of a dead process is left for the service that wrote it: %s", name, error.message
+            )
+        except (ServerError, ProtocolError) as error:  # to what is in it; the others may do better
+            _left_alone[place] = core.clock() + _FAILED_SECONDS
+            logger.error("the journal %s of a dead process cannot be delivered now: %s", name, error)
+        finally:
+            log.close(remove=done)
+        adopted += done
+    return adopted
+
+
+def _deliver_all(
+    delivery: Delivery, directory: Path, name: str, state: State | None, perform: Callable[[Any], Any]
+) -> None:
+    lines = 0
+    for line, _ in read_lines(directory, name):
+        record = decode_line(line)
+        lines += record is not None
+        if record is not None and record.get("k") == "submitted":
+            delivery.known(record["n"], record["id"])
+    while drive(delivery.deliver_next(), perform):
+        pass
+    ended = delivery.open_entries
+    drive(delivery.finish(state), perform)
+    if lines:
+        logger.warning("delivered the journal of a process that ended: %d lines, %d without an outcome", lines, ended)
+
+
+def _number_in(entry: str) -> int:
+    """Return the number of the entry that was kept with a claim, 0 if it is damaged."""
+    try:
+        return int(msgspec.json.decode(entry.encode(), type=dict[str, Any]).get("n", 0))
+    except msgspec.DecodeError:
+        return 0
+
+
+def _iso_time(at: float) -> str:
     """Return seconds since the epoch as the wire writes them."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

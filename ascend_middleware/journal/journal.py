@@ -13,6 +13,7 @@ in this journal), `at` (seconds since the epoch) and:
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import secrets
@@ -23,14 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from ..exceptions import AscendError, ConfigurationError
 from ..fork import renew_once
 from ..masking import get_logger
 from ..paths import default_directory, make_directory
 from ..state.base import scope_of
-from .segments import FileLog, Log, MemoryLog, seal
+from .segments import FileLog, Log, MemoryLog, encode_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +40,6 @@ __all__ = ["Journal", "JournalError", "Limits", "directory_of", "open_journal", 
 
 logger = get_logger("ascend_middleware.journal")
 
-_encode: Final = msgspec.json.Encoder().encode
 _TRIES: Final = 20
 _MAX_UNWRITTEN: Final = 10_000
 _NEAR: Final = 0.8
@@ -83,6 +81,14 @@ class Journal:
         limits: what may wait.
         power_safe: whether an entry is on the disk before its handler runs.
         now: seconds since the epoch.
+
+    Attributes:
+        process: its id, part of its files' names and of every idempotency key.
+        news: set when there is something for the background worker.
+        waiting_since: since when the next line to be delivered waits; the background worker keeps it up to date.
+        others_bytes: how much the journals of dead processes hold; likewise.
+        unjournalled: how many actions ran without an entry.
+        entered: about how many entries were made: whether requests come in while the background worker delivers.
     """
 
     def __init__(
@@ -97,7 +103,6 @@ class Journal:
         self.limits: Final = limits or Limits()
         self._power_safe = power_safe
         self._now = now
-        self.wake: Callable[[], None] = _nothing
         self._reset()
 
     def _reset(self) -> None:
@@ -108,13 +113,15 @@ class Journal:
         self._unwritten: deque[bytes] = deque()
         self._said: dict[str, float] = {}
         self.process = f"{int(self._now())}-{os.getpid()}-{secrets.token_hex(4)}"
-        # Kept up to date by the background worker: since when the next line to be delivered waits; others' bytes.
+        self.news = threading.Event()
         self.waiting_since: float | None = None
-        self.others_bytes = 0
-        self.unjournalled = 0
-        # About how many entries were made: whether requests come in while the background worker delivers.
-        self.entered = 0
+        self.others_bytes = self.unjournalled = self.entered = 0
         self._pid = os.getpid()
+
+    def renew(self) -> None:
+        """Become this process's journal, where it was made by another one."""
+        if self._pid != os.getpid():
+            renew_once(lambda: self._pid, self._reset)
 
     @property
     def is_open(self) -> bool:
@@ -128,8 +135,7 @@ class Journal:
         Raises:
             JournalError: the files cannot be made.
         """
-        if self._pid != os.getpid():
-            renew_once(lambda: self._pid, self._reset)
+        self.renew()
         if self._log is None:
             with self._lock:
                 if self._log is None:
@@ -154,7 +160,7 @@ class Journal:
     def next_number(self) -> int:
         """Return the number for an entry."""
         if self._pid != os.getpid():
-            renew_once(lambda: self._pid, self._reset)
+            self.renew()
         return next(self._numbers)
 
     def enter(self, number: int, fields: dict[str, Any], *, wait: bool = True) -> bool:
@@ -168,17 +174,20 @@ class Journal:
         Raises:
             JournalError: it cannot be written, or a limit is reached.
         """
-        log = self.log
+        log = self._log
+        if log is None or self._pid != os.getpid():
+            log = self.log
         self.entered += 1
-        if self._is_full(log):
+        now, size, since = self._now(), log.appended - log.taken + self.others_bytes, self.waiting_since
+        is_near = size >= self.limits.size * _NEAR or (since is not None and now - since >= self.limits.age * _NEAR)
+        if is_near and self._is_full(size, 0.0 if since is None else now - since):
             return True
         if self._unwritten and not self._write_late(log, wait=wait):
             return False
         try:
-            return log.append(_line("entry", number, self._now(), fields), wait=wait)
+            return log.append(encode_line({"k": "entry", "n": number, "at": now, **fields}), wait=wait)
         except OSError as error:
-            self._loud("write", f"the journal cannot be written: {error}")
-            raise JournalError("the journal cannot be written") from None
+            raise self._unwritable(error) from None
 
     def conclude(
         self, number: int, *, error: str | None, duration_ms: int, given_back: int = 0, wait: bool = True
@@ -187,21 +196,17 @@ class Journal:
         if self._pid != os.getpid():
             return True  # the parent's entry: the parent, or its death, concludes it
         returned = {"given_back": given_back} if given_back else {}
-        line = _line("outcome", number, self._now(), {"error": error, "ms": duration_ms, **returned})
+        record = {"k": "outcome", "n": number, "at": self._now(), "error": error, "ms": duration_ms, **returned}
+        line = encode_line(record)
         try:
-            log = self.log
-            if not log.append(line, wait=wait):
+            if not (self._log or self.log).append(line, wait=wait):
                 return False
         except (OSError, JournalError) as failure:
             self._loud("outcome", f"an outcome cannot be written to the journal: {failure}")
             if len(self._unwritten) < _MAX_UNWRITTEN:
                 self._unwritten.append(line)
-        self.wake()
+        self.news.set()
         return True
-
-    def note_submitted(self, number: int, action_id: str) -> None:
-        """Keep under which id the authority knows a pass without a decision."""
-        self.log.append(_line("submitted", number, self._now(), {"id": action_id}))
 
     def _write_late(self, log: Log, *, wait: bool) -> bool:
         while self._unwritten:
@@ -215,17 +220,15 @@ class Journal:
                     return False
             except OSError as error:
                 self._unwritten.appendleft(line)
-                self._loud("write", f"the journal cannot be written: {error}")
-                raise JournalError("the journal cannot be written") from None
+                raise self._unwritable(error) from None
         return True
 
-    def _is_full(self, log: Log) -> bool:
-        """Say whether to pass without an entry; raise where the limits refuse."""
-        size = log.backlog + self.others_bytes
-        since = self.waiting_since
-        age = 0.0 if since is None else self._now() - since
-        if size < self.limits.size * _NEAR and age < self.limits.age * _NEAR:
-            return False
+    def _unwritable(self, error: OSError) -> JournalError:
+        self._loud("write", f"the journal cannot be written: {error}")
+        return JournalError("the journal cannot be written")
+
+    def _is_full(self, size: int, age: float) -> bool:
+        """Say whether to pass without an entry, where much waits; raise where the limits refuse."""
         text = f"{size} of {self.limits.size} bytes, the oldest line {age:.0f} of {self.limits.age:.0f} seconds old"
         if size < self.limits.size and age < self.limits.age:
             self._loud("near", f"the journal is nearly full: {text}; is the authority away?")
@@ -265,15 +268,7 @@ def _new_log(directory: Path, prefix: str, *, power_safe: bool = False) -> FileL
     for _ in range(_TRIES):
         with contextlib.suppress(FileExistsError):
             return FileLog(directory, f"{prefix}-{secrets.token_hex(4)}", power_safe=power_safe)
-    return FileLog(directory, f"{prefix}-{secrets.token_hex(4)}", power_safe=power_safe)
-
-
-def _line(kind: str, number: int, at: float, fields: dict[str, Any]) -> bytes:
-    return seal(_encode({"k": kind, "n": number, "at": at, **fields}))
-
-
-def _nothing() -> None:
-    pass
+    raise FileExistsError("its new files are in use")
 
 
 def directory_of(settings: Settings) -> Path | None:
@@ -295,8 +290,6 @@ def place_of(settings: Settings) -> Path | None:
 
 def _plain(text: str) -> str:
     """Return a text as part of a file name: what a name cannot hold is told apart by a digest."""
-    import hashlib
-
     kept = "".join(char if char.isascii() and (char.isalnum() or char in "-_") else "_" for char in text[:40])
     return kept if kept == text else f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 

@@ -15,110 +15,86 @@ import threading
 import zlib
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import msgspec
+
+from ..fork import FileLock
 from ..masking import get_logger
 from ..paths import make_directory
-from .lockfile import FileLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["FileLog", "Log", "MemoryLog", "read_lines", "seal", "segments_of", "unseal"]
+__all__ = [
+    "FileLog",
+    "Log",
+    "MemoryLog",
+    "decode_line",
+    "encode_line",
+    "read_lines",
+    "segments_of",
+    "unseal",
+]
 
 logger = get_logger("ascend_middleware.journal")
 
 SEGMENT_BYTES: Final = 4 * 2**20
 _SEGMENT = re.compile(r"(?P<name>.+)-(?P<number>\d{6,})\.journal")
-
-
-class Log(Protocol):
-    """Lines in order; `append` from any thread, the other methods from the reader's."""
-
-    @property
-    def backlog(self) -> int:
-        """How many bytes were appended and not yet taken."""
-        ...
-
-    @property
-    def segment(self) -> int:
-        """Which segment is being written."""
-        ...
-
-    def append(self, line: bytes, *, wait: bool = True) -> bool:
-        """Keep a line; False if that would have meant to wait and `wait` is False. Raises OSError."""
-        ...
-
-    def peek(self) -> tuple[int, bytes] | None:
-        """Return the next line with its segment's number, None at the end; it stays next until `advance`."""
-        ...
-
-    def advance(self) -> None:
-        """Take the line that was returned last."""
-        ...
-
-    def release(self, before: int) -> None:
-        """Let go of the segments before this one that were taken whole."""
-        ...
-
-    @property
-    def was_delivered(self) -> bool:
-        """Whether the line that `peek` returned was taken by a reader before this one."""
-        ...
-
-    def set_aside(self, line: bytes) -> None:
-        """Keep a line that the authority will not take."""
-        ...
-
-    def close(self, *, remove: bool) -> None:
-        """Stop; with `remove`, nothing is left but what was set aside."""
-        ...
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class MemoryLog:
-    """Lines that end with the process."""
+    """Lines that end with the process. `append` may be called by any thread, the other methods by the reader's.
+
+    Attributes:
+        appended: how many bytes were ever appended.
+        taken: how many of them were taken.
+        segment: the number of what is being written.
+        was_delivered: whether the line that `peek` returned was taken by a reader before this one.
+    """
 
     segment = 0
     was_delivered = False
 
     def __init__(self) -> None:
+        self.appended = self.taken = 0
         self._lines: deque[bytes] = deque()
-        self._size = 0
         self._lock = threading.Lock()
 
     @property
     def backlog(self) -> int:
-        """See `Log.backlog`."""
-        return self._size
+        """How many bytes were appended and not yet taken."""
+        return self.appended - self.taken
 
     def append(self, line: bytes, *, wait: bool = True) -> bool:
-        """See `Log.append`."""
+        """Keep a line; False if that would have meant to wait and `wait` is False. Raises OSError."""
         with self._lock:
             self._lines.append(line)
-            self._size += len(line)
+            self.appended += len(line)
         return True
 
     def peek(self) -> tuple[int, bytes] | None:
-        """See `Log.peek`."""
+        """Return the next line with its segment's number, None at the end; it stays next until `advance`."""
         return (0, self._lines[0]) if self._lines else None
 
     def advance(self) -> None:
-        """See `Log.advance`."""
-        with self._lock:
-            self._size -= len(self._lines.popleft())
+        """Take the line that was returned last."""
+        self.taken += len(self._lines.popleft())
 
     def release(self, before: int) -> None:
-        """See `Log.release`."""
+        """Let go of the segments before this one that were taken whole."""
 
     def set_aside(self, line: bytes) -> None:
-        """See `Log.set_aside`; nothing outlives the process here."""
+        """Keep a line that the authority will not take; nothing outlives the process here."""
 
     def close(self, *, remove: bool) -> None:
-        """See `Log.close`."""
+        """Stop; with `remove`, nothing is left but what was set aside."""
 
 
 class FileLog:
-    """Lines in files that begin with `name` in a directory, under a lock that ends with the process.
+    """Lines in files that begin with `name` in a directory, under a lock that ends with the process; see `MemoryLog`.
 
     Args:
         directory: made if need be, for its owner only.
@@ -156,13 +132,13 @@ class FileLog:
             numbers = segments_of(directory, name)
             self._sizes = {number: self._path(number).stat().st_size for number in numbers}
             self._current = numbers[-1] if numbers else 1
+            self.appended, self.taken = sum(self._sizes.values()), 0
             self._descriptor = -1
             self._reading = numbers[0] if numbers else 1
             self._offset = 0
             self._buffer = b""
             self._progress = os.open(directory / f"{name}.progress", os.O_RDWR | os.O_CREAT, 0o600)
             self.delivered = self._read_progress()
-            self._taken = 0
         except BaseException:
             taken.release()
             raise
@@ -171,24 +147,32 @@ class FileLog:
 
     @property
     def segment(self) -> int:
-        """See `Log.segment`."""
         return self._current
 
     @property
     def backlog(self) -> int:
-        """See `Log.backlog`."""
-        return sum(list(self._sizes.values())) - self._taken
+        return self.appended - self.taken
 
     def append(self, line: bytes, *, wait: bool = True) -> bool:
-        """See `Log.append`; the thread that waits for the disk waits for all whose lines it wrote with its own."""
+        """As of a `MemoryLog`; the thread that waits for the disk waits for all whose lines it wrote with its own."""
         if self._power_safe and not wait:
             return False
         if not self._lock.acquire(blocking=wait):
             return False
         try:
             if self._descriptor < 0 or self._sizes[self._current] >= self._segment_bytes:
-                self._next_segment()
-            self._write(line)
+                line = self._next_segment() + line
+            size = self._sizes[self._current]
+            try:
+                if os.write(self._descriptor, line) != len(line):
+                    raise OSError(errno.ENOSPC, "the disk is full")
+            except OSError:
+                # Half a line would swallow the next one.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, size)
+                raise
+            self._sizes[self._current] = size + len(line)
+            self.appended += len(line)
             self._written += 1
             mine = self._written
         finally:
@@ -197,19 +181,8 @@ class FileLog:
             self._sync(mine)
         return True
 
-    def _write(self, line: bytes) -> None:
-        size = self._sizes[self._current]
-        try:
-            if os.write(self._descriptor, line) != len(line):
-                raise OSError(errno.ENOSPC, "the disk is full")
-        except OSError:
-            # Half a line would swallow the next one.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, size)
-            raise
-        self._sizes[self._current] = size + len(line)
-
-    def _next_segment(self) -> None:
+    def _next_segment(self) -> bytes:
+        """Open what is written next; return what has to stand before the first line there."""
         number = self._current
         if self._descriptor >= 0:
             if self._power_safe:
@@ -222,10 +195,11 @@ class FileLog:
         self._sizes.setdefault(number, 0)
         # Last, because the reader goes by it.
         self._current = number
-        if self._sizes[number] and not self._path(number).read_bytes().endswith(b"\n"):
-            self._write(b"\n")  # a dead writer's torn line must not swallow the next one
         if self._power_safe:
             _sync_directory(self._directory)
+        # A dead writer's torn line must not swallow the next one.
+        torn = self._sizes[number] and not self._path(number).read_bytes().endswith(b"\n")
+        return b"\n" if torn else b""
 
     def _sync(self, mine: int) -> None:
         while self._synced < mine:
@@ -243,17 +217,19 @@ class FileLog:
     # --- reading
 
     def peek(self) -> tuple[int, bytes] | None:
-        """See `Log.peek`."""
         while True:
             end = self._buffer.find(b"\n")
             if end >= 0:
                 return self._reading, self._buffer[: end + 1]
             if self._fill():
                 continue
-            if self._reading >= self._current or not self._is_finished():
+            is_finished = self._offset + len(self._buffer) >= self._sizes.get(self._reading, 0)
+            if self._reading >= self._current or not is_finished:
                 return None
-            self._taken_rest()
-            self._reading = min(number for number in self._sizes if number > self._reading)
+            # What stands at a segment's end without its newline is a torn line, and counts as taken.
+            self.taken += len(self._buffer)
+            self._buffer = b""
+            self._reading = min(number for number in list(self._sizes) if number > self._reading)
             self._offset = 0
 
     def _fill(self) -> bool:
@@ -266,19 +242,11 @@ class FileLog:
         self._buffer += more
         return bool(more)
 
-    def _is_finished(self) -> bool:
-        return self._offset + len(self._buffer) >= self._sizes.get(self._reading, 0)
-
-    def _taken_rest(self) -> None:
-        """Count what stands at a segment's end without its newline as taken: a torn line."""
-        self._taken += len(self._buffer)
-        self._buffer = b""
-
     def advance(self) -> None:
-        """See `Log.advance`; that a line was taken is noted where the next reader finds it."""
+        """As of a `MemoryLog`; that a line was taken is noted where the next reader finds it."""
         end = self._buffer.index(b"\n") + 1
         self._offset += end
-        self._taken += end
+        self.taken += end
         self._buffer = self._buffer[end:]
         if (self._reading, self._offset) > self.delivered:
             self.delivered = (self._reading, self._offset)
@@ -287,7 +255,6 @@ class FileLog:
 
     @property
     def was_delivered(self) -> bool:
-        """Whether the line that `peek` returned was taken by a reader before this one."""
         return (self._reading, self._offset + self._buffer.index(b"\n") + 1) <= self.delivered
 
     def _read_progress(self) -> tuple[int, int]:
@@ -298,16 +265,14 @@ class FileLog:
             return 0, 0
 
     def release(self, before: int) -> None:
-        """See `Log.release`."""
         for number in [number for number in self._sizes if number < min(before, self._reading)]:
             self._path(number).unlink(missing_ok=True)
-            with self._lock:
-                self._taken -= self._sizes.pop(number)
+            del self._sizes[number]
 
     # --- both
 
     def set_aside(self, line: bytes) -> None:
-        """See `Log.set_aside`; `journal export` shows it."""
+        """As of a `MemoryLog`; `journal export` shows it."""
         path = self._directory / f"{self.name}.rejected"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -316,7 +281,6 @@ class FileLog:
             os.close(descriptor)
 
     def close(self, *, remove: bool = False) -> None:
-        """See `Log.close`; what was set aside is never removed."""
         with self._lock:
             for descriptor in (self._descriptor, self._progress):
                 if descriptor >= 0:
@@ -330,6 +294,9 @@ class FileLog:
 
     def _path(self, number: int) -> Path:
         return self._directory / f"{self.name}-{number:06d}.journal"
+
+
+Log: TypeAlias = MemoryLog | FileLog
 
 
 def segments_of(directory: Path, name: str) -> list[int]:
@@ -356,8 +323,9 @@ def read_lines(directory: Path, name: str) -> Iterator[tuple[bytes, bool]]:
                 yield line, (segment, place) <= (number, offset)
 
 
-def seal(content: bytes) -> bytes:
-    """Return a line that tells whether it is whole; the content has no newline."""
+def encode_line(record: Mapping[str, Any] | msgspec.Raw) -> bytes:
+    """Return a line that tells whether it is whole; see `journal` for what it holds."""
+    content = _encode(record)
     return b"%08x %s\n" % (zlib.crc32(content), content)
 
 
@@ -367,6 +335,15 @@ def unseal(line: bytes) -> bytes | None:
     try:
         return content if int(head, 16) == zlib.crc32(content) else None
     except ValueError:
+        return None
+
+
+def decode_line(line: bytes) -> dict[str, Any] | None:
+    """Return a line of a journal as an object, or None if it is damaged."""
+    content = unseal(line)
+    try:
+        return None if content is None else _decode(content)
+    except msgspec.DecodeError:
         return None
 
 

@@ -7,6 +7,7 @@ fork), never at import. No decision depends on them being alive.
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import threading
 import time
@@ -19,8 +20,7 @@ from ..exceptions import AscendError, AuthenticationError
 from ..flow import Blocking, Sleep, drive
 from ..fork import only_forks, renew_once
 from ..masking import get_logger
-from .delivery import Delivery
-from .recovery import adopt, bytes_of_others
+from .delivery import Delivery, adopt, bytes_of_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,14 +79,11 @@ class BackgroundWorker:
     def _start_anew(self) -> None:
         self._lock = threading.Lock()
         self._delivering = threading.Lock()
-        self._wake = threading.Event()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._delivery: Delivery | None = None
         self._failures = FailureCount(again=6)
-        self._pause_until = 0.0
-        self._adopt_at = 0.0
-        self._age_at = 0.0
+        self._pause_until = self._adopt_at = self._age_at = 0.0
         self._entered = 0
         self._started = False
         self._pid = os.getpid()
@@ -114,25 +111,35 @@ class BackgroundWorker:
             self._started = True
             # A new one: threads that did not stop in time must not go on.
             self._stopping = threading.Event()
-            tasks = [("ascend-worker", self._deliver_all)] if self._journal is not None else []
+            tasks: list[tuple[str, Callable[..., None]]] = []
+            if self._journal is not None:
+                self._journal.renew()
+                tasks.append(("ascend-worker", functools.partial(self._deliver_until, self._journal)))
             if self._poller is not None:
-                tasks.append(("ascend-poller", self._poll_all))
+                tasks.append(("ascend-poller", functools.partial(_poll, self._poller)))
             if not self._core.settings.is_local:
                 tasks.append(("ascend-key", self._try_key))
             self._threads = [
-                threading.Thread(target=task, args=(self._stopping,), name=name, daemon=True) for name, task in tasks
+                threading.Thread(target=self._run, args=(task, self._stopping), name=name, daemon=True)
+                for name, task in tasks
             ]
-            if self._journal is not None:
-                self._journal.wake = self._wake.set
             for thread in self._threads:
                 thread.start()
             _close_at_exit(self)
+
+    def _run(self, task: Callable[[LateEngine, threading.Event], None], stop: threading.Event) -> None:
+        engine = LateEngine(self._connect)
+        try:
+            task(engine, stop)
+        finally:
+            engine.close()
 
     def stop(self) -> None:
         """Let the threads deliver what waits and end, waiting for nothing: nobody needs them any more."""
         if self._pid == os.getpid():
             self._stopping.set()
-            self._wake.set()
+            if self._journal is not None:
+                self._journal.news.set()
 
     def close(self, *, seconds: float = 5.0) -> None:
         """Deliver what waits, for at most `seconds`, and stop; the next background worker delivers what is left."""
@@ -142,21 +149,17 @@ class BackgroundWorker:
             threads, self._threads = self._threads, []
         if not threads:
             return
-        self._stopping.set()
-        self._wake.set()
+        self.stop()
         until = time.monotonic() + seconds
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
         if any(thread.is_alive() for thread in threads):
-            logger.error("stopping with about %d bytes of the journal undelivered", self._backlog())
+            backlog = 0 if self._journal is None else self._journal.backlog
+            logger.error("stopping with about %d bytes of the journal undelivered", backlog)
         self._started = False
 
-    def _backlog(self) -> int:
-        return 0 if self._journal is None else self._journal.backlog
-
-    def _try_key(self, stop: threading.Event) -> None:
+    def _try_key(self, engine: LateEngine, stop: threading.Event) -> None:
         """Find out at the start, where the authority is up, whether it knows the key."""
-        engine = LateEngine(self._connect)
         try:
             drive(self._core.try_key(seconds=_KEY_SECONDS), engine.perform)
         except AuthenticationError as error:
@@ -165,23 +168,16 @@ class BackgroundWorker:
             logger.debug("whether the authority knows the key is unknown: %s", error)
         except Exception:
             logger.exception("whether the authority knows the key could not be asked")
-        finally:
-            engine.close()
 
     # --- delivering
 
-    def _deliver_all(self, stop: threading.Event) -> None:
-        with self._delivering:
-            self._deliver_until(stop)
-
-    def _deliver_until(self, stop: threading.Event) -> None:
-        engine = LateEngine(self._connect)
+    def _deliver_until(self, journal: Journal, engine: LateEngine, stop: threading.Event) -> None:
         worked_for = 0.0
-        try:
+        with self._delivering:
             while True:
                 stopping, began = stop.is_set(), self._core.clock()
                 try:
-                    worked = self._turn(engine, stopping=stopping)
+                    worked = self._turn(journal, engine, stopping=stopping)
                 except Exception:
                     logger.exception("the background worker failed; it goes on")
                     worked, self._pause_until = False, self._core.clock() + _IDLE_SECONDS
@@ -189,34 +185,28 @@ class BackgroundWorker:
                     # Python runs one thread at a time: delivering without pause would slow requests down.
                     worked_for += self._core.clock() - began
                     if worked_for >= _BURST_SECONDS:
-                        stop.wait(self._rest(worked_for))
+                        stop.wait(self._rest(journal, worked_for))
                         worked_for = 0.0
                     continue
                 if stopping:
                     break
-                self._wake.wait(_IDLE_SECONDS)
-                self._wake.clear()
-            self._finish()
-        finally:
-            engine.close()
+                journal.news.wait(_IDLE_SECONDS)
+                journal.news.clear()
+            self._finish(journal)
 
-    def _rest(self, worked_for: float) -> float:
+    def _rest(self, journal: Journal, worked_for: float) -> float:
         """Return how long to rest: a multiple of what was worked while requests come in, less when much waits."""
-        journal = self._journal
-        assert journal is not None  # noqa: S101 - else this thread does not run
         entered, self._entered = self._entered, journal.entered
         if entered == journal.entered:
             return 0.0
         filled = journal.backlog / (journal.limits.size * _HURRY_AT)
         return min(_LONGEST_REST, _RESTS * worked_for * max(0.0, 1.0 - filled))
 
-    def _turn(self, engine: LateEngine, *, stopping: bool) -> bool:
+    def _turn(self, journal: Journal, engine: LateEngine, *, stopping: bool) -> bool:
         """Deliver one line or adopt what is due; False when there is nothing to do now."""
         clock = self._core.clock()
         if clock < self._pause_until:
             return False
-        journal = self._journal
-        assert journal is not None  # noqa: S101 - else this thread does not run
         try:
             # First, because under load there is always a line of its own journal to deliver.
             if journal.directory is not None and clock >= self._adopt_at and not stopping:
@@ -232,13 +222,7 @@ class BackgroundWorker:
                 journal.others_bytes = bytes_of_others(journal.directory, besides=journal.process)
             if journal.is_open:
                 if self._delivery is None:
-                    self._delivery = Delivery(
-                        journal.log,
-                        process=journal.process,
-                        core=self._core,
-                        note=journal.note_submitted,
-                        now=self._now,
-                    )
+                    self._delivery = Delivery(journal.log, process=journal.process, core=self._core, now=self._now)
                 if clock >= self._age_at or self._failures.number:
                     self._age_at = clock + _IDLE_SECONDS
                     journal.waiting_since = self._delivery.waiting_since
@@ -257,27 +241,17 @@ class BackgroundWorker:
             log("the journal waits for the authority: %s", error)
         self._pause_until = self._core.clock() + max(pause, min(asked or 0.0, _LONGEST_PAUSE))
 
-    def _finish(self) -> None:
+    def _finish(self, journal: Journal) -> None:
         """Leave nothing behind where all was delivered."""
-        journal = self._journal
-        if journal is None or not journal.is_open:
-            return
-        if self._delivery is not None and self._delivery.open_entries:
-            return  # handlers still run; what this process holds is adopted when it ends
+        if not journal.is_open or (self._delivery is not None and self._delivery.open_entries):
+            return  # handlers may still run; what this process holds is adopted when it ends
         delivered = self._delivery is not None and journal.log.backlog == 0
         self._delivery = None
         journal.close(remove=delivered)
 
-    # --- receiving
 
-    def _poll_all(self, stop: threading.Event) -> None:
-        engine = LateEngine(self._connect)
-        poller = self._poller
-        assert poller is not None  # noqa: S101 - else this thread does not run
-        try:
-            repeat(lambda: poller(engine.perform), stop, interval=_IDLE_SECONDS, name="receiving commands")
-        finally:
-            engine.close()
+def _poll(poller: Callable[[Callable[[Any], Any]], float], engine: LateEngine, stop: threading.Event) -> None:
+    repeat(lambda: poller(engine.perform), stop, interval=_IDLE_SECONDS, name="receiving commands")
 
 
 _open: Final[weakref.WeakSet[BackgroundWorker]] = weakref.WeakSet()

@@ -65,9 +65,8 @@ from ascend_middleware import AgentAction, CircuitBreakerOpen
 from ascend_middleware.client import ClientCore
 from ascend_middleware.client.breaker import CircuitBreaker
 from ascend_middleware.config import Settings
-from ascend_middleware.fork import ProcessLock
+from ascend_middleware.fork import FileLock, ProcessLock
 from ascend_middleware.journal.journal import Journal
-from ascend_middleware.journal.lockfile import FileLock
 
 folder = Path(sys.argv[1])
 core, lock, journal = ClientCore(Settings(api_url="http://localhost")), ProcessLock(), Journal(folder)

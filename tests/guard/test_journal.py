@@ -6,6 +6,7 @@ import os
 import threading
 import time
 
+import msgspec
 import pytest
 from authority_stub import AuthorityStub
 from kit.engine import API, KEY, answer, failed
@@ -17,11 +18,10 @@ from ascend_middleware.client.http import ConnectFailed, Response
 from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.flow import Sleep, drive
-from ascend_middleware.journal.delivery import Delivery, decode_line
+from ascend_middleware.fork import FileLock
+from ascend_middleware.journal.delivery import Delivery, adopt, bytes_of_others, names_of
 from ascend_middleware.journal.journal import Journal, JournalError, Limits, directory_of, open_journal
-from ascend_middleware.journal.lockfile import FileLock
-from ascend_middleware.journal.recovery import adopt, bytes_of_others, names_of
-from ascend_middleware.journal.segments import FileLog, MemoryLog, read_lines, seal, unseal
+from ascend_middleware.journal.segments import FileLog, MemoryLog, decode_line, encode_line, read_lines, unseal
 from ascend_middleware.state.base import Approval
 
 SETTINGS = Settings(api_url=API, api_key=KEY, max_retries=0)
@@ -80,8 +80,12 @@ def journal_of(directory, *, segment_bytes=None, **more):
     return journal
 
 
+def seal(content):
+    return encode_line(msgspec.Raw(content))
+
+
 def delivery_of(journal, core):
-    return Delivery(journal.log, process=journal.process, core=core, note=journal.note_submitted, now=lambda: NOW)
+    return Delivery(journal.log, process=journal.process, core=core, now=lambda: NOW)
 
 
 def deliver_all(delivery, authority):
@@ -363,7 +367,7 @@ class TestAdoption:
         journal = journal_of(tmp_path)
         run(journal)
         program = (
-            "import sys; from pathlib import Path; from ascend_middleware.journal.lockfile import FileLock\n"
+            "import sys; from pathlib import Path; from ascend_middleware.fork import FileLock\n"
             "print([FileLock.take(path, create=False) for path in Path(sys.argv[1]).glob('*.lock')])"
         )
         other = python("-c", program, tmp_path)

@@ -54,7 +54,7 @@ class Kept:
         self.authority.asked.clear()
         began = self.clock[0]
         while self.clock[0] <= began + seconds:
-            while self.worker._turn(self.engine, stopping=False):
+            while self.worker._turn(self.journal, self.engine, stopping=False):
                 pass
             self.clock[0] += 0.25
         return [at - began for at, _ in self.authority.asked]
