@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
+
+import msgspec
 
 __all__ = [
     "Blocking",
@@ -35,15 +36,13 @@ T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
 
 
-@dataclass(frozen=True, slots=True)
-class Sleep:
+class Sleep(msgspec.Struct, frozen=True):
     """A step: let `seconds` pass."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ReadBody:
+class ReadBody(msgspec.Struct, frozen=True):
     """Read the whole body, at most `limit` bytes, within `seconds`; the result is bytes.
 
     Fails with `BodyTooLarge`, `BodyTimeout`, `BodyConsumed` or `ClientGone`.
@@ -53,16 +52,14 @@ class ReadBody:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Hook:
+class Hook(msgspec.Struct, frozen=True):
     """Call a function of the application; the result is what it returns or, if that is awaitable, what it gives."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Blocking:
+class Blocking(msgspec.Struct, frozen=True):
     """Call a function of ours that may wait for a disk or a network; the result is what it returns.
 
     Attributes:
@@ -78,8 +75,7 @@ class Blocking:
     abandon: Callable[[Any], Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(msgspec.Struct, frozen=True):
     """Let `seconds` pass or the client leave, whichever comes first; the result is True when the client left."""
 
     seconds: float
