@@ -133,7 +133,7 @@ class Outcome(Struct, kw_only=True):
     given_back: Annotated[int, Meta(ge=1)] | None = None
 
 
-class ActionQuery(Struct, kw_only=True):
+class ActionQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     """The query of the lists of actions; read by `read_query`."""
 
     limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = 50

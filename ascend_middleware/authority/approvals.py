@@ -1,22 +1,44 @@
-"""What follows a submission: a person's decision, and the report of what became of the action."""
+"""What people decide: about pending actions, and, on the command line alone, who approves and which models there are.
+
+The report of what became of an action is here as well.
+"""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from ascend_middleware.api.types import MAX_TEXT
+from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
+
 from .bodies import ApiError
-from .keys import LOCAL, person
-from .policy.approvers import requirement
+from .keys import LOCAL, Role, operator, person
+from .policy.approvers import LEVELS, ApprovalRules, Requirement, requirement
+from .policy.policy import pattern_issue
+from .store.registry_store import APPROVERS, MCP_SERVER, MODEL, POLICY, SMART_RULE, Records
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from .context import AuthorityContext
     from .keys import Credential
     from .store.store import Store
 
-__all__ = ["conclude", "decide", "is_own", "same_person"]
+__all__ = [
+    "STATUSES",
+    "Management",
+    "approval_rules",
+    "conclude",
+    "decide",
+    "is_own",
+    "same_person",
+    "unknown_approvers",
+    "what_cannot_be",
+]
 
-_MAX_COMMENTS: Final = 4096
+STATUSES: Final = ("approved", "partially_approved", "pending", "denied")
+_MOST_APPROVERS: Final = 20
 
 
 def decide(
@@ -45,8 +67,8 @@ def decide(
             this person has approved before; 422 for bad comments.
     """
     comments = next((body[name] for name in ("comments", "reason") if body.get(name) is not None), "")
-    if not isinstance(comments, str) or len(comments) > _MAX_COMMENTS:
-        message = f"comments must be a text of at most {_MAX_COMMENTS} characters"
+    if not isinstance(comments, str) or len(comments) > MAX_TEXT:
+        message = f"comments must be a text of at most {MAX_TEXT} characters"
         raise ApiError(422, "VALIDATION_ERROR", message, details={"field": "comments"})
     refusal = _refusal(row, by)
     if refusal is not None:
@@ -118,10 +140,6 @@ def conclude(
     Raises:
         ApiError: 409 for an action that was not approved (with an audit entry), or that ended otherwise.
     """
-    duration = body.get("duration_ms")
-    if duration is not None and (isinstance(duration, bool) or not isinstance(duration, int | float) or duration < 0):
-        message = "duration_ms must be a number, 0 or more"
-        raise ApiError(422, "VALIDATION_ERROR", message, details={"field": "duration_ms"})
     known = row["outcome"]
     if known is not None:
         if known["status"] == word:
@@ -143,3 +161,174 @@ def conclude(
     kept = ("result" if word == "completed" else "error", "duration_ms", f"{word}_at")
     outcome = {"status": word, "at": at, **{name: body[name] for name in kept if body.get(name) is not None}}
     store.conclude(row["id"], outcome, tenant=by.tenant, actor=by.name)
+
+
+# --- who approves
+
+
+def approval_rules(records: Records, declared: ApprovalRules, *, tenant: str) -> ApprovalRules:
+    """Return who approves in an organisation: what the command line set for a level goes before the policy file."""
+
+    def load() -> dict[str, Requirement]:
+        rows = records.all(APPROVERS, tenant=tenant)
+        return {row["name"]: Requirement(count=row["count"], names=tuple(row["approvers"])) for row in rows}
+
+    kept = records.cached(("approvers", tenant), load)
+    return replace(declared, levels={**declared.levels, **kept}) if kept else declared
+
+
+def unknown_approvers(
+    store: Store, levels: Mapping[str, Requirement], *, tenant: str | None = None, issuer: str = ""
+) -> list[str]:
+    """Return in words which approvers no key can be, and where too few people are left to approve.
+
+    Args:
+        store: where the keys are.
+        levels: who approves at each level.
+        tenant: the organisation; None for all, where the best provided one counts.
+        issuer: whose tokens may be somebody's as well, who cannot be known here.
+    """
+    people: dict[str, set[str]] = {} if tenant is None else {tenant: set()}
+    for key in store.list_keys():
+        if key["revoked_at"] is None and Role(key["role"]).administers and tenant in (None, key["tenant"]):
+            people.setdefault(key["tenant"], set()).add(person(key["name"]))
+    # The command line decides for every organisation.
+    groups = [group | {person(operator().name)} for group in people.values() or [set()]]
+    anybody = set().union(*groups)
+    told = []
+    for level, needed in levels.items():
+        unknown = [name for name in needed.names if person(name) not in anybody]
+        named = {person(name) for name in needed.names}
+        most = max(len(group & named if named else group) for group in groups)
+        words = []
+        if unknown:
+            words.append(f"no admin key has the name {', '.join(map(repr, unknown))}")
+        if most < needed.count:
+            words.append(f"{needed.count} people must approve, and there are admin keys of {most}")
+        if words:
+            end = f"; only who has a token of {issuer} can be" if issuer else ""
+            told.append(f"approvers of {level} risk: {'; '.join(words)}{end}")
+    return told
+
+
+def what_cannot_be(authority: AuthorityContext) -> list[str]:
+    """Return in words what stands in the policy file or the database and can never come true.
+
+    What the policy file alone shows is refused when it is read. Here is what only the database tells: approvers whom no
+    key can be, limits of keys that there are not, and rules that an earlier version took and that match nothing.
+    """
+    policy, records, store = authority.policy, authority.records, authority.store
+    issuer = policy.token_key.issuer if policy.token_key else ""
+    told = unknown_approvers(store, policy.approvals.levels, issuer=issuer)
+    for row in records.rows("SELECT DISTINCT tenant FROM records WHERE kind = ?", (APPROVERS,)):
+        kept = approval_rules(records, ApprovalRules(), tenant=row["tenant"]).levels
+        words = unknown_approvers(store, kept, tenant=row["tenant"], issuer=issuer)
+        told += [f"organisation {row['tenant']}: {one}" for one in words]
+    keys = store.list_keys()
+    known = {name for key in keys for name in (key["name"], f"#{key['id']}")}
+    told += [f"key_limit: there is no key {name!r}" for name in policy.key_limits if name not in known and not issuer]
+    for row in records.rows(
+        "SELECT kind, name, tenant, fields FROM records WHERE kind IN (?, ?, ?) ORDER BY id",
+        (POLICY, SMART_RULE, MCP_SERVER),
+    ):
+        fields = json.loads(row["fields"])
+        for key in ("action_types", "agents", "blocked_tools", "tool_risk_overrides"):
+            for issue in filter(None, (pattern_issue(one, key) for one in fields.get(key) or ())):
+                told.append(
+                    f"organisation {row['tenant']}, {row['kind']} {row['name']!r}: {key}: {issue[0]}; {issue[1]}"
+                )
+    return told
+
+
+# --- the command line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Management:
+    """Changes one organisation's registrations, each with its audit entry in the name of `by`."""
+
+    store: Store
+    records: Records
+    by: Credential
+
+    def audit(self, event: str, **data: Any) -> None:
+        """Append an audit entry."""
+        self.store.audit(event, tenant=self.by.tenant, actor=self.by.name, data={**data, "via": "command line"})
+
+    # --- models
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return the models of the database."""
+        return self.records.all(MODEL, tenant=self.by.tenant)
+
+    def add_model(self, number: int, *, name: str, status: str) -> dict[str, Any]:
+        """Register a model; raise `ConflictError` if its number or name is taken in the database."""
+        if not 1 <= number <= 2**53:
+            raise ValidationError("a model's number is 1 or more", field="id")
+        if name.isdigit():
+            raise ValidationError("a model's name must not be a number: actions name models by either", field="name")
+        if any(name and row["model_name"] == name for row in self.models()):
+            raise ConflictError(f"there is a model of the name {name!r} already")
+        fields = {"model_name": name, "compliance_status": _status(status)}
+        with self.store.write():
+            record = self.records.add(MODEL, str(number), fields, tenant=self.by.tenant, key_id=self.by.key_id)
+            self.audit("MODEL_REGISTERED", model_id=number, name=name, compliance_status=status)
+        return record
+
+    def set_model_status(self, number: int, status: str) -> dict[str, Any]:
+        """Change a model's compliance status; raise `NotFoundError` if the database has none of the number."""
+        with self.store.write():
+            record = self._get(MODEL, str(number), f"there is no model {number} in the database")
+            record = self.records.update(record, {"compliance_status": _status(status)}, tenant=self.by.tenant)
+            self.audit("MODEL_STATUS_CHANGED", model_id=number, compliance_status=status)
+        return record
+
+    def remove_model(self, number: int) -> None:
+        """Remove a model; raise `NotFoundError` if the database has none of the number."""
+        with self.store.write():
+            record = self._get(MODEL, str(number), f"there is no model {number} in the database")
+            self.records.remove(record, tenant=self.by.tenant)
+            self.audit("MODEL_REMOVED", model_id=number)
+
+    # --- approvers
+
+    def approvers(self) -> dict[str, Requirement]:
+        """Return who approves at the levels that the command line set."""
+        return dict(approval_rules(self.records, ApprovalRules(), tenant=self.by.tenant).levels)
+
+    def set_approvers(self, level: str, *, count: int, names: Sequence[str]) -> None:
+        """Say how many people, and who, must approve at a risk level; it holds for actions submitted from then on."""
+        if level not in LEVELS:
+            raise ValidationError(f"a risk level is one of {', '.join(LEVELS)}", field="level")
+        if len({person(name) for name in names}) != len(names) or not all(person(name) for name in names):
+            raise ValidationError("approvers are different names of admin keys", field="approvers")
+        if not 1 <= count <= _MOST_APPROVERS or (names and count > len(names)):
+            message = f"count must be 1 to {_MOST_APPROVERS}, and not more than there are names"
+            raise ValidationError(message, field="count")
+        fields = {"count": count, "approvers": list(names)}
+        with self.store.write():
+            try:
+                record = self.records.get(APPROVERS, level, tenant=self.by.tenant)
+                self.records.update(record, fields, tenant=self.by.tenant)
+            except NotFoundError:
+                self.records.add(APPROVERS, level, fields, tenant=self.by.tenant, key_id=self.by.key_id)
+            self.audit("APPROVERS_SET", level=level, **fields)
+
+    def clear_approvers(self, level: str) -> None:
+        """Let the policy file say again who approves at a level."""
+        with self.store.write():
+            record = self._get(APPROVERS, level, f"the command line has set no approvers for {level}")
+            self.records.remove(record, tenant=self.by.tenant)
+            self.audit("APPROVERS_CLEARED", level=level)
+
+    def _get(self, kind: str, name: str, message: str) -> dict[str, Any]:
+        try:
+            return self.records.get(kind, name, tenant=self.by.tenant)
+        except NotFoundError:
+            raise NotFoundError(message) from None
+
+
+def _status(word: str) -> str:
+    if word not in STATUSES:
+        raise ValidationError(f"a compliance status is one of {', '.join(STATUSES)}", field="compliance_status")
+    return word

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from ascend_middleware.api.bodies import Submission
+from ascend_middleware.api.bodies import ActionQuery, Submission
 from ascend_middleware.api.decode import check_values, encode_json, strip_risk_claims
 from ascend_middleware.api.types import NAME_PATTERN
 from ascend_middleware.exceptions import ValidationError
 from ascend_middleware.strict_json import StrictJSON
 
+from .policy.approvers import EXPIRY, OBSERVED, approved_by, missing_approvers, required_approvers
+from .store.store import canonical_json, iso_time
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from ascend_middleware.api.bodies import Page
 
 __all__ = [
     "MAX_BODY",
+    "MAX_WAIT",
     "Answer",
     "ApiError",
+    "decision_fields",
+    "listed",
     "missing",
-    "query_pairs",
     "read_fields",
     "read_object",
+    "read_query",
     "read_query_fields",
     "read_submission",
+    "read_wait",
+    "record_fields",
     "wrong",
 ]
 
@@ -37,6 +46,12 @@ MAX_BODY: Final = 128 * 1024
 # 64 bits: a condition would see a rounded number in place of a larger one.
 _json: Final = StrictJSON(constant="{} is no JSON number", out_of_range="a number is out of range", bits=64)
 _MISSING = re.compile(r"missing required field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
+# The words of two generations of clients for one status.
+_STATUS: Final = {"pending_approval": "pending", "rejected": "denied"}
+# Seconds. Below a minute, after which proxies commonly give up on a silent connection.
+MAX_WAIT: Final = 55.0
+_PREFERRED = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=$|[,;])", re.ASCII | re.IGNORECASE)
+_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 
 _Fields = TypeVar("_Fields", bound=msgspec.Struct)
@@ -64,13 +79,12 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One HTTP answer."""
 
     status: int
+    headers: Mapping[str, str]
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -102,8 +116,8 @@ def read_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def query_pairs(query: str) -> dict[str, str]:
-    """Return a query's parameters; refuse what is malformed or repeated."""
+def read_query_fields(query: str, kind: type[_Fields]) -> _Fields:
+    """Return a query as one of the request types; a parameter that is malformed, repeated or unknown is refused."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict", max_num_fields=50)
     except ValueError:
@@ -111,13 +125,8 @@ def query_pairs(query: str) -> dict[str, str]:
     given = dict(pairs)
     if len(given) != len(pairs):
         raise ApiError(422, "VALIDATION_ERROR", "a query parameter is repeated")
-    return given
-
-
-def read_query_fields(query: str, kind: type[_Fields]) -> _Fields:
-    """Return a query as one of the request types; a parameter that is repeated or unknown is refused."""
     try:
-        return msgspec.convert(query_pairs(query), kind, strict=False)
+        return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         raise _refusal(error) from None
 
@@ -130,13 +139,18 @@ def read_fields(body: Mapping[str, Any], kind: type[_Fields]) -> _Fields:
     Raises:
         ApiError: 400 for a missing required field, 422 for a wrong value (contract §4, 13).
     """
-    for item in msgspec.structs.fields(kind):
-        if item.required and body.get(item.encode_name) == "":
-            raise missing(item.encode_name)
+    for name in _required(kind):
+        if body.get(name) == "":
+            raise missing(name)
     try:
         return msgspec.convert(dict(body), kind)
     except msgspec.ValidationError as error:
         raise _refusal(error) from None
+
+
+@cache
+def _required(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(item.encode_name for item in msgspec.structs.fields(kind) if item.required)
 
 
 def missing(name: str) -> ApiError:
@@ -151,8 +165,8 @@ def _refusal(error: msgspec.ValidationError) -> ApiError:
     if absent is not None:
         return missing(".".join(part for part in (absent[2], absent[1]) if part))
     place = _PLACE.search(text)
-    unknown = re.search(r"unknown field `([^`]+)`", text)
-    name = place[1] if place is not None else unknown[1] if unknown is not None else ""
+    named = place or re.search(r"unknown field `([^`]+)`", text)
+    name = named[1] if named is not None else ""
     if "matching regex" in text:
         text = (
             "must hold no control characters, nor blanks at its ends" if NAME_PATTERN in text else "must not be blank"
@@ -171,7 +185,9 @@ def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ApiError: 400 for a missing required field, 422 for a wrong value.
     """
-    fields = msgspec.structs.asdict(read_fields({**body, **_needed(body)}, Submission))
+    # Null counts as missing where something is required.
+    needed = {name: "" for name in ("agent_id", "action_type") if body.get(name) is None}
+    fields = msgspec.structs.asdict(read_fields({**body, **needed}, Submission))
     # An empty parent is a parent that nobody knows.
     action = {
         name: value
@@ -179,7 +195,8 @@ def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
         if value not in (None, "") or (name, value) == ("parent_action_id", "")
     }
     details, parameters = fields["action_details"], action.pop("parameters", None)
-    if parameters is not None and details is not None and _differs(parameters, details):
+    # Not compared by `==`, to which true is 1 and 1 is 1.0.
+    if None not in (parameters, details) and canonical_json(parameters) != canonical_json(details):
         raise wrong("parameters", "and action_details are synonyms and must not differ")
     action["action_details"] = details if details is not None else parameters
     for name in ("action_details", "context", "risk_indicators"):
@@ -192,11 +209,140 @@ def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
     return action
 
 
-def _needed(body: Mapping[str, Any]) -> dict[str, str]:
-    """Have null count as missing where something is required."""
-    return {name: "" for name in ("agent_id", "action_type") if body.get(name) is None}
+# --- queries
 
 
-def _differs(one: object, other: object) -> bool:
-    # Not `==`, to which true is 1 and 1 is 1.0.
-    return json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True)
+def read_wait(query: str, headers: Mapping[str, str]) -> float:
+    """Return for how many seconds a status request asks to be held, at most `MAX_WAIT`.
+
+    It asks by `?wait=30`, or by `Prefer: wait=30` (RFC 7240), which other authorities ignore.
+
+    Raises:
+        ApiError: 422, the parameter is no number of seconds. What is odd in a preference is ignored.
+    """
+    given = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "wait"]
+    if given:
+        if len(given) > 1 or not _SECONDS.fullmatch(given[0]):
+            message = "wait must be a number of seconds, given once"
+            raise ApiError(422, "VALIDATION_ERROR", message, details={"field": "wait", "issue": message})
+        return min(float(given[0]), MAX_WAIT)
+    preferred = _PREFERRED.search(headers.get("prefer", ""))
+    return min(float(preferred[1]), MAX_WAIT) if preferred else 0.0
+
+
+def read_query(query: str) -> dict[str, Any]:
+    """Return the arguments of `Store.actions` for a list's query; refuse what would silently filter otherwise."""
+    given = msgspec.to_builtins(read_query_fields(query, ActionQuery))  # without what is not given
+    arguments = {name: given[name] for name in ("limit", "offset", "sort") if name in given}
+    arguments["equal"] = {name: given[name] for name in ("status", "risk_level", "agent_id") if name in given}
+    if "status" in given:
+        arguments["equal"]["status"] = _STATUS.get(given["status"], given["status"])
+    if "order" in given:
+        arguments["descending"] = given["order"] == "desc"
+    for bound, name in (("since", "start_date"), ("before", "end_date")):
+        if name in given:
+            arguments[bound] = _moment(name, given[name], end=name == "end_date")
+    return arguments
+
+
+def _moment(name: str, text: str, *, end: bool = False) -> str:
+    """Return a bound on stored times; an end is inclusive, a date as an end includes its whole day."""
+    try:
+        if len(text) == 10:
+            day = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
+            moment = day + timedelta(days=1) if end else day
+        else:
+            moment = datetime.fromisoformat(text)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            moment += timedelta(milliseconds=1 if end else 0)
+        return iso_time(moment.timestamp())
+    except (ValueError, OverflowError):
+        raise wrong(name, "must be a date or a date-time in ISO 8601") from None
+
+
+def listed(name: str, rows: list[dict[str, Any]], page: Page, total: int | None = None) -> dict[str, Any]:
+    """Return a list's answer in the union of its documented forms.
+
+    Args:
+        name: what the rows are called.
+        rows: those of the page; without `total` all that there are, of which the page is cut.
+        page: its bounds.
+        total: how many there are.
+    """
+    if total is None:
+        rows, total = rows[page.offset : page.offset + page.limit], len(rows)
+    bounds = {"limit": page.limit, "offset": page.offset, "has_more": page.offset + len(rows) < total}
+    paging = {"total": total, **bounds}
+    return {name: rows, "data": rows, **paging, "pagination": paging}
+
+
+# --- actions
+
+
+def decision_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the documented flat form of a decision for a stored action."""
+    judgement, approval, status = row["judgement"], row["approval"], row["status"]
+    pending = status == "pending" and not judgement.get(OBSERVED)
+    status = "pending" if status == OBSERVED else status
+    reason = judgement["reason"]
+    expired = bool(approval) and approval.get("via") == EXPIRY
+    if expired:
+        reason = f"expired: nobody decided before {row['expires_at']}"
+    elif approval:
+        reason = f"{status} by {approval['by']}" + (f": {approval['comments']}" if approval["comments"] else "")
+    fields = {
+        "id": row["id"],
+        "action_id": str(row["id"]),
+        "status": status,
+        "decision": status,
+        "risk_score": row["risk_score"],
+        "risk_level": row["risk_level"],
+        "reason": reason,
+        "policy_matched": judgement["policy_matched"] or None,
+        "timestamp": row["updated_at"],
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
+        "summary": f"{row['submission']['action_type']} on {row['submission']['resource']}: {status}",
+        "approval_request_id": str(row["id"]) if pending or approval else None,
+        "required_approvers": required_approvers(row) if pending else [],
+        "pending_approvers": missing_approvers(row) if pending else [],
+        "approved_by": approved_by(row),
+        "expires_at": row["expires_at"],
+        "policy_violations": _violations(judgement) if status == "denied" and not approval else [],
+        "conditions": [],
+        "execution_allowed": status == "approved",
+        "correlation_id": judgement["correlation_id"],
+        "metadata": {
+            "risk_factors": judgement["factors"],
+            "matched_policies": judgement["matched"],
+            # Absent of what an earlier version decided.
+            "explanation": judgement.get("explanation"),
+        },
+    }
+    if not approval or expired:  # the words of this field know no person
+        words = {"approved": "auto_approved", "pending": "pending_approval", "denied": "denied"}
+        fields["enforcement_decision"] = words[status]
+    else:
+        fields["decided_by"] = approval["by"]
+        fields["decided_at"] = approval["at"]
+        fields["comments"] = approval["comments"]
+    for name in ("mcp_governance", "model_governance", OBSERVED):
+        if judgement.get(name):
+            fields[name] = judgement[name]
+    return fields
+
+
+def _violations(judgement: Mapping[str, Any]) -> list[str]:
+    """Return the policies that deny, by name; none where the score alone denied."""
+    explanation = judgement.get("explanation")
+    if explanation is None:  # of an earlier version, which kept only the one that decided
+        return [judgement["policy_matched"]] if judgement["policy_matched"] else []
+    return [policy["name"] for policy in explanation["policies"] if policy["decision"] == "denied"]
+
+
+def record_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the full record of a stored action: what was submitted, what was decided, what became of it."""
+    record = {**row["submission"], **decision_fields(row)}
+    if row["outcome"]:
+        record["outcome"] = row["outcome"]
+    return record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -11,7 +11,7 @@ from ascend_middleware.api.bodies import Nothing
 from ascend_middleware.api.decode import normalize_action_id
 from ascend_middleware.exceptions import NotFoundError, ProtocolError
 
-from .bodies import ApiError, read_fields, read_query_fields, wrong
+from .bodies import ApiError, read_fields, read_object, read_query_fields, wrong
 from .keys import contradicts
 from .policy.policy import pattern_issue
 
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from ascend_middleware.api.endpoint import Endpoint
 
     from .keys import Credential
-    from .pagination import Request
     from .policy.policy import Judgement, PolicySet
     from .policy.risk_score import Score
     from .store.registry_store import Records
     from .store.store import Store
 
-__all__ = ["AuthorityContext", "Call", "Known", "action_number", "answers", "check_patterns", "handler_of"]
+__all__ = ["AuthorityContext", "Call", "Known", "Request", "action_number", "answers", "check_patterns", "handler_of"]
 
 _Fields = TypeVar("_Fields", bound=msgspec.Struct)
 
@@ -53,6 +52,26 @@ def handler_of(endpoint: Endpoint[Any]) -> Handler:
 
 class Known(dict[str, Any]):
     """The fields of something that was there before: answered with 200, whatever the endpoint's status."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request. `path` has the v1 form; `envelope` says which form its answer takes."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    correlation_id: str
+    envelope: bool
+    _read: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def read(self) -> dict[str, Any]:
+        """Return the body as an object, read once; see `bodies.read_object`."""
+        if not self._read:
+            self._read.append(read_object(self.body))
+        return self._read[0]
 
 
 class AuthorityContext(Protocol):

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import logging
 import re
-import sqlite3
 import threading
 import time
 import uuid
@@ -15,16 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 from ascend_middleware.api.decode import encode_json
 from ascend_middleware.api.endpoints import HEALTH, OPENAPI
 
+from .approvals import what_cannot_be
 from .bodies import Answer, ApiError
-from .context import Call, Known, handler_of
+from .context import Call, Known, Request, handler_of
 from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
-from .keys import LOCAL, Credential, bearer_token, presented_key
-from .limits import Allowance, Window, network_of
-from .management import what_cannot_be
-from .pagination import Request
+from .keys import LOCAL, Credential, Window, network_of, presented
 from .policy.policy import Judgement, PolicySet
 from .policy.policy_file import load_policy
+from .store.database import StorageError
 from .store.registry_store import Records
 from .store.store import Store, canonical_json, default_database, iso_time
 from .tokens import Tokens
@@ -60,8 +58,10 @@ class Authority:
         policy: what the policy file says.
         now: seconds since the epoch.
         new_id: a fresh correlation id.
-        environment: the word shown in deployment-info.
         development: whether webhooks may go to plain http and private addresses.
+
+    Attributes:
+        environment: the word shown in deployment-info.
         send_webhook: sends a test event to a subscription of a tenant and returns what came of it; None where nothing
             delivers webhooks.
     """
@@ -73,16 +73,14 @@ class Authority:
         *,
         now: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
-        environment: str = "local",
         development: bool = False,
-        send_webhook: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None = None,
     ) -> None:
         self.store = store
         self.policy = policy
         self.now = now
-        self.environment = environment
+        self.environment = "local"
         self.development = development
-        self.send_webhook = send_webhook
+        self.send_webhook: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None = None
         self.records = Records(store, now=now)
         self.tokens = Tokens(store, policy.token_key)
         self._new_id = new_id
@@ -112,7 +110,7 @@ class Authority:
         return authority
 
     def warn(self) -> None:
-        """Log what was declared and can never come true; see `management.what_cannot_be`."""
+        """Log what was declared and can never come true; see `approvals.what_cannot_be`."""
         for words in what_cannot_be(self):
             log.warning("%s", words)
 
@@ -134,7 +132,7 @@ class Authority:
         *,
         credential: Credential | None = None,
         client: str = "",
-    ) -> tuple[int, dict[str, str], bytes]:
+    ) -> Answer:
         """Answer one request; never raises for what the request or the database does.
 
         Args:
@@ -147,19 +145,12 @@ class Authority:
             client: the address that asks, by which failed sign-ins are counted.
         """
         request = self._request(method, path, query, headers, body)
-        allowances: list[Allowance] = []
+        limits: dict[str, str] = {}
         try:
-            answer = self._answer(request, credential, client, allowances)
-        except ApiError as error:
+            answer = self._answer(request, credential, client, limits)
+        except Exception as error:
             answer = self._refusal(error, request)
-        except sqlite3.Error as error:
-            answer = self._refusal(_storage_failed(error, request.correlation_id), request)
-        except Exception:
-            log.exception("request %s failed", request.correlation_id)
-            error_ = ApiError(500, "INTERNAL_ERROR", "the authority failed; nothing was decided")
-            answer = self._refusal(error_, request)
-        limits = {name: value for one in allowances for name, value in one.headers.items()}
-        return answer.status, {**_fixed(request.correlation_id), **limits, **answer.headers}, answer.body
+        return answer._replace(headers={**_fixed(request), **limits, **answer.headers})
 
     def ask(
         self,
@@ -181,7 +172,7 @@ class Authority:
 
         Raises:
             ApiError: it is refused; the audit entry of that is kept.
-            sqlite3.Error: the database cannot be used.
+            StorageError: the database cannot be used.
             ValidationError: the body is nothing that JSON can say.
         """
         content = b"" if body is None else encode_json(dict(body))
@@ -194,23 +185,18 @@ class Authority:
                 refusal = error  # raised outside, or what it wrote would be taken back
         raise refusal
 
-    def find_endpoint(self, method: str, path: str) -> Endpoint[Any] | None:
-        """Return the endpoint of a request, or None where there is none."""
-        with contextlib.suppress(ApiError):
-            return find_endpoint(method, _versionless(path))[0]
-        return None
+    def find_endpoint(self, method: str, path: str) -> tuple[Endpoint[Any] | None, dict[str, str]]:
+        """Return the endpoint of a request, if it has one, and the parameters in its path."""
+        try:
+            return find_endpoint(method, _versionless(path))
+        except ApiError:
+            return None, {}
 
-    def unstored(self, headers: Mapping[str, str], error: Exception) -> tuple[int, dict[str, str], bytes]:
-        """Answer a request whose changes could not be kept after all: nothing was decided."""
-        return self.refused(headers, lambda request: _storage_failed(error, request.correlation_id))
-
-    def refused(
-        self, headers: Mapping[str, str], error: Callable[[Request], ApiError]
-    ) -> tuple[int, dict[str, str], bytes]:
-        """Answer a request that is refused before or after `handle`."""
+    def refused(self, headers: Mapping[str, str], error: Exception) -> Answer:
+        """Answer a request that is refused before `handle`, or whose changes could not be kept after it."""
         request = self._request("", "", "", headers, b"")
-        answer = self._refusal(error(request), request)
-        return answer.status, {**_fixed(request.correlation_id), **answer.headers}, answer.body
+        answer = self._refusal(error, request)
+        return answer._replace(headers={**_fixed(request), **answer.headers})
 
     # --- from request to route
 
@@ -226,9 +212,7 @@ class Authority:
             envelope=path.startswith(_V2) or "x-api-version" in headers,
         )
 
-    def _answer(
-        self, request: Request, credential: Credential | None, client: str, allowances: list[Allowance]
-    ) -> Answer:
+    def _answer(self, request: Request, credential: Credential | None, client: str, limits: dict[str, str]) -> Answer:
         version = request.headers.get("x-api-version")
         if version is not None and version not in API_VERSIONS:
             message = f"there is no such API version; this authority knows {', '.join(sorted(API_VERSIONS))}"
@@ -240,14 +224,15 @@ class Authority:
         if meant not in (None, credential.tenant) and credential is not LOCAL:
             raise ApiError(403, "OTHER_ORGANIZATION", "this key is not of the organisation that the client names")
         endpoint, parameters = find_endpoint(request.method, request.path)
-        self._count(endpoint, credential, allowances)
+        limits |= self._counted(endpoint, credential)
         call = Call(authority=self, request=request, credential=credential, endpoint=endpoint, parameters=parameters)
         if not endpoint.writes:
-            return self._success(call, self._admitted(call))
+            return self._run(call)
         # One transaction holds the repetition check, the decision, its audit entry and the kept answer: what two
         # requests do at once, or what a killed process leaves behind, is either all of it or nothing.
         with self.store.write():
-            return self._once(call)
+            name = request.headers.get("idempotency-key") if request.method == "POST" else None
+            return self._run(call) if name is None else self._once(name, call)
 
     def _open(self, request: Request) -> Answer:
         """Answer what needs no credential."""
@@ -255,10 +240,12 @@ class Authority:
             message = f"{request.method} is not allowed here"
             raise ApiError(405, "METHOD_NOT_ALLOWED", message, headers={"allow": "GET"})
         if request.path == OPENAPI.path:
-            return Answer(200, openapi.document())
+            return Answer(200, {}, openapi.document())
         problem = self._problem()
         fields = {"status": "unhealthy" if problem else "healthy", "server_time": iso_time(self.now())}
-        return Answer(503, encode_json({**fields, "problem": problem})) if problem else Answer(200, encode_json(fields))
+        if problem:
+            return Answer(503, {}, encode_json({**fields, "problem": problem}))
+        return Answer(200, {}, encode_json(fields))
 
     def _problem(self) -> str:
         """Return what keeps the authority from deciding, or nothing; the database is really read and written."""
@@ -268,7 +255,7 @@ class Authority:
                 self._found = ""
                 try:
                     self.store.probe()
-                except sqlite3.Error as error:
+                except StorageError as error:
                     log.error("the database cannot be used: %s", error)
                     self._found = "the database cannot be read or written"
                 self._looked_at = self.now()
@@ -284,39 +271,37 @@ class Authority:
         Raises:
             ApiError: 401 without a valid key or token, 429 after too many failures.
         """
-        key = presented_key(headers)
-        token = bearer_token(headers) if key is None else None
+        key, token = presented(headers)
         if key is not None:
-            credential = self.store.find_key(key)
+            credential, message = self.store.find_key(key), "invalid API key"
+        elif token is not None:
+            credential, message = self.tokens.verify(token, now=self.now()), "invalid or expired token"
         else:
-            credential = None if token is None else self.tokens.verify(token, now=self.now())
+            credential, message = None, "an API key is required, as X-API-Key or as a bearer token"
         if credential is not None:
             return credential
-        if key is None and token is None:
-            message = "an API key is required, as X-API-Key or as a bearer token"
-        else:
-            message = "invalid API key" if key is not None else "invalid or expired token"
-            most = self.policy.failed_sign_ins
-            if client and most:
-                allowance = self._failures.take(network_of(client), most, self.now())
-                if allowance.retry_after:
-                    message = "too many failed sign-ins from this address"
-                    raise ApiError(429, "TOO_MANY_FAILED_SIGN_INS", message, headers=allowance.headers)
+        most = self.policy.failed_sign_ins
+        if client and most and (key or token):
+            allowance = self._failures.take(network_of(client), most, self.now())
+            if allowance.retry_after:
+                message = "too many failed sign-ins from this address"
+                raise ApiError(429, "TOO_MANY_FAILED_SIGN_INS", message, headers=allowance.headers)
         raise ApiError(401, "AUTHENTICATION_FAILED", message, headers={"www-authenticate": "Bearer"})
 
-    def _count(self, endpoint: Endpoint[Any], credential: Credential, allowances: list[Allowance]) -> None:
-        """Count a request against its key's limit; `local:` has none."""
-        if credential is LOCAL:
-            return
+    def _counted(self, endpoint: Endpoint[Any], credential: Credential) -> dict[str, str]:
+        """Count a request against its key's limit, and return what its answer says of that; `local:` has none."""
         name = endpoint.counted_as
-        limit = self.policy.limits_of(credential.key_id, credential.name).of(name)
+        limit = 0 if credential is LOCAL else self.policy.limits_of(credential.key_id, credential.name).of(name)
         if limit == 0:
-            return
+            return {}
         allowance = self._requests.take((credential.key_id, name), limit, self.now())
-        allowances.append(allowance)
         if allowance.retry_after:
-            message = f"this key may make {limit} {name} requests a minute"
-            raise ApiError(429, "RATE_LIMITED", message, details={"limit": limit, "allowance": name})
+            message, details = (
+                f"this key may make {limit} {name} requests a minute",
+                {"limit": limit, "allowance": name},
+            )
+            raise ApiError(429, "RATE_LIMITED", message, details=details, headers=allowance.headers)
+        return allowance.headers
 
     def _admitted(self, call: Call) -> dict[str, Any]:
         """Return what the endpoint answers, if the caller may ask it."""
@@ -328,11 +313,8 @@ class Authority:
             raise ApiError(403, "ADMIN_REQUIRED", f"{name} needs an admin key")
         return handler_of(endpoint)(call)
 
-    def _once(self, call: Call) -> Answer:
+    def _once(self, name: str, call: Call) -> Answer:
         request = call.request
-        name = request.headers.get("idempotency-key")
-        if name is None or request.method != "POST":
-            return self._run(call)
         if not _IDEMPOTENCY_KEY.fullmatch(name):
             raise ApiError(422, "VALIDATION_ERROR", "Idempotency-Key must be 1 to 255 visible ASCII characters")
         content = canonical_json([request.read(), request.query, request.envelope])
@@ -342,7 +324,7 @@ class Authority:
         if kept is not None:
             if kept[0] != fingerprint:
                 raise ApiError(409, "IDEMPOTENCY_CONFLICT", "this Idempotency-Key came before with another body")
-            return Answer(kept[1], kept[2], {"idempotency-replayed": "true"})
+            return Answer(kept[1], {"idempotency-replayed": "true"}, kept[2])
         answer = self._run(call)
         if answer.status < 400:
             self.store.keep_answer(name, fingerprint, answer.status, answer.body, key_id=key_id, path=request.path)
@@ -363,42 +345,43 @@ class Authority:
     def _success(self, call: Call, fields: dict[str, Any]) -> Answer:
         status = 200 if isinstance(fields, Known) else call.endpoint.status
         if not call.request.envelope:
-            return Answer(status, encode_json(fields))
+            return Answer(status, {}, encode_json(fields))
         body: dict[str, Any] = {"status": "success", "data": fields, "meta": self._meta(call.request)}
         if call.endpoint.answer in _DECISIONS:
             body["data"] = _pending_word(fields)
         elif call.endpoint.answer == "Actions":
             body["data"] = [_pending_word(row) for row in fields["data"]]
             body["pagination"] = fields["pagination"]
-        return Answer(status, encode_json(body))
+        return Answer(status, {}, encode_json(body))
 
-    def _refusal(self, error: ApiError, request: Request) -> Answer:
+    def _refusal(self, error: Exception, request: Request) -> Answer:
+        if isinstance(error, StorageError):
+            log.error("the database failed, request %s was refused: %s", request.correlation_id, error)
+            message = "the authority's database failed; nothing was decided"
+            error = ApiError(503, "STORAGE_UNAVAILABLE", message, headers={"retry-after": "1"})
+        elif not isinstance(error, ApiError):
+            log.error("request %s failed", request.correlation_id, exc_info=error)
+            error = ApiError(500, "INTERNAL_ERROR", "the authority failed; nothing was decided")
         body = {
             "status": "error",
             "error": {"code": error.code, "message": error.message, "details": error.details},
             "meta": self._meta(request),
             "detail": error.detail or error.message,
         }
-        return Answer(error.status, encode_json(body), error.headers)
+        return Answer(error.status, error.headers, encode_json(body))
 
 
 def _versionless(path: str) -> str:
     return _V1 + path.removeprefix(_V2) if path.startswith(_V2) else path
 
 
-def _fixed(correlation_id: str) -> dict[str, str]:
+def _fixed(request: Request) -> dict[str, str]:
     return {
         "content-type": "application/json",
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
-        "x-correlation-id": correlation_id,
+        "x-correlation-id": request.correlation_id,
     }
-
-
-def _storage_failed(error: Exception, correlation_id: str) -> ApiError:
-    log.error("the database failed, request %s was refused: %s", correlation_id, error)
-    message = "the authority's database failed; nothing was decided"
-    return ApiError(503, "STORAGE_UNAVAILABLE", message, headers={"retry-after": "1"})
 
 
 def _pending_word(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,11 @@ class Attempt:
         """Whether the receiver has taken it."""
         return self.status is not None and 200 <= self.status < 300
 
+    @property
+    def failure(self) -> str:
+        """Why the receiver has not taken it, in words; nothing if it has."""
+        return "" if self.delivered else self.error or f"status {self.status}"
+
 
 def sign(secret: str, body: bytes, *, at: int) -> str:
     """Return the signature header of a body that is sent at a time in epoch seconds."""

@@ -1,31 +1,45 @@
-"""API keys: how they are made and recognised. Only their SHA-256 is ever stored."""
+"""Who asks: keys and the people behind them, how a request presents them, and how often each may ask.
+
+Rate limits (contract §2.5) live in the memory of the serving process: one authority serves its clients from one.
+"""
 
 from __future__ import annotations
 
 import base64
 import hmac
+import ipaddress
+import math
 import re
+import threading
 import unicodedata
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
 __all__ = [
     "DEFAULT_TENANT",
+    "FAILED_SIGN_INS",
     "LOCAL",
+    "Allowance",
     "Credential",
     "Role",
-    "bearer_token",
+    "Window",
     "contradicts",
+    "network_of",
     "operator",
     "person",
-    "presented_key",
+    "presented",
 ]
 
 DEFAULT_TENANT: Final = "default"
+# A minute, from one address.
+FAILED_SIGN_INS: Final = 5
+_MINUTE: Final = 60.0
+_MAX_SUBJECTS: Final = 10_000
 
 # What nobody sees in a name: control and format characters, blanks, what has no meaning yet; and of the others those
 # that Unicode calls ignorable, or that show as a blank.
@@ -85,23 +99,20 @@ def _visible(text: str) -> str:
     return "".join(char for char in _UNSEEN.sub("", text) if unicodedata.category(char) not in _UNSEEN_KINDS)
 
 
-def presented_key(headers: Mapping[str, str]) -> str | None:
-    """Return the API key of a request, or None if it presents none.
+# --- what a request presents
 
-    `X-API-Key` decides where present: some clients send a masked bearer token beside it. A bearer token of JWT shape
-    is no API key; schemes other than Bearer are ignored.
+
+def presented(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the API key of a request, or else its bearer token that has the shape of a JSON Web Token.
+
+    `X-API-Key` decides where present: some clients send a masked bearer token beside it. Schemes other than Bearer are
+    ignored.
     """
     own = headers.get("x-api-key", "").strip()
     if own:
-        return own
+        return own, None
     token = _bearer(headers)
-    return None if token is None or _is_jwt(token) else token
-
-
-def bearer_token(headers: Mapping[str, str]) -> str | None:
-    """Return the bearer token of a request that has the shape of a JSON Web Token, or None."""
-    token = _bearer(headers)
-    return token if token is not None and _is_jwt(token) else None
+    return (None, token) if token is not None and _is_jwt(token) else (token, None)
 
 
 def contradicts(headers: Mapping[str, str]) -> bool:
@@ -124,3 +135,72 @@ def _is_jwt(token: str) -> bool:
         return base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)).startswith(b"{")
     except ValueError:
         return False
+
+
+# --- how often they may ask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What is left to a subject in the running minute.
+
+    Attributes:
+        limit: requests a minute.
+        remaining: of them.
+        reset: epoch seconds at which one more is free.
+        retry_after: seconds until then; 0 where the request is within the limit.
+    """
+
+    limit: int
+    remaining: int
+    reset: int
+    retry_after: int = 0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of an answer (contract §2.5)."""
+        headers = {
+            "x-ratelimit-limit": str(self.limit),
+            "x-ratelimit-remaining": str(self.remaining),
+            "x-ratelimit-reset": str(self.reset),
+        }
+        return {**headers, "retry-after": str(self.retry_after)} if self.retry_after else headers
+
+
+class Window:
+    """Counts per subject over the last minute, exactly, for as many subjects as fit; the idlest are forgotten first."""
+
+    def __init__(self, *, subjects: int = _MAX_SUBJECTS) -> None:
+        self._most = subjects
+        self._lock = threading.Lock()
+        self._times: OrderedDict[Hashable, deque[float]] = OrderedDict()
+
+    def take(self, subject: Hashable, limit: int, now: float) -> Allowance:
+        """Count one request, unless the limit is reached: a refused one costs nothing."""
+        with self._lock:
+            times = self._times.setdefault(subject, deque())
+            self._times.move_to_end(subject)
+            # A clock that was set back must not lock anybody out for longer than a minute.
+            while times and not now - _MINUTE < times[0] <= now:
+                times.popleft()
+            while len(self._times) > self._most:
+                self._times.popitem(last=False)
+            taken = len(times) < limit
+            if taken:
+                times.append(now)
+            free, count = times[0] + _MINUTE if times else now, len(times)
+        wait = 0 if taken else max(1, math.ceil(free - now))
+        return Allowance(limit=limit, remaining=max(0, limit - count), reset=math.ceil(free), retry_after=wait)
+
+
+def network_of(address: str) -> str:
+    """Return what counts as one address: an IPv6 client has a whole /64 to itself."""
+    try:
+        given = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(given, ipaddress.IPv4Address):
+        return str(given)
+    if given.ipv4_mapped is not None:
+        return str(given.ipv4_mapped)
+    return str(ipaddress.ip_network((given, 64), strict=False))

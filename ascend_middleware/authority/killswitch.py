@@ -11,23 +11,23 @@ import json
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
+from ascend_middleware.api.types import CommandType
 from ascend_middleware.exceptions import NotFoundError, ValidationError
 
 from .store.store import iso_time
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Mapping
 
+    from .store.database import Row
     from .store.registry_store import Records
     from .store.store import Store
 
 __all__ = ["COMMAND_TYPES", "Standing", "acknowledge", "issue", "pending", "rate_excess", "server_block", "standing"]
 
-COMMAND_TYPES: Final = ("BLOCK", "UNBLOCK", "SUSPEND", "QUARANTINE", "RATE_LIMIT")
-TARGETS: Final = ("agent", "organization", "mcp_server")
+COMMAND_TYPES: Final[tuple[str, ...]] = get_args(CommandType)
 _LIFTING: Final = ("UNBLOCK", "RESUME")
 _MAX_PER_MINUTE: Final = 1_000_000
 _MAX_REASON: Final = 1000
@@ -104,43 +104,27 @@ def issue(
     if max_per_minute is not None and not 1 <= max_per_minute <= _MAX_PER_MINUTE:
         raise ValidationError(f"max_per_minute: must be 1 to {_MAX_PER_MINUTE}", field="max_per_minute")
     target = "mcp_server" if mcp_server is not None else "agent" if agent_id is not None else "organization"
-    parameters: dict[str, Any] = {}
-    if max_per_minute is not None:
-        parameters["max_per_minute"] = max_per_minute
-    if mcp_server is not None:
-        parameters["mcp_server"] = mcp_server
-    command_id = str(uuid.uuid4())
+    given = {"max_per_minute": max_per_minute, "mcp_server": mcp_server}
+    parameters = {name: value for name, value in given.items() if value is not None}
+    row = {
+        "command_id": str(uuid.uuid4()),
+        "tenant": tenant,
+        "command_type": command_type,
+        "target_type": target,
+        "agent_id": agent_id,
+        "mcp_server": mcp_server,
+        "reason": reason,
+        "parameters": json.dumps(parameters),
+        "issued_by": issued_by,
+        "issued_via": issued_via,
+        "created_at": records.now(),
+    }
+    told = ("command_id", "command_type", "target_type", "agent_id", "reason", "issued_via")
     with store.write():
-        records.change(
-            "INSERT INTO commands (command_id, tenant, command_type, target_type, agent_id, mcp_server, reason,"
-            " parameters, issued_by, issued_via, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                command_id,
-                tenant,
-                command_type,
-                target,
-                agent_id,
-                mcp_server,
-                reason,
-                json.dumps(parameters),
-                issued_by,
-                issued_via,
-                records.now(),
-            ),
-        )
-        data = {
-            "command_id": command_id,
-            "command_type": command_type,
-            "target_type": target,
-            "agent_id": agent_id,
-            "reason": reason,
-            **parameters,
-            "issued_via": issued_via,
-            "key": key_id,
-        }
+        records.insert("commands", row)
+        data = {**{name: row[name] for name in told}, **parameters, "key": key_id}
         store.audit("AGENT_COMMAND_ISSUED", tenant=tenant, actor=issued_by, data=data)
-        row = records.rows("SELECT * FROM commands WHERE command_id = ?", (command_id,))[0]
-        return _shown(records, row, tenant=tenant)
+        return _shown(records, row)
 
 
 def pending(records: Records, agent_id: str, *, tenant: str) -> list[dict[str, Any]]:
@@ -152,7 +136,7 @@ def pending(records: Records, agent_id: str, *, tenant: str) -> list[dict[str, A
         (tenant, agent_id, agent_id, _MAX_LISTED),
     )
     # The newest are what holds; where there are too many, the oldest are dropped.
-    return [_shown(records, row, tenant=tenant) for row in reversed(rows)]
+    return [_shown(records, dict(row)) for row in reversed(rows)]
 
 
 def acknowledge(records: Records, command_id: str, agent_id: str, *, tenant: str, key_id: int) -> dict[str, Any]:
@@ -167,29 +151,21 @@ def acknowledge(records: Records, command_id: str, agent_id: str, *, tenant: str
     )
     if not found:
         raise NotFoundError("there is no such command for this agent")
-    records.change(
-        "INSERT OR IGNORE INTO acks (command_id, agent_id, key_id, at) VALUES (?, ?, ?, ?)",
-        (command_id, agent_id, key_id, records.now()),
-    )
-    return _shown(records, found[0], tenant=tenant)
+    received = {"command_id": command_id, "agent_id": agent_id, "key_id": key_id, "at": records.now()}
+    records.insert("acks", received, once=True)
+    return _shown(records, dict(found[0]))
 
 
-def _shown(records: Records, row: sqlite3.Row, *, tenant: str) -> dict[str, Any]:
+def _shown(records: Records, row: dict[str, Any]) -> dict[str, Any]:
     """Return a command as messages and answers show it (contract §2.10)."""
+    same = ("command_id", "command_type", "target_type", "agent_id", "mcp_server", "reason", "issued_by", "issued_via")
     return {
-        "command_id": row["command_id"],
-        "command_type": row["command_type"],
-        "target_type": row["target_type"],
-        "agent_id": row["agent_id"],
+        **{name: row[name] for name in same},
         "target_mcp_server_config_id": None,
-        "mcp_server": row["mcp_server"],
-        "organization_id": records.organization_id(tenant),
-        "reason": row["reason"],
+        "organization_id": records.organization_id(row["tenant"]),
         "parameters": json.loads(row["parameters"]),
         "status": "pending",
         "is_broadcast": row["agent_id"] is None,
-        "issued_by": row["issued_by"],
-        "issued_via": row["issued_via"],
         "issued_at": row["created_at"],
         "created_at": row["created_at"],
         "expires_at": None,
@@ -217,10 +193,10 @@ def _load(records: Records, agent_id: str | None, tenant: str) -> Standing:
     return min(limits, key=lambda one: one.max_per_minute or 0, default=own)
 
 
-def _stand(rows: Iterable[sqlite3.Row], *, code: str = "") -> Standing:
+def _stand(rows: Iterable[Row], *, code: str = "") -> Standing:
     """Let a scope's commands take effect in the order of their issue."""
-    block: sqlite3.Row | None = None
-    limit: sqlite3.Row | None = None
+    block: Row | None = None
+    limit: Row | None = None
     for row in rows:
         if row["command_type"] in _LIFTING:
             block = limit = None
@@ -230,15 +206,14 @@ def _stand(rows: Iterable[sqlite3.Row], *, code: str = "") -> Standing:
             block = row
     if block is not None:
         kind = block["command_type"]
-        return Standing(
-            word=_WORDS.get(kind, "blocked"), code=code or _CODES.get(kind, "AGENT_BLOCKED"), command=dict(block)
-        )
+        code = code or _CODES.get(kind, "AGENT_BLOCKED")
+        return Standing(word=_WORDS.get(kind, "blocked"), code=code, command=dict(block))
     if limit is not None:
         return Standing(word="rate_limited", command=dict(limit), max_per_minute=_rate(limit))
     return Standing()
 
 
-def _rate(row: sqlite3.Row) -> int | None:
+def _rate(row: Row) -> int | None:
     try:
         value = json.loads(row["parameters"])["max_per_minute"]
     except (ValueError, KeyError, TypeError):

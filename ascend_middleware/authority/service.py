@@ -6,34 +6,40 @@ import asyncio
 import contextlib
 import functools
 import logging
-import re
-import sqlite3
+import queue
+import threading
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from ascend_middleware.api.bodies import Waiting
 from ascend_middleware.api.endpoints import HEALTH
 
-from .bodies import ApiError
+from .bodies import Answer, ApiError, read_wait
+from .context import action_number
 from .store import audit
-from .store.writer import Writer
-from .waiting import Waiters, read_wait
+from .store.database import StorageError
 from .webhooks import Courier
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from .core import Authority
+    from .store.database import Database
+    from .store.store import Store
 
-__all__ = ["Service"]
+__all__ = ["Service", "Waiters", "Writer"]
 
 log = logging.getLogger(__name__)
 
-_HELD = re.compile(r"/api/(?:v1|v2)/actions/([^/]+)/status|/api/sdk/approval/([^/]+)")
+# A group ends when nothing waits or when it has so many parts: its first part must not wait for ever.
+_MOST_PARTS: Final = 128
+# How soon what another process decided is seen; what this one decides is seen at once.
+_PERIOD: Final = 0.05
+_MOST_WAITERS: Final = 4096
 # Threads for what reads much, and how many such requests may wait for one, in all and of one key. Health, decisions,
 # and whatever reads one thing never wait for these.
 _READERS: Final = 2
@@ -42,21 +48,198 @@ _MOST_OF_ONE: Final = 16
 # Seconds. A pending action is denied at its time whenever anybody looks; this tells those who only wait.
 _CHORES_PERIOD: Final = 1.0
 _T = TypeVar("_T")
-_Answer = tuple[int, dict[str, str], bytes]
+
+
+class Writer:
+    """One thread makes every change: jobs run in the order they come, as many to a commit as have come meanwhile.
+
+    What a job returned or raised is told only after the commit. While one group is synced to disk the next gathers, so
+    that the cost of a commit is shared the more, the more there is to do.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether jobs can be given."""
+        return self._thread is not None
+
+    def start(self) -> None:
+        """Start the thread, for callers on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._work, name="ascend-authority-writer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what has been given, and end the thread."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._jobs.put(None)
+            thread.join()
+
+    async def run(self, job: Callable[[], _T]) -> _T:
+        """Run a job, and return what it returned once that is durable.
+
+        A caller that is cancelled does not undo its job.
+
+        Raises:
+            StorageError: the group could not be committed, so nothing of the job was kept; or the job raised it.
+        """
+        future: asyncio.Future[_T] = self._loop.create_future()
+        self._jobs.put((job, future))
+        return await future
+
+    def _work(self) -> None:
+        while group := self._gather():
+            results = self._commit([job for job, _ in group])
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+                self._loop.call_soon_threadsafe(_tell, [future for _, future in group], results)
+
+    def _gather(self) -> list[tuple[Callable[[], Any], asyncio.Future[Any]]]:
+        """Return what waits, at least one job; nothing once the end was asked for and all before it is done."""
+        job = self._jobs.get()
+        group = []
+        while job is not None:
+            group.append(job)
+            if len(group) == _MOST_PARTS:
+                return group
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return group
+        if group:
+            self._jobs.put(None)
+        return group
+
+    def _commit(self, group: list[Callable[[], Any]]) -> list[tuple[Any, Exception | None]]:
+        """Return what each job returned or raised."""
+        results: list[tuple[Any, Exception | None]] = []
+        # Everything is caught, panics of compiled libraries too: a writer that ends would leave all others waiting.
+        try:
+            with self._database.group():
+                for job in group:
+                    try:
+                        results.append((job(), None))
+                    except BaseException as error:
+                        results.append((None, _harmless(error)))
+        except BaseException as error:
+            return [(None, _harmless(error))] * len(group)
+        return results
+
+
+def _harmless(error: BaseException) -> Exception:
+    """Return what the caller gets: its own exception, unless that would end more than its request."""
+    return error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _tell(futures: list[asyncio.Future[Any]], results: list[tuple[Any, Exception | None]]) -> None:
+    for future, (result, error) in zip(futures, results, strict=True):
+        if future.done():  # its waiter was cancelled
+            continue
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+
+class Waiters:
+    """Holds callers until their action is decided, without a thread each.
+
+    While anybody waits, one task looks whether the database has changed, which costs a few microseconds, and only then
+    which of the awaited actions are decided.
+
+    Args:
+        store: where the actions are.
+        most: how many may wait at once; beyond it nobody is held.
+    """
+
+    def __init__(self, store: Store, *, most: int = _MOST_WAITERS) -> None:
+        self._store = store
+        self._most = most
+        self._awaited: dict[int, list[asyncio.Future[None]]] = {}
+        self._fresh: set[int] = set()
+        self.count = 0
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def until_decided(self, action_id: int, seconds: float) -> None:
+        """Return when the action is not pending, when the seconds have passed, or at once if too many wait."""
+        if self.count >= self._most or self._closed:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._awaited.setdefault(action_id, []).append(future)
+        self._fresh.add(action_id)
+        self.count += 1
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._watch())
+        try:
+            await asyncio.wait((future,), timeout=seconds)
+        finally:
+            self.count -= 1
+            if not future.done():
+                self._awaited[action_id].remove(future)
+                if not self._awaited[action_id]:
+                    del self._awaited[action_id]
+
+    async def close(self) -> None:
+        """Let everybody go."""
+        self._closed = True
+        self._release(list(self._awaited))
+        if self._task is not None:
+            await _end([self._task])
+
+    async def _watch(self) -> None:
+        wake = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def decided() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(wake.set)
+
+        watch = self._store.watch()
+        remove = self._store.on_decision(decided)
+        try:
+            while self._awaited:
+                changed = await asyncio.to_thread(watch.changed) or wake.is_set()
+                wake.clear()
+                # Who has just come may wait for what was decided before.
+                fresh, self._fresh = self._fresh, set()
+                asked = list(self._awaited) if changed else list(fresh)
+                if asked:
+                    self._release(await asyncio.to_thread(self._store.decided, asked))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_PERIOD):
+                        await wake.wait()
+        except StorageError as error:
+            log.error("the database failed, so nobody is held until a decision: %s", error)
+            self._release(list(self._awaited))
+        finally:
+            remove()
+            watch.close()
+
+    def _release(self, decided: list[int]) -> None:
+        for number in decided:
+            for future in self._awaited.pop(number, []):
+                future.set_result(None)
+
+
+async def _end(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel tasks and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Service:
-    """Answers requests on an event loop: changes through one writer, readings in threads, waiting in neither.
-
-    Args:
-        authority: the core.
-    """
+    """Answers requests on an event loop: changes through one writer, readings in threads, waiting in neither."""
 
     def __init__(self, authority: Authority) -> None:
         self.authority: Final = authority
         self.writer: Final = Writer(authority.store)
         self.waiters: Final = Waiters(authority.store)
-
         self.courier: Final = Courier(authority)
         # What ends the answers that never end by themselves.
         self.streams: Final[list[Callable[[], Awaitable[None]]]] = []
@@ -74,16 +257,19 @@ class Service:
     async def start(self) -> None:
         """Start the writer; without it each change commits alone."""
         self.writer.start()
-        # The service's log usually goes elsewhere than the database: a head in it outlives a change of the whole file.
-        log.info("audit log: head %s", await anyio.to_thread.run_sync(audit.head, self.authority.store))
+        await self._log_head()
         self.authority.send_webhook = self.courier.test
         self._tasks = [asyncio.create_task(self._do_chores()), asyncio.create_task(self.courier.run())]
+
+    async def _log_head(self) -> None:
+        # The service's log usually goes elsewhere than the database: a head in it outlives a change of the whole file.
+        log.info("audit log: head %s", await anyio.to_thread.run_sync(audit.head, self.authority.store))
 
     async def _do_chores(self) -> None:
         while True:
             try:
                 await anyio.to_thread.run_sync(self.authority.store.expire)
-            except sqlite3.Error as error:
+            except StorageError as error:
                 log.error("pending actions could not be expired: %s", error)
             await asyncio.sleep(_CHORES_PERIOD)
 
@@ -96,14 +282,9 @@ class Service:
     async def stop(self) -> None:
         """Let those who wait go, finish what was begun, and stop."""
         await self.release()
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await _end(self._tasks)
         await anyio.to_thread.run_sync(self.writer.stop)
-        log.info("audit log: head %s", await anyio.to_thread.run_sync(audit.head, self.authority.store))
+        await self._log_head()
 
     async def answer(
         self,
@@ -115,52 +296,45 @@ class Service:
         *,
         client: str = "",
         gone: Callable[[], Awaitable[None]] | None = None,
-    ) -> _Answer:
+    ) -> Answer:
         """Answer one request; see `Authority.handle`.
 
-        Args:
-            method: in upper case.
-            path: decoded, beginning with a slash.
-            query: raw, without the question mark.
-            headers: names in lower case.
-            body: the whole of it.
-            client: the address that asks.
-            gone: returns when the client has left; a request that is held ends then.
+        `gone` returns when the client has left; a request that is held ends then.
         """
         job = partial(self.authority.handle, method, path, query, headers, body, client=client)
-        endpoint = self.authority.find_endpoint(method, path)
-        if endpoint is None or not endpoint.writes:
+        endpoint, parameters = self.authority.find_endpoint(method, path)
+        try:
+            if endpoint is not None and endpoint.writes:
+                return await self.change(job)
             # The database may have to read from disk, which must not hold up the event loop.
             if endpoint is not None and endpoint.many:
-                return await self._read(job, headers, client)
-            # Whoever looks whether the authority is well waits for nobody else, whatever is read or decided.
-            answer = await anyio.to_thread.run_sync(job, limiter=self._health if path == HEALTH.path else None)
-            held = _HELD.fullmatch(path) if answer[0] == 200 else None
-            if held is not None and await self._hold(held[1] or held[2], query, headers, gone):
+                # Who asks is found out first: those without a key wait for no reader.
+                credential = await anyio.to_thread.run_sync(self.authority.authenticate, headers, client)
+                return await self.read(credential.key_id, partial(job, credential=credential))
+        except (ApiError, StorageError) as error:
+            return self.authority.refused(headers, error)
+        # Whoever looks whether the authority is well waits for nobody else, whatever is read or decided.
+        answer = await anyio.to_thread.run_sync(job, limiter=self._health if path == HEALTH.path else None)
+        if endpoint is not None and endpoint.query is Waiting and answer.status == 200:
+            # A success, so the caller may see the action, and what it asks for is in order.
+            seconds = read_wait(query, headers)
+            if seconds > 0:
+                await self._hold(action_number(parameters["id"]) or 0, seconds, gone)
                 answer = await anyio.to_thread.run_sync(job)
-            return answer
-        try:
-            return await self.change(job)
-        except sqlite3.Error as error:
-            return self.authority.unstored(headers, error)
+        return answer
 
-    async def _read(self, job: Callable[..., _Answer], headers: Mapping[str, str], client: str) -> _Answer:
-        """Answer what reads much. Who asks is found out first: those without a key wait for no reader."""
+    async def _hold(self, action_id: int, seconds: float, gone: Callable[[], Awaitable[None]] | None) -> None:
+        """Return when an action is decided, when the seconds have passed, or when the client has left."""
+        tasks: list[asyncio.Future[None]] = [asyncio.create_task(self.waiters.until_decided(action_id, seconds))]
+        if gone is not None:
+            tasks.append(asyncio.ensure_future(gone()))
         try:
-            credential = await anyio.to_thread.run_sync(self.authority.authenticate, headers, client)
-            return await self.read(credential.key_id, partial(job, credential=credential))
-        except ApiError as error:
-            refusal = error
-            return self.authority.refused(headers, lambda _: refusal)
-        except sqlite3.Error as error:
-            return self.authority.unstored(headers, error)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _end(tasks)
 
     async def read(self, key_id: int, job: Callable[[], _T]) -> _T:
-        """Run what reads much, one of a few at once.
-
-        Args:
-            key_id: whose job it is; one key cannot take all places.
-            job: what to run.
+        """Run what reads much, one of a few at once; one key cannot take all places.
 
         Raises:
             ApiError: 503, too many wait already.
@@ -181,34 +355,6 @@ class Service:
         """Run what changes something, and return what it returned once that is durable.
 
         Raises:
-            sqlite3.Error: it could not be stored.
+            StorageError: it could not be stored.
         """
         return await self.writer.run(job) if self.writer.running else await anyio.to_thread.run_sync(job)
-
-    async def _hold(
-        self, name: str, query: str, headers: Mapping[str, str], gone: Callable[[], Awaitable[None]] | None
-    ) -> bool:
-        """Hold a request that asks for it until its action is decided; say whether it was held.
-
-        Its first answer was a success, so the caller may see the action.
-        """
-        try:
-            seconds = read_wait(query, headers)
-        except ApiError:
-            return False
-        digits = unquote(name).removeprefix("act_")
-        if seconds <= 0 or not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
-            return False
-        waiting = asyncio.create_task(self.waiters.until_decided(int(digits), seconds))
-        tasks: list[asyncio.Future[None]] = [waiting]
-        if gone is not None:
-            tasks.append(asyncio.ensure_future(gone()))
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-        return True

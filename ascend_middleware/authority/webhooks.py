@@ -11,16 +11,17 @@ import contextlib
 import json
 import logging
 import random
-import sqlite3
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ascend_middleware.exceptions import AscendError, NotFoundError
 
-from .answers import decision_fields
+from .bodies import decision_fields
 from .delivery import Attempt, deliver
 from .policy.approvers import OBSERVED
 from .store import audit
+from .store.database import StorageError
 from .store.registry_store import WEBHOOK
 from .store.store import canonical_json, iso_time
 
@@ -143,11 +144,9 @@ class Outbox:
                     continue
                 name = f"evt_{entry['seq']}_{event}"
                 body = {"id": name, "event": event, "type": event, "created_at": entry["at"], "data": told}
-                self._store.execute(
-                    "INSERT OR IGNORE INTO deliveries (webhook, tenant, name, event, body, since, next_at)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (record["name"], entry["tenant"], name, event, canonical_json(body), now, now),
-                )
+                delivery = {"webhook": record["name"], "tenant": entry["tenant"], "name": name, "event": event}
+                times = {"since": now, "next_at": now}
+                self._store.insert("deliveries", {**delivery, "body": canonical_json(body), **times}, once=True)
 
     def _told(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Return what an event says: of an action its decision, never its parameters, which may hold secrets."""
@@ -216,7 +215,7 @@ class Outbox:
         """Note what came of an attempt; None means that nobody wants the delivery any more."""
         now, tries = self._authority.now(), delivery["attempts"] + 1
         failed = attempt is not None and not attempt.delivered
-        error = "" if attempt is None else attempt.error or f"status {attempt.status}"
+        error = "" if attempt is None else attempt.failure
         with self._store.write():
             if attempt is not None and failed and not self._hopeless(attempt, tries, now - delivery["since"]):
                 pause = min(_FIRST_PAUSE * 2 ** (tries - 1), _LONGEST_PAUSE) * (0.5 + 0.5 * self._dice())
@@ -226,22 +225,13 @@ class Outbox:
                 return
             self._store.execute("DELETE FROM deliveries WHERE id = ?", (delivery["id"],))
             if failed:
-                data = {
-                    "webhook_id": delivery["webhook"],
-                    "event": delivery["event"],
-                    "name": delivery["name"],
-                    "attempts": tries,
-                    "error": error,
-                }
+                data = {name: delivery[name] for name in ("event", "name")}
+                data |= {"webhook_id": delivery["webhook"], "attempts": tries, "error": error}
                 self._store.audit("WEBHOOK_GIVEN_UP", tenant=delivery["tenant"], actor="authority", data=data)
 
     def _hopeless(self, attempt: Attempt, tries: int, age: float) -> bool:
         refused = attempt.status is not None and 300 <= attempt.status < 500 and attempt.status not in _TRY_AGAIN
         return age >= _GIVEN_UP_AFTER or (refused and tries >= _MOST_REFUSALS)
-
-    def depth(self, *, tenant: str) -> int:
-        """Return how many deliveries of an organisation wait."""
-        return int(self._store.rows("SELECT count(*) FROM deliveries WHERE tenant = ?", (tenant,))[0][0])
 
 
 class Courier:
@@ -260,7 +250,8 @@ class Courier:
         self._send = send
         self._period = period
         self._outbox = Outbox(authority)
-        self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._busy: set[str] = set()  # subscriptions to which something is being delivered
+        self._ended = False
         self._turns: dict[str, int] = {}  # when each subscription had its last turn, as far as it is owed anything
         self._count = 0
 
@@ -279,7 +270,7 @@ class Courier:
             "success": attempt.delivered,
             "status_code": attempt.status,
             "response_time_ms": round(attempt.seconds * 1000, 1),
-            "error": None if attempt.delivered else attempt.error or f"status {attempt.status}",
+            "error": attempt.failure or None,
         }
 
     def _deliver(self, record: Mapping[str, Any], event: str, name: str, body: bytes) -> Attempt:
@@ -308,8 +299,7 @@ class Courier:
                 await asyncio.sleep(self._period)
         finally:
             watch.close()
-            for task in self._attempts.values():
-                task.cancel()
+            self._ended = True
 
     async def _attempt_due(self) -> None:
         # Whoever had a turn least lately comes first: sixteen slow subscribers must not keep all others waiting.
@@ -317,64 +307,47 @@ class Courier:
         self._turns = {one["webhook"]: self._turns.get(one["webhook"], 0) for one in due}
         for delivery in sorted(due, key=lambda one: self._turns[one["webhook"]]):
             name = delivery["webhook"]
-            if name not in self._attempts and len(self._attempts) < _MOST_AT_ONCE:
+            if name not in self._busy and len(self._busy) < _MOST_AT_ONCE:
                 self._count += 1
                 self._turns[name] = self._count
-                task = asyncio.create_task(self._attempt(delivery))
-                self._attempts[name] = task
-                task.add_done_callback(lambda _, name=name: self._attempts.pop(name, None))  # type: ignore[misc]
+                self._busy.add(name)
+                # A thread that ends with the process: a slow subscriber must not hold up a stop.
+                thread = threading.Thread(target=self._turn, args=(delivery,), daemon=True)
+                thread.name = "ascend-authority-webhook"
+                thread.start()
 
-    async def _attempt(self, delivery: dict[str, Any]) -> None:
+    def _turn(self, delivery: dict[str, Any]) -> None:
         """Deliver some of what one subscription is owed, one after the other, until one fails or nothing is left."""
         following: dict[str, Any] | None = delivery
-        until = asyncio.get_running_loop().time() + _TURN
+        until = time.monotonic() + _TURN
         with _logged():
-            while following is not None and await asyncio.to_thread(self._outbox.claim, following):
-                record = await asyncio.to_thread(self._outbox.subscription, following)
-                attempt = None
+            while following is not None and self._outbox.claim(following):
+                record, attempt = self._outbox.subscription(following), None
                 if record is not None:
-                    body = following["body"].encode()
-                    attempt = await _in_thread(
-                        lambda one=following, record=record, body=body: self._deliver(  # type: ignore[misc]
-                            record, one["event"], one["name"], body
-                        )
-                    )
-                    if not attempt.delivered:
-                        why = attempt.error or f"status {attempt.status}"
-                        log.warning("webhook %s was not delivered: %s", following["webhook"], why)
-                await asyncio.to_thread(self._outbox.settle, following, attempt)
-                due = await asyncio.to_thread(self._outbox.due)
-                following = next((one for one in due if one["webhook"] == delivery["webhook"]), None)
-                if asyncio.get_running_loop().time() >= until:
-                    return
+                    attempt = self._attempt(record, following)
+                if self._ended:
+                    break
+                self._outbox.settle(following, attempt)
+                if time.monotonic() >= until:
+                    break
+                following = next((one for one in self._outbox.due() if one["webhook"] == delivery["webhook"]), None)
+        self._busy.discard(delivery["webhook"])
+
+    def _attempt(self, record: Mapping[str, Any], delivery: Mapping[str, Any]) -> Attempt:
+        try:
+            attempt = self._deliver(record, delivery["event"], delivery["name"], delivery["body"].encode())
+        except Exception as error:  # a delivery that fails in any way is one attempt of its own subscription
+            attempt = Attempt(error=f"{type(error).__name__}: {error}"[:200])
+        if not attempt.delivered:
+            log.warning("webhook %s was not delivered: %s", delivery["webhook"], attempt.failure)
+        return attempt
 
 
 @contextlib.contextmanager
 def _logged() -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except StorageError as error:
         log.error("webhooks wait, the database failed: %s", error)
     except Exception:
         log.exception("webhooks wait, what comes next is tried again")
-
-
-async def _in_thread(job: Callable[[], Attempt]) -> Attempt:
-    """Run a job in a thread of its own that ends with the process: a slow subscriber must not hold up a stop."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Attempt] = loop.create_future()
-
-    def settle(result: Attempt) -> None:
-        if not future.done():
-            future.set_result(result)
-
-    def work() -> None:
-        try:
-            result = job()
-        except Exception as error:  # a delivery that fails in any way is one attempt of its own subscription
-            result = Attempt(error=f"{type(error).__name__}: {error}"[:200])
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, result)
-
-    threading.Thread(target=work, name="ascend-authority-webhook", daemon=True).start()
-    return await future

@@ -15,11 +15,11 @@ from urllib.parse import urlencode
 
 from ..api import endpoints
 from ..authority import Authority, PolicySet, Role, Store, default_database, load_policy
+from ..authority.approvals import Management, unknown_approvers
 from ..authority.bodies import ApiError
 from ..authority.context import action_number
 from ..authority.keys import Credential, operator
 from ..authority.killswitch import standing
-from ..authority.management import Management, unknown_approvers
 from ..authority.store.registry_store import AGENT
 from ..exceptions import AscendError, ConfigurationError, NotFoundError
 from .terminal import Result

@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from ascend_middleware.api.endpoints import TABLE
 from ascend_middleware.authority import load_policy, parse_policy
-from ascend_middleware.authority.keys import LOCAL, Role
-from ascend_middleware.authority.limits import Window, network_of
+from ascend_middleware.authority.keys import LOCAL, Role, Window, network_of
 from ascend_middleware.authority.service import Service
 from ascend_middleware.exceptions import ConfigurationError, ValidationError
 

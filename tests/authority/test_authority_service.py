@@ -11,13 +11,11 @@ import pytest
 
 from ascend_middleware.authority import Authority, Role, Store, parse_policy
 from ascend_middleware.authority.approvals import decide
-from ascend_middleware.authority.bodies import ApiError
+from ascend_middleware.authority.bodies import MAX_WAIT, ApiError, read_wait
 from ascend_middleware.authority.http import create_app
 from ascend_middleware.authority.keys import operator
-from ascend_middleware.authority.service import Service
+from ascend_middleware.authority.service import Service, Waiters, Writer
 from ascend_middleware.authority.store.audit import verify
-from ascend_middleware.authority.store.writer import Writer
-from ascend_middleware.authority.waiting import MAX_WAIT, Waiters, read_wait
 
 pytestmark = pytest.mark.anyio
 

@@ -11,15 +11,11 @@ from ascend_middleware.api import endpoints
 from ascend_middleware.api.bodies import Outcome, Page, Rejection, Verdict
 
 from .. import approvals, killswitch, orchestration
-from ..answers import decision_fields, record_fields
-from ..bodies import ApiError, missing, read_submission
+from ..bodies import ApiError, decision_fields, listed, missing, read_query, read_submission, read_wait, record_fields
 from ..context import Call, answers
-from ..management import approval_rules
-from ..pagination import listed, read_query
 from ..policy.approvers import OBSERVED
 from ..policy.risk_score import claimed_risk, risk_level, score_action
 from ..store.store import canonical_json, iso_time
-from ..waiting import read_wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -94,7 +90,7 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
         stored[OBSERVED] = True
     elif judgement.decision == "pending":
         # The terms of an action stay what they were when it was submitted, whatever the policy file says later.
-        rules = approval_rules(call.records, policy.approvals, tenant=call.tenant)
+        rules = approvals.approval_rules(call.records, policy.approvals, tenant=call.tenant)
         stored["approval"] = {**rules.terms(level), "expires_at": iso_time(call.authority.now() + rules.expires_after)}
     row = call.store.add_action(action, stored, risk=(judgement.risk_score, level), by=call.credential)
     call.audit(

@@ -14,9 +14,8 @@ from ascend_middleware.api.endpoint import given
 from ascend_middleware.exceptions import ConflictError
 
 from .. import killswitch
-from ..bodies import ApiError
+from ..bodies import ApiError, listed
 from ..context import Call, Known, answers
-from ..pagination import listed
 from ..policy.registry_rules import Refusal, find_model
 from ..store.registry_store import AGENT
 from ..store.store import canonical_json

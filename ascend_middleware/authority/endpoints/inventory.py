@@ -12,10 +12,8 @@ from ascend_middleware.api.bodies import ComponentQuery, Deactivation, McpAction
 from ascend_middleware.api.endpoint import given
 from ascend_middleware.exceptions import ConflictError
 
-from ..answers import decision_fields
-from ..bodies import ApiError
+from ..bodies import ApiError, decision_fields, listed
 from ..context import Call, Known, answers, check_patterns
-from ..pagination import listed
 from ..policy.registry_rules import find_server
 from ..store.registry_store import AGENT, COMPONENT, MCP_SERVER
 from .actions import check_standing, submit

@@ -12,8 +12,8 @@ from ascend_middleware._version import __version__
 from ascend_middleware.api import endpoints
 from ascend_middleware.api.bodies import ClassificationQuery, Days, Nothing, Page
 
+from ..bodies import listed
 from ..context import Call, answers
-from ..pagination import listed
 from ..policy.approvers import OBSERVED
 from ..store.store import iso_time
 

@@ -15,9 +15,8 @@ from ascend_middleware.api.endpoint import given
 from ascend_middleware.exceptions import ConflictError
 
 from .. import killswitch, orchestration
-from ..bodies import ApiError, read_submission
+from ..bodies import ApiError, listed, read_submission
 from ..context import Call, answers, check_patterns
-from ..pagination import listed
 from ..policy.conditions import Condition, compile_condition
 from ..policy.policy import Policies, Policy
 from ..policy.risk_score import claimed_risk, risk_level, score_action

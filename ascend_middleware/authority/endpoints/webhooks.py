@@ -11,10 +11,9 @@ from ascend_middleware.api import endpoints
 from ascend_middleware.api.bodies import ConfiguredWebhook, NewWebhook, Page
 from ascend_middleware.api.endpoint import given
 
-from ..bodies import ApiError, wrong
+from ..bodies import ApiError, listed, wrong
 from ..context import Call, answers
 from ..delivery import is_public
-from ..pagination import listed
 from ..store.registry_store import WEBHOOK
 
 if TYPE_CHECKING:

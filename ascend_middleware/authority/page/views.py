@@ -12,10 +12,8 @@ from urllib.parse import urlencode
 from ascend_middleware.exceptions import NotFoundError, ValidationError
 
 from .. import approvals, killswitch
-from ..answers import record_fields
-from ..bodies import ApiError
+from ..bodies import ApiError, read_query, record_fields
 from ..keys import LOCAL
-from ..pagination import read_query
 from ..policy.approvers import approved_by, requirement
 from ..store.registry_store import AGENT
 from .views_base import RefusedError, Visit, sentence

@@ -22,8 +22,8 @@ from ascend_middleware.problems import (
     whole,
 )
 
-from ..limits import FAILED_SIGN_INS
-from ..management import STATUSES
+from ..approvals import STATUSES
+from ..keys import FAILED_SIGN_INS
 from ..tokens import TokenKey, public_key_issue
 from .approvers import read_approvals
 from .conditions import compile_condition
