@@ -83,3 +83,19 @@ def test_type_checkers_see_the_names_that_are_there():
         room = importlib.import_module(f"ascend_middleware.{node.module}")
         names |= {name for alias in node.names for name in (room.__all__ if alias.name == "*" else [alias.asname])}
     assert names == set(ascend_middleware.__all__)
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "public-api.md").read_text()
+LISTED = dict(re.findall(r"^\| `ascend_middleware([.\w]*)`:[^|]*\| (.*) \|$", PAGE, re.MULTILINE))
+
+
+@pytest.mark.parametrize("door", ["", ".agent", ".testing", *FRAMEWORKS])
+def test_the_page_lists_what_is_public(door):
+    module = importlib.import_module(f"ascend_middleware{door}")
+    assert re.findall(r"`(\w+)`", LISTED[door]) == sorted(module.__all__)
+
+
+def test_every_listed_name_is_there():
+    for door, names in LISTED.items():
+        module = importlib.import_module(f"ascend_middleware{door}")
+        assert [name for name in re.findall(r"`(\w+)`", names) if not hasattr(module, name)] == []
