@@ -1,48 +1,29 @@
-"""What requests say: the body and the query of every endpoint, each written once.
+"""What requests say: the kinds of values, then the body and the query of every endpoint, each written once.
 
 The client checks what it sends by these types, the authority reads by them, and the OpenAPI document lists them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_type_hints
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from .types import (
-    MAX_LIMIT,
-    MAX_OFFSET,
-    BlankOrExactName,
-    BlankOrName,
-    BlankOrText,
-    CommandType,
-    ComponentType,
-    ConditionText,
-    Count,
-    Depth,
-    Events,
-    Moment,
-    Name,
-    Needed,
-    Number,
-    PolicyDecision,
-    Reason,
-    RiskLevelWord,
-    RiskScore,
-    RuleAction,
-    Secret,
-    Text,
-    Url,
-    Words,
-)
-
 __all__ = [
+    "EVENTS",
+    "MAX_CONDITION",
+    "MAX_LIMIT",
+    "MAX_OFFSET",
+    "MAX_ORCHESTRATION_DEPTH",
+    "MAX_TEXT",
+    "NAME_PATTERN",
     "ActionQuery",
     "AgentChange",
     "Broadcast",
     "ClassificationQuery",
     "Command",
+    "CommandType",
     "ComponentQuery",
     "ConfiguredWebhook",
     "Days",
@@ -61,6 +42,7 @@ __all__ = [
     "Parameters",
     "PolicyChange",
     "Rejection",
+    "RiskLevelWord",
     "RuleChange",
     "StatusQuery",
     "Submission",
@@ -70,6 +52,59 @@ __all__ = [
     "Waiting",
     "WebhookChange",
 ]
+
+MAX_NAME: Final = 255
+MAX_TEXT: Final = 4096
+# Rows of a list's page, and how many may be left out before it.
+MAX_LIMIT: Final = 1000
+MAX_OFFSET: Final = 2**53
+MAX_ORCHESTRATION_DEPTH: Final = 5
+# The CEL library works by recursion, and a stack that overflows in it ends the process; threads may have small stacks.
+MAX_CONDITION: Final = 2048
+# No control characters, no line separators, nothing that turns the writing direction or cannot be seen, and no blanks
+# at the ends: two names that look the same to a person must not be two names. The end is spelt so because Python's `$`
+# also stands before a last newline, and other readers of the OpenAPI document know no `\Z`.
+_UNSEEN: Final = r"\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ufff9-\uffff"
+NAME_PATTERN: Final = rf"^[^\s{_UNSEEN}](?:[^{_UNSEEN}]*[^\s{_UNSEEN}])?$(?!\n)"
+
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_NAME, pattern=NAME_PATTERN)]
+Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT)]
+Needed: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT, pattern=r"\S")]
+# What may be left out may also be sent empty.
+BlankOrExactName: TypeAlias = Annotated[str, Meta(max_length=MAX_NAME, pattern=f"^$|{NAME_PATTERN}")]
+BlankOrName: TypeAlias = Annotated[str, Meta(max_length=MAX_NAME, pattern=r"^$|\S")]
+BlankOrText: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"^$|\S")]
+Depth: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_ORCHESTRATION_DEPTH)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
+Number: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
+Words: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=200)]
+Moment: TypeAlias = Annotated[str, Meta(extra_json_schema={"anyOf": [{"format": "date"}, {"format": "date-time"}]})]
+Reason: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"\S")]
+RiskScore: TypeAlias = Annotated[int, Meta(ge=0, le=100)]
+RiskLevelWord: TypeAlias = Literal["low", "medium", "high", "critical"]
+CommandType: TypeAlias = Literal["BLOCK", "UNBLOCK", "SUSPEND", "QUARANTINE", "RATE_LIMIT"]
+ComponentType: TypeAlias = Literal["library", "model", "dataset", "framework", "tool", "service"]
+RuleAction: TypeAlias = Literal["allow", "require_approval", "deny"]
+PolicyDecision: TypeAlias = Literal["approved", "pending", "denied"]
+ConditionText: TypeAlias = Annotated[
+    str, Meta(min_length=1, max_length=MAX_CONDITION, extra_json_schema={"format": "cel"})
+]
+Event: TypeAlias = Literal[
+    "action.submitted",
+    "action.pending",
+    "action.approved",
+    "action.denied",
+    "action.completed",
+    "action.failed",
+    "policy.violation",
+    "agent.trust_changed",
+    "agent.blocked",
+    "mcp.server.deactivated",
+]
+EVENTS: Final[tuple[str, ...]] = get_args(Event)
+Events: TypeAlias = Annotated[tuple[Event, ...], Meta(min_length=1, max_length=len(EVENTS))]
+Url: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2048, extra_json_schema={"format": "uri"})]
+Secret: TypeAlias = Annotated[str, Meta(min_length=16, max_length=255, pattern=r"^[!-~]+$(?!\n)")]
 
 
 class Page(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -104,6 +139,17 @@ class Submission(Struct, kw_only=True):
     model_id: int | Annotated[str, Meta(min_length=1)] | None = None
 
 
+class _Described(Struct, kw_only=True):
+    agent_id: Name | None = None
+    agent_name: Name | None = None
+    tool_name: Name | None = None
+    description: Text | None = None
+    parameters: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+    risk_indicators: dict[str, Any] | None = None
+    model_id: Number | Name | None = None
+
+
 class Verdict(Struct, kw_only=True):
     """A person's decision; without `approved` the endpoint's name says it."""
 
@@ -112,12 +158,10 @@ class Verdict(Struct, kw_only=True):
     reason: Text | None = None
 
 
-class Rejection(Struct, kw_only=True):
+class Rejection(Verdict, kw_only=True):
     """A person's denial; what says `approved` beside it is refused."""
 
     approved: Annotated[bool | UnsetType, Meta(extra_json_schema={"const": False})] = UNSET
-    comments: Text | None = None
-    reason: Text | None = None
 
 
 class Outcome(Struct, kw_only=True):
@@ -133,11 +177,9 @@ class Outcome(Struct, kw_only=True):
     given_back: Annotated[int, Meta(ge=1)] | None = None
 
 
-class ActionQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+class ActionQuery(Page, kw_only=True, forbid_unknown_fields=True):
     """The query of the lists of actions; read by `read_query`."""
 
-    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = 50
-    offset: Annotated[int, Meta(ge=0, le=MAX_OFFSET)] = 0
     status: Literal["pending", "pending_approval", "approved", "denied", "rejected"] | UnsetType = UNSET
     risk_level: RiskLevelWord | UnsetType = UNSET
     agent_id: str | UnsetType = UNSET
@@ -225,12 +267,9 @@ class Command(Struct, kw_only=True):
     parameters: Parameters | None = None
 
 
-class Broadcast(Struct, kw_only=True):
+class Broadcast(Command, kw_only=True):
     """The body of a command to the whole organisation, or to everybody who uses an MCP server."""
 
-    command_type: CommandType
-    reason: Reason
-    parameters: Parameters | None = None
     mcp_server: Name | None = None
 
 
@@ -270,7 +309,7 @@ class Deactivation(Struct, kw_only=True):
     reason: Text | None = None
 
 
-class McpAction(Struct, kw_only=True):
+class McpAction(_Described, kw_only=True):
     """The body of an action in the words of MCP."""
 
     mcp_server: Name
@@ -278,15 +317,7 @@ class McpAction(Struct, kw_only=True):
     verb: Name
     resource: Needed
     action_type: Name | None = None
-    parameters: dict[str, Any] | None = None
-    context: dict[str, Any] | None = None
-    description: Text | None = None
     environment: Name | None = None
-    tool_name: Name | None = None
-    agent_id: Name | None = None
-    agent_name: Name | None = None
-    risk_indicators: dict[str, Any] | None = None
-    model_id: Number | Name | None = None
     orchestration_session_id: Name | None = None
     parent_action_id: int | Name | None = None
     orchestration_depth: Depth | None = None
@@ -304,76 +335,49 @@ class ClassificationQuery(Struct, kw_only=True, forbid_unknown_fields=True):
 # --- policies and smart rules
 
 
-class NewRule(Struct, kw_only=True):
+class _Kept(Struct, kw_only=True):
+    name: Name
+    action_types: Words = ()
+    agents: Words = ()
+    risk_score: RiskScore | None = None
+    reason: Text | None = None
+    description: Text | None = None
+    enabled: bool = True
+
+
+class NewRule(_Kept, kw_only=True):
     """A smart rule: what is done with actions for which a condition holds."""
 
-    name: Name
     condition: ConditionText
     action: RuleAction
-    action_types: Words = ()
-    agents: Words = ()
-    risk_score: RiskScore | None = None
-    reason: Text | None = None
-    description: Text | None = None
-    enabled: bool = True
 
 
-class RuleChange(Struct, kw_only=True):
-    """What may be changed of a smart rule."""
-
-    condition: ConditionText | None = None
-    action: RuleAction | None = None
-    action_types: Words | None = None
-    agents: Words | None = None
-    risk_score: RiskScore | None = None
-    reason: Text | None = None
-    description: Text | None = None
-    enabled: bool | None = None
-
-
-class NewPolicy(Struct, kw_only=True):
+class NewPolicy(_Kept, kw_only=True):
     """A policy: what is decided about actions of some types, of some agents, where a condition holds."""
 
-    name: Name
     decision: PolicyDecision
     when: ConditionText | None = None
-    action_types: Words = ()
-    agents: Words = ()
-    risk_score: RiskScore | None = None
-    reason: Text | None = None
-    description: Text | None = None
-    enabled: bool = True
 
 
-class PolicyChange(Struct, kw_only=True):
-    """What may be changed of a policy."""
-
-    decision: PolicyDecision | None = None
-    when: ConditionText | None = None
-    action_types: Words | None = None
-    agents: Words | None = None
-    risk_score: RiskScore | None = None
-    reason: Text | None = None
-    description: Text | None = None
-    enabled: bool | None = None
+def _change(name: str, of: type[Struct], doc: str) -> type[Struct]:
+    """Return what may be changed of a thing: all that is said of a new one, but its name."""
+    hints = get_type_hints(of, include_extras=True)
+    fields = [(one, hint | None, None) for one, hint in hints.items() if one != "name"]
+    return msgspec.defstruct(name, fields, kw_only=True, namespace={"__doc__": doc}, module=__name__)
 
 
-class Trial(Struct, kw_only=True):
+RuleChange: Final = _change("RuleChange", NewRule, "What may be changed of a smart rule.")
+PolicyChange: Final = _change("PolicyChange", NewPolicy, "What may be changed of a policy.")
+
+
+class Trial(_Described, kw_only=True):
     """An action that is not meant to be done: what would be decided?"""
 
     action_type: Name
     resource: Text | None = None
-    agent_id: Name | None = None
-    agent_name: Name | None = None
     resource_id: Name | None = None
-    tool_name: Name | None = None
-    description: Text | None = None
     action_details: dict[str, Any] | None = None
-    parameters: dict[str, Any] | None = None
-    context: dict[str, Any] | None = None
-    risk_indicators: dict[str, Any] | None = None
     mcp_server_name: Name | None = None
-    model_id: Number | Name | None = None
     risk_score: float | None = None
 
 

@@ -23,8 +23,8 @@ from ..exceptions import (
     ValidationError,
 )
 from ..strict_json import StrictJSON
+from .bodies import MAX_ORCHESTRATION_DEPTH
 from .models import ActionPage, ActionRecord, AgentAction, AuthorizationDecision, Decision, DecisionStatus
-from .types import MAX_ORCHESTRATION_DEPTH
 from .values import check_values, clean, encode_json, is_plain, strip_risk_claims
 
 if TYPE_CHECKING:

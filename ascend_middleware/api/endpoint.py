@@ -14,8 +14,8 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from ..exceptions import ValidationError
+from .bodies import MAX_OFFSET
 from .decode import encode_json
-from .types import MAX_OFFSET
 
 __all__ = ["Endpoint", "Operation", "fill_path", "given", "is_number", "text"]
 

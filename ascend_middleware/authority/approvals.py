@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ascend_middleware.api.types import MAX_TEXT
+from ascend_middleware.api.bodies import MAX_TEXT
 from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
 
 from .bodies import ApiError

@@ -11,9 +11,8 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from ascend_middleware.api.bodies import ActionQuery, Submission
+from ascend_middleware.api.bodies import NAME_PATTERN, ActionQuery, Submission
 from ascend_middleware.api.decode import check_values, encode_json, strip_risk_claims
-from ascend_middleware.api.types import NAME_PATTERN
 from ascend_middleware.exceptions import ValidationError
 from ascend_middleware.strict_json import StrictJSON
 

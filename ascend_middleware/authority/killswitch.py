@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from ascend_middleware.api.types import CommandType
+from ascend_middleware.api.bodies import CommandType
 from ascend_middleware.exceptions import NotFoundError, ValidationError
 
 from .store.store import iso_time

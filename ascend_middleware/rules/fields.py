@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, TypedDict
 
-from ..api.types import MAX_ORCHESTRATION_DEPTH
+from ..api.bodies import MAX_ORCHESTRATION_DEPTH
 from ..config import Pending, parse_pending
 from ..findings import parse_findings
 from ..problems import Parser, choice, flag, mapping, seconds, text, texts, whole

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ascend_middleware.api.bodies import MAX_CONDITION
 from ascend_middleware.api.models import AgentAction
-from ascend_middleware.api.types import MAX_CONDITION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
