@@ -1,4 +1,4 @@
-"""Find an application by `module:name`, which framework it is of, and the guard that is installed in it."""
+"""Check a rule table, and find an application by `module:name`: of which framework, with which guard."""
 
 from __future__ import annotations
 
@@ -7,94 +7,88 @@ import importlib
 import os
 import sys
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ..compose import build_table, only_looked_at, read_options
+from ..compose import build_table, only_looked_at
 from ..exceptions import AscendError, ConfigurationError
 from ..guard import Guard
+from ..inspection.about import Application, Installed, Sketch, plain_view
+from ..inspection.terminal import FAILED, OK, Result
+from ..problems import Problem
+from ..rules import WEBSOCKET, RuleTable
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
-    from ..config import Settings
+    from ..guard import RequestView
     from ..routing import Leaf
     from ..routing.coverage import Routes
-    from ..rules import RuleTable
 
-__all__ = ["Application", "load_application"]
+__all__ = ["check", "load_application", "recognise"]
 
 _USUAL: Final = ("app", "application")
 # Where middlewares keep what they stand around.
 _INNER: Final = ("app", "wsgi_app", "application", "_app")
 _MAX_DEPTH: Final = 32
-_DJANGO_GUARD: Final = "ascend_middleware.django.middleware.AscendMiddleware"
 # What a middleware is given beside rules and settings.
 _HOOKS: Final = ("identify", "render", "http_client", "strips_root_path")
+_EMPTY: Final = (
+    'begin one with [[rule]], or set unmapped = "by-method"; rules at handlers are checked by the command routes'
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Application:
-    """An application as its command lines see it.
-
-    Attributes:
-        framework: `FastAPI`, `Starlette`, `Flask`, `Django`, or `ASGI or WSGI` for what no resolver knows.
-        app: the framework's own object.
-        routes: its resolver, or None where no router can be asked.
-        guarded: whether a guard is installed.
-        outside: whether it stands around an application whose router it cannot ask: paths decide there.
-        table: the rules that hold, with the settings' defaults.
-        settings: the guard's, neither key nor URL checked.
-    """
-
-    framework: str
-    app: Any
-    routes: Routes | None
-    guarded: bool
-    outside: bool
-    table: RuleTable
-    settings: Settings
+def check(args: argparse.Namespace) -> Result:
+    """Say everything that is wrong with a rule table."""
+    problems: tuple[Problem, ...] = ()
+    rules: int | None = None
+    try:
+        table = RuleTable.from_toml(args.table)
+        rules = len(table.rules)
+        if not rules and table.settings.get("unmapped") != "by-method":
+            problems = (Problem("rules.empty", args.table, "it has no rule, so that every request is refused", _EMPTY),)
+    except ConfigurationError as error:
+        if any(problem.code == "rules.unreadable" for problem in error.problems):
+            raise  # there is no table to check, which is wrong usage
+        problems = error.problems or (Problem("rules.unreadable", "", error.message),)
+    rows = [{"code": p.code, "where": p.where, "message": p.message, "hint": p.hint} for p in problems]
+    return Result(
+        data={"ok": not problems, "table": str(args.table), "rules": rules, "problems": rows},
+        lines=[str(one) for one in problems] or [f"ok: {rules} {'rule' if rules == 1 else 'rules'}"],
+        code=FAILED if problems else OK,
+    )
 
 
 def load_application(args: argparse.Namespace) -> Application:
-    """Return the application that the arguments name, or hold as `found`.
+    """Return the application that the arguments name.
 
     Raises:
-        ConfigurationError: it cannot be imported, or its rules are wrong.
+        ConfigurationError: it cannot be imported.
     """
     with only_looked_at():
-        found = args.found if "found" in args else _import(args.app, args.app_dir)
-    framework, app, routes, installed, outside = "ASGI or WSGI", found, None, None, False
+        return recognise(_import(args.app, args.app_dir))
+
+
+def recognise(found: Any) -> Application:
+    """Return an application, and the guard that is installed in it or stands around it."""
+    named = found
+    around: Installed | None = None
     for _ in range(_MAX_DEPTH):
-        for recognise in (_starlette, _flask, _django):
-            known = recognise(found)
-            if known is not None:
-                framework, routes, own = known
-                outside = own is None and installed is not None and framework in ("Flask", "Django")
-                app, installed = found, installed or own
-                break
-        else:
-            installed = installed or _guard_of(found)
-            found = next((inner for name in _INNER if (inner := getattr(found, name, None)) is not None), None)
-            if found is not None:
-                continue
-        break
-    if args.rules is not None:
-        table, settings = build_table(args.rules, {})
-    elif installed is not None:
-        table, settings = installed()
-    else:
-        table, settings = build_table([], {})
-    return Application(
-        framework=framework,
-        app=app,
-        routes=_PathOnly(routes) if outside and routes is not None else routes,
-        guarded=installed is not None,
-        outside=outside,
-        table=table,
-        settings=settings,
-    )
+        known = _starlette(found) or _flask(found) or _django(found)
+        if known is not None:
+            if known.installed is not None or around is None:
+                return replace(known, installed=around or known.installed)
+            if known.framework not in ("Flask", "Django"):
+                return replace(known, installed=around)
+            # Its guard knows the routes by their paths only.
+            routes = None if known.routes is None else _PathOnly(known.routes)
+            return replace(known, installed=around, routes=routes, view=plain_view, outside=True)
+        around = around or _guard_of(found)
+        inner = next((inner for name in _INNER if (inner := getattr(found, name, None)) is not None), None)
+        if inner is None:
+            break
+        found = inner
+    return Application(framework="ASGI or WSGI", app=named, installed=around)
 
 
 class _PathOnly:
@@ -106,11 +100,6 @@ class _PathOnly:
     def leaves(self) -> list[Leaf]:
         """See `Routes`."""
         return [replace(leaf, endpoint=None, declared=()) for leaf in self._routes.leaves()]
-
-
-if TYPE_CHECKING:
-    # Makes the rules and settings of an installed guard.
-    Installed = Callable[[], tuple[RuleTable, Settings]]
 
 
 def _import(name: str, directory: str) -> Any:
@@ -152,7 +141,7 @@ def _guard_of(found: Any) -> Installed | None:
     return lambda: (guard.table, guard.settings)
 
 
-def _starlette(found: Any) -> tuple[str, Routes, Installed | None] | None:
+def _starlette(found: Any) -> Application | None:
     if "starlette.applications" not in sys.modules:
         return None
     from starlette.applications import Starlette
@@ -170,35 +159,47 @@ def _starlette(found: Any) -> tuple[str, Routes, Installed | None] | None:
         if isinstance(middleware.cls, type) and issubclass(middleware.cls, AscendMiddleware):
             options = {key: value for key, value in middleware.kwargs.items() if key not in _HOOKS}
             installed = installed or functools.partial(build_table, options.pop("rules", None), options)
-    return framework, StarletteResolver(found), installed
+    resolver = StarletteResolver(found)
+    view = functools.partial(_view, found, resolver)
+    return Application(framework=framework, app=found, routes=resolver, view=view, installed=installed)
 
 
-def _flask(found: Any) -> tuple[str, Routes, Installed | None] | None:
+def _view(app: Any, resolver: Any, sketch: Sketch) -> RequestView:
+    from ..asgi.messages import RootPath, ScopeView
+    from ..routing.starlette_classes import root_path_of
+
+    plain = plain_view(sketch)
+    websocket = plain.method is WEBSOCKET
+    scope: dict[str, Any] = {
+        "type": "websocket" if websocket else "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "ws" if websocket else "http",
+        "path": plain.path,
+        "raw_path": (plain.raw_path or "").encode("latin-1", "replace"),
+        "query_string": plain.query,
+        "root_path": root_path_of(app),
+        "headers": [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in plain.headers],
+        "app": app,
+    }
+    if not websocket:
+        scope["method"] = plain.method
+    return ScopeView(scope, resolver.resolve(scope), RootPath(app, None))
+
+
+def _flask(found: Any) -> Application | None:
     flask = sys.modules.get("flask")
     if flask is None or not isinstance(found, flask.Flask):
         return None
-    from ..routing.werkzeug import FlaskResolver
+    from ..flask.extension import application_of
 
-    return "Flask", FlaskResolver(found), _guard_of(found.extensions.get("ascend"))
+    return application_of(found)
 
 
-def _django(found: Any) -> tuple[str, Routes, Installed | None] | None:
+def _django(found: Any) -> Application | None:
     base = sys.modules.get("django.core.handlers.base")
     if base is None or not isinstance(found, base.BaseHandler):
         return None
-    from django.conf import settings
-    from django.utils.module_loading import import_string
+    from ..django.management.commands.ascend import application_of
 
-    from ..routing.django import DjangoResolver
-
-    resolver = DjangoResolver(getattr(found, "urlconf", None))
-    classes = [import_string(path) for path in settings.MIDDLEWARE]
-    bases = (base for cls in classes if isinstance(cls, type) for base in cls.__mro__)
-    if not any(f"{base.__module__}.{base.__name__}" == _DJANGO_GUARD for base in bases):
-        return "Django", resolver, None
-
-    def installed() -> tuple[RuleTable, Settings]:
-        rules, given, _ = read_options(getattr(settings, "ASCEND", None), "settings.ASCEND")
-        return build_table(rules, given)
-
-    return "Django", resolver, installed
+    return application_of(found)

@@ -20,8 +20,8 @@ from ..authority.store.audit import Head, entries, verify
 from ..authority.store.database import Database
 from ..demo.run import run
 from ..exceptions import AscendError, ConfigurationError, ValidationError
+from ..inspection.terminal import FAILED, OK, Result, say
 from .administer import open_store, place_of
-from .terminal import FAILED, OK, Result, say
 
 if TYPE_CHECKING:
     import argparse

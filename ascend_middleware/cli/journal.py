@@ -10,12 +10,12 @@ from ..client import ClientCore, open_engine
 from ..compose import load_table
 from ..config import Settings
 from ..fork import FileLock
+from ..inspection.terminal import FAILED, OK, Result, note
 from ..journal.delivery import adopt, names_of
 from ..journal.journal import directory_of, place_of
 from ..journal.segments import decode_line, read_lines
 from ..journal.worker import LateEngine
 from ..state.stores import open_state
-from .terminal import FAILED, OK, Result, note
 
 if TYPE_CHECKING:
     import argparse

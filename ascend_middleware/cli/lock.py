@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import ConfigurationError
+from ..inspection.terminal import FAILED, OK, Result
 from ..routing.coverage import cover
 from ..routing.lock import Direction, Lock, compare, dump, load, lock_of
 from .applications import load_application
-from .terminal import FAILED, OK, Result
 
 if TYPE_CHECKING:
     import argparse
 
+    from ..inspection.about import Application
     from ..routing.lock import Change
-    from .applications import Application
 
 __all__ = ["diff", "lock", "lock_of_application"]
 
@@ -23,7 +23,7 @@ _SETTINGS: Final = ("enabled", "mode", "unmapped", "strict", "kill_switch")
 _HEADINGS: Final = {Direction.LOOSER: "Looser:", Direction.TIGHTER: "Tighter:", Direction.OTHER: "Also changed:"}
 
 
-def lock_of_application(application: Application, name: str) -> Lock:
+def lock_of_application(application: Application, name: str, rules: str | None = None) -> Lock:
     """Return the lock of an application.
 
     Raises:
@@ -31,14 +31,15 @@ def lock_of_application(application: Application, name: str) -> Lock:
     """
     if application.routes is None:
         raise ConfigurationError(f"{name} is no application of a framework whose routes can be listed")
-    settings = application.settings
-    coverage = cover(application.routes, application.table, unmapped=settings.unmapped)
-    return lock_of(coverage, {"guarded": application.guarded} | {name: getattr(settings, name) for name in _SETTINGS})
+    table, settings = application.governed(rules)
+    coverage = cover(application.routes, table, unmapped=settings.unmapped)
+    guarded = application.installed is not None
+    return lock_of(coverage, {"guarded": guarded} | {name: getattr(settings, name) for name in _SETTINGS})
 
 
 def lock(args: argparse.Namespace) -> Result:
     """Write the lock file of an application."""
-    found = lock_of_application(load_application(args), args.app)
+    found = lock_of_application(load_application(args), args.app, args.rules)
     Path(args.lock).write_text(dump(found), encoding="utf-8")
     count = len(found.routes)
     return Result(
@@ -54,7 +55,7 @@ def diff(args: argparse.Namespace) -> Result:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigurationError(f"there is no {path}; write it with: ascend-middleware lock {args.app}") from None
-    now = lock_of_application(load_application(args), args.app)
+    now = lock_of_application(load_application(args), args.app, args.rules)
     changes = compare(load(text, str(path)), now)
     looser = [one for one in changes if one.direction is Direction.LOOSER]
     if args.accept and changes:

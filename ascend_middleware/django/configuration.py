@@ -60,6 +60,7 @@ __all__ = [
     "configured",
     "forget",
     "health",
+    "is_guarded",
     "require_order",
     "sync_runner",
 ]
@@ -243,6 +244,11 @@ def check_middleware(app_configs: Any = None, **options: Any) -> list[CheckMessa
         text = f"{', '.join(later)} in MIDDLEWARE after {_SELF}: may change a request after the decision, or answer it."
         messages.append(Error(text, hint="Put AscendMiddleware last.", id="ascend.E006"))
     return messages
+
+
+def is_guarded() -> bool:
+    """Say whether the middleware is in `MIDDLEWARE`."""
+    return any(_is_a(import_string(path), _load(_SELF)) for path in settings.MIDDLEWARE)
 
 
 def require_order() -> None:

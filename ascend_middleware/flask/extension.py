@@ -6,6 +6,8 @@ It adds the command group `flask ascend`: routes, explain and check for the appl
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
@@ -15,11 +17,13 @@ from flask.cli import AppGroup, ScriptInfo
 
 from ..adapters.decorator import VERDICT, Framework, attach
 from ..adapters.runner import SyncRunner
-from ..cli import main_about
 from ..compose import only_looked_at, read_options
 from ..exceptions import AscendError, ConfigurationError
+from ..inspection.about import Application, Sketch, main_about, plain_view
 from ..routing.coverage import cover
+from ..routing.werkzeug import FlaskResolver, method_of
 from ..rules import RuleFields
+from ..wsgi.middleware import view_of
 from .install import AppGuard, check_application
 
 if TYPE_CHECKING:
@@ -27,7 +31,9 @@ if TYPE_CHECKING:
 
     from flask import Flask
 
-__all__ = ["CONFIG", "EXTENSION", "Ascend", "governed"]
+    from ..guard import RequestView
+
+__all__ = ["CONFIG", "EXTENSION", "Ascend", "application_of", "governed"]
 
 Target = TypeVar("Target", bound="Callable[..., Any]")
 
@@ -162,7 +168,27 @@ def _add(group: AppGroup, name: str, text: str) -> None:
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
     def run(arguments: tuple[str, ...]) -> None:
         app = current_app._get_current_object()  # type: ignore[attr-defined]
-        sys.exit(main_about(app, [name, *arguments], name=app.name, prog=f"flask {group.name}"))
+        about = application_of(app)
+        sys.exit(main_about(about, [name, *arguments], name=app.name, prog=f"flask {group.name}"))
+
+
+def application_of(app: Flask) -> Application:
+    """Return an application as command lines see it."""
+    resolver, ours = FlaskResolver(app), app.extensions.get(EXTENSION)
+    installed = (lambda: (ours.guard.table, ours.guard.settings)) if isinstance(ours, AppGuard) else None
+    view = functools.partial(_view, app, resolver)
+    return Application(framework="Flask", app=app, routes=resolver, view=view, installed=installed)
+
+
+def _view(app: Flask, resolver: FlaskResolver, sketch: Sketch) -> RequestView:
+    raw, _, query = sketch.target.partition("?")
+    plain = plain_view(sketch)
+    host = next((value for name, value in plain.headers if name == "host"), "localhost")
+    options: dict[str, Any] = {"query_string": query, "headers": list(sketch.headers), "data": sketch.body}
+    with app.test_request_context(plain.path, base_url=f"http://{host}", method=sketch.method, **options) as context:
+        view = view_of(context.request.environ, request=context.request)
+        resolved = resolver.resolve(context.request, view.path)
+    return dataclasses.replace(view, method=method_of(context.request, resolved), raw_path=raw, resolved=resolved)
 
 
 def governed(**fields: Unpack[RuleFields]) -> Callable[[Target], Target]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..cli.applications import load_application
+from ..cli.applications import recognise
 from ..cli.lock import lock_of_application
 from ..routing.coverage import cover
 from ..routing.listing import shown
@@ -28,11 +27,13 @@ def assert_governed(app: Any, *, lock: str | PathLike[str] | None = None) -> Non
         ConfigurationError: the routes cannot be listed, the rules are wrong, or the lock file cannot be read.
     """
     name = f"this {type(app).__name__}"
-    application = load_application(argparse.Namespace(found=app, rules=None, app=name))
+    application = recognise(app)
     now = lock_of_application(application, name)
-    assert application.guarded, f"{name} has no guard: nothing is governed until the middleware is added to it"  # noqa: S101
+    ungoverned = f"{name} has no guard: nothing is governed until the middleware is added to it"
+    assert application.installed is not None, ungoverned  # noqa: S101
     assert application.routes is not None  # noqa: S101 - said by lock_of_application
-    coverage = cover(application.routes, application.table, unmapped=application.settings.unmapped)
+    table, settings = application.governed(None)
+    coverage = cover(application.routes, table, unmapped=settings.unmapped)
     wrong = [f"no rule covers {shown(row)}" for row in coverage.forgotten]
     wrong += [str(problem) for problem in coverage.problems]
     if lock is not None:

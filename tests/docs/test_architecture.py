@@ -49,8 +49,9 @@ ALLOWED = {
     "asgi": GROUND | {"adapters", "guard", "routing", "rules"},
     "fastapi": GROUND | {"adapters", "asgi", "guard", "rules"},
     "wsgi": GROUND | {"adapters", "guard", "routing"},
-    "flask": GROUND | {"adapters", "cli", "compose", "guard", "routing", "rules", "wsgi"},
-    "django": GROUND | {"adapters", "cli", "compose", "guard", "routing", "rules"},
+    "inspection": GROUND | SETTINGS | {"compose", "guard", "routing", "rules"},
+    "flask": GROUND | {"adapters", "compose", "guard", "inspection", "routing", "rules", "wsgi"},
+    "django": GROUND | SETTINGS | {"adapters", "compose", "guard", "inspection", "routing", "rules"},
     "mcp": GROUND | {"api", "client", "rules"},
     "agent": GROUND,
     "authority": GROUND | {"api"},
@@ -60,21 +61,8 @@ ALLOWED = {
     "demo": GROUND | {"asgi", "authority"},
     "cli": GROUND
     | SETTINGS
-    | {
-        "api",
-        "asgi",
-        "authority",
-        "client",
-        "compose",
-        "demo",
-        "django",
-        "guard",
-        "journal",
-        "routing",
-        "rules",
-        "state",
-    }
-    | {"wsgi"},
+    | {"api", "asgi", "authority", "client", "compose", "demo", "django", "flask", "guard", "inspection", "journal"}
+    | {"routing", "rules", "state"},
     "__init__": GROUND | {"api", "client", "guard", "mcp", "rules"},
 }
 HTTP_LIBRARIES = {"h11", "httptools", "httpx", "httpx2", "httpcore2", "requests", "aiohttp"}
