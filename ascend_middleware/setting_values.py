@@ -1,23 +1,46 @@
 """The values of settings: from an argument, an environment text or a TOML value to the field's type.
 
-Each parser raises `ValueError`, which says what was expected and what was got.
+Each parser raises `ValueError`, which says what was expected and what was got. Here are, too, what the guard may find
+wrong with a request before it looks at its rule, and where state and journal are on a machine by default.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from . import problems
-from .findings import parse_findings
+from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-__all__ = ["Pending", "parse_pending"]  # and the parsers, which `config` calls by their module
+# And the parsers, which `config` calls by their module.
+__all__ = ["FINDINGS", "Pending", "default_directory", "make_directory", "parse_pending", "shown"]
 
+_NAME: Final = "ascend-middleware"
 MAX_WAIT_SECONDS: Final = 55.0
+# What makes a request suspicious; a rule may permit some of it.
+FINDINGS: Final = {
+    "not-origin-form": "the target does not begin with /",
+    "dot-segment": "the path has a . or .. segment",
+    "empty-segment": "the path has an empty segment",
+    "backslash": "the path has a backslash",
+    "control-character": "the path has a control character",
+    "invalid-utf8": "the path is not valid UTF-8",
+    "path-parameter": "the path has a ; parameter",
+    "encoded-separator": "the path has an encoded slash or percent outside a parameter",
+    "fragment": "the target has a fragment",
+    "root-path": "the path may be read in two ways, with and without the server's root path",
+    "method-override": "a header asks for another method",
+    "path-override": "a header asks for another path",
+    "bad-method": "the method is not a token in upper case letters",
+}
+
 _YES: Final = ("true", "1", "yes", "on")
 _NO: Final = ("false", "0", "no", "off")
 
@@ -147,7 +170,11 @@ def texts(value: object) -> tuple[str, ...]:
 
 def findings(value: object) -> tuple[str, ...]:
     """Parse names of findings."""
-    return parse_findings(texts(value))
+    names = texts(value)
+    for name in names:
+        if name not in FINDINGS:
+            raise ValueError(f"there is no finding {name!r}; {problems.did_you_mean(name, FINDINGS)}")
+    return names
 
 
 def header_name(value: object) -> str:
@@ -174,3 +201,41 @@ def local_path(value: object) -> str:
     if not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+", path) or "/../" in f"{path}/" or "/./" in f"{path}/":
         raise ValueError(f"expected a path such as /.ascend/approvals, got {value!r}")
     return path
+
+
+# --- where state and journal are
+
+
+def default_directory(environ: Mapping[str, str] | None = None, *, platform: str = sys.platform) -> Path:
+    """Return the directory for what outlives a process: systemd's, else the user's own state directory.
+
+    Raises:
+        ConfigurationError: the process has no home directory.
+    """
+    environ = os.environ if environ is None else environ
+    given = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given) / _NAME
+    try:
+        if platform == "win32":
+            base = Path(environ["LOCALAPPDATA"]) if environ.get("LOCALAPPDATA") else Path.home() / "AppData" / "Local"
+        elif platform == "darwin":
+            base = Path.home() / "Library" / "Application Support"
+        else:
+            given = environ.get("XDG_STATE_HOME", "")
+            base = Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"
+    except RuntimeError:
+        raise ConfigurationError(
+            "there is no home directory for the state; set state (ASCEND_STATE) to a file, redis://… or memory:"
+        ) from None
+    return base / _NAME
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory that only its owner may read, with its parents; raises OSError."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def shown(url: str) -> str:
+    """Return a URL without its user name, password and query, for messages; rather too little than too much of it."""
+    return re.sub(r"\?\S*", "?…", re.sub(r"//.*@", "//…@", url))

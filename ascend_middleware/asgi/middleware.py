@@ -8,25 +8,41 @@ decides on is what the router runs.
 
 from __future__ import annotations
 
+import functools
+import sys
 import weakref
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import substitute
+from ..adapters.decorator import VERDICT
+from ..adapters.outcome import HandledRequest, report_undecided
 from ..adapters.runner import AsyncRunner
 from ..exceptions import AscendError
 from ..fork import ProcessLock
-from ..guard import announce
-from .handle import WATCHING, Governor, Tripwire, watch_lifespan
-from .install import RouterGuard, find_router, install, is_before_router
-from .messages import RootPath
+from ..guard import Verdict, announce
+from ..masking import get_logger
+from .install import AdmittedRequest, RouterGuard, find_router, install, is_before_router
+from .messages import Body, RootPath, ScopeView, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ..guard import Guard
-    from .messages import Receive, Scope, Send
+    from ..routing import Resolved
+    from .messages import Application, Message, Receive, Scope, Send
 
 __all__ = ["AscendMiddleware"]
+
+logger = get_logger("ascend_middleware.asgi")
+
+# Where a request keeps in its scope the outcomes of the guards that saw it.
+_JUDGED: Final = "ascend_middleware.judged"
+# Likewise, the governors that watch its answer.
+_WATCHING: Final = "ascend_middleware.watching"
+_judging: ContextVar[list[str] | None] = ContextVar("ascend_middleware.judging", default=None)
+# What nobody decided about, though a guard saw it.
+_UNDECIDED: Final = frozenset({"framework"})
 
 
 class AscendMiddleware:
@@ -113,7 +129,7 @@ class AscendMiddleware:
         elif router_guard is not None:
             if not self._announced:
                 self._announce()
-            if governor not in scope.get(WATCHING, ()):
+            if governor not in scope.get(_WATCHING, ()):
                 send = governor.watch(scope, send)
             inner = self.app if router_guard.mark is None else router_guard.marking(self.app, scope)
             await inner(scope, receive, send)
@@ -154,3 +170,206 @@ class AscendMiddleware:
                     weakref.finalize(self, self._router_guard.remove).atexit = False
                 else:
                     Tripwire.install(app, self, self._governor)
+
+
+# --- one request
+
+
+class Governor:
+    """Governs the requests of one middleware, wherever in the application they are to be judged.
+
+    Args:
+        runner: performs the guard's steps.
+        root_path: what the application makes of the server's root path.
+    """
+
+    def __init__(self, runner: AsyncRunner, root_path: RootPath) -> None:
+        self.runner = runner
+        self._root_path = root_path
+
+    async def govern(
+        self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
+    ) -> None:
+        """Decide about one request or handshake and run `inner`, or refuse."""
+        view = ScopeView(scope, resolved, self._root_path)
+        judged = scope.get(_JUDGED)
+        if judged is None:
+            judged = _judged(scope)
+        if _judging.get() is not None:
+            _judging.set(None)  # what a handler asks of an application by itself is another request
+        judged.append("")  # until it is known: what goes wrong here is no success of somebody else's
+        found = self.runner.triage(view)
+        if isinstance(found, Verdict):
+            judged[-1] = found.outcome
+            await self._carry_out(found, scope, receive, send, inner, resolved)
+            return
+        body = Body(receive, websocket=scope["type"] == "websocket")
+        try:
+            verdict = await self.runner.decide(view, found, body)
+            judged[-1] = verdict.outcome
+            if verdict.passes:
+                # Who expects to be told to continue is told so by the first receive: only the handler may do that.
+                onward = await body.onward(ahead="expect" not in view.header_names)
+                if onward is None:
+                    handled = HandledRequest(self.runner, verdict)
+                    handled.ran = False
+                    handled.left()
+                    await handled.conclude_async()
+                    return
+                receive = onward
+            await self._carry_out(verdict, scope, receive, send, inner, resolved)
+        finally:
+            body.close()
+
+    def _carry_out(
+        self,
+        verdict: Verdict,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        inner: Application,
+        resolved: Resolved | None,
+    ) -> Awaitable[None]:
+        """Refuse, or run what passes; with the verdict, and for the gates on its way with what it was about."""
+        if not verdict.passes:
+            return refuse(scope, receive, send, verdict, render=self.runner.guard.render)
+        state = scope.setdefault("state", {})
+        if isinstance(state, dict):
+            state["ascend"] = verdict
+        scope[VERDICT] = verdict
+        came = None
+        if resolved is not None and resolved.entered and verdict.outcome not in ("disabled", "observed"):
+            admitted = AdmittedRequest(scope, resolved.entered)
+            came, inner = admitted.close, functools.partial(admitted.run, inner)
+        if verdict.run is None:
+            return inner(scope, receive, send)
+        return run_reported(HandledRequest(self.runner, verdict, came), inner, scope, receive, send)
+
+    def watch(self, scope: Scope, send: Send) -> Send:
+        """Return a `send` that reports a success for which no guard decided anything, and in strict mode fails it."""
+        guard = self.runner.guard
+        if scope.get("method") == "OPTIONS" or not guard.settings.enabled:
+            return send  # what answers OPTIONS is often a middleware
+        scope[_WATCHING] = (*scope.get(_WATCHING, ()), self)
+        judged = scope.get(_JUDGED)
+        if judged is None:
+            judged = _judged(scope)
+
+        # Every message comes through here, so that no coroutine of its own stands between.
+        def watched(message: Message) -> Awaitable[None]:
+            kind = message["type"]
+            is_success = (kind == "http.response.start" and message["status"] < 300) or kind == "websocket.accept"
+            if is_success and _UNDECIDED.issuperset(judged):
+                why = "no route was found for it" if judged else "a middleware answered it before the guard saw it"
+                judged.append("tripped")  # said once, however many watch
+                name = f"{scope.get('method') or scope['type']!r} {scope['path'][:200]!r}"
+                report_undecided(guard, logger, name, why)
+            return send(message)
+
+        return watched
+
+
+async def run_reported(handled: HandledRequest, inner: Application, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run a passed handler and record what became of it, before its response ends."""
+    is_http = scope["type"] == "http"
+
+    async def received() -> Message:
+        message = await receive()
+        if message["type"] in ("http.disconnect", "websocket.disconnect"):
+            handled.left()
+        return message
+
+    async def watched(message: Message) -> None:
+        kind = message["type"]
+        if kind in ("http.response.start", "websocket.http.response.start"):
+            handled.began(message["status"], message.get("headers") or ())
+        elif kind in _WHOLE or (kind in _PARTS and not message.get("more_body", False)):
+            handled.is_whole = True
+            if is_http and (recording := handled.conclude()) is not None:
+                await recording
+        elif kind == "websocket.close" and not handled.is_whole:
+            handled.began(403, ())  # what a server makes of it
+            handled.is_whole = True
+        try:
+            await send(message)
+        except OSError:
+            handled.left()
+            raise
+
+    try:
+        await inner(scope, received, watched)
+    except BaseException as failure:
+        handled.raised(failure)
+        raise
+    finally:
+        if handled.is_awaited and (recording := handled.conclude()) is not None:
+            await recording
+
+
+_PARTS: Final = frozenset({"http.response.body", "http.response.zerocopysend", "websocket.http.response.body"})
+_WHOLE: Final = frozenset({"http.response.pathsend", "websocket.accept"})
+
+
+def watch_lifespan(send: Send, on_started: Callable[[], None], on_stopped: Callable[[], Awaitable[None]]) -> Send:
+    """Return a lifespan's `send` that calls `on_started` once the application has started, `on_stopped` at its end.
+
+    The latter before the server hears of the end: what a server does next may be to end the process (uvicorn does,
+    by the very signal that it was told to stop with), and what waits to be delivered is delivered first.
+    """
+
+    async def watched(message: Message) -> None:
+        try:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                await on_stopped()
+        finally:
+            await send(message)
+        if message["type"] == "lifespan.startup.complete":
+            on_started()
+
+    return watched
+
+
+def _judged(scope: Scope) -> list[str]:
+    """Return what the guards of a request came to: a list, because a middleware may hand on a copy of the scope."""
+    if _JUDGED not in scope:
+        known = _judging.get()  # where one makes a scope of its own
+        scope[_JUDGED] = [] if known is None else known
+    found: list[str] = scope[_JUDGED]
+    return found
+
+
+class Tripwire:
+    """Around every middleware of a Starlette application: sees successes that no guard decided about.
+
+    Args:
+        app: what is watched.
+        governor: the guard's.
+    """
+
+    def __init__(self, app: Application, governor: Governor) -> None:
+        self.app = app
+        self.governor = governor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Watch the answer."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        token = _judging.set(scope.setdefault(_JUDGED, []))
+        send = self.governor.watch(scope, send)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            _judging.reset(token)
+
+    @classmethod
+    def install(cls, owner: Any, guard: Application, governor: Governor) -> None:
+        """Install one inside of what answers an application's errors, unless the guard is the outermost itself."""
+        holder, name = owner, "middleware_stack"
+        if isinstance(getattr(holder, name, None), sys.modules["starlette.middleware.errors"].ServerErrorMiddleware):
+            holder, name = holder.middleware_stack, "app"
+        outermost = found = getattr(holder, name, None)
+        while isinstance(found, cls) and found.governor is not governor:
+            found = found.app
+        if outermost is not None and found is not guard and not isinstance(found, cls):
+            setattr(holder, name, cls(outermost, governor))

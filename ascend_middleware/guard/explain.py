@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import AscendError
-from ..findings import FINDINGS
 from ..flow import Blocking, BodyTooLarge, Hook, ReadBody
 from ..routing import Kind
 from ..rules import parse_route, redact
+from ..setting_values import FINDINGS
 from ..verdict import REFUSALS, Verdict
 from .firewall import inspect
 

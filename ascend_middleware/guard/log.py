@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..masking import get_logger
-from ..routing.coverage import cover
-from ..routing.listing import shown
+from ..routing.coverage import cover, shown
 from ..text import printable
 from .fingerprint import CREDENTIALS
 

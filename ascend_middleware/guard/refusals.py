@@ -19,7 +19,7 @@ from ..exceptions import (
     TimeoutError,  # noqa: A004 - the documented name
     ValidationError,
 )
-from ..findings import FINDINGS
+from ..setting_values import FINDINGS
 from ..verdict import Refusal
 
 if TYPE_CHECKING:

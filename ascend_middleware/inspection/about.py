@@ -19,8 +19,7 @@ from ..config import Settings
 from ..exceptions import ConfigurationError
 from ..guard import RequestView
 from ..guard.explain import Explanation, explain
-from ..routing.coverage import Routes, cover
-from ..routing.listing import as_json, as_text
+from ..routing.coverage import Routes, as_json, as_text, cover
 from ..routing.suggestion import suggest
 from ..rules import WEBSOCKET, RuleTable
 from .terminal import EXPLAIN, FAILED, OK, ROUTES, Result, run

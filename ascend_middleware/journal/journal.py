@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..exceptions import AscendError, ConfigurationError
 from ..fork import renew_once
 from ..masking import get_logger
-from ..paths import default_directory, make_directory
+from ..setting_values import default_directory, make_directory
 from ..state.base import scope_of
 from .segments import FileLog, Log, MemoryLog, encode_line
 

@@ -21,7 +21,7 @@ import msgspec
 
 from ..fork import FileLock
 from ..masking import get_logger
-from ..paths import make_directory
+from ..setting_values import make_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

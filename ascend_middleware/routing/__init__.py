@@ -1,5 +1,84 @@
-"""Which route a request runs: one resolver per framework. This package itself imports none of them."""
+"""Which route a request runs: a resolver for each framework, what all of them tell, and the listing of routes."""
 
-from .leaves import Entered, Kind, Leaf, Resolved, Stop
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..rules import Declaration
 
 __all__ = ["Entered", "Kind", "Leaf", "Resolved", "Stop"]
+
+
+class Kind(StrEnum):
+    """What stands at the end of routing; the last four are answered by the framework itself."""
+
+    ROUTE = "route"
+    STATIC = "static"
+    OPAQUE = "opaque"
+    NOT_FOUND = "not-found"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+    REDIRECT = "redirect"
+    OPTIONS = "options"
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True, kw_only=True)
+class Leaf:
+    """One governed unit: a route, a mounted file tree, or a foreign application behind a mount.
+
+    Compared and hashed by identity, so that it keys a cache at no cost. A resolver hands out the same object for the
+    same unit as long as the unit stands. `declared` are the rules that stand at its handler (`rules.declared`).
+    """
+
+    kind: Kind
+    template: str
+    endpoint: str | None = None
+    methods: frozenset[str] | None = None
+    websocket: bool = False
+    host: str | None = None
+    app: object | None = field(default=None, repr=False)
+    declared: tuple[Declaration, ...] = ()
+
+
+class Stop:
+    """What an adapter put into an application's own chain of callables.
+
+    Attributes:
+        app: the next of the chain.
+    """
+
+    app: Any
+
+
+class Entered(NamedTuple):
+    """A place on the way of a request where something of the application may still change it.
+
+    `owner` is a mounted application or router, or a route with middleware of its own; `root_path` and `params` are what
+    it is given, and `route` is the one of its own routes that leads on, with the match that was confirmed.
+    """
+
+    owner: Any
+    root_path: str
+    params: Mapping[str, Any]
+    route: Any = None
+
+
+class Resolved(NamedTuple):
+    """What one request will run.
+
+    `leaf` is None where the framework answers itself. `params` are the router's converted path parameters, `path` is
+    the decoded path below the server's root path, as the outermost router saw it. `entered` are the places on the way
+    that are to be looked at again. `route` is the one of the outermost router's own routes that leads there, with the
+    match that was confirmed; None where no route does.
+    """
+
+    leaf: Leaf | None
+    kind: Kind
+    params: Mapping[str, Any]
+    path: str
+    entered: tuple[Entered, ...] = ()
+    route: Any = None

@@ -31,7 +31,7 @@ from django.views import View
 from django.views.static import serve
 
 from ..rules import declared
-from .leaves import Kind, Leaf, Resolved
+from . import Kind, Leaf, Resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

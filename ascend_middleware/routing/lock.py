@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..exceptions import ConfigurationError
 from ..rules import parse_match
-from .coverage import Standing
-from .listing import shown_place
+from .coverage import Standing, shown_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

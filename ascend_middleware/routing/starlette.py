@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Host, Match, Mount, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from .leaves import Entered, Kind, Leaf, Resolved
+from . import Entered, Kind, Leaf, Resolved
 from .starlette_classes import (
     answers_as_known,
     declared_at,

@@ -15,7 +15,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute, compile_path
 
 from ..rules import VERBS, declared
-from .leaves import Stop
+from . import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from .leaves import Kind, Leaf
+from . import Kind, Leaf
 from .starlette_classes import converts_purely, has_own_middleware, methods_of
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from ..rules import parse_match, parse_route
+from . import Kind
 from .coverage import ANY, OTHERS, Row
-from .leaves import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

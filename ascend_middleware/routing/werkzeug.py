@@ -20,7 +20,7 @@ from werkzeug.routing import (
 )
 
 from ..rules import WEBSOCKET, declared
-from .leaves import Kind, Leaf, Resolved
+from . import Kind, Leaf, Resolved
 
 if TYPE_CHECKING:
     from flask import Flask, Request

@@ -3,7 +3,7 @@
 from ..secret_names import REDACTED, SECRET_NAMES, redact, secret_names
 from .declared import VERBS, declaration, declare, declared, place_of
 from .fields import Rule, RuleFields
-from .route_rules import RoutePart, RouteRules
+from .index import RoutePart, RouteRules
 from .rule import CompiledRule, Declaration, Defaults, by_method_rule
 from .sources import MISSING, FieldError, RequestFields, fold_header
 from .table import RuleTable

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..exceptions import ConfigurationError
 from ..problems import Report, did_you_mean
-from .fields import RuleFields
-from .problems import check_rule
+from .fields import RuleFields, check_rule
 from .rule import Declaration
 
 if TYPE_CHECKING:

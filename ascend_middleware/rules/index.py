@@ -1,17 +1,51 @@
-"""The tree in which templates are found: one step for each segment of a path, whatever the number of rules."""
+"""Rules in order of precedence: the tree in which templates are found, the choice for a route, and what contradicts.
+
+A lookup takes one step for each segment of a path, whatever the number of rules. Two different templates that match one
+path are never of equal rank, so only rules of one template can conflict, and only blocks can hide a rule of another
+template. Both are looked up, never compared pair by pair.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from .rule import CompiledRule
-from .templates import INT, NAME, REST, UUID, Method, Template, is_int, is_open, is_uuid, segments_overlap
+from .rule import CompiledRule, outcome_of
+from .templates import (
+    INT,
+    NAME,
+    REST,
+    UUID,
+    Method,
+    Template,
+    is_int,
+    is_open,
+    is_uuid,
+    matches_parts,
+    segments_overlap,
+    split_path,
+)
 
-__all__ = ["Group", "Index", "members", "pick"]
+if TYPE_CHECKING:
+    from ..problems import Problem, Report
+
+__all__ = [
+    "Entry",
+    "Group",
+    "Index",
+    "RoutePart",
+    "RouteRules",
+    "members",
+    "rank_declared",
+    "report_blocked",
+    "resolve",
+]
 
 # The rules of one template by method; "*" holds the rule for every other method. Mostly there is one rule only.
 Group: TypeAlias = "CompiledRule | dict[Method, CompiledRule]"
+# A template's segments, its rules, and whether it covers the whole route.
+Entry: TypeAlias = "tuple[tuple[str, ...], Group, bool]"
+_PARAMETERS: Final = (UUID, INT, NAME)
 
 
 def pick(group: Group, method: Method) -> CompiledRule | None:
@@ -36,40 +70,27 @@ def members(group: Group) -> tuple[CompiledRule, ...]:
 
 
 class _Node:
-    """One place in the tree. An only literal child is kept without a dict: most places have one, and memory is time."""
+    """One place in the tree. No literal looks like a parameter, so that the children of both kinds share a dict."""
 
-    __slots__ = ("here", "integer", "literals", "name", "only", "only_child", "rest", "uuid")
+    __slots__ = ("children", "here", "rest")
 
     def __init__(self) -> None:
-        self.only: str | None = None
-        self.only_child: _Node | None = None
-        self.literals: dict[str, _Node] | None = None
-        self.uuid: _Node | None = None
-        self.integer: _Node | None = None
-        self.name: _Node | None = None
+        self.children: dict[str, _Node] = {}
         self.here: Group | None = None
         self.rest: Group | None = None
 
-    def literal(self, part: str) -> _Node | None:
-        """Return the child of a literal segment."""
-        if self.literals is not None:
-            return self.literals.get(part)
-        return self.only_child if self.only == part else None
-
-    def add_literal(self, segment: str) -> _Node:
-        """Return the child of a literal segment, made if need be."""
-        found = self.literal(segment)
-        if found is not None:
-            return found
-        child = _Node()
-        if self.literals is not None:
-            self.literals[segment] = child
-        elif self.only is None or self.only_child is None:
-            self.only, self.only_child = segment, child
-        else:
-            self.literals = {self.only: self.only_child, segment: child}
-            self.only = self.only_child = None
-        return child
+    def matching(self, part: str) -> list[_Node]:
+        """Return the children that match a part of a path, the most specific first."""
+        children, found = self.children, []
+        if part[:1] != "{" and (child := children.get(part)) is not None:
+            found.append(child)
+        if (child := children.get(UUID)) is not None and is_uuid(part):
+            found.append(child)
+        if (child := children.get(INT)) is not None and is_int(part):
+            found.append(child)
+        if part and (child := children.get(NAME)) is not None:
+            found.append(child)
+        return found
 
 
 class Index:
@@ -81,140 +102,67 @@ class Index:
     __slots__ = ("_root",)
 
     def __init__(self) -> None:
-        self._root: _Node | None = None
-
-    def __bool__(self) -> bool:
-        return self._root is not None
+        self._root = _Node()
 
     def add(self, segments: tuple[str, ...], group: Group) -> None:
         """Put a template's rules in; each template once."""
         node = self._root
-        if node is None:
-            node = self._root = _Node()
         for segment in segments:
             if segment == REST:
                 node.rest = group
                 return
-            if segment[0] != "{":
-                child = node.add_literal(segment)
-            elif segment == NAME:
-                child = node.name = node.name or _Node()
-            elif segment == INT:
-                child = node.integer = node.integer or _Node()
-            else:
-                child = node.uuid = node.uuid or _Node()
-            node = child
+            node = node.children.setdefault(segment, _Node())
         node.here = group
 
-    def find(self, parts: list[str]) -> Group | None:
-        """Return the group of the most specific template that matches a split path."""
-        return _find(self._root, parts, 0, len(parts)) if self._root is not None else None
+    def find(self, parts: list[str], method: Method) -> CompiledRule | None:
+        """Return the rule of the most specific template that matches a split path."""
+        group = _find(self._root, parts, 0, None)
+        return pick(group, method) if group is not None else None
 
-    def find_for(self, parts: list[str], method: Method) -> CompiledRule | None:
+    def find_any(self, parts: list[str], method: Method) -> CompiledRule | None:
         """Return the most specific rule that matches path and method; a template without the method is passed over."""
-        return _find_for(self._root, parts, 0, len(parts), method) if self._root is not None else None
+        group = _find(self._root, parts, 0, method)
+        return pick(group, method) if group is not None else None
 
-    def overlapping(self, route: Template) -> Iterator[tuple[tuple[str, ...], Group]]:
-        """Yield every template that shares a path with a route's template, most specific first."""
-        if self._root is not None:
-            yield from _overlapping(self._root, route.segments, 0, ())
+    def entries(self, route: Template) -> list[Entry]:
+        """Return every template that shares a path with a route's template, most specific first."""
+        found = _overlapping(self._root, route.segments, 0, ())
+        return [(segments, group, Template("", segments, ()).covers(route)) for segments, group in found]
 
     def covering(self, segments: tuple[str, ...]) -> Iterator[Group]:
         """Yield the groups of the templates that cover a rule's template."""
-        if self._root is not None:
-            yield from _covering(self._root, segments, 0)
+        return _covering(self._root, segments, 0)
 
 
-def _find(node: _Node, parts: list[str], at: int, end: int) -> Group | None:
-    if at == end:
-        return node.here if node.here is not None else node.rest
-    part = parts[at]
-    at += 1
-    literals = node.literals  # as in `literal`, without the call
-    child = literals.get(part) if literals is not None else node.only_child if node.only == part else None
-    if child is not None:
-        found = _find(child, parts, at, end)
-        if found is not None:
-            return found
-    if part:
-        for child in _parameters(node, part):
-            found = _find(child, parts, at, end)
+def _find(node: _Node, parts: list[str], at: int, method: Method | None) -> Group | None:
+    """Return the first group that matches; with a method, the first that has a rule for it."""
+    if at < len(parts):
+        for child in node.matching(parts[at]):
+            found = _find(child, parts, at + 1, method)
             if found is not None:
                 return found
-    return node.rest
-
-
-def _parameters(node: _Node, part: str) -> list[_Node]:
-    found = []
-    if node.uuid is not None and is_uuid(part):
-        found.append(node.uuid)
-    if node.integer is not None and is_int(part):
-        found.append(node.integer)
-    if node.name is not None:
-        found.append(node.name)
-    return found
-
-
-def _find_for(node: _Node, parts: list[str], at: int, end: int, method: Method) -> CompiledRule | None:
-    if at == end:
-        found = pick(node.here, method) if node.here is not None else None
-    else:
-        found = None
-        part = parts[at]
-        child = node.literal(part)
-        if child is not None:
-            found = _find_for(child, parts, at + 1, end, method)
-        if found is None and part:
-            for child in _parameters(node, part):
-                found = _find_for(child, parts, at + 1, end, method)
-                if found is not None:
-                    break
-    return found if found is not None or node.rest is None else pick(node.rest, method)
-
-
-def _children(node: _Node) -> Iterator[tuple[str, _Node]]:
-    if node.literals is not None:
-        yield from node.literals.items()
-    elif node.only is not None and node.only_child is not None:
-        yield node.only, node.only_child
-    for segment, child in ((UUID, node.uuid), (INT, node.integer), (NAME, node.name)):
-        if child is not None:
-            yield segment, child
+    elif node.here is not None and (method is None or pick(node.here, method) is not None):
+        return node.here
+    rest = node.rest
+    return rest if rest is None or method is None or pick(rest, method) is not None else None
 
 
 def _overlapping(
     node: _Node, route: tuple[str, ...], at: int, above: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Group]]:
-    wide = at < len(route) and is_open(route[at])
-    if node.here is not None and (wide or at == len(route)):
-        here = (above, node.here)
-    else:
-        here = None
-    if wide:
-        for segment, child in _children(node):
-            yield from _overlapping(child, route, at, (*above, segment))
-    elif at < len(route):
-        wanted = route[at]
-        if "{" in wanted:
-            children: Iterator[tuple[str, _Node]] = _children(node)
-        else:
-            children = _on_path(node, wanted)
-        for segment, child in children:
-            if segments_overlap(segment, wanted):
-                yield from _overlapping(child, route, at + 1, (*above, segment))
-    if here is not None:
-        yield here
+    wanted = route[at] if at < len(route) else None
+    wide = wanted is not None and is_open(wanted)
+    if wanted is not None:
+        # Below a literal nothing but itself and parameters counts, however many others there are.
+        literals = (wanted,) if "{" not in wanted and not wide else (one for one in node.children if one[0] != "{")
+        for segment in (*literals, *_PARAMETERS):
+            child = node.children.get(segment)
+            if child is not None and (wide or segments_overlap(segment, wanted)):
+                yield from _overlapping(child, route, at if wide else at + 1, (*above, segment))
+    if node.here is not None and (wide or wanted is None):
+        yield above, node.here
     if node.rest is not None:
         yield (*above, REST), node.rest
-
-
-def _on_path(node: _Node, literal: str) -> Iterator[tuple[str, _Node]]:
-    child = node.literal(literal)
-    if child is not None:
-        yield literal, child
-    for segment, other in ((UUID, node.uuid), (INT, node.integer), (NAME, node.name)):
-        if other is not None:
-            yield segment, other
 
 
 def _covering(node: _Node, segments: tuple[str, ...], at: int) -> Iterator[Group]:
@@ -227,11 +175,241 @@ def _covering(node: _Node, segments: tuple[str, ...], at: int) -> Iterator[Group
     segment = segments[at]
     if segment == REST:
         return
-    if "{" not in segment:
-        literal = node.literal(segment)
-        children = [*([literal] if literal is not None else []), *_parameters(node, segment)]
+    if "{" in segment:
+        children = [node.children[one] for one in dict.fromkeys((segment, NAME)) if one in node.children]
     else:
-        own = {UUID: node.uuid, INT: node.integer, NAME: None}[segment]
-        children = [child for child in (own, node.name) if child is not None]
+        children = node.matching(segment)
     for child in children:
         yield from _covering(child, segments, at + 1)
+
+
+# --- the rules of one route
+
+
+class RouteRules:
+    """The rules that can apply to one route.
+
+    Attributes:
+        problem: why no rule can be chosen: rules of equal rank contradict each other. Such a route is refused.
+    """
+
+    __slots__ = ("_blocks", "_declared", "_entries", "problem")
+
+    def __init__(
+        self,
+        blocks: tuple[Entry, ...],
+        entries: tuple[Entry, ...],
+        declared: Group | None = None,
+        problem: Problem | None = None,
+    ) -> None:
+        self._blocks = blocks
+        self._entries = entries
+        self._declared = declared
+        self.problem = problem
+
+    def candidates(self, *, whole: bool = False) -> tuple[CompiledRule, ...]:
+        """Return every rule that some request of the route may get, each once.
+
+        Args:
+            whole: as in `select_whole`.
+        """
+        groups = [group for _, group, _ in self._blocks]
+        groups += [] if self._declared is None else [self._declared]
+        groups += [group for _, group, covers in self._entries if covers or not whole]
+        return tuple({id(rule): rule for group in groups for rule in members(group)}.values())
+
+    def select(self, method: Method, path: str) -> CompiledRule | None:
+        """Return the rule for a request of the route, or None if it is unmapped.
+
+        Args:
+            method: upper case, or a handshake.
+            path: decoded and application-relative; read only where rules cover a part of the route.
+        """
+        found = self._blocking(method, path) if self._blocks else None
+        if found is not None:
+            return found
+        if self._declared is not None:
+            found = pick(self._declared, method)
+            # A class declares for some methods only; what it leaves open the table governs.
+            if found is not None:
+                return found
+        parts: list[str] | None = None
+        for segments, group, covers in self._entries:
+            if not covers:
+                if parts is None:
+                    parts = split_path(path) or []
+                if not matches_parts(segments, parts):
+                    continue
+            return pick(group, method)
+        return None
+
+    def select_whole(self, method: Method, path: str) -> CompiledRule | None:
+        """Return the rule for a request of a route that is one unit, such as a foreign application.
+
+        Nobody knows what a path runs in there, so a rule that covers a part of it says nothing, unless it blocks.
+        """
+        found = self._blocking(method, path)
+        if found is None and self._declared is not None:
+            found = pick(self._declared, method)
+        if found is None and self._entries and self._entries[-1][2]:
+            found = pick(self._entries[-1][1], method)
+        return found
+
+    def _blocking(self, method: Method, path: str) -> CompiledRule | None:
+        parts: list[str] | None = None
+        for segments, group, covers in self._blocks:
+            found = pick(group, method)
+            if found is not None:
+                if not covers and parts is None:
+                    parts = split_path(path) or []
+                if covers or matches_parts(segments, parts or []):
+                    return found
+        return None
+
+    def parts(self, method: Method, *, whole: bool = False) -> list[RoutePart]:
+        """Return what `select` chooses for each part of the route's paths, in order of precedence.
+
+        The last part covers what is left: its rule is None if requests there are unmapped.
+
+        Args:
+            method: as in `select`; `*` for every method that no rule names.
+            whole: as in `select_whole`.
+        """
+        found: list[RoutePart] = []
+        for _, group, covers in self._blocks:
+            rule = pick(group, method)
+            if rule is not None:
+                found.append(RoutePart(rule, rule.template.text, covers))
+                if covers:
+                    return found
+        if self._declared is not None and (rule := pick(self._declared, method)) is not None:
+            return [*found, RoutePart(rule, rule.template.text, True)]
+        for _, group, covers in self._entries:
+            if covers or not whole:
+                found.append(RoutePart(pick(group, method), members(group)[0].template.text, covers))
+            if covers:
+                return found
+        return [*found, RoutePart(None, "", True)]
+
+
+class RoutePart(NamedTuple):
+    """A part of a route's paths, and the rule that governs it for one method; None if they are unmapped there.
+
+    `covers` tells that this is all of the route that the parts before have left.
+    """
+
+    rule: CompiledRule | None
+    template: str
+    covers: bool
+
+
+# --- what contradicts
+
+
+def resolve(rules: Sequence[CompiledRule], report: Report) -> Group:
+    """Choose the rule for each method among the rules of one template, the narrower method set first."""
+    if len(rules) == 1:
+        return rules[0]
+    # Nothing here may depend on the rules' order.
+    ranked = sorted(rules, key=lambda rule: (len(rule.methods), sorted(map(str, rule.methods))))
+    group: dict[Method, CompiledRule] = {}
+    conflicts: dict[tuple[int, int], Method] = {}
+    for method in sorted({method for rule in rules for method in rule.methods}, key=str):
+        best, *others = [place for place, rule in enumerate(ranked) if method in rule.methods]
+        group[method] = ranked[best]
+        for other in others:
+            if not ranked[best].methods < ranked[other].methods:
+                conflicts.setdefault((best, other), method)
+    told = set()
+    for (first, second), method in conflicts.items():
+        if _report_conflict(ranked[first], ranked[second], method, report):
+            told |= {id(ranked[first]), id(ranked[second])}
+    alive = {id(rule) for rule in group.values()}
+    for rule in rules:
+        if id(rule) not in alive and id(rule) not in told:
+            winners = ", ".join(sorted({group[method].place for method in rule.methods}))
+            report.add("dead", (rule.place,), f"can never match: every method of it belongs to {winners}", "remove it")
+    return group
+
+
+def _report_conflict(one: CompiledRule, two: CompiledRule, method: Method, report: Report) -> bool:
+    first, second = sorted((one, two), key=lambda rule: rule.number)
+    if _same(one, two):
+        if one.methods == two.methods:
+            report.add("duplicate", (second.place,), f"says the same as {_shown(first)}", "remove one")
+        return one.methods == two.methods
+    if one.block is not None and two.block is not None and one.methods != two.methods:
+        return False  # both refuse
+    report.add(
+        "conflict",
+        (second.place,),
+        f"{_witness(one, method)} matches {_shown(first)} as well, with another outcome",
+        "give one of them a more specific template or fewer methods",
+    )
+    return True
+
+
+def _shown(rule: CompiledRule) -> str:
+    return rule.place if rule.name is None or rule.line else f"{rule.label} (rule {rule.number})"
+
+
+def _witness(rule: CompiledRule, method: Method) -> str:
+    return f"{'GET' if method == '*' else method} {rule.template.example()}"
+
+
+def rank_declared(
+    declared: Sequence[CompiledRule], rivals: Sequence[CompiledRule], report: Report
+) -> list[CompiledRule]:
+    """Drop declared rules that repeat another, and report those that contradict a rule for the same endpoint.
+
+    Args:
+        declared: the rules that stand at a route's handler.
+        rivals: the table's rules that name the route's endpoint; blocks are none, for they win.
+        report: gets a problem for each pair of different outcomes; a handler and a table are never weighed.
+    """
+    kept: list[CompiledRule] = []
+    for rule in declared:
+        if any(rule.methods == other.methods and _same(rule, other) for other in kept):
+            continue
+        kept.append(rule)
+        for rival in rivals:
+            shared = "*" in rule.methods or "*" in rival.methods or rule.methods & rival.methods
+            if rule.block is None and shared and not _same(rule, rival):
+                report.add(
+                    "conflict",
+                    (rule.place,),
+                    f"{_shown(rival)} names the same endpoint, with another outcome",
+                    "keep the rule at the handler or the one in the table",
+                )
+    return kept
+
+
+def _same(one: CompiledRule, two: CompiledRule) -> bool:
+    return outcome_of(one.given) == outcome_of(two.given)
+
+
+def report_blocked(
+    rules: Iterable[CompiledRule], blocks_of: Callable[[CompiledRule], Sequence[Index]], report: Report
+) -> None:
+    """Report every rule of which all requests are blocked; `blocks_of` names the blocks that can concern a rule."""
+    for rule in rules:
+        blocked: dict[Method, CompiledRule] = {}
+        for index in blocks_of(rule):
+            for group in index.covering(rule.template.segments):
+                for block in members(group):
+                    blocked.update((method, block) for method in block.methods if method not in blocked)
+        if not blocked:
+            continue
+        if "*" in blocked:
+            by = blocked["*"]
+        elif all(method in blocked or (method == "HEAD" and "GET" in blocked) for method in rule.methods):
+            by = blocked.get(min(rule.methods, key=str)) or blocked["GET"]
+        else:
+            continue
+        witness = _witness(rule, min(rule.methods, key=str))
+        report.add(
+            "dead",
+            (rule.place,),
+            f"can never match: {witness} and all else it matches is blocked by {_shown(by)}",
+            "remove one of the two",
+        )

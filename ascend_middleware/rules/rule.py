@@ -58,38 +58,64 @@ class Recipe:
 NO_RECIPE: Final = Recipe()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class CompiledRule:
     """One match of one rule, ready to be applied. A rule with three matches becomes three of these.
 
+    What the rule says stands in attributes named like the rule's keys, with what holds where it says nothing.
+
     Attributes:
-        number: the rule's place in the table, from 1.
+        number: the rule's place in the table, from 1; 0 where it stands in none.
         given: what the rule says, checked.
         methods: upper case, handshakes, or `{"*"}`.
         template: what it matches; `/**` for a rule that names an endpoint only.
-        defaults: what holds where the rule says nothing.
-        declaration: what it was made from, if it stands at a handler; its number is 0 then.
+        declaration: what it was made from, if it stands at a handler.
         line: where it begins in its file; 0 where it came from none.
+        body: what the rule reads of the body: None, `json` or `form`.
+        reads_headers: the headers that the rule reads, lower case, sorted.
     """
 
-    number: int
-    given: Mapping[str, Any]
-    methods: frozenset[Method]
-    template: Template
-    recipe: Recipe
-    defaults: Defaults
-    declaration: Declaration | None = None
-    line: int = 0
+    def __init__(
+        self,
+        number: int,
+        given: Mapping[str, Any],
+        methods: frozenset[Method],
+        template: Template,
+        recipe: Recipe,
+        defaults: Defaults,
+        declaration: Declaration | None = None,
+        line: int = 0,
+    ) -> None:
+        self.number, self.given, self.methods, self.template = number, given, methods, template
+        self.recipe, self.declaration, self.line = recipe, declaration, line
+        self.body, self.reads_headers = recipe.body, recipe.reads_headers
+        self.name: str | None = given.get("name")
+        self.endpoint: str | None = given.get("endpoint")
+        self.action_type: str = given.get("action_type", "")
+        self.exempt: bool = given.get("exempt", False)
+        self.block: str | None = given.get("block")
+        self.permit: tuple[str, ...] = given.get("permit", ())
+        self.on_failure: str = given.get("on_failure", defaults.on_failure)
+        self.pending: Pending = given.get("pending", defaults.pending)
+        self.mode: str = given.get("mode", defaults.mode)
+        self.body_limit: int = given.get("body_limit", defaults.body_limit)
+        self.body_timeout: float = given.get("body_timeout", defaults.body_timeout)
+        self._secrets = defaults.secrets
 
     def __repr__(self) -> str:
         return f"<rule {self.label}>"
+
+    def under(self, defaults: Defaults) -> CompiledRule:
+        """Return the same rule with other defaults."""
+        place = self.number, self.given, self.methods, self.template
+        return CompiledRule(*place, self.recipe, defaults, self.declaration, self.line)
 
     @property
     def label(self) -> str:
         """The rule's name, or its number and match; for messages and logs."""
         if self.declaration is not None:
             return self.declaration.label
-        return rule_label(self.number, self.given, "" if self._anywhere else self.match)
+        anywhere = self.endpoint is not None and self.template.text == "/**"
+        return rule_label(self.number, self.given, "" if anywhere else self.match)
 
     @property
     def place(self) -> str:
@@ -104,81 +130,9 @@ class CompiledRule:
         return self.name or f"rule {self.number}" + (f" (line {self.line})" if self.line else "")
 
     @property
-    def _anywhere(self) -> bool:
-        return self.endpoint is not None and self.template.text == "/**"
-
-    @property
     def match(self) -> str:
         """The match, normalised: `GET,POST /orders/{id}`."""
         return f"{','.join(sorted(map(str, self.methods)))} {self.template}"
-
-    @property
-    def endpoint(self) -> str | None:
-        """The endpoint that the rule is limited to."""
-        return self.given.get("endpoint")
-
-    @property
-    def name(self) -> str | None:
-        """The name that the rule's author gave it."""
-        return self.given.get("name")
-
-    @property
-    def action_type(self) -> str:
-        """The action type; empty for a rule that exempts or blocks."""
-        return self.given.get("action_type") or ""
-
-    @property
-    def exempt(self) -> bool:
-        """Whether requests pass ungoverned."""
-        return self.given.get("exempt", False) is True
-
-    @property
-    def block(self) -> str | None:
-        """Why requests are refused, or None."""
-        return self.given.get("block")
-
-    @property
-    def permit(self) -> tuple[str, ...]:
-        """The firewall findings that do not refuse."""
-        return tuple(self.given.get("permit") or ())
-
-    @property
-    def on_failure(self) -> str:
-        """`closed` or `open`."""
-        return self.given.get("on_failure") or self.defaults.on_failure
-
-    @property
-    def pending(self) -> Pending:
-        """What happens while a person decides."""
-        own = self.given.get("pending")
-        return self.defaults.pending if own is None else own
-
-    @property
-    def mode(self) -> str:
-        """`enforce` or `observe`."""
-        return self.given.get("mode") or self.defaults.mode
-
-    @property
-    def body_limit(self) -> int:
-        """The most bytes of a body that are read."""
-        own = self.given.get("body_limit")
-        return self.defaults.body_limit if own is None else own
-
-    @property
-    def body_timeout(self) -> float:
-        """How many seconds a body may take."""
-        own = self.given.get("body_timeout")
-        return self.defaults.body_timeout if own is None else own
-
-    @property
-    def body(self) -> str | None:
-        """What the rule reads of the body: None, `json` or `form`."""
-        return self.recipe.body
-
-    @property
-    def reads_headers(self) -> tuple[str, ...]:
-        """The headers that the rule reads, lower case, sorted."""
-        return self.recipe.reads_headers
 
     @property
     def path_names(self) -> tuple[str, ...]:
@@ -199,7 +153,7 @@ class CompiledRule:
 
     def action_maker(self) -> Callable[[RequestFields, str, str], AgentAction]:
         """Return what makes the actions of requests of what they hold, the agent's id and its name; see `action`."""
-        kind, texts, maps, names = self.action_type, self.recipe.texts, self.recipe.maps, self.defaults.secrets
+        kind, texts, maps, names = self.action_type, self.recipe.texts, self.recipe.maps, self._secrets
         secret = frozenset(source for source in self.recipe.sources() if source.is_secret(names))
         extra = {"observed": True} if self.mode == "observe" else None
 

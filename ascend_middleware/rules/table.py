@@ -22,11 +22,8 @@ from ..config import Settings
 from ..exceptions import ConfigurationError
 from ..problems import Problem, Report, did_you_mean, toml_problem
 from ..secret_names import secret_names
-from .conflicts import rank_declared, report_blocked, resolve
-from .fields import Rule
-from .index import Index, members, pick
-from .problems import check_rule
-from .route_rules import Entry, RouteRules
+from .fields import Rule, check_rule
+from .index import Entry, Index, RouteRules, members, rank_declared, report_blocked, resolve
 from .rule import CompiledRule, Declaration, Defaults, Recipe, by_method_rule
 from .templates import REST, WEBSOCKET, Method, Template, parse_route, split_path
 
@@ -166,7 +163,7 @@ class RuleTable:
         defaults = _defaults(settings)
         if defaults == self.defaults:
             return self
-        rules = [replace(rule, defaults=defaults) for rule in self.rules]
+        rules = [rule.under(defaults) for rule in self.rules]
         return RuleTable(rules, settings=self.settings, defaults=defaults, report=Report("rules", "rules"))
 
     @property
@@ -195,12 +192,7 @@ class RuleTable:
         if parts is None:
             return None
         layer = self._layer
-        if layer.blocks:
-            block = layer.blocks.find_for(parts, method)
-            if block is not None:
-                return block
-        group = layer.rules.find(parts)
-        return pick(group, method) if group is not None else None
+        return layer.blocks.find_any(parts, method) or layer.rules.find(parts, method)
 
     def for_route(
         self,
@@ -223,16 +215,16 @@ class RuleTable:
         route = parse_route(template)
         own = self._endpoints.get(endpoint) if endpoint is not None else None
         layers = [self._layer] if own is None else [own, self._layer]
-        blocks = [entry for layer in layers for entry in _entries(layer.blocks, route)]
+        blocks = [entry for layer in layers for entry in layer.blocks.entries(route)]
         entries: list[Entry] = []
         for layer in layers:
-            entries += _governing(_entries(layer.rules, route), route, files=files)
+            entries += _governing(layer.rules.entries(route), route, files=files)
             if entries and entries[-1][2]:
                 break
         if not declared:
             return RouteRules(tuple(blocks), tuple(entries))
         report = Report(f"route {template}", "rules")
-        rivals = [rule for _, group in own.rules.overlapping(route) for rule in members(group)] if own else []
+        rivals = [rule for _, group, _ in own.rules.entries(route) for rule in members(group)] if own else []
         standing = rank_declared([one.compiled(self.defaults) for one in declared], rivals, report)
         blocking = [rule for rule in standing if rule.block is not None]
         governing = [rule for rule in standing if rule.block is None]
@@ -302,14 +294,6 @@ def _arrange(rules: Sequence[CompiledRule], report: Report) -> tuple[_Layer, dic
 
     report_blocked((rule for rule in rules if rule.block is None), blocks_of, report)
     return layer, endpoints
-
-
-def _entries(index: Index, route: Template) -> list[Entry]:
-    found = []
-    for segments, group in index.overlapping(route):
-        covers = Template("", segments, ()).covers(route)
-        found.append((segments, group, covers))
-    return found
 
 
 def _governing(entries: list[Entry], route: Template, *, files: bool) -> list[Entry]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..api.orders import Orders
 from ..exceptions import ConfigurationError
-from ..paths import shown
+from ..setting_values import shown
 from .base import (
     KEPT_SECONDS,
     MAX_HINTS,

@@ -13,7 +13,7 @@ from ..api.orders import Order, Orders, rank
 from ..exceptions import ConfigurationError
 from ..fork import renew_once
 from ..masking import get_logger
-from ..paths import make_directory
+from ..setting_values import make_directory
 from ..sqlite import MEMORY, open_database, transaction
 from .base import KEPT_SECONDS, MAX_HINTS, Approval, Snapshot, StateError, key_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..exceptions import ConfigurationError
-from ..paths import default_directory, shown
+from ..setting_values import default_directory, shown
 from .base import StateError, scope_of
 from .sqlite import SQLState
 

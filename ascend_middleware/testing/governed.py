@@ -8,8 +8,7 @@ from typing import Any
 
 from ..cli.applications import recognise
 from ..cli.lock import lock_of_application
-from ..routing.coverage import cover
-from ..routing.listing import shown
+from ..routing.coverage import cover, shown
 from ..routing.lock import Direction, compare, load
 
 __all__ = ["assert_governed"]

@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.client import http
 from ascend_middleware.exceptions import ConfigurationError
-from ascend_middleware.findings import FINDINGS
+from ascend_middleware.setting_values import FINDINGS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it is deprecated, and still used

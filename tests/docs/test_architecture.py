@@ -14,11 +14,9 @@ ROOT = Path(ascend_middleware.__file__).parent
 GROUND = {
     "_version",
     "exceptions",
-    "findings",
     "flow",
     "fork",
     "masking",
-    "paths",
     "problems",
     "secret_names",
     "sqlite",
@@ -30,8 +28,8 @@ SETTINGS = {"config", "setting_values"}
 # Each room with what it may import besides the ground; further down may not name what stands above.
 ALLOWED = {
     **dict.fromkeys(GROUND, set()),
-    **dict.fromkeys(("exceptions", "findings"), {"problems"}),
-    **dict.fromkeys(("paths", "sqlite"), {"exceptions"}),
+    "exceptions": {"problems"},
+    "sqlite": {"exceptions"},
     "masking": {"exceptions", "secret_names"},
     "setting_values": GROUND,
     "config": GROUND | {"setting_values"},

@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 
 from ascend_middleware.config import Settings
-from ascend_middleware.findings import FINDINGS
 from ascend_middleware.rules import SECRET_NAMES, Rule, RuleFields, RuleTable
+from ascend_middleware.setting_values import FINDINGS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
 NAMED = set(re.findall(r"`([a-z_0-9-]+)`", PAGE))

@@ -19,7 +19,7 @@ from ascend_middleware.api.orders import EVERYBODY, orders_of
 from ascend_middleware.compose import build_guard
 from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import ConfigurationError
-from ascend_middleware.paths import default_directory
+from ascend_middleware.setting_values import default_directory
 from ascend_middleware.state.base import MAX_HINTS, Approval, StateError
 from ascend_middleware.state.redis import RedisState
 from ascend_middleware.state.sqlite import SQLState

@@ -14,9 +14,8 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from ascend_middleware.asgi import governed
 from ascend_middleware.cli import main
-from ascend_middleware.routing.coverage import Standing, cover
-from ascend_middleware.routing.leaves import Kind, Leaf
-from ascend_middleware.routing.listing import as_json, as_text
+from ascend_middleware.routing import Kind, Leaf
+from ascend_middleware.routing.coverage import Standing, as_json, as_text, cover
 from ascend_middleware.routing.starlette import StarletteResolver
 from ascend_middleware.routing.suggestion import suggest
 from ascend_middleware.rules import RuleTable
