@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from .bodies import MAX_BODY
-from .page.app import create_page, is_page
+from .page import create_page, is_page
 from .service import Service
 
 if TYPE_CHECKING:

@@ -33,13 +33,7 @@ _SHORT: Final = 20_000
 
 
 class Feed:
-    """Tells each open page when what it shows may have changed.
-
-    Args:
-        store: the database.
-        period: seconds between looks.
-        most: how many pages may listen at once.
-    """
+    """Tells each open page, of which there are at most so many, when what it shows may have changed."""
 
     def __init__(self, store: Store, *, period: float = _PERIOD, most: int = _MOST) -> None:
         self._store = store
@@ -57,9 +51,7 @@ class Feed:
     async def listen(self, tenant: str, *, valid: Callable[[], bool]) -> AsyncIterator[bytes]:
         """Yield the events for one page of an organisation until it leaves or the server stops.
 
-        Args:
-            tenant: the organisation.
-            valid: whether the page's session still holds; asked before anything is told.
+        Whether the page's session still is `valid` is asked before anything is told.
         """
         inbox: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1)
         self._pages[inbox] = tenant
@@ -128,12 +120,7 @@ def _put(inbox: asyncio.Queue[str | None], state: str | None) -> None:
 
 
 class Verifier:
-    """Remembers the last verification.
-
-    Args:
-        store: where the log is.
-        now: epoch seconds.
-    """
+    """Reads the audit log when somebody looks, but a long log not each time."""
 
     def __init__(self, store: Store, *, now: Callable[[], float]) -> None:
         self._store = store
@@ -142,14 +129,11 @@ class Verifier:
         self._last: tuple[audit.Verification, float] | None = None
 
     def state(self, *, again: bool = False) -> tuple[audit.Verification, str]:
-        """Return what the last reading found, and when that was; a reading blocks others that want one.
-
-        Args:
-            again: read the log now, however fresh the last reading is.
-        """
+        """Return what the last reading found, and when that was; a reading blocks others that want one."""
         with self._lock:
-            now = self._now()
-            if self._last is not None and not again and self._last[0].entries > _SHORT and now - self._last[1] < _FRESH:
-                return self._last[0], iso_time(self._last[1])
-            self._last = (audit.verify(self._store), now)
-            return self._last[0], iso_time(now)
+            found, at = self._last or (None, 0.0)
+            if again or found is None or found.entries <= _SHORT or self._now() - at >= _FRESH:
+                at = self._now()
+                found = audit.verify(self._store)
+                self._last = found, at
+            return found, iso_time(at)

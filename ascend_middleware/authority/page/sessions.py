@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from ..store.store import Store
 
-__all__ = ["IDLE", "LIFETIME", "Session", "Sessions"]
+__all__ = ["LIFETIME", "Session", "Sessions"]
 
 # Seconds: a working day at most, and an hour without a click.
 LIFETIME: Final = 8 * 3600.0
-IDLE: Final = 3600.0
+_IDLE: Final = 3600.0
 # A click is noted only so often, since each note is a commit.
 _NOTED_EVERY: Final = 60.0
 _RANDOM_BYTES: Final = 32
@@ -44,30 +44,17 @@ class Session:
 
 
 class Sessions:
-    """The sessions in the database, so that any of them can be ended there.
+    """The sessions in the database, so that any of them can be ended there."""
 
-    Args:
-        store: the database.
-        now: epoch seconds.
-        new_secret: a fresh cookie value.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        *,
-        now: Callable[[], float],
-        new_secret: Callable[[], str] = lambda: secrets.token_urlsafe(_RANDOM_BYTES),
-    ) -> None:
+    def __init__(self, store: Store, *, now: Callable[[], float]) -> None:
         self._store = store
         self._now = now
-        self._new_secret = new_secret
 
     def open(self, credential: Credential) -> Session:
         """Begin a session for an admin's key, and note it in the audit log."""
-        now, cookie = self._now(), self._new_secret()
+        now, cookie = self._now(), secrets.token_urlsafe(_RANDOM_BYTES)
         with self._store.write():
-            self._store.execute("DELETE FROM sessions WHERE expires_at <= ? OR seen_at <= ?", (now, now - IDLE))
+            self._store.execute("DELETE FROM sessions WHERE expires_at <= ? OR seen_at <= ?", (now, now - _IDLE))
             self._store.execute(
                 "INSERT INTO sessions (hash, key_id, created_at, seen_at, expires_at) VALUES (?, ?, ?, ?, ?)",
                 (_hash("session", cookie), credential.key_id, now, now, now + LIFETIME),
@@ -82,7 +69,7 @@ class Sessions:
         rows = self._store.rows(
             "SELECT keys.*, sessions.seen_at FROM sessions JOIN keys ON keys.id = sessions.key_id"
             " WHERE sessions.hash = ? AND sessions.expires_at > ? AND sessions.seen_at > ? AND keys.revoked_at IS NULL",
-            (_hash("session", cookie), now, now - IDLE),
+            (_hash("session", cookie), now, now - _IDLE),
         )
         if not rows or not Role(rows[0]["role"]).administers:
             return None
@@ -99,21 +86,16 @@ class Sessions:
             digest = _hash("session", session.cookie)
             self._store.execute("UPDATE sessions SET seen_at = ? WHERE hash = ?", (self._now(), digest))
 
-    def close(self, session: Session) -> None:
-        """End one session."""
-        with self._store.write():
-            self._store.execute("DELETE FROM sessions WHERE hash = ?", (_hash("session", session.cookie),))
-            self._noted("SIGNED_OUT", session)
-
-    def close_all(self, session: Session) -> None:
-        """End all sessions of the same key."""
-        with self._store.write():
-            self._store.execute("DELETE FROM sessions WHERE key_id = ?", (session.credential.key_id,))
-            self._noted("SIGNED_OUT_EVERYWHERE", session)
-
-    def _noted(self, event: str, session: Session) -> None:
+    def close(self, session: Session, *, everywhere: bool) -> None:
+        """End one session, or all of the same key."""
         who = session.credential
-        self._store.audit(event, tenant=who.tenant, actor=who.name, data={"key": who.key_id, "via": "page"})
+        with self._store.write():
+            if everywhere:
+                self._store.execute("DELETE FROM sessions WHERE key_id = ?", (who.key_id,))
+            else:
+                self._store.execute("DELETE FROM sessions WHERE hash = ?", (_hash("session", session.cookie),))
+            event = "SIGNED_OUT_EVERYWHERE" if everywhere else "SIGNED_OUT"
+            self._store.audit(event, tenant=who.tenant, actor=who.name, data={"key": who.key_id, "via": "page"})
 
 
 def _hash(purpose: str, cookie: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import sqlite3
 import unicodedata
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -47,22 +47,17 @@ _MOST_FACTS: Final = 60
 def shown(value: object, *, lines: bool = False) -> Markup:
     """Return a text in which nothing is hidden: characters that cannot be seen are spelt out.
 
-    It stands in an element of its own writing direction, so that it cannot turn what surrounds it.
-
-    Args:
-        value: the text.
-        lines: whether line ends may stay.
+    It stands in an element of its own writing direction, so that it cannot turn what surrounds it. With `lines` line
+    ends may stay.
     """
-    parts: list[Markup] = []
-    plain: list[str] = []
-    for char in str(value):
-        if unicodedata.category(char) not in _UNSEEN or (lines and char == "\n"):
-            plain.append(char)
-            continue
-        parts.append(escape("".join(plain)))
-        plain.clear()
-        parts.append(_UNSEEN_MARK.format(ord(char)))
-    parts.append(escape("".join(plain)))
+
+    def unseen(char: str) -> bool:
+        return unicodedata.category(char) in _UNSEEN and not (lines and char == "\n")
+
+    parts = (
+        Markup("").join(_UNSEEN_MARK.format(ord(char)) for char in run) if hidden else escape("".join(run))
+        for hidden, run in itertools.groupby(str(value), unseen)
+    )
     return Markup("<bdi>{}</bdi>").format(Markup("").join(parts))
 
 
@@ -156,11 +151,7 @@ class Form(dict[str, str]):
 
 
 class Desk:
-    """The page of one served authority.
-
-    Args:
-        service: what answers; decisions go through its writer.
-    """
+    """The page of one served authority; decisions go through the writer of its service."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -193,18 +184,13 @@ class Desk:
             "state": self.feed.state(session.credential.tenant) if session else {},
             **values,
         }
-        content = self._templates.get_template(template).render(context)
-        return self.guarded(request, HTMLResponse(content, status_code=status))
-
-    def moved(self, request: Request, to: str) -> Response:
-        """Send the browser to another page."""
-        return self.guarded(request, RedirectResponse(to, status_code=303))
+        return HTMLResponse(self._templates.get_template(template).render(context), status_code=status)
 
     def signed_out(self, request: Request) -> Response:
         """Answer somebody who is not signed in, or is so no more."""
         if not _wants_json(request):
-            return self.moved(request, "/sign-in")
-        return self.guarded(request, JSONResponse({"error": "Your session has ended. Sign in again."}, status_code=401))
+            return RedirectResponse("/sign-in", status_code=303)
+        return JSONResponse({"error": "Your session has ended. Sign in again."}, status_code=401)
 
     def failed(self, request: Request, error: Exception, session: Session | None) -> Response:
         """Answer what cannot be done, or went wrong."""
@@ -217,7 +203,7 @@ class Desk:
             log.error("the page could not answer %s", request.method, exc_info=error)
             error, session = RefusedError(500, "The page failed. Nothing was decided."), None
         if _wants_json(request):
-            return self.guarded(request, JSONResponse({"error": error.message}, status_code=error.status))
+            return JSONResponse({"error": error.message}, status_code=error.status)
         return self.page(request, "message.html", session=session, status=error.status, message=error.message)
 
     def guarded(self, request: Request, response: Response) -> Response:
@@ -267,34 +253,15 @@ class Desk:
         response.delete_cookie(_SECURE_COOKIE, path="/", httponly=True, samesite="strict", secure=True)
 
 
-@dataclass(frozen=True, slots=True)
 class Visit:
     """One request of a signed-in person; `form` is what they sent."""
 
-    desk: Desk
-    request: Request
-    session: Session
-    form: Form = field(default_factory=Form)
-
-    @property
-    def who(self) -> Credential:
-        """The person's key."""
-        return self.session.credential
-
-    @property
-    def tenant(self) -> str:
-        """Their organisation."""
-        return self.session.credential.tenant
-
-    @property
-    def store(self) -> Store:
-        """The database."""
-        return self.desk.authority.store
-
-    @property
-    def records(self) -> Records:
-        """What is registered."""
-        return self.desk.authority.records
+    def __init__(self, desk: Desk, request: Request, session: Session) -> None:
+        self.desk, self.request, self.session, self.form = desk, request, session, Form()
+        self.who: Credential = session.credential
+        self.tenant: str = session.credential.tenant
+        self.store: Store = desk.authority.store
+        self.records: Records = desk.authority.records
 
     def page(self, template: str, **values: Any) -> Response:
         """Return a rendered page."""
@@ -303,16 +270,12 @@ class Visit:
     def done(self, code: str, *, to: str) -> Response:
         """Answer a form: the script gets words, a browser without it the next page."""
         if _wants_json(self.request):
-            return self.desk.guarded(self.request, JSONResponse({"message": _NOTICES[code]}))
-        return self.desk.moved(self.request, f"{to}?done={code}")
+            return JSONResponse({"message": _NOTICES[code]})
+        return RedirectResponse(f"{to}?done={code}", status_code=303)
 
 
 async def read_form(request: Request) -> Form:
-    """Return the fields of a form.
-
-    Raises:
-        RefusedError: it is no form, too long, or gives a field twice.
-    """
+    """Return the fields of a form; refuse what is no form, too long, or gives a field twice."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         raise RefusedError(415, "This is no form.")
     body = b""
@@ -321,13 +284,8 @@ async def read_form(request: Request) -> Form:
         if len(body) > _MAX_FORM:
             raise RefusedError(413, "The form is too long.")
     try:
-        pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=bool(body),
-            errors="strict",
-            max_num_fields=_MAX_FIELDS,
-        )
+        strict: dict[str, Any] = {"strict_parsing": bool(body), "errors": "strict", "max_num_fields": _MAX_FIELDS}
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, **strict)
     except ValueError:
         raise RefusedError(400, "The form is malformed.") from None
     form = Form(pairs)
