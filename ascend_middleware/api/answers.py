@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from ..exceptions import ProtocolError
-from .decode import decode_decision, decode_object, decode_page, decode_record, normalize_action_id
+from .decode import action_id_of, decode_decision, decode_object, normalize_action_id
 from .models import (
     ActionPage,
     ActionRecord,
@@ -92,16 +92,38 @@ def decision_about(content: bytes, action_id: str | int) -> AuthorizationDecisio
     return decision
 
 
-def action_record(content: bytes, action_id: str | int) -> ActionRecord:
-    """Read the full record of an action; one of another action is refused."""
-    found = decode_record(content)
-    _check_named(found["action_id"], action_id)
-    return found
+def action_record(content: bytes, action_id: str | int | None = None) -> ActionRecord:
+    """Read the full record of an action; one of another action than the one asked about is refused.
+
+    Unknown status words stand as they are, since a record permits nothing.
+    """
+    answer = decode_object(content)
+    found = action_id_of(answer)
+    if not found:
+        raise ProtocolError("the authority's record names no action")
+    if action_id is not None:
+        _check_named(found, action_id)
+    return ActionRecord({**answer, "action_id": found})
 
 
 def action_page(content: bytes, *, limit: int = 50, offset: int = 0) -> ActionPage:
-    """Read a page of actions."""
-    return decode_page(content, limit=limit, offset=offset)
+    """Read a page of actions, in any of its documented shapes."""
+    answer = decode_object(content)
+    rows = answer.get("actions", answer.get("data", answer.get("items")))
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ProtocolError("the authority's list holds no rows")
+    paging = answer.get("pagination")
+    paging = {**answer, **paging} if isinstance(paging, dict) else answer
+    total = paging.get("total", offset + len(rows))
+    page = {
+        "total": total,
+        "limit": paging.get("limit", limit),
+        "offset": paging.get("offset", offset),
+        "has_more": bool(paging.get("has_more", isinstance(total, int) and offset + len(rows) < total)),
+    }
+    actions = [ActionRecord({**row, "action_id": action_id_of(row)}) for row in rows]
+    rest = {key: value for key, value in answer.items() if key not in ("data", "items", "pagination")}
+    return ActionPage({**rest, **page, "actions": actions})
 
 
 _APPROVALS: Final[Mapping[str, str]] = {

@@ -55,11 +55,6 @@ class CommandKind(StrEnum):
     RATE_LIMIT = "RATE_LIMIT"
 
     @property
-    def blocks(self) -> bool:
-        """Whether it stops its target."""
-        return self in (CommandKind.BLOCK, CommandKind.SUSPEND, CommandKind.QUARANTINE)
-
-    @property
     def lifts(self) -> bool:
         """Whether it lets its target go on."""
         return self in (CommandKind.UNBLOCK, CommandKind.RESUME)

@@ -24,7 +24,7 @@ from ..exceptions import (
 )
 from ..strict_json import StrictJSON
 from .bodies import MAX_ORCHESTRATION_DEPTH
-from .models import ActionPage, ActionRecord, AgentAction, AuthorizationDecision, Decision, DecisionStatus
+from .models import AgentAction, AuthorizationDecision, Decision, DecisionStatus
 from .values import check_values, clean, encode_json, is_plain, strip_risk_claims
 
 if TYPE_CHECKING:
@@ -33,12 +33,11 @@ if TYPE_CHECKING:
 __all__ = [
     "KILL_CODES",
     "TOO_MANY",
+    "action_id_of",
     "check_values",
     "decode_decision",
     "decode_governance_refusal",
     "decode_object",
-    "decode_page",
-    "decode_record",
     "encode_json",
     "error_from_answer",
     "normalize_action_id",
@@ -195,7 +194,7 @@ def decode_decision(content: bytes) -> AuthorizationDecision:
             raise ProtocolError(f"the authority's answer has {_shown(flag)} in {field} where a boolean belongs")
         if flag is contradiction and rank < meaning and (rank == _APPROVED or field == "success"):
             rank = meaning
-    action_id = _action_id(answer)
+    action_id = action_id_of(answer)
     decision, status = _OUTCOMES[rank]
     if not action_id and decision is not Decision.DENIED:
         raise ProtocolError(f"the authority answered {status} without an action id")
@@ -220,7 +219,8 @@ def _refuse_duplicates(content: bytes) -> None:
         raise ProtocolError("the authority's answer uses a name twice") from None
 
 
-def _action_id(answer: Mapping[str, Any]) -> str:
+def action_id_of(answer: Mapping[str, Any]) -> str:
+    """Return the id of the action that an answer names, or an empty text."""
     found = ""
     for key in ("action_id", "id"):
         value = answer.get(key)
@@ -245,35 +245,6 @@ def normalize_action_id(value: object) -> str:
         digits = value.removeprefix("act_")
         return digits if digits.isdigit() else value
     raise ProtocolError(f"not an action id: {_shown(value)}")
-
-
-def decode_record(content: bytes) -> ActionRecord:
-    """Decode a stored action; unknown status words stand as they are, since a record permits nothing."""
-    answer = decode_object(content)
-    action_id = _action_id(answer)
-    if not action_id:
-        raise ProtocolError("the authority's record names no action")
-    return ActionRecord({**answer, "action_id": action_id})
-
-
-def decode_page(content: bytes, *, limit: int, offset: int) -> ActionPage:
-    """Decode a list of actions in any of its documented shapes."""
-    answer = decode_object(content)
-    rows = answer.get("actions", answer.get("data", answer.get("items")))
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ProtocolError("the authority's list holds no rows")
-    paging = answer.get("pagination")
-    paging = {**answer, **paging} if isinstance(paging, dict) else answer
-    total = paging.get("total", offset + len(rows))
-    page = {
-        "total": total,
-        "limit": paging.get("limit", limit),
-        "offset": paging.get("offset", offset),
-        "has_more": bool(paging.get("has_more", isinstance(total, int) and offset + len(rows) < total)),
-    }
-    actions = [ActionRecord({**row, "action_id": _action_id(row)}) for row in rows]
-    rest = {key: value for key, value in answer.items() if key not in ("data", "items", "pagination")}
-    return ActionPage({**rest, **page, "actions": actions})
 
 
 def decode_governance_refusal(status_code: int, content: bytes) -> AuthorizationDecision | None:

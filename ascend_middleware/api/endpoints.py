@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from . import answers, bodies
-from .decode import decode_decision, decode_governance_refusal, decode_object, decode_record
+from .decode import decode_decision, decode_governance_refusal, decode_object
 from .endpoint import Endpoint
 
 # fmt: off
@@ -36,7 +36,9 @@ REJECT: Final = Endpoint(
     "POST", "/api/v1/actions/{id}/reject", answers.record, "Deny a pending action", body=bodies.Rejection,
     answer="Decision", allowance="admin",
 )
-GET_ACTION: Final = Endpoint("GET", "/api/v1/actions/{id}", decode_record, "Show an action", answer="ActionDetails")
+GET_ACTION: Final = Endpoint(
+    "GET", "/api/v1/actions/{id}", answers.action_record, "Show an action", answer="ActionDetails",
+)
 LIST_ACTIONS: Final = Endpoint(
     "GET", "/api/v1/actions", answers.action_page, "List actions", query=bodies.ActionQuery, answer="Actions",
 )

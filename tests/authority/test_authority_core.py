@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from ascend_middleware.api.decode import decode_decision, decode_page, error_from_answer
+from ascend_middleware.api.answers import action_page
+from ascend_middleware.api.decode import decode_decision, error_from_answer
 from ascend_middleware.authority import Authority, Role, Store, parse_policy
 
 POLICY = """
@@ -289,7 +290,7 @@ def test_lists_filter_sort_and_page(desk):
 
     def ids(query, path="/api/v1/actions"):
         desk.call("GET", path, query=query)
-        page = decode_page(desk.content, limit=50, offset=0)
+        page = action_page(desk.content, limit=50, offset=0)
         return [row["action_id"] for row in page.actions]
 
     assert ids("") == ["4", "3", "2", "1"]

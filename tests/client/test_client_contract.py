@@ -19,7 +19,8 @@ from scripted import APPROVED, DROP, HANG, PENDING, Scripted, http
 
 import ascend_middleware as package
 from ascend_middleware import exceptions as errors
-from ascend_middleware.api.decode import decode_decision, decode_page
+from ascend_middleware.api.answers import action_page
+from ascend_middleware.api.decode import decode_decision
 from ascend_middleware.api.models import AgentAction, Decision, DecisionStatus
 from ascend_middleware.client import AscendClient, AsyncAscendClient, AsyncOWKAIClient, OWKAIClient
 from ascend_middleware.client.retry import may_repeat
@@ -115,7 +116,7 @@ def test_c4_every_documented_list_is_read_and_served(house):
     assert fields["actions"] == fields["data"] and fields["pagination"]["total"] == fields["total"] == 1
     enveloped = house.call("GET", "/api/v2/actions")[1]
     for shape in (fields, enveloped, {"actions": fields["actions"]}, {"data": fields["data"], "pagination": {}}):
-        page = decode_page(json.dumps(shape).encode(), limit=50, offset=0)
+        page = action_page(json.dumps(shape).encode(), limit=50, offset=0)
         assert [row.action_id for row in page.actions] == ["1"]
         assert (page.total, page.has_more) == (1, False)
 

@@ -12,7 +12,8 @@ from parties import ACTION, PARTIES, run
 from scripted import APPROVED, http
 
 from ascend_middleware import exceptions as errors
-from ascend_middleware.api.decode import decode_decision, decode_object, decode_page, decode_record, error_from_answer
+from ascend_middleware.api.answers import action_page, action_record
+from ascend_middleware.api.decode import decode_decision, decode_object, error_from_answer
 from ascend_middleware.client import EngineError
 
 # Shrinking over sockets takes minutes and is not worth it: what fails is short.
@@ -150,7 +151,7 @@ ANYTHING = st.recursive(
 def test_whatever_is_decoded_ends_in_our_errors(body, status, noise):
     for content in (json.dumps(body).encode(), noise):
         assert isinstance(error_from_answer(status, content, {"x-ratelimit-limit": "x"}), errors.AscendError)
-        for decode in (decode_object, decode_decision, decode_record, lambda it: decode_page(it, limit=5, offset=0)):
+        for decode in (decode_object, decode_decision, action_record, action_page):
             try:
                 result = decode(content)
             except errors.ProtocolError:

@@ -12,6 +12,7 @@ from collections import deque
 from typing import Final
 
 from ... import masking
+from ...flow import drive
 from .http1 import Origin, Reader, encode
 from .transport import (
     KEEPALIVE_SECONDS,
@@ -19,13 +20,13 @@ from .transport import (
     Request,
     Response,
     Unsendable,
-    addresses,
     deadline_passed,
     describe,
     is_late,
+    reach,
+    resolve,
     surplus,
     unconnected,
-    worse,
 )
 
 __all__ = ["BlockingPool"]
@@ -153,7 +154,8 @@ class BlockingPool:
 
     def _connect(self, end: float) -> _Connection:
         try:
-            stream = self._reach(addresses(self._origin.host, self._origin.port, _left(end)), end)
+            found = resolve(self._origin.host, self._origin.port).result(_left(end))
+            stream: socket.socket = drive(reach(found, end, time.monotonic), self._open)
         except OSError as error:  # TLS's errors are OSErrors
             raise unconnected(error) from None
         connection = _Connection(stream)
@@ -164,18 +166,8 @@ class BlockingPool:
         _log.debug("connected to %s port %d", self._origin.host, self._origin.port)
         return connection
 
-    def _reach(self, found: list[str], end: float) -> socket.socket:
-        failure: OSError | None = None
-        for number, address in enumerate(found, 1):
-            # One that does not answer leaves half of the time to those after it.
-            is_last = number == len(found)
-            try:
-                return self._open(address, end if is_last else end - _left(end) / 2)
-            except OSError as error:
-                failure = worse(failure, error, is_last=is_last)
-        raise failure or OSError(f"no address for {self._origin.host}")
-
-    def _open(self, address: str, until: float) -> socket.socket:
+    def _open(self, step: tuple[str, float]) -> socket.socket:
+        address, until = step
         stream = socket.create_connection((address, self._origin.port), timeout=_left(until))
         try:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -11,7 +11,7 @@ import os
 import re
 import ssl
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import h11
@@ -254,39 +254,23 @@ def context_of(settings: Settings) -> ssl.SSLContext | None:
     places = ", ".join(f"{name} {place!r}" for name, place in named)
     if not all(_is_there(name, place) for name, place in named):
         raise ConfigurationError(f"{places}: there is no such file or directory of certificates")
-    # A monkey-patched process has another class, whose connections wait for others as they should.
-    source = _Source(os.getpid(), ssl.SSLContext, named, settings.trust_env, tuple(_version(each) for _, each in named))
+    versions = tuple(_version(place) for _, place in named)
     try:
         with _reading:
-            return _read(source)
+            # A server may patch its workers after the fork, whose connections of another class wait as they should.
+            return _read(named, settings.trust_env, versions, os.getpid(), ssl.SSLContext)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{places or 'the certificates'} cannot be read as certificates: {error}") from None
 
 
-class _Source(NamedTuple):
-    """What a context was made of.
-
-    Attributes:
-        process: an application server may patch its workers after the fork.
-        named: settings or variables, and the places that they name.
-        versions: of those places, which tell when a file was replaced.
-    """
-
-    process: int
-    kind: type[ssl.SSLContext]
-    named: tuple[tuple[str, str], ...]
-    trust_env: bool
-    versions: tuple[object, ...]
-
-
 @functools.lru_cache(maxsize=16)
-def _read(source: _Source) -> ssl.SSLContext:
-    if source.named and source.named[0][0] == "ca_file":
-        context = ssl.create_default_context(cafile=source.named[0][1])
+def _read(named: tuple[tuple[str, str], ...], trust_env: bool, *_versions: object) -> ssl.SSLContext:
+    if named and named[0][0] == "ca_file":
+        context = ssl.create_default_context(cafile=named[0][1])
     else:
         import httpx2  # takes as long as all the rest of the client, and plain HTTP needs nothing of it
 
-        context = httpx2.create_ssl_context(trust_env=source.trust_env)
+        context = httpx2.create_ssl_context(trust_env=trust_env)
     context.set_alpn_protocols(["http/1.1"])  # as httpcore2 sets it, at each connection
     return context
 

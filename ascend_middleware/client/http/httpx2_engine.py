@@ -25,10 +25,10 @@ from .transport import (
     DeadlinePassed,
     Request,
     Response,
-    addresses,
     deadline_passed,
     is_exhausted,
     proxy_url,
+    resolve,
     response,
     surplus,
 )
@@ -123,7 +123,7 @@ class _BlockingBackend(httpcore2.SyncBackend):
     def connect_tcp(self, host: str, port: int, timeout: float | None = None, *rest: Any, **options: Any) -> Any:
         failure: httpcore2.ConnectError | httpcore2.ConnectTimeout | None = None
         try:
-            found = addresses(host, port, _left(None))
+            found = resolve(host, port).result(_left(None))
         except TimeoutError:
             raise httpcore2.ConnectTimeout("deadline") from None
         except OSError as error:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 from collections import deque
 from typing import Final
 
 from ... import masking
 from ...exceptions import AscendError
+from ...flow import drive_async
 from .http1 import Origin, Reader, encode
 from .transport import (
     KEEPALIVE_SECONDS,
@@ -23,10 +23,10 @@ from .transport import (
     Unsendable,
     deadline_passed,
     describe,
+    reach,
     resolve,
     surplus,
     unconnected,
-    worse,
 )
 
 __all__ = ["LoopPool"]
@@ -188,55 +188,26 @@ class LoopPool:
             raise Unsendable("the client was closed")
         try:
             async with asyncio.timeout(end - self.loop.time()):
-                addresses = await self._addresses()
-                connection = await self._reach(addresses, end)
+                found = await asyncio.wrap_future(resolve(self._origin.host, self._origin.port))
+                connection: _Connection = await drive_async(reach(found, end, self.loop.time), self._open_one)
         except OSError as error:  # TLS's errors are OSErrors
             raise unconnected(error) from None
         self._open.add(connection)
         _log.debug("connected to %s port %d", self._origin.host, self._origin.port)
         return connection
 
-    async def _addresses(self) -> list[str]:
-        with contextlib.suppress(ValueError):
-            return [str(ipaddress.ip_address(self._origin.host))]
-        found: asyncio.Future[list[str]] = self.loop.create_future()
-
-        def settle(answer: list[str] | OSError) -> None:
-            if found.done():
-                return
-            if isinstance(answer, OSError):
-                found.set_exception(answer)
-            else:
-                found.set_result(answer)
-
-        def tell(answer: list[str] | OSError) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                self.loop.call_soon_threadsafe(settle, answer)
-
-        resolve(self._origin.host, self._origin.port, tell)
-        return await found
-
-    async def _reach(self, addresses: list[str], end: float) -> _Connection:
+    async def _open_one(self, step: tuple[str, float]) -> _Connection:
+        address, until = step
         origin = self._origin
-        failure: OSError | None = None
-        for number, address in enumerate(addresses, 1):
-            # One that does not answer leaves half of the time to those after it.
-            left = end - self.loop.time()
-            is_last = number == len(addresses)
-            try:
-                async with asyncio.timeout(left if is_last else left / 2):
-                    _, connection = await self.loop.create_connection(
-                        lambda: _Connection(self),
-                        address,
-                        origin.port,
-                        ssl=origin.context,
-                        server_hostname=origin.host if origin.context is not None else None,
-                    )
-            except OSError as error:
-                failure = worse(failure, error, is_last=is_last)
-            else:
-                return connection
-        raise failure or OSError(f"no address for {origin.host}")
+        async with asyncio.timeout(until - self.loop.time()):
+            _, connection = await self.loop.create_connection(
+                lambda: _Connection(self),
+                address,
+                origin.port,
+                ssl=origin.context,
+                server_hostname=origin.host if origin.context is not None else None,
+            )
+        return connection
 
     async def aclose(self) -> None:
         """Close every connection; requests under way fail."""

@@ -6,12 +6,12 @@ import contextlib
 import errno
 import ipaddress
 import os
-import queue
 import re
 import socket
 import ssl
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ import msgspec
 
 from ... import masking
 from ...exceptions import AscendError, ConfigurationError, ProtocolError
+from ...flow import Flow
 from ...fork import renew_once
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ __all__ = [
     "Response",
     "TLSFailed",
     "Unsendable",
-    "addresses",
     "deadline_passed",
     "defect",
     "describe",
@@ -48,12 +48,12 @@ __all__ = [
     "is_late",
     "proxy_failed",
     "proxy_url",
+    "reach",
     "resolve",
     "response",
     "surplus",
     "too_long",
     "unconnected",
-    "worse",
 ]
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
@@ -267,21 +267,6 @@ def _is_distrusted(error: BaseException) -> bool:
     )
 
 
-def worse(before: OSError | None, error: OSError, *, is_last: bool) -> OSError:
-    """Return which of the failures at two addresses tells more.
-
-    One that answered wrongly says most; then that the time ran out at the last one. A lack of files says least, since
-    it may be over for the next one. Of others the first counts: those after it may be of a family that is switched off.
-    """
-    if before is None:
-        return error
-    if _is_distrusted(before):
-        return before
-    if _is_distrusted(error):
-        return error
-    return error if is_exhausted(before) or (is_last and isinstance(error, TimeoutError)) else before
-
-
 # The last two are no failures, but stand in the chain of one that came while more bytes were waited for.
 _BROKEN_OFF: Final = (
     *(ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError),
@@ -358,7 +343,12 @@ def proxy_url(settings: Settings) -> str | None:
             proxy = f"http://{proxy}" if proxy and "://" not in proxy else proxy
     if not proxy:
         return None
-    if not _is_proxy(proxy):
+    try:
+        parts = urlsplit(proxy)
+        good = parts.scheme in ("http", "https", "socks5", "socks5h") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
         whose = "proxy" if settings.proxy else "the environment's proxy (trust_env)"
         raise ConfigurationError(
             f"{whose} must be a URL that begins with http, https, socks5 or socks5h, such as http://proxy.example:3128"
@@ -366,42 +356,51 @@ def proxy_url(settings: Settings) -> str | None:
     return proxy
 
 
-def _is_proxy(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https", "socks5", "socks5h") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def resolve(host: str, port: int, tell: Callable[[list[str] | OSError], object]) -> None:
-    """Look a name up in a thread of its own, which can be given up: the resolver knows no deadline.
+def resolve(host: str, port: int) -> Future[list[str]]:
+    """Return the addresses of a name, looked up in a thread that can be given up: the resolver knows no deadline.
 
     Nor is it one of the application's threads: where those are all taken, the wait for one would look like an outage.
     """
+    found: Future[list[str]] = Future()
+    found.set_running_or_notify_cancel()
 
     def look_up() -> None:
-        found: list[str] | OSError
         try:
             entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            found = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+            found.set_result(list(dict.fromkeys(str(entry[4][0]) for entry in entries)))
         except (OSError, UnicodeError) as error:
-            found = error if isinstance(error, OSError) else OSError(str(error))
-        tell(found)
+            found.set_exception(error if isinstance(error, OSError) else OSError(str(error)))
 
-    threading.Thread(target=look_up, name="ascend-resolve", daemon=True).start()
-
-
-def addresses(host: str, port: int, timeout: float | None) -> list[str]:
-    """Return the addresses of a name, blocking; raise `TimeoutError` or another `OSError`."""
-    with contextlib.suppress(ValueError):
-        return [str(ipaddress.ip_address(host))]
-    answers: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
-    resolve(host, port, answers.put)
     try:
-        answer = answers.get(timeout=timeout)
-    except queue.Empty:
-        raise TimeoutError from None
-    if isinstance(answer, OSError):
-        raise answer
-    return answer
+        found.set_result([str(ipaddress.ip_address(host))])
+    except ValueError:
+        threading.Thread(target=look_up, name="ascend-resolve", daemon=True).start()
+    return found
+
+
+def reach(found: list[str], end: float, clock: Callable[[], float]) -> Flow[Any]:
+    """Try one address after the other: a step is an address and until when, its result is a connection.
+
+    Raises:
+        OSError: of the failures, the one that tells most.
+    """
+    failure: OSError | None = None
+    for number, address in enumerate(found, 1):
+        is_last = number == len(found)
+        try:
+            # One that does not answer leaves half of the time to those after it.
+            return (yield address, end if is_last else (end + clock()) / 2)
+        except OSError as error:
+            failure = error if failure is None else _worse(failure, error, is_last=is_last)
+    raise failure or OSError("no address for the authority's name")
+
+
+def _worse(before: OSError, error: OSError, *, is_last: bool) -> OSError:
+    """Return which of two failures tells more.
+
+    An answer that is wrong says most; then that the time ran out at the last address. A lack of files says least, since
+    it may be over for the next one. Of others the first counts: those after it may be of a family that is switched off.
+    """
+    if _is_distrusted(before) or _is_distrusted(error):
+        return before if _is_distrusted(before) else error
+    return error if is_exhausted(before) or (is_last and isinstance(error, TimeoutError)) else before
