@@ -23,19 +23,6 @@ from .text import is_loopback
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "DEFAULT_API_URL",
-    "LOCAL_SCHEME",
-    "TEST_SCHEME",
-    "Pending",
-    "Settings",
-    "check_api_key",
-    "check_api_url",
-    "connection_problem",
-    "parse_pending",
-    "unknown_variables",
-]
-
 DEFAULT_API_URL: Final = "https://pilot.owkai.app"
 LOCAL_SCHEME: Final = "local"
 # Served by `ascend_middleware.testing`, and only while a test has an authority of that name.

@@ -12,24 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-__all__ = [
-    "BadValueError",
-    "Parser",
-    "Problem",
-    "Report",
-    "choice",
-    "did_you_mean",
-    "duration",
-    "flag",
-    "mapping",
-    "number",
-    "seconds",
-    "text",
-    "texts",
-    "toml_problem",
-    "whole",
-]
-
 Parser: TypeAlias = Callable[[object], Any]
 
 
@@ -70,12 +52,7 @@ class BadValueError(ValueError):
 
 
 class Report:
-    """The problems found so far, and the words with which they say where.
-
-    Args:
-        name: what is read, a file's name; every place begins with it.
-        codes: what the problems' codes begin with, `rules`.
-    """
+    """The problems found so far, each with a place that begins with `name`, and a code that begins with `codes`."""
 
     def __init__(self, name: str, codes: str) -> None:
         self.name = name
@@ -90,13 +67,9 @@ class Report:
     def table(
         self, raw: object, fields: Mapping[str, Parser], *where: str, required: Iterable[str] = ()
     ) -> dict[str, Any]:
-        """Return what a table says, parsed; an unknown key, a bad and a missing value each become a problem.
+        """Return what a table says, parsed by the parsers of its keys; a value of None counts as not given.
 
-        Args:
-            raw: the table; a value of None counts as not given.
-            fields: its keys, each with its parser.
-            where: the table's place.
-            required: the keys that it must have.
+        An unknown key, a bad value and a missing required one each become a problem.
         """
         given: dict[str, Any] = {}
         if not isinstance(raw, Mapping):
@@ -220,14 +193,7 @@ _TOML_PLACE = re.compile(
 
 
 def toml_problem(code: str, name: str, text: str, error: ValueError) -> Problem:
-    """Return what a text that is no TOML has wrong, with its line and what is meant.
-
-    Args:
-        code: the problem's identifier.
-        name: the file's name.
-        text: its content.
-        error: what `tomllib` raised.
-    """
+    """Return what a text that is no TOML has wrong, by what `tomllib` raised, with its line and what is meant."""
     found = _TOML_PLACE.match(str(error))
     if found is None:
         return Problem(code, name, f"it is not TOML: {error}")

@@ -19,9 +19,6 @@ from .exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# And the parsers, which `config` calls by their module.
-__all__ = ["FINDINGS", "Pending", "default_directory", "make_directory", "parse_pending", "shown"]
-
 _NAME: Final = "ascend-middleware"
 MAX_WAIT_SECONDS: Final = 55.0
 # What makes a request suspicious; a rule may permit some of it.

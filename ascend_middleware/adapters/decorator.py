@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from ..rules import Declaration
 
-__all__ = ["VERDICT", "Framework", "attach", "caller_place", "require_verdict"]
-
 # Where the middleware leaves the verdict, in ASGI's scope or WSGI's environ. Not in the `state` of a scope: some
 # servers share that among the requests of a connection.
 VERDICT: Final = "ascend.verdict"
@@ -39,14 +37,9 @@ def _is_function(target: object) -> bool:
 class Framework(NamedTuple):
     """How a framework's handlers come to the verdict on their request.
 
-    Attributes:
-        find_verdict: called with a handler's positional and named arguments; takes out of the latter what only the
-            check asked for, and returns what the middleware left with the request, or None.
-        entry: the method of a class of handlers that every request goes through.
-        classes: what such a class is called, for messages.
-        targets: what a rule may be declared at, for messages.
-        is_target: tells whether something that is no class is such a target.
-        is_async: tells whether a handler is to be awaited.
+    `find_verdict` is called with a handler's positional and named arguments; it takes out of the latter what only the
+    check asked for, and returns what the middleware left with the request. `entry` is the method of a class of handlers
+    that every request goes through; `classes` and `targets` say for messages where a rule may be declared.
     """
 
     find_verdict: Callable[[tuple[Any, ...], dict[str, Any]], object]
@@ -62,11 +55,7 @@ def attach(
 ) -> Target:
     """Return a handler with a rule, so that it runs only on a verdict under that rule; a class is changed in place.
 
-    Args:
-        target: the function or class.
-        rule: what to declare: `RuleFields`, or a declaration made before.
-        framework: whose handler it is.
-        place: where the rule is written, for messages; by default the target's own name.
+    `place` says in messages where the rule is written; by default that is the target's own name.
 
     Raises:
         ConfigurationError: with everything that is wrong.
@@ -115,9 +104,7 @@ def _checked(function: Any, framework: Framework, rules_of: Callable[..., Sequen
 def require_verdict(verdict: object, rules: Sequence[Declaration]) -> Verdict:
     """Return the verdict if the handler may run on it; nothing is decided here, and never twice.
 
-    Args:
-        verdict: what the adapter's middleware left with the request, if it did.
-        rules: every rule that is declared at the handler; one of them has to be the one that was decided under.
+    One of the rules that are declared at the handler has to be the one that was decided under.
 
     Raises:
         ConfigurationError: nobody decided, or it was decided under another rule. The handler must not run.

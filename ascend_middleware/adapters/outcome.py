@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from ..guard import Guard
 
-__all__ = ["HandledRequest", "WatchedParts", "changed_request", "report_undecided"]
-
-
 # By these an application says that it did nothing, provided that it says when to come again, too.
 _LATER = frozenset({429, 503})
 
@@ -24,18 +21,11 @@ _LATER = frozenset({429, 503})
 class HandledRequest:
     """One request on its way through an application: what was decided about it, and what becomes of it.
 
-    The adapter tells what it sees of the response; the outcome is recorded once.
-
-    Args:
-        runner: a `SyncRunner` or `AsyncRunner`, which records the outcome.
-        verdict: None until there is one.
-        came: tells whether the request came to the handler, where only that can be seen.
+    The adapter sets the verdict and tells what it sees of the response; the runner records the outcome, once.
 
     Attributes:
-        runner: as above.
-        verdict: likewise; set by the adapter.
         subject: what the decision was about, for the adapter.
-        ran: whether the handler was called; None where nobody can see that.
+        ran: whether the handler was called; None where nobody can see that. `came` tells, where only that can be seen.
         status: the response's, 0 before it began.
         is_whole: whether the response was given in full; set by the adapter.
         is_reported: whether a success without a decision was reported already.
@@ -125,13 +115,7 @@ class HandledRequest:
 
 
 class WatchedParts:
-    """A response's parts; sees how they end, at the latest when they are closed.
-
-    Args:
-        parts: what is sent, closed with this.
-        handled: is told how they ended.
-        conclude: called then; `handled.conclude` by default.
-    """
+    """A response's parts; sees how they end, at the latest when they are closed, and concludes then."""
 
     __slots__ = ("_conclude", "_handled", "_iterator", "_parts")
 
@@ -179,13 +163,7 @@ def changed_request() -> Verdict:
 
 
 def report_undecided(guard: Guard, logger: Logger | LoggerAdapter[Any], request: str, why: str) -> None:
-    """Report that a request succeeded without a decision.
-
-    Args:
-        guard: whose application answered.
-        logger: of the adapter.
-        request: its name in the log.
-        why: nobody decided.
+    """Report that a request succeeded without a decision, and why.
 
     Raises:
         AscendError: the settings are strict.

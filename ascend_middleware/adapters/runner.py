@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from ..guard import Guard
     from ..journal.worker import BackgroundWorker
 
-__all__ = ["AsyncBody", "AsyncRunner", "SyncRunner"]
-
 logger = get_logger("ascend_middleware.adapters.runner")
 
 _STATE_THREADS: Final = 4
@@ -57,15 +55,7 @@ class AsyncBody(Protocol):
 
 
 class _Runner:
-    """What both runners share: the guard and its background worker.
-
-    Args:
-        rules: the path of an `ascend.toml`, a mapping of the same shape, `Rule` objects, or None.
-        settings: any field of `ascend_middleware.config.Settings`.
-        identify: called with the framework's request; returns `Agent` or `NotAnAgent`.
-        render: called with status, headers and body of a refusal; returns the three to answer instead.
-        http_client: the application's own client of httpx or httpx2, for requests to the authority; it stays open.
-        now: seconds since the epoch.
+    """What both runners share: the guard and its background worker. Adapters tell of the arguments.
 
     Raises:
         ConfigurationError: with everything that is wrong.
@@ -185,13 +175,7 @@ class SyncRunner(_Runner):
         return open_engine(self._guard.settings, http_client=self._borrowed())
 
     def judge(self, view: RequestView, read: Callable[[int, float], bytes]) -> Verdict:
-        """Return the verdict for one request.
-
-        Args:
-            view: the request.
-            read: reads the whole body, at most so many bytes, within so many seconds as far as the server lets it;
-                raises `BodyTooLarge`, `BodyTimeout` or `ClientGone`.
-        """
+        """Return the verdict for one request; `read` performs the step `ReadBody`, as far as the server lets it."""
         started = time.perf_counter()
         guard = self.start()
         if view.raw_path is None and not self._is_hidden:

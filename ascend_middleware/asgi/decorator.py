@@ -13,8 +13,6 @@ from ..rules import RuleFields
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["governed", "require_decision"]
-
 Target = TypeVar("Target", bound="Callable[..., Any]")
 
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     # Decides about a request, given what the router will run, and runs the application or refuses.
     Govern = Callable[[Scope, Receive, Send, Application, Any], Awaitable[None]]
 
-__all__ = ["AdmittedRequest", "RouterGuard", "find_router", "install", "is_before_router", "subject_of"]
-
 logger = get_logger("ascend_middleware.asgi")
 
 # Where a request carries what was decided about it, for the gates further in: a tuple of `AdmittedRequest`.
@@ -138,11 +136,7 @@ class _Inserted(Stop):
 class RouterGuard(_Inserted):
     """The guard in front of a router, inside every middleware of the application.
 
-    Args:
-        govern: decides.
-        resolver: of the application's routes.
-        app: the application.
-        marked_only: govern only what comes through the middleware that this belongs to; all of it otherwise.
+    With `marked_only` it governs only what comes through the middleware that it belongs to.
     """
 
     def __init__(self, govern: Govern, resolver: Any, app: Any, *, marked_only: bool) -> None:
@@ -304,12 +298,9 @@ _installed: weakref.WeakKeyDictionary[Any, list[weakref.ref[RouterGuard]]] = wea
 def install(app: Any, govern: Govern, *, origin: tuple[Any, ...] | None = None) -> RouterGuard:
     """Put a guard in front of a Starlette application's router.
 
-    Args:
-        app: the application.
-        govern: decides.
-        origin: what the guard was built from: its rules and hooks, and its settings last. A guard of the same origin
-            that is there already is returned. None is for a middleware around the application: it always makes
-            another guard, which governs what comes through that middleware.
+    `origin` is what the guard was built from: its rules and hooks, and its settings last. A guard of the same origin
+    that is there already is returned. None is for a middleware around the application: it always makes another guard,
+    which governs what comes through that middleware.
     """
     from ..routing.starlette import StarletteResolver  # optional dependency
 

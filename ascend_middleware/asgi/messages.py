@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ..guard import Verdict
     from ..routing import Resolved
 
-__all__ = ["Application", "Body", "Message", "Receive", "RootPath", "Scope", "ScopeView", "Send", "refuse"]
-
 logger = get_logger("ascend_middleware.asgi")
 
 # What ASGI applications are called with.
@@ -103,8 +101,7 @@ class Body:
     async def onward(self, *, ahead: bool) -> Receive | None:
         """Return the `receive` for the handler: first what was read ahead, then the real one; None if the client left.
 
-        Args:
-            ahead: whether a body that nobody has read yet may be received, to see whether the client has left.
+        `ahead` allows to receive a body that nobody has read yet, to see whether the client has left.
         """
         server = getattr(self._receive, "__self__", None)
         gone = getattr(server, "disconnected", None)
@@ -199,13 +196,7 @@ async def refuse(
 
 
 class ScopeView(RequestView):
-    """A request whose headers are decoded, and whose framework's object is made, only when somebody asks.
-
-    Args:
-        scope: the request.
-        resolved: what the router will run.
-        root_path: reads the path where no router can be asked.
-    """
+    """A request whose headers are decoded, and whose framework's object is made, only when somebody asks."""
 
     __slots__ = ("_headers", "_request", "_scope")
 
@@ -248,12 +239,9 @@ class ScopeView(RequestView):
 
 
 class Reading(NamedTuple):
-    """One request's path.
+    """One request's path, below the root path.
 
-    Attributes:
-        path: application-relative.
-        other: what the application reads instead, if it does not strip; None where that is the same.
-        findings: for the firewall.
+    `other` is what the application reads instead, if it does not strip; None where that is the same.
     """
 
     path: str
@@ -268,10 +256,8 @@ class RootPath:
     that strips the root path cannot tell either: it strips what looks like it. Where its reading may be another one
     than the guard's, the request is refused.
 
-    Args:
-        app: the application.
-        strips: `True` and `False` settle it; None finds it out. An unknown application is taken to strip; once the
-            server was seen not to put the root path in front, paths that begin with it all the same are doubtful.
+    `strips` settles it, where it is given. An unknown application is taken to strip; once the server was seen not to
+    put the root path in front, paths that begin with it all the same are doubtful.
     """
 
     __slots__ = ("_apart", "_known", "_strips")

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from ..routing import Resolved
     from .messages import Application, Message, Receive, Scope, Send
 
-__all__ = ["AscendMiddleware"]
-
 logger = get_logger("ascend_middleware.asgi")
 
 # Where a request keeps in its scope the outcomes of the guards that saw it.
@@ -176,12 +174,7 @@ class AscendMiddleware:
 
 
 class Governor:
-    """Governs the requests of one middleware, wherever in the application they are to be judged.
-
-    Args:
-        runner: performs the guard's steps.
-        root_path: what the application makes of the server's root path.
-    """
+    """Governs the requests of one middleware, wherever in the application they are to be judged."""
 
     def __init__(self, runner: AsyncRunner, root_path: RootPath) -> None:
         self.runner = runner
@@ -339,12 +332,7 @@ def _judged(scope: Scope) -> list[str]:
 
 
 class Tripwire:
-    """Around every middleware of a Starlette application: sees successes that no guard decided about.
-
-    Args:
-        app: what is watched.
-        governor: the guard's.
-    """
+    """Around every middleware of a Starlette application: sees successes that no guard decided about."""
 
     def __init__(self, app: Application, governor: Governor) -> None:
         self.app = app

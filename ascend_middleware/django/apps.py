@@ -5,8 +5,6 @@ from __future__ import annotations
 from django.apps import AppConfig
 from django.core.checks import register
 
-__all__ = ["AscendConfig"]
-
 
 class AscendConfig(AppConfig):
     """`"ascend_middleware.django"` in `INSTALLED_APPS`."""

@@ -49,22 +49,6 @@ if TYPE_CHECKING:
 
     from ..guard import Guard
 
-__all__ = [
-    "NAME",
-    "RESOLVER",
-    "announce_once",
-    "async_runner",
-    "check_configuration",
-    "check_key",
-    "check_middleware",
-    "configured",
-    "forget",
-    "health",
-    "is_guarded",
-    "require_order",
-    "sync_runner",
-]
-
 NAME = "settings.ASCEND"
 # One for the process: test clients build the middleware anew again and again.
 RESOLVER = DjangoResolver()
@@ -94,11 +78,7 @@ def configured() -> object:
 
 
 def sync_runner() -> SyncRunner:
-    """Return the process's runner for requests without an event loop.
-
-    Raises:
-        ConfigurationError: with everything that is wrong.
-    """
+    """Return the process's runner for requests without an event loop."""
     runner: SyncRunner = _runner(SyncRunner, lambda hook: async_to_sync(hook) if iscoroutinefunction(hook) else hook)
     return runner
 
@@ -107,9 +87,6 @@ def async_runner() -> AsyncRunner:
     """Return the process's runner for requests on an event loop.
 
     A synchronous `identify` is called in Django's thread for synchronous code, where it may use the database.
-
-    Raises:
-        ConfigurationError: with everything that is wrong.
     """
     runner: AsyncRunner = _runner(AsyncRunner, lambda hook: hook if iscoroutinefunction(hook) else sync_to_async(hook))
     return runner

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from ..rules import Declaration
 
-__all__ = ["GovernedMixin", "governed"]
-
 Target = TypeVar("Target", bound="Callable[..., Any]")
 
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from ..adapters.outcome import HandledRequest
     from ..guard import Guard, Verdict
 
-__all__ = ["AscendMiddleware", "TripwireMiddleware"]
-
 logger = get_logger("ascend_middleware.django")
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from ..adapters.runner import AsyncRunner
     from ..guard import Verdict
 
-__all__ = ["Body", "begin", "handled_of", "read_body", "refusal_of", "target_of", "unrouted", "view_of", "watch"]
-
 # Django puts bytes that are not UTF-8 back into percent signs.
 _BROKEN = re.compile(r"%[89A-Fa-f][0-9A-Fa-f]")
 _ATTRIBUTE = "_ascend_handled"
@@ -179,13 +177,7 @@ _tasks: set[asyncio.Task[None]] = set()
 
 
 def watch(request: HttpRequest, response: Any, handled: HandledRequest) -> None:
-    """Record how a streaming response ended, at the latest when it is closed.
-
-    Args:
-        request: what it answers.
-        response: with `streaming` set.
-        handled: the request's.
-    """
+    """Record how a streaming response ended, at the latest when it is closed."""
     conclude = functools.partial(_conclude, handled)
     file = getattr(response, "file_to_stream", None) if isinstance(response, FileResponse) else None
     if file is not None and "wsgi.file_wrapper" in request.META:

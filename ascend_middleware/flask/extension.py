@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from ..guard import RequestView
 
-__all__ = ["CONFIG", "EXTENSION", "Ascend", "application_of", "governed"]
-
 Target = TypeVar("Target", bound="Callable[..., Any]")
 
 CONFIG = "ASCEND"

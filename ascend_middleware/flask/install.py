@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from ..adapters.runner import SyncRunner
     from ..guard import Guard
 
-__all__ = ["AppGuard", "check_application"]
-
 logger = get_logger("ascend_middleware.flask")
 
 
@@ -139,12 +137,8 @@ def _guarded(own: Any) -> type[Any]:
 class AppGuard:
     """The guard of one application.
 
-    Attributes:
-        runner: asks, and records.
-        replaced: what had replaced methods of the application before, by name: it comes next.
-        key: where a request's environ has what is known of it.
-        after: the function after which to decide, or its dotted path.
-        is_announced: whether it was said what is not covered.
+    `replaced` is what had replaced methods of the application before, by name: it comes next. `key` is where a
+    request's environ has what is known of it; `after` is the function after which to decide, or its dotted path.
     """
 
     def __init__(self, app: flask.Flask, runner: SyncRunner, *, after: Any = None) -> None:

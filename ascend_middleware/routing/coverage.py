@@ -31,21 +31,6 @@ if TYPE_CHECKING:
     from ..rules import CompiledRule, Method, RouteRules, RuleTable
     from . import Leaf
 
-__all__ = [
-    "ANY",
-    "OTHERS",
-    "Coverage",
-    "Every",
-    "Routes",
-    "Row",
-    "Standing",
-    "as_json",
-    "as_text",
-    "cover",
-    "shown",
-    "shown_place",
-]
-
 
 class Every(Enum):
     """What stands for methods that are not named; a framework's route may have a method of any text."""

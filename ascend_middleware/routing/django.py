@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from ..rules import Declaration
 
-__all__ = ["DjangoResolver", "template_of"]
-
 # Every view that `as_view()` makes runs this code; a decorated one does not.
 _AS_VIEW: Final = View.as_view().__code__
 _PLAIN: Final = ("__init__", "__getattribute__", "setup", "dispatch", "http_method_not_allowed", "options")

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ..rules import CompiledRule
     from .coverage import Coverage, Row
 
-__all__ = ["Change", "Direction", "Lock", "compare", "dump", "load", "lock_of"]
-
 _VERSION: Final = 1
 _HEAD: Final = """\
 # What becomes of every route of the application. `ascend-middleware lock` writes this file, and

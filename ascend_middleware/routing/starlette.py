@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     Scope = MutableMapping[str, Any]
 
-__all__ = ["StarletteResolver"]
-
 _MAX_DEPTH: Final = 32
 # The convertors' expressions that cannot match a slash; a registered one of the same name may.
 _SINGLE: Final = frozenset(
@@ -150,12 +148,8 @@ class _Selected(NamedTuple):
 class _Level:
     """One router below its mounts: the index over its routes, rebuilt when they changed.
 
-    Args:
-        owner: the application or router.
-        prefix: the template of what it is mounted under.
-        host: likewise.
-        names: what the names of its routes begin with.
-        behind: whether middleware of the mount stands before it.
+    It is mounted under the template `prefix`, at a `host`, `behind` a middleware of the mount; the names of its routes
+    begin with `names`.
     """
 
     __slots__ = (

@@ -202,9 +202,7 @@ def in_context(candidate: Any) -> Matcher:
 def declared_at(subject: Any, original: Any) -> tuple[Declaration, ...]:
     """Return the rules that stand at a route's handler, or among its dependencies at any depth.
 
-    Args:
-        subject: what has the route's own dependencies, with those of the routers that it was included through.
-        original: the route as it was added.
+    `subject` has the route's own dependencies, with those of the routers that it was included through.
     """
     found = list(declared(getattr(original, "endpoint", None)))
     for call in _dependencies(getattr(subject, "dependant", None) or getattr(original, "dependant", None)):

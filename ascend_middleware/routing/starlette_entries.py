@@ -20,23 +20,15 @@ if TYPE_CHECKING:
     Scope = MutableMapping[str, Any]
     Matcher = Callable[[Scope], tuple[Match, Any]]
 
-__all__ = ["Entry", "SegmentTree"]
-
 
 class Entry:
-    """One route as a router will ask it.
+    """One route as a router will ask it, by `match`.
 
-    Args:
-        subject: the route with its effective path and name.
-        match: asks it.
-        content: what it runs, a `Leaf`, or the router that it leads to, a `starlette.Level`.
-        includes: FastAPI's inclusions on the way, the outermost first, which is the one that the router asks.
-        candidate: what the innermost of them selects.
-        partial_runs: whether it may run something on a match that lacks only the method; the framework answers 405.
-
-    Attributes:
-        pure: whether a second match is sure to be the same.
-        inside: the route, where it has middleware of its own.
+    `subject` is the route with its effective path and name, `content` what it runs: a `Leaf`, or the level of the
+    router that it leads to. `includes` are FastAPI's inclusions on the way, the outermost first, which is the one that
+    the router asks; `candidate` is what the innermost of them selects. `partial_runs` tells whether the route may run
+    something on a match that lacks only the method (the framework answers 405), `pure` whether a second match is sure
+    to be the same, and `inside` is the route where it has middleware of its own.
     """
 
     __slots__ = (
@@ -153,13 +145,9 @@ class SegmentTree:
         self._root.rest.append(number)
 
     def add(self, number: int, template: str, *, single: frozenset[str], subtree: bool) -> None:
-        """Register a template.
+        """Register a template, whose parameters are `{name}` or `{name:convertor}`.
 
-        Args:
-            number: what `candidates` returns.
-            template: a path, each parameter as `{name}` or `{name:convertor}`.
-            single: the parameters that cannot hold a slash.
-            subtree: whether the template covers everything below it, too.
+        The `single` parameters cannot hold a slash; with `subtree` the template covers everything below it, too.
         """
         node = self._root
         for segment in template.split("/")[1:]:

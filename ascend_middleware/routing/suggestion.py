@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     Methods: TypeAlias = tuple[Method | Every, ...]
 
-__all__ = ["suggest"]
-
 # The action type that a word in a route's path or name speaks for; the first that fits. None: no action, exempt.
 _GUESSES: Final[tuple[tuple[str, str], ...]] = (
     ("transaction", "refund payment pay payout charge transfer invoice checkout purchase order billing credit debit"),
@@ -38,10 +36,8 @@ _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 def suggest(rows: Iterable[Row], *, agent_id: str | None, standing: Iterable[Row] = ()) -> str:
     """Return TOML with a rule for each row; `ascend-middleware check` accepts it.
 
-    Args:
-        rows: of `Coverage.unmapped`, or of a whole application.
-        agent_id: begin with an `[ascend]` table that names this agent; None if the rules go into an existing file.
-        standing: rows that have a rule already; where a suggested one would take its place, a comment says so.
+    It begins with an `[ascend]` table that names the agent, if one is given. `standing` are rows that have a rule
+    already; where a suggested one would take its place, a comment says so.
     """
     lines = ["# Guesses from methods and names. Read every rule: you know what these routes do, this program does not."]
     if agent_id is not None:

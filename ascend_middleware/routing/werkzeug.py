@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from ..rules import Method
 
-__all__ = ["FlaskResolver", "method_of", "template_of"]
-
 # A parameter as Werkzeug's own parser reads it.
 _PARAMETER: Final = re.compile(r"<(?:([a-zA-Z_][a-zA-Z0-9_]*)(?:\((.*?)\))?:)?([a-zA-Z_][a-zA-Z0-9_]*)>")
 # What rules may name by type. A class derived from one of them may match something else, so it does not count.
@@ -46,12 +44,7 @@ class FlaskResolver:
         self._leaves: dict[int, tuple[Rule, Any, Leaf]] = {}
 
     def resolve(self, request: Request, path: str) -> Resolved:
-        """Return what a request runs.
-
-        Args:
-            request: after Flask has matched it.
-            path: decoded, below SCRIPT_NAME, as it arrived.
-        """
+        """Return what a request runs, which Flask has matched; the path is decoded, below SCRIPT_NAME."""
         rule, problem = request.url_rule, request.routing_exception
         if problem is not None or rule is None:
             kind = Kind.NOT_FOUND

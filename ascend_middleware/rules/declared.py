@@ -21,8 +21,6 @@ from .rule import Declaration
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["VERBS", "declaration", "declare", "declared", "place_of"]
-
 _ATTRIBUTE: Final = "__ascend_declaration__"
 # The methods of a class-based view that frameworks call for a request's method.
 VERBS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "query", "trace")
@@ -35,11 +33,7 @@ _FIELDS: Final = tuple(RuleFields.__annotations__)
 
 
 def declaration(place: str, fields: Mapping[str, object]) -> Declaration:
-    """Check what `governed(…)` was given, as the table checks its rules.
-
-    Args:
-        place: where it was written, for messages; see `place_of`.
-        fields: `RuleFields`.
+    """Check what `governed(…)` was given, as the table checks its rules; `place` says where it was written.
 
     Raises:
         ConfigurationError: with every problem, each naming the place.
@@ -58,11 +52,7 @@ def declaration(place: str, fields: Mapping[str, object]) -> Declaration:
 
 
 def declare(target: Target, rule: Declaration | Mapping[str, object]) -> Target:
-    """Put a rule at a function or a class, and return the same.
-
-    Args:
-        target: what the framework will call; a bound method's function is marked.
-        rule: `RuleFields`, checked here, or a declaration made before.
+    """Put a rule at a function or a class, and return the same; of a bound method, the function is marked.
 
     Raises:
         ConfigurationError: with every problem, each naming module and function; or another rule is declared there.

@@ -14,15 +14,12 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 from ..api.bodies import MAX_ORCHESTRATION_DEPTH
 from ..api.decode import encode_json
-from ..config import Pending, parse_pending
 from ..exceptions import ValidationError
 from ..problems import Parser, Report, choice, did_you_mean, flag, mapping, seconds, text, texts, whole
-from ..setting_values import findings
+from ..setting_values import Pending, findings, parse_pending
 from .rule import NO_RECIPE, Recipe, rule_label
 from .sources import Const, Source, Text, parse_source, parse_text
 from .templates import REST, WEBSOCKET, Method, Template, parse_match
-
-__all__ = ["Match", "Rule", "RuleFields", "check_rule"]
 
 Match: TypeAlias = "tuple[frozenset[Method], Template]"
 

@@ -29,18 +29,6 @@ from .templates import (
 if TYPE_CHECKING:
     from ..problems import Problem, Report
 
-__all__ = [
-    "Entry",
-    "Group",
-    "Index",
-    "RoutePart",
-    "RouteRules",
-    "members",
-    "rank_declared",
-    "report_blocked",
-    "resolve",
-]
-
 # The rules of one template by method; "*" holds the rule for every other method. Mostly there is one rule only.
 Group: TypeAlias = "CompiledRule | dict[Method, CompiledRule]"
 # A template's segments, its rules, and whether it covers the whole route.
@@ -189,8 +177,7 @@ def _covering(node: _Node, segments: tuple[str, ...], at: int) -> Iterator[Group
 class RouteRules:
     """The rules that can apply to one route.
 
-    Attributes:
-        problem: why no rule can be chosen: rules of equal rank contradict each other. Such a route is refused.
+    `problem` tells why none can be chosen: rules of equal rank contradict each other. Such a route is refused.
     """
 
     __slots__ = ("_blocks", "_declared", "_entries", "problem")
@@ -208,11 +195,7 @@ class RouteRules:
         self.problem = problem
 
     def candidates(self, *, whole: bool = False) -> tuple[CompiledRule, ...]:
-        """Return every rule that some request of the route may get, each once.
-
-        Args:
-            whole: as in `select_whole`.
-        """
+        """Return every rule that some request of the route may get, each once; `whole` as in `select_whole`."""
         groups = [group for _, group, _ in self._blocks]
         groups += [] if self._declared is None else [self._declared]
         groups += [group for _, group, covers in self._entries if covers or not whole]
@@ -221,9 +204,7 @@ class RouteRules:
     def select(self, method: Method, path: str) -> CompiledRule | None:
         """Return the rule for a request of the route, or None if it is unmapped.
 
-        Args:
-            method: upper case, or a handshake.
-            path: decoded and application-relative; read only where rules cover a part of the route.
+        The path is decoded and application-relative; it is read only where rules cover a part of the route.
         """
         found = self._blocking(method, path) if self._blocks else None
         if found is not None:
@@ -269,11 +250,8 @@ class RouteRules:
     def parts(self, method: Method, *, whole: bool = False) -> list[RoutePart]:
         """Return what `select` chooses for each part of the route's paths, in order of precedence.
 
-        The last part covers what is left: its rule is None if requests there are unmapped.
-
-        Args:
-            method: as in `select`; `*` for every method that no rule names.
-            whole: as in `select_whole`.
+        The last part covers what is left: its rule is None if requests there are unmapped. The method `*` stands for
+        every one that no rule names.
         """
         found: list[RoutePart] = []
         for _, group, covers in self._blocks:
@@ -360,12 +338,10 @@ def _witness(rule: CompiledRule, method: Method) -> str:
 def rank_declared(
     declared: Sequence[CompiledRule], rivals: Sequence[CompiledRule], report: Report
 ) -> list[CompiledRule]:
-    """Drop declared rules that repeat another, and report those that contradict a rule for the same endpoint.
+    """Drop rules declared at a route's handler that repeat another, and report those that contradict a rival.
 
-    Args:
-        declared: the rules that stand at a route's handler.
-        rivals: the table's rules that name the route's endpoint; blocks are none, for they win.
-        report: gets a problem for each pair of different outcomes; a handler and a table are never weighed.
+    Rivals are the table's rules that name the route's endpoint; blocks are none, for they win. A handler and a table
+    are never weighed.
     """
     kept: list[CompiledRule] = []
     for rule in declared:

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ..api.models import ActionType, AgentAction
-from ..config import Pending
 from ..secret_names import REDACTED, SECRET_NAMES, redact
+from ..setting_values import Pending
 from .sources import MISSING, Const, FieldError, RequestFields, Source, Text
 from .templates import ANY_METHOD, Method, parse_match
 
 if TYPE_CHECKING:
     from .templates import Template
-
-__all__ = ["CompiledRule", "Declaration", "Defaults", "by_method_rule", "outcome_of"]
 
 _EVERYTHING: Final = parse_match("* /**")
 _NOT_OUTCOME: Final = frozenset({"name", "match", "endpoint", "enabled"})
@@ -61,17 +59,10 @@ NO_RECIPE: Final = Recipe()
 class CompiledRule:
     """One match of one rule, ready to be applied. A rule with three matches becomes three of these.
 
-    What the rule says stands in attributes named like the rule's keys, with what holds where it says nothing.
-
-    Attributes:
-        number: the rule's place in the table, from 1; 0 where it stands in none.
-        given: what the rule says, checked.
-        methods: upper case, handshakes, or `{"*"}`.
-        template: what it matches; `/**` for a rule that names an endpoint only.
-        declaration: what it was made from, if it stands at a handler.
-        line: where it begins in its file; 0 where it came from none.
-        body: what the rule reads of the body: None, `json` or `form`.
-        reads_headers: the headers that the rule reads, lower case, sorted.
+    What the rule says stands in attributes named like the rule's keys, with what holds where it says nothing. `number`
+    is its place in the table, from 1, and `line` where it begins in its file; they are 0 where there is none.
+    `declaration` is what it was made from, if it stands at a handler. `template` is `/**` for a rule that names an
+    endpoint only.
     """
 
     def __init__(
@@ -212,12 +203,10 @@ def rule_label(number: int, given: Mapping[str, Any], match: str = "") -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Declaration:
-    """A checked rule that stands at a handler.
+    """A checked rule that stands at a handler, at a `place` that messages name by module and function.
 
-    Attributes:
-        place: where it stands, for messages: module and function.
-        given: what the rule says; one object for each `governed(…)`.
-        methods: `{"*"}`, or the one method whose function of a class it stands at.
+    `given` is one object for each `governed(…)`; `methods` are `{"*"}`, or the one whose function of a class it stands
+    at.
     """
 
     place: str

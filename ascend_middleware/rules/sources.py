@@ -24,19 +24,6 @@ from ..api.decode import encode_json
 from ..exceptions import ValidationError
 from ..secret_names import REDACTED, is_secret, redact
 
-__all__ = [
-    "MISSING",
-    "Const",
-    "FieldError",
-    "Missing",
-    "RequestFields",
-    "Source",
-    "Text",
-    "fold_header",
-    "parse_source",
-    "parse_text",
-]
-
 
 def fold_header(name: str) -> str:
     """Return the one form in which the names of headers are compared.
@@ -75,17 +62,7 @@ class FieldError(ValidationError):
 
 
 class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rule may read of one request.
-
-    Attributes:
-        method: upper case.
-        template: the route's template.
-        path_params: the router's parameters.
-        query: decoded pairs in the request's order.
-        headers: pairs with lower-case names.
-        body: the parsed JSON body, or `MISSING`.
-        form: decoded pairs of a form body.
-    """
+    """What a rule may read of one request: names of headers in lower case, the router's parameters, decoded pairs."""
 
     method: str
     template: str
@@ -106,14 +83,9 @@ class Const:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """One parsed source.
+    """One parsed source: its kind, and the name that follows (a header's in lower case).
 
-    Attributes:
-        text: as written.
-        kind: path, query, header, body or form.
-        name: what follows the kind; a header's name in lower case.
-        optional: whether the value may be absent.
-        many: whether it may repeat; it is then a list always.
+    The value of an `optional` one may be absent; that of one with `many` may repeat, and is a list always.
     """
 
     text: str
@@ -205,10 +177,7 @@ class Text:
     def render(self, fields: RequestFields, names: frozenset[str], secret: frozenset[Source]) -> str:
         """Fill the values in; absent optional values are empty.
 
-        Args:
-            fields: the request.
-            names: names of secrets, which are redacted within a value.
-            secret: the sources whose value is a secret by the source's own name.
+        Within values the `names` of secrets are redacted, and whole those of sources in `secret`.
 
         Raises:
             FieldError: a value is absent, null, or repeated without being declared so.

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from os import PathLike
 
 
-__all__ = ["RuleTable"]
-
 _RULE_FIELDS: Final = tuple(item.name for item in dataclass_fields(Rule))
 _canonical: Final = msgspec.json.Encoder(order="deterministic", enc_hook=str)
 
@@ -50,10 +48,8 @@ class _Layer:
 class RuleTable:
     """Rules by request, built with `from_toml`, `from_mapping` or `from_rules`; a table never changes afterwards.
 
-    Attributes:
-        settings: the `[ascend]` table as given.
-        rules: the enabled rules, one entry for each match, in the order given.
-        defaults: what rules have that they do not say themselves.
+    `rules` are the enabled ones, one entry for each match, in the order given; `settings` is the `[ascend]` table as
+    given.
     """
 
     __slots__ = ("_by_method", "_endpoints", "_layer", "_version", "defaults", "rules", "settings")
@@ -182,11 +178,7 @@ class RuleTable:
     def lookup(self, method: Method, path: str) -> CompiledRule | None:
         """Return the rule for a request by its path, where no router can be asked; None if it is unmapped.
 
-        Rules that name an endpoint do not take part.
-
-        Args:
-            method: upper case, or a handshake.
-            path: decoded and application-relative.
+        The path is decoded and application-relative. Rules that name an endpoint do not take part.
         """
         parts = split_path(path)
         if parts is None:
@@ -204,13 +196,10 @@ class RuleTable:
     ) -> RouteRules:
         """Collect the rules of a route; the caller keeps the result for as long as the route exists.
 
-        Args:
-            template: the route's template as its framework writes it, with the prefixes of what it is mounted under.
-            endpoint: what the framework calls the route.
-            declared: the rules that stand at its handler. They rank like rules that name its endpoint; where two of
-                equal rank differ, the result has a `problem`.
-            files: whether the rest of a path names a file. Then a rule for a part of the tree (`/static/private/**`)
-                goes before one for all of it (`/static/**`); a handler's rule holds however a path was spelt.
+        The template is the framework's, with the prefixes of what it is mounted under. Rules that are declared at its
+        handler rank like rules that name its endpoint; where two of equal rank differ, the result has a `problem`. With
+        `files` the rest of a path names a file. Then a rule for a part of the tree (`/static/private/**`) goes before
+        one for all of it (`/static/**`); a handler's rule holds however a path was spelt.
         """
         route = parse_route(template)
         own = self._endpoints.get(endpoint) if endpoint is not None else None

@@ -15,22 +15,6 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final, TypeAlias
 
-__all__ = [
-    "ANY_METHOD",
-    "INT",
-    "NAME",
-    "REST",
-    "UUID",
-    "WEBSOCKET",
-    "Handshake",
-    "Method",
-    "Template",
-    "is_int",
-    "is_uuid",
-    "parse_match",
-    "parse_route",
-]
-
 
 class Handshake(Enum):
     """A kind of request of its own: it stands where a method stands, and no text of the wire equals it."""
@@ -81,10 +65,7 @@ def is_uuid(segment: str) -> bool:
 class Template:
     """One parsed template. Two are equal if they match the same paths, whatever their parameters are called.
 
-    Attributes:
-        text: as written.
-        segments: the shape, one text for each segment.
-        names: each segment's parameter name, empty for none.
+    `segments` is the shape, one text for each segment; `names` are their parameters' names, empty for none.
     """
 
     text: str

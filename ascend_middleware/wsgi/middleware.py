@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from ..guard import Guard, Verdict
     from ..routing import Resolved
 
-__all__ = ["AscendMiddleware", "Body", "run_reported", "view_of"]
-
-
 logger = get_logger("ascend_middleware.wsgi")
 
 
