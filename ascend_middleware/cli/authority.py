@@ -18,7 +18,6 @@ from ..authority.keys import DEFAULT_TENANT, operator
 from ..authority.server import Tls, bind, serve, shown_url
 from ..authority.store.audit import Head, entries, verify
 from ..authority.store.database import Database
-from ..demo.run import run
 from ..exceptions import AscendError, ConfigurationError, ValidationError
 from ..inspection.terminal import FAILED, OK, Result, say
 from .administer import open_store, place_of
@@ -37,11 +36,6 @@ def run_task(args: argparse.Namespace) -> Result:
     if args.path is not None:
         raise ConfigurationError(f"unexpected argument {args.path!r}; name the policy file with --policy")
     return _serve(args)
-
-
-def demo(args: argparse.Namespace) -> Result:
-    """Run the demonstration, which prints its own transcript."""
-    return Result(code=run(args))
 
 
 def _serve(args: argparse.Namespace) -> Result:

@@ -222,7 +222,7 @@ _ADMINISTER: Final = (
 _LEARN: Final = (
     Command(
         "demo", "start the embedded authority and a governed FastAPI application, and watch real requests",
-        "cli.authority:demo",
+        "demo.run:run",
         arg("--serve", action="store_true", help="leave both running and print curl lines to try"),
         description="Run the demonstration and print its transcript; the exit status says whether every answer was "
         "the expected one.",

@@ -15,11 +15,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..authority import Role, Store
+from ..exceptions import AscendError
+from ..inspection.terminal import Result
 
 if TYPE_CHECKING:
     import argparse
@@ -30,8 +31,8 @@ HERE = Path(__file__).parent
 START_SECONDS = 20.0
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the demonstration, and return its exit code."""
+def run(args: argparse.Namespace) -> Result:
+    """Run the demonstration, which prints its own transcript."""
     folder = Path(tempfile.mkdtemp(prefix="ascend-demo-"))
     stage = _Stage(folder)
     # Told to end in whatever way, it leaves no server behind.
@@ -39,26 +40,14 @@ def run(args: argparse.Namespace) -> int:
     try:
         stage.start_authority()
         stage.start_application()
-        if args.serve:
-            return _serve(stage)
-        return _play(stage)
-    except _StartFailed as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+        return Result(code=_serve(stage) if args.serve else _Play(stage).run())
     finally:
         stage.stop()
         shutil.rmtree(folder, ignore_errors=True)
         signal.signal(signal.SIGTERM, before)
 
 
-class _StartFailed(Exception):  # noqa: N818 - what happened
-    pass
-
-
-@dataclass
-class _Answer:
+class _Answer(NamedTuple):
     status: int
     body: dict[str, Any]
 
@@ -72,67 +61,53 @@ class _Stage:
         self.policy = folder / "policy.toml"
         shutil.copyfile(HERE / "policy.toml", self.policy)
         self.database = folder / "authority.db"
-        self.authority_port, self.application_port = _free_port(), _free_port()
+        self.authority, self.application = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
         with contextlib.closing(Store.open(self.database, now=time.time)) as store:
             self.key = store.issue_key(name="billing-api", role=Role.USER, tenant="default")
             self.admin_key = store.issue_key(name="a person", role=Role.ADMIN, tenant="default")
 
-    @property
-    def authority(self) -> str:
-        return f"http://127.0.0.1:{self.authority_port}"
-
-    @property
-    def application(self) -> str:
-        return f"http://127.0.0.1:{self.application_port}"
-
     def start_authority(self) -> None:
-        command = ["-m", "ascend_middleware.cli", "authority", "--policy", str(self.policy)]
-        command += ["--db", str(self.database), "--port", str(self.authority_port)]
-        self._start("authority", command, f"{self.authority}/health", {})
+        command = ["ascend_middleware.cli", "authority", "--policy", str(self.policy), "--db", str(self.database)]
+        self._start("authority", command, self.authority, {})
 
     def start_application(self) -> None:
-        command = ["-m", "uvicorn", "ascend_middleware.demo.app:app", "--port", str(self.application_port)]
+        command = ["uvicorn", "ascend_middleware.demo.app:app"]
         environment = {
             "ASCEND_API_URL": self.authority,
             "ASCEND_API_KEY": self.key,
             "ASCEND_STATE": str(self._folder / "state.db"),
             "ASCEND_JOURNAL": str(self._folder / "journal"),
         }
-        self._start("application", command, f"{self.application}/health", environment)
-
-    def stop_authority(self) -> None:
-        self._stop("authority")
-
-    def stop(self) -> None:
-        for name in list(self._processes):
-            self._stop(name)
+        self._start("application", command, self.application, environment)
 
     def _start(self, name: str, command: list[str], url: str, environment: dict[str, str]) -> None:
-        log = (self._folder / f"{name}.log").open("ab")
-        with log:
+        path, port = self._folder / f"{name}.log", url.rpartition(":")[2]
+        with path.open("ab") as log:
             self._processes[name] = process = subprocess.Popen(
-                [sys.executable, *command], stdout=log, stderr=log, env={**os.environ, **environment}
+                [sys.executable, "-m", *command, "--port", port],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
             )
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until and process.poll() is None:
             try:
-                if request("GET", url).status == 200:
+                if request("GET", f"{url}/health").status == 200:
                     return
             except OSError:
                 time.sleep(0.05)
-        tail = (self._folder / f"{name}.log").read_text(errors="replace")[-2000:]
-        raise _StartFailed(f"the {name} did not start; it said:\n{tail}")
+        tail = path.read_text(errors="replace")[-2000:]
+        raise AscendError(f"the {name} did not start; it said:\n{tail}")
 
-    def _stop(self, name: str) -> None:
-        process = self._processes.pop(name, None)
-        if process is None:
-            return
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    def stop(self, *names: str) -> None:
+        for name in names or tuple(self._processes):
+            process = self._processes.pop(name)
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _free_port() -> int:
@@ -160,72 +135,65 @@ def request(method: str, url: str, body: object = None, *, key: str = "") -> _An
             return _Answer(error.code, json.loads(error.read() or b"{}"))
 
 
-class _Transcript:
-    def __init__(self) -> None:
-        self.failed = False
-
-    def say(self, text: str) -> None:
-        print(text, flush=True)
-
-    def show(self, number: int, title: str, line: str, answer: _Answer, expected: int, look: str) -> None:
-        right = answer.status == expected
-        self.failed |= not right
-        self.say(f"\n{number}. {title}\n   {line}")
-        self.say(f"   → {answer.status} {json.dumps(answer.body)[:300]}")
-        self.say(f"   {'as expected: ' + look if right else f'NOT as expected: {expected} was'}")
+_REFUND: Final = 'POST /customers/7/refunds {"amount": 5000}'
 
 
-def _play(stage: _Stage) -> int:
-    script = _Transcript()
-    site = stage.application
-    script.say(f"authority   {stage.authority}  (policy: {HERE / 'policy.toml'})")
-    script.say(f"application {site}  (rules: {HERE / 'ascend.toml'})")
+class _Play:
+    """The steps of the demonstration, told while they happen."""
 
-    answer = request("GET", f"{site}/customers/7")
-    script.show(1, "An allowed read", "GET /customers/7", answer, 200, "the policy approves data_access")
-    answer = request("DELETE", f"{site}/customers/7")
-    script.show(2, "A denied delete", "DELETE /customers/7", answer, 403, "the reason is the policy's")
-    answer = request("POST", f"{site}/customers/7/refunds", {"amount": 50, "currency": "EUR"})
-    script.show(3, "A small refund", 'POST /customers/7/refunds {"amount": 50}', answer, 200, "below the limit")
+    def __init__(self, stage: _Stage) -> None:
+        self._stage, self._number, self._failed = stage, 0, False
 
-    answer, held = _held_refund(stage)
-    look = f"the request waited {held:.1f} s, until a person approved it at the authority"
-    script.show(4, "A large refund, held and released", 'POST /customers/7/refunds {"amount": 5000}', answer, 200, look)
+    def run(self) -> int:
+        stage = self._stage
+        _say(f"authority   {stage.authority}  (policy: {HERE / 'policy.toml'})")
+        _say(f"application {stage.application}  (rules: {HERE / 'ascend.toml'})")
+        self._step("An allowed read", "GET /customers/7", 200, "the policy approves data_access")
+        self._step("A denied delete", "DELETE /customers/7", 403, "the reason is the policy's")
+        self._step("A small refund", _REFUND.replace("5000", "50"), 200, "below the limit")
+        person = threading.Thread(target=self._approve)
+        person.start()
+        look = "the request waited {:.1f} s, until a person approved it at the authority"
+        self._step("A large refund, held and released", _REFUND, 200, look)
+        person.join()
+        self._step("A route without a rule", "GET /openapi.json", 403, "unmapped routes are refused")
+        stage.stop("authority")
+        look = "no decision, so no handler: fail closed"
+        self._step("The authority is stopped", "GET /customers/7", 503, look)
+        stage.start_authority()
+        self._step("The authority is back", "GET /customers/7", 200, "it works again")
+        _say("\nSomething was NOT as expected." if self._failed else "\nEverything was as expected.")
+        return 1 if self._failed else 0
 
-    answer = request("GET", f"{site}/openapi.json")
-    script.show(5, "A route without a rule", "GET /openapi.json", answer, 403, "unmapped routes are refused")
+    def _step(self, title: str, line: str, expected: int, look: str) -> None:
+        """Send a request as the line says, and tell whether the answer is the expected one."""
+        method, path, content = f"{line} ".split(" ", 2)
+        body = {**json.loads(content), "currency": "EUR"} if content else None
+        started = time.monotonic()
+        answer = request(method, f"{self._stage.application}{path}", body)
+        look = look.format(time.monotonic() - started)
+        self._number += 1
+        self._failed |= answer.status != expected
+        _say(f"\n{self._number}. {title}\n   {line}")
+        _say(f"   → {answer.status} {json.dumps(answer.body)[:300]}")
+        _say(f"   {'as expected: ' + look if answer.status == expected else f'NOT as expected: {expected} was'}")
 
-    stage.stop_authority()
-    answer = request("GET", f"{site}/customers/7")
-    script.show(
-        6, "The authority is stopped", "GET /customers/7", answer, 503, "no decision, so no handler: fail closed"
-    )
-    stage.start_authority()
-    answer = request("GET", f"{site}/customers/7")
-    script.show(7, "The authority is back", "GET /customers/7", answer, 200, "it works again")
+    def _approve(self) -> None:
+        """Approve what waits, as a person would."""
+        authority, key = self._stage.authority, self._stage.admin_key
+        until = time.monotonic() + 15
+        while time.monotonic() < until:
+            page = request("GET", f"{authority}/api/governance/pending-actions", key=key)
+            if rows := page.body.get("actions"):
+                time.sleep(0.5)  # a person looks before deciding
+                path = f"/api/governance/workflows/{rows[0]['action_id']}/approve"
+                request("POST", f"{authority}{path}", {"comments": "checked"}, key=key)
+                return
+            time.sleep(0.05)
 
-    script.say("\nSomething was NOT as expected." if script.failed else "\nEverything was as expected.")
-    return 1 if script.failed else 0
 
-
-def _held_refund(stage: _Stage) -> tuple[_Answer, float]:
-    answers: list[_Answer] = []
-    body = {"amount": 5000, "currency": "EUR"}
-    url = f"{stage.application}/customers/7/refunds"
-    started = time.monotonic()
-    waiting = threading.Thread(target=lambda: answers.append(request("POST", url, body)))
-    waiting.start()
-    until = started + 15
-    while time.monotonic() < until:
-        page = request("GET", f"{stage.authority}/api/governance/pending-actions", key=stage.admin_key)
-        if rows := page.body.get("actions"):
-            time.sleep(0.5)  # a person looks before deciding
-            path = f"/api/governance/workflows/{rows[0]['action_id']}/approve"
-            request("POST", f"{stage.authority}{path}", {"comments": "checked"}, key=stage.admin_key)
-            break
-        time.sleep(0.05)
-    waiting.join()
-    return answers[0] if answers else _Answer(0, {}), time.monotonic() - started
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _serve(stage: _Stage) -> int:
@@ -244,8 +212,7 @@ the API:    curl -H 'X-API-Key: {stage.admin_key}' \\
                  {authority}/api/v1/actions""",
         flush=True,
     )
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         while True:
             time.sleep(3600)
-    except KeyboardInterrupt:
-        return 0
+    return 0

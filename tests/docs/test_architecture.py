@@ -56,10 +56,10 @@ ALLOWED = {
     "local": GROUND | SETTINGS | {"authority", "client"},
     "testing": GROUND | SETTINGS | {"cli", "client", "routing"},
     "pytest_plugin": GROUND | {"client", "testing"},
-    "demo": GROUND | {"asgi", "authority"},
+    "demo": GROUND | {"asgi", "authority", "inspection"},
     "cli": GROUND
     | SETTINGS
-    | {"api", "asgi", "authority", "client", "compose", "demo", "django", "flask", "guard", "inspection", "journal"}
+    | {"api", "asgi", "authority", "client", "compose", "django", "flask", "guard", "inspection", "journal"}
     | {"routing", "rules", "state"},
     "__init__": GROUND | {"api", "client", "guard", "mcp", "rules"},
 }

@@ -194,12 +194,9 @@ class PolicySet:
         return self.key_limits.get(f"#{key_id}") or self.key_limits.get(name) or self.limits
 
     def judge(self, action: Mapping[str, Any], score: Score, *, more: Policies | None = None) -> Judgement:
-        """Decide about an action: the strictest policy that matches, else the thresholds on the score.
+        """Decide about an action: the strictest policy that matches, also of `more`, else the thresholds on the score.
 
-        Args:
-            action: as the conditions see it.
-            score: its risk.
-            more: policies besides those of the file.
+        The action is as the conditions see it.
         """
         matched: list[_Match] = []
         faults: dict[str, str] = {}
@@ -211,40 +208,34 @@ class PolicySet:
                 faults[policy.name] = str(error)
                 reason = f"policy {policy.name!r} could not be evaluated for this action"
                 matched.append(_Match(policy, "denied", reason, failed=True))
-        value = max([score.value, *(row.policy.risk_score or 0 for row in matched)])
-        factors = (
-            *score.factors,
-            *(
-                f"policy {row.policy.name}: {row.policy.risk_score}"
-                for row in matched
-                if row.policy.risk_score is not None
-            ),
-        )
-        decider = max((row for row in matched if row.decision), key=lambda row: _rank(row.decision), default=None)
-        explanation: dict[str, Any] = {
-            "signals": [
-                {"signal": signal.name, "points": signal.points, "source": signal.source} for signal in score.signals
-            ],
-            "policies": [row.fields() for row in matched],
-            "thresholds": {"pending": self.pending, "denied": self.denied},
-        }
+        scores = [(row.policy.name, row.policy.risk_score) for row in matched if row.policy.risk_score is not None]
+        value = max([score.value, *(points for _, points in scores)])
+        deciding = [row for row in matched if row.decision]
+        decider = max(deciding, key=lambda row: DECISIONS.index(row.decision), default=None)
+        name, threshold = None, None
         if decider is not None:
             decision, reason, name = decider.decision, decider.reason, decider.policy.name
             if decider.policy.risk_score is not None:
                 value = decider.policy.risk_score
-            explanation |= {"decided_by": "policy", "policy": name, "threshold": None}
         else:
             decision, reason, threshold = self._by_threshold(value)
-            name = ""
-            explanation |= {"decided_by": "threshold", "policy": None, "threshold": threshold}
+        explanation = {
+            "signals": [{"signal": one.name, "points": one.points, "source": one.source} for one in score.signals],
+            "policies": [row.fields() for row in matched],
+            "thresholds": {"pending": self.pending, "denied": self.denied},
+            "decided_by": "threshold" if decider is None else "policy",
+            "policy": name,
+            "threshold": threshold,
+            "risk_score": value,
+        }
         return Judgement(
             decision=decision,
             reason=reason,
             risk_score=value,
-            policy_matched=name,
+            policy_matched=name or "",
             matched=tuple(row.policy.name for row in matched),
-            factors=factors,
-            explanation={**explanation, "risk_score": value},
+            factors=(*score.factors, *(f"policy {one}: {points}" for one, points in scores)),
+            explanation=explanation,
             faults=faults,
         )
 
@@ -252,11 +243,9 @@ class PolicySet:
         """Return decision, reason and the threshold that was compared with."""
         if value >= self.denied:
             return "denied", f"risk score {value} reaches the threshold for denial, {self.denied}", self.denied
-        if value >= self.pending:
-            reason = f"risk score {value} reaches the threshold for a person's decision, {self.pending}"
-            return "pending", reason, self.pending
-        reason = f"risk score {value} is below the threshold for a person's decision, {self.pending}"
-        return "approved", reason, self.pending
+        decision, compared = ("pending", "reaches") if value >= self.pending else ("approved", "is below")
+        reason = f"risk score {value} {compared} the threshold for a person's decision, {self.pending}"
+        return decision, reason, self.pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,10 +266,6 @@ class _Match:
         }
 
 
-def _rank(decision: str) -> int:
-    return DECISIONS.index(decision) if decision else -1
-
-
 def listed(value: str, patterns: Iterable[str]) -> bool:
     """Match a value against words, where a trailing `*` stands for any rest."""
     return any(value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern for pattern in patterns)
@@ -298,9 +283,7 @@ _FIELDS: Final = {"action_types": "action_type", "agents": "agent_id"}
 def pattern_issue(pattern: str, key: str) -> tuple[str, str] | None:
     """Return why an entry of a list of patterns can match nothing, and what is meant; None for a good one.
 
-    Args:
-        pattern: the entry.
-        key: the list: action_types, agents, or one of tools.
+    The list is action_types, agents, or one of tools.
     """
     head = pattern.removesuffix("*")
     if pattern != pattern.strip():

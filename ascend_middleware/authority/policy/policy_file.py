@@ -79,12 +79,11 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(problems=[toml_problem("policy.not-toml", name, content, error)]) from None
     report = Report(name, "policy")
-    read = report.table(table, dict.fromkeys(TABLES, _unchecked))
+    read = report.table(table, dict.fromkeys(TABLES, lambda value: value))
     pending, denied = _thresholds(report, read.get("thresholds", {}))
     submissions = report.table(read.get("submissions", {}), _SUBMISSIONS, "submissions")
     approvals = read_approvals(read.get("approvals", {}), report)
-    policies = [_policy(report, row, where) for row, where in _rows(report, read, "policy")]
-    policies += [_smart_rule(report, row, where) for row, where in _rows(report, read, "smart_rule")]
+    policies = [_policy(report, kind, row, where) for kind in _POLICIES for row, where in _rows(report, read, kind)]
     servers = [_server(report, row, where) for row, where in _rows(report, read, "mcp_server")]
     models = tuple(_model(report, row, where) for row, where in _rows(report, read, "model"))
     bounds = report.table(read.get("limits", {}), {**_LIMITS, "failed_sign_ins": _count}, "limits")
@@ -118,10 +117,6 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
 # --- the tables
 
 
-def _unchecked(value: object) -> object:
-    return value
-
-
 def _named(value: object) -> tuple[str, ...]:
     found = texts(value)
     if not found:
@@ -149,8 +144,15 @@ _JUDGING: Final[Mapping[str, Parser]] = {
     "reason": text,
     "description": text,
 }
-_POLICY: Final = {**_JUDGING, "when": text, "decision": choice(*DECISIONS)}
-_SMART_RULE: Final = {**_JUDGING, "condition": text, "action": choice(*RULE_ACTIONS)}
+# The keys of both kinds of policies, which of them are required, and where the condition is.
+_POLICIES: Final = {
+    "policy": ({**_JUDGING, "when": text, "decision": choice(*DECISIONS)}, ("name",), "when"),
+    "smart_rule": (
+        {**_JUDGING, "condition": text, "action": choice(*RULE_ACTIONS)},
+        ("name", "condition", "action"),
+        "condition",
+    ),
+}
 _SERVER: Final = {
     "name": text,
     "active": flag,
@@ -194,23 +196,14 @@ def _thresholds(report: Report, table: object) -> tuple[int, int]:
     return pending, denied
 
 
-def _policy(report: Report, row: dict[str, Any], where: str) -> Policy:
-    given = report.table(row, _POLICY, where, required=("name",))
-    if "decision" not in row and "risk_score" not in row:
+def _policy(report: Report, kind: str, row: dict[str, Any], where: str) -> Policy:
+    fields, required, condition = _POLICIES[kind]
+    given = report.table(row, fields, where, required=required)
+    if kind == "policy" and not row.keys() & {"decision", "risk_score"}:
         report.add("missing-key", (where,), "decides nothing", "give it a decision or a risk_score")
-    return _judging(report, given, where, "when")
-
-
-def _smart_rule(report: Report, row: dict[str, Any], where: str) -> Policy:
-    given = report.table(row, _SMART_RULE, where, required=("name", "condition", "action"))
-    return _judging(report, given, where, "condition")
-
-
-def _judging(report: Report, given: dict[str, Any], where: str, condition: str) -> Policy:
     for key in ("action_types", "agents"):
         _check_patterns(report, given.get(key, ()), where, key)
-    source = given.get(condition)
-    found = None if source is None else compile_condition(source)
+    found = compile_condition(given[condition]) if condition in given else None
     if isinstance(found, list):
         for fault in found:
             report.add("condition", (where, condition), str(fault), fault.hint)
@@ -281,11 +274,5 @@ def _token_key(report: Report, table: object, folder: Path) -> TokenKey | None:
 
 def _classification(report: Report, row: dict[str, Any], where: str) -> dict[str, Any]:
     given = report.table(row, _CLASSIFICATION, where, required=("resource_type", "sensitivity_level"))
-    kind = given.get("resource_type", "")
-    return {
-        "resource_id": given.get("resource_id", kind),
-        "resource_type": kind,
-        "sensitivity_level": given.get("sensitivity_level", ""),
-        "compliance_tags": list(given.get("compliance_tags", ())),
-        "metadata": {},
-    }
+    tags = list(given.get("compliance_tags", ()))
+    return {"resource_id": given.get("resource_type"), **given, "compliance_tags": tags, "metadata": {}}

@@ -56,10 +56,8 @@ _CONTEXT_FLAGS: Final[Mapping[str, int]] = {
 _LEVELS: Final = ((85, "critical"), (60, "high"), (30, "medium"))
 # How a submission may claim its risk.
 _CLAIMS: Final = {
-    "risk_score": "risk_score",
-    "riskScore": "risk_score",
-    "risk_level": "risk_level",
-    "riskLevel": "risk_level",
+    **dict.fromkeys(("risk_score", "riskScore"), "claimed risk_score"),
+    **dict.fromkeys(("risk_level", "riskLevel"), "claimed risk_level"),
 }
 
 
@@ -98,13 +96,8 @@ def score_action(
     """Score an action by its type, its indicators and its context.
 
     An indicator that is false, zero or empty adds nothing; nothing that the submission says can lower the score.
-
-    Args:
-        action_type: any text; its words count.
-        risk_indicators: as submitted.
-        context: as submitted.
-        least: scores that the action does not fall below, by what demands them (the risk set for an MCP tool).
-        claimed: the same by what the submission says; see `claimed_risk`.
+    The action does not fall below the scores in `least`, each by what demands it (the risk set for an MCP tool), and in
+    `claimed`, which are what the submission says; see `claimed_risk`.
     """
     value, word = _base(action_type)
     signals = [Signal(word, value, "action_type")]
@@ -138,8 +131,7 @@ def claimed_risk(body: Mapping[str, Any]) -> dict[str, int]:
         for item in level:
             if isinstance(item, dict):
                 for name, value in item.items():
-                    claim = f"claimed {_CLAIMS[name]}" if name in _CLAIMS else ""
-                    if claim:
+                    if claim := _CLAIMS.get(name):
                         found[claim] = max(found.get(claim, 0), _claim(value))
                 below += item.values()
             elif isinstance(item, list):
