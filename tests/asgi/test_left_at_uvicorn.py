@@ -3,19 +3,15 @@
 import http.client
 import json
 import socket
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
+from kit.scripted import APPROVED, Scripted
 
 from ascend_middleware.asgi import AscendMiddleware
-
-sys.path.append(str(Path(__file__).parent.parent / "client"))
-from scripted import APPROVED, Scripted  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.socket]
 

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from kit.processes import together
 
 from ascend_middleware.client.breaker import CircuitBreaker
 from ascend_middleware.exceptions import CircuitBreakerOpen
@@ -86,11 +87,7 @@ def test_exactly_one_probe_under_threads():
         except CircuitBreakerOpen:
             refused.append(1)
 
-    threads = [threading.Thread(target=attempt) for _ in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*[attempt] * 50)
     assert (len(tokens), len(refused)) == (1, 49)
     tokens[0].succeed()
     assert subject.state == "closed"

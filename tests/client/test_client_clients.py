@@ -1,11 +1,9 @@
 """Construction, threads, cancellation, closing, borrowed clients, redirects and secrets, on a real socket."""
 
-import asyncio
 import contextlib
 import gc
 import io
 import logging
-import os
 import pickle
 import threading
 import time
@@ -16,22 +14,20 @@ import weakref
 import anyio
 import httpx2
 import pytest
-from scripted import APPROVED, DENIED, HANG, PENDING, Scripted, Trickle, http
+from kit.clients import ACTION, CLASSES, KEY, KINDS, opened
+from kit.processes import together
+from kit.scripted import APPROVED, DENIED, HANG, PENDING, Scripted, Trickle, http
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.api.models import AgentAction
-from ascend_middleware.client import AscendClient, AsyncAscendClient, Response, Unsendable
-
-KEY = "owkai_live_0123456789abcdef"
-ACTION = {"agent_id": "a", "action_type": "data_access", "resource": "r"}
-CLIENTS = pytest.mark.parametrize("cls", [AscendClient, AsyncAscendClient])
+from ascend_middleware.client import AscendClient, AsyncAscendClient, Unsendable
 
 
 def client(server, cls=AscendClient, **options):
     return cls(KEY, **{"api_url": getattr(server, "url", server), "agent_id": "a", "timeout": 5, **options})
 
 
-@CLIENTS
+@CLASSES
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
@@ -165,11 +161,7 @@ def test_breaker_opens_and_lets_one_probe_of_fifty_threads_through(engine, monke
                 if outcomes.count("refused") == 49:
                     release.set()
 
-        threads = [threading.Thread(target=attempt) for _ in range(50)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(*[attempt] * 50)
         assert sorted(set(outcomes)) == ["approved", "refused"]
         assert outcomes.count("approved") == 1
         assert len(server.requests) == 3
@@ -209,43 +201,28 @@ def test_cancelled_calls_leave_pool_and_breaker_whole(engine):
 
 
 @pytest.mark.parametrize("engine", ["auto", "httpx2", "own"])
-def test_waiting_for_a_connection_of_our_own_is_overload_and_never_opens(engine):
-    def options(asynchronous):
-        if engine == "own":
-            kind = httpx2.AsyncClient if asynchronous else httpx2.Client
-            return {"http_client": kind(limits=httpx2.Limits(max_connections=1))}
-        return {"engine": engine, "max_connections": 1}
+@KINDS
+def test_waiting_for_a_connection_of_our_own_is_overload_and_never_opens(engine, kind):
+    options = {"engine": engine, "max_connections": 1, "timeout": 2.0}
+    if engine == "own":
+        # Of a client's own pool nobody can take a turn, so all of the time is waited for it.
+        library = httpx2.AsyncClient if kind == "async" else httpx2.Client
+        options = {"http_client": library(limits=httpx2.Limits(max_connections=1)), "timeout": 1.0}
+    with Scripted(HANG) as server, opened(kind, server.url, fail_mode="open", **options) as subject:
 
-    # Of a client's own pool nobody can take a turn, so all of the time is waited for it.
-    given = {"timeout": 1.0 if engine == "own" else 2.0, "fail_mode": "open", "max_retries": 0}
-    with Scripted(HANG) as server:
-        with client(server, **given, **options(False)) as subject:
-
-            def hold():
-                with contextlib.suppress(errors.AscendError):
-                    subject.submit_action(ACTION)
-
-            holder = threading.Thread(target=hold)
-            holder.start()
-            assert server.arrived.wait(10)
-            with pytest.raises(errors.OverloadedError) as caught:
+        def hold():
+            with contextlib.suppress(errors.AscendError):
                 subject.submit_action(ACTION)
-            assert caught.value.retry_after and not caught.value.unanswered
-            holder.join()
-            # At most the one that was sent counts.
-            assert subject.core.breaker.failures <= 1
 
-        async def main():
-            server.arrived.clear()
-            async with client(server, AsyncAscendClient, **given, **options(True)) as subject:
-                holder = asyncio.ensure_future(subject.submit_action(ACTION))
-                await anyio.to_thread.run_sync(server.arrived.wait)
-                with pytest.raises(errors.OverloadedError):
-                    await subject.submit_action(ACTION)
-                await asyncio.gather(holder, return_exceptions=True)
-                assert subject.core.breaker.failures <= 1
-
-        asyncio.run(main())
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert server.arrived.wait(10)
+        with pytest.raises(errors.OverloadedError) as caught:
+            subject.submit_action(ACTION)
+        assert caught.value.retry_after and not caught.value.unanswered
+        holder.join()
+        # At most the one that was sent counts.
+        assert subject.core.breaker.failures <= 1
 
 
 def test_threads_of_one_agent_leave_the_next_turn_to_another_one():
@@ -288,87 +265,35 @@ def test_cancelled_in_the_middle_of_a_body_does_not_give_its_rest_to_the_next_ca
         anyio.run(main, server)
 
 
-def test_one_async_client_on_several_loops():
-    with Scripted() as server:
-        subject = client(server, AsyncAscendClient)
-
-        async def once():
-            decision = await subject.submit_action(ACTION)
-            await subject._engine.aclose()  # this loop's connections
-            return decision
-
-        assert anyio.run(once).is_approved()
-        assert anyio.run(once).is_approved()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_uses_connections_of_its_own():
-    with Scripted() as server, client(server) as subject:
-        subject.submit_action(ACTION)
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                os.write(writer, str(subject.submit_action(ACTION).decision).encode())
-            finally:
-                os._exit(0)
-        os.close(writer)
-        os.waitpid(child, 0)
-        assert os.read(reader, 100) == b"approved"
-        os.close(reader)
-        subject.submit_action(ACTION)
-        assert server.connections == 2
-
-
 @pytest.mark.parametrize("engine", ["auto", "httpx2"])
-def test_use_after_close(engine):
-    with Scripted() as server:
-        with client(server, engine=engine) as subject:
-            subject.submit_action(ACTION)
-        subject.close()
+@KINDS
+def test_use_after_close(engine, kind):
+    with Scripted() as server, opened(f"{kind} {engine}", server.url) as subject:
+        subject.submit_action(ACTION)
+        (subject.close if kind == "sync" else subject.aclose)()
         assert subject.closed
         with pytest.raises(errors.ClientClosedError):
             subject.submit_action(ACTION)
         assert subject.test_connection().error
 
-        async def main():
-            async with client(server, AsyncAscendClient, engine=engine) as other:
-                await other.submit_action(ACTION)
-            await other.aclose()
-            with pytest.raises(errors.ClientClosedError):
-                await other.submit_action(ACTION)
 
-        anyio.run(main)
-
-
-def test_borrowed_clients_keep_our_rules_and_stay_open():
-    redirect = http(302, b"", "Location: /x")
-    with Scripted(APPROVED, redirect, HANG) as server:
-        with httpx2.Client(follow_redirects=True, auth=("u", "p"), trust_env=False) as own:
-            with client(server, http_client=own, timeout=0.3) as subject:
-                assert subject.submit_action(ACTION).is_approved()
-                assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
-                with pytest.raises(errors.ProtocolError):
-                    subject.submit_action(ACTION)
-                with pytest.raises(errors.TimeoutError):
-                    subject.submit_action(ACTION)
-            assert not own.is_closed
-    with Scripted(APPROVED, redirect, HANG) as server:
-
-        async def main():
-            async with httpx2.AsyncClient(follow_redirects=True, trust_env=False) as own:
-                async with client(server, AsyncAscendClient, http_client=own, timeout=0.3) as subject:
-                    assert (await subject.submit_action(ACTION)).is_approved()
-                    with pytest.raises(errors.ProtocolError):
-                        await subject.submit_action(ACTION)
-                    with pytest.raises(errors.TimeoutError):
-                        await subject.submit_action(ACTION)
-                assert not own.is_closed
-                with pytest.raises(errors.ConfigurationError):
-                    client(server, http_client=own)
-
-        anyio.run(main)
+@KINDS
+def test_borrowed_clients_keep_our_rules_and_stay_open(kind):
+    library = httpx2.Client if kind == "sync" else httpx2.AsyncClient
+    own = library(follow_redirects=True, auth=("u", "p"), trust_env=False)
+    with Scripted(APPROVED, http(302, b"", "Location: /x"), HANG) as server:
+        with opened(kind, server.url, http_client=own, timeout=0.3) as subject:
+            assert subject.submit_action(ACTION).is_approved()
+            assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+            with pytest.raises(errors.ProtocolError):
+                subject.submit_action(ACTION)
+            with pytest.raises(errors.TimeoutError):
+                subject.submit_action(ACTION)
+        assert not own.is_closed
+        other = AscendClient if kind == "async" else AsyncAscendClient
+        with pytest.raises(errors.ConfigurationError):
+            client(server, other, http_client=own)
+    own.close() if kind == "sync" else anyio.run(own.aclose)
 
 
 def test_a_raising_engine_becomes_a_typed_error():
@@ -384,18 +309,6 @@ def test_a_raising_engine_becomes_a_typed_error():
             subject.submit_action(ACTION)
     assert isinstance(caught.value.__cause__, Unsendable)
     assert KEY not in "".join(traceback.format_exception(caught.value))
-
-
-def test_an_engine_object_is_used():
-    class Canned:
-        def send(self, request, timeout):
-            return Response(200, {}, b'{"action_id": 1, "status": "approved"}')
-
-        def close(self):
-            pass
-
-    with client("http://localhost:1", engine=Canned()) as subject:
-        assert subject.submit_action(ACTION).is_approved()
 
 
 @pytest.mark.parametrize("engine", ["auto", "httpx2"])
@@ -422,17 +335,6 @@ def test_the_key_is_in_no_log_and_no_error(engine):
         root.setLevel(before)
     assert "submit" in stream.getvalue()
     assert KEY not in stream.getvalue()
-
-
-def test_debug_concerns_our_own_loggers_only():
-    root, own = logging.getLogger(), logging.getLogger("ascend_middleware")
-    before = root.level, list(root.handlers), own.level
-    try:
-        with client("http://localhost:1", debug=True):
-            assert own.level == logging.DEBUG
-            assert (root.level, root.handlers) == before[:2]
-    finally:
-        own.setLevel(before[2])
 
 
 def test_a_client_that_is_dropped_frees_its_connections_at_once():

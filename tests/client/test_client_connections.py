@@ -15,7 +15,7 @@ import pytest
 import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import APPROVED, HANG, Scripted, Trickle, http
+from kit.scripted import APPROVED, HANG, Scripted, Trickle, http
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.client import (

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import pytest
-from scripted import APPROVED, Scripted
+from kit.scripted import APPROVED, Scripted
 
 from ascend_middleware import AsyncAscendClient
 

@@ -7,9 +7,9 @@ import threading
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from misbehaviour import CASES, YES
-from parties import ACTION, PARTIES, run
-from scripted import APPROVED, http
+from kit.clients import ACTION, PARTIES, run
+from kit.misbehaviour import CASES, YES
+from kit.scripted import APPROVED, http
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.api.answers import action_page, action_record

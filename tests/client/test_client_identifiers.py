@@ -1,10 +1,10 @@
 """Correlation ids and idempotency keys: each is drawn once, among threads and on both sides of a fork."""
 
 import os
-import threading
 
 import pytest
-from clocked import APPROVED, World
+from kit.clocked import APPROVED, World
+from kit.processes import in_a_child, together
 
 from ascend_middleware.api.models import AgentAction
 
@@ -33,25 +33,17 @@ def test_each_is_new_and_of_one_shape(core):
 
 def test_threads_get_none_twice(core):
     found = []
-    threads = [threading.Thread(target=lambda: found.extend(drawn(core, 250))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*[lambda: found.extend(drawn(core, 250))] * 8)
     assert len(set(found)) == 4000
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_draws_its_own(core):
-    drawn(core, 1)
+    mine = set(drawn(core, 32)) | set(drawn(core, 1))
     reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        os.write(writing, "\n".join(drawn(core, 25)).encode())
-        os._exit(0)
+    assert in_a_child(lambda: os.write(writing, "\n".join(drawn(core, 25)).encode()))
     os.close(writing)
     with os.fdopen(reading) as pipe:
         theirs = set(pipe.read().split())
-    os.waitpid(child, 0)
     assert len(theirs) == 50
-    assert theirs.isdisjoint(drawn(core, 32))
+    assert theirs.isdisjoint({*mine, *drawn(core, 32)})

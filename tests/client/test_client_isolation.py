@@ -2,15 +2,16 @@
 
 import logging
 import os
-import signal
 import threading
+from functools import partial
 
 import anyio
 import pytest
-from clocked import World
-from scripted import APPROVED, Scripted, http
+from kit.clients import Desk
+from kit.clocked import World
+from kit.processes import in_a_child, together
+from kit.scripted import APPROVED, Scripted, http
 from test_client_methods import APPROVED as APPROVAL
-from test_client_methods import Desk
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.client import AscendClient, AsyncAscendClient
@@ -51,11 +52,7 @@ def test_threads_of_many_tenants_keep_to_themselves(engine):
             for turn in range(10):
                 clients[tenant].evaluate_action("t", f"of {tenant}, {number}.{turn}")
 
-        threads = [threading.Thread(target=work, args=(number % 4, number)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
+        together(*(partial(work, number % 4, number) for number in range(8)))
         for client in clients:
             client.close()
         assert len(server.requests) == 80
@@ -109,12 +106,8 @@ def test_a_log_line_names_the_call_that_it_is_about(caplog):
             client.get_action_status(7)
 
     with caplog.at_level(logging.DEBUG, logger="ascend_middleware.client"):
-        threads = [threading.Thread(target=work, args=(tenant,)) for tenant in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(10)
-    sent = {dict(request.headers)["X-Correlation-ID"]: dict(request.headers)["X-API-Key"] for request in desk.asked}
+        together(*(partial(work, tenant) for tenant in range(2)))
+    sent = {dict(request.headers)["X-Correlation-ID"]: dict(request.headers)["X-API-Key"] for request in desk.requests}
     lines = {record.thread: record.getMessage() for record in caplog.records if "HTTP 200" in record.getMessage()}
     assert len(sent) == len(lines) == 2
     assert all(sum(name in line for name in sent) == 1 for line in lines.values())
@@ -132,47 +125,13 @@ def test_the_correlation_id_of_an_error_is_that_of_its_own_call():
         assert found == [request.headers["x-correlation-id"] for request in server.requests]
 
 
-def test_one_client_on_two_event_loops_shares_no_connection():
-    with Scripted(APPROVED) as server:
-        client = AsyncAscendClient(key_of(1), api_url=server.url, agent_id="agent-1")
-
-        async def once():
-            await client.evaluate_action("t", "of 1,")
-            await client._engine.aclose()
-
-        anyio.run(once)
-        anyio.run(once)
-        assert server.connections == 2
-
-
-def in_child(work):
-    """Run `work` in a forked child; return what it returned as text, or the name of what it raised."""
-    reads, writes = os.pipe()
-    child = os.fork()
-    if not child:
-        told = b"?"
-        try:
-            signal.alarm(30)
-            told = str(work()).encode()
-        except BaseException as error:
-            told = f"{type(error).__name__}: {error}".encode()
-        finally:
-            os.write(writes, told[:4000])
-            os._exit(0)
-    os.close(writes)
-    with os.fdopen(reads, "rb") as pipe:
-        told = pipe.read().decode()
-    os.waitpid(child, 0)
-    return told
-
-
 @FORKS
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_both_sides_of_a_fork_have_connections_and_ids_of_their_own():
     with Scripted(APPROVED) as server:
         with AscendClient(key_of(1), api_url=server.url, agent_id="agent-1") as client:
             client.evaluate_action("t", "of 1, parent before")
-            assert in_child(lambda: client.evaluate_action("t", "of 1, child").status) == "approved"
+            assert in_a_child(lambda: client.evaluate_action("t", "of 1, child").is_approved())
             client.evaluate_action("t", "of 1, parent after")
         assert server.connections == 2  # the parent's, used again after the fork, and the child's
         assert len({request.headers["x-correlation-id"] for request in server.requests}) == 3
@@ -203,9 +162,9 @@ def test_what_another_thread_held_at_the_fork_is_not_held_in_the_child():
             token = breaker.acquire()
             probe.fail()  # the parent's probe says nothing here
             token.succeed()
-            return breaker.state
+            return breaker.state == "closed"
 
-        assert in_child(child) == "closed"
+        assert in_a_child(child)
     finally:
         done.set()
         thread.join(10)

@@ -4,14 +4,16 @@ import json
 import os
 import signal
 import threading
+import time
 
-import anyio
 import pytest
-from test_client_methods import APPROVED, KINDS, OK, Desk, ask, refused
+from kit.clients import KEY, KINDS, Desk, opened
+from kit.processes import in_a_child, wait_until
+from test_client_methods import APPROVED, OK, refused
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.api.models import KillSwitchStatus
-from ascend_middleware.client import AscendClient, Response
+from ascend_middleware.client import AsyncAscendClient, Response
 from ascend_middleware.client.killswitch import KillState
 
 MINUTE_PAST_NEW_YEAR = 1_767_225_660.0
@@ -138,9 +140,10 @@ CALLS = [
 
 
 @pytest.mark.parametrize("fail_mode", ["closed", "open"])
-def test_a_fetched_block_is_obeyed_by_every_path(fail_mode):
+@KINDS
+def test_a_fetched_block_is_obeyed_by_every_path(kind, fail_mode):
     desk = Desk(BLOCK, OK)
-    with AscendClient("owkai_live_0123456789abcdef", api_url="http://localhost", agent_id="a", engine=desk, fail_mode=fail_mode) as client:  # fmt: skip
+    with opened(kind, desk, fail_mode=fail_mode) as client:
         assert not client.is_blocked()
         assert client.get_pending_commands()[0]["reason"] == "odd"
         assert client.is_blocked()
@@ -149,44 +152,29 @@ def test_a_fetched_block_is_obeyed_by_every_path(fail_mode):
                 call(client)
         bulk = client.evaluate_actions([{"action_type": "t", "resource": "r"}] * 2)
         assert [type(each.exception) for each in bulk.results] == [errors.KillSwitchError] * 2
-        assert len(desk.asked) == 1
+        assert len(desk.requests) == 1
         assert client.ack_command("1") and client.is_blocked()  # received is not lifted
 
 
 @KINDS
 def test_commands_of_another_agent_are_only_shown(kind):
-    async def later(client):
-        await client.get_pending_commands("b")
-        return await client.is_blocked()
-
-    def now(client):
+    with opened(kind, Desk(BLOCK)) as client:
         client.get_pending_commands("b")
-        return client.is_blocked()
-
-    assert ask(kind, Desk(BLOCK), later if kind == "async" else now) is False
+        assert client.is_blocked() is False
 
 
 @KINDS
 def test_a_stop_ends_a_wait_and_outlives_an_approval(kind):
     """The stop arrives while a decision is awaited: neither the wait nor the approval at its end counts."""
 
-    class Turning(Desk):
-        client = None
+    def stop(request):
+        client.kill.learn_command(BLOCK["commands"][0])
+        return APPROVED
 
-        def send(self, request, timeout):
-            if request.method == "GET":
-                self.client.kill.learn_command(BLOCK["commands"][0])
-            return super().send(request, timeout)
-
-    desk = Turning({"action_id": "7", "status": "pending"}, APPROVED)
-
-    def work(client):
-        desk.client = client
-        return client.evaluate_action("t", "r", timeout=5)
-
-    with pytest.raises(errors.KillSwitchError):
-        ask(kind, desk, work)
-    assert len(desk.asked) == 2
+    desk = Desk({"action_id": "7", "status": "pending"}, stop)
+    with opened(kind, desk) as client, pytest.raises(errors.KillSwitchError):
+        client.evaluate_action("t", "r", timeout=5)
+    assert len(desk.requests) == 2
 
 
 class Switch(Desk):
@@ -200,7 +188,7 @@ class Switch(Desk):
     def send(self, request, timeout):
         if "kill-switch" not in request.url:
             return super().send(request, timeout)
-        self.asked.append(request)
+        self.requests.append(request)
         try:
             if isinstance(self.answer, Response):
                 return self.answer
@@ -213,14 +201,9 @@ class Switch(Desk):
             assert self.polled.acquire(timeout=10)
 
 
-def client_of(desk, **options):
-    options = {"agent_id": "a", "max_retries": 0, "engine": desk, **options}
-    return AscendClient("owkai_live_0123456789abcdef", api_url="http://localhost", **options)
-
-
 def test_polling_obeys_within_its_interval_and_stops_with_the_client():
     desk = Switch()
-    with client_of(desk) as client:
+    with opened("sync", desk) as client:
         client.start_kill_switch_polling(0.01)
         client.start_kill_switch_polling(0.01)  # replaces the first
         desk.wait()
@@ -244,52 +227,32 @@ def test_polling_obeys_within_its_interval_and_stops_with_the_client():
             desk.wait()
         assert client.is_blocked()
         client.stop_kill_switch_polling()
-    asked = len(desk.asked)
+    asked = len(desk.requests)
     threads = [thread for thread in threading.enumerate() if thread.name == "ascend-kill-switch"]
     for thread in threads:
         thread.join(10)
-    assert len(desk.asked) <= asked + len(threads)
+    assert len(desk.requests) <= asked + len(threads)
 
 
 def test_polling_and_heartbeats_on_an_event_loop():
-    from ascend_middleware.client import AsyncAscendClient
-
-    class Async:
-        def __init__(self, desk):
-            self.desk = desk
-
-        async def send(self, request, timeout):
-            return self.desk.send(request, timeout)
-
-        async def aclose(self):
-            pass
-
-    async def main():
-        desk = Switch()
-        async with AsyncAscendClient("owkai_live_0123456789abcdef", api_url="http://localhost", agent_id="a", engine=Async(desk)) as client:  # fmt: skip
-            desk.answer = {"blocked": True}
-            await client.start_kill_switch_polling(0.01)
-            await client.start_heartbeat(0.01)
-            with anyio.fail_after(10):
-                while not await client.is_blocked():
-                    await anyio.sleep(0.005)
-                while not any("heartbeat" in request.url for request in desk.asked):
-                    await anyio.sleep(0.005)
-            with pytest.raises(errors.KillSwitchError):
-                await client.evaluate_action("t", "r")
-            await client.stop_heartbeat()
-            await client.stop_kill_switch_polling()
-        asked = len(desk.asked)
-        await anyio.sleep(0.05)
-        assert len(desk.asked) == asked
-
-    anyio.run(main)
+    desk = Switch()
+    desk.answer = {"blocked": True}
+    with opened("async", desk) as client:
+        client.start_kill_switch_polling(0.01)
+        client.start_heartbeat(0.01)
+        wait_until(client.is_blocked)
+        wait_until(lambda: any("heartbeat" in request.url for request in desk.requests))
+        with pytest.raises(errors.KillSwitchError):
+            client.evaluate_action("t", "r")
+        client.stop_heartbeat()
+        client.stop_kill_switch_polling()
+        asked = len(desk.requests)
+        time.sleep(0.05)
+        assert len(desk.requests) == asked
 
 
 def test_the_background_needs_asyncio():
-    from ascend_middleware.client import AsyncAscendClient
-
-    client = AsyncAscendClient("owkai_live_0123456789abcdef", api_url="http://localhost", agent_id="a", engine=None)
+    client = AsyncAscendClient(KEY, api_url="http://localhost", agent_id="a", engine=None)
     with pytest.raises(errors.ConfigurationError, match="asyncio"):
         client.start_heartbeat(1).send(None)
 
@@ -297,26 +260,17 @@ def test_the_background_needs_asyncio():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are a matter of POSIX")
 def test_a_forked_child_obeys_and_polls_by_itself():
     desk = Switch()
-    with client_of(desk) as client:
+    with opened("sync", desk) as client:
         client.start_kill_switch_polling(0.02)
         desk.wait()
-        reads, writes = os.pipe()
-        child = os.fork()
-        if not child:
-            verdict = b"?"
-            try:
-                signal.alarm(20)
-                desk.answer = {"blocked": True}  # only in the child: nothing of the parent's thread tells it
-                while verdict == b"?":
-                    try:
-                        client.submit_action(action_type="t", resource="r")
-                    except errors.KillSwitchError:
-                        verdict = b"obeyed"
-            finally:
-                os.write(writes, verdict)
-                os._exit(0)
-        os.close(writes)
-        with os.fdopen(reads, "rb") as pipe:
-            assert pipe.read() == b"obeyed"
-        os.waitpid(child, 0)
+
+        def obeys():
+            signal.alarm(20)
+            desk.answer = {"blocked": True}  # only in the child: nothing of the parent's thread tells it
+            with pytest.raises(errors.KillSwitchError):
+                while True:
+                    client.submit_action(action_type="t", resource="r")
+            return True
+
+        assert in_a_child(obeys)
         assert not client.is_blocked()

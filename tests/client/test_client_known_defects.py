@@ -1,20 +1,27 @@
-"""The known defects of the vendor's SDK, A1 to D2, that concern the client: what it allows and shows.
+"""The known defects of the vendor's SDK, A1 to E9, that concern the client: what it allows and shows, retries, and time.
 
-A2 and A6 are the table of misbehaving answers, A3 and A7 to A9 the kill switch's tests, A10 and A12 those of MCP.
+A2, A6, C2, E2, E6 and E9 are the table of misbehaving answers; A3 and A7 to A9 the kill switch's tests; A10 and A12 those
+of MCP; E4, E5, E7 and E8 are with the breaker and the flows.
 """
 
+import json
+import time
+
 import pytest
-from parties import ACTION, KEY, run
-from scripted import APPROVED, DROP, HANG, PENDING, Scripted, http
+from kit.clients import ACTION, CLASSES, KEY, KINDS, House, run
+from kit.clocked import World, answer
+from kit.scripted import DROP, HANG, PENDING, Scripted, http
 
 from ascend_middleware import exceptions as errors
-from ascend_middleware.client import (
-    AscendClient,
-    AsyncAscendClient,
-)
+from ascend_middleware.api.decode import decode_decision
+from ascend_middleware.api.models import AgentAction
+from ascend_middleware.client import AscendClient, ClientCore, ExchangeFailed, requests
+from ascend_middleware.config import Settings
+from ascend_middleware.flow import Sleep, drive
 
-KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
 ENGINES = pytest.mark.parametrize("engine", ["auto", "httpx2"])
+SUBJECT = AgentAction("a", "a", "t", "r")
+YES = {"action_id": "7", "decision": "approved", "status": "approved"}
 
 
 @KINDS
@@ -48,13 +55,6 @@ def test_defect_a1_open_mode_covers_nothing_but_a_submit(kind):
             run(kind, server.url, call, fail_mode="open")
 
 
-@KINDS
-@pytest.mark.parametrize("step", [DROP, http(503), http(429), http(401), http(200, b""), http(200, {"status": "?"})])
-def test_defect_a1_open_mode_passes_no_submit_that_was_received(kind, step):
-    with Scripted(step) as server, pytest.raises(errors.AscendError):
-        run(kind, server.url, lambda client: client.submit_action(ACTION), fail_mode="open")
-
-
 REMOTE = [
     "http://localhost.evil.example",
     "http://localhost@evil.example",
@@ -74,7 +74,7 @@ REMOTE = [
 ]
 
 
-@pytest.mark.parametrize("cls", [AscendClient, AsyncAscendClient])
+@CLASSES
 @pytest.mark.parametrize("url", REMOTE)
 def test_defect_c1_plain_http_leaves_the_machine_for_no_spelling(cls, url):
     with pytest.raises(errors.ConfigurationError) as caught:
@@ -87,18 +87,7 @@ def test_defect_c1_loopback_is_loopback(host):
     assert AscendClient(KEY, api_url=f"http://{host}/").settings.api_url == f"http://{host}"
 
 
-@ENGINES
-@KINDS
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_defect_c2_redirects_are_not_followed(kind, engine, status):
-    with Scripted(APPROVED) as other, Scripted(http(status, b"", f"Location: {other.url}/")) as server:
-        with pytest.raises(errors.ProtocolError):
-            run(kind, server.url, lambda client: client.submit_action(ACTION), engine=engine, fail_mode="open")
-        assert not other.connections
-        assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize("cls", [AscendClient, AsyncAscendClient])
+@CLASSES
 @pytest.mark.parametrize(
     "key", ["owkai_live_SECRET\nSECRET123", "owkai_live_SECRET SECRET", "x", "changeme", "   ", "é"]
 )
@@ -145,3 +134,70 @@ def test_defect_d2_an_identifier_stays_one_segment(kind, engine, call):
             with pytest.raises(errors.ValidationError):
                 run(kind, server.url, lambda client: PATHS[call](client, name), engine=engine)
         assert len(server.requests) == asked
+
+
+def test_defect_e1_lost_answers_create_one_action():
+    house = House()
+
+    def perform(step):
+        if isinstance(step, Sleep):
+            return None
+        result = house.send(step.request, step.timeout)
+        if len(house.asked) < 3:
+            raise ExchangeFailed("dropped")
+        return result
+
+    core = ClientCore(Settings(api_key=house.user, api_url="http://localhost"))
+    assert drive(core.submit(AgentAction("a", "a", "data_access", "r")), perform).action_id == "1"
+    assert house.call("GET", "/api/v1/actions")[1]["total"] == 1
+    house.authority.close()
+
+
+@pytest.mark.parametrize("status", [500, 503, 520])
+def test_defect_e3_the_breaker_counts_server_errors(status):
+    world = World(answer(status), max_retries=0)
+    for _ in range(5):
+        with pytest.raises(errors.ServerError):
+            world.run(world.core.submit(SUBJECT))
+    assert world.core.breaker.state == "open"
+    with pytest.raises(errors.CircuitBreakerOpen):
+        world.run(world.core.submit(SUBJECT))
+    assert len(world.sent) == 5
+
+
+def test_defect_e3_refusals_do_not_close_a_half_open_breaker():
+    world = World(answer(503), answer(401), max_retries=0, circuit_breaker_threshold=1)
+    with pytest.raises(errors.ServerError):
+        world.run(world.core.submit(SUBJECT))
+    world.time += 31
+    for _ in range(3):
+        with pytest.raises(errors.AuthenticationError):
+            world.run(world.core.submit(SUBJECT))
+        assert world.core.breaker.state == "half-open"
+
+
+@CLASSES
+def test_defect_e4_e8_the_wall_clock_decides_nothing(cls):
+    subject = cls(KEY, api_url="http://localhost:1")
+    assert subject.core.clock is time.monotonic
+    assert subject.core.breaker._clock is time.monotonic
+
+
+@pytest.mark.parametrize("level", ["severe", "MEDIUM", 3, None])
+def test_defect_e6_odd_levels_and_stored_words_are_read(level):
+    decision = decode_decision(json.dumps({**YES, "risk_level": level}).encode())
+    assert decision.is_approved() and (decision.risk_level is None or decision.risk_level == level)
+    world = World(answer(200, {"action_id": "7", "status": "pending_approval"}))
+    assert world.run(world.core.call(requests.get_action("7")))["status"] == "pending_approval"
+
+
+def test_defect_e7_nothing_is_polled_without_an_id():
+    for body in ({"status": "pending"}, {"status": "success", "data": {"status": "pending"}}):
+        world = World(answer(200, body))
+        with pytest.raises(errors.ProtocolError):
+            world.run(world.core.evaluate(SUBJECT, wait=60))
+        assert len(world.sent) == 1
+    enveloped = {"status": "success", "data": {"action_id": "act_7", "decision": "pending_approval"}}
+    world = World(answer(200, enveloped), answer(200, YES))
+    assert world.run(world.core.evaluate(SUBJECT, wait=60)).is_approved()
+    assert world.sent[1].request.url.endswith("/api/v1/actions/7/status")

@@ -1,76 +1,28 @@
 """What each method sends, how it reads the answer, and what it refuses to send or to believe."""
 
 import copy
-import inspect
 import json
 import pickle
+import threading
 
 import anyio
 import pytest
+from kit.clients import KINDS, Desk, run
+from kit.engine import Awaited
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.api.models import AgentAction, Decision
-from ascend_middleware.client import AscendClient, AsyncAscendClient, Response
+from ascend_middleware.client import Response
 
-KEY = "owkai_live_0123456789abcdef"
-KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
 OK = {"success": True}
 
 
-class Desk:
-    """An engine that answers by a script, the last answer for all further requests, and keeps what was asked."""
-
-    def __init__(self, *answers):
-        self.answers = list(answers)
-        self.asked = []
-
-    def send(self, request, timeout):
-        self.asked.append(request)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        if isinstance(answer, Response):
-            return answer
-        return Response(200, {}, answer if isinstance(answer, bytes) else json.dumps(answer).encode())
-
-    def close(self):
-        pass
-
-    def lines(self):
-        return [f"{request.method} {request.url.removeprefix('http://localhost')}" for request in self.asked]
-
-    def body(self, number=-1):
-        return json.loads(self.asked[number].content) if self.asked[number].content else None
-
-
-class _AsyncDesk:
-    def __init__(self, desk):
-        self.desk = desk
-
-    async def send(self, request, timeout):
-        await anyio.sleep(0)
-        return self.desk.send(request, timeout)
-
-    async def aclose(self):
-        pass
+def ask(kind, desk, work, **options):
+    return run(kind, desk, work, **{"agent_name": "A", **options})
 
 
 def refused(status, body=None):
     return Response(status, {}, json.dumps(body or {"detail": "no"}).encode())
-
-
-def ask(kind, desk, work, **options):
-    options = {"agent_id": "a", "agent_name": "A", "timeout": 5, "max_retries": 0, **options}
-    if kind == "sync":
-        with AscendClient(KEY, api_url="http://localhost", engine=desk, **options) as client:
-            return work(client)
-
-    async def main():
-        async with AsyncAscendClient(KEY, api_url="http://localhost", engine=_AsyncDesk(desk), **options) as client:
-            result = work(client)
-            return await result if inspect.isawaitable(result) else result
-
-    return anyio.run(main)
 
 
 # method and arguments, the request line, the body, the answer, what the result holds
@@ -85,6 +37,10 @@ CALLS = {
         },
         {"success": True, "status": "active", "trust_level": "new"},
         {"status": "active", "trust_level": "new"},
+    ),
+    "action": (lambda c: c.get_action("7"), "GET /api/v1/actions/7", None, {"action_id": "7", "status": "approved"}, {"status": "approved"}),
+    "actions": (
+        lambda c: c.list_actions(), "GET /api/v1/actions?limit=50&offset=0", None, {"actions": [], "total": 0}, {"total": 0},
     ),
     "deregister": (lambda c: c.deregister(), "DELETE /api/registry/agents/a", None, b"", {}),
     "link model": (
@@ -233,7 +189,7 @@ def test_what_is_sent_and_what_comes_back(kind, name):
     call, line, body, answer, expected = CALLS[name]
     desk = Desk(answer)
     result = ask(kind, desk, call)
-    assert desk.lines() == [line]
+    assert desk.lines == [line]
     sent = desk.body()
     if body is None:
         assert sent is None
@@ -287,7 +243,7 @@ def test_local_checks_come_before_any_request(kind, call):
     desk = Desk(OK)
     with pytest.raises(errors.ValidationError):
         ask(kind, desk, call)
-    assert not desk.asked
+    assert not desk.requests
 
 
 @KINDS
@@ -354,7 +310,7 @@ def test_registered_already_by_oneself_or_by_another(kind):
     own = Desk(refused(409, {"detail": "already exists"}), {"agents": [{"agent_id": "a"}]})
     record = ask(kind, own, lambda c: c.register())
     assert record == {"success": True, "status": "already_registered", "agent_id": "a"}
-    assert own.lines()[1] == "GET /api/registry/agents"
+    assert own.lines[1] == "GET /api/registry/agents"
     foreign = Desk(refused(409, {"detail": "already exists in another organization"}), {"agents": []})
     with pytest.raises(errors.ConflictError):
         ask(kind, foreign, lambda c: c.register())
@@ -377,7 +333,7 @@ def test_an_mcp_action_is_sent_with_the_documented_keys(kind):
     call = {"parameters": {"encoding": "utf-8", "risk_score": 0}, "context": {"session_id": "s"}}
     result = ask(kind, desk, lambda c: c.evaluate_mcp_action("files", "filesystem", "read_file", "/data", **call))
     assert result.decision == Decision.ALLOWED and result.action_id == "7"
-    assert desk.lines() == ["POST /api/v1/mcp/actions/submit"]
+    assert desk.lines == ["POST /api/v1/mcp/actions/submit"]
     assert desk.body() == {
         "mcp_server": "files", "namespace": "filesystem", "verb": "read_file", "resource": "/data",
         "action_type": "filesystem.read_file", "description": None, "parameters": {"encoding": "utf-8"},
@@ -436,7 +392,7 @@ def test_many_actions_keep_their_order_and_their_bound(kind):
 
         def send(self, request, timeout):
             name = json.loads(request.content)["resource"]
-            self.asked.append(request)
+            self.requests.append(request)
             if name == "3":
                 return refused(500)
             status = "denied" if name == "1" else "approved"
@@ -444,7 +400,7 @@ def test_many_actions_keep_their_order_and_their_bound(kind):
 
     desk = Slow(OK)
 
-    class Counting(_AsyncDesk):
+    class Counting(Awaited):
         async def send(self, request, timeout):
             desk.running += 1
             desk.most = max(desk.most, desk.running)
@@ -454,17 +410,9 @@ def test_many_actions_keep_their_order_and_their_bound(kind):
             return desk.send(request, timeout)
 
     actions = [{"action_type": "t", "resource": str(number)} for number in range(20)]
-    if kind == "sync":
-        result = ask(kind, desk, lambda c: c.evaluate_actions(actions))
-    else:
-
-        async def main():
-            options = {"agent_id": "a", "max_retries": 0, "engine": Counting(desk)}
-            async with AsyncAscendClient(KEY, api_url="http://localhost", **options) as client:
-                return await client.evaluate_actions(actions)
-
-        result = anyio.run(main)
-        assert desk.most == 5
+    engine = desk if kind == "sync" else Counting(desk)
+    result = ask(kind, desk, lambda c: c.evaluate_actions(actions), engine=engine)
+    assert desk.most == (0 if kind == "sync" else 5)
     assert [each.resource for each in result.results] == [str(number) for number in range(20)]
     assert [None if each.decision is None else int(each.decision.action_id) - 100 for each in result.results] == [
         None if number == 3 else number for number in range(20)
@@ -477,8 +425,6 @@ def test_many_actions_keep_their_order_and_their_bound(kind):
 
 
 def test_many_actions_at_once_are_bounded_in_threads():
-    import threading
-
     barrier, running, most = threading.Barrier(5, timeout=10), [0], [0]
     lock = threading.Lock()
 

@@ -1,12 +1,11 @@
 """Every case of the table through both clients, at every engine and with the user's own: typed, in time, no permission."""
 
-import inspect
 import json
 
 import pytest
-from misbehaviour import BODIES, CASES, CONTENTS, SLOW
-from parties import ACTION, KEY, PARTIES, run
-from scripted import APPROVED, DEAF, DENIED, DROP, HANG, PENDING, Scripted, chunked, http
+from kit.clients import ACTION, KEY, PARTIES, opened, run
+from kit.misbehaviour import BODIES, CASES, CONTENTS, SLOW
+from kit.scripted import APPROVED, DEAF, DENIED, DROP, HANG, PENDING, Scripted, chunked, http
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.api.decode import decode_decision
@@ -130,30 +129,10 @@ def test_nobody_waits_longer_than_the_deadline_because_the_authority_says_so(par
     ids=["length", "chunks"],
 )
 def test_what_stands_behind_an_answer_does_not_answer_the_next_question(party, whole):
-    def twice(client):
-        first = again(client)
-        return both(first, client) if inspect.isawaitable(first) else [first, again(client)]
-
-    def again(client):
-        try:
-            result = submit(client)
-        except errors.AscendError as error:
-            return error
-        return careful(result) if inspect.isawaitable(result) else result
-
-    async def careful(result):
-        try:
-            return await result
-        except errors.AscendError as error:
-            return error
-
-    async def both(first, client):
-        return [await first, await again(client)]
-
-    with Scripted(whole + APPROVED, PENDING) as server:
-        first, second = run(party, server.url, twice)
-        assert isinstance(first, errors.ProtocolError)
-        assert second.is_pending() and len(server.requests) == 2
+    with Scripted(whole + APPROVED, PENDING) as server, opened(party, server.url) as client:
+        with pytest.raises(errors.ProtocolError):
+            submit(client)
+        assert submit(client).is_pending() and len(server.requests) == 2
 
 
 @AT

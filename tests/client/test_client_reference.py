@@ -4,8 +4,10 @@ import builtins
 
 import anyio
 import pytest
-from scripted import APPROVED, DENIED, HANG, PENDING, Scripted, http
-from test_client_methods import KEY, KINDS, Desk, _AsyncDesk
+from anyio.from_thread import start_blocking_portal
+from kit.clients import KEY, KINDS, Alike, Desk
+from kit.engine import Awaited
+from kit.scripted import APPROVED, DENIED, HANG, PENDING, Scripted, http
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.client import (
@@ -21,44 +23,40 @@ VARIABLES = ("OWKAI_API_KEY", "OWKAI_API_URL", "OWKAI_ORG_SLUG", "OWKAI_TIMEOUT"
 ACTION = {"agent_id": "a", "action_type": "data_access", "description": "d", "tool_name": "t"}
 
 
-OPENED = []
-
-
 @pytest.fixture(autouse=True)
 def bare(monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    yield
-    while OPENED:
-        OPENED.pop().close()
 
 
-class Both:
-    """One client or agent of a kind, its methods called the same way whichever kind it is."""
-
-    def __init__(self, kind, work):
-        self.kind, self.work = kind, work
-        self.client = getattr(work, "client", work)
-        if kind == "sync":
-            OPENED.append(self.client)
-
-    def __getattr__(self, name):
-        if self.kind == "sync":
-            return lambda *args, **fields: getattr(self.work, name)(*args, **fields)
-
-        async def call(*args, **fields):
-            try:
-                return await getattr(self.work, name)(*args, **fields)
-            finally:
-                await self.client._engine.aclose()  # of this loop, which ends here
-
-        return lambda *args, **fields: anyio.run(lambda: call(*args, **fields))
+@pytest.fixture(scope="module")
+def portal():
+    with start_blocking_portal() as portal:
+        yield portal
 
 
-def reference(kind, desk=None, url="http://localhost", **options):
-    engine = {} if desk is None else {"engine": desk if kind == "sync" else _AsyncDesk(desk)}
-    options = {"api_url": url, "api_key": KEY, "max_retries": 0, **engine, **options}
-    return Both(kind, (OWKAIClient if kind == "sync" else AsyncOWKAIClient)(**options))
+@pytest.fixture
+def alike(portal):
+    """Let a client or an agent of a kind be called alike, and close its client in the end."""
+    opened = []
+
+    def alike(kind, work):
+        opened.append(Alike(getattr(work, "client", work), portal))
+        return Alike(work, portal if kind == "async" else None)
+
+    yield alike
+    for one in opened:
+        (one.aclose if isinstance(one.work, AsyncAscendClient | AsyncOWKAIClient) else one.close)()
+
+
+@pytest.fixture
+def reference(alike):
+    def make(kind, desk=None, url="http://localhost", **options):
+        engine = {} if desk is None else {"engine": desk if kind == "sync" else Awaited(desk)}
+        options = {"api_url": url, "api_key": KEY, "max_retries": 0, **engine, **options}
+        return alike(kind, (OWKAIClient if kind == "sync" else AsyncOWKAIClient)(**options))
+
+    return make
 
 
 @pytest.mark.parametrize("cls", [OWKAIClient, AsyncOWKAIClient])
@@ -84,7 +82,7 @@ def test_the_environment_is_enough_and_owkai_comes_first(cls, monkeypatch):
 
 
 @KINDS
-def test_answers_are_mappings_with_the_documented_words(kind):
+def test_answers_are_mappings_with_the_documented_words(kind, reference):
     desk = Desk({"action_id": "act_7", "status": "denied", "decision": "denied", "risk_score": 45, "reason": "no",
                  "created_at": "t"})  # fmt: skip
     client = reference(kind, desk)
@@ -97,7 +95,7 @@ def test_answers_are_mappings_with_the_documented_words(kind):
 
 
 @KINDS
-def test_c6_nobody_deciding_is_an_answer(kind):
+def test_c6_nobody_deciding_is_an_answer(kind, reference):
     answer = reference(kind, Desk({"action_id": 7, "status": "pending"})).wait_for_decision("7", 0.03, 0.01)
     assert answer["decision"] == answer["status"] == "timeout" and answer["action_id"] == "7"
     assert not answer.is_approved() and not answer["execution_allowed"]
@@ -106,7 +104,7 @@ def test_c6_nobody_deciding_is_an_answer(kind):
 
 
 @KINDS
-def test_c8_errors_go_by_their_bare_names(kind):
+def test_c8_errors_go_by_their_bare_names(kind, reference):
     with Scripted(http(422, {"detail": "tool_name is missing"}), HANG) as server:
         client = reference(kind, url=server.url, timeout=0.3)
         with pytest.raises(Exception, match=r"^API Error: tool_name is missing"):
@@ -118,7 +116,7 @@ def test_c8_errors_go_by_their_bare_names(kind):
 
 
 @KINDS
-def test_a_status_is_asked_for_ten_seconds_at_most(kind):
+def test_a_status_is_asked_for_ten_seconds_at_most(kind, reference):
     class Timed(Desk):
         def send(self, request, timeout):
             self.timeout = timeout
@@ -132,7 +130,7 @@ def test_a_status_is_asked_for_ten_seconds_at_most(kind):
 
 
 @KINDS
-def test_lists_and_details(kind):
+def test_lists_and_details(kind, reference):
     rows = {"actions": [{"action_id": "act_1", "status": "approved"}], "total": 3}
     client = reference(kind, Desk(rows))
     page = client.list_actions(limit=1, status="approved")
@@ -145,14 +143,23 @@ def test_lists_and_details(kind):
 # --- the agent
 
 
-def agent(kind, client_kind, url, **options):
-    options = {"api_url": url, "api_key": KEY, "timeout": 5, "max_retries": 0, **options}
-    classes = {
-        ("sync", "owkai"): OWKAIClient, ("sync", "ascend"): AscendClient,
-        ("async", "owkai"): AsyncOWKAIClient, ("async", "ascend"): AsyncAscendClient,
-    }  # fmt: skip
-    client = classes[kind, client_kind](**options)
-    return Both(kind, (AuthorizedAgent if kind == "sync" else AsyncAuthorizedAgent)("my-agent", "My Agent", client))
+CLASSES = {
+    ("sync", "owkai"): OWKAIClient,
+    ("sync", "ascend"): AscendClient,
+    ("async", "owkai"): AsyncOWKAIClient,
+    ("async", "ascend"): AsyncAscendClient,
+}
+
+
+@pytest.fixture
+def agent(alike):
+    def make(kind, client_kind, url, **options):
+        client = CLASSES[kind, client_kind](api_url=url, api_key=KEY, timeout=5, max_retries=0, **options)
+        return alike(
+            kind, (AuthorizedAgent if kind == "sync" else AsyncAuthorizedAgent)("my-agent", "My Agent", client)
+        )
+
+    return make
 
 
 CLIENTS = pytest.mark.parametrize("client_kind", ["owkai", "ascend"])
@@ -171,7 +178,7 @@ class Work:
 
 @KINDS
 @CLIENTS
-def test_an_agent_runs_what_is_approved_once(kind, client_kind):
+def test_an_agent_runs_what_is_approved_once(kind, client_kind, agent):
     work = Work()
     with Scripted(PENDING, APPROVED) as server:
         subject = agent(kind, client_kind, server.url)
@@ -201,7 +208,7 @@ def test_an_agent_runs_what_is_approved_once(kind, client_kind):
         ([http(500)], errors.ServerError, "500"),
     ],
 )
-def test_an_agent_runs_nothing_else(kind, client_kind, steps, error, text):
+def test_an_agent_runs_nothing_else(kind, client_kind, agent, steps, error, text):
     work = Work()
     with Scripted(*steps) as server:
         with pytest.raises(error, match=text):
@@ -211,7 +218,7 @@ def test_an_agent_runs_nothing_else(kind, client_kind, steps, error, text):
 
 @KINDS
 @CLIENTS
-def test_c6_an_agent_asked_only_gets_the_word(kind, client_kind):
+def test_c6_an_agent_asked_only_gets_the_word(kind, client_kind, agent):
     with Scripted(PENDING) as server:
         subject = agent(kind, client_kind, server.url)
         assert subject.request_authorization("t", "r", wait_for_decision=False)["decision"] == "pending"
@@ -221,7 +228,7 @@ def test_c6_an_agent_asked_only_gets_the_word(kind, client_kind):
 
 
 @KINDS
-def test_what_the_function_raises_goes_through_unchanged(kind):
+def test_what_the_function_raises_goes_through_unchanged(kind, agent):
     error = PermissionError("of the function itself")
     with Scripted(APPROVED) as server:
         with pytest.raises(PermissionError) as caught:
@@ -229,7 +236,7 @@ def test_what_the_function_raises_goes_through_unchanged(kind):
     assert caught.value is error
 
 
-def test_an_async_agent_runs_coroutine_functions_too():
+def test_an_async_agent_runs_coroutine_functions_too(agent):
     async def work():
         await anyio.sleep(0)
         return "done"

@@ -10,7 +10,7 @@ import httpx
 import httpx2
 import pytest
 import trustme
-from parties import ACTION, PARTIES, run
+from kit.clients import ACTION, PARTIES, run
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.client.http.http1 import context_of

@@ -2,10 +2,11 @@
 
 import contextlib
 import gc
-import sys
-from pathlib import Path
 
 import pytest
+from kit.clients import PARTIES, run
+from kit.misbehaviour import BODIES, CONTENTS, LINES, SLOW, STATUSES
+from kit.scripted import APPROVED, HANG, PENDING, Scripted, http
 from leak_net import KEY, PASSWORD, Net
 
 from ascend_middleware import exceptions as errors
@@ -13,11 +14,6 @@ from ascend_middleware.api.models import AuthorizationDecision, ConnectionStatus
 from ascend_middleware.client import AscendClient, AsyncAscendClient
 from ascend_middleware.config import Settings
 from ascend_middleware.mcp import mcp_governance
-
-sys.path.append(str(Path(__file__).parent.parent / "client"))
-from misbehaviour import BODIES, CONTENTS, LINES, SLOW, STATUSES  # noqa: E402
-from parties import PARTIES, run  # noqa: E402
-from scripted import APPROVED, HANG, PENDING, Scripted, http  # noqa: E402
 
 ACTION = {
     "agent_id": "a",

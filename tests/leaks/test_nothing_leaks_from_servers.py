@@ -1,21 +1,17 @@
 """No refusal of the guard or of the embedded authority tells a key or a password: not in a body, a log or an error."""
 
 import json
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, Request
+from kit.scripted import DROP, HANG, PENDING, Scripted, http
 from leak_net import KEY, PASSWORD, Net
 from starlette.testclient import TestClient
+from test_nothing_leaks_from_clients import ECHOES  # noqa: E402
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.authority import Authority, Role, Store, parse_policy
-
-sys.path.append(str(Path(__file__).parent.parent / "client"))
-from scripted import DROP, HANG, PENDING, Scripted, http  # noqa: E402
-from test_nothing_leaks_from_clients import ECHOES  # noqa: E402
 
 RULES = {
     "ascend": {"agent_id": "shop"},

@@ -4,23 +4,19 @@ import asyncio
 import collections
 import gc
 import os
-import sys
 import threading
 import time
-from pathlib import Path
 
 import flask
 import pytest
 from fastapi import FastAPI
+from kit.asgi import Wire, http_scope, part
+from kit.scripted import APPROVED, Scripted
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from ascend_middleware.asgi import AscendMiddleware, install
 from ascend_middleware.flask import Ascend
-
-sys.path += [str(Path(__file__).parent.parent / name) for name in ("client", "guard")]
-from kit.asgi import Wire, http_scope, part
-from scripted import APPROVED, Scripted  # noqa: E402
 
 RULES = {"rule": [{"match": "* /**", "action_type": "act"}]}
 

@@ -3,7 +3,7 @@
 import builtins
 
 import pytest
-from scripted import HANG, Scripted, http
+from kit.scripted import HANG, Scripted, http
 from seed_kit import environment
 
 from ascend_middleware import AgentAction, AscendClient, AuthorizedAgent, OWKAIClient, exceptions

@@ -9,7 +9,7 @@ import time
 from datetime import datetime
 
 import pytest
-from scripted import HANG, Scripted, http
+from kit.scripted import HANG, Scripted, http
 from seed_kit import RISK, curl, run
 
 import ascend_middleware

@@ -3,7 +3,7 @@
 import builtins
 
 import pytest
-from scripted import APPROVED, HANG, PENDING, Scripted, http
+from kit.scripted import APPROVED, HANG, PENDING, Scripted, http
 from seed_kit import RISK, environment, run
 
 from ascend_middleware import AgentAction, AuthorizedAgent, OWKAIClient, exceptions

@@ -5,9 +5,9 @@ A meaning is `denied` or `pending` (a result that permits nothing), or the one t
 
 import json
 
-from scripted import APPROVED, DROP, HANG, Repeat, Reset, Trickle, chunked, http
-
 from ascend_middleware import exceptions as errors
+
+from .scripted import APPROVED, DROP, HANG, Repeat, Reset, Trickle, chunked, http
 
 UNREADABLE = errors.ProtocolError
 BROKEN = errors.NetworkError
