@@ -29,7 +29,7 @@ from ascend_middleware.client import (
     Unsendable,
 )
 from ascend_middleware.client.http.blocking import BlockingPool
-from ascend_middleware.client.http.http1 import Origin, Reader, encode
+from ascend_middleware.client.http.http1 import Origin, Reader
 from ascend_middleware.client.http.pool import LoopPool
 from ascend_middleware.client.http.slots import AsyncGate, Gate
 from ascend_middleware.client.http.transport import KEEPALIVE_SECONDS
@@ -74,18 +74,18 @@ def pool_of(server, kind=LoopPool):
 
 
 def test_a_request_is_said_whole_and_once():
-    said = encode(POST, "authority.example")
+    said = Origin("http://authority.example").encode(POST)
     head, _, body = said.partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     assert lines[0] == b"POST /x?y=1 HTTP/1.1" and body == b"{}"
     assert {b"Host: authority.example", b"X-API-Key: k", b"Content-Length: 2"} <= set(lines)
-    assert encode(Request("GET", "http://h/", ()), "h") == b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+    assert Origin("http://h").encode(Request("GET", "http://h/", ())) == b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
 @pytest.mark.parametrize("headers", [(("A", "x\r\nB: y"),), (("A b", "x"),), (("A", "x\x00"),)])
 def test_a_header_never_becomes_two(headers):
     with pytest.raises(Unsendable):
-        encode(Request("GET", "http://h/", headers), "h")
+        Origin("http://h").encode(Request("GET", "http://h/", headers))
 
 
 @settings(deadline=None)

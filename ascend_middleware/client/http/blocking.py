@@ -13,7 +13,7 @@ from typing import Final
 
 from ... import masking
 from ...flow import drive
-from .http1 import Origin, Reader, encode
+from .http1 import Origin, Reader
 from .transport import (
     KEEPALIVE_SECONDS,
     ExchangeFailed,
@@ -60,13 +60,13 @@ class _Connection:
             pass
         return False
 
-    def exchange(self, request: Request, header: str, end: float) -> Response:
+    def exchange(self, request: Request, origin: Origin, end: float) -> Response:
         """Return the answer; whatever else happens, the connection is not used again."""
         began = is_good = False
         reader = self._reader
         try:
             # Never locals of this frame: they hold the key, and reporters of errors show locals.
-            self._write(memoryview(encode(request, header)), end)
+            self._write(memoryview(origin.encode(request)), end)
             heard = None
             while heard is None:
                 self._socket.settimeout(_left(end))
@@ -122,7 +122,7 @@ class BlockingPool:
         end = time.monotonic() + timeout
         connection = self._take() or self._connect(end)
         try:
-            return connection.exchange(request, self._origin.header, end)
+            return connection.exchange(request, self._origin, end)
         finally:
             self._give(connection)
 

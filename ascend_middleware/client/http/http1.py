@@ -11,7 +11,7 @@ import os
 import re
 import ssl
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import h11
@@ -23,65 +23,23 @@ from .transport import MAX_ANSWER_BYTES, ExchangeFailed, Request, Response, Unse
 if TYPE_CHECKING:
     from ...config import Settings
 
-__all__ = ["MAX_HEAD_BYTES", "Origin", "Reader", "context_of", "encode"]
+__all__ = ["MAX_HEAD_BYTES", "Origin", "Reader", "context_of"]
 
 MAX_HEAD_BYTES: Final = 100 * 1024
-_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-
-
-# --- a request
-
-
-def encode(request: Request, host: str) -> bytes:
-    """Return the whole request as bytes.
-
-    Args:
-        request: its URL's path and query are sent as they stand.
-        host: the Host header.
-
-    Raises:
-        Unsendable: it is not HTTP.
-    """
-    content, headers = request.content, request.headers
-    names, values = zip(*headers, strict=True) if headers else ((), ())
-    text = "".join(values)
-    # A value with a line break would make one line more.
-    if not (text.isascii() and text.isprintable() and _are_names(names)):
-        del values, text, headers  # they hold the key, and reporters of errors show locals
-        raise _not_http()
-    length = f"\r\nContent-Length: {len(content)}" if content or request.method != "GET" else ""
-    lines = "\r\n".join((_first_lines(request.method, request.url, host), *map(": ".join, headers)))
-    return f"{lines}{length}\r\n\r\n".encode("ascii") + content
-
-
-@functools.lru_cache(maxsize=64)
-def _are_names(names: tuple[str, ...]) -> bool:
-    return all(re.fullmatch(_NAME, name) for name in names)
-
-
-@functools.lru_cache(maxsize=256)
-def _first_lines(method: str, url: str, host: str) -> str:
-    line = f"{method} {url[url.index('/', url.index('//') + 2) :]} HTTP/1.1"
-    if not re.fullmatch(r"(?:GET|POST|PUT|PATCH|DELETE) /[!-~]* HTTP/1\.1", line):
-        raise _not_http()
-    return f"{line}\r\nHost: {host}"
-
-
-def _not_http() -> Unsendable:
-    return Unsendable("the request cannot be sent: a header or the target is not HTTP")
-
+_REMEMBERED: Final = 64
 
 # --- an answer
 
-# Whatever may change where an answer ends, or what its body is, stands in no line of this kind.
+# Of an answer in lower case. Whatever may change where it ends, or what its body is, stands in no line of this kind.
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9a-z-]"
 _LINE: Final = (
-    rb"(?:connection:[ \t]*keep-alive[ \t]*\r\n"
-    rb"|(?!connection:|content-length:|content-encoding:|transfer-encoding:)" + _NAME.encode() + rb":[\t -~]*\r\n)*"
+    rb"(?:(?![ct])" + _TOKEN + rb"++:[\t -~]*+\r\n"
+    rb"|connection:[ \t]*keep-alive[ \t]*\r\n"
+    rb"|(?!connection:|content-length:|content-encoding:|transfer-encoding:)" + _TOKEN + rb"++:[\t -~]*+\r\n)*+"
 )
 _ORDINARY: Final = re.compile(
-    rb"HTTP/1\.1 ((?!204|304)[2-5]\d\d)(?: [\t -~]*)?\r\n"
-    rb"(" + _LINE + rb"content-length:[ \t]*(\d{1,7})[ \t]*\r\n" + _LINE + rb")\r\n",
-    re.IGNORECASE,
+    rb"http/1\.1 ((?!204|304)[2-5]\d\d)(?: [\t -~]*+)?\r\n"
+    rb"(" + _LINE + rb"content-length:[ \t]*(\d{1,7})[ \t]*\r\n" + _LINE + rb")\r\n"
 )
 _HEADER: Final = re.compile(r"([^:\n]+):[ \t]*([^\r]*?)[ \t]*\r\n")
 # h11 reads an answer only where a request was made; which one does not matter, since nobody asks for HEAD or CONNECT.
@@ -132,11 +90,11 @@ class Reader:
             ProtocolError: the answer is too long, or came compressed.
         """
         if not self._body:
-            found = None if self._other is not None else _ORDINARY.match(data)
+            found = None if self._other is not None else _ORDINARY.match(data.lower())
             length = int(found[3]) if found is not None else 0
             if found is None or length > MAX_ANSWER_BYTES or found.end() > MAX_HEAD_BYTES:
                 return self._feed_other(data)
-            self._status, self._headers = int(found[1]), _Headers(found[2])
+            self._status, self._headers = int(found[1]), _Headers(data[found.start(2) : found.end(2)])
             data = data[found.end() :]
             self._left = length
         elif not data:
@@ -229,6 +187,48 @@ class Origin:
         self.host: Final = parts.hostname or ""
         self.port: Final = parts.port or (443 if tls else 80)
         self.context: Final = context if tls else None
+        # The beginnings of requests, as lines; they hold the key, and end with this.
+        self._fixed: Final[dict[tuple[Any, ...], str]] = {}
+
+    def encode(self, request: Request) -> bytes:
+        """Return the whole request as bytes; its URL's path and query are sent as they stand.
+
+        Raises:
+            Unsendable: it is not HTTP.
+        """
+        method, content, headers = request.method, request.content, request.headers
+        # All headers but the last two are the same in nearly all requests.
+        fixed = method, request.url, headers[:-2]
+        lines, more = self._fixed.get(fixed) or self._begin(*fixed), _lines(headers[-2:])
+        if lines is None or more is None:
+            del headers, fixed, lines, more  # they hold the key, and reporters of errors show locals
+            raise Unsendable("the request cannot be sent: a header or the target is not HTTP")
+        length = f"Content-Length: {len(content)}\r\n" if content or method != "GET" else ""
+        return f"{lines}{more}{length}\r\n".encode("ascii") + content
+
+    def _begin(self, method: str, url: str, headers: tuple[tuple[str, str], ...]) -> str | None:
+        target, lines = url[url.index("/", url.index("//") + 2) :], _lines(headers)
+        if lines is None or not re.fullmatch(r"(?:GET|POST|PUT|PATCH|DELETE) /[!-~]*", f"{method} {target}"):
+            return None
+        if len(self._fixed) >= _REMEMBERED:
+            self._fixed.clear()
+        begin = self._fixed[method, url, headers] = f"{method} {target} HTTP/1.1\r\nHost: {self.header}\r\n{lines}"
+        return begin
+
+
+def _lines(headers: tuple[tuple[str, str], ...]) -> str | None:
+    lines = ""
+    for name, value in headers:
+        # A value with a line break would make one line more.
+        if not (value.isascii() and value.isprintable() and _is_name(name)):
+            return None
+        lines += f"{name}: {value}\r\n"
+    return lines
+
+
+@functools.lru_cache(maxsize=64)
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text) is not None
 
 
 _reading: Final = ProcessLock()

@@ -14,7 +14,7 @@ from typing import Final
 from ... import masking
 from ...exceptions import AscendError
 from ...flow import drive_async
-from .http1 import Origin, Reader, encode
+from .http1 import Origin, Reader
 from .transport import (
     KEEPALIVE_SECONDS,
     ExchangeFailed,
@@ -151,7 +151,7 @@ class LoopPool:
         is_good = False
         try:
             # Never a local of this frame: it holds the key, and reporters of errors show locals.
-            transport.write(encode(request, self._origin.header))
+            transport.write(self._origin.encode(request))
             heard = await answer
             if connection.reader.has_surplus:
                 raise surplus()
