@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ascend_middleware.api.bodies import MAX_CONDITION
 from ascend_middleware.api.models import AgentAction
+
+from .risk_score import containers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -127,20 +129,8 @@ class Condition:
 
 
 def _longest(value: object) -> int:
-    """Return the length of the longest list or object within a value, without recursion."""
-    longest, level = 0, [value]
-    while level:
-        below: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                below += item.values()
-            elif isinstance(item, list | tuple):
-                below += item
-            else:
-                continue
-            longest = max(longest, len(item))
-        level = below
-    return longest
+    """Return the length of the longest list or object within a value."""
+    return max(map(len, containers(value)), default=0)
 
 
 def compile_condition(source: str) -> Condition | list[Fault]:
@@ -155,12 +145,20 @@ def compile_condition(source: str) -> Condition | list[Fault]:
         return [Fault(message="texts in three quotes are not taken", hint="use one quote at each end")]
     # Texts are blanked, not cut, so that what is found in the rest has its place.
     plain = _STRING.sub(lambda match: "'" + " " * (len(match[0]) - 2) + "'", source)
-    odd = _ODD_TEXT.search(plain)
-    if odd is not None:
-        return [_at(source, odd, "comments, raw texts and bytes are not taken")]
-    chain = _CHAIN.search(plain)
-    if chain is not None:
-        return [_at(source, chain, f"more than {_MAX_CHAIN} steps down, calls and indexes in a row")]
+
+    def at(place: re.Match[str] | str | int, message: str, hint: str = "") -> Fault:
+        """Return a fault at a match, at an index, or where a pattern is found first, if it is."""
+        found = re.search(place, plain) if isinstance(place, str) else place
+        if found is None:
+            return Fault(message=message, hint=hint)
+        start = found if isinstance(found, int) else found.start()
+        line, column = source.count("\n", 0, start) + 1, start - source.rfind("\n", 0, start)
+        return Fault(message=message, hint=hint, line=line, column=column)
+
+    if odd := _ODD_TEXT.search(plain):
+        return [at(odd, "comments, raw texts and bytes are not taken")]
+    if chain := _CHAIN.search(plain):
+        return [at(chain, f"more than {_MAX_CHAIN} steps down, calls and indexes in a row")]
     macros = list(_macros(plain))
     weight = _weight(macros)
     if (
@@ -181,35 +179,27 @@ def compile_condition(source: str) -> Condition | list[Fault]:
         raise
     except BaseException as error:  # the CEL library's panics are no Exceptions
         slips = [(found, word) for sign, word in _SLIPS for found in sign.finditer(plain)]
-        return [_at(source, found, f"{found[0]!r} means nothing in CEL", f"write {word}") for found, word in slips] or [
+        return [at(found, f"{found[0]!r} means nothing in CEL", f"write {word}") for found, word in slips] or [
             _parse_fault(str(error))
         ]
     faults = []
-    bound = {macro.variable for macro in macros}
     for macro in macros:
         if macro.name == "map" and "+" in macro.body:
-            faults.append(_at(source, macro.start, "map must not add: what it builds would have no bound"))
+            faults.append(at(macro.start, "map must not add: what it builds would have no bound"))
         if macro.variable == "action":
-            faults.append(_at(source, macro.start, "a macro must not name its variable action"))
-    for variable in sorted(set(program.variables()) - bound - {"action"}):
-        place = re.search(rf"(?<![\w.]){re.escape(variable)}\b", plain)
-        meant = (
-            f"write {_NAMES[variable]}"
-            if variable in _NAMES
-            else f"the only one is action; a text is quoted: '{variable}'"
-        )
-        faults.append(_at(source, place, f"unknown name {variable!r}", meant))
-    for function in sorted(set(program.functions()) - _FUNCTIONS):
-        if function.isidentifier() and not function.startswith("_"):
-            place = re.search(rf"\b{re.escape(function)}\s*\(", plain)
-            meant = f"write {_CALLS[function]}" if function in _CALLS else f"known: {', '.join(sorted(_FUNCTIONS))}"
-            faults.append(_at(source, place, f"unknown function {function!r}", meant))
-    known = ", ".join(sorted(_ACTION_FIELDS))
-    for field in dict.fromkeys(_FIELD.findall(plain)):
-        if field not in _ACTION_FIELDS:
-            place = re.search(rf"(?<![\w.])action\s*\.\s*{re.escape(field)}\b", plain)
-            hint = f"the agent's own parameters are in action.action_details; known: {known}"
-            faults.append(_at(source, place, f"an action has no field {field!r}", hint))
+            faults.append(at(macro.start, "a macro must not name its variable action"))
+    for name in sorted(set(program.variables()) - {macro.variable for macro in macros} - {"action"}):
+        meant = f"write {_NAMES[name]}" if name in _NAMES else f"the only one is action; a text is quoted: '{name}'"
+        faults.append(at(rf"(?<![\w.]){re.escape(name)}\b", f"unknown name {name!r}", meant))
+    for name in sorted(set(program.functions()) - _FUNCTIONS):
+        if name.isidentifier() and not name.startswith("_"):
+            meant = f"write {_CALLS[name]}" if name in _CALLS else f"known: {', '.join(sorted(_FUNCTIONS))}"
+            faults.append(at(rf"\b{re.escape(name)}\s*\(", f"unknown function {name!r}", meant))
+    hint = f"the agent's own parameters are in action.action_details; known: {', '.join(sorted(_ACTION_FIELDS))}"
+    for name in dict.fromkeys(_FIELD.findall(plain)):
+        if name not in _ACTION_FIELDS:
+            place = rf"(?<![\w.])action\s*\.\s*{re.escape(name)}\b"
+            faults.append(at(place, f"an action has no field {name!r}", hint))
     if faults:
         return faults
     named = _FIELD.findall(plain)
@@ -292,8 +282,7 @@ def _cause(error: BaseException, source: str) -> str:
     return f"the evaluation failed ({type(error).__name__})"
 
 
-@dataclass(frozen=True, slots=True)
-class _Macro:
+class _Macro(NamedTuple):
     name: str
     variable: str
     start: int
@@ -328,14 +317,6 @@ def _nesting(source: str) -> int:
         depth += (char in "([{") - (char in ")]}")
         deepest = max(deepest, depth)
     return deepest
-
-
-def _at(source: str, place: re.Match[str] | int | None, message: str, hint: str = "") -> Fault:
-    start = place if isinstance(place, int) else place.start() if place is not None else -1
-    if start < 0:
-        return Fault(message=message, hint=hint)
-    before = source[:start]
-    return Fault(message=message, hint=hint, line=before.count("\n") + 1, column=start - before.rfind("\n"))
 
 
 def _parse_fault(text: str) -> Fault:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["MAX_SCORE", "Score", "Signal", "claimed_risk", "risk_level", "score_action"]
+__all__ = ["MAX_SCORE", "Score", "Signal", "claimed_risk", "containers", "risk_level", "score_action"]
 
 MAX_SCORE: Final = 100
 
@@ -125,19 +125,20 @@ def claimed_risk(body: Mapping[str, Any]) -> dict[str, int]:
     A claim can only raise: whoever knows that an action is dangerous is heard, and nobody talks one down.
     """
     found: dict[str, int] = {}
-    level: list[Any] = [{name: body.get(name) for name in _CLAIMS}, body.get("risk_indicators")]
-    while level:
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                for name, value in item.items():
-                    if claim := _CLAIMS.get(name):
-                        found[claim] = max(found.get(claim, 0), _claim(value))
-                below += item.values()
-            elif isinstance(item, list):
-                below += item
-        level = below
+    for item in containers([{name: body.get(name) for name in _CLAIMS}, body.get("risk_indicators")]):
+        for name, value in item.items() if isinstance(item, dict) else ():
+            if claim := _CLAIMS.get(name):
+                found[claim] = max(found.get(claim, 0), _claim(value))
     return found
+
+
+def containers(value: object) -> Iterator[dict[str, Any] | list[Any] | tuple[Any, ...]]:
+    """Yield every list and object within a JSON value, itself included, without recursion."""
+    waiting = [value]
+    for item in waiting:
+        if isinstance(item, dict | list | tuple):
+            waiting += item.values() if isinstance(item, dict) else item
+            yield item
 
 
 def _claim(value: object) -> int:
