@@ -207,6 +207,7 @@ class SyncRunner(_Runner):
             engine.close()
         if self.worker is not None:
             self.worker.close()
+        self._guard.recorder.close()
         self._guard.state.close()
 
     def _perform(self, read: Callable[[int, float], bytes], step: Any) -> Any:
@@ -314,6 +315,7 @@ class AsyncRunner(_Runner):
         threads = self._threads.take()
         if threads is not None:
             threads.shutdown(wait=False)
+        self._guard.recorder.close()
         self._guard.state.close()
 
 

@@ -116,6 +116,12 @@ _GOVERN: Final = (
         epilog="Exit codes: 0 nothing is looser, 1 something is, 2 wrong usage.",
     ),
     _about(EXPLAIN),
+    Command(
+        "report", "tell what observe mode would have refused", "cli.report:report", *_JOURNALS, JSON,
+        arg("--forget", action="store_true", help="delete what was observed, after it is printed"),
+        description="Tell what observe mode saw: which routes would have been refused or held, how often, for whom "
+        "and why, and which rules to add. Reads what is beside the journals of this machine.",
+    ),
     Command("journal status", "list the journals: whose process lives, what waits, since when", "cli.journal:status",
         *_JOURNALS, JSON),
     Command("journal deliver", "deliver the journals of processes that ended", "cli.journal:deliver", *_JOURNALS, JSON),

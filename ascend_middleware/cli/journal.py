@@ -22,17 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["deliver", "export", "status"]
+__all__ = ["deliver", "export", "settings_of", "status"]
 
 
-def _settings(args: argparse.Namespace) -> Settings:
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Return the settings that say where the journals are."""
     table = load_table(args.rules) if args.rules else None
     return Settings.load({"journal": args.journal}, file=table.settings if table is not None else {})
 
 
 def _directories(args: argparse.Namespace) -> list[Path]:
     """Return the directories of all services below the journal's place."""
-    base = place_of(_settings(args))
+    base = place_of(settings_of(args))
     if base is None:
         return []
     return sorted({path.parent for pattern in ("*/*.lock", "*/*.rejected") for path in base.glob(pattern)})
@@ -93,7 +94,7 @@ def _rejected(directory: Path, name: str) -> list[bytes]:
 
 def deliver(args: argparse.Namespace) -> Result:
     """Deliver the journals of processes that ended."""
-    settings = _settings(args).checked(needs_agent=True)
+    settings = settings_of(args).checked(needs_agent=True)
     directory = directory_of(settings)
     delivered, left = 0, 0
     if directory is not None and directory.is_dir():

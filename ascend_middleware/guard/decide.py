@@ -25,6 +25,7 @@ from .fingerprint import CREDENTIALS, Binding, tenant_of
 from .firewall import inspect
 from .health import check
 from .log import Recorder
+from .observations import Observations
 from .plan import Case, Plan, Plans
 from .refusals import cause_of, refusal_for, refusal_of_findings, unjournalled
 from .request import Agent, NotAnAgent, agent_of
@@ -117,6 +118,9 @@ class Guard:
         self.recorder = Recorder(clock=clock, status_path=settings.approvals_path)
         self.log: Final = self.recorder.record
         self.budget = OpenBudget(settings, state=state, repeats=self.recorder.repeats, clock=clock, now=now)
+        observes = settings.mode == "observe" or any(rule.mode == "observe" for rule in table.rules)
+        if observes and journal is not None and journal.directory is not None:
+            self.recorder.observations = Observations(journal.directory, clock=clock, now=now)
         self._plans: Final = Plans(table, settings)
         self.runs: Final = Runs(journal, state, self.kill, reports=settings.report_outcomes, now=now)
         if settings.telemetry:

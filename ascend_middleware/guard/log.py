@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..routing.coverage import Routes
     from ..rules import RuleTable
     from ..verdict import Verdict
+    from .observations import Observations
     from .request import RequestView
 
 __all__ = ["REPEAT_SECONDS", "Recorder", "Repeats", "announce", "announce_ways"]
@@ -70,11 +71,13 @@ class Recorder:
 
     Attributes:
         telemetry: where verdicts are counted, too; None where that is switched off.
+        observations: where those of observe mode are; None where nothing is observed, or nothing can be kept.
     """
 
     def __init__(self, *, clock: Callable[[], float], status_path: str) -> None:
         self.repeats: Final = Repeats(clock=clock)
         self.telemetry: Any = None
+        self.observations: Observations | None = None
         self._clock = clock
         self._status_path = status_path
         self._undecided = 0
@@ -91,6 +94,8 @@ class Recorder:
             self._undecided += 1
         if verdict.would is not None:
             self._observed(view, verdict)
+        if self.observations is not None and (verdict.would is not None or verdict.decision is not None):
+            self.observations.note(view, verdict)
         if not logger.isEnabledFor(logging.INFO):
             return
         # A handle stands behind the status URL's path.
@@ -106,6 +111,11 @@ class Recorder:
             seconds * 1000,
             extra=extras_of(verdict, seconds),
         )
+
+    def close(self) -> None:
+        """Write down what was counted of observe mode."""
+        if self.observations is not None:
+            self.observations.flush()
 
     def _observed(self, view: RequestView, verdict: Verdict) -> None:
         """Warn of what would have been refused, so that it is seen under a server's default logging, too."""
