@@ -53,14 +53,7 @@ def decide(
     """Record a person's decision about a pending action and return the action. Every door decides through this.
 
     One denial denies. An action that needs several approvers stays pending until so many different people approved.
-
-    Args:
-        store: the database.
-        row: the action.
-        body: with `comments` or `reason`, a text.
-        approved: whether they approve or deny.
-        by: who decides.
-        via: by which door: api, page or command line.
+    `body` has `comments` or a `reason`; `via` says by which door: api, page or command line.
 
     Raises:
         ApiError: 403 with an audit entry for one who may not decide; 409 for an action that is not pending, or that
@@ -182,11 +175,8 @@ def unknown_approvers(
 ) -> list[str]:
     """Return in words which approvers no key can be, and where too few people are left to approve.
 
-    Args:
-        store: where the keys are.
-        levels: who approves at each level.
-        tenant: the organisation; None for all, where the best provided one counts.
-        issuer: whose tokens may be somebody's as well, who cannot be known here.
+    Without a tenant it is about all, where the best provided one counts. Who has a token of `issuer` may be somebody as
+    well, and cannot be known here.
     """
     people: dict[str, set[str]] = {} if tenant is None else {tenant: set()}
     for key in store.list_keys():
@@ -247,13 +237,12 @@ def what_cannot_be(authority: AuthorityContext) -> list[str]:
 class Management:
     """Changes one organisation's registrations, each with its audit entry in the name of `by`."""
 
-    store: Store
     records: Records
     by: Credential
 
     def audit(self, event: str, **data: Any) -> None:
         """Append an audit entry."""
-        self.store.audit(event, tenant=self.by.tenant, actor=self.by.name, data={**data, "via": "command line"})
+        self.records.store.audit(event, tenant=self.by.tenant, actor=self.by.name, data={**data, "via": "command line"})
 
     # --- models
 
@@ -270,14 +259,14 @@ class Management:
         if any(name and row["model_name"] == name for row in self.models()):
             raise ConflictError(f"there is a model of the name {name!r} already")
         fields = {"model_name": name, "compliance_status": _status(status)}
-        with self.store.write():
+        with self.records.store.write():
             record = self.records.add(MODEL, str(number), fields, tenant=self.by.tenant, key_id=self.by.key_id)
             self.audit("MODEL_REGISTERED", model_id=number, name=name, compliance_status=status)
         return record
 
     def set_model_status(self, number: int, status: str) -> dict[str, Any]:
         """Change a model's compliance status; raise `NotFoundError` if the database has none of the number."""
-        with self.store.write():
+        with self.records.store.write():
             record = self._get(MODEL, str(number), f"there is no model {number} in the database")
             record = self.records.update(record, {"compliance_status": _status(status)}, tenant=self.by.tenant)
             self.audit("MODEL_STATUS_CHANGED", model_id=number, compliance_status=status)
@@ -285,7 +274,7 @@ class Management:
 
     def remove_model(self, number: int) -> None:
         """Remove a model; raise `NotFoundError` if the database has none of the number."""
-        with self.store.write():
+        with self.records.store.write():
             record = self._get(MODEL, str(number), f"there is no model {number} in the database")
             self.records.remove(record, tenant=self.by.tenant)
             self.audit("MODEL_REMOVED", model_id=number)
@@ -306,7 +295,7 @@ class Management:
             message = f"count must be 1 to {_MOST_APPROVERS}, and not more than there are names"
             raise ValidationError(message, field="count")
         fields = {"count": count, "approvers": list(names)}
-        with self.store.write():
+        with self.records.store.write():
             try:
                 record = self.records.get(APPROVERS, level, tenant=self.by.tenant)
                 self.records.update(record, fields, tenant=self.by.tenant)
@@ -316,7 +305,7 @@ class Management:
 
     def clear_approvers(self, level: str) -> None:
         """Let the policy file say again who approves at a level."""
-        with self.store.write():
+        with self.records.store.write():
             record = self._get(APPROVERS, level, f"the command line has set no approvers for {level}")
             self.records.remove(record, tenant=self.by.tenant)
             self.audit("APPROVERS_CLEARED", level=level)

@@ -260,13 +260,9 @@ def _moment(name: str, text: str, *, end: bool = False) -> str:
 
 
 def listed(name: str, rows: list[dict[str, Any]], page: Page, total: int | None = None) -> dict[str, Any]:
-    """Return a list's answer in the union of its documented forms.
+    """Return a list's answer in the union of its documented forms; `name` is what the rows are called.
 
-    Args:
-        name: what the rows are called.
-        rows: those of the page; without `total` all that there are, of which the page is cut.
-        page: its bounds.
-        total: how many there are.
+    The rows are those of the page; without `total` all that there are, of which the page is cut.
     """
     if total is None:
         rows, total = rows[page.offset : page.offset + page.limit], len(rows)

@@ -57,13 +57,7 @@ class Limits:
 
 
 class Connections:
-    """The connections of one server.
-
-    Args:
-        limits: what they may cost.
-        tls: what to speak TLS with; None for plain HTTP.
-        now: seconds on a monotonic clock.
-    """
+    """The connections of one server; `now` gives seconds on a monotonic clock."""
 
     def __init__(
         self, limits: Limits, *, tls: ssl.SSLContext | None = None, now: Callable[[], float] = time.monotonic

@@ -163,12 +163,7 @@ class Authority:
     ) -> dict[str, Any]:
         """Answer somebody of this process at one endpoint, and return the fields of the answer.
 
-        Args:
-            endpoint: what is asked for.
-            by: who asks.
-            body: the fields of the body.
-            query: raw.
-            **parameters: what stands in the path; any text, where a URL takes only one without a slash.
+        What stands in the path may be any text, where a URL takes only one without a slash.
 
         Raises:
             ApiError: it is refused; the audit entry of that is kept.
@@ -262,11 +257,9 @@ class Authority:
             return self._found
 
     def authenticate(self, headers: Mapping[str, str], client: str) -> Credential:
-        """Return whose request it is; what others fail at from the same address never stands in a valid key's way.
+        """Return whose request it is, by headers whose names are in lower case.
 
-        Args:
-            headers: names in lower case.
-            client: the address that asks, by which failures are counted; empty for none.
+        Failures are counted by the address that asks, `client`, and never stand in a valid key's way.
 
         Raises:
             ApiError: 401 without a valid key or token, 429 after too many failures.
@@ -362,9 +355,10 @@ class Authority:
         elif not isinstance(error, ApiError):
             log.error("request %s failed", request.correlation_id, exc_info=error)
             error = ApiError(500, "INTERNAL_ERROR", "the authority failed; nothing was decided")
+        answer = {"code": error.code, "message": error.message, "details": error.details}
         body = {
             "status": "error",
-            "error": {"code": error.code, "message": error.message, "details": error.details},
+            "error": answer,
             "meta": self._meta(request),
             "detail": error.detail or error.message,
         }

@@ -142,19 +142,12 @@ def _is_jwt(token: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What is left to a subject in the running minute.
+    """What is left to a subject in the running minute."""
 
-    Attributes:
-        limit: requests a minute.
-        remaining: of them.
-        reset: epoch seconds at which one more is free.
-        retry_after: seconds until then; 0 where the request is within the limit.
-    """
-
-    limit: int
+    limit: int  # requests a minute
     remaining: int
-    reset: int
-    retry_after: int = 0
+    reset: int  # epoch seconds at which one more is free
+    retry_after: int = 0  # seconds until then; 0 where the request is within the limit
 
     @property
     def headers(self) -> dict[str, str]:

@@ -21,9 +21,9 @@ from .store.store import iso_time
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from .keys import Credential
     from .store.database import Row
     from .store.registry_store import Records
-    from .store.store import Store
 
 __all__ = ["COMMAND_TYPES", "Standing", "acknowledge", "issue", "pending", "rate_excess", "server_block", "standing"]
 
@@ -40,18 +40,11 @@ _CODES: Final = {"BLOCK": "AGENT_BLOCKED", "SUSPEND": "AGENT_SUSPENDED", "QUARAN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What the kill switch says of an agent: free, blocked by a command, or slowed down.
+    """What the kill switch says of an agent: free, blocked by a command, or slowed down."""
 
-    Attributes:
-        word: active, blocked, suspended, quarantined or rate_limited.
-        code: of the refusal; empty where nothing blocks.
-        command: the command that blocks, or else the one that slows down.
-        max_per_minute: how many actions a minute are let through; None without a limit.
-    """
-
-    word: str = "active"
-    code: str = ""
-    command: Mapping[str, Any] | None = None
+    word: str = "active"  # or blocked, suspended, quarantined, rate_limited
+    code: str = ""  # of the refusal, where something blocks
+    command: Mapping[str, Any] | None = None  # the one that blocks, or else the one that slows down
     max_per_minute: int | None = None
 
     @property
@@ -61,33 +54,27 @@ class Standing:
 
 
 def issue(
-    store: Store,
     records: Records,
-    *,
-    tenant: str,
     command_type: str,
     reason: str,
-    issued_by: str,
-    issued_via: str,
+    *,
+    by: Credential,
+    via: str,
     agent_id: str | None = None,
     mcp_server: str | None = None,
     max_per_minute: int | None = None,
-    key_id: int | None = None,
 ) -> dict[str, Any]:
     """Issue one command and return it; without an agent and without an MCP server it is for the whole organisation.
 
     Args:
-        store: the database.
-        records: the organisation's records.
-        tenant: the organisation.
-        command_type: BLOCK, UNBLOCK, SUSPEND, QUARANTINE or RATE_LIMIT.
+        records: where commands are.
+        command_type: one of `COMMAND_TYPES`.
         reason: for people, also those who run the agent.
-        issued_by: whose decision it is, for the audit log.
-        issued_via: api, cli or page.
+        by: whose decision it is.
+        via: api, cli or page.
         agent_id: the agent, registered or not.
         mcp_server: the MCP server, for BLOCK and UNBLOCK.
-        max_per_minute: actions a minute, for RATE_LIMIT.
-        key_id: the key that issued it, where one did.
+        max_per_minute: actions, for RATE_LIMIT.
 
     Raises:
         ValidationError: the command makes no sense.
@@ -108,22 +95,24 @@ def issue(
     parameters = {name: value for name, value in given.items() if value is not None}
     row = {
         "command_id": str(uuid.uuid4()),
-        "tenant": tenant,
+        "tenant": by.tenant,
         "command_type": command_type,
         "target_type": target,
         "agent_id": agent_id,
         "mcp_server": mcp_server,
         "reason": reason,
         "parameters": json.dumps(parameters),
-        "issued_by": issued_by,
-        "issued_via": issued_via,
+        "issued_by": by.name,
+        "issued_via": via,
         "created_at": records.now(),
     }
-    told = ("command_id", "command_type", "target_type", "agent_id", "reason", "issued_via")
-    with store.write():
+    told: dict[str, Any] = {
+        name: row[name] for name in ("command_id", "command_type", "target_type", "agent_id", "reason")
+    }
+    told |= {**parameters, "issued_via": via, "key": None if by.is_operator else by.key_id}
+    with records.store.write():
         records.insert("commands", row)
-        data = {**{name: row[name] for name in told}, **parameters, "key": key_id}
-        store.audit("AGENT_COMMAND_ISSUED", tenant=tenant, actor=issued_by, data=data)
+        records.store.audit("AGENT_COMMAND_ISSUED", tenant=by.tenant, actor=by.name, data=told)
         return _shown(records, row)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ascend_middleware.exceptions import NotFoundError
 
 from .bodies import ApiError
 from .context import action_number
 from .policy import registry_rules
+from .store.database import StorageError
 from .store.registry_store import AGENT
 
 if TYPE_CHECKING:
@@ -21,17 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["Findings", "check", "try_out"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
-    """What was found about an action's surroundings.
+class Findings(NamedTuple):
+    """What the answer says of the MCP server and the model, and what they add to the risk, by name."""
 
-    Attributes:
-        found: what the answer says of the MCP server and the model.
-        signals: what they add to the risk, by name.
-    """
-
-    found: Mapping[str, Any]
-    signals: Mapping[str, int]
+    found: dict[str, Any]
+    signals: dict[str, int]
 
 
 def check(action: dict[str, Any], call: Call, *, tools: Iterable[str] = ()) -> Findings:
@@ -40,34 +33,25 @@ def check(action: dict[str, Any], call: Call, *, tools: Iterable[str] = ()) -> F
     An action without a session inherits its parent's, one without a model or a name of its agent those of the agent.
     """
     _name(action, call)
-    found: dict[str, Any] = {}
-    signals: dict[str, int] = {}
-    refusal = (
-        _parent(action, call)
-        or _server(action, call, {*tools, *_tools(action)}, found, signals)
-        or _model(action, call, found)
-    )
+    findings = Findings({}, {})
+    named_tools = {*tools, *_tools(action)}
+    refusal = _parent(action, call) or _server(action, call, named_tools, findings) or _model(action, call, findings)
     if refusal is None:
-        return Findings(found=found, signals=signals)
+        return findings
     event, code, message, named = refusal
     severity = "CRITICAL" if event == "ORCHESTRATION_GRAFT_ATTEMPT" else "WARNING"
-    call.audit(event, code=code, agent_id=action["agent_id"], severity=severity, **_named(named))
-    correlation_id = call.request.correlation_id
-    detail = {**named, "code": code, "detail": message, "correlation_id": correlation_id}
+    told = {name: value for name, value in named.items() if name != "error"}
+    call.audit(event, code=code, agent_id=action["agent_id"], severity=severity, **told)
+    detail = {**named, "code": code, "detail": message, "correlation_id": call.request.correlation_id}
     raise ApiError(403, code, message, detail=detail if named else None)
 
 
 def try_out(action: dict[str, Any], call: Call) -> tuple[list[str], Findings]:
     """Return what would be refused about an action that is not submitted, and what would be found."""
     _name(action, call)
-    found: dict[str, Any] = {}
-    signals: dict[str, int] = {}
-    refusals = (_server(action, call, _tools(action), found, signals), _model(action, call, found))
-    return [one[2] for one in refusals if one is not None], Findings(found=found, signals=signals)
-
-
-def _named(named: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in named.items() if name != "error"}
+    findings = Findings({}, {})
+    refusals = (_server(action, call, _tools(action), findings), _model(action, call, findings))
+    return [one[2] for one in refusals if one is not None], findings
 
 
 # event, code, message, and what makes the answer's detail one of governance
@@ -85,7 +69,7 @@ def _parent(action: dict[str, Any], call: Call) -> _Refusal | None:
         parent = call.store.action(action_number(given) or 0, tenant=call.tenant)
     except NotFoundError:
         return rejected, rejected, "parent_action_id names no action of this organisation", {}
-    except sqlite3.Error:
+    except StorageError:
         # Whatever keeps the claim from being checked refuses it; the audit entry may not be possible either.
         raise ApiError(403, rejected, "parent_action_id could not be checked") from None
     session = action.get("orchestration_session_id")
@@ -99,19 +83,17 @@ def _parent(action: dict[str, Any], call: Call) -> _Refusal | None:
     return None
 
 
-def _server(
-    action: Mapping[str, Any], call: Call, tools: set[str], found: dict[str, Any], signals: dict[str, int]
-) -> _Refusal | None:
+def _server(action: Mapping[str, Any], call: Call, tools: set[str], findings: Findings) -> _Refusal | None:
     name = action.get("mcp_server_name")
     if name is None:
         return None
     server = registry_rules.check_server(call.authority, name, tools, tenant=call.tenant)
     if isinstance(server, registry_rules.Refusal):
         return "MCP_GOVERNANCE_DENY", *server, {"error": "MCP governance violation", "mcp_server_name": name}
-    found["mcp_governance"] = {"server_registered": True, "enforcement": "Layer 13", "mcp_server_name": name}
+    findings.found["mcp_governance"] = {"server_registered": True, "enforcement": "Layer 13", "mcp_server_name": name}
     for tool, risk in server.tool_risks:
         if registry_rules.names_tool(tool, tools):
-            signals[f"tool {tool}"] = max(risk, signals.get(f"tool {tool}", 0))
+            findings.signals[f"tool {tool}"] = max(risk, findings.signals.get(f"tool {tool}", 0))
     return None
 
 
@@ -121,7 +103,7 @@ def _tools(action: Mapping[str, Any]) -> set[str]:
     return {name for name in given if isinstance(name, str)}
 
 
-def _model(action: Mapping[str, Any], call: Call, found: dict[str, Any]) -> _Refusal | None:
+def _model(action: Mapping[str, Any], call: Call, findings: Findings) -> _Refusal | None:
     given = action.get("model_id")
     if given is None:
         # What the action does not say must not be a way around the model of its agent.
@@ -132,7 +114,7 @@ def _model(action: Mapping[str, Any], call: Call, found: dict[str, Any]) -> _Ref
     model = registry_rules.find_model(call.authority, given, tenant=call.tenant)
     if isinstance(model, registry_rules.Refusal):
         return "MODEL_GOVERNANCE_DENY", *model, {"error": "Model governance violation", "model_id": given}
-    found["model_governance"] = {
+    findings.found["model_governance"] = {
         "registry_checked": True,
         "compliance_status": model.compliance_status,
         "enforcement": "SR-11-7/EU-AI-ACT-ART9",

@@ -149,11 +149,7 @@ class Waiters:
     """Holds callers until their action is decided, without a thread each.
 
     While anybody waits, one task looks whether the database has changed, which costs a few microseconds, and only then
-    which of the awaited actions are decided.
-
-    Args:
-        store: where the actions are.
-        most: how many may wait at once; beyond it nobody is held.
+    which of the awaited actions are decided. Beyond `most` nobody is held.
     """
 
     def __init__(self, store: Store, *, most: int = _MOST_WAITERS) -> None:

@@ -61,12 +61,7 @@ def public_key_issue(text: str) -> str:
 
 
 class Tokens:
-    """Issues and verifies tokens.
-
-    Args:
-        store: where keys, and the secret of the authority's own tokens, are kept.
-        foreign: how others' tokens are verified, if they are.
-    """
+    """Issues tokens, and verifies those and, with a foreign key, what others issue."""
 
     def __init__(self, store: Store, foreign: TokenKey | None) -> None:
         self._store = store

@@ -83,9 +83,7 @@ def events_of(entry: Mapping[str, Any]) -> tuple[str, ...]:
 class Outbox:
     """The queue of deliveries, and how far the audit log has been read for it.
 
-    Args:
-        authority: whose log, subscriptions and clock.
-        dice: a number from 0 to 1, which spreads repetitions.
+    `dice` gives a number from 0 to 1, which spreads repetitions.
     """
 
     def __init__(self, authority: Authority, *, dice: Callable[[], float] = _dice) -> None:
@@ -235,13 +233,7 @@ class Outbox:
 
 
 class Courier:
-    """Delivers what the outbox holds, in the background of a serving authority.
-
-    Args:
-        authority: whose webhooks.
-        send: as `delivery.deliver`.
-        period: seconds between looks for something new.
-    """
+    """Delivers what the outbox holds, in the background of a serving authority; looks for more every `period` seconds."""
 
     def __init__(
         self, authority: Authority, *, send: Callable[..., Attempt] = deliver, period: float = _PERIOD

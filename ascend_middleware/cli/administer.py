@@ -85,7 +85,7 @@ class Operator:
     @property
     def management(self) -> Management:
         """What the API does not offer: models and approvers."""
-        return Management(store=self.authority.store, records=self.authority.records, by=self.by)
+        return Management(records=self.authority.records, by=self.by)
 
 
 # What may come before the authority's first start.

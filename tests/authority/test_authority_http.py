@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from ascend_middleware.authority import Authority, Role, Store, parse_policy
-from ascend_middleware.authority.http import create_app
+from ascend_middleware.authority.server import create_app
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.sqlite import open_database, transaction
 

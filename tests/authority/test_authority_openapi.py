@@ -63,7 +63,7 @@ def test_no_endpoint_answers_without_a_credential_or_with_an_error_of_its_own(de
 def test_generated_requests_find_nothing(tmp_path):
     import uvicorn
 
-    from ascend_middleware.authority.http import create_app
+    from ascend_middleware.authority.server import create_app
 
     desk = Desk(UNLIMITED + POLICY, path=tmp_path / "a.db")
     # What the generator's requests can name.

@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from ascend_middleware.authority import Authority, Role, Store, parse_policy
-from ascend_middleware.authority.http import create_app
 from ascend_middleware.authority.page.live import Feed
 from ascend_middleware.authority.page.views_base import facts, shown
+from ascend_middleware.authority.server import create_app
 from ascend_middleware.authority.store.audit import entries
 
 pytestmark = pytest.mark.anyio

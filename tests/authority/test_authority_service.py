@@ -12,8 +12,8 @@ import pytest
 from ascend_middleware.authority import Authority, Role, Store, parse_policy
 from ascend_middleware.authority.approvals import decide
 from ascend_middleware.authority.bodies import MAX_WAIT, ApiError, read_wait
-from ascend_middleware.authority.http import create_app
 from ascend_middleware.authority.keys import operator
+from ascend_middleware.authority.server import create_app
 from ascend_middleware.authority.service import Service, Waiters, Writer
 from ascend_middleware.authority.store.audit import verify
 

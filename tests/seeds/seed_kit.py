@@ -21,7 +21,7 @@ from pathlib import Path
 import uvicorn
 
 from ascend_middleware.authority import Authority, Role, Store, parse_policy
-from ascend_middleware.authority.http import create_app
+from ascend_middleware.authority.server import create_app
 from ascend_middleware.authority.service import Service
 from ascend_middleware.client.drivers import Blocking
 

@@ -34,14 +34,11 @@ def _broadcast(call: Call) -> dict[str, Any]:
 def _issued(call: Call, kind: str, reason: str, parameters: Parameters | None, **target: str | None) -> dict[str, Any]:
     try:
         command = killswitch.issue(
-            call.store,
             call.records,
-            tenant=call.tenant,
-            command_type=kind,
-            reason=reason,
-            issued_by=call.credential.name,
-            issued_via="cli" if call.credential.is_operator else "api",
-            key_id=None if call.credential.is_operator else call.credential.key_id,
+            kind,
+            reason,
+            by=call.credential,
+            via="cli" if call.credential.is_operator else "api",
             max_per_minute=parameters.max_per_minute if parameters and kind == "RATE_LIMIT" else None,
             **target,
         )

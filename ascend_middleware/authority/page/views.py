@@ -188,18 +188,8 @@ def command(visit: Visit) -> Response:
     if rate and not (rate.isascii() and rate.isdigit() and len(rate) < 9):
         raise RefusedError(422, "The limit must be a whole number.")
     try:
-        killswitch.issue(
-            visit.store,
-            visit.records,
-            tenant=visit.tenant,
-            command_type=kind,
-            reason=reason,
-            issued_by=visit.who.name,
-            issued_via="page",
-            agent_id=agent_id,
-            max_per_minute=int(rate) if rate and kind == "RATE_LIMIT" else None,
-            key_id=visit.who.key_id,
-        )
+        limit = int(rate) if rate and kind == "RATE_LIMIT" else None
+        killswitch.issue(visit.records, kind, reason, by=visit.who, via="page", agent_id=agent_id, max_per_minute=limit)
     except ValidationError as error:
         field, _, rest = error.message.partition(": ")
         raise RefusedError(422, sentence(f"{field.replace('_', ' ')} {rest}" if rest else error.message)) from None

@@ -49,13 +49,10 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong at one entry.
+    """What is wrong at one entry; `seq` is 0 for an action that no entry tells of.
 
-    Attributes:
-        seq: its number; 0 for an action that no entry tells of.
-        kind: `changed`, `removed`, `reordered`, `inserted`; `head` if the record of the last entry is missing; `action`
-            if the action is not what the log says of it.
-        message: a sentence.
+    The kind is `changed`, `removed`, `reordered`, `inserted`; `head` if the record of the last entry is missing; `action`
+    if the action is not what the log says of it.
     """
 
     seq: int
@@ -96,11 +93,7 @@ def verify(database: Database, *, known: tuple[Head, ...] = ()) -> Verification:
     The actions that it tells of are compared with it too: what was submitted by whom, and how it was decided.
 
     What this cannot see: whoever can write the file can also make a whole new chain and head. Heads that were noted
-    elsewhere show that: an entry that one of them names must still be there with that hash.
-
-    Args:
-        database: where the log is.
-        known: heads noted earlier, outside the database.
+    elsewhere (`known`) show that: an entry that one of them names must still be there with that hash.
     """
     findings: list[Finding] = []
     wanted = {item.seq: item.hash for item in known}

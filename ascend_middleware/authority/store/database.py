@@ -43,10 +43,10 @@ _FIRST_WITH_HEAD: Final = 2
 class Watch:
     """Tells whether the database has changed since it last looked; the first look always says so."""
 
-    def __init__(self, connection: sqlite3.Connection, statement: str, *, close: bool) -> None:
+    def __init__(self, connection: sqlite3.Connection, statement: str, *, own: bool) -> None:
         self._connection = connection
         self._statement = statement
-        self._close = close
+        self._own = own
         self._closed = False
         # SQLite crashes the process if a connection is closed while another thread is using it.
         self._lock = threading.Lock()
@@ -65,7 +65,7 @@ class Watch:
         """Close the watch's connection."""
         with self._lock:
             self._closed = True
-            if self._close:
+            if self._own:
                 self._connection.close()
 
 
@@ -76,6 +76,14 @@ class _Transaction:
     memo: dict[Hashable, Any] = field(default_factory=dict)
     tip: tuple[int, str] | None = None
     notices: list[Callable[[], None]] = field(default_factory=list)
+
+
+def _identity(name: str, *, may_be_empty: bool) -> tuple[int, int, bool] | None:
+    try:
+        place = os.stat(name)
+    except OSError:
+        return None
+    return place.st_dev, place.st_ino, may_be_empty or place.st_size > 0
 
 
 @functools.cache
@@ -89,17 +97,14 @@ class Database:
     """The authority's SQLite file: one connection that writes, under a lock, and others that only read.
 
     Every change happens within `write()`, and what must stand or fall together within the same one. Other processes
-    may use the file at the same time; SQLite itself keeps them apart.
-
-    Args:
-        connection: the one that writes.
-        path: the file, from which readers open connections of their own; `:memory:` has none but the writer's.
+    may use the file at the same time; SQLite itself keeps them apart. A database in memory has only the one connection.
     """
 
     def __init__(self, connection: sqlite3.Connection, *, path: str | Path = MEMORY) -> None:
         self._db = connection
         # Absolute: the process may change its directory before the next reader is opened.
         self._path = MEMORY if path == MEMORY else os.path.abspath(path)
+        self._names = () if path == MEMORY else (self._path, f"{self._path}-wal")
         self._files = self._named()
         self._lock = threading.RLock()
         self._owner: int | None = None  # the thread that is within `write` or `group`
@@ -129,11 +134,8 @@ class Database:
             ConfigurationError: there is no such file, or it is no database of an authority that this version knows.
         """
         connection = open_evidence(path, oldest=_FIRST_WITH_HEAD, newest=len(MIGRATIONS))
-        database = Database(connection)
-        try:
+        with contextlib.closing(Database(connection)) as database:
             yield database
-        finally:
-            database.close()
 
     def close(self) -> None:
         """Close all connections."""
@@ -324,15 +326,7 @@ class Database:
 
     def _named(self) -> list[tuple[int, int, bool] | None]:
         """Return which files stand under the names of the database and its log; False: the database was emptied."""
-        found: list[tuple[int, int, bool] | None] = []
-        for name in () if self._path == MEMORY else (self._path, f"{self._path}-wal"):
-            try:
-                place = os.stat(name)
-            except OSError:
-                found.append(None)
-            else:
-                found.append((place.st_dev, place.st_ino, place.st_size > 0 or name != self._path))
-        return found
+        return [_identity(name, may_be_empty=name != self._path) for name in self._names]
 
     def _check_name(self) -> None:
         """Raise `StorageError` if what is written here is not what stands under the file's name.
@@ -348,8 +342,7 @@ class Database:
     def check(self, *, pages: bool = False) -> None:
         """Say whether the database is sound: the audit log ends where its head says and, if asked for, every page.
 
-        Args:
-            pages: whether all of the file is read, which takes about a second for each gigabyte or less.
+        All pages take about a second for each gigabyte or less.
 
         Raises:
             ConfigurationError: it is not; the text says what to do.
@@ -380,8 +373,8 @@ class Database:
     def watch(self) -> Watch:
         """Return a watch that tells whether anything was stored since it last looked, by whatever process."""
         if self._path == MEMORY:
-            return Watch(self._db, "SELECT total_changes()", close=False)
-        return Watch(open_reader(self._path), "PRAGMA data_version", close=True)
+            return Watch(self._db, "SELECT total_changes()", own=False)
+        return Watch(open_reader(self._path), "PRAGMA data_version", own=True)
 
     def _borrow(self) -> sqlite3.Connection:
         with self._idle_lock:
@@ -410,16 +403,13 @@ class Database:
         partial = place.with_name(f".{place.name}.{os.getpid()}.part")
         try:
             os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            copy = sqlite3.connect(partial, isolation_level=None)
-            try:
+            with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as copy:
                 with self.reading() as source:
                     source.backup(copy)
                 copy.execute("PRAGMA journal_mode=DELETE")  # one file, without side files
                 found = copy.execute("PRAGMA integrity_check").fetchone()[0]
                 if found != "ok":
                     raise AscendError(f"the copy of {self._path} is not sound: {found}")
-            finally:
-                copy.close()
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             os.link(partial, place)  # unlike a rename, never over a file that has come meanwhile

@@ -40,7 +40,7 @@ class Records:
     """
 
     def __init__(self, store: Store, *, now: Callable[[], float]) -> None:
-        self._store = store
+        self.store = store
         self.rows = store.rows
         self._now = now
         self._lock = threading.Lock()
@@ -55,19 +55,19 @@ class Records:
 
     def change(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run one statement within the current transaction, or in one of its own."""
-        with self._store.write():
+        with self.store.write():
             self._changed()
-            return self._store.execute(statement, values)
+            return self.store.execute(statement, values)
 
     def insert(self, table: str, row: Mapping[str, object], *, once: bool = False) -> None:
         """Add a row, likewise; see `Database.insert`."""
-        with self._store.write():
+        with self.store.write():
             self._changed()
-            self._store.insert(table, row, once=once)
+            self.store.insert(table, row, once=once)
 
     def _changed(self) -> None:
-        if self._store.memo is not None:
-            self._store.memo.pop("revision", None)
+        if self.store.memo is not None:
+            self.store.memo.pop("revision", None)
 
     def cached(self, key: Hashable, load: Callable[[], _Value]) -> _Value:
         """Return what `load` gave for a key, until any record or command changes, in whatever process."""
@@ -88,7 +88,7 @@ class Records:
 
     def _read_revision(self) -> int:
         # Read once in a transaction, where nobody else can change anything.
-        memo = self._store.memo
+        memo = self.store.memo
         revision: int | None = None if memo is None else memo.get("revision")
         if revision is None:
             revision = int(self.rows("SELECT n FROM revision")[0][0])
@@ -105,7 +105,7 @@ class Records:
             ConflictError: there is one of that name; for agents also if another organisation has it.
         """
         now = self.now()
-        with self._store.write():
+        with self.store.write():
             taken = "kind = ? AND name = ?" + ("" if kind == AGENT else " AND tenant = ?")
             values = (kind, name) if kind == AGENT else (kind, name, tenant)
             if self.rows(f"SELECT 1 FROM records WHERE {taken}", values):  # noqa: S608 - columns are ours
@@ -143,7 +143,7 @@ class Records:
 
     def update(self, record: Mapping[str, Any], fields: Mapping[str, Any], *, tenant: str) -> dict[str, Any]:
         """Change some of a record's fields and return it."""
-        with self._store.write():
+        with self.store.write():
             current = self.rows("SELECT * FROM records WHERE id = ? AND tenant = ?", (record["id"], tenant))
             if not current:
                 raise NotFoundError("the record is gone")

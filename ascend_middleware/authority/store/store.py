@@ -68,10 +68,7 @@ def iso_time(seconds: float) -> str:
 class Store(Database):
     """What the authority remembers; every change happens within `write()`, a decision and its audit entry in the same.
 
-    Args:
-        connection: the one that writes; see `Database`.
-        now: seconds since the epoch.
-        path: the file, from which readers open connections of their own.
+    `now` gives seconds since the epoch; for the rest see `Database`.
     """
 
     def __init__(self, connection: sqlite3.Connection, *, now: Callable[[], float], path: str | Path = MEMORY) -> None:
@@ -247,15 +244,9 @@ class Store(Database):
     def settle(
         self, action_id: int, word: str, *, tenant: str, event: str, actor: str, data: Mapping[str, Any]
     ) -> None:
-        """Give a pending action its decision.
+        """Give a pending action its decision: `word` is approved or denied.
 
-        Args:
-            action_id: the action.
-            word: approved or denied.
-            tenant: whose it is.
-            event: the audit entry's.
-            actor: who decided, for the audit entry.
-            data: what is kept of the decision, with `by`, `key` and `comments`.
+        What is kept of it, and told in the audit log, is `data`, with `by`, `key` and `comments`.
 
         Raises:
             ConflictError: it is not pending any more.
