@@ -6,24 +6,20 @@ The report of what became of an action is here as well.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ascend_middleware.api.bodies import MAX_TEXT
 from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
 
 from .bodies import ApiError
-from .keys import LOCAL, Role, operator, person
+from .context import AuthorityContext
+from .keys import LOCAL, Credential, Role, operator, person
 from .policy.approvers import LEVELS, ApprovalRules, Requirement, requirement
 from .policy.policy import pattern_issue
 from .store.registry_store import APPROVERS, MCP_SERVER, MODEL, POLICY, SMART_RULE, Records
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from .context import AuthorityContext
-    from .keys import Credential
-    from .store.store import Store
+from .store.store import Store
 
 __all__ = [
     "STATUSES",

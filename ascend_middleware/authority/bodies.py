@@ -6,21 +6,18 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from ascend_middleware.api.bodies import NAME_PATTERN, ActionQuery, Submission
+from ascend_middleware.api.bodies import NAME_PATTERN, ActionQuery, Page, Submission
 from ascend_middleware.api.decode import check_values, encode_json, strip_risk_claims
 from ascend_middleware.exceptions import ValidationError
 from ascend_middleware.strict_json import StrictJSON
 
 from .policy.approvers import EXPIRY, OBSERVED, approved_by, missing_approvers, required_approvers
 from .store.store import canonical_json, iso_time
-
-if TYPE_CHECKING:
-    from ascend_middleware.api.bodies import Page
 
 __all__ = [
     "MAX_BODY",

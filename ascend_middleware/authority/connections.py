@@ -7,6 +7,7 @@ comes in, and learns from the ASGI application how far a request is: neither par
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -34,25 +35,16 @@ _FULL: Final = _REFUSED.format("503 Service Unavailable", "retry-after: 1\r\n").
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of a server's connections. Durations are seconds.
+    """Bounds of a server's connections. Durations are seconds."""
 
-    Attributes:
-        connections: open at once; beyond that the one is closed that was waited for longest.
-        head_bytes: of a request's target and headers.
-        headers: of a request.
-        request_bytes: of all that follows the headers: body, its framing, trailers.
-        head: for a request's headers to be complete, counted from the connection or from the last answer.
-        body: for a request's body to be complete.
-        answer: for a client to take an answer that waits for it, all waits together; it begins anew only with a request
-            whose client has taken all that came before.
-    """
-
-    connections: int
-    head_bytes: int = 64 * 1024
-    headers: int = 100
-    request_bytes: int = 1024 * 1024
-    head: float = 10.0
-    body: float = 20.0
+    connections: int  # open at once; beyond that the one is closed that was waited for longest
+    head_bytes: int = 64 * 1024  # of a request's target and headers
+    headers: int = 100  # of a request
+    request_bytes: int = 1024 * 1024  # of all that follows the headers: body, its framing, trailers
+    head: float = 10.0  # for a request's headers to be complete, counted from the connection or from the last answer
+    body: float = 20.0  # for a request's body to be complete
+    # For a client to take an answer that waits for it, all waits together; it begins anew only with a request whose
+    # client has taken all that came before.
     answer: float = 60.0
 
 
@@ -160,11 +152,7 @@ class Connections:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: passes everything on to the server's own protocol, as long as it stays within the limits.
-
-    Attributes:
-        inner: the server's own protocol.
-    """
+    """One connection: passes all on to the server's own protocol, `inner`, as long as it stays within the limits."""
 
     def __init__(self, connections: Connections) -> None:
         self.inner: Any = None
@@ -172,7 +160,7 @@ class Connection(asyncio.Protocol):
         self._limits = connections.limits
         self._transport: Any = None
         self._handshake: asyncio.Task[None] | None = None
-        self._made = False
+        self._to: Any = asyncio.Protocol()  # takes nothing; `inner` as long as it has the connection
         self._early: list[bytes] = []  # came together with the end of a TLS handshake
         self._turn = 0
         self._is_asked = False  # the request is complete, and its answer is not
@@ -208,14 +196,11 @@ class Connection(asyncio.Protocol):
             self._handshake = asyncio.get_running_loop().create_task(self._shake_hands(transport, self._all.tls))
 
     async def _shake_hands(self, transport: Any, tls: ssl.SSLContext) -> None:
-        loop = asyncio.get_running_loop()
-        try:
+        secured, loop = None, asyncio.get_running_loop()
+        with contextlib.suppress(OSError):  # a failed handshake and a client that left are both of this kind
             secured = await loop.start_tls(
                 transport, self, tls, server_side=True, ssl_handshake_timeout=self._limits.head
             )
-        except OSError:  # a failed handshake and a client that left are both of this kind
-            self.abort()
-            return
         if secured is None:
             self.abort()
             return
@@ -226,7 +211,7 @@ class Connection(asyncio.Protocol):
             self.inner.data_received(data)
 
     def _begin(self, transport: Any) -> None:
-        self._made = True
+        self._to = self.inner
         self.inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -234,7 +219,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         self._room -= len(data)
-        if not self._made:
+        if self._to is not self.inner:
             self._early.append(data)
         else:
             self.inner.data_received(data)
@@ -246,16 +231,15 @@ class Connection(asyncio.Protocol):
         if self._room < 0:
             self.refuse(_TOO_LONG, "request headers are too long or too many")
 
-    def eof_received(self) -> bool | None:
+    def eof_received(self) -> bool:
         """Pass it on."""
-        return bool(self.inner.eof_received()) if self._made else None
+        return bool(self._to.eof_received())
 
     def pause_writing(self) -> None:
         """Limit how long an answer waits for its client."""
         self._paused_at = self._all.now()
         self._mark()
-        if self._made:
-            self.inner.pause_writing()
+        self._to.pause_writing()
 
     def resume_writing(self) -> None:
         """Lift that limit; what was waited for counts."""
@@ -265,15 +249,13 @@ class Connection(asyncio.Protocol):
             self._due += waited  # what it is to send had to wait as well
             self._paused_at = None
             self._mark()
-        if self._made:
-            self.inner.resume_writing()
+        self._to.resume_writing()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget the connection."""
         self._all.remove(self)
-        if self._made:
-            self._made = False
-            self.inner.connection_lost(error)
+        self._to.connection_lost(error)
+        self._to = asyncio.Protocol()
 
     # --- from the application
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from ascend_middleware.api.bodies import Nothing
 from ascend_middleware.api.decode import normalize_action_id
+from ascend_middleware.api.endpoint import Endpoint
 from ascend_middleware.exceptions import NotFoundError, ProtocolError
 
 from .bodies import ApiError, read_fields, read_object, read_query_fields, wrong
-from .keys import contradicts
-from .policy.policy import pattern_issue
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from ascend_middleware.api.endpoint import Endpoint
-
-    from .keys import Credential
-    from .policy.policy import Judgement, PolicySet
-    from .policy.risk_score import Score
-    from .store.registry_store import Records
-    from .store.store import Store
+from .keys import Credential, contradicts
+from .policy.policy import Judgement, PolicySet, pattern_issue
+from .policy.risk_score import Score
+from .store.registry_store import Records
+from .store.store import Store
 
 __all__ = ["AuthorityContext", "Call", "Known", "Request", "action_number", "answers", "check_patterns", "handler_of"]
 
 _Fields = TypeVar("_Fields", bound=msgspec.Struct)
+
+_LONGEST_ID: Final = 19
 
 # What answers an endpoint: from a call to the fields of the answer; raises `ApiError` to refuse.
 Handler: TypeAlias = "Callable[[Call], dict[str, Any]]"
@@ -167,9 +163,6 @@ def check_patterns(fields: Mapping[str, Any], *keys: str) -> None:
             issue = pattern_issue(pattern, key)
             if issue is not None:
                 raise wrong(key, issue[0], hint=issue[1])
-
-
-_LONGEST_ID: Final = 19
 
 
 def action_number(text: object) -> int | None:

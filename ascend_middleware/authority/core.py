@@ -9,9 +9,12 @@ import re
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
 
 from ascend_middleware.api.decode import encode_json
+from ascend_middleware.api.endpoint import Endpoint
 from ascend_middleware.api.endpoints import HEALTH, OPENAPI
 
 from .approvals import what_cannot_be
@@ -22,18 +25,11 @@ from .endpoints.policies import kept_policies
 from .keys import LOCAL, Credential, Window, network_of, presented
 from .policy.policy import Judgement, PolicySet
 from .policy.policy_file import load_policy
+from .policy.risk_score import Score
 from .store.database import StorageError
 from .store.registry_store import Records
 from .store.store import Store, canonical_json, default_database, iso_time
 from .tokens import Tokens
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from ascend_middleware.api.endpoint import Endpoint
-
-    from .policy.risk_score import Score
 
 __all__ = ["API_VERSIONS", "Authority"]
 

@@ -15,14 +15,12 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ascend_middleware._version import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 __all__ = ["Attempt", "deliver", "is_public", "sign", "verify_signature"]
 
@@ -175,16 +173,7 @@ def deliver(
     The name is resolved once, every address that it has must be public, and the connection goes to one of those: a name
     that changes its address between a check and a connection leads nowhere. Redirects are not followed.
 
-    Args:
-        url: the target.
-        body: JSON.
-        headers: of the event; the signature is added.
-        secret: what signs.
-        at: epoch seconds.
-        private: whether plain http and private addresses are allowed, for development.
-        deadline: seconds for all of it.
-        resolve: as `socket.getaddrinfo`.
-        context: TLS settings other than the system's.
+    Plain http and private addresses are only allowed with `private`, for development. `at` is in epoch seconds.
     """
     started = time.monotonic()
 

@@ -13,12 +13,10 @@ import re
 import threading
 import unicodedata
 from collections import OrderedDict, deque
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+from typing import Final
 
 __all__ = [
     "DEFAULT_TENANT",

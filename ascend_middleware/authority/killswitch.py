@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import Any, Final, get_args
 
 from ascend_middleware.api.bodies import CommandType
 from ascend_middleware.exceptions import NotFoundError, ValidationError
 
+from .keys import Credential
+from .store.database import Row
+from .store.registry_store import Records
 from .store.store import iso_time
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from .keys import Credential
-    from .store.database import Row
-    from .store.registry_store import Records
 
 __all__ = ["COMMAND_TYPES", "Standing", "acknowledge", "issue", "pending", "rate_excess", "server_block", "standing"]
 
@@ -66,15 +63,8 @@ def issue(
 ) -> dict[str, Any]:
     """Issue one command and return it; without an agent and without an MCP server it is for the whole organisation.
 
-    Args:
-        records: where commands are.
-        command_type: one of `COMMAND_TYPES`.
-        reason: for people, also those who run the agent.
-        by: whose decision it is.
-        via: api, cli or page.
-        agent_id: the agent, registered or not.
-        mcp_server: the MCP server, for BLOCK and UNBLOCK.
-        max_per_minute: actions, for RATE_LIMIT.
+    The reason is for people, also those who run the agent, which need not be registered. An MCP server can be blocked
+    and unblocked. `via` is the door: api, cli or page.
 
     Raises:
         ValidationError: the command makes no sense.

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from ascend_middleware.exceptions import NotFoundError
 
 from .bodies import ApiError
-from .context import action_number
+from .context import Call, action_number
 from .policy import registry_rules
 from .store.database import StorageError
 from .store.registry_store import AGENT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from .context import Call
 
 __all__ = ["Findings", "check", "try_out"]
 

@@ -9,7 +9,6 @@ import socket
 import ssl
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ascend_middleware.exceptions import AscendError, ConfigurationError
@@ -34,51 +33,45 @@ if TYPE_CHECKING:
 
     from .core import Authority
 
-__all__ = ["Tls", "bind", "create_app", "serve", "shown_url"]
+__all__ = ["bind", "create_app", "load_tls", "serve", "shown_url"]
 
 log = logging.getLogger(f"{__package__}.access")
 
 # Seconds that requests have to end when the server is told to stop; those that wait for a decision end at once.
 _GRACE: Final = 5
-# Connections that the system takes while the loop is busy: an eighth of the files that may be open, within these.
-_BACKLOG: Final = (16, 512)
-_MOST_CONNECTIONS: Final = 4096
+# One in so many of the files that may be open, and the least and the most: for connections that the system takes while
+# the loop is busy, and for open ones. The rest is for the database and webhooks.
+_BACKLOG: Final = (8, 16, 512)
+_CONNECTIONS: Final = (2, 8, 4096)
 _LONGEST_PATH: Final = 200
 # A second one of these could be read differently by a proxy and by us.
 _SINGLE: Final = frozenset({"authorization", "x-api-key", "idempotency-key", "x-api-version"})
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """What a server speaks TLS with."""
+def load_tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """Load the files that a server speaks TLS with, or return None if neither is given.
 
-    context: ssl.SSLContext
+    Raises:
+        ConfigurationError: one is missing or cannot be used; an encrypted key cannot.
+    """
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise ConfigurationError("TLS needs both --tls-cert and --tls-key")
 
-    @classmethod
-    def load(cls, certificate: str | None, key: str | None) -> Tls | None:
-        """Load the files and return what they hold, or None if neither is given.
+    def no_password() -> str:
+        raise ConfigurationError(f"the private key {key} is encrypted; give the server one that is not")
 
-        Raises:
-            ConfigurationError: one is missing or cannot be used; an encrypted key cannot.
-        """
-        if certificate is None and key is None:
-            return None
-        if certificate is None or key is None:
-            raise ConfigurationError("TLS needs both --tls-cert and --tls-key")
-
-        def no_password() -> str:
-            raise ConfigurationError(f"the private key {key} is encrypted; give the server one that is not")
-
-        for path in (certificate, key):
-            if not os.access(path, os.R_OK):
-                raise ConfigurationError(f"the TLS file {path} does not exist or cannot be read")
-        try:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate, key, password=no_password)
-        except (ssl.SSLError, OSError) as error:
-            reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-            raise ConfigurationError(f"{certificate} and {key} are no certificate and its key: {reason}") from None
-        return cls(context)
+    for path in (certificate, key):
+        if not os.access(path, os.R_OK):
+            raise ConfigurationError(f"the TLS file {path} does not exist or cannot be read")
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key, password=no_password)
+    except (ssl.SSLError, OSError) as error:
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigurationError(f"{certificate} and {key} are no certificate and its key: {reason}") from None
+    return context
 
 
 def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
@@ -104,7 +97,7 @@ def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
         if os.name == "posix":  # elsewhere the option would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(_backlog())
+        listener.listen(_files(*_BACKLOG))
     except OSError as error:
         listener.close()
         raise AscendError(
@@ -113,25 +106,13 @@ def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
     return listener
 
 
-def _files() -> int | None:
-    """Return how many files this process may have open, or None where nothing bounds that."""
-    if sys.platform == "win32":
-        return None
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return None if soft == resource.RLIM_INFINITY else soft
+def _files(share: int, least: int, most: int) -> int:
+    """Return a share of the files that this process may have open, within bounds."""
+    soft = -1 if sys.platform == "win32" else resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return most if soft < 0 else max(least, min(most, soft // share))
 
 
-def _backlog() -> int:
-    least, most = _BACKLOG
-    return max(least, min(most, (_files() or 8 * most) // 8))
-
-
-def _limits() -> Limits:
-    # The other half is for the database, webhooks, and what the system has taken before the loop looked.
-    return Limits(connections=max(8, min(_MOST_CONNECTIONS, (_files() or 2 * _MOST_CONNECTIONS) // 2)))
-
-
-def shown_url(listener: socket.socket, *, tls: Tls | None = None) -> str:
+def shown_url(listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> str:
     """Return the URL under which a bound socket can be reached."""
     host, port = listener.getsockname()[:2]
     scheme = "http" if tls is None else "https"
@@ -150,10 +131,11 @@ def create_app(authority: Authority, *, service: Service | None = None, access_l
         if scope["type"] == "lifespan":
             await _lifespan(service, receive, send)
         elif scope["type"] == "http":
+            answer = _logged(scope, send) if access_log else send
             if is_page(scope["path"]):
-                await page(scope, receive, _logged(scope, send) if access_log else send)  # type: ignore[arg-type]
-                return
-            await _serve(service, scope, receive, _logged(scope, send) if access_log else send)
+                await page(scope, receive, answer)  # type: ignore[arg-type]
+            else:
+                await _serve(service, scope, receive, answer)
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
 
@@ -161,15 +143,12 @@ def create_app(authority: Authority, *, service: Service | None = None, access_l
 
 
 async def _lifespan(service: Service, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await service.start()
-            await send({"type": "lifespan.startup.complete"})
-        else:
-            await service.stop()
-            await send({"type": "lifespan.shutdown.complete"})
-            return
+    await receive()  # lifespan.startup
+    await service.start()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()  # lifespan.shutdown
+    await service.stop()
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 async def _serve(service: Service, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -230,7 +209,9 @@ async def _read(receive: ASGIReceiveCallable) -> bytes | None:
             return b"".join(parts)[: MAX_BODY + 1]
 
 
-def serve(authority: Authority, listener: socket.socket, *, tls: Tls | None = None, access_log: bool = False) -> None:
+def serve(
+    authority: Authority, listener: socket.socket, *, tls: ssl.SSLContext | None = None, access_log: bool = False
+) -> None:
     """Serve until the process is told to stop by SIGINT or SIGTERM, then end what was begun.
 
     Each request is logged with `access_log`, without its query, headers or body.
@@ -238,7 +219,7 @@ def serve(authority: Authority, listener: socket.socket, *, tls: Tls | None = No
     import uvicorn  # here: other commands need not wait for it
 
     service = Service(authority)
-    connections = Connections(_limits(), tls=None if tls is None else tls.context)
+    connections = Connections(Limits(connections=_files(*_CONNECTIONS)), tls=tls)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -261,7 +242,7 @@ def serve(authority: Authority, listener: socket.socket, *, tls: Tls | None = No
         timeout_graceful_shutdown=_GRACE,
         # uvloop hands out what a client sends before TLS can be begun on its connection.
         loop="auto" if tls is None else "asyncio",
-        backlog=_backlog(),
+        backlog=_files(*_BACKLOG),
         h11_max_incomplete_event_size=connections.limits.request_bytes,  # ours are narrower, and for every parser
     )
     config.load()

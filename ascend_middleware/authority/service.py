@@ -9,8 +9,9 @@ import logging
 import queue
 import threading
 from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -20,16 +21,11 @@ from ascend_middleware.api.endpoints import HEALTH
 
 from .bodies import Answer, ApiError, read_wait
 from .context import action_number
+from .core import Authority
 from .store import audit
-from .store.database import StorageError
+from .store.database import Database, StorageError
+from .store.store import Store
 from .webhooks import Courier
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
-
-    from .core import Authority
-    from .store.database import Database
-    from .store.store import Store
 
 __all__ = ["Service", "Waiters", "Writer"]
 

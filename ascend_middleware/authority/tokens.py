@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .keys import Credential, Role, person
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from .store.store import Store
+from .store.store import Store
 
 __all__ = ["ISSUER", "LIFETIME", "TokenKey", "Tokens", "public_key_issue"]
 

@@ -13,22 +13,19 @@ import logging
 import random
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from ascend_middleware.exceptions import AscendError, NotFoundError
 
 from .bodies import decision_fields
+from .core import Authority
 from .delivery import Attempt, deliver
 from .policy.approvers import OBSERVED
 from .store import audit
 from .store.database import StorageError
 from .store.registry_store import WEBHOOK
 from .store.store import canonical_json, iso_time
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from .core import Authority
 
 __all__ = ["Courier", "Outbox", "events_of"]
 
@@ -121,11 +118,10 @@ class Outbox:
             return len(rows) == _MOST_READ
 
     def _subscriptions(self) -> dict[str, list[dict[str, Any]]]:
-        found: dict[str, list[dict[str, Any]]] = {}
-        for row in self._store.rows("SELECT DISTINCT tenant FROM records WHERE kind = ?", (WEBHOOK,)):
-            records = self._authority.records.all(WEBHOOK, tenant=row["tenant"])
-            found[row["tenant"]] = [record for record in records if record["active"]]
-        return {tenant: records for tenant, records in found.items() if records}
+        found = self._store.rows("SELECT DISTINCT tenant FROM records WHERE kind = ?", (WEBHOOK,))
+        records = {row["tenant"]: self._authority.records.all(WEBHOOK, tenant=row["tenant"]) for row in found}
+        active = {tenant: [one for one in rows if one["active"]] for tenant, rows in records.items()}
+        return {tenant: rows for tenant, rows in active.items() if rows}
 
     def _queue(self, entry: Mapping[str, Any], subscriptions: Mapping[str, list[dict[str, Any]]]) -> None:
         events = events_of(entry)
@@ -233,7 +229,7 @@ class Outbox:
 
 
 class Courier:
-    """Delivers what the outbox holds, in the background of a serving authority; looks for more every `period` seconds."""
+    """Delivers what the outbox holds, in the background of a serving authority; every `period` seconds it looks."""
 
     def __init__(
         self, authority: Authority, *, send: Callable[..., Attempt] = deliver, period: float = _PERIOD

@@ -15,7 +15,7 @@ from ..api.endpoints import EVALUATE_POLICY
 from ..authority import Authority, Role, Store, default_database, load_policy, sample_policy
 from ..authority.bodies import ApiError
 from ..authority.keys import DEFAULT_TENANT, operator
-from ..authority.server import Tls, bind, serve, shown_url
+from ..authority.server import bind, load_tls, serve, shown_url
 from ..authority.store.audit import Head, entries, verify
 from ..authority.store.database import Database
 from ..exceptions import AscendError, ConfigurationError, ValidationError
@@ -40,7 +40,7 @@ def run_task(args: argparse.Namespace) -> Result:
 
 def _serve(args: argparse.Namespace) -> Result:
     policy = load_policy(args.policy)
-    tls = Tls.load(args.tls_cert, args.tls_key)
+    tls = load_tls(args.tls_cert, args.tls_key)
     # Bound before keys are made: they are shown once, by the server that stays.
     listener = bind(args.host, args.port, allow_remote=args.allow_remote or tls is not None)
     with contextlib.closing(listener):

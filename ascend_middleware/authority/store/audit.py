@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterable, Iterator
-
-    from .database import Database
+from .database import Database, Row
 
 __all__ = ["DECIDED", "Finding", "Head", "Verification", "canonical_json", "chained", "entries", "head", "verify"]
 
@@ -51,8 +48,8 @@ class Head:
 class Finding:
     """What is wrong at one entry; `seq` is 0 for an action that no entry tells of.
 
-    The kind is `changed`, `removed`, `reordered`, `inserted`; `head` if the record of the last entry is missing; `action`
-    if the action is not what the log says of it.
+    The kind is `changed`, `removed`, `reordered`, `inserted`; `head` if the record of the last entry is missing;
+    `action` if the action is not what the log says of it.
     """
 
     seq: int
@@ -129,7 +126,7 @@ def verify(database: Database, *, known: tuple[Head, ...] = ()) -> Verification:
     return Verification(entries=count, head=last, findings=tuple(findings))
 
 
-def _findings(row: sqlite3.Row, expected: int, previous: str, moved: dict[int, str]) -> list[Finding]:
+def _findings(row: Row, expected: int, previous: str, moved: dict[int, str]) -> list[Finding]:
     seq = row["seq"]
     found = []
     if seq > expected:
@@ -167,7 +164,7 @@ class _Told:
 DECIDED: Final = {"ACTION_APPROVED": "approved", "ACTION_DENIED": "denied", "ACTION_EXPIRED": "denied"}
 
 
-def _note(actions: dict[int, _Told], row: sqlite3.Row) -> None:
+def _note(actions: dict[int, _Told], row: Row) -> None:
     try:
         entry = json.loads(row["entry"])
         event, data = entry["event"], entry["data"]
@@ -180,7 +177,7 @@ def _note(actions: dict[int, _Told], row: sqlite3.Row) -> None:
         return  # told as a changed entry
 
 
-def _unlike(actions: dict[int, _Told], stored: Iterable[sqlite3.Row]) -> Iterator[Finding]:
+def _unlike(actions: dict[int, _Told], stored: Iterable[Row]) -> Iterator[Finding]:
     """Yield the actions that are not what the log says of them."""
     for row in stored:
         number, told = row["id"], actions.pop(row["id"], None)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
-from .store import canonical_json, iso_time
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Hashable, Mapping, Sequence
-
-    from .database import Row
-    from .store import Store
+from .database import Row
+from .store import Store, canonical_json, iso_time
 
 __all__ = ["AGENT", "APPROVERS", "COMPONENT", "MCP_SERVER", "MODEL", "POLICY", "SMART_RULE", "WEBHOOK", "Records"]
 

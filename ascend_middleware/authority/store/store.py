@@ -7,10 +7,12 @@ import hashlib
 import hmac
 import json
 import secrets
+import sqlite3
 import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -22,10 +24,6 @@ from ..policy.approvers import EXPIRY, OBSERVED
 from . import audit
 from .audit import canonical_json
 from .database import Database, Row
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
 
