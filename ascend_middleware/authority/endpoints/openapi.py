@@ -27,94 +27,81 @@ _ERRORS: Final = {
     429: "Too many requests, or too many failed sign-ins.",
     503: "The database failed; nothing was decided.",
 }
-_TEXT: Final = {"type": "string"}
-_MAYBE: Final = {"type": ["string", "null"]}
-_WHOLE: Final = {"type": "integer"}
-_FLAG: Final = {"type": "boolean"}
-_OBJECT: Final = {"type": "object"}
-_SCORE: Final = {"type": "integer", "minimum": 0, "maximum": 100}
-_WORDS: Final = {"type": "array", "items": _TEXT}
-_STATUS: Final = {"enum": ["approved", "pending", "denied", "pending_approval"]}
-_LEVEL: Final = {"enum": ["low", "medium", "high", "critical"]}
+# What a field of an answer is.
+_KINDS: Final[dict[str, dict[str, Any]]] = {
+    "text": {"type": "string"},
+    "maybe": {"type": ["string", "null"]},
+    "id": {"type": "string", "pattern": "^[0-9]+$"},
+    "whole": {"type": "integer"},
+    "number": {"type": "number"},
+    "flag": {"type": "boolean"},
+    "object": {"type": "object"},
+    "objects": {"type": "array", "items": {"type": "object"}},
+    "texts": {"type": "array", "items": {"type": "string"}},
+    "score": {"type": "integer", "minimum": 0, "maximum": 100},
+    "status": {"enum": ["approved", "pending", "denied", "pending_approval"]},
+    "level": {"enum": ["low", "medium", "high", "critical"]},
+    "decision": {"enum": ["approved", "pending", "denied"]},
+    "doing": {"enum": ["allow", "require_approval", "deny"]},
+}
 
 
-def _object(**properties: Any) -> dict[str, Any]:
+def _object(fields: str, **more: Any) -> dict[str, Any]:
+    """Return the schema of an object whose fields are named with their kinds, unless they are texts."""
+    named = (field.partition(":") for field in fields.split())
+    properties = {**{name: _KINDS[kind or "text"] for name, _, kind in named}, **more}
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _list(name: str) -> dict[str, Any]:
-    rows = {"type": "array", "items": _OBJECT}
-    return _object(**{name: rows, "data": rows}, total=_WHOLE, limit=_WHOLE, offset=_WHOLE, has_more=_FLAG)
+    return _object(f"{name}:objects data:objects total:whole limit:whole offset:whole has_more:flag")
 
 
 _DECISION: Final = _object(
-    action_id={"type": "string", "pattern": "^[0-9]+$"},
-    status=_STATUS,
-    decision=_STATUS,
-    risk_score=_SCORE,
-    risk_level=_LEVEL,
-    reason=_TEXT,
-    policy_matched=_MAYBE,
-    created_at=_TEXT,
-    updated_at=_TEXT,
-    approval_request_id=_MAYBE,
-    required_approvers=_WORDS,
-    pending_approvers=_WORDS,
-    policy_violations=_WORDS,
-    execution_allowed=_FLAG,
-    correlation_id=_TEXT,
-    metadata=_OBJECT,
+    "action_id:id status:status decision:status risk_score:score risk_level:level reason policy_matched:maybe "
+    "created_at updated_at approval_request_id:maybe required_approvers:texts pending_approvers:texts "
+    "policy_violations:texts execution_allowed:flag correlation_id metadata:object"
 )
-_KEPT: Final = {"id": _WHOLE, "name": _TEXT, "enabled": _FLAG, "created_at": _TEXT, "updated_at": _TEXT}
+_KEPT: Final = "id:whole name enabled:flag created_at updated_at"
 _ANSWERS: Final[dict[str, dict[str, Any]]] = {
-    "Object": _OBJECT,
+    "Object": _KINDS["object"],
     "Error": _object(
+        "",
         status={"const": "error"},
-        error=_object(code=_TEXT, message=_TEXT, details=_OBJECT),
-        meta=_object(request_id=_TEXT, timestamp=_TEXT),
+        error=_object("code message details:object"),
+        meta=_object("request_id timestamp"),
         detail={"type": ["string", "object"]},
     ),
     "Decision": _DECISION,
-    "ActionDetails": {
-        "allOf": [
-            _DECISION,
-            _object(agent_id=_TEXT, action_type=_TEXT, resource=_TEXT, audit_trail={"type": "array", "items": _OBJECT}),
-        ]
-    },
+    "ActionDetails": {"allOf": [_DECISION, _object("agent_id action_type resource audit_trail:objects")]},
     "Actions": _list("actions"),
-    "Agent": _object(agent_id=_TEXT, status=_TEXT, blocked=_FLAG, trust_level=_TEXT),
+    "Agent": _object("agent_id status blocked:flag trust_level"),
     "Agents": _list("agents"),
-    "AgentChanged": _object(success=_FLAG, message=_TEXT, agent_id=_TEXT, status=_TEXT, agent=_OBJECT),
-    "AgentHealth": _object(
-        agent_id=_TEXT, status=_TEXT, last_heartbeat=_MAYBE, uptime_seconds=_WHOLE, metadata=_OBJECT
-    ),
-    "Commands": _object(commands={"type": "array", "items": _OBJECT}),
-    "CommandIssued": _object(success=_FLAG, command_id=_TEXT, command=_OBJECT),
+    "AgentChanged": _object("success:flag message agent_id status agent:object"),
+    "AgentHealth": _object("agent_id status last_heartbeat:maybe uptime_seconds:whole metadata:object"),
+    "Commands": _object("commands:objects"),
+    "CommandIssued": _object("success:flag command_id command:object"),
     "KillSwitchStatus": _object(
-        blocked=_FLAG, active=_FLAG, is_active=_FLAG, reason=_MAYBE, activated_at=_MAYBE, activated_by=_MAYBE
+        "blocked:flag active:flag is_active:flag reason:maybe activated_at:maybe activated_by:maybe"
     ),
-    "McpServer": _object(name=_TEXT, server_name=_TEXT, active=_FLAG, status=_TEXT),
+    "McpServer": _object("name server_name active:flag status"),
     "McpServers": _list("servers"),
-    "McpServerChanged": _object(success=_FLAG, message=_TEXT, server=_OBJECT),
-    "SmartRule": _object(**_KEPT, condition=_TEXT, action={"enum": ["allow", "require_approval", "deny"]}),
+    "McpServerChanged": _object("success:flag message server:object"),
+    "SmartRule": _object(f"{_KEPT} condition action:doing"),
     "SmartRuleList": _list("rules"),
-    "Policy": _object(**_KEPT, when=_MAYBE, decision={"enum": ["approved", "pending", "denied"]}),
+    "Policy": _object(f"{_KEPT} when:maybe decision:decision"),
     "PolicyList": _list("policies"),
     "Evaluation": _object(
-        decision=_STATUS,
-        matched_policies={"type": "array", "items": _OBJECT},
-        violations=_WORDS,
-        risk_score=_SCORE,
-        evaluation_time_ms={"type": "number"},
-        explanation=_OBJECT,
+        "decision:status matched_policies:objects violations:texts risk_score:score evaluation_time_ms:number "
+        "explanation:object"
     ),
-    "Webhook": _object(webhook_id=_TEXT, url=_TEXT, events=_WORDS, active=_FLAG, secret=_MAYBE, created_at=_TEXT),
+    "Webhook": _object("webhook_id url events:texts active:flag secret:maybe created_at"),
     "Webhooks": _list("webhooks"),
-    "WebhookTest": _object(success=_FLAG),
+    "WebhookTest": _object("success:flag"),
     "Components": _list("components"),
-    "ComponentChanged": _object(success=_FLAG, component=_OBJECT, message=_TEXT),
+    "ComponentChanged": _object("success:flag component:object message"),
     "AuditLog": _list("events"),
-    "Classifications": _object(classifications={"type": "array", "items": _OBJECT}, total=_WHOLE),
+    "Classifications": _object("classifications:objects total:whole"),
 }
 
 
@@ -175,7 +162,7 @@ def document() -> bytes:
             }
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
     for endpoint in (HEALTH, OPENAPI):
-        ok = {"description": "OK", "content": {"application/json": {"schema": _OBJECT}}}
+        ok = {"description": "OK", "content": {"application/json": {"schema": _KINDS["object"]}}}
         described = {"summary": endpoint.summary, "security": [], "responses": {"200": ok, **_errors((400, 405))}}
         paths[endpoint.path] = {"get": described}
     return encode_json(
