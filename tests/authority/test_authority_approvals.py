@@ -1,10 +1,9 @@
 """Who decides about a pending action: so many different people, nobody about their own, and nobody too late."""
 
-import json
-
 import pytest
+from kit.desk import Desk
 
-from ascend_middleware.authority import Authority, Role, Store, approvals, parse_policy
+from ascend_middleware.authority import Authority, Role, approvals, parse_policy
 from ascend_middleware.authority.bodies import ApiError
 from ascend_middleware.authority.keys import operator
 from ascend_middleware.authority.store.audit import verify
@@ -42,27 +41,17 @@ risk_score = 50
 """
 
 
-class Desk:
-    def __init__(self, path=":memory:", policy=POLICY):
-        self.time = 1_700_000_000.0
-        self.store = Store.open(path, now=lambda: self.time)
-        self.authority = Authority(self.store, parse_policy(policy), now=lambda: self.time)
-        self.keys = {}
-        for name, role in (
-            ("agent", Role.USER),
-            ("alice", Role.ADMIN),
-            ("bob", Role.ADMIN),
-            ("carol", Role.ADMIN),
-            ("dave", Role.SUPER_ADMIN),
-            ("alice ", Role.ADMIN),
-        ):
-            self.keys[name] = self.store.issue_key(name=name.strip(), role=role, tenant="default")
-
-    def call(self, method, path, body=None, *, key="agent", query=""):
-        content = b"" if body is None else json.dumps(body).encode()
-        headers = {"x-api-key": self.keys[key]}
-        status, _, answer = self.authority.handle(method, path, query, headers, content)
-        return status, json.loads(answer)
+class People(Desk):
+    KEYS = tuple(
+        (
+            name,
+            name.strip(),
+            Role.USER if name == "agent" else Role.SUPER_ADMIN if name == "dave" else Role.ADMIN,
+            "default",
+        )
+        for name in ("agent", "alice", "bob", "carol", "dave", "alice ")
+    )
+    KEY = "agent"
 
     def submit(self, kind, key="agent"):
         return self.call("POST", "/api/v1/actions/submit", {"agent_id": "a", "action_type": kind}, key=key)[1]
@@ -83,11 +72,10 @@ class Desk:
 
 
 @pytest.fixture
-def desk():
-    desk = Desk()
+def desk(desk_of):
+    desk = desk_of(POLICY, kind=People)
     yield desk
     assert verify(desk.store).whole
-    desk.authority.close()
 
 
 def test_one_admin_is_enough_unless_more_are_asked_for(desk):
@@ -183,13 +171,12 @@ def test_an_approval_in_the_last_moment_or_a_moment_too_late(desk):
     assert desk.approve(2, "bob") == (409, "NOT_PENDING")
 
 
-def test_the_terms_of_an_action_stay_what_they_were(tmp_path):
-    desk = Desk(tmp_path / "a.db")
+def test_the_terms_of_an_action_stay_what_they_were(desk_of, tmp_path):
+    desk = desk_of(POLICY, tmp_path / "a.db", People)
     desk.submit("high")
     later = Authority(desk.store, parse_policy(""), now=lambda: desk.time)
     desk.authority = later
     assert desk.approve(1, "alice") == (200, "pending")
-    desk.authority.close()
 
 
 def test_comments_are_bounded(desk):
@@ -214,8 +201,8 @@ def test_all_of_those_named_may_be_needed():
     assert policy.approvals.levels["high"].count == 2
 
 
-def test_the_command_line_is_one_person_too(tmp_path, capsys):
-    desk = Desk(tmp_path / "a.db")
+def test_the_command_line_is_one_person_too(desk_of, tmp_path, capsys):
+    desk = desk_of(POLICY, tmp_path / "a.db", People)
     for kind in ("high", "critical"):
         desk.submit(kind)
     place = ("--db", str(tmp_path / "a.db"))
@@ -227,7 +214,6 @@ def test_the_command_line_is_one_person_too(tmp_path, capsys):
     assert main(["approve", "1", *place]) == 1 and "before" in capsys.readouterr().err
     assert main(["approve", "2", *place]) == 1 and "alice" in capsys.readouterr().err
     assert desk.approve(1, "alice") == (200, "approved")
-    desk.authority.close()
 
 
 @pytest.mark.parametrize(
@@ -251,8 +237,8 @@ def test_what_is_wrong_in_the_policy_file_is_named(text, words):
         parse_policy(f"[approvals]\n{text}\n")
 
 
-def test_an_action_that_was_changed_behind_the_logs_back_is_found():
-    desk = Desk()
+def test_an_action_that_was_changed_behind_the_logs_back_is_found(desk_of):
+    desk = desk_of(POLICY, kind=People)
     for kind in ("medium", "read", "medium", "medium", "read", "read"):
         desk.submit(kind)
     desk.deny(3, "bob")
@@ -273,7 +259,6 @@ def test_an_action_that_was_changed_behind_the_logs_back_is_found():
         (10, "action 4 is gone"),
         (11, "action 5 is gone"),
     ]
-    desk.authority.close()
 
 
 def test_however_many_are_due_none_is_approved_too_late(desk):
@@ -300,7 +285,7 @@ def test_an_action_that_cannot_be_read_keeps_no_other_from_expiring(desk):
 
 def test_two_who_approve_at_once_are_counted_under_the_lock(desk):
     desk.submit("high")
-    by = {name: desk.store.find_key(desk.keys[name]) for name in ("alice", "bob", "carol")}
+    by = {name: desk.store.find_key(desk.__dict__[name]) for name in ("alice", "bob", "carol")}
     before = desk.store.action(1, tenant="default")  # both doors read it before either has decided
     approvals.decide(desk.store, before, {}, approved=True, by=by["alice"])
     assert approvals.decide(desk.store, before, {}, approved=True, by=by["bob"])["status"] == "approved"

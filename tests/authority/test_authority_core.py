@@ -1,13 +1,13 @@
-import json
 import re
 import sqlite3
 import threading
 
 import pytest
+from kit.desk import Desk
 
 from ascend_middleware.api.answers import action_page
 from ascend_middleware.api.decode import decode_decision, error_from_answer
-from ascend_middleware.authority import Authority, Role, Store, parse_policy
+from ascend_middleware.authority import Store
 
 POLICY = """
 [[policy]]
@@ -42,50 +42,24 @@ compliance_status = "denied"
 """
 
 
-class Desk:
-    """An authority with a clock, and one key of each kind."""
-
-    def __init__(self, policy=POLICY, path=":memory:"):
-        self.time = 1_700_000_000.0
-        self.store = Store.open(path, now=lambda: self.time)
-        self.authority = Authority(self.store, parse_policy(policy), now=lambda: self.time)
-        self.user = self.store.issue_key(name="u", role=Role.USER, tenant="default")
-        self.admin = self.store.issue_key(name="boss", role=Role.ADMIN, tenant="default")
-        self.stranger = self.store.issue_key(name="s", role=Role.ADMIN, tenant="other")
-
-    def call(self, method, path, body=None, *, key="user", query="", raw=None, **headers):
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        if key:
-            given["x-api-key"] = getattr(self, key, key)
-        content = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
-        status, self.headers, answer = self.authority.handle(method, path, query, given, content)
-        self.content = answer
-        return status, json.loads(answer)
+class Refunds(Desk):
+    def __init__(self, policy=POLICY, path=":memory:", **options):
+        super().__init__(policy, path, **options)
 
     def submit(self, amount=10, key="user", **fields):
-        body = {
-            "agent_id": "a",
-            "agent_name": "A",
-            "action_type": "transaction",
-            "resource": "r",
-            "action_details": {"amount": amount},
-        }
-        return self.call("POST", "/api/v1/actions/submit", {**body, **fields}, key=key)
-
-    def events(self):
-        return [json.loads(row["entry"])["event"] for row in self.store.rows("SELECT entry FROM audit ORDER BY seq")]
+        details = {"agent_name": "A", "action_details": {"amount": amount}}
+        return super().submit(**{"action_type": "transaction", "key": key, **details, **fields})
 
 
 @pytest.fixture
-def desk():
-    desk = Desk()
+def desk(desk_of):
+    desk = desk_of(POLICY, kind=Refunds)
     yield desk
     assert desk.store.verify_audit() is None
-    desk.authority.close()
 
 
-def test_health_really_reads_and_writes_the_database(tmp_path):
-    desk = Desk(path=tmp_path / "a.db")
+def test_health_really_reads_and_writes_the_database(desk_of, tmp_path):
+    desk = desk_of(POLICY, kind=Refunds, path=tmp_path / "a.db")
     assert desk.call("GET", "/health", key=None)[0] == 200
     other = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")  # nobody else can write
@@ -111,8 +85,8 @@ def test_health_really_reads_and_writes_the_database(tmp_path):
     assert desk.call("GET", "/health", key=None)[1]["status"] == "unhealthy"
 
 
-def test_nothing_is_decided_or_read_once_the_database_lost_its_name(tmp_path):
-    desk = Desk(path=tmp_path / "a.db")
+def test_nothing_is_decided_or_read_once_the_database_lost_its_name(desk_of, tmp_path):
+    desk = desk_of(POLICY, kind=Refunds, path=tmp_path / "a.db")
     assert desk.submit()[0] == 200
     (tmp_path / "a.db").rename(tmp_path / "b.db")
     desk.time += 2
@@ -124,7 +98,6 @@ def test_nothing_is_decided_or_read_once_the_database_lost_its_name(tmp_path):
     desk.time += 2
     assert desk.submit()[0] == 200
     assert desk.call("GET", "/health", key=None)[1]["status"] == "healthy"
-    desk.authority.close()
 
 
 def test_health_needs_no_key_and_the_rest_does(desk):
@@ -407,9 +380,9 @@ def test_the_same_idempotency_key_repeats_the_answer(desk):
     assert desk.call("POST", "/api/v1/actions/submit", other, idempotency_key="k")[1]["id"] == first["id"] + 2
 
 
-def test_simultaneous_repetitions_make_one_action(tmp_path):
+def test_simultaneous_repetitions_make_one_action(desk_of, tmp_path):
     path = tmp_path / "a.db"
-    desks = [Desk(path=path) for _ in range(3)]  # three connections, as three processes have
+    desks = [desk_of(POLICY, kind=Refunds, path=path) for _ in range(3)]  # three connections, as three processes have
     answers = []
 
     def submit(desk):
@@ -457,8 +430,8 @@ def test_mcp_servers_and_models_must_be_declared(desk):
     assert desk.submit(model_id=8)[0] == desk.submit(model_id=9)[0] == 403
 
 
-def test_the_audit_log_is_append_only_and_chained():
-    desk = Desk()
+def test_the_audit_log_is_append_only_and_chained(desk_of):
+    desk = desk_of(POLICY, kind=Refunds)
     desk.submit()
     desk.submit(5000)
     for statement in ("DELETE FROM audit", "UPDATE audit SET entry = '{}'"):
@@ -466,9 +439,8 @@ def test_the_audit_log_is_append_only_and_chained():
             desk.store._db.execute(statement)
     assert desk.store.verify_audit() is None
     desk.store._db.execute("DROP TRIGGER audit_fixed")
-    desk.store._db.execute("UPDATE audit SET entry = replace(entry, 'approved', 'denied') WHERE seq = 4")
-    assert desk.store.verify_audit() == 4
-    desk.authority.close()
+    desk.store._db.execute("UPDATE audit SET entry = replace(entry, 'approved', 'denied') WHERE seq = 5")
+    assert desk.store.verify_audit() == 5
 
 
 def test_a_decision_and_its_audit_entry_stand_or_fall_together(desk):

@@ -10,9 +10,9 @@ import threading
 
 import jwt
 import pytest
-from authority_desk import POLICY, Desk
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from kit.desk import POLICY
 
 from ascend_middleware.api.endpoints import TABLE
 from ascend_middleware.authority import load_policy, parse_policy
@@ -44,11 +44,10 @@ audience = "ascend"
 
 
 @pytest.fixture
-def desk():
-    desk = Desk(POLICY + JWT)
+def desk(desk_of):
+    desk = desk_of(POLICY + JWT)
     yield desk
     assert desk.store.verify_audit() is None
-    desk.authority.close()
 
 
 def claims(desk, **changed):
@@ -154,18 +153,17 @@ def test_a_token_and_a_key_of_one_person_are_one_person(desk, name):
     assert approve(desk, number, foreign(desk, sub="bos")) == (200, "approved")
 
 
-def test_one_person_does_not_count_twice_by_key_and_by_token():
-    desk = Desk(POLICY + JWT + "[approvals.high]\ncount = 2\n")
+def test_one_person_does_not_count_twice_by_key_and_by_token(desk_of):
+    desk = desk_of(POLICY + JWT + "[approvals.high]\ncount = 2\n")
     number = desk.submit("transaction", amount=5000)[1]["action_id"]
     assert approve(desk, number, foreign(desk, sub="Boss\u200b")) == (200, "pending")
     assert desk.code(desk.post(f"/api/v1/actions/{number}/approve", key="admin")) == (409, "ALREADY_APPROVED")
     assert approve(desk, number, foreign(desk, sub="BOSS")) == (409, "ALREADY_APPROVED")
     assert approve(desk, number, foreign(desk)) == (200, "approved")
-    desk.authority.close()
 
 
-def test_a_claim_says_what_the_keys_call_the_person():
-    desk = Desk(POLICY + JWT + 'name_claim = "email"\n')
+def test_a_claim_says_what_the_keys_call_the_person(desk_of):
+    desk = desk_of(POLICY + JWT + 'name_claim = "email"\n')
     body = {"agent_id": "a", "action_type": "transaction", "action_details": {"amount": 5000}}
 
     def token(**said):
@@ -178,11 +176,10 @@ def test_a_claim_says_what_the_keys_call_the_person():
     for nobody in (None, "", " \u200b", 7):
         assert ask(desk, token(email=nobody))[0] == 401
     assert approve(desk, number, token(sub="00u2e", email="carol")) == (200, "approved")
-    desk.authority.close()
 
 
-def test_who_submitted_before_is_known_after_the_migration(tmp_path):
-    desk = Desk(POLICY + JWT, tmp_path / "old.db")
+def test_who_submitted_before_is_known_after_the_migration(desk_of, tmp_path):
+    desk = desk_of(POLICY + JWT, tmp_path / "old.db")
     body = {"agent_id": "a", "action_type": "transaction", "action_details": {"amount": 5000}}
     ask(desk, foreign(desk, sub="Boss"), "/api/v1/actions/submit", "POST", body=body)
     desk.submit("transaction", amount=5000, key="admin")
@@ -194,7 +191,7 @@ def test_who_submitted_before_is_known_after_the_migration(tmp_path):
     raw.execute("ALTER TABLE actions DROP COLUMN submitter")
     raw.execute("PRAGMA user_version = 5")
     raw.close()
-    newer = Desk(POLICY + JWT, tmp_path / "old.db")
+    newer = desk_of(POLICY + JWT, tmp_path / "old.db")
     assert [row["submitter"] for row in newer.store.rows("SELECT submitter FROM actions ORDER BY id")] == [
         "Boss",
         "boss",
@@ -203,15 +200,13 @@ def test_who_submitted_before_is_known_after_the_migration(tmp_path):
     for number, outcome in ((1, 403), (2, 403), (3, 200)):
         assert newer.post(f"/api/v1/actions/{number}/approve", key="admin")[0] == outcome
     assert newer.store.verify_audit() is None
-    newer.authority.close()
 
 
-def test_the_process_itself_is_no_person():
-    desk = Desk(POLICY + JWT)
+def test_the_process_itself_is_no_person(desk_of):
+    desk = desk_of(POLICY + JWT)
     body = json.dumps({"agent_id": "a", "action_type": "transaction", "action_details": {"amount": 5000}}).encode()
     desk.authority.handle("POST", "/api/v1/actions/submit", "", {}, body, credential=LOCAL)
     assert approve(desk, 1, foreign(desk, sub="local")) == (200, "approved")
-    desk.authority.close()
 
 
 @pytest.mark.parametrize("name", ["", " ", "\u200b\ufeff", "\u2800", "\u3164"])
@@ -272,11 +267,10 @@ def test_no_forged_token_is_anybody(desk):
     assert ask(desk, genuine)[0] == 200
 
 
-def test_own_tokens_are_not_made_for_another_key_or_database(desk):
-    other = Desk()
+def test_own_tokens_are_not_made_for_another_key_or_database(desk_of, desk):
+    other = desk_of()
     token = own(other)
     assert ask(desk, token)[0] == 401
-    other.authority.close()
 
 
 @pytest.mark.parametrize(
@@ -319,11 +313,10 @@ def test_a_masked_bearer_beside_the_key_is_noted(desk):
 # --- limits
 
 
-def test_a_foreign_token_is_nobodys_where_no_issuer_is_configured(desk):
-    without = Desk()
+def test_a_foreign_token_is_nobodys_where_no_issuer_is_configured(desk_of, desk):
+    without = desk_of()
     without.time = desk.time
     assert without.code(ask(without, foreign(desk))) == (401, "AUTHENTICATION_FAILED")
-    without.authority.close()
 
 
 def test_the_idlest_subject_is_forgotten_once_there_are_too_many_and_not_before():
@@ -366,8 +359,8 @@ def test_only_three_parts_whose_first_is_an_object_are_a_token(desk):
         assert what in ask(desk, token)[1]["error"]["message"]
 
 
-def test_submissions_are_limited_for_each_key_by_itself():
-    desk = Desk("[limits]\nsubmit = 3")
+def test_submissions_are_limited_for_each_key_by_itself(desk_of):
+    desk = desk_of("[limits]\nsubmit = 3")
     for left in (2, 1, 0):
         assert desk.submit()[0] == 200
         assert desk.headers["x-ratelimit-limit"] == "3" and desk.headers["x-ratelimit-remaining"] == str(left)
@@ -380,7 +373,6 @@ def test_submissions_are_limited_for_each_key_by_itself():
     desk.time += 30
     assert desk.submit()[0] == 200
     assert desk.submit()[0] == 429
-    desk.authority.close()
 
 
 def test_the_documented_limits_hold_unless_told(desk):
@@ -418,14 +410,13 @@ def test_every_endpoint_has_a_limit():
         ("report", "POST", "/api/agents/health/heartbeat"),
     ],
 )
-def test_what_is_not_submitted_is_limited_too(name, method, path):
-    desk = Desk(f"[limits]\n{name} = 2")
+def test_what_is_not_submitted_is_limited_too(desk_of, name, method, path):
+    desk = desk_of(f"[limits]\n{name} = 2")
     desk.submit()
     assert 429 not in [desk.call(method, path)[0] for _ in range(2)]
     status, answer = desk.call(method, path)
     assert (status, answer["error"]["details"]) == (429, {"limit": 2, "allowance": name})
     assert desk.call(method, path, key="peer")[0] != 429
-    desk.authority.close()
 
 
 def test_outcomes_and_single_readings_go_with_the_submissions():
@@ -440,8 +431,8 @@ def test_outcomes_and_single_readings_go_with_the_submissions():
     assert limits("[limits]\nsubmit = 0\nread = 7") == (0, 7)
 
 
-def test_limits_of_single_keys_and_none_for_local():
-    desk = Desk('[limits]\nsubmit = 1\n[[key_limit]]\nkey = "u"\nsubmit = 2\n[[key_limit]]\nkey = 3\nsubmit = 0')
+def test_limits_of_single_keys_and_none_for_local(desk_of):
+    desk = desk_of('[limits]\nsubmit = 1\n[[key_limit]]\nkey = "u"\nsubmit = 2\n[[key_limit]]\nkey = 3\nsubmit = 0')
     assert [desk.submit()[0] for _ in range(3)] == [200, 200, 429]
     assert [desk.submit(key="admin")[0] for _ in range(2)] == [200, 429]
     assert {desk.submit(key="peer")[0] for _ in range(20)} == {200} and "x-ratelimit-limit" not in desk.headers
@@ -449,7 +440,6 @@ def test_limits_of_single_keys_and_none_for_local():
     for _ in range(5):
         answer = desk.authority.handle("POST", "/api/v1/actions/submit", "", {}, body, credential=LOCAL)
         assert answer[0] == 200
-    desk.authority.close()
 
 
 @pytest.mark.parametrize(
@@ -495,8 +485,8 @@ def test_versions_of_the_api(desk):
     assert desk.get("/health", x_api_version="1")[0] == 400
 
 
-def test_fifty_repeats_at_once_are_one_action(tmp_path):
-    desk = Desk(path=tmp_path / "a.db")
+def test_fifty_repeats_at_once_are_one_action(desk_of, tmp_path):
+    desk = desk_of(path=tmp_path / "a.db")
     body = json.dumps({"agent_id": "a", "action_type": "read"}).encode()
     headers = {"x-api-key": desk.user, "idempotency-key": "unique-request-id-123"}
     answers = []
@@ -517,7 +507,6 @@ def test_fifty_repeats_at_once_are_one_action(tmp_path):
     assert desk.get("/api/v1/actions")[1]["total"] == 1
     other = json.dumps({"agent_id": "b", "action_type": "read"}).encode()
     assert desk.authority.handle("POST", "/api/v1/actions/submit", "", headers, other)[0] == 409
-    desk.authority.close()
 
 
 def test_a_repeat_is_of_the_same_key_path_and_a_success(desk):
@@ -532,8 +521,8 @@ def test_a_repeat_is_of_the_same_key_path_and_a_success(desk):
 
 
 @pytest.mark.anyio
-async def test_fifty_repeats_that_share_commits_are_one_action(tmp_path):
-    desk = Desk(path=tmp_path / "a.db")
+async def test_fifty_repeats_that_share_commits_are_one_action(desk_of, tmp_path):
+    desk = desk_of(path=tmp_path / "a.db")
     service = Service(desk.authority)
     await service.start()
     headers = {"x-api-key": desk.user, "idempotency-key": "k"}
@@ -546,7 +535,6 @@ async def test_fifty_repeats_that_share_commits_are_one_action(tmp_path):
     assert sorted(status for status, _, _ in answers) == [200] * 48 + [409] * 2
     assert {json.loads(content)["action_id"] for status, _, content in answers if status == 200} == {"1"}
     assert desk.get("/api/v1/actions")[1]["total"] == 1
-    desk.authority.close()
 
 
 @pytest.mark.parametrize("change", ["body", "query", "envelope"])

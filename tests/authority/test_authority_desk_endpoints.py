@@ -1,18 +1,9 @@
 """Supply chain, analytics, webhooks, audit log, classifications."""
 
 import pytest
-from authority_desk import Desk
 
 COMPONENTS = "/api/v1/supply-chain/components"
 HOOKS = "/api/webhooks"
-
-
-@pytest.fixture
-def desk():
-    desk = Desk()
-    yield desk
-    assert desk.store.verify_audit() is None
-    desk.authority.close()
 
 
 def component(desk, name="numpy", key="admin", **fields):
@@ -154,12 +145,11 @@ def test_a_webhook_goes_to_https_on_the_public_internet(desk, url):
     assert desk.call("PUT", f"{HOOKS}/{made['id']}", {"url": url})[0] == 422
 
 
-def test_in_development_a_webhook_may_stay_at_home():
-    desk = Desk(development=True)
+def test_in_development_a_webhook_may_stay_at_home(desk_of):
+    desk = desk_of(development=True)
     body = {"target_url": "http://127.0.0.1:9/x", "event_types": ["action.denied"]}
     assert desk.post(HOOKS, body)[0] == 201
     assert desk.post(HOOKS, {**body, "target_url": "ftp://127.0.0.1/"})[0] == 422
-    desk.authority.close()
 
 
 def test_events_and_the_test_of_a_webhook(desk):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from authority_desk import Desk
+from kit.desk import Desk
 
 from ascend_middleware.authority import Role
 from ascend_middleware.authority.webhooks import Outbox

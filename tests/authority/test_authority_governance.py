@@ -1,20 +1,9 @@
 """MCP servers and models: registered, deactivated, and what actions may name."""
 
-import pytest
-from authority_desk import Desk
-
 from ascend_middleware.api.decode import decode_decision, decode_governance_refusal
 
 SERVERS = "/api/registry/mcp-servers"
 SUBMIT = "/api/v1/mcp/actions/submit"
-
-
-@pytest.fixture
-def desk():
-    desk = Desk()
-    yield desk
-    assert desk.store.verify_audit() is None
-    desk.authority.close()
 
 
 def register(desk, name="shell", key="admin", **fields):
@@ -225,31 +214,29 @@ def test_claims_that_cannot_be_checked_are_refused(desk, monkeypatch):
     assert desk.code(desk.submit(parent_action_id=root)) == (403, "ORCHESTRATION_FIELD_REJECTED")
 
 
-def test_a_model_of_the_file_may_belong_to_one_organisation():
-    desk = Desk('[[model]]\nid = 1\ntenant = "other"\n[[model]]\nid = 2\nname = "1"')
+def test_a_model_of_the_file_may_belong_to_one_organisation(desk_of):
+    desk = desk_of('[[model]]\nid = 1\ntenant = "other"\n[[model]]\nid = 2\nname = "1"')
     assert desk.submit(model_id=1, key="stranger")[0] == 200
     # The number of one and the name of another: nobody can tell which is meant.
     assert refusal(desk, desk.submit(model_id="1", key="stranger")) == "MODEL_AMBIGUOUS_DENY"
     assert desk.submit(model_id=2)[0] == 200
     desk.authority.close()
-    desk = Desk('[[model]]\nid = 1\ntenant = "other"')
+    desk = desk_of('[[model]]\nid = 1\ntenant = "other"')
     assert desk.submit(model_id=1, key="stranger")[0] == 200
     assert refusal(desk, desk.submit(model_id=1)) == "MODEL_UNREGISTERED_DENY"
-    desk.authority.close()
 
 
-def test_a_strict_authority_wants_description_and_tool():
-    desk = Desk("[submissions]\nstrict = true")
+def test_a_strict_authority_wants_description_and_tool(desk_of):
+    desk = desk_of("[submissions]\nstrict = true")
     body = {"agent_id": "a", "action_type": "read", "description": "d", "tool_name": "t"}
     assert desk.post("/api/v1/actions/submit", body)[0] == 200
     for name in body:
         status, answer = desk.post("/api/v1/actions/submit", {**body, name: ""})
         assert (status, answer["error"]["details"]) == (400, {"field": name, "requirement": "required"})
-    desk.authority.close()
 
 
-def test_a_strict_depth_is_one_below_the_parents():
-    desk = Desk("[submissions]\nstrict_depth = true")
+def test_a_strict_depth_is_one_below_the_parents(desk_of):
+    desk = desk_of("[submissions]\nstrict_depth = true")
     root = desk.submit(orchestration_session_id="s")[1]["action_id"]
     child = {"orchestration_session_id": "s", "parent_action_id": root}
     assert desk.submit(**child, orchestration_depth=1)[0] == 200
@@ -258,4 +245,3 @@ def test_a_strict_depth_is_one_below_the_parents():
     assert desk.submit(**child)[0] == 403
     assert desk.submit(orchestration_depth=1)[0] == 403
     assert desk.events().count("ORCHESTRATION_FIELD_REJECTED") == 5
-    desk.authority.close()

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from authority_desk import POLICY, Desk
+from kit.desk import POLICY
 
 from ascend_middleware.authority import Authority, Role, parse_policy
 from ascend_middleware.cli import main
@@ -17,11 +17,10 @@ def place(tmp_path):
 
 
 @pytest.fixture
-def desk(place):
-    desk = Desk(path=place / "policy.db")
+def desk(desk_of, place):
+    desk = desk_of(path=place / "policy.db")
     yield desk
     assert desk.store.verify_audit() is None
-    desk.authority.close()
 
 
 @pytest.fixture
@@ -218,7 +217,7 @@ def test_the_list_shows_the_policy_files_approvers_too(desk, place, run):
     assert run("approvers", "list").splitlines() == ["high      1 of boss", "critical  1 of boss  (policy file)"]
 
 
-def test_what_can_never_come_true_is_told_when_an_authority_is_opened(tmp_path, caplog):
+def test_what_can_never_come_true_is_told_when_an_authority_is_opened(desk_of, tmp_path, caplog):
     policy = tmp_path / "policy.toml"
     policy.write_text(
         '[approvals.critical]\ncount = 2\napprovers = ["alice", "bob"]\n[[key_limit]]\nkey = "ci"\nsubmit = 1\n'
@@ -229,7 +228,7 @@ def test_what_can_never_come_true_is_told_when_an_authority_is_opened(tmp_path, 
         "admin keys of 0",
         "key_limit: there is no key 'ci'",
     ]
-    desk = Desk(path=tmp_path / "policy.db")
+    desk = desk_of(path=tmp_path / "policy.db")
     for name, role in (("Alice", Role.ADMIN), ("BOB", Role.ADMIN), ("ci", Role.USER)):
         desk.store.issue_key(name=name, role=role, tenant="default")
     rule = {"name": "old", "condition": "true", "action": "deny", "action_types": ["x"]}

@@ -11,18 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from authority_desk import POLICY, Desk
+from kit.desk import POLICY
 
 from ascend_middleware.api.endpoints import TABLE
 
 UNLIMITED = "[limits]\nsubmit = 0\nlist = 0\nanalytics = 0\nadmin = 0\nfailed_sign_ins = 0\n"
-
-
-@pytest.fixture
-def desk():
-    desk = Desk()
-    yield desk
-    desk.authority.close()
 
 
 def test_the_document_lists_every_endpoint_and_needs_no_key(desk):
@@ -60,12 +53,12 @@ def test_no_endpoint_answers_without_a_credential_or_with_an_error_of_its_own(de
 
 @pytest.mark.slow
 @pytest.mark.socket
-def test_generated_requests_find_nothing(tmp_path):
+def test_generated_requests_find_nothing(desk_of, tmp_path):
     import uvicorn
 
     from ascend_middleware.authority.server import create_app
 
-    desk = Desk(UNLIMITED + POLICY, path=tmp_path / "a.db")
+    desk = desk_of(UNLIMITED + POLICY, path=tmp_path / "a.db")
     # What the generator's requests can name.
     desk.submit("transaction", agent_id="a", amount=5000)
     desk.post("/api/registry/agents", {"agent_id": "a"}, key="admin")

@@ -1,19 +1,10 @@
 """Agents, their commands, and the kill switch."""
 
 import pytest
-from authority_desk import Desk
 
 from ascend_middleware.api.decode import KILL_CODES
 
 AGENTS = "/api/registry/agents"
-
-
-@pytest.fixture
-def desk():
-    desk = Desk()
-    yield desk
-    assert desk.store.verify_audit() is None
-    desk.authority.close()
 
 
 def register(desk, agent_id="a", key="user", **fields):
@@ -271,13 +262,11 @@ def test_what_cannot_be_read_of_a_command_blocks(desk):
     assert desk.submit()[0] == 403
 
 
-def test_another_process_blocks_an_agent_at_once(tmp_path):
-    one = Desk(path=tmp_path / "a.db")
-    other = Desk(path=tmp_path / "a.db")
+def test_another_process_blocks_an_agent_at_once(desk_of, tmp_path):
+    one = desk_of(path=tmp_path / "a.db")
+    other = desk_of(path=tmp_path / "a.db")
     assert one.submit()[0] == 200
     command(other, "BLOCK")
     assert one.code(one.submit()) == (403, "AGENT_BLOCKED")
     command(other, "UNBLOCK")
     assert one.submit()[0] == 200
-    one.authority.close()
-    other.authority.close()

@@ -3,7 +3,6 @@
 import time
 
 import pytest
-from authority_desk import Desk
 
 from ascend_middleware.authority import parse_policy
 from ascend_middleware.authority.policy.conditions import Condition, compile_condition
@@ -12,14 +11,6 @@ from ascend_middleware.exceptions import ConfigurationError
 RULES = "/api/smart-rules"
 POLICIES = "/api/governance/policies"
 TRY = "/api/governance/policies/evaluate-realtime"
-
-
-@pytest.fixture
-def desk():
-    desk = Desk()
-    yield desk
-    assert desk.store.verify_audit() is None
-    desk.authority.close()
 
 
 def rule(desk, name="r", key="admin", **fields):

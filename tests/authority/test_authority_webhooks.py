@@ -10,8 +10,9 @@ import time
 
 import pytest
 import trustme
+from kit.desk import Desk
 
-from ascend_middleware.authority import Authority, Role, Store, parse_policy
+from ascend_middleware.authority import Role
 from ascend_middleware.authority.delivery import Attempt, deliver, is_public, sign, verify_signature
 from ascend_middleware.authority.store.audit import entries
 from ascend_middleware.authority.webhooks import Courier, Outbox, events_of
@@ -35,35 +36,27 @@ def anyio_backend():
     return "asyncio"
 
 
-class Desk:
-    def __init__(self, path):
-        self.time = 1_700_000_000.0
-        self.store = Store.open(path, now=lambda: self.time)
-        self.authority = Authority(self.store, parse_policy(POLICY), now=lambda: self.time, development=True)
-        self.outbox = Outbox(self.authority, dice=lambda: 1.0)
-        self.keys = {
-            name: self.store.issue_key(name=name, role=role, tenant=tenant)
-            for name, role, tenant in (
-                ("agent", Role.USER, "default"),
-                ("boss", Role.ADMIN, "default"),
-                ("stranger", Role.ADMIN, "other"),
-            )
-        }
+class Subscribed(Desk):
+    KEYS = (
+        ("agent", "agent", Role.USER, "default"),
+        ("boss", "boss", Role.ADMIN, "default"),
+        ("stranger", "stranger", Role.ADMIN, "other"),
+    )
+    KEY = "boss"
 
-    def call(self, method, path, body=None, key="boss"):
-        content = b"" if body is None else json.dumps(body).encode()
-        status, _, answer = self.authority.handle(method, path, "", {"x-api-key": self.keys[key]}, content)
-        return status, json.loads(answer)
+    def __init__(self, policy, path, **options):
+        super().__init__(policy, path, development=True, **options)
+        self.outbox = Outbox(self.authority, dice=lambda: 1.0)
 
     def subscribe(self, url, *events, key="boss", **more):
         body = {"url": url, "events": list(events), "secret": SECRET, **more}
-        status, answer = self.call("POST", "/api/webhooks/configure", body, key)
+        status, answer = self.call("POST", "/api/webhooks/configure", body, key=key)
         assert status == 201, answer
         return answer["webhook_id"]
 
     def submit(self, kind="read", agent="a", key="agent", **more):
         body = {"agent_id": agent, "action_type": kind, "parameters": {"card": "HIDDEN"}, **more}
-        return self.call("POST", "/api/v1/actions/submit", body, key)[1]
+        return self.call("POST", "/api/v1/actions/submit", body, key=key)[1]
 
     def queued(self):
         while self.outbox.fill():
@@ -72,10 +65,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path):
-    desk = Desk(tmp_path / "a.db")
-    yield desk
-    desk.authority.close()
+def desk(desk_of, tmp_path):
+    return desk_of(POLICY, tmp_path / "a.db", Subscribed)
 
 
 # --- what is queued
@@ -117,8 +108,8 @@ def test_outcomes_expiry_blocks_and_deactivations(desk):
     hook = desk.subscribe(
         "https://e.example", "action.completed", "action.failed", "action.denied", "agent.blocked", "policy.violation"
     )
-    desk.call("POST", f"/api/agent-action/{desk.submit()['action_id']}/complete", {}, "agent")
-    desk.call("POST", f"/api/agent-action/{desk.submit()['action_id']}/fail", {"error": "x"}, "agent")
+    desk.call("POST", f"/api/agent-action/{desk.submit()['action_id']}/complete", {}, key="agent")
+    desk.call("POST", f"/api/agent-action/{desk.submit()['action_id']}/fail", {"error": "x"}, key="agent")
     desk.submit("refund")
     desk.time += 8 * 86_400
     desk.store.expire()

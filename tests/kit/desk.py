@@ -41,19 +41,27 @@ compliance_tags = ["GDPR"]
 class Desk:
     """Keys: `user` and `admin` of one organisation, `peer` another user of it, `stranger` an admin elsewhere."""
 
+    # The attribute with the key, whose it is, and of which role and organisation.
+    KEYS = (
+        ("user", "u", Role.USER, "default"),
+        ("admin", "boss", Role.ADMIN, "default"),
+        ("peer", "p", Role.USER, "default"),
+        ("stranger", "s", Role.ADMIN, "other"),
+    )
+    KEY = "user"  # who asks unless somebody is named
+
     def __init__(self, policy=POLICY, path=":memory:", **options):
         self.time = 1_700_000_000.0
         self.store = Store.open(path, now=lambda: self.time)
         self.authority = Authority(self.store, parse_policy(policy), now=lambda: self.time, **options)
-        self.user = self.store.issue_key(name="u", role=Role.USER, tenant="default")
-        self.admin = self.store.issue_key(name="boss", role=Role.ADMIN, tenant="default")
-        self.peer = self.store.issue_key(name="p", role=Role.USER, tenant="default")
-        self.stranger = self.store.issue_key(name="s", role=Role.ADMIN, tenant="other")
+        for attribute, name, role, tenant in self.KEYS:
+            setattr(self, attribute, self.store.issue_key(name=name, role=role, tenant=tenant))
         self.headers = {}
         self.content = b""
 
-    def call(self, method, path, body=None, *, key="user", query="", raw=None, client="", **headers):
+    def call(self, method, path, body=None, *, key=..., query="", raw=None, client="", **headers):
         given = {name.replace("_", "-"): value for name, value in headers.items()}
+        key = self.KEY if key is ... else key
         if key:
             given["x-api-key"] = getattr(self, key, key)
         content = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
