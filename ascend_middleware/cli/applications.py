@@ -1,4 +1,4 @@
-"""Check a rule table, and find an application by `module:name`: of which framework, with which guard."""
+"""An application by `module:name`: of which framework, with which guard; its lock file; and a rule table checked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..compose import build_table, only_looked_at
@@ -16,6 +17,8 @@ from ..guard import Guard
 from ..inspection.about import Application, Installed, Sketch, plain_view
 from ..inspection.terminal import FAILED, OK, Result
 from ..problems import Problem
+from ..routing.coverage import cover
+from ..routing.lock import Change, Direction, Lock, compare, dump, load, lock_of
 from ..rules import WEBSOCKET, RuleTable
 
 if TYPE_CHECKING:
@@ -25,12 +28,14 @@ if TYPE_CHECKING:
     from ..routing import Leaf
     from ..routing.coverage import Routes
 
-__all__ = ["check", "load_application", "recognise"]
+__all__ = ["check", "diff", "load_application", "lock", "lock_of_application", "recognise"]
 
 _USUAL: Final = ("app", "application")
 # Where middlewares keep what they stand around.
 _INNER: Final = ("app", "wsgi_app", "application", "_app")
 _MAX_DEPTH: Final = 32
+_SETTINGS: Final = ("enabled", "mode", "unmapped", "strict", "kill_switch")
+_HEADINGS: Final = {Direction.LOOSER: "Looser:", Direction.TIGHTER: "Tighter:", Direction.OTHER: "Also changed:"}
 # What a middleware is given beside rules and settings.
 _HOOKS: Final = ("identify", "render", "http_client", "strips_root_path")
 _EMPTY: Final = (
@@ -203,3 +208,80 @@ def _django(found: Any) -> Application | None:
     from ..django.management.commands.ascend import application_of
 
     return application_of(found)
+
+
+# --- the lock file
+
+
+def lock_of_application(application: Application, name: str, rules: str | None = None) -> Lock:
+    """Return the lock of an application.
+
+    Raises:
+        ConfigurationError: its routes cannot be listed.
+    """
+    if application.routes is None:
+        raise ConfigurationError(f"{name} is no application of a framework whose routes can be listed")
+    table, settings = application.governed(rules)
+    coverage = cover(application.routes, table, unmapped=settings.unmapped)
+    guarded = application.installed is not None
+    return lock_of(coverage, {"guarded": guarded} | {name: getattr(settings, name) for name in _SETTINGS})
+
+
+def lock(args: argparse.Namespace) -> Result:
+    """Write the lock file of an application."""
+    found = lock_of_application(load_application(args), args.app, args.rules)
+    Path(args.lock).write_text(dump(found), encoding="utf-8")
+    count = len(found.routes)
+    return Result(
+        data={"lock": args.lock, "routes": count},
+        lines=[f"{args.lock}: {count} {'route' if count == 1 else 'routes'} with their methods"],
+    )
+
+
+def diff(args: argparse.Namespace) -> Result:
+    """Tell what has changed since the lock file was written."""
+    path = Path(args.lock)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigurationError(f"there is no {path}; write it with: ascend-middleware lock {args.app}") from None
+    now = lock_of_application(load_application(args), args.app, args.rules)
+    changes = compare(load(text, str(path)), now)
+    looser = [one for one in changes if one.direction is Direction.LOOSER]
+    if args.accept and changes:
+        path.write_text(dump(now), encoding="utf-8")
+    return Result(
+        data={
+            "ok": not looser or args.accept,
+            "lock": args.lock,
+            "changes": [{"direction": str(one.direction), "route": one.route, "text": one.text} for one in changes],
+        },
+        lines=_annotations(changes, text, args.lock) if args.github else _lines(changes),
+        code=FAILED if looser and not args.accept else OK,
+    )
+
+
+def _lines(changes: list[Change]) -> list[str]:
+    lines: list[str] = []
+    for direction, heading in _HEADINGS.items():
+        found = [one for one in changes if one.direction is direction]
+        if found:
+            lines += ["", heading, *(f"  {_told(one)}" for one in found)]
+    return lines[1:] or ["nothing has changed"]
+
+
+def _annotations(changes: list[Change], text: str, name: str) -> list[str]:
+    """Return what GitHub shows beside the lines of a change."""
+    lines = text.splitlines()
+    found = []
+    for one in changes:
+        start = f'"{one.route}" = ' if one.route else f"{one.text.partition(' ')[0]} = "
+        line = next((number for number, each in enumerate(lines, 1) if each.startswith(start)), 1)
+        kind = "error" if one.direction is Direction.LOOSER else "notice"
+        told = _told(one).replace("%", "%25")
+        found.append(f"::{kind} file={name},line={line},title={one.direction}::{told}")
+    return found
+
+
+def _told(change: Change) -> str:
+    return f"{change.route} {change.text}" if change.route else change.text

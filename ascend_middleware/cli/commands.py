@@ -103,12 +103,13 @@ _GOVERN: Final = (
     ),
     _about(ROUTES),
     Command(
-        "lock", "write what becomes of every route to a file", "cli.lock:lock", RULES, *_APPLICATION, _LOCK, JSON,
+        "lock", "write what becomes of every route to a file", "cli.applications:lock",
+        *(RULES, *_APPLICATION, _LOCK, JSON),
         description="Write every live route with its rule to a file that is kept under version control.",
     ),
     Command(
-        "diff", "tell what has become looser since that file was written", "cli.lock:diff", RULES, *_APPLICATION,
-        _LOCK, JSON,
+        "diff", "tell what has become looser since that file was written", "cli.applications:diff",
+        *(RULES, *_APPLICATION, _LOCK, JSON),
         arg("--accept", action="store_true", help="write the file anew, and exit with 0"),
         arg("--github", action="store_true", help="print annotations for GitHub"),
         description="Compare an application with its lock file: what became looser (exempt, without a rule, open to "
@@ -117,7 +118,7 @@ _GOVERN: Final = (
     ),
     _about(EXPLAIN),
     Command(
-        "report", "tell what observe mode would have refused", "cli.report:report", *_JOURNALS, JSON,
+        "report", "tell what observe mode would have refused", "cli.journal:report", *_JOURNALS, JSON,
         arg("--forget", action="store_true", help="delete what was observed, after it is printed"),
         description="Tell what observe mode saw: which routes would have been refused or held, how often, for whom "
         "and why, and which rules to add. Reads what is beside the journals of this machine.",

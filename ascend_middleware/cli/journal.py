@@ -1,31 +1,46 @@
-"""The `journal` command: what waits for the authority on this machine, deliver it, or take it out as JSON lines."""
+"""The commands `journal` and `report`: what waits on this machine to be delivered, and what was only observed."""
 
 from __future__ import annotations
 
+import datetime
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..client import ClientCore, open_engine
 from ..compose import load_table
 from ..config import Settings
 from ..fork import FileLock
+from ..guard.observations import Observation, read_observations
 from ..inspection.terminal import FAILED, OK, Result, note
 from ..journal.delivery import adopt, names_of
 from ..journal.journal import directory_of, place_of
 from ..journal.segments import decode_line, read_lines
 from ..journal.worker import LateEngine
 from ..state.stores import open_state
+from ..text import printable
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["deliver", "export", "settings_of", "status"]
+__all__ = ["deliver", "export", "report", "status"]
+
+_MOST_AGENTS: Final = 3
+_WAYS: Final = {
+    "unmapped-route": "no rule covers it: add one of those below, or exempt it",
+    "approval-required": 'a person would have to approve it: see who may, and whether pending = "wait:30s" helps',
+    "denied": "the authority denies it: change its policy, or leave it",
+    "bad-request": "the request cannot be judged: see the log for what the rule reads and the request lacks",
+    "misconfigured": "this service cannot ask: see the log",
+    "unavailable": "the authority was away: see docs/outages.md for what a rule can do then",
+    "unknown-agent": "identify found no agent",
+}
+_READS: Final = ("GET", "HEAD", "OPTIONS")
 
 
-def settings_of(args: argparse.Namespace) -> Settings:
+def _settings(args: argparse.Namespace) -> Settings:
     """Return the settings that say where the journals are."""
     table = load_table(args.rules) if args.rules else None
     return Settings.load({"journal": args.journal}, file=table.settings if table is not None else {})
@@ -33,7 +48,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 def _directories(args: argparse.Namespace) -> list[Path]:
     """Return the directories of all services below the journal's place."""
-    base = place_of(settings_of(args))
+    base = place_of(_settings(args))
     if base is None:
         return []
     return sorted({path.parent for pattern in ("*/*.lock", "*/*.rejected") for path in base.glob(pattern)})
@@ -94,7 +109,7 @@ def _rejected(directory: Path, name: str) -> list[bytes]:
 
 def deliver(args: argparse.Namespace) -> Result:
     """Deliver the journals of processes that ended."""
-    settings = settings_of(args).checked(needs_agent=True)
+    settings = _settings(args).checked(needs_agent=True)
     directory = directory_of(settings)
     delivered, left = 0, 0
     if directory is not None and directory.is_dir():
@@ -130,3 +145,87 @@ def _exported(directory: Path, *, every: bool) -> Iterator[str]:
                 note(f"{name}: a damaged line")
                 continue
             yield json.dumps({"journal": name, "state": state, **record})
+
+
+# --- what was observed
+
+
+def report(args: argparse.Namespace) -> Result:
+    """Tell what was observed."""
+    place = place_of(_settings(args))
+    found = [] if place is None else list(read_observations(place))
+    rows = _observed(found)
+    missing = sorted({(row["method"], row["route"]) for row in rows if row["would"] == "unmapped-route"})
+    data = {
+        "requests": sum(one.count for one in found),
+        "first": min((one.first for one in found), default=None),
+        "last": max((one.last for one in found), default=None),
+        "refused": rows,
+        "rules": [_rule(method, route) for method, route in missing],
+    }
+    if args.forget and place is not None:
+        for path in place.glob("**/observed-*.json"):
+            path.unlink(missing_ok=True)
+    return Result(data=data, lines=_report_lines(data))
+
+
+def _observed(found: Iterable[Observation]) -> list[dict[str, Any]]:
+    """Return what would have been refused, the most frequent first; of each route, out of how many requests."""
+    totals: dict[tuple[str, str], int] = {}
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for one in found:
+        totals[one.method, one.route] = totals.get((one.method, one.route), 0) + one.count
+        if not one.would:
+            continue
+        row = rows.setdefault(
+            (one.method, one.route, one.rule, one.would),
+            {"method": one.method, "route": one.route, "rule": one.rule, "would": one.would, "reason": "", "count": 0,
+             "of": 0, "agents": {}},
+        )  # fmt: skip
+        row["count"] += one.count
+        row["reason"] = one.reason or row["reason"]
+        row["agents"][one.agent] = row["agents"].get(one.agent, 0) + one.count
+    for row in rows.values():
+        row["of"] = totals[row["method"], row["route"]]
+        row["agents"] = dict(sorted(row["agents"].items(), key=lambda item: -item[1]))
+    return sorted(rows.values(), key=lambda row: -row["count"])
+
+
+def _report_lines(data: dict[str, Any]) -> Iterator[str]:
+    if not data["requests"]:
+        yield (
+            'nothing was observed: run the application with mode = "observe", and with a journal on this machine '
+            "(--rules and --journal say where it is)"
+        )
+        return
+    yield f"{data['requests']} requests from {_moment(data['first'])} to {_moment(data['last'])}"
+    if not data["refused"]:
+        yield "None would have been refused."
+        return
+    yield "Would have been refused:"
+    for row in data["refused"]:
+        yield ""
+        rule = row["rule"] or "no rule"
+        yield f"  {row['count']} of {row['of']}  {printable(row['method'])} {printable(row['route'])}  ({rule})"
+        reason = f": {printable(row['reason'])}" if row["reason"] else ""
+        yield f"    {row['would']}{reason}"
+        agents = [f"{printable(name) or 'not asked'} {count}" for name, count in row["agents"].items()]
+        more = f" and {len(agents) - _MOST_AGENTS} more" if len(agents) > _MOST_AGENTS else ""
+        yield f"    for {', '.join(agents[:_MOST_AGENTS])}{more}"
+        if row["would"] in _WAYS:
+            yield f"    {_WAYS[row['would']]}"
+    if data["rules"]:
+        yield ""
+        yield "Rules to start from:"
+        for text in data["rules"]:
+            yield ""
+            yield from text.splitlines()
+
+
+def _rule(method: str, route: str) -> str:
+    kind = "data_access" if method in _READS else "data_modification"
+    return f'[[rule]]\nmatch = "{printable(method)} {printable(route)}"\naction_type = "{kind}"'
+
+
+def _moment(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -6,8 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..cli.applications import recognise
-from ..cli.lock import lock_of_application
+from ..cli.applications import lock_of_application, recognise
 from ..routing.coverage import cover, shown
 from ..routing.lock import Direction, compare, load
 

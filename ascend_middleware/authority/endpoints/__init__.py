@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from ascend_middleware.api.endpoints import TABLE
 
 from ..bodies import ApiError
-from . import actions, agents, commands, inventory, meta, policies, webhooks
+from . import actions, agents, inventory, meta, policies, webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ascend_middleware.api.endpoint import Endpoint
 
-__all__ = ["actions", "agents", "commands", "find_endpoint", "inventory", "meta", "policies", "webhooks"]
+__all__ = ["actions", "agents", "find_endpoint", "inventory", "meta", "policies", "webhooks"]
 
 _RETIRED: Final = "/api/mcp-governance/"
 

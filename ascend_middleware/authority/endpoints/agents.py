@@ -1,4 +1,4 @@
-"""Agents over HTTP: registration, the model they are linked to, heartbeats."""
+"""Agents over HTTP: registration, the model they are linked to, heartbeats, and the kill switch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
-from ascend_middleware.api import endpoints
-from ascend_middleware.api.bodies import AgentChange, NewAgent, Page
+from ascend_middleware.api import bodies, endpoints
 from ascend_middleware.api.endpoint import given
-from ascend_middleware.exceptions import ConflictError
+from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
 
 from .. import killswitch
-from ..bodies import ApiError, listed
+from ..bodies import ApiError, listed, wrong
 from ..context import Call, Known, answers
 from ..policy.registry_rules import Refusal, find_model
 from ..store.registry_store import AGENT
@@ -26,10 +26,10 @@ _SILENCE: Final = 120.0
 
 @answers(endpoints.REGISTER_AGENT)
 def _register(call: Call) -> dict[str, Any]:
-    return _register_new(call, call.body(NewAgent))
+    return _register_new(call, call.body(bodies.NewAgent))
 
 
-def _register_new(call: Call, new: NewAgent) -> dict[str, Any]:
+def _register_new(call: Call, new: bodies.NewAgent) -> dict[str, Any]:
     fields = {**msgspec.to_builtins(new), "status": "active"}
     # The generations of clients call it by either name.
     fields["display_name"] = new.display_name or new.agent_name or new.agent_id
@@ -78,7 +78,7 @@ def _shown(call: Call, record: dict[str, Any]) -> dict[str, Any]:
 
 @answers(endpoints.LIST_AGENTS)
 def _list(call: Call) -> dict[str, Any]:
-    page = call.query(Page)
+    page = call.query(bodies.Page)
     rows, total = call.records.page(AGENT, tenant=call.tenant, limit=page.limit, offset=page.offset)
     return listed("agents", [_shown(call, row) for row in rows], page, total)
 
@@ -105,13 +105,13 @@ def _acting(call: Call) -> dict[str, Any]:
         )
         if not acted:
             raise
-    _register_new(call, NewAgent(agent_id=name, agent_name=acted[0][0] or None))
+    _register_new(call, bodies.NewAgent(agent_id=name, agent_name=acted[0][0] or None))
     return _agent(call)
 
 
 @answers(endpoints.UPDATE_AGENT)
 def _update(call: Call) -> dict[str, Any]:
-    record, change = _acting(call), call.body(AgentChange)
+    record, change = _acting(call), call.body(bodies.AgentChange)
     fields, message = given(**call.fields()), "agent updated"
     if change.model_id is not None:
         model = find_model(call.authority, change.model_id, tenant=call.tenant)
@@ -171,3 +171,98 @@ def _health(call: Call) -> dict[str, Any]:
         "uptime_seconds": int((now - datetime.fromisoformat(first)).total_seconds()) if first and up else 0,
         "metadata": json.loads(beats[0]["fields"]) if beats else {},
     }
+
+
+# --- the kill switch
+
+
+@answers(endpoints.COMMAND_AGENT)
+def _command(call: Call) -> dict[str, Any]:
+    body, name = call.body(bodies.Command), call.parameters["agent_id"]
+    # Any agent can be blocked, also one that was never registered; it must only be possible to submit under the name.
+    # An operator is told no such thing: what an earlier version let in can be stopped as well.
+    if not (call.credential.is_operator or (0 < len(name) <= 255 and name == name.strip() and name.isprintable())):
+        raise wrong("agent_id", "is no agent's id")
+    return _issued(call, body.command_type, body.reason, body.parameters, agent_id=name)
+
+
+@answers(endpoints.COMMAND_ALL)
+def _broadcast(call: Call) -> dict[str, Any]:
+    body = call.body(bodies.Broadcast)
+    return _issued(call, body.command_type, body.reason, body.parameters, mcp_server=body.mcp_server)
+
+
+def _issued(
+    call: Call, kind: str, reason: str, parameters: bodies.Parameters | None, **target: str | None
+) -> dict[str, Any]:
+    try:
+        command = killswitch.issue(
+            call.records,
+            kind,
+            reason,
+            by=call.credential,
+            via="cli" if call.credential.is_operator else "api",
+            max_per_minute=parameters.max_per_minute if parameters and kind == "RATE_LIMIT" else None,
+            **target,
+        )
+    except ValidationError as error:
+        raise wrong(error.field or "body", error.message) from None
+    return {"success": True, "command": command, "command_id": command["command_id"]}
+
+
+@answers(endpoints.PENDING_COMMANDS)
+def _pending_commands(call: Call) -> dict[str, Any]:
+    return {"commands": killswitch.pending(call.records, call.parameters["agent_id"], tenant=call.tenant)}
+
+
+@answers(endpoints.ACK_COMMAND)
+def _ack(call: Call) -> dict[str, Any]:
+    named: dict[str, Any] = {name: call.parameters[name] for name in ("agent_id", "command_id")}
+    try:
+        command = killswitch.acknowledge(call.records, **named, tenant=call.tenant, key_id=call.credential.key_id)
+    except NotFoundError as error:
+        call.audit("AGENT_COMMAND_ACK_REJECTED", **named)
+        raise ApiError(403, "COMMAND_ACK_REJECTED", error.message) from None
+    call.audit("AGENT_COMMAND_ACKNOWLEDGED", **named, command_type=command["command_type"])
+    return {"success": True, **named, "message": "acknowledged; an acknowledgement lifts nothing"}
+
+
+@answers(endpoints.KILL_SWITCH_STATUS)
+def _kill_switch_status(call: Call) -> dict[str, Any]:
+    agent_id = call.query(bodies.StatusQuery).agent_id
+    return _status_of(call, None if agent_id is UNSET else agent_id)
+
+
+def _status_of(call: Call, agent_id: str | None) -> dict[str, Any]:
+    """Return the standing in the words of every client generation (contract §2.10)."""
+    standing = killswitch.standing(call.records, agent_id, tenant=call.tenant)
+    blocking = standing.command if standing.blocked and standing.command is not None else {}
+    return {
+        **dict.fromkeys(("blocked", "active", "is_active"), standing.blocked),
+        "reason": blocking.get("reason"),
+        "activated_at": blocking.get("created_at"),
+        "activated_by": blocking.get("issued_by"),
+        "command_id": blocking.get("command_id"),
+        "agent_id": agent_id,
+        "standing": standing.word,
+        "code": standing.code or None,
+        "max_per_minute": standing.max_per_minute,
+        "organization_id": call.records.organization_id(call.tenant),
+    }
+
+
+@answers(endpoints.TRIGGER_KILL_SWITCH)
+def _trigger(call: Call) -> dict[str, Any]:
+    return _thrown(call, "BLOCK", "kill switch triggered: every agent of the organisation is blocked")
+
+
+@answers(endpoints.RELEASE_KILL_SWITCH)
+def _release(call: Call) -> dict[str, Any]:
+    return _thrown(call, "UNBLOCK", "kill switch released; agents that were blocked by themselves stay so")
+
+
+def _thrown(call: Call, kind: str, message: str) -> dict[str, Any]:
+    if call.parameters["organization_id"] not in (str(call.records.organization_id(call.tenant)), call.tenant):
+        raise ApiError(404, "NOT_FOUND", "there is no such organisation")
+    command = _issued(call, kind, call.body(bodies.Switch).reason, None)["command"]
+    return {**_status_of(call, None), "success": True, "message": message, "command": command}
