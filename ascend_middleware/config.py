@@ -198,8 +198,13 @@ class Settings:
                 if name not in known:
                     report.add("unknown-key", (f"{source} {name}",), "no such setting", did_you_mean(name, known))
         for name, item in known.items():
-            env = (variables or {}).get(name, item.metadata["env"])
-            found = _first_given(name, env, arguments or {}, environ, file or {}, file_name)
+            named = (variables or {}).get(name, item.metadata["env"])
+            places = [(f"argument {name}", (arguments or {}).get(name))]
+            places += [
+                (f"environment {one}", environ.get(one, "") if environ.get(one, "").strip() else None) for one in named
+            ]
+            places.append((f"{file_name} {name}", (file or {}).get(name)))
+            found = next((place for place in places if place[1] is not None), None)
             if found is None:
                 continue
             where, value = found
@@ -264,24 +269,6 @@ def _required_key(key: str, variable: str) -> str:
             "Without an account, use the embedded authority: api_url='local:policy.toml' needs no key."
         )
     return check_api_key(key)
-
-
-def _first_given(
-    name: str,
-    env: tuple[str, ...],
-    arguments: Mapping[str, object],
-    environ: Mapping[str, str],
-    file: Mapping[str, object],
-    file_name: str,
-) -> tuple[str, object] | None:
-    if arguments.get(name) is not None:
-        return f"argument {name}", arguments[name]
-    for variable in env:
-        if environ.get(variable, "").strip():
-            return f"environment {variable}", environ[variable]
-    if file.get(name) is not None:
-        return f"{file_name} {name}", file[name]
-    return None
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

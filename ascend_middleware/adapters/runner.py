@@ -88,11 +88,9 @@ class _Runner:
     def _open_engine(self) -> Any:
         raise NotImplementedError
 
-    def _borrowed(self) -> object:
-        return self._http_client if self._asks is None else None
-
     def _begin(self) -> None:
         asks = substitute.current
+        self._lent = self._http_client if asks is None else None
         # What keeps the guard from serving; set for a command that asks nobody, else raised at once.
         self.lacking: MissingAPIKeyError | None = None
         try:
@@ -105,12 +103,11 @@ class _Runner:
         self._asks = asks
         if self._http_client is not None:
             self._open_engine()  # of the wrong kind, it is told now
-        blocking = self._http_client if self._blocks and asks is None else None
-        self.worker = build_worker(self._guard, http_client=blocking)
+        self.worker = build_worker(self._guard, http_client=self._lent if self._blocks else None)
         if self.worker is not None:
             self._workers.add(self.worker)
-        if self._asks is not None and self.worker is not None:
-            self._asks.at_end.append(self.worker.close)
+            if asks is not None:
+                asks.at_end.append(self.worker.close)
 
     @property
     def guard(self) -> Guard:
@@ -126,7 +123,7 @@ class _Runner:
             if self._asks is None:
                 self._own = self._guard, self.worker, self._engines, self.lacking
             if substitute.current is None and self._own is not None:
-                self._asks = None
+                self._asks, self._lent = None, self._http_client
                 self._guard, self.worker, self._engines, self.lacking = self._own
             else:
                 with substitute.as_at_import():
@@ -172,7 +169,7 @@ class SyncRunner(_Runner):
         self._is_hidden = False
 
     def _open_engine(self) -> Engine:
-        return open_engine(self._guard.settings, http_client=self._borrowed())
+        return open_engine(self._guard.settings, http_client=self._lent)
 
     def judge(self, view: RequestView, read: Callable[[int, float], bytes]) -> Verdict:
         """Return the verdict for one request; `read` performs the step `ReadBody`, as far as the server lets it."""
@@ -247,7 +244,7 @@ class AsyncRunner(_Runner):
         )
 
     def _open_engine(self) -> AsyncEngine:
-        return open_async_engine(self._guard.settings, http_client=self._borrowed())
+        return open_async_engine(self._guard.settings, http_client=self._lent)
 
     def triage(self, view: RequestView) -> Any:
         """Settle what needs no authority, with its line in the log; else return what `decide` takes."""

@@ -49,6 +49,7 @@ class AdmittedRequest:
         self._all = tuple(one._replace(params=dict(one.params)) for one in entered)
         self._left = list(self._all)
         self._closed = False
+        scope[_ADMITTED] = (*scope.get(_ADMITTED, ()), self)  # the request carries it
 
     def passes_through(self, owner: object) -> bool:
         """Whether the way of the request leads through this place."""
@@ -71,10 +72,6 @@ class AdmittedRequest:
         """
         self._closed = True
         return self._all[-1] not in self._left
-
-    def attach(self, scope: Scope) -> None:
-        """Let the request carry it."""
-        scope[_ADMITTED] = (*scope.get(_ADMITTED, ()), self)
 
     async def run(self, inner: Application, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application, and let the request be known by it."""

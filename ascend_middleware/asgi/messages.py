@@ -7,7 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 
@@ -238,17 +238,6 @@ class ScopeView(RequestView):
         return self._request
 
 
-class Reading(NamedTuple):
-    """One request's path, below the root path.
-
-    `other` is what the application reads instead, if it does not strip; None where that is the same.
-    """
-
-    path: str
-    other: str | None = None
-    findings: tuple[str, ...] = ()
-
-
 class RootPath:
     """How an application reads the server's root path.
 
@@ -270,15 +259,15 @@ class RootPath:
         self._strips = strips is not False
         self._apart = False
 
-    def read(self, scope: Mapping[str, Any]) -> Reading:
-        """Return how a request's path is read."""
+    def read(self, scope: Mapping[str, Any]) -> tuple[str, str | None, tuple[str, ...]]:
+        """Return the path below the root path, what the application may read instead, and findings for the firewall."""
         path: str = scope["path"]
         root: str = (scope.get("root_path") or "").rstrip("/")
         if not root or not self._strips:
-            return Reading(path)
+            return path, None, ()
         if path == root or path.startswith(root + "/"):
             doubtful = self._apart and not self._known
-            return Reading(path[len(root) :] or "/", path if doubtful else None)
+            return path[len(root) :] or "/", path if doubtful else None, ()
         if not path.startswith(root) and not self._apart:
             self._apart = True
             if not self._known:
@@ -288,4 +277,4 @@ class RootPath:
                     root,
                 )
         # `/apiadmin` and `/public/api/admin` below `/api`: frameworks cut them in different places.
-        return Reading(path, None, ("root-path",) if root in path else ())
+        return path, None, ("root-path",) if root in path else ()

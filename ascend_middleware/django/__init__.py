@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configuration import health as health
-    from .decorator import GovernedMixin as GovernedMixin
-    from .decorator import governed as governed
     from .middleware import AscendMiddleware as AscendMiddleware
+    from .middleware import GovernedMixin as GovernedMixin
     from .middleware import TripwireMiddleware as TripwireMiddleware
+    from .middleware import governed as governed
 
 _HOME = {
     "AscendMiddleware": "middleware",
-    "GovernedMixin": "decorator",
+    "GovernedMixin": "middleware",
     "TripwireMiddleware": "middleware",
-    "governed": "decorator",
+    "governed": "middleware",
     "health": "configuration",
 }
 

@@ -145,8 +145,7 @@ class Plans:
         if resolved is None or resolved.leaf is None:
             return self._table.lookup(view.method, view.path)
         rules = self._rules_of(resolved.leaf)
-        select = rules.select_whole if resolved.leaf.kind is Kind.OPAQUE else rules.select
-        return select(view.method, view.path)
+        return rules.select(view.method, view.path, whole=resolved.leaf.kind is Kind.OPAQUE)
 
     def _of(self, rule: CompiledRule | None, method: Method) -> Plan:
         return self.of_rule(self._table.by_method_rule(method) if rule is None and self._by_method else rule)
@@ -165,7 +164,7 @@ class Plans:
             plan = Plan(rule=None, label="no rule", observe=self.none.observe, problem=str(rules.problem))
         else:
             plan = self._of(self.rule_of(view), view.method)
-            first = rules.parts(view.method, whole=leaf.kind is Kind.OPAQUE)[0]
+            first = next(rules.parts(view.method, whole=leaf.kind is Kind.OPAQUE))
             if not first.covers:
                 return plan  # another path of the route may have another rule
         if view.method in USUAL_METHODS:  # others are a caller's to make up

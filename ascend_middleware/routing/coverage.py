@@ -162,33 +162,29 @@ def cover(routes: Routes, table: RuleTable, *, unmapped: str = "refuse") -> Cove
 
 def _rows(leaf: Leaf, rules: RouteRules, table: RuleTable, unmapped: str) -> Iterator[Row]:
     """Yield a row for each set of methods that fare alike in the same part of the paths."""
-    grouped: dict[tuple[object, ...], list[Method | Every]] = {}
-    made: dict[tuple[object, ...], tuple[str, Standing, CompiledRule | None]] = {}
+    grouped: dict[tuple[str, Standing, CompiledRule | None], list[Method | Every]] = {}
     for method in _methods_of(leaf, rules):
-        for key, value in _parts(method, leaf, rules, table, unmapped):
+        for key in _parts(method, leaf, rules, table, unmapped):
             grouped.setdefault(key, []).append(method)
-            made[key] = value
-    for key, methods in grouped.items():
-        part, standing, rule = made[key]
+    for (part, standing, rule), methods in grouped.items():
         yield Row(leaf=leaf, methods=tuple(methods), part=part, standing=standing, rule=rule)
 
 
 def _parts(
     method: Method | Every, leaf: Leaf, rules: RouteRules, table: RuleTable, unmapped: str
-) -> Iterator[tuple[tuple[object, ...], tuple[str, Standing, CompiledRule | None]]]:
+) -> Iterator[tuple[str, Standing, CompiledRule | None]]:
     if rules.problem is not None:
-        yield (Standing.CONFLICT,), ("", Standing.CONFLICT, None)
+        yield "", Standing.CONFLICT, None
         return
     named = "*" if isinstance(method, Every) else method
-    parts = rules.parts(named, whole=leaf.kind is Kind.OPAQUE)
+    parts = list(rules.parts(named, whole=leaf.kind is Kind.OPAQUE))
     for part in parts:
         rule, standing = part.rule, Standing.UNMAPPED
         if rule is None and unmapped == "by-method":
             rule, standing = table.by_method_rule("POST" if isinstance(method, Every) else method), Standing.BY_METHOD
         elif rule is not None:
             standing = Standing.BLOCKED if rule.block else Standing.EXEMPT if rule.exempt else Standing.GOVERNED
-        where = "" if len(parts) == 1 else "elsewhere" if part.covers else part.template
-        yield (where, standing, id(rule)), (where, standing, rule)
+        yield "" if len(parts) == 1 else "elsewhere" if part.covers else part.template.text, standing, rule
 
 
 def _methods_of(leaf: Leaf, rules: RouteRules) -> list[Method | Every]:

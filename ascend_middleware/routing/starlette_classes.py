@@ -30,12 +30,15 @@ if TYPE_CHECKING:
 _MAX_CHAIN: Final = 100
 
 
+def _application() -> Any:
+    """Return FastAPI's class of applications, or Starlette's where FastAPI is not in use."""
+    return getattr(sys.modules.get("fastapi"), "FastAPI", Starlette)
+
+
 def root_path_of(app: object) -> str:
     """Return the root path that an application sets on entry: `FastAPI.__call__` does, if it was given one."""
-    application = getattr(sys.modules.get("fastapi"), "FastAPI", None)
-    if application is None or not isinstance(app, application):
-        return ""
-    return getattr(app, "root_path", "") or ""
+    application = _application()
+    return getattr(app, "root_path", "") or "" if application is not Starlette and isinstance(app, application) else ""
 
 
 def fastapi_routing() -> ModuleType | None:
@@ -66,8 +69,7 @@ def is_plain_include(fastapi: Any, router_class: type) -> bool:
 def is_transparent(app: object) -> bool:
     """Tell whether a mounted application does nothing but hand the request to its router (and middleware)."""
     if isinstance(app, Starlette):
-        application = getattr(sys.modules.get("fastapi"), "FastAPI", Starlette)
-        return type(app).__call__ in (Starlette.__call__, application.__call__)
+        return type(app).__call__ in (Starlette.__call__, _application().__call__)
     return isinstance(app, Router) and type(app).__call__ is Router.__call__ and is_followed(app)
 
 
@@ -103,8 +105,7 @@ def has_middleware(app: Starlette | Router) -> bool:
     """Tell whether an application or a router has middleware of its own, beside what every application has."""
     if isinstance(app, Router):
         return bool(_beneath(getattr(app, "middleware_stack", app.app)) != app.app)
-    application = getattr(sys.modules.get("fastapi"), "FastAPI", Starlette)
-    builders = (Starlette.build_middleware_stack, application.build_middleware_stack)
+    builders = (Starlette.build_middleware_stack, _application().build_middleware_stack)
     if app.user_middleware or type(app).build_middleware_stack not in builders:
         return True
     stack = _beneath(getattr(app.router, "middleware_stack", None))

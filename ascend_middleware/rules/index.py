@@ -195,79 +195,50 @@ class RouteRules:
         self.problem = problem
 
     def candidates(self, *, whole: bool = False) -> tuple[CompiledRule, ...]:
-        """Return every rule that some request of the route may get, each once; `whole` as in `select_whole`."""
+        """Return every rule that some request of the route may get, each once; `whole` as in `parts`."""
         groups = [group for _, group, _ in self._blocks]
         groups += [] if self._declared is None else [self._declared]
         groups += [group for _, group, covers in self._entries if covers or not whole]
         return tuple({id(rule): rule for group in groups for rule in members(group)}.values())
 
-    def select(self, method: Method, path: str) -> CompiledRule | None:
-        """Return the rule for a request of the route, or None if it is unmapped.
+    def select(self, method: Method, path: str, *, whole: bool = False) -> CompiledRule | None:
+        """Return the rule for a request of the route, or None if it is unmapped; `whole` as in `parts`.
 
         The path is decoded and application-relative; it is read only where rules cover a part of the route.
         """
-        found = self._blocking(method, path) if self._blocks else None
-        if found is not None:
-            return found
-        if self._declared is not None:
-            found = pick(self._declared, method)
-            # A class declares for some methods only; what it leaves open the table governs.
-            if found is not None:
-                return found
-        parts: list[str] | None = None
-        for segments, group, covers in self._entries:
-            if not covers:
-                if parts is None:
-                    parts = split_path(path) or []
-                if not matches_parts(segments, parts):
-                    continue
-            return pick(group, method)
+        split: list[str] | None = None
+        for part in self.parts(method, whole=whole):
+            if part.covers:
+                return part.rule
+            if split is None:
+                split = split_path(path) or []
+            if matches_parts(part.template.segments, split):
+                return part.rule
         return None
 
-    def select_whole(self, method: Method, path: str) -> CompiledRule | None:
-        """Return the rule for a request of a route that is one unit, such as a foreign application.
-
-        Nobody knows what a path runs in there, so a rule that covers a part of it says nothing, unless it blocks.
-        """
-        found = self._blocking(method, path)
-        if found is None and self._declared is not None:
-            found = pick(self._declared, method)
-        if found is None and self._entries and self._entries[-1][2]:
-            found = pick(self._entries[-1][1], method)
-        return found
-
-    def _blocking(self, method: Method, path: str) -> CompiledRule | None:
-        parts: list[str] | None = None
-        for segments, group, covers in self._blocks:
-            found = pick(group, method)
-            if found is not None:
-                if not covers and parts is None:
-                    parts = split_path(path) or []
-                if covers or matches_parts(segments, parts or []):
-                    return found
-        return None
-
-    def parts(self, method: Method, *, whole: bool = False) -> list[RoutePart]:
-        """Return what `select` chooses for each part of the route's paths, in order of precedence.
+    def parts(self, method: Method, *, whole: bool = False) -> Iterator[RoutePart]:
+        """Yield what is chosen for each part of the route's paths, in order of precedence.
 
         The last part covers what is left: its rule is None if requests there are unmapped. The method `*` stands for
-        every one that no rule names.
+        every one that no rule names. A route may be one unit as a `whole`, such as a foreign application: nobody knows
+        what a path runs in there, so a rule that covers a part of it says nothing, unless it blocks.
         """
-        found: list[RoutePart] = []
         for _, group, covers in self._blocks:
             rule = pick(group, method)
             if rule is not None:
-                found.append(RoutePart(rule, rule.template.text, covers))
+                yield RoutePart(rule, rule.template, covers)
                 if covers:
-                    return found
+                    return
+        # A class declares for some methods only; what it leaves open the table governs.
         if self._declared is not None and (rule := pick(self._declared, method)) is not None:
-            return [*found, RoutePart(rule, rule.template.text, True)]
+            yield RoutePart(rule, rule.template, True)
+            return
         for _, group, covers in self._entries:
             if covers or not whole:
-                found.append(RoutePart(pick(group, method), members(group)[0].template.text, covers))
+                yield RoutePart(pick(group, method), members(group)[0].template, covers)
             if covers:
-                return found
-        return [*found, RoutePart(None, "", True)]
+                return
+        yield RoutePart(None, Template("", (), ()), True)
 
 
 class RoutePart(NamedTuple):
@@ -277,7 +248,7 @@ class RoutePart(NamedTuple):
     """
 
     rule: CompiledRule | None
-    template: str
+    template: Template
     covers: bool
 
 

@@ -400,7 +400,7 @@ def test_parts_and_select_agree():
     )
     rules = table.for_route("/f/a/{p:path}")
     for method in ("GET", "POST", "PUT", "HEAD"):
-        parts = rules.parts(method)
+        parts = list(rules.parts(method))
         assert [part.covers for part in parts] == [False] * (len(parts) - 1) + [True]
         for path in ("/f/a/b", "/f/a/c", "/f/a/x/y", "/f/a"):
             expected = next(part.rule for part in parts if part.covers or _matches(part.template, path))
@@ -416,12 +416,12 @@ def _matches(template, path):
 def test_a_rule_for_the_root_never_stands_for_a_foreign_application():
     table = RuleTable.from_mapping({"rule": [{"match": "GET /", "exempt": True}, {"match": "GET /danger", **ACTION}]})
     rules = table.for_route("/**")
-    assert rules.select_whole("GET", "/danger") is None
-    assert rules.select_whole("GET", "/") is None
+    assert rules.select("GET", "/danger", whole=True) is None
+    assert rules.select("GET", "/", whole=True) is None
     blocked = RuleTable.from_mapping({"rule": [{"match": "* /danger", "block": "no"}, {"match": "* /**", **ACTION}]})
     rules = blocked.for_route("/**")
-    assert rules.select_whole("GET", "/danger").block == "no"
-    assert rules.select_whole("GET", "/x").action_type == "a"
+    assert rules.select("GET", "/danger", whole=True).block == "no"
+    assert rules.select("GET", "/x", whole=True).action_type == "a"
 
 
 def test_a_mounted_router_and_sockets_are_listed_with_their_prefix():
