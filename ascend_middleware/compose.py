@@ -20,6 +20,7 @@ from .exceptions import AscendError, ConfigurationError
 from .guard import Guard
 from .journal.journal import open_journal
 from .journal.worker import BackgroundWorker
+from .json_logs import log_as_json
 from .killswitch.poller import LeasedPoller
 from .masking import get_logger
 from .problems import Problem
@@ -168,6 +169,8 @@ def build_guard(
         if len(problems) > 1:  # what was raised tells of some of them
             raise ConfigurationError(problems=problems) from None
         raise
+    if settings.log_format == "json":
+        log_as_json()
     if settings.enabled and _is_particular(settings):
         # An unreadable policy, proxy or certificate is told now, not at the first request.
         open_engine(settings).close()

@@ -153,6 +153,7 @@ class Settings:
     unmapped_permit: tuple[str, ...] = _setting((), read.findings)
     health_path: str | None = _setting(None, read.local_path)
     telemetry: bool = _setting(False, read.flag, "ASCEND_TELEMETRY")
+    log_format: str = _setting("text", choice("text", "json"), "ASCEND_LOG_FORMAT")
     report_outcomes: bool = _setting(True, read.flag)
 
     organization_id: str = _setting("", read.identifier, "ASCEND_ORGANIZATION_ID")

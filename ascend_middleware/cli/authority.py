@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -20,6 +21,7 @@ from ..authority.store.audit import Head, entries, verify
 from ..authority.store.database import Database
 from ..exceptions import AscendError, ConfigurationError, ValidationError
 from ..inspection.terminal import FAILED, OK, Result, say
+from ..json_logs import JSONFormatter
 from .administer import open_store, place_of
 
 if TYPE_CHECKING:
@@ -60,7 +62,11 @@ def _serve(args: argparse.Namespace) -> Result:
 
 def _log_to_stderr() -> None:
     """Send this program's log to stderr; a program that embeds the authority configures its own."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    as_json = os.environ.get("ASCEND_LOG_FORMAT") == "json"
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JSONFormatter() if as_json else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 @contextlib.contextmanager
