@@ -21,17 +21,16 @@ from .guard import Guard
 from .journal.journal import open_journal
 from .journal.worker import BackgroundWorker
 from .json_logs import log_as_json
-from .killswitch.poller import LeasedPoller
+from .killswitch.poller import LeasedPoller, QueueConsumer
 from .masking import get_logger
 from .problems import Problem
 from .rules import RuleTable
-from .state.stores import open_state
+from .state import open_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from .journal.journal import Journal
-    from .killswitch.sqs import QueueConsumer
     from .rules import Rule
     from .state.base import State
 
@@ -85,16 +84,7 @@ def load_table(rules: str | Path | Mapping[str, Any] | Sequence[Rule] | RuleTabl
 def build_table(
     rules: Any, arguments: Mapping[str, Any], *, environ: Mapping[str, str] | None = None
 ) -> tuple[RuleTable, Settings]:
-    """Return a table with the defaults of its settings, and the settings, neither key nor URL checked yet.
-
-    Args:
-        rules: as for `build_guard`.
-        arguments: likewise.
-        environ: likewise.
-
-    Raises:
-        ConfigurationError: with everything that is wrong.
-    """
+    """Return a table with the defaults of its settings, and the settings, neither key nor URL checked yet."""
     table = load_table(rules)
     settings = Settings.load(arguments, environ=environ, file=table.settings if table is not None else {})
     if table is None:
@@ -105,19 +95,12 @@ def build_table(
 def read_options(
     config: object, name: str, arguments: Mapping[str, Any] | None = None
 ) -> tuple[Any, dict[str, Any], dict[str, Callable[..., Any]]]:
-    """Sort what an application's configuration holds into rules, settings and hooks.
+    """Sort what an application's configuration holds into rules, settings and hooks by name.
 
     Args:
-        config: a mapping of settings, `rules`, `identify` and `render`; or of the shape of an `ascend.toml`, with
-            `ascend` and `rule`; or None.
+        config: a mapping of settings, `rules`, `identify` and `render`; or of the shape of an `ascend.toml`; or None.
         name: what the configuration is called, for messages.
         arguments: the same by keyword; each one wins over its namesake, None counts as not given.
-
-    Returns:
-        the rules for `build_guard`, the settings, and the hooks by name.
-
-    Raises:
-        ConfigurationError: the configuration is no mapping, or gives the rules twice.
     """
     if config is not None and not isinstance(config, dict):
         problem = Problem("settings.bad-value", name, f"expected a mapping, got {type(config).__name__}")
@@ -151,7 +134,7 @@ def build_guard(
         arguments: settings by name; they win over the environment, which wins over the table's `[ascend]`.
         identify: says on whose behalf a request acts.
         render: answers a refusal in the application's own style.
-        environ: the environment, `os.environ` by default.
+        environ: `os.environ` by default.
         now: seconds since the epoch.
     """
     if substitute.current is not None:
@@ -184,7 +167,6 @@ def build_guard(
         journal=journal,
         identify=identify,
         render=render,
-        now=now,
     )
 
 
@@ -200,9 +182,7 @@ _NOBODYS_KEY: Final = "owkai_nobody_is_asked"
 def build_dry_guard(table: RuleTable, settings: Settings) -> Guard:
     """Return a guard that judges like any other and keeps nothing: to be explained, never to let a request pass.
 
-    Args:
-        table: with the settings' defaults.
-        settings: neither key nor URL need to be right; nobody is asked.
+    Neither key nor URL need to be right; nobody is asked.
     """
     settings = replace(
         settings,
@@ -239,13 +219,7 @@ def _open_stores(table: RuleTable, settings: Settings, now: Callable[[], float])
 def find_problems(
     rules: Any, arguments: Mapping[str, Any], *, environ: Mapping[str, str] | None = None
 ) -> tuple[list[Problem], Settings | None]:
-    """Return everything for which `build_guard` would refuse, at once, and the settings where they can be read.
-
-    Args:
-        rules: as for `build_guard`.
-        arguments: likewise.
-        environ: likewise.
-    """
+    """Return everything for which `build_guard` would refuse, and the settings where they can be read."""
     problems, settings = _static_problems(rules, arguments, environ)
     if settings is not None and all(one.code == "settings.no-key" for one in problems):
         # Nothing is made on this machine: whether state and journal can be opened, the server finds out.
@@ -314,13 +288,16 @@ def build_worker(guard: Guard, *, http_client: object = None) -> BackgroundWorke
     if settings.kill_switch != "off":
         # One per process: the lease is between processes, and a fork makes another one.
         token = secrets.token_hex(8)
+        queue = None
+        if settings.kill_switch == "sqs":
+            queue = QueueConsumer(settings.kill_queue_url, guard.poller.handler, confirm=guard.poller.confirm)
         poller = LeasedPoller(
             guard.poller,
             state=guard.state,
             owner=lambda: f"{os.getpid()}-{token}",
             interval=settings.kill_poll_interval,
-            queue=_open_queue(settings, guard) if settings.kill_switch == "sqs" else None,
-            now=guard.now,
+            queue=queue,
+            now=guard.core.now,
         )
     worker = BackgroundWorker(
         guard.core,
@@ -328,14 +305,8 @@ def build_worker(guard: Guard, *, http_client: object = None) -> BackgroundWorke
         journal=guard.journal,
         state=guard.state,
         poller=poller,
-        now=guard.now,
+        now=guard.core.now,
     )
     if serves:
         guard.worker = worker
     return worker
-
-
-def _open_queue(settings: Settings, guard: Guard) -> QueueConsumer:
-    from .killswitch.sqs import QueueConsumer  # optional dependency
-
-    return QueueConsumer(settings.kill_queue_url, guard.poller.handler, confirm=guard.poller.confirm)

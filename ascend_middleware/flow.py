@@ -134,11 +134,7 @@ async def drive_async(flow: Flow[T], perform: Callable[[Any], Awaitable[Any]]) -
 
 
 def running_loop() -> Any:
-    """Return the running event loop: asyncio's, else what trio knows its run by.
-
-    Raises:
-        RuntimeError: none runs here.
-    """
+    """Return the running event loop, or what trio knows its run by; RuntimeError where none runs."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -44,14 +44,8 @@ def open_database(
     """Open a database, create it if need be, and bring its schema up to date.
 
     The connection is in autocommit mode (use `transaction`) and may be used from any thread under the caller's lock.
-    Never carry it across a fork.
-
-    Args:
-        path: the file, or `:memory:`.
-        migrations: the statements of each schema version, oldest first; `user_version` counts those applied.
-        busy_timeout: seconds to wait for another process's transaction.
-        synchronous: FULL survives a power cut, NORMAL the end of the process.
-        create: whether a missing file is made.
+    Never carry it across a fork. `migrations` are the statements of each schema version, oldest first; `user_version`
+    counts those applied. `synchronous` FULL survives a power cut, NORMAL the end of the process.
 
     Raises:
         ConfigurationError: the file cannot be opened, is no database, or was made by a newer version.
@@ -84,24 +78,15 @@ def open_database(
 
 
 def open_reader(path: str | Path, *, busy_timeout: float = 5.0) -> sqlite3.Connection:
-    """Open one more connection to a database that `open_database` has opened, one that only reads.
-
-    Raises:
-        sqlite3.Error: it cannot be opened.
-    """
+    """Open one more connection to a database that `open_database` has opened, one that only reads."""
     return _reader(str(path), busy_timeout, uri=False)
 
 
 def open_evidence(path: str | Path, *, oldest: int, newest: int) -> sqlite3.Connection:
     """Open a database without changing anything of it, also where nothing can be written.
 
-    Args:
-        path: the file.
-        oldest: the first schema version that the caller can read.
-        newest: the last one.
-
     Raises:
-        ConfigurationError: there is no such file, it is no database, or it has another schema version.
+        ConfigurationError: there is no such file, it is no database, or its schema has another version.
     """
     place = Path(path)
     if not place.exists():

@@ -17,7 +17,7 @@ from ..journal.delivery import adopt, names_of
 from ..journal.journal import directory_of, place_of
 from ..journal.segments import decode_line, read_lines
 from ..journal.worker import LateEngine
-from ..state.stores import open_state
+from ..state import open_state
 from ..text import printable
 
 if TYPE_CHECKING:

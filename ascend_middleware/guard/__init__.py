@@ -3,9 +3,9 @@
 from ..flow import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
 from ..verdict import Refusal, Verdict, answer_of
 from .decide import Guard
-from .health import health_of
 from .log import announce, announce_ways
 from .request import Agent, NotAnAgent, RequestView, quoted
+from .telemetry import health_of
 
 __all__ = [
     "Agent",

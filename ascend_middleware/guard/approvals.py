@@ -8,7 +8,6 @@ handler runs.
 
 from __future__ import annotations
 
-import functools
 import re
 import secrets
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import AscendError, NotFoundError
-from ..flow import Blocking, BodyConsumed, ClientGone, Watch
-from ..state.base import Approval
+from ..flow import BodyConsumed, ClientGone, Watch
+from ..state.base import Approval, step
 from ..verdict import UNCONDITIONAL, Refusal
-from .body import Unreadable, declared_length, read_whole
+from .fingerprint import CREDENTIALS, Binding, tenant_of
+from .firewall import Unreadable, declared_length, read_whole
 from .refusals import refusal_for
 
 if TYPE_CHECKING:
@@ -29,31 +29,16 @@ if TYPE_CHECKING:
     from ..client.core import ClientCore
     from ..config import Settings
     from ..flow import Flow
-    from ..killswitch.switch import KillCheck, KillSwitch
+    from ..killswitch.switch import KillSwitch
     from ..rules import CompiledRule
     from ..state.base import State
-    from .fingerprint import Binding
+    from .plan import Case
     from .request import RequestView
 
-__all__ = ["HANDLE_HEADER", "Approvals", "Asked", "Settled", "denied", "mismatch", "used"]
+__all__ = ["HANDLE_HEADER", "Approvals", "Settled", "denied", "mismatch", "used"]
 
 HANDLE_HEADER: Final = "ascend-approval"
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-
-
-@dataclass(slots=True, kw_only=True)
-class Asked:
-    """A request that is about to be decided, as far as approvals are concerned.
-
-    Attributes:
-        binding: what an approval of it is bound to.
-        content: its body, or None while that was not read.
-        is_held: whether such a request is on hold already, of a caller who may be another one.
-    """
-
-    binding: Binding
-    content: bytes | None
-    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +75,8 @@ class Approvals:
         core: ClientCore,
         settings: Settings,
         kill: KillSwitch,
-        check: KillCheck,
+        table: str,
         *,
-        now: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
         self.waiters = 0
@@ -100,100 +84,90 @@ class Approvals:
         self._core = core
         self._settings = settings
         self._kill = kill
-        self._check = check
-        self._now = now
+        self._table = table  # the version of the rules
+        self._tenant = tenant_of(settings)
+        self._now = core.now
         self._random = random
         self._asked_at: dict[str, float] = {}
 
     # --- what a request asks for
 
-    def begin(self, asked: Asked) -> Flow[Settled | None]:
-        """Resume what the request's handle names, or share what an identical request has on hold.
-
-        Returns:
-            None when there is nothing, so that the action is to be submitted.
-
-        Raises:
-            StateError: the state cannot be used.
-            ClientGone: the client left while its body was read.
-        """
-        view, rule = asked.binding.view, asked.binding.rule
+    def begin(self, case: Case) -> Flow[Settled | None]:
+        """Resume what the request's handle names, or share what an identical one has on hold; None where nothing is."""
+        view, binding = case.view, self._binding(case)
         given = view.header(HANDLE_HEADER)
         if given:
             if len(given) != 1:
                 return Settled(refusal=Refusal(problem="bad-request", detail="There is more than one approval handle."))
-            return (yield from self._resume(asked, given[0].strip()))
+            return (yield from self._resume(case, given[0].strip()))
         hints = self._kill.snapshot.hints
-        if hints is not None and (not hints or asked.binding.hint not in hints):
+        if hints is not None and (not hints or binding.hint not in hints):
             return None
-        asked.is_held = True
-        if asked.binding.caller is None:
+        case.is_held = True
+        if binding.caller is None:
             return None  # whose that is, nobody can tell; this one has an action of its own
-        unknown = asked.content is None and declared_length(view) is None and view.header("transfer-encoding")
-        if unknown and rule.on_failure != "open":
+        unknown = case.content is None and declared_length(view) is None and view.header("transfer-encoding")
+        if unknown and case.rule.on_failure != "open":
             # A stream of unknown length stays one; should it be pending, it finds its row afterwards. Not so where it
             # might pass without an answer: what is known to be pending or denied is no failure.
             return None
-        body = yield from self._body(asked)
+        body = yield from self._body(case)
         if not isinstance(body, bytes):
             return body
-        row = yield self._blocking(self._state.find_open, asked.binding.sharing(body), now=self._now())
-        return None if row is None else (yield from self._continue(asked, row))
+        row = yield step(self._state, self._state.find_open, binding.sharing(body), now=self._now())
+        return None if row is None else (yield from self._continue(case, row))
 
-    def hold(self, asked: Asked, decision: AuthorizationDecision) -> Flow[Settled]:
-        """Keep a pending action, or find the one that an identical request has on hold already.
-
-        Raises: as `begin`.
-        """
-        body = yield from self._body(asked)
+    def hold(self, case: Case, decision: AuthorizationDecision) -> Flow[Settled]:
+        """Keep a pending action, or find the one that an identical request has on hold already."""
+        binding, handle = self._binding(case), secrets.token_urlsafe(32)
+        body = yield from self._body(case)
         if not isinstance(body, bytes):
             # Nothing that large is bound to an approval, so there is nothing to resume.
             return body or Settled(decision=decision)
         now = self._now()
-        binding, handle = asked.binding, secrets.token_urlsafe(32)
         row = Approval(
             handle=handle,
             action_id=decision.action_id,
             fingerprint=binding.fingerprint(body),
             sharing=binding.sharing(body, handle=handle),
             hint=binding.hint,
-            agent_id=binding.agent.id,
-            rule=binding.rule.label,
+            agent_id=case.agent.id,
+            rule=case.rule.label,
             created_at=now,
             expires_at=min(now + self._settings.approval_expiry, _expiry(decision) or float("inf")),
         )
         for _ in range(2):
             # The time of now: what `_continue` let go of has ended since the row was made.
-            kept = yield self._blocking(self._state.hold, row, now=self._now())
+            kept = yield step(self._state, self._state.hold, row, now=self._now())
             self._kill.expire()  # its snapshot lists what is on hold
             if kept.handle == row.handle:
                 break
-            found = yield from self._continue(asked, kept)
+            found = yield from self._continue(case, kept)
             if found is not None:
                 return found
         return Settled(decision=decision, row=row)
 
-    def _continue(self, asked: Asked, row: Approval) -> Flow[Settled | None]:
+    def _continue(self, case: Case, row: Approval) -> Flow[Settled | None]:
         """Say how it stands with an action that an identical request has on hold; None when it is no longer known."""
         if row.status == "denied":
             return Settled(refusal=denied(row.reason), row=row)
         try:
             decision = yield from self._status(row)
         except NotFoundError:
-            yield self._blocking(self._state.drop, row.handle, now=self._now())
+            yield step(self._state, self._state.drop, row.handle, now=self._now())
             return None
         except AscendError as error:
             return Settled(refusal=refusal_for(error), row=row)
         yield from self._note(row, decision)
         return Settled(decision=decision, row=row)
 
-    def _resume(self, asked: Asked, handle: str) -> Flow[Settled]:
+    def _resume(self, case: Case, handle: str) -> Flow[Settled]:
         row = yield from self._find(handle)
         if row is None:
             return Settled(refusal=mismatch("There is no such approval."))
-        body = yield from self._body(asked)
+        body = yield from self._body(case)
         if not isinstance(body, bytes):
-            detail = f"A governed body holds at most {asked.binding.rule.body_limit} bytes."
+            detail = f"A governed body holds at most {case.rule.body_limit} bytes."
             return body or Settled(refusal=Refusal(problem="body-too-large", detail=detail))
         decision = None
         if not row.claimed_by and row.status != "denied":
@@ -205,7 +179,7 @@ class Approvals:
                 # Known to be pending: nothing opens it but the authority's own word.
                 return Settled(refusal=refusal_for(error))
             yield from self._note(row, decision)
-        if not secrets.compare_digest(row.fingerprint, asked.binding.fingerprint(body)):
+        if not secrets.compare_digest(row.fingerprint, self._binding(case).fingerprint(body)):
             return Settled(refusal=mismatch("The approval is for another request."))
         if row.claimed_by:
             return Settled(refusal=used(row), row=row)
@@ -215,23 +189,37 @@ class Approvals:
             return Settled(refusal=denied(row.reason), row=row)
         return Settled(decision=decision, row=row)
 
-    def _find(self, handle: str) -> Flow[Approval | None]:
-        return (yield self._blocking(self._state.find, handle)) if _HANDLE.fullmatch(handle) else None
+    def _binding(self, case: Case) -> Binding:
+        if case.binding is None:
+            case.binding = Binding(
+                view=case.view,
+                rule=case.rule,
+                agent=case.agent,
+                table=self._table,
+                tenant=self._tenant,
+                params=case.params,
+                credentials=(*CREDENTIALS, *self._settings.principal_headers),
+                single_caller=self._settings.single_caller,
+            )
+        return case.binding
 
-    def _body(self, asked: Asked) -> Flow[bytes | Settled | None]:
+    def _find(self, handle: str) -> Flow[Approval | None]:
+        return (yield step(self._state, self._state.find, handle)) if _HANDLE.fullmatch(handle) else None
+
+    def _body(self, case: Case) -> Flow[bytes | Settled | None]:
         """Return the body, None if it cannot be bound (too large, used up), or why the request is refused."""
-        if asked.content is None:
+        if case.content is None:
             try:
-                asked.content = yield from read_whole(asked.binding.view, asked.binding.rule)
+                case.content = yield from read_whole(case.view, case.rule)
             except BodyConsumed:
                 return None
             except Unreadable as error:
                 return None if error.refusal.problem == "body-too-large" else Settled(refusal=error.refusal)
             # How long that took was the client's to say.
-            stopped = yield from self._check.blocked(asked.binding.agent.id)
+            stopped = yield from self._kill.blocked(case.agent.id)
             if stopped is not None:
                 return Settled(refusal=stopped)
-        return asked.content
+        return case.content
 
     # --- until a person has decided
 
@@ -255,7 +243,7 @@ class Approvals:
                     if (yield Watch(min(pause, 0.5))):
                         raise ClientGone
                     pause -= 0.5
-                    stopped = yield from self._check.blocked(agent_id)
+                    stopped = yield from self._kill.blocked(agent_id)
                     if stopped is not None:
                         return stopped
                 seconds = min(self._settings.deadline, max(left, 0.5))
@@ -283,16 +271,12 @@ class Approvals:
         """Keep the authority's word on a row, unless it is still pending."""
         status = _word(decision)
         if status not in ("pending", row.status):
-            yield self._blocking(self._state.note, row.handle, status=status, reason=decision.reason or "")
+            yield step(self._state, self._state.note, row.handle, status=status, reason=decision.reason or "")
 
     # --- what the client is told
 
     def report(self, handle: str) -> Flow[Refusal]:
-        """Answer the status URL of a handle: `pending`, `approved`, `denied`, `expired`, `used`, `unknown`.
-
-        Raises:
-            StateError: the state cannot be used.
-        """
+        """Answer the status URL of a handle: `pending`, `approved`, `denied`, `expired`, `used`, `unknown`."""
         row = yield from self._find(handle)
         if row is None:
             return Refusal(problem="approval-status", detail="", report={"state": "unknown"}, status=404)
@@ -358,9 +342,6 @@ class Approvals:
             status=202 if self._settings.respond_async or _prefers_async(view) else None,
             headers=headers,
         )
-
-    def _blocking(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Blocking:
-        return Blocking(functools.partial(function, **named), arguments, inline=not self._state.blocks)
 
 
 def mismatch(detail: str) -> Refusal:

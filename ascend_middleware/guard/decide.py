@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..client.retry import dice
@@ -12,25 +11,22 @@ from ..exceptions import AscendError, ConfigurationError
 from ..flow import BodyConsumed, ClientGone
 from ..journal.journal import JournalError
 from ..killswitch.poller import CommandPoller
-from ..killswitch.switch import KillCheck, KillSwitch, unavailable_state
+from ..killswitch.switch import KillSwitch, unavailable_state
 from ..masking import get_logger
 from ..routing import Kind
 from ..rules import WEBSOCKET, FieldError, RequestFields, RuleTable
 from ..state.base import StateError
 from ..text import printable
 from ..verdict import Refusal, Verdict
-from .approvals import HANDLE_HEADER, Approvals, Asked, Settled
-from .body import Unreadable, parse_form, parse_json, read_whole
-from .fingerprint import CREDENTIALS, Binding, tenant_of
-from .firewall import inspect
-from .health import check
+from .approvals import HANDLE_HEADER, Approvals, Settled
+from .firewall import Unreadable, inspect, parse_form, parse_json, read_whole
 from .log import Recorder
 from .observations import Observations
 from .plan import Case, Plan, Plans
 from .refusals import cause_of, refusal_for, refusal_of_findings, unjournalled
 from .request import Agent, NotAnAgent, agent_of
 from .runs import OpenBudget, Runs
-from .telemetry import open_telemetry
+from .telemetry import check, open_telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,17 +58,8 @@ class _Worker(Protocol):
 class Guard:
     """Decide about requests under one rule table.
 
-    Args:
-        table: the rules, with the settings' defaults.
-        settings: checked settings.
-        core: the client's flows, which ask the authority.
-        state: what workers share.
-        journal: where what runs is kept; None where it is switched off.
-        identify: called with the framework's request; returns an `Agent`, `NotAnAgent`, or an awaitable of one.
-        render: called with a refusal's status, headers and body; returns what to answer instead.
-        clock: monotonic seconds, the same as the core's.
-        now: seconds since the epoch.
-        random: uniform numbers from [0, 1), for jitter.
+    `identify` is called with the framework's request, and returns an `Agent`, `NotAnAgent`, or an awaitable of one;
+    `render` with a refusal's status, headers and body, and returns what to answer instead.
     """
 
     def __init__(
@@ -85,8 +72,6 @@ class Guard:
         journal: Journal | None,
         identify: Callable[[Any], Any] | None = None,
         render: Callable[..., Any] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
         random: Callable[[], float] = dice,
     ) -> None:
         if identify is not None and settings.agent_header:
@@ -96,33 +81,35 @@ class Guard:
         self.core = core
         self.state = state
         self.journal = journal
-        self.now = now
         self.render = render
         # Which background worker delivers what is journalled here, where there is one.
         self.worker: _Worker | None = None
         self.key_tried_at = -1e9
         self._identify = identify
-        self._clock = clock
+        self._clock: Final = core.clock
         self._misconfigured_at = -1e9
-        self._tenant: Final = tenant_of(settings)
         self._agent = Agent(settings.agent_id, settings.agent_name)
         self._asks_who: Final = identify is not None or bool(settings.agent_header)
         # What the guard answers by itself begins with one of these.
         self._own_paths: Final = tuple(filter(None, (f"{settings.approvals_path}/", settings.health_path)))
         self.kill = KillSwitch(
-            state, kill_file=settings.kill_file, max_staleness=settings.max_staleness, clock=clock, now=now
+            state,
+            own=settings.agent_id,
+            kill_file=settings.kill_file,
+            max_staleness=settings.max_staleness,
+            clock=core.clock,
+            now=core.now,
         )
-        self.poller = CommandPoller(core, state, self.kill, settings, now=now)
-        self.kill_check = KillCheck(self.kill, state, self.poller, own=settings.agent_id, clock=clock, now=now)
-        self.approvals = Approvals(state, core, settings, self.kill, self.kill_check, now=now, random=random)
-        self.recorder = Recorder(clock=clock, status_path=settings.approvals_path)
+        self.poller = CommandPoller(core, state, self.kill, settings, now=core.now)
+        self.approvals = Approvals(state, core, settings, self.kill, table.version, random=random)
+        self.recorder = Recorder(clock=core.clock, status_path=settings.approvals_path)
         self.log: Final = self.recorder.record
-        self.budget = OpenBudget(settings, state=state, repeats=self.recorder.repeats, clock=clock, now=now)
+        self.budget = OpenBudget(core, settings, state, self.recorder.repeats)
         observes = settings.mode == "observe" or any(rule.mode == "observe" for rule in table.rules)
         if observes and journal is not None and journal.directory is not None:
-            self.recorder.observations = Observations(journal.directory, clock=clock, now=now)
+            self.recorder.observations = Observations(journal.directory, clock=core.clock, now=core.now)
         self._plans: Final = Plans(table, settings)
-        self.runs: Final = Runs(journal, state, self.kill, reports=settings.report_outcomes, now=now)
+        self.runs: Final = Runs(journal, state, self.kill, reports=settings.report_outcomes, now=core.now)
         if settings.telemetry:
             self.recorder.telemetry = open_telemetry(self)
         if not settings.enabled:
@@ -231,7 +218,7 @@ class Guard:
             # Who only observes holds no request up and keeps nothing on hold, nor asks a person to decide about it.
             on_hold = HANDLE_HEADER in view.header_names or self.kill.snapshot.hints != _NOTHING
             if on_hold and not plan.observe:
-                settled = yield from self.approvals.begin(self._asked(case))
+                settled = yield from self.approvals.begin(case)
             if settled is None:
                 # From now: what the client, the hooks and the state took before is no time of the authority.
                 found = yield from self.core.submit(case.action, deadline=self._clock() + self.settings.deadline)
@@ -239,12 +226,12 @@ class Guard:
                 settled = Settled(decision=found, runs=found.is_approved())
                 if not settled.runs and found.is_pending():
                     settled = yield from self._hold(case, settled)
-            if case.asked is not None:
-                settled = yield from self._resume(case, case.asked, settled)
+            if case.binding is not None:
+                settled = yield from self._resume(case, settled)
             case.decision = settled.decision
             if settled.runs:
                 if case.agent is not self._agent:
-                    yield from self.kill_check.see(case.agent.id)
+                    yield from self.kill.see(case.agent.id)
                 run = yield from self.runs.enter(case.action, plan.label, settled)
                 verdict = Verdict(
                     outcome="allowed",
@@ -284,7 +271,8 @@ class Guard:
             case.agent = agent
         stopped = None
         if not self.kill.is_quiet:
-            stopped = yield from self.kill_check.obey(case.agent.id, deadline=self._clock() + self.settings.deadline)
+            deadline = self._clock() + self.settings.deadline
+            stopped = yield from self.kill.obey(case.agent.id, self.poller, deadline=deadline)
         if stopped is None and case.plan.body is not None:
             try:
                 case.content = yield from read_whole(case.view, case.rule)
@@ -294,7 +282,7 @@ class Guard:
             except Unreadable as error:
                 return case.refused(error.refusal, firm=error.firm)
             # How long that took was the client's to say.
-            stopped = yield from self.kill_check.blocked(case.agent.id)
+            stopped = yield from self.kill.blocked(case.agent.id)
         return None if stopped is None else case.refused(stopped)
 
     def _describe(self, case: Case) -> Refusal | None:
@@ -326,29 +314,15 @@ class Guard:
             return Refusal(problem="bad-request", detail=f"The request cannot be judged: {error}")
         return None
 
-    def _asked(self, case: Case) -> Asked:
-        binding = Binding(
-            view=case.view,
-            rule=case.rule,
-            agent=case.agent,
-            table=self.table.version,
-            tenant=self._tenant,
-            params=case.params,
-            credentials=(*CREDENTIALS, *self.settings.principal_headers),
-            single_caller=self.settings.single_caller,
-        )
-        case.asked = Asked(binding=binding, content=case.content)
-        return case.asked
-
     def _hold(self, case: Case, settled: Settled) -> Flow[Settled]:
         """Keep what the authority says is pending."""
         assert settled.decision is not None  # noqa: S101 - the caller has it from the authority
-        yield from self.kill_check.see(case.action.agent_id)
+        yield from self.kill.see(case.action.agent_id)
         if case.plan.observe:
             return settled
-        return (yield from self.approvals.hold(case.asked or self._asked(case), settled.decision))
+        return (yield from self.approvals.hold(case, settled.decision))
 
-    def _resume(self, case: Case, asked: Asked, settled: Settled) -> Flow[Settled]:
+    def _resume(self, case: Case, settled: Settled) -> Flow[Settled]:
         """Wait for a person where the rule says so, and claim the approval that the handler runs under."""
         decision, row = settled.decision, settled.row
         if decision is not None and decision.is_pending() and case.plan.waits:
@@ -371,7 +345,7 @@ class Guard:
         if isinstance(error, JournalError):
             return case.refused(unjournalled(error))
         refusal, cause = refusal_for(error), cause_of(error)
-        if case.asked is not None and case.asked.is_held:
+        if case.is_held:
             # Known to be on hold, or denied, for somebody: nothing opens it but the authority's own word.
             return case.refused(refusal)
         if refusal.problem == "misconfigured" and not self.core.key_refused:
@@ -381,7 +355,7 @@ class Guard:
         say((label, cause), loud, "no decision under %s: %s", label, error)
         if error.unanswered and plan.opens and (yield from self.budget.take()):
             say(("open", label), level, "passed without a decision under %s, because on_failure is open", label)
-            yield from self.kill_check.see(case.agent.id)
+            yield from self.kill.see(case.agent.id)
             try:
                 run = yield from self.runs.enter(case.action, label, None)
             except JournalError as failure:
@@ -405,7 +379,7 @@ class Guard:
 
     def _look(self, verdict: Verdict) -> Flow[Verdict | None]:
         assert verdict.action is not None  # noqa: S101 - the callers check
-        stopped = yield from self.kill_check.blocked(verdict.action.agent_id)
+        stopped = yield from self.kill.blocked(verdict.action.agent_id)
         if stopped is None:
             return None
         plan = self._plans.of_rule(verdict.rule)

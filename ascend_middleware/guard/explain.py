@@ -6,12 +6,13 @@ what it was about to send is what is shown.
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import AscendError
-from ..flow import Blocking, BodyTooLarge, Hook, ReadBody
+from ..client.core import Send
+from ..flow import Blocking, BodyTooLarge, Hook, ReadBody, drive
 from ..routing import Kind
 from ..rules import parse_route, redact
 from ..setting_values import FINDINGS
@@ -70,19 +71,18 @@ class Explanation:
 
 
 def explain(guard: Guard, view: RequestView, body: bytes) -> Explanation:
-    """Run the guard's flow for a request up to the question, and tell what it came to.
-
-    Args:
-        guard: one that keeps nothing; see `compose.build_dry_guard`.
-        view: the request.
-        body: its body, whole.
-    """
+    """Run the flow of a guard that keeps nothing up to the question, and tell what it came to."""
     found = guard.triage(view)
-    verdict: Verdict | None = found if isinstance(found, Verdict) else None
+    verdict: Verdict | None = None
     payload = None
     rule = guard.rule_for(view)
-    if verdict is None:
-        verdict, payload = _decide(found, body)
+    if isinstance(found, Verdict):
+        verdict = found
+    else:
+        try:
+            verdict = drive(found, functools.partial(_perform, body))
+        except _Asks as asked:
+            payload = json.loads(asked.content)
         rule = rule or (verdict.rule if verdict is not None else guard.table.by_method_rule(view.method))
     resolved = view.resolved
     leaf = resolved.leaf if resolved is not None else None
@@ -96,7 +96,7 @@ def explain(guard: Guard, view: RequestView, body: bytes) -> Explanation:
         detail=refusal.detail if refusal is not None else "",
         status=None if refusal is None else refusal.status or REFUSALS[refusal.problem][0],
         kind=resolved.kind if resolved is not None else None,
-        template=leaf.template if leaf is not None else view.path,
+        template=view.template,
         endpoint=leaf.endpoint if leaf is not None else None,
         params=redact(dict(resolved.params), guard.table.defaults.secrets) if resolved is not None else {},
         findings={name: FINDINGS[name] for name in names},
@@ -107,35 +107,22 @@ def explain(guard: Guard, view: RequestView, body: bytes) -> Explanation:
     )
 
 
-def _decide(flow: Any, body: bytes) -> tuple[Verdict | None, Mapping[str, Any] | None]:
-    """Drive the flow; it ends with a verdict, or at the request that would ask."""
-    try:
-        step = next(flow)
-        while True:
-            request = getattr(step, "request", None)
-            if request is not None:
-                return None, json.loads(request.content)
-            try:
-                result = _perform(step, body)
-            except (BodyTooLarge, AscendError) as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(result)
-    except StopIteration as stop:
-        verdict: Verdict = stop.value
-        return verdict, None
-    finally:
-        flow.close()
+class _Asks(BaseException):
+    """The flow would ask the authority now, with this body; no flow catches it."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
 
 
-def _perform(step: Any, body: bytes) -> Any:
+def _perform(body: bytes, step: Any) -> Any:
+    if isinstance(step, Send):
+        raise _Asks(step.request.content)
     if isinstance(step, ReadBody):
         if len(body) > step.limit:
             raise BodyTooLarge
         return body
-    if isinstance(step, Blocking | Hook):
-        return step.function(*step.arguments)
-    raise AssertionError(f"a step that nothing here performs: {step!r}")
+    assert isinstance(step, Blocking | Hook)  # noqa: S101 - there are no others before the question
+    return step.function(*step.arguments)
 
 
 # --- the rules that lost

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..rules import fold_header
-from .body import parse_json
+from .firewall import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

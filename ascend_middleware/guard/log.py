@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from ..masking import get_logger
@@ -32,42 +32,32 @@ _MAX_SUBJECTS: Final = 1000
 _MOST: Final = 50
 
 
-@dataclass(slots=True)
-class _Said:
-    at: float
-    untold: int = 0
-
-
 class Repeats:
     """Say the same thing once in a while, with the number of times that it was not said."""
 
     def __init__(self, *, clock: Callable[[], float], seconds: float = REPEAT_SECONDS) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._said: dict[object, _Said] = {}
+        # When each subject was told, and how often it was not told since.
+        self._said: dict[object, tuple[float, int]] = {}
 
     def say(self, subject: object, level: int, text: str, *arguments: object) -> bool:
         """Log a line, unless one about this subject was logged a moment ago; return whether it was."""
         now = self._clock()
-        known = self._said.get(subject)
-        if known is not None and now - known.at < self._seconds:
-            known.untold += 1
+        at, untold = self._said.get(subject, (-math.inf, 0))
+        if now - at < self._seconds:
+            self._said[subject] = at, untold + 1
             return False
-        untold = 0 if known is None else known.untold
         if len(self._said) >= _MAX_SUBJECTS:
             self._said.clear()
-        self._said[subject] = _Said(now)
-        more = f" (and {untold} times more in {now - known.at:.0f} s)" if known is not None and untold else ""
+        self._said[subject] = now, 0
+        more = f" (and {untold} times more in {now - at:.0f} s)" if untold else ""
         logger.log(level, f"{text}%s", *arguments, more, extra={"ascend_repeats": untold})
         return True
 
 
 class Recorder:
     """Log, and measure, what becomes of requests.
-
-    Args:
-        clock: monotonic seconds.
-        status_path: the path of the status URL, which stands for its handles.
 
     Attributes:
         telemetry: where verdicts are counted, too; None where that is switched off.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..routing import Leaf
     from ..rules import CompiledRule, Method, RouteRules, RuleTable
-    from .approvals import Asked
+    from .fingerprint import Binding
     from .request import Agent, RequestView
 
 __all__ = ["Case", "Plan", "Plans"]
@@ -57,10 +57,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def refused(self, refusal: Refusal, *, firm: bool = False, **known: Any) -> Verdict:
         """Return the refusal, or in observe mode a pass that tells what would have been answered.
 
-        Args:
-            refusal: what is answered.
-            firm: whether it holds in observe mode too: the request is not whole, so there is nothing to pass on.
-            known: what else the verdict tells.
+        One that is `firm` holds in observe mode too: the request is not whole, so there is nothing to pass on.
         """
         observed = self.observe and not firm and refusal.problem not in UNCONDITIONAL
         return Verdict(
@@ -83,7 +80,9 @@ class Case(msgspec.Struct, eq=False):
     content: bytes | None = None
     params: Any = None
     action: Any = None
-    asked: Asked | None = None
+    binding: Binding | None = None
+    # Whether such a request is on hold already, of a caller who may be another one.
+    is_held: bool = False
     decision: AuthorizationDecision | None = None
 
     def refused(self, refusal: Refusal, **known: Any) -> Verdict:
@@ -94,10 +93,6 @@ class Case(msgspec.Struct, eq=False):
 
 class Plans:
     """The plans of one guard.
-
-    Args:
-        table: the rules.
-        settings: `mode`, for what no rule covers, `unmapped` and `unmapped_permit`.
 
     Attributes:
         none: of what no rule covers.

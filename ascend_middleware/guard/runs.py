@@ -13,7 +13,7 @@ import msgspec
 from ..exceptions import AscendError
 from ..flow import Blocking, drive
 from ..masking import get_logger
-from ..state.base import StateError
+from ..state.base import StateError, step
 from ..verdict import Run
 from .approvals import Settled, denied, mismatch, used
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..api.models import AgentAction
+    from ..client.core import ClientCore
     from ..config import Settings
     from ..flow import Flow
     from ..journal.journal import Journal
@@ -40,12 +41,7 @@ _encode: Final = msgspec.json.Encoder().encode
 class Runs:
     """The runs of one guard: what was let pass, until it is known what became of it.
 
-    Args:
-        journal: where runs are kept; None where that is switched off.
-        state: where claims are.
-        kill: its snapshot lists what is on hold.
-        reports: whether outcomes are reported; without, only passes without a decision are journalled.
-        now: seconds since the epoch.
+    Without `reports`, outcomes are not reported, and only passes without a decision are journalled.
     """
 
     def __init__(
@@ -58,15 +54,7 @@ class Runs:
         self._now = now
 
     def claim(self, settled: Settled) -> Flow[Settled]:
-        """Claim an approved row for this request; the journal's entry is kept with the claim.
-
-        Returns:
-            The same with `number` and `entry`, or a refusal, because the one run was somebody else's.
-
-        Raises:
-            StateError: the state cannot be used.
-            JournalError: there is no journal to write the run to.
-        """
+        """Claim an approved row, and keep the journal's entry with the claim; or say that it was used."""
         row, journal = settled.row, self._journal
         assert row is not None  # noqa: S101 - the caller checks
         process, number = "", 0
@@ -83,7 +71,8 @@ class Runs:
             if ours and not self._state.give_back(row.handle, by=token, most=_MOST_GIVEN_BACK):
                 self._state.settle(row.handle, outcome="failed")
 
-        claimed = yield self._blocking(
+        claimed = yield step(
+            self._state,
             self._state.claim,
             row.handle,
             abandon=given_back,
@@ -100,18 +89,9 @@ class Runs:
         return Settled(decision=settled.decision, runs=True, row=claimed, number=number, entry=entry)
 
     def enter(self, action: AgentAction, label: str, settled: Settled | None) -> Flow[Run | None]:
-        """Journal a pass before its handler runs.
+        """Journal a pass before its handler runs; None where nobody wants to hear of the outcome.
 
-        Args:
-            action: what was submitted, or could not be.
-            label: how the journal calls the rule.
-            settled: the decision and the claim that it runs under; None where an open rule lets it pass without one.
-
-        Returns:
-            What is to be concluded; None where nobody wants to hear of the outcome.
-
-        Raises:
-            JournalError: it cannot be journalled; a claim for it is given back.
+        An open rule lets it pass with `settled` None. What cannot be journalled raises, and its claim is given back.
         """
         journal, row = self._journal, None if settled is None else settled.row
         approval, claim = (None, "") if row is None else (row.handle, row.claimed_by)
@@ -147,11 +127,7 @@ class Runs:
     ) -> Flow[None] | None:
         """Journal what became of a run, once; return what is left to do where that may wait for something.
 
-        Args:
-            run: as `enter` returned it.
-            error: what went wrong, in one sentence, or None.
-            duration_ms: how long the handler took.
-            unused: whether the action did not happen, so that an approval for it is given back.
+        What is `unused` did not happen, so that an approval for it is given back.
         """
         if run is None or run.concluded:
             return None
@@ -170,11 +146,11 @@ class Runs:
             outcome = "completed" if error is None else "failed"
             try:
                 if unused:
-                    returned = yield self._blocking(
-                        self._state.give_back, run.approval, by=run.claim, most=_MOST_GIVEN_BACK
+                    returned = yield step(
+                        self._state, self._state.give_back, run.approval, by=run.claim, most=_MOST_GIVEN_BACK
                     )
                 if not returned:
-                    yield self._blocking(self._state.settle, run.approval, outcome=outcome)
+                    yield step(self._state, self._state.settle, run.approval, outcome=outcome)
             except StateError as failure:
                 logger.error(
                     "the outcome of an approved run cannot be kept, later users learn nothing of it: %s", failure
@@ -190,42 +166,23 @@ class Runs:
             if not write(wait=False):
                 yield Blocking(write)
 
-    def _blocking(
-        self, function: Callable[..., Any], *arguments: Any, abandon: Callable[[Any], Any] | None = None, **named: Any
-    ) -> Blocking:
-        call = functools.partial(function, **named)
-        return Blocking(call, arguments, inline=not self._state.blocks, abandon=abandon)
-
 
 class OpenBudget:
-    """How many requests the open rules of a service may still pass without a decision, counted where workers share.
+    """How many requests the open rules of a service may still pass without a decision in any 60 seconds.
 
-    Args:
-        settings: `open_per_minute`: so many in any 60 seconds, by all workers that share the state; and whose.
-        state: where they are counted; while it cannot be used, nothing passes.
-        repeats: tells why nothing passes.
-        clock: monotonic seconds.
-        now: seconds since the epoch.
+    All workers that share the state count together; while it cannot be used, nothing passes.
 
     Attributes:
         total: how many this process has passed.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        state: State,
-        repeats: Repeats,
-        clock: Callable[[], float],
-        now: Callable[[], float],
-    ) -> None:
+    def __init__(self, core: ClientCore, settings: Settings, state: State, repeats: Repeats) -> None:
         self._per_minute = settings.open_per_minute
         self._name = f"open {settings.agent_id}"
         self._state = state
         self._repeats = repeats
-        self._clock = clock
-        self._now = now
+        self._clock = core.clock
+        self._now = core.now
         self._passed: deque[float] = deque()
         self.total = 0
 
@@ -241,8 +198,8 @@ class OpenBudget:
         why: object = self._per_minute
         try:
             if self._per_minute:
-                count = functools.partial(self._state.take, self._name, limit=self._per_minute, now=self._now())
-                if (yield Blocking(count, inline=not self._state.blocks)) is None:
+                count = step(self._state, self._state.take, self._name, limit=self._per_minute, now=self._now())
+                if (yield count) is None:
                     now = self._clock()
                     while self._passed and now - self._passed[0] >= 60.0:
                         self._passed.popleft()

@@ -1,6 +1,7 @@
-"""Metrics and traces through opentelemetry-api: what is decided, how long it takes, and how the authority is reached.
+"""How a guard is: its health, as numbers and names of kinds, never a secret; and metrics and traces.
 
-Nothing is exported here, and no provider is configured: the application's own SDK does, see docs/telemetry.md. Names
+Those go through opentelemetry-api: what is decided, how long it takes, and how the authority is reached. Nothing is
+exported here, and no provider is configured: the application's own SDK does, see docs/telemetry.md. Names
 follow OpenTelemetry's semantic conventions where they have one (`error.type`, `http.route`, `server.address`,
 `gen_ai.agent.id`); what is ours begins with `ascend.`.
 """
@@ -9,15 +10,16 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from msgspec import structs
 
 from .._version import __version__
 from ..client.core import Send
-from ..exceptions import ConfigurationError
-from ..verdict import Verdict
+from ..exceptions import AscendError, ConfigurationError
+from ..masking import get_logger
+from ..verdict import Refusal, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,12 +27,24 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
     from opentelemetry.trace import Span, TracerProvider
 
+    from ..client.core import ClientCore
+    from ..config import Settings
     from ..flow import Flow
-    from .health import Gauges
+    from ..journal.journal import Journal
+    from ..killswitch.switch import KillSwitch
+    from ..state.base import State
     from .request import RequestView
+    from .runs import OpenBudget
 
-__all__ = ["Telemetry", "open_telemetry"]
+__all__ = ["Telemetry", "check", "health_of", "open_telemetry"]
 
+logger = get_logger("ascend_middleware.guard")
+
+# The part of a journal's limits from which it is told to be nearly full.
+_NEAR = 0.8
+# Seconds between two tries of a key that was refused, and for each.
+_KEY_AGAIN = 5.0
+_KEY_SECONDS = 1.0
 SCOPE: Final = "ascend_middleware"
 # Seconds, as the semantic conventions advise for HTTP.
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -39,12 +53,108 @@ BREAKER_STATES: Final = ("closed", "half-open", "open")
 _FAILURES: Final = frozenset({"unavailable", "misconfigured"})
 
 
-def open_telemetry(guard: Gauges) -> Telemetry:
-    """Return the telemetry of a guard, under the providers that the application has set globally.
+class Gauges(Protocol):
+    """What health and telemetry read of a guard; see `decide.Guard`."""
 
-    Raises:
-        ConfigurationError: opentelemetry-api is not installed.
+    settings: Settings
+    core: ClientCore
+    kill: KillSwitch
+    state: State
+    journal: Journal | None
+    budget: OpenBudget
+    key_tried_at: float
+
+    @property
+    def waiters(self) -> int: ...
+
+    @property
+    def worker_runs(self) -> bool: ...
+
+    @property
+    def fault(self) -> str | None: ...
+
+
+def check(guard: Gauges) -> Flow[Verdict]:
+    """Read what the workers share, unless that was done just now, and report: 503 while requests cannot be served."""
+    # One request reads for all; who comes while it does reports what was read last.
+    readable = yield from guard.kill.look(waits=False)
+    if guard.core.key_refused:
+        # While a load balancer sends no requests, nobody else would notice that the key is good again.
+        yield from _key_again(guard)
+    found = health_of(guard, readable=readable)
+    status = 503 if found["status"] == "failing" else 200
+    report = Refusal(problem="health", detail="", status=status, report=found)
+    return Verdict(outcome="health", passes=False, refusal=report)
+
+
+def _key_again(guard: Gauges) -> Flow[None]:
+    clock = guard.core.clock()
+    if clock - guard.key_tried_at >= _KEY_AGAIN:
+        guard.key_tried_at = clock
+        try:
+            yield from guard.core.try_key(seconds=_KEY_SECONDS)
+        except AscendError as error:
+            logger.debug("the key is still not known to be good: %s", error)
+
+
+def health_of(guard: Gauges, *, readable: bool | None = None) -> dict[str, Any]:
+    """Return how a guard is, as JSON would hold it, without asking anybody.
+
+    `status` is `ok`; `degraded` while the authority is not asked, or the journal fills up; `failing` while governed
+    requests are refused for a reason of this service; or `disabled`. Durations are in seconds, sizes in bytes; None is
+    what never happened, or nobody tried.
     """
+    settings, kill, breaker = guard.settings, guard.kill, guard.core.breaker
+    age, confirmed = kill.age, kill.confirmed_age
+    found: dict[str, Any] = {
+        "breaker": {"state": breaker.state, "failures": breaker.failures},
+        "fault": guard.fault,
+        "kill_state": {
+            "age_seconds": round(age, 3) if age < 1e8 else None,
+            "confirmed_seconds": None if confirmed is None else round(confirmed, 3),
+            "stale": kill.is_stale,
+            "orders": len(kill.snapshot.orders),
+            "local": kill.is_thrown,
+        },
+        "journal": None if guard.journal is None else _journal(guard.journal),
+        "open_passes": {
+            "last_minute": guard.budget.spent,
+            "per_minute": settings.open_per_minute,
+            "total": guard.budget.total,
+        },
+        "waiters": {"now": guard.waiters, "most": settings.max_waiters},
+        "engine": "local" if settings.is_local else settings.engine,
+        "state": {"kind": guard.state.kind, "readable": readable},
+        "keeper": guard.worker_runs,
+        "mode": settings.mode,
+    }
+    return {"status": _status(settings.enabled, found), **found}
+
+
+def _journal(journal: Journal) -> dict[str, Any]:
+    age = journal.age
+    return {
+        "bytes": journal.backlog,
+        "most_bytes": journal.limits.size,
+        "oldest_seconds": None if age is None else round(age, 3),
+        "most_seconds": journal.limits.age,
+        "unjournalled": journal.unjournalled,
+    }
+
+
+def _status(enabled: bool, found: dict[str, Any]) -> str:
+    if not enabled:
+        return "disabled"
+    journal = found["journal"] or {"bytes": 0, "most_bytes": 1, "oldest_seconds": None, "most_seconds": 1.0}
+    filled = max(journal["bytes"] / journal["most_bytes"], (journal["oldest_seconds"] or 0.0) / journal["most_seconds"])
+    kill = found["kill_state"]
+    if found["fault"] or found["state"]["readable"] is False or filled >= 1 or kill["stale"] or kill["local"]:
+        return "failing"
+    return "degraded" if found["breaker"]["state"] != "closed" or filled >= _NEAR else "ok"
+
+
+def open_telemetry(guard: Gauges) -> Telemetry:
+    """Return a guard's telemetry, under the providers that the application has set globally."""
     try:
         import opentelemetry.metrics
         import opentelemetry.trace  # noqa: F401 - optional dependency, asked for both halves
@@ -54,13 +164,7 @@ def open_telemetry(guard: Gauges) -> Telemetry:
 
 
 class Telemetry:
-    """The instruments of one guard.
-
-    Args:
-        guard: what is measured; it is not kept alive.
-        tracer_provider: the global one when None.
-        meter_provider: likewise.
-    """
+    """The instruments of one guard, which they do not keep alive."""
 
     def __init__(
         self,
@@ -88,12 +192,12 @@ class Telemetry:
             "ascend.client.retries", unit="{retry}", description="Requests to the authority that were sent again."
         )
         known = weakref.ref(guard)
-        observe = metrics.Observation
 
-        def gauge(name: str, unit: str, about: str, read: Callable[[Gauges], Iterable[Observation]]) -> None:
+        def gauge(name: str, unit: str, about: str, read: Callable[[Gauges], list[tuple[float | None, Any]]]) -> None:
             def callback(options: CallbackOptions) -> Iterable[Observation]:
                 found = known()
-                return () if found is None else read(found)
+                values = () if found is None else read(found)
+                return [metrics.Observation(value, labels) for value, labels in values if value is not None]
 
             meter.create_observable_gauge(name, callbacks=[callback], unit=unit, description=about)
 
@@ -102,19 +206,14 @@ class Telemetry:
             "1",
             "1 for the state in which the circuit breaker is, 0 for the others.",
             lambda guard: [
-                observe(int(guard.core.breaker.state == state), {"ascend.breaker.state": state})
-                for state in BREAKER_STATES
+                (int(guard.core.breaker.state == state), {"ascend.breaker.state": state}) for state in BREAKER_STATES
             ],
         )
-        gauge("ascend.waiters", "{request}", "Requests held for a person.", lambda guard: [observe(guard.waiters)])
-        gauge("ascend.journal.size", "By", "What waits to be reported.", lambda guard: _size(guard, observe))
-        gauge("ascend.journal.age", "s", "Age of the oldest line that waits.", lambda guard: _age(guard, observe))
-        gauge(
-            "ascend.kill_state.age",
-            "s",
-            "Since the authority's last word on the kill switch.",
-            lambda guard: _confirmed(guard, observe),
-        )
+        gauge("ascend.waiters", "{request}", "Requests held for a person.", lambda guard: [(guard.waiters, None)])
+        gauge("ascend.journal.size", "By", "What waits to be reported.", _size)
+        gauge("ascend.journal.age", "s", "Age of the oldest line that waits.", _age)
+        about = "Since the authority's last word on the kill switch."
+        gauge("ascend.kill_state.age", "s", about, lambda guard: [(guard.kill.confirmed_age, None)])
         parts = urlsplit(guard.settings.api_url)
         self._server: Final[dict[str, str | int]] = {}
         if parts.scheme in ("http", "https") and parts.hostname:
@@ -211,19 +310,9 @@ def _carrying(flow: Flow[Verdict], headers: tuple[tuple[str, str], ...], sent: _
         flow.close()
 
 
-def _size(guard: Gauges, observe: Callable[..., Observation]) -> list[Observation]:
-    journal = guard.journal
-    return [] if journal is None else [observe(journal.backlog)]
+def _size(guard: Gauges) -> list[tuple[float | None, None]]:
+    return [] if guard.journal is None else [(guard.journal.backlog, None)]
 
 
-def _age(guard: Gauges, observe: Callable[..., Observation]) -> list[Observation]:
-    journal = guard.journal
-    if journal is None:
-        return []
-    since = journal.waiting_since
-    return [observe(max(0.0, guard.now() - since) if since is not None and journal.backlog else 0.0)]
-
-
-def _confirmed(guard: Gauges, observe: Callable[..., Observation]) -> list[Observation]:
-    at = guard.kill.snapshot.confirmed_at
-    return [observe(max(0.0, guard.now() - at))] if at else []
+def _age(guard: Gauges) -> list[tuple[float | None, None]]:
+    return [] if guard.journal is None else [(guard.journal.age or 0.0, None)]

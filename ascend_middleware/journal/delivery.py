@@ -73,15 +73,9 @@ class _Open:
 
 
 class Delivery:
-    """Deliver one log.
+    """Deliver one log, of which this is the only reader.
 
-    Args:
-        log: the lines; this is their only reader.
-        process: the journal's id, part of every idempotency key.
-        core: the client's flows.
-        adopted: whether the process that wrote it is dead.
-        max_age: seconds after which what nobody may deliver for a dead process is set aside.
-        now: seconds since the epoch.
+    The process of one that is `adopted` is dead; what nobody may deliver for it is set aside after `max_age` seconds.
     """
 
     def __init__(
@@ -126,11 +120,7 @@ class Delivery:
         return None if record is None else float(record.get("at", 0.0))
 
     def deliver_next(self) -> Flow[bool]:
-        """Deliver the next line; False when there is none.
-
-        Raises:
-            AscendError: not now, or, of a dead process's line, not by this service; the line stays next.
-        """
+        """Deliver the next line; False when there is none. What is raised tells that it stays next."""
         found = self._log.peek()
         if found is None:
             return False
@@ -311,8 +301,7 @@ def adopt(
 ) -> int:
     """Deliver and remove every journal of a directory whose process is dead; return how many.
 
-    Raises:
-        AscendError: the authority or the state cannot be used now; what is left is left for the next time.
+    While the authority or the state cannot be used, what is left is left for the next time.
     """
     adopted = 0
     for name in names_of(directory):

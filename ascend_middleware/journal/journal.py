@@ -76,12 +76,6 @@ class Limits:
 class Journal:
     """The journal of the serving process; a forked child gets one of its own.
 
-    Args:
-        directory: where its files are, or None for the memory of the process.
-        limits: what may wait.
-        power_safe: whether an entry is on the disk before its handler runs.
-        now: seconds since the epoch.
-
     Attributes:
         process: its id, part of its files' names and of every idempotency key.
         news: set when there is something for the background worker.
@@ -130,11 +124,7 @@ class Journal:
 
     @property
     def log(self) -> Log:
-        """This process's lines.
-
-        Raises:
-            JournalError: the files cannot be made.
-        """
+        """This process's lines; raises `JournalError` where the files cannot be made."""
         self.renew()
         if self._log is None:
             with self._lock:
@@ -157,6 +147,12 @@ class Journal:
         """How many bytes wait for the authority, those of dead processes included."""
         return (self.log.backlog if self.is_open else 0) + self.others_bytes
 
+    @property
+    def age(self) -> float | None:
+        """For how many seconds the oldest line waits; None where none does."""
+        since = self.waiting_since
+        return max(0.0, self._now() - since) if since is not None and self.backlog else None
+
     def next_number(self) -> int:
         """Return the number for an entry."""
         if self._pid != os.getpid():
@@ -164,15 +160,10 @@ class Journal:
         return next(self._numbers)
 
     def enter(self, number: int, fields: dict[str, Any], *, wait: bool = True) -> bool:
-        """Keep an entry. When this returns True, it survives the end of the process.
+        """Keep an entry: when this returns True, it survives the end of the process.
 
-        Args:
-            number: from `next_number`.
-            fields: `id`, `how`, `rule`, `agent`, and `action` for a pass without a decision.
-            wait: False returns False instead of waiting for another thread or the disk.
-
-        Raises:
-            JournalError: it cannot be written, or a limit is reached.
+        With `wait` False it returns False instead of waiting for another thread or the disk. It raises `JournalError`
+        where it cannot be written, or a limit is reached.
         """
         log = self._log
         if log is None or self._pid != os.getpid():

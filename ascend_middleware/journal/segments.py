@@ -96,15 +96,8 @@ class MemoryLog:
 class FileLog:
     """Lines in files that begin with `name` in a directory, under a lock that ends with the process; see `MemoryLog`.
 
-    Args:
-        directory: made if need be, for its owner only.
-        name: of this log; another process that takes `<name>.lock` knows that its writer is dead.
-        lock: held already by whoever adopts a dead process's log.
-        power_safe: whether `append` returns only when the disk has the line.
-        segment_bytes: how large one file grows.
-
-    Raises:
-        OSError: the files cannot be made.
+    Another process that takes `<name>.lock` knows that the writer is dead, and hands that lock in. With `power_safe`,
+    `append` returns only when the disk has the line.
     """
 
     def __init__(

@@ -47,13 +47,8 @@ _HURRY_AT: Final = 0.1
 class BackgroundWorker:
     """Deliver this process's journal, and those of dead processes in its directory.
 
-    Args:
-        core: the client's flows.
-        connect: opens the synchronous engine, called in the worker's thread.
-        journal: what to deliver; None where nothing is journalled.
-        state: where claims of dead processes are settled.
-        poller: called in a thread of its own again and again; returns the seconds until the next time.
-        now: seconds since the epoch.
+    `connect` opens the synchronous engine, in the worker's thread. The poller is called in a thread of its own again
+    and again, and returns the seconds until the next time.
     """
 
     def __init__(

@@ -1,16 +1,18 @@
-"""Receive kill-switch commands from the authority over HTTP, and keep them in the state that all workers share."""
+"""Receive kill-switch commands, over HTTP or from an SQS queue, and keep them in the state that all workers share."""
 
 from __future__ import annotations
 
 import bisect
+import functools
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from ..api import endpoints
 from ..api.commands import MalformedCommand, Target, UnknownCommand, parse_command
 from ..api.orders import EVERYBODY, Order, orders_of
 from ..client.background import FailureCount, Schedule
-from ..exceptions import AscendError, NotFoundError, ServerError
+from ..exceptions import AscendError, ConfigurationError, NetworkError, NotFoundError, ServerError
 from ..flow import Blocking, drive
 from ..masking import get_logger
 from ..state.base import StateError
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from ..state.base import State
     from .switch import KillSwitch
 
-__all__ = ["CommandHandler", "CommandPoller", "LeasedPoller"]
+__all__ = ["CommandHandler", "CommandPoller", "LeasedPoller", "QueueConsumer"]
 
 logger = get_logger("ascend_middleware.kill")
 
@@ -40,6 +42,9 @@ _ABSENT_SECONDS: Final = 600.0
 _MOST_HEARD: Final = 10_000
 # Beside a queue that works, so many times less often is the authority asked over HTTP.
 _BESIDE_A_QUEUE: Final = 12
+# Of the queue: how long one call waits for messages, and how many it takes.
+_WAIT_SECONDS: Final = 2
+_BATCH: Final = 10
 
 T = TypeVar("T")
 
@@ -57,11 +62,9 @@ class CommandHandler:
         """Return the command that a message holds, or None, with a line in the log, for one that is not obeyed."""
         try:
             command = parse_command(message, received_at=self._now())
-        except UnknownCommand as error:
-            self.log_once(f"a kill-switch message is left alone: {error}")
-            return None
-        except MalformedCommand as error:
-            self.log_once(f"a malformed kill-switch message is left alone: {error}")
+        except (UnknownCommand, MalformedCommand) as error:
+            what = "kill-switch" if isinstance(error, UnknownCommand) else "malformed kill-switch"
+            self.log_once(f"a {what} message is left alone: {error}")
             return None
         if self._organization and command.organization_id not in (None, self._organization):
             self.log_once(f"a command of organisation {str(command.organization_id)[:40]!r} is ignored")
@@ -71,9 +74,7 @@ class CommandHandler:
     def apply(self, command: Command) -> None:
         """Keep a command; raises `StateError`."""
         orders = orders_of(command)
-        if not orders:
-            return
-        if self._state.apply(orders, command_id=command.command_id, now=self._now()):
+        if orders and self._state.apply(orders, command_id=command.command_id, now=self._now()):
             whom = "every agent" if command.agent_id is None else f"agent {command.agent_id!r}"
             logger.warning("kill-switch command %s: %s %s", command.command_id or "without id", command.kind, whom)
 
@@ -87,15 +88,7 @@ class CommandHandler:
 
 
 class CommandPoller:
-    """Ask the authority for pending commands, apply and acknowledge them, and ask for the kill switch's status.
-
-    Args:
-        core: the client's flows.
-        state: where commands are kept.
-        kill: the switch of this process, told when something new is there.
-        settings: `agent_id`, `organization_id`, `max_staleness`.
-        now: seconds since the epoch.
-    """
+    """Ask the authority for pending commands, apply and acknowledge them; ask for the kill switch's status."""
 
     def __init__(
         self,
@@ -124,9 +117,6 @@ class CommandPoller:
         """Do one round: the organisation and the service's own agent, which confirm the kill state, then some others.
 
         If one of the others cannot be asked about, or its answer cannot be read, the rest are asked about all the same.
-
-        Raises:
-            AscendError: the authority or the state could not be used.
         """
         until = self._core.clock() + _CALL_SECONDS if deadline is None else deadline
         failure: AscendError | None = None
@@ -163,11 +153,7 @@ class CommandPoller:
         return not 0 <= self._now() - self._heard.get(agent_id, -1e9) <= self._max_staleness
 
     def ask_for(self, agent_id: str, *, deadline: float) -> Flow[None]:
-        """Ask for the commands of one agent now.
-
-        Raises:
-            AscendError: the authority or the state could not be used.
-        """
+        """Ask for the commands of one agent now."""
         yield from self._commands(agent_id, deadline)
         self._kill.expire()
 
@@ -217,19 +203,11 @@ class CommandPoller:
             return True
         # The authority's present answer is newer than its last one, even where the clock was set back.
         issued_at = self._now() if old is None else max(self._now(), old.issued_at + 0.001)
-        order = Order(
-            target=EVERYBODY,
-            slot="status",
-            kind="BLOCK" if blocked else "UNBLOCK",
-            issued_at=issued_at,
-            reason="the authority's kill switch",
-        )
-        yield Blocking(self._apply_status, (order,))
+        kind, reason = "BLOCK" if blocked else "UNBLOCK", "the authority's kill switch"
+        order = Order(target=EVERYBODY, slot="status", kind=kind, issued_at=issued_at, reason=reason)
+        yield Blocking(functools.partial(self._state.apply, [order], command_id="", now=self._now()))
         logger.warning("the authority's kill switch is %s", "thrown" if blocked else "released")
         return True
-
-    def _apply_status(self, order: Order) -> None:
-        self._state.apply([order], command_id="", now=self._now())
 
     def _ask(self, name: str, operation: Operation[Any], deadline: float) -> Flow[Any]:
         """Make a call; None where the authority has no such endpoint, which is asked for again after a while."""
@@ -258,15 +236,68 @@ def _addressed(row: Any, agent_id: str) -> Any:
     return {**row, "agent_id": agent_id}
 
 
+class QueueConsumer:
+    """Take commands from one queue. Credentials, region and endpoint are left to boto3.
+
+    Applied ones are deleted; what is foreign, unknown, malformed or for an MCP server is left to the queue's own
+    redrive policy, so that nothing which might be evidence disappears.
+    """
+
+    def __init__(self, url: str, handler: CommandHandler, *, confirm: Callable[[], None]) -> None:
+        try:
+            import boto3  # noqa: F401 - a missing extra is told now
+        except ImportError:
+            raise ConfigurationError("kill_switch = sqs needs the extra ascend-middleware[sqs]") from None
+        self._url = url
+        self._handler = handler
+        self._confirm = confirm
+        self._client: Any = None
+
+    def __call__(self) -> float:
+        """Take what is there, waiting up to two seconds for it; return the seconds until the next time."""
+        import botocore.exceptions
+
+        try:
+            messages = self._receive()
+            for message in messages:
+                command = self._handler.read(message)
+                if command is None or command.target is Target.MCP_SERVER:
+                    continue
+                self._handler.apply(command)
+                self._client.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise NetworkError(f"the queue cannot be used: {type(error).__name__}: {error}"[:300]) from None
+        self._confirm()
+        return 0.0
+
+    def _receive(self) -> list[Any]:
+        if self._client is None:
+            self._client = _connect(self._url)
+        answer = self._client.receive_message(
+            QueueUrl=self._url, MaxNumberOfMessages=_BATCH, WaitTimeSeconds=_WAIT_SECONDS
+        )
+        messages: list[Any] = answer.get("Messages", [])
+        return messages
+
+
+def _connect(url: str) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    config = Config(connect_timeout=3, read_timeout=_WAIT_SECONDS + 3, retries={"max_attempts": 1})
+    return boto3.session.Session().client("sqs", region_name=_region(url), config=config)
+
+
+def _region(url: str) -> str | None:
+    """Return the region that an AWS queue's URL names; None leaves it to boto3."""
+    parts = (urlsplit(url).hostname or "").split(".")
+    return parts[1] if len(parts) >= 4 and parts[0] == "sqs" and "amazonaws" in parts else None
+
+
 class LeasedPoller:
     """Poll while this process has the lease: one of the processes that share the state polls for all of them.
 
-    Args:
-        poller: does one round over HTTP.
-        queue: one round over a queue, with the seconds until the next; None without one.
-        state: where the lease is.
-        owner: who this process is.
-        interval: seconds between rounds over HTTP; with a queue, twelve times as many.
+    With a queue, which it polls all the time, it asks over HTTP twelve times less often than each `interval` seconds.
     """
 
     def __init__(

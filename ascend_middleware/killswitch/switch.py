@@ -10,14 +10,14 @@ import functools
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ..api.orders import EVERYBODY
 from ..exceptions import AscendError
-from ..flow import Blocking, ClientGone, Sleep, Watch
+from ..flow import ClientGone, Sleep, Watch
 from ..fork import ProcessLock
 from ..masking import get_logger
-from ..state.base import Snapshot, StateError
+from ..state.base import Snapshot, StateError, step
 from ..verdict import Refusal
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..flow import Flow
     from ..state.base import State
 
-__all__ = ["KILL_VARIABLE", "KillCheck", "KillSwitch", "unavailable_state"]
+__all__ = ["KILL_VARIABLE", "KillSwitch", "unavailable_state"]
 
 logger = get_logger("ascend_middleware.kill")
 
@@ -49,23 +49,27 @@ _WAIT_SECONDS: Final = 0.01
 _FAILED_SECONDS: Final = 1.0
 
 
+class _Poller(Protocol):
+    """What a check needs of `poller.CommandPoller`."""
+
+    def poll(self, *, deadline: float | None) -> Flow[None]: ...
+    def is_silent_about(self, agent_id: str) -> bool: ...
+    def ask_for(self, agent_id: str, *, deadline: float) -> Flow[None]: ...
+
+
 class KillSwitch:
     """What the state, the local file and the environment say about agents.
 
-    Args:
-        state: the shared state.
-        kill_file: the local switch: while the file exists, everybody is blocked, or the agents that it names line by
-            line. Empty for none.
-        max_staleness: seconds after which the kill state is too old to be trusted; 0 for never.
-        clock: monotonic seconds.
-        now: seconds since the epoch.
-        environ: where `ASCEND_KILL` is looked up.
+    While the local file exists, everybody is blocked, or the agents that it names line by line. After `max_staleness`
+    seconds without the authority's word the kill state is too old to be trusted; 0 is never. The poller asks about the
+    service's `own` agent anyway.
     """
 
     def __init__(
         self,
         state: State,
         *,
+        own: str = "",
         kill_file: str = "",
         max_staleness: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -88,6 +92,10 @@ class KillSwitch:
         self._said_at = -1e9
         self._expired = False
         self._lock: Final = ProcessLock()
+        self._seen: dict[str, float] = {own: float("inf")}
+        # Of single agents, and of the whole state under no name: until when somebody asks, and when that failed.
+        self._asking: dict[str, float] = {}
+        self._unheard: dict[str, float] = {}
 
     @property
     def is_fresh(self) -> bool:
@@ -108,24 +116,40 @@ class KillSwitch:
             and self._clock() - self._read_at < FRESH_SECONDS
         )
 
-    def turn(self) -> Literal["read", "wait", "fail"]:
-        """Say what a request does when what was read is too old: read it, wait for the one that reads, or give up.
+    def look(self, *, waits: bool = True) -> Flow[bool]:
+        """Read the state if what was read is too old, one request for all; False where it cannot be read.
 
         While the state does not answer, one request at a time tries to read it, and the others do not wait.
         """
-        now = self._clock()
-        with self._lock:
-            if now < self._reading_until:
-                return "fail" if self._failing else "wait"
-            if self._failing and now - self._failed_at < FRESH_SECONDS:
-                return "fail"
-            self._reading_until = now + _READ_SECONDS
-            return "read"
+        while not self.is_fresh:
+            now = self._clock()
+            with self._lock:
+                is_read = now < self._reading_until
+                if self._failing and (is_read or now - self._failed_at < FRESH_SECONDS):
+                    return False
+                if not is_read:
+                    self._reading_until = now + _READ_SECONDS
+            if not is_read:
+                try:
+                    yield step(self._state, self.refresh)
+                except StateError:
+                    return False
+                break
+            if not waits:
+                break
+            yield Sleep(_WAIT_SECONDS)
+        return True
 
     @property
     def age(self) -> float:
         """How many seconds ago the state was read."""
         return self._clock() - self._read_at
+
+    @property
+    def confirmed_age(self) -> float | None:
+        """How many seconds ago the authority's word on the kill state was known; None where it never was."""
+        at = self.snapshot.confirmed_at
+        return max(0.0, self._now() - at) if at else None
 
     @property
     def is_thrown(self) -> bool:
@@ -137,11 +161,7 @@ class KillSwitch:
         self._expired = True
 
     def refresh(self) -> None:
-        """Read the state and the local switch.
-
-        Raises:
-            StateError: the state cannot be read, and what was read last is too old.
-        """
+        """Read the state and the local switch; raises `StateError` where what is known is too old, too."""
         began = self._clock()
         self._expired = False
         self._read_local()
@@ -212,79 +232,24 @@ class KillSwitch:
             logger.error("the local kill switch is thrown by %s", reason)
         self._local, self._local_reason = named, reason
 
+    # --- what a request asks
 
-class _Poller(Protocol):
-    """What a check needs of `poller.CommandPoller`."""
-
-    def poll(self, *, deadline: float | None) -> Flow[None]: ...
-    def is_silent_about(self, agent_id: str) -> bool: ...
-    def ask_for(self, agent_id: str, *, deadline: float) -> Flow[None]: ...
-
-
-class KillCheck:
-    """Tell whether an agent may act now.
-
-    Args:
-        kill: what is known of the kill switch in this process.
-        state: what workers share.
-        poller: asks the authority, where what is known is too old.
-        own: the agent of the settings, which is asked about anyway.
-        clock: monotonic seconds, the same as the kill switch's.
-        now: seconds since the epoch.
-    """
-
-    def __init__(
-        self,
-        kill: KillSwitch,
-        state: State,
-        poller: _Poller,
-        *,
-        own: str,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._kill = kill
-        self._state = state
-        self._poller = poller
-        self._clock = clock
-        self._now = now
-        self._seen: dict[str, float] = {own: float("inf")}
-        # Of single agents, and of the whole state under no name: until when somebody asks, and when that failed.
-        self._asking: dict[str, float] = {}
-        self._failed: dict[str, float] = {}
-
-    def obey(self, agent_id: str, *, deadline: float) -> Flow[Refusal | None]:
-        """Return why an agent may not act now: it is blocked, the kill state is unknown or too old, or it is too fast.
-
-        Raises:
-            ClientGone: the client left meanwhile.
-        """
-        poller = self._poller
+    def obey(self, agent_id: str, poller: _Poller, *, deadline: float) -> Flow[Refusal | None]:
+        """Return why an agent may not act now: it is blocked or too fast, or the kill state is not known."""
         refusal = yield from self.blocked(agent_id)
-        if refusal is None and self._kill.is_stale:
-            refusal = yield from self._confirmed(agent_id, "", lambda: self._kill.is_stale, poller.poll, deadline)
+        if refusal is None and self.is_stale:
+            refusal = yield from self._confirmed(agent_id, "", lambda: self.is_stale, poller.poll, deadline)
         if refusal is None and poller.is_silent_about(agent_id):
             is_silent = functools.partial(poller.is_silent_about, agent_id)
             ask = functools.partial(poller.ask_for, agent_id)
             refusal = yield from self._confirmed(agent_id, agent_id, is_silent, ask, deadline)
-        limit = self._kill.limit(agent_id)
+        limit = self.limit(agent_id)
         return refusal if refusal is not None or limit is None else (yield from self._take(agent_id, limit))
 
     def blocked(self, agent_id: str) -> Flow[Refusal | None]:
         """Return why an agent is blocked, by what the workers share; read again if that is older than 250 ms."""
-        while not self._kill.is_fresh:
-            turn = self._kill.turn()
-            if turn == "wait":
-                yield Sleep(_WAIT_SECONDS)
-                continue
-            try:
-                if turn == "fail":
-                    raise StateError("the kill state could not be read")
-                yield self._blocking(self._kill.refresh)
-            except StateError:
-                return self._kill.refusal(agent_id) or unavailable_state()
-            break
-        return self._kill.refusal(agent_id)
+        is_known = yield from self.look()
+        return self.refusal(agent_id) or (None if is_known else unavailable_state())
 
     def _confirmed(
         self,
@@ -298,20 +263,20 @@ class KillCheck:
         while self._clock() < self._asking.get(name, -1e9):
             if (yield Watch(0.05)):
                 raise ClientGone
-        if is_old() and self._clock() - self._failed.get(name, -1e9) >= _FAILED_SECONDS:
+        if is_old() and self._clock() - self._unheard.get(name, -1e9) >= _FAILED_SECONDS:
             self._asking[name] = deadline
             try:
                 yield from ask(deadline=deadline)
-                yield self._blocking(self._kill.refresh)
+                yield step(self._state, self.refresh)
             except AscendError as error:
-                if len(self._failed) >= _MAX_SEEN:
-                    self._failed.clear()
-                self._failed[name] = self._clock()
+                if len(self._unheard) >= _MAX_SEEN:
+                    self._unheard.clear()
+                self._unheard[name] = self._clock()
                 whose = f" of agent {name[:80]!r}" if name else ""
                 logger.error("the kill state%s is stale and cannot be confirmed: %s", whose, error)
             finally:
                 self._asking.pop(name, None)
-        return self._kill.stale_refusal if is_old() else self._kill.refusal(agent_id)
+        return self.stale_refusal if is_old() else self.refusal(agent_id)
 
     def see(self, agent_id: str) -> Flow[None]:
         """Keep that an agent acts here, so that its commands are asked for.
@@ -324,22 +289,19 @@ class KillCheck:
             self._seen.clear()
         self._seen[agent_id] = self._clock()
         try:
-            yield self._blocking(self._state.see, agent_id, now=self._now())
+            yield step(self._state, self._state.see, agent_id, now=self._now())
         except StateError as error:
             logger.warning("an agent's activity cannot be kept: %s", error)
 
     def _take(self, agent_id: str, limit: int) -> Flow[Refusal | None]:
         try:
-            wait = yield self._blocking(self._state.take, f"agent {agent_id}", limit=limit, now=self._now())
+            wait = yield step(self._state, self._state.take, f"agent {agent_id}", limit=limit, now=self._now())
         except StateError:
             return unavailable_state()
         if wait is None:
             return None
         detail = f"The agent is held to {limit} requests a minute."
         return Refusal(problem="agent-rate-limit", detail=detail, retry_after=max(wait, 0.001))
-
-    def _blocking(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Blocking:
-        return Blocking(functools.partial(function, **named), arguments, inline=not self._state.blocks)
 
 
 def _agents(text: str, separator: str) -> frozenset[str]:

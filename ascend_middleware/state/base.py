@@ -6,17 +6,17 @@ process, `redis://` for a fleet. Every method may block and raises `StateError` 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..api.orders import Order, Orders
 from ..exceptions import AscendError
+from ..flow import Blocking
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..config import Settings
 
@@ -27,6 +27,7 @@ __all__ = [
     "State",
     "StateError",
     "scope_of",
+    "step",
 ]
 
 # Beyond this many distinct requests on hold, every governed request looks for its own approval.
@@ -113,23 +114,18 @@ class State(Protocol):
 
     def hold(self, approval: Approval, *, now: float) -> Approval:
         """Keep a new row, or return the one that an identical request of the same caller has open; atomic."""
-        ...
 
     def find(self, handle: str) -> Approval | None:
         """Return the row of a handle, also when it is expired or used; None when there is none."""
-        ...
 
     def find_open(self, sharing: str, *, now: float) -> Approval | None:
         """Return the unclaimed, unexpired row of an identical request."""
-        ...
 
     def note(self, handle: str, *, status: str, reason: str = "") -> None:
         """Keep the authority's word on an unclaimed row; a denial stays."""
-        ...
 
     def drop(self, handle: str, *, now: float) -> None:
         """Let an unclaimed row expire at once, because the authority no longer knows its action."""
-        ...
 
     def claim(self, handle: str, *, by: str, process: str, entry: str, now: float) -> Approval | None:
         """Claim a row and keep the journal's entry with it, in one atomic operation.
@@ -137,7 +133,6 @@ class State(Protocol):
         Returns:
             The row as it now stands: claimed by `by` if this call, or an earlier try of it, won. None without a row.
         """
-        ...
 
     def give_back(self, handle: str, *, by: str, most: int) -> int:
         """Undo the claim of `by`, because its run did not happen; at most `most` times for one row.
@@ -145,47 +140,47 @@ class State(Protocol):
         Returns:
             How often this row was given back so far, this time included; 0 where it was not.
         """
-        ...
 
     def settle(self, handle: str, *, outcome: str) -> None:
         """Record what became of a claimed run, once; the first word stands, except that it may replace `unknown`."""
-        ...
 
     def unsettled(self, process: str) -> Sequence[Approval]:
         """Return the claims of one process of which no outcome is known."""
-        ...
 
     def apply(self, orders: Sequence[Order], *, command_id: str, now: float) -> bool:
         """Apply a command's orders where they are newer; False if the command was applied before."""
-        ...
 
     def confirm(self, *, now: float) -> None:
         """Keep that the authority's word on the kill state is known as of now."""
-        ...
 
     def snapshot(self, *, now: float) -> Snapshot:
         """Return what every guarded request looks at."""
-        ...
 
     def take(self, name: str, *, limit: int, now: float) -> float | None:
         """Count one request under a name: None if within `limit` in any 60 seconds, else the seconds to wait."""
-        ...
 
     def lease(self, name: str, *, owner: str, seconds: float, now: float) -> bool:
         """Take or prolong a lease; False while another owner has it."""
-        ...
 
     def see(self, agent_id: str, *, now: float) -> None:
         """Keep that an agent is active here, so that its commands are asked for."""
-        ...
 
     def agents(self, *, since: float) -> Sequence[str]:
         """Return the agents seen since then, most recent first."""
-        ...
 
     def close(self) -> None:
         """Close what is open in this process."""
-        ...
+
+
+def step(
+    state: State,
+    function: Callable[..., Any],
+    *arguments: Any,
+    abandon: Callable[[Any], Any] | None = None,
+    **named: Any,
+) -> Blocking:
+    """Return the step that makes a call which uses the state."""
+    return Blocking(functools.partial(function, **named), arguments, inline=not state.blocks, abandon=abandon)
 
 
 def key_of(handle: str) -> str:
@@ -197,29 +192,3 @@ def scope_of(settings: Settings) -> str:
     """Return under what name this service keeps its rows: services of one authority and organisation share them."""
     text = "\n".join(["state", settings.api_url, settings.organization_id])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-_decoder: Final = msgspec.json.Decoder(Approval)
-_encoder: Final = msgspec.json.Encoder()
-_order_decoder: Final = msgspec.json.Decoder(Order)
-
-
-def encode(row: Approval | Order) -> str:
-    """Return a row as JSON."""
-    return _encoder.encode(row).decode()
-
-
-def decode_approval(text: str | bytes) -> Approval:
-    """Return a row from its JSON; raise `StateError` for anything else."""
-    try:
-        return _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError):
-        raise StateError("the state holds an approval that cannot be read") from None
-
-
-def decode_order(text: str | bytes) -> Order:
-    """Return an order from its JSON; raise `StateError` for anything else."""
-    try:
-        return _order_decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError):
-        raise StateError("the state holds a kill-switch order that cannot be read") from None

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ..api.orders import Orders
+import msgspec
+
+from ..api.orders import Order, Orders
 from ..exceptions import ConfigurationError
 from ..setting_values import shown
-from .base import (
-    KEPT_SECONDS,
-    MAX_HINTS,
-    Approval,
-    Snapshot,
-    StateError,
-    decode_approval,
-    decode_order,
-    encode,
-    key_of,
-)
+from .base import KEPT_SECONDS, MAX_HINTS, Approval, Snapshot, StateError, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from ..api.orders import Order
 
 __all__ = ["RedisState"]
 
@@ -32,11 +23,15 @@ __all__ = ["RedisState"]
 _MUTABLE: Final = ("expires_at", "status", "reason", "process", "claimed_by", "claimed_at", "outcome", "entry")
 _GIVEN_BACK: Final = "given_back"
 _APPLIED_SECONDS: Final = 30 * 86_400
+_encode: Final = msgspec.json.encode
+_decode_approval: Final = msgspec.json.Decoder(Approval).decode
+_decode_order: Final = msgspec.json.Decoder(Order).decode
 
 # A row is a hash `approval:<key>`; `open:<sharing>` names the open row of identical requests; `hints` is a sorted set
 # of `<hint>:<key>` by expiry; `unsettled:<process>` a set of keys. Every key begins with ARGV[1], whose braces keep
 # them in one slot of a cluster.
-_HOLD: Final = """
+_SCRIPTS: Final = {
+    "hold": """
 local open = redis.call('GET', ARGV[1] .. 'open:' .. ARGV[4])
 if open then
   local row = ARGV[1] .. 'approval:' .. open
@@ -51,14 +46,14 @@ redis.call('SET', ARGV[1] .. 'open:' .. ARGV[4], ARGV[3], 'EX', ARGV[8])
 redis.call('ZREMRANGEBYSCORE', ARGV[1] .. 'hints', '-inf', ARGV[2])
 redis.call('ZADD', ARGV[1] .. 'hints', ARGV[6], ARGV[5] .. ':' .. ARGV[3])
 return redis.call('HGETALL', row)
-"""
-_NOTE: Final = """
+""",
+    "note": """
 local row = ARGV[1] .. 'approval:' .. ARGV[2]
 local seen = redis.call('HMGET', row, 'claimed_by', 'status')
 if seen[1] == '' and seen[2] ~= 'denied' then redis.call('HSET', row, 'status', ARGV[3], 'reason', ARGV[4]) end
 return 1
-"""
-_DROP: Final = """
+""",
+    "drop": """
 local row = ARGV[1] .. 'approval:' .. ARGV[2]
 local seen = redis.call('HMGET', row, 'claimed_by', 'hint')
 if seen[1] == '' then
@@ -66,8 +61,8 @@ if seen[1] == '' then
   redis.call('ZREM', ARGV[1] .. 'hints', seen[2] .. ':' .. ARGV[2])
 end
 return 1
-"""
-_CLAIM: Final = """
+""",
+    "claim": """
 local row = ARGV[1] .. 'approval:' .. ARGV[2]
 local seen = redis.call('HMGET', row, 'claimed_by', 'status', 'expires_at', 'sharing', 'hint')
 if not seen[1] then return {} end
@@ -80,9 +75,9 @@ if seen[1] == '' and seen[2] ~= 'denied' and tonumber(seen[3]) > tonumber(ARGV[6
   if redis.call('GET', open) == ARGV[2] then redis.call('DEL', open) end
 end
 return redis.call('HGETALL', row)
-"""
-# Asked a second time, because the answer to the first was lost, it says the same.
-_GIVE_BACK: Final = """
+""",
+    # Asked a second time, because the answer to the first was lost, it says the same.
+    "give_back": """
 local row = ARGV[1] .. 'approval:' .. ARGV[2]
 local seen = redis.call('HMGET', row, 'claimed_by', 'given_back', 'given_back_by', 'sharing', 'hint', 'process',
   'expires_at')
@@ -96,8 +91,8 @@ redis.call('SREM', ARGV[1] .. 'unsettled:' .. seen[6], ARGV[2])
 redis.call('ZADD', ARGV[1] .. 'hints', seen[7], seen[5] .. ':' .. ARGV[2])
 redis.call('SET', ARGV[1] .. 'open:' .. seen[4], ARGV[2], 'NX', 'EX', math.max(1, redis.call('TTL', row)))
 return count + 1
-"""
-_SETTLE: Final = """
+""",
+    "settle": """
 local row = ARGV[1] .. 'approval:' .. ARGV[2]
 local seen = redis.call('HMGET', row, 'claimed_by', 'outcome', 'process')
 if seen[1] and seen[1] ~= '' and (seen[2] == '' or seen[2] == 'unknown') then
@@ -105,9 +100,9 @@ if seen[1] and seen[1] ~= '' and (seen[2] == '' or seen[2] == 'unknown') then
   redis.call('SREM', ARGV[1] .. 'unsettled:' .. seen[3], ARGV[2])
 end
 return 1
-"""
-# Orders come as quadruples: field, JSON, issue time, 1 for a lift. The newest holds, as in `api.orders.rank`.
-_APPLY: Final = """
+""",
+    # Orders come as quadruples: field, JSON, issue time, 1 for a lift. The newest holds, as in `api.orders.rank`.
+    "apply": """
 local function limit(order) return order and tonumber(cjson.decode(order).max_per_minute) or 0 end
 if ARGV[2] ~= '' then
   redis.call('ZREMRANGEBYSCORE', ARGV[1] .. 'applied', '-inf', tonumber(ARGV[3]) - tonumber(ARGV[4]))
@@ -131,9 +126,9 @@ for place = 5, #ARGV, 4 do
   end
 end
 return 1
-"""
-# The store's own clock counts, so that the machines of a fleet agree.
-_TAKE: Final = """
+""",
+    # The store's own clock counts, so that the machines of a fleet agree.
+    "take": """
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 local takes = ARGV[1] .. 'takes:' .. ARGV[2]
@@ -147,27 +142,21 @@ end
 redis.call('ZADD', takes, string.format('%.6f', now), ARGV[4])
 redis.call('EXPIRE', takes, 61)
 return ''
-"""
-_LEASE: Final = """
+""",
+    "lease": """
 local lease = ARGV[1] .. 'lease:' .. ARGV[2]
 local owner = redis.call('GET', lease)
 if owner and owner ~= ARGV[3] then return 0 end
 redis.call('SET', lease, ARGV[3], 'PX', ARGV[4])
 return 1
-"""
+""",
+}
 
 
 class RedisState:
     """A store in Redis 6 or newer, under keys that begin with `ascend:{<scope>}:`.
 
-    Args:
-        url: `redis://`, `rediss://` or `unix://`, as redis-py reads it.
-        scope: what the rows are kept under.
-        timeout: seconds for connecting, and for each answer; a call that fails is tried once more.
-
-    Raises:
-        ConfigurationError: the extra is missing, or the URL is none.
-        StateError: it cannot be reached, or refuses the password.
+    Connecting, and each answer, may take `timeout` seconds; a call that fails is tried once more.
     """
 
     blocks = True
@@ -194,20 +183,7 @@ class RedisState:
             )
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"it is no Redis URL: {type(error).__name__}") from None
-        self._scripts: dict[str, Any] = {
-            name: self._redis.register_script(text)
-            for name, text in (
-                ("hold", _HOLD),
-                ("note", _NOTE),
-                ("drop", _DROP),
-                ("claim", _CLAIM),
-                ("give_back", _GIVE_BACK),
-                ("settle", _SETTLE),
-                ("apply", _APPLY),
-                ("take", _TAKE),
-                ("lease", _LEASE),
-            )
-        }
+        self._scripts: Final = {name: self._redis.register_script(text) for name, text in _SCRIPTS.items()}
         try:
             with self._guarded():
                 self._redis.ping()
@@ -222,38 +198,25 @@ class RedisState:
             yield
         except self._errors as error:
             # The message of a refused login names no password, but the URL of a failed connection might.
-            raise StateError(f"Redis cannot be used: {type(error).__name__}: {_brief(error)}") from None
+            raise StateError(f"Redis cannot be used: {type(error).__name__}: {shown(str(error))[:200]}") from None
 
-    def _run(self, name: str, *arguments: object) -> Any:
+    def _run(self, name: str, *arguments: Any) -> Any:
         with self._guarded():
             return self._scripts[name](args=[self._prefix, *arguments])
 
     # --- approvals
 
     def hold(self, approval: Approval, *, now: float) -> Approval:
-        """See `State.hold`."""
         kept = int(approval.expires_at - now + KEPT_SECONDS) + 1
-        row = self._run(
-            "hold",
-            repr(now),
-            approval.key,
-            approval.sharing,
-            approval.hint,
-            repr(approval.expires_at),
-            encode(approval),
-            kept,
-            approval.status,
-        )
-        found = _approval(row)
+        of_hint = approval.key, approval.sharing, approval.hint, repr(approval.expires_at)
+        found = _approval(self._run("hold", repr(now), *of_hint, _encode(approval), kept, approval.status))
         assert found is not None  # noqa: S101 - the script returns a row
         return found
 
     def find(self, handle: str) -> Approval | None:
-        """See `State.find`."""
         return self._row(key_of(handle))
 
     def find_open(self, sharing: str, *, now: float) -> Approval | None:
-        """See `State.find_open`."""
         with self._guarded():
             key = self._redis.get(f"{self._prefix}open:{sharing}")
         row = None if key is None else self._row(key)
@@ -264,27 +227,21 @@ class RedisState:
             return _approval(self._redis.hgetall(f"{self._prefix}approval:{key}"))
 
     def note(self, handle: str, *, status: str, reason: str = "") -> None:
-        """See `State.note`."""
         self._run("note", key_of(handle), status, reason)
 
     def drop(self, handle: str, *, now: float) -> None:
-        """See `State.drop`."""
         self._run("drop", key_of(handle), repr(now))
 
     def claim(self, handle: str, *, by: str, process: str, entry: str, now: float) -> Approval | None:
-        """See `State.claim`."""
         return _approval(self._run("claim", key_of(handle), by, process, entry, repr(now), _APPLIED_SECONDS))
 
     def give_back(self, handle: str, *, by: str, most: int) -> int:
-        """See `State.give_back`."""
         return int(self._run("give_back", key_of(handle), by, most))
 
     def settle(self, handle: str, *, outcome: str) -> None:
-        """See `State.settle`."""
         self._run("settle", key_of(handle), outcome)
 
     def unsettled(self, process: str) -> Sequence[Approval]:
-        """See `State.unsettled`."""
         with self._guarded():
             keys = self._redis.smembers(f"{self._prefix}unsettled:{process}")
         rows = (self._row(key) for key in keys)
@@ -293,30 +250,26 @@ class RedisState:
     # --- the kill state
 
     def apply(self, orders: Sequence[Order], *, command_id: str, now: float) -> bool:
-        """See `State.apply`."""
-        given: list[object] = []
+        given: list[Any] = []
         for order in orders:
-            given += [
-                f"{order.slot} {order.target}",
-                encode(order),
-                repr(order.issued_at),
-                "1" if order.lifts else "0",
-            ]
+            lifts = "1" if order.lifts else "0"
+            given += [f"{order.slot} {order.target}", _encode(order), repr(order.issued_at), lifts]
         return bool(self._run("apply", command_id, repr(now), _APPLIED_SECONDS, *given))
 
     def confirm(self, *, now: float) -> None:
-        """See `State.confirm`."""
         with self._guarded():
             self._redis.set(f"{self._prefix}confirmed", repr(now))
 
     def snapshot(self, *, now: float) -> Snapshot:
-        """See `State.snapshot`."""
         with self._guarded(), self._redis.pipeline(transaction=False) as pipe:
             pipe.hvals(f"{self._prefix}orders")
             pipe.zrangebyscore(f"{self._prefix}hints", f"({now!r}", "+inf", start=0, num=MAX_HINTS + 1)
             pipe.get(f"{self._prefix}confirmed")
             texts, hints, confirmed = pipe.execute()
-        orders = [decode_order(text) for text in texts]
+        try:
+            orders = [_decode_order(text) for text in texts]
+        except (msgspec.DecodeError, UnicodeError):
+            raise StateError("the state holds a kill-switch order that cannot be read") from None
         return Snapshot(
             orders=Orders(((order.target, order.slot), order) for order in orders),
             hints=None if len(hints) > MAX_HINTS else frozenset(hint.partition(":")[0] for hint in hints),
@@ -324,33 +277,26 @@ class RedisState:
         )
 
     def take(self, name: str, *, limit: int, now: float) -> float | None:
-        """See `State.take`; the time is the store's own."""
-        import secrets
-
         answer = self._run("take", name, limit, secrets.token_hex(8))
         return None if answer == "" else float(answer)
 
     # --- background workers
 
     def lease(self, name: str, *, owner: str, seconds: float, now: float) -> bool:
-        """See `State.lease`; the time is the store's own."""
         return bool(self._run("lease", name, owner, int(seconds * 1000)))
 
     def see(self, agent_id: str, *, now: float) -> None:
-        """See `State.see`."""
         with self._guarded(), self._redis.pipeline(transaction=False) as pipe:
             pipe.zadd(f"{self._prefix}agents", {agent_id: now})
             pipe.zremrangebyscore(f"{self._prefix}agents", "-inf", now - _APPLIED_SECONDS)
             pipe.execute()
 
     def agents(self, *, since: float) -> Sequence[str]:
-        """See `State.agents`."""
         with self._guarded():
             found: list[str] = self._redis.zrevrangebyscore(f"{self._prefix}agents", "+inf", repr(since))
             return found
 
     def close(self) -> None:
-        """See `State.close`."""
         with self._guarded():
             self._redis.close()
 
@@ -365,10 +311,6 @@ def _approval(answer: Any) -> Approval | None:
         for name in ("expires_at", "claimed_at"):
             changed[name] = float(changed[name])
         changed[_GIVEN_BACK] = int(fields.get(_GIVEN_BACK, 0))
-        return replace(decode_approval(fields["json"]), **changed)
-    except (KeyError, ValueError):
+        return replace(_decode_approval(fields["json"]), **changed)
+    except (KeyError, ValueError, msgspec.DecodeError):
         raise StateError("the state holds an approval that cannot be read") from None
-
-
-def _brief(error: Exception) -> str:
-    return shown(str(error))[:200]

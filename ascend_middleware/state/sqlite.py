@@ -6,6 +6,8 @@ import os
 import sqlite3
 import threading
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +20,7 @@ from ..sqlite import MEMORY, open_database, transaction
 from .base import KEPT_SECONDS, MAX_HINTS, Approval, Snapshot, StateError, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["SQLState"]
 
@@ -62,6 +64,11 @@ _MIGRATIONS: Final = (
 _FIELDS: Final = tuple(Approval.__dataclass_fields__)
 _COLUMNS: Final = ", ".join(_FIELDS)
 _ORDER_FIELDS: Final = tuple(Order.__dataclass_fields__)
+_ORDERS: Final = f"SELECT {', '.join(_ORDER_FIELDS)} FROM orders WHERE scope = :scope"  # noqa: S608
+_ROWS: Final = f"SELECT {_COLUMNS} FROM approvals WHERE scope = :scope"  # noqa: S608
+_ROW: Final = f"{_ROWS} AND key = :key"
+_OPEN_ROW: Final = f"{_ROWS} AND sharing = :sharing AND claimed_by = '' AND expires_at > :now"
+_UNSETTLED: Final = f"{_ROWS} AND process = :process AND claimed_by <> '' AND outcome = ''"
 _APPLIED_SECONDS: Final = 30 * 86_400.0
 _WINDOW: Final = 60.0
 
@@ -95,166 +102,127 @@ class SQLState:
                 raise ConfigurationError(
                     f"the directory {self._path.parent} cannot be made: {error.strerror}"
                 ) from None
-            with self._used() as connection, transaction(connection):
+            with self._writing():
                 pass  # a file that cannot be written is told now
             self.close()
 
     # --- approvals
 
     def hold(self, approval: Approval, *, now: float) -> Approval:
-        """See `State.hold`."""
-        with self._writing() as connection:
+        with self._writing() as run:
             # Old rows go where new ones come, so that nothing grows without a bound.
-            connection.execute(
-                "DELETE FROM approvals WHERE scope = ? AND expires_at < ?"
-                " AND (claimed_by = '' OR outcome <> '' OR expires_at < ?)",
-                (self._scope, now - KEPT_SECONDS, now - _APPLIED_SECONDS),
+            run(
+                "DELETE FROM approvals WHERE scope = :scope AND expires_at < :late"
+                " AND (claimed_by = '' OR outcome <> '' OR expires_at < :too_late)",
+                late=now - KEPT_SECONDS,
+                too_late=now - _APPLIED_SECONDS,
             )
-            connection.execute(
-                "UPDATE approvals SET sharing = 'expired ' || key WHERE scope = ? AND sharing = ? AND claimed_by = ''"
-                " AND expires_at <= ?",
-                (self._scope, approval.sharing, now),
+            run(
+                "UPDATE approvals SET sharing = 'expired ' || key"
+                " WHERE scope = :scope AND sharing = :sharing AND claimed_by = '' AND expires_at <= :now",
+                sharing=approval.sharing,
+                now=now,
             )
-            found = self._open_row(connection, approval.sharing, now)
+            found = _first(run(_OPEN_ROW, sharing=approval.sharing, now=now))
             if found is not None:
                 return found
-            connection.execute(
-                f"INSERT INTO approvals (scope, key, {_COLUMNS}) VALUES (?, ?{', ?' * len(_FIELDS)})",  # noqa: S608
-                (self._scope, approval.key, *(getattr(approval, name) for name in _FIELDS)),
+            run(
+                f"INSERT INTO approvals (scope, key, {_COLUMNS}) VALUES (:scope, :key, {_values(_FIELDS)})",  # noqa: S608
+                key=approval.key,
+                **asdict(approval),
             )
             return approval
 
     def find(self, handle: str) -> Approval | None:
-        """See `State.find`."""
-        with self._used() as connection:
-            return self._row(connection, handle)
+        with self._used() as run:
+            return _first(run(_ROW, key=key_of(handle)))
 
     def find_open(self, sharing: str, *, now: float) -> Approval | None:
-        """See `State.find_open`."""
-        with self._used() as connection:
-            return self._open_row(connection, sharing, now)
+        with self._used() as run:
+            return _first(run(_OPEN_ROW, sharing=sharing, now=now))
 
     def note(self, handle: str, *, status: str, reason: str = "") -> None:
-        """See `State.note`."""
-        with self._writing() as connection:
-            connection.execute(
-                "UPDATE approvals SET status = ?, reason = ?"
-                " WHERE scope = ? AND key = ? AND claimed_by = '' AND status <> 'denied'",
-                (status, reason, self._scope, key_of(handle)),
-            )
+        sql = (
+            "UPDATE approvals SET status = :status, reason = :reason"
+            " WHERE scope = :scope AND key = :key AND claimed_by = '' AND status <> 'denied'"
+        )
+        with self._writing() as run:
+            run(sql, key=key_of(handle), status=status, reason=reason)
 
     def drop(self, handle: str, *, now: float) -> None:
-        """See `State.drop`."""
-        with self._writing() as connection:
-            connection.execute(
-                "UPDATE approvals SET expires_at = ? WHERE scope = ? AND key = ? AND claimed_by = ''",
-                (now, self._scope, key_of(handle)),
+        with self._writing() as run:
+            run(
+                "UPDATE approvals SET expires_at = :now WHERE scope = :scope AND key = :key AND claimed_by = ''",
+                key=key_of(handle),
+                now=now,
             )
 
     def claim(self, handle: str, *, by: str, process: str, entry: str, now: float) -> Approval | None:
-        """See `State.claim`."""
-        with self._writing() as connection:
-            connection.execute(
-                "UPDATE approvals SET claimed_by = ?, process = ?, entry = ?, claimed_at = ?"
-                " WHERE scope = ? AND key = ? AND claimed_by = '' AND status <> 'denied' AND expires_at > ?",
-                (by, process, entry, now, self._scope, key_of(handle), now),
-            )
-            return self._row(connection, handle)
+        sql = (
+            "UPDATE approvals SET claimed_by = :by, process = :process, entry = :entry, claimed_at = :now"
+            " WHERE scope = :scope AND key = :key AND claimed_by = '' AND status <> 'denied' AND expires_at > :now"
+        )
+        key = key_of(handle)
+        with self._writing() as run:
+            run(sql, key=key, by=by, process=process, entry=entry, now=now)
+            return _first(run(_ROW, key=key))
 
     def give_back(self, handle: str, *, by: str, most: int) -> int:
-        """See `State.give_back`."""
-        with self._writing() as connection:
-            row = self._row(connection, handle)
+        sql = (
+            "UPDATE approvals SET claimed_by = '', process = '', entry = '', claimed_at = 0, outcome = '',"
+            " given_back = given_back + 1, sharing = :sharing WHERE scope = :scope AND key = :key"
+        )
+        with self._writing() as run:
+            row = _first(run(_ROW, key=key_of(handle)))
             if row is None or not by or row.claimed_by != by or row.given_back >= most:
                 return 0
             # An identical request may have an action of its own by now: then only the handle finds this one.
-            taken = self._open_row(connection, row.sharing, 0.0) is not None
-            connection.execute(
-                "UPDATE approvals SET claimed_by = '', process = '', entry = '', claimed_at = 0, outcome = '',"
-                " given_back = given_back + 1, sharing = ? WHERE scope = ? AND key = ?",
-                (f"given back {row.key}" if taken else row.sharing, self._scope, row.key),
-            )
+            is_taken = _first(run(_OPEN_ROW, sharing=row.sharing, now=0.0)) is not None
+            run(sql, key=row.key, sharing=f"given back {row.key}" if is_taken else row.sharing)
             return row.given_back + 1
 
     def settle(self, handle: str, *, outcome: str) -> None:
-        """See `State.settle`."""
-        with self._writing() as connection:
-            connection.execute(
-                "UPDATE approvals SET outcome = ?"
-                " WHERE scope = ? AND key = ? AND claimed_by <> '' AND outcome IN ('', 'unknown')",
-                (outcome, self._scope, key_of(handle)),
-            )
+        sql = (
+            "UPDATE approvals SET outcome = :outcome"
+            " WHERE scope = :scope AND key = :key AND claimed_by <> '' AND outcome IN ('', 'unknown')"
+        )
+        with self._writing() as run:
+            run(sql, key=key_of(handle), outcome=outcome)
 
     def unsettled(self, process: str) -> Sequence[Approval]:
-        """See `State.unsettled`."""
-        with self._used() as connection:
-            rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM approvals"  # noqa: S608
-                " WHERE scope = ? AND process = ? AND claimed_by <> '' AND outcome = ''",
-                (self._scope, process),
-            )
-            return [_approval(row) for row in rows.fetchall()]
-
-    def _row(self, connection: sqlite3.Connection, handle: str) -> Approval | None:
-        row = connection.execute(
-            f"SELECT {_COLUMNS} FROM approvals WHERE scope = ? AND key = ?",  # noqa: S608
-            (self._scope, key_of(handle)),
-        ).fetchone()
-        return None if row is None else _approval(row)
-
-    def _open_row(self, connection: sqlite3.Connection, sharing: str, now: float) -> Approval | None:
-        row = connection.execute(
-            f"SELECT {_COLUMNS} FROM approvals"  # noqa: S608
-            " WHERE scope = ? AND sharing = ? AND claimed_by = '' AND expires_at > ?",
-            (self._scope, sharing, now),
-        ).fetchone()
-        return None if row is None else _approval(row)
+        with self._used() as run:
+            return [Approval(**dict(row)) for row in run(_UNSETTLED, process=process)]
 
     # --- the kill state
 
     def apply(self, orders: Sequence[Order], *, command_id: str, now: float) -> bool:
-        """See `State.apply`."""
-        with self._writing() as connection:
+        with self._writing() as run:
             if command_id:
-                new = connection.execute(
-                    "INSERT OR IGNORE INTO applied VALUES (?, ?, ?)", (self._scope, command_id, now)
-                )
+                new = run("INSERT OR IGNORE INTO applied VALUES (:scope, :id, :now)", id=command_id, now=now)
                 if not new.rowcount:
                     return False
-                connection.execute(
-                    "DELETE FROM applied WHERE scope = ? AND at < ?", (self._scope, now - _APPLIED_SECONDS)
-                )
+                run("DELETE FROM applied WHERE scope = :scope AND at < :late", late=now - _APPLIED_SECONDS)
             for order in orders:
-                row = connection.execute(
-                    f"SELECT {', '.join(_ORDER_FIELDS)} FROM orders"  # noqa: S608
-                    " WHERE scope = ? AND target = ? AND slot = ?",
-                    (self._scope, order.target, order.slot),
-                ).fetchone()
+                sql = f"{_ORDERS} AND target = :target AND slot = :slot"
+                row = run(sql, target=order.target, slot=order.slot).fetchone()
                 if row is None or rank(Order(**dict(row))) < rank(order):
-                    connection.execute(
+                    run(
                         f"INSERT OR REPLACE INTO orders (scope, {', '.join(_ORDER_FIELDS)})"  # noqa: S608
-                        f" VALUES (?{', ?' * len(_ORDER_FIELDS)})",
-                        (self._scope, *(getattr(order, name) for name in _ORDER_FIELDS)),
+                        f" VALUES (:scope, {_values(_ORDER_FIELDS)})",
+                        **asdict(order),
                     )
             return True
 
     def confirm(self, *, now: float) -> None:
-        """See `State.confirm`."""
-        with self._writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO confirmed VALUES (?, ?)", (self._scope, now))
+        with self._writing() as run:
+            run("INSERT OR REPLACE INTO confirmed VALUES (:scope, :now)", now=now)
 
     def snapshot(self, *, now: float) -> Snapshot:
-        """See `State.snapshot`."""
-        with self._used() as connection:
-            orders = connection.execute(
-                f"SELECT {', '.join(_ORDER_FIELDS)} FROM orders WHERE scope = ?",  # noqa: S608
-                (self._scope,),
-            ).fetchall()
-            hints = connection.execute(
-                "SELECT DISTINCT hint FROM approvals WHERE scope = ? AND claimed_by = '' AND expires_at > ? LIMIT ?",
-                (self._scope, now, MAX_HINTS + 1),
-            ).fetchall()
-            confirmed = connection.execute("SELECT at FROM confirmed WHERE scope = ?", (self._scope,)).fetchone()
+        sql = "SELECT DISTINCT hint FROM approvals WHERE scope = :scope AND claimed_by = '' AND expires_at > :now"
+        with self._used() as run:
+            orders = run(_ORDERS).fetchall()
+            hints = run(f"{sql} LIMIT :most", now=now, most=MAX_HINTS + 1).fetchall()
+            confirmed = run("SELECT at FROM confirmed WHERE scope = :scope").fetchone()
         return Snapshot(
             orders=Orders(((row["target"], row["slot"]), Order(**dict(row))) for row in orders),
             hints=None if len(hints) > MAX_HINTS else frozenset(row["hint"] for row in hints),
@@ -262,55 +230,44 @@ class SQLState:
         )
 
     def take(self, name: str, *, limit: int, now: float) -> float | None:
-        """See `State.take`."""
-        with self._writing() as connection:
+        of_name = "FROM takes WHERE scope = :scope AND agent_id = :name"
+        with self._writing() as run:
             # What lies in the future was counted before the clock was set back.
-            connection.execute(
-                "DELETE FROM takes WHERE scope = ? AND agent_id = ? AND (at <= ? OR at > ?)",
-                (self._scope, name, now - _WINDOW, now + _WINDOW),
+            run(
+                f"DELETE {of_name} AND (at <= :past OR at > :future)",
+                name=name,
+                past=now - _WINDOW,
+                future=now + _WINDOW,
             )
-            times = connection.execute(
-                "SELECT at FROM takes WHERE scope = ? AND agent_id = ? ORDER BY at DESC LIMIT ?",
-                (self._scope, name, limit),
-            ).fetchall()
+            times = run(f"SELECT at {of_name} ORDER BY at DESC LIMIT :limit", name=name, limit=limit).fetchall()
             if len(times) >= limit:
                 return max(0.0, min(_WINDOW, float(times[-1]["at"]) + _WINDOW - now))
-            connection.execute("INSERT INTO takes VALUES (?, ?, ?)", (self._scope, name, now))
+            run("INSERT INTO takes VALUES (:scope, :name, :now)", name=name, now=now)
             return None
 
     # --- background workers
 
     def lease(self, name: str, *, owner: str, seconds: float, now: float) -> bool:
-        """See `State.lease`."""
-        with self._writing() as connection:
-            row = connection.execute(
-                "SELECT owner, until FROM leases WHERE scope = ? AND name = ?", (self._scope, name)
-            ).fetchone()
+        with self._writing() as run:
+            row = run("SELECT owner, until FROM leases WHERE scope = :scope AND name = :name", name=name).fetchone()
             # A lease that ends too late was taken before the clock was set back.
             if row is not None and row["owner"] != owner and now < row["until"] <= now + 10 * seconds:
                 return False
-            connection.execute(
-                "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", (self._scope, name, owner, now + seconds)
-            )
+            sql = "INSERT OR REPLACE INTO leases VALUES (:scope, :name, :owner, :until)"
+            run(sql, name=name, owner=owner, until=now + seconds)
             return True
 
     def see(self, agent_id: str, *, now: float) -> None:
-        """See `State.see`."""
-        with self._writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO agents VALUES (?, ?, ?)", (self._scope, agent_id, now))
-            connection.execute("DELETE FROM agents WHERE scope = ? AND at < ?", (self._scope, now - _APPLIED_SECONDS))
+        with self._writing() as run:
+            run("INSERT OR REPLACE INTO agents VALUES (:scope, :agent_id, :now)", agent_id=agent_id, now=now)
+            run("DELETE FROM agents WHERE scope = :scope AND at < :late", late=now - _APPLIED_SECONDS)
 
     def agents(self, *, since: float) -> Sequence[str]:
-        """See `State.agents`."""
-        with self._used() as connection:
-            rows = connection.execute(
-                "SELECT agent_id FROM agents WHERE scope = ? AND at >= ? ORDER BY at DESC",
-                (self._scope, since),
-            )
-            return [row["agent_id"] for row in rows.fetchall()]
+        sql = "SELECT agent_id FROM agents WHERE scope = :scope AND at >= :since ORDER BY at DESC"
+        with self._used() as run:
+            return [row["agent_id"] for row in run(sql, since=since)]
 
     def close(self) -> None:
-        """See `State.close`."""
         if self._pid != os.getpid():
             return
         with self._lock:
@@ -332,19 +289,20 @@ class SQLState:
         self._pid = os.getpid()
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._used() as connection, transaction(connection):
-            yield connection
+    def _writing(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        with self._used() as run, transaction(run.args[0]):
+            yield run
 
     @contextmanager
-    def _used(self) -> Iterator[sqlite3.Connection]:
+    def _used(self) -> Iterator[partial[sqlite3.Cursor]]:
+        """Lend what runs statements, whose parameters have names; `:scope` is this service's."""
         if self._pid != os.getpid():
             renew_once(lambda: self._pid, self._renew)
         if not self._lock.acquire(timeout=self._timeout):
             raise StateError("the state is busy: another thread did not release it in time")
         try:
             try:
-                yield self._current()
+                yield partial(_run, self._current(), scope=self._scope)
             except sqlite3.Error as error:
                 self._drop_broken(error)
                 raise StateError(f"the state cannot be used: {error}") from None
@@ -392,5 +350,14 @@ class SQLState:
             connection.close()
 
 
-def _approval(row: Any) -> Approval:
-    return Approval(**dict(row))
+def _run(connection: sqlite3.Connection, sql: str, **values: Any) -> sqlite3.Cursor:
+    return connection.execute(sql, values)
+
+
+def _first(rows: sqlite3.Cursor) -> Approval | None:
+    row = rows.fetchone()
+    return None if row is None else Approval(**dict(row))
+
+
+def _values(names: Sequence[str]) -> str:
+    return ", ".join(f":{name}" for name in names)

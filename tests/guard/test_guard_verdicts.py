@@ -250,10 +250,9 @@ async def test_the_wait_ends_with_its_time_and_with_a_kill(engine, handler):
 def test_a_wait_asks_until_its_time_is_up_and_not_once_more(seconds, polls):
     now, sent = [0.0], []
     settings = Settings(**GIVEN, poll_interval=1)
-    core = ClientCore(settings, clock=lambda: now[0])
+    core = ClientCore(settings, clock=lambda: now[0], now=lambda: NOW + now[0])
     table = RuleTable.from_mapping({"rule": [{**RUN, "pending": f"wait:{seconds}s"}]})
-    clocks = {"clock": core.clock, "now": lambda: NOW + now[0], "random": lambda: 1.0}
-    decider = Guard(table=table, settings=settings, core=core, state=state_at(), journal=None, **clocks)
+    decider = Guard(table=table, settings=settings, core=core, state=state_at(), journal=None, random=lambda: 1.0)
     view = RequestView(method="POST", path="/run", raw_path="/run", query=b"", headers=[])
 
     def perform(step):

@@ -109,12 +109,11 @@ class TestObeying:
         """On a clock of its own, and however seldom the authority is asked."""
         time = [0.0]
         settings = {**GIVEN, "journal": "off"}
-        core = ClientCore(Settings(**settings), clock=lambda: time[0])
+        core = ClientCore(Settings(**settings), clock=lambda: time[0], now=lambda: NOW + time[0])
         state = state_at()
         table = RuleTable.from_mapping({"rule": [{**RULES[0], "pending": "wait:50s"}]})
         waits = Settings(**settings, poll_interval=polls)
-        clocks = {"clock": core.clock, "now": lambda: NOW + time[0], "random": lambda: 0.5}
-        guard = Guard(table=table, settings=waits, core=core, state=state, journal=None, **clocks)
+        guard = Guard(table=table, settings=waits, core=core, state=state, journal=None, random=lambda: 0.5)
         view = RequestView(method="POST", path="/run", raw_path="/run", query=b"", headers=[])
 
         def perform(step):
@@ -665,15 +664,14 @@ class TestStaleness:
     def test_another_agent_is_heard_of_again_after_max_staleness(self, authority):
         time = [0.0]
         settings = Settings(**GIVEN, max_staleness=30)
-        core = ClientCore(settings, clock=lambda: time[0])
+        core = ClientCore(settings, clock=lambda: time[0], now=lambda: NOW + time[0])
         state = state_at()
-        clocks = {"clock": core.clock, "now": lambda: NOW + time[0]}
         table = RuleTable.from_mapping({})
-        guard = Guard(table=table, settings=settings, core=core, state=state, journal=None, **clocks)
+        guard = Guard(table=table, settings=settings, core=core, state=state, journal=None)
 
         def obeyed(agent):
             authority.asked.clear()
-            refusal = drive(guard.kill_check.obey(agent, deadline=time[0] + 5), authority.perform)
+            refusal = drive(guard.kill.obey(agent, guard.poller, deadline=time[0] + 5), authority.perform)
             return refusal is None, [url for url in authority.asked if f"/{agent}/commands" in url]
 
         url = ["/api/registry/agents/other/commands"]

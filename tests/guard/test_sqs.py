@@ -9,8 +9,7 @@ from kit.states import state_at
 
 from ascend_middleware.api.orders import EVERYBODY
 from ascend_middleware.exceptions import AscendError
-from ascend_middleware.killswitch.poller import CommandHandler
-from ascend_middleware.killswitch.sqs import QueueConsumer, _region
+from ascend_middleware.killswitch.poller import CommandHandler, QueueConsumer, _region
 
 pytestmark = pytest.mark.slow
 

@@ -20,10 +20,10 @@ from ascend_middleware.compose import build_guard
 from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.setting_values import default_directory
+from ascend_middleware.state import open_state
 from ascend_middleware.state.base import MAX_HINTS, Approval, StateError
 from ascend_middleware.state.redis import RedisState
 from ascend_middleware.state.sqlite import SQLState
-from ascend_middleware.state.stores import open_state
 
 REDIS = pytest.param("redis", marks=pytest.mark.slow)
 
