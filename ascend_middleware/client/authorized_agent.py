@@ -6,25 +6,16 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar, overload
 
-from ..api.models import AgentAction, AuthorizationDecision, Decision, DecisionStatus
+from ..api.models import AgentAction, AuthorizationDecision, DecisionStatus
 from ..exceptions import AscendError, AuthorizationDeniedError, TimeoutError  # noqa: A004 - the documented name
 from ..flow import Flow, Hook
 from .clients import AscendClient, AsyncAscendClient
 from .drivers import Awaits, Blocks, sync_and_async
-from .owkai import AsyncOWKAIClient, OWKAIClient, ReferenceDecision
+from .owkai import AsyncOWKAIClient, OWKAIClient, expired
 
 __all__ = ["AsyncAuthorizedAgent", "AuthorizedAgent"]
 
 T = TypeVar("T")
-
-
-def _expired(decision: AuthorizationDecision, error: TimeoutError) -> ReferenceDecision:
-    return ReferenceDecision(
-        {**decision, "reason": str(error)},
-        action_id=decision.action_id,
-        decision=Decision.DENIED,
-        status=DecisionStatus.TIMEOUT,
-    )
 
 
 def _permitted(decision: AuthorizationDecision) -> None:
@@ -104,7 +95,7 @@ class _Agent:
         try:
             decision = yield Hook(self.client.wait_for_decision, (decision.action_id, timeout))
         except TimeoutError as error:
-            return _expired(decision, error)
+            return expired(decision, decision.action_id, str(error))
         return decision
 
 

@@ -24,12 +24,7 @@ _log = masking.get_logger("ascend_middleware.client.background")
 
 
 class Schedule:
-    """When a job is due: each `interval` seconds from one start to the next, and missed times are skipped.
-
-    Args:
-        interval: seconds.
-        clock: monotonic seconds.
-    """
+    """When a job is due: each `interval` seconds from one start to the next, and missed times are skipped."""
 
     def __init__(self, interval: float, clock: Callable[[], float]) -> None:
         self._interval: Final = interval
@@ -62,24 +57,13 @@ class FailureCount:
         self.number = 0
 
 
-def repeat(
-    job: Callable[[], float | None],
-    end: threading.Event,
-    *,
-    interval: float,
-    name: str,
-    clock: Callable[[], float] = time.monotonic,
-) -> None:
-    """Run a job in this thread, at once and then again and again until `end` is set.
+def repeat(job: Callable[[], float | None], end: threading.Event, *, interval: float, name: str) -> None:
+    """Run a job in this thread, at once and then again and again until `end` is set, which ends the waiting too.
 
-    Args:
-        job: what to do; returns the seconds until the next time, or None. What it raises is logged and ends nothing.
-        end: ends the waiting too.
-        interval: seconds from one start to the next, where the job says nothing else.
-        name: of the job, for the log.
-        clock: monotonic seconds.
+    It is due `interval` seconds after its last start, or returns the seconds until the next one. What it raises is
+    logged and ends nothing.
     """
-    schedule = Schedule(interval, clock)
+    schedule = Schedule(interval, time.monotonic)
     while not end.is_set():
         schedule.start()
         pause = None
@@ -91,22 +75,12 @@ def repeat(
 
 
 class Repeating:
-    """Runs a job in a daemon thread, at once and then at each interval, whatever the job took.
+    """Runs a job in a daemon thread, at once and then at each interval (seconds), whatever the job took or raised."""
 
-    Args:
-        name: of the thread.
-        job: what to do; what it raises is logged and ends nothing.
-        interval: seconds from one start to the next.
-        clock: monotonic seconds.
-    """
-
-    def __init__(
-        self, name: str, job: Callable[[], object], interval: float, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, name: str, job: Callable[[], object], interval: float) -> None:
         self.name: Final = name
-        self.interval: Final = interval
         self._job: Final = job
-        self._clock: Final = clock
+        self._interval: Final = interval
         self._end = threading.Event()
         self._pid = 0
 
@@ -116,21 +90,22 @@ class Repeating:
             renew_once(lambda: self._pid, self._start)
 
     def _start(self) -> None:
+        # A new one: a thread of the parent may have held the lock in it.
         ended, self._end = self._end.is_set(), threading.Event()
         if ended:
             self._end.set()
         else:
-            threading.Thread(target=self._run, name=self.name, daemon=True).start()
+            how = {"interval": self._interval, "name": self.name}
+            threading.Thread(
+                target=repeat, args=(self._once, self._end), kwargs=how, name=self.name, daemon=True
+            ).start()
         self._pid = os.getpid()
 
     def stop(self) -> None:
         """Let it not begin again; does not wait for a job under way."""
         if self._pid != os.getpid():
-            self._end = threading.Event()  # a thread of the parent may have held the lock in this one
+            self._end = threading.Event()
         self._end.set()
-
-    def _run(self) -> None:
-        repeat(self._once, self._end, interval=self.interval, name=self.name, clock=self._clock)
 
     def _once(self) -> None:
         self._job()
@@ -141,10 +116,9 @@ class AsyncRepeating:
 
     def __init__(self, name: str, job: Callable[[], Awaitable[object]], interval: float) -> None:
         self.name: Final = name
-        self.interval: Final = interval
+        self._interval: Final = interval
         self._job: Final = job
         self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._ended = False
 
@@ -158,22 +132,20 @@ class AsyncRepeating:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise ConfigurationError(f"{self.name} needs a running asyncio loop") from None
-        alive = self._task is not None and not self._task.done() and self._pid == os.getpid()
-        if self._ended or (alive and self._loop is not None and not self._loop.is_closed()):
-            return
-        self._pid, self._loop = os.getpid(), loop
-        self._task = loop.create_task(self._run(), name=self.name)
+        if not self._ended and (self._task is None or self._task.done() or not self._is_here(self._task)):
+            self._pid, self._task = os.getpid(), loop.create_task(self._run(), name=self.name)
+
+    def _is_here(self, task: asyncio.Task[None]) -> bool:
+        return self._pid == os.getpid() and not task.get_loop().is_closed()
 
     def stop(self) -> None:
         """Cancel it; from any thread."""
         self._ended = True
-        task, loop = self._task, self._loop
-        if task is None or loop is None or loop.is_closed() or self._pid != os.getpid():
-            return
-        loop.call_soon_threadsafe(task.cancel)
+        if self._task is not None and self._is_here(self._task):
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
     async def _run(self) -> None:
-        schedule = Schedule(self.interval, asyncio.get_running_loop().time)
+        schedule = Schedule(self._interval, asyncio.get_running_loop().time)
         while not self._ended:
             schedule.start()
             try:
@@ -200,12 +172,11 @@ class Background:
         for job in list(self._jobs.values()):
             job.ensure()
 
-    def stop(self, name: str) -> bool:
-        """Stop a job; return whether there was one."""
+    def stop(self, name: str) -> None:
+        """Stop a job, if there is one."""
         job = self._jobs.pop(name, None)
         if job is not None:
             job.stop()
-        return job is not None
 
     def stop_all(self) -> None:
         """Stop every job, for good: those that a fork lost are not started again either."""

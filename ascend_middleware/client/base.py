@@ -56,28 +56,16 @@ class ClientBase:
         http_client: object = None,
         settings: Settings | None = None,
     ) -> None:
-        arguments: dict[str, object] = {
-            "api_key": api_key,
-            "agent_id": agent_id,
-            "agent_name": agent_name,
-            "api_url": _one_url(api_url, base_url),
-            "fail_mode": str(fail_mode).lower() if isinstance(fail_mode, str) else fail_mode,
-            "timeout": timeout,
-            "debug": debug,
-            "environment": environment,
-            "max_retries": max_retries,
-            "enable_circuit_breaker": enable_circuit_breaker,
-            "circuit_breaker_threshold": circuit_breaker_threshold,
-            "circuit_breaker_timeout": circuit_breaker_timeout,
-            "max_connections": max_connections,
-            "proxy": proxy,
-            "ca_file": ca_file,
-            "trust_env": trust_env,
-            "engine": engine if isinstance(engine, str) else None,
-        }
+        single = arguments(locals(), "base_url", "engine", "http_client", "settings")
+        if base_url is not None and single.setdefault("api_url", base_url) != base_url:
+            raise ConfigurationError("api_url and base_url are one setting; give one of them")
+        if isinstance(fail_mode, str):
+            single["fail_mode"] = str(fail_mode).lower()
+        if isinstance(engine, str):
+            single["engine"], engine = engine, None
         if settings is None:
-            settings = Settings.load(arguments).checked()
-        elif any(value is not None for value in arguments.values()):
+            settings = Settings.load(single).checked()
+        elif single:
             raise ConfigurationError("give either settings or single arguments, not both")
         masking.install()
         if settings.debug:
@@ -87,12 +75,12 @@ class ClientBase:
         self._is_fixed: Final = (
             substitute.current is None
             and not settings.api_url.startswith(f"{TEST_SCHEME}:")
-            and (engine is None or isinstance(engine, str))
+            and engine is None
             and http_client is None
         )
         self.kill: Final = KillState(agent_id=settings.agent_id, clock=self.core.clock, now=self.core.now)
         self.background: Final = Background()
-        self._open(None if isinstance(engine, str) else engine, http_client)
+        self._open(engine, http_client)
 
     def _open(self, engine: object, http_client: object) -> None:
         raise NotImplementedError
@@ -146,14 +134,6 @@ class ClientBase:
             self.kill.check()
         return decision
 
-    def _submitted(
-        self, action: object, fields: Mapping[str, Any], *, raise_on_denied: bool, idempotency_key: str | None
-    ) -> Flow[AuthorizationDecision]:
-        built = self._action(action, fields)
-        return self._governed(
-            self.core.submit_or_open(built, raise_on_denied=raise_on_denied, idempotency_key=idempotency_key)
-        )
-
     def _waited(
         self,
         action_id: str | int,
@@ -177,12 +157,6 @@ class ClientBase:
 def arguments(scope: Mapping[str, Any], *others: str) -> dict[str, Any]:
     """Return the arguments of a method, its `locals()`, that were given, without itself and `others`."""
     return {name: value for name, value in scope.items() if value is not None and name not in ("self", *others)}
-
-
-def _one_url(api_url: str | None, base_url: str | None) -> str | None:
-    if api_url is not None and base_url is not None and api_url != base_url:
-        raise ConfigurationError("api_url and base_url are one setting; give one of them")
-    return api_url if api_url is not None else base_url
 
 
 def seconds(name: str, value: object, default: float) -> float:

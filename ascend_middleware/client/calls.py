@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+import random
 import sys
 import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -40,7 +43,6 @@ from .http.transport import (
     TLSFailed,
     Unsendable,
 )
-from .retry import RETRY_STATUSES, backoff, dice, may_repeat, parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..flow import Flow
 
-__all__ = ["Calls", "Send"]
+__all__ = ["Calls", "Send", "backoff", "dice", "may_repeat", "parse_retry_after"]
 
 USER_AGENT: Final = f"ascend-middleware/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
 MAX_IDEMPOTENCY_KEY: Final = 255
@@ -60,6 +62,12 @@ _FAIR_SECONDS: Final = 2.0
 _OWN_PART: Final = 0.1
 _OWN_SECONDS: Final = 0.1
 _OVERLOAD_RETRY: Final = 1.0
+_RETRY_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
+_FACTOR: Final = 0.5
+# From [0, 1). Not of the global generator: that is the application's to seed, and hypothesis watches it in its tests.
+dice: Final = random.SystemRandom().random
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+
 
 _log = masking.get_logger("ascend_middleware.client")
 
@@ -72,14 +80,7 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class Calls:
-    """What every flow of one client is made of, sync or async.
-
-    Args:
-        settings: checked settings.
-        clock: monotonic seconds; every deadline is an absolute time on it.
-        random: from [0, 1), for the jitter.
-        now: seconds since the epoch, for dates on the wire.
-    """
+    """What every flow of one client is made of; deadlines are times on its `clock`, dates on the wire are `now`."""
 
     def __init__(
         self,
@@ -105,21 +106,25 @@ class Calls:
         # For calls that go on while others do not, and count for none of them.
         self.unbroken: Final = CircuitBreaker(threshold=1, timeout=1.0, clock=clock, enabled=False)
         self._base: Final = settings.api_url if settings.is_local else settings.api_url.rstrip("/")
-        self._headers: Final = (
-            ("User-Agent", USER_AGENT),
-            ("Accept", "application/json"),
-            ("Accept-Encoding", "identity"),
-        )
         key = settings.api_key
-        self._credentials: tuple[tuple[str, str], ...] = (
-            (("Authorization", f"Bearer {key}"), ("X-API-Key", key)) if key else ()
-        )
-        self._constants: Final[dict[tuple[bool, bool], tuple[tuple[str, str], ...]]] = {}
+        self._credentials: tuple[tuple[str, str], ...] = ()
+        self.add_credentials(*((("Authorization", f"Bearer {key}"), ("X-API-Key", key)) if key else ()))
 
-    def name_organization(self, slug: str) -> None:
-        """Tell the authority beside the key for which organisation it is meant to be."""
-        self._credentials = (*self._credentials, ("X-Organization-Slug", slug))
-        self._constants.clear()
+    def add_credentials(self, *headers: tuple[str, str]) -> None:
+        """Send these headers, too, with every call that needs the key."""
+        self._credentials += headers
+        # What the calls of a kind have in common: whether they need the key, and whether they have a body.
+        self._constants = {
+            (needs_key, has_type): (
+                ("User-Agent", USER_AGENT),
+                ("Accept", "application/json"),
+                ("Accept-Encoding", "identity"),
+                *(self._credentials if needs_key else ()),
+                *((("Content-Type", "application/json"),) if has_type else ()),
+            )
+            for needs_key in (False, True)
+            for has_type in (False, True)
+        }
 
     # --- one call
 
@@ -133,14 +138,7 @@ class Calls:
     ) -> Flow[T]:
         """Make one logical call: its attempts share one deadline, one idempotency key and one correlation id.
 
-        Args:
-            operation: what to ask.
-            deadline: on `clock`; the settings' `timeout` from now when None.
-            idempotency_key: for a POST; a new one when None.
-            breaker: the client's own when None.
-
-        Raises:
-            AscendError: always one of the public errors, never an `EngineError`.
+        The deadline is a time on `clock`; without one, the settings' `timeout` counts. No `EngineError` leaves it.
         """
         if self.closed:
             raise ClientClosedError("the client was closed")
@@ -172,7 +170,7 @@ class Calls:
                 else:
                     answered = True
                     _log.debug("%s attempt %d: HTTP %d [%s]", place, attempt + 1, response.status, correlation_id)
-                    if response.status not in RETRY_STATUSES:
+                    if response.status not in _RETRY_STATUSES:
                         break
                 delay = self._delay(request, response, attempt)
                 if delay is None or delay >= deadline - self.clock():
@@ -212,20 +210,13 @@ class Calls:
         identifiers = os.urandom(32).hex()
         correlation_id, method = identifiers[:32], operation.method
         has_type = bool(operation.content) or method in ("POST", "PUT", "PATCH")
-        constant = self._constants.get((operation.authenticated, has_type)) or self._constant(operation, has_type)
+        constant = self._constants[operation.authenticated, has_type]
         headers = [*constant, ("X-Correlation-ID", correlation_id), *operation.headers]
         if method == "POST":
             key = identifiers[32:] if idempotency_key is None else _checked_idempotency_key(idempotency_key)
             headers.append(("Idempotency-Key", key))
         url = f"{self._base}{operation.target}"
         return Request(method, url, tuple(headers), operation.content, operation.agent), correlation_id
-
-    def _constant(self, operation: Operation[Any], has_type: bool) -> tuple[tuple[str, str], ...]:
-        """Make the headers that every call of this kind has."""
-        credentials = self._credentials if operation.authenticated else ()
-        kinds = (("Content-Type", "application/json"),) if has_type else ()
-        found = self._constants[operation.authenticated, has_type] = (*self._headers, *credentials, *kinds)
-        return found
 
     def _is_own_fault(self, cause: EngineError, began: float, deadline: float) -> bool:
         """Say whether this process used so much of the time for itself, or noticed the end so late, that it is why."""
@@ -296,3 +287,27 @@ def _failure(place: str, cause: EngineError, correlation_id: str, *, answered: b
     error = NetworkError(text, correlation_id=correlation_id, unanswered=not answered)
     error.__cause__ = cause
     return error
+
+
+def may_repeat(method: str, *, has_idempotency_key: bool) -> bool:
+    """Say whether sending the request twice does what sending it once does."""
+    return method in _SAFE_METHODS or has_idempotency_key
+
+
+def backoff(attempt: int, random: Callable[[], float]) -> float:
+    """Return the seconds to wait after the failed attempt number `attempt` (0 for the first), with full jitter."""
+    delay: float = random() * _FACTOR * 2**attempt
+    return delay
+
+
+def parse_retry_after(value: str | None, *, now: float) -> float | None:
+    """Return the seconds a `Retry-After` header (seconds or an HTTP date) asks for; None when it makes no sense."""
+    if not value or len(value) > 64 or not value.isascii():
+        return None
+    value = value.strip()
+    try:
+        seconds = float(value) if value[:1].isdigit() else parsedate_to_datetime(value).timestamp() - now
+    except (TypeError, ValueError, OverflowError, IndexError, OSError):
+        return None
+    # A date in the past means now.
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -11,11 +11,7 @@ from .methods.organization import OrganizationMethods
 __all__ = ["AscendClient", "AsyncAscendClient"]
 
 
-class _Methods(DecisionMethods, ActionMethods, AgentMethods, OrganizationMethods):
-    """What both clients can do."""
-
-
-class AscendClient(_Methods, Blocking):
+class AscendClient(DecisionMethods, ActionMethods, AgentMethods, OrganizationMethods, Blocking):
     """The blocking client; safe to share between threads, and to use on both sides of a fork.
 
     Args:
@@ -61,7 +57,7 @@ class AscendClient(_Methods, Blocking):
     """
 
 
-class AsyncAscendClient(_Methods, Awaiting):
+class AsyncAscendClient(DecisionMethods, ActionMethods, AgentMethods, OrganizationMethods, Awaiting):
     """The client for event loops; the arguments, the methods and the errors are those of `AscendClient`.
 
     Every method is awaitable. It may be used from several event loops; connections belong to the loop that opened

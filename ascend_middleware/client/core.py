@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from .. import masking
 from .._version import __version__
-from ..api import endpoints
+from ..api import answers, endpoints
 from ..api.decode import encode_json, submit_body
 from ..api.endpoint import given
 from ..api.models import AuthorizationDecision, ConnectionStatus, Decision, DecisionStatus, Record
@@ -17,7 +18,6 @@ from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
     CircuitBreakerOpen,
-    ConflictError,
     NetworkError,
     RateLimitError,
     ServerError,
@@ -30,7 +30,6 @@ from .calls import Calls, Send
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..api.endpoint import Operation
     from ..api.models import AgentAction
     from ..flow import Flow
     from .breaker import CircuitBreaker
@@ -39,7 +38,13 @@ __all__ = ["PASSING", "ClientCore", "Send"]
 
 T = TypeVar("T")
 # What a poll may run into and still go on: the decision stands at the authority all the same.
-PASSING: Final = (NetworkError, TimeoutError, ServerError, RateLimitError, CircuitBreakerOpen)
+PASSING: Final = (
+    NetworkError,
+    TimeoutError,
+    ServerError,
+    RateLimitError,
+    CircuitBreakerOpen,
+)
 
 _SUBMIT: Final = endpoints.SUBMIT.call(body=b"")
 
@@ -64,8 +69,15 @@ class ClientCore(Calls):
     def status(
         self, action_id: str | int, *, deadline: float | None = None, hold: float = 0.0, agent: str = ""
     ) -> Flow[AuthorizationDecision]:
-        """Ask what was decided; the authority may hold the question for so many seconds while that is open."""
-        return self.call(requests.get_status(action_id, hold=hold, agent=agent), deadline=deadline)
+        """Ask what was decided; an answer about another action is refused.
+
+        The authority may hold the question for `hold` seconds while the action is pending; one that knows no
+        `Prefer: wait` (RFC 7240) answers at once.
+        """
+        headers = (("Prefer", f"wait={int(hold)}"),) if hold >= 1 else ()
+        decode = partial(answers.decision_about, action_id=action_id)
+        operation = endpoints.ACTION_STATUS.call(decode=decode, headers=headers, agent=agent, action_id=action_id)
+        return self.call(operation, deadline=deadline)
 
     def complete(
         self,
@@ -76,17 +88,17 @@ class ClientCore(Calls):
         deadline: float | None = None,
     ) -> Flow[Record]:
         """Report that an action was carried out."""
-        operation = requests.complete_action(action_id, at=self._timestamp(), result=result, duration_ms=duration_ms)
-        record: Record = yield from self.call(operation, deadline=deadline)
-        return record
+        at = self._timestamp()
+        operation = requests.outcome(action_id, at=at, failed=False, result=result, duration_ms=duration_ms)
+        return self.call(operation, deadline=deadline)
 
     def fail(
         self, action_id: str | int, *, error: object, duration_ms: float | None = None, deadline: float | None = None
     ) -> Flow[Record]:
         """Report that an action failed."""
-        operation = requests.fail_action(action_id, at=self._timestamp(), error=error, duration_ms=duration_ms)
-        record: Record = yield from self.call(operation, deadline=deadline)
-        return record
+        at = self._timestamp()
+        operation = requests.outcome(action_id, at=at, failed=True, error=error, duration_ms=duration_ms)
+        return self.call(operation, deadline=deadline)
 
     def _timestamp(self) -> str:
         return datetime.fromtimestamp(self.now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -118,19 +130,15 @@ class ClientCore(Calls):
         action: AgentAction,
         *,
         wait: float,
-        poll_interval: float = 2.0,
         raise_on_denied: bool = False,
-        idempotency_key: str | None = None,
         watch: Callable[[], None] | None = None,
     ) -> Flow[AuthorizationDecision]:
         """Submit, and while the decision is pending wait up to `wait` seconds for it; then return it as it stands."""
-        decision = yield from self.submit_or_open(
-            action, raise_on_denied=raise_on_denied, idempotency_key=idempotency_key
-        )
+        decision = yield from self.submit_or_open(action, raise_on_denied=raise_on_denied)
         if not decision.is_pending() or wait <= 0:
             return decision
         try:
-            decision = yield from self.wait(decision.action_id, timeout=wait, poll_interval=poll_interval, watch=watch)
+            decision = yield from self.wait(decision.action_id, timeout=wait, watch=watch)
         except TimeoutError:
             return decision
         if raise_on_denied and decision.is_denied():
@@ -146,17 +154,10 @@ class ClientCore(Calls):
         on_escalated: Callable[[str, AuthorizationDecision], object] | None = None,
         watch: Callable[[], None] | None = None,
     ) -> Flow[AuthorizationDecision]:
-        """Poll until the decision is made: at least once, and never past the deadline.
+        """Poll until the decision is made: at least once, and never past the deadline, which is a `TimeoutError`.
 
-        Args:
-            action_id: what is waited for.
-            timeout: seconds in all.
-            poll_interval: seconds between two questions.
-            on_escalated: told once, when the authority says that the decision went on to a senior person.
-            watch: called before each question; what it raises ends the wait.
-
-        Raises:
-            TimeoutError: the time is up and nobody has decided.
+        What `watch` raises before a question ends the wait. `on_escalated` is told once, when the authority says that
+        the decision went on to a senior person.
         """
         deadline = self.clock() + timeout
         last: AscendError | None = None
@@ -190,17 +191,6 @@ class ClientCore(Calls):
             if self.clock() >= deadline:
                 text = f"no decision on action {action_id} within {timeout:g} s"
                 raise TimeoutError(f"{text}: {last}" if last else text, action_id=str(action_id)) from last
-
-    def register(self, operation: Operation[Record], agent_id: str) -> Flow[Record]:
-        """Register an agent; being registered by one's own organisation already is no error, by another one it is."""
-        try:
-            record = yield from self.call(operation)
-        except ConflictError:
-            # The refusal does not tell whose agent it is, and the text of an error proves nothing.
-            if agent_id not in (yield from self.call(endpoints.LIST_AGENTS.call())):
-                raise
-            return Record({"success": True, "status": "already_registered", "agent_id": agent_id})
-        return record
 
     def heartbeat(self, agent_id: str, **metrics: Any) -> Flow[bool]:
         """Say that an agent is alive; the result says whether the authority heard it."""

@@ -69,9 +69,13 @@ class Awaits:
 
     async def _perform(self, step: Any) -> object:
         if isinstance(step, Hook):
-            result = step.function(*step.arguments)
-            return await result if inspect.isawaitable(result) else result
+            return await _call(step)
         raise TypeError(f"unknown step {type(step).__name__}")
+
+
+async def _call(hook: Hook) -> object:
+    result = hook.function(*hook.arguments)
+    return await result if inspect.isawaitable(result) else result
 
 
 class sync_and_async(Generic[P, T]):  # noqa: N801 - a decorator
@@ -152,8 +156,7 @@ class Blocking(Blocks, ClientBase):
 
     async def _perform_on_loop(self, step: Any) -> object:
         if isinstance(step, Hook):
-            result = step.function(*step.arguments)
-            return await result if inspect.isawaitable(result) else result
+            return await _call(step)
         if isinstance(step, Sleep):
             # Not in a thread: many calls may wait long for a person.
             await self._sleep_on_loop(step.seconds)

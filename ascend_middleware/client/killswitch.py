@@ -27,14 +27,9 @@ _log = masking.get_logger("ascend_middleware.client.killswitch")
 
 
 class KillState:
-    """What one client knows about the kill switch of its agent.
+    """What one client knows about the kill switch of its agent, and of its whole organisation.
 
     Reading it takes no lock, so a request never waits for a poll, and a forked child never for a thread it has not got.
-
-    Args:
-        agent_id: whose commands count, besides those for the whole organisation.
-        clock: monotonic seconds.
-        now: seconds since the epoch.
     """
 
     def __init__(self, *, agent_id: str, clock: Callable[[], float], now: Callable[[], float]) -> None:
@@ -57,8 +52,8 @@ class KillState:
         with self._lock:
             self._stale_after = math.inf if interval is None else interval * _FAILED_POLLS
             self._answered_at = self._clock()
-            if interval is None and self._failures >= _FAILED_POLLS:
-                # Silence blocks only while polling; a block that the authority reported stays.
+            if self._failures >= _FAILED_POLLS:
+                # Silence blocks only while polling goes on; a block that the authority reported stays.
                 self._polled = (False, "")
             self._failures = 0
 
@@ -114,17 +109,12 @@ class KillState:
             raise KillSwitchError(f"agent {self._agent_id or 'of this client'} is blocked: {reason}")
 
     def admit(self) -> None:
-        """Count one action against the agent's limit.
-
-        Raises:
-            KillSwitchError: the agent must not act.
-            RateLimitError: it may, in `retry_after` seconds.
-        """
+        """Count one action against the agent's limit; raise where it must not act, or only in `retry_after` seconds."""
         self.check()
         order = self._orders.limit(self._agent_id, EVERYBODY)
-        limit = None if order is None else order.max_per_minute
-        if order is None or limit is None:
+        if order is None or order.max_per_minute is None:
             return
+        limit = order.max_per_minute
         with self._lock:
             wait = self._passed.wait(limit)
             if not wait:

@@ -24,7 +24,7 @@ from . import requests
 from .base import ClientBase
 from .drivers import Awaiting, Blocking, sync_and_async
 
-__all__ = ["AsyncOWKAIClient", "OWKAIClient", "ReferenceDecision"]
+__all__ = ["AsyncOWKAIClient", "OWKAIClient", "ReferenceDecision", "expired"]
 
 T = TypeVar("T")
 _STATUS_SECONDS: Final = 10.0
@@ -67,17 +67,10 @@ def _told(flow: Flow[T]) -> Flow[T]:
     return result
 
 
-def _or_timeout(flow: Flow[AuthorizationDecision], action_id: str | int, timeout: float) -> Flow[ReferenceDecision]:
-    try:
-        found = yield from _reference(flow)
-    except TimeoutError:
-        return ReferenceDecision(
-            {"reason": f"no decision within {timeout:g} s"},
-            action_id=str(action_id),
-            decision=Decision.DENIED,
-            status=DecisionStatus.TIMEOUT,
-        )
-    return found
+def expired(fields: Mapping[str, Any], action_id: str, reason: str) -> ReferenceDecision:
+    """Return what a wait for a decision results in when nobody decided in time."""
+    fields = {**fields, "reason": reason}
+    return ReferenceDecision(fields, action_id=action_id, decision=Decision.DENIED, status=DecisionStatus.TIMEOUT)
 
 
 class _ReferenceMethods(ClientBase):
@@ -103,7 +96,8 @@ class _ReferenceMethods(ClientBase):
         super().__init__(settings=settings, engine=None if isinstance(engine, str) else engine, http_client=http_client)
         self.organization_slug = slug
         if slug is not None:
-            self.core.name_organization(slug)
+            # Beside the key, for which organisation it is meant to be.
+            self.core.add_credentials(("X-Organization-Slug", slug))
 
     @sync_and_async
     def test_connection(self) -> Flow[ConnectionStatus]:
@@ -134,7 +128,7 @@ class _ReferenceMethods(ClientBase):
 
         Source: contract §1.3, C10.
         """
-        return _told(_reference(self._submitted(action, fields, raise_on_denied=False, idempotency_key=None)))
+        return _told(_reference(self._governed(self.core.submit_or_open(self._action(action, fields)))))
 
     @sync_and_async
     def get_action_status(self, action_id: str | int) -> Flow[ReferenceDecision]:
@@ -175,7 +169,11 @@ class _ReferenceMethods(ClientBase):
 
         Source: contract §1.3, C6.
         """
-        return _told(_or_timeout(self._waited(action_id, timeout, poll_interval), action_id, timeout))
+        try:
+            found = yield from _told(_reference(self._waited(action_id, timeout, poll_interval)))
+        except TimeoutError:
+            return expired({}, str(action_id), f"no decision within {timeout:g} s")
+        return found
 
     @sync_and_async
     def list_actions(

@@ -1,4 +1,4 @@
-"""What a client asks where arguments take another form than the endpoint's body: actions, reports, registrations."""
+"""Actions as they are submitted, and what a client asks in more than one place."""
 
 from __future__ import annotations
 
@@ -9,39 +9,10 @@ from typing import Any, Final
 from ..api import answers, endpoints
 from ..api.decode import check_values, strip_risk_claims, submit_body
 from ..api.endpoint import Operation, given
-from ..api.models import (
-    ActionPage,
-    ActionRecord,
-    AgentAction,
-    AuthorizationDecision,
-    Record,
-)
+from ..api.models import ActionPage, ActionRecord, AgentAction, Record
 from ..exceptions import ValidationError
 
-__all__ = [
-    "action_from_fields",
-    "checked_action",
-    "complete_action",
-    "fail_action",
-    "get_action",
-    "get_status",
-    "list_actions",
-    "submit_mcp",
-]
-
-
-def get_status(action_id: str | int, *, hold: float = 0.0, agent: str = "") -> Operation[AuthorizationDecision]:
-    """Ask what was decided about an action; an answer about another action is refused.
-
-    Args:
-        action_id: the action.
-        hold: for how many seconds the authority may keep the question while the action is pending; one that knows no
-            `Prefer: wait` (RFC 7240) answers at once.
-        agent: whose action it is.
-    """
-    headers = (("Prefer", f"wait={int(hold)}"),) if hold >= 1 else ()
-    decode = partial(answers.decision_about, action_id=action_id)
-    return endpoints.ACTION_STATUS.call(decode=decode, headers=headers, agent=agent, action_id=action_id)
+__all__ = ["action_from_fields", "checked_action", "get_action", "list_actions", "outcome"]
 
 
 def get_action(action_id: str | int) -> Operation[ActionRecord]:
@@ -58,61 +29,16 @@ def list_actions(
     return endpoints.LIST_ACTIONS.call(query=query, decode=partial(answers.action_page, limit=limit, offset=offset))
 
 
-def complete_action(
-    action_id: str | int, *, at: str, result: object | None = None, duration_ms: float | None = None
-) -> Operation[Record]:
-    """Report that a passed action was carried out."""
-    body = {"action_id": str(action_id), "status": "completed", "completed_at": at}
-    more = given(result=result, duration_ms=duration_ms)
-    return endpoints.COMPLETE_ACTION.call(body={**body, **more}, action_id=action_id)
+def outcome(action_id: str | int, *, at: str, failed: bool, error: object = None, **fields: Any) -> Operation[Record]:
+    """Report what became of a passed action: it was carried out, or tried and `failed`.
 
-
-def fail_action(
-    action_id: str | int,
-    *,
-    at: str,
-    error: object,
-    duration_ms: float | None = None,
-    given_back: int | None = None,
-) -> Operation[Record]:
-    """Report that a passed action failed; with `given_back`, that it did not happen and its approval is still good."""
+    Fields are `result`, `duration_ms`, and `given_back`: it did not happen, and its approval is still good.
+    """
     if isinstance(error, BaseException):
         error = f"{type(error).__name__}: {error}"
-    body = {"action_id": str(action_id), "status": "failed", "failed_at": at}
-    more = given(error=error, duration_ms=duration_ms, given_back=given_back)
-    return endpoints.FAIL_ACTION.call(body={**body, **more}, action_id=action_id)
-
-
-def submit_mcp(
-    action: AgentAction, *, mcp_server: str, namespace: str, verb: str, environment: str
-) -> Operation[AuthorizationDecision]:
-    """Submit what a tool of an MCP server is about to do.
-
-    Args:
-        action: the same as an action; its details are the tool's arguments.
-        mcp_server: the server's registered name.
-        namespace: what the tool belongs to, `filesystem`.
-        verb: what it does, `read_file`.
-        environment: where, `production`.
-    """
-    action_body = submit_body(action)
-    body = {
-        "mcp_server": mcp_server,
-        "namespace": namespace,
-        "verb": verb,
-        "resource": action.resource,
-        "action_type": action.action_type,
-        "description": action.description,
-        "parameters": action_body.get("action_details", {}),
-        "context": action_body.get("context", {}),
-        "environment": environment,
-        "tool_name": action.tool_name,
-    }
-    # Beyond the documented keys: who acts, and what binds the action to a session and a model.
-    binding = ("agent_id", "agent_name", "orchestration_session_id", "parent_action_id", "orchestration_depth")
-    return endpoints.SUBMIT_MCP.call(
-        body={**body, **{name: action_body[name] for name in (*binding, "model_id") if name in action_body}}
-    )
+    word, endpoint = ("failed", endpoints.FAIL_ACTION) if failed else ("completed", endpoints.COMPLETE_ACTION)
+    body = {"action_id": str(action_id), "status": word, f"{word}_at": at, **given(error=error, **fields)}
+    return endpoint.call(body=body, action_id=action_id)
 
 
 # What clients without an agent's id send: the authority takes the action for one of the key's own agent.
@@ -120,11 +46,7 @@ UNNAMED_AGENT: Final = "unknown"
 
 
 def action_from_fields(fields: Mapping[str, Any], *, agent_id: str, agent_name: str) -> AgentAction:
-    """Build an action from the spelled-out fields of a call; the agent's default identity fills in.
-
-    Raises:
-        ValidationError: an unknown field, a value of the wrong kind, or `parameters` contradicting `action_details`.
-    """
+    """Build an action from the spelled-out fields of a call; the agent's default identity fills in."""
     values = {name: value for name, value in fields.items() if value is not None}
     for claim in ("risk_score", "riskScore", "risk_level", "riskLevel"):
         values.pop(claim, None)
@@ -150,30 +72,26 @@ def action_from_fields(fields: Mapping[str, Any], *, agent_id: str, agent_name: 
 _TEXTS: Final = ("agent_name", "resource", "resource_id", "tool_name", "description", "orchestration_session_id")
 _OBJECTS: Final = ("action_details", "context", "risk_indicators")
 _NAMES: Final = ("mcp_server_name", "model_id", "parent_action_id")
+_NAME: Final = "a non-empty string or a whole number"
+_KINDS: Final[Mapping[str, tuple[Any, str]]] = {
+    **dict.fromkeys(_TEXTS, (str, "a string")),
+    **dict.fromkeys(_OBJECTS, (Mapping, "a mapping")),
+    **dict.fromkeys(_NAMES, (str | int, _NAME)),
+    "mcp_server_name": (str, "a string"),
+}
 
 
 def checked_action(action: AgentAction) -> AgentAction:
-    """Return the action after checking the kinds of its values; `submit_body` checks the rest.
-
-    Raises:
-        ValidationError: naming the first bad field.
-    """
-    for name in _TEXTS:
-        if not isinstance(getattr(action, name), str | None):
-            raise ValidationError(f"{name} must be a string", field=name)
-    for name in _OBJECTS:
-        value = getattr(action, name)
-        if value is not None and not isinstance(value, Mapping):
-            raise ValidationError(f"{name} must be a mapping", field=name)
-        if value is not None and not isinstance(value, dict):
-            setattr(action, name, strip_risk_claims(dict(value)))
-    for name in _NAMES:
+    """Return the action after checking the kinds of its values; `submit_body` checks the rest."""
+    for name, (kind, words) in _KINDS.items():
         value = getattr(action, name)
         if value is None:
             continue
-        if name == "mcp_server_name" and not isinstance(value, str):
-            raise ValidationError(f"{name} must be a string", field=name)
-        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-            raise ValidationError(f"{name} must be a non-empty string or a whole number", field=name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValidationError(f"{name} must be {words}", field=name)
+        if name in _NAMES and not str(value).strip():
+            raise ValidationError(f"{name} must be {_NAME}", field=name)
+        if isinstance(value, Mapping) and not isinstance(value, dict):
+            setattr(action, name, strip_risk_claims(dict(value)))
     submit_body(action)
     return action

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ..client.retry import dice
+from ..client.calls import dice
 from ..config import Settings
 from ..exceptions import AscendError, ConfigurationError
 from ..flow import BodyConsumed, ClientGone

@@ -165,7 +165,9 @@ class Delivery:
             number = _number_in(row.entry)
             outcome = self._outcomes.get(number)
             if outcome is None:
-                operation = requests.fail_action(row.action_id, at=_iso_time(row.claimed_at), error=_PROCESS_ENDED)
+                operation = requests.outcome(
+                    row.action_id, at=_iso_time(row.claimed_at), failed=True, error=_PROCESS_ENDED
+                )
                 try:
                     yield from self._core.call(operation, **self._how(number, "outcome"))
                 except _FINAL as error:
@@ -227,12 +229,8 @@ class Delivery:
         if not opened.action_id:
             return  # it was set aside when it could not be submitted
         at, error, duration = _iso_time(record.get("at", 0.0)), record.get("error"), record.get("ms")
-        if error is None:
-            operation = requests.complete_action(opened.action_id, at=at, duration_ms=duration)
-        else:
-            operation = requests.fail_action(
-                opened.action_id, at=at, error=error, duration_ms=duration, given_back=record.get("given_back")
-            )
+        more = {"duration_ms": duration, "given_back": record.get("given_back")}
+        operation = requests.outcome(opened.action_id, at=at, failed=error is not None, error=error, **more)
         yield from self._core.call(operation, **self._how(record["n"], "outcome"))
 
     def _how(self, number: int, what: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from ..client.background import FailureCount, repeat
-from ..client.retry import dice
+from ..client.calls import dice
 from ..exceptions import AscendError, AuthenticationError
 from ..flow import Blocking, Sleep, drive
 from ..fork import only_forks, renew_once

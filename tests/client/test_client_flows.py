@@ -21,7 +21,7 @@ from ascend_middleware.client import (
     Unsendable,
     requests,
 )
-from ascend_middleware.client.retry import backoff, may_repeat, parse_retry_after
+from ascend_middleware.client.calls import backoff, may_repeat, parse_retry_after
 
 ACTION = AgentAction("a", "A", "data_access", "r")
 
@@ -415,8 +415,8 @@ def test_a_value_that_readers_take_differently_is_refused_by_its_place(where, va
 )
 def test_no_call_encodes_what_json_cannot_hold(bad):
     for call in (
-        lambda: requests.complete_action("7", at="now", result=bad),
-        lambda: requests.fail_action("7", at="now", error=[None, bad]),
+        lambda: requests.outcome("7", at="now", failed=False, result=bad),
+        lambda: requests.outcome("7", at="now", failed=True, error=[None, bad]),
         lambda: endpoints.EVALUATE_POLICY.call(body={"action_type": "t", "resource": "r", "context": {"x": bad}}),
         lambda: requests.action_from_fields(
             {"parameters": {"x": bad}, "action_details": {"x": bad}}, agent_id="a", agent_name="A"

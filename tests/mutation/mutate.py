@@ -67,7 +67,7 @@ ROOMS = {
 # What is tried when no module is named.
 MODULES = [
     "guard/", "state/", "journal/", "killswitch/", "verdict.py", "adapters/", "rules/", "routing/", "api/", "mcp/", "asgi/", "fastapi.py", "flask/", "django/", "wsgi/",
-    *(f"client/{name}" for name in ("calls.py", "core.py", "breaker.py", "retry.py", "http/")),
+    *(f"client/{name}" for name in ("calls.py", "core.py", "breaker.py", "http/")),
     *(f"authority/{name}.py" for name in ("core", "store/audit", "tokens", "approvals", "webhooks", "limits", "delivery")),
 ]  # fmt: skip
 NOT_COPIED = shutil.ignore_patterns(".git", ".tox", ".venv", "__pycache__", "node_modules", ".*_cache", ".hypothesis")

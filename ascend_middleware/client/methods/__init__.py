@@ -1,4 +1,1 @@
-"""The public methods, one file for each subject, the blocking class beside its awaitable twin.
-
-A method checks its arguments, makes a flow and runs it; what it does stands in `core`, `base` and `requests`.
-"""
+"""The methods of the clients, a file for each subject, each written once for both clients."""

@@ -59,19 +59,8 @@ class ActionMethods(ClientBase):
         """
         return self.core.call(requests.get_action(action_id))
 
-    @sync_and_async
-    def get_action_details(self, action_id: str | int) -> Flow[ActionRecord]:
-        """Return the full record of an action; the reference client's name for `get_action`.
-
-        Args:
-            action_id: `7`, `"7"` or `"act_7"`.
-
-        Raises:
-            NotFoundError: the organisation has no such action.
-
-        Source: contract §1.2.
-        """
-        return self.core.call(requests.get_action(action_id))
+    # The reference client's name for it.
+    get_action_details = get_action
 
     @sync_and_async
     def list_actions(

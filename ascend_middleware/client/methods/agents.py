@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from ..._version import __version__
 from ...api import answers, endpoints
-from ...api.endpoint import Operation, given, is_number
+from ...api.endpoint import given, is_number
 from ...api.models import AgentHealthStatus, KillSwitchStatus, Record
-from ...exceptions import AscendError, ClientClosedError, KillSwitchError, ProtocolError, ValidationError
+from ...exceptions import AscendError, ClientClosedError, ConflictError, KillSwitchError, ProtocolError, ValidationError
 from ...flow import Flow
 from ..base import ClientBase, positive_seconds
 from ..drivers import done, sync_and_async
@@ -66,7 +66,14 @@ class AgentMethods(ClientBase):
             "sdk_version": __version__,
             "metadata": metadata or {},
         }
-        return self.core.register(endpoints.REGISTER_AGENT.call(body=body), agent_id)
+        try:
+            record = yield from self.core.call(endpoints.REGISTER_AGENT.call(body=body))
+        except ConflictError:
+            # The refusal does not tell whose agent it is, and the text of an error proves nothing.
+            if agent_id not in (yield from self.core.call(endpoints.LIST_AGENTS.call())):
+                raise
+            return Record({"success": True, "status": "already_registered", "agent_id": agent_id})
+        return record
 
     @sync_and_async
     def deregister(self) -> Flow[Record]:
@@ -180,7 +187,7 @@ class AgentMethods(ClientBase):
     def start_heartbeat(self, interval_seconds: float | None = None) -> Flow[None]:
         """Send heartbeats in the background: one now, then one at each interval, until `stop_heartbeat` or `close`.
 
-        Starting it again replaces the one that runs. A forked child has none: its parent goes on.
+        Starting it again replaces the one that runs. A forked child sends its own from its first action on.
 
         Args:
             interval_seconds: seconds from one to the next, 60 when None.
@@ -262,7 +269,7 @@ class AgentMethods(ClientBase):
 
         Source: contract §2.10, §3.2.
         """
-        return self.core.call(self._status_question())
+        return self._kill_status()
 
     @sync_and_async
     def start_kill_switch_polling(self, interval_seconds: float = 5.0) -> Flow[None]:
@@ -281,7 +288,6 @@ class AgentMethods(ClientBase):
         Source: contract §2.10, §3.2.
         """
         interval = positive_seconds("interval_seconds", interval_seconds, _KILL_SWITCH_SECONDS)
-        self._stop_polling()
         self.kill.expect(interval)
         self._repeat(_POLLING, lambda: self._polled(interval), interval)
         return done(None)
@@ -294,7 +300,8 @@ class AgentMethods(ClientBase):
 
         Source: contract §3.2.
         """
-        self._stop_polling()
+        self.background.stop(_POLLING)
+        self.kill.expect(None)
         return done(None)
 
     @sync_and_async
@@ -307,15 +314,16 @@ class AgentMethods(ClientBase):
         """
         return done(self.kill.stopped() is not None)
 
-    def _status_question(self) -> Operation[KillSwitchStatus]:
-        return endpoints.KILL_SWITCH_STATUS.call(query=given(agent_id=self.settings.agent_id or None))
+    def _kill_status(self, **how: Any) -> Flow[KillSwitchStatus]:
+        operation = endpoints.KILL_SWITCH_STATUS.call(query={"agent_id": self.settings.agent_id or None})
+        return self.core.call(operation, **how)
 
     def _polled(self, interval: float) -> Flow[None]:
         """Ask for the kill switch once, within one interval, so that three silent ones are noticed in three."""
         deadline = self.core.clock() + min(interval, self.settings.timeout)
         try:
             # This goes on while calls do not: it has to notice when the authority is back.
-            status = yield from self.core.call(self._status_question(), deadline=deadline, breaker=self.core.unbroken)
+            status = yield from self._kill_status(deadline=deadline, breaker=self.core.unbroken)
         except KillSwitchError as error:
             # Also an answer, and a clear one.
             self.kill.learn_status(KillSwitchStatus({"blocked": True, "reason": str(error)}))
@@ -325,10 +333,6 @@ class AgentMethods(ClientBase):
             self.kill.poll_failed(error)
         else:
             self.kill.learn_status(status)
-
-    def _stop_polling(self) -> None:
-        if self.background.stop(_POLLING):
-            self.kill.expect(None)
 
 
 def _is_command(row: Any) -> bool:

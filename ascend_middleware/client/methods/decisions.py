@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from ...api import endpoints
+from ...api.decode import submit_body
 from ...api.endpoint import is_number, text
 from ...api.models import AgentAction, AuthorizationDecision, BulkActionResult, BulkEvaluationResult
 from ...exceptions import AscendError, ValidationError
 from ...flow import Flow
-from .. import requests
 from ..base import ClientBase, arguments, seconds
 from ..drivers import SideBySide, sync_and_async
 
@@ -54,7 +55,9 @@ class DecisionMethods(ClientBase):
 
         Source: contract §1.2, C3, C10, C11, C19.
         """
-        return self._submitted(action, fields, raise_on_denied=raise_on_denied, idempotency_key=idempotency_key)
+        built = self._action(action, fields)
+        flow = self.core.submit_or_open(built, raise_on_denied=raise_on_denied, idempotency_key=idempotency_key)
+        return self._governed(flow)
 
     @sync_and_async
     def evaluate_action(
@@ -220,9 +223,23 @@ class DecisionMethods(ClientBase):
         """
         fields = arguments(locals(), "mcp_server", "namespace", "verb", "environment", "raise_on_denied")
         action = self._action(None, {**fields, "action_type": action_type or f"{namespace}.{verb}"})
-        flow = self.core.call(
-            requests.submit_mcp(action, mcp_server=mcp_server, namespace=namespace, verb=verb, environment=environment)
-        )
+        sent = submit_body(action)
+        # Beyond the documented keys: who acts, and what binds the action to a session and a model.
+        binding = ("agent_id", "agent_name", "orchestration_session_id", "parent_action_id", "orchestration_depth")
+        body = {
+            "mcp_server": mcp_server,
+            "namespace": namespace,
+            "verb": verb,
+            "resource": action.resource,
+            "action_type": action.action_type,
+            "description": action.description,
+            "parameters": sent.get("action_details", {}),
+            "context": sent.get("context", {}),
+            "environment": environment,
+            "tool_name": action.tool_name,
+            **{name: sent[name] for name in (*binding, "model_id") if name in sent},
+        }
+        flow = self.core.call(endpoints.SUBMIT_MCP.call(body=body))
         return self._governed(self.core.decide(flow, action_type=action.action_type, raise_on_denied=raise_on_denied))
 
     @sync_and_async
