@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import masking, substitute
-from ..api.endpoint import fill_path, text
-from ..api.models import AgentAction, AuthorizationDecision, FailMode
+from ..api import answers, endpoints
+from ..api.decode import check_values, strip_risk_claims, submit_body
+from ..api.endpoint import Operation, fill_path, text
+from ..api.models import ActionPage, ActionRecord, AgentAction, AuthorizationDecision, FailMode
 from ..config import TEST_SCHEME, Settings
 from ..exceptions import ClientClosedError, ConfigurationError, ValidationError
-from . import requests
 from .background import Background
 from .core import ClientCore
 from .killswitch import KillState
@@ -21,7 +23,16 @@ if TYPE_CHECKING:
     from ..flow import Flow
     from .background import AsyncRepeating, Repeating
 
-__all__ = ["ClientBase", "arguments", "positive_seconds", "seconds"]
+__all__ = [
+    "ClientBase",
+    "action_from_fields",
+    "arguments",
+    "checked_action",
+    "get_action",
+    "list_actions",
+    "positive_seconds",
+    "seconds",
+]
 
 _DEFAULT_WAIT: Final = 60.0
 
@@ -111,12 +122,12 @@ class ClientBase:
         if isinstance(action, AgentAction):
             if fields:
                 raise ValidationError("give either an AgentAction or single fields, not both")
-            return requests.checked_action(action)
+            return checked_action(action)
         if action is not None:
             if not isinstance(action, Mapping) or fields:
                 raise ValidationError("an action is an AgentAction, one mapping, or single fields", field="action")
             fields = dict(action)
-        return requests.action_from_fields(fields, agent_id=self.settings.agent_id, agent_name=self.settings.agent_name)
+        return action_from_fields(fields, agent_id=self.settings.agent_id, agent_name=self.settings.agent_name)
 
     def _agent(self, agent_id: str | None) -> str:
         if agent_id is None and not self.settings.agent_id:
@@ -174,3 +185,78 @@ def positive_seconds(name: str, value: object, default: float) -> float:
     if found <= 0:
         raise ValidationError(f"{name} must be more than 0 seconds", field=name)
     return found
+
+
+# --- what is asked in more than one place
+
+
+def get_action(action_id: str | int) -> Operation[ActionRecord]:
+    """Fetch the full record of an action."""
+    decode = partial(answers.action_record, action_id=action_id)
+    return endpoints.GET_ACTION.call(decode=decode, action_id=action_id)
+
+
+def list_actions(
+    *, limit: int = 50, offset: int = 0, status: str | None = None, filters: Mapping[str, object] | None = None
+) -> Operation[ActionPage]:
+    """Fetch one page of actions; filters go into the query as they are, those that are None left out."""
+    query = {"limit": limit, "offset": offset, "status": status, **(filters or {})}
+    return endpoints.LIST_ACTIONS.call(query=query, decode=partial(answers.action_page, limit=limit, offset=offset))
+
+
+# --- actions
+
+# What clients without an agent's id send: the authority takes the action for one of the key's own agent.
+UNNAMED_AGENT: Final = "unknown"
+
+
+def action_from_fields(fields: Mapping[str, Any], *, agent_id: str, agent_name: str) -> AgentAction:
+    """Build an action from the spelled-out fields of a call; the agent's default identity fills in."""
+    values = {name: value for name, value in fields.items() if value is not None}
+    for claim in ("risk_score", "riskScore", "risk_level", "riskLevel"):
+        values.pop(claim, None)
+    if "parameters" in values:
+        check_values(values)  # what holds itself cannot be compared
+        parameters = values.pop("parameters")
+        if values.setdefault("action_details", parameters) != parameters:
+            raise ValidationError("parameters and action_details are one thing; give one of them", field="parameters")
+    unknown = sorted(str(name) for name in values if name not in AgentAction.__struct_fields__)
+    if unknown:
+        raise ValidationError(
+            f"unknown action field {unknown[0]!r}; known: {', '.join(AgentAction.__struct_fields__)}", field=unknown[0]
+        )
+    given_agent = values.pop("agent_id", None)
+    values["agent_id"] = (agent_id or UNNAMED_AGENT) if given_agent is None else given_agent
+    own_name = (agent_name or values["agent_id"]) if given_agent in (None, agent_id) else given_agent
+    values.setdefault("agent_name", own_name)
+    values.setdefault("resource", "")
+    values.setdefault("action_type", "")
+    return checked_action(AgentAction(**values))
+
+
+_TEXTS: Final = ("agent_name", "resource", "resource_id", "tool_name", "description", "orchestration_session_id")
+_OBJECTS: Final = ("action_details", "context", "risk_indicators")
+_NAMES: Final = ("mcp_server_name", "model_id", "parent_action_id")
+_NAME: Final = "a non-empty string or a whole number"
+_KINDS: Final[Mapping[str, tuple[Any, str]]] = {
+    **dict.fromkeys(_TEXTS, (str, "a string")),
+    **dict.fromkeys(_OBJECTS, (Mapping, "a mapping")),
+    **dict.fromkeys(_NAMES, (str | int, _NAME)),
+    "mcp_server_name": (str, "a string"),
+}
+
+
+def checked_action(action: AgentAction) -> AgentAction:
+    """Return the action after checking the kinds of its values; `submit_body` checks the rest."""
+    for name, (kind, words) in _KINDS.items():
+        value = getattr(action, name)
+        if value is None:
+            continue
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValidationError(f"{name} must be {words}", field=name)
+        if name in _NAMES and not str(value).strip():
+            raise ValidationError(f"{name} must be {_NAME}", field=name)
+        if isinstance(value, Mapping) and not isinstance(value, dict):
+            setattr(action, name, strip_risk_claims(dict(value)))
+    submit_body(action)
+    return action

@@ -24,7 +24,6 @@ from ..exceptions import (
     TimeoutError,  # noqa: A004 - the documented name
 )
 from ..flow import Hook, Sleep
-from . import requests
 from .calls import Calls, Send
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from ..flow import Flow
     from .breaker import CircuitBreaker
 
-__all__ = ["PASSING", "ClientCore", "Send"]
+__all__ = ["PASSING", "ClientCore", "Send", "iso_time"]
 
 T = TypeVar("T")
 # What a poll may run into and still go on: the decision stands at the authority all the same.
@@ -79,29 +78,28 @@ class ClientCore(Calls):
         operation = endpoints.ACTION_STATUS.call(decode=decode, headers=headers, agent=agent, action_id=action_id)
         return self.call(operation, deadline=deadline)
 
-    def complete(
+    def report(
         self,
         action_id: str | int,
         *,
-        result: object | None = None,
-        duration_ms: float | None = None,
+        failed: bool,
+        error: object = None,
+        at: float | None = None,
         deadline: float | None = None,
+        idempotency_key: str | None = None,
+        breaker: CircuitBreaker | None = None,
+        **fields: Any,
     ) -> Flow[Record]:
-        """Report that an action was carried out."""
-        at = self._timestamp()
-        operation = requests.outcome(action_id, at=at, failed=False, result=result, duration_ms=duration_ms)
-        return self.call(operation, deadline=deadline)
+        """Report what became of a passed action: it was carried out, or tried and `failed`; now, or `at` another time.
 
-    def fail(
-        self, action_id: str | int, *, error: object, duration_ms: float | None = None, deadline: float | None = None
-    ) -> Flow[Record]:
-        """Report that an action failed."""
-        at = self._timestamp()
-        operation = requests.outcome(action_id, at=at, failed=True, error=error, duration_ms=duration_ms)
-        return self.call(operation, deadline=deadline)
-
-    def _timestamp(self) -> str:
-        return datetime.fromtimestamp(self.now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        Fields are `result`, `duration_ms`, and `given_back`: it did not happen, and its approval is still good.
+        """
+        if isinstance(error, BaseException):
+            error = f"{type(error).__name__}: {error}"
+        word, endpoint = ("failed", endpoints.FAIL_ACTION) if failed else ("completed", endpoints.COMPLETE_ACTION)
+        body = {"action_id": str(action_id), "status": word, f"{word}_at": iso_time(self.now() if at is None else at)}
+        operation = endpoint.call(body=body | given(error=error, **fields), action_id=action_id)
+        return self.call(operation, deadline=deadline, idempotency_key=idempotency_key, breaker=breaker)
 
     def submit_or_open(
         self, action: AgentAction, *, raise_on_denied: bool = False, idempotency_key: str | None = None
@@ -194,7 +192,7 @@ class ClientCore(Calls):
 
     def heartbeat(self, agent_id: str, **metrics: Any) -> Flow[bool]:
         """Say that an agent is alive; the result says whether the authority heard it."""
-        body = {"agent_id": agent_id, "sdk_version": __version__, "timestamp": self._timestamp()}
+        body = {"agent_id": agent_id, "sdk_version": __version__, "timestamp": iso_time(self.now())}
         operation = endpoints.HEARTBEAT.call(body={**body, **given(**metrics)})
         try:
             yield from self.call(operation)
@@ -224,6 +222,11 @@ class ClientCore(Calls):
             fields["environment"] = info.get("environment")
         fields["latency_ms"] = round((self.clock() - began) * 1000, 3)
         return ConnectionStatus(fields)
+
+
+def iso_time(at: float) -> str:
+    """Return seconds since the epoch as the wire writes them."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _open_decision(error: AscendError) -> AuthorizationDecision:

@@ -20,8 +20,7 @@ from ..api.models import (
 from ..config import Settings
 from ..exceptions import AscendError, ConfigurationError, TimeoutError  # noqa: A004 - the documented name
 from ..flow import Flow
-from . import requests
-from .base import ClientBase
+from .base import ClientBase, get_action, list_actions
 from .drivers import Awaiting, Blocking, sync_and_async
 
 __all__ = ["AsyncOWKAIClient", "OWKAIClient", "ReferenceDecision", "expired"]
@@ -192,7 +191,7 @@ class _ReferenceMethods(ClientBase):
 
         Source: contract §1.3, C4.
         """
-        question = requests.list_actions(limit=limit, offset=offset, status=status, filters=filters)
+        question = list_actions(limit=limit, offset=offset, status=status, filters=filters)
         return _told(self.core.call(question))
 
     @sync_and_async
@@ -207,7 +206,7 @@ class _ReferenceMethods(ClientBase):
 
         Source: contract §1.3, §3.1.
         """
-        return _told(self.core.call(requests.get_action(action_id)))
+        return _told(self.core.call(get_action(action_id)))
 
 
 class OWKAIClient(_ReferenceMethods, Blocking):

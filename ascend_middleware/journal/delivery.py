@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ..api.models import AgentAction
-from ..client import requests
+from ..client.core import iso_time
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
@@ -165,11 +164,9 @@ class Delivery:
             number = _number_in(row.entry)
             outcome = self._outcomes.get(number)
             if outcome is None:
-                operation = requests.outcome(
-                    row.action_id, at=_iso_time(row.claimed_at), failed=True, error=_PROCESS_ENDED
-                )
+                how = {"at": row.claimed_at, **self._how(number, "outcome")}
                 try:
-                    yield from self._core.call(operation, **self._how(number, "outcome"))
+                    yield from self._core.report(row.action_id, failed=True, error=_PROCESS_ENDED, **how)
                 except _FINAL as error:
                     logger.error("a dead process's claim of action %s cannot be reported: %s", row.action_id, error)
             state.settle(row.handle, outcome=outcome or "unknown")
@@ -212,7 +209,7 @@ class Delivery:
     def _submit(self, record: dict[str, Any], number: int) -> Flow[str]:
         """Submit what was passed while the authority was away, marked as such."""
         action = AgentAction(**record["action"])
-        passed_at = _iso_time(record.get("at", 0.0))
+        passed_at = iso_time(record.get("at", 0.0))
         action.context = {**(action.context or {}), "passed_open": True, "passed_open_at": passed_at}
         decision = yield from self._core.submit(action, **self._how(number, "submit"))
         if not decision.is_approved():
@@ -228,10 +225,16 @@ class Delivery:
     def _report(self, record: dict[str, Any], opened: _Open) -> Flow[None]:
         if not opened.action_id:
             return  # it was set aside when it could not be submitted
-        at, error, duration = _iso_time(record.get("at", 0.0)), record.get("error"), record.get("ms")
-        more = {"duration_ms": duration, "given_back": record.get("given_back")}
-        operation = requests.outcome(opened.action_id, at=at, failed=error is not None, error=error, **more)
-        yield from self._core.call(operation, **self._how(record["n"], "outcome"))
+        error = record.get("error")
+        yield from self._core.report(
+            opened.action_id,
+            failed=error is not None,
+            error=error,
+            at=record.get("at", 0.0),
+            duration_ms=record.get("ms"),
+            given_back=record.get("given_back"),
+            **self._how(record["n"], "outcome"),
+        )
 
     def _how(self, number: int, what: str) -> dict[str, Any]:
         deadline, key = self._core.clock() + _CALL_SECONDS, f"journal-{self._process}-{number}-{what}"
@@ -355,8 +358,3 @@ def _number_in(entry: str) -> int:
         return int(msgspec.json.decode(entry.encode(), type=dict[str, Any]).get("n", 0))
     except msgspec.DecodeError:
         return 0
-
-
-def _iso_time(at: float) -> str:
-    """Return seconds since the epoch as the wire writes them."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

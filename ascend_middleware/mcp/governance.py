@@ -195,14 +195,11 @@ def conclude(
     """Report what became of a run; that the report fails is logged and changes nothing else."""
     if not decision.action_id or limit <= 0:
         return
-    duration, deadline = round(seconds * 1000, 3), core.clock() + limit
+    how: dict[str, Any] = {"duration_ms": round(seconds * 1000, 3), "deadline": core.clock() + limit}
+    # The error's name and not its text, which may repeat the arguments.
+    error = f"the tool raised {raised}" if raised is not None else None
     try:
-        if raised is None:
-            yield from core.complete(decision.action_id, duration_ms=duration, deadline=deadline)
-        else:
-            # The error's name and not its text, which may repeat the arguments.
-            text = f"the tool raised {raised}"
-            yield from core.fail(decision.action_id, error=text, duration_ms=duration, deadline=deadline)
+        yield from core.report(decision.action_id, failed=raised is not None, error=error, **how)
     except AscendError as failure:
         logger.warning("the outcome of action %s was not reported: %s", decision.action_id, failure)
 

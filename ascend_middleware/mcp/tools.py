@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import anyio
 
 from ..client import AscendClient, AsyncAscendClient
+from ..client.base import action_from_fields
 from ..client.drivers import run_on_loop
-from ..client.requests import action_from_fields
 from ..exceptions import AuthorizationDeniedError, ConfigurationError
 from ..exceptions import TimeoutError as DecisionTimeoutError
 from ..flow import running_loop

@@ -19,7 +19,7 @@ from ascend_middleware.client import (
     ExchangeFailed,
     Overloaded,
     Unsendable,
-    requests,
+    base,
 )
 from ascend_middleware.client.calls import backoff, may_repeat, parse_retry_after
 
@@ -224,8 +224,8 @@ def test_identifiers_are_checked_before_anything_is_sent(bad):
     world = World(APPROVED)
     for flow in (
         lambda: world.core.status(bad),
-        lambda: world.core.complete(bad),
-        lambda: world.core.call(requests.get_action(bad)),
+        lambda: world.core.report(bad, failed=False),
+        lambda: world.core.call(base.get_action(bad)),
     ):
         with pytest.raises(errors.ValidationError):
             world.run(flow())
@@ -243,7 +243,7 @@ def test_idempotency_keys_are_checked(bad):
 
 def test_reports():
     world = World(answer(200, {"ok": True}))
-    assert world.run(world.core.complete("7", result={"n": 1}, duration_ms=3.5))["ok"] is True
+    assert world.run(world.core.report("7", failed=False, result={"n": 1}, duration_ms=3.5))["ok"] is True
     assert world.sent[0].request.url == "http://localhost/api/agent-action/7/complete"
     assert json.loads(world.sent[0].request.content) == {
         "action_id": "7",
@@ -253,22 +253,20 @@ def test_reports():
         "duration_ms": 3.5,
     }
     world = World(answer(204))
-    assert world.run(world.core.fail("7", error=ValueError("x"))).to_dict() == {}
+    assert world.run(world.core.report("7", failed=True, error=ValueError("x"))).to_dict() == {}
     world = World(answer(500))
     with pytest.raises(errors.ServerError):
-        world.run(world.core.complete("7"))
+        world.run(world.core.report("7", failed=False))
 
 
 def test_list_query():
     world = World(answer(200, {"actions": [{"action_id": "1", "status": "odd"}], "total": 3}))
-    page = world.run(
-        world.core.call(requests.list_actions(limit=1, status="a&b", filters={"sort": None, "order": "asc"}))
-    )
+    page = world.run(world.core.call(base.list_actions(limit=1, status="a&b", filters={"sort": None, "order": "asc"})))
     assert page.has_more
     assert world.sent[0].request.url.endswith("?limit=1&offset=0&status=a%26b&order=asc")
     for bad in ({"limit": 0}, {"offset": -1}, {"limit": True}, {"filters": {"x": []}}):
         with pytest.raises(errors.ValidationError):
-            requests.list_actions(**bad)
+            base.list_actions(**bad)
 
 
 def test_a_poll_with_hardly_any_time_does_not_count_against_the_authority():
@@ -397,7 +395,7 @@ def test_a_value_that_readers_take_differently_is_refused_by_its_place(where, va
     world = World(APPROVED)
     for build in (
         lambda: AgentAction("a", "A", "data_access", "r", **{where: {"amount": value}}),
-        lambda: requests.action_from_fields(
+        lambda: base.action_from_fields(
             {"action_type": "t", "resource": "r", where: {"amount": value}}, agent_id="a", agent_name="A"
         ),
     ):
@@ -415,10 +413,10 @@ def test_a_value_that_readers_take_differently_is_refused_by_its_place(where, va
 )
 def test_no_call_encodes_what_json_cannot_hold(bad):
     for call in (
-        lambda: requests.outcome("7", at="now", failed=False, result=bad),
-        lambda: requests.outcome("7", at="now", failed=True, error=[None, bad]),
+        lambda: World(APPROVED).core.report("7", failed=False, result=bad),
+        lambda: World(APPROVED).core.report("7", failed=True, error=[None, bad]),
         lambda: endpoints.EVALUATE_POLICY.call(body={"action_type": "t", "resource": "r", "context": {"x": bad}}),
-        lambda: requests.action_from_fields(
+        lambda: base.action_from_fields(
             {"parameters": {"x": bad}, "action_details": {"x": bad}}, agent_id="a", agent_name="A"
         ),
         lambda: encode_json({"x": None, "y": bad}),

@@ -15,7 +15,7 @@ from kit.scripted import DROP, HANG, PENDING, Scripted, http
 from ascend_middleware import exceptions as errors
 from ascend_middleware.api.decode import decode_decision
 from ascend_middleware.api.models import AgentAction
-from ascend_middleware.client import AscendClient, ClientCore, ExchangeFailed, requests
+from ascend_middleware.client import AscendClient, ClientCore, ExchangeFailed, base
 from ascend_middleware.config import Settings
 from ascend_middleware.flow import Sleep, drive
 
@@ -188,7 +188,7 @@ def test_defect_e6_odd_levels_and_stored_words_are_read(level):
     decision = decode_decision(json.dumps({**YES, "risk_level": level}).encode())
     assert decision.is_approved() and (decision.risk_level is None or decision.risk_level == level)
     world = World(answer(200, {"action_id": "7", "status": "pending_approval"}))
-    assert world.run(world.core.call(requests.get_action("7")))["status"] == "pending_approval"
+    assert world.run(world.core.call(base.get_action("7")))["status"] == "pending_approval"
 
 
 def test_defect_e7_nothing_is_polled_without_an_id():

@@ -5,8 +5,7 @@ from __future__ import annotations
 from ...api import endpoints
 from ...api.models import ActionPage, ActionRecord, ApprovalStatus, AuthorizationDecision, ConnectionStatus, Record
 from ...flow import Flow
-from .. import requests
-from ..base import ClientBase
+from ..base import ClientBase, get_action, list_actions
 from ..drivers import sync_and_async
 
 __all__ = ["ActionMethods"]
@@ -57,7 +56,7 @@ class ActionMethods(ClientBase):
 
         Source: contract §1.2, §3.1.
         """
-        return self.core.call(requests.get_action(action_id))
+        return self.core.call(get_action(action_id))
 
     # The reference client's name for it.
     get_action_details = get_action
@@ -80,7 +79,7 @@ class ActionMethods(ClientBase):
 
         Source: contract §1.2, §2.6, C4.
         """
-        return self.core.call(requests.list_actions(limit=limit, offset=offset, status=status, filters=filters))
+        return self.core.call(list_actions(limit=limit, offset=offset, status=status, filters=filters))
 
     @sync_and_async
     def check_approval(self, approval_request_id: str) -> Flow[ApprovalStatus]:
@@ -112,7 +111,7 @@ class ActionMethods(ClientBase):
 
         Source: contract §3.2.
         """
-        return self.core.complete(action_id, result=result, duration_ms=duration_ms)
+        return self.core.report(action_id, failed=False, result=result, duration_ms=duration_ms)
 
     @sync_and_async
     def log_action_failed(self, action_id: str | int, error: object, duration_ms: float | None = None) -> Flow[Record]:
@@ -128,4 +127,4 @@ class ActionMethods(ClientBase):
 
         Source: contract §3.2.
         """
-        return self.core.fail(action_id, error=error, duration_ms=duration_ms)
+        return self.core.report(action_id, failed=True, error=error, duration_ms=duration_ms)
