@@ -60,12 +60,20 @@ def acknowledged(content: bytes) -> bool:
     return not content or decode_object(content).get("success", True) is True
 
 
-def _rows(answer: Mapping[str, Any], *names: str, what: str) -> list[dict[str, Any]]:
-    """Return the rows of a list, under whichever of the names they stand."""
-    rows = next((answer[name] for name in (*names, "data") if name in answer), None)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ProtocolError(f"the authority's answer holds no {what}")
+def _rows(answer: Mapping[str, Any], *names: str, problem: str, of: type = dict) -> list[Any]:
+    """Return the rows of a list, under the first of the names that is there."""
+    rows = next((answer[name] for name in names if name in answer), None)
+    if not isinstance(rows, list) or not all(isinstance(row, of) for row in rows):
+        raise ProtocolError(problem)
     return rows
+
+
+def _saying(content: bytes, name: str, kind: type, problem: str, **usual: Any) -> dict[str, Any]:
+    """Return an answer that has to say something under a name; the usual rest may be missing."""
+    answer = decode_object(content)
+    if not isinstance(answer.get(name), kind):
+        raise ProtocolError(problem)
+    return {**usual, **answer}
 
 
 # --- actions
@@ -109,9 +117,7 @@ def action_record(content: bytes, action_id: str | int | None = None) -> ActionR
 def action_page(content: bytes, *, limit: int = 50, offset: int = 0) -> ActionPage:
     """Read a page of actions, in any of its documented shapes."""
     answer = decode_object(content)
-    rows = answer.get("actions", answer.get("data", answer.get("items")))
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ProtocolError("the authority's list holds no rows")
+    rows = _rows(answer, "actions", "data", "items", problem="the authority's list holds no rows")
     paging = answer.get("pagination")
     paging = {**answer, **paging} if isinstance(paging, dict) else answer
     total = paging.get("total", offset + len(rows))
@@ -164,31 +170,25 @@ def approval(content: bytes) -> ApprovalStatus:
 
 def agent_ids(content: bytes) -> list[str]:
     """Read the ids of the organisation's agents."""
-    answer = decode_object(content)
-    rows = answer.get("agents", answer.get("data"))
-    if not isinstance(rows, list):
-        raise ProtocolError("the authority's list holds no agents")
+    problem = "the authority's list holds no agents"
+    rows = _rows(decode_object(content), "agents", "data", problem=problem, of=object)
     return [str(row["agent_id"]) for row in rows if isinstance(row, dict) and "agent_id" in row]
 
 
 def agent_health(content: bytes, agent_id: str | None = None) -> AgentHealthStatus:
     """Read how an agent is; an answer about another one than the one that is named is refused."""
-    answer = decode_object(content)
-    if not isinstance(answer.get("status"), str):
-        raise ProtocolError("the authority's answer tells no status of the agent")
-    if agent_id is not None and answer.get("agent_id", agent_id) != agent_id:
+    problem = "the authority's answer tells no status of the agent"
+    usual: dict[str, Any] = {"agent_id": agent_id, "last_heartbeat": None, "uptime_seconds": None, "metadata": {}}
+    health = AgentHealthStatus(_saying(content, "status", str, problem, **usual))
+    if agent_id is not None and health["agent_id"] != agent_id:
         raise ProtocolError("the authority answered about another agent than the one asked about")
-    known: dict[str, Any] = {"agent_id": agent_id, "last_heartbeat": None, "uptime_seconds": None, "metadata": {}}
-    return AgentHealthStatus({**known, **answer})
+    return health
 
 
 def commands(content: bytes) -> list[Any]:
     """Read the commands that wait for an agent; what each of them says is judged one by one."""
-    answer = decode_object(content)
-    rows = answer.get("commands", answer.get("data"))
-    if not isinstance(rows, list):
-        raise ProtocolError("the authority's answer holds no commands")
-    return rows
+    problem = "the authority's answer holds no commands"
+    return _rows(decode_object(content), "commands", "data", problem=problem, of=object)
 
 
 _FLAGS: Final = ("blocked", "active", "is_active", "is_blocked")
@@ -219,24 +219,23 @@ def kill_switch(content: bytes) -> KillSwitchStatus:
 def servers(content: bytes) -> Record:
     """Read the registered MCP servers."""
     answer = decode_object(content)
-    rows = _rows(answer, "servers", "mcp_servers", what="MCP servers")
+    rows = _rows(answer, "servers", "mcp_servers", "data", problem="the authority's answer holds no MCP servers")
     kept = {key: value for key, value in answer.items() if key != "data"}
     return Record({**kept, "servers": [Record(row) for row in rows]})
 
 
 def evaluation(content: bytes) -> PolicyEvaluationResult:
     """Read what the policies would say."""
-    answer = decode_object(content)
-    if not isinstance(answer.get("decision"), str):
-        raise ProtocolError("the authority's answer holds no decision")
-    known: dict[str, Any] = {"matched_policies": [], "violations": [], "risk_score": None, "evaluation_time_ms": None}
-    return PolicyEvaluationResult({**known, **answer})
+    problem = "the authority's answer holds no decision"
+    usual: dict[str, Any] = {"matched_policies": [], "violations": [], "risk_score": None, "evaluation_time_ms": None}
+    return PolicyEvaluationResult(_saying(content, "decision", str, problem, **usual))
 
 
 def audit_page(content: bytes, *, limit: int = 50, offset: int = 0) -> AuditLogResponse:
     """Read a page of the audit log."""
     answer = decode_object(content)
-    rows = _rows(answer, "events", "logs", "items", what="audit entries")
+    problem = "the authority's answer holds no audit entries"
+    rows = _rows(answer, "events", "logs", "items", "data", problem=problem)
     events = [AuditEvent({"event_id": str(row.get("id", "")), **row}) for row in rows]
     rest = {key: value for key, value in answer.items() if key not in ("logs", "items", "data")}
     bounds = {"total": offset + len(rows), "limit": limit, "offset": offset}
@@ -265,12 +264,12 @@ def webhooks(content: bytes) -> list[Webhook]:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         plain = None
     answer = {"webhooks": plain} if isinstance(plain, list) else decode_object(content)
-    return [_webhook(row) for row in _rows(answer, "webhooks", what="web hooks")]
+    rows = _rows(answer, "webhooks", "data", problem="the authority's answer holds no web hooks")
+    return [_webhook(row) for row in rows]
 
 
 def webhook_test(content: bytes) -> WebhookTestResult:
     """Read how a test event fared."""
-    answer = decode_object(content)
-    if not isinstance(answer.get("success"), bool):
-        raise ProtocolError("the authority's answer does not say whether the test succeeded")
-    return WebhookTestResult({"status_code": None, "response_time_ms": None, "error": None, **answer})
+    problem = "the authority's answer does not say whether the test succeeded"
+    usual = {"status_code": None, "response_time_ms": None, "error": None}
+    return WebhookTestResult(_saying(content, "success", bool, problem, **usual))

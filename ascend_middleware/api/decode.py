@@ -84,6 +84,7 @@ _FLAGS: Final = (
 )
 # What may stand beside the envelope's data and contradict it; the envelope's own status is another word.
 _OUTSIDE: Final = ("decision", "enforcement_decision", *(name for name, _, _ in _FLAGS))
+_FEW_DIGITS: Final = 20
 _ACTION_ID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 
 _encoder = msgspec.json.Encoder()
@@ -226,7 +227,8 @@ def action_id_of(answer: Mapping[str, Any]) -> str:
         value = answer.get(key)
         if value is None or value == "":
             continue
-        named = str(value) if type(value) is int and value >= 0 else normalize_action_id(value)
+        is_plain_text = type(value) is str and value.isdecimal() and value.isascii() and len(value) < _FEW_DIGITS
+        named = value if is_plain_text else normalize_action_id(value)
         if found and named != found:
             raise ProtocolError("the authority's answer names two different actions")
         found = named

@@ -38,12 +38,12 @@ _CHUNK: Final = 65_536
 class _Connection:
     """One connection; one request at a time."""
 
-    __slots__ = ("__weakref__", "_given_up", "_reader", "_socket", "idle_since")
+    __slots__ = ("__weakref__", "_given_up", "_reader", "_socket", "idle_since", "is_good")
 
     def __init__(self, stream: socket.socket) -> None:
         self._socket: Final = stream
         self._reader: Final = Reader()
-        self._given_up = False
+        self._given_up = self.is_good = False
         self.idle_since = 0.0
         # The documented programs drop their client without closing it; and a forked child drops its parent's. Not by
         # `__del__`: of a circle that is dropped, the socket would go first, with a warning.
@@ -62,7 +62,7 @@ class _Connection:
 
     def exchange(self, request: Request, origin: Origin, end: float) -> Response:
         """Return the answer; whatever else happens, the connection is not used again."""
-        began = is_good = False
+        began = self.is_good = False
         reader = self._reader
         try:
             # Never locals of this frame: they hold the key, and reporters of errors show locals.
@@ -77,24 +77,20 @@ class _Connection:
                 began = True
             if reader.has_surplus:
                 raise surplus()
-            is_good = not reader.ends
+            self.is_good = not reader.ends
             return heard
         except OSError as error:  # TLS's errors are OSErrors
             if is_late(error):
                 raise deadline_passed(answered=began) from None
             raise ExchangeFailed(f"the connection to the authority broke: {describe(error)}") from None
         finally:
-            if not is_good:
+            if not self.is_good:
                 self.close()
 
     def _write(self, data: memoryview, end: float) -> None:
         while data:
             self._socket.settimeout(_left(end))
             data = data[self._socket.send(data) :]
-
-    @property
-    def is_closed(self) -> bool:
-        return self._socket.fileno() < 0
 
     def give_up(self) -> None:
         """End it for the thread that uses it: to close it would give its number away while that thread reads."""
@@ -103,6 +99,7 @@ class _Connection:
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # of TLS, what is below it
 
     def close(self) -> None:
+        self.is_good = False
         with contextlib.suppress(OSError):
             self._socket.close()
 
@@ -148,7 +145,7 @@ class BlockingPool:
             self._busy.discard(connection)
             if self._closed:
                 connection.close()
-            elif not connection.is_closed:
+            elif connection.is_good:
                 connection.idle_since = time.monotonic()
                 self._idle.append(connection)
 

@@ -228,9 +228,11 @@ class _LoopPlace:
     def begin(self) -> float:
         """Count one request more, and return what `lost` is before it."""
         self.users += 1
-        if self._is_armed:
-            return self.lost()
-        self._arm()
+        if self._loop is not None:
+            now = self._loop.time()
+            if self._is_armed:
+                return self._lost + max(0.0, now - self._due)
+            self._arm(now)
         return self._lost
 
     def lost(self) -> float:
@@ -239,17 +241,16 @@ class _LoopPlace:
             return self._lost
         return self._lost + max(0.0, self._loop.time() - self._due)
 
-    def _arm(self) -> None:
+    def _arm(self, now: float) -> None:
         if self._loop is not None:
-            self._is_armed = True
-            self._due = self._loop.time() + _TICK
-            self._loop.call_later(_TICK, self._tick)
+            self._is_armed, self._due = True, now + _TICK
+            self._loop.call_at(self._due, self._tick)
 
     def _tick(self) -> None:
         self._lost = self.lost()
         self._is_armed = False
-        if self.users:
-            self._arm()
+        if self.users and self._loop is not None:
+            self._arm(self._loop.time())
 
     async def aclose(self) -> None:
         """Close what was opened for this loop."""
