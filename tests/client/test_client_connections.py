@@ -428,6 +428,20 @@ async def test_a_loop_that_was_kept_busy_reads_an_answer_that_is_there_and_blame
         await gate.aclose()
 
 
+async def test_each_request_on_a_connection_has_a_deadline_of_its_own():
+    """The loop's timer goes from one request to the next."""
+    late = Trickle(ANSWER, head=len(ANSWER) - 1, pause=0.4)
+    with Scripted(APPROVED, late, APPROVED, HANG) as server:
+        pool = pool_of(server)
+        for timeout in (0.3, 20, 20):
+            assert (await pool.send(POST, timeout)).status == 200
+        began = time.monotonic()
+        with pytest.raises(DeadlinePassed):
+            await pool.send(POST, 0.3)
+        assert 0.29 < time.monotonic() - began < 10 and server.connections == 1
+        await pool.aclose()
+
+
 async def test_a_deadline_and_a_cancellation_give_the_connection_up():
     with Scripted(HANG) as server:
         pool = pool_of(server)

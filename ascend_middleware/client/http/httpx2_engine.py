@@ -30,9 +30,8 @@ from .transport import (
     proxy_url,
     resolve,
     response,
-    surplus,
 )
-from .user_client import Content, failures, has_surplus
+from .user_client import failures, whole, whole_async
 
 if TYPE_CHECKING:
     from ...config import Settings
@@ -172,9 +171,9 @@ def _core_request(request: Request, body: _Body, extensions: dict[str, Any]) -> 
     return httpcore2.Request(request.method, request.url, headers=headers, content=body, extensions=extensions)
 
 
-def _core_response(answer: httpcore2.Response, content: Content) -> Response:
+def _core_response(answer: httpcore2.Response, content: bytes) -> Response:
     pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers)
-    return response(answer.status, pairs, bytes(content))
+    return response(answer.status, pairs, content)
 
 
 class HTTPX2:
@@ -201,16 +200,7 @@ class HTTPX2:
         try:
             with failures(body):
                 answer = self._pool.handle_request(_core_request(request, body, {"timeout": limits}))
-                content = Content()
-                try:
-                    for chunk in answer.iter_stream():
-                        content.add(chunk)
-                    if has_surplus(answer.stream):
-                        answer.extensions["network_stream"].close()
-                        raise surplus()
-                finally:
-                    answer.close()
-                return _core_response(answer, content)
+                return _core_response(answer, whole(answer, answer.iter_stream()))
         finally:
             _sending.reset(token)
 
@@ -237,16 +227,7 @@ class AsyncHTTPX2:
         try:
             with failures(body), anyio.fail_after(timeout):
                 answer = await self._pool.handle_async_request(_core_request(request, body, {}))
-                content = Content()
-                try:
-                    async for chunk in answer.aiter_stream():
-                        content.add(chunk)
-                    if has_surplus(answer.stream):
-                        await answer.extensions["network_stream"].aclose()
-                        raise surplus()
-                finally:
-                    await answer.aclose()
-                return _core_response(answer, content)
+                return _core_response(answer, await whole_async(answer, answer.aiter_stream()))
         finally:
             _sending.reset(token)
 

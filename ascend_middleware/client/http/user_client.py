@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 import anyio
@@ -32,7 +32,7 @@ from .transport import (
     unconnected,
 )
 
-__all__ = ["Content", "borrow", "failures", "has_surplus"]
+__all__ = ["borrow", "failures", "whole", "whole_async"]
 
 
 def borrow(client: object, *, asynchronous: bool) -> Any:
@@ -45,17 +45,7 @@ def borrow(client: object, *, asynchronous: bool) -> Any:
     return (_AsyncBorrowed if asynchronous else _Borrowed)(client)
 
 
-class Content(bytearray):
-    """The body of an answer as it arrives, of a bounded size."""
-
-    def add(self, chunk: bytes) -> None:
-        """Take more of it."""
-        self += chunk
-        if len(self) > MAX_ANSWER_BYTES:
-            raise too_long()
-
-
-def has_surplus(stream: Any) -> bool:
+def _has_surplus(stream: Any) -> bool:
     """Say whether more has arrived on the connection of an answer than the answer.
 
     The library would keep it and take it for the answer to the next request. It tells about it only within: where its
@@ -68,6 +58,39 @@ def has_surplus(stream: Any) -> bool:
         parts = (getattr(stream, name, None) for name in ("_stream", "_httpcore_stream", "_connection"))
         stream = next((part for part in parts if part is not None), None)
     return False
+
+
+def whole(answer: Any, chunks: Iterable[bytes]) -> bytes:
+    """Return the body of an answer, and close it; refuse one that is too long, or with something behind it."""
+    content = bytearray()
+    try:
+        for chunk in chunks:
+            content += chunk
+            if len(content) > MAX_ANSWER_BYTES:
+                raise too_long()
+        if _has_surplus(answer.stream):
+            answer.extensions["network_stream"].close()
+            raise surplus()
+    finally:
+        answer.close()
+    return bytes(content)
+
+
+async def whole_async(answer: Any, chunks: AsyncIterable[bytes]) -> bytes:
+    """Do what `whole` does, on an event loop."""
+    content = bytearray()
+    try:
+        async for chunk in chunks:
+            content += chunk
+            if len(content) > MAX_ANSWER_BYTES:
+                raise too_long()
+        if _has_surplus(answer.stream):
+            await answer.extensions["network_stream"].aclose()
+            raise surplus()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await answer.aclose()
+    return bytes(content)
 
 
 class Progress(Protocol):
@@ -161,6 +184,17 @@ def _build(client: Any, request: Request, timeout: float | None, trace: Any) -> 
     )
 
 
+def _until(end: float, progress: _Progress, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        if time.monotonic() >= end:
+            raise progress.passed()
+
+
+async def _loaded(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
 class _Borrowed:
     """Wraps a blocking client.
 
@@ -204,18 +238,9 @@ class _Borrowed:
             built = _build(self._client, request, timeout, progress.trace)
             answer = self._client.send(built, stream=True, auth=None, follow_redirects=False)
             progress.answer()
-            content = Content()
-            try:
-                for chunk in [answer.content] if answer.is_stream_consumed else answer.iter_raw():
-                    content.add(chunk)
-                    if time.monotonic() >= end:
-                        raise progress.passed()
-                if has_surplus(answer.stream):
-                    answer.extensions["network_stream"].close()
-                    raise surplus()
-            finally:
-                answer.close()
-            return response(answer.status_code, answer.headers.items(), bytes(content))
+            chunks = [answer.content] if answer.is_stream_consumed else answer.iter_raw()
+            content = whole(answer, _until(end, progress, chunks))
+            return response(answer.status_code, answer.headers.items(), content)
 
     def close(self) -> None:
         """Leave the client open: it is the user's."""
@@ -231,20 +256,8 @@ class _AsyncBorrowed:
             built = _build(self._client, request, None, progress.trace_async)
             answer = await self._client.send(built, stream=True, auth=None, follow_redirects=False)
             progress.answer()
-            content = Content()
-            try:
-                if answer.is_stream_consumed:
-                    content.add(answer.content)
-                else:
-                    async for chunk in answer.aiter_raw():
-                        content.add(chunk)
-                if has_surplus(answer.stream):
-                    await answer.extensions["network_stream"].aclose()
-                    raise surplus()
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await answer.aclose()
-            return response(answer.status_code, answer.headers.items(), bytes(content))
+            chunks = _loaded(answer.content) if answer.is_stream_consumed else answer.aiter_raw()
+            return response(answer.status_code, answer.headers.items(), await whole_async(answer, chunks))
 
     async def aclose(self) -> None:
         """Leave the client open: it is the user's."""
