@@ -2,7 +2,7 @@
 
 from .core import Authority
 from .keys import Credential, Role
-from .policy.policy import PolicySet
+from .policy import PolicySet
 from .policy.policy_file import load_policy, parse_policy, sample_policy
 from .store.store import Store, default_database, issue_key
 

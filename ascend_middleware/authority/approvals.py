@@ -16,8 +16,8 @@ from ascend_middleware.exceptions import ConflictError, NotFoundError, Validatio
 from .bodies import ApiError
 from .context import AuthorityContext
 from .keys import LOCAL, Credential, Role, operator, person
+from .policy import pattern_issue
 from .policy.approvers import LEVELS, ApprovalRules, Requirement, requirement
-from .policy.policy import pattern_issue
 from .store.registry_store import APPROVERS, MCP_SERVER, MODEL, POLICY, SMART_RULE, Records
 from .store.store import Store
 

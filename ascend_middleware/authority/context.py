@@ -15,7 +15,7 @@ from ascend_middleware.exceptions import NotFoundError, ProtocolError
 
 from .bodies import ApiError, read_fields, read_object, read_query_fields, wrong
 from .keys import Credential, contradicts
-from .policy.policy import Judgement, PolicySet, pattern_issue
+from .policy import Judgement, PolicySet, pattern_issue
 from .policy.risk_score import Score
 from .store.registry_store import Records
 from .store.store import Store

@@ -23,7 +23,7 @@ from .context import Call, Known, Request, handler_of
 from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
 from .keys import LOCAL, Credential, Window, network_of, presented
-from .policy.policy import Judgement, PolicySet
+from .policy import Judgement, PolicySet
 from .policy.policy_file import load_policy
 from .policy.risk_score import Score
 from .store.database import StorageError

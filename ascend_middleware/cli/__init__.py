@@ -10,7 +10,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
 from .._version import __version__
-from ..inspection.terminal import FAILED, MISUSED, Result, note, run, show_error
+from ..inspection import FAILED, MISUSED, Result, note, run, show_error
 from .commands import COMMANDS, GROUPS, TASKS
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from ..authority.keys import Credential, operator
 from ..authority.killswitch import standing
 from ..authority.store.registry_store import AGENT
 from ..exceptions import AscendError, ConfigurationError, NotFoundError
-from ..inspection.terminal import Result
+from ..inspection import Result
 
 if TYPE_CHECKING:
     import argparse

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ..compose import build_table, only_looked_at
 from ..exceptions import AscendError, ConfigurationError
 from ..guard import Guard
+from ..inspection import FAILED, OK, Result
 from ..inspection.about import Application, Installed, Sketch, plain_view
-from ..inspection.terminal import FAILED, OK, Result
 from ..problems import Problem
 from ..routing.coverage import cover
 from ..routing.lock import Change, Direction, Lock, compare, dump, load, lock_of

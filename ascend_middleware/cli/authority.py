@@ -20,7 +20,7 @@ from ..authority.server import bind, load_tls, serve, shown_url
 from ..authority.store.audit import Head, entries, verify
 from ..authority.store.database import Database
 from ..exceptions import AscendError, ConfigurationError, ValidationError
-from ..inspection.terminal import FAILED, OK, Result, say
+from ..inspection import FAILED, OK, Result, say
 from ..json_logs import JSONFormatter
 from .administer import open_store, place_of
 

@@ -11,13 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from ..api import endpoints
-from ..inspection.terminal import EXPLAIN, JSON, ROUTES, RULES, Command, arg
+from ..inspection import EXPLAIN, JSON, ROUTES, RULES, Command, arg
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ..inspection import Argument
     from ..inspection.about import Application
-    from ..inspection.terminal import Argument
 
 __all__ = ["COMMANDS", "GROUPS", "TASKS"]
 

@@ -12,7 +12,7 @@ from ..compose import load_table
 from ..config import Settings
 from ..fork import FileLock
 from ..guard.observations import Observation, read_observations
-from ..inspection.terminal import FAILED, OK, Result, note
+from ..inspection import FAILED, OK, Result, note
 from ..journal.delivery import adopt, names_of
 from ..journal.journal import directory_of, place_of
 from ..journal.segments import decode_line, read_lines

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..authority import Role, Store
 from ..exceptions import AscendError
-from ..inspection.terminal import Result
+from ..inspection import Result
 
 if TYPE_CHECKING:
     import argparse

@@ -22,7 +22,7 @@ from ..guard.explain import Explanation, explain
 from ..routing.coverage import Routes, as_json, as_text, cover
 from ..routing.suggestion import suggest
 from ..rules import WEBSOCKET, RuleTable
-from .terminal import EXPLAIN, FAILED, OK, ROUTES, Result, run
+from . import EXPLAIN, FAILED, OK, ROUTES, Result, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -17,8 +17,8 @@ from ascend_middleware.exceptions import ConflictError
 from .. import killswitch, orchestration
 from ..bodies import ApiError, listed, read_submission
 from ..context import Call, answers, check_patterns
+from ..policy import Policies, Policy
 from ..policy.conditions import Condition, compile_condition
-from ..policy.policy import Policies, Policy
 from ..policy.risk_score import claimed_risk, risk_level, score_action
 from ..store.registry_store import POLICY, SMART_RULE
 from .actions import judged_form

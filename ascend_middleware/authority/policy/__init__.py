@@ -1,1 +1,315 @@
-"""What is decided about an action: the policy file, conditions, risk scores, and who must approve."""
+"""Policies: conditions on actions and what they decide, and thresholds for what no policy decides."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from .approvers import ApprovalRules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from ..tokens import TokenKey
+    from .conditions import Condition
+    from .risk_score import Score
+
+__all__ = [
+    "DECISIONS",
+    "RULE_ACTIONS",
+    "Judgement",
+    "Limits",
+    "McpServer",
+    "Model",
+    "Policies",
+    "Policy",
+    "PolicySet",
+    "listed",
+    "pattern_issue",
+]
+
+# The strictest wins: later words beat earlier ones.
+DECISIONS: Final = ("approved", "pending", "denied")
+# What a smart rule calls them.
+RULE_ACTIONS: Final[Mapping[str, str]] = {"allow": "approved", "require_approval": "pending", "deny": "denied"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What the policies say about one action."""
+
+    decision: str
+    reason: str
+    risk_score: int
+    policy_matched: str = ""
+    matched: tuple[str, ...] = ()
+    factors: tuple[str, ...] = ()
+    explanation: Mapping[str, Any] = field(default_factory=dict)
+    # Why a policy could not be evaluated, by its name; for those who write policies, never for the agent.
+    faults: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One policy, of the file or made through the API.
+
+    `decision` is empty in one that only sets a risk score and leaves it to the thresholds.
+    """
+
+    name: str
+    action_types: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+    condition: Condition | None = None
+    decision: str = ""
+    risk_score: int | None = None
+    reason: str = ""
+    source: str = "policy file"
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any], condition: Condition | None, *, source: str = "policy file") -> Policy:
+        """Return the policy that the fields of a policy or a smart rule describe."""
+        return cls(
+            name=fields.get("name", ""),
+            action_types=tuple(word.casefold() for word in fields.get("action_types", ())),
+            agents=tuple(fields.get("agents", ())),
+            condition=condition,
+            decision=fields.get("decision") or RULE_ACTIONS.get(fields.get("action", ""), ""),
+            risk_score=fields.get("risk_score"),
+            reason=fields.get("reason") or "",
+            source=source,
+        )
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """Fields of actions, each with a text, of which an action must have one to match; none where any may."""
+        if self.condition is not None and self.condition.constant is not None:
+            return [self.condition.constant]
+        for name, words in (("agent_id", self.agents), ("action_type", self.action_types)):
+            if words and not any(word.endswith("*") for word in words):
+                return [(name, word) for word in dict.fromkeys(words)]
+        return []
+
+
+class Policies(tuple[Policy, ...]):
+    """Policies in their order, and an index of them: most of many speak of other agents, resources or types."""
+
+    def __init__(self, _: Iterable[Policy] = ()) -> None:
+        self._any: list[tuple[int, Policy]] = []
+        self._by_key: dict[tuple[str, str], list[tuple[int, Policy]]] = {}
+        for number, policy in enumerate(self):
+            for key in policy.keys:
+                self._by_key.setdefault(key, []).append((number, policy))
+            if not policy.keys:
+                self._any.append((number, policy))
+
+    def about(self, action: Mapping[str, Any]) -> Iterator[Policy]:
+        """Yield those whose condition has to be evaluated: the action's type and agent are among those listed."""
+        # Without regard to case, or "Transaction" would slip past the policies for "transaction".
+        kind, agent = str(action["action_type"]).casefold(), action["agent_id"]
+        keys = (("agent_id", agent), ("resource", str(action.get("resource"))), ("action_type", kind))
+        for _, policy in heapq.merge(self._any, *(self._by_key.get(key, ()) for key in keys)):
+            if all(
+                not words or listed(one, words) for one, words in ((kind, policy.action_types), (agent, policy.agents))
+            ):
+                yield policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class McpServer:
+    """A server that actions may name; `tool_risks` are scores that an action with the tool does not fall below."""
+
+    name: str
+    active: bool = True
+    blocked_tools: tuple[str, ...] = ()
+    tool_risks: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model that actions may name by number or by name; without a tenant, of every organisation."""
+
+    id: int
+    name: str = ""
+    compliance_status: str = "approved"
+    tenant: str = ""
+
+
+# At least, and for each submission.
+_PER_SUBMISSION: Final = {"report": (3000, 3), "read": (12_000, 12)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Requests a minute for one key; 0 means without limit (contract §2.5 for the first three).
+
+    `report` is for outcomes, acknowledgements and whatever else a user's key may change, `read` for one thing, such as
+    an action's status or an agent's commands, `list` for lists. None is what goes with `submit`: each submission may be
+    followed by some of them.
+    """
+
+    submit: int = 1000
+    analytics: int = 100
+    admin: int = 50
+    report: int | None = None
+    read: int | None = None
+    list: int = 300
+
+    def of(self, name: str) -> int:
+        """Return a limit by its name."""
+        given: int | None = getattr(self, name)
+        if given is None:
+            least, each = _PER_SUBMISSION[name]
+            return max(least, each * self.submit) if self.submit else 0
+        return given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySet:
+    """A whole policy file. `version` is a hash of its text.
+
+    `strict` also requires a description and a tool's name of each submission; `strict_depth` that the orchestration
+    depth is one more than the parent's, and 0 without a parent.
+    """
+
+    policies: Policies = field(default_factory=Policies)
+    pending: int = 60
+    denied: int = 90
+    mcp_servers: Mapping[str, McpServer]
+    models: tuple[Model, ...] = ()
+    approvals: ApprovalRules = field(default_factory=ApprovalRules)
+    limits: Limits = field(default_factory=Limits)
+    failed_sign_ins: int = 5
+    strict: bool = False
+    strict_depth: bool = False
+    key_limits: Mapping[str, Limits] = field(default_factory=dict)
+    token_key: TokenKey | None = None
+    classifications: tuple[Mapping[str, Any], ...] = ()
+    version: str = ""
+
+    def limits_of(self, key_id: int, name: str) -> Limits:
+        """Return the limits of a key, named in the policy file by its name or its number."""
+        return self.key_limits.get(f"#{key_id}") or self.key_limits.get(name) or self.limits
+
+    def judge(self, action: Mapping[str, Any], score: Score, *, more: Policies | None = None) -> Judgement:
+        """Decide about an action: the strictest policy that matches, also of `more`, else the thresholds on the score.
+
+        The action is as the conditions see it.
+        """
+        matched: list[_Match] = []
+        faults: dict[str, str] = {}
+        for policy in itertools.chain(self.policies.about(action), more.about(action) if more else ()):
+            try:
+                if policy.condition is None or policy.condition.holds(action):
+                    matched.append(_Match(policy, policy.decision, policy.reason or f"policy {policy.name!r}"))
+            except ValueError as error:
+                faults[policy.name] = str(error)
+                reason = f"policy {policy.name!r} could not be evaluated for this action"
+                matched.append(_Match(policy, "denied", reason, failed=True))
+        scores = [(row.policy.name, row.policy.risk_score) for row in matched if row.policy.risk_score is not None]
+        value = max([score.value, *(points for _, points in scores)])
+        deciding = [row for row in matched if row.decision]
+        decider = max(deciding, key=lambda row: DECISIONS.index(row.decision), default=None)
+        name, threshold = None, None
+        if decider is not None:
+            decision, reason, name = decider.decision, decider.reason, decider.policy.name
+            if decider.policy.risk_score is not None:
+                value = decider.policy.risk_score
+        else:
+            decision, reason, threshold = self._by_threshold(value)
+        explanation = {
+            "signals": [{"signal": one.name, "points": one.points, "source": one.source} for one in score.signals],
+            "policies": [row.fields() for row in matched],
+            "thresholds": {"pending": self.pending, "denied": self.denied},
+            "decided_by": "threshold" if decider is None else "policy",
+            "policy": name,
+            "threshold": threshold,
+            "risk_score": value,
+        }
+        return Judgement(
+            decision=decision,
+            reason=reason,
+            risk_score=value,
+            policy_matched=name or "",
+            matched=tuple(row.policy.name for row in matched),
+            factors=(*score.factors, *(f"policy {one}: {points}" for one, points in scores)),
+            explanation=explanation,
+            faults=faults,
+        )
+
+    def _by_threshold(self, value: int) -> tuple[str, str, int]:
+        """Return decision, reason and the threshold that was compared with."""
+        if value >= self.denied:
+            return "denied", f"risk score {value} reaches the threshold for denial, {self.denied}", self.denied
+        decision, compared = ("pending", "reaches") if value >= self.pending else ("approved", "is below")
+        reason = f"risk score {value} {compared} the threshold for a person's decision, {self.pending}"
+        return decision, reason, self.pending
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    policy: Policy
+    decision: str
+    reason: str
+    failed: bool = False
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "name": self.policy.name,
+            "source": self.policy.source,
+            "decision": self.decision or None,
+            "risk_score": self.policy.risk_score,
+            "reason": self.reason,
+            "evaluation_failed": self.failed,
+        }
+
+
+def listed(value: str, patterns: Iterable[str]) -> bool:
+    """Match a value against words, where a trailing `*` stands for any rest."""
+    return any(value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern for pattern in patterns)
+
+
+# Longer than any name of an action.
+_MAX_PATTERN: Final = 255
+# Signs of other pattern languages; no type of an action, agent or tool is written with them.
+_SIGNS: Final = re.compile(r"[?\[\]^$\\]")
+# Of other pattern languages; ids of agents may hold any of these.
+_FOREIGN: Final = re.compile(r"^[!~]|^/.+/$|^(?:re|regexp?|glob):|%|[^+]\+$|\.\+|[{}<>]|\([^)]*\|", re.IGNORECASE)
+_FIELDS: Final = {"action_types": "action_type", "agents": "agent_id"}
+
+
+def pattern_issue(pattern: str, key: str) -> tuple[str, str] | None:
+    """Return why an entry of a list of patterns can match nothing, and what is meant; None for a good one.
+
+    The list is action_types, agents, or one of tools.
+    """
+    head = pattern.removesuffix("*")
+    if pattern != pattern.strip():
+        return f"{pattern!r} can match nothing: no name has blanks at its ends", f"write {pattern.strip()!r}"
+    if not pattern.isprintable():
+        seen = "".join(char for char in pattern if char.isprintable())
+        return f"{pattern!r} can match nothing: it holds what cannot be seen", f"write {seen!r}"
+    if len(head) > _MAX_PATTERN:
+        return f"it can match nothing: no name has more than {_MAX_PATTERN} characters", ""
+    if key != "agents" and _FOREIGN.search(pattern):
+        return f"{pattern!r} can match nothing: the only sign is a * at the end, for any rest", _instead(pattern, key)
+    between = r"[,;|]" if key == "action_types" else r"[,;]"
+    if re.search(between, head):
+        words = ", ".join(f'"{word.strip()}"' for word in re.split(between, pattern) if word.strip())
+        return f"{pattern!r} is one word of the list and can match nothing", f"write each by itself: {words}"
+    if "*" in head or _SIGNS.search(head):
+        return f"{pattern!r} can match nothing: the only sign is a * at the end, for any rest", _instead(pattern, key)
+    return None
+
+
+def _instead(pattern: str, key: str) -> str:
+    """Return what to write for a pattern of another language."""
+    if key in _FIELDS and (meant := re.fullmatch(r"(?:regexp?|re):([^']+)|/([^']+)/", pattern, re.IGNORECASE)):
+        return f"list the names one by one, or use a condition: action.{_FIELDS[key]}.matches('{meant[1] or meant[2]}')"
+    pattern = pattern.replace("%", "*")  # SQL's sign
+    if key not in _FIELDS or not re.fullmatch(r"[\w:/@ *-]+", pattern):
+        return "list the names one by one"
+    place = "action." + _FIELDS[key]
+    return f"list the names one by one, or use a condition: {place}.matches('(?i)^{pattern.replace('*', '.*')}$')"

@@ -25,9 +25,9 @@ from ascend_middleware.problems import (
 from ..approvals import STATUSES
 from ..keys import FAILED_SIGN_INS
 from ..tokens import TokenKey, public_key_issue
+from . import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policies, Policy, PolicySet, pattern_issue
 from .approvers import read_approvals
 from .conditions import compile_condition
-from .policy import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policies, Policy, PolicySet, pattern_issue
 from .risk_score import MAX_SCORE
 
 if TYPE_CHECKING:

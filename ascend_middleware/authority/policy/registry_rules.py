@@ -12,7 +12,7 @@ from ascend_middleware.exceptions import NotFoundError
 
 from .. import killswitch
 from ..store.registry_store import MCP_SERVER, MODEL
-from .policy import McpServer, Model, listed
+from . import McpServer, Model, listed
 
 if TYPE_CHECKING:
     from ..context import AuthorityContext
