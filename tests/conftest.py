@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 import hypothesis
+import kit.examples
 import pytest
 from kit.engine import Engine, plug
 
@@ -35,6 +36,7 @@ hypothesis.settings.register_profile("random", deadline=None)
 def pytest_configure(config):
     # A property test tries the same values at each run, so that a failure is about the change at hand.
     hypothesis.settings.load_profile("random" if config.getoption("--random") else "same")
+    kit.examples.share = 1 if any(config.getoption(name) for name in ("--slow", "--full", "--random")) else 3
     socket.getaddrinfo = resolve_here
     # Servers that outlive a test keep their state and journals at the default place: not in the home of who runs the tests.
     config.state_home = tempfile.mkdtemp(prefix="ascend-state-")

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from kit.asgi import CONNECT, GONE, JSON, http_scope, part, ws_scope
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -11,11 +12,10 @@ from starlette.routing import Route
 from ascend_middleware.asgi import AscendMiddleware
 
 pytestmark = pytest.mark.anyio
-GONE = {"type": "http.disconnect"}
 
 
-def part(body=b"", more=False):
-    return {"type": "http.request", "body": body, "more_body": more}
+def scope(*headers):
+    return http_scope("POST", "/pay", headers=[*JSON, *headers])
 
 
 class Server:
@@ -73,22 +73,6 @@ def make(ran, rules, *, plain):
     return app
 
 
-def scope(*headers):
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": "/pay",
-        "raw_path": b"/pay",
-        "root_path": "",
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/json"), *headers],
-        "state": {},
-    }
-
-
 READS = [{"match": "POST /pay", "action_type": "pay", "details": {"amount": "body.amount"}}]
 UNREAD = [{"match": "POST /pay", "action_type": "pay"}]
 BODY = b'{"amount": 1}'
@@ -101,9 +85,8 @@ BODY = b'{"amount": 1}'
     "messages",
     [[part(BODY), GONE], [part(BODY[:5], True), part(BODY[5:]), GONE]],
 )
-async def test_it_runs_nothing_and_is_reported(ascend_authority, messages, rules, plain, server):
+async def test_it_runs_nothing_and_is_reported(ran, ascend_authority, messages, rules, plain, server):
     ascend_authority.approve()
-    ran = []
     app = make(ran, rules, plain=plain)
     server = server(*messages)
     await app(scope(), server.receive, server.send)
@@ -113,9 +96,8 @@ async def test_it_runs_nothing_and_is_reported(ascend_authority, messages, rules
     assert list(ascend_authority.outcomes.values()) == ["failed"]
 
 
-async def test_one_that_left_in_the_middle_of_a_body_that_nobody_reads_runs_nothing(ascend_authority):
+async def test_one_that_left_in_the_middle_of_a_body_that_nobody_reads_runs_nothing(ran, ascend_authority):
     ascend_authority.approve()
-    ran = []
     server = Server(part(BODY[:5], True), GONE)
     await make(ran, UNREAD, plain=True)(scope(), server.receive, server.send)
     assert (ran, server.sent) == ([], [])
@@ -124,39 +106,31 @@ async def test_one_that_left_in_the_middle_of_a_body_that_nobody_reads_runs_noth
 @pytest.mark.parametrize("server", [Server, Hypercorn, Uvicorn])
 @pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize("rules", [READS, UNREAD])
-async def test_one_that_stays_is_served_with_its_whole_body(ascend_authority, rules, plain, server):
+async def test_one_that_stays_is_served_with_its_whole_body(ran, ascend_authority, rules, plain, server):
     ascend_authority.approve()
-    ran = []
     server = server(part(BODY[:5], True), part(BODY[5:]))
     await make(ran, rules, plain=plain)(scope(), server.receive, server.send)
     assert (ran, server.sent[0]["status"]) == ([BODY], 200)
 
 
-async def test_a_large_body_that_nobody_reads_is_not_collected(ascend_authority):
+@pytest.mark.parametrize(
+    ("messages", "headers", "received"),
+    [
+        ([*[part(b"a" * 40_000, True)] * 50, part()], [], 2),
+        # Who expects to continue is told so by the handler alone.
+        ([part(BODY)], [("expect", "100-continue")], 0),
+    ],
+)
+async def test_a_body_that_nobody_reads_is_not_collected(ran, ascend_authority, messages, headers, received):
     ascend_authority.approve()
-    server = Server(*[part(b"a" * 40_000, True) for _ in range(50)], part())
-    seen = []
+    server = Server(*messages)
 
     async def handler(scope, receive, send):
-        seen.append(server.received)
+        ran.append(server.received)
         await PlainTextResponse("done")(scope, receive, send)
 
-    await AscendMiddleware(handler, rules={"rule": UNREAD})(scope(), server.receive, server.send)
-    assert seen == [2]
-
-
-async def test_who_expects_to_continue_is_told_so_by_the_handler_alone(ascend_authority):
-    ascend_authority.approve()
-    server = Server(part(BODY))
-    seen = []
-
-    async def handler(scope, receive, send):
-        seen.append(server.received)
-        await PlainTextResponse("done")(scope, receive, send)
-
-    app = AscendMiddleware(handler, rules={"rule": UNREAD})
-    await app(scope((b"expect", b"100-continue")), server.receive, server.send)
-    assert seen == [0]
+    await AscendMiddleware(handler, rules={"rule": UNREAD})(scope(*headers), server.receive, server.send)
+    assert ran == [received]
 
 
 class Other(Uvicorn):
@@ -174,33 +148,27 @@ class Method(Uvicorn):
     ("server", "runs"), [(Uvicorn, False), (Other, True), (Method, True), (Server, True), (Hypercorn, True)]
 )
 async def test_of_a_client_that_waits_to_be_told_to_continue_only_uvicorn_says_that_it_left(
-    ascend_authority, server, runs
+    ran, ascend_authority, server, runs
 ):
     ascend_authority.approve()
-    ran = []
     server = server(GONE)
 
     async def handler(scope, receive, send):
         ran.append(True)
 
     app = AscendMiddleware(handler, rules={"rule": UNREAD})
-    await app(scope((b"expect", b"100-continue")), server.receive, server.send)
+    await app(scope(("expect", "100-continue")), server.receive, server.send)
     assert ran == [True] * runs
 
 
-def handshake():
-    return {key: value for key, value in scope().items() if key != "method"} | {"type": "websocket", "scheme": "ws"}
-
-
-CONNECT, LEFT = {"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006}
+LEFT = {"type": "websocket.disconnect", "code": 1006}
 
 
 @pytest.mark.parametrize("server", [Server, Hypercorn])
 @pytest.mark.parametrize("leaves", [True, False])
-async def test_a_handshake_whose_client_left_runs_nothing(ascend_authority, server, leaves):
+async def test_a_handshake_whose_client_left_runs_nothing(ran, ascend_authority, server, leaves):
     ascend_authority.approve()
     server = server(CONNECT, *([LEFT] if leaves else []))
-    ran = []
 
     async def handler(scope, receive, send):
         ran.append(await receive())
@@ -209,7 +177,7 @@ async def test_a_handshake_whose_client_left_runs_nothing(ascend_authority, serv
         ran.append((await receive())["text"])
 
     app = AscendMiddleware(handler, rules={"rule": [{"match": "WEBSOCKET /pay", "action_type": "talk"}]})
-    await app(handshake(), server.receive, server.send)
+    await app(ws_scope("/pay", headers=JSON), server.receive, server.send)
     assert ran == ([] if leaves else [CONNECT, "hello"])
     await app.aclose()
     assert list(ascend_authority.outcomes.values()) == (["failed"] if leaves else ["completed"])

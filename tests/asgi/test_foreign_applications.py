@@ -3,7 +3,6 @@
 Each is called as servers call it: below a root path that is put before the path (uvicorn) or kept apart (hypercorn).
 """
 
-import asyncio
 import json
 import warnings
 
@@ -12,12 +11,13 @@ import litestar
 import pytest
 import quart
 from fastapi import FastAPI
+from kit.asgi import CONNECT, JSON, Answered, http_scope, part, ws_scope
+from kit.engine import answer, options
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from ascend_middleware.asgi import AscendMiddleware
-from ascend_middleware.client import http
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.setting_values import FINDINGS
 
@@ -35,79 +35,32 @@ RULES = [
 ]
 
 
-class Engine:
-    """The authority: it approves all but `denied` ones, and remembers the action types it was asked about."""
-
-    def __init__(self):
-        self.kinds = []
-        self.denied = False
-
-    async def send(self, request, timeout):
-        self.kinds.append(json.loads(request.content)["action_type"])
-        word = "denied" if self.denied else "approved"
-        body = {"action_id": "7", "status": word, "decision": word}
-        return http.Response(200, {"content-type": "application/json"}, json.dumps(body).encode())
-
-    async def aclose(self):
-        pass
-
-
 @pytest.fixture(autouse=True)
-def engine(monkeypatch):
-    import ascend_middleware.adapters.runner as adapter
-
-    engine = Engine()
-    monkeypatch.setattr(adapter, "open_async_engine", lambda settings, **given: engine)
+def engine(engine):
+    engine.denied = False
+    engine.answers = [lambda request: answer("denied" if engine.denied else "approved")]
     return engine
 
 
-@pytest.fixture
-def ran():
-    return []
-
-
 def guard(app, rules=RULES, **more):
-    return AscendMiddleware(app, rules={"rule": rules}, **settings(**more))
-
-
-def settings(**more):
-    given = {"agent_id": "bot", "api_url": "https://authority.example", "api_key": "owkai_test_0123456789abcdef"}
-    return {**given, "report_outcomes": False, "state": "memory:", "journal": "off", "kill_switch": "off", **more}
+    return AscendMiddleware(app, **options(rules, **more))
 
 
 async def ask(app, method, path, *, root="", prefixed=True, body=b"", offers=True, by_name=False):
     """Send one request or handshake as a server would; return the status, or the type of the first message."""
     path = root + path if prefixed else path
-    kind = "websocket" if method == "WEBSOCKET" else "http"
-    headers = [(b"host", b"site"), (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    # fmt: off
-    scope = {"type": kind, "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "scheme": "http",
-             "path": path, "raw_path": path.encode(), "root_path": root, "query_string": b"", "headers": headers,
-             "server": ("site", 80), "client": ("client", 1), "state": {}, "extensions": {}}
-    # fmt: on
-    inbox = [{"type": "http.request", "body": body, "more_body": False}]
-    if kind == "http":
-        scope["method"] = method
-    else:
-        scope |= {"subprotocols": [], "scheme": "ws"}
+    headers = [("host", "site"), *JSON, ("content-length", str(len(body)))]
+    more = {"headers": headers, "root_path": root, "asgi": {"version": "3.0", "spec_version": "2.3"}, "extensions": {}}
+    if method == "WEBSOCKET":
+        scope, wire = ws_scope(path, **more), Answered(CONNECT)
         scope["extensions"] = {"websocket.http.response": {}} if offers else {}
-        inbox = [{"type": "websocket.connect"}]
-    sent, answered = [], asyncio.Event()
-
-    async def receive():
-        if not inbox:
-            await answered.wait()  # the client stays so long
-        return inbox.pop(0) if inbox else {"type": f"{kind}.disconnect", "code": 1000}
-
-    async def send(message):
-        sent.append(message)
-        if message["type"] != "http.response.start" and not message.get("more_body", False):
-            answered.set()
-
-    if by_name:
-        await app(scope=scope, receive=receive, send=send)
     else:
-        await app(scope, receive, send)
+        scope, wire = http_scope(method, path, **more), Answered(part(body))
+    if by_name:
+        await app(scope=scope, receive=wire.receive, send=wire.send)
+    else:
+        await wire.through(app, scope)
+    sent = wire.sent
     return sent[0].get("status", sent[0].get("code", sent[0]["type"])) if sent else None
 
 
@@ -286,7 +239,7 @@ async def test_a_server_that_passes_its_arguments_by_name_and_sends_no_lifespan(
     for app in (guard(plain(ran)), guard(Starlette(routes=[Route("/admin/export", endpoint(ran))]))):
         assert await ask(app, "GET", "/admin/export", by_name=True) == 200
     inside = Starlette(routes=[Route("/admin/export", endpoint(ran))])
-    inside.add_middleware(AscendMiddleware, rules={"rule": RULES}, **settings())
+    inside.add_middleware(AscendMiddleware, **options(RULES))
     assert await ask(inside, "GET", "/admin/export", by_name=True) == 200
     assert engine.kinds == ["export"] * 3
     assert ran == ["export"] * 3
@@ -324,7 +277,7 @@ LEGACY = [
 @BELOW
 async def test_a_mounted_wsgi_application_is_one_unit(adapter, framework, root, prefixed, engine, ran):
     app = framework(routes=[Mount("/legacy", adapter(wsgi(ran)))])
-    app.add_middleware(AscendMiddleware, rules={"rule": LEGACY}, **settings())
+    app.add_middleware(AscendMiddleware, **options(LEGACY))
     below = {"root": root, "prefixed": prefixed}
     assert await ask(app, "GET", "/legacy/open", **below) == 200
     assert await ask(app, "POST", "/legacy/any/thing", **below) == 200
@@ -367,7 +320,7 @@ def fastapi_endpoint(ran):
 async def test_sub_applications_below_a_prefix(root, prefixed, path, engine, ran):
     app = sub_applications(ran)
     rules = [{"match": f"GET {path}", "action_type": "this"}, {"match": "* /**", "action_type": "another"}]
-    app.add_middleware(AscendMiddleware, rules={"rule": rules}, **settings())
+    app.add_middleware(AscendMiddleware, **options(rules))
     status = await ask(app, "GET", path, root=root, prefixed=prefixed)
     # Starlette's mounts need the prefix in the path; whatever is found, it was asked about.
     assert (status, engine.kinds) in [(200, ["this"]), (404, [])]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
+from kit.asgi import CONNECT, JSON, Answered, http_scope, inside, part, ws_scope
+from kit.engine import answer
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.requests import HTTPConnection
@@ -14,88 +16,35 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from ascend_middleware import fastapi
-from ascend_middleware.asgi import AscendMiddleware, governed
-from ascend_middleware.client import http
+from ascend_middleware.asgi import governed
 from ascend_middleware.exceptions import ConfigurationError
 
 pytestmark = pytest.mark.anyio
 
 
-class Engine:
-    """The authority: it denies what is called denied, and remembers what it was asked."""
-
-    def __init__(self):
-        self.asked = []
-
-    async def send(self, request, timeout):
-        action = json.loads(request.content)
-        self.asked.append(action)
-        word = "denied" if action["action_type"] == "denied" else "approved"
-        body = {"action_id": "7", "status": word, "decision": word}
-        return http.Response(200, {"content-type": "application/json"}, json.dumps(body).encode())
-
-    async def aclose(self):
-        pass
-
-    @property
-    def kinds(self):
-        return [action["action_type"] for action in self.asked]
-
-
 @pytest.fixture
-def engine(monkeypatch):
-    import ascend_middleware.adapters.runner as adapter
-
-    engine = Engine()
-    monkeypatch.setattr(adapter, "open_async_engine", lambda settings, **given: engine)
+def engine(engine):
+    engine.answers = [
+        lambda request: answer("denied" if json.loads(request.content)["action_type"] == "denied" else "approved")
+    ]
     return engine
 
 
-@pytest.fixture
-def ran():
-    return []
-
-
 def guard(app, *rules, **settings):
-    given = {"agent_id": "bot", "api_url": "https://authority.example", "api_key": "owkai_test_0123456789abcdef"}
-    app.add_middleware(AscendMiddleware, rules={"rule": list(rules)}, report_outcomes=False, **given, **settings)
-    return app
+    return inside(app, rules, **settings)
 
 
 async def ask(app, method, path, body=b"", kind="http"):
     """Ask by hand: an exception of the application is the answer 500, and a handshake refused is its status."""
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    # fmt: off
-    scope = {"type": kind, "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": kind, "path": path,
-             "raw_path": path.encode(), "root_path": "", "query_string": b"", "headers": headers,
-             "server": ("site", 80), "client": ("client", 1), "state": {}}
-    # fmt: on
-    first = {"type": "http.request", "body": body, "more_body": False}
+    headers = [*JSON, ("content-length", str(len(body)))]
     if kind == "http":
-        scope["method"] = method
+        scope, wire = http_scope(method, path, headers=headers), Answered(part(body))
     else:
-        scope["subprotocols"] = []
-        scope["extensions"] = {"websocket.http.response": {}}
-        first = {"type": "websocket.connect"}
-    inbox, sent = [first], []
-
-    answered = asyncio.Event()
-
-    async def receive():
-        if not inbox:
-            await answered.wait()  # the client stays so long
-        return inbox.pop(0) if inbox else {"type": f"{kind}.disconnect", "code": 1000}
-
-    async def send(message):
-        sent.append(message)
-        if message["type"] != "http.response.start" and not message.get("more_body", False):
-            answered.set()
-
-    try:
-        await app(scope, receive, send)
-    except ConfigurationError:
-        pass
-    return sent[0].get("status", sent[0]["type"]) if sent else 500
+        scope = ws_scope(path, headers=headers, extensions={"websocket.http.response": {}})
+        wire = Answered(CONNECT)
+    with contextlib.suppress(ConfigurationError):
+        await wire.through(app, scope)
+    return wire.sent[0].get("status", wire.sent[0]["type"]) if wire.sent else 500
 
 
 def fastapi_application(ran):
@@ -153,8 +102,8 @@ async def test_a_dependency_is_a_rule_of_its_route(engine, ran):
     assert await ask(app, "GET", "/ws", kind="websocket") == "websocket.accept"
     assert ran == [{"amount": 5}, "allowed", "nested", 9, "none", "socket"]
     assert engine.kinds == ["refund", "denied", "value", "nested", "decorated", "threaded", "socket"]
-    assert engine.asked[0]["action_details"] == {"amount": 5}
-    assert engine.asked[4]["resource_id"] == "9"
+    assert engine.submitted[0]["action_details"] == {"amount": 5}
+    assert engine.submitted[4]["resource_id"] == "9"
 
 
 async def test_the_schema_does_not_show_it():
@@ -284,7 +233,7 @@ async def test_rules_of_equal_rank_that_differ_refuse_the_route(engine, ran, cap
         ran.append("root")
 
     assert await ask(guard(twice), "GET", "/") == 500
-    assert (ran, engine.asked) == ([], [])
+    assert (ran, engine.submitted) == ([], [])
 
 
 async def test_the_tables_blocks_beat_it_and_its_templates_do_not(engine, ran):
@@ -320,7 +269,7 @@ async def test_a_decision_under_another_rule_does_not_count(engine, ran, caplog,
 async def test_where_a_guard_that_only_observes_has_no_rule_the_handler_runs(engine, ran):
     app = guard(Starlette(routes=[Mount("/sub", Foreign(fastapi_application(ran)))]), mode="observe")
     assert await ask(app, "GET", "/sub/value") == 200
-    assert (ran, engine.asked) == (["observed"], [])
+    assert (ran, engine.submitted) == (["observed"], [])
 
 
 async def test_a_handler_that_answers_where_nothing_was_found_is_not_let_pass_with_that(engine, ran, caplog):
@@ -330,7 +279,7 @@ async def test_a_handler_that_answers_where_nothing_was_found_is_not_let_pass_wi
         return PlainTextResponse("")
 
     assert await ask(guard(Starlette(exception_handlers={404: missing})), "GET", "/nowhere") == 500
-    assert (ran, engine.asked) == ([], [])
+    assert (ran, engine.submitted) == ([], [])
     assert "it was decided under no rule (framework)" in caplog.text
 
 

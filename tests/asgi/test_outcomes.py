@@ -160,14 +160,13 @@ class Limiter:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("path", ["/behind", "/below/behind", "/plain"])
-async def test_what_a_routes_own_middleware_answers_is_no_run(ascend_authority, monkeypatch, path):
+async def test_what_a_routes_own_middleware_answers_is_no_run(ran, ascend_authority, monkeypatch, path):
     """Where a middleware stands behind the decision, it is seen whether the request came to the endpoint."""
 
     async def endpoint(request):
         ran.append(True)
         return PlainTextResponse("done")
 
-    ran = []
     route = Route("/behind", endpoint, middleware=[Middleware(Limiter)])
     below = Starlette(routes=[Route("/behind", endpoint)], middleware=[Middleware(Limiter)])
     app = Starlette(routes=[route, Mount("/below", below), Route("/plain", endpoint)])
@@ -204,12 +203,11 @@ class Early(Limiter):
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("path", ["/behind", "/below/behind"])
-async def test_what_was_reported_not_to_have_run_does_not_run_behind_its_answer(ascend_authority, path):
+async def test_what_was_reported_not_to_have_run_does_not_run_behind_its_answer(ran, ascend_authority, path):
     async def endpoint(request):
         ran.append(True)
         return PlainTextResponse("done")
 
-    ran = []
     below = Starlette(routes=[Route("/behind", endpoint)], middleware=[Middleware(Early)])
     guarded = AscendMiddleware(
         Starlette(routes=[Route("/behind", endpoint, middleware=[Middleware(Early)]), Mount("/below", below)])

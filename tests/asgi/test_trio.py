@@ -84,51 +84,33 @@ def test_allowed_runs_with_its_body_and_denied_does_not(world):
     assert list(authority.outcomes.values()) == ["completed"]
 
 
-def test_a_held_request_waits_and_runs_when_it_is_approved(world):
+@pytest.mark.parametrize(
+    ("answer", "settings", "parts", "leaves", "told"),
+    [
+        ("approve", {"pending": "wait:5s"}, [(b'{"amount":1}', False)], False, (200, [{"amount": 1}])),
+        ("hold", {"pending": "wait:30s"}, [(b'{"amount":1}', False)], True, (None, [])),
+        ("hold", {"body_timeout": 0.05}, [(b'{"amo', True)], False, (408, [])),
+    ],
+    ids=["held until it is approved", "the client leaves", "the body does not end"],
+)
+def test_a_request_that_waits_ends(world, answer, settings, parts, leaves, told):
     authority, guarded, ran = world
-    authority.hold(then="approve", polls=3)
+    authority.hold(then="approve", polls=3) if answer == "approve" else authority.hold()
 
     async def main():
-        app, wire = guarded(pending="wait:5s"), Wire()
-        wire.comes(b'{"amount":1}')
-        await wire.ask(app)
-        await app.aclose()
-        return wire.status
-
-    assert on_trio(main) == 200
-    assert ran == [{"amount": 1}]
-
-
-def test_a_client_that_leaves_ends_the_wait(world):
-    authority, guarded, ran = world
-    authority.hold()
-
-    async def main():
-        app, wire = guarded(pending="wait:30s"), Wire()
-        wire.comes(b'{"amount":1}')
+        app, wire = guarded(**settings), Wire()
+        for body, more in parts:
+            wire.comes(body, more=more)
         with anyio.fail_after(10):
             async with anyio.create_task_group() as group:
                 group.start_soon(wire.ask, app)
-                await anyio.sleep(0.05)
-                wire.comes(gone=True)
+                if leaves:
+                    await anyio.sleep(0.05)
+                    wire.comes(gone=True)
         await app.aclose()
+        return wire.status if wire.answer else None
 
-    on_trio(main)
-    assert ran == []
-
-
-def test_a_body_that_does_not_end_is_given_up(world):
-    _, guarded, ran = world
-
-    async def main():
-        app, wire = guarded(body_timeout=0.05), Wire()
-        wire.comes(b'{"amo', more=True)
-        await wire.ask(app)
-        await app.aclose()
-        return wire.status
-
-    assert on_trio(main) == 408
-    assert ran == []
+    assert (on_trio(main), ran) == told
 
 
 def test_a_cancelled_request_leaves_no_open_entry(world):

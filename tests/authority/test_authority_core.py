@@ -1,9 +1,10 @@
 import re
 import sqlite3
-import threading
+from functools import partial
 
 import pytest
 from kit.desk import Desk
+from kit.processes import together
 
 from ascend_middleware.api.answers import action_page
 from ascend_middleware.api.decode import decode_decision, error_from_answer
@@ -390,11 +391,7 @@ def test_simultaneous_repetitions_make_one_action(desk_of, tmp_path):
         headers = {"x-api-key": desks[0].user, "idempotency-key": "k"}
         answers.append(desk.authority.handle("POST", "/api/v1/actions/submit", "", headers, body)[2])
 
-    threads = [threading.Thread(target=submit, args=(desk,)) for desk in desks * 4]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(submit, desk) for desk in desks * 4))
     assert len(answers) == 12 and len(set(answers)) == 1
     assert desks[0].call("GET", "/api/v1/actions")[1]["total"] == 1
     assert desks[0].store.verify_audit() is None

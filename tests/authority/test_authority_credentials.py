@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from kit.desk import POLICY
+from kit.processes import together
 
 from ascend_middleware.api.endpoints import TABLE
 from ascend_middleware.authority import load_policy, parse_policy
@@ -496,11 +497,7 @@ def test_fifty_repeats_at_once_are_one_action(desk_of, tmp_path):
         start.wait()
         answers.append(desk.authority.handle("POST", "/api/v1/actions/submit", "", headers, body))
 
-    threads = [threading.Thread(target=submit) for _ in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*[submit] * 50)
     assert {status for status, _, _ in answers} == {200}
     assert {json.loads(content)["action_id"] for _, _, content in answers} == {"1"}
     assert sum("idempotency-replayed" in told for _, told, _ in answers) == 49

@@ -1,8 +1,8 @@
 import json
 import sqlite3
-import threading
 
 import pytest
+from kit.processes import together
 
 from ascend_middleware.authority import Authority, Role, Store, parse_policy
 from ascend_middleware.authority.server import create_app
@@ -97,9 +97,5 @@ async def test_many_open_a_new_database_at_once(tmp_path):
         except (ConfigurationError, sqlite3.Error) as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=open_it) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*[open_it] * 8)
     assert not failures

@@ -1,9 +1,11 @@
 import os
 import threading
+from functools import partial
 
 import anyio
 import anyio.to_thread
 import pytest
+from kit.processes import together
 
 from ascend_middleware.api.decode import decode_decision
 from ascend_middleware.authority import sample_policy
@@ -84,11 +86,7 @@ def test_threads_share_one_engine(url):
         body = b'{"agent_id":"a","action_type":"refund","context":{"n":%d}}' % number
         seen.append(local.send(Request("POST", url + "/api/v1/actions/submit", (), body), 5.0).status)
 
-    threads = [threading.Thread(target=submit, args=(n,)) for n in range(10)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(submit, n) for n in range(10)))
     assert seen == [200] * 10
     local.close()
 

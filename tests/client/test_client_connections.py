@@ -15,6 +15,7 @@ import pytest
 import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.examples import examples
 from kit.scripted import APPROVED, HANG, Scripted, Trickle, http
 
 from ascend_middleware import exceptions as errors
@@ -123,7 +124,7 @@ BEGINNINGS = [
 ]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(
     st.sampled_from([BEGINNINGS[0], *BEGINNINGS]),
     st.lists(st.sampled_from(LINES), max_size=4),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from kit.clients import ACTION, PARTIES, run
+from kit.examples import examples
 from kit.misbehaviour import CASES, YES
 from kit.scripted import APPROVED, http
 
@@ -116,7 +117,7 @@ def permits(content):
     )
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(BODY)
 @example(json.dumps(YES).encode())
 @example(b'{"status": "success", "data": {"action_id": 7, "decision": "allowed"}}')
@@ -146,7 +147,7 @@ ANYTHING = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(ANYTHING, st.sampled_from([301, 400, 401, 403, 404, 409, 418, 422, 429, 500, 503]), st.binary(max_size=20))
 def test_whatever_is_decoded_ends_in_our_errors(body, status, noise):
     for content in (json.dumps(body).encode(), noise):
@@ -260,7 +261,12 @@ def test_mangled_answers_permit_nothing_and_raise_our_errors(party, line, answer
 
 @pytest.mark.slow
 @pytest.mark.parametrize("party", PARTIES)
-@settings(max_examples=150, deadline=None, phases=PHASES, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(150),
+    deadline=None,
+    phases=PHASES,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(mangled() | BODY.map(lambda body: http(200, body)) | st.binary(max_size=200))
 def test_mangled_answers_at_length(party, line, answer):
     check_line(party, line, answer)

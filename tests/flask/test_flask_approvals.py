@@ -34,8 +34,7 @@ def wsgi_application(ran, **settings):
 
 @pytest.mark.parametrize("prefix", ["", "/api"])
 @pytest.mark.parametrize("build", [flask_application, wsgi_application])
-def test_an_approval_runs_the_handler_once(engine, build, prefix):
-    ran = []
+def test_an_approval_runs_the_handler_once(ran, engine, build, prefix):
     app = build(ran)
     if prefix:
         app = DispatcherMiddleware(flask.Flask("nothing"), {prefix: app})

@@ -722,9 +722,8 @@ def test_rules_may_name_the_endpoint(engine):
     assert ask(app, "POST", "/again/buy/3").status_code == 403
 
 
-def test_hosts_and_subdomains_have_rules_of_their_own(engine):
+def test_hosts_and_subdomains_have_rules_of_their_own(ran, engine):
     app = flask.Flask("site", host_matching=True, static_host="a.local")
-    ran = []
     app.add_url_rule("/pay", "here", lambda: ran.append("here") or "x", host="a.local")
     app.add_url_rule("/pay", "there", lambda: ran.append("there") or "x", host="b.local")
     Ascend(
@@ -920,9 +919,8 @@ def test_identify_gets_the_request(engine):
 # Several applications, factories, settings
 
 
-def test_one_extension_guards_several_applications(engine):
+def test_one_extension_guards_several_applications(ran, engine):
     ascend = Ascend(**options([READ]))
-    ran = []
 
     def create_app(name):
         app = flask.Flask(name)
@@ -1058,9 +1056,8 @@ def test_applications_side_by_side_have_guards_of_their_own(engine):
     assert [one for one in ran if isinstance(one, str)] == ["inner", "plain"]
 
 
-def test_a_handshake_is_what_the_router_takes_for_one(engine):
+def test_a_handshake_is_what_the_router_takes_for_one(ran, engine):
     app = flask.Flask("site")
-    ran = []
     app.add_url_rule("/live", "live", lambda: ran.append("live") or "live", websocket=True)
     app.add_url_rule("/live", "page", lambda: ran.append("page") or "page", methods=["GET", "WEBSOCKET"])
     Ascend(app, **options([{"match": "WEBSOCKET /live", "action_type": "talk"}]))

@@ -61,9 +61,8 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 @pytest.mark.parametrize("parts", [[BODY], [BODY[:4], BODY[4:]]], ids=["whole", "in parts"])
-def test_one_decision_and_one_run_as_it_was_decided(ascend_authority, adapter, way, method, parts):
+def test_one_decision_and_one_run_as_it_was_decided(ran, ascend_authority, adapter, way, method, parts):
     ascend_authority.approve()
-    ran = []
     wire = ask(site(adapter, ran, **WAYS[way]), *parts, method=method)
     assert (wire.status, wire.body, ran) == (200, b"ordered", [(method, 7, BODY)])
     (asked,) = ascend_authority.asked
@@ -71,8 +70,7 @@ def test_one_decision_and_one_run_as_it_was_decided(ascend_authority, adapter, w
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_is_denied_or_asks_for_another_method_does_not_run(ascend_authority, adapter, way):
-    ran = []
+def test_what_is_denied_or_asks_for_another_method_does_not_run(ran, ascend_authority, adapter, way):
     app = site(adapter, ran, **WAYS[way])
     ascend_authority.approve()
     assert ask(app, BODY, headers=[("x_http-method_override", "PUT")]).status == 400
@@ -82,9 +80,8 @@ def test_what_is_denied_or_asks_for_another_method_does_not_run(ascend_authority
     assert (ran, len(ascend_authority.asked)) == ([], 1)
 
 
-def test_where_both_govern_both_have_to_allow_it(ascend_authority, adapter):
+def test_where_both_govern_both_have_to_allow_it(ran, ascend_authority, adapter):
     """Each has rules of its own, and may belong to somebody else."""
-    ran = []
     app = site(adapter, ran, outside=OUTSIDE, inside=INSIDE)
     ascend_authority.approve()
     ascend_authority.deny("inside", times=1)

@@ -51,9 +51,8 @@ class TestWhatIsReported:
             (raising, "the handler did not run: the application answered 500"),
         ],
     )
-    def test_of_a_view_that_was_not_called(self, ascend_authority, before, error):
+    def test_of_a_view_that_was_not_called(self, ran, ascend_authority, before, error):
         ascend_authority.approve()
-        ran = []
         app = application(ran, before, rules={"rule": RULES})
         assert self.told(ascend_authority, app) == ("fail", error)
         assert ran == []
@@ -70,9 +69,8 @@ class TestWhatIsReported:
             (raising, ("fail", "the handler answered 500")),
         ],
     )
-    def test_of_a_view_that_was(self, ascend_authority, view, told):
+    def test_of_a_view_that_was(self, ran, ascend_authority, view, told):
         ascend_authority.approve()
-        ran = []
         app = application(ran, view=view, rules={"rule": RULES})
         assert self.told(ascend_authority, app) == told
         assert ran == [True]
@@ -107,8 +105,8 @@ class TestAnApproval:
         engine.answers = [answer("approved")]
         return lambda: client.post("/pay", data=b"five", headers={"Ascend-Approval": handle}, buffered=True)
 
-    def test_is_still_good_where_the_view_was_not_called(self, engine):
-        ran, stop = [], [True]
+    def test_is_still_good_where_the_view_was_not_called(self, ran, engine):
+        stop = [True]
         app = application(ran, lambda: ("sign in", 401) if stop[0] else None, **options(RULES))
         resume = self.approved(engine, app)
         for _ in range(2):
@@ -118,16 +116,14 @@ class TestAnApproval:
         used = resume()
         assert (used.status_code, used.json["outcome"], ran) == (409, "completed", [True])
 
-    def test_is_used_where_a_function_before_the_view_answered_in_its_place(self, engine):
+    def test_is_used_where_a_function_before_the_view_answered_in_its_place(self, ran, engine):
         """It may have called the view by itself."""
-        ran = []
         app = application(ran, lambda: flask.current_app.view_functions["pay"](), **options(RULES))
         resume = self.approved(engine, app)
         assert [resume().status_code for _ in range(2)] == [200, 409]
         assert ran == [True]
 
-    def test_is_given_back_three_times_at_most(self, engine, caplog):
-        ran = []
+    def test_is_given_back_three_times_at_most(self, ran, engine, caplog):
         app = application(ran, lambda: ("sign in", 401), **options(RULES))
         resume = self.approved(engine, app)
         assert [resume().status_code for _ in range(6)] == [401, 401, 401, 401, 409, 409]
@@ -135,15 +131,13 @@ class TestAnApproval:
         said = [line.getMessage() for line in caplog.records if "given back" in line.getMessage()]
         assert [text.rpartition("(")[2] for text in said] == ["1 of 3)", "2 of 3)", "3 of 3)"]
 
-    def test_is_used_by_a_view_that_refused_by_itself(self, engine):
-        ran = []
+    def test_is_used_by_a_view_that_refused_by_itself(self, ran, engine):
         app = application(ran, view=lambda: ("no", 401), **options(RULES))
         resume = self.approved(engine, app)
         assert [resume().status_code for _ in range(2)] == [401, 409]
         assert ran == [True]
 
-    def test_is_still_good_where_a_view_says_when_to_come_again(self, engine):
-        ran = []
+    def test_is_still_good_where_a_view_says_when_to_come_again(self, ran, engine):
         app = application(ran, view=lambda: ("no", 429, {"Retry-After": "1"}), **options(RULES))
         resume = self.approved(engine, app)
         assert [resume().status_code for _ in range(3)] == [429, 429, 429]
@@ -177,10 +171,10 @@ class TestTheLastLook:
     @pytest.mark.parametrize("resumed", [False, True])
     @pytest.mark.parametrize("rules", [RULES, [{"match": "POST /pay", "action_type": "pay"}]], ids=["read", "bound"])
     @pytest.mark.parametrize("kind", ["flask", "wsgi"])
-    def test_while_the_body_arrives(self, engine, tmp_path, kind, rules, resumed):
+    def test_while_the_body_arrives(self, ran, engine, tmp_path, kind, rules, resumed):
         if rules is not self.RULES and not resumed:
             return  # nobody reads that body before the view
-        ran, file = [], tmp_path / "kill"
+        file = tmp_path / "kill"
         settings = options(rules, kill_file=str(file))
         if kind == "flask":
             app = application(ran, **settings)
@@ -205,8 +199,8 @@ class TestTheLastLook:
         assert (refused.status, ran) == (503, [])
         assert json.loads(refused.body)["type"].endswith(":kill-switch")
 
-    def test_while_a_function_before_the_view_reads_the_body(self, engine, tmp_path):
-        ran, file = [], tmp_path / "kill"
+    def test_while_a_function_before_the_view_reads_the_body(self, ran, engine, tmp_path):
+        file = tmp_path / "kill"
         settings = options([{"match": "POST /pay", "action_type": "pay"}], kill_file=str(file))
         app = application(ran, lambda: flask.request.get_data() and None, **settings)
         refused = self.ask(app, app.extensions["ascend"].guard, file)

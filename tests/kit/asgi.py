@@ -58,6 +58,7 @@ class Wire:
 
     def __init__(self, *messages, then=None):
         self.messages = list(messages)
+        self.shakes = CONNECT in messages
         self.sent = []
         self.received = 0
         self.waiting = 0
@@ -73,7 +74,7 @@ class Wire:
             await self.gone.wait()
         finally:
             self.waiting -= 1
-        return {"type": "http.disconnect"}
+        return {"type": "websocket.disconnect", "code": 1000} if self.shakes else GONE
 
     async def send(self, message):
         self.sent.append(message)
@@ -102,6 +103,15 @@ class Wire:
     @property
     def headers(self):
         return {name.decode(): value.decode() for name, value in self.sent[0]["headers"]}
+
+
+class Answered(Wire):
+    """Its client stays until it is answered, and no longer."""
+
+    async def send(self, message):
+        await super().send(message)
+        if message["type"] != "http.response.start" and not message.get("more_body", False):
+            self.gone.set()
 
 
 def part(body=b"", more=False):

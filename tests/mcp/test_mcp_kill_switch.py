@@ -5,8 +5,10 @@ import json
 import logging
 import os
 import threading
+from functools import partial
 
 import pytest
+from kit.processes import together
 
 from ascend_middleware import MCPKillSwitchConsumer
 from ascend_middleware.exceptions import ConfigurationError
@@ -531,11 +533,7 @@ def test_threads_share_it(clock):
             it.apply_message(command("BLOCK", index, mcp_server=f"s{number}"))
             it.apply_message(command("UNBLOCK", index + 1, mcp_server=f"s{number}"))
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(work, number) for number in range(8)))
     assert len(passed) == 100, "exactly the limit, whatever the threads do"
     assert it.blocked_servers == []
 

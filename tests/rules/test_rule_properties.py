@@ -4,6 +4,7 @@ import sys
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.examples import examples
 
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.rules import WEBSOCKET, RuleTable
@@ -71,7 +72,7 @@ def outcome(rule):
     return rule and (rule.template, rule.block, rule.exempt, rule.action_type)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(rules, st.lists(st.tuples(asked, paths), min_size=1, max_size=12))
 def test_lookup_by_path(rows, requests):
     table = build(rows)
@@ -80,7 +81,7 @@ def test_lookup_by_path(rows, requests):
         assert outcome(table.lookup(method, path)) == outcome(slow(matching, method))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(rules, templates(), st.lists(st.tuples(asked, paths), min_size=1, max_size=8))
 def test_lookup_by_route(rows, text, requests):
     table, route = build(rows), parse_route(text)
@@ -93,7 +94,7 @@ def test_lookup_by_route(rows, text, requests):
         assert outcome(chosen.select(method, path)) == outcome(slow(blocks or equal or near, method))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(rules, st.randoms(), st.lists(st.tuples(asked, paths), max_size=8))
 def test_order_never_matters(rows, random, requests):
     table = build(rows)
@@ -108,7 +109,7 @@ def test_order_never_matters(rows, random, requests):
         assert outcome(other.lookup(method, path)) == outcome(table.lookup(method, path))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(templates(), templates(), paths)
 def test_covers_and_overlaps_agree_with_paths(one, other, path):
     first, second = parse_match(f"* {one}")[1], parse_match(f"* {other}")[1]
@@ -120,7 +121,7 @@ def test_covers_and_overlaps_agree_with_paths(one, other, path):
     assert first.matches(first.example())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text(alphabet="/{}:*ax.é[] %?", max_size=20))
 def test_parsing_fails_in_one_way_only(text):
     parse_route(text)

@@ -1,7 +1,6 @@
 """What a governed WSGI application does, request by request."""
 
 import json
-import threading
 import time
 
 import bottle
@@ -9,6 +8,7 @@ import falcon
 import httpx2
 import pytest
 from kit.engine import Engine, answer, options, plug
+from kit.processes import together
 from kit.wsgi import JSON, Call, Handler, Input, environ
 from werkzeug.wrappers import Request as WerkzeugRequest
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -345,14 +345,7 @@ def test_threads_get_one_engine_and_a_verdict_each(monkeypatch):
     handler = Handler()
     app = guard(handler)
     statuses = []
-    threads = [
-        threading.Thread(target=lambda: statuses.append(Call(app, environ("GET", "/items/7")).status))
-        for _ in range(16)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    together(*[lambda: statuses.append(Call(app, environ("GET", "/items/7")).status)] * 16)
     assert (statuses, handler.ran, engine.opened) == ([403] * 16, 0, 1)
 
 
