@@ -1,6 +1,7 @@
 """The pages for contributors name what there is."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,9 @@ def test_every_folder_of_the_package_has_its_line():
     named = set(re.findall(r"`(\w+)/?`", "".join(line.split("|")[1] for line in table.splitlines() if "|" in line)))
     rooms = {room_of(path) for path in FILES}
     assert {room for room in rooms if (ROOT / room).is_dir()} <= named <= rooms
+
+
+def test_every_page_is_in_the_sites_navigation():
+    site = tomllib.loads((REPOSITORY / "zensical.toml").read_text())["project"]
+    named = re.findall(r"'([\w-]+\.md)'", str(site["nav"]))
+    assert sorted(named) == sorted(path.name for path in (REPOSITORY / site["docs_dir"]).glob("*.md"))

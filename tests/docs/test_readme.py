@@ -123,7 +123,7 @@ def pages_linked_from(page):
 
 def test_every_page_is_in_the_index_and_every_link_leads_somewhere():
     pages = set(README.parent.glob("docs/*.md"))
-    assert pages <= {page for page, _ in pages_linked_from(README)}
+    assert pages - {README.parent / "docs" / "index.md"} <= {page for page, _ in pages_linked_from(README)}
     for page in {README, README.with_name("SECURITY.md"), *pages, *README.parent.glob("*/**/README.md")}:
         for target, anchor in pages_linked_from(page):
             assert target.exists(), (page.name, target)
@@ -142,7 +142,7 @@ def test_the_table_has_four_rules():
 
 
 def test_every_problem_type_is_in_the_table_of_verdicts():
-    text = README.read_text()
+    text = (README.parent / "docs" / "verdicts.md").read_text()
     missing = {name for name in REFUSALS if f"`{name}`" not in text}
     assert not missing
 
