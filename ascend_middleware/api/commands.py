@@ -224,10 +224,10 @@ def _target(body: Mapping[str, Any], kind: CommandKind) -> tuple[Target, str | N
     agent_id = body.get("agent_id")
     if agent_id is not None and (not isinstance(agent_id, str) or not agent_id.strip()):
         raise MalformedCommand("agent_id is neither a text nor null")
+    whose = Target.ORGANIZATION if agent_id is None else Target.AGENT
     if word is None:
         named = ("target_mcp_server_config_id", "mcp_server", "mcp_server_name")
-        aimed = any(body.get(name) is not None for name in named)
-        target = Target.MCP_SERVER if aimed else Target.AGENT if agent_id is not None else Target.ORGANIZATION
+        target = Target.MCP_SERVER if any(body.get(name) is not None for name in named) else whose
     else:
         try:
             target = Target(word.strip().lower() if isinstance(word, str) else "")
@@ -235,14 +235,12 @@ def _target(body: Mapping[str, Any], kind: CommandKind) -> tuple[Target, str | N
             if kind.lifts:
                 raise MalformedCommand("a lifting command names an unknown target_type") from None
             # A block of nobody knows what, but of our organisation, is a block of whoever it names, or of everybody.
-            target = Target.AGENT if agent_id is not None else Target.ORGANIZATION
+            target = whose
     if target is Target.MCP_SERVER:
         return target, agent_id
-    if target is Target.ORGANIZATION or (body.get("is_broadcast") is True and not kind.lifts):
-        if kind.lifts and agent_id is not None:
-            return Target.AGENT, agent_id
+    if not kind.lifts and (target is Target.ORGANIZATION or body.get("is_broadcast") is True):
         return Target.ORGANIZATION, None
-    return (Target.AGENT, agent_id) if agent_id is not None else (Target.ORGANIZATION, None)
+    return whose, agent_id
 
 
 def _server(body: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[str | None, int | None]:

@@ -54,7 +54,7 @@ def test_every_wrapping_is_the_same_command(wrap):
 
 @pytest.mark.parametrize("word", ["BLOCK", "block", "BLOCK ", "Suspend", "QUARANTINE"])
 def test_letter_case_and_blanks_do_not_save_from_a_block(word):
-    assert parse({**BLOCK, "command_type": word}).kind.blocks
+    assert parse({**BLOCK, "command_type": word}).slots == ("block",)
 
 
 @pytest.mark.parametrize("parameters", [[], "x", 3, None])
