@@ -20,30 +20,37 @@ from .policy.risk_score import Score
 from .store.registry_store import Records
 from .store.store import Store
 
-__all__ = ["AuthorityContext", "Call", "Known", "Request", "action_number", "answers", "check_patterns", "handler_of"]
+__all__ = [
+    "HANDLERS",
+    "AuthorityContext",
+    "Call",
+    "Fields",
+    "Known",
+    "Request",
+    "action_number",
+    "answers",
+    "check_patterns",
+]
 
-_Fields = TypeVar("_Fields", bound=msgspec.Struct)
+_Body = TypeVar("_Body", bound=msgspec.Struct)
 
 _LONGEST_ID: Final = 19
 
-# What answers an endpoint: from a call to the fields of the answer; raises `ApiError` to refuse.
-Handler: TypeAlias = "Callable[[Call], dict[str, Any]]"
-_HANDLERS: Final[dict[Endpoint[Any], Handler]] = {}
+# The fields of an answer, or of what it shows.
+Fields: TypeAlias = dict[str, Any]
+# What answers an endpoint; raises `ApiError` to refuse.
+Handler: TypeAlias = "Callable[[Call], Fields]"
+HANDLERS: Final[dict[Endpoint[Any], Handler]] = {}
 
 
 def answers(*endpoints: Endpoint[Any]) -> Callable[[Handler], Handler]:
     """Have a function answer endpoints of the table."""
 
     def register(handler: Handler) -> Handler:
-        _HANDLERS.update(dict.fromkeys(endpoints, handler))
+        HANDLERS.update(dict.fromkeys(endpoints, handler))
         return handler
 
     return register
-
-
-def handler_of(endpoint: Endpoint[Any]) -> Handler:
-    """Return what answers an endpoint."""
-    return _HANDLERS[endpoint]
 
 
 class Known(dict[str, Any]):
@@ -113,7 +120,7 @@ class Call:
         """The caller's organisation."""
         return self.credential.tenant
 
-    def body(self, kind: type[_Fields]) -> _Fields:
+    def body(self, kind: type[_Body]) -> _Body:
         """Return the body's fields; see `read_fields`."""
         return read_fields(self.request.read(), kind)
 
@@ -122,7 +129,7 @@ class Call:
         read: dict[str, Any] = msgspec.to_builtins(self.body(self.endpoint.body or Nothing))
         return read
 
-    def query(self, kind: type[_Fields]) -> _Fields:
+    def query(self, kind: type[_Body]) -> _Body:
         """Return the query's fields; a parameter that is repeated or unknown is refused."""
         return read_query_fields(self.request.query, kind)
 

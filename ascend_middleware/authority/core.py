@@ -19,7 +19,7 @@ from ascend_middleware.api.endpoints import HEALTH, OPENAPI
 
 from .approvals import what_cannot_be
 from .bodies import Answer, ApiError
-from .context import Call, Known, Request, handler_of
+from .context import HANDLERS, Call, Known, Request
 from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
 from .keys import LOCAL, Credential, Window, network_of, presented
@@ -300,7 +300,7 @@ class Authority:
             name = f"{endpoint.method} {endpoint.path}"
             call.audit("ACCESS_REFUSED", endpoint=name)
             raise ApiError(403, "ADMIN_REQUIRED", f"{name} needs an admin key")
-        return handler_of(endpoint)(call)
+        return HANDLERS[endpoint](call)
 
     def _once(self, name: str, call: Call) -> Answer:
         request = call.request

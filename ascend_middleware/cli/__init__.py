@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sqlite3
-from typing import TYPE_CHECKING, Any, Final
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from .._version import __version__
 from ..inspection import FAILED, MISUSED, Result, note, run, show_error
 from .commands import COMMANDS, GROUPS, TASKS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 __all__ = ["main", "version"]
 
@@ -43,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(parser.parse_args(argv))
 
 
-def version(_: argparse.Namespace) -> Result:
+def version(_: Namespace) -> Result:
     """Print the version."""
     return Result(data={"version": __version__}, lines=[__version__])
 
@@ -58,7 +57,7 @@ def _overview() -> Iterator[str]:
         yield ""
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: Namespace) -> int:
     try:
         return run(args)
     except sqlite3.Error as error:
@@ -72,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
         return MISUSED
 
 
-def _database_error(error: sqlite3.Error, args: argparse.Namespace) -> str:
+def _database_error(error: sqlite3.Error, args: Namespace) -> str:
     """Say what is wrong with an authority's database that was opened and then could not be used."""
     place = getattr(args, "db", None) or f"beside {getattr(args, 'policy', 'the policy file')}"
     hint = "; it is damaged: put a backup in its place (`authority backup` makes them)"

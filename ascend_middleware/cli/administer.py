@@ -8,39 +8,36 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from ..api import endpoints
+from ..api.endpoint import Endpoint
 from ..authority import Authority, PolicySet, Role, Store, default_database, load_policy
 from ..authority.approvals import Management, unknown_approvers
 from ..authority.bodies import ApiError
 from ..authority.context import action_number
 from ..authority.keys import Credential, operator
 from ..authority.killswitch import standing
+from ..authority.policy.approvers import Requirement
 from ..authority.store.registry_store import AGENT
 from ..exceptions import AscendError, ConfigurationError, NotFoundError
 from ..inspection import Result
 
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from ..api.endpoint import Endpoint
-    from ..authority.policy.approvers import Requirement
-
 __all__ = ["open_store", "operate", "place_of"]
 
 
-def place_of(args: argparse.Namespace) -> str:
+def place_of(args: Namespace) -> str:
     """Return the database that the arguments name."""
     return str(args.db or default_database(args.policy))
 
 
 @contextlib.contextmanager
-def open_store(args: argparse.Namespace, *, create: bool = False) -> Iterator[Store]:
+def open_store(args: Namespace, *, create: bool = False) -> Iterator[Store]:
     """Open the database that the arguments name, directly: this also works for `local:` and beside a server."""
     place = place_of(args)
     if not create and not Path(place).exists():
@@ -92,7 +89,7 @@ class Operator:
 _CREATING: Final = frozenset({"command_agents", "add_server", "command_server", "add_model", "set_approvers"})
 
 
-def operate(args: argparse.Namespace) -> Result:
+def operate(args: Namespace) -> Result:
     """Run the task that the command names, `args.task`, for the organisation that the arguments name."""
     with open_store(args, create=args.task in _CREATING) as store:
         by = Operator(authority=Authority(store, PolicySet(mcp_servers={})), by=operator(args.tenant))
@@ -106,7 +103,7 @@ _MOST_VALUES: Final = 4
 _LONGEST_VALUE: Final = 40
 
 
-def pending(operator: Operator, args: argparse.Namespace) -> Result:
+def pending(operator: Operator, args: Namespace) -> Result:
     found = operator.ask(endpoints.LIST_PENDING, query={"order": "asc", "limit": args.limit})
     records, total = found["actions"], found["total"]
     lines = [_waiting(record) for record in records]
@@ -131,7 +128,7 @@ def _short(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
-def decide(operator: Operator, args: argparse.Namespace) -> Result:
+def decide(operator: Operator, args: Namespace) -> Result:
     number = action_number(args.action)
     if number is None:
         raise ConfigurationError(f"not an action id: {args.action!r}; expected 7 or act_7")
@@ -146,7 +143,7 @@ def decide(operator: Operator, args: argparse.Namespace) -> Result:
 # --- agents
 
 
-def list_agents(operator: Operator, args: argparse.Namespace) -> Result:
+def list_agents(operator: Operator, args: Namespace) -> Result:
     records = operator.authority.records
     known = {row["name"]: row for row in records.all(AGENT, tenant=args.tenant)}
     named = "SELECT DISTINCT agent_id FROM commands WHERE tenant = ? AND agent_id IS NOT NULL"
@@ -165,7 +162,7 @@ def list_agents(operator: Operator, args: argparse.Namespace) -> Result:
     return Result(data={"agents": rows, "organization": everybody.word}, lines=lines)
 
 
-def command_agents(operator: Operator, args: argparse.Namespace) -> Result:
+def command_agents(operator: Operator, args: Namespace) -> Result:
     if (args.agent is None) != args.all:
         raise ConfigurationError("name one agent, or all of them with --all")
     body = {"command_type": args.kind, "reason": args.reason}
@@ -182,7 +179,7 @@ def command_agents(operator: Operator, args: argparse.Namespace) -> Result:
 # --- MCP servers
 
 
-def list_servers(operator: Operator, args: argparse.Namespace) -> Result:
+def list_servers(operator: Operator, args: Namespace) -> Result:
     rows: list[dict[str, Any]] = []
     while page := operator.ask(endpoints.LIST_MCP_SERVERS, query={"offset": len(rows)})["servers"]:
         rows += [_server(row) for row in page]
@@ -200,13 +197,13 @@ def _server_line(row: Mapping[str, Any]) -> str:
     return f"{'active' if row['active'] else 'inactive':<8}  {row['name']}{blocked}{reason}"
 
 
-def add_server(operator: Operator, args: argparse.Namespace) -> Result:
+def add_server(operator: Operator, args: Namespace) -> Result:
     body = {"server_name": args.name, "blocked_tools": args.block_tool, "description": args.description or None}
     found = operator.ask(endpoints.REGISTER_MCP_SERVER, body=body)
     return Result(data=_server(found["server"]), lines=[f"MCP server {args.name} is registered"])
 
 
-def change_server(operator: Operator, args: argparse.Namespace) -> Result:
+def change_server(operator: Operator, args: Namespace) -> Result:
     body = {"reason": args.reason or None} if args.endpoint.body else None
     missing = f"there is no MCP server {args.name!r} in the database"
     found = operator.ask(args.endpoint, body=body, missing=missing, name=args.name)
@@ -214,7 +211,7 @@ def change_server(operator: Operator, args: argparse.Namespace) -> Result:
     return Result(data=data, lines=[f"MCP server {args.name} is {args.state}"])
 
 
-def command_server(operator: Operator, args: argparse.Namespace) -> Result:
+def command_server(operator: Operator, args: Namespace) -> Result:
     body = {"command_type": args.kind, "reason": args.reason, "mcp_server": args.name}
     found = operator.ask(endpoints.COMMAND_ALL, body=body)
     return Result(data=found["command"], lines=[f"{args.kind} issued about MCP server {args.name}"])
@@ -227,24 +224,24 @@ def _model(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": int(row["name"]), "name": row["model_name"], "compliance_status": row["compliance_status"]}
 
 
-def list_models(operator: Operator, args: argparse.Namespace) -> Result:
+def list_models(operator: Operator, args: Namespace) -> Result:
     rows = [_model(row) for row in operator.management.models()]
     lines = [f"{row['id']:>6}  {row['compliance_status']:<18}  {row['name']}" for row in rows]
     none = ["no models in the database; those of the policy file are not listed here"]
     return Result(data={"models": rows}, lines=lines or none)
 
 
-def add_model(operator: Operator, args: argparse.Namespace) -> Result:
+def add_model(operator: Operator, args: Namespace) -> Result:
     row = operator.management.add_model(args.id, name=args.name, status=args.status)
     return Result(data=_model(row), lines=[f"model {args.id} is registered as {args.status}"])
 
 
-def set_model_status(operator: Operator, args: argparse.Namespace) -> Result:
+def set_model_status(operator: Operator, args: Namespace) -> Result:
     row = operator.management.set_model_status(args.id, args.status)
     return Result(data=_model(row), lines=[f"model {args.id} is {args.status}"])
 
 
-def remove_model(operator: Operator, args: argparse.Namespace) -> Result:
+def remove_model(operator: Operator, args: Namespace) -> Result:
     operator.management.remove_model(args.id)
     return Result(data={"removed": args.id}, lines=[f"model {args.id} is removed"])
 
@@ -252,7 +249,7 @@ def remove_model(operator: Operator, args: argparse.Namespace) -> Result:
 # --- approvers
 
 
-def list_approvers(operator: Operator, args: argparse.Namespace) -> Result:
+def list_approvers(operator: Operator, args: Namespace) -> Result:
     declared, issuer = _declared(args)
     found = operator.management.approvers()
     lines = [_approvers_line(level, one) for level, one in found.items()]
@@ -263,7 +260,7 @@ def list_approvers(operator: Operator, args: argparse.Namespace) -> Result:
     return _warned(operator, args, {**declared, **found}, issuer, data, lines)
 
 
-def _declared(args: argparse.Namespace) -> tuple[Mapping[str, Requirement], str]:
+def _declared(args: Namespace) -> tuple[Mapping[str, Requirement], str]:
     """Return the approvers of the policy file, where there is one, and whose tokens it takes."""
     if not Path(args.policy).exists():
         return {}, ""
@@ -273,7 +270,7 @@ def _declared(args: argparse.Namespace) -> tuple[Mapping[str, Requirement], str]
 
 def _warned(
     operator: Operator,
-    args: argparse.Namespace,
+    args: Namespace,
     levels: Mapping[str, Requirement],
     issuer: str,
     data: Mapping[str, Any],
@@ -296,7 +293,7 @@ def _who(names: Sequence[str]) -> str:
     return ", ".join(names) or "any admin"
 
 
-def set_approvers(operator: Operator, args: argparse.Namespace) -> Result:
+def set_approvers(operator: Operator, args: Namespace) -> Result:
     operator.management.set_approvers(args.level, count=args.count, names=args.approver)
     level = {args.level: operator.management.approvers()[args.level]}
     data = {"level": args.level, "count": args.count, "approvers": args.approver}
@@ -304,7 +301,7 @@ def set_approvers(operator: Operator, args: argparse.Namespace) -> Result:
     return _warned(operator, args, level, _declared(args)[1], data, [line])
 
 
-def clear_approvers(operator: Operator, args: argparse.Namespace) -> Result:
+def clear_approvers(operator: Operator, args: Namespace) -> Result:
     operator.management.clear_approvers(args.level)
     line = f"the policy file says who approves actions of {args.level} risk"
     return Result(data={"cleared": args.level}, lines=[line])
@@ -313,7 +310,7 @@ def clear_approvers(operator: Operator, args: argparse.Namespace) -> Result:
 # --- keys
 
 
-def issue_key(args: argparse.Namespace) -> Result:
+def issue_key(args: Namespace) -> Result:
     """Make a key and print it, once."""
     with open_store(args, create=True) as store:
         key = store.issue_key(name=args.name, role=Role(args.role), tenant=args.tenant)
@@ -321,7 +318,7 @@ def issue_key(args: argparse.Namespace) -> Result:
     return Result(data=data, lines=[key], notes=[] if args.json else ["keep it: it cannot be shown again"])
 
 
-def list_keys(args: argparse.Namespace) -> Result:
+def list_keys(args: Namespace) -> Result:
     """List the keys; never shows them."""
     with open_store(args) as store:
         keys = store.list_keys()
@@ -333,7 +330,7 @@ def list_keys(args: argparse.Namespace) -> Result:
     return Result(data={"keys": keys}, lines=lines)
 
 
-def revoke_key(args: argparse.Namespace) -> Result:
+def revoke_key(args: Namespace) -> Result:
     """Make a key invalid."""
     with open_store(args) as store:
         store.revoke_key(args.id)

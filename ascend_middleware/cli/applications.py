@@ -7,26 +7,21 @@ import importlib
 import os
 import sys
 import traceback
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..compose import build_table, only_looked_at
 from ..exceptions import AscendError, ConfigurationError
-from ..guard import Guard
+from ..guard import Guard, RequestView
 from ..inspection import FAILED, OK, Result
 from ..inspection.about import Application, Installed, Sketch, plain_view
 from ..problems import Problem
-from ..routing.coverage import cover
+from ..routing import Leaf
+from ..routing.coverage import Routes, cover
 from ..routing.lock import Change, Direction, Lock, compare, dump, load, lock_of
 from ..rules import WEBSOCKET, RuleTable
-
-if TYPE_CHECKING:
-    import argparse
-
-    from ..guard import RequestView
-    from ..routing import Leaf
-    from ..routing.coverage import Routes
 
 __all__ = ["check", "diff", "load_application", "lock", "lock_of_application", "recognise"]
 
@@ -43,7 +38,7 @@ _EMPTY: Final = (
 )
 
 
-def check(args: argparse.Namespace) -> Result:
+def check(args: Namespace) -> Result:
     """Say everything that is wrong with a rule table."""
     problems: tuple[Problem, ...] = ()
     rules: int | None = None
@@ -64,7 +59,7 @@ def check(args: argparse.Namespace) -> Result:
     )
 
 
-def load_application(args: argparse.Namespace) -> Application:
+def load_application(args: Namespace) -> Application:
     """Return the application that the arguments name.
 
     Raises:
@@ -227,7 +222,7 @@ def lock_of_application(application: Application, name: str, rules: str | None =
     return lock_of(coverage, {"guarded": guarded} | {name: getattr(settings, name) for name in _SETTINGS})
 
 
-def lock(args: argparse.Namespace) -> Result:
+def lock(args: Namespace) -> Result:
     """Write the lock file of an application."""
     found = lock_of_application(load_application(args), args.app, args.rules)
     Path(args.lock).write_text(dump(found), encoding="utf-8")
@@ -238,7 +233,7 @@ def lock(args: argparse.Namespace) -> Result:
     )
 
 
-def diff(args: argparse.Namespace) -> Result:
+def diff(args: Namespace) -> Result:
     """Tell what has changed since the lock file was written."""
     path = Path(args.lock)
     try:

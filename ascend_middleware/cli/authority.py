@@ -9,8 +9,10 @@ import os
 import signal
 import sys
 import time
+from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..api.endpoints import EVALUATE_POLICY
 from ..authority import Authority, Role, Store, default_database, load_policy, sample_policy
@@ -24,12 +26,8 @@ from ..inspection import FAILED, OK, Result, say
 from ..json_logs import JSONFormatter
 from .administer import open_store, place_of
 
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
 
-
-def run_task(args: argparse.Namespace) -> Result:
+def run_task(args: Namespace) -> Result:
     """Serve the authority, or do what is named beside it."""
     if args.task == "init":
         return Result(lines=_init(args))
@@ -40,7 +38,7 @@ def run_task(args: argparse.Namespace) -> Result:
     return _serve(args)
 
 
-def _serve(args: argparse.Namespace) -> Result:
+def _serve(args: Namespace) -> Result:
     policy = load_policy(args.policy)
     tls = load_tls(args.tls_cert, args.tls_key)
     # Bound before keys are made: they are shown once, by the server that stays.
@@ -86,7 +84,7 @@ def _ends_well_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _init(args: argparse.Namespace) -> Iterator[str]:
+def _init(args: Namespace) -> Iterator[str]:
     path = Path(args.path or args.policy)
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -109,7 +107,7 @@ def _first_keys(store: Store) -> Iterator[str]:
         yield f"  {role:<5} {key}"
 
 
-def _backup(args: argparse.Namespace) -> Result:
+def _backup(args: Namespace) -> Result:
     if args.path is None:
         raise ConfigurationError("name the file to make: ascend-middleware authority backup PATH")
     with open_store(args) as store:
@@ -120,7 +118,7 @@ def _backup(args: argparse.Namespace) -> Result:
 # --- what its policies say
 
 
-def explain_policy(args: argparse.Namespace) -> Result:
+def explain_policy(args: Namespace) -> Result:
     """Decide about an action as the authority would, and store nothing."""
     action = _action(args)
     database = place_of(args)
@@ -140,7 +138,7 @@ _OBJECTS: Final = {"action_details": "--details", "context": "--context", "risk_
 _ACTION: Final = {"action_type", "agent_id", "resource", "tool_name", "mcp_server_name", "model_id", *_OBJECTS}
 
 
-def _action(args: argparse.Namespace) -> dict[str, Any]:
+def _action(args: Namespace) -> dict[str, Any]:
     action: dict[str, Any] = {}
     if args.action is not None:
         try:
@@ -190,7 +188,7 @@ def _explained(answer: dict[str, Any]) -> Iterator[str]:
 # --- the audit log
 
 
-def verify_audit(args: argparse.Namespace) -> Result:
+def verify_audit(args: Namespace) -> Result:
     """Read the whole audit log and name every entry that was changed, removed or reordered afterwards."""
     try:
         heads = tuple(Head.parse(text) for text in args.head)
@@ -210,12 +208,12 @@ def verify_audit(args: argparse.Namespace) -> Result:
     )
 
 
-def export_audit(args: argparse.Namespace) -> Result:
+def export_audit(args: Namespace) -> Result:
     """Print the entries of the audit log as JSON lines, oldest first."""
     return Result(lines=_entries(args))
 
 
-def _entries(args: argparse.Namespace) -> Iterator[str]:
+def _entries(args: Namespace) -> Iterator[str]:
     with Database.evidence(place_of(args)) as database:
         try:
             for entry in entries(database, after=args.after, tenant=args.tenant):

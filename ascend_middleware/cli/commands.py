@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from argparse import Namespace
 from typing import TYPE_CHECKING, Any, Final
 
 from ..api import endpoints
@@ -83,7 +84,7 @@ def _about(command: Command) -> Command:
     return Command(command.path, command.text, command.function, *_APPLICATION, *command.arguments, **texts, find=_find)
 
 
-def _find(args: argparse.Namespace) -> Application:
+def _find(args: Namespace) -> Application:
     found: Application = importlib.import_module(".applications", __package__).load_application(args)
     return found
 

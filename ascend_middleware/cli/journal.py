@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from typing import TYPE_CHECKING, Any, Final
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
 
 from ..client import ClientCore, open_engine
 from ..compose import load_table
@@ -19,11 +22,6 @@ from ..journal.segments import decode_line, read_lines
 from ..journal.worker import LateEngine
 from ..state import open_state
 from ..text import printable
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 __all__ = ["deliver", "export", "report", "status"]
 
@@ -40,13 +38,13 @@ _WAYS: Final = {
 _READS: Final = ("GET", "HEAD", "OPTIONS")
 
 
-def _settings(args: argparse.Namespace) -> Settings:
+def _settings(args: Namespace) -> Settings:
     """Return the settings that say where the journals are."""
     table = load_table(args.rules) if args.rules else None
     return Settings.load({"journal": args.journal}, file=table.settings if table is not None else {})
 
 
-def _directories(args: argparse.Namespace) -> list[Path]:
+def _directories(args: Namespace) -> list[Path]:
     """Return the directories of all services below the journal's place."""
     base = place_of(_settings(args))
     if base is None:
@@ -58,7 +56,7 @@ def _names(directory: Path) -> list[str]:
     return sorted({*names_of(directory), *(path.stem for path in directory.glob("*.rejected"))})
 
 
-def status(args: argparse.Namespace) -> Result:
+def status(args: Namespace) -> Result:
     """List the journals: whose process lives, what waits, since when."""
     rows = [row for directory in _directories(args) for row in _rows(directory)]
     return Result(data={"journals": rows}, lines=[_line(row) for row in rows] or ["no journals"])
@@ -107,7 +105,7 @@ def _rejected(directory: Path, name: str) -> list[bytes]:
         return []
 
 
-def deliver(args: argparse.Namespace) -> Result:
+def deliver(args: Namespace) -> Result:
     """Deliver the journals of processes that ended."""
     settings = _settings(args).checked(needs_agent=True)
     directory = directory_of(settings)
@@ -128,7 +126,7 @@ def deliver(args: argparse.Namespace) -> Result:
     )
 
 
-def export(args: argparse.Namespace) -> Result:
+def export(args: Namespace) -> Result:
     """Print the lines of the journals as JSON, one a line, and change nothing."""
     return Result(lines=(text for directory in _directories(args) for text in _exported(directory, every=args.all)))
 
@@ -150,7 +148,7 @@ def _exported(directory: Path, *, every: bool) -> Iterator[str]:
 # --- what was observed
 
 
-def report(args: argparse.Namespace) -> Result:
+def report(args: Namespace) -> Result:
     """Tell what was observed."""
     place = place_of(_settings(args))
     found = [] if place is None else list(read_observations(place))

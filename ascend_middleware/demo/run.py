@@ -15,15 +15,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..authority import Role, Store
 from ..exceptions import AscendError
 from ..inspection import Result
-
-if TYPE_CHECKING:
-    import argparse
 
 __all__ = ["run"]
 
@@ -31,7 +29,7 @@ HERE = Path(__file__).parent
 START_SECONDS = 20.0
 
 
-def run(args: argparse.Namespace) -> Result:
+def run(args: Namespace) -> Result:
     """Run the demonstration, which prints its own transcript."""
     folder = Path(tempfile.mkdtemp(prefix="ascend-demo-"))
     stage = _Stage(folder)

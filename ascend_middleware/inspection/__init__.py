@@ -6,19 +6,29 @@ import importlib
 import json
 import os
 import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ..exceptions import AscendError, ConfigurationError
 from ..text import one_line
 
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable, Iterable
-
 __all__ = [
-    *("EXPLAIN", "FAILED", "JSON", "MISUSED", "OK", "ROUTES", "RULES"),
-    *("Command", "Result", "arg", "note", "run", "say", "show_error"),
+    "EXPLAIN",
+    "FAILED",
+    "JSON",
+    "MISUSED",
+    "OK",
+    "ROUTES",
+    "RULES",
+    "Command",
+    "Result",
+    "arg",
+    "note",
+    "run",
+    "say",
+    "show_error",
 ]
 
 OK: Final = 0
@@ -79,12 +89,10 @@ class Command:
         self.path, self.text, self.function, self.arguments = path, text, function, arguments
         self.description, self.epilog, self.fixed = description, epilog, fixed
 
-    def load(self) -> Callable[[argparse.Namespace], Result]:
+    def load(self) -> Callable[[Namespace], Result]:
         """Import and return its function."""
         module, _, name = self.function.partition(":")
-        function: Callable[[argparse.Namespace], Result] = getattr(
-            importlib.import_module(f"..{module}", __package__), name
-        )
+        function: Callable[[Namespace], Result] = getattr(importlib.import_module(f"..{module}", __package__), name)
         return function
 
     def add_to(self, commands: Any, name: str) -> None:
@@ -121,7 +129,7 @@ EXPLAIN: Final = Command(
 )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Namespace) -> int:
     """Run the command that was parsed, print what it found, and return its exit code."""
     as_json = getattr(args, "json", False)
     try:

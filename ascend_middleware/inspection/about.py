@@ -8,10 +8,11 @@ import inspect
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from ..compose import build_dry_guard, build_table
@@ -23,9 +24,6 @@ from ..routing.coverage import Routes, as_json, as_text, cover
 from ..routing.suggestion import suggest
 from ..rules import WEBSOCKET, RuleTable
 from . import EXPLAIN, FAILED, OK, ROUTES, Result, run
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 __all__ = ["Application", "Installed", "Sketch", "explain_request", "list_routes", "main_about", "plain_view"]
 
@@ -106,13 +104,13 @@ def main_about(app: Application, argv: Sequence[str], *, name: str, prog: str) -
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (ROUTES, EXPLAIN):
         command.add_to(commands, command.path)
-    return run(parser.parse_args(argv, argparse.Namespace(app=name, find=lambda _: app)))
+    return run(parser.parse_args(argv, Namespace(app=name, find=lambda _: app)))
 
 
 # --- routes
 
 
-def list_routes(args: argparse.Namespace) -> Result:
+def list_routes(args: Namespace) -> Result:
     """List every live route and method of an application with what governs it."""
     application: Application = args.find(args)
     if application.routes is None:
@@ -141,7 +139,7 @@ def list_routes(args: argparse.Namespace) -> Result:
     )
 
 
-def _notes(args: argparse.Namespace, application: Application) -> Iterator[str]:
+def _notes(args: Namespace, application: Application) -> Iterator[str]:
     if application.outside:
         yield (
             f"{args.app} has its guard around it: paths decide, and rules that name an endpoint or stand at a handler "
@@ -163,7 +161,7 @@ def _may_be_a_factory(app: object) -> bool:
 # --- explain
 
 
-def explain_request(args: argparse.Namespace) -> Result:
+def explain_request(args: Namespace) -> Result:
     """Explain what the guard would do with the request that the arguments describe."""
     sketch = _sketch(args)
     application: Application = args.find(args)
@@ -190,7 +188,7 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _sketch(args: argparse.Namespace) -> Sketch:
+def _sketch(args: Namespace) -> Sketch:
     method, _, target = args.request.strip().partition(" ")
     if not method or not target.strip():
         raise ConfigurationError('a request is a method and a target, "POST /customers/7/refunds"')

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
+from ascend_middleware.api.endpoint import Endpoint
 from ascend_middleware.api.endpoints import TABLE
 
 from ..bodies import ApiError
 from . import actions, agents, inventory, meta, policies, webhooks
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from ascend_middleware.api.endpoint import Endpoint
 
 __all__ = ["actions", "agents", "find_endpoint", "inventory", "meta", "policies", "webhooks"]
 

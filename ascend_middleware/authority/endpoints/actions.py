@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from ascend_middleware.api import endpoints
 from ascend_middleware.api.bodies import Outcome, Page, Rejection, Verdict
 
 from .. import approvals, killswitch, orchestration
 from ..bodies import ApiError, decision_fields, listed, missing, read_query, read_submission, read_wait, record_fields
-from ..context import Call, answers
+from ..context import Call, Fields, answers
 from ..policy.approvers import OBSERVED
 from ..policy.risk_score import claimed_risk, risk_level, score_action
 from ..store.store import canonical_json, iso_time
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 __all__ = ["check_standing", "judged_form", "submit"]
 
@@ -36,12 +34,12 @@ _BLANK: Final = {
 _UNNAMED_AGENT: Final = "unknown"
 
 
-def judged_form(action: Mapping[str, Any]) -> dict[str, Any]:
+def judged_form(action: Mapping[str, Any]) -> Fields:
     """Return an action as the conditions see it."""
     return {**_BLANK, **action}
 
 
-def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) -> dict[str, Any]:
+def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) -> Fields:
     """Decide about a submission, store it with its audit entry, and return the stored action.
 
     Args:
@@ -64,7 +62,7 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
     return _decided(call, action, tools, claimed_risk(body))
 
 
-def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: Mapping[str, int]) -> dict[str, Any]:
+def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: Mapping[str, int]) -> Fields:
     policy, kind = call.authority.policy, action["action_type"]
     check_standing(call, action["agent_id"], kind)
     governance = orchestration.check(action, call, tools=tools)
@@ -126,25 +124,25 @@ def check_standing(call: Call, agent_id: str, action_type: str) -> None:
 
 
 @answers(endpoints.SUBMIT)
-def _submit(call: Call) -> dict[str, Any]:
+def _submit(call: Call) -> Fields:
     return decision_fields(submit(call, call.request.read()))
 
 
 @answers(endpoints.ACTION_STATUS)
-def _status(call: Call) -> dict[str, Any]:
+def _status(call: Call) -> Fields:
     read_wait(call.request.query, call.request.headers)  # the door holds the request; here it is only checked
     return decision_fields(call.action())
 
 
 @answers(endpoints.GET_ACTION)
-def _details(call: Call) -> dict[str, Any]:
+def _details(call: Call) -> Fields:
     row = call.action()
     trail = call.store.audit_trail(row["id"], tenant=call.tenant)
     return {**record_fields(row), "audit_trail": [{**entry, "data": call.shown(entry["data"])} for entry in trail]}
 
 
 @answers(endpoints.LIST_ACTIONS, endpoints.LIST_ACTIVITY, endpoints.LIST_PENDING)
-def _list(call: Call) -> dict[str, Any]:
+def _list(call: Call) -> Fields:
     query = read_query(call.request.query)
     if call.endpoint is endpoints.LIST_PENDING:
         query["equal"]["status"] = "pending"
@@ -154,18 +152,18 @@ def _list(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.APPROVE, endpoints.DECIDE_WORKFLOW)
-def _approve(call: Call) -> dict[str, Any]:
+def _approve(call: Call) -> Fields:
     return _decide(call, approved=call.body(Verdict).approved is not False)
 
 
 @answers(endpoints.REJECT)
-def _reject(call: Call) -> dict[str, Any]:
+def _reject(call: Call) -> Fields:
     if call.body(Rejection).approved is True:
         raise ApiError(422, "VALIDATION_ERROR", "a rejection cannot approve", details={"field": "approved"})
     return _decide(call, approved=False)
 
 
-def _decide(call: Call, *, approved: bool) -> dict[str, Any]:
+def _decide(call: Call, *, approved: bool) -> Fields:
     via = "command line" if call.credential.is_operator else "api"
     body = call.request.read()
     return decision_fields(
@@ -174,7 +172,7 @@ def _decide(call: Call, *, approved: bool) -> dict[str, Any]:
 
 
 @answers(endpoints.APPROVAL_STATUS)
-def _approval(call: Call) -> dict[str, Any]:
+def _approval(call: Call) -> Fields:
     """Tell of an approval in the words of the software development kit (contract §3.2)."""
     read_wait(call.request.query, call.request.headers)
     row = call.action()
@@ -191,7 +189,7 @@ def _approval(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.COMPLETE_ACTION, endpoints.FAIL_ACTION)
-def _conclude(call: Call) -> dict[str, Any]:
+def _conclude(call: Call) -> Fields:
     word = "completed" if call.endpoint is endpoints.COMPLETE_ACTION else "failed"
     call.body(Outcome)
     row = call.action()

@@ -15,7 +15,7 @@ from ascend_middleware.exceptions import ConflictError, NotFoundError, Validatio
 
 from .. import killswitch
 from ..bodies import ApiError, listed, wrong
-from ..context import Call, Known, answers
+from ..context import Call, Fields, Known, answers
 from ..policy.registry_rules import Refusal, find_model
 from ..store.registry_store import AGENT
 from ..store.store import canonical_json
@@ -25,11 +25,11 @@ _SILENCE: Final = 120.0
 
 
 @answers(endpoints.REGISTER_AGENT)
-def _register(call: Call) -> dict[str, Any]:
+def _register(call: Call) -> Fields:
     return _register_new(call, call.body(bodies.NewAgent))
 
 
-def _register_new(call: Call, new: bodies.NewAgent) -> dict[str, Any]:
+def _register_new(call: Call, new: bodies.NewAgent) -> Fields:
     fields = {**msgspec.to_builtins(new), "status": "active"}
     # The generations of clients call it by either name.
     fields["display_name"] = new.display_name or new.agent_name or new.agent_id
@@ -43,7 +43,7 @@ def _register_new(call: Call, new: bodies.NewAgent) -> dict[str, Any]:
     return _told(call, record, "agent registered")
 
 
-def _registered_before(call: Call, name: str) -> dict[str, Any]:
+def _registered_before(call: Call, name: str) -> Fields:
     try:
         record = _agent(call, name)
     except ApiError:
@@ -54,13 +54,13 @@ def _registered_before(call: Call, name: str) -> dict[str, Any]:
     return Known({**fields, "status": "already_registered"})
 
 
-def _told(call: Call, record: dict[str, Any], message: str) -> dict[str, Any]:
+def _told(call: Call, record: dict[str, Any], message: str) -> Fields:
     agent = _shown(call, record)
     shown = {name: agent[name] for name in ("agent_id", "status", "trust_level")}
     return {"success": True, "message": message, **shown, "agent": agent}
 
 
-def _shown(call: Call, record: dict[str, Any]) -> dict[str, Any]:
+def _shown(call: Call, record: dict[str, Any]) -> Fields:
     """Return an agent as the API shows it; its status is what the kill switch says of it."""
     standing = killswitch.standing(call.records, record["name"], tenant=call.tenant)
     kept = {name: value for name, value in record.items() if name not in ("name", "key_id")}
@@ -77,22 +77,22 @@ def _shown(call: Call, record: dict[str, Any]) -> dict[str, Any]:
 
 
 @answers(endpoints.LIST_AGENTS)
-def _list(call: Call) -> dict[str, Any]:
+def _list(call: Call) -> Fields:
     page = call.query(bodies.Page)
     rows, total = call.records.page(AGENT, tenant=call.tenant, limit=page.limit, offset=page.offset)
     return listed("agents", [_shown(call, row) for row in rows], page, total)
 
 
 @answers(endpoints.GET_AGENT)
-def _get(call: Call) -> dict[str, Any]:
+def _get(call: Call) -> Fields:
     return _shown(call, _agent(call))
 
 
-def _agent(call: Call, name: str = "") -> dict[str, Any]:
+def _agent(call: Call, name: str = "") -> Fields:
     return call.record(AGENT, name or call.parameters["agent_id"], "agent")
 
 
-def _acting(call: Call) -> dict[str, Any]:
+def _acting(call: Call) -> Fields:
     """Return an agent; one that has acted, and that nobody registered, is registered by whoever changes it."""
     try:
         return _agent(call)
@@ -110,7 +110,7 @@ def _acting(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.UPDATE_AGENT)
-def _update(call: Call) -> dict[str, Any]:
+def _update(call: Call) -> Fields:
     record, change = _acting(call), call.body(bodies.AgentChange)
     fields, message = given(**call.fields()), "agent updated"
     if change.model_id is not None:
@@ -128,7 +128,7 @@ def _update(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.DEREGISTER_AGENT)
-def _delete(call: Call) -> dict[str, Any]:
+def _delete(call: Call) -> Fields:
     record = _agent(call)
     name = record["name"]
     if not call.credential.role.administers and record["key_id"] != call.credential.key_id:
@@ -142,7 +142,7 @@ def _delete(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.HEARTBEAT)
-def _heartbeat(call: Call) -> dict[str, Any]:
+def _heartbeat(call: Call) -> Fields:
     kept, now = given(**call.fields()), call.records.now()
     name = kept.pop("agent_id")
     call.records.change(
@@ -155,7 +155,7 @@ def _heartbeat(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.AGENT_HEALTH)
-def _health(call: Call) -> dict[str, Any]:
+def _health(call: Call) -> Fields:
     name = call.parameters["agent_id"]
     beats = call.records.rows("SELECT * FROM heartbeats WHERE tenant = ? AND agent_id = ?", (call.tenant, name))
     if not beats:
@@ -177,7 +177,7 @@ def _health(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.COMMAND_AGENT)
-def _command(call: Call) -> dict[str, Any]:
+def _command(call: Call) -> Fields:
     body, name = call.body(bodies.Command), call.parameters["agent_id"]
     # Any agent can be blocked, also one that was never registered; it must only be possible to submit under the name.
     # An operator is told no such thing: what an earlier version let in can be stopped as well.
@@ -187,14 +187,12 @@ def _command(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.COMMAND_ALL)
-def _broadcast(call: Call) -> dict[str, Any]:
+def _broadcast(call: Call) -> Fields:
     body = call.body(bodies.Broadcast)
     return _issued(call, body.command_type, body.reason, body.parameters, mcp_server=body.mcp_server)
 
 
-def _issued(
-    call: Call, kind: str, reason: str, parameters: bodies.Parameters | None, **target: str | None
-) -> dict[str, Any]:
+def _issued(call: Call, kind: str, reason: str, parameters: bodies.Parameters | None, **target: str | None) -> Fields:
     try:
         command = killswitch.issue(
             call.records,
@@ -211,12 +209,12 @@ def _issued(
 
 
 @answers(endpoints.PENDING_COMMANDS)
-def _pending_commands(call: Call) -> dict[str, Any]:
+def _pending_commands(call: Call) -> Fields:
     return {"commands": killswitch.pending(call.records, call.parameters["agent_id"], tenant=call.tenant)}
 
 
 @answers(endpoints.ACK_COMMAND)
-def _ack(call: Call) -> dict[str, Any]:
+def _ack(call: Call) -> Fields:
     named: dict[str, Any] = {name: call.parameters[name] for name in ("agent_id", "command_id")}
     try:
         command = killswitch.acknowledge(call.records, **named, tenant=call.tenant, key_id=call.credential.key_id)
@@ -228,12 +226,12 @@ def _ack(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.KILL_SWITCH_STATUS)
-def _kill_switch_status(call: Call) -> dict[str, Any]:
+def _kill_switch_status(call: Call) -> Fields:
     agent_id = call.query(bodies.StatusQuery).agent_id
     return _status_of(call, None if agent_id is UNSET else agent_id)
 
 
-def _status_of(call: Call, agent_id: str | None) -> dict[str, Any]:
+def _status_of(call: Call, agent_id: str | None) -> Fields:
     """Return the standing in the words of every client generation (contract §2.10)."""
     standing = killswitch.standing(call.records, agent_id, tenant=call.tenant)
     blocking = standing.command if standing.blocked and standing.command is not None else {}
@@ -252,16 +250,16 @@ def _status_of(call: Call, agent_id: str | None) -> dict[str, Any]:
 
 
 @answers(endpoints.TRIGGER_KILL_SWITCH)
-def _trigger(call: Call) -> dict[str, Any]:
+def _trigger(call: Call) -> Fields:
     return _thrown(call, "BLOCK", "kill switch triggered: every agent of the organisation is blocked")
 
 
 @answers(endpoints.RELEASE_KILL_SWITCH)
-def _release(call: Call) -> dict[str, Any]:
+def _release(call: Call) -> Fields:
     return _thrown(call, "UNBLOCK", "kill switch released; agents that were blocked by themselves stay so")
 
 
-def _thrown(call: Call, kind: str, message: str) -> dict[str, Any]:
+def _thrown(call: Call, kind: str, message: str) -> Fields:
     if call.parameters["organization_id"] not in (str(call.records.organization_id(call.tenant)), call.tenant):
         raise ApiError(404, "NOT_FOUND", "there is no such organisation")
     command = _issued(call, kind, call.body(bodies.Switch).reason, None)["command"]

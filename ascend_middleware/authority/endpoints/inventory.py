@@ -13,14 +13,14 @@ from ascend_middleware.api.endpoint import given
 from ascend_middleware.exceptions import ConflictError
 
 from ..bodies import ApiError, decision_fields, listed
-from ..context import Call, Known, answers, check_patterns
+from ..context import Call, Fields, Known, answers, check_patterns
 from ..policy.registry_rules import find_server
 from ..store.registry_store import AGENT, COMPONENT, MCP_SERVER
 from .actions import check_standing, submit
 
 
 @answers(endpoints.SUBMIT_MCP)
-def _submit(call: Call) -> dict[str, Any]:
+def _submit(call: Call) -> Fields:
     body = call.body(McpAction)
     action: dict[str, Any] = given(**call.fields())
     # What only MCP has words for becomes part of the context.
@@ -60,7 +60,7 @@ def _agent_of_key(call: Call, action_type: str) -> str:
 
 
 @answers(endpoints.REGISTER_MCP_SERVER)
-def _register_server(call: Call) -> dict[str, Any]:
+def _register_server(call: Call) -> Fields:
     fields = call.fields()
     name = fields.pop("server_name")
     check_patterns(fields, "blocked_tools", "auto_approve_tools", "tool_risk_overrides")
@@ -76,14 +76,14 @@ def _register_server(call: Call) -> dict[str, Any]:
     return {"success": True, "message": message, "server": _shown_server(call, record)}
 
 
-def _shown_server(call: Call, record: dict[str, Any]) -> dict[str, Any]:
+def _shown_server(call: Call, record: dict[str, Any]) -> Fields:
     hidden = ("key_id",) if call.credential.role.administers else ("key_id", "connection_config")
     kept = {name: value for name, value in record.items() if name not in hidden}
     both = find_server(call.authority, record["name"], tenant=call.tenant)
     return {**kept, **_state(record["name"], both is not None and both.active), "source": "registry"}
 
 
-def _state(name: str, active: bool) -> dict[str, Any]:
+def _state(name: str, active: bool) -> Fields:
     status = "active" if active else "inactive"
     return {"name": name, "server_name": name, "active": active, "is_active": active, "status": status}
 
@@ -102,7 +102,7 @@ def _declared(call: Call) -> dict[str, dict[str, Any]]:
 
 
 @answers(endpoints.LIST_MCP_SERVERS)
-def _list_servers(call: Call) -> dict[str, Any]:
+def _list_servers(call: Call) -> Fields:
     page = call.query(Page)
     rows = [_shown_server(call, record) for record in call.records.all(MCP_SERVER, tenant=call.tenant)]
     taken = {row["name"] for row in rows}
@@ -110,12 +110,12 @@ def _list_servers(call: Call) -> dict[str, Any]:
     return listed("servers", rows, page)
 
 
-def _server(call: Call) -> dict[str, Any]:
+def _server(call: Call) -> Fields:
     return call.record(MCP_SERVER, call.parameters["name"], "MCP server")
 
 
 @answers(endpoints.GET_MCP_SERVER)
-def _get_server(call: Call) -> dict[str, Any]:
+def _get_server(call: Call) -> Fields:
     declared = _declared(call).get(call.parameters["name"])
     try:
         return _shown_server(call, _server(call))
@@ -126,7 +126,7 @@ def _get_server(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.ACTIVATE_MCP_SERVER)
-def _activate(call: Call) -> dict[str, Any]:
+def _activate(call: Call) -> Fields:
     fields = _switched(call, "activated", active=True, reason=None)
     if not fields["server"]["active"]:
         fields["message"] = "MCP server activated here, but the policy file keeps it deactivated"
@@ -134,11 +134,11 @@ def _activate(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.DEACTIVATE_MCP_SERVER)
-def _deactivate(call: Call) -> dict[str, Any]:
+def _deactivate(call: Call) -> Fields:
     return _switched(call, "deactivated", active=False, reason=call.body(Deactivation).reason)
 
 
-def _switched(call: Call, word: str, *, active: bool, reason: str | None) -> dict[str, Any]:
+def _switched(call: Call, word: str, *, active: bool, reason: str | None) -> Fields:
     change = {"active": active, "deactivated_reason": reason}
     record = call.records.update(_server(call), change, tenant=call.tenant)
     call.audit(f"MCP_SERVER_{word.upper()}", mcp_server=record["name"], reason=reason)
@@ -146,7 +146,7 @@ def _switched(call: Call, word: str, *, active: bool, reason: str | None) -> dic
 
 
 @answers(endpoints.DELETE_MCP_SERVER)
-def _delete_server(call: Call) -> dict[str, Any]:
+def _delete_server(call: Call) -> Fields:
     record = _server(call)
     call.records.remove(record, tenant=call.tenant)
     call.audit("MCP_SERVER_REMOVED", mcp_server=record["name"])
@@ -157,7 +157,7 @@ def _delete_server(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.REGISTER_COMPONENT)
-def _register_component(call: Call) -> dict[str, Any]:
+def _register_component(call: Call) -> Fields:
     fields = call.fields()
     name = fields.pop("component_id")
     fields |= {"active": True, "vulnerability_count": 0}
@@ -173,13 +173,13 @@ def _register_component(call: Call) -> dict[str, Any]:
     return Known(told) if word == "updated" else told
 
 
-def _shown_component(record: dict[str, Any]) -> dict[str, Any]:
+def _shown_component(record: dict[str, Any]) -> Fields:
     kept = {name: value for name, value in record.items() if name not in ("name", "key_id")}
     return {**kept, "component_id": record["name"]}
 
 
 @answers(endpoints.LIST_COMPONENTS)
-def _list_components(call: Call) -> dict[str, Any]:
+def _list_components(call: Call) -> Fields:
     query = call.query(ComponentQuery)
     rows = [
         _shown_component(record)
@@ -193,7 +193,7 @@ def _list_components(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.COMPONENT_STATS)
-def _component_stats(call: Call) -> dict[str, Any]:
+def _component_stats(call: Call) -> Fields:
     rows = call.records.all(COMPONENT, tenant=call.tenant)
     return {
         "total": len(rows),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from msgspec import UNSET
 
@@ -13,12 +14,9 @@ from ascend_middleware.api import endpoints
 from ascend_middleware.api.bodies import ClassificationQuery, Days, Nothing, Page
 
 from ..bodies import listed
-from ..context import Call, answers
+from ..context import Call, Fields, answers
 from ..policy.approvers import OBSERVED
 from ..store.store import iso_time
-
-if TYPE_CHECKING:
-    import sqlite3
 
 # What became of it, by a part of the event's name, unless the entry says what was decided.
 _OUTCOMES: Final = (
@@ -32,7 +30,7 @@ _STATES: Final = ("approved", "pending", "denied")
 
 
 @answers(endpoints.DEPLOYMENT_INFO)
-def _deployment(call: Call) -> dict[str, Any]:
+def _deployment(call: Call) -> Fields:
     return {
         "version": __version__,
         "environment": call.authority.environment,
@@ -42,7 +40,7 @@ def _deployment(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.AUDIT_LOG)
-def _audit(call: Call) -> dict[str, Any]:
+def _audit(call: Call) -> Fields:
     page = call.query(Page)
     total = call.records.rows("SELECT count(*) FROM audit WHERE tenant = ?", (call.tenant,))[0][0]
     rows = call.records.rows(
@@ -55,7 +53,7 @@ def _audit(call: Call) -> dict[str, Any]:
     return {**listed("events", events, page, total), **more}
 
 
-def _event(call: Call, row: sqlite3.Row) -> dict[str, Any]:
+def _event(call: Call, row: sqlite3.Row) -> Fields:
     entry = json.loads(row["entry"])
     data, event = entry["data"], entry["event"]
     resource = json.loads(row["submission"])["resource"] if row["submission"] else None
@@ -73,7 +71,7 @@ def _event(call: Call, row: sqlite3.Row) -> dict[str, Any]:
 
 
 @answers(endpoints.CLASSIFICATIONS)
-def _classifications(call: Call) -> dict[str, Any]:
+def _classifications(call: Call) -> Fields:
     kind = call.query(ClassificationQuery).resource_type
     rows = [dict(row) for row in call.authority.policy.classifications if kind in (UNSET, row["resource_type"])]
     return {"classifications": rows, "total": len(rows)}
@@ -90,7 +88,7 @@ def _counts(call: Call, column: str, since: float | None = None) -> dict[str, in
     return {str(row[0]): int(row[1]) for row in call.records.rows(statement, values)}
 
 
-def _summary(call: Call, since: float) -> dict[str, Any]:
+def _summary(call: Call, since: float) -> Fields:
     states = _counts(call, "status", since)
     approved = states.get("approved", 0)
     decided = sum(count for word, count in states.items() if word not in ("pending", OBSERVED))
@@ -103,7 +101,7 @@ def _summary(call: Call, since: float) -> dict[str, Any]:
 
 
 @answers(endpoints.ANALYTICS_NOW)
-def _realtime(call: Call) -> dict[str, Any]:
+def _realtime(call: Call) -> Fields:
     call.query(Nothing)
     now = call.authority.now()
     return {
@@ -118,7 +116,7 @@ def _realtime(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.ANALYTICS_PERIOD)
-def _dashboard(call: Call) -> dict[str, Any]:
+def _dashboard(call: Call) -> Fields:
     days, now = call.query(Days).days, call.authority.now()
     since = now - days * _DAY
     agents = _counts(call, "agent_id", since)
@@ -138,7 +136,7 @@ def _dashboard(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.ANALYTICS_TRENDS)
-def _trends(call: Call) -> dict[str, Any]:
+def _trends(call: Call) -> Fields:
     days = call.query(Days).days
     today = datetime.fromisoformat(iso_time(call.authority.now())).date()
     series = {str(today - timedelta(days=back)): dict.fromkeys(_STATES, 0) for back in reversed(range(days))}

@@ -7,7 +7,8 @@ strictest wins. Their conditions are checked when they are written; what is wron
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from ascend_middleware.api import endpoints
 from ascend_middleware.api.bodies import Page
@@ -16,17 +17,12 @@ from ascend_middleware.exceptions import ConflictError
 
 from .. import killswitch, orchestration
 from ..bodies import ApiError, listed, read_submission
-from ..context import Call, answers, check_patterns
+from ..context import Call, Fields, answers, check_patterns
 from ..policy import Policies, Policy
 from ..policy.conditions import Condition, compile_condition
 from ..policy.risk_score import claimed_risk, risk_level, score_action
-from ..store.registry_store import POLICY, SMART_RULE
+from ..store.registry_store import POLICY, SMART_RULE, Records
 from .actions import judged_form
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ..store.registry_store import Records
 
 __all__ = ["kept_policies"]
 
@@ -86,19 +82,19 @@ def _kind(call: Call) -> _Kind:
 
 
 @answers(endpoints.LIST_RULES, endpoints.LIST_POLICIES)
-def _list(call: Call) -> dict[str, Any]:
+def _list(call: Call) -> Fields:
     kind, page = _kind(call), call.query(Page)
     rows, total = call.records.page(kind.record, tenant=call.tenant, limit=page.limit, offset=page.offset)
     return listed(kind.many, [_shown(row) for row in rows], page, total)
 
 
 @answers(endpoints.GET_RULE, endpoints.GET_POLICY)
-def _get(call: Call) -> dict[str, Any]:
+def _get(call: Call) -> Fields:
     return _shown(_find(call))
 
 
 @answers(endpoints.CREATE_RULE, endpoints.CREATE_POLICY)
-def _create(call: Call) -> dict[str, Any]:
+def _create(call: Call) -> Fields:
     kind, fields = _kind(call), call.fields()
     _check(fields, kind)
     name = fields.pop("name")
@@ -113,39 +109,39 @@ def _create(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.UPDATE_RULE, endpoints.UPDATE_POLICY)
-def _update(call: Call) -> dict[str, Any]:
+def _update(call: Call) -> Fields:
     record, fields = _find(call), given(**call.fields())
     _check(fields, _kind(call))
     return _told(call, call.records.update(record, fields, tenant=call.tenant), "changed", **fields)
 
 
 @answers(endpoints.DELETE_RULE, endpoints.DELETE_POLICY)
-def _delete(call: Call) -> dict[str, Any]:
+def _delete(call: Call) -> Fields:
     record = _find(call)
     call.records.remove(record, tenant=call.tenant)
     told = _told(call, record, "removed")
     return {name: told[name] for name in ("success", "id", "message")}
 
 
-def _told(call: Call, record: dict[str, Any], done: str, **fields: Any) -> dict[str, Any]:
+def _told(call: Call, record: dict[str, Any], done: str, **fields: Any) -> Fields:
     """Note what was done to a policy or rule, and return the answer that tells it."""
     kind, shown = _kind(call), _shown(record)
     call.audit(f"{kind.record}_{done}".upper(), id=record["id"], name=record["name"], **fields)
     return {**shown, "success": True, kind.one: shown, "message": f"{kind.one} {done}"}
 
 
-def _find(call: Call) -> dict[str, Any]:
+def _find(call: Call) -> Fields:
     text, kind = call.parameters["id"], _kind(call)
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else 0
     return call.found(kind.one, lambda: call.records.numbered(kind.record, number, tenant=call.tenant))
 
 
-def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(record: Mapping[str, Any]) -> Fields:
     return {name: value for name, value in record.items() if name != "key_id"}
 
 
 @answers(endpoints.EVALUATE_POLICY)
-def _evaluate(call: Call) -> dict[str, Any]:
+def _evaluate(call: Call) -> Fields:
     """Tell what would be decided; nothing is stored, and no claim of the caller lowers the score."""
     began = time.perf_counter()
     body = given(**call.fields())

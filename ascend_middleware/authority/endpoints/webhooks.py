@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ascend_middleware.api import endpoints
@@ -12,32 +13,29 @@ from ascend_middleware.api.bodies import ConfiguredWebhook, NewWebhook, Page
 from ascend_middleware.api.endpoint import given
 
 from ..bodies import ApiError, listed, wrong
-from ..context import Call, answers
+from ..context import Call, Fields, answers
 from ..delivery import is_public
 from ..store.registry_store import WEBHOOK
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _MOST: Final = 100
 _SECRET_BYTES: Final = 32
 
 
 @answers(endpoints.CREATE_WEBHOOK)
-def _create(call: Call) -> dict[str, Any]:
+def _create(call: Call) -> Fields:
     new = call.body(NewWebhook)
     return _stored(call, new.target_url, new.event_types, new.secret, None)
 
 
 @answers(endpoints.CONFIGURE_WEBHOOK)
-def _configure(call: Call) -> dict[str, Any]:
+def _configure(call: Call) -> Fields:
     new = call.body(ConfiguredWebhook)
     return _stored(call, new.url, new.events, new.secret, new.agent_id, field="url")
 
 
 def _stored(
     call: Call, url: str, events: tuple[str, ...], secret: str | None, agent_id: str | None, field: str = "target_url"
-) -> dict[str, Any]:
+) -> Fields:
     _check_url(call, url, field)
     if len(call.records.all(WEBHOOK, tenant=call.tenant)) >= _MOST:
         raise ApiError(409, "TOO_MANY_WEBHOOKS", f"an organisation has at most {_MOST} webhooks")
@@ -85,7 +83,7 @@ def _visible(call: Call, record: Mapping[str, Any]) -> bool:
     return call.credential.role.administers or record["key_id"] == call.credential.key_id
 
 
-def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(record: Mapping[str, Any]) -> Fields:
     return {
         **dict.fromkeys(("id", "webhook_id"), record["name"]),
         **dict.fromkeys(("url", "target_url"), record["url"]),
@@ -96,13 +94,13 @@ def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @answers(endpoints.LIST_WEBHOOKS)
-def _list(call: Call) -> dict[str, Any]:
+def _list(call: Call) -> Fields:
     page = call.query(Page)
     rows = [_shown(row) for row in call.records.all(WEBHOOK, tenant=call.tenant) if _visible(call, row)]
     return listed("webhooks", rows, page)
 
 
-def _webhook(call: Call) -> dict[str, Any]:
+def _webhook(call: Call) -> Fields:
     record = call.record(WEBHOOK, call.parameters["id"], "webhook")
     if not _visible(call, record):
         call.audit("ACCESS_REFUSED", webhook_id=record["name"], endpoint=f"{call.request.method} /api/webhooks/{{id}}")
@@ -111,12 +109,12 @@ def _webhook(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.GET_WEBHOOK)
-def _get(call: Call) -> dict[str, Any]:
+def _get(call: Call) -> Fields:
     return _shown(_webhook(call))
 
 
 @answers(endpoints.UPDATE_WEBHOOK)
-def _update(call: Call) -> dict[str, Any]:
+def _update(call: Call) -> Fields:
     record, fields = _webhook(call), given(**call.fields())
     for name, other in (("url", "target_url"), ("events", "event_types")):
         if name in fields and other in fields:
@@ -131,7 +129,7 @@ def _update(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.DELETE_WEBHOOK)
-def _delete(call: Call) -> dict[str, Any]:
+def _delete(call: Call) -> Fields:
     record = _webhook(call)
     call.records.remove(record, tenant=call.tenant)
     call.audit("WEBHOOK_REMOVED", webhook_id=record["name"], target=_target(record["url"]))
@@ -139,7 +137,7 @@ def _delete(call: Call) -> dict[str, Any]:
 
 
 @answers(endpoints.TEST_WEBHOOK)
-def _test(call: Call) -> dict[str, Any]:
+def _test(call: Call) -> Fields:
     record = _webhook(call)
     if call.authority.send_webhook is None:
         error = "this authority delivers no webhooks; serve it with its command"

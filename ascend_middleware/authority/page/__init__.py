@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from ..service import Service
 from . import views
 from .views_base import Desk, RefusedError, Visit, check_origin, read_form
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from starlette.requests import Request
-
-    from ..service import Service
-
-    # For everybody, and for those who are signed in.
-    Open = Callable[[Desk, Request], Awaitable[Response]]
-    View = Callable[[Visit], Response]
-    Guarded = Callable[[Visit], Awaitable[Response]]
+# For everybody, and for those who are signed in.
+Open = Callable[[Desk, Request], Awaitable[Response]]
+View = Callable[[Visit], Response]
+Guarded = Callable[[Visit], Awaitable[Response]]
 
 __all__ = ["create_page", "is_page"]
 

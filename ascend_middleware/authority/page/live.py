@@ -8,15 +8,11 @@ import json
 import logging
 import sqlite3
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
 
 from ..store import audit
-from ..store.store import iso_time
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from ..store.store import Store
+from ..store.store import Store, iso_time
 
 __all__ = ["Feed", "Verifier"]
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..keys import Credential, Role
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..store.store import Store
+from ..store.store import Store
 
 __all__ = ["LIFETIME", "Session", "Sessions"]
 

@@ -6,8 +6,11 @@ A view is a plain function; `app` says whether it runs as a reader, in the write
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import urlencode
+
+from starlette.responses import Response
 
 from ascend_middleware.exceptions import NotFoundError, ValidationError
 
@@ -17,11 +20,6 @@ from ..keys import LOCAL
 from ..policy.approvers import approved_by, requirement
 from ..store.registry_store import AGENT
 from .views_base import RefusedError, Visit, sentence
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from starlette.responses import Response
 
 __all__ = ["agents", "audit_log", "command", "decide", "details", "history", "queue", "verify"]
 

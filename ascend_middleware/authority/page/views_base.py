@@ -7,30 +7,25 @@ import json
 import logging
 import sqlite3
 import unicodedata
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import jinja2
 from markupsafe import Markup, escape
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from ascend_middleware._version import __version__
 
 from ..bodies import ApiError
+from ..core import Authority
+from ..keys import Credential
+from ..service import Service
+from ..store.registry_store import Records
+from ..store.store import Store
 from .live import Feed, Verifier
-from .sessions import LIFETIME, Sessions
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from starlette.requests import Request
-
-    from ..core import Authority
-    from ..keys import Credential
-    from ..service import Service
-    from ..store.registry_store import Records
-    from ..store.store import Store
-    from .sessions import Session
+from .sessions import LIFETIME, Session, Sessions
 
 __all__ = ["Desk", "Form", "RefusedError", "Visit", "check_origin", "facts", "read_form", "sentence", "shown"]
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from ..tokens import TokenKey
 from .approvers import ApprovalRules
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from ..tokens import TokenKey
-    from .conditions import Condition
-    from .risk_score import Score
+from .conditions import Condition
+from .risk_score import Score
 
 __all__ = [
     "DECISIONS",

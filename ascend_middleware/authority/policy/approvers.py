@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ascend_middleware.problems import BadValueError, Report, duration, whole
 
 from ..keys import person
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "EXPIRY",

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ascend_middleware.api.bodies import MAX_CONDITION
 from ascend_middleware.api.models import AgentAction
 
 from .risk_score import containers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 __all__ = ["Condition", "Fault", "compile_condition"]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.problems import (
@@ -29,9 +30,6 @@ from . import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policies, Polic
 from .approvers import read_approvals
 from .conditions import compile_condition
 from .risk_score import MAX_SCORE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 __all__ = ["TABLES", "load_policy", "parse_policy", "sample_policy"]
 

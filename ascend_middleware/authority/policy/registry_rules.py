@@ -6,16 +6,14 @@ that either deactivates is deactivated, a tool that either blocks is blocked, a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ascend_middleware.exceptions import NotFoundError
 
 from .. import killswitch
+from ..context import AuthorityContext
 from ..store.registry_store import MCP_SERVER, MODEL
 from . import McpServer, Model, listed
-
-if TYPE_CHECKING:
-    from ..context import AuthorityContext
 
 __all__ = ["Refusal", "check_server", "find_model", "find_server", "names_tool"]
 

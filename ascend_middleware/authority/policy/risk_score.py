@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 __all__ = ["MAX_SCORE", "Score", "Signal", "claimed_risk", "containers", "risk_level", "score_action"]
 
