@@ -141,6 +141,14 @@ KINDS = [
 EVERY = pytest.mark.parametrize("kind", KINDS, ids=str)
 
 
+def refused(kind, client, error, *, match=None, query="SELECT 1", **options):
+    """Call a tool that must not run; return the error."""
+    tool = kind.tool(client, lambda *_: pytest.fail("it ran"), **options)
+    with pytest.raises(error, match=match) as caught:
+        kind.call(tool, query)
+    return caught.value
+
+
 @EVERY
 def test_an_approved_tool_runs_once_with_what_was_decided_on(authority, kind):
     authority.approve()
@@ -172,11 +180,11 @@ def test_an_approved_tool_runs_once_with_what_was_decided_on(authority, kind):
 @EVERY
 def test_a_denied_tool_does_not_run(authority, kind):
     authority.deny(reason="not today")
-    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"))
-    with pytest.raises(errors.AuthorizationDeniedError, match="not today") as caught:
-        kind.call(tool, "DROP TABLE x")
-    assert (caught.value.code, caught.value.action_id) == ("MCP_ACTION_DENIED", "1")
-    assert isinstance(caught.value, PermissionError)
+    refusal = refused(
+        kind, kind.client(authority), errors.AuthorizationDeniedError, match="not today", query="DROP TABLE x"
+    )
+    assert (refusal.code, refusal.action_id) == ("MCP_ACTION_DENIED", "1")
+    assert isinstance(refusal, PermissionError)
     assert authority.outcomes == {}
 
 
@@ -216,9 +224,7 @@ def test_without_a_decision_nothing_runs_whatever_a_denial_becomes(authority, ki
     script, expected = BROKEN[name]
     script(authority)
     config = MCPGovernanceConfig(raise_on_denial=False)
-    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"), config=config)
-    with pytest.raises(expected):
-        kind.call(tool, "SELECT 1")
+    refused(kind, kind.client(authority), expected, config=config)
 
 
 @EVERY
@@ -268,10 +274,8 @@ def test_nobody_decides_in_time(authority, kind):
     authority.hold()
     told = []
     config = quick(on_timeout=lambda decision, name: told.append(name))
-    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"), config=config)
-    with pytest.raises(errors.TimeoutError) as caught:
-        kind.call(tool, "SELECT 1")
-    assert (caught.value.code, caught.value.action_id) == ("APPROVAL_TIMEOUT", "1")
+    refusal = refused(kind, kind.client(authority), errors.TimeoutError, config=config)
+    assert (refusal.code, refusal.action_id) == ("APPROVAL_TIMEOUT", "1")
     assert told == ["tool"]
 
 
@@ -279,10 +283,8 @@ def test_nobody_decides_in_time(authority, kind):
 def test_who_does_not_wait_is_refused_at_once(authority, kind):
     authority.hold(then="approve")
     config = MCPGovernanceConfig(wait_for_approval=False)
-    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"), config=config)
-    with pytest.raises(errors.AuthorizationDeniedError) as caught:
-        kind.call(tool, "SELECT 1")
-    assert caught.value.code == "APPROVAL_REQUIRED"
+    refusal = refused(kind, kind.client(authority), errors.AuthorizationDeniedError, config=config)
+    assert refusal.code == "APPROVAL_REQUIRED"
     assert len(authority.requests) == 1
 
 
@@ -353,10 +355,8 @@ def test_decisions_are_logged_unless_told_otherwise(authority, kind, told, caplo
 @EVERY
 def test_a_denial_without_an_action_names_none(authority, kind):
     authority.garbage(b'{"decision": "denied", "reason": "never"}')
-    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"))
-    with pytest.raises(errors.AuthorizationDeniedError, match="never") as caught:
-        kind.call(tool, "SELECT 1")
-    assert caught.value.action_id is None
+    refusal = refused(kind, kind.client(authority), errors.AuthorizationDeniedError, match="never")
+    assert refusal.action_id is None
 
 
 @EVERY
@@ -379,9 +379,7 @@ def test_arguments_that_change_while_it_is_decided_do_not_reach_the_tool(authori
 @EVERY
 def test_arguments_that_cannot_be_shown_are_refused_unasked(authority, kind):
     authority.approve()
-    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"))
-    with pytest.raises(errors.ValidationError, match="argument sql"):
-        kind.call(tool, object())
+    refused(kind, kind.client(authority), errors.ValidationError, match="argument sql", query=object())
     assert authority.requests == []
 
 
@@ -392,11 +390,7 @@ def test_a_callback_can_only_prevent(authority, kind):
     def veto(decision, name):
         raise Boom("no")
 
-    tool = kind.tool(
-        kind.client(authority), lambda *_: pytest.fail("it ran"), config=MCPGovernanceConfig(on_allowed=veto)
-    )
-    with pytest.raises(Boom):
-        kind.call(tool, "SELECT 1")
+    refused(kind, kind.client(authority), Boom, config=MCPGovernanceConfig(on_allowed=veto))
 
 
 def blocked_consumer():
@@ -409,9 +403,7 @@ def blocked_consumer():
 def test_a_blocked_server_is_not_even_asked_about(authority, kind):
     authority.approve()
     client = kind.client(authority, fail_mode="open")
-    tool = kind.tool(client, lambda *_: pytest.fail("it ran"), mcp_server="files", kill_switch=blocked_consumer())
-    with pytest.raises(errors.KillSwitchError, match="files"):
-        kind.call(tool, "SELECT 1")
+    refused(kind, client, errors.KillSwitchError, match="files", mcp_server="files", kill_switch=blocked_consumer())
     assert authority.requests == []
     other = kind.tool(client, lambda *_: "ran", mcp_server="other", kill_switch=blocked_consumer())
     assert kind.call(other, "SELECT 1") == "ran"
@@ -430,9 +422,7 @@ def test_a_block_that_comes_meanwhile_still_stops_it(authority, kind, moment):
     config = MCPGovernanceConfig(
         approval_poll_interval_seconds=0.01, mcp_server="files", kill_switch=consumer, **{name: block}
     )
-    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"), config=config)
-    with pytest.raises(errors.KillSwitchError):
-        kind.call(tool, "SELECT 1")
+    refused(kind, kind.client(authority), errors.KillSwitchError, config=config)
 
 
 @EVERY
@@ -450,9 +440,7 @@ def test_a_command_that_the_client_has_fetched_stops_it_too(authority, kind, mom
         block()
     name = "on_approval_required" if moment == "while it is held" else "on_allowed"
     config = MCPGovernanceConfig(approval_poll_interval_seconds=0.01, **{name: block})
-    tool = kind.tool(client, lambda *_: pytest.fail("it ran"), config=config)
-    with pytest.raises(errors.KillSwitchError, match="stop"):
-        kind.call(tool, "SELECT 1")
+    refused(kind, client, errors.KillSwitchError, match="stop", config=config)
     assert len(authority.asked) == (0 if moment == "before" else 1)
 
 
@@ -477,9 +465,7 @@ def test_a_kill_by_the_authority_ends_the_wait(authority, kind):
     def kill():
         authority.fail(403, code="AGENT_BLOCKED", on="status")
 
-    tool = kind.tool(kind.client(authority), lambda *_: pytest.fail("it ran"), config=config)
-    with pytest.raises(errors.KillSwitchError):
-        kind.call(tool, "SELECT 1")
+    refused(kind, kind.client(authority), errors.KillSwitchError, config=config)
 
 
 @EVERY

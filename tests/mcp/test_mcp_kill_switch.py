@@ -8,7 +8,7 @@ import threading
 from functools import partial
 
 import pytest
-from kit.processes import together
+from kit.processes import in_a_child, together
 
 from ascend_middleware import MCPKillSwitchConsumer
 from ascend_middleware.exceptions import ConfigurationError
@@ -148,51 +148,120 @@ def test_the_newest_by_issue_time_wins_in_every_order_of_delivery(clock):
         assert not it.is_blocked("fs")
 
 
-def test_of_one_instant_the_block_stands(clock):
-    for order in ((command("BLOCK", 1), command("UNBLOCK", 1)), (command("UNBLOCK", 1), command("BLOCK", 1))):
-        it = consumer(clock)
-        for message in order:
-            it.apply_message(message)
-        assert it.is_blocked("fs")
+def undated(kind, **fields):
+    return without(command(kind, **fields), "issued_at")
 
 
-def test_a_stale_unblock_that_is_delivered_again_lifts_nothing(clock):
-    it = consumer(clock)
-    lift = command("UNBLOCK", 2)
-    for message in (command("BLOCK", 1), lift, command("BLOCK", 3), lift, {**lift, "command_id": "another"}):
+def queued(kind, seconds, identity):
+    """What the queue says, and the command does not: when it was sent, and its id."""
+    body = {"target_type": "mcp_server", "mcp_server": "fs", "command_type": kind}
+    sent = {"SentTimestamp": str(int(at(seconds) * 1000))}
+    return {"MessageId": identity, "Attributes": sent, "Body": json.dumps(body)}
+
+
+def to_agent(kind, issued, agent):
+    return command(kind, issued, target_type="agent", agent_id=agent, mcp_server=None)
+
+
+LIFT = command("UNBLOCK", 2)
+UNDATED = undated("BLOCK"), undated("UNBLOCK")
+# One message after the other, each with whether the server `fs` is blocked then.
+SEQUENCES = {
+    "of one instant the block stands": [(command("BLOCK", 1), True), (command("UNBLOCK", 1), True)],
+    "of one instant the block stands, also when it comes last": [
+        (command("UNBLOCK", 1), False),
+        (command("BLOCK", 1), True),
+    ],
+    "a stale unblock that is delivered again lifts nothing": [
+        (command("BLOCK", 1), True),
+        (LIFT, False),
+        (command("BLOCK", 3), True),
+        (LIFT, True),
+        ({**LIFT, "command_id": "another"}, True),
+    ],
+    "a command is applied once, also when it has no date": [
+        (UNDATED[0], True),
+        (UNDATED[1], False),
+        (UNDATED[0], False),  # delivered again
+        ({**UNDATED[0], "command_id": "new"}, True),
+        (UNDATED[1], True),  # delivered again
+    ],
+    "an undated unblock lifts no dated block": [(command("BLOCK", 1), True), (undated("UNBLOCK"), True)],
+    "an undated block is lifted by what is dated after it came": [
+        (undated("BLOCK"), True),  # it comes at 1000
+        (command("UNBLOCK", 999), True),
+        (command("UNBLOCK", 1000), True),
+        (command("UNBLOCK", 1001), False),
+    ],
+    "the queue says what the command does not": [
+        (queued("BLOCK", 5, "b"), True),
+        (queued("UNBLOCK", 3, "a"), True),
+        (queued("UNBLOCK", 6, "c"), False),
+    ],
+    "an id cannot be spent beforehand": [
+        (command("UNBLOCK", 1, command_id="same"), False),
+        (command("BLOCK", 2, command_id="same"), True),
+    ],
+    "a lift expires": [(command("BLOCK", 1), True), (command("UNBLOCK", 2, expires_at=at(1000)), True)],
+    "a lift that has not expired lifts": [
+        (command("BLOCK", 1), True),
+        (command("UNBLOCK", 2, expires_at=at(1001)), False),
+    ],
+    "a block does not expire": [(command("BLOCK", 2, expires_at=at(900)), True)],
+    "without an organisation each lifts only its own": [
+        (command("BLOCK", 1, organization_id=1), True),
+        (command("UNBLOCK", 2, organization_id=2), True),
+    ],
+    "an unknown command lifts nothing": [(command("BLOCK", 1), True), (command("PARDON", 2), True)],
+    "without an agent nobody's commands are obeyed": [(to_agent("BLOCK", 1, "b"), False)],
+    **{
+        f"a rate limit of {parameters} cannot be read and blocks": [
+            (command("RATE_LIMIT", 1, parameters=parameters), True)
+        ]
+        for parameters in ({}, [], None, {"max_per_minute": "many"}, {"max_per_minute": True})
+    },
+    "a list of parameters hides no block": [(command("BLOCK", 1, parameters=["x"]), True)],
+}
+OF_AN_AGENT = [
+    (to_agent("BLOCK", 1, "b"), False),
+    (to_agent("BLOCK", 1, "a"), True),
+    (to_agent("UNBLOCK", 2, "a"), False),
+]
+OF_AN_ORGANISATION = [
+    (command("BLOCK", 1, organization_id=2), False),
+    (command("BLOCK", 1, organization_id="2"), False),
+    ({"organization_id": 2, "command_type": 5}, False),
+    (command("BLOCK", 1, organization_id="1"), True),
+    (command("UNBLOCK", 2, organization_id=2), True),
+    (command("UNBLOCK", 2, organization_id=None), True),  # a lifting command has to say whose it is
+    (command("UNBLOCK", 2), False),
+]
+SEQUENCES_OF = [
+    *(pytest.param({}, steps, id=name) for name, steps in SEQUENCES.items()),
+    pytest.param({"agent_id": "a"}, OF_AN_AGENT, id="an agent obeys what is for it"),
+    pytest.param({"organization_id": 1}, OF_AN_ORGANISATION, id="strangers are ignored"),
+]
+
+
+@pytest.mark.parametrize(("options", "steps"), SEQUENCES_OF)
+def test_what_is_ordered_one_after_the_other(clock, options, steps):
+    it = consumer(clock, **options)
+    for message, blocked in steps:
         it.apply_message(message)
+        it.recover()  # from what could not be read, and blocks in the meantime
+        assert it.is_blocked("fs") is blocked
+
+
+def test_an_unknown_command_is_loud(clock, caplog):
+    consumer(clock).apply_message(command("PARDON", 2))
+    assert "unknown command type 'PARDON'" in caplog.text
+
+
+@pytest.mark.parametrize("organization", [None, True, False, 2.0, [2], {"id": 2}])
+def test_a_block_that_does_not_say_clearly_whose_it_is_blocks(clock, organization):
+    it = consumer(clock, organization_id=1)
+    it.apply_message(command("BLOCK", 1, organization_id=organization))
     assert it.is_blocked("fs")
-
-
-def test_a_command_is_applied_once_also_when_it_has_no_date(clock):
-    it = consumer(clock)
-    block, lift = (without(command(kind), "issued_at") for kind in ("BLOCK", "UNBLOCK"))
-    for message in (block, lift):
-        it.apply_message(message)
-    assert not it.is_blocked("fs")
-    it.apply_message(block)
-    assert not it.is_blocked("fs"), "delivered again"
-    it.apply_message({**block, "command_id": "new"})
-    it.apply_message(lift)
-    assert it.is_blocked("fs"), "delivered again"
-
-
-def test_the_queue_says_what_the_command_does_not(clock):
-    it = consumer(clock)
-    plain = {"target_type": "mcp_server", "mcp_server": "fs"}
-
-    def sent(kind, seconds, identity):
-        return {
-            "MessageId": identity,
-            "Attributes": {"SentTimestamp": str(int(at(seconds) * 1000))},
-            "Body": json.dumps({**plain, "command_type": kind}),
-        }
-
-    it.apply_message(sent("BLOCK", 5, "b"))
-    it.apply_message(sent("UNBLOCK", 3, "a"))
-    assert it.is_blocked("fs")
-    it.apply_message(sent("UNBLOCK", 6, "c"))
-    assert not it.is_blocked("fs")
 
 
 @pytest.mark.parametrize(
@@ -254,21 +323,6 @@ def test_a_state_says_the_order_and_cannot_be_changed(clock):
         it.state("fs").blocked = False
 
 
-def test_an_undated_unblock_lifts_no_dated_block(clock):
-    it = consumer(clock)
-    it.apply_message(command("BLOCK", 1))
-    it.apply_message(without(command("UNBLOCK"), "issued_at"))
-    assert it.is_blocked("fs")
-
-
-def test_an_undated_block_is_lifted_by_what_is_dated_after_it_came(clock):
-    it = consumer(clock)
-    it.apply_message(without(command("BLOCK"), "issued_at"))
-    for issued, blocked in ((999, True), (1000, True), (1001, False)):  # it came at 1000
-        it.apply_message(command("UNBLOCK", issued))
-        assert it.is_blocked("fs") is blocked
-
-
 def test_what_has_no_date_counts_in_the_order_of_arrival_also_when_the_clock_is_set_back(clock):
     it = consumer(clock)
     for kind in ("BLOCK", "UNBLOCK", "BLOCK", "UNBLOCK"):
@@ -288,13 +342,6 @@ def test_an_order_for_one_agents_use_of_a_server_concerns_that_agent(clock):
     assert agents["b"].is_blocked("fs"), "lifted is what was ordered for the same"
 
 
-def test_an_id_cannot_be_spent_beforehand(clock):
-    it = consumer(clock)
-    it.apply_message(command("UNBLOCK", 1, command_id="same"))
-    it.apply_message(command("BLOCK", 2, command_id="same"))
-    assert it.is_blocked("fs")
-
-
 def test_nobody_unblocks_from_the_future_or_after_expiry(clock):
     it = consumer(clock)
     it.apply_message(command("BLOCK", 1))
@@ -304,61 +351,6 @@ def test_nobody_unblocks_from_the_future_or_after_expiry(clock):
     assert it.degraded is not None
     it.recover()
     assert it.is_blocked("fs")
-
-
-@pytest.mark.parametrize(
-    ("kind", "expires", "blocked"), [("UNBLOCK", 1000, True), ("UNBLOCK", 1001, False), ("BLOCK", 900, True)]
-)
-def test_a_lift_expires_and_a_block_does_not(clock, kind, expires, blocked):
-    it = consumer(clock)
-    if kind == "UNBLOCK":
-        it.apply_message(command("BLOCK", 1))
-    it.apply_message(command(kind, 2, expires_at=at(expires)))
-    assert it.is_blocked("fs") is blocked
-
-
-def test_strangers_are_ignored(clock):
-    it = consumer(clock, organization_id=1)
-    it.apply_message(command("BLOCK", 1, organization_id=2))
-    it.apply_message(command("BLOCK", 1, organization_id="2"))
-    it.apply_message({"organization_id": 2, "command_type": 5})
-    assert not it.is_blocked("fs") and it.degraded is None
-    it.apply_message(command("BLOCK", 1, organization_id="1"))
-    assert it.is_blocked("fs")
-    it.apply_message(command("UNBLOCK", 2, organization_id=2))
-    assert it.is_blocked("fs")
-    it.apply_message(command("UNBLOCK", 2, organization_id=None))
-    it.recover()
-    assert it.is_blocked("fs"), "a lifting command has to say whose it is"
-    it.apply_message(command("UNBLOCK", 2))
-    assert not it.is_blocked("fs")
-
-
-@pytest.mark.parametrize("organization", [None, True, False, 2.0, [2], {"id": 2}])
-def test_a_block_that_does_not_say_clearly_whose_it_is_blocks(clock, organization):
-    it = consumer(clock, organization_id=1)
-    it.apply_message(command("BLOCK", 1, organization_id=organization))
-    assert it.is_blocked("fs")
-
-
-def test_without_an_organisation_each_lifts_only_its_own(clock):
-    it = consumer(clock)
-    it.apply_message(command("BLOCK", 1, organization_id=1))
-    it.apply_message(command("UNBLOCK", 2, organization_id=2))
-    assert it.is_blocked("fs")
-
-
-def test_commands_for_agents(clock):
-    it = consumer(clock, agent_id="a")
-    it.apply_message(command("BLOCK", 1, target_type="agent", agent_id="b", mcp_server=None))
-    assert not it.is_blocked("fs")
-    it.apply_message(command("BLOCK", 1, target_type="agent", agent_id="a", mcp_server=None))
-    assert it.is_blocked("fs")
-    it.apply_message(command("UNBLOCK", 2, target_type="agent", agent_id="a", mcp_server=None))
-    assert not it.is_blocked("fs")
-    nobody = consumer(clock)
-    nobody.apply_message(command("BLOCK", 1, target_type="agent", agent_id="b", mcp_server=None))
-    assert not nobody.is_blocked("fs")
 
 
 MALFORMED = [
@@ -414,20 +406,6 @@ def test_damage_can_be_ignored_by_choice(clock, message, caplog):
     assert any(record.levelno == logging.ERROR for record in caplog.records)
 
 
-def test_an_unknown_command_lifts_nothing_and_is_loud(clock, caplog):
-    it = consumer(clock)
-    it.apply_message(command("BLOCK", 1))
-    it.apply_message(command("PARDON", 2))
-    assert it.is_blocked("fs")
-    assert "unknown command type 'PARDON'" in caplog.text
-
-
-def test_list_typed_parameters_do_not_hide_a_block(clock):
-    it = consumer(clock)
-    it.apply_message(command("BLOCK", 1, parameters=["x"]))
-    assert it.is_blocked("fs") and not it.is_blocked("other")
-
-
 def test_a_rate_limit_counts_runs_and_lets_go_after_a_minute(clock):
     it = consumer(clock)
     it.apply_message(command("RATE_LIMIT", 1, parameters={"max_per_minute": 2}))
@@ -461,13 +439,6 @@ def test_of_a_limit_with_and_one_without_a_date_the_strictest_holds(clock, undat
     it.apply_message(without(command("RATE_LIMIT", parameters={"max_per_minute": undated}), "issued_at"))
     it.apply_message(command("RATE_LIMIT", 1001, parameters={"max_per_minute": dated}))  # the other came at 1000
     assert it.state("fs").max_per_minute == 5
-
-
-@pytest.mark.parametrize("parameters", [{}, [], None, {"max_per_minute": "many"}, {"max_per_minute": True}])
-def test_a_rate_limit_that_cannot_be_read_blocks_its_server(clock, parameters):
-    it = consumer(clock)
-    it.apply_message(command("RATE_LIMIT", 1, parameters=parameters))
-    assert it.is_blocked("fs") and not it.is_blocked("other")
 
 
 def test_names_and_numbers_of_one_server(clock):
@@ -544,7 +515,4 @@ def test_a_forked_child_still_obeys_and_does_not_hang_on_the_parents_lock(clock)
     it = consumer(clock)
     it.apply_message(command("BLOCK", 1))
     with it._lock:  # as if another thread of the parent were in the middle
-        child = os.fork()
-        if child == 0:
-            os._exit(0 if it.is_blocked("fs") and not it.is_blocked("other") else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert in_a_child(lambda: it.is_blocked("fs") and not it.is_blocked("other"))
