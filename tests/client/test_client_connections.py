@@ -33,7 +33,7 @@ from ascend_middleware.client.http.blocking import BlockingPool
 from ascend_middleware.client.http.http1 import Origin, Reader
 from ascend_middleware.client.http.pool import LoopPool
 from ascend_middleware.client.http.slots import AsyncGate, Gate
-from ascend_middleware.client.http.transport import KEEPALIVE_SECONDS
+from ascend_middleware.client.http.transport import KEEPALIVE_SECONDS, TLSFailed
 
 pytestmark = pytest.mark.anyio
 POST = Request("POST", "http://127.0.0.1/x?y=1", (("X-API-Key", "k"), ("Accept", "*/*")), b"{}")
@@ -489,6 +489,40 @@ async def test_the_second_address_is_tried_when_the_first_is_silent(kind, monkey
         pool = kind(Origin(server.url.replace("127.0.0.1", "localhost")))
         assert (await pool.send(POST, 5)).status == 200
         await pool.aclose()
+
+
+REFUSED, FULL, LATE, WRONG = (
+    ConnectionRefusedError(111, "no"),
+    OSError(24, "full"),
+    TimeoutError(),
+    ssl.SSLError(1, "x"),
+)
+WRONG.reason = "WRONG_VERSION_NUMBER"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        *((REFUSED, two, ConnectFailed) for two in (OSError(97, "no such family"), FULL)),
+        (FULL, REFUSED, ConnectFailed),
+        (FULL, FULL, Overloaded),
+        *((one, LATE, DeadlinePassed) for one in (REFUSED, FULL, LATE)),
+        *((one, WRONG, TLSFailed) for one in (REFUSED, FULL, LATE, WRONG)),
+        *((WRONG, two, TLSFailed) for two in (REFUSED, FULL, LATE)),
+    ],
+)
+def test_of_two_addresses_that_fail_the_failure_that_says_more_is_told(monkeypatch, first, second, told):
+    def both(host, port, *rest, **more):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (place, port)) for place in ("127.0.0.2", "127.0.0.1")]
+
+    def open_(address, **more):
+        raise first if address[0] == "127.0.0.2" else second
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    monkeypatch.setattr(socket, "create_connection", open_)
+    with pytest.raises(told) as caught:
+        BlockingPool(Origin("http://localhost:9")).send(POST, 5)
+    assert ("Refused" in str(caught.value)) is (told is ConnectFailed)
 
 
 @EITHER

@@ -109,6 +109,18 @@ def test_an_authority_that_comes_and_goes_does_not_flood_the_log(guard, engine, 
     assert len(lines()) == 80
 
 
+def test_each_outage_is_told_with_what_it_cost_by_itself(guard, engine, lines):
+    app = guard(enable_circuit_breaker=False, report_outcomes=True, open_per_minute=1000)
+    for cost in (3, 1, 2):
+        app.guard.recorder.repeats._said.clear()  # each a long time after the one before
+        engine.answers = [ConnectFailed("away")]
+        run(app, *[("POST", "/open", b"{}")] * cost)
+        engine.answers = [answer()]
+        run(app, ("POST", "/open", b"{}"))
+    told = [line.getMessage() for line in lines(logging.WARNING) if "decides again" in line.getMessage()]
+    assert [int(line.split("; ")[1].split()[0]) for line in told] == [3, 2]  # of a single one nothing is said
+
+
 def test_what_is_said_again_says_how_often_it_was_not(caplog):
     clock = [0.0]
     repeats = Repeats(clock=lambda: clock[0])

@@ -91,12 +91,22 @@ def test_methods_are_a_star_or_a_list(text, methods):
         ("GET /a%20b", "percent-encoded"),
         ("GET /a?b=c", "query is no part"),
         ("GET /a b", "no path segment"),
+        ("GET /a#b", "no path segment"),
+        ("GET /a\x7fb", "no path segment"),
     ],
 )
 def test_a_wrong_match_says_what_is_wrong(text, part):
     with pytest.raises(ValueError, match=".") as caught:
         parse_match(text)
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "part", ["a", "é", "~x", "@me", "a+b", "a=b", "$all", "a:b", "a,b;c", "!", "(x)", "'", ".well-known"]
+)
+def test_a_segment_may_hold_whatever_a_path_may(part):
+    assert rule(f"/a/{part}").matches(f"/a/{part}")
+    assert not rule(f"/a/{part}").matches("/a/b")
 
 
 def test_templates_are_equal_whatever_their_parameters_are_called():
