@@ -218,7 +218,7 @@ def test_what_is_sent_and_what_comes_back(kind, name):
         lambda c: c.ack_command(".."),
         lambda c: c.check_approval(""),
         lambda c: c.evaluate_policy("", "r"),
-        lambda c: c.query_audit_log(limit=0),
+        *(lambda c, limit=limit: c.query_audit_log(limit=limit) for limit in (0, 1.5, "5", True)),
         lambda c: c.register_supply_chain_component("i", "n", "gadget"),
         lambda c: c.register_supply_chain_component("i", "n", "model", risk_level="MEDIUM"),
         lambda c: c.register_supply_chain_component("i", "n", "model", provenance_verified="yes"),

@@ -106,6 +106,9 @@ def test_check(capsys):
     with override_settings(ASCEND={**CONFIG, "rules": {"rule": wrong}}):
         code, _, err = run(capsys, "check")
         assert (code, "path.nothing is not in the route's template" in err) == (1, True)
+    with override_settings(MIDDLEWARE=[]):
+        code, _, err = run(capsys, "check")
+        assert (code, "ascend.E" in err) == (1, True)
 
 
 def make():

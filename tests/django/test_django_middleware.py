@@ -95,6 +95,13 @@ def test_a_line_that_a_wsgi_server_shows_is_looked_at(ascend, ascend_authority, 
     assert (answer.status_code, problem(answer), ran) == (400, "bad-request", [])
 
 
+@pytest.mark.parametrize(("permitted", "status"), [((), 400), (("empty-segment",), 200)])
+def test_what_by_method_permits_runs(site, ascend, ran, permitted, status):
+    ascend([], unmapped="by-method", unmapped_permit=permitted)
+    assert site.ask("GET", "/anywhere/a//b").status_code == status
+    assert len(ran) == (status == 200)
+
+
 def watching(get_response):
     """A middleware of the site that stands below the guard."""
 

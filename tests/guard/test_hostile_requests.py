@@ -6,9 +6,10 @@ import json
 import pytest
 from fastapi import FastAPI
 from kit.apps import EVERY, ON_ASGI, Flask, PlainASGI, PlainWSGI
-from kit.asgi import JSON, get
+from kit.asgi import JSON, get, inside
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.exceptions import ConfigurationError
@@ -223,6 +224,20 @@ def test_by_method_may_permit_findings_too(party, ran):
     assert len(ran) == 1
     status, problem = site.ask("GET", f"{path}/../y", raw_path=raw + b"/../y")
     assert (status, set(problem["findings"])) == (400, {"empty-segment", "dot-segment"})
+
+
+@pytest.mark.parametrize(("permit", "status"), [((), 400), (("empty-segment",), 200)])
+def test_a_rule_for_a_part_of_a_route_says_nothing_of_a_path_with_an_empty_segment(
+    ascend_authority, handler, permit, status
+):
+    ascend_authority.approve()
+    rules = [
+        {"match": "GET /items/a/{x}", "action_type": "part"},
+        {"match": "GET /items/**", "action_type": "whole", "permit": permit},
+    ]
+    app = inside(Starlette(routes=[Route("/items/{rest:path}", handler)]), rules)
+    assert asyncio.run(get(app, "/items/a//x")).status == status
+    assert [one.body["action_type"] for one in ascend_authority.asked] == ["whole"] * handler.ran
 
 
 def test_what_by_method_permits_is_checked(party):

@@ -671,7 +671,9 @@ def test_a_lock_is_this_processs_once(tmp_path):
     first = FileLock.take(tmp_path / "a.lock")
     assert FileLock.take(tmp_path / "a.lock") is None
     assert FileLock.take(tmp_path / "b.lock", create=False) is None
-    first.release(remove=True)
+    first.release(remove=False)
+    assert in_a_child(lambda: FileLock.take(tmp_path / "a.lock", create=False))
+    FileLock.take(tmp_path / "a.lock", create=False).release(remove=True)
     assert not (tmp_path / "a.lock").exists()
 
 

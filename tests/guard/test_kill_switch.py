@@ -738,6 +738,23 @@ def test_a_forked_child_still_obeys():
     assert in_a_child(obeys)
 
 
+def test_a_state_that_cannot_be_read_is_told_once_a_minute(caplog):
+    def away(**given):
+        raise StateError("away")
+
+    time, state = [0.0], state_at()
+    state.snapshot = away
+    kill = KillSwitch(state, clock=lambda: time[0], environ={})
+    told = []
+    for moment in (0, 0, 0.5, 1, 59.9, 60, 61, 121):
+        time[0] = moment
+        caplog.clear()
+        with pytest.raises(StateError):
+            kill.refresh()
+        told += [moment] * len(caplog.records)
+    assert told == [0, 60, 121]
+
+
 @pytest.mark.parametrize(
     ("confirmed", "stale"), [(NOW, False), (NOW + 299, False), (NOW + 301, True), (NOW - 31, True)]
 )

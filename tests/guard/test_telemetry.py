@@ -21,6 +21,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from ascend_middleware.client.http import ConnectFailed
 from ascend_middleware.guard.telemetry import Telemetry
+from ascend_middleware.state.base import StateError
 
 RULES = [
     {"match": "POST /pay", "action_type": "transaction", "details": {"card": "body.card?"}},
@@ -150,6 +151,19 @@ def test_a_failed_decision_is_an_error_of_its_cause(watched, failure, cause):
     assert span.status.status_code is StatusCode.ERROR
     assert (span.attributes["error.type"], span.attributes["ascend.outcome"]) == (cause, "unavailable")
     assert not span.events  # no exception text: an authority may repeat what it was sent
+
+
+@pytest.mark.parametrize(("mode", "outcome"), [("enforce", "unavailable"), ("observe", "observed")])
+def test_a_decision_that_fails_in_this_process_is_an_error_of_its_outcome(watched, mode, outcome):
+    one = watched(answer(), mode=mode)
+
+    def away(**given):
+        raise StateError("away")
+
+    one.app.guard.state.snapshot = away
+    one.run(("POST", "/pay"))
+    (span,) = one.spans.get_finished_spans()
+    assert (span.attributes["error.type"], span.attributes["ascend.outcome"]) == ("unavailable", outcome)
 
 
 def test_decisions_are_counted_by_outcome_and_rule_with_their_latency(watched):

@@ -109,6 +109,10 @@ def test_a_segment_may_hold_whatever_a_path_may(part):
     assert not rule(f"/a/{part}").matches("/a/b")
 
 
+def test_a_slash_within_a_routes_parameter_parts_no_segments():
+    assert len(parse_route("/a/{x:any(b/c)}/d").segments) == 3
+
+
 def test_templates_are_equal_whatever_their_parameters_are_called():
     assert rule("/a/{x}/") == rule("/a/{y}")
     assert hash(rule("/a/{x}")) == hash(rule("/a/{y}"))
