@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -32,20 +32,6 @@ from .conditions import compile_condition
 from .risk_score import MAX_SCORE
 
 __all__ = ["TABLES", "load_policy", "parse_policy", "sample_policy"]
-
-TABLES: Final = (
-    "thresholds",
-    "submissions",
-    "approvals",
-    "policy",
-    "smart_rule",
-    "mcp_server",
-    "model",
-    "limits",
-    "key_limit",
-    "jwt",
-    "resource_classification",
-)
 
 
 def load_policy(path: str | Path) -> PolicySet:
@@ -81,15 +67,15 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
     pending, denied = _thresholds(report, read.get("thresholds", {}))
     submissions = report.table(read.get("submissions", {}), _SUBMISSIONS, "submissions")
     approvals = read_approvals(read.get("approvals", {}), report)
-    policies = [_policy(report, kind, row, where) for kind in _POLICIES for row, where in _rows(report, read, kind)]
-    servers = [_server(report, row, where) for row, where in _rows(report, read, "mcp_server")]
-    models = tuple(_model(report, row, where) for row, where in _rows(report, read, "model"))
+    policies = [_policy(report, *row) for kind in ("policy", "smart_rule") for row in _rows(report, read, kind)]
+    servers = [_server(report, *row) for row in _rows(report, read, "mcp_server")]
+    models = tuple(Model(**{"id": 0, **given}) for given, _ in _rows(report, read, "model"))
     bounds = report.table(read.get("limits", {}), {**_LIMITS, "failed_sign_ins": _count}, "limits")
     failures = bounds.pop("failed_sign_ins", FAILED_SIGN_INS)
     limits = Limits(**bounds)
-    key_limits = _key_limits(report, _rows(report, read, "key_limit"), least=limits)
+    key_limits = _key_limits(report, read, least=limits)
     token_key = _token_key(report, read["jwt"], folder or Path()) if "jwt" in read else None
-    kinds = [_classification(report, row, where) for row, where in _rows(report, read, "resource_classification")]
+    kinds = tuple(_classification(given) for given, _ in _rows(report, read, "resource_classification"))
     for kind, names in (("policy", [p.name for p in policies]), ("mcp_server", [s.name for s in servers])):
         for twice in sorted({item for item in names if item and names.count(item) > 1}):
             report.add("duplicate-name", (f"{kind} {twice!r}",), "the name is used twice")
@@ -107,7 +93,7 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
         **submissions,
         key_limits=key_limits,
         token_key=token_key,
-        classifications=tuple(kinds),
+        classifications=kinds,
         version=hashlib.sha256(content.encode()).hexdigest()[:16],
     )
 
@@ -134,56 +120,55 @@ _SUBMISSIONS: Final = {"strict": flag, "strict_depth": flag}
 _score: Final = whole(0, MAX_SCORE)
 _threshold: Final = whole(0, MAX_SCORE + 1)
 _count: Final = whole(0, 1_000_000)
-_JUDGING: Final[Mapping[str, Parser]] = {
-    "name": text,
-    "action_types": _named,
-    "agents": _named,
-    "risk_score": _score,
-    "reason": text,
-    "description": text,
-}
-# The keys of both kinds of policies, which of them are required, and where the condition is.
-_POLICIES: Final = {
-    "policy": ({**_JUDGING, "when": text, "decision": choice(*DECISIONS)}, ("name",), "when"),
+_JUDGING: Final = {"name": text, "action_types": _named, "agents": _named, "risk_score": _score, "reason": text}
+# What the rows of each kind say, besides a description, and what they must say.
+_ROWS: Final[Mapping[str, tuple[Mapping[str, Parser], tuple[str, ...]]]] = {
+    "policy": ({**_JUDGING, "when": text, "decision": choice(*DECISIONS)}, ("name",)),
     "smart_rule": (
         {**_JUDGING, "condition": text, "action": choice(*RULE_ACTIONS)},
         ("name", "condition", "action"),
-        "condition",
+    ),
+    "mcp_server": (
+        {"name": text, "active": flag, "blocked_tools": texts, "tool_risks": mapping("tools and scores")},
+        ("name",),
+    ),
+    "model": (
+        {"id": whole(0, 2**53), "name": text, "compliance_status": choice(*STATUSES), "tenant": text},
+        ("id",),
+    ),
+    "resource_classification": (
+        {"resource_id": text, "resource_type": text, "sensitivity_level": text, "compliance_tags": _named},
+        ("resource_type", "sensitivity_level"),
     ),
 }
-_SERVER: Final = {
-    "name": text,
-    "active": flag,
-    "blocked_tools": texts,
-    "tool_risks": mapping("tools and scores"),
-    "description": text,
-}
-_MODEL: Final = {
-    "id": whole(0, 2**53),
-    "name": text,
-    "compliance_status": choice(*STATUSES),
-    "tenant": text,
-    "description": text,
-}
+TABLES: Final = ("thresholds", "submissions", "approvals", "limits", "key_limit", "jwt", *_ROWS)
 _LIMITS: Final = dict.fromkeys(("submit", "report", "read", "list", "analytics", "admin"), _count)
 _TOKEN_KEY: Final = dict.fromkeys(
     ("public_key", "public_key_file", "issuer", "audience", "name_claim", "role_claim", "tenant_claim"), text
 )
-_CLASSIFICATION: Final = {
-    **dict.fromkeys(("resource_id", "resource_type", "sensitivity_level"), text),
-    "compliance_tags": _named,
-}
 
 
-def _rows(report: Report, table: Mapping[str, Any], key: str) -> list[tuple[dict[str, Any], str]]:
-    rows = table.get(key, [])
+def _places(report: Report, tables: Mapping[str, Any], key: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield the tables of an array, and what problems call each."""
+    rows = tables.get(key, [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         report.add("bad-value", (key,), f"expected [[{key}]] tables")
-        return []
-    return [
-        (row, f"{key} {number} ({row['name']!r})" if isinstance(row.get("name"), str) else f"{key} {number}")
-        for number, row in enumerate(rows, start=1)
-    ]
+        return
+    for number, row in enumerate(rows, start=1):
+        name = row.get("name")
+        yield row, f"{key} {number} ({name!r})" if isinstance(name, str) else f"{key} {number}"
+
+
+def _rows(report: Report, tables: Mapping[str, Any], kind: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield what the rows of a kind say, and their places."""
+    fields, required = _ROWS[kind]
+    described = {"description": text} if kind != "resource_classification" else {}
+    for row, where in _places(report, tables, kind):
+        given = report.table(row, {**fields, **described}, where, required=required)
+        if kind == "policy" and not row.keys() & {"decision", "risk_score"}:
+            report.add("missing-key", (where,), "decides nothing", "give it a decision or a risk_score")
+        given.pop("description", None)
+        yield given, where
 
 
 def _thresholds(report: Report, table: object) -> tuple[int, int]:
@@ -194,17 +179,14 @@ def _thresholds(report: Report, table: object) -> tuple[int, int]:
     return pending, denied
 
 
-def _policy(report: Report, kind: str, row: dict[str, Any], where: str) -> Policy:
-    fields, required, condition = _POLICIES[kind]
-    given = report.table(row, fields, where, required=required)
-    if kind == "policy" and not row.keys() & {"decision", "risk_score"}:
-        report.add("missing-key", (where,), "decides nothing", "give it a decision or a risk_score")
+def _policy(report: Report, given: dict[str, Any], where: str) -> Policy:
     for key in ("action_types", "agents"):
         _check_patterns(report, given.get(key, ()), where, key)
-    found = compile_condition(given[condition]) if condition in given else None
+    key = "when" if "when" in given else "condition"
+    found = compile_condition(given[key]) if key in given else None
     if isinstance(found, list):
         for fault in found:
-            report.add("condition", (where, condition), str(fault), fault.hint)
+            report.add("condition", (where, key), str(fault), fault.hint)
         found = None
     return Policy.of(given, found)
 
@@ -217,9 +199,7 @@ def _check_patterns(report: Report, patterns: Iterable[str], where: str, key: st
             report.add("never-matches", (where, key), *issue)
 
 
-def _server(report: Report, row: dict[str, Any], where: str) -> McpServer:
-    given = report.table(row, _SERVER, where, required=("name",))
-    given.pop("description", None)
+def _server(report: Report, given: dict[str, Any], where: str) -> McpServer:
     name, risks = given.setdefault("name", ""), given.get("tool_risks", {})
     if name != name.strip() or not name.isprintable():
         report.add("never-matches", (where, "name"), f"no action can name {name!r}", f"write {name.strip()!r}")
@@ -229,15 +209,9 @@ def _server(report: Report, row: dict[str, Any], where: str) -> McpServer:
     return McpServer(**{**given, "tool_risks": tuple(scores.items())})
 
 
-def _model(report: Report, row: dict[str, Any], where: str) -> Model:
-    given = report.table(row, _MODEL, where, required=("id",))
-    given.pop("description", None)
-    return Model(**{"id": 0, **given})
-
-
-def _key_limits(report: Report, rows: list[tuple[dict[str, Any], str]], *, least: Limits) -> dict[str, Limits]:
+def _key_limits(report: Report, tables: Mapping[str, Any], *, least: Limits) -> dict[str, Limits]:
     found: dict[str, Limits] = {}
-    for row, where in rows:
+    for row, where in _places(report, tables, "key_limit"):
         given = report.table({"key": "", **row}, {"key": _limited_key, **_LIMITS}, where)
         key = given.pop("key", "")
         if key in found:
@@ -270,7 +244,6 @@ def _token_key(report: Report, table: object, folder: Path) -> TokenKey | None:
     return TokenKey(**{"issuer": "", "audience": "", **given, "public_key": key})
 
 
-def _classification(report: Report, row: dict[str, Any], where: str) -> dict[str, Any]:
-    given = report.table(row, _CLASSIFICATION, where, required=("resource_type", "sensitivity_level"))
+def _classification(given: dict[str, Any]) -> dict[str, Any]:
     tags = list(given.get("compliance_tags", ()))
     return {"resource_id": given.get("resource_type"), **given, "compliance_tags": tags, "metadata": {}}
