@@ -431,3 +431,13 @@ def test_of_a_thousand_policies_only_those_about_the_action_are_evaluated(keys):
 def test_no_policy_is_left_out_whose_condition_could_hold_or_fail(when):
     compiled = compile_condition(when)
     assert isinstance(compiled, Condition) and compiled.constant is None
+
+
+@pytest.mark.parametrize(
+    "beside",
+    ["1/0 > 1", "action.resource > 1", "action.action_details.missing > 1", "action.resource.matches('(')", "!'x'"],
+)
+def test_a_comparison_that_is_false_settles_a_condition_whatever_fails_beside_it(beside):
+    for when in (f"{beside} && action.agent_id == 'other'", f"action.agent_id == 'other' && {beside}"):
+        compiled = compile_condition(when)
+        assert compiled.constant == ("agent_id", "other") and compiled.holds(action()) is False
