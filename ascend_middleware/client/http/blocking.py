@@ -152,7 +152,9 @@ class BlockingPool:
     def _connect(self, end: float) -> _Connection:
         try:
             found = resolve(self._origin.host, self._origin.port).result(_left(end))
-            stream: socket.socket = drive(reach(found, end, time.monotonic), self._open)
+            stream: socket.socket | OSError = drive(reach(found, end, time.monotonic), self._open)
+            if isinstance(stream, OSError):
+                raise stream
         except OSError as error:  # TLS's errors are OSErrors
             raise unconnected(error) from None
         connection = _Connection(stream)

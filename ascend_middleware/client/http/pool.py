@@ -189,7 +189,9 @@ class LoopPool:
         try:
             async with asyncio.timeout(end - self.loop.time()):
                 found = await asyncio.wrap_future(resolve(self._origin.host, self._origin.port))
-                connection: _Connection = await drive_async(reach(found, end, self.loop.time), self._open_one)
+                connection: _Connection | OSError = await drive_async(reach(found, end, self.loop.time), self._open_one)
+            if isinstance(connection, OSError):
+                raise connection
         except OSError as error:  # TLS's errors are OSErrors
             raise unconnected(error) from None
         self._open.add(connection)
