@@ -43,7 +43,10 @@ _first: Final = itemgetter(0)
 
 
 class Body:
-    """Read messages ahead of the handler, and hand every one of them on, once, in order."""
+    """Read messages ahead of the handler, and hand every one of them on, once, in order.
+
+    `task` is the receive that is under way, if there is one.
+    """
 
     def __init__(self, receive: Callable[[], Awaitable[Any]], *, websocket: bool = False) -> None:
         self._receive = receive
@@ -52,7 +55,7 @@ class Body:
         self._size = 0
         self._whole = False
         self._gone = False
-        self._task: asyncio.Task[Any] | None = None
+        self.task: asyncio.Task[Any] | None = None
 
     async def read(self, limit: int, seconds: float) -> bytes:
         """Return the whole body; see the step `ReadBody`. A handshake has none, and its messages are the handler's."""
@@ -90,11 +93,11 @@ class Body:
             with anyio.move_on_after(seconds):  # trio's servers lose no message when a receive is cancelled
                 self._note(await self._receive())
             return self._gone
-        if self._task is None:
-            self._task = asyncio.ensure_future(self._receive())
-        done, _ = await asyncio.wait({self._task}, timeout=seconds)
+        if self.task is None:
+            self.task = asyncio.ensure_future(self._receive())
+        done, _ = await asyncio.wait({self.task}, timeout=seconds)
         if done:
-            message, self._task = self._task.result(), None
+            message, self.task = self.task.result(), None
             self._note(message)
         return self._gone
 
@@ -105,24 +108,24 @@ class Body:
         """
         server = getattr(self._receive, "__self__", None)
         gone = getattr(server, "disconnected", None)
-        if self._task is not None or not isinstance(gone, bool) or not type(server).__module__.startswith("uvicorn."):
+        if self.task is not None or not isinstance(gone, bool) or not type(server).__module__.startswith("uvicorn."):
             gone = await self._look(server, ahead=ahead)  # a receive and its task cost more than the rest of this
         if gone or self._gone:
             return None
-        if not self._ahead and self._task is None:
+        if not self._ahead and self.task is None:
             return self._receive
 
         async def receive() -> Any:
             while True:
                 if self._ahead:
                     return self._ahead.popleft()
-                task = self._task
+                task = self.task
                 if task is None:
                     return await self._receive()
                 await asyncio.wait({task})
                 # Two tasks of a handler may wait here; the message is for one of them.
-                if self._task is task:
-                    self._task = None
+                if self.task is task:
+                    self.task = None
                     return task.result()
 
         return receive
@@ -134,7 +137,7 @@ class Body:
             if self._gone or not (self._whole or self._websocket or (ahead and self._size <= _AHEAD)):
                 break
             was_whole = self._whole
-            if queue is not None and self._task is None:  # hypercorn's and daphne's way, without a task likewise
+            if queue is not None and self.task is None:  # hypercorn's and daphne's way, without a task likewise
                 if queue.empty():
                     break
                 self._note(queue.get_nowait())
@@ -146,12 +149,12 @@ class Body:
                 if was_whole or len(self._ahead) == before:
                     break
                 continue
-            if self._task is None:
-                self._task = asyncio.ensure_future(self._receive())
+            if self.task is None:
+                self.task = asyncio.ensure_future(self._receive())
             await asyncio.sleep(0)
-            if not self._task.done() or self._task.cancelled() or self._task.exception() is not None:
+            if not self.task.done() or self.task.cancelled() or self.task.exception() is not None:
                 break  # the handler gets what comes of it
-            message, self._task = self._task.result(), None
+            message, self.task = self.task.result(), None
             self._note(message)
             if was_whole:
                 break
@@ -164,11 +167,6 @@ class Body:
         else:
             self._size += len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
-
-    def close(self) -> None:
-        """Drop the receive that is under way, if nobody took it over."""
-        if self._task is not None:
-            self._task.cancel()
 
 
 def _on_asyncio() -> bool:

@@ -212,7 +212,8 @@ class Governor:
                 receive = onward
             await self._carry_out(verdict, scope, receive, send, inner, resolved)
         finally:
-            body.close()
+            if body.task is not None:
+                body.task.cancel()  # nobody took it over
 
     def _carry_out(
         self,

@@ -3,23 +3,9 @@
 `ASCEND` is a mapping: `rules` (a path, a mapping or `Rule` objects), `identify` and `render` (functions), `http_client`
 (a client of httpx or httpx2), each or its dotted path, and any setting; or a mapping of the shape of an `ascend.toml`.
 
-System checks: `manage.py check` fails if a request would be ungoverned, or every request refused.
-
-ascend.E001  the rule table
-ascend.E002  a setting in `ASCEND`
-ascend.E003  the key, the authority's address, the agent
-ascend.E004  `AscendMiddleware` is not in `MIDDLEWARE`
-ascend.E005  `AscendMiddleware` is there twice
-ascend.E006  something stands after `AscendMiddleware`
-ascend.E007  something answers requests that the guard never decided about
-ascend.E008  a charset in which views read parameters otherwise than the guard
-ascend.W001  the guard is switched off, or only observes
-ascend.W002  `strict` without `TripwireMiddleware` first
-ascend.W003  Channels' consumers, which come by no middleware of Django
-ascend.W004  no key: commands that ask nobody run, a server does not start; an error (E003) under `check --deploy`
-
-Where `MIDDLEWARE` is wrong the server does not start either: servers run no checks. An id in `SILENCED_SYSTEM_CHECKS`
-is taken as it is meant, there as well.
+System checks fail if a request would be ungoverned, or every request refused; docs/django.md lists them. Where
+`MIDDLEWARE` is wrong the server does not start either: servers run no checks. An id in `SILENCED_SYSTEM_CHECKS` counts
+there as well.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class StarletteResolver:
 
     def resolve(self, scope: Scope) -> Resolved:
         """Return what this HTTP or WebSocket request runs, by the routes as they stand now."""
-        path = below = _route_path(scope)
+        path = below = _route_path(scope) if scope.get("root_path") else scope["path"]
         if scope["type"] not in ("http", "websocket"):
             return Resolved(None, Kind.NOT_FOUND, {}, path)
         level, current = self._level, scope

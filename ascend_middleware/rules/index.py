@@ -57,19 +57,52 @@ def members(group: Group) -> tuple[CompiledRule, ...]:
     return (group,) if isinstance(group, CompiledRule) else tuple(group.values())
 
 
-class _Node:
-    """One place in the tree. No literal looks like a parameter, so that the children of both kinds share a dict."""
+class Index:
+    """Templates with their groups, as a tree, of which this is a place; what it finds first is the most specific.
 
-    __slots__ = ("children", "here", "rest")
+    A literal comes before a uuid, an int, a `{name}` and the rest, decided at the first segment where two differ. No
+    literal looks like a parameter, so that the children of both kinds share a dict.
+    """
+
+    __slots__ = ("_children", "_here", "_rest")
 
     def __init__(self) -> None:
-        self.children: dict[str, _Node] = {}
-        self.here: Group | None = None
-        self.rest: Group | None = None
+        self._children: dict[str, Index] = {}
+        self._here: Group | None = None
+        self._rest: Group | None = None
 
-    def matching(self, part: str) -> list[_Node]:
+    def add(self, segments: tuple[str, ...], group: Group) -> None:
+        """Put a template's rules in; each template once."""
+        place = self
+        for segment in segments:
+            if segment == REST:
+                place._rest = group
+                return
+            place = place._children.setdefault(segment, Index())
+        place._here = group
+
+    def find(self, parts: list[str], method: Method, *, listed: bool = False) -> CompiledRule | None:
+        """Return the rule of the most specific template that matches a split path.
+
+        With `listed`, a template without the method is passed over.
+        """
+        group = self._find(parts, 0, method if listed else None)
+        return pick(group, method) if group is not None else None
+
+    def _find(self, parts: list[str], at: int, method: Method | None) -> Group | None:
+        here, rest = self._here, self._rest
+        if at < len(parts):
+            for child in self._matching(parts[at]):
+                found = child._find(parts, at + 1, method)
+                if found is not None:
+                    return found
+        elif here is not None and (method is None or pick(here, method) is not None):
+            return here
+        return rest if rest is None or method is None or pick(rest, method) is not None else None
+
+    def _matching(self, part: str) -> list[Index]:
         """Return the children that match a part of a path, the most specific first."""
-        children, found = self.children, []
+        children, found = self._children, []
         if part[:1] != "{" and (child := children.get(part)) is not None:
             found.append(child)
         if (child := children.get(UUID)) is not None and is_uuid(part):
@@ -80,95 +113,45 @@ class _Node:
             found.append(child)
         return found
 
-
-class Index:
-    """Templates with their groups; what it finds first is the most specific.
-
-    A literal comes before a uuid, an int, a `{name}` and the rest, decided at the first segment where two differ.
-    """
-
-    __slots__ = ("_root",)
-
-    def __init__(self) -> None:
-        self._root = _Node()
-
-    def add(self, segments: tuple[str, ...], group: Group) -> None:
-        """Put a template's rules in; each template once."""
-        node = self._root
-        for segment in segments:
-            if segment == REST:
-                node.rest = group
-                return
-            node = node.children.setdefault(segment, _Node())
-        node.here = group
-
-    def find(self, parts: list[str], method: Method) -> CompiledRule | None:
-        """Return the rule of the most specific template that matches a split path."""
-        group = _find(self._root, parts, 0, None)
-        return pick(group, method) if group is not None else None
-
-    def find_any(self, parts: list[str], method: Method) -> CompiledRule | None:
-        """Return the most specific rule that matches path and method; a template without the method is passed over."""
-        group = _find(self._root, parts, 0, method)
-        return pick(group, method) if group is not None else None
-
     def entries(self, route: Template) -> list[Entry]:
         """Return every template that shares a path with a route's template, most specific first."""
-        found = _overlapping(self._root, route.segments, 0, ())
+        found = self._overlapping(route.segments, 0, ())
         return [(segments, group, Template("", segments, ()).covers(route)) for segments, group in found]
 
-    def covering(self, segments: tuple[str, ...]) -> Iterator[Group]:
-        """Yield the groups of the templates that cover a rule's template."""
-        return _covering(self._root, segments, 0)
+    def _overlapping(
+        self, route: tuple[str, ...], at: int, above: tuple[str, ...]
+    ) -> Iterator[tuple[tuple[str, ...], Group]]:
+        wanted = route[at] if at < len(route) else None
+        wide = wanted is not None and is_open(wanted)
+        if wanted is not None:
+            # Below a literal nothing but itself and parameters counts, however many others there are.
+            literals = (wanted,) if "{" not in wanted and not wide else (one for one in self._children if one[0] != "{")
+            for segment in (*literals, *_PARAMETERS):
+                child = self._children.get(segment)
+                if child is not None and (wide or segments_overlap(segment, wanted)):
+                    yield from child._overlapping(route, at if wide else at + 1, (*above, segment))
+        if self._here is not None and (wide or wanted is None):
+            yield above, self._here
+        if self._rest is not None:
+            yield (*above, REST), self._rest
 
-
-def _find(node: _Node, parts: list[str], at: int, method: Method | None) -> Group | None:
-    """Return the first group that matches; with a method, the first that has a rule for it."""
-    if at < len(parts):
-        for child in node.matching(parts[at]):
-            found = _find(child, parts, at + 1, method)
-            if found is not None:
-                return found
-    elif node.here is not None and (method is None or pick(node.here, method) is not None):
-        return node.here
-    rest = node.rest
-    return rest if rest is None or method is None or pick(rest, method) is not None else None
-
-
-def _overlapping(
-    node: _Node, route: tuple[str, ...], at: int, above: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], Group]]:
-    wanted = route[at] if at < len(route) else None
-    wide = wanted is not None and is_open(wanted)
-    if wanted is not None:
-        # Below a literal nothing but itself and parameters counts, however many others there are.
-        literals = (wanted,) if "{" not in wanted and not wide else (one for one in node.children if one[0] != "{")
-        for segment in (*literals, *_PARAMETERS):
-            child = node.children.get(segment)
-            if child is not None and (wide or segments_overlap(segment, wanted)):
-                yield from _overlapping(child, route, at if wide else at + 1, (*above, segment))
-    if node.here is not None and (wide or wanted is None):
-        yield above, node.here
-    if node.rest is not None:
-        yield (*above, REST), node.rest
-
-
-def _covering(node: _Node, segments: tuple[str, ...], at: int) -> Iterator[Group]:
-    if node.rest is not None:
-        yield node.rest
-    if at == len(segments):
-        if node.here is not None:
-            yield node.here
-        return
-    segment = segments[at]
-    if segment == REST:
-        return
-    if "{" in segment:
-        children = [node.children[one] for one in dict.fromkeys((segment, NAME)) if one in node.children]
-    else:
-        children = node.matching(segment)
-    for child in children:
-        yield from _covering(child, segments, at + 1)
+    def covering(self, segments: tuple[str, ...], at: int = 0) -> Iterator[Group]:
+        """Yield the groups of the templates that cover a rule's template, from its segment `at` on."""
+        if self._rest is not None:
+            yield self._rest
+        if at == len(segments):
+            if self._here is not None:
+                yield self._here
+            return
+        segment = segments[at]
+        if segment == REST:
+            return
+        if "{" in segment:
+            children = [self._children[one] for one in dict.fromkeys((segment, NAME)) if one in self._children]
+        else:
+            children = self._matching(segment)
+        for child in children:
+            yield from child.covering(segments, at + 1)
 
 
 # --- the rules of one route

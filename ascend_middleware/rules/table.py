@@ -184,7 +184,7 @@ class RuleTable:
         if parts is None:
             return None
         layer = self._layer
-        return layer.blocks.find_any(parts, method) or layer.rules.find(parts, method)
+        return layer.blocks.find(parts, method, listed=True) or layer.rules.find(parts, method)
 
     def for_route(
         self,

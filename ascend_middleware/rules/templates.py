@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from typing import Final, TypeAlias
@@ -68,15 +68,9 @@ class Template:
     `segments` is the shape, one text for each segment; `names` are their parameters' names, empty for none.
     """
 
-    text: str
+    text: str = field(compare=False)
     segments: tuple[str, ...]
-    names: tuple[str, ...]
-
-    def __eq__(self, other: object) -> bool:
-        return self.segments == other.segments if isinstance(other, Template) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.segments)
+    names: tuple[str, ...] = field(compare=False)
 
     def __str__(self) -> str:
         return self.text
