@@ -254,15 +254,8 @@ def _raw(item: object) -> Mapping[str, object] | None:
 
 
 def _defaults(settings: Settings) -> Defaults:
-    return Defaults(
-        on_failure=settings.on_failure,
-        pending=settings.pending,
-        mode=settings.mode,
-        body_limit=settings.body_limit,
-        body_timeout=settings.body_timeout,
-        secrets=secret_names(settings.redact),
-        unmapped_permit=settings.unmapped_permit,
-    )
+    values = {one.name: getattr(settings, one.name) for one in dataclass_fields(Defaults) if one.name != "secrets"}
+    return Defaults(**values, secrets=secret_names(settings.redact))
 
 
 def _arrange(rules: Sequence[CompiledRule], report: Report) -> tuple[_Layer, dict[str, _Layer]]:
