@@ -16,7 +16,7 @@ from ascend_middleware.exceptions import ConflictError, NotFoundError, Validatio
 from .bodies import ApiError
 from .context import AuthorityContext
 from .keys import LOCAL, Credential, Role, operator, person
-from .policy import pattern_issue
+from .policy import pattern_issues
 from .policy.approvers import LEVELS, ApprovalRules, Requirement, requirement
 from .store.registry_store import APPROVERS, MCP_SERVER, MODEL, POLICY, SMART_RULE, Records
 from .store.store import Store
@@ -218,11 +218,9 @@ def what_cannot_be(authority: AuthorityContext) -> list[str]:
         (POLICY, SMART_RULE, MCP_SERVER),
     ):
         fields = json.loads(row["fields"])
-        for key in ("action_types", "agents", "blocked_tools", "tool_risk_overrides"):
-            for issue in filter(None, (pattern_issue(one, key) for one in fields.get(key) or ())):
-                told.append(
-                    f"organisation {row['tenant']}, {row['kind']} {row['name']!r}: {key}: {issue[0]}; {issue[1]}"
-                )
+        where = f"organisation {row['tenant']}, {row['kind']} {row['name']!r}"
+        issues = pattern_issues(fields, "action_types", "agents", "blocked_tools", "tool_risk_overrides")
+        told += [f"{where}: {key}: {message}; {hint}" for key, message, hint in issues]
     return told
 
 

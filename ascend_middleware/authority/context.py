@@ -15,7 +15,7 @@ from ascend_middleware.exceptions import NotFoundError, ProtocolError
 
 from .bodies import ApiError, read_fields, read_object, read_query_fields, wrong
 from .keys import Credential, contradicts
-from .policy import Judgement, PolicySet, pattern_issue
+from .policy import Judgement, PolicySet, pattern_issues
 from .policy.risk_score import Score
 from .store.registry_store import Records
 from .store.store import Store
@@ -164,12 +164,9 @@ class Call:
 
 
 def check_patterns(fields: Mapping[str, Any], *keys: str) -> None:
-    """Refuse lists of patterns in which one can match nothing; see `pattern_issue`."""
-    for key in keys:
-        for pattern in fields.get(key) or ():
-            issue = pattern_issue(pattern, key)
-            if issue is not None:
-                raise wrong(key, issue[0], hint=issue[1])
+    """Refuse lists of patterns in which one can match nothing."""
+    for key, message, hint in pattern_issues(fields, *keys):
+        raise wrong(key, message, hint=hint)
 
 
 def action_number(text: object) -> int | None:

@@ -25,7 +25,7 @@ __all__ = [
     "Policy",
     "PolicySet",
     "listed",
-    "pattern_issue",
+    "pattern_issues",
 ]
 
 # The strictest wins: later words beat earlier ones.
@@ -277,11 +277,14 @@ _FOREIGN: Final = re.compile(r"^[!~]|^/.+/$|^(?:re|regexp?|glob):|%|[^+]\+$|\.\+
 _FIELDS: Final = {"action_types": "action_type", "agents": "agent_id"}
 
 
-def pattern_issue(pattern: str, key: str) -> tuple[str, str] | None:
-    """Return why an entry of a list of patterns can match nothing, and what is meant; None for a good one.
+def pattern_issues(fields: Mapping[str, Any], *keys: str) -> Iterator[tuple[str, str, str]]:
+    """Yield each list with an entry that can match nothing, why it cannot, and what is meant."""
+    for key in keys:
+        for issue in filter(None, (_issue(pattern, key) for pattern in fields.get(key) or ())):
+            yield key, *issue
 
-    The list is action_types, agents, or one of tools.
-    """
+
+def _issue(pattern: str, key: str) -> tuple[str, str] | None:
     head = pattern.removesuffix("*")
     if pattern != pattern.strip():
         return f"{pattern!r} can match nothing: no name has blanks at its ends", f"write {pattern.strip()!r}"

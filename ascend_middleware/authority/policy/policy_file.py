@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from ascend_middleware.problems import (
 from ..approvals import STATUSES
 from ..keys import FAILED_SIGN_INS
 from ..tokens import TokenKey, public_key_issue
-from . import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policies, Policy, PolicySet, pattern_issue
+from . import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policies, Policy, PolicySet, pattern_issues
 from .approvers import read_approvals
 from .conditions import compile_condition
 from .risk_score import MAX_SCORE
@@ -180,8 +180,7 @@ def _thresholds(report: Report, table: object) -> tuple[int, int]:
 
 
 def _policy(report: Report, given: dict[str, Any], where: str) -> Policy:
-    for key in ("action_types", "agents"):
-        _check_patterns(report, given.get(key, ()), where, key)
+    _check_patterns(report, given, where, "action_types", "agents")
     key = "when" if "when" in given else "condition"
     found = compile_condition(given[key]) if key in given else None
     if isinstance(found, list):
@@ -191,20 +190,17 @@ def _policy(report: Report, given: dict[str, Any], where: str) -> Policy:
     return Policy.of(given, found)
 
 
-def _check_patterns(report: Report, patterns: Iterable[str], where: str, key: str) -> None:
+def _check_patterns(report: Report, given: Mapping[str, Any], where: str, *keys: str) -> None:
     """Report each pattern that can match nothing: its rule would let everything through."""
-    for pattern in patterns:
-        issue = pattern_issue(pattern, key)
-        if issue is not None:
-            report.add("never-matches", (where, key), *issue)
+    for key, message, hint in pattern_issues(given, *keys):
+        report.add("never-matches", (where, key), message, hint)
 
 
 def _server(report: Report, given: dict[str, Any], where: str) -> McpServer:
     name, risks = given.setdefault("name", ""), given.get("tool_risks", {})
     if name != name.strip() or not name.isprintable():
         report.add("never-matches", (where, "name"), f"no action can name {name!r}", f"write {name.strip()!r}")
-    _check_patterns(report, risks, where, "tool_risks")
-    _check_patterns(report, given.get("blocked_tools", ()), where, "blocked_tools")
+    _check_patterns(report, given, where, "tool_risks", "blocked_tools")
     scores = report.table(risks, dict.fromkeys(risks, _score), where, "tool_risks")
     return McpServer(**{**given, "tool_risks": tuple(scores.items())})
 
