@@ -2,7 +2,7 @@
 
 from .authorized_agent import AsyncAuthorizedAgent, AuthorizedAgent
 from .breaker import CircuitBreaker
-from .clients import AscendClient, AsyncAscendClient
+from .clients import AscendClient, AsyncAscendClient, AsyncOWKAIClient, OWKAIClient
 from .core import ClientCore, Send
 from .http import open_async_engine, open_engine
 from .http.transport import (
@@ -17,7 +17,6 @@ from .http.transport import (
     Response,
     Unsendable,
 )
-from .owkai import AsyncOWKAIClient, OWKAIClient
 
 __all__ = [
     "AscendClient",

@@ -9,9 +9,8 @@ from typing import Any, Final, TypeVar, overload
 from ..api.models import AgentAction, AuthorizationDecision, DecisionStatus
 from ..exceptions import AscendError, AuthorizationDeniedError, TimeoutError  # noqa: A004 - the documented name
 from ..flow import Flow, Hook
-from .clients import AscendClient, AsyncAscendClient
+from .clients import AscendClient, AsyncAscendClient, AsyncOWKAIClient, OWKAIClient, expired
 from .drivers import Awaits, Blocks, sync_and_async
-from .owkai import AsyncOWKAIClient, OWKAIClient, expired
 
 __all__ = ["AsyncAuthorizedAgent", "AuthorizedAgent"]
 

@@ -153,12 +153,9 @@ class ClientBase:
         on_escalated: Callable[[str, AuthorizationDecision], object] | None = None,
     ) -> Flow[AuthorizationDecision]:
         fill_path("{action_id}", action_id=action_id)
-        wait = self._wait_seconds(timeout)
+        wait = seconds("timeout", timeout)
         interval = positive_seconds("poll_interval", poll_interval, 2.0)
         return self.core.wait(action_id, timeout=wait, poll_interval=interval, on_escalated=on_escalated)
-
-    def _wait_seconds(self, timeout: float | None) -> float:
-        return seconds("timeout", timeout, _DEFAULT_WAIT)
 
     def _repeat(self, name: str, make: Callable[[], Flow[object]], interval: float) -> None:
         """Run a flow in the background, at once and then at each interval, in place of what has the same name."""
@@ -170,10 +167,10 @@ def arguments(scope: Mapping[str, Any], *others: str) -> dict[str, Any]:
     return {name: value for name, value in scope.items() if value is not None and name not in ("self", *others)}
 
 
-def seconds(name: str, value: object, default: float) -> float:
-    """Return a number of seconds, at least 0."""
+def seconds(name: str, value: object, default: float | None = None) -> float:
+    """Return a number of seconds, at least 0; without a default, the usual wait for a person counts."""
     if value is None:
-        return default
+        return _DEFAULT_WAIT if default is None else default
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0 or not math.isfinite(value):
         raise ValidationError(f"{name} must be a number, at least 0", field=name)
     return float(value)
