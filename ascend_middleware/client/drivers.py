@@ -10,7 +10,6 @@ import inspect
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
 import anyio
@@ -49,45 +48,15 @@ def done(result: T) -> Flow[T]:
     return result
 
 
-class Blocks:
-    """Whatever runs flows in the calling thread."""
-
-    def _run(self, flow: Flow[T]) -> T:
-        return drive(flow, self._perform)
-
-    def _perform(self, step: Any) -> object:
-        if isinstance(step, Hook):
-            return step.function(*step.arguments)
-        raise TypeError(f"unknown step {type(step).__name__}")
-
-
-class Awaits:
-    """Whatever runs flows in the calling task of an event loop."""
-
-    async def _run(self, flow: Flow[T]) -> T:
-        return await drive_async(flow, self._perform)
-
-    async def _perform(self, step: Any) -> object:
-        if isinstance(step, Hook):
-            return await _call(step)
-        raise TypeError(f"unknown step {type(step).__name__}")
-
-
-async def _call(hook: Hook) -> object:
-    result = hook.function(*hook.arguments)
-    return await result if inspect.isawaitable(result) else result
-
-
 class sync_and_async(Generic[P, T]):  # noqa: N801 - a decorator
-    """Make a method whose text is the flow of what it does; a blocking class returns the result, another one awaits it.
+    """Make a method whose text is the flow of what it does: it blocks in a class of `Blocks`, is awaited in `Awaits`.
 
-    The class tells which: it derives from `Blocks` or from `Awaits`.
+    Each such class gets a plain function in its place, which is what `help`, `inspect` and mocks see.
     """
 
     def __init__(self, flow: Callable[Concatenate[Any, P], Flow[T]]) -> None:
-        self.flow: Final = flow
-        self.__doc__ = flow.__doc__
-        self._made: Final[dict[bool, Callable[..., Any]]] = {}
+        self._flow: Final = flow
+        flow.__annotations__["return"] = flow.__annotations__["return"].removeprefix("Flow[").removesuffix("]")
 
     @overload
     def __get__(self, instance: Blocks, owner: Any) -> Callable[P, T]: ...
@@ -102,12 +71,11 @@ class sync_and_async(Generic[P, T]):  # noqa: N801 - a decorator
     def __get__(self, instance: None, owner: type[Awaits]) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]: ...
 
     def __get__(self, instance: object, owner: Any) -> Any:
-        blocks = issubclass(owner, Blocks)
-        made = self._made.get(blocks) or self._made.setdefault(blocks, self._make(blocks))
-        return made if instance is None else MethodType(made, instance)
+        return self
 
-    def _make(self, blocks: bool) -> Callable[..., Any]:
-        flow = self.flow
+    def function(self, *, blocks: bool) -> Callable[..., Any]:
+        """Return the function that runs the flow, and waits for it or is awaited."""
+        flow = self._flow
 
         def run(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
             result: T = self._run(flow(self, *args, **kwargs))
@@ -117,12 +85,51 @@ class sync_and_async(Generic[P, T]):  # noqa: N801 - a decorator
             result: T = await self._run(flow(self, *args, **kwargs))
             return result
 
-        made: Any = functools.update_wrapper(run if blocks else run_async, flow)
-        signature = inspect.signature(flow)
-        returned = str(signature.return_annotation).removeprefix("Flow[").removesuffix("]")
-        made.__signature__ = signature.replace(return_annotation=returned)
-        made.__annotations__ = {**flow.__annotations__, "return": returned}
-        return made  # type: ignore[no-any-return]
+        made: Callable[..., Any] = functools.update_wrapper(run if blocks else run_async, flow)
+        made.__annotations__ = flow.__annotations__
+        return made
+
+
+def _complete(cls: type, *, blocks: bool) -> None:
+    inherited = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
+    for name, value in inherited.items():
+        if isinstance(value, sync_and_async):
+            setattr(cls, name, value.function(blocks=blocks))
+
+
+class Blocks:
+    """Whatever runs flows in the calling thread."""
+
+    def __init_subclass__(cls) -> None:
+        _complete(cls, blocks=True)
+
+    def _run(self, flow: Flow[T]) -> T:
+        return drive(flow, self._perform)
+
+    def _perform(self, step: Any) -> object:
+        if isinstance(step, Hook):
+            return step.function(*step.arguments)
+        raise TypeError(f"unknown step {type(step).__name__}")
+
+
+class Awaits:
+    """Whatever runs flows in the calling task of an event loop."""
+
+    def __init_subclass__(cls) -> None:
+        _complete(cls, blocks=False)
+
+    async def _run(self, flow: Flow[T]) -> T:
+        return await drive_async(flow, self._perform)
+
+    async def _perform(self, step: Any) -> object:
+        if isinstance(step, Hook):
+            return await _call(step)
+        raise TypeError(f"unknown step {type(step).__name__}")
+
+
+async def _call(hook: Hook) -> object:
+    result = hook.function(*hook.arguments)
+    return await result if inspect.isawaitable(result) else result
 
 
 class Blocking(Blocks, ClientBase):

@@ -3,6 +3,7 @@
 import inspect
 import io
 import pydoc
+from unittest.mock import AsyncMock, create_autospec
 
 import pytest
 
@@ -65,3 +66,22 @@ def test_help_teaches():
     text = shown.getvalue()
     for taught in ("timeout: seconds", "Returns:", "Raises:", "is_approved()", "orchestration_depth: 0", "pending"):
         assert taught in text
+
+
+def test_a_mock_of_a_client_takes_the_arguments_of_its_methods():
+    client = create_autospec(AscendClient, instance=True)
+    client.get_action_status("7")
+    with pytest.raises(TypeError):
+        client.get_action_status()
+    assert isinstance(create_autospec(AsyncAscendClient, instance=True).get_action_status, AsyncMock)
+
+
+@pytest.mark.parametrize("cls", [AscendClient, AsyncAscendClient])
+def test_a_subclass_may_have_a_method_of_its_own(cls):
+    class Subclass(cls):
+        def get_action(self, action_id):
+            return f"its own {action_id}"
+
+    client = Subclass("owkai_live_0123456789abcdef", api_url="http://localhost:1")
+    assert client.get_action("7") == "its own 7"
+    assert Subclass.get_action_status is cls.get_action_status
