@@ -31,8 +31,9 @@ def _port(text: str) -> int:
 
 # --- arguments of several commands
 
+_POLICY: Final = arg("--policy", default="policy.toml", help="the policy file (default: policy.toml)")
 _PLACE: Final = (
-    arg("--policy", default="policy.toml", help="the policy file (default: policy.toml)"),
+    _POLICY,
     arg("--db", help="the database (default: beside the policy file)"),
 )
 _TENANT: Final = arg("--tenant", default="default", help="the organisation (default: default)")
@@ -69,6 +70,7 @@ _SERVER_REASON: Final = arg("--reason", required=True, help="why; everybody who 
 # What `--help` says of groups of tasks.
 TASKS: Final = {
     "journal": "show, deliver or export what passed actions left to be reported",
+    "policy": "try a policy file: on cases, on stored actions, against another one",
     "audit": "verify or export the audit log",
     "agents": "list agents, and block, slow down or release them",
     "mcp-servers": "register MCP servers, switch them off and on, block them",
@@ -164,6 +166,29 @@ _RUN: Final = (
         description="Decide about an action as the authority would, by the policy file and, where there is a "
         "database, the organisation's own policies, smart rules, MCP servers, models and commands. Exit code 0 if it "
         "would be approved, 1 if not.",
+    ),
+    Command(
+        "policy test", "decide about the actions of cases, and compare", "cli.policies:test",
+        arg("cases", nargs="+", metavar="FILE", help="files with [[case]], or folders of them"),
+        _POLICY, JSON,
+        arg("--all", action="store_true", help="also fail if a policy is reached by no case"),
+        description="Decide about each action of the cases as the authority would, compare with the decision, the "
+        "reason and the policy that they expect, and name the policies that no case reaches. Exit code 1 if a case "
+        "is not met.",
+    ),
+    Command(
+        "policy replay", "tell which decisions a changed policy file would make otherwise", "cli.policies:replay",
+        *_ORGANISATION,
+        arg("--since", required=True, metavar="DATE", help="actions submitted from then on, 2026-11-01"),
+        arg("--limit", type=int, default=20, metavar="N", help="show at most N of them (20)"),
+        arg("--exit-code", action="store_true", help="exit with 1 if any would be"),
+        description="Decide anew about stored actions, by the given policy file and the organisation's own policies, "
+        "and tell every decision that would be another one. Nothing is stored.",
+    ),
+    Command(
+        "policy diff", "tell what differs between two policy files", "cli.policies:diff",
+        arg("before", help="a policy file"), arg("after", help="another one"), JSON,
+        arg("--exit-code", action="store_true", help="exit with 1 if anything does"),
     ),
     Command(
         "audit verify", "find what was changed, removed or reordered", "cli.authority:verify_audit", *_PLACE, JSON,
