@@ -1,12 +1,11 @@
 """What is wrong is said once, when the server starts, and the server does not start."""
 
 import os
-import subprocess
-import sys
 
 import httpx2
 import pytest
 from fastapi import FastAPI
+from kit.processes import python
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.exceptions import ConfigurationError, MissingAPIKeyError
@@ -34,14 +33,7 @@ RULES = {"ascend": {"agent_id": "x"}, "rule": [{"match": "GET /", "action_type":
 def test_a_server_does_not_start_on_a_bad_configuration(tmp_path, rules, settings, says):
     (tmp_path / "application.py").write_text(APPLICATION.format(rules=rules, settings=settings))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ASCEND_", "OWKAI_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "uvicorn", "application:app", "--port", "0"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    done = python("-m", "uvicorn", "application:app", "--port", "0", cwd=tmp_path, env=environment, timeout=30)
     assert done.returncode != 0
     assert says in done.stderr
     assert "Traceback" not in done.stderr

@@ -8,8 +8,9 @@ import sqlite3
 
 import httpx2
 import pytest
+from kit.desk import Desk
 
-from ascend_middleware.authority import Authority, Role, Store, parse_policy
+from ascend_middleware.authority import Role
 from ascend_middleware.authority.page.live import Feed
 from ascend_middleware.authority.page.views_base import facts, shown
 from ascend_middleware.authority.server import create_app
@@ -42,47 +43,37 @@ def anyio_backend():
     return "asyncio"
 
 
-class House:
+class House(Desk):
     """A served authority with a clock, keys, and browsers."""
 
-    def __init__(self, path):
-        self.time = 1_700_000_000.0
+    KEYS = (
+        ("agent", "agent", Role.USER, "default"),
+        ("boss", "boss", Role.ADMIN, "default"),
+        ("second", "second", Role.SUPER_ADMIN, "default"),
+        ("third", "third", Role.ADMIN, "default"),
+        ("stranger", "stranger", Role.ADMIN, "other"),
+    )
+    KEY = "agent"
+
+    def __init__(self, policy, path):
+        super().__init__(policy, path)
         self.path = path
-        self.store = Store.open(path, now=lambda: self.time)
-        self.authority = Authority(self.store, parse_policy(POLICY), now=lambda: self.time)
         self.app = create_app(self.authority)
-        self.keys = {
-            name: self.store.issue_key(name=name, role=role, tenant=tenant)
-            for name, role, tenant in (
-                ("agent", Role.USER, "default"),
-                ("boss", Role.ADMIN, "default"),
-                ("second", Role.SUPER_ADMIN, "default"),
-                ("third", Role.ADMIN, "default"),
-                ("stranger", Role.ADMIN, "other"),
-            )
-        }
 
     def submit(self, kind="refund", key="agent", **more):
-        body = {"agent_id": "bot", "agent_name": "Bot", "action_type": kind, "resource": "r", **more}
-        headers = {"x-api-key": self.keys[key]}
-        status, _, content = self.authority.handle(
-            "POST", "/api/v1/actions/submit", "", headers, json.dumps(body).encode()
-        )
-        assert status == 200, content
-        return json.loads(content)["id"]
+        status, answer = super().submit(kind, key=key, **{"agent_id": "bot", "agent_name": "Bot", **more})
+        assert status == 200, answer
+        return answer["id"]
 
     def status(self, number):
         return self.store.action(number, tenant="default")["status"]
-
-    def events(self):
-        return [entry["event"] for entry in entries(self.store)]
 
     def browser(self, scheme="http", client="203.0.113.7"):
         return Browser(self, scheme, client)
 
     async def signed_in(self, name="boss", **more):
         browser = self.browser(**more)
-        answer = await browser.sign_in(self.keys[name])
+        answer = await browser.sign_in(getattr(self, name))
         assert answer.status_code == 303, answer.text
         return browser
 
@@ -111,10 +102,8 @@ class Browser:
 
 
 @pytest.fixture
-def house(tmp_path):
-    house = House(tmp_path / "a.db")
-    yield house
-    house.authority.close()
+def house(desk_of, tmp_path):
+    return desk_of(POLICY, tmp_path / "a.db", House)
 
 
 # --- signing in
@@ -133,7 +122,7 @@ async def test_nobody_sees_anything_without_signing_in(house):
 async def test_only_an_admin_key_signs_in(house):
     browser = house.browser()
     for key, words in (
-        (house.keys["agent"], "only an admin key"),
+        (house.agent, "only an admin key"),
         ("owkai_wrong_wrong_wrong", "no valid key"),
         ("", "no valid key"),
     ):
@@ -141,7 +130,7 @@ async def test_only_an_admin_key_signs_in(house):
         assert answer.status_code == 401 and words in answer.text
         assert not key or key not in answer.text
         assert "set-cookie" not in answer.headers
-    assert (await browser.sign_in(f" {house.keys['boss']}\n")).status_code == 303
+    assert (await browser.sign_in(f" {house.boss}\n")).status_code == 303
     assert "SIGNED_IN" in house.events()
     assert (await browser.get("/sign-in")).headers["location"] == "/"
 
@@ -151,20 +140,20 @@ async def test_guessing_is_slowed_down_and_hinders_nobody_with_a_key(house):
     for _ in range(5):
         assert "no valid key" in (await browser.sign_in("owkai_guess_guess_guess")).text
     assert "Wait a minute" in (await browser.sign_in("owkai_guess_guess_guess")).text
-    assert (await browser.sign_in(house.keys["boss"])).status_code == 303
+    assert (await browser.sign_in(house.boss)).status_code == 303
 
 
 async def test_the_cookie_is_for_the_server_alone(house):
-    answer = await house.browser().sign_in(house.keys["boss"])
+    answer = await house.browser().sign_in(house.boss)
     plain = answer.headers["set-cookie"].lower()
     assert plain.startswith("ascend-session=") and "httponly" in plain and "samesite=strict" in plain
     assert "path=/" in plain and "max-age=28800" in plain and "secure" not in plain and "domain" not in plain
-    answer = await house.browser("https").sign_in(house.keys["boss"])
+    answer = await house.browser("https").sign_in(house.boss)
     assert answer.headers["set-cookie"].startswith("__Host-ascend-session=")
     assert "secure" in answer.headers["set-cookie"].lower()
     assert answer.headers["strict-transport-security"]
     # Behind a proxy that ends TLS the server sees plain http, but the browser says https.
-    proxied = await house.browser().post("/sign-in", {"key": house.keys["boss"]}, origin="https://authority.example")
+    proxied = await house.browser().post("/sign-in", {"key": house.boss}, origin="https://authority.example")
     assert "secure" in proxied.headers["set-cookie"].lower()
     cookie = plain.split("=", 1)[1].split(";")[0]
     assert cookie not in "\n".join(house.store._db.iterdump()).lower()
@@ -224,7 +213,7 @@ async def test_a_form_of_another_site_does_nothing(house):
         assert answer.status_code == 403 and "did not come from this page" in answer.text
     answer = await boss.http.post(path, data=fields)  # no Origin at all
     assert answer.status_code == 403
-    answer = await boss.post("/sign-in", {"key": house.keys["boss"]}, origin="https://evil.example")
+    answer = await boss.post("/sign-in", {"key": house.boss}, origin="https://evil.example")
     assert answer.status_code == 403 and "set-cookie" not in answer.headers
     assert house.status(number) == "pending"
 
@@ -472,7 +461,7 @@ async def test_a_token_for_programs(house):
 
 async def test_the_api_is_where_it_was(house):
     boss = await house.signed_in()
-    answer = await boss.get("/audit/logs", x_api_key=house.keys["boss"])
+    answer = await boss.get("/audit/logs", x_api_key=house.boss)
     assert answer.status_code == 200 and answer.json()["events"]
     assert (await boss.get("/audit/logs")).status_code == 401  # a session's cookie opens the page, not the API
     assert (await boss.get("/health")).json()["status"] == "healthy"

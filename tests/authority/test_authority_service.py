@@ -8,8 +8,9 @@ import threading
 import time
 
 import pytest
+from kit.desk import Desk
 
-from ascend_middleware.authority import Authority, Role, Store, parse_policy
+from ascend_middleware.authority import Role, Store
 from ascend_middleware.authority.approvals import decide
 from ascend_middleware.authority.bodies import MAX_WAIT, ApiError, read_wait
 from ascend_middleware.authority.keys import operator
@@ -32,15 +33,12 @@ def anyio_backend():
     return "asyncio"
 
 
-class Place:
+class Place(Desk):
     """A served authority on a file, one key of each kind, and the means to ask it."""
 
     def __init__(self, path):
+        super().__init__(POLICY, path)
         self.path = path
-        self.authority = Authority(Store.open(path, now=lambda: 1_700_000_000.0), parse_policy(POLICY))
-        self.store = self.authority.store
-        self.user = self.store.issue_key(name="u", role=Role.USER, tenant="default")
-        self.admin = self.store.issue_key(name="boss", role=Role.ADMIN, tenant="default")
         self.service = Service(self.authority)
         self.app = create_app(self.authority, service=self.service)
 
@@ -101,7 +99,7 @@ async def test_sixty_four_at_once_lose_nothing_and_share_commits(place):
         assert {status for status, _ in answers} == {200}
         assert len({answer["id"] for _, answer in answers}) == 256
         assert place.store.actions(tenant="default", limit=1)[1] == 256
-        assert verify(place.store).whole and verify(place.store).entries == 256 + 2
+        assert verify(place.store).whole and verify(place.store).entries == 256 + len(place.KEYS)
         assert len(commits) < 128
 
 

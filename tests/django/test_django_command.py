@@ -1,8 +1,6 @@
 """`manage.py ascend`: the project's routes, one request explained, and a check of rules against routes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import django_site
@@ -11,6 +9,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import call_command
 from django.test import override_settings
 from django.urls import path
+from kit.processes import python
 
 from ascend_middleware.cli import main
 
@@ -147,5 +146,5 @@ execute_from_command_line(["manage.py", *sys.argv[1:]])
 )
 def test_on_the_command_line(arguments, code, text):
     program = MANAGE.format(folder=str(Path(__file__).parent), key="short")
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60)
+    done = python("-c", program, *arguments)
     assert (done.returncode, text in done.stdout + done.stderr) == (code, True), done.stdout + done.stderr

@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import httpx2
 import pytest
+from kit.processes import python
 
 from ascend_middleware.cli import main
 from ascend_middleware.rules import RuleTable
@@ -112,7 +113,7 @@ assert Client().get("/other").status_code == 403
 
 def test_the_lines_for_django_govern(quick_start):
     program = DJANGO.format(lines=blocks("python")[3])
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = python("-c", program)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -149,9 +150,7 @@ def test_every_problem_type_is_in_the_table_of_verdicts():
 
 def test_the_commands_of_the_quick_start_work(quick_start, tmp_path):
     def command(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "ascend_middleware.cli", *arguments], capture_output=True, text=True, env=os.environ
-        )
+        return python("-m", "ascend_middleware.cli", *arguments, env=os.environ)
 
     assert command("check", "ascend.toml").returncode == 0
     (tmp_path / "bad.toml").write_text('[[rule]]\nmatch = "GET /x"\naction_typ = "y"\n')
@@ -164,9 +163,7 @@ def test_the_commands_of_the_quick_start_work(quick_start, tmp_path):
 @pytest.mark.slow
 @pytest.mark.socket
 def test_the_demonstration_ends_well():
-    done = subprocess.run(
-        [sys.executable, "-m", "ascend_middleware.cli", "demo"], capture_output=True, text=True, timeout=90
-    )
+    done = python("-m", "ascend_middleware.cli", "demo", timeout=90)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("as expected: ") == 7
     assert "NOT as expected" not in done.stdout

@@ -4,12 +4,12 @@ import importlib
 import json
 import logging
 import os
-import subprocess
 import sys
 
 import flask
 import pytest
 from kit.engine import options
+from kit.processes import python
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.lint import LintMiddleware
 from werkzeug.middleware.profiler import ProfilerMiddleware
@@ -246,19 +246,12 @@ def test_the_real_command_line(tmp_path):
         "app.add_url_rule('/a', 'a', lambda: 'x')\nAscend(app, api_url='local:policy.toml', agent_id='a')\n"
     )
     (tmp_path / "policy.toml").write_text('[[policy]]\nname = "all"\naction_types = ["*"]\ndecision = "approved"\n')
-    done = subprocess.run(
-        [sys.executable, "-m", "flask", "ascend", "routes"],
-        cwd=tmp_path,
-        env={**os.environ, "ASCEND_STATE": "memory:"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = python("-m", "flask", "ascend", "routes", cwd=tmp_path, env={**os.environ, "ASCEND_STATE": "memory:"})
     assert done.returncode == 0, done.stderr
     assert "/a" in done.stdout
 
 
 def test_without_flask_the_extra_is_named():
     program = "import sys; sys.modules['flask'] = None; import ascend_middleware.flask"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = python("-c", program)
     assert "add the extra ascend-middleware[flask]" in done.stderr

@@ -39,7 +39,7 @@ def in_a_child(function):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def python(*arguments, timeout=60, **more):
+def python(*arguments, timeout=120, **more):
     """Run a Python program; return the finished process, with its output as text."""
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **more)

@@ -1,12 +1,11 @@
 """What the listing says of an application is what its guard does."""
 
 import json
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from kit.processes import python
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.responses import PlainTextResponse
@@ -376,9 +375,7 @@ def test_what_cannot_be_listed_is_said(capsys, name, says):
 
 def test_the_command_runs_as_a_process(tmp_path):
     (tmp_path / "app.py").write_text("from fastapi import FastAPI\napp = FastAPI()\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "ascend_middleware.cli", "routes", "app"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = python("-m", "ascend_middleware.cli", "routes", "app", cwd=tmp_path)
     assert done.returncode == 0
     assert "/openapi.json" in done.stdout
     assert "has no guard" in done.stderr

@@ -1,8 +1,6 @@
 """Rules to start from, for the idioms of real libraries: what is written loads, covers everything and names no dead rule."""
 
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from fastapi import APIRouter, FastAPI, WebSocket
 from fastapi.staticfiles import StaticFiles
 from flask import Flask
 from flask_restful import Api, Resource
+from kit.processes import python
 
 from ascend_middleware.routing import Kind
 from ascend_middleware.routing.coverage import cover
@@ -159,6 +158,6 @@ def test_a_django_project(tmp_path, name, urls, expected):
     """In a process of its own: the settings of a project are the process's."""
     (tmp_path / "project_urls.py").write_text(urls)
     program = PROGRAM.format(tests=str(Path(__file__).parent), folder=str(tmp_path), apps=APPS[name])
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    done = python("-c", program, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert expected in done.stdout

@@ -168,6 +168,7 @@ def layout(http, tests=TESTS):
     return f"import pytest\n{textwrap.dedent(http)}\n{ASK}\n{tests}"
 
 
+@pytest.mark.slow
 def test_fastapi(users):
     """The tutorial's module-level client, one client for the session with its lifespan, and an application factory."""
     passes(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from kit.processes import python
 from wire import wait_until_open
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -78,12 +79,14 @@ def test_an_example_runs(tmp_path, free_port, name, arguments):
 def test_flask_s_command_line_lists_the_example(tmp_path):
     folder = tmp_path / "examples"
     shutil.copytree(EXAMPLES, folder)
-    done = subprocess.run(
-        [sys.executable, "-m", "flask", "--app", str(folder / "flask_app.py"), "ascend", "check"],
+    done = python(
+        "-m",
+        "flask",
+        "--app",
+        folder / "flask_app.py",
+        "ascend",
+        "check",
         env={**os.environ, "ASCEND_STATE": "memory:", "ASCEND_JOURNAL": "memory:"},
-        capture_output=True,
-        text=True,
-        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -92,11 +95,9 @@ def test_flask_s_command_line_lists_the_example(tmp_path):
 def test_django_s_command_line_finds_nothing_wrong_with_the_example(tmp_path, arguments):
     folder = tmp_path / "examples"
     shutil.copytree(EXAMPLES, folder)
-    done = subprocess.run(
-        [sys.executable, str(folder / "django_project/manage.py"), *arguments],
+    done = python(
+        folder / "django_project/manage.py",
+        *arguments,
         env={**os.environ, "ASCEND_STATE": "memory:", "ASCEND_JOURNAL": "memory:"},
-        capture_output=True,
-        text=True,
-        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
