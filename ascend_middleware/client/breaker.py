@@ -25,11 +25,7 @@ _CLOSED, _OPEN, _HALF_OPEN = "closed", "open", "half-open"
 
 
 class Token(msgspec.Struct):
-    """The permission to make one call. Report the result once; `release` without one counts for nothing.
-
-    Attributes:
-        spent: whether it was reported or released.
-    """
+    """The permission to make one call. Report the result once, and it is `spent`; `release` counts for nothing."""
 
     _breaker: CircuitBreaker
     _epoch: int

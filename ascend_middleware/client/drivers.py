@@ -24,7 +24,6 @@ from .core import Send
 from .http import open_async_engine, open_engine
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
     from .http.transport import AsyncEngine, Engine
@@ -192,9 +191,7 @@ class Blocking(Blocks, ClientBase):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -261,7 +258,5 @@ class Awaiting(Awaits, ClientBase):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
