@@ -1,7 +1,4 @@
-"""What people decide: about pending actions, and, on the command line alone, who approves and which models there are.
-
-The report of what became of an action is here as well.
-"""
+"""What people decide: about pending actions, and, on the command line alone, who approves and what models are."""
 
 from __future__ import annotations
 
@@ -49,11 +46,7 @@ def decide(
     """Record a person's decision about a pending action and return the action. Every door decides through this.
 
     One denial denies. An action that needs several approvers stays pending until so many different people approved.
-    `body` has `comments` or a `reason`; `via` says by which door: api, page or command line.
-
-    Raises:
-        ApiError: 403 with an audit entry for one who may not decide; 409 for an action that is not pending, or that
-            this person has approved before; 422 for bad comments.
+    Who may not decide is refused (403) with an audit entry. `via` is the door: api, page or command line.
     """
     comments = next((body[name] for name in ("comments", "reason") if body.get(name) is not None), "")
     if not isinstance(comments, str) or len(comments) > MAX_TEXT:
@@ -125,9 +118,6 @@ def conclude(
     """Record that an approved action was completed or has failed; the same report twice counts once.
 
     One that failed because it did not happen, and whose approval was given back, is in the audit log and ends later.
-
-    Raises:
-        ApiError: 409 for an action that was not approved (with an audit entry), or that ended otherwise.
     """
     known = row["outcome"]
     if known is not None:
@@ -200,20 +190,19 @@ def unknown_approvers(
 def what_cannot_be(authority: AuthorityContext) -> list[str]:
     """Return in words what stands in the policy file or the database and can never come true.
 
-    What the policy file alone shows is refused when it is read. Here is what only the database tells: approvers whom no
-    key can be, limits of keys that there are not, and rules that an earlier version took and that match nothing.
+    What the policy file alone shows is refused when it is read. Here is what only the database tells.
     """
-    policy, records, store = authority.policy, authority.records, authority.store
+    policy, store = authority.policy, authority.store
     issuer = policy.token_key.issuer if policy.token_key else ""
     told = unknown_approvers(store, policy.approvals.levels, issuer=issuer)
-    for row in records.rows("SELECT DISTINCT tenant FROM records WHERE kind = ?", (APPROVERS,)):
-        kept = approval_rules(records, ApprovalRules(), tenant=row["tenant"]).levels
+    for row in store.rows("SELECT DISTINCT tenant FROM records WHERE kind = ?", (APPROVERS,)):
+        kept = approval_rules(store, ApprovalRules(), tenant=row["tenant"]).levels
         words = unknown_approvers(store, kept, tenant=row["tenant"], issuer=issuer)
         told += [f"organisation {row['tenant']}: {one}" for one in words]
     keys = store.list_keys()
     known = {name for key in keys for name in (key["name"], f"#{key['id']}")}
     told += [f"key_limit: there is no key {name!r}" for name in policy.key_limits if name not in known and not issuer]
-    for row in records.rows(
+    for row in store.rows(
         "SELECT kind, name, tenant, fields FROM records WHERE kind IN (?, ?, ?) ORDER BY id",
         (POLICY, SMART_RULE, MCP_SERVER),
     ):
@@ -231,18 +220,18 @@ def what_cannot_be(authority: AuthorityContext) -> list[str]:
 class Management:
     """Changes one organisation's registrations, each with its audit entry in the name of `by`."""
 
-    records: Records
+    store: Store
     by: Credential
 
     def audit(self, event: str, **data: Any) -> None:
         """Append an audit entry."""
-        self.records.store.audit(event, tenant=self.by.tenant, actor=self.by.name, data={**data, "via": "command line"})
+        self.store.audit(event, tenant=self.by.tenant, actor=self.by.name, data={**data, "via": "command line"})
 
     # --- models
 
     def models(self) -> list[dict[str, Any]]:
         """Return the models of the database."""
-        return self.records.all(MODEL, tenant=self.by.tenant)
+        return self.store.all(MODEL, tenant=self.by.tenant)
 
     def add_model(self, number: int, *, name: str, status: str) -> dict[str, Any]:
         """Register a model; raise `ConflictError` if its number or name is taken in the database."""
@@ -253,31 +242,31 @@ class Management:
         if any(name and row["model_name"] == name for row in self.models()):
             raise ConflictError(f"there is a model of the name {name!r} already")
         fields = {"model_name": name, "compliance_status": _status(status)}
-        with self.records.store.write():
-            record = self.records.add(MODEL, str(number), fields, tenant=self.by.tenant, key_id=self.by.key_id)
+        with self.store.write():
+            record = self.store.add(MODEL, str(number), fields, tenant=self.by.tenant, key_id=self.by.key_id)
             self.audit("MODEL_REGISTERED", model_id=number, name=name, compliance_status=status)
         return record
 
     def set_model_status(self, number: int, status: str) -> dict[str, Any]:
         """Change a model's compliance status; raise `NotFoundError` if the database has none of the number."""
-        with self.records.store.write():
+        with self.store.write():
             record = self._get(MODEL, str(number), f"there is no model {number} in the database")
-            record = self.records.update(record, {"compliance_status": _status(status)}, tenant=self.by.tenant)
+            record = self.store.update(record, {"compliance_status": _status(status)}, tenant=self.by.tenant)
             self.audit("MODEL_STATUS_CHANGED", model_id=number, compliance_status=status)
         return record
 
     def remove_model(self, number: int) -> None:
         """Remove a model; raise `NotFoundError` if the database has none of the number."""
-        with self.records.store.write():
+        with self.store.write():
             record = self._get(MODEL, str(number), f"there is no model {number} in the database")
-            self.records.remove(record, tenant=self.by.tenant)
+            self.store.remove(record, tenant=self.by.tenant)
             self.audit("MODEL_REMOVED", model_id=number)
 
     # --- approvers
 
     def approvers(self) -> dict[str, Requirement]:
         """Return who approves at the levels that the command line set."""
-        return dict(approval_rules(self.records, ApprovalRules(), tenant=self.by.tenant).levels)
+        return dict(approval_rules(self.store, ApprovalRules(), tenant=self.by.tenant).levels)
 
     def set_approvers(self, level: str, *, count: int, names: Sequence[str]) -> None:
         """Say how many people, and who, must approve at a risk level; it holds for actions submitted from then on."""
@@ -289,24 +278,24 @@ class Management:
             message = f"count must be 1 to {_MOST_APPROVERS}, and not more than there are names"
             raise ValidationError(message, field="count")
         fields = {"count": count, "approvers": list(names)}
-        with self.records.store.write():
+        with self.store.write():
             try:
-                record = self.records.get(APPROVERS, level, tenant=self.by.tenant)
-                self.records.update(record, fields, tenant=self.by.tenant)
+                record = self.store.get(APPROVERS, level, tenant=self.by.tenant)
+                self.store.update(record, fields, tenant=self.by.tenant)
             except NotFoundError:
-                self.records.add(APPROVERS, level, fields, tenant=self.by.tenant, key_id=self.by.key_id)
+                self.store.add(APPROVERS, level, fields, tenant=self.by.tenant, key_id=self.by.key_id)
             self.audit("APPROVERS_SET", level=level, **fields)
 
     def clear_approvers(self, level: str) -> None:
         """Let the policy file say again who approves at a level."""
-        with self.records.store.write():
+        with self.store.write():
             record = self._get(APPROVERS, level, f"the command line has set no approvers for {level}")
-            self.records.remove(record, tenant=self.by.tenant)
+            self.store.remove(record, tenant=self.by.tenant)
             self.audit("APPROVERS_CLEARED", level=level)
 
     def _get(self, kind: str, name: str, message: str) -> dict[str, Any]:
         try:
-            return self.records.get(kind, name, tenant=self.by.tenant)
+            return self.store.get(kind, name, tenant=self.by.tenant)
         except NotFoundError:
             raise NotFoundError(message) from None
 

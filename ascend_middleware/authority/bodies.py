@@ -88,9 +88,6 @@ def read_object(body: bytes) -> dict[str, Any]:
 
     Duplicate keys, NaN, infinities, numbers beyond 64 bits and lone surrogates are refused: two readers could
     understand them differently.
-
-    Raises:
-        ApiError: 400 for what is no JSON object, 413 or 422 for one that is too large or too deep.
     """
     if len(body) > MAX_BODY:
         raise ApiError(413, "PAYLOAD_TOO_LARGE", f"the body has more than {MAX_BODY} bytes")
@@ -128,13 +125,7 @@ def read_query_fields(query: str, kind: type[_Fields]) -> _Fields:
 
 
 def read_fields(body: Mapping[str, Any], kind: type[_Fields]) -> _Fields:
-    """Return a body as one of the request types, which also make the OpenAPI document.
-
-    A required text that is empty counts as missing.
-
-    Raises:
-        ApiError: 400 for a missing required field, 422 for a wrong value (contract §4, 13).
-    """
+    """Return a body as one of the request types; a required text that is empty counts as missing (contract §4, 13)."""
     for name in _required(kind):
         if body.get(name) == "":
             raise missing(name)
@@ -176,11 +167,7 @@ def wrong(name: str, message: str, **details: Any) -> ApiError:
 
 
 def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the known fields of a submitted action; the caller's own risk scores are dropped at any depth.
-
-    Raises:
-        ApiError: 400 for a missing required field, 422 for a wrong value.
-    """
+    """Return the known fields of a submitted action; the caller's own risk scores are dropped at any depth."""
     # Null counts as missing where something is required.
     needed = {name: "" for name in ("agent_id", "action_type") if body.get(name) is None}
     fields = msgspec.structs.asdict(read_fields({**body, **needed}, Submission))
@@ -211,10 +198,7 @@ def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
 def read_wait(query: str, headers: Mapping[str, str]) -> float:
     """Return for how many seconds a status request asks to be held, at most `MAX_WAIT`.
 
-    It asks by `?wait=30`, or by `Prefer: wait=30` (RFC 7240), which other authorities ignore.
-
-    Raises:
-        ApiError: 422, the parameter is no number of seconds. What is odd in a preference is ignored.
+    It asks by `?wait=30`, or by `Prefer: wait=30` (RFC 7240), of which what is odd is ignored.
     """
     given = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "wait"]
     if given:
@@ -257,10 +241,7 @@ def _moment(name: str, text: str, *, end: bool = False) -> str:
 
 
 def listed(name: str, rows: list[dict[str, Any]], page: Page, total: int | None = None) -> dict[str, Any]:
-    """Return a list's answer in the union of its documented forms; `name` is what the rows are called.
-
-    The rows are those of the page; without `total` all that there are, of which the page is cut.
-    """
+    """Return a list's answer in the union of its documented forms; without `total` the page is cut from all rows."""
     if total is None:
         rows, total = rows[page.offset : page.offset + page.limit], len(rows)
     bounds = {"limit": page.limit, "offset": page.offset, "has_more": page.offset + len(rows) < total}

@@ -17,7 +17,6 @@ from .bodies import ApiError, read_fields, read_object, read_query_fields, wrong
 from .keys import Credential, contradicts
 from .policy import Judgement, PolicySet, pattern_issues
 from .policy.risk_score import Score
-from .store.registry_store import Records
 from .store.store import Store
 
 __all__ = [
@@ -81,7 +80,6 @@ class AuthorityContext(Protocol):
     """What endpoints know of the authority; see `core.Authority`."""
 
     store: Store
-    records: Records
     policy: PolicySet
     environment: str
     development: bool
@@ -109,11 +107,6 @@ class Call:
     def store(self) -> Store:
         """The database."""
         return self.authority.store
-
-    @property
-    def records(self) -> Records:
-        """Agents, commands, rules and the like."""
-        return self.authority.records
 
     @property
     def tenant(self) -> str:
@@ -153,7 +146,7 @@ class Call:
 
     def record(self, kind: str, name: str, words: str) -> dict[str, Any]:
         """Return a record of the organisation; `words` say what there is not where there is none."""
-        return self.found(words, lambda: self.records.get(kind, name, tenant=self.tenant))
+        return self.found(words, lambda: self.store.get(kind, name, tenant=self.tenant))
 
     def found(self, words: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return what is found, or answer with 404."""

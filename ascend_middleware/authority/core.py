@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import re
 import threading
 import time
@@ -27,7 +28,6 @@ from .policy import Judgement, PolicySet
 from .policy.policy_file import load_policy
 from .policy.risk_score import Score
 from .store.database import StorageError
-from .store.registry_store import Records
 from .store.store import Store, canonical_json, default_database, iso_time
 from .tokens import Tokens
 
@@ -77,13 +77,12 @@ class Authority:
         self.environment = "local"
         self.development = development
         self.send_webhook: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None = None
-        self.records = Records(store, now=now)
         self.tokens = Tokens(store, policy.token_key)
         self._new_id = new_id
         self._requests = Window()
         self._failures = Window()
         self._checking = threading.Lock()
-        self._looked_at: float | None = None
+        self._looked_at = -math.inf
         self._found = ""
 
     @classmethod
@@ -116,7 +115,7 @@ class Authority:
 
     def judge(self, action: Mapping[str, Any], score: Score, *, tenant: str) -> Judgement:
         """Decide about an action by the policy file and the organisation's own policies and smart rules."""
-        return self.policy.judge(action, score, more=kept_policies(self.records, tenant=tenant))
+        return self.policy.judge(action, score, more=kept_policies(self.store, tenant=tenant))
 
     def handle(
         self,
@@ -131,14 +130,8 @@ class Authority:
     ) -> Answer:
         """Answer one request; never raises for what the request or the database does.
 
-        Args:
-            method: in upper case.
-            path: decoded, beginning with a slash.
-            query: raw, without the question mark.
-            headers: names in lower case.
-            body: the whole of it.
-            credential: who asks, where the caller knows already (`local:`); else the headers tell.
-            client: the address that asks, by which failed sign-ins are counted.
+        The method is in upper case, the path decoded, the query raw, and names of headers are in lower case. Failed
+        sign-ins are counted by `client`, the address that asks; where the caller knows who asks, it gives `credential`.
         """
         request = self._request(method, path, query, headers, body)
         limits: dict[str, str] = {}
@@ -157,14 +150,9 @@ class Authority:
         query: str = "",
         **parameters: str,
     ) -> dict[str, Any]:
-        """Answer somebody of this process at one endpoint, and return the fields of the answer.
+        """Answer somebody of this process at one endpoint with the fields of the answer, or raise `ApiError`.
 
         What stands in the path may be any text, where a URL takes only one without a slash.
-
-        Raises:
-            ApiError: it is refused; the audit entry of that is kept.
-            StorageError: the database cannot be used.
-            ValidationError: the body is nothing that JSON can say.
         """
         content = b"" if body is None else encode_json(dict(body))
         request = self._request(endpoint.method, endpoint.path, query, {}, content)
@@ -242,7 +230,7 @@ class Authority:
         """Return what keeps the authority from deciding, or nothing; the database is really read and written."""
         with self._checking:
             # Anybody may ask, and each look costs a write, or waits for one.
-            if self._looked_at is None or not 0 <= self.now() - self._looked_at < _LOOK_EVERY:
+            if not 0 <= self.now() - self._looked_at < _LOOK_EVERY:
                 self._found = ""
                 try:
                     self.store.probe()
@@ -253,13 +241,7 @@ class Authority:
             return self._found
 
     def authenticate(self, headers: Mapping[str, str], client: str) -> Credential:
-        """Return whose request it is, by headers whose names are in lower case.
-
-        Failures are counted by the address that asks, `client`, and never stand in a valid key's way.
-
-        Raises:
-            ApiError: 401 without a valid key or token, 429 after too many failures.
-        """
+        """Return whose request it is; failures are counted by `client`, and never stand in a valid key's way."""
         key, token = presented(headers)
         if key is not None:
             credential, message = self.store.find_key(key), "invalid API key"

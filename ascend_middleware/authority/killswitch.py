@@ -20,7 +20,7 @@ from ascend_middleware.exceptions import NotFoundError, ValidationError
 from .keys import Credential
 from .store.database import Row
 from .store.registry_store import Records
-from .store.store import iso_time
+from .store.store import Store, iso_time
 
 __all__ = ["COMMAND_TYPES", "Standing", "acknowledge", "issue", "pending", "rate_excess", "server_block", "standing"]
 
@@ -51,7 +51,7 @@ class Standing:
 
 
 def issue(
-    records: Records,
+    store: Store,
     command_type: str,
     reason: str,
     *,
@@ -63,11 +63,8 @@ def issue(
 ) -> dict[str, Any]:
     """Issue one command and return it; without an agent and without an MCP server it is for the whole organisation.
 
-    The reason is for people, also those who run the agent, which need not be registered. An MCP server can be blocked
-    and unblocked. `via` is the door: api, cli or page.
-
-    Raises:
-        ValidationError: the command makes no sense.
+    The reason is for people, also those who run the agent, which need not be registered. `via` is api, cli or page.
+    What makes no sense raises `ValidationError`.
     """
     if command_type not in COMMAND_TYPES:
         message = f"must be one of {', '.join(COMMAND_TYPES)}"
@@ -94,16 +91,17 @@ def issue(
         "parameters": json.dumps(parameters),
         "issued_by": by.name,
         "issued_via": via,
-        "created_at": records.now(),
+        "created_at": store.moment(),
     }
     told: dict[str, Any] = {
         name: row[name] for name in ("command_id", "command_type", "target_type", "agent_id", "reason")
     }
     told |= {**parameters, "issued_via": via, "key": None if by.is_operator else by.key_id}
-    with records.store.write():
-        records.insert("commands", row)
-        records.store.audit("AGENT_COMMAND_ISSUED", tenant=by.tenant, actor=by.name, data=told)
-        return _shown(records, row)
+    with store.write():
+        store.changed()
+        store.insert("commands", row)
+        store.audit("AGENT_COMMAND_ISSUED", tenant=by.tenant, actor=by.name, data=told)
+        return _shown(store, row)
 
 
 def pending(records: Records, agent_id: str, *, tenant: str) -> list[dict[str, Any]]:
@@ -121,8 +119,7 @@ def pending(records: Records, agent_id: str, *, tenant: str) -> list[dict[str, A
 def acknowledge(records: Records, command_id: str, agent_id: str, *, tenant: str, key_id: int) -> dict[str, Any]:
     """Note that an agent has received a command; twice is as good as once.
 
-    Raises:
-        NotFoundError: there is no such command, or it is another agent's or organisation's: nothing tells which.
+    Nothing tells whether there is no such command or it is another's: both raise `NotFoundError`.
     """
     found = records.rows(
         "SELECT * FROM commands WHERE command_id = ? AND tenant = ? AND (agent_id = ? OR agent_id IS NULL)",
@@ -130,8 +127,9 @@ def acknowledge(records: Records, command_id: str, agent_id: str, *, tenant: str
     )
     if not found:
         raise NotFoundError("there is no such command for this agent")
-    received = {"command_id": command_id, "agent_id": agent_id, "key_id": key_id, "at": records.now()}
-    records.insert("acks", received, once=True)
+    received = {"command_id": command_id, "agent_id": agent_id, "key_id": key_id, "at": records.moment()}
+    with records.write():
+        records.insert("acks", received, once=True)
     return _shown(records, dict(found[0]))
 
 

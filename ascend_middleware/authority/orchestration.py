@@ -131,8 +131,8 @@ def _registered(call: Call, agent_id: str) -> Mapping[str, Any]:
 
     def load() -> Mapping[str, Any]:
         try:
-            return call.records.get(AGENT, agent_id, tenant=call.tenant)
+            return call.store.get(AGENT, agent_id, tenant=call.tenant)
         except NotFoundError:
             return {}
 
-    return call.records.cached(("registered", call.tenant, agent_id), load)
+    return call.store.cached(("registered", call.tenant, agent_id), load)

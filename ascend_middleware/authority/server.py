@@ -49,11 +49,7 @@ _SINGLE: Final = frozenset({"authorization", "x-api-key", "idempotency-key", "x-
 
 
 def load_tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
-    """Load the files that a server speaks TLS with, or return None if neither is given.
-
-    Raises:
-        ConfigurationError: one is missing or cannot be used; an encrypted key cannot.
-    """
+    """Load the files that a server speaks TLS with, or return None if neither is given."""
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
@@ -75,12 +71,7 @@ def load_tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
 
 
 def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
-    """Return a socket bound to the address.
-
-    Raises:
-        ConfigurationError: the address is not this machine's own loopback and that was not asked for.
-        AscendError: the port is taken, or the address cannot be used.
-    """
+    """Return a socket bound to the address; one that others can reach must be asked for."""
     if not allow_remote and not is_loopback(host):
         raise ConfigurationError(
             f"{host} can be reached from other machines and keys would travel in plain HTTP; pass --tls-cert and "

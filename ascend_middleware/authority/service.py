@@ -77,12 +77,9 @@ class Writer:
             thread.join()
 
     async def run(self, job: Callable[[], _T]) -> _T:
-        """Run a job, and return what it returned once that is durable.
+        """Run a job, and return what it returned or raise what it raised once that is durable.
 
-        A caller that is cancelled does not undo its job.
-
-        Raises:
-            StorageError: the group could not be committed, so nothing of the job was kept; or the job raised it.
+        A caller that is cancelled does not undo its job. If the group could not be committed, nothing of it was kept.
         """
         future: asyncio.Future[_T] = self._loop.create_future()
         self._jobs.put((job, future))
@@ -326,11 +323,7 @@ class Service:
             await _end(tasks)
 
     async def read(self, key_id: int, job: Callable[[], _T]) -> _T:
-        """Run what reads much, one of a few at once; one key cannot take all places.
-
-        Raises:
-            ApiError: 503, too many wait already.
-        """
+        """Run what reads much, one of a few at once, or refuse if too many wait; one key cannot take all places."""
         if self._reading.total() >= _MOST_WAITING or self._reading[key_id] >= _MOST_OF_ONE:
             whose = "of this key " if self._reading[key_id] >= _MOST_OF_ONE else ""
             message = f"too many requests {whose}that read much wait already; ask again"
@@ -344,9 +337,5 @@ class Service:
                 del self._reading[key_id]
 
     async def change(self, job: Callable[[], _T]) -> _T:
-        """Run what changes something, and return what it returned once that is durable.
-
-        Raises:
-            StorageError: it could not be stored.
-        """
+        """Run what changes something, and return what it returned once that is durable."""
         return await self.writer.run(job) if self.writer.running else await anyio.to_thread.run_sync(job)

@@ -77,6 +77,10 @@ def events_of(entry: Mapping[str, Any]) -> tuple[str, ...]:
     return _SIMPLE.get(event, ())
 
 
+def _body(name: str, event: str, at: str, data: Mapping[str, Any]) -> str:
+    return canonical_json({"id": name, "event": event, "type": event, "created_at": at, "data": data})
+
+
 class Outbox:
     """The queue of deliveries, and how far the audit log has been read for it.
 
@@ -119,7 +123,7 @@ class Outbox:
 
     def _subscriptions(self) -> dict[str, list[dict[str, Any]]]:
         found = self._store.rows("SELECT DISTINCT tenant FROM records WHERE kind = ?", (WEBHOOK,))
-        records = {row["tenant"]: self._authority.records.all(WEBHOOK, tenant=row["tenant"]) for row in found}
+        records = {row["tenant"]: self._authority.store.all(WEBHOOK, tenant=row["tenant"]) for row in found}
         active = {tenant: [one for one in rows if one["active"]] for tenant, rows in records.items()}
         return {tenant: rows for tenant, rows in active.items() if rows}
 
@@ -137,10 +141,9 @@ class Outbox:
                 if event not in record["events"] or record["agent_id"] not in (None, told.get("agent_id")):
                     continue
                 name = f"evt_{entry['seq']}_{event}"
-                body = {"id": name, "event": event, "type": event, "created_at": entry["at"], "data": told}
+                body = _body(name, event, entry["at"], told)
                 delivery = {"webhook": record["name"], "tenant": entry["tenant"], "name": name, "event": event}
-                times = {"since": now, "next_at": now}
-                self._store.insert("deliveries", {**delivery, "body": canonical_json(body), **times}, once=True)
+                self._store.insert("deliveries", {**delivery, "body": body, "since": now, "next_at": now}, once=True)
 
     def _told(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Return what an event says: of an action its decision, never its parameters, which may hold secrets."""
@@ -200,7 +203,7 @@ class Outbox:
     def subscription(self, delivery: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return to whom a delivery goes, or None if nobody wants it any more."""
         try:
-            record = self._authority.records.get(WEBHOOK, delivery["webhook"], tenant=delivery["tenant"])
+            record = self._authority.store.get(WEBHOOK, delivery["webhook"], tenant=delivery["tenant"])
         except NotFoundError:
             return None
         return record if record["active"] else None
@@ -245,15 +248,9 @@ class Courier:
 
     def test(self, record: Mapping[str, Any], tenant: str) -> dict[str, Any]:
         """Send a test event at once, in the calling thread, and return what came of it (contract §3.2)."""
-        now, name = self._authority.now(), f"evt_test_{record['name']}"
-        body = {
-            "id": name,
-            "event": "webhook.test",
-            "type": "webhook.test",
-            "created_at": iso_time(now),
-            "data": {"webhook_id": record["name"]},
-        }
-        attempt = self._deliver(record, "webhook.test", name, canonical_json(body).encode())
+        name, event = f"evt_test_{record['name']}", "webhook.test"
+        body = _body(name, event, iso_time(self._authority.now()), {"webhook_id": record["name"]})
+        attempt = self._deliver(record, event, name, body)
         return {
             "success": attempt.delivered,
             "status_code": attempt.status,
@@ -261,11 +258,11 @@ class Courier:
             "error": attempt.failure or None,
         }
 
-    def _deliver(self, record: Mapping[str, Any], event: str, name: str, body: bytes) -> Attempt:
+    def _deliver(self, record: Mapping[str, Any], event: str, name: str, body: str) -> Attempt:
         headers = {"X-Ascend-Event": event, "X-Ascend-Delivery": name}
         return self._send(
             record["url"],
-            body,
+            body.encode(),
             headers,
             secret=record["secret"],
             at=self._authority.now(),
@@ -323,7 +320,7 @@ class Courier:
 
     def _attempt(self, record: Mapping[str, Any], delivery: Mapping[str, Any]) -> Attempt:
         try:
-            attempt = self._deliver(record, delivery["event"], delivery["name"], delivery["body"].encode())
+            attempt = self._deliver(record, delivery["event"], delivery["name"], delivery["body"])
         except Exception as error:  # a delivery that fails in any way is one attempt of its own subscription
             attempt = Attempt(error=f"{type(error).__name__}: {error}"[:200])
         if not attempt.delivered:

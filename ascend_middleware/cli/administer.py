@@ -82,7 +82,7 @@ class Operator:
     @property
     def management(self) -> Management:
         """What the API does not offer: models and approvers."""
-        return Management(records=self.authority.records, by=self.by)
+        return Management(store=self.authority.store, by=self.by)
 
 
 # What may come before the authority's first start.
@@ -144,7 +144,7 @@ def decide(operator: Operator, args: Namespace) -> Result:
 
 
 def list_agents(operator: Operator, args: Namespace) -> Result:
-    records = operator.authority.records
+    records = operator.authority.store
     known = {row["name"]: row for row in records.all(AGENT, tenant=args.tenant)}
     named = "SELECT DISTINCT agent_id FROM commands WHERE tenant = ? AND agent_id IS NOT NULL"
     rows, lines = [], []

@@ -88,7 +88,7 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
         stored[OBSERVED] = True
     elif judgement.decision == "pending":
         # The terms of an action stay what they were when it was submitted, whatever the policy file says later.
-        rules = approvals.approval_rules(call.records, policy.approvals, tenant=call.tenant)
+        rules = approvals.approval_rules(call.store, policy.approvals, tenant=call.tenant)
         stored["approval"] = {**rules.terms(level), "expires_at": iso_time(call.authority.now() + rules.expires_after)}
     row = call.store.add_action(action, stored, risk=(judgement.risk_score, level), by=call.credential)
     call.audit(
@@ -107,7 +107,7 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
 
 def check_standing(call: Call, agent_id: str, action_type: str) -> None:
     """Refuse what a blocked agent submits (403), and what exceeds the limit that a command set (429)."""
-    standing = killswitch.standing(call.records, agent_id, tenant=call.tenant)
+    standing = killswitch.standing(call.store, agent_id, tenant=call.tenant)
     if standing.blocked and standing.command is not None:
         command_id, code = standing.command["command_id"], standing.code
         call.audit(
@@ -116,7 +116,7 @@ def check_standing(call: Call, agent_id: str, action_type: str) -> None:
         message = f"agent {agent_id!r} is {standing.word}: {standing.command['reason']}"
         details = {"agent_id": agent_id, "command_id": command_id, "standing": standing.word}
         raise ApiError(403, code, message, details=details)
-    wait = killswitch.rate_excess(call.records, agent_id, standing, tenant=call.tenant, now=call.authority.now())
+    wait = killswitch.rate_excess(call.store, agent_id, standing, tenant=call.tenant, now=call.authority.now())
     if wait > 0:
         call.audit("LIMITED_AGENT_REFUSED", agent_id=agent_id, max_per_minute=standing.max_per_minute)
         message = f"agent {agent_id!r} may do {standing.max_per_minute} actions a minute, by command"
@@ -193,5 +193,5 @@ def _conclude(call: Call) -> Fields:
     word = "completed" if call.endpoint is endpoints.COMPLETE_ACTION else "failed"
     call.body(Outcome)
     row = call.action()
-    approvals.conclude(call.store, row, call.request.read(), word=word, at=call.records.now(), by=call.credential)
+    approvals.conclude(call.store, row, call.request.read(), word=word, at=call.store.moment(), by=call.credential)
     return {"success": True, "action_id": str(row["id"]), "outcome": word}

@@ -36,7 +36,7 @@ def _register_new(call: Call, new: bodies.NewAgent) -> Fields:
     fields["agent_name"] = new.agent_name or fields["display_name"]
     name = fields.pop("agent_id")
     try:
-        record = call.records.add(AGENT, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
+        record = call.store.add(AGENT, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
     except ConflictError:
         return _registered_before(call, name)
     call.audit("AGENT_REGISTERED", agent_id=name, agent_type=new.agent_type)
@@ -62,7 +62,7 @@ def _told(call: Call, record: dict[str, Any], message: str) -> Fields:
 
 def _shown(call: Call, record: dict[str, Any]) -> Fields:
     """Return an agent as the API shows it; its status is what the kill switch says of it."""
-    standing = killswitch.standing(call.records, record["name"], tenant=call.tenant)
+    standing = killswitch.standing(call.store, record["name"], tenant=call.tenant)
     kept = {name: value for name, value in record.items() if name not in ("name", "key_id")}
     return {
         **kept,
@@ -79,7 +79,7 @@ def _shown(call: Call, record: dict[str, Any]) -> Fields:
 @answers(endpoints.LIST_AGENTS)
 def _list(call: Call) -> Fields:
     page = call.query(bodies.Page)
-    rows, total = call.records.page(AGENT, tenant=call.tenant, limit=page.limit, offset=page.offset)
+    rows, total = call.store.page(AGENT, tenant=call.tenant, limit=page.limit, offset=page.offset)
     return listed("agents", [_shown(call, row) for row in rows], page, total)
 
 
@@ -98,7 +98,7 @@ def _acting(call: Call) -> Fields:
         return _agent(call)
     except ApiError:
         name = call.parameters["agent_id"]
-        acted = call.records.rows(
+        acted = call.store.rows(
             "SELECT json_extract(submission, '$.agent_name') FROM actions WHERE tenant = ? AND agent_id = ?"
             " ORDER BY id DESC LIMIT 1",
             (call.tenant, name),
@@ -124,7 +124,7 @@ def _update(call: Call) -> Fields:
         call.audit("AGENT_MODEL_LINKED", agent_id=record["name"], model_id=model.id)
     if set(fields) - {"model_id"}:
         call.audit("AGENT_UPDATED", agent_id=record["name"], changed=sorted(fields))
-    return _told(call, call.records.update(record, fields, tenant=call.tenant), message)
+    return _told(call, call.store.update(record, fields, tenant=call.tenant), message)
 
 
 @answers(endpoints.DEREGISTER_AGENT)
@@ -134,8 +134,8 @@ def _delete(call: Call) -> Fields:
     if not call.credential.role.administers and record["key_id"] != call.credential.key_id:
         call.audit("ACCESS_REFUSED", agent_id=name, endpoint="DELETE /api/registry/agents/{agent_id}")
         raise ApiError(403, "ADMIN_REQUIRED", "only an admin, or the key that registered an agent, may remove it")
-    call.records.remove(record, tenant=call.tenant)
-    call.records.change("DELETE FROM heartbeats WHERE tenant = ? AND agent_id = ?", (call.tenant, name))
+    call.store.remove(record, tenant=call.tenant)
+    call.store.execute("DELETE FROM heartbeats WHERE tenant = ? AND agent_id = ?", (call.tenant, name))
     # Its commands stay: a blocked agent must not come back unblocked by registering again.
     call.audit("AGENT_DEREGISTERED", agent_id=name)
     return {"success": True, "agent_id": name, "message": "agent removed"}
@@ -143,25 +143,25 @@ def _delete(call: Call) -> Fields:
 
 @answers(endpoints.HEARTBEAT)
 def _heartbeat(call: Call) -> Fields:
-    kept, now = given(**call.fields()), call.records.now()
+    kept, now = given(**call.fields()), call.store.moment()
     name = kept.pop("agent_id")
-    call.records.change(
+    call.store.execute(
         "INSERT INTO heartbeats (tenant, agent_id, first_at, last_at, fields) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (tenant, agent_id) DO UPDATE SET last_at = excluded.last_at, fields = excluded.fields",
         (call.tenant, name, now, now, canonical_json(kept)),
     )
-    standing = killswitch.standing(call.records, name, tenant=call.tenant)
+    standing = killswitch.standing(call.store, name, tenant=call.tenant)
     return {"success": True, "agent_id": name, "status": standing.word, "server_time": now}
 
 
 @answers(endpoints.AGENT_HEALTH)
 def _health(call: Call) -> Fields:
     name = call.parameters["agent_id"]
-    beats = call.records.rows("SELECT * FROM heartbeats WHERE tenant = ? AND agent_id = ?", (call.tenant, name))
+    beats = call.store.rows("SELECT * FROM heartbeats WHERE tenant = ? AND agent_id = ?", (call.tenant, name))
     if not beats:
         _agent(call)  # 404 for one that is not even registered
-    standing = killswitch.standing(call.records, name, tenant=call.tenant)
-    now = datetime.fromisoformat(call.records.now())
+    standing = killswitch.standing(call.store, name, tenant=call.tenant)
+    now = datetime.fromisoformat(call.store.moment())
     first, last = (beats[0]["first_at"], beats[0]["last_at"]) if beats else (None, None)
     up = last is not None and (now - datetime.fromisoformat(last)).total_seconds() <= _SILENCE
     return {
@@ -195,7 +195,7 @@ def _broadcast(call: Call) -> Fields:
 def _issued(call: Call, kind: str, reason: str, parameters: bodies.Parameters | None, **target: str | None) -> Fields:
     try:
         command = killswitch.issue(
-            call.records,
+            call.store,
             kind,
             reason,
             by=call.credential,
@@ -210,14 +210,14 @@ def _issued(call: Call, kind: str, reason: str, parameters: bodies.Parameters | 
 
 @answers(endpoints.PENDING_COMMANDS)
 def _pending_commands(call: Call) -> Fields:
-    return {"commands": killswitch.pending(call.records, call.parameters["agent_id"], tenant=call.tenant)}
+    return {"commands": killswitch.pending(call.store, call.parameters["agent_id"], tenant=call.tenant)}
 
 
 @answers(endpoints.ACK_COMMAND)
 def _ack(call: Call) -> Fields:
     named: dict[str, Any] = {name: call.parameters[name] for name in ("agent_id", "command_id")}
     try:
-        command = killswitch.acknowledge(call.records, **named, tenant=call.tenant, key_id=call.credential.key_id)
+        command = killswitch.acknowledge(call.store, **named, tenant=call.tenant, key_id=call.credential.key_id)
     except NotFoundError as error:
         call.audit("AGENT_COMMAND_ACK_REJECTED", **named)
         raise ApiError(403, "COMMAND_ACK_REJECTED", error.message) from None
@@ -233,7 +233,7 @@ def _kill_switch_status(call: Call) -> Fields:
 
 def _status_of(call: Call, agent_id: str | None) -> Fields:
     """Return the standing in the words of every client generation (contract §2.10)."""
-    standing = killswitch.standing(call.records, agent_id, tenant=call.tenant)
+    standing = killswitch.standing(call.store, agent_id, tenant=call.tenant)
     blocking = standing.command if standing.blocked and standing.command is not None else {}
     return {
         **dict.fromkeys(("blocked", "active", "is_active"), standing.blocked),
@@ -245,7 +245,7 @@ def _status_of(call: Call, agent_id: str | None) -> Fields:
         "standing": standing.word,
         "code": standing.code or None,
         "max_per_minute": standing.max_per_minute,
-        "organization_id": call.records.organization_id(call.tenant),
+        "organization_id": call.store.organization_id(call.tenant),
     }
 
 
@@ -260,7 +260,7 @@ def _release(call: Call) -> Fields:
 
 
 def _thrown(call: Call, kind: str, message: str) -> Fields:
-    if call.parameters["organization_id"] not in (str(call.records.organization_id(call.tenant)), call.tenant):
+    if call.parameters["organization_id"] not in (str(call.store.organization_id(call.tenant)), call.tenant):
         raise ApiError(404, "NOT_FOUND", "there is no such organisation")
     command = _issued(call, kind, call.body(bodies.Switch).reason, None)["command"]
     return {**_status_of(call, None), "success": True, "message": message, "command": command}

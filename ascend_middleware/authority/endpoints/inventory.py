@@ -45,7 +45,7 @@ def _agent_of_key(call: Call, action_type: str) -> str:
 
     Where it registered none or several, the key itself is the agent, and none of those may be blocked.
     """
-    rows = call.records.rows(
+    rows = call.store.rows(
         "SELECT name FROM records WHERE tenant = ? AND kind = ? AND key_id = ? ORDER BY id",
         (call.tenant, AGENT, call.credential.key_id),
     )
@@ -68,7 +68,7 @@ def _register_server(call: Call) -> Fields:
     active = call.credential.role.administers
     fields |= {"active": active, "deactivated_reason": None if active else "not activated by an admin yet"}
     try:
-        record = call.records.add(MCP_SERVER, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
+        record = call.store.add(MCP_SERVER, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
     except ConflictError:
         raise ApiError(409, "CONFLICT", f"the MCP server {name!r} already exists") from None
     call.audit("MCP_SERVER_REGISTERED", mcp_server=name, active=active, blocked_tools=fields["blocked_tools"])
@@ -104,7 +104,7 @@ def _declared(call: Call) -> dict[str, dict[str, Any]]:
 @answers(endpoints.LIST_MCP_SERVERS)
 def _list_servers(call: Call) -> Fields:
     page = call.query(Page)
-    rows = [_shown_server(call, record) for record in call.records.all(MCP_SERVER, tenant=call.tenant)]
+    rows = [_shown_server(call, record) for record in call.store.all(MCP_SERVER, tenant=call.tenant)]
     taken = {row["name"] for row in rows}
     rows += [row for name, row in _declared(call).items() if name not in taken]
     return listed("servers", rows, page)
@@ -140,7 +140,7 @@ def _deactivate(call: Call) -> Fields:
 
 def _switched(call: Call, word: str, *, active: bool, reason: str | None) -> Fields:
     change = {"active": active, "deactivated_reason": reason}
-    record = call.records.update(_server(call), change, tenant=call.tenant)
+    record = call.store.update(_server(call), change, tenant=call.tenant)
     call.audit(f"MCP_SERVER_{word.upper()}", mcp_server=record["name"], reason=reason)
     return {"success": True, "message": f"MCP server {word}", "server": _shown_server(call, record)}
 
@@ -148,7 +148,7 @@ def _switched(call: Call, word: str, *, active: bool, reason: str | None) -> Fie
 @answers(endpoints.DELETE_MCP_SERVER)
 def _delete_server(call: Call) -> Fields:
     record = _server(call)
-    call.records.remove(record, tenant=call.tenant)
+    call.store.remove(record, tenant=call.tenant)
     call.audit("MCP_SERVER_REMOVED", mcp_server=record["name"])
     return {"success": True, "message": "MCP server removed", "server_name": record["name"]}
 
@@ -162,10 +162,10 @@ def _register_component(call: Call) -> Fields:
     name = fields.pop("component_id")
     fields |= {"active": True, "vulnerability_count": 0}
     try:
-        record = call.records.add(COMPONENT, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
+        record = call.store.add(COMPONENT, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
         word = "registered"
     except ConflictError:
-        record = call.records.update(call.record(COMPONENT, name, "component"), fields, tenant=call.tenant)
+        record = call.store.update(call.record(COMPONENT, name, "component"), fields, tenant=call.tenant)
         word = "updated"
     kind, risk = fields["component_type"], fields["risk_level"]
     call.audit(f"SUPPLY_CHAIN_COMPONENT_{word.upper()}", component_id=name, component_type=kind, risk_level=risk)
@@ -183,7 +183,7 @@ def _list_components(call: Call) -> Fields:
     query = call.query(ComponentQuery)
     rows = [
         _shown_component(record)
-        for record in call.records.all(COMPONENT, tenant=call.tenant)
+        for record in call.store.all(COMPONENT, tenant=call.tenant)
         if query.component_type in (UNSET, record["component_type"])
         and query.risk_level in (UNSET, record["risk_level"])
         and query.has_vulnerabilities in (UNSET, record["vulnerability_count"] > 0)
@@ -194,7 +194,7 @@ def _list_components(call: Call) -> Fields:
 
 @answers(endpoints.COMPONENT_STATS)
 def _component_stats(call: Call) -> Fields:
-    rows = call.records.all(COMPONENT, tenant=call.tenant)
+    rows = call.store.all(COMPONENT, tenant=call.tenant)
     return {
         "total": len(rows),
         "total_components": len(rows),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -16,6 +15,7 @@ from ascend_middleware.api.bodies import ClassificationQuery, Days, Nothing, Pag
 from ..bodies import listed
 from ..context import Call, Fields, answers
 from ..policy.approvers import OBSERVED
+from ..store.database import Row
 from ..store.store import iso_time
 
 # What became of it, by a part of the event's name, unless the entry says what was decided.
@@ -42,8 +42,8 @@ def _deployment(call: Call) -> Fields:
 @answers(endpoints.AUDIT_LOG)
 def _audit(call: Call) -> Fields:
     page = call.query(Page)
-    total = call.records.rows("SELECT count(*) FROM audit WHERE tenant = ?", (call.tenant,))[0][0]
-    rows = call.records.rows(
+    total = call.store.rows("SELECT count(*) FROM audit WHERE tenant = ?", (call.tenant,))[0][0]
+    rows = call.store.rows(
         "SELECT audit.*, actions.submission FROM audit LEFT JOIN actions ON actions.id = audit.action_id"
         " WHERE audit.tenant = ? ORDER BY seq DESC LIMIT ? OFFSET ?",
         (call.tenant, page.limit, page.offset),
@@ -53,7 +53,7 @@ def _audit(call: Call) -> Fields:
     return {**listed("events", events, page, total), **more}
 
 
-def _event(call: Call, row: sqlite3.Row) -> Fields:
+def _event(call: Call, row: Row) -> Fields:
     entry = json.loads(row["entry"])
     data, event = entry["data"], entry["event"]
     resource = json.loads(row["submission"])["resource"] if row["submission"] else None
@@ -85,7 +85,7 @@ def _counts(call: Call, column: str, since: float | None = None) -> dict[str, in
     if since is not None:
         where, values = f"{where} AND created_at >= ?", [call.tenant, iso_time(since)]
     statement = f"SELECT {column}, count(*) FROM actions WHERE {where} GROUP BY {column}"  # noqa: S608 - texts of ours
-    return {str(row[0]): int(row[1]) for row in call.records.rows(statement, values)}
+    return {str(row[0]): int(row[1]) for row in call.store.rows(statement, values)}
 
 
 def _summary(call: Call, since: float) -> Fields:
@@ -121,7 +121,7 @@ def _dashboard(call: Call) -> Fields:
     since = now - days * _DAY
     agents = _counts(call, "agent_id", since)
     statement = "SELECT avg(risk_score), max(risk_score) FROM actions WHERE tenant = ? AND created_at >= ?"
-    average, highest = call.records.rows(statement, (call.tenant, iso_time(since)))[0]
+    average, highest = call.store.rows(statement, (call.tenant, iso_time(since)))[0]
     most = sorted(agents.items(), key=lambda item: (-item[1], item[0]))[:_TOP]
     return {
         "period": {"start": iso_time(since), "end": iso_time(now), "days": days},
@@ -141,7 +141,7 @@ def _trends(call: Call) -> Fields:
     today = datetime.fromisoformat(iso_time(call.authority.now())).date()
     series = {str(today - timedelta(days=back)): dict.fromkeys(_STATES, 0) for back in reversed(range(days))}
     risks: dict[str, int] = dict.fromkeys(series, 0)
-    for row in call.records.rows(
+    for row in call.store.rows(
         "SELECT substr(created_at, 1, 10) AS day, status, count(*) AS n, sum(risk_score) AS risk FROM actions"
         " WHERE tenant = ? AND created_at >= ? GROUP BY day, status",
         (call.tenant, min(series)),

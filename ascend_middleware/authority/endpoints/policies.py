@@ -84,7 +84,7 @@ def _kind(call: Call) -> _Kind:
 @answers(endpoints.LIST_RULES, endpoints.LIST_POLICIES)
 def _list(call: Call) -> Fields:
     kind, page = _kind(call), call.query(Page)
-    rows, total = call.records.page(kind.record, tenant=call.tenant, limit=page.limit, offset=page.offset)
+    rows, total = call.store.page(kind.record, tenant=call.tenant, limit=page.limit, offset=page.offset)
     return listed(kind.many, [_shown(row) for row in rows], page, total)
 
 
@@ -99,10 +99,10 @@ def _create(call: Call) -> Fields:
     _check(fields, kind)
     name = fields.pop("name")
     # Every submission is judged by all of them.
-    if call.records.page(kind.record, tenant=call.tenant, limit=1, offset=0)[1] >= _MOST:
+    if call.store.page(kind.record, tenant=call.tenant, limit=1, offset=0)[1] >= _MOST:
         raise ApiError(409, "TOO_MANY", f"an organisation has at most {_MOST} {kind.many}")
     try:
-        record = call.records.add(kind.record, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
+        record = call.store.add(kind.record, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
     except ConflictError:
         raise ApiError(409, "CONFLICT", f"a {kind.one} {name!r} already exists") from None
     return _told(call, record, "created", **fields)
@@ -112,13 +112,13 @@ def _create(call: Call) -> Fields:
 def _update(call: Call) -> Fields:
     record, fields = _find(call), given(**call.fields())
     _check(fields, _kind(call))
-    return _told(call, call.records.update(record, fields, tenant=call.tenant), "changed", **fields)
+    return _told(call, call.store.update(record, fields, tenant=call.tenant), "changed", **fields)
 
 
 @answers(endpoints.DELETE_RULE, endpoints.DELETE_POLICY)
 def _delete(call: Call) -> Fields:
     record = _find(call)
-    call.records.remove(record, tenant=call.tenant)
+    call.store.remove(record, tenant=call.tenant)
     told = _told(call, record, "removed")
     return {name: told[name] for name in ("success", "id", "message")}
 
@@ -133,7 +133,7 @@ def _told(call: Call, record: dict[str, Any], done: str, **fields: Any) -> Field
 def _find(call: Call) -> Fields:
     text, kind = call.parameters["id"], _kind(call)
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else 0
-    return call.found(kind.one, lambda: call.records.numbered(kind.record, number, tenant=call.tenant))
+    return call.found(kind.one, lambda: call.store.numbered(kind.record, number, tenant=call.tenant))
 
 
 def _shown(record: Mapping[str, Any]) -> Fields:
@@ -147,7 +147,7 @@ def _evaluate(call: Call) -> Fields:
     body = given(**call.fields())
     action = read_submission({"agent_id": "dry-run", **body})
     refusals, findings = orchestration.try_out(action, call)
-    standing = killswitch.standing(call.records, body.get("agent_id"), tenant=call.tenant)
+    standing = killswitch.standing(call.store, body.get("agent_id"), tenant=call.tenant)
     if standing.blocked:
         refusals.insert(0, f"the kill switch says {standing.word}")
     kind, claimed = action["action_type"], claimed_risk(call.request.read())

@@ -37,12 +37,12 @@ def _stored(
     call: Call, url: str, events: tuple[str, ...], secret: str | None, agent_id: str | None, field: str = "target_url"
 ) -> Fields:
     _check_url(call, url, field)
-    if len(call.records.all(WEBHOOK, tenant=call.tenant)) >= _MOST:
+    if len(call.store.all(WEBHOOK, tenant=call.tenant)) >= _MOST:
         raise ApiError(409, "TOO_MANY_WEBHOOKS", f"an organisation has at most {_MOST} webhooks")
     made = secret or secrets.token_urlsafe(_SECRET_BYTES)
     fields = {"url": url, "events": list(events), "secret": made, "agent_id": agent_id, "active": True}
     name = secrets.token_hex(12)
-    record = call.records.add(WEBHOOK, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
+    record = call.store.add(WEBHOOK, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
     call.audit("WEBHOOK_CREATED", webhook_id=name, target=_target(url), events=list(events))
     # The only answer that shows the secret.
     return {**_shown(record), "secret": made, "success": True, "message": "subscribed"}
@@ -96,7 +96,7 @@ def _shown(record: Mapping[str, Any]) -> Fields:
 @answers(endpoints.LIST_WEBHOOKS)
 def _list(call: Call) -> Fields:
     page = call.query(Page)
-    rows = [_shown(row) for row in call.records.all(WEBHOOK, tenant=call.tenant) if _visible(call, row)]
+    rows = [_shown(row) for row in call.store.all(WEBHOOK, tenant=call.tenant) if _visible(call, row)]
     return listed("webhooks", rows, page)
 
 
@@ -123,7 +123,7 @@ def _update(call: Call) -> Fields:
             fields[name] = fields.pop(other)
     if "url" in fields:
         _check_url(call, fields["url"], "url")
-    record = call.records.update(record, fields, tenant=call.tenant)
+    record = call.store.update(record, fields, tenant=call.tenant)
     call.audit("WEBHOOK_CHANGED", webhook_id=record["name"], changed=sorted(fields), target=_target(record["url"]))
     return {**_shown(record), "success": True}
 
@@ -131,7 +131,7 @@ def _update(call: Call) -> Fields:
 @answers(endpoints.DELETE_WEBHOOK)
 def _delete(call: Call) -> Fields:
     record = _webhook(call)
-    call.records.remove(record, tenant=call.tenant)
+    call.store.remove(record, tenant=call.tenant)
     call.audit("WEBHOOK_REMOVED", webhook_id=record["name"], target=_target(record["url"]))
     return {"success": True, "webhook_id": record["name"], "message": "unsubscribed"}
 

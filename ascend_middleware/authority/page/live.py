@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import json
 import logging
-import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from ..store import audit
+from ..store.database import StorageError
 from ..store.store import Store, iso_time
 
 __all__ = ["Feed", "Verifier"]
@@ -101,7 +101,7 @@ class Feed:
                             for inbox, whose in list(self._pages.items()):
                                 if whose == tenant:
                                     _put(inbox, state)
-                except sqlite3.Error as error:
+                except StorageError as error:
                     log.error("the database failed, open pages are not updated: %s", error)
                 await asyncio.sleep(self._period)
         finally:

@@ -141,13 +141,13 @@ def agents(visit: Visit) -> Response:
         total=len(known),
         hidden=max(len(found) - _MOST_AGENTS, 0),
         find=find,
-        everybody=killswitch.standing(visit.records, None, tenant=visit.tenant),
+        everybody=killswitch.standing(visit.store, None, tenant=visit.tenant),
     )
 
 
 def _agents(visit: Visit) -> list[dict[str, Any]]:
     """Return whoever is registered, has submitted something, or was the target of a command."""
-    records, tenant = visit.records, visit.tenant
+    records, tenant = visit.store, visit.tenant
     known: dict[str, dict[str, Any]] = {}
 
     def note(agent_id: str, **facts: Any) -> None:
@@ -187,7 +187,7 @@ def command(visit: Visit) -> Response:
         raise RefusedError(422, "The limit must be a whole number.")
     try:
         limit = int(rate) if rate and kind == "RATE_LIMIT" else None
-        killswitch.issue(visit.records, kind, reason, by=visit.who, via="page", agent_id=agent_id, max_per_minute=limit)
+        killswitch.issue(visit.store, kind, reason, by=visit.who, via="page", agent_id=agent_id, max_per_minute=limit)
     except ValidationError as error:
         field, _, rest = error.message.partition(": ")
         raise RefusedError(422, sentence(f"{field.replace('_', ' ')} {rest}" if rest else error.message)) from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import sqlite3
 import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -22,7 +21,7 @@ from ..bodies import ApiError
 from ..core import Authority
 from ..keys import Credential
 from ..service import Service
-from ..store.registry_store import Records
+from ..store.database import StorageError
 from ..store.store import Store
 from .live import Feed, Verifier
 from .sessions import LIFETIME, Session, Sessions
@@ -191,7 +190,7 @@ class Desk:
         """Answer what cannot be done, or went wrong."""
         if isinstance(error, ApiError):
             error = RefusedError(error.status, sentence(error.message))
-        elif isinstance(error, sqlite3.Error):
+        elif isinstance(error, StorageError):
             error = RefusedError(503, "The database cannot be used right now. Nothing was decided.")
             session = None  # to show one takes the database
         elif not isinstance(error, RefusedError):
@@ -256,7 +255,6 @@ class Visit:
         self.who: Credential = session.credential
         self.tenant: str = session.credential.tenant
         self.store: Store = desk.authority.store
-        self.records: Records = desk.authority.records
 
     def page(self, template: str, **values: Any) -> Response:
         """Return a rendered page."""

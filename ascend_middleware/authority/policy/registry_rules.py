@@ -26,10 +26,10 @@ def _models(authority: AuthorityContext, *, tenant: str) -> list[Model]:
     def load() -> list[Model]:
         return [
             Model(id=int(row["name"]), name=row["model_name"], compliance_status=row["compliance_status"])
-            for row in authority.records.all(MODEL, tenant=tenant)
+            for row in authority.store.all(MODEL, tenant=tenant)
         ]
 
-    kept = authority.records.cached(("models", tenant), load)
+    kept = authority.store.cached(("models", tenant), load)
     return [*(model for model in authority.policy.models if model.tenant in ("", tenant)), *kept]
 
 
@@ -70,13 +70,13 @@ def find_server(authority: AuthorityContext, name: str, *, tenant: str) -> McpSe
 
     def load() -> McpServer | None:
         try:
-            record = authority.records.get(MCP_SERVER, name, tenant=tenant)
+            record = authority.store.get(MCP_SERVER, name, tenant=tenant)
         except NotFoundError:
             return None
         blocked, risks = tuple(record["blocked_tools"]), tuple(sorted(record["tool_risk_overrides"].items()))
         return McpServer(name=name, active=record["active"], blocked_tools=blocked, tool_risks=risks)
 
-    kept, declared = authority.records.cached(("server", tenant, name), load), authority.policy.mcp_servers.get(name)
+    kept, declared = authority.store.cached(("server", tenant, name), load), authority.policy.mcp_servers.get(name)
     if kept is None or declared is None:
         return kept or declared
     return McpServer(
@@ -94,8 +94,8 @@ def check_server(authority: AuthorityContext, name: str, tools: set[str], *, ten
         return Refusal("MCP_SERVER_UNREGISTERED_DENY", f"the MCP server {name!r} is not registered")
     if not server.active:
         return Refusal("MCP_SERVER_DEACTIVATED_DENY", f"the MCP server {name!r} is deactivated")
-    blocked = authority.records.cached(
-        ("server block", tenant, name), lambda: killswitch.server_block(authority.records, name, tenant=tenant)
+    blocked = authority.store.cached(
+        ("server block", tenant, name), lambda: killswitch.server_block(authority.store, name, tenant=tenant)
     )
     if blocked:
         return Refusal("MCP_SERVER_BLOCKED_DENY", f"the MCP server {name!r} is blocked by the kill switch")

@@ -7,13 +7,14 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
 from .database import Database, Row
 
-__all__ = ["DECIDED", "Finding", "Head", "Verification", "canonical_json", "chained", "entries", "head", "verify"]
+__all__ = ["DECIDED", "Head", "Verification", "canonical_json", "chained", "entries", "head", "iso_time", "verify"]
 
 _encoder = msgspec.json.Encoder(order="sorted")
 _NO_HASH: Final = "0" * 64
@@ -23,6 +24,11 @@ _MOST_FINDINGS: Final = 100
 def canonical_json(value: object) -> str:
     """Return the one JSON text of a value: keys sorted, no blanks, characters as they are."""
     return _encoder.encode(value).decode()
+
+
+def iso_time(seconds: float) -> str:
+    """Return a time as ISO 8601 in UTC with milliseconds; such texts sort as the times do."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.sqlite import MEMORY, open_database, open_evidence, open_reader, transaction
@@ -33,6 +34,7 @@ _IDLE_READERS: Final = 8
 _LEAST_FREE: Final = 1024 * 1024
 # Seconds for which a look at the database waits for whoever is writing.
 _LOOK: Final = 1.0
+_MAX_CACHED: Final = 10_000
 _JOINED: Final = contextlib.nullcontext()
 # The schema version that brought the audit log's head.
 _FIRST_WITH_HEAD: Final = 2
@@ -67,6 +69,9 @@ class Watch:
                 self._connection.close()
 
 
+_Value = TypeVar("_Value")
+
+
 @dataclass(slots=True)
 class _Transaction:
     """What is kept until a transaction's end: what was read, the audit log's new last entry, whom to tell."""
@@ -98,8 +103,11 @@ class Database:
     may use the file at the same time; SQLite itself keeps them apart. A database in memory has only the one connection.
     """
 
-    def __init__(self, connection: sqlite3.Connection, *, path: str | Path = MEMORY) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, *, now: Callable[[], float] = time.time, path: str | Path = MEMORY
+    ) -> None:
         self._db = connection
+        self.now = now
         # Absolute: the process may change its directory before the next reader is opened.
         self._path = MEMORY if path == MEMORY else os.path.abspath(path)
         self._names = () if path == MEMORY else (self._path, f"{self._path}-wal")
@@ -108,6 +116,9 @@ class Database:
         self._owner: int | None = None  # the thread that is within `write` or `group`
         self._inside = False  # within `write`
         self._transaction: _Transaction | None = None
+        self._cache_lock = threading.Lock()
+        self._revision = -1
+        self._cached: dict[Hashable, Any] = {}
         self._idle: list[sqlite3.Connection] = []
         self._idle_lock = threading.Lock()
         self._closed = False
@@ -126,11 +137,7 @@ class Database:
     @classmethod
     @contextlib.contextmanager
     def evidence(cls, path: str | Path) -> Iterator[Database]:
-        """Open a database only to read it, without changing anything of it.
-
-        Raises:
-            ConfigurationError: there is no such file, or it is no database of an authority that this version knows.
-        """
+        """Open a database only to read it; raise `ConfigurationError` if this version knows no such database."""
         connection = open_evidence(path, oldest=_FIRST_WITH_HEAD, newest=len(MIGRATIONS))
         with contextlib.closing(Database(connection)) as database:
             yield database
@@ -190,9 +197,6 @@ class Database:
 
         Nothing that happened in the block may be told to anybody before the block has ended. If it raises, nothing of
         it was kept.
-
-        Raises:
-            StorageError: the commit failed, or went to a file that was moved away or deleted.
         """
         with self._lock:
             if self._owner is not None:
@@ -228,6 +232,37 @@ class Database:
         Whoever changes what is kept there removes it.
         """
         return self._transaction.memo if self._transaction and self._owner == threading.get_ident() else None
+
+    def changed(self) -> None:
+        """Say that a record or a command changes, only within `write`: what is `cached` of them is old."""
+        self._running().memo.pop("revision", None)
+
+    def cached(self, key: Hashable, load: Callable[[], _Value]) -> _Value:
+        """Return what `load` gave for a key, until any record or command changes, in whatever process."""
+        revision = self._read_revision()
+        with self._cache_lock:
+            if revision != self._revision or len(self._cached) > _MAX_CACHED:
+                self._cached.clear()
+                self._revision = revision
+            elif key in self._cached:
+                value: _Value = self._cached[key]
+                return value
+        value = load()
+        with self._cache_lock:
+            # Loaded while something changed, it may be old already.
+            if self._revision == revision:
+                self._cached[key] = value
+        return value
+
+    def _read_revision(self) -> int:
+        # Read once in a transaction, where nobody else can change anything.
+        memo = self.memo
+        revision: int | None = None if memo is None else memo.get("revision")
+        if revision is None:
+            revision = int(self.rows("SELECT n FROM revision")[0][0])
+            if memo is not None:
+                memo["revision"] = revision
+        return revision
 
     def tip(self) -> tuple[int, str]:
         """Return number and hash of the audit log's last entry, as the running transaction sees it."""
@@ -299,11 +334,7 @@ class Database:
             yield connection
 
     def probe(self) -> None:
-        """Read something and write something, so that a database that cannot be used says so.
-
-        Raises:
-            StorageError: it cannot.
-        """
+        """Read something and write something, so that a database that cannot be used raises `StorageError`."""
         self.rows("SELECT seq FROM audit_head")
         # The little that is written here may still fit where an action does not.
         if self._path != MEMORY and shutil.disk_usage(os.path.dirname(self._path) or ".").free < _LEAST_FREE:
@@ -338,12 +369,9 @@ class Database:
             )
 
     def check(self, *, pages: bool = False) -> None:
-        """Say whether the database is sound: the audit log ends where its head says and, if asked for, every page.
+        """Raise `ConfigurationError` unless the audit log ends where its head says and, if asked for, pages are sound.
 
-        All pages take about a second for each gigabyte or less.
-
-        Raises:
-            ConfigurationError: it is not; the text says what to do.
+        That takes about a second for each gigabyte or less.
         """
         try:
             found = str(self.rows("PRAGMA quick_check(1)")[0][0]) if pages else "ok"

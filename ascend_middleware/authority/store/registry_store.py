@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
-from .database import Row
-from .store import Store, canonical_json, iso_time
+from .audit import canonical_json, iso_time
+from .database import Database, Row
 
 __all__ = ["AGENT", "APPROVERS", "COMPONENT", "MCP_SERVER", "MODEL", "POLICY", "SMART_RULE", "WEBHOOK", "Records"]
 
@@ -24,89 +22,26 @@ SMART_RULE: Final = "smart_rule"
 WEBHOOK: Final = "webhook"
 COMPONENT: Final = "component"
 
-_MAX_CACHED: Final = 10_000
 _MAX_NUMBER: Final = 2**63 - 1
-_Value = TypeVar("_Value")
 
 
-class Records:
-    """Records of named kinds, each with a number, a name that is unique in its organisation and kind, and fields.
+class Records(Database):
+    """Records of named kinds, each with a number, a name that is unique in its organisation and kind, and fields."""
 
-    Every method is for one organisation, the caller's.
-    """
-
-    def __init__(self, store: Store, *, now: Callable[[], float]) -> None:
-        self.store = store
-        self.rows = store.rows
-        self._now = now
-        self._lock = threading.Lock()
-        self._revision = -1
-        self._cached: dict[Hashable, Any] = {}
-
-    def now(self) -> str:
-        """Return the time as the database keeps it."""
-        return iso_time(self._now())
-
-    # --- for those that keep tables of their own
-
-    def change(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
-        """Run one statement within the current transaction, or in one of its own."""
-        with self.store.write():
-            self._changed()
-            return self.store.execute(statement, values)
-
-    def insert(self, table: str, row: Mapping[str, object], *, once: bool = False) -> None:
-        """Add a row, likewise; see `Database.insert`."""
-        with self.store.write():
-            self._changed()
-            self.store.insert(table, row, once=once)
-
-    def _changed(self) -> None:
-        if self.store.memo is not None:
-            self.store.memo.pop("revision", None)
-
-    def cached(self, key: Hashable, load: Callable[[], _Value]) -> _Value:
-        """Return what `load` gave for a key, until any record or command changes, in whatever process."""
-        revision = self._read_revision()
-        with self._lock:
-            if revision != self._revision or len(self._cached) > _MAX_CACHED:
-                self._cached.clear()
-                self._revision = revision
-            elif key in self._cached:
-                value: _Value = self._cached[key]
-                return value
-        value = load()
-        with self._lock:
-            # Loaded while something changed, it may be old already.
-            if self._revision == revision:
-                self._cached[key] = value
-        return value
-
-    def _read_revision(self) -> int:
-        # Read once in a transaction, where nobody else can change anything.
-        memo = self.store.memo
-        revision: int | None = None if memo is None else memo.get("revision")
-        if revision is None:
-            revision = int(self.rows("SELECT n FROM revision")[0][0])
-            if memo is not None:
-                memo["revision"] = revision
-        return revision
-
-    # --- records
+    def moment(self) -> str:
+        """Return the time as it is stored."""
+        return iso_time(self.now())
 
     def add(self, kind: str, name: str, fields: Mapping[str, Any], *, tenant: str, key_id: int) -> dict[str, Any]:
-        """Store a new record.
-
-        Raises:
-            ConflictError: there is one of that name; for agents also if another organisation has it.
-        """
-        now = self.now()
-        with self.store.write():
+        """Store a new record; raise `ConflictError` if there is one of its name, of agents also elsewhere."""
+        now = self.moment()
+        with self.write():
             taken = "kind = ? AND name = ?" + ("" if kind == AGENT else " AND tenant = ?")
             values = (kind, name) if kind == AGENT else (kind, name, tenant)
             if self.rows(f"SELECT 1 FROM records WHERE {taken}", values):  # noqa: S608 - columns are ours
                 raise ConflictError(f"there is a {kind} {name!r} already")
             row = {"tenant": tenant, "kind": kind, "name": name, "fields": canonical_json(fields), "key_id": key_id}
+            self.changed()
             self.insert("records", {**row, "created_at": now, "updated_at": now})
             return self.get(kind, name, tenant=tenant)
 
@@ -139,27 +74,31 @@ class Records:
 
     def update(self, record: Mapping[str, Any], fields: Mapping[str, Any], *, tenant: str) -> dict[str, Any]:
         """Change some of a record's fields and return it."""
-        with self.store.write():
+        with self.write():
             current = self.rows("SELECT * FROM records WHERE id = ? AND tenant = ?", (record["id"], tenant))
             if not current:
                 raise NotFoundError("the record is gone")
             kept = {**json.loads(current[0]["fields"]), **fields}
-            self.change(
+            self.changed()
+            self.execute(
                 "UPDATE records SET fields = ?, updated_at = ? WHERE id = ? AND tenant = ?",
-                (canonical_json(kept), self.now(), record["id"], tenant),
+                (canonical_json(kept), self.moment(), record["id"], tenant),
             )
             return self.numbered(current[0]["kind"], record["id"], tenant=tenant)
 
     def remove(self, record: Mapping[str, Any], *, tenant: str) -> None:
         """Delete a record."""
-        self.change("DELETE FROM records WHERE id = ? AND tenant = ?", (record["id"], tenant))
+        with self.write():
+            self.changed()
+            self.execute("DELETE FROM records WHERE id = ? AND tenant = ?", (record["id"], tenant))
 
     def organization_id(self, tenant: str) -> int:
         """Return the number by which messages name an organisation."""
         statement = "SELECT id FROM organizations WHERE tenant = ?"
         found = self.rows(statement, (tenant,))
         if not found:
-            self.insert("organizations", {"tenant": tenant}, once=True)
+            with self.write():
+                self.insert("organizations", {"tenant": tenant}, once=True)
             found = self.rows(statement, (tenant,))
         return int(found[0][0])
 

@@ -10,7 +10,6 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +21,9 @@ from ascend_middleware.sqlite import MEMORY
 from ..keys import DEFAULT_TENANT, Credential, Role, person
 from ..policy.approvers import EXPIRY, OBSERVED
 from . import audit
-from .audit import canonical_json
-from .database import Database, Row
+from .audit import canonical_json, iso_time
+from .database import Row
+from .registry_store import Records
 
 __all__ = ["SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
 
@@ -58,20 +58,14 @@ def issue_key(
         return store.issue_key(name=name, role=Role(role), tenant=tenant)
 
 
-def iso_time(seconds: float) -> str:
-    """Return a time as ISO 8601 in UTC with milliseconds; such texts sort as the times do."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-class Store(Database):
+class Store(Records):
     """What the authority remembers; every change happens within `write()`, a decision and its audit entry in the same.
 
     `now` gives seconds since the epoch; for the rest see `Database`.
     """
 
     def __init__(self, connection: sqlite3.Connection, *, now: Callable[[], float], path: str | Path = MEMORY) -> None:
-        super().__init__(connection, path=path)
-        self._now = now
+        super().__init__(connection, now=now, path=path)
         self._answers_swept = 0.0
         self._listeners: list[Callable[[], None]] = []
 
@@ -83,11 +77,7 @@ class Store(Database):
     # --- keys
 
     def issue_key(self, *, name: str, role: Role, tenant: str) -> str:
-        """Store a new key and return it; it cannot be shown again.
-
-        Raises:
-            ValidationError: nothing can be seen of the name, so that it names nobody.
-        """
+        """Store a new key and return it; it cannot be shown again."""
         if not person(name):
             raise ValidationError("a key needs a name that can be seen: it says whose key it is", field="name")
         # Letters, digits and underscores only: some clients take no other, and others mask a key up to its first other
@@ -97,7 +87,7 @@ class Store(Database):
         with self.write():
             self._running().memo.clear()
             row = {"tenant": tenant, "name": name, "role": role.value, "lookup": digest[:8], "hash": digest}
-            number = self.insert("keys", {**row, "created_at": iso_time(self._now())})
+            number = self.insert("keys", {**row, "created_at": self.moment()})
             self.audit("KEY_ISSUED", tenant=tenant, actor="command line", data={"key": number, "role": role})
         return key
 
@@ -134,9 +124,7 @@ class Store(Database):
             if not rows:
                 raise NotFoundError(f"there is no key {key_id}")
             self._running().memo.clear()
-            self.execute(
-                "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (iso_time(self._now()), key_id)
-            )
+            self.execute("UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (self.moment(), key_id))
             self.audit("KEY_REVOKED", tenant=rows[0]["tenant"], actor="command line", data={"key": key_id})
 
     # --- actions
@@ -145,7 +133,7 @@ class Store(Database):
         self, submission: Mapping[str, Any], judgement: Mapping[str, Any], *, risk: tuple[int, str], by: Credential
     ) -> dict[str, Any]:
         """Store a decided submission and return the action."""
-        now, status = iso_time(self._now()), judgement["decision"]
+        now, status = self.moment(), judgement["decision"]
         if status == "pending" and judgement.get(OBSERVED):
             status = OBSERVED  # it has run already: nobody is asked, so it stands in nobody's queue
         row: dict[str, Any] = {
@@ -177,7 +165,7 @@ class Store(Database):
         if not found:
             raise NotFoundError(f"there is no action {action_id}")
         row = found[0]
-        if row["status"] == "pending" and row["expires_at"] and row["expires_at"] <= iso_time(self._now()):
+        if row["status"] == "pending" and row["expires_at"] and row["expires_at"] <= self.moment():
             self.expire(only=action_id)  # this one, however many others are due
             return self.action(action_id, tenant=tenant)
         return self._whole(found)[0]
@@ -228,7 +216,7 @@ class Store(Database):
 
     def add_approval(self, row: Mapping[str, Any], *, by: Credential, comments: str, via: str) -> dict[str, Any]:
         """Record one person's approval of an action that needs more of them, and return the action."""
-        now = iso_time(self._now())
+        now = self.moment()
         with self.write():
             key_id = by.key_id if by.key_id > 0 else None
             given = {"action_id": row["id"], "approver": by.name, "key_id": key_id, "comments": comments, "at": now}
@@ -242,14 +230,11 @@ class Store(Database):
     def settle(
         self, action_id: int, word: str, *, tenant: str, event: str, actor: str, data: Mapping[str, Any]
     ) -> None:
-        """Give a pending action its decision: `word` is approved or denied.
+        """Give a pending action its decision, approved or denied; raise `ConflictError` if it is not pending any more.
 
         What is kept of it, and told in the audit log, is `data`, with `by`, `key` and `comments`.
-
-        Raises:
-            ConflictError: it is not pending any more.
         """
-        now = iso_time(self._now())
+        now = self.moment()
         approval = {"decision": word, "at": now, **data}
         with self.write():
             changed = self.execute(
@@ -264,7 +249,7 @@ class Store(Database):
     def expire(self, *, only: int | None = None) -> int:
         """Deny the pending actions that nobody decided about in time, or one of them; return how many."""
         due = "SELECT id, tenant FROM actions WHERE status = 'pending' AND expires_at <= ?"
-        values: tuple[object, ...] = (iso_time(self._now()),)
+        values: tuple[object, ...] = (self.moment(),)
         if only is not None:
             due, values = f"{due} AND id = ?", (*values, only)
         due = f"{due} LIMIT {_EXPIRED_AT_ONCE}"
@@ -313,7 +298,7 @@ class Store(Database):
 
     def answer_for(self, name: str, *, key_id: int, path: str) -> tuple[str, int, bytes] | None:
         """Return fingerprint, status and body of the answer given under an idempotency key, if it is still kept."""
-        oldest = self._now() - _KEEP_ANSWERS
+        oldest = self.now() - _KEEP_ANSWERS
         rows = self.rows(
             "SELECT * FROM answers WHERE key_id = ? AND path = ? AND name = ? AND at >= ?", (key_id, path, name, oldest)
         )
@@ -322,7 +307,7 @@ class Store(Database):
     def keep_answer(self, name: str, fingerprint: str, status: int, body: bytes, *, key_id: int, path: str) -> None:
         """Keep an answer for its repetition, and forget those that are too old."""
         with self.write():
-            now = self._now()
+            now = self.now()
             if not 0 <= now - self._answers_swept < _SWEEP_ANSWERS:
                 self._answers_swept = now
                 self.execute("DELETE FROM answers WHERE at < ?", (now - _KEEP_ANSWERS,))
@@ -348,7 +333,7 @@ class Store(Database):
         with self.write():
             # The head, not the last row: if rows are missing at the end, the gap must stay visible for ever.
             last, previous = self.tip()
-            told = {"at": at or iso_time(self._now()), "tenant": tenant, "event": event, "actor": actor, "data": data}
+            told = {"at": at or self.moment(), "tenant": tenant, "event": event, "actor": actor, "data": data}
             entry = canonical_json({"seq": last + 1, "action_id": action_id, **told})
             digest = audit.chained(previous, entry)
             row = {"seq": last + 1, "entry": entry, "tenant": tenant, "action_id": action_id, "previous": previous}
