@@ -424,7 +424,7 @@ async def test_the_courier_delivers_in_order_and_repeats(desk, receiver):
     desk.subscribe(receiver.url + "/one", "action.submitted")
     desk.subscribe("http://127.0.0.1:1/closed", "action.submitted")
     desk.time = time.time()
-    desk.authority.now = desk.store._now = time.time
+    desk.authority.now = desk.store.now = time.time
     receiver.statuses = [503]
     courier = Courier(desk.authority, period=0.02)
     running = asyncio.create_task(courier.run())
@@ -446,7 +446,7 @@ async def test_the_courier_delivers_in_order_and_repeats(desk, receiver):
 @pytest.mark.anyio
 async def test_a_restart_loses_nothing(desk, receiver):
     desk.subscribe(receiver.url, "action.submitted")
-    desk.authority.now = desk.store._now = time.time
+    desk.authority.now = desk.store.now = time.time
     for number in range(3):
         desk.submit(agent=f"agent-{number}")
     stopped = asyncio.create_task(Courier(desk.authority, period=0.02, send=lambda *_, **__: time.sleep(60)).run())
