@@ -154,7 +154,8 @@ def build_guard(
         raise
     if settings.log_format == "json":
         log_as_json()
-    if settings.enabled and _is_particular(settings):
+    usual = (settings.engine, settings.proxy, settings.ca_file, settings.trust_env) == ("auto", "", "", False)
+    if settings.enabled and not (usual and settings.api_url.startswith(("http:", "https:"))):
         # An unreadable policy, proxy or certificate is told now, not at the first request.
         open_engine(settings).close()
     core = ClientCore(settings, now=now)
@@ -168,12 +169,6 @@ def build_guard(
         identify=identify,
         render=render,
     )
-
-
-def _is_particular(settings: Settings) -> bool:
-    """Say whether anything about the way to the authority was chosen, so that the choice can be wrong."""
-    usual = (settings.engine, settings.proxy, settings.ca_file, settings.trust_env) == ("auto", "", "", False)
-    return not usual or not settings.api_url.startswith(("http:", "https:"))
 
 
 _NOBODYS_KEY: Final = "owkai_nobody_is_asked"

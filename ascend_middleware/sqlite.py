@@ -50,8 +50,6 @@ def open_database(
     Raises:
         ConfigurationError: the file cannot be opened, is no database, or was made by a newer version.
     """
-    if synchronous not in ("FULL", "NORMAL", "EXTRA"):
-        raise ValueError(f"synchronous is FULL, NORMAL or EXTRA, not {synchronous!r}")
     place = str(path)
     if place != MEMORY:
         _prepare_file(Path(place), create=create)

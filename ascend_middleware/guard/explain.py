@@ -39,21 +39,10 @@ class Loser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What becomes of a request.
+    """What becomes of a request; its `payload` is what the authority would be sent, and nothing in it is secret.
 
-    Attributes:
-        outcome: `ask` (the authority decides), or as in `Verdict.outcome`.
-        detail: one sentence, where the request is refused or passes without being asked about.
-        status: what a refusal answers, else None.
-        kind: what the router found, None where none could be asked.
-        template: of the route, or the path where there is none.
-        endpoint: what the framework calls the route.
-        params: the router's path parameters, without secrets.
-        findings: what the firewall found, each with its meaning.
-        permitted: whether the rule permits all of them.
-        rule: the rule that governs.
-        losers: the rules that do not, though they match.
-        payload: what the authority would be sent, without secrets.
+    The `outcome` is `ask` where the authority decides, or as in `Verdict.outcome`; `status` is what a refusal answers.
+    `permitted` says whether the rule permits all that the firewall found; `losers` match, too, and do not govern.
     """
 
     outcome: str

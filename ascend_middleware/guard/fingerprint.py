@@ -56,12 +56,8 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     """One request with all that an approval of it is bound to.
 
     Attributes:
-        view: the request.
-        rule: the rule that governs it.
-        agent: on whose behalf, with the principal where one is known.
         table: the version of the rule table.
         tenant: a digest of the authority, the organisation and the key.
-        params: what the router bound in the path.
         credentials: headers that tell callers apart where `identify` names no principal.
         single_caller: whether all requests are one caller's.
     """

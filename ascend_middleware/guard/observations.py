@@ -58,13 +58,7 @@ class Observation(msgspec.Struct, kw_only=True):
 
 
 class Observations:
-    """Counts, for one guard.
-
-    Args:
-        directory: the journal's.
-        clock: monotonic seconds.
-        now: seconds since the epoch.
-    """
+    """Counts, for one guard; the directory is the journal's."""
 
     def __init__(self, directory: Path, *, clock: Callable[[], float], now: Callable[[], float]) -> None:
         self._directory: Final = directory

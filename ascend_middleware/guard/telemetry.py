@@ -78,23 +78,18 @@ def check(guard: Gauges) -> Flow[Verdict]:
     """Read what the workers share, unless that was done just now, and report: 503 while requests cannot be served."""
     # One request reads for all; who comes while it does reports what was read last.
     readable = yield from guard.kill.look(waits=False)
-    if guard.core.key_refused:
-        # While a load balancer sends no requests, nobody else would notice that the key is good again.
-        yield from _key_again(guard)
-    found = health_of(guard, readable=readable)
-    status = 503 if found["status"] == "failing" else 200
-    report = Refusal(problem="health", detail="", status=status, report=found)
-    return Verdict(outcome="health", passes=False, refusal=report)
-
-
-def _key_again(guard: Gauges) -> Flow[None]:
     clock = guard.core.clock()
-    if clock - guard.key_tried_at >= _KEY_AGAIN:
+    if guard.core.key_refused and clock - guard.key_tried_at >= _KEY_AGAIN:
+        # While a load balancer sends no requests, nobody else would notice that the key is good again.
         guard.key_tried_at = clock
         try:
             yield from guard.core.try_key(seconds=_KEY_SECONDS)
         except AscendError as error:
             logger.debug("the key is still not known to be good: %s", error)
+    found = health_of(guard, readable=readable)
+    status = 503 if found["status"] == "failing" else 200
+    report = Refusal(problem="health", detail="", status=status, report=found)
+    return Verdict(outcome="health", passes=False, refusal=report)
 
 
 def health_of(guard: Gauges, *, readable: bool | None = None) -> dict[str, Any]:

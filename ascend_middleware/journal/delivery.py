@@ -68,7 +68,6 @@ class _Open:
     segment: int
     line: bytes
     action_id: str
-    at: float
 
 
 class Delivery:
@@ -201,7 +200,7 @@ class Delivery:
         if opened is not None:
             opened.segment = segment
             return
-        opened = _Open(segment, line, self._known.get(number) or record.get("id") or "", float(record.get("at", 0.0)))
+        opened = _Open(segment, line, self._known.get(number) or record.get("id") or "")
         if record.get("how") == "open" and not opened.action_id:
             opened.action_id = yield from self._submit(record, number)
         self._open[number] = opened
@@ -244,14 +243,14 @@ class Delivery:
         number = record.get("n", 0)
         if self._adopted and isinstance(error, AuthorizationDeniedError | NotFoundError):
             opened = self._open.get(number)
-            at = opened.at if opened is not None else float(record.get("at", 0.0))
-            if self._now() - at < self._max_age:
+            entry = record if opened is None else decode_line(opened.line) or record
+            if self._now() - float(entry.get("at", 0.0)) < self._max_age:
                 raise _Foreign(f"the authority refuses: {error}") from error
         logger.error("the authority does not take a line of the journal; it is set aside: %s", error)
         self._log.set_aside(line)
         if record.get("k") == "entry":
             # Its outcome is then nobody's, but the entry is still open until it is seen.
-            self._open[number] = _Open(self._segment, line, "", float(record.get("at", 0.0)))
+            self._open[number] = _Open(self._segment, line, "")
         else:
             self._conclude(number)
 

@@ -258,8 +258,12 @@ class QueueConsumer:
         import botocore.exceptions
 
         try:
-            messages = self._receive()
-            for message in messages:
+            if self._client is None:
+                self._client = _connect(self._url)
+            answer = self._client.receive_message(
+                QueueUrl=self._url, MaxNumberOfMessages=_BATCH, WaitTimeSeconds=_WAIT_SECONDS
+            )
+            for message in answer.get("Messages", []):
                 command = self._handler.read(message)
                 if command is None or command.target is Target.MCP_SERVER:
                     continue
@@ -269,15 +273,6 @@ class QueueConsumer:
             raise NetworkError(f"the queue cannot be used: {type(error).__name__}: {error}"[:300]) from None
         self._confirm()
         return 0.0
-
-    def _receive(self) -> list[Any]:
-        if self._client is None:
-            self._client = _connect(self._url)
-        answer = self._client.receive_message(
-            QueueUrl=self._url, MaxNumberOfMessages=_BATCH, WaitTimeSeconds=_WAIT_SECONDS
-        )
-        messages: list[Any] = answer.get("Messages", [])
-        return messages
 
 
 def _connect(url: str) -> Any:

@@ -166,7 +166,12 @@ class KillSwitch:
         self._expired = False
         self._read_local()
         try:
-            self._read_state(began)
+            found = self._state.snapshot(now=self._now())
+            lost = found.orders.merge(self.snapshot.orders)
+            if lost:
+                logger.error("the state has lost %d kill-switch orders; they are put back", len(lost))
+                self._state.apply(lost, command_id="", now=self._now())
+            self.snapshot, self._read_at = found, began
         except StateError as error:
             self._failing, self._failed_at = True, self._clock()
             if not 0 <= began - self._said_at < _LOUD_SECONDS:
@@ -178,15 +183,6 @@ class KillSwitch:
             self._failing = False
         finally:
             self._reading_until = -1e9
-
-    def _read_state(self, began: float) -> None:
-        found = self._state.snapshot(now=self._now())
-        lost = found.orders.merge(self.snapshot.orders)
-        if lost:
-            logger.error("the state has lost %d kill-switch orders; they are put back", len(lost))
-            self._state.apply(lost, command_id="", now=self._now())
-        self.snapshot = found
-        self._read_at = began
 
     def refusal(self, agent_id: str) -> Refusal | None:
         """Return why an agent is blocked, by what was read last; None if it is not."""
@@ -210,11 +206,6 @@ class KillSwitch:
         age = self._now() - self.snapshot.confirmed_at
         # A confirmation from the future was made before the clock was set back.
         return age > self.max_staleness or age < -_FUTURE_SECONDS
-
-    @property
-    def stale_refusal(self) -> Refusal:
-        """What a request gets while the kill state is too old."""
-        return _blocked("the kill state could not be confirmed with the authority for too long")
 
     def _read_local(self) -> None:
         named, reason = _agents(self._environ.get(KILL_VARIABLE, ""), ","), f"the environment ({KILL_VARIABLE})"
@@ -244,7 +235,16 @@ class KillSwitch:
             ask = functools.partial(poller.ask_for, agent_id)
             refusal = yield from self._confirmed(agent_id, agent_id, is_silent, ask, deadline)
         limit = self.limit(agent_id)
-        return refusal if refusal is not None or limit is None else (yield from self._take(agent_id, limit))
+        if refusal is not None or limit is None:
+            return refusal
+        try:
+            wait = yield step(self._state, self._state.take, f"agent {agent_id}", limit=limit, now=self._now())
+        except StateError:
+            return unavailable_state()
+        if wait is None:
+            return None
+        detail = f"The agent is held to {limit} requests a minute."
+        return Refusal(problem="agent-rate-limit", detail=detail, retry_after=max(wait, 0.001))
 
     def blocked(self, agent_id: str) -> Flow[Refusal | None]:
         """Return why an agent is blocked, by what the workers share; read again if that is older than 250 ms."""
@@ -276,7 +276,9 @@ class KillSwitch:
                 logger.error("the kill state%s is stale and cannot be confirmed: %s", whose, error)
             finally:
                 self._asking.pop(name, None)
-        return self.stale_refusal if is_old() else self.refusal(agent_id)
+        if is_old():
+            return _blocked("the kill state could not be confirmed with the authority for too long")
+        return self.refusal(agent_id)
 
     def see(self, agent_id: str) -> Flow[None]:
         """Keep that an agent acts here, so that its commands are asked for.
@@ -292,16 +294,6 @@ class KillSwitch:
             yield step(self._state, self._state.see, agent_id, now=self._now())
         except StateError as error:
             logger.warning("an agent's activity cannot be kept: %s", error)
-
-    def _take(self, agent_id: str, limit: int) -> Flow[Refusal | None]:
-        try:
-            wait = yield step(self._state, self._state.take, f"agent {agent_id}", limit=limit, now=self._now())
-        except StateError:
-            return unavailable_state()
-        if wait is None:
-            return None
-        detail = f"The agent is held to {limit} requests a minute."
-        return Refusal(problem="agent-rate-limit", detail=detail, retry_after=max(wait, 0.001))
 
 
 def _agents(text: str, separator: str) -> frozenset[str]:
