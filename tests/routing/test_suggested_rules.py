@@ -126,7 +126,7 @@ APPS = {
 
 PROGRAM = """
 import sys
-sys.path[:0] = [{tests!r}, {folder!r}]
+sys.path[:0] = [{tests!r}, {tests!r} + "/..", {folder!r}]
 import django
 from django.conf import settings
 settings.configure(
