@@ -1,13 +1,16 @@
 """The lock file says what becomes of every route, and what a change made looser is told."""
 
 import json
+import os
 import re
+import subprocess
 import sys
 import tomllib
 import types
 from pathlib import Path
 
 import pytest
+import yaml
 from fastapi import FastAPI
 from flask import Flask
 from starlette.applications import Starlette
@@ -283,3 +286,57 @@ class TestInPytest:
         exec(program, names)
         with pytest.raises(AssertionError, match="looser"):
             names["test_every_route_is_governed"]()
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with an application and its table; the commands that a hook or a workflow finds are ours."""
+    (tmp_path / "ascend.toml").write_text('[[rule]]\nmatch = "GET /health"\naction_type = "a"\n')
+    (tmp_path / "app.py").write_text(
+        "from fastapi import FastAPI\n"
+        "from ascend_middleware.asgi import AscendMiddleware\n"
+        "app = FastAPI(openapi_url=None)\n"
+        'app.add_middleware(AscendMiddleware, rules="ascend.toml", agent_id="a")\n'
+        'app.add_api_route("/health", lambda: 1)\n'
+    )
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+
+    def run(command, **variables):
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment | variables, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_hooks_run(project, tmp_path):
+    check, lock = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    assert re.search(check["files"], "deep/ascend.toml") and not re.search(check["files"], "my-ascend.toml.bak")
+    assert project(f"{check['entry']} ascend.toml") == (0, "ok: 1 rule\n")
+    assert project("ascend-middleware lock app:app")[0] == 0
+    assert project(f"{lock['entry']} app:app") == (0, "nothing has changed\n")
+    (tmp_path / "app.py").write_text((tmp_path / "app.py").read_text() + 'app.add_api_route("/new", lambda: 1)\n')
+    code, told = project(f"{lock['entry']} app:app")
+    assert (code, "GET /new is new, and without a rule" in told) == (1, True)
+
+
+@pytest.mark.slow
+def test_the_workflows_step_runs(project, tmp_path):
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    (step,) = action["runs"]["steps"]
+    names = {name: re.fullmatch(r"\$\{\{ inputs\.([\w-]+) \}\}", value)[1] for name, value in step["env"].items()}
+    assert set(names.values()) == set(action["inputs"])
+    given = {"app": "app:app", "rules": "ascend.toml"}
+    variables = {name: given.get(one, action["inputs"][one].get("default", "")) for name, one in names.items()}
+    assert project("ascend-middleware lock app:app")[0] == 0
+    assert project(step["run"], **variables) == (0, "ok: 1 rule\n")
+    (tmp_path / "ascend.toml").write_text('[[rule]]\nmatch = "GET /health"\nexempt = true\n')
+    code, told = project(step["run"], **variables)
+    assert code == 1
+    assert "::error file=ascend.lock,line=" in told
