@@ -150,7 +150,7 @@ def test_a_fetched_block_is_obeyed_by_every_path(kind, fail_mode):
         for call in CALLS:
             with pytest.raises(errors.KillSwitchError, match="odd"):
                 call(client)
-        bulk = client.evaluate_actions([{"action_type": "t", "resource": "r"}] * 2)
+        bulk = client.evaluate_actions([{"action_type": "t", "resource": "r"}] * 2, max_concurrent=50)
         assert [type(each.exception) for each in bulk.results] == [errors.KillSwitchError] * 2
         assert len(desk.requests) == 1
         assert client.ack_command("1") and client.is_blocked()  # received is not lifted

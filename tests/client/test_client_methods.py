@@ -235,7 +235,7 @@ def test_what_is_sent_and_what_comes_back(kind, name):
         lambda c: c.evaluate_actions([{"action_type": "t", "resource": "r"}, {"resource": "r"}]),
         lambda c: c.evaluate_actions([None]),
         lambda c: c.evaluate_actions({"action_type": "t"}),
-        lambda c: c.evaluate_actions([], max_concurrent=0),
+        *(lambda c, most=most: c.evaluate_actions([], max_concurrent=most) for most in (0, 51, True, 1.5, "5")),
         lambda c: c.wait_for_decision("7", on_escalated="x"),
     ],
 )

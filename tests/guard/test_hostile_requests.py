@@ -9,7 +9,7 @@ from kit.apps import EVERY, ON_ASGI, Flask, PlainASGI, PlainWSGI
 from kit.asgi import JSON, get, inside
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Host, Route
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.exceptions import ConfigurationError
@@ -238,6 +238,14 @@ def test_a_rule_for_a_part_of_a_route_says_nothing_of_a_path_with_an_empty_segme
     app = inside(Starlette(routes=[Route("/items/{rest:path}", handler)]), rules)
     assert asyncio.run(get(app, "/items/a//x")).status == status
     assert [one.body["action_type"] for one in ascend_authority.asked] == ["whole"] * handler.ran
+
+
+@pytest.mark.parametrize("target", ["x", "*", ""])
+def test_a_target_without_a_slash_is_refused_also_where_only_the_host_is_looked_at(ascend_authority, handler, target):
+    rules = [{"match": "GET /a/{x}", "block": "no"}, {"match": "* /**", "action_type": "any"}]
+    app = inside(Starlette(routes=[Host("site", handler)]), rules)
+    wire = asyncio.run(get(app, target, headers=[("host", "site")]))
+    assert (wire.status, wire.json["findings"], handler.ran) == (400, ["not-origin-form"], 0)
 
 
 def test_what_by_method_permits_is_checked(party):

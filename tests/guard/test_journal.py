@@ -619,6 +619,11 @@ class TestOpening:
         with pytest.raises(ConfigurationError, match=r"file/.*setting journal \(ASCEND_JOURNAL\)"):
             open_journal(Settings(journal=str(tmp_path / "file"), agent_id="bot"))
 
+    def test_a_disk_that_is_full_is_told_at_once(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(os, "write", lambda *_: 0)
+        with pytest.raises(ConfigurationError, match=r"setting journal \(ASCEND_JOURNAL\)"):
+            open_journal(Settings(journal=str(tmp_path), agent_id="bot"))
+
     def test_where_it_is(self, tmp_path, monkeypatch):
         assert open_journal(Settings(journal="off")) is None
         assert directory_of(Settings(state="memory:")) is None

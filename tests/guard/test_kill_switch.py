@@ -738,6 +738,22 @@ def test_a_forked_child_still_obeys():
     assert in_a_child(obeys)
 
 
+def test_a_state_that_answers_again_is_read_at_once(monkeypatch):
+    def away(**given):
+        asked.append(given)
+        raise StateError("away")
+
+    asked, state = [], state_at()
+    kill = KillSwitch(state, clock=lambda: 0.0, environ={})
+    with monkeypatch.context() as context:
+        context.setattr(state, "snapshot", away)
+        assert [drive(kill.look(), lambda step: step.function(*step.arguments)) for _ in range(2)] == [False, False]
+    assert len(asked) == 1
+    kill.refresh()
+    kill.expire()
+    assert drive(kill.look(), lambda step: step.function(*step.arguments))
+
+
 def test_a_state_that_cannot_be_read_is_told_once_a_minute(caplog):
     def away(**given):
         raise StateError("away")

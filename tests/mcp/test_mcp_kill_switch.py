@@ -198,6 +198,11 @@ SEQUENCES = {
         (queued("UNBLOCK", 3, "a"), True),
         (queued("UNBLOCK", 6, "c"), False),
     ],
+    "what the command says itself counts": [
+        (command("BLOCK", 5), True),
+        ({**queued("UNBLOCK", 6, "a"), "Body": json.dumps(command("UNBLOCK", 4))}, True),
+        ({**queued("UNBLOCK", 3, "a"), "Body": json.dumps(command("UNBLOCK", 6))}, False),
+    ],
     "an id cannot be spent beforehand": [
         (command("UNBLOCK", 1, command_id="same"), False),
         (command("BLOCK", 2, command_id="same"), True),

@@ -261,6 +261,13 @@ def test_reading_a_long_chunked_body_stops(engine):
     assert len(content.read()) == 10_000_000 - 1001
 
 
+@pytest.mark.parametrize("length", [None, len(BODY)])
+@pytest.mark.parametrize(("spare", "status"), [(0, 200), (-1, 413)])
+def test_a_body_may_be_as_long_as_the_limit(engine, length, spare, status):
+    given = pay(content=Input(BODY), length=length, **{"wsgi.input_terminated": True})
+    assert Call(guard(Handler(), body_limit=len(BODY) + spare), given).status == status
+
+
 @pytest.mark.parametrize("length", [None, 200_000])
 def test_who_only_observes_hands_a_long_body_on(engine, length):
     handler = Handler(reads="end")
