@@ -16,7 +16,7 @@ from ascend_middleware.exceptions import ConflictError, NotFoundError, Validatio
 from .. import killswitch
 from ..bodies import ApiError, listed, wrong
 from ..context import Call, Fields, Known, answers
-from ..policy.registry_rules import Refusal, find_model
+from ..orchestration import Refusal, find_model
 from ..store.registry_store import AGENT
 from ..store.store import canonical_json
 

@@ -14,7 +14,7 @@ from ascend_middleware.exceptions import ConflictError
 
 from ..bodies import ApiError, decision_fields, listed
 from ..context import Call, Fields, Known, answers, check_patterns
-from ..policy.registry_rules import find_server
+from ..orchestration import find_server
 from ..store.registry_store import AGENT, COMPONENT, MCP_SERVER
 from .actions import check_standing, submit
 
