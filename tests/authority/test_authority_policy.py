@@ -181,16 +181,17 @@ def test_patterns_that_match_something_are_taken():
 
 
 @pytest.mark.parametrize(
-    "text", ['blocked_tools = ["*_file"]', 'blocked_tools = ["rm "]', "tool_risks = { 'w?' = 70 }"]
+    ("text", "says"),
+    [
+        ('name = "files"\nblocked_tools = ["*_file"]', "can match nothing"),
+        ('name = "files"\nblocked_tools = ["rm "]', "can match nothing"),
+        ("name = 'files'\ntool_risks = { 'w?' = 70 }", "can match nothing"),
+        ('name = "files "\nactive = false', "no action can name 'files '"),
+    ],
 )
-def test_tools_that_nothing_can_name_are_refused(text):
-    with pytest.raises(ConfigurationError, match="can match nothing"):
-        parse_policy(f'[[mcp_server]]\nname = "files"\n{text}\n')
-
-
-def test_an_mcp_server_that_no_action_can_name_is_refused():
-    with pytest.raises(ConfigurationError, match="no action can name 'files '"):
-        parse_policy('[[mcp_server]]\nname = "files "\nactive = false\n')
+def test_servers_and_tools_that_nothing_can_name_are_refused(text, says):
+    with pytest.raises(ConfigurationError, match=says):
+        parse_policy(f"[[mcp_server]]\n{text}\n")
 
 
 def test_all_problems_are_told_at_once():

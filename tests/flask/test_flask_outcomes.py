@@ -116,13 +116,6 @@ class TestAnApproval:
         used = resume()
         assert (used.status_code, used.json["outcome"], ran) == (409, "completed", [True])
 
-    def test_is_used_where_a_function_before_the_view_answered_in_its_place(self, ran, engine):
-        """It may have called the view by itself."""
-        app = application(ran, lambda: flask.current_app.view_functions["pay"](), **options(RULES))
-        resume = self.approved(engine, app)
-        assert [resume().status_code for _ in range(2)] == [200, 409]
-        assert ran == [True]
-
     def test_is_given_back_three_times_at_most(self, ran, engine, caplog):
         app = application(ran, lambda: ("sign in", 401), **options(RULES))
         resume = self.approved(engine, app)
@@ -131,16 +124,23 @@ class TestAnApproval:
         said = [line.getMessage() for line in caplog.records if "given back" in line.getMessage()]
         assert [text.rpartition("(")[2] for text in said] == ["1 of 3)", "2 of 3)", "3 of 3)"]
 
-    def test_is_used_by_a_view_that_refused_by_itself(self, ran, engine):
-        app = application(ran, view=lambda: ("no", 401), **options(RULES))
-        resume = self.approved(engine, app)
-        assert [resume().status_code for _ in range(2)] == [401, 409]
-        assert ran == [True]
-
-    def test_is_still_good_where_a_view_says_when_to_come_again(self, ran, engine):
-        app = application(ran, view=lambda: ("no", 429, {"Retry-After": "1"}), **options(RULES))
-        resume = self.approved(engine, app)
-        assert [resume().status_code for _ in range(3)] == [429, 429, 429]
+    @pytest.mark.parametrize(
+        ("settings", "statuses", "runs"),
+        [
+            # It may have called the view by itself.
+            ({"before": lambda: flask.current_app.view_functions["pay"]()}, [200, 409], 1),
+            ({"view": lambda: ("no", 401)}, [401, 409], 1),
+            # The view says when to come again.
+            ({"view": lambda: ("no", 429, {"Retry-After": "1"})}, [429, 429, 429], 3),
+        ],
+        ids=["answered in its place", "refused by itself", "come again"],
+    )
+    def test_is_used_where_the_view_ran_unless_that_says_when_to_come_again(
+        self, engine, ran, settings, statuses, runs
+    ):
+        resume = self.approved(engine, application(ran, **settings, **options(RULES)))
+        assert [resume().status_code for _ in statuses] == statuses
+        assert ran == [True] * runs
 
 
 class TestTheLastLook:

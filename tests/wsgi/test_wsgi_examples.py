@@ -76,28 +76,20 @@ def test_an_example_runs(tmp_path, free_port, name, arguments):
         process.wait(20)
 
 
-def test_flask_s_command_line_lists_the_example(tmp_path):
-    folder = tmp_path / "examples"
-    shutil.copytree(EXAMPLES, folder)
-    done = python(
-        "-m",
-        "flask",
-        "--app",
-        folder / "flask_app.py",
-        "ascend",
-        "check",
-        env={**os.environ, "ASCEND_STATE": "memory:", "ASCEND_JOURNAL": "memory:"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+DJANGO = "{}/django_project/manage.py"
 
 
-@pytest.mark.parametrize("arguments", [("check",), ("ascend", "check"), ("ascend", "routes", "--fail-unmapped")])
-def test_django_s_command_line_finds_nothing_wrong_with_the_example(tmp_path, arguments):
-    folder = tmp_path / "examples"
-    shutil.copytree(EXAMPLES, folder)
-    done = python(
-        folder / "django_project/manage.py",
-        *arguments,
-        env={**os.environ, "ASCEND_STATE": "memory:", "ASCEND_JOURNAL": "memory:"},
-    )
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-m", "flask", "--app", "{}/flask_app.py", "ascend", "check"),
+        (DJANGO, "check"),
+        (DJANGO, "ascend", "check"),
+        (DJANGO, "ascend", "routes", "--fail-unmapped"),
+    ],
+)
+def test_the_command_lines_of_flask_and_django_find_nothing_wrong_with_the_examples(tmp_path, arguments):
+    folder = shutil.copytree(EXAMPLES, tmp_path / "examples")
+    environment = {**os.environ, "ASCEND_STATE": "memory:", "ASCEND_JOURNAL": "memory:"}
+    done = python(*(argument.format(folder) for argument in arguments), env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
