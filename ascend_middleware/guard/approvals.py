@@ -151,15 +151,11 @@ class Approvals:
         """Say how it stands with an action that an identical request has on hold; None when it is no longer known."""
         if row.status == "denied":
             return Settled(refusal=denied(row.reason), row=row)
-        try:
-            decision = yield from self._status(row)
-        except NotFoundError:
+        found = yield from self._heard(row)
+        if found is None:
             yield step(self._state, self._state.drop, row.handle, now=self._now())
             return None
-        except AscendError as error:
-            return Settled(refusal=refusal_for(error), row=row)
-        yield from self._note(row, decision)
-        return Settled(decision=decision, row=row)
+        return Settled(refusal=found, row=row) if isinstance(found, Refusal) else Settled(decision=found, row=row)
 
     def _resume(self, case: Case, handle: str) -> Flow[Settled]:
         row = yield from self._find(handle)
@@ -171,14 +167,11 @@ class Approvals:
             return body or Settled(refusal=Refusal(problem="body-too-large", detail=detail))
         decision = None
         if not row.claimed_by and row.status != "denied":
-            try:
-                decision = yield from self._status(row)
-            except NotFoundError:
-                return Settled(refusal=denied("the authority no longer knows the action"))
-            except AscendError as error:
+            found = yield from self._heard(row)
+            if found is None or isinstance(found, Refusal):
                 # Known to be pending: nothing opens it but the authority's own word.
-                return Settled(refusal=refusal_for(error))
-            yield from self._note(row, decision)
+                return Settled(refusal=found or denied("the authority no longer knows the action"))
+            decision = found
         if not secrets.compare_digest(row.fingerprint, self._binding(case).fingerprint(body)):
             return Settled(refusal=mismatch("The approval is for another request."))
         if row.claimed_by:
@@ -262,10 +255,20 @@ class Approvals:
             yield from self._note(row, decision)
         return decision
 
-    def _status(self, row: Approval) -> Flow[AuthorizationDecision]:
-        """Ask the authority, whose time counts from now on: what the client took its time for does not count."""
+    def _heard(self, row: Approval) -> Flow[AuthorizationDecision | Refusal | None]:
+        """Return the authority's word, None where it knows the action no longer, or why it could not be asked.
+
+        Its time counts from now on: what the client took its time for does not count.
+        """
         deadline = self._core.clock() + self._settings.deadline
-        return self._core.status(row.action_id, deadline=deadline, agent=row.agent_id)
+        try:
+            decision = yield from self._core.status(row.action_id, deadline=deadline, agent=row.agent_id)
+        except NotFoundError:
+            return None
+        except AscendError as error:
+            return refusal_for(error)
+        yield from self._note(row, decision)
+        return decision
 
     def _note(self, row: Approval, decision: AuthorizationDecision) -> Flow[None]:
         """Keep the authority's word on a row, unless it is still pending."""
@@ -299,12 +302,8 @@ class Approvals:
         if len(self._asked_at) > 1000:
             self._asked_at.clear()
         self._asked_at[row.key] = clock
-        try:
-            decision = yield from self._status(row)
-        except AscendError:
-            return row.status
-        yield from self._note(row, decision)
-        return _word(decision)
+        found = yield from self._heard(row)
+        return row.status if found is None or isinstance(found, Refusal) else _word(found)
 
     def refusal_of(self, settled: Settled, view: RequestView) -> Refusal:
         """Return the refusal for what was decided; for an approval that waits for its handle, too."""
