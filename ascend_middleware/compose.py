@@ -231,7 +231,7 @@ def find_problems(
 def _static_problems(
     rules: Any, arguments: Mapping[str, Any], environ: Mapping[str, str] | None
 ) -> tuple[list[Problem], Settings | None]:
-    """Return what is wrong with table and settings as they stand, and the settings where they can be read."""
+    """Return what is wrong with table and settings, and the settings if they can be read."""
     problems: list[Problem] = []
     file: Mapping[str, Any] = {}
     try:

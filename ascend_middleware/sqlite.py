@@ -26,7 +26,7 @@ _WAL_PAUSE: Final = 0.02
 
 
 class _Connection(sqlite3.Connection):
-    """Closes itself once nothing holds it: an application that is dropped unclosed has nothing to be warned of."""
+    """Closes itself once nothing holds it, without a warning."""
 
     def __del__(self) -> None:
         with contextlib.suppress(sqlite3.Error):
@@ -143,7 +143,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _prepare_file(path: Path, *, create: bool) -> None:
-    """Make the file readable by its owner only before SQLite writes to it; its side files inherit that."""
+    """Make the file readable by its owner only; its side files inherit that."""
     if path.exists():
         return
     if not create:
@@ -177,7 +177,7 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]
 
 
 def _refuse_others(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]], place: str) -> int:
-    """Return the version of a database's tables, 0 where it has none yet; refuse one that is not this program's."""
+    """Return the version of the tables, 0 where there are none; refuse other programs'."""
     # In one statement, and so of one moment: another process may be making the tables.
     version, tables = connection.execute(
         "SELECT (SELECT user_version FROM pragma_user_version), "

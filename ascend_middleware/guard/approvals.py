@@ -148,7 +148,7 @@ class Approvals:
         return Settled(decision=decision, row=row)
 
     def _continue(self, case: Case, row: Approval) -> Flow[Settled | None]:
-        """Say how it stands with an action that an identical request has on hold; None when it is no longer known."""
+        """Say how an action on hold stands; None when it is no longer known."""
         if row.status == "denied":
             return Settled(refusal=denied(row.reason), row=row)
         found = yield from self._heard(row)
@@ -200,7 +200,7 @@ class Approvals:
         return (yield step(self._state, self._state.find, handle)) if _HANDLE.fullmatch(handle) else None
 
     def _body(self, case: Case) -> Flow[bytes | Settled | None]:
-        """Return the body, None if it cannot be bound (too large, used up), or why the request is refused."""
+        """Return the body, None if it cannot be bound, or why the request is refused."""
         if case.content is None:
             try:
                 case.content = yield from read_whole(case.view, case.rule)
@@ -219,7 +219,7 @@ class Approvals:
     def wait(
         self, decision: AuthorizationDecision, row: Approval | None, rule: CompiledRule, agent_id: str
     ) -> Flow[AuthorizationDecision | Refusal]:
-        """Poll until a person has decided, the time is up, the agent is killed, or the client has left."""
+        """Poll until a person has decided, time is up, or agent or client are gone."""
         if self.waiters >= self._settings.max_waiters:
             return decision
         clock = self._core.clock
@@ -256,7 +256,7 @@ class Approvals:
         return decision
 
     def _heard(self, row: Approval) -> Flow[AuthorizationDecision | Refusal | None]:
-        """Return the authority's word, None where it knows the action no longer, or why it could not be asked.
+        """Return the authority's word, None where it has forgotten the action, or a refusal.
 
         Its time counts from now on: what the client took its time for does not count.
         """

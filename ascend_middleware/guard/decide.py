@@ -261,7 +261,7 @@ class Guard:
         return refused
 
     def _prepared(self, case: Case) -> Flow[Verdict | None]:
-        """Find out who asks, whether that agent may act now, and read the body; return a verdict where that ends it."""
+        """Find out who asks, obey the kill switch, and read the body."""
         if self._asks_who:
             agent = yield from agent_of(case.view, self.settings.agent_header, self._identify)
             if isinstance(agent, NotAnAgent):
@@ -286,7 +286,7 @@ class Guard:
         return None if stopped is None else case.refused(stopped)
 
     def _describe(self, case: Case) -> Refusal | None:
-        """Make the action, of what the rule may read of the request, or refuse a request that holds none."""
+        """Make the action of what the rule reads, or refuse a request that holds none."""
         view, recipe, agent, make = case.view, case.rule.recipe, case.agent, case.plan.make
         assert make is not None  # noqa: S101 - `triage` has settled what is not submitted
         read: dict[str, Any] = {}
@@ -323,7 +323,7 @@ class Guard:
         return (yield from self.approvals.hold(case, settled.decision))
 
     def _resume(self, case: Case, settled: Settled) -> Flow[Settled]:
-        """Wait for a person where the rule says so, and claim the approval that the handler runs under."""
+        """Wait for a person where the rule says so, and claim the approval."""
         decision, row = settled.decision, settled.row
         if decision is not None and decision.is_pending() and case.plan.waits:
             ended = yield from self.approvals.wait(decision, row, case.rule, case.agent.id)
@@ -374,7 +374,7 @@ class Guard:
     # --- after the decision
 
     def look(self, verdict: Verdict) -> Flow[Verdict | None] | None:
-        """Look again whether the agent of a request that was let pass is blocked; None where there is no need to."""
+        """Look again whether the agent is blocked; None where there is no need to."""
         return None if verdict.action is None or self.kill.is_quiet else self._look(verdict)
 
     def _look(self, verdict: Verdict) -> Flow[Verdict | None]:

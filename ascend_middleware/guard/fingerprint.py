@@ -131,7 +131,7 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
     def _body(self, content: bytes) -> list[str]:
-        """Return the body as it is compared: JSON without key order and white space, all else byte by byte."""
+        """Return the body as it is compared: JSON without key order and white space."""
         try:
             parse_json(self.view, content)  # what is ambiguous is compared byte by byte
             value = json.loads(content, parse_float=_Number, parse_int=_Number)

@@ -118,7 +118,7 @@ class Recorder:
         self.repeats.say(subject, logging.WARNING, text, method, path, verdict.would, why, rule)
 
     def _resumed(self) -> None:
-        """Say that an outage is over, and how many requests it cost; of one that comes and goes, once in a while."""
+        """Say that an outage is over, and how many requests it cost."""
         text = "the authority decides again; %d requests went without a decision in %.0f s"
         seconds = self._clock() - self._since
         if self._undecided == 1 or self.repeats.say("again", logging.WARNING, text, self._undecided, seconds):

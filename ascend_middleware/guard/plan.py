@@ -111,7 +111,7 @@ class Plans:
         self._of_rules: dict[CompiledRule, Plan] = {}
 
     def of(self, view: RequestView) -> Plan:
-        """Return the plan for a request that the framework does not answer by itself, and is not `known`."""
+        """Return the plan for a request whose plan is not `known`."""
         leaf = view.resolved.leaf if view.resolved is not None else None
         return self.of_path(view.method, view.path) if leaf is None else self._choose(leaf, view)
 
@@ -135,7 +135,7 @@ class Plans:
         return any(permit.issuperset(findings) for permit in self._permitted)
 
     def rule_of(self, view: RequestView) -> CompiledRule | None:
-        """Return the rule of the table, or of the handler, that covers a request; one by the method covers none."""
+        """Return the rule that covers a request; one by the method covers none."""
         resolved = view.resolved
         if resolved is None or resolved.leaf is None:
             return self._table.lookup(view.method, view.path)

@@ -78,14 +78,14 @@ def _judged(error: AscendError) -> tuple[Refusal, str]:
 
 
 def _is_ours(error: AscendError) -> bool:
-    """Say whether the fault is this service's: its settings, or a status about the way it asks, such as 405 or 415."""
+    """Say whether the fault is this service's: settings, or a status such as 405 or 415."""
     if isinstance(error, ServerError | ProtocolError):
         return 400 <= (error.status_code or 0) < 500 and error.status_code not in _BUSY
     return isinstance(error, ConfigurationError)
 
 
 def _unacceptable(error: ValidationError) -> Refusal:
-    """Return the refusal for content that the authority, or the check before it is asked, does not take."""
+    """Return the refusal for content that is not taken."""
     extra = {"field": error.field} if error.field else {}
     if error.status_code == 413:
         return Refusal(problem="body-too-large", detail=f"The request holds too much: {error.message}", extra=extra)

@@ -117,7 +117,7 @@ class Runs:
         return run
 
     def _abandon(self, run: Run, entered: bool) -> None:
-        """Conclude an entry whose request was cancelled while it was written: the handler never ran."""
+        """Conclude an entry whose request was cancelled while it was written."""
         flow = self.conclude(run, error="the handler did not run: the client left", unused=True)
         if flow is not None:
             drive(flow, lambda step: step.function(*step.arguments))

@@ -216,7 +216,7 @@ class Telemetry:
             self._server["server.port"] = parts.port or (443 if parts.scheme == "https" else 80)
 
     def watch(self, flow: Flow[Verdict], view: RequestView, label: str) -> Flow[Verdict]:
-        """Run a decision inside a span of its own, whose context goes to the authority with every request."""
+        """Run a decision inside a span, whose context goes to the authority."""
         attributes = {"http.request.method": view.verb, "ascend.rule": label, **self._server}
         if view.resolved is not None and view.resolved.leaf is not None:
             attributes["http.route"] = view.resolved.leaf.template
@@ -278,7 +278,7 @@ class _Sent:
 
 
 def _carrying(flow: Flow[Verdict], headers: tuple[tuple[str, str], ...], sent: _Sent) -> Flow[Verdict]:
-    """Hand a flow's steps on; every request to the authority carries the headers, and is counted."""
+    """Hand a flow's steps on; requests carry the headers, and are counted."""
     last = None
     try:
         step = next(flow)

@@ -58,7 +58,7 @@ _left_alone: Final[dict[str, float]] = {}
 
 
 class _Foreign(AscendError):  # noqa: N818 - says what it is
-    """The authority does not let this service speak about a dead process's action; another one may."""
+    """The authority lets another service speak about a dead process's action."""
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ class Delivery:
         return len(self._open)
 
     def known(self, number: int, action_id: str) -> None:
-        """Say beforehand under which id the authority knows an entry; its line may stand behind the outcome's."""
+        """Say beforehand under which id the authority knows an entry."""
         self._known[number] = action_id
 
     @property
@@ -148,7 +148,7 @@ class Delivery:
         return True
 
     def finish(self, state: State | None) -> Flow[None]:
-        """Conclude what a dead process left without an outcome, after its last line, and its claims."""
+        """Conclude what a dead process left without an outcome, and its claims."""
         for number, opened in sorted(self._open.items()):
             record = {"n": number, "at": self._now(), "error": _PROCESS_ENDED, "ms": None}
             try:

@@ -147,7 +147,7 @@ class FileLog:
         return self.appended - self.taken
 
     def append(self, line: bytes, *, wait: bool = True) -> bool:
-        """As of a `MemoryLog`; the thread that waits for the disk waits for all whose lines it wrote with its own."""
+        """As of a `MemoryLog`; who waits for the disk waits for all lines before."""
         if self._power_safe and not wait:
             return False
         if not self._lock.acquire(blocking=wait):

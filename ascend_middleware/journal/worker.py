@@ -130,14 +130,14 @@ class BackgroundWorker:
             engine.close()
 
     def stop(self) -> None:
-        """Let the threads deliver what waits and end, waiting for nothing: nobody needs them any more."""
+        """Let the threads deliver what waits and end, without waiting for that."""
         if self._pid == os.getpid():
             self._stopping.set()
             if self._journal is not None:
                 self._journal.news.set()
 
     def close(self, *, seconds: float = 5.0) -> None:
-        """Deliver what waits, for at most `seconds`, and stop; the next background worker delivers what is left."""
+        """Deliver what waits, for at most `seconds`, and stop."""
         if self._pid != os.getpid():
             return
         with self._lock:
@@ -190,7 +190,7 @@ class BackgroundWorker:
             self._finish(journal)
 
     def _rest(self, journal: Journal, worked_for: float) -> float:
-        """Return how long to rest: a multiple of what was worked while requests come in, less when much waits."""
+        """Return how long to rest while requests come in; less when much waits."""
         entered, self._entered = self._entered, journal.entered
         if entered == journal.entered:
             return 0.0

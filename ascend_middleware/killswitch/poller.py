@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 class CommandHandler:
-    """Read messages, from HTTP or a queue, and apply those that are commands for this organisation's agents."""
+    """Read messages, and apply the commands for this organisation's agents."""
 
     def __init__(self, state: State, *, organization_id: str, now: Callable[[], float] = time.time) -> None:
         self._state = state
@@ -59,7 +59,7 @@ class CommandHandler:
         self._said: set[str] = set()
 
     def read(self, message: Any) -> Command | None:
-        """Return the command that a message holds, or None, with a line in the log, for one that is not obeyed."""
+        """Return a message's command; None, told in the log, for one that is not obeyed."""
         try:
             command = parse_command(message, received_at=self._now())
         except (UnknownCommand, MalformedCommand) as error:
@@ -158,7 +158,7 @@ class CommandPoller:
         self._kill.expire()
 
     def _others(self) -> list[str]:
-        """Return some of the other agents that acted within a day: those after the last one asked, by name."""
+        """Return the next few of the other agents that acted within a day, by name."""
         names = sorted(name for name in self._state.agents(since=self._now() - _SEEN_SECONDS) if name != self._agent_id)
         start = bisect.bisect_right(names, self._last)
         return (names[start:] + names[:start])[:_PER_TURN]
@@ -210,7 +210,7 @@ class CommandPoller:
         return True
 
     def _ask(self, name: str, operation: Operation[Any], deadline: float) -> Flow[Any]:
-        """Make a call; None where the authority has no such endpoint, which is asked for again after a while."""
+        """Make a call; None where, for the moment, there is no such endpoint."""
         if self._core.clock() < self._absent.get(name, 0.0):
             return None
         try:

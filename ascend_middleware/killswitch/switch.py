@@ -247,7 +247,7 @@ class KillSwitch:
         return Refusal(problem="agent-rate-limit", detail=detail, retry_after=max(wait, 0.001))
 
     def blocked(self, agent_id: str) -> Flow[Refusal | None]:
-        """Return why an agent is blocked, by what the workers share; read again if that is older than 250 ms."""
+        """Return why an agent is blocked, by a state of at most 250 ms ago."""
         is_known = yield from self.look()
         return self.refusal(agent_id) or (None if is_known else unavailable_state())
 
@@ -259,7 +259,7 @@ class KillSwitch:
         ask: Callable[..., Flow[None]],
         deadline: float,
     ) -> Flow[Refusal | None]:
-        """Have the authority confirm what is too old, once for all who wait for it; refuse if that fails."""
+        """Have the authority confirm what is too old, once for all who wait."""
         while self._clock() < self._asking.get(name, -1e9):
             if (yield Watch(0.05)):
                 raise ClientGone
