@@ -1,7 +1,5 @@
 """What a governed FastAPI application does, over the embedded authority in process."""
 
-import json
-
 import httpx2
 import pytest
 from fastapi import Depends, FastAPI, Request
@@ -165,39 +163,14 @@ async def test_what_needs_no_authority(tmp_path, method, path, status, problem):
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("content", "headers"),
-    [
-        (b'{"amount": 5, "amount": 9000}', {}),
-        (b'{"amount": NaN}', {}),
-        (b'{"amount": 1e999}', {}),
-        (b'{"amount": "\\ud800"}', {}),
-        (b"[" * 100_000, {"x": "y"}),
-        (b'\xef\xbb\xbf{"amount": 5}', {}),
-        ('{"amount": 5}'.encode("utf-16"), {}),
-        (b'{"amount": 5}', {"content-type": "text/plain"}),
-        (b'{"amount": 5}', {"content-type": "application/json; charset=utf-16"}),
-        (b'{"amount": 5}', {"content-encoding": "gzip"}),
-        (b'{"other": 5}', {}),
-        (b'{"amount": ' + b"9" * 5000 + b"}", {}),
-        (b"", {}),
-    ],
+    "content", [b'{"amount": 5, "amount": 9000}', b'{"other": 5}', b'{"amount": 5, "pad": "' + b"x" * 70_000 + b'"}']
 )
-async def test_a_body_that_could_be_read_two_ways_is_refused(tmp_path, content, headers):
+async def test_a_body_that_cannot_be_judged_is_refused(tmp_path, content):
     app, ran = make(tmp_path)
-    given = {"content-type": "application/json", **headers}
+    given = {"content-type": "application/json"}
     answer = await ask(app, "POST", "/customers/7/refunds", content=content, headers=given)
     assert answer.status_code in (400, 413)
     assert ran == []
-
-
-@pytest.mark.anyio
-async def test_a_large_body_is_refused(tmp_path):
-    app, ran = make(tmp_path)
-    content = json.dumps({"amount": 5, "pad": "x" * 70_000})
-    answer = await ask(
-        app, "POST", "/customers/7/refunds", content=content, headers={"content-type": "application/json"}
-    )
-    assert (answer.status_code, ran) == (413, [])
 
 
 @pytest.mark.anyio
@@ -215,13 +188,6 @@ async def test_no_authority_no_handler_unless_the_rule_is_open(tmp_path, unused_
     assert (await ask(app, "GET", "/customers/7")).status_code == 200
     assert (await ask(app, "GET", "/customers/7")).status_code == 503
     assert ran == ["read"]
-
-
-@pytest.mark.anyio
-async def test_observe_mode_refuses_nothing(tmp_path):
-    app, ran = make(tmp_path, mode="observe")
-    assert (await ask(app, "DELETE", "/customers/7")).status_code == 200
-    assert ran == ["delete"]
 
 
 @pytest.mark.anyio

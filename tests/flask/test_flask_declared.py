@@ -3,7 +3,7 @@
 import flask
 import pytest
 from flask.views import MethodView, View
-from kit.engine import GIVEN, answer, options
+from kit.engine import answer, options
 
 from ascend_middleware import ConfigurationError
 from ascend_middleware.flask import Ascend, governed
@@ -114,6 +114,20 @@ def test_a_method_without_a_rule_is_unmapped(engine):
     assert (ran, engine.submitted) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("rules", "settings", "status"),
+    [
+        ([{"match": "* /report", "block": "closed"}], {}, 403),  # a block of the table wins
+        ([], {"enabled": False}, 200),
+        ([], {}, 200),  # declared rules need no table
+    ],
+)
+def test_the_table_may_close_it_and_need_not_name_it(engine, rules, settings, status):
+    app, ran = make(*rules, **settings)
+    assert ask(app, "GET", "/report").status_code == status
+    assert ran == ["report"] * (status == 200)
+
+
 @pytest.mark.parametrize(("method", "path", "action", "view"), CASES)
 def test_without_the_extension_a_governed_view_does_not_run(caplog, method, path, action, view):
     app, ran = make(guarded=False)
@@ -127,18 +141,6 @@ def test_a_guard_around_the_application_does_not_see_the_rule(engine):
     app.wsgi_app = AscendMiddleware(app.wsgi_app, **options([{"match": "GET /**", "exempt": True}]))
     assert ask(app, "GET", "/slow").status_code == 500
     assert ran == []
-
-
-def test_a_block_of_the_table_wins(engine):
-    app, ran = make({"match": "* /report", "block": "closed"})
-    assert ask(app, "GET", "/report").status_code == 403
-    assert ran == []
-
-
-def test_switched_off_it_runs(engine):
-    app, ran = make(enabled=False)
-    assert ask(app, "GET", "/report").status_code == 200
-    assert ran == ["report"]
 
 
 def test_below_another_decorator_that_hides_it_the_view_does_not_run(engine):
@@ -169,10 +171,3 @@ def test_a_wrong_rule_is_told_where_it_stands():
 
         @governed(action_typ="x")
         def view(): ...
-
-
-def test_declared_rules_need_no_table(engine):
-    app, ran = make(guarded=False)
-    Ascend(app, rules={"rule": []}, **GIVEN)
-    assert ask(app, "GET", "/report").status_code == 200
-    assert ran == ["report"]

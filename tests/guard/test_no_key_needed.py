@@ -91,10 +91,6 @@ def folder(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def on_the_command_line(folder, *arguments, given=""):
-    return python(*arguments, cwd=folder, input=given)
-
-
 # --- our own commands
 
 
@@ -205,56 +201,40 @@ def test_an_option_that_redis_does_not_know_is_told_as_the_settings():
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "given", "told"),
-    [
-        (["routes"], "", "/items/<int:id>"),
-        (["shell"], "print(app.url_map)\n", "/items/<id>"),
-        (["tidy"], "", "tidied"),
-        (["ascend", "routes"], "", "/items/{id:int}"),
-    ],
-)
-def test_flask_itself(arguments, given, told, folder):
-    done = on_the_command_line(folder, "-m", "flask", "--app", "site_of_flask", *arguments, given=given)
-    assert (done.returncode, told in done.stdout) == (0, True), done.stdout + done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["-m", "flask", "--app", "site_of_flask", "run", "--port", "0"],
-        ["-m", "gunicorn", "site_of_flask:create_app()", "--bind", "127.0.0.1:0", "--chdir", "."],
-        ["-c", "import site_of_flask; site_of_flask.create_app().run(port=0)"],
-    ],
-)
-def test_servers_do_not_start(arguments, folder):
-    done = on_the_command_line(folder, *arguments)
-    assert done.returncode != 0 and "API key is required" in done.stderr, done.stdout + done.stderr
-
-
-# --- Django
+FLASK = ("-m", "flask", "--app", "site_of_flask")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["migrate"], 0, "Applying"),
-        (["showmigrations"], 0, "auth"),
-        (["check"], 0, "ascend.W004"),
-        (["ascend", "check"], 0, "ascend.W004"),
-        (["ascend", "routes"], 0, "exempt"),
-        (["check", "--deploy"], 1, "ascend.E003"),
+        ([*FLASK, "routes"], 0, "/items/<int:id>"),
+        ([*FLASK, "shell"], 0, "/items/<id>"),
+        ([*FLASK, "tidy"], 0, "tidied"),
+        ([*FLASK, "ascend", "routes"], 0, "/items/{id:int}"),
+        (["manage.py", "migrate"], 0, "Applying"),
+        (["manage.py", "showmigrations"], 0, "auth"),
+        (["manage.py", "check"], 0, "ascend.W004"),
+        (["manage.py", "ascend", "check"], 0, "ascend.W004"),
+        (["manage.py", "ascend", "routes"], 0, "exempt"),
+        (["manage.py", "check", "--deploy"], 1, "ascend.E003"),
     ],
 )
-def test_management_commands(arguments, code, told, folder):
-    done = on_the_command_line(folder, "manage.py", *arguments)
+def test_the_commands_of_flask_and_django(arguments, code, told, folder):
+    done = python(*arguments, cwd=folder, input="print(app.url_map)\n" if "shell" in arguments else "")
     assert (done.returncode, told in done.stdout + done.stderr) == (code, True), done.stdout + done.stderr
 
 
 @pytest.mark.slow
-def test_a_django_server_does_not_start(folder):
-    done = on_the_command_line(folder, "manage.py", "runserver", "--noreload", "127.0.0.1:0")
-    assert done.returncode != 0 and "API key is required" in done.stderr.splitlines()[-1], done.stderr
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [*FLASK, "run", "--port", "0"],
+        ["-m", "gunicorn", "site_of_flask:create_app()", "--bind", "127.0.0.1:0", "--chdir", "."],
+        ["-c", "import site_of_flask; site_of_flask.create_app().run(port=0)"],
+        ["manage.py", "runserver", "--noreload", "127.0.0.1:0"],
+    ],
+)
+def test_servers_do_not_start(arguments, folder):
+    done = python(*arguments, cwd=folder)
+    assert done.returncode != 0 and "API key is required" in done.stderr, done.stdout + done.stderr
