@@ -75,9 +75,17 @@ def open_database(
     return connection
 
 
-def open_reader(path: str | Path, *, busy_timeout: float = 5.0) -> sqlite3.Connection:
+def open_reader(path: str | Path, *, busy_timeout: float = 5.0, uri: bool = False) -> sqlite3.Connection:
     """Open one more connection to a database that `open_database` has opened, one that only reads."""
-    return _reader(str(path), busy_timeout, uri=False)
+    connection = _connect(str(path), busy_timeout, uri=uri)
+    try:
+        connection.execute("PRAGMA query_only=ON")
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    connection.row_factory = sqlite3.Row
+    return connection
 
 
 def open_evidence(path: str | Path, *, oldest: int, newest: int) -> sqlite3.Connection:
@@ -92,14 +100,14 @@ def open_evidence(path: str | Path, *, oldest: int, newest: int) -> sqlite3.Conn
     url = place.absolute().as_uri()
     try:
         try:
-            connection = _reader(f"{url}?mode=ro", 5.0, uri=True)
+            connection = open_reader(f"{url}?mode=ro", uri=True)
         except sqlite3.OperationalError:
             # Where nothing can be written, nobody can make the side files that even a reader needs. Without them a
             # file is whole only if no write-ahead log stands beside it.
             log = place.with_name(f"{place.name}-wal")
             if log.exists() and log.stat().st_size:
                 raise
-            connection = _reader(f"{url}?mode=ro&immutable=1", 5.0, uri=True)
+            connection = open_reader(f"{url}?mode=ro&immutable=1", uri=True)
     except sqlite3.Error as error:
         raise ConfigurationError(f"the database {place} cannot be read: {error}") from None
     found = _version(connection)
@@ -114,18 +122,6 @@ def _connect(place: str, busy_timeout: float, *, uri: bool = False) -> sqlite3.C
     return sqlite3.connect(
         place, timeout=busy_timeout, isolation_level=None, check_same_thread=False, uri=uri, factory=_Connection
     )
-
-
-def _reader(place: str, busy_timeout: float, *, uri: bool) -> sqlite3.Connection:
-    connection = _connect(place, busy_timeout, uri=uri)
-    try:
-        connection.execute("PRAGMA query_only=ON")
-        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
-    except BaseException:
-        connection.close()
-        raise
-    connection.row_factory = sqlite3.Row
-    return connection
 
 
 @contextlib.contextmanager
