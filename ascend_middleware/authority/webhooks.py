@@ -211,24 +211,21 @@ class Outbox:
     def settle(self, delivery: Mapping[str, Any], attempt: Attempt | None) -> None:
         """Note what came of an attempt; None means that nobody wants the delivery any more."""
         now, tries = self._authority.now(), delivery["attempts"] + 1
-        failed = attempt is not None and not attempt.delivered
         error = "" if attempt is None else attempt.failure
+        status = (attempt and attempt.status) or 0
+        refused = 300 <= status < 500 and status not in _TRY_AGAIN and tries >= _MOST_REFUSALS
         with self._store.write():
-            if attempt is not None and failed and not self._hopeless(attempt, tries, now - delivery["since"]):
+            if error and not refused and now - delivery["since"] < _GIVEN_UP_AFTER:
                 pause = min(_FIRST_PAUSE * 2 ** (tries - 1), _LONGEST_PAUSE) * (0.5 + 0.5 * self._dice())
                 self._store.execute(
                     "UPDATE deliveries SET next_at = ?, error = ? WHERE id = ?", (now + pause, error, delivery["id"])
                 )
                 return
             self._store.execute("DELETE FROM deliveries WHERE id = ?", (delivery["id"],))
-            if failed:
+            if error:
                 data = {name: delivery[name] for name in ("event", "name")}
                 data |= {"webhook_id": delivery["webhook"], "attempts": tries, "error": error}
                 self._store.audit("WEBHOOK_GIVEN_UP", tenant=delivery["tenant"], actor="authority", data=data)
-
-    def _hopeless(self, attempt: Attempt, tries: int, age: float) -> bool:
-        refused = attempt.status is not None and 300 <= attempt.status < 500 and attempt.status not in _TRY_AGAIN
-        return age >= _GIVEN_UP_AFTER or (refused and tries >= _MOST_REFUSALS)
 
 
 class Courier:

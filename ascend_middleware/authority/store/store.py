@@ -172,8 +172,10 @@ class Store(Records):
 
     def _whole(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Return actions unpacked, each with the approvals that it has so far."""
-        whole = [_unpacked(dict(row)) for row in rows]
+        whole: list[dict[str, Any]] = [{**dict(row), "approvals": []} for row in rows]
         for row in whole:
+            for column in ("submission", "judgement", "approval", "outcome"):
+                row[column] = None if row[column] is None else _decoder.decode(row[column])
             if (row["judgement"].get("approval") or {}).get("count", 1) > 1:
                 given = self.rows(
                     'SELECT approver AS "by", key_id AS "key", comments, at FROM approvals WHERE action_id = ?'
@@ -360,10 +362,3 @@ def _hash(key: str) -> str:
 
 def _credential(row: Row) -> Credential:
     return Credential(row["id"], row["name"], Role(row["role"]), row["tenant"])
-
-
-def _unpacked(row: Mapping[str, Any]) -> dict[str, Any]:
-    values: dict[str, Any] = {**row, "approvals": []}
-    for column in ("submission", "judgement", "approval", "outcome"):
-        values[column] = None if values[column] is None else _decoder.decode(values[column])
-    return values
