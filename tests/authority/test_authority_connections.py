@@ -120,7 +120,11 @@ async def closed(reader):
 def on_loop(test):
     @functools.wraps(test)
     def run(*arguments, **options):
-        asyncio.run(test(*arguments, **options))
+        async def in_time():
+            async with asyncio.timeout(120):
+                await test(*arguments, **options)
+
+        asyncio.run(in_time())
 
     return run
 
