@@ -1,10 +1,9 @@
-import json
 import sqlite3
 
 import pytest
+from kit.asgi import GONE, Wire, http_scope, part
 from kit.processes import together
 
-from ascend_middleware.authority import Authority, Role, Store, parse_policy
 from ascend_middleware.authority.server import create_app
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.sqlite import open_database, transaction
@@ -13,57 +12,36 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
+def desk(desk_of):
+    return desk_of("")
 
 
-@pytest.fixture
-def authority():
-    authority = Authority(Store.open(":memory:", now=lambda: 0.0), parse_policy(""))
-    yield authority
-    authority.close()
+async def ask(desk, *headers, parts=(b"{}",), leaves=False):
+    """Submit by hand, with the user's key as the last header; the client may leave before the last part."""
+    messages = [part(each, more=leaves or number < len(parts)) for number, each in enumerate(parts, 1)]
+    scope = http_scope("POST", "/api/v1/actions/submit", headers=[*headers, ("X-API-Key", desk.user)])
+    wire = await Wire(*messages, GONE).through(create_app(desk.authority), scope)
+    return (wire.status, wire.json) if wire.sent else None
 
 
-async def ask(authority, *headers, method="POST", path="/api/v1/actions/submit", parts=(b"{}",), leaves=False):
-    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": list(headers)}
-    messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
-    messages[-1]["more_body"] = leaves
-    messages.append({"type": "http.disconnect"})
-    sent = []
-
-    async def receive():
-        return messages.pop(0)
-
-    async def send(message):
-        sent.append(message)
-
-    await create_app(authority)(scope, receive, send)
-    return (sent[0]["status"], json.loads(sent[1]["body"])) if sent else None
-
-
-async def test_a_submission_in_parts(authority):
-    key = authority.store.issue_key(name="u", role=Role.USER, tenant="t").encode()
-    answer = await ask(authority, (b"X-API-Key", key), parts=(b'{"agent_id":"a",', b'"action_type":"read"}'))
+async def test_a_submission_in_parts(desk):
+    answer = await ask(desk, parts=(b'{"agent_id":"a",', b'"action_type":"read"}'))
     assert (answer[0], answer[1]["status"]) == (200, "approved")
 
 
-async def test_a_truncated_body_decides_nothing(authority):
-    key = authority.store.issue_key(name="u", role=Role.USER, tenant="t").encode()
-    parts = (b'{"agent_id":"a","action_type":"read"}',)
-    assert await ask(authority, (b"X-API-Key", key), parts=parts, leaves=True) is None
-    assert authority.store.actions(tenant="t")[1] == 0
+async def test_a_truncated_body_decides_nothing(desk):
+    assert await ask(desk, parts=(b'{"agent_id":"a","action_type":"read"}',), leaves=True) is None
+    assert desk.store.actions(tenant="default")[1] == 0
 
 
-async def test_repeated_headers_are_not_guessed_at(authority):
-    key = (b"x-api-key", authority.store.issue_key(name="u", role=Role.USER, tenant="t").encode())
-    assert (await ask(authority, key, key))[0] == 401
-    repeated = (b"idempotency-key", b"k")
-    assert (await ask(authority, key, repeated, repeated, parts=(b'{"agent_id":"a","action_type":"t"}',)))[0] == 422
+async def test_repeated_headers_are_not_guessed_at(desk):
+    assert (await ask(desk, ("x-api-key", desk.user)))[0] == 401
+    repeated = ("idempotency-key", "k")
+    assert (await ask(desk, repeated, repeated, parts=(b'{"agent_id":"a","action_type":"t"}',)))[0] == 422
 
 
-async def test_an_endless_body_is_cut(authority):
-    key = (b"x-api-key", authority.store.issue_key(name="u", role=Role.USER, tenant="t").encode())
-    assert (await ask(authority, key, parts=[b" " * 65_536] * 50, leaves=True))[0] == 413
+async def test_an_endless_body_is_cut(desk):
+    assert (await ask(desk, parts=[b" " * 65_536] * 50, leaves=True))[0] == 413
 
 
 async def test_a_newer_database_is_refused(tmp_path):

@@ -19,11 +19,6 @@ SUBMIT = b'{"agent_id":"a","action_type":"refund","parameters":{"amount":5000}}'
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture
 def url(tmp_path):
     (tmp_path / "policy.toml").write_text(sample_policy())
     return f"local:{tmp_path / 'policy.toml'}"

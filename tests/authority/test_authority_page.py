@@ -38,11 +38,6 @@ risk_score = 95
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe\x1b[2J\"'><img src=x onerror=alert(2)>\u200b"
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class House(Desk):
     """A served authority with a clock, keys, and browsers."""
 

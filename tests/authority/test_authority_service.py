@@ -28,11 +28,6 @@ decision = "pending"
 """
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class Place(Desk):
     """A served authority on a file, one key of each kind, and the means to ask it."""
 

@@ -31,11 +31,6 @@ decision = "denied"
 SECRET = "s" * 32
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class Subscribed(Desk):
     KEYS = (
         ("agent", "agent", Role.USER, "default"),
