@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from ascend_middleware.api.decode import encode_json
 from ascend_middleware.api.endpoint import Endpoint
 from ascend_middleware.api.endpoints import HEALTH, OPENAPI
@@ -43,6 +45,8 @@ _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _LOOK_EVERY: Final = 1.0
 # Answers whose words the envelope spells otherwise.
 _DECISIONS: Final = frozenset({"Decision", "ActionDetails", "Evaluation"})
+# Not `encode_json`, which looks through every value: those of an answer were looked through when they came.
+_encode: Final = msgspec.json.Encoder().encode
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -223,8 +227,8 @@ class Authority:
         problem = self._problem()
         fields = {"status": "unhealthy" if problem else "healthy", "server_time": iso_time(self.now())}
         if problem:
-            return Answer(503, {}, encode_json({**fields, "problem": problem}))
-        return Answer(200, {}, encode_json(fields))
+            return Answer(503, {}, _encode({**fields, "problem": problem}))
+        return Answer(200, {}, _encode(fields))
 
     def _problem(self) -> str:
         """Return what keeps the authority from deciding, or nothing; the database is really read and written."""
@@ -316,14 +320,14 @@ class Authority:
     def _success(self, call: Call, fields: dict[str, Any]) -> Answer:
         status = 200 if isinstance(fields, Known) else call.endpoint.status
         if not call.request.envelope:
-            return Answer(status, {}, encode_json(fields))
+            return Answer(status, {}, _encode(fields))
         body: dict[str, Any] = {"status": "success", "data": fields, "meta": self._meta(call.request)}
         if call.endpoint.answer in _DECISIONS:
             body["data"] = _pending_word(fields)
         elif call.endpoint.answer == "Actions":
             body["data"] = [_pending_word(row) for row in fields["data"]]
             body["pagination"] = fields["pagination"]
-        return Answer(status, {}, encode_json(body))
+        return Answer(status, {}, _encode(body))
 
     def _refusal(self, error: Exception, request: Request) -> Answer:
         if isinstance(error, StorageError):
@@ -340,7 +344,7 @@ class Authority:
             "meta": self._meta(request),
             "detail": error.detail or error.message,
         }
-        return Answer(error.status, error.headers, encode_json(body))
+        return Answer(error.status, error.headers, _encode(body))
 
 
 def _versionless(path: str) -> str:
