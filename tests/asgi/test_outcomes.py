@@ -5,6 +5,7 @@ import asyncio
 import httpx2
 import pytest
 from fastapi import FastAPI
+from kit.desk import local_authority
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
@@ -13,14 +14,9 @@ from starlette.routing import Mount, Route
 from ascend_middleware import AscendClient
 from ascend_middleware.asgi import AscendMiddleware
 
-POLICY = '[[policy]]\nname = "all"\naction_types = ["*"]\ndecision = "approved"\n'
-DENYING = '[[policy]]\nname = "none"\naction_types = ["*"]\ndecision = "denied"\n'
 
-
-async def outcomes(tmp_path, paths, *, policy=POLICY, **settings):
-    file = tmp_path / "policy.toml"
-    file.write_text(policy)
-    url = f"local:{file}"
+async def outcomes(tmp_path, paths, *, decision="approved", **settings):
+    url = local_authority(tmp_path, decision)
     app = FastAPI()
 
     @app.get("/good")
@@ -224,7 +220,7 @@ async def test_what_was_reported_not_to_have_run_does_not_run_behind_its_answer(
 
 @pytest.mark.anyio
 async def test_nothing_is_reported_of_what_was_only_observed(tmp_path, caplog):
-    statuses, (record,) = await outcomes(tmp_path, ["/good"], policy=DENYING, mode="observe")
+    statuses, (record,) = await outcomes(tmp_path, ["/good"], decision="denied", mode="observe")
     assert statuses == [200]
     assert not any("COMPLETED" in event.upper() for event in trail(record))
     assert "not delivered" not in caplog.text

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from kit.desk import local_authority
 from test_journal import ENTRY, OPEN, crash, journal_of, run
 
 from ascend_middleware import AscendClient
@@ -10,14 +11,11 @@ from ascend_middleware.cli import main
 from ascend_middleware.config import Settings
 from ascend_middleware.journal.journal import directory_of
 
-POLICY = '[[policy]]\nname = "all"\naction_types = ["*"]\ndecision = "approved"\n'
-
 
 @pytest.fixture
 def service(tmp_path, monkeypatch):
     """The environment of one service, and the directory of its journals."""
-    (tmp_path / "policy.toml").write_text(POLICY)
-    url = f"local:{tmp_path / 'policy.toml'}"
+    url = local_authority(tmp_path)
     monkeypatch.setenv("ASCEND_API_URL", url)
     monkeypatch.setenv("ASCEND_AGENT_ID", "bot")
     monkeypatch.setenv("ASCEND_JOURNAL", str(tmp_path / "journal"))

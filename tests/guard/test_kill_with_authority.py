@@ -6,22 +6,20 @@ import anyio
 import httpx2
 import pytest
 from kit.asgi import Handler
+from kit.desk import local_authority
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.cli import main
-
-POLICY = '[[policy]]\nname = "all"\naction_types = ["*"]\ndecision = "approved"\n'
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["block", "suspend", "quarantine"])
 async def test_a_command_reaches_the_guard_and_its_lift_too(handler, tmp_path, capsys, kind):
-    policy = tmp_path / "policy.toml"
-    policy.write_text(POLICY)
+    url, policy = local_authority(tmp_path), tmp_path / "policy.toml"
     app = AscendMiddleware(
         handler,
         rules={"rule": [{"match": "POST /run", "action_type": "t"}]},
-        api_url=f"local:{policy}",
+        api_url=url,
         agent_id="bot",
         kill_switch="poll",
         kill_poll_interval=0.05,
@@ -58,7 +56,7 @@ async def test_projects_that_spell_their_local_authority_alike_share_nothing(tmp
     for name in ("one", "other"):
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "policy.toml").write_text(POLICY)
+        local_authority(folder)
         monkeypatch.chdir(folder)
         apps.append(
             AscendMiddleware(

@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 from kit.approvals import REFUND, ask, guarded
 from kit.asgi import JSON, Handler
+from kit.desk import local_authority
 
 from ascend_middleware import AscendClient
 from ascend_middleware.asgi import AscendMiddleware
@@ -79,16 +80,14 @@ class TestTheLog:
 
 class TestTheAuthority:
     async def observe(self, tmp_path, decision, **settings):
-        file = tmp_path / "policy.toml"
-        file.write_text(POLICY.format(decision))
-        url = f"local:{file}"
+        url = local_authority(tmp_path, decision)
         app = AscendMiddleware(Handler(), rules={"rule": [REFUND]}, api_url=url, agent_id="a", **settings)
         wire = await ask(app)
         await app.aclose()
-        return wire, AscendClient(api_url=url, agent_id="a"), file
+        return wire, AscendClient(api_url=url, agent_id="a")
 
     async def test_nobody_is_asked_about_what_ran_already(self, tmp_path):
-        wire, client, file = await self.observe(tmp_path, "pending", mode="observe")
+        wire, client = await self.observe(tmp_path, "pending", mode="observe")
         assert wire.status == 200
         with client:
             assert client.list_actions(status="pending").total == 0
@@ -97,7 +96,7 @@ class TestTheAuthority:
             record = client.get_action(row.action_id)
             assert (record["required_approvers"], record["approval_request_id"]) == ([], None)
             assert events_of(record["audit_trail"][0]) == ("action.submitted",)
-        authority = Authority.open(file)
+        authority = Authority.open(tmp_path / "policy.toml")
         try:
             body = b'{"approved": true}'
             answer = authority.handle("POST", "/api/v1/actions/1/approve", "", {}, body, credential=admin(authority))
@@ -106,14 +105,14 @@ class TestTheAuthority:
             authority.close()
 
     async def test_what_is_enforced_waits_for_a_person(self, tmp_path):
-        wire, client, _ = await self.observe(tmp_path, "pending")
+        wire, client = await self.observe(tmp_path, "pending")
         assert wire.status == 403
         with client:
             assert client.list_actions(status="pending").total == 1
 
     @pytest.mark.parametrize("decision", ["approved", "denied"])
     async def test_what_is_decided_at_once_stays_so_and_is_marked(self, tmp_path, decision):
-        wire, client, _ = await self.observe(tmp_path, decision, mode="observe")
+        wire, client = await self.observe(tmp_path, decision, mode="observe")
         assert wire.status == 200
         with client:
             (row,) = client.list_actions().actions

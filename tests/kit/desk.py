@@ -92,3 +92,10 @@ class Desk:
         """Return status and error code."""
         status, body = answer
         return status, body["error"]["code"]
+
+
+def local_authority(folder, decision="approved"):
+    """Write a policy that decides all alike; return the URL of its embedded authority."""
+    file = folder / "policy.toml"
+    file.write_text(f'[[policy]]\nname = "all"\naction_types = ["*"]\ndecision = "{decision}"\n')
+    return f"local:{file}"

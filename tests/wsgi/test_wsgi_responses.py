@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from kit.desk import local_authority
 from kit.engine import options
 from kit.wsgi import Call, environ
 
@@ -11,8 +12,6 @@ from ascend_middleware import AscendClient
 from ascend_middleware.wsgi import AscendMiddleware
 
 RULES = [{"match": "GET /**", "action_type": "read"}]
-POLICY = '[[policy]]\nname = "all"\naction_types = ["*"]\ndecision = "approved"\n'
-DENYING = '[[policy]]\nname = "none"\naction_types = ["*"]\ndecision = "denied"\n'
 
 
 class Stream:
@@ -105,11 +104,9 @@ def test_an_application_may_start_late(engine):
     assert (call.status, call.body) == (200, b"late")
 
 
-def outcomes(tmp_path, *apps, take=None, policy=POLICY, **settings):
+def outcomes(tmp_path, *apps, take=None, decision="approved", **settings):
     """Run each application once under the embedded authority; return the trail of each action."""
-    file = tmp_path / "policy.toml"
-    file.write_text(policy)
-    url = f"local:{file}"
+    url = local_authority(tmp_path, decision)
     for app in apps:
         guarded = AscendMiddleware(app, rules={"rule": RULES}, api_url=url, agent_id="a", **settings)
         try:
@@ -153,7 +150,7 @@ def test_a_stream_that_was_not_taken_to_its_end_has_failed(tmp_path):
     assert (outcome["status"], outcome["error"]) == ("failed", "the client left")
 
 
-@pytest.mark.parametrize("settings", [{"mode": "observe", "policy": DENYING}, {"report_outcomes": False}])
+@pytest.mark.parametrize("settings", [{"mode": "observe", "decision": "denied"}, {"report_outcomes": False}])
 def test_nothing_is_reported_where_nothing_is_wanted(tmp_path, settings):
     (outcome,) = outcomes(tmp_path, streaming(Stream([b"a"])), **settings)
     assert not outcome
