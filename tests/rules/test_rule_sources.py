@@ -39,7 +39,7 @@ def test_every_kind_of_source_is_read():
         tool_name="stripe",
         model_id=3,
         details={"q": "query.q", "h": "header.X-Run", "b": "body.a.b", "c": "body.a.b.1.c", "n": {"const": "web"}},
-        risk_indicators={"financial_data": True},
+        risk_indicators={"financial_data": True, "pii": False},
         context={"absent": "query.no?"},
     )
     assert (made.resource, made.resource_id, made.tool_name, made.model_id) == (
@@ -49,7 +49,7 @@ def test_every_kind_of_source_is_read():
         3,
     )
     assert made.action_details == {"q": "1", "h": "r", "b": [1, {"c": None}], "c": None, "n": "web"}
-    assert made.risk_indicators == {"financial_data": True}
+    assert made.risk_indicators == {"financial_data": True, "pii": False}
     assert made.context is None
 
 
