@@ -9,12 +9,16 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import secrets
 import threading
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+from ..fork import renew_once
+from ..text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +31,7 @@ __all__ = ["Observation", "Observations", "read_observations"]
 _SECONDS: Final = 5.0
 # A caller can make up paths and agents.
 _MOST: Final = 5_000
+_LONGEST: Final = 200
 _MOST_FILES: Final = 200
 _OTHERS: Final = "…"
 
@@ -67,22 +72,24 @@ class Observations:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._found: dict[tuple[str, ...], Observation] = {}
         self._written_at = self._clock()
-        self._path = self._directory / f"observed-{int(self._now())}-{self._pid}.json"
-        reference = weakref.ref(self)
-        atexit.register(_write_last, reference, self._pid)
+        # A process may have several guards of one service.
+        name = f"observed-{int(self._now())}-{os.getpid()}-{secrets.token_hex(4)}.json"
+        self._path = self._directory / name
+        atexit.register(_write_last, weakref.ref(self), os.getpid())
+        self._pid = os.getpid()
 
     def note(self, view: RequestView, verdict: Verdict) -> None:
         """Count one request."""
         if self._pid != os.getpid():
-            self._begin()  # a forked child's are its own
+            renew_once(lambda: self._pid, self._begin)  # a forked child's are its own
         rule, action = verdict.rule, verdict.action
         would = verdict.would or ""
         agent = action.agent_id if action is not None else ""
-        key = (view.verb, view.template, rule.label if rule is not None else "", agent, would)
+        method, route, agent = (printable(text[:_LONGEST]) for text in (view.verb, view.template, agent))
+        key = (method, route, rule.label if rule is not None else "", agent, would)
         moment = self._now()
         with self._lock:
             found = self._found.get(key)
@@ -96,7 +103,7 @@ class Observations:
             found.count += 1
             found.last = moment
             if verdict.decision is not None and verdict.decision.reason:
-                found.reason = verdict.decision.reason[:200]
+                found.reason = printable(verdict.decision.reason[:_LONGEST])
             if self._clock() - self._written_at < _SECONDS:
                 return
             self._written_at = self._clock()

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 from fastapi import FastAPI
+from kit import asgi
 from starlette.testclient import TestClient
 
 from ascend_middleware import Agent
@@ -152,3 +153,17 @@ def test_no_more_is_kept_than_fits(observed, report, ascend_authority, monkeypat
     found = json.loads(report("--json"))
     assert found["requests"] == 10
     assert {row["route"]: row["count"] for row in found["refused"]} == {"/forgotten/{id}": 1, "/orders/{id}": 1, "…": 8}
+
+
+@pytest.mark.anyio
+async def test_what_a_caller_makes_up_is_kept_in_part_and_by_each_guard_of_a_process(
+    authority, handler, report, tmp_path
+):
+    options = {"mode": "observe", "journal": str(tmp_path / "journal")}
+    apps = [asgi.guard(handler, [{"match": "GET /a", "exempt": True}], **options) for _ in range(2)]
+    for app, path in zip(apps, ("/" + "x" * 9000, "/odd\udc80"), strict=True):
+        scope = {**asgi.http_scope(), "path": path}
+        assert (await asgi.Wire(asgi.part()).through(app, scope)).status == 200
+        await app.aclose()
+    routes = {row["route"] for row in json.loads(report("--json"))["refused"]}
+    assert routes == {"/" + "x" * 199, r"'/odd\udc80'"}
