@@ -178,6 +178,8 @@ class Journal:
         try:
             return log.append(encode_line({"k": "entry", "n": number, "at": now, **fields}), wait=wait)
         except OSError as error:
+            if log is not self._log:
+                return self.enter(number, fields, wait=wait)  # it was closed meanwhile; there is another one
             raise self._unwritable(error) from None
 
     def conclude(
@@ -237,8 +239,8 @@ class Journal:
             self._said[about] = now
             logger.error("%s", text)
 
-    def close(self, *, remove: bool) -> None:
-        """Close the files of this process; with `remove`, because all was delivered."""
+    def close(self, *, remove: bool, unread: bool = True) -> None:
+        """Close the files of this process and `remove` them; with `unread` False, only where all was delivered."""
         if self._pid != os.getpid() or self._log is None:
             return
         with self._lock:
@@ -247,7 +249,7 @@ class Journal:
         if self.directory is None and not remove:
             self._log = log  # what is in memory only would be gone
         else:
-            log.close(remove=remove)
+            log.close(remove=remove, unread=unread)
 
 
 def _new_log(directory: Path, prefix: str, *, power_safe: bool = False) -> FileLog:

@@ -89,7 +89,7 @@ class MemoryLog:
     def set_aside(self, line: bytes) -> None:
         """Keep a line that the authority will not take; nothing outlives the process here."""
 
-    def close(self, *, remove: bool) -> None:
+    def close(self, *, remove: bool, unread: bool = True) -> None:
         """Stop; with `remove`, nothing is left but what was set aside."""
 
 
@@ -153,6 +153,8 @@ class FileLog:
         if not self._lock.acquire(blocking=wait):
             return False
         try:
+            if self._progress < 0:
+                raise OSError(errno.EBADF, "it was closed")
             if self._descriptor < 0 or self._sizes[self._current] >= self._segment_bytes:
                 line = self._next_segment() + line
             size = self._sizes[self._current]
@@ -273,8 +275,10 @@ class FileLog:
         finally:
             os.close(descriptor)
 
-    def close(self, *, remove: bool = False) -> None:
+    def close(self, *, remove: bool = False, unread: bool = True) -> None:
+        """As of a `MemoryLog`; where lines were not taken, nothing is removed with `unread` False."""
         with self._lock:
+            remove = remove and (unread or self.backlog == 0)
             for descriptor in (self._descriptor, self._progress):
                 if descriptor >= 0:
                     os.close(descriptor)

@@ -242,7 +242,8 @@ class BackgroundWorker:
             return  # handlers may still run; what this process holds is adopted when it ends
         delivered = self._delivery is not None and journal.log.backlog == 0
         self._delivery = None
-        journal.close(remove=delivered)
+        # What another thread writes now is left to who adopts it.
+        journal.close(remove=delivered, unread=False)
 
 
 def _poll(poller: Callable[[Callable[[Any], Any]], float], engine: LateEngine, stop: threading.Event) -> None:

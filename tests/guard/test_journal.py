@@ -297,6 +297,23 @@ class TestSegments:
         again.release(99)
         again.close(remove=True)
 
+    def test_what_is_written_while_the_journal_is_closed_is_found_by_who_adopts_it(self, tmp_path):
+        closes = []
+        journal = Journal(tmp_path, now=lambda: closes.pop()() if closes else NOW)
+
+        def close():
+            journal.close(remove=True, unread=False)
+            return NOW
+
+        journal.enter(1, {})
+        journal.log.peek()
+        journal.log.advance()
+        closes.append(close)  # when the next entry has its log in hand
+        assert journal.enter(2, {})
+        close()  # nobody has read that one
+        (name,) = names_of(tmp_path)
+        assert [decode_line(line)["n"] for line, _ in read_lines(tmp_path, name)] == [2]
+
     def test_reader_and_writers_at_once(self, tmp_path, core, authority):
         journal = journal_of(tmp_path, segment_bytes=2000)
         delivery = delivery_of(journal, core)
