@@ -285,7 +285,12 @@ class AsyncRunner(_Runner):
     def conclude(self, verdict: Verdict, **outcome: Any) -> Awaitable[None] | None:
         """Record what became of a passed request, once; `outcome` is what `Runs.conclude` takes."""
         flow = self._guard.runs.conclude(verdict.run, **outcome)
-        return None if flow is None else drive_async(flow, self._call)
+        return None if flow is None else self._record(flow)
+
+    async def _record(self, flow: Flow[None]) -> None:
+        # A request whose scope is cancelled is cancelled at each of its waits, and this may take several.
+        with anyio.CancelScope(shield=True):
+            await drive_async(flow, self._call)
 
     async def _call(self, step: Blocking) -> Any:
         """Make a call that may block, in a thread; it goes on to its end when the one who waits for it is cancelled."""

@@ -202,7 +202,11 @@ class Governor:
             judged[-1] = verdict.outcome
             if verdict.passes:
                 # Who expects to be told to continue is told so by the first receive: only the handler may do that.
-                onward = await body.onward(ahead="expect" not in view.header_names)
+                try:
+                    onward = await body.onward(ahead="expect" not in view.header_names)
+                except BaseException:
+                    self.runner.guard.runs.give_up(verdict.run)
+                    raise
                 if onward is None:
                     handled = HandledRequest(self.runner, verdict)
                     handled.ran = False

@@ -251,7 +251,11 @@ class Guard:
         if not verdict.passes or self.kill.is_quiet:
             return verdict
         # The last look, right before the handler: everything that took time lies behind.
-        refused = yield from self._look(verdict)
+        try:
+            refused = yield from self._look(verdict)
+        except GeneratorExit:
+            self.runs.give_up(verdict.run)
+            raise
         if refused is None:
             return verdict
         why = "the handler did not run: the agent is blocked"

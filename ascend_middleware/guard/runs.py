@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import secrets
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -109,15 +110,23 @@ class Runs:
         run = Run(number, approval, claim, entry["id"])
         try:
             if not journal.enter(number, entry, wait=False):
-                yield Blocking(journal.enter, (number, entry), abandon=functools.partial(self._abandon, run))
+                yield Blocking(journal.enter, (number, entry), abandon=lambda _: self._abandon(run))
         except AscendError as error:
             unentered = Run(0, approval, claim, entry["id"])
             yield from self._rest(unentered, error=f"the handler did not run: {error}", unused=True)
             raise
         return run
 
-    def _abandon(self, run: Run, entered: bool) -> None:
-        """Conclude an entry whose request was cancelled while it was written."""
+    def give_up(self, run: Run | None) -> None:
+        """Conclude the entry of a request that is cancelled before its handler runs; waits for no shared state."""
+        if run is None:
+            return
+        if run.approval is not None and self._state.blocks:
+            threading.Thread(target=self._abandon, args=(run,), name="ascend-give-up", daemon=True).start()
+        else:
+            self._abandon(run)
+
+    def _abandon(self, run: Run) -> None:
         flow = self.conclude(run, error="the handler did not run: the client left", unused=True)
         if flow is not None:
             drive(flow, lambda step: step.function(*step.arguments))

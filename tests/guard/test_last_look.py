@@ -2,9 +2,10 @@
 
 import asyncio
 
+import anyio
 import pytest
 from kit.approvals import BODY, REFUND, UPLOAD, approved, ask, guarded, held
-from kit.asgi import JSON, Wire, http_scope, part
+from kit.asgi import JSON, Wire, http_scope, part, unattended
 
 pytestmark = pytest.mark.anyio
 
@@ -196,3 +197,59 @@ class TestGivenBack:
         assert (await first).status == 503
         assert await held(app) == other != handle
         assert (await ask(app, handle)).status == 503
+
+    async def test_a_request_that_is_cancelled_at_the_last_look_has_not_used_it(self, authority, handler):
+        app = guarded(handler, report_outcomes=True)
+        handle = await approved(app, authority)
+        state, enter, loop = app.guard.state, app.guard.journal.enter, asyncio.get_running_loop()
+        snapshot = state.snapshot
+
+        def leaving(**named):
+            loop.call_soon_threadsafe(task.cancel)
+            return snapshot(**named)
+
+        def entering(*arguments, **named):
+            app.guard.kill.expire()
+            state.blocks, state.snapshot = True, leaving
+            return enter(*arguments, **named)
+
+        app.guard.journal.enter = entering
+        task = asyncio.ensure_future(ask(app, handle))
+        await asyncio.wait({task})
+        for _ in range(200):
+            if state.find(handle).given_back:
+                break
+            await asyncio.sleep(0.01)
+        state.snapshot, app.guard.journal.enter = snapshot, enter
+        assert (task.cancelled(), handler.ran) == (True, 0)
+        assert (await ask(app, handle)).status == 200
+
+    async def test_a_request_that_is_cancelled_right_before_the_handler_has_not_used_it(self, authority, handler):
+        class Leaving(Wire):
+            async def receive(self):
+                if not self.messages:
+                    task.cancel()
+                return await super().receive()
+
+        app = guarded(handler)
+        handle = await approved(app, authority)
+        scope = http_scope("POST", "/refunds/7", headers=[*HEADERS, ("ascend-approval", handle)])
+        task = asyncio.ensure_future(Leaving(part(BODY)).through(app, scope))
+        await asyncio.wait({task})
+        assert (task.cancelled(), handler.ran) == (True, 0)
+        assert (await ask(app, handle)).status == 200
+
+
+async def test_what_became_of_an_approved_run_is_journalled_though_its_scope_was_cancelled(authority, tmp_path):
+    async def handler(scope, receive, send):
+        group.cancel_scope.cancel()
+        await anyio.sleep(60)
+
+    options = {"state": str(tmp_path / "state.db"), "journal": str(tmp_path / "journal"), "report_outcomes": True}
+    app = unattended(guarded(handler, **options))
+    handle = await approved(app, authority)
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask, app, handle)
+    lines = b"".join(path.read_bytes() for path in (tmp_path / "journal").rglob("*.journal"))
+    assert lines.count(b"the handler was interrupted") == 1
+    assert (await ask(app, handle)).json["outcome"] == "failed"
