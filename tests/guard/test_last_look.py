@@ -199,7 +199,7 @@ class TestGivenBack:
         assert (await ask(app, handle)).status == 503
 
     async def test_a_request_that_is_cancelled_at_the_last_look_has_not_used_it(self, authority, handler):
-        app = guarded(handler, report_outcomes=True)
+        app = unattended(guarded(handler, report_outcomes=True))
         handle = await approved(app, authority)
         state, enter, loop = app.guard.state, app.guard.journal.enter, asyncio.get_running_loop()
         snapshot = state.snapshot
