@@ -195,7 +195,7 @@ class SyncRunner(_Runner):
         """Record what became of a passed request, once; `outcome` is what `Runs.conclude` takes."""
         flow = self._guard.runs.conclude(verdict.run, **outcome)
         if flow is not None:
-            drive(flow, lambda step: step.function(*step.arguments))
+            drive(flow, _made)
 
     def close(self) -> None:
         """Close this process's connections and deliver the outcomes that wait."""
@@ -227,6 +227,10 @@ class SyncRunner(_Runner):
             return result
         assert isinstance(step, Blocking)  # noqa: S101 - there are no others
         return step.function(*step.arguments)
+
+
+def _made(step: Blocking) -> Any:
+    return step.function(*step.arguments)
 
 
 def _nothing(limit: int, seconds: float) -> bytes:
@@ -288,9 +292,9 @@ class AsyncRunner(_Runner):
         return None if flow is None else self._record(flow)
 
     async def _record(self, flow: Flow[None]) -> None:
-        # A request whose scope is cancelled is cancelled at each of its waits, and this may take several.
+        # In one call, which goes on to its end: the one who waits may be cancelled at each wait.
         with anyio.CancelScope(shield=True):
-            await drive_async(flow, self._call)
+            await self._call(Blocking(drive, (flow, _made)))
 
     async def _call(self, step: Blocking) -> Any:
         """Make a call that may block, in a thread; it goes on to its end when the one who waits for it is cancelled."""

@@ -253,3 +253,27 @@ async def test_what_became_of_an_approved_run_is_journalled_though_its_scope_was
     lines = b"".join(path.read_bytes() for path in (tmp_path / "journal").rglob("*.journal"))
     assert lines.count(b"the handler was interrupted") == 1
     assert (await ask(app, handle)).json["outcome"] == "failed"
+
+
+async def test_what_became_of_it_is_journalled_though_the_request_is_cancelled_while_it_is_recorded(
+    authority, handler, tmp_path
+):
+    options = {"state": str(tmp_path / "state.db"), "journal": str(tmp_path / "journal"), "report_outcomes": True}
+    app = unattended(guarded(handler, **options))
+    handle = await approved(app, authority)
+    state, loop = app.guard.state, asyncio.get_running_loop()
+    settle = state.settle
+
+    def leaving(*arguments, **named):
+        loop.call_soon_threadsafe(task.cancel)
+        settle(*arguments, **named)
+
+    state.settle = leaving
+    task = asyncio.ensure_future(ask(app, handle))
+    await asyncio.wait({task})
+    for _ in range(200):
+        lines = b"".join(path.read_bytes() for path in (tmp_path / "journal").rglob("*.journal"))
+        if b'"k":"outcome"' in lines:
+            break
+        await asyncio.sleep(0.01)
+    assert (handler.ran, lines.count(b'"k":"outcome"')) == (1, 1)
