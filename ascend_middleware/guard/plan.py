@@ -127,7 +127,7 @@ class Plans:
             return self.none
         found = self._of_rules.get(rule)
         if found is None:
-            found = self._of_rules[rule] = _plan(rule)
+            found = self._of_rules.setdefault(rule, _plan(rule))  # threads get the same one, which is compared
         return found
 
     def some_permit(self, findings: list[str]) -> bool:
