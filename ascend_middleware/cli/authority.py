@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -73,14 +74,21 @@ def _ends_well_by_sigterm() -> Iterator[None]:
 
     One that comes before the server listens for signals ends the start.
     """
+    again: list[threading.Timer] = []
 
     def end(*_: object) -> None:
+        # What is raised while an object is destroyed is lost: the signal comes again until somebody has heard it.
+        again.append(threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)))
+        again[-1].daemon = True
+        again[-1].start()
         raise SystemExit(OK)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
+        for timer in again:
+            timer.cancel()
         signal.signal(signal.SIGTERM, before)
 
 

@@ -155,6 +155,10 @@ class AppGuard:
         attributes["_ascend_guard"] = self
         app.__class__ = _guarded(type(app))
 
+    def close(self) -> None:
+        """Close this process's connections and deliver the outcomes that wait."""
+        self.runner.close()
+
     @property
     def app(self) -> flask.Flask:
         """The application."""

@@ -151,6 +151,7 @@ def _show(result: Result, *, as_json: bool) -> int:
     else:
         for line in result.lines:
             say(line)
+    sys.stdout.flush()  # where both go to one place, they come in this order
     for text in result.notes:
         note(text)
     return result.code

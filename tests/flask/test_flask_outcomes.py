@@ -37,7 +37,7 @@ class TestWhatIsReported:
 
     def told(self, authority, app):
         app.test_client().post("/pay", buffered=True)
-        app.extensions["ascend"].runner.close()
+        app.extensions["ascend"].close()
         (end,) = (asked for asked in authority.requests if asked.path.endswith(("/complete", "/fail")))
         return end.path.rpartition("/")[2], end.body.get("error")
 
@@ -82,7 +82,7 @@ class TestWhatIsReported:
         app.add_url_rule("/pay/<int:number>", "pay", lambda number: "paid", methods=["POST"])
         Ascend(app, rules={"rule": [{"match": "POST /pay/{number}", "action_type": "pay"}]})
         assert app.test_client().post("/pay/7", buffered=True).status_code == 500
-        app.extensions["ascend"].runner.close()
+        app.extensions["ascend"].close()
         (end,) = (asked for asked in ascend_authority.requests if asked.path.endswith(("/complete", "/fail")))
         assert end.body["error"] == "the handler did not run: the application answered 500"
 
