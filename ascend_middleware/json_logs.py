@@ -9,11 +9,11 @@ import sys
 import threading
 from typing import Any, Final, TextIO
 
-from .masking import ROOT, install
+from .masking import ROOT, STANDARD_FIELDS, install
 
 __all__ = ["JSONFormatter", "log_as_json"]
 
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+_NOT_TOLD: Final = STANDARD_FIELDS | {"taskName", "color_message"}
 _installing: Final = threading.Lock()
 
 
@@ -33,7 +33,7 @@ class JSONFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        found |= {name: value for name, value in vars(record).items() if name not in _STANDARD and value is not None}
+        found |= {name: value for name, value in vars(record).items() if name not in _NOT_TOLD and value is not None}
         if record.exc_info or record.exc_text:
             found["exception"] = record.exc_text or self.formatException(record.exc_info)  # type: ignore[arg-type]
         return json.dumps(found, default=str)

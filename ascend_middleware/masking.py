@@ -112,7 +112,8 @@ class MaskingFilter(logging.Filter):
         return True
 
 
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+# What a record has by itself; the rest was given to it.
+STANDARD_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 def _mask_record(record: logging.LogRecord) -> None:
@@ -129,7 +130,7 @@ def _mask_record(record: logging.LogRecord) -> None:
     if record.stack_info:
         record.stack_info = mask_text(record.stack_info)
     for name, value in list(vars(record).items()):
-        if name not in _STANDARD:
+        if name not in STANDARD_FIELDS:
             setattr(record, name, MASK if _is_secret(name, value) else mask(value))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import requests
 from requests.adapters import HTTPAdapter
 
-from .hold import HANDLE_HEADER, Answer, BodyNotRepeatable, Hold, Pause, Repeat, Waiter, is_problem
+from .hold import HANDLE_HEADER, Answer, BodyNotRepeatable, Hold, Pause, Repeat, Waiter, is_problem, next_step
 from .pause import token_of
 
 __all__ = ["ApprovalAdapter"]
@@ -62,12 +62,7 @@ class ApprovalAdapter(HTTPAdapter):
         ]
         steps = self._waiter.steps(url, lambda handle: token_of(str(request.method), url, headers, content, handle))
         response, answer = None, None
-        while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration:
-                assert response is not None  # noqa: S101 - the first step sends
-                return response
+        while (step := next_step(steps, answer)) is not None:
             answer = None
             if isinstance(step, Pause):
                 if self._on_hold is not None:
@@ -86,6 +81,8 @@ class ApprovalAdapter(HTTPAdapter):
                 for name in (HANDLE_HEADER, "Content-Type", "Content-Length", "Content-Encoding"):
                     asked.headers.pop(name, None)
                 answer = _answer(super().send(asked, *args, **options), is_ours=True)
+        assert response is not None  # noqa: S101 - the first step sends
+        return response
 
 
 def _answer(response: requests.Response, *, is_ours: bool) -> Answer:

@@ -10,7 +10,19 @@ from typing import Any, Final
 import anyio
 import httpx2
 
-from .hold import HANDLE_HEADER, Answer, Ask, BodyNotRepeatable, Hold, Pause, Repeat, Waiter, is_problem
+from .hold import (
+    HANDLE_HEADER,
+    Answer,
+    Ask,
+    BodyNotRepeatable,
+    Hold,
+    Pause,
+    Repeat,
+    Steps,
+    Waiter,
+    is_problem,
+    next_step,
+)
 from .pause import token_of
 
 try:
@@ -70,11 +82,7 @@ class ApprovalAuth(*_BASES):  # type: ignore[misc]  # one of the bases is there 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Send the request, and wait in this thread; the library calls this."""
         steps, answer = self._steps(request), None
-        while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration:
-                return
+        while (step := next_step(steps, answer)) is not None:
             answer = None
             if isinstance(step, Pause):
                 if self._on_hold is not None:
@@ -93,11 +101,7 @@ class ApprovalAuth(*_BASES):  # type: ignore[misc]  # one of the bases is there 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Send the request, and wait on the event loop; the library calls this."""
         steps, answer = self._steps(request), None
-        while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration:
-                return
+        while (step := next_step(steps, answer)) is not None:
             answer = None
             if isinstance(step, Pause):
                 told = None if self._on_hold is None else self._on_hold(step.hold)
@@ -124,7 +128,7 @@ class ApprovalAuth(*_BASES):  # type: ignore[misc]  # one of the bases is there 
                 await response.aread()
             answer = _answer(step, response)
 
-    def _steps(self, request: Any) -> Generator[Repeat | Ask | Pause, Answer | None, None]:
+    def _steps(self, request: Any) -> Steps:
         try:
             content = request.content
         except RuntimeError:  # httpx's and httpx2's RequestNotRead

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
 from ..exceptions import AscendError
@@ -27,8 +27,10 @@ __all__ = [
     "Hold",
     "Pause",
     "Repeat",
+    "Steps",
     "Waiter",
     "is_problem",
+    "next_step",
 ]
 
 HANDLE_HEADER: Final = "Ascend-Approval"
@@ -132,6 +134,9 @@ class Pause(NamedTuple):
     hold: Hold
 
 
+Steps: TypeAlias = Generator[Repeat | Ask | Pause, Answer | None, None]
+
+
 class Waiter:
     """Waits for the approval of requests.
 
@@ -148,7 +153,7 @@ class Waiter:
         self._pause: Final = pause
         self._clock: Final = clock
 
-    def steps(self, url: str, token: Callable[[str], str]) -> Generator[Repeat | Ask | Pause, Answer | None, None]:
+    def steps(self, url: str, token: Callable[[str], str]) -> Steps:
         """Say what is to be done until the last `Repeat` has the answer that the caller is to get.
 
         Args:
@@ -172,9 +177,7 @@ class Waiter:
                     raise _paused(hold, token(handle))
                 yield from self._wait(hold, until, token)
 
-    def _wait(
-        self, hold: Hold, until: float, token: Callable[[str], str]
-    ) -> Generator[Repeat | Ask | Pause, Answer | None, None]:
+    def _wait(self, hold: Hold, until: float, token: Callable[[str], str]) -> Steps:
         pause = hold.retry_after
         while True:
             left = until - self._clock()
@@ -192,6 +195,14 @@ class Waiter:
                 raise ApprovalExpired(_FINAL[state], action_id=hold.action_id, code=f"APPROVAL_{state.upper()}")
             # Anything else, an answer that cannot be read among it, is no decision.
             pause = _retry_after(answer, pause)
+
+
+def next_step(steps: Steps, answer: Answer | None) -> Repeat | Ask | Pause | None:
+    """Return what is to be done next, or None where nothing is."""
+    try:
+        return steps.send(answer)
+    except StopIteration:
+        return None
 
 
 def is_problem(status: int, headers: Mapping[str, str]) -> bool:

@@ -19,11 +19,11 @@ from ..inspection import FAILED, OK, Result
 from ..inspection.about import Application, Installed, Sketch, plain_view
 from ..problems import Problem
 from ..routing import Leaf
-from ..routing.coverage import Routes, cover
-from ..routing.lock import Change, Direction, Lock, compare, dump, load, lock_of
+from ..routing.coverage import Coverage, Routes, cover
+from ..routing.lock import Change, Direction, compare, dump, load, lock_of
 from ..rules import WEBSOCKET, RuleTable
 
-__all__ = ["check", "diff", "load_application", "lock", "lock_of_application", "recognise"]
+__all__ = ["check", "covered", "diff", "load_application", "lock", "recognise"]
 
 _USUAL: Final = ("app", "application")
 # Where middlewares keep what they stand around.
@@ -208,8 +208,8 @@ def _django(found: Any) -> Application | None:
 # --- the lock file
 
 
-def lock_of_application(application: Application, name: str, rules: str | None = None) -> Lock:
-    """Return the lock of an application.
+def covered(application: Application, name: str, rules: str | None = None) -> tuple[Coverage, dict[str, Any]]:
+    """Return what covers an application's routes, and its settings that concern all of them.
 
     Raises:
         ConfigurationError: its routes cannot be listed.
@@ -217,14 +217,14 @@ def lock_of_application(application: Application, name: str, rules: str | None =
     if application.routes is None:
         raise ConfigurationError(f"{name} is no application of a framework whose routes can be listed")
     table, settings = application.governed(rules)
-    coverage = cover(application.routes, table, unmapped=settings.unmapped)
     guarded = application.installed is not None
-    return lock_of(coverage, {"guarded": guarded} | {name: getattr(settings, name) for name in _SETTINGS})
+    coverage = cover(application.routes, table, unmapped=settings.unmapped)
+    return coverage, {"guarded": guarded} | {name: getattr(settings, name) for name in _SETTINGS}
 
 
 def lock(args: Namespace) -> Result:
     """Write the lock file of an application."""
-    found = lock_of_application(load_application(args), args.app, args.rules)
+    found = lock_of(*covered(load_application(args), args.app, args.rules))
     Path(args.lock).write_text(dump(found), encoding="utf-8")
     count = len(found.routes)
     return Result(
@@ -240,7 +240,7 @@ def diff(args: Namespace) -> Result:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigurationError(f"there is no {path}; write it with: ascend-middleware lock {args.app}") from None
-    now = lock_of_application(load_application(args), args.app, args.rules)
+    now = lock_of(*covered(load_application(args), args.app, args.rules))
     changes = compare(load(text, str(path)), now)
     looser = [one for one in changes if one.direction is Direction.LOOSER]
     if args.accept and changes:
@@ -261,7 +261,7 @@ def _lines(changes: list[Change]) -> list[str]:
     for direction, heading in _HEADINGS.items():
         found = [one for one in changes if one.direction is direction]
         if found:
-            lines += ["", heading, *(f"  {_told(one)}" for one in found)]
+            lines += ["", heading, *(f"  {one}" for one in found)]
     return lines[1:] or ["nothing has changed"]
 
 
@@ -273,10 +273,6 @@ def _annotations(changes: list[Change], text: str, name: str) -> list[str]:
         start = f'"{one.route}" = ' if one.route else f"{one.text.partition(' ')[0]} = "
         line = next((number for number, each in enumerate(lines, 1) if each.startswith(start)), 1)
         kind = "error" if one.direction is Direction.LOOSER else "notice"
-        told = _told(one).replace("%", "%25")
+        told = str(one).replace("%", "%25")
         found.append(f"::{kind} file={name},line={line},title={one.direction}::{told}")
     return found
-
-
-def _told(change: Change) -> str:
-    return f"{change.route} {change.text}" if change.route else change.text

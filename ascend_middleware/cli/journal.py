@@ -14,12 +14,13 @@ from ..client import ClientCore, open_engine
 from ..compose import load_table
 from ..config import Settings
 from ..fork import FileLock
-from ..guard.observations import Observation, read_observations
+from ..guard.observations import Observation, observation_files, read_observations
 from ..inspection import FAILED, OK, Result, note
 from ..journal.delivery import adopt, names_of
 from ..journal.journal import directory_of, place_of
 from ..journal.segments import decode_line, read_lines
 from ..journal.worker import LateEngine
+from ..rules import by_method_rule
 from ..state import open_state
 from ..text import printable
 
@@ -35,7 +36,6 @@ _WAYS: Final = {
     "unavailable": "the authority was away: see docs/outages.md for what a rule can do then",
     "unknown-agent": "identify found no agent",
 }
-_READS: Final = ("GET", "HEAD", "OPTIONS")
 
 
 def _settings(args: Namespace) -> Settings:
@@ -162,7 +162,7 @@ def report(args: Namespace) -> Result:
         "rules": [_rule(method, route) for method, route in missing],
     }
     if args.forget and place is not None:
-        for path in place.glob("**/observed-*.json"):
+        for path in observation_files(place):
             path.unlink(missing_ok=True)
     return Result(data=data, lines=_report_lines(data))
 
@@ -221,7 +221,7 @@ def _report_lines(data: dict[str, Any]) -> Iterator[str]:
 
 
 def _rule(method: str, route: str) -> str:
-    kind = "data_access" if method in _READS else "data_modification"
+    kind = by_method_rule(method).action_type
     return f'[[rule]]\nmatch = "{printable(method)} {printable(route)}"\naction_type = "{kind}"'
 
 

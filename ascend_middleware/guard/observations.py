@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..verdict import Verdict
     from .request import RequestView
 
-__all__ = ["Observation", "Observations", "read_observations"]
+__all__ = ["Observation", "Observations", "observation_files", "read_observations"]
 
 _SECONDS: Final = 5.0
 # A caller can make up paths and agents.
@@ -134,9 +134,14 @@ class Observations:
             path.unlink(missing_ok=True)
 
 
+def observation_files(directory: Path) -> list[Path]:
+    """Return the files of every process below a journal's place."""
+    return sorted(directory.glob("**/observed-*.json"))
+
+
 def read_observations(directory: Path) -> Iterator[Observation]:
     """Yield what every process wrote below a journal's place; what cannot be read is left out."""
-    for path in sorted(directory.glob("**/observed-*.json")):
+    for path in observation_files(directory):
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             yield from msgspec.json.decode(path.read_bytes(), type=list[Observation])
 

@@ -67,6 +67,9 @@ class Change(NamedTuple):
     route: str
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.route} {self.text}".lstrip()
+
 
 @dataclass(frozen=True, slots=True)
 class Lock:

@@ -6,9 +6,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..cli.applications import lock_of_application, recognise
-from ..routing.coverage import cover, shown
-from ..routing.lock import Direction, compare, load
+from ..cli.applications import covered, recognise
+from ..routing.coverage import shown
+from ..routing.lock import Direction, compare, load, lock_of
 
 __all__ = ["assert_governed"]
 
@@ -26,18 +26,13 @@ def assert_governed(app: Any, *, lock: str | PathLike[str] | None = None) -> Non
     """
     name = f"this {type(app).__name__}"
     application = recognise(app)
-    now = lock_of_application(application, name)
-    ungoverned = f"{name} has no guard: nothing is governed until the middleware is added to it"
+    coverage, settings = covered(application, name)
     if application.installed is None:
-        raise AssertionError(ungoverned)
-    assert application.routes is not None  # noqa: S101 - said by lock_of_application
-    table, settings = application.governed(None)
-    coverage = cover(application.routes, table, unmapped=settings.unmapped)
+        raise AssertionError(f"{name} has no guard: nothing is governed until the middleware is added to it")
     wrong = [f"no rule covers {shown(row)}" for row in coverage.forgotten]
     wrong += [str(problem) for problem in coverage.problems]
     if lock is not None:
-        changes = compare(load(Path(lock).read_text(encoding="utf-8"), str(lock)), now)
-        wrong += [f"looser than {lock}: {f'{one.route} {one.text}'.strip()}" for one in changes
-                  if one.direction is Direction.LOOSER]  # fmt: skip
+        changes = compare(load(Path(lock).read_text(encoding="utf-8"), str(lock)), lock_of(coverage, settings))
+        wrong += [f"looser than {lock}: {one}" for one in changes if one.direction is Direction.LOOSER]
     if wrong:
         raise AssertionError("\n".join(wrong))
