@@ -20,7 +20,7 @@ from ..authority.policy import DECISIONS
 from ..authority.policy.risk_score import MAX_SCORE, Score, Signal
 from ..authority.store.store import iso_time
 from ..exceptions import ConfigurationError, ValidationError
-from ..inspection import FAILED, OK, Result
+from ..inspection import FAILED, OK, Result, progress
 from ..problems import Report, choice, mapping, text
 from .administer import open_store
 
@@ -50,7 +50,7 @@ def test(args: Namespace) -> Result:
     reached: set[str] = set()
     failures: list[dict[str, Any]] = []
     with contextlib.closing(Authority(Store.open(":memory:", now=time.time), policy)) as authority:
-        for case in cases:
+        for case in progress(cases, "cases", len(cases)):
             try:
                 answer = authority.ask(EVALUATE_POLICY, operator("default"), body=case["action"])
             except (ApiError, ValidationError) as error:
@@ -128,7 +128,7 @@ def replay(args: Namespace) -> Result:
     total = 0
     with open_store(args) as store:
         authority = Authority(store, policy)
-        for row in _submitted(store, since, args.tenant):
+        for row in progress(_submitted(store, since, args.tenant), "actions"):
             total += 1
             submission, before = row["submission"], row["judgement"]
             judgement = authority.judge(judged_form(submission), _score(before), tenant=args.tenant)

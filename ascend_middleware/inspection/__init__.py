@@ -9,7 +9,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from ..exceptions import AscendError, ConfigurationError
 from ..text import one_line
@@ -26,11 +26,13 @@ __all__ = [
     "Result",
     "arg",
     "note",
+    "progress",
     "run",
     "say",
     "show_error",
 ]
 
+_Item = TypeVar("_Item")
 OK: Final = 0
 FAILED: Final = 1
 MISUSED: Final = 2
@@ -174,3 +176,13 @@ def say(line: str) -> None:
 def note(line: str) -> None:
     """Print one line on stderr."""
     print(one_line(line), file=sys.stderr)
+
+
+def progress(items: Iterable[_Item], what: str, total: int | None = None) -> Iterable[_Item]:
+    """Return the items; while they are taken, a bar on stderr tells how many were, where that is a terminal."""
+    try:
+        from tqdm import tqdm
+    except ImportError:  # of the extra `authority`, whose commands are those that take long
+        return items
+    found: Iterable[_Item] = tqdm(items, desc=what, total=total, unit="", unit_scale=True, leave=False, disable=None)
+    return found

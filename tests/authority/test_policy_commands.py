@@ -1,8 +1,10 @@
 """A policy file is tried before it decides: on cases, on stored actions, against another one."""
 
 import contextlib
+import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,14 @@ class TestCases:
         action = 'action = { action_type = "refund", action_details = { amount = 5 } }'
         Path("wrong.toml").write_text(f'[[case]]\n{action}\ndecision = "approved"\npolicy = "no drops"\n')
         assert "expected policy 'no drops', got a threshold" in command("test", "wrong.toml")[1]
+
+    @pytest.mark.parametrize("terminal", [True, False])
+    def test_a_bar_tells_how_far_it_is_where_a_terminal_is(self, monkeypatch, terminal):
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        sys.stderr.isatty = lambda: terminal
+        main(["policy", "test", "cases.toml"])
+        assert ("cases:   0%" in sys.stderr.getvalue()) is terminal
+        assert "\x1b[3" not in sys.stderr.getvalue()  # no colour
 
     def test_the_cases_of_a_folder(self, command):
         Path("more").mkdir()
