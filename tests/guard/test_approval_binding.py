@@ -221,17 +221,18 @@ class TestCallers:
         assert (other.status, handler.ran) == (200, 1)
 
     @pytest.mark.parametrize(
-        ("settings", "level"),
+        ("rule", "settings", "level"),
         [
-            ({}, logging.INFO),
-            ({"pending": "wait:5s"}, logging.WARNING),
-            ({"pending": "wait:5s", "single_caller": True}, None),
-            ({"pending": "wait:5s", "identify": lambda scope: Agent("bot")}, None),
+            ({}, {}, logging.INFO),
+            ({}, {"pending": "wait:5s"}, logging.WARNING),
+            ({"pending": "wait:5s"}, {}, logging.WARNING),
+            ({}, {"pending": "wait:5s", "single_caller": True}, None),
+            ({}, {"pending": "wait:5s", "identify": lambda scope: Agent("bot")}, None),
         ],
     )
-    async def test_the_start_says_who_shares(self, authority, handler, caplog, settings, level):
+    async def test_the_start_says_who_shares(self, authority, handler, caplog, rule, settings, level):
         caplog.set_level(logging.INFO)
-        guarded(handler, principal_headers="x-user", **settings)
+        guarded(handler, [{**REFUND, **rule}], principal_headers="x-user", **settings)
         said = [line for line in caplog.records if "single_caller" in line.getMessage()]
         assert [line.levelno for line in said] == ([] if level is None else [level])
         assert all("authorization, cookie, x-api-key, proxy-authorization, x-user" in one.getMessage() for one in said)

@@ -1,6 +1,7 @@
 """Commands are read from every wrapping, and nothing unreadable lifts a block."""
 
 import json
+import time
 
 import pytest
 
@@ -102,6 +103,25 @@ def test_a_lifting_command_with_a_flaw_lifts_nothing(change):
 
 def test_a_block_from_the_future_is_held_to_the_skew():
     assert parse({**BLOCK, "issued_at": NOW + 1e6}).issued_at == NOW + MAX_SKEW
+
+
+@pytest.mark.parametrize(
+    ("written", "moment"),
+    [
+        ("2027-01-15T08:00:00", 1_800_000_000.0),  # without a zone it is UTC
+        ("2027-01-15T10:00:00+02:00", 1_800_000_000.0),
+        (1_800_000_000_000, 1_800_000_000.0),  # milliseconds
+        (1_799_999_999, 1_799_999_999.0),
+    ],
+)
+def test_a_moment_is_read_in_each_of_its_forms(written, moment, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert parse({**BLOCK, "issued_at": written}).issued_at == moment
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_of_one_instant_the_stricter_command_ranks_higher():

@@ -88,6 +88,7 @@ def test_an_outage_is_said_once_and_its_end_with_what_it_cost(guard, engine, lin
     engine.answers = [answer()]
     run(app, *[("POST", "/open", b"{}")] * 2)
     assert len(lines(logging.WARNING)) == 3
+    assert lines(logging.WARNING)[-1].getMessage().startswith("the authority decides again")
     assert "50 requests went without a decision" in lines(logging.WARNING)[-1].getMessage()
 
 

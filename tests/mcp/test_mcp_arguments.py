@@ -173,7 +173,15 @@ def bomb():
     return value
 
 
+def nested(levels, kind):
+    value = 1
+    for _ in range(levels):
+        value = kind((value,))
+    return value
+
+
 REFUSED = [
+    *(nested(65, kind) for kind in (list, tuple, frozenset, lambda value: dict(a=value[0]))),
     Text("x"),
     Sneaky(a=1),
     Loose(),
@@ -194,6 +202,14 @@ REFUSED = [
     (thing for thing in ()),
     memoryview(b"x"),
 ]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, frozenset])
+def test_what_is_nested_no_deeper_than_that_is_shown(kind):
+    def tool(a):
+        return a
+
+    assert bind(tool, nested(64, kind)).shown == {"a": nested(64, list)}
 
 
 @pytest.mark.parametrize("value", REFUSED, ids=lambda value: type(value).__name__)

@@ -252,6 +252,13 @@ def test_no_secret_name(name):
     assert redact({name: 1}) == {name: 1}
 
 
+@pytest.mark.parametrize("value", [True, False, 0, 1, 1.5])
+def test_a_value_that_is_no_text_is_sent_as_it_is(value):
+    assert repr(action(details={"given": value, "fixed": {"const": value}}).action_details) == repr(
+        {"given": value, "fixed": value}
+    )
+
+
 def test_redaction_has_an_end():
     value = []
     for _ in range(10_000):

@@ -62,6 +62,11 @@ def test_a_lookup_goes_back_when_a_literal_leads_nowhere():
     assert found(made.lookup("GET", "/a/b/d")) == "GET /{x}/b/d"
 
 
+@pytest.mark.parametrize("path", ["/a//b", "//a/b", "/a/"])
+def test_nothing_is_no_name(path):
+    assert table("GET /a/{x}", "GET /a/{x}/b", "GET /{x}/a/b").lookup("GET", path) is None
+
+
 def test_then_the_narrower_method_set_wins():
     made = table("* /a", "GET,POST /a", "GET /a")
     assert [found(made.lookup(method, "/a")) for method in ("GET", "POST", "PUT")] == ["GET /a", "GET,POST /a", "* /a"]
