@@ -4,6 +4,7 @@ import contextlib
 import gc
 import json
 import weakref
+from functools import partial
 from typing import ClassVar
 
 import click
@@ -15,7 +16,7 @@ from kit.engine import GIVEN, answer, options
 from kit.wsgi import JSON, Call, Input, environ
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import BaseConverter, Rule
+from werkzeug.routing import BaseConverter, IntegerConverter, Rule
 from werkzeug.test import Client
 
 from ascend_middleware import AscendError, ConfigurationError
@@ -674,6 +675,7 @@ class Tail(BaseConverter):
         ("/a/<path:y>/<x>", "GET /a/**", "/a/b/c/d", None),
         ("/a/<even:x>", "GET /a/{x}", "/a/14", 7),
         ("/a/<tail:x>", "GET /a/{x:path}", "/a/b/c/end", "b/c/end"),
+        ("/a/<whole:x>", "GET /a/{x:int}", "/a/7", 7),
         ("/a-<x>.<y>", "GET /a-b.c", "/a-b.c", None),
         ("/a/<x>/", "GET /a/{x}/", "/a/b/", "b"),
     ],
@@ -681,7 +683,7 @@ class Tail(BaseConverter):
 def test_every_form_of_a_route_is_governed(engine, rule, match, path, told):
     details = {"x": "path.x"} if told is not None else None
     app, ran = make({"match": match, "action_type": "read", **({"details": details} if details else {})})
-    app.url_map.converters.update(even=Even, tail=Tail)
+    app.url_map.converters.update(even=Even, tail=Tail, whole=partial(IntegerConverter, min=1))
     app.add_url_rule(rule, "it", lambda **arguments: ran.append(arguments) or "x")
     assert ask(app, "GET", path).status_code == 200
     assert len(ran) == 1

@@ -142,6 +142,8 @@ def is_left_alone(node: ast.AST) -> bool:
         return any(isinstance(target, ast.Name) and target.id in ("__all__", "__slots__") for target in node.targets)
     if isinstance(node, ast.keyword):
         return node.arg == "slots"  # of a dataclass: saves memory, and nothing else
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return any(isinstance(each, ast.Name) and each.id == "overload" for each in node.decorator_list)
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
