@@ -181,7 +181,7 @@ def nested(levels, kind):
 
 
 REFUSED = [
-    *(nested(65, kind) for kind in (list, tuple, frozenset, lambda value: dict(a=value[0]))),
+    *(nested(65, kind) for kind in (list, tuple, frozenset, lambda value: {"a": value[0]})),
     Text("x"),
     Sneaky(a=1),
     Loose(),
