@@ -99,3 +99,25 @@ def test_every_listed_name_is_there():
     for door, names in LISTED.items():
         module = importlib.import_module(f"ascend_middleware{door}")
         assert [name for name in re.findall(r"`(\w+)`", names) if not hasattr(module, name)] == []
+
+
+SIGNATURES = Path(__file__).with_name("signatures.txt")
+
+
+def signatures_of(public):
+    """Return a line for each public callable: its arguments with their defaults, in their order."""
+    lines = []
+    for name, (thing, _) in sorted(public.items()):
+        if arguments_of(thing):
+            shown = [str(one.replace(annotation=one.empty)) for one in inspect.signature(thing).parameters.values()]
+            lines.append(f"{name}({', '.join(shown)})")
+    return re.sub(r"<(?:object|function) ?[^>]*>", "...", "\n".join(lines)) + "\n"
+
+
+def test_no_argument_or_default_changes_unseen(public):
+    """A change is one of the public API: say it in CHANGELOG.md, delete the file, and run this test twice."""
+    now = signatures_of(public)
+    if not SIGNATURES.exists():
+        SIGNATURES.write_text(now)
+        pytest.fail(f"{SIGNATURES.name} was written anew: commit it")
+    assert now.splitlines() == SIGNATURES.read_text().splitlines()

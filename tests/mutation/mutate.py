@@ -68,7 +68,7 @@ ROOMS = {
 MODULES = [
     "guard/", "state/", "journal/", "killswitch/", "verdict.py", "adapters/", "rules/", "routing/", "api/", "mcp/", "asgi/", "fastapi.py", "flask/", "django/", "wsgi/",
     *(f"client/{name}" for name in ("calls.py", "core.py", "breaker.py", "http/")),
-    *(f"authority/{name}.py" for name in ("core", "store/audit", "tokens", "approvals", "webhooks", "limits", "delivery")),
+    *(f"authority/{name}.py" for name in ("core", "store/audit", "tokens", "approvals", "webhooks", "keys", "delivery")),
 ]  # fmt: skip
 NOT_COPIED = shutil.ignore_patterns(".git", ".tox", ".venv", "__pycache__", "node_modules", ".*_cache", ".hypothesis")
 # Seconds: a mutant's tests may take three times as long as they did, and this much more.
