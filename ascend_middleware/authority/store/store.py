@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
 import json
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,15 +12,14 @@ from typing import Any, Final
 
 import msgspec
 
-from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
+from ascend_middleware.exceptions import ConflictError, NotFoundError
 from ascend_middleware.sqlite import MEMORY
 
-from ..keys import DEFAULT_TENANT, Credential, Role, person
+from ..keys import DEFAULT_TENANT, Credential, Role
 from ..policy.approvers import EXPIRY, OBSERVED
-from . import audit
 from .audit import canonical_json, iso_time
 from .database import Row
-from .registry_store import Records
+from .key_store import Keys
 
 __all__ = ["SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
 
@@ -32,7 +28,6 @@ _decoder = msgspec.json.Decoder()
 SORT_FIELDS: Final = ("created_at", "updated_at", "risk_score", "id")
 # Seconds between the times at which old answers are forgotten.
 _SWEEP_ANSWERS: Final = 60.0
-_RANDOM_BYTES: Final = 32
 _MAX_ID: Final = 2**63 - 1
 _EXPIRED_AT_ONCE: Final = 500
 
@@ -58,7 +53,7 @@ def issue_key(
         return store.issue_key(name=name, role=Role(role), tenant=tenant)
 
 
-class Store(Records):
+class Store(Keys):
     """What the authority remembers; every change happens within `write()`, a decision and its audit entry in the same.
 
     `now` gives seconds since the epoch; for the rest see `Database`.
@@ -73,59 +68,6 @@ class Store(Records):
     def open(cls, path: str | Path, *, now: Callable[[], float], create: bool = True) -> Store:
         """Open the database, or make it; raise `ConfigurationError` if that cannot be done."""
         return cls(cls.connect(path, create=create), now=now, path=path)
-
-    # --- keys
-
-    def issue_key(self, *, name: str, role: Role, tenant: str) -> str:
-        """Store a new key and return it; it cannot be shown again."""
-        if not person(name):
-            raise ValidationError("a key needs a name that can be seen: it says whose key it is", field="name")
-        # Letters, digits and underscores only: some clients take no other, and others mask a key up to its first other
-        # sign. The role in its text is a hint for people; the stored role counts.
-        key = f"owkai_{role}_{secrets.token_hex(_RANDOM_BYTES)}"
-        digest = _hash(key)
-        with self.write():
-            self._running().memo.clear()
-            row = {"tenant": tenant, "name": name, "role": role.value, "lookup": digest[:8], "hash": digest}
-            number = self.insert("keys", {**row, "created_at": self.moment()})
-            self.audit("KEY_ISSUED", tenant=tenant, actor="command line", data={"key": number, "role": role})
-        return key
-
-    def find_key(self, key: str) -> Credential | None:
-        """Return whose key it is, or None if it is unknown or revoked."""
-        digest = _hash(key)
-        memo = self.memo
-        if memo is not None and ("key", digest) in memo:
-            known: Credential | None = memo["key", digest]
-            return known
-        found = None
-        # The index narrows by a part of the hash only; the whole is compared in constant time.
-        for row in self.rows("SELECT * FROM keys WHERE lookup = ? AND revoked_at IS NULL", (digest[:8],)):
-            if hmac.compare_digest(row["hash"].encode(), digest.encode()):
-                found = _credential(row)
-        if memo is not None:
-            memo["key", digest] = found
-        return found
-
-    def key(self, number: int) -> Credential | None:
-        """Return whose key has a number, or None if it is unknown or revoked."""
-        rows = self.rows("SELECT * FROM keys WHERE id = ? AND revoked_at IS NULL", (number,))
-        return _credential(rows[0]) if rows else None
-
-    def list_keys(self) -> list[dict[str, Any]]:
-        """Return what is known of every key; never the key."""
-        rows = self.rows("SELECT id, tenant, name, role, created_at, revoked_at FROM keys ORDER BY id")
-        return [dict(row) for row in rows]
-
-    def revoke_key(self, key_id: int) -> None:
-        """Make a key invalid; raise `NotFoundError` if there is none of that number."""
-        with self.write():
-            rows = self.rows("SELECT tenant FROM keys WHERE id = ?", (key_id,))
-            if not rows:
-                raise NotFoundError(f"there is no key {key_id}")
-            self._running().memo.clear()
-            self.execute("UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (self.moment(), key_id))
-            self.audit("KEY_REVOKED", tenant=rows[0]["tenant"], actor="command line", data={"key": key_id})
 
     # --- actions
 
@@ -315,50 +257,3 @@ class Store(Records):
                 self.execute("DELETE FROM answers WHERE at < ?", (now - _KEEP_ANSWERS,))
             kept = {"key_id": key_id, "path": path, "name": name, "fingerprint": fingerprint, "status": status}
             self.insert("answers", {**kept, "body": body, "at": now})
-
-    # --- audit
-
-    def audit(
-        self,
-        event: str,
-        *,
-        tenant: str,
-        actor: str,
-        action_id: int | None = None,
-        data: Mapping[str, Any],
-        at: str | None = None,
-    ) -> None:
-        """Append an entry whose hash covers the one before, in the transaction that the event belongs to.
-
-        `at` is the time that is stored with what the entry tells of, where one is.
-        """
-        with self.write():
-            # The head, not the last row: if rows are missing at the end, the gap must stay visible for ever.
-            last, previous = self.tip()
-            told = {"at": at or self.moment(), "tenant": tenant, "event": event, "actor": actor, "data": data}
-            entry = canonical_json({"seq": last + 1, "action_id": action_id, **told})
-            digest = audit.chained(previous, entry)
-            row = {"seq": last + 1, "entry": entry, "tenant": tenant, "action_id": action_id, "previous": previous}
-            self.insert("audit", {**row, "hash": digest})
-            self.advance(last + 1, digest)
-
-    def audit_trail(self, action_id: int, *, tenant: str) -> list[dict[str, Any]]:
-        """Return the entries about one action, oldest first, each with its hash."""
-        rows = self.rows(
-            "SELECT entry, hash FROM audit WHERE action_id = ? AND tenant = ? ORDER BY seq", (action_id, tenant)
-        )
-        return [{**json.loads(row["entry"]), "hash": row["hash"]} for row in rows]
-
-    def verify_audit(self) -> int | None:
-        """Return the number of the first audit entry that was tampered with, or None if the chain holds."""
-        found = audit.verify(self).findings
-        return found[0].seq if found else None
-
-
-def _hash(key: str) -> str:
-    # 32 random bytes: a plain hash is enough, since such a key cannot be guessed from it.
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _credential(row: Row) -> Credential:
-    return Credential(row["id"], row["name"], Role(row["role"]), row["tenant"])
