@@ -60,8 +60,7 @@ def resume(client: Any, token: str) -> Any:
         The client's response.
 
     Raises:
-        ValueError: it is no token.
-        What the client raises.
+        ValueError: it is no token. What the client raises passes.
     """
     try:
         request = msgspec.msgpack.decode(base64.urlsafe_b64decode(token), type=_Request)

@@ -85,7 +85,8 @@ def test_type_checkers_see_the_names_that_are_there():
     assert names == set(ascend_middleware.__all__)
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "public-api.md").read_text()
+PAGE_FILE = Path(__file__).parents[2] / "docs" / "public-api.md"
+PAGE = PAGE_FILE.read_text()
 LISTED = dict(re.findall(r"^\| `ascend_middleware([.\w]*)`:[^|]*\| (.*) \|$", PAGE, re.MULTILINE))
 
 
@@ -121,3 +122,12 @@ def test_no_argument_or_default_changes_unseen(public):
         SIGNATURES.write_text(now)
         pytest.fail(f"{SIGNATURES.name} was written anew: commit it")
     assert now.splitlines() == SIGNATURES.read_text().splitlines()
+
+
+def test_the_reference_has_every_public_name_once():
+    pages = PAGE_FILE.parent.glob("reference-*.md")
+    told = [name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)]
+    public = {
+        f"ascend_middleware{door}.{name}" for door, names in LISTED.items() for name in re.findall(r"`(\w+)`", names)
+    }
+    assert sorted(told) == sorted(public - {"ascend_middleware.__version__"})
