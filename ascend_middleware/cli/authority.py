@@ -20,10 +20,11 @@ from ..authority import Authority, Role, Store, default_database, load_policy, s
 from ..authority.bodies import ApiError
 from ..authority.keys import DEFAULT_TENANT, operator
 from ..authority.server import bind, load_tls, serve, shown_url
-from ..authority.store.audit import Head, entries, verify
+from ..authority.store.audit import Head, entries
 from ..authority.store.database import Database
+from ..authority.store.verification import verify
 from ..exceptions import AscendError, ConfigurationError, ValidationError
-from ..inspection import FAILED, OK, Result, say
+from ..inspection import FAILED, OK, Result, progress, say
 from ..json_logs import JSONFormatter
 from .administer import open_store, place_of
 
@@ -197,13 +198,11 @@ def _explained(answer: dict[str, Any]) -> Iterator[str]:
 
 
 def verify_audit(args: Namespace) -> Result:
-    """Read the whole audit log and name every entry that was changed, removed or reordered afterwards."""
-    try:
-        heads = tuple(Head.parse(text) for text in args.head)
-    except ValueError as error:
-        raise ConfigurationError(f"--head: {error}") from None
+    """Read the audit log and name every entry that was changed, removed or reordered afterwards."""
+    heads = tuple(_noted("--head", text) for text in args.head)
+    start = _noted("--from", args.start) if args.start else None
     with Database.evidence(place_of(args)) as database:
-        found = verify(database, known=heads)
+        found = verify(database, known=heads, start=start, watch=progress)
     findings = [{"seq": one.seq, "kind": one.kind, "message": one.message} for one in found.findings]
     state = "the log is whole" if found.whole else "the log was tampered with"
     return Result(
@@ -214,6 +213,13 @@ def verify_audit(args: Namespace) -> Result:
         ],
         code=OK if found.whole else FAILED,
     )
+
+
+def _noted(option: str, text: str) -> Head:
+    try:
+        return Head.parse(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{option}: {error}") from None
 
 
 def export_audit(args: Namespace) -> Result:

@@ -6,7 +6,7 @@ from kit.desk import Desk
 from ascend_middleware.authority import Authority, Role, approvals, parse_policy
 from ascend_middleware.authority.bodies import ApiError
 from ascend_middleware.authority.keys import operator
-from ascend_middleware.authority.store.audit import verify
+from ascend_middleware.authority.store.verification import verify
 from ascend_middleware.cli import main
 from ascend_middleware.exceptions import ConfigurationError
 
@@ -302,3 +302,16 @@ def test_two_who_approve_at_once_are_counted_under_the_lock(desk):
     with pytest.raises(ApiError) as caught:
         approvals.decide(desk.store, before, {}, approved=True, by=by["carol"])
     assert caught.value.message == "action 2 is not pending, it is denied"
+
+
+def test_from_a_head_on_the_actions_that_are_told_of_afterwards_are_compared(desk_of, tmp_path):
+    desk = desk_of(path=tmp_path / "a.db")
+    for _ in range(3):
+        desk.submit("transaction", amount=5000)
+    noted = verify(desk.store).head
+    desk.post("/api/v1/actions/2/approve", {}, key="admin")
+    with desk.store.write():
+        desk.store.execute("UPDATE actions SET status = 'approved' WHERE id IN (1, 2)")
+        desk.store.execute("UPDATE actions SET submitter = 'x' WHERE id = 2")
+    assert [f.message for f in verify(desk.store, start=noted).findings] == ["action 2 was not submitted by 'x'"]
+    assert len(verify(desk.store).findings) == 2

@@ -16,7 +16,7 @@ import pytest
 from authority_process import Process
 
 from ascend_middleware.authority import Store
-from ascend_middleware.authority.store.audit import verify
+from ascend_middleware.authority.store.verification import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.socket, pytest.mark.skipif(os.name != "posix", reason="needs signals")]
 

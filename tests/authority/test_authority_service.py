@@ -16,7 +16,7 @@ from ascend_middleware.authority.bodies import MAX_WAIT, ApiError, read_wait
 from ascend_middleware.authority.keys import operator
 from ascend_middleware.authority.server import create_app
 from ascend_middleware.authority.service import Service, Waiters, Writer
-from ascend_middleware.authority.store.audit import verify
+from ascend_middleware.authority.store.verification import verify
 
 pytestmark = pytest.mark.anyio
 

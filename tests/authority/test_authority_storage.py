@@ -10,8 +10,9 @@ import pytest
 
 from ascend_middleware.authority import Store
 from ascend_middleware.authority.store import audit
-from ascend_middleware.authority.store.audit import Head, entries, head, verify
+from ascend_middleware.authority.store.audit import Head, entries, head
 from ascend_middleware.authority.store.schema import MIGRATIONS
+from ascend_middleware.authority.store.verification import verify
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.sqlite import open_database
 
@@ -380,3 +381,15 @@ def test_the_last_entry_replaced_with_a_fitting_hash_is_found(path, store):
     raw.close()
     (found,) = verify(store).findings
     assert (found.seq, found.kind) == (3, "changed") and "recorded as the last" in found.message
+
+
+def test_from_a_verified_head_on_only_what_follows_is_read(path, store, tampered):
+    noted = verify(store).head
+    for number in (11, 12):
+        note(store, f"E{number}")
+    found = verify(store, start=noted)
+    assert (found.whole, found.entries, found.head.seq) == (True, 3, 12)
+    assert tampered("UPDATE audit SET entry = 'x' WHERE seq IN (4, 11)") == [(4, "changed"), (11, "changed")]
+    assert [(f.seq, f.kind) for f in verify(store, start=noted).findings] == [(11, "changed")]
+    other = Head(noted.seq, "a" * 64)
+    assert [f.seq for f in verify(store, start=other).findings] == [10, 11]

@@ -10,9 +10,9 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
-from ..store import audit
 from ..store.database import StorageError
 from ..store.store import Store, iso_time
+from ..store.verification import Verification, verify
 
 __all__ = ["Feed", "Verifier"]
 
@@ -122,14 +122,14 @@ class Verifier:
         self._store = store
         self._now = now
         self._lock = threading.Lock()
-        self._last: tuple[audit.Verification, float] | None = None
+        self._last: tuple[Verification, float] | None = None
 
-    def state(self, *, again: bool = False) -> tuple[audit.Verification, str]:
+    def state(self, *, again: bool = False) -> tuple[Verification, str]:
         """Return what the last reading found, and when that was; a reading blocks others that want one."""
         with self._lock:
             found, at = self._last or (None, 0.0)
             if again or found is None or found.entries <= _SHORT or self._now() - at >= _FRESH:
                 at = self._now()
-                found = audit.verify(self._store)
+                found = verify(self._store)
                 self._last = found, at
             return found, iso_time(at)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from . import audit
+from . import audit, verification
 from .audit import canonical_json
 from .registry_store import Records
 
@@ -49,5 +49,5 @@ class Log(Records):
 
     def verify_audit(self) -> int | None:
         """Return the number of the first audit entry that was tampered with, or None if the chain holds."""
-        found = audit.verify(self).findings
+        found = verification.verify(self).findings
         return found[0].seq if found else None

@@ -1,0 +1,233 @@
+"""Reading the audit log again: whether its chain holds, and whether the actions are what it says of them.
+
+What is kept in memory at a time does not grow with the log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from .audit import DECIDED, NO_HASH, Head, chained
+from .database import Database, Row
+
+__all__ = ["Finding", "Verification", "verify"]
+
+_MOST_FINDINGS: Final = 100
+# Actions that are compared at a time.
+_AT_ONCE: Final = 1000
+# Passes items on, and tells somebody what they are and how many there will be.
+Watching: TypeAlias = "Callable[[Iterable[Any], str, int | None], Iterable[Any]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong at one entry; `seq` is 0 for an action that no entry tells of.
+
+    The kind is `changed`, `removed`, `reordered`, `inserted`; `head` if the record of the last entry is missing;
+    `action` if the action is not what the log says of it.
+    """
+
+    seq: int
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What a reading of the log found; `entries` were read, `head` is its last entry as it stands."""
+
+    entries: int
+    head: Head
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+
+def verify(
+    database: Database,
+    *,
+    known: tuple[Head, ...] = (),
+    start: Head | None = None,
+    watch: Watching = lambda items, what, total: items,
+) -> Verification:
+    """Read the log and say which entries were changed, removed, reordered or inserted afterwards.
+
+    The actions that it tells of are compared with it too: what was submitted by whom, and how it was decided.
+
+    What this cannot see: whoever can write the file can also make a whole new chain and head. Heads that were noted
+    elsewhere (`known`) show that: an entry that one of them names must still be there with that hash.
+
+    Args:
+        database: which log.
+        known: heads that were noted elsewhere.
+        start: a head up to which the log was verified before: what it names must be there, only what follows is read,
+            and only the actions that this tells of are compared.
+        watch: is handed what is read, for a progress bar.
+    """
+    findings: list[Finding] = []
+    wanted = {item.seq: item.hash for item in (*known, *((start,) if start else ()))}
+    first = max(start.seq, 1) if start else 1
+    expected, previous, count = first, None if start and start.seq else NO_HASH, 0
+    last = start or Head(0, NO_HASH)
+    moved: dict[int, str] = {}
+    with database.snapshot() as connection:
+        recorded = connection.execute("SELECT seq, hash FROM audit_head").fetchone()
+        rows = connection.execute("SELECT * FROM audit WHERE seq >= ? ORDER BY seq", (first,))
+        for row in watch(rows, "entries", max(recorded["seq"] - first + 1, 0) if recorded else None):
+            seq, count = row["seq"], count + 1
+            if len(findings) < _MOST_FINDINGS:
+                findings += _findings(row, expected, previous, moved)
+                if seq in wanted and wanted[seq] != row["hash"]:
+                    findings.append(Finding(seq, "changed", f"entry {seq} is not the one that was noted earlier"))
+            wanted.pop(seq, None)
+            expected, previous = seq + 1, row["hash"]
+            last = Head(seq, row["hash"])
+        findings += itertools.islice(_unlike(connection, start.seq if start else 0, last.seq, watch), _MOST_FINDINGS)
+    for seq in [seq for seq in wanted if seq < first]:
+        del wanted[seq]
+    beyond = max([recorded["seq"] if recorded else 0, *wanted])
+    if recorded is None:
+        findings.append(Finding(last.seq, "head", "the record of the last entry is missing"))
+    elif beyond > last.seq:
+        findings.append(Finding(last.seq + 1, "removed", f"{_span(last.seq + 1, beyond)} removed from the end"))
+    elif recorded["seq"] < last.seq:
+        following = recorded["seq"] + 1
+        findings.append(Finding(following, "inserted", f"{_span(following, last.seq)} appended by something else"))
+    elif recorded["hash"] != last.hash and not findings:
+        findings.append(Finding(last.seq, "changed", f"entry {last.seq} is not the one that was recorded as the last"))
+    return Verification(entries=count, head=last, findings=tuple(findings))
+
+
+# --- the chain
+
+
+class _Columns(msgspec.Struct):
+    """What stands in an entry and in columns of its own."""
+
+    seq: int
+    tenant: str
+    action_id: int | None
+
+
+_read_columns = msgspec.json.Decoder(_Columns).decode
+
+
+def _findings(row: Row, expected: int, previous: str | None, moved: dict[int, str]) -> list[Finding]:
+    seq = row["seq"]
+    found = []
+    if seq > expected:
+        # The chain says so too, in the entry after the gap; one finding tells both.
+        found.append(Finding(expected, "removed", f"{_span(expected, seq - 1)} removed"))
+    try:
+        claimed = _read_columns(row["entry"])
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError):
+        return [*found, Finding(seq, "changed", f"entry {seq} was changed: it is no entry any more")]
+    if row["hash"] != chained(row["previous"], row["entry"]):
+        found.append(Finding(seq, "changed", f"entry {seq} was changed: its hash does not fit its content"))
+    elif claimed.seq != seq:
+        moved[claimed.seq] = row["hash"]
+        found.append(Finding(seq, "reordered", f"at place {seq} stands entry {claimed.seq}"))
+    elif (claimed.tenant, claimed.action_id) != (row["tenant"], row["action_id"]):
+        found.append(Finding(seq, "changed", f"entry {seq} was changed: its columns do not fit its content"))
+    elif previous is not None and seq == expected and row["previous"] not in (previous, moved.get(seq - 1)):
+        message = f"entry {seq} does not continue entry {seq - 1}: one of the two was replaced"
+        found.append(Finding(seq, "changed", message))
+    return found
+
+
+def _span(first: int, last: int) -> str:
+    return f"entry {first} was" if first == last else f"entries {first} to {last} were"
+
+
+# --- the actions
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the log says of one action."""
+
+    seq: int = 0
+    last: int = 0
+    status: str = ""
+    submission: str = ""
+    submitter: str = ""
+
+    def add(self, row: Row) -> None:
+        """Take the next entry about the action."""
+        self.last = row["seq"]
+        try:
+            entry = json.loads(row["entry"])
+            event, data = entry["event"], entry["data"]
+            if event == "ACTION_SUBMITTED":
+                self.seq, self.status = row["seq"], data["decision"]
+                self.submission, self.submitter = data["submission"], entry["actor"]
+            elif event in DECIDED and self.seq:
+                self.seq, self.status = row["seq"], DECIDED[event]
+        except (ValueError, KeyError, TypeError):
+            return  # told as a changed entry
+
+
+def _unlike(connection: sqlite3.Connection, start: int, end: int, watch: Watching) -> Iterator[Finding]:
+    """Yield the actions that are not what the log says of them; of those only that it tells of after `start`."""
+    if start:
+        for first in watch(range(start + 1, end + 1, _AT_ONCE), "actions", None):
+            upto = min(first + _AT_ONCE - 1, end)
+            about = "IN (SELECT action_id FROM audit WHERE seq BETWEEN ? AND ?)"
+            yield from _compared(connection, about, (first, upto), upto)
+        alone = "SELECT id FROM actions WHERE NOT EXISTS (SELECT 1 FROM audit WHERE action_id = actions.id) ORDER BY id"
+        for row in connection.execute(alone):
+            yield Finding(0, "action", f"action {row['id']} is not in the log")
+        return
+    for first in watch(_firsts(connection), "actions", None):
+        yield from _compared(connection, "BETWEEN ? AND ?", (first, first + _AT_ONCE - 1), end)
+
+
+def _firsts(connection: sqlite3.Connection) -> Iterator[int]:
+    """Yield where each range of numbers begins in which there are actions, or entries about some."""
+    following = (
+        "SELECT min(n) FROM (SELECT min(id) AS n FROM actions WHERE id >= ?"
+        " UNION ALL SELECT min(action_id) AS n FROM audit WHERE action_id >= ?) AS some"
+    )
+    first = 0
+    while True:
+        found = connection.execute(following, (first, first)).fetchone()[0]
+        if found is None:
+            return
+        yield found
+        first = found + _AT_ONCE
+
+
+def _compared(connection: sqlite3.Connection, about: str, values: tuple[int, int], end: int) -> Iterator[Finding]:
+    """Compare some actions; those of which something is told after `end` have their turn with that."""
+    told: dict[int, _Told] = {}
+    entries = f"SELECT seq, action_id, entry FROM audit WHERE action_id {about} ORDER BY action_id, seq"  # noqa: S608
+    for row in connection.execute(entries, values):
+        told.setdefault(row["action_id"], _Told()).add(row)
+    for row in connection.execute(f"SELECT * FROM actions WHERE id {about} ORDER BY id", values):  # noqa: S608
+        number, said = row["id"], told.pop(row["id"], None)
+        if said is None or (not said.seq and said.last <= end):
+            yield Finding(0, "action", f"action {number} is not in the log")
+        elif said.last > end:
+            continue
+        elif hashlib.sha256(row["submission"].encode()).hexdigest() != said.submission:
+            yield Finding(said.seq, "action", f"action {number} is not what was submitted")
+        elif "submitter" in row.keys() and row["submitter"] != said.submitter:  # noqa: SIM118 - a row's `in` is of values
+            # Older schemas have no such column. Whoever could change it could approve what is their own.
+            yield Finding(said.seq, "action", f"action {number} was not submitted by {row['submitter']!r}")
+        elif row["status"] != said.status:
+            message = f"action {number} says {row['status']}, entry {said.seq} says {said.status}"
+            yield Finding(said.seq, "action", message)
+    for number, said in told.items():
+        if said.seq and said.last <= end:
+            yield Finding(said.seq, "action", f"action {number} is gone")
