@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from . import answers, bodies
+from . import answers, bodies, outcomes
 from .decode import decode_decision, decode_governance_refusal, decode_object
 from .endpoint import Endpoint
 
@@ -64,6 +64,12 @@ COMPLETE_ACTION: Final = Endpoint(
 FAIL_ACTION: Final = Endpoint(
     "POST", "/api/agent-action/{id}/fail", answers.acknowledgement, "Report that an approved action has failed",
     body=bodies.Outcome,
+)
+
+REPORT_OUTCOMES: Final = Endpoint(
+    "POST", "/api/agent-action/outcomes", answers.record,
+    "Report the outcomes of many approved actions at once; each has a status of its own", body=outcomes.Outcomes,
+    answer="Outcomes",
 )
 
 # --- MCP servers

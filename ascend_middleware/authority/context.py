@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
@@ -17,7 +18,7 @@ from .bodies import ApiError, read_fields, read_object, read_query_fields, wrong
 from .keys import Credential, contradicts
 from .policy import Judgement, PolicySet, pattern_issues
 from .policy.risk_score import Score
-from .store.store import Store
+from .store.store import Store, canonical_json
 
 __all__ = [
     "HANDLERS",
@@ -29,6 +30,8 @@ __all__ = [
     "action_number",
     "answers",
     "check_patterns",
+    "fingerprint",
+    "repeated_otherwise",
 ]
 
 _Body = TypeVar("_Body", bound=msgspec.Struct)
@@ -139,9 +142,9 @@ class Call:
         administers = self.credential.role.administers
         return {name: value for name, value in data.items() if administers or name != "faults"}
 
-    def action(self) -> dict[str, Any]:
-        """Return the stored action that the path names."""
-        number = action_number(self.parameters["id"]) or 0
+    def action(self, action_id: object = None) -> dict[str, Any]:
+        """Return a stored action, that which the path names unless told."""
+        number = action_number(self.parameters["id"] if action_id is None else action_id) or 0
         return self.found("action", lambda: self.store.action(number, tenant=self.tenant))
 
     def record(self, kind: str, name: str, words: str) -> dict[str, Any]:
@@ -154,6 +157,16 @@ class Call:
             return find()
         except NotFoundError:
             raise ApiError(404, "NOT_FOUND", f"there is no such {words}") from None
+
+
+def fingerprint(body: Mapping[str, Any], query: str = "", *, envelope: bool = False) -> str:
+    """Return by what a repetition under an idempotency key is known to be one."""
+    return hashlib.sha256(canonical_json([body, query, envelope]).encode()).hexdigest()
+
+
+def repeated_otherwise() -> ApiError:
+    """Return the refusal of an idempotency key that came before with something else."""
+    return ApiError(409, "IDEMPOTENCY_CONFLICT", "this Idempotency-Key came before with another body")
 
 
 def check_patterns(fields: Mapping[str, Any], *keys: str) -> None:

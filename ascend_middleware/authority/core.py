@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import math
 import re
@@ -22,7 +21,7 @@ from ascend_middleware.api.endpoints import HEALTH, OPENAPI
 
 from .approvals import what_cannot_be
 from .bodies import Answer, ApiError
-from .context import HANDLERS, Call, Known, Request
+from .context import HANDLERS, Call, Known, Request, fingerprint, repeated_otherwise
 from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
 from .keys import LOCAL, Credential, Window, network_of, presented
@@ -30,7 +29,7 @@ from .policy import Judgement, PolicySet
 from .policy.policy_file import load_policy
 from .policy.risk_score import Score
 from .store.database import StorageError
-from .store.store import Store, canonical_json, default_database, iso_time
+from .store.store import Store, default_database, iso_time
 from .tokens import Tokens
 
 __all__ = ["API_VERSIONS", "Authority"]
@@ -292,17 +291,16 @@ class Authority:
         request = call.request
         if not _IDEMPOTENCY_KEY.fullmatch(name):
             raise ApiError(422, "VALIDATION_ERROR", "Idempotency-Key must be 1 to 255 visible ASCII characters")
-        content = canonical_json([request.read(), request.query, request.envelope])
-        fingerprint = hashlib.sha256(content.encode()).hexdigest()
+        found = fingerprint(request.read(), request.query, envelope=request.envelope)
         key_id = call.credential.key_id
         kept = self.store.answer_for(name, key_id=key_id, path=request.path)
         if kept is not None:
-            if kept[0] != fingerprint:
-                raise ApiError(409, "IDEMPOTENCY_CONFLICT", "this Idempotency-Key came before with another body")
+            if kept[0] != found:
+                raise repeated_otherwise()
             return Answer(kept[1], {"idempotency-replayed": "true"}, kept[2])
         answer = self._run(call)
         if answer.status < 400:
-            self.store.keep_answer(name, fingerprint, answer.status, answer.body, key_id=key_id, path=request.path)
+            self.store.keep_answer(name, found, answer.status, answer.body, key_id=key_id, path=request.path)
         return answer
 
     def _run(self, call: Call) -> Answer:

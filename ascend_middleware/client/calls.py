@@ -95,6 +95,8 @@ class Calls:
         self.closed = False
         # Whether the authority's last word to a call with our key was that it does not know it.
         self.key_refused = False
+        # How many outcomes it said to take at once; 0 where it takes one at a time, or did not say.
+        self.outcomes_at_once = 0
         self._random: Final = random
         self.now: Final = now
         self.breaker: Final = CircuitBreaker(

@@ -14,6 +14,7 @@ from ..api import answers, endpoints
 from ..api.decode import encode_json, submit_body
 from ..api.endpoint import given
 from ..api.models import AuthorizationDecision, ConnectionStatus, Decision, DecisionStatus, Record
+from ..api.outcomes import read_errors
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
@@ -27,13 +28,13 @@ from ..flow import Hook, Sleep
 from .calls import Calls, Send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..api.models import AgentAction
     from ..flow import Flow
     from .breaker import CircuitBreaker
 
-__all__ = ["PASSING", "ClientCore", "Send", "iso_time"]
+__all__ = ["PASSING", "ClientCore", "Send", "iso_time", "outcome_of"]
 
 T = TypeVar("T")
 # What a poll may run into and still go on: the decision stands at the authority all the same.
@@ -97,9 +98,25 @@ class ClientCore(Calls):
         if isinstance(error, BaseException):
             error = f"{type(error).__name__}: {error}"
         word, endpoint = ("failed", endpoints.FAIL_ACTION) if failed else ("completed", endpoints.COMPLETE_ACTION)
-        body = {"action_id": str(action_id), "status": word, f"{word}_at": iso_time(self.now() if at is None else at)}
-        operation = endpoint.call(body=body | given(error=error, **fields), action_id=action_id)
+        body = outcome_of(action_id, word, self.now() if at is None else at, error=error, **fields)
+        operation = endpoint.call(body=body, action_id=action_id)
         return self.call(operation, deadline=deadline, idempotency_key=idempotency_key, breaker=breaker)
+
+    def report_many(
+        self, outcomes: Sequence[Mapping[str, Any]], *, deadline: float | None = None, breaker: CircuitBreaker
+    ) -> Flow[list[AscendError | None]]:
+        """Report what `outcome_of` made; return for each the error that it was refused with, None if it was taken.
+
+        There are at most `outcomes_at_once`, each with an `idempotency_key` of its own.
+        """
+        content = encode_json({"outcomes": list(outcomes)})
+        decode = partial(read_errors, count=len(outcomes))
+        operation: Any = msgspec.structs.replace(endpoints.REPORT_OUTCOMES.call(body=content), decode=decode)
+        errors: list[AscendError | None] = yield from self.call(operation, deadline=deadline, breaker=breaker)
+        for error in errors:
+            if error is not None:
+                masking.mask_error(error)
+        return errors
 
     def submit_or_open(
         self, action: AgentAction, *, raise_on_denied: bool = False, idempotency_key: str | None = None
@@ -202,8 +219,14 @@ class ClientCore(Calls):
         return True
 
     def try_key(self, *, seconds: float) -> Flow[None]:
-        """Ask the authority for something that needs the key; counts for no breaker. Raises as `call`."""
-        yield from self.call(endpoints.DEPLOYMENT_INFO.call(), deadline=self.clock() + seconds, breaker=self.unbroken)
+        """Ask the authority for something that needs the key, and what it offers; counts for no breaker.
+
+        Raises as `call`.
+        """
+        deadline = self.clock() + seconds
+        info = yield from self.call(endpoints.DEPLOYMENT_INFO.call(), deadline=deadline, breaker=self.unbroken)
+        most = info.get("max_outcomes")
+        self.outcomes_at_once = most if isinstance(most, int) else 0
 
     def test_connection(self) -> Flow[ConnectionStatus]:
         """Ask whether the authority is up and knows the key; the result says so, no error of ours is raised."""
@@ -222,6 +245,11 @@ class ClientCore(Calls):
             fields["environment"] = info.get("environment")
         fields["latency_ms"] = round((self.clock() - began) * 1000, 3)
         return ConnectionStatus(fields)
+
+
+def outcome_of(action_id: str | int, word: str, at: float, **fields: Any) -> dict[str, Any]:
+    """Return the body that tells what became of an action."""
+    return {"action_id": str(action_id), "status": word, f"{word}_at": iso_time(at), **given(**fields)}
 
 
 def iso_time(at: float) -> str:

@@ -352,6 +352,54 @@ def test_an_approval_that_was_given_back_is_in_the_audit_log_and_the_outcome_com
     assert desk.call("POST", f"/api/agent-action/{pending}/fail", {"given_back": 1})[0] == 409
 
 
+def test_many_outcomes_are_reported_at_once_and_a_bad_one_stops_no_other(desk):
+    first, second, pending = (desk.submit(amount)[1]["action_id"] for amount in (1, 2, 5000))
+    told = [
+        {"action_id": first, "status": "completed", "result": {"n": 1}, "duration_ms": 5},
+        {"action_id": pending, "status": "failed", "error": "x"},
+        {"action_id": "999", "status": "completed"},
+        {"action_id": first, "status": "failed"},
+        {"action_id": second, "status": "finished"},
+        {"status": "completed"},
+        {"action_id": f"act_{second}", "status": "failed", "error": "it raised"},
+        {"action_id": first, "status": "completed"},
+    ]
+    status, answer = desk.call("POST", "/api/agent-action/outcomes", {"outcomes": told})
+    assert (status, answer["success"]) == (200, False)
+    assert [one["status"] for one in answer["outcomes"]] == [200, 409, 404, 409, 422, 400, 200, 200]
+    assert answer["outcomes"][1]["error"]["code"] == "NOT_APPROVED"
+    assert desk.events()[-3:] == ["ACTION_COMPLETED", "OUTCOME_REFUSED", "ACTION_FAILED"]
+    assert desk.call("GET", f"/api/v1/actions/{second}")[1]["outcome"]["error"] == "it raised"
+    stranger = desk.call("POST", "/api/agent-action/outcomes", {"outcomes": told[:1]}, key="stranger")[1]
+    assert [one["status"] for one in stranger["outcomes"]] == [404]
+
+
+def test_a_batch_of_outcomes_is_bounded_and_its_size_announced(desk):
+    most = desk.call("GET", "/api/deployment-info")[1]["max_outcomes"]
+    one = {"action_id": desk.submit()[1]["action_id"], "status": "completed"}
+    for count, expected in ((0, 422), (most, 200), (most + 1, 422)):
+        assert desk.call("POST", "/api/agent-action/outcomes", {"outcomes": [one] * count})[0] == expected
+    assert desk.events().count("ACTION_COMPLETED") == 1
+
+
+@pytest.mark.parametrize("doors", ["batch, batch", "batch, single", "single, batch"])
+def test_an_approval_is_given_back_once_under_one_key_by_whatever_door(desk, doors):
+    number = desk.submit()[1]["action_id"]
+    body = {"action_id": number, "status": "failed", "given_back": 1}
+    for door in doors.split(", "):
+        if door == "batch":
+            told = {"outcomes": [{**body, "idempotency_key": "journal-1"}]}
+            answer = desk.call("POST", "/api/agent-action/outcomes", told)[1]
+            assert answer["success"]
+        else:
+            path = f"/api/agent-action/{number}/fail"
+            assert desk.call("POST", path, body, idempotency_key="journal-1")[0] == 200
+    assert desk.events().count("APPROVAL_GIVEN_BACK") == 1
+    other = {"outcomes": [{**body, "given_back": 2, "idempotency_key": "journal-1"}]}
+    answer = desk.call("POST", "/api/agent-action/outcomes", other)[1]
+    assert answer["outcomes"][0]["error"]["code"] == "IDEMPOTENCY_CONFLICT"
+
+
 def test_other_tenants_see_nothing(desk):
     desk.submit()
     assert desk.call("GET", "/api/v1/actions/1", key="stranger")[0] == 404

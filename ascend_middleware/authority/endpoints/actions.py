@@ -6,14 +6,28 @@ import hashlib
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from ascend_middleware.api import endpoints
 from ascend_middleware.api.bodies import Outcome, Page, Rejection, Verdict
+from ascend_middleware.api.decode import encode_json
+from ascend_middleware.api.endpoint import fill_path
+from ascend_middleware.api.outcomes import Outcomes, ReportedOutcome
 
 from .. import approvals, killswitch, orchestration
-from ..bodies import ApiError, decision_fields, listed, missing, read_query, read_submission, read_wait, record_fields
-from ..context import Call, Fields, answers
+from ..bodies import (
+    ApiError,
+    decision_fields,
+    listed,
+    missing,
+    read_fields,
+    read_query,
+    read_submission,
+    read_wait,
+    record_fields,
+)
+from ..context import Call, Fields, answers, fingerprint, repeated_otherwise
 from ..policy.approvers import OBSERVED
 from ..policy.risk_score import claimed_risk, risk_level, score_action
 from ..store.store import canonical_json, iso_time
@@ -192,6 +206,46 @@ def _approval(call: Call) -> Fields:
 def _conclude(call: Call) -> Fields:
     word = "completed" if call.endpoint is endpoints.COMPLETE_ACTION else "failed"
     call.body(Outcome)
-    row = call.action()
-    approvals.conclude(call.store, row, call.request.read(), word=word, at=call.store.moment(), by=call.credential)
+    return _concluded(call, call.action(), call.request.read(), word)
+
+
+def _concluded(call: Call, row: Mapping[str, Any], body: Mapping[str, Any], word: str) -> Fields:
+    approvals.conclude(call.store, row, body, word=word, at=call.store.moment(), by=call.credential)
     return {"success": True, "action_id": str(row["id"]), "outcome": word}
+
+
+@answers(endpoints.REPORT_OUTCOMES)
+def _conclude_many(call: Call) -> Fields:
+    outcomes = [_one_of_many(call, report) for report in call.body(Outcomes).outcomes]
+    return {"success": all(one["status"] == HTTPStatus.OK for one in outcomes), "outcomes": outcomes}
+
+
+def _one_of_many(call: Call, report: dict[str, Any]) -> Fields:
+    """Take one outcome of a batch as if it were reported alone; its audit entries stay where it is refused, too."""
+    try:
+        told = read_fields(report, ReportedOutcome)
+        body = {name: value for name, value in report.items() if name != "idempotency_key"}
+        row = call.action(told.action_id)
+        if told.given_back is not None and told.idempotency_key is not None:
+            # The only report that is not told from its repetition by what is stored of the action.
+            found = _given_back_once(call, row, body, told.status, told.idempotency_key)
+        else:
+            found = _concluded(call, row, body, told.status)
+    except ApiError as error:
+        refusal = {"code": error.code, "message": error.message, "details": error.details}
+        return {"action_id": report.get("action_id"), "status": error.status, "error": refusal}
+    return {**found, "status": HTTPStatus.OK}
+
+
+def _given_back_once(call: Call, row: Mapping[str, Any], body: Fields, word: str, key: str) -> Fields:
+    """Conclude under an idempotency key, which holds for the report by itself as well."""
+    endpoint = endpoints.COMPLETE_ACTION if word == "completed" else endpoints.FAIL_ACTION
+    path, found, key_id = fill_path(endpoint.path, id=body["action_id"]), fingerprint(body), call.credential.key_id
+    kept = call.store.answer_for(key, key_id=key_id, path=path)
+    if kept is not None:
+        if kept[0] != found:
+            raise repeated_otherwise()
+        return {"success": True, "action_id": str(row["id"]), "outcome": word}
+    answer = _concluded(call, row, body, word)
+    call.store.keep_answer(key, found, HTTPStatus.OK, encode_json(answer), key_id=key_id, path=path)
+    return answer

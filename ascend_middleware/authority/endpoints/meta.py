@@ -11,6 +11,7 @@ from msgspec import UNSET
 from ascend_middleware._version import __version__
 from ascend_middleware.api import endpoints
 from ascend_middleware.api.bodies import ClassificationQuery, Days, Nothing, Page
+from ascend_middleware.api.outcomes import MAX_OUTCOMES
 
 from ..bodies import listed
 from ..context import Call, Fields, answers
@@ -36,6 +37,7 @@ def _deployment(call: Call) -> Fields:
         "environment": call.authority.environment,
         "server_time": iso_time(call.authority.now()),
         "policy_version": call.authority.policy.version,
+        "max_outcomes": MAX_OUTCOMES,
     }
 
 
