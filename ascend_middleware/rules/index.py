@@ -270,7 +270,7 @@ def _report_conflict(one: CompiledRule, two: CompiledRule, method: Method, repor
         if one.methods == two.methods:
             report.add("duplicate", (second.place,), f"says the same as {_shown(first)}", "remove one")
         return one.methods == two.methods
-    if one.block is not None and two.block is not None and one.methods != two.methods:
+    if two.block is not None and one.methods != two.methods:
         return False  # both refuse
     report.add(
         "conflict",

@@ -154,8 +154,13 @@ class Limiter:
             await PlainTextResponse("by itself", Limiter.answers)(scope, receive, send)
 
 
+class Passing(Limiter):
+    async def __call__(self, scope, receive, send):
+        await self.app(scope, receive, send)
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize("path", ["/behind", "/below/behind", "/plain"])
+@pytest.mark.parametrize("path", ["/behind", "/below/behind", "/deep/below/behind", "/plain"])
 async def test_what_a_routes_own_middleware_answers_is_no_run(ran, ascend_authority, monkeypatch, path):
     """Where a middleware stands behind the decision, it is seen whether the request came to the endpoint."""
 
@@ -165,7 +170,9 @@ async def test_what_a_routes_own_middleware_answers_is_no_run(ran, ascend_author
 
     route = Route("/behind", endpoint, middleware=[Middleware(Limiter)])
     below = Starlette(routes=[Route("/behind", endpoint)], middleware=[Middleware(Limiter)])
-    app = Starlette(routes=[route, Mount("/below", below), Route("/plain", endpoint)])
+    mount = Mount("/below", below)
+    deep = Starlette(routes=[mount], middleware=[Middleware(Passing)])
+    app = Starlette(routes=[route, mount, Mount("/deep", deep), Route("/plain", endpoint)])
     guarded = AscendMiddleware(app)
     ascend_authority.hold()
     transport = httpx2.ASGITransport(app=guarded)

@@ -76,6 +76,11 @@ def own(desk, **options):
     return desk.authority.tokens.issue(desk.store.find_key(desk.admin), now=desk.time, **options)
 
 
+def test_times_are_of_the_authoritys_own_clock(desk):
+    desk.time += 10 * 365 * 86_400
+    assert ask(desk, foreign(desk, nbf=int(desk.time), iat=int(desk.time)))[0] == 200
+
+
 def test_a_token_of_the_sign_in_stands_for_its_key_until_it_ends_or_the_key_is_revoked(desk):
     token = own(desk, lifetime=100)
     assert ask(desk, token)[0] == 200

@@ -460,6 +460,7 @@ def test_whether_the_key_is_known_is_learnt_from_calls_that_have_it():
     health, info = endpoints.HEALTH.call(), endpoints.DEPLOYMENT_INFO.call()
     for operation, answered, known in (
         (health, answer(401), True),
+        (health, answer(200, {"status": "healthy"}), True),
         (info, answer(200, {}), True),
         (info, answer(401), False),
         (info, answer(403), False),

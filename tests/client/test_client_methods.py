@@ -99,6 +99,13 @@ CALLS = {
         {"status": "rejected", "rejected_by": "ann", "decided_at": "t", "rejection_reason": "no"},
         {"approved": False, "denied": True, "pending": False, "approver": "ann", "timestamp": "t", "comments": "no"},
     ),
+    "approval with a comment": (
+        lambda c: c.check_approval("apr_1"),
+        "GET /api/sdk/approval/apr_1",
+        None,
+        {"status": "approved", "approved_by": "bob", "comments": "go", "rejection_reason": None},
+        {"approved": True, "denied": False, "approver": "bob", "timestamp": None, "comments": "go"},
+    ),
     "policy": (
         lambda c: c.evaluate_policy("t", "r", {"x": 1, "risk_score": 1}),
         "POST /api/governance/policies/evaluate-realtime",

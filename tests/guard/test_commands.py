@@ -156,8 +156,39 @@ def test_mcp_servers_by_name_and_number():
     assert (named.target, named.mcp_server) == (Target.MCP_SERVER, "files")
     numbered = parse({**BLOCK, "target_type": None, "target_mcp_server_config_id": "12"})
     assert (numbered.target, numbered.mcp_server_config_id) == (Target.MCP_SERVER, 12)
+    both = parse({**BLOCK, "target_type": "mcp_server", "mcp_server": " files ", "target_mcp_server_config_id": 12})
+    assert (both.mcp_server, both.mcp_server_config_id) == ("files", 12)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"mcp_server": " "},
+        {"mcp_server": 12},
+        {"target_mcp_server_config_id": "12a"},
+        {"target_mcp_server_config_id": "١٢"},
+        {"target_mcp_server_config_id": ""},
+        {"target_mcp_server_config_id": True},
+        {"target_mcp_server_config_id": [12]},
+        {"target_mcp_server_config_id": 1.0, "mcp_server": "files"},
+    ],
+)
+def test_a_command_for_no_mcp_server_is_malformed(fields):
     with pytest.raises(MalformedCommand):
-        parse({**BLOCK, "target_type": "mcp_server"})
+        parse({**BLOCK, "target_type": "mcp_server", **fields})
+
+
+@pytest.mark.parametrize(("given", "known"), [(7, "7"), (" c ", "c"), ("x" * 200, "x" * 200)])
+def test_a_commands_id_is_a_text_or_a_number(given, known):
+    assert parse({**BLOCK, "command_id": given}).command_id == known
+
+
+@pytest.mark.parametrize("given", [True, False, None, "", " ", "x" * 201, 1.5, ["c"]])
+def test_what_is_no_id_blocks_and_lifts_nothing(given):
+    assert parse({**BLOCK, "command_id": given}).command_id == ""
+    with pytest.raises(MalformedCommand):
+        parse({**UNBLOCK, "command_id": given})
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,15 @@ async def test_an_outage_and_its_open_passes_are_told(made, handler):
     assert found["journal"]["bytes"] > 0
 
 
+async def test_a_journal_that_is_nearly_full_is_told_before_it_is(made):
+    app = made()
+    await ask(app, "POST", "/run")
+    log = app.guard.journal.log
+    object.__setattr__(app.guard.journal, "limits", Limits(size=round((log.appended - log.taken) / 0.85)))
+    wire = await get(app, HEALTH)
+    assert (wire.status, wire.json["status"]) == (200, "degraded")
+
+
 async def test_a_full_journal_fails_the_check(made):
     app = made()
     (await ask(app, "POST", "/run"))

@@ -337,6 +337,13 @@ async def test_a_budget_that_cannot_be_counted_is_spent(engine, tmp_path):
     assert (await ask(app)).status == 200
 
 
+@pytest.mark.parametrize("code", [408, 421, 425])
+async def test_a_status_that_says_later_is_no_setting_of_ours(engine, handler, code):
+    engine.answers = [failed(code)]
+    wire = await ask(guard(handler, [RUN], max_retries=0))
+    assert (wire.status, wire.problem, handler.ran) == (503, "unavailable", 0)
+
+
 # --- what the caller sent
 
 

@@ -240,6 +240,7 @@ OF_AN_ORGANISATION = [
     (command("UNBLOCK", 2, organization_id=2), True),
     (command("UNBLOCK", 2, organization_id=None), True),  # a lifting command has to say whose it is
     (command("UNBLOCK", 2), False),
+    (command("BLOCK", 3, organization_id=None), True),
 ]
 SEQUENCES_OF = [
     *(pytest.param({}, steps, id=name) for name, steps in SEQUENCES.items()),

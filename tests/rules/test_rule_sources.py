@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from ascend_middleware.exceptions import ValidationError
+from ascend_middleware.exceptions import ConfigurationError, ValidationError
 from ascend_middleware.rules import MISSING, FieldError, RequestFields, Rule, RuleTable, redact, secret_names
 from ascend_middleware.rules.sources import parse_source, parse_text
 
@@ -250,6 +250,17 @@ def test_a_secret_name(name):
 @pytest.mark.parametrize("name", "discard max_tokens session_id pinned amount author company key spinner".split())
 def test_no_secret_name(name):
     assert redact({name: 1}) == {name: 1}
+
+
+@pytest.mark.parametrize(("place", "found"), [("0", "a"), ("1", "b"), ("01", "b"), ("000000001", "b")])
+def test_an_element_of_a_list_is_named_by_its_place(place, found):
+    assert action(request(body={"a": ["a", "b"]}), resource_id=f"{{body.a.{place}}}").resource_id == found
+
+
+@pytest.mark.parametrize("place", ["2", "-1", "١", "x", "0000000001", ""])
+def test_a_place_that_a_list_does_not_have_is_missing(place):
+    with pytest.raises((FieldError, ConfigurationError)):
+        action(request(body={"a": ["a", "b"]}), resource_id=f"{{body.a.{place}}}")
 
 
 @pytest.mark.parametrize("value", [True, False, 0, 1, 1.5])

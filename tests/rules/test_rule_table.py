@@ -375,6 +375,7 @@ def test_the_line_is_told_in_listings_and_not_in_logs(tmp_path):
         (["GET,POST /a:one", "GET,PUT /a:one"], []),
         (["GET,POST /a:one", "GET,PUT /a:two", "GET /a:three"], []),
         (["GET /a:one", "GET /a/:one"], ["duplicate"]),
+        (["GET /a:one", "GET /a:(one"], ["duplicate"]),
         (["* /a:one", "* /a:two"], ["conflict"]),
         (["GET,POST /a:one", "GET /a:two", "POST /a:three"], ["dead"]),
         (["GET /a/{x:int}:one", "GET /a/{x:uuid}:two"], []),
@@ -399,7 +400,12 @@ def test_rules_that_quarrel_or_can_never_match(rules, expected):
     def build(order):
         blocks = {"!": {"block": "no"}, "?": {"block": "shut"}}
         return [
-            {"match": text.rpartition(":")[0], **blocks.get(text[-1], {"action_type": text[-3:]})} for text in order
+            {
+                "match": text.rpartition(":")[0],
+                **blocks.get(text[-1], {"action_type": text[-3:]}),
+                **({"exempt": False, "name": "other"} if ":(" in text else {}),  # what it would be without
+            }
+            for text in order
         ]
 
     for order in itertools.permutations(rules):
