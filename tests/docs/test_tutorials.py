@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from ascend_middleware.text import one_line  # noqa: F401 - the package is importable from here
 
 ROOT = Path(__file__).parents[2]
-SKIPPED = ("pip install", "cp …")
+SKIPPED = ("pip install", "cp ")
+TUTORIALS = {"tutorial-fastapi.md": "shop", "tutorial-flask.md": "shop_flask", "tutorial-django.md": "shop_django"}
 
 
 class Reader:
@@ -90,12 +92,12 @@ def squeezed(line):
 
 @pytest.mark.slow
 @pytest.mark.socket
-@pytest.mark.parametrize("page", ["tutorial-fastapi.md"])
-def test_the_tutorial_says_what_happens(reader, page):
-    (reader.folder / "main.py").write_text((ROOT / "examples" / "shop" / "main.py").read_text())
+@pytest.mark.parametrize(("page", "example"), TUTORIALS.items())
+def test_the_tutorial_says_what_happens(reader, page, example):
+    shutil.copytree(ROOT / "examples" / example, reader.folder, dirs_exist_ok=True)
     for language, block in re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL):
         if language != "console":
-            edit(reader.folder / re.match(r"# ([\w.]+)", block)[1], block)
+            edit(reader.folder / re.match(r"# ([\w./]+)", block)[1], block)
             continue
         for command, *expected in (part.split("\n") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]):
             if command.startswith(SKIPPED):
