@@ -19,6 +19,8 @@
     ├── KillSwitchError               the agent is blocked
     └── ClientClosedError             the client was used after close()
 
+`StorageError` is none of them: it stays within the embedded authority and its command line.
+
 Several derive from a builtin as well, because the documented programs catch the builtin by its bare name.
 """
 
@@ -227,3 +229,7 @@ class ClientClosedError(AscendError, RuntimeError):
 OWKAIError = AscendError
 AuthorizationError = AuthorizationDeniedError
 ConnectionError = NetworkError  # noqa: A001 - the documented alias
+
+
+class StorageError(Exception):
+    """The embedded authority's database cannot be used, or did not keep what it was given."""

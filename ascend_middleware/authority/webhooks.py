@@ -103,7 +103,7 @@ class Outbox:
             # Nobody is told what happened before they subscribed, so all of it is read. That is noted now and then.
             if behind >= _NOTED_EVERY:
                 with self._store.write():
-                    self._store.execute("UPDATE webhook_scan SET seq = max(seq, ?)", (head,))
+                    self._store.execute("UPDATE webhook_scan SET seq = ? WHERE seq < ?", (head, head))
             return False
         with self._store.write():
             # Under the lock: another process may have read on, and whoever has subscribed meanwhile is among these.

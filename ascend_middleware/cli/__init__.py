@@ -6,12 +6,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 from __future__ import annotations
 
 import argparse
-import sqlite3
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from .._version import __version__
+from ..exceptions import StorageError
 from ..inspection import FAILED, MISUSED, Result, note, run, show_error
 from .commands import COMMANDS, GROUPS, TASKS
 
@@ -60,7 +60,7 @@ def _overview() -> Iterator[str]:
 def _run(args: Namespace) -> int:
     try:
         return run(args)
-    except sqlite3.Error as error:
+    except StorageError as error:
         show_error(_database_error(error, args), as_json=getattr(args, "json", False))
         return FAILED
     except ImportError as error:
@@ -71,7 +71,7 @@ def _run(args: Namespace) -> int:
         return MISUSED
 
 
-def _database_error(error: sqlite3.Error, args: Namespace) -> str:
+def _database_error(error: StorageError, args: Namespace) -> str:
     """Say what is wrong with an authority's database that was opened and then could not be used."""
     place = getattr(args, "db", None) or f"beside {getattr(args, 'policy', 'the policy file')}"
     hint = "; it is damaged: put a backup in its place (`authority backup` makes them)"

@@ -243,11 +243,13 @@ def test_an_action_that_was_changed_behind_the_logs_back_is_found(desk_of):
         desk.submit(kind)
     desk.deny(3, "bob")
     assert verify(desk.store).whole
-    desk.store._db.execute("UPDATE actions SET status = 'approved' WHERE id IN (1, 3)")
-    desk.store._db.execute("UPDATE actions SET submission = replace(submission, 'read', 'load') WHERE id = 2")
-    desk.store._db.execute("DELETE FROM actions WHERE id = 5")
-    desk.store._db.execute("UPDATE actions SET id = 9 WHERE id = 4")
-    desk.store._db.execute("UPDATE actions SET submitter = 'nobody' WHERE id = 6")
+    desk.store.engine.connection.execute("UPDATE actions SET status = 'approved' WHERE id IN (1, 3)")
+    desk.store.engine.connection.execute(
+        "UPDATE actions SET submission = replace(submission, 'read', 'load') WHERE id = 2"
+    )
+    desk.store.engine.connection.execute("DELETE FROM actions WHERE id = 5")
+    desk.store.engine.connection.execute("UPDATE actions SET id = 9 WHERE id = 4")
+    desk.store.engine.connection.execute("UPDATE actions SET submitter = 'nobody' WHERE id = 6")
     findings = verify(desk.store).findings
     assert {found.kind for found in findings} == {"action"}
     assert [(found.seq, found.message) for found in findings] == [

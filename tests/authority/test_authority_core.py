@@ -9,6 +9,7 @@ from kit.processes import together
 from ascend_middleware.api.answers import action_page
 from ascend_middleware.api.decode import decode_decision, error_from_answer
 from ascend_middleware.authority import Store
+from ascend_middleware.exceptions import StorageError
 
 POLICY = """
 [[policy]]
@@ -64,7 +65,7 @@ def test_health_really_reads_and_writes_the_database(desk_of, tmp_path):
     assert desk.call("GET", "/health", key=None)[0] == 200
     other = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")  # nobody else can write
-    desk.store._db.execute("PRAGMA busy_timeout=0")
+    desk.store.engine.connection.execute("PRAGMA busy_timeout=0")
     desk.time += 0.9
     assert (
         desk.call("GET", "/health", key=None)[0] == 200
@@ -121,7 +122,7 @@ def test_credentials_in_their_documented_places(desk):
 
 
 def test_only_hashes_of_keys_are_stored(desk):
-    dump = "\n".join(desk.store._db.iterdump())
+    dump = "\n".join(desk.store.engine.connection.iterdump())
     assert re.fullmatch("owkai_user_[0-9a-f]{64}", desk.user)  # 32 random bytes
     assert desk.user not in dump
     assert desk.admin not in dump
@@ -481,29 +482,27 @@ def test_the_audit_log_is_append_only_and_chained(desk_of):
     desk.submit(5000)
     for statement in ("DELETE FROM audit", "UPDATE audit SET entry = '{}'"):
         with pytest.raises(Exception, match="audit log"):
-            desk.store._db.execute(statement)
+            desk.store.engine.connection.execute(statement)
     assert desk.store.verify_audit() is None
-    desk.store._db.execute("DROP TRIGGER audit_fixed")
-    desk.store._db.execute("UPDATE audit SET entry = replace(entry, 'approved', 'denied') WHERE seq = 5")
+    desk.store.engine.connection.execute("DROP TRIGGER audit_fixed")
+    desk.store.engine.connection.execute("UPDATE audit SET entry = replace(entry, 'approved', 'denied') WHERE seq = 5")
     assert desk.store.verify_audit() == 5
 
 
 def test_a_decision_and_its_audit_entry_stand_or_fall_together(desk):
-    desk.store._db.execute(
+    desk.store.engine.connection.execute(
         "CREATE TEMP TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'disk full'); END"
     )
     status, answer = desk.submit()
     assert (status, answer["error"]["code"]) == (503, "STORAGE_UNAVAILABLE")
-    desk.store._db.execute("DROP TRIGGER full")
+    desk.store.engine.connection.execute("DROP TRIGGER full")
     assert desk.call("GET", "/api/v1/actions")[1]["total"] == 0
 
 
 def test_an_unreadable_parent_refuses(desk, caplog):
     class Broken(Store):
         def action(self, action_id, *, tenant):
-            import sqlite3
-
-            raise sqlite3.OperationalError("disk I/O error")
+            raise StorageError("disk I/O error")
 
     desk.store.__class__ = Broken
     assert desk.submit(parent_action_id=1)[0] == 403

@@ -203,12 +203,12 @@ def test_orchestration_claims_are_checked(desk):
 
 
 def test_claims_that_cannot_be_checked_are_refused(desk, monkeypatch):
-    import sqlite3
+    from ascend_middleware.exceptions import StorageError
 
     root = desk.submit()[1]["action_id"]
 
     def fail(*args, **kwargs):
-        raise sqlite3.OperationalError("disk I/O error")
+        raise StorageError("disk I/O error")
 
     monkeypatch.setattr(desk.store, "action", fail)
     assert desk.code(desk.submit(parent_action_id=root)) == (403, "ORCHESTRATION_FIELD_REJECTED")

@@ -151,7 +151,7 @@ async def test_the_cookie_is_for_the_server_alone(house):
     proxied = await house.browser().post("/sign-in", {"key": house.boss}, origin="https://authority.example")
     assert "secure" in proxied.headers["set-cookie"].lower()
     cookie = plain.split("=", 1)[1].split(";")[0]
-    assert cookie not in "\n".join(house.store._db.iterdump()).lower()
+    assert cookie not in "\n".join(house.store.engine.connection.iterdump()).lower()
 
 
 async def test_a_session_ends(house):
@@ -299,10 +299,10 @@ async def test_another_organisation_sees_nothing(house):
 async def test_a_database_that_fails_decides_nothing_and_says_so(house):
     boss = await house.signed_in()
     number, csrf = house.submit(), await boss.csrf()
-    house.store._db.execute("PRAGMA query_only=ON")
+    house.store.engine.connection.execute("PRAGMA query_only=ON")
     answer = await boss.post(f"/actions/{number}/decide", {"decision": "approve", "csrf": csrf})
     assert answer.status_code == 503 and "Nothing was decided" in answer.text
-    house.store._db.execute("PRAGMA query_only=OFF")
+    house.store.engine.connection.execute("PRAGMA query_only=OFF")
     assert house.status(number) == "pending"
 
 

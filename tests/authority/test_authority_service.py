@@ -88,7 +88,7 @@ def place(tmp_path):
 
 async def test_sixty_four_at_once_lose_nothing_and_share_commits(place):
     commits = []
-    place.store._db.set_trace_callback(lambda text: commits.append(text) if text == "COMMIT" else None)
+    place.store.engine.connection.set_trace_callback(lambda text: commits.append(text) if text == "COMMIT" else None)
     async with place.serving():
         answers = await asyncio.gather(*(place.submit(n) for n in range(256)))
         assert {status for status, _ in answers} == {200}
@@ -108,12 +108,12 @@ async def test_one_that_is_refused_takes_nobody_along(place):
 async def test_what_could_not_be_committed_is_no_decision(place):
     async with place.serving():
         await place.submit(kind="read")
-        pages = place.store._db.execute("PRAGMA page_count").fetchone()[0]
-        place.store._db.execute(f"PRAGMA max_page_count={pages}")
+        pages = place.store.engine.connection.execute("PRAGMA page_count").fetchone()[0]
+        place.store.engine.connection.execute(f"PRAGMA max_page_count={pages}")
         big = {"agent_id": "a", "action_type": "read", "context": {"x": "y" * 100_000}}
         answers = await asyncio.gather(*(place.ask("POST", "/api/v1/actions/submit", big) for _ in range(8)))
         assert {(status, answer["error"]["code"]) for status, answer in answers} == {(503, "STORAGE_UNAVAILABLE")}
-        place.store._db.execute("PRAGMA max_page_count=1000000")
+        place.store.engine.connection.execute("PRAGMA max_page_count=1000000")
         assert (await place.submit(kind="read"))[0] == 200
         assert place.store.actions(tenant="default")[1] == 2 and verify(place.store).whole
 
@@ -124,17 +124,17 @@ async def test_a_commit_that_fails_refuses_the_whole_group(place):
         return sqlite3.SQLITE_DENY if ends else sqlite3.SQLITE_OK
 
     async with place.serving():
-        place.store._db.set_authorizer(refuse)
+        place.store.engine.connection.set_authorizer(refuse)
         answers = await asyncio.gather(*(place.submit(n) for n in range(5)))
         assert {(status, answer["error"]["code"]) for status, answer in answers} == {(503, "STORAGE_UNAVAILABLE")}
-        place.store._db.set_authorizer(None)
+        place.store.engine.connection.set_authorizer(None)
         assert place.store.actions(tenant="default")[1] == 0
         assert (await place.submit())[0] == 200
 
 
 async def test_a_busy_database_is_told(place):
     async with place.serving():
-        place.store._db.execute("PRAGMA busy_timeout=1")
+        place.store.engine.connection.execute("PRAGMA busy_timeout=1")
         other = sqlite3.connect(place.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         assert (await place.submit())[0] == 503

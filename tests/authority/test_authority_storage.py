@@ -11,9 +11,9 @@ import pytest
 from ascend_middleware.authority import Store
 from ascend_middleware.authority.store import audit
 from ascend_middleware.authority.store.audit import Head, entries, head
-from ascend_middleware.authority.store.schema import MIGRATIONS
+from ascend_middleware.authority.store.schema import SQLITE
 from ascend_middleware.authority.store.verification import verify
-from ascend_middleware.exceptions import AscendError, ConfigurationError
+from ascend_middleware.exceptions import AscendError, ConfigurationError, StorageError
 from ascend_middleware.sqlite import open_database
 
 
@@ -77,11 +77,11 @@ def test_a_group_without_changes_takes_no_lock(path, store):
 
 def test_a_transaction_undone_by_the_database_is_no_success(store):
     """SQLite may undo the whole transaction when one statement fails; earlier parts must not pass for kept."""
-    with pytest.raises(sqlite3.OperationalError, match="undid"), store.group():
+    with pytest.raises(StorageError, match="undid"), store.group():
         with store.write():
             note(store, "first")
-        store._db.execute("ROLLBACK")  # as a full disk does
-        with pytest.raises(sqlite3.OperationalError, match="undid"), store.write():
+        store.engine.connection.execute("ROLLBACK")  # as a full disk does
+        with pytest.raises(StorageError, match="undid"), store.write():
             note(store, "second")
     assert events(store) == []
     note(store)
@@ -109,31 +109,31 @@ def test_readers_are_not_held_up_by_a_writer(store):
 
 
 def test_readers_cannot_write(store):
-    with store.reading() as connection, pytest.raises(sqlite3.OperationalError):
-        connection.execute("DELETE FROM keys")
+    with store.reading() as reader, pytest.raises(StorageError):
+        reader.rows("DELETE FROM keys")
 
 
 def test_a_full_database_refuses_and_recovers(store):
     note(store)
-    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-    store._db.execute(f"PRAGMA max_page_count={pages + 1}")
-    with pytest.raises(sqlite3.OperationalError, match="full"):
+    pages = store.engine.connection.execute("PRAGMA page_count").fetchone()[0]
+    store.engine.connection.execute(f"PRAGMA max_page_count={pages + 1}")
+    with pytest.raises(StorageError, match="full"):
         for _ in range(20):
             note(store, filler="x" * 4000)
     assert verify(store).whole
-    store._db.execute("PRAGMA max_page_count=100000")
+    store.engine.connection.execute("PRAGMA max_page_count=100000")
     note(store, "after")
     assert events(store)[-1] == "after" and verify(store).whole
 
 
 def test_a_file_that_becomes_read_only_refuses(store):
     note(store)
-    store._db.execute("PRAGMA query_only=ON")
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+    store.engine.connection.execute("PRAGMA query_only=ON")
+    with pytest.raises(StorageError, match="readonly"):
         note(store)
-    with pytest.raises(sqlite3.OperationalError, match="readonly"), store.group(), store.write():
+    with pytest.raises(StorageError, match="readonly"), store.group(), store.write():
         note(store)
-    store._db.execute("PRAGMA query_only=OFF")
+    store.engine.connection.execute("PRAGMA query_only=OFF")
     note(store)
     assert verify(store).entries == 2
 
@@ -166,7 +166,7 @@ def test_a_backup_is_one_whole_state_while_the_database_is_in_use(path, store, t
 
 
 def test_a_database_of_the_first_version_gets_its_head(path):
-    old = open_database(path, migrations=MIGRATIONS[:1])
+    old = open_database(path, migrations=SQLITE[:1])
     previous = "0" * 64
     for seq in (1, 2):
         entry = audit.canonical_json({"seq": seq, "tenant": "t", "action_id": None, "event": "E", "data": {}})
@@ -211,7 +211,7 @@ LOSSES = {
 def test_what_went_to_a_file_without_its_name_is_told_to_nobody(path, store, loss, when, together):
     note(store, "kept")
     told, other = [], None
-    with pytest.raises(sqlite3.OperationalError, match=r"a\.db was moved away, deleted, replaced or emptied"):
+    with pytest.raises(StorageError, match=r"a\.db was moved away, deleted, replaced or emptied"):
         if when == "before":
             other = LOSSES[loss](path)
         with store.group() if together else contextlib.nullcontext(), store.write():
@@ -222,7 +222,7 @@ def test_what_went_to_a_file_without_its_name_is_told_to_nobody(path, store, los
     assert told == []
     before = sorted(path.parent.iterdir())
     for look in (store.probe, lambda: events(store), lambda: note(store)):
-        with pytest.raises(sqlite3.OperationalError, match="moved away"):
+        with pytest.raises(StorageError, match="moved away"):
             look()
     assert sorted(path.parent.iterdir()) == before  # no empty file takes its place
     if loss == "replaced":
@@ -232,7 +232,7 @@ def test_what_went_to_a_file_without_its_name_is_told_to_nobody(path, store, los
 
 def test_a_file_that_is_put_back_is_used_again(path, store):
     moved(path, path.with_name("old.db"))
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(StorageError):
         store.probe()
     moved(path.with_name("old.db"), path)
     store.probe()
@@ -267,7 +267,7 @@ def test_the_working_directory_may_change(path, monkeypatch, tmp_path):
 
 def test_a_look_leaves_the_patience_of_decisions_as_it_was(path, store):
     store.probe()
-    assert store._db.execute("PRAGMA busy_timeout").fetchone()[0] == 5000
+    assert store.engine.connection.execute("PRAGMA busy_timeout").fetchone()[0] == 5000
 
 
 # --- what the verification finds

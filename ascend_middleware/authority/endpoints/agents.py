@@ -99,13 +99,12 @@ def _acting(call: Call) -> Fields:
     except ApiError:
         name = call.parameters["agent_id"]
         acted = call.store.rows(
-            "SELECT json_extract(submission, '$.agent_name') FROM actions WHERE tenant = ? AND agent_id = ?"
-            " ORDER BY id DESC LIMIT 1",
+            "SELECT submission FROM actions WHERE tenant = ? AND agent_id = ? ORDER BY id DESC LIMIT 1",
             (call.tenant, name),
         )
         if not acted:
             raise
-    _register_new(call, bodies.NewAgent(agent_id=name, agent_name=acted[0][0] or None))
+    _register_new(call, bodies.NewAgent(agent_id=name, agent_name=json.loads(acted[0][0]).get("agent_name") or None))
     return _agent(call)
 
 

@@ -71,9 +71,9 @@ class Feed:
     def state(self, tenant: str) -> dict[str, Any]:
         """Return what a page needs to know: how many actions wait, which (as one text), and how long the log is."""
         statement = "SELECT count(*), max(id), max(updated_at) FROM actions WHERE tenant = ? AND status = 'pending'"
-        with self._store.snapshot() as connection:
-            waiting = tuple(connection.execute(statement, (tenant,)).fetchone())
-            head = connection.execute("SELECT seq FROM audit_head").fetchone()[0]
+        with self._store.snapshot() as reader:
+            waiting = tuple(reader.rows(statement, (tenant,))[0])
+            head = reader.rows("SELECT seq FROM audit_head")[0][0]
         return {"pending": waiting[0], "queue": ".".join(map(str, waiting)), "head": head}
 
     def _told(self, tenant: str) -> str:

@@ -55,9 +55,9 @@ def head(database: Database) -> Head:
 
 def entries(database: Database, *, after: int = 0, tenant: str | None = None) -> Iterator[dict[str, Any]]:
     """Yield the entries with their hashes, oldest first, from one consistent state of the log."""
-    with database.snapshot() as connection:
+    with database.snapshot() as reader:
         whose, values = ("", (after,)) if tenant is None else (" AND tenant = ?", (after, tenant))
-        for row in connection.execute(f"SELECT * FROM audit WHERE seq > ?{whose} ORDER BY seq", values):  # noqa: S608
+        for row in reader.each(f"SELECT * FROM audit WHERE seq > ?{whose} ORDER BY seq", values):  # noqa: S608
             yield {**json.loads(row["entry"]), "previous": row["previous"], "hash": row["hash"]}
 
 

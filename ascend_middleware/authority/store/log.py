@@ -37,7 +37,7 @@ class Log(Records):
             entry = canonical_json({"seq": last + 1, "action_id": action_id, **told})
             digest = audit.chained(previous, entry)
             row = {"seq": last + 1, "entry": entry, "tenant": tenant, "action_id": action_id, "previous": previous}
-            self.insert("audit", {**row, "hash": digest})
+            self.insert_late("audit", {**row, "hash": digest})
             self.advance(last + 1, digest)
 
     def audit_trail(self, action_id: int, *, tenant: str) -> list[dict[str, Any]]:

@@ -1,14 +1,47 @@
-"""The authority's tables. Append only: a migration that has been released is never edited, a change is a new one."""
+"""The authority's tables. Append only: a migration that has been released is never edited, a change is a new one.
+
+A statement stands once, as SQLite takes it; PostgreSQL gets it with its own types. Where that is not enough, both stand
+side by side in `Each`.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Final, NamedTuple, TypeAlias
 
-__all__ = ["MIGRATIONS", "RECORDS"]
+__all__ = ["MIGRATIONS", "POSTGRES", "RECORDS", "SQLITE", "Each"]
+
+
+class Each(NamedTuple):
+    """One step as each engine takes it; an empty text is none."""
+
+    sqlite: str
+    postgres: str
+
+
+_Step: TypeAlias = "str | Each"
+
+
+def _refusing(name: str, event: str, table: str, words: str, *, when: str = "") -> Each:
+    """Return a trigger that refuses an event."""
+    begin = f"CREATE TRIGGER {name} BEFORE {event} ON {table}"
+    return Each(
+        f"{begin}{f' WHEN {when}' if when else ''} BEGIN SELECT RAISE(ABORT, '{words}'); END",
+        f"{begin} FOR EACH ROW{f' WHEN ({when})' if when else ''} EXECUTE FUNCTION ascend_refuse('{words}')",
+    )
+
+
+def _revising(table: str, event: str) -> Each:
+    begin = f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table}"
+    return Each(
+        f"{begin} BEGIN UPDATE revision SET n = random(); END",  # noqa: S608 - names are ours
+        f"{begin} FOR EACH STATEMENT EXECUTE FUNCTION ascend_revise()",
+    )
+
 
 # `revision` is another one after each change that a cached reading would miss, also of other processes. It is drawn at
 # random: a number that a rolled back change had must not come again.
-RECORDS: Final = (
+RECORDS: Final[tuple[_Step, ...]] = (
     """CREATE TABLE records (
         id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL,
         fields TEXT NOT NULL, key_id INTEGER NOT NULL, created_at TEXT NOT NULL, updated_at TEXT NOT NULL,
@@ -31,16 +64,22 @@ RECORDS: Final = (
     "CREATE INDEX actions_agent ON actions (tenant, agent_id, id)",
     "CREATE TABLE revision (n INTEGER NOT NULL)",
     "INSERT INTO revision (n) VALUES (0)",
-    *(
-        f"CREATE TRIGGER {table}_{event} AFTER {event} ON {table} BEGIN UPDATE revision SET n = random(); END"  # noqa: S608
-        for table in ("records", "commands")
-        for event in ("INSERT", "UPDATE", "DELETE")
+    Each(
+        "",
+        """CREATE FUNCTION ascend_revise() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN UPDATE revision SET n = (random() * 9e18)::BIGINT; RETURN NULL; END'""",
     ),
+    *(_revising(table, event) for table in ("records", "commands") for event in ("INSERT", "UPDATE", "DELETE")),
 )
 
 
-MIGRATIONS: Final = (
+MIGRATIONS: Final[tuple[tuple[_Step, ...], ...]] = (
     (
+        Each(
+            "",
+            """CREATE FUNCTION ascend_refuse() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN RAISE EXCEPTION USING MESSAGE = TG_ARGV[0]; END'""",
+        ),
         """CREATE TABLE keys (
             id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL,
             lookup TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, created_at TEXT NOT NULL, revoked_at TEXT)""",
@@ -59,8 +98,8 @@ MIGRATIONS: Final = (
             seq INTEGER PRIMARY KEY, entry TEXT NOT NULL, tenant TEXT NOT NULL, action_id INTEGER,
             previous TEXT NOT NULL, hash TEXT NOT NULL)""",
         "CREATE INDEX audit_action ON audit (action_id)",
-        "CREATE TRIGGER audit_fixed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is fixed'); END",
-        "CREATE TRIGGER audit_kept BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is kept'); END",
+        _refusing("audit_fixed", "UPDATE", "audit", "the audit log is fixed"),
+        _refusing("audit_kept", "DELETE", "audit", "the audit log is kept"),
     ),
     # Approvals by several people, expiry, and the audit log's head, by which its end cannot go missing unnoticed.
     (
@@ -71,13 +110,14 @@ MIGRATIONS: Final = (
             comments TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (action_id, approver)) WITHOUT ROWID""",
         """CREATE TABLE audit_head (
             one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash TEXT NOT NULL)""",
-        "INSERT INTO audit_head (one, seq, hash) VALUES (1, 0, printf('%064d', 0))",
+        Each(
+            "INSERT INTO audit_head (one, seq, hash) VALUES (1, 0, printf('%064d', 0))",
+            "INSERT INTO audit_head (one, seq, hash) VALUES (1, 0, repeat('0', 64))",
+        ),
         """UPDATE audit_head SET (seq, hash) = (SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1)
             WHERE EXISTS (SELECT 1 FROM audit)""",
-        """CREATE TRIGGER audit_head_grows BEFORE UPDATE ON audit_head WHEN NEW.seq <= OLD.seq
-            BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END""",
-        """CREATE TRIGGER audit_head_kept BEFORE DELETE ON audit_head
-            BEGIN SELECT RAISE(ABORT, 'the audit log is kept'); END""",
+        _refusing("audit_head_grows", "UPDATE", "audit_head", "the audit log only grows", when="NEW.seq <= OLD.seq"),
+        _refusing("audit_head_kept", "DELETE", "audit_head", "the audit log is kept"),
     ),
     RECORDS,
     # Webhooks: the queue of deliveries, and how far the audit log has been read for it.
@@ -99,9 +139,40 @@ MIGRATIONS: Final = (
     # Who submitted an action, as a person and not as a key; of earlier actions the audit log tells it.
     (
         "ALTER TABLE actions ADD COLUMN submitter TEXT NOT NULL DEFAULT ''",
-        """UPDATE actions SET submitter = coalesce(
+        Each(  # on PostgreSQL there are no earlier ones
+            """UPDATE actions SET submitter = coalesce(
             (SELECT json_extract(entry, '$.actor') FROM audit WHERE audit.action_id = actions.id AND json_valid(entry)
                 AND json_extract(entry, '$.event') = 'ACTION_SUBMITTED' ORDER BY seq LIMIT 1),
             (SELECT name FROM keys WHERE keys.id = actions.submitted_by), '')""",
+            "",
+        ),
     ),
 )
+
+# What a word of a table's definition is to PostgreSQL. Texts compare by their characters' numbers, as in SQLite: times
+# and ids must not sort by the rules of a language.
+_TYPES: Final = {
+    "INTEGER PRIMARY KEY AUTOINCREMENT": "BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY",
+    "INTEGER": "BIGINT",
+    "TEXT": 'TEXT COLLATE "C"',
+    "REAL": "DOUBLE PRECISION",
+    "BLOB": "BYTEA",
+    " WITHOUT ROWID": "",
+}
+_TYPE = re.compile("|".join(_TYPES))
+
+
+def _for_postgres(step: _Step) -> str:
+    if isinstance(step, Each):
+        return step.postgres
+    if not step.startswith(("CREATE TABLE", "ALTER TABLE")):
+        return step
+    return _TYPE.sub(lambda found: _TYPES[found[0]], step)
+
+
+def _for_sqlite(step: _Step) -> str:
+    return step.sqlite if isinstance(step, Each) else step
+
+
+SQLITE: Final = tuple(tuple(filter(None, map(_for_sqlite, steps))) for steps in MIGRATIONS)
+POSTGRES: Final = tuple(tuple(filter(None, map(_for_postgres, steps))) for steps in MIGRATIONS)

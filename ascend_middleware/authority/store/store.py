@@ -1,10 +1,8 @@
-"""What the authority stores: keys, actions, answers to repeat, and the audit log, in one SQLite file."""
+"""What the authority stores: keys, actions, answers to repeat, and the audit log, in one database."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,12 +11,12 @@ from typing import Any, Final
 import msgspec
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError
-from ascend_middleware.sqlite import MEMORY
 
 from ..keys import DEFAULT_TENANT, Credential, Role
 from ..policy.approvers import EXPIRY, OBSERVED
 from .audit import canonical_json, iso_time
-from .database import Row
+from .database import Row, open_engine
+from .engine import Engine
 from .key_store import Keys
 
 __all__ = ["SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
@@ -30,6 +28,7 @@ SORT_FIELDS: Final = ("created_at", "updated_at", "risk_score", "id")
 _SWEEP_ANSWERS: Final = 60.0
 _MAX_ID: Final = 2**63 - 1
 _EXPIRED_AT_ONCE: Final = 500
+_ASKED_AT_ONCE: Final = 500
 
 
 def default_database(policy_path: str | Path) -> Path:
@@ -59,15 +58,15 @@ class Store(Keys):
     `now` gives seconds since the epoch; for the rest see `Database`.
     """
 
-    def __init__(self, connection: sqlite3.Connection, *, now: Callable[[], float], path: str | Path = MEMORY) -> None:
-        super().__init__(connection, now=now, path=path)
+    def __init__(self, engine: Engine, *, now: Callable[[], float]) -> None:
+        super().__init__(engine, now=now)
         self._answers_swept = 0.0
         self._listeners: list[Callable[[], None]] = []
 
     @classmethod
     def open(cls, path: str | Path, *, now: Callable[[], float], create: bool = True) -> Store:
         """Open the database, or make it; raise `ConfigurationError` if that cannot be done."""
-        return cls(cls.connect(path, create=create), now=now, path=path)
+        return cls(open_engine(path, create=create), now=now)
 
     # --- actions
 
@@ -148,14 +147,14 @@ class Store(Keys):
         given = {clause: value for clause, value in bounds.items() if value is not None}
         where, values = " AND ".join(given), tuple(given.values())  # columns are ours, values are bound
         order = "DESC" if descending else "ASC"
-        with self.snapshot() as connection:
-            total = connection.execute(f"SELECT count(*) FROM actions WHERE {where}", values).fetchone()[0]  # noqa: S608
+        with self.snapshot() as reader:
+            total = reader.rows(f"SELECT count(*) FROM actions WHERE {where}", values)[0][0]  # noqa: S608
             # Only numbers are sorted and skipped, not whole actions.
             page = f"SELECT id FROM actions WHERE {where} ORDER BY {sort} {order}, id {order} LIMIT ? OFFSET ?"  # noqa: S608
-            rows = connection.execute(
+            rows = reader.rows(
                 f"SELECT * FROM actions WHERE id IN ({page}) ORDER BY {sort} {order}, id {order}",  # noqa: S608
                 (*values, limit, offset),
-            ).fetchall()
+            )
         return self._whole(rows), total
 
     def add_approval(self, row: Mapping[str, Any], *, by: Credential, comments: str, via: str) -> dict[str, Any]:
@@ -223,8 +222,13 @@ class Store(Keys):
 
     def decided(self, action_ids: Sequence[int]) -> list[int]:
         """Return those of the actions that are not pending."""
-        statement = "SELECT id FROM actions WHERE id IN (SELECT value FROM json_each(?)) AND status <> 'pending'"
-        return [row["id"] for row in self.rows(statement, (json.dumps(list(action_ids)),))]
+        found: list[int] = []
+        for first in range(0, len(action_ids), _ASKED_AT_ONCE):
+            some = tuple(action_ids[first : first + _ASKED_AT_ONCE])
+            places = ", ".join("?" * len(some))
+            statement = f"SELECT id FROM actions WHERE id IN ({places}) AND status <> 'pending'"  # noqa: S608
+            found += [row["id"] for row in self.rows(statement, some)]
+        return found
 
     def on_decision(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` after each decision that is stored through this object; return what ends that.
@@ -241,11 +245,20 @@ class Store(Keys):
     # --- answers to repeat
 
     def answer_for(self, name: str, *, key_id: int, path: str) -> tuple[str, int, bytes] | None:
-        """Return fingerprint, status and body of the answer given under an idempotency key, if it is still kept."""
-        oldest = self.now() - _KEEP_ANSWERS
-        rows = self.rows(
-            "SELECT * FROM answers WHERE key_id = ? AND path = ? AND name = ? AND at >= ?", (key_id, path, name, oldest)
+        """Return fingerprint, status and body of the answer given under an idempotency key; only within `write`.
+
+        One that is too old makes room for another.
+        """
+        rows: Sequence[Row | Mapping[str, Any]] = [
+            one
+            for one in self.held_back("answers")
+            if (one["key_id"], one["path"], one["name"]) == (key_id, path, name)
+        ] or self.rows(
+            "SELECT * FROM answers WHERE key_id = ? AND path = ? AND name = ?", (key_id, path, name), settled=True
         )
+        if rows and rows[0]["at"] < self.now() - _KEEP_ANSWERS:
+            self.execute("DELETE FROM answers WHERE key_id = ? AND path = ? AND name = ?", (key_id, path, name))
+            return None
         return (rows[0]["fingerprint"], rows[0]["status"], bytes(rows[0]["body"])) if rows else None
 
     def keep_answer(self, name: str, fingerprint: str, status: int, body: bytes, *, key_id: int, path: str) -> None:
@@ -256,4 +269,4 @@ class Store(Keys):
                 self._answers_swept = now
                 self.execute("DELETE FROM answers WHERE at < ?", (now - _KEEP_ANSWERS,))
             kept = {"key_id": key_id, "path": path, "name": name, "fingerprint": fingerprint, "status": status}
-            self.insert("answers", {**kept, "body": body, "at": now})
+            self.insert_late("answers", {**kept, "body": body, "at": now})

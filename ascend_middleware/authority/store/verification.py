@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -16,7 +15,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from .audit import DECIDED, NO_HASH, Head, chained
-from .database import Database, Row
+from .database import Database, Reader, Row
 
 __all__ = ["Finding", "Verification", "verify"]
 
@@ -81,9 +80,9 @@ def verify(
     expected, previous, count = first, None if start and start.seq else NO_HASH, 0
     last = start or Head(0, NO_HASH)
     moved: dict[int, str] = {}
-    with database.snapshot() as connection:
-        recorded = connection.execute("SELECT seq, hash FROM audit_head").fetchone()
-        rows = connection.execute("SELECT * FROM audit WHERE seq >= ? ORDER BY seq", (first,))
+    with database.snapshot() as reader:
+        recorded = next(reader.each("SELECT seq, hash FROM audit_head"), None)
+        rows = reader.each("SELECT * FROM audit WHERE seq >= ? ORDER BY seq", (first,))
         for row in watch(rows, "entries", max(recorded["seq"] - first + 1, 0) if recorded else None):
             seq, count = row["seq"], count + 1
             if len(findings) < _MOST_FINDINGS:
@@ -93,7 +92,7 @@ def verify(
             wanted.pop(seq, None)
             expected, previous = seq + 1, row["hash"]
             last = Head(seq, row["hash"])
-        findings += itertools.islice(_unlike(connection, start.seq if start else 0, last.seq, watch), _MOST_FINDINGS)
+        findings += itertools.islice(_unlike(reader, start.seq if start else 0, last.seq, watch), _MOST_FINDINGS)
     for seq in [seq for seq in wanted if seq < first]:
         del wanted[seq]
     beyond = max([recorded["seq"] if recorded else 0, *wanted])
@@ -178,22 +177,22 @@ class _Told:
             return  # told as a changed entry
 
 
-def _unlike(connection: sqlite3.Connection, start: int, end: int, watch: Watching) -> Iterator[Finding]:
+def _unlike(reader: Reader, start: int, end: int, watch: Watching) -> Iterator[Finding]:
     """Yield the actions that are not what the log says of them; of those only that it tells of after `start`."""
     if start:
         for first in watch(range(start + 1, end + 1, _AT_ONCE), "actions", None):
             upto = min(first + _AT_ONCE - 1, end)
             about = "IN (SELECT action_id FROM audit WHERE seq BETWEEN ? AND ?)"
-            yield from _compared(connection, about, (first, upto), upto)
+            yield from _compared(reader, about, (first, upto), upto)
         alone = "SELECT id FROM actions WHERE NOT EXISTS (SELECT 1 FROM audit WHERE action_id = actions.id) ORDER BY id"
-        for row in connection.execute(alone):
+        for row in reader.each(alone):
             yield Finding(0, "action", f"action {row['id']} is not in the log")
         return
-    for first in watch(_firsts(connection), "actions", None):
-        yield from _compared(connection, "BETWEEN ? AND ?", (first, first + _AT_ONCE - 1), end)
+    for first in watch(_firsts(reader), "actions", None):
+        yield from _compared(reader, "BETWEEN ? AND ?", (first, first + _AT_ONCE - 1), end)
 
 
-def _firsts(connection: sqlite3.Connection) -> Iterator[int]:
+def _firsts(reader: Reader) -> Iterator[int]:
     """Yield where each range of numbers begins in which there are actions, or entries about some."""
     following = (
         "SELECT min(n) FROM (SELECT min(id) AS n FROM actions WHERE id >= ?"
@@ -201,20 +200,20 @@ def _firsts(connection: sqlite3.Connection) -> Iterator[int]:
     )
     first = 0
     while True:
-        found = connection.execute(following, (first, first)).fetchone()[0]
+        found = reader.rows(following, (first, first))[0][0]
         if found is None:
             return
         yield found
         first = found + _AT_ONCE
 
 
-def _compared(connection: sqlite3.Connection, about: str, values: tuple[int, int], end: int) -> Iterator[Finding]:
+def _compared(reader: Reader, about: str, values: tuple[int, int], end: int) -> Iterator[Finding]:
     """Compare some actions; those of which something is told after `end` have their turn with that."""
     told: dict[int, _Told] = {}
     entries = f"SELECT seq, action_id, entry FROM audit WHERE action_id {about} ORDER BY action_id, seq"  # noqa: S608
-    for row in connection.execute(entries, values):
+    for row in reader.each(entries, values):
         told.setdefault(row["action_id"], _Told()).add(row)
-    for row in connection.execute(f"SELECT * FROM actions WHERE id {about} ORDER BY id", values):  # noqa: S608
+    for row in reader.each(f"SELECT * FROM actions WHERE id {about} ORDER BY id", values):  # noqa: S608
         number, said = row["id"], told.pop(row["id"], None)
         if said is None or (not said.seq and said.last <= end):
             yield Finding(0, "action", f"action {number} is not in the log")

@@ -1,0 +1,151 @@
+"""What the store asks of a kind of database: SQLite and PostgreSQL each answer it in a file of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from ascend_middleware.exceptions import StorageError
+
+__all__ = ["NO_HASH", "Done", "Engine", "Reader", "Row", "StorageError", "Watch", "insertion"]
+
+# What stands for the hash before the audit log's first entry.
+NO_HASH = "0" * 64
+
+
+class Row(Protocol):
+    """One row of an answer: its values by number and by name."""
+
+    def __getitem__(self, key: int | str, /) -> Any:
+        """Return a value."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the values."""
+
+    def keys(self) -> Iterable[str]:
+        """Return the columns' names, so that `dict(row)` works."""
+
+
+class Done(Protocol):
+    """What came of a statement that changes something."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows it changed."""
+
+
+class Reader(Protocol):
+    """A connection for reading."""
+
+    def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+        """Return all that a statement selects."""
+
+    def each(self, statement: str, values: Sequence[object] = ()) -> Iterator[Row]:
+        """Yield what a statement selects, without holding all of it in memory."""
+
+
+class Watch(Protocol):
+    """Tells whether the database has changed since it last looked; the first look always says so."""
+
+    def changed(self) -> bool:
+        """Look; it costs a few microseconds."""
+
+    def close(self) -> None:
+        """End the watch."""
+
+
+class Engine(Protocol):
+    """One kind of database. Whatever fails in it raises `StorageError`.
+
+    What changes something runs on its one connection that writes, which the caller guards with a lock. Statements are
+    written so that each kind takes them; `?` stands for a value.
+    """
+
+    @property
+    def place(self) -> str:
+        """How messages name the database, without any password."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether the connection that writes is the only one, so that readers use it too."""
+
+    @property
+    def defers(self) -> bool:
+        """Whether what is not read in the same transaction is better written at its end, all in one statement."""
+
+    # --- one transaction
+
+    def begin(self) -> None:
+        """Begin a transaction in which nobody else can change anything that the audit log tells of."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether it is still there: a database may undo all of it when one statement fails."""
+
+    def mark(self) -> None:
+        """Begin a part, which can be undone alone."""
+
+    def release(self) -> None:
+        """End the part and keep it."""
+
+    def undo(self) -> None:
+        """End the part and take it back."""
+
+    def commit(self, tip: tuple[int, str] | None) -> None:
+        """Keep everything for good, with the audit log's new head where there is one."""
+
+    def rollback(self) -> None:
+        """Take everything back, if there still is a transaction."""
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> Done:
+        """Run one statement that changes something."""
+
+    def insert(self, table: str, columns: tuple[str, ...], values: Sequence[object], *, once: bool) -> int:
+        """Add a row and return its number, if it has one. `once`: unless there is one of its key."""
+
+    def insert_many(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
+        """Add rows in one statement; only where the engine `defers`."""
+
+    @property
+    def writer(self) -> Reader:
+        """What reads on the connection that writes, and so sees the running transaction."""
+
+    # --- beside it
+
+    def reading(self) -> AbstractContextManager[Reader]:
+        """Lend a connection for reading; several statements on it may see different states."""
+
+    def snapshot(self) -> AbstractContextManager[Reader]:
+        """Lend a connection on which all statements see the same state."""
+
+    def watch(self) -> Watch:
+        """Return a watch that tells whether anything was stored since it last looked, by whatever process."""
+
+    # --- the whole
+
+    def probe(self, seconds: float) -> None:
+        """Write something, down to the disk, on the connection that writes; wait for others so long at most."""
+
+    def damage(self) -> str:
+        """Say what is wrong with the database's pages, nothing if they are sound or the engine cannot tell."""
+
+    def advice(self) -> str:
+        """Say what to do about a damaged database."""
+
+    def backup(self, target: str | Path) -> int:
+        """Copy the database to a new file; see `Database.backup`."""
+
+    def close_writer(self) -> None:
+        """Close the connection that writes."""
+
+    def close_readers(self) -> None:
+        """Close all others."""
+
+
+def insertion(table: str, columns: Sequence[str], *, once: bool) -> str:
+    """Return the statement that adds a row."""
+    places = ", ".join("?" * len(columns))
+    end = " ON CONFLICT DO NOTHING" if once else ""
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}){end}"  # noqa: S608 - names are ours

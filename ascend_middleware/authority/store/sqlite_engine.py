@@ -1,0 +1,313 @@
+"""SQLite: one file, or none in memory; one connection that writes, and others that only read."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from ascend_middleware.exceptions import AscendError, ConfigurationError
+from ascend_middleware.sqlite import MEMORY, open_database, open_evidence, open_reader, transaction
+
+from .engine import Done, Reader, Row, StorageError, Watch, insertion
+from .schema import SQLITE
+
+__all__ = ["SQLiteEngine"]
+
+_IDLE_READERS: Final = 8
+# Bytes; a disk that has less counts as full.
+_LEAST_FREE: Final = 1024 * 1024
+# The schema version that brought the audit log's head.
+_FIRST_WITH_HEAD: Final = 2
+
+_statement = functools.cache(insertion)
+
+
+@contextlib.contextmanager
+def _ours() -> Iterator[None]:
+    """Raise what SQLite raises as `StorageError`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StorageError(str(error)) from error
+
+
+class SQLiteEngine:
+    """One SQLite file, which other processes may use at the same time; see `Engine`."""
+
+    defers: Final = False
+
+    def __init__(self, connection: sqlite3.Connection, *, path: str | Path = MEMORY) -> None:
+        self.connection: Final = connection
+        # Absolute: the process may change its directory before the next reader is opened.
+        self.place: Final = MEMORY if path == MEMORY else os.path.abspath(path)
+        self.alone: Final = path == MEMORY
+        self.writer: Final[Reader] = _SQLiteReader(connection)
+        self._names = () if path == MEMORY else (self.place, f"{self.place}-wal")
+        self._files = self._named()
+        self._idle: list[sqlite3.Connection] = []
+        self._idle_lock = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def open(cls, path: str | Path, *, create: bool = True) -> SQLiteEngine:
+        """Open a file, or make it; raise `ConfigurationError` if it cannot be used."""
+        log = f"{path}-wal"
+        if path != MEMORY and not os.path.exists(path) and os.path.exists(log) and os.path.getsize(log):
+            raise ConfigurationError(
+                f"the database {path} was moved away or deleted: its log {log} still holds what came last. Put the "
+                "file back beside it; for a new database, move the log away"
+            )
+        return cls(open_database(path, migrations=SQLITE, create=create), path=path)
+
+    @classmethod
+    def evidence(cls, path: str | Path) -> SQLiteEngine:
+        """Open a file only to read it; raise `ConfigurationError` if this version knows no such database."""
+        return cls(open_evidence(path, oldest=_FIRST_WITH_HEAD, newest=len(SQLITE)))
+
+    def close_writer(self) -> None:
+        """Close the connection that writes."""
+        self.connection.close()
+
+    def close_readers(self) -> None:
+        """Close all others."""
+        with self._idle_lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    # --- one transaction
+
+    def begin(self) -> None:
+        """Take the write lock."""
+        self.execute("BEGIN IMMEDIATE")
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether there is one: a full disk may have ended it."""
+        return self.connection.in_transaction
+
+    def mark(self) -> None:
+        """Begin a part."""
+        self.execute("SAVEPOINT part")
+
+    def release(self) -> None:
+        """Keep the part."""
+        self.execute("RELEASE part")
+
+    def undo(self) -> None:
+        """Take the part back."""
+        self.execute("ROLLBACK TO part")
+        self.execute("RELEASE part")
+
+    def commit(self, tip: tuple[int, str] | None) -> None:
+        """Commit, and see that what was written stands under the file's name."""
+        if tip is not None:  # once for all that is committed together, not for each entry
+            self.execute("UPDATE audit_head SET seq = ?, hash = ?", tip)
+        self.execute("COMMIT")
+        self._check_name()
+
+    def rollback(self) -> None:
+        """Take everything back."""
+        if self.connection.in_transaction:
+            self.execute("ROLLBACK")
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> Done:
+        """Run one statement that changes something."""
+        return self._run(statement, values)
+
+    def _run(self, statement: str, values: Sequence[object]) -> sqlite3.Cursor:
+        try:
+            return self.connection.execute(statement, values)
+        except sqlite3.Error as error:
+            raise StorageError(str(error)) from error
+
+    def insert(self, table: str, columns: tuple[str, ...], values: Sequence[object], *, once: bool) -> int:
+        """Add a row and return its number."""
+        return self._run(_statement(table, columns, once=once), values).lastrowid or 0
+
+    def insert_many(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
+        """Add rows."""
+        for values in rows:
+            self.insert(table, columns, values, once=False)
+
+    # --- reading
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Reader]:
+        """Lend a connection for reading."""
+        with _ours():
+            connection = self._borrow()
+        try:
+            yield _SQLiteReader(connection)
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            with self._idle_lock:
+                keep = not self._closed and len(self._idle) < _IDLE_READERS
+                if keep:
+                    self._idle.append(connection)
+            if not keep:
+                connection.close()
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Reader]:
+        """Lend a connection on which all statements see the same state."""
+        with self.reading() as reader:
+            reader.rows("BEGIN")
+            yield reader
+
+    def _borrow(self) -> sqlite3.Connection:
+        with self._idle_lock:
+            if self._closed:
+                raise StorageError("the database is closed")
+            self._check_name()
+            if self._idle:
+                return self._idle.pop()
+        connection = open_reader(self.place)
+        self._check_name()
+        return connection
+
+    def watch(self) -> Watch:
+        """Return a watch."""
+        with _ours():
+            if self.alone:
+                return _SQLiteWatch(self.connection, "SELECT total_changes()", own=False)
+            return _SQLiteWatch(open_reader(self.place), "PRAGMA data_version", own=True)
+
+    # --- the file
+
+    def _named(self) -> list[tuple[int, int, bool] | None]:
+        """Return which files stand under the names of the database and its log; False: the database was emptied."""
+        return [_identity(name, may_be_empty=name != self.place) for name in self._names]
+
+    def _check_name(self) -> None:
+        """Raise `StorageError` if what is written here is not what stands under the file's name.
+
+        SQLite goes on with a file that was moved away, deleted or replaced, and all of it is lost in the end.
+        """
+        if self._named() != self._files:
+            raise StorageError(
+                f"the database {self.place} was moved away, deleted, replaced or emptied; put the file and its log "
+                "back, or start the authority again"
+            )
+
+    def probe(self, seconds: float) -> None:
+        """Write something."""
+        # The little that is written here may still fit where an action does not.
+        if not self.alone and shutil.disk_usage(os.path.dirname(self.place) or ".").free < _LEAST_FREE:
+            raise StorageError(f"the disk of {self.place} is full")
+        with _ours():
+            usual = self.connection.execute("PRAGMA busy_timeout").fetchone()[0]
+            self.connection.execute(f"PRAGMA busy_timeout={min(usual, round(seconds * 1000))}")
+            try:
+                with transaction(self.connection):
+                    # What is written is what stands there, and yet it goes the way of every change, down to the disk.
+                    self.connection.execute(f"PRAGMA user_version={len(SQLITE)}")
+            finally:
+                self.connection.execute(f"PRAGMA busy_timeout={usual}")
+
+    def damage(self) -> str:
+        """Say what is wrong with the pages; that takes about a second for each gigabyte or less."""
+        with contextlib.ExitStack() as stack:
+            reader = self.writer if self.alone else stack.enter_context(self.reading())
+            found = str(reader.rows("PRAGMA quick_check(1)")[0][0])
+        return "" if found == "ok" else found
+
+    def advice(self) -> str:
+        """Say what to do about a damaged file."""
+        return (
+            "Put a backup in its place (`authority backup` makes them), without the side files -wal and -shm of the "
+            "old one; what the old one still holds tell `audit verify` and `audit export`"
+        )
+
+    def backup(self, target: str | Path) -> int:
+        """Copy the file while it is in use."""
+        place = Path(target)
+        if place.exists():
+            raise AscendError(f"{place} exists already; it was not touched")
+        partial = place.with_name(f".{place.name}.{os.getpid()}.part")
+        try:
+            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as copy:
+                self._copy_to(copy)
+                copy.execute("PRAGMA journal_mode=DELETE")  # one file, without side files
+                found = copy.execute("PRAGMA integrity_check").fetchone()[0]
+                if found != "ok":
+                    raise AscendError(f"the copy of {self.place} is not sound: {found}")
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            os.link(partial, place)  # unlike a rename, never over a file that has come meanwhile
+            return place.stat().st_size
+        except FileExistsError:
+            raise AscendError(f"{place} exists already; it was not touched") from None
+        except (OSError, sqlite3.Error, StorageError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise AscendError(f"the backup {place} cannot be written: {reason}") from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _copy_to(self, copy: sqlite3.Connection) -> None:
+        if self.alone:
+            self.connection.backup(copy)
+            return
+        source = self._borrow()
+        try:
+            source.backup(copy)
+        finally:
+            source.close()
+
+
+class _SQLiteReader:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise StorageError(str(error)) from error
+
+    def each(self, statement: str, values: Sequence[object] = ()) -> Iterator[Row]:
+        with _ours():
+            yield from self._connection.execute(statement, values)
+
+
+class _SQLiteWatch:
+    def __init__(self, connection: sqlite3.Connection, statement: str, *, own: bool) -> None:
+        self._connection = connection
+        self._statement = statement
+        self._own = own
+        self._closed = False
+        # SQLite crashes the process if a connection is closed while another thread is using it.
+        self._lock = threading.Lock()
+        self._seen = -1
+
+    def changed(self) -> bool:
+        with self._lock, _ours():
+            if self._closed:
+                return False
+            seen = int(self._connection.execute(self._statement).fetchone()[0])
+            changed, self._seen = seen != self._seen, seen
+            return changed
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._own:
+                self._connection.close()
+
+
+def _identity(name: str, *, may_be_empty: bool) -> tuple[int, int, bool] | None:
+    try:
+        place = os.stat(name)
+    except OSError:
+        return None
+    return place.st_dev, place.st_ino, may_be_empty or place.st_size > 0
