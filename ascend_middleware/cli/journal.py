@@ -16,8 +16,8 @@ from ..config import Settings
 from ..fork import FileLock
 from ..guard.observations import Observation, observation_files, read_observations
 from ..inspection import FAILED, OK, Result, note
-from ..journal.delivery import adopt, names_of
 from ..journal.journal import directory_of, place_of
+from ..journal.recovery import adopt, names_of
 from ..journal.segments import decode_line, read_lines
 from ..journal.worker import LateEngine
 from ..rules import by_method_rule

@@ -13,6 +13,7 @@ import msgspec
 
 from ..exceptions import AscendError
 from ..flow import Blocking, drive
+from ..journal.journal import Entry
 from ..masking import get_logger
 from ..state.base import StateError, step
 from ..verdict import Run
@@ -98,21 +99,22 @@ class Runs:
         approval, claim = (None, "") if row is None else (row.handle, row.claimed_by)
         if journal is None or not (settled is None or self._reports):
             return None if row is None else Run(0, approval, claim, row.action_id)
-        entry: dict[str, Any]
+        entry: Entry | dict[str, Any]
+        action_id = ""
         if settled is None:
             entry = {"id": "", "how": "open", "rule": label, "agent": action.agent_id, "action": action.to_dict()}
         elif settled.entry is not None:
-            entry = settled.entry
+            entry, action_id = settled.entry, settled.entry["id"]
         else:
             action_id = "" if settled.decision is None else settled.decision.action_id
-            entry = {"id": action_id, "how": "allowed", "rule": label, "agent": action.agent_id}
+            entry = Entry(0, 0.0, action_id, "allowed", label, action.agent_id)
         number = (settled.number if settled is not None else 0) or journal.next_number()
-        run = Run(number, approval, claim, entry["id"])
+        run = Run(number, approval, claim, action_id)
         try:
             if not journal.enter(number, entry, wait=False):
                 yield Blocking(journal.enter, (number, entry), abandon=lambda _: self._abandon(run))
         except AscendError as error:
-            unentered = Run(0, approval, claim, entry["id"])
+            unentered = Run(0, approval, claim, action_id)
             yield from self._rest(unentered, error=f"the handler did not run: {error}", unused=True)
             raise
         return run

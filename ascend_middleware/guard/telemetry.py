@@ -134,6 +134,8 @@ def _journal(journal: Journal) -> dict[str, Any]:
         "oldest_seconds": None if age is None else round(age, 3),
         "most_seconds": journal.limits.age,
         "unjournalled": journal.unjournalled,
+        "delivered": journal.delivered,
+        "worker_seconds": round(journal.worker_seconds, 3),
     }
 
 

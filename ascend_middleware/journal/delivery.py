@@ -1,20 +1,17 @@
-"""Tell the authority what journals hold: in their order, at least once, with a key for each line that makes it once.
+"""Tell the authority what a journal holds: in its order, at least once, with a key for each line that makes it once.
 
-A line that the authority cannot take now stays next. One that it will never take is set aside, loudly. The journals of
-dead processes are adopted: what they left is delivered, and what they never finished is reported.
+A line that the authority cannot take now stays next. One that it will never take is set aside, loudly.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from ..api.models import AgentAction
-from ..client.core import iso_time
+from ..client.core import iso_time, outcome_of
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
@@ -25,10 +22,8 @@ from ..exceptions import (
     ServerError,
     ValidationError,
 )
-from ..flow import drive
-from ..fork import FileLock
 from ..masking import get_logger
-from .segments import FileLog, decode_line, encode_line, read_lines
+from .segments import decode_line, encode_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,26 +33,25 @@ if TYPE_CHECKING:
     from ..state.base import State
     from .segments import Log
 
-__all__ = ["Delivery", "adopt", "bytes_of_others", "names_of"]
+__all__ = ["Delivery", "Foreign"]
 
 logger = get_logger("ascend_middleware.journal")
 
 # What one call may take; it is nobody's request that waits.
 _CALL_SECONDS: Final = 10.0
 _FINAL: Final = (AuthorizationDeniedError, ConflictError, KillSwitchError, NotFoundError, ValidationError)
+# Outcomes told at once, if the authority takes so many.
+_MOST_AT_ONCE: Final = 200
 # So often in a row the authority may fail at a line: with the pauses between, for some ten minutes.
 _PATIENCE: Final = 25
 # An entry that stays open while so many segments fill up is written again, so that they can go.
 _CARRIED_SEGMENTS: Final = 3
+# By these an authority says that it knows no batches.
+_NO_BATCHES: Final = frozenset({404, 405, 410, 501})
 _PROCESS_ENDED: Final = "process ended"
-# How long a journal is left alone whose actions the authority does not let this service speak about.
-_FOREIGN_SECONDS: Final = 600.0
-# And one to which the authority gave no sensible answer.
-_FAILED_SECONDS: Final = 60.0
-_left_alone: Final[dict[str, float]] = {}
 
 
-class _Foreign(AscendError):  # noqa: N818 - says what it is
+class Foreign(AscendError):  # noqa: N818 - says what it is
     """The authority lets another service speak about a dead process's action."""
 
 
@@ -70,10 +64,21 @@ class _Open:
     action_id: str
 
 
+class _Ahead(NamedTuple):
+    """A line that was read, and what is to be told of it, if anything."""
+
+    record: dict[str, Any]
+    line: bytes
+    body: dict[str, Any] | None
+
+
 class Delivery:
     """Deliver one log, of which this is the only reader.
 
     The process of one that is `adopted` is dead; what nobody may deliver for it is set aside after `max_age` seconds.
+
+    Attributes:
+        delivered: how many outcomes were told.
     """
 
     def __init__(
@@ -92,12 +97,15 @@ class Delivery:
         self._adopted = adopted
         self._max_age = max_age
         self._now = now
+        self.delivered = 0
         self._open: dict[int, _Open] = {}
         self._known: dict[int, str] = {}
         self._carried: set[int] = set()
         self._concluded: set[int] = set()
         self._segment = 0
         self._failures = 0
+        # How many lines are told one by one, after the authority did not take them at once.
+        self._alone = 0
         # Of an adopted log: every entry's outcome, `completed`, `failed` or, where it has none, `unknown`.
         self._outcomes: dict[int, str] = {}
 
@@ -141,11 +149,81 @@ class Delivery:
             logger.error("a damaged line of the journal %s is skipped", self._process)
             self._log.set_aside(line)
         self._failures = 0
-        self._log.advance()
+        self._alone = max(0, self._alone - 1)
+        self._take(1, segment)
+        return True
+
+    def deliver_many(self) -> Flow[bool]:
+        """Deliver the next lines, as many outcomes at once as the authority takes; else as `deliver_next`.
+
+        What is read ahead is told again after a crash, under the same keys.
+        """
+        most = min(self._core.outcomes_at_once, _MOST_AT_ONCE)
+        found = self._log.peek() if most > 1 and not self._alone else None
+        if found is None:
+            return (yield from self.deliver_next())
+        segment, told = found[0], self._read_ahead(found[0], most)
+        outcomes = [one.body for one in told if one.body is not None]
+        if not told or len(outcomes) < 2:
+            return (yield from self.deliver_next())
+        try:
+            deadline = self._core.clock() + _CALL_SECONDS
+            errors = iter((yield from self._core.report_many(outcomes, deadline=deadline, breaker=self._core.unbroken)))
+        except (*_FINAL, ServerError, ProtocolError) as error:
+            # That one of them is why cannot be known, nor which.
+            self._alone = len(told)
+            if error.status_code in _NO_BATCHES:
+                self._core.outcomes_at_once = 0
+            elif not isinstance(error, _FINAL):
+                raise
+            return (yield from self.deliver_next())
+        taken = 0
+        try:
+            for one in told:
+                refusal = None if one.body is None else next(errors)
+                if refusal is not None:
+                    self._refused(one, refusal)
+                elif one.record.get("k") == "outcome":
+                    self._concluded_as(one.record)
+                taken += 1
+        finally:
+            if taken:
+                self._take(taken, segment)
+        return True
+
+    def _read_ahead(self, segment: int, most: int) -> list[_Ahead]:
+        """Return the next lines, up to one that has to be told alone."""
+        told: list[_Ahead] = []
+        for line, was_delivered in self._log.ahead(2 * most):
+            record = decode_line(line)
+            kind, number = ("", 0) if record is None else (record.get("k"), record.get("n", 0))
+            opened = self._open.get(number)
+            if record is None or (kind == "entry" and opened is None and self._is_unsubmitted(record, number)):
+                break
+            body = None
+            if kind == "entry":
+                self._note_entry(record, number, segment, line)
+            elif kind == "submitted":
+                self._note_submitted(record, number)
+            elif kind == "outcome" and opened is not None and opened.action_id and not was_delivered:
+                most -= 1
+                body = self._outcome(record, opened)
+            told.append(_Ahead(record, line, body))
+            if not most:
+                break
+        return told
+
+    def _refused(self, one: _Ahead, error: AscendError) -> None:
+        if not isinstance(error, _FINAL):
+            self._alone = 1
+            raise error
+        self._give_up(one.record, one.line, error)
+
+    def _take(self, count: int, segment: int) -> None:
+        self._log.advance(count)
         if segment != self._segment:
             self._segment = segment
             self._make_room(segment)
-        return True
 
     def finish(self, state: State | None) -> Flow[None]:
         """Conclude what a dead process left without an outcome, and its claims."""
@@ -175,15 +253,23 @@ class Delivery:
         if kind == "entry":
             yield from self._enter(record, number, segment, line)
         elif kind == "submitted":
-            if number in self._open:
-                self._open[number].action_id = record["id"]
+            self._note_submitted(record, number)
         elif kind == "outcome":
             opened = self._open.get(number)
             if opened is not None and not self._log.was_delivered:
                 yield from self._report(record, opened)
-            self._conclude(number)
-            if self._adopted:
-                self._outcomes[number] = "completed" if record.get("error") is None else "failed"
+            self._concluded_as(record)
+
+    def _note_submitted(self, record: dict[str, Any], number: int) -> None:
+        if number in self._open:
+            self._open[number].action_id = record["id"]
+
+    def _concluded_as(self, record: dict[str, Any]) -> None:
+        number = record.get("n", 0)
+        self._conclude(number)
+        self.delivered += 1
+        if self._adopted:
+            self._outcomes[number] = "completed" if record.get("error") is None else "failed"
 
     def _conclude(self, number: int) -> None:
         self._open.pop(number, None)
@@ -194,16 +280,24 @@ class Delivery:
     def _enter(self, record: dict[str, Any], number: int, segment: int, line: bytes) -> Flow[None]:
         if self._adopted:
             self._outcomes.setdefault(number, "unknown")
+        if number not in self._open and self._is_unsubmitted(record, number):
+            self._known[number] = yield from self._submit(record, number)
+        self._note_entry(record, number, segment, line)
+
+    def _is_unsubmitted(self, record: dict[str, Any], number: int) -> bool:
+        named = self._known.get(number) or record.get("id")
+        return record.get("how") == "open" and not named and number not in self._concluded
+
+    def _note_entry(self, record: dict[str, Any], number: int, segment: int, line: bytes) -> None:
+        if self._adopted:
+            self._outcomes.setdefault(number, "unknown")
         if number in self._concluded:
             return  # written again just before its outcome
         opened = self._open.get(number)
         if opened is not None:
             opened.segment = segment
             return
-        opened = _Open(segment, line, self._known.get(number) or record.get("id") or "")
-        if record.get("how") == "open" and not opened.action_id:
-            opened.action_id = yield from self._submit(record, number)
-        self._open[number] = opened
+        self._open[number] = _Open(segment, line, self._known.get(number) or record.get("id") or "")
 
     def _submit(self, record: dict[str, Any], number: int) -> Flow[str]:
         """Submit what was passed while the authority was away, marked as such."""
@@ -235,9 +329,25 @@ class Delivery:
             **self._how(record["n"], "outcome"),
         )
 
+    def _outcome(self, record: dict[str, Any], opened: _Open) -> dict[str, Any]:
+        """Return an outcome as one of many; see `_report`."""
+        error = record.get("error")
+        return outcome_of(
+            opened.action_id,
+            "completed" if error is None else "failed",
+            record.get("at", 0.0),
+            error=error,
+            duration_ms=record.get("ms"),
+            given_back=record.get("given_back"),
+            idempotency_key=self._key(record["n"], "outcome"),
+        )
+
     def _how(self, number: int, what: str) -> dict[str, Any]:
-        deadline, key = self._core.clock() + _CALL_SECONDS, f"journal-{self._process}-{number}-{what}"
-        return {"deadline": deadline, "idempotency_key": key, "breaker": self._core.unbroken}
+        deadline = self._core.clock() + _CALL_SECONDS
+        return {"deadline": deadline, "idempotency_key": self._key(number, what), "breaker": self._core.unbroken}
+
+    def _key(self, number: int, what: str) -> str:
+        return f"journal-{self._process}-{number}-{what}"
 
     def _give_up(self, record: dict[str, Any], line: bytes, error: AscendError) -> None:
         number = record.get("n", 0)
@@ -245,7 +355,7 @@ class Delivery:
             opened = self._open.get(number)
             entry = record if opened is None else decode_line(opened.line) or record
             if self._now() - float(entry.get("at", 0.0)) < self._max_age:
-                raise _Foreign(f"the authority refuses: {error}") from error
+                raise Foreign(f"the authority refuses: {error}") from error
         logger.error("the authority does not take a line of the journal; it is set aside: %s", error)
         self._log.set_aside(line)
         if record.get("k") == "entry":
@@ -262,93 +372,6 @@ class Delivery:
                 opened.segment = self._log.segment
         oldest = min((opened.segment for opened in self._open.values()), default=segment)
         self._log.release(min(oldest, segment))
-
-
-# --- what dead processes left
-
-
-def names_of(directory: Path) -> list[str]:
-    """Return the journals of a directory, oldest first."""
-    return sorted(path.stem for path in directory.glob("*.lock"))
-
-
-def bytes_of_others(directory: Path, *, besides: str) -> int:
-    """Return how many bytes the journals of dead processes hold."""
-    total = 0
-    for path in directory.glob("*.journal"):
-        if path.name.startswith(f"{besides}-"):
-            continue
-        name = path.name.rpartition("-")[0]
-        lock = FileLock.take(directory / f"{name}.lock", create=False)
-        if lock is None:
-            continue  # its own process counts it
-        lock.release()
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue
-    return total
-
-
-def adopt(
-    directory: Path,
-    *,
-    core: ClientCore,
-    state: State | None,
-    perform: Callable[[Any], Any],
-    max_age: float = 604_800.0,
-    now: Callable[[], float] = time.time,
-) -> int:
-    """Deliver and remove every journal of a directory whose process is dead; return how many.
-
-    While the authority or the state cannot be used, what is left is left for the next time.
-    """
-    adopted = 0
-    for name in names_of(directory):
-        place, done = f"{directory}/{name}", False
-        lock = None
-        if core.clock() >= _left_alone.get(place, 0.0):
-            lock = FileLock.take(directory / f"{name}.lock", create=False)
-        if lock is None:
-            continue
-        try:
-            log = FileLog(directory, name, lock=lock)
-        except OSError as error:
-            logger.error("the journal %s of a dead process cannot be opened: %s", name, error)
-            continue
-        try:
-            delivery = Delivery(log, process=name, core=core, adopted=True, max_age=max_age, now=now)
-            _deliver_all(delivery, directory, name, state, perform)
-            done = True
-        except _Foreign as error:
-            _left_alone[place] = core.clock() + _FOREIGN_SECONDS
-            logger.error(
-                "the journal %s of a dead process is left for the service that wrote it: %s", name, error.message
-            )
-        except (ServerError, ProtocolError) as error:  # to what is in it; the others may do better
-            _left_alone[place] = core.clock() + _FAILED_SECONDS
-            logger.error("the journal %s of a dead process cannot be delivered now: %s", name, error)
-        finally:
-            log.close(remove=done)
-        adopted += done
-    return adopted
-
-
-def _deliver_all(
-    delivery: Delivery, directory: Path, name: str, state: State | None, perform: Callable[[Any], Any]
-) -> None:
-    lines = 0
-    for line, _ in read_lines(directory, name):
-        record = decode_line(line)
-        lines += record is not None
-        if record is not None and record.get("k") == "submitted":
-            delivery.known(record["n"], record["id"])
-    while drive(delivery.deliver_next(), perform):
-        pass
-    ended = delivery.open_entries
-    drive(delivery.finish(state), perform)
-    if lines:
-        logger.warning("delivered the journal of a process that ended: %d lines, %d without an outcome", lines, ended)
 
 
 def _number_in(entry: str) -> int:

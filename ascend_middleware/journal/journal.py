@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from ..exceptions import AscendError, ConfigurationError
 from ..fork import renew_once
 from ..masking import get_logger
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from ..config import Settings
 
-__all__ = ["Journal", "JournalError", "Limits", "directory_of", "open_journal", "place_of"]
+__all__ = ["Entry", "Journal", "JournalError", "Limits", "directory_of", "open_journal", "place_of"]
 
 logger = get_logger("ascend_middleware.journal")
 
@@ -56,6 +58,25 @@ class JournalError(AscendError):
     def __init__(self, message: str = "", *, full: bool = False, **fields: Any) -> None:
         super().__init__(message, **fields)
         self.full = full
+
+
+class Entry(msgspec.Struct, tag_field="k", tag="entry"):
+    """An entry's line; number and time are given to it by the journal."""
+
+    n: int
+    at: float
+    id: str
+    how: str
+    rule: str
+    agent: str
+
+
+class _Outcome(msgspec.Struct, tag_field="k", tag="outcome", omit_defaults=True):
+    n: int
+    at: float
+    error: str | None
+    ms: int
+    given_back: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +99,13 @@ class Journal:
 
     Attributes:
         process: its id, part of its files' names and of every idempotency key.
-        news: set when there is something for the background worker.
+        news: set when there is something for the background worker, if that `awaits` it.
         waiting_since: since when the next line to be delivered waits; the background worker keeps it up to date.
         others_bytes: how much the journals of dead processes hold; likewise.
         unjournalled: how many actions ran without an entry.
         entered: about how many entries were made: whether requests come in while the background worker delivers.
+        delivered: how many outcomes were told to the authority.
+        worker_seconds: processor time that the background worker has used.
     """
 
     def __init__(
@@ -108,8 +131,10 @@ class Journal:
         self._said: dict[str, float] = {}
         self.process = f"{int(self._now())}-{os.getpid()}-{secrets.token_hex(4)}"
         self.news = threading.Event()
+        self.awaits = False
         self.waiting_since: float | None = None
-        self.others_bytes = self.unjournalled = self.entered = 0
+        self.others_bytes = self.unjournalled = self.entered = self.delivered = 0
+        self.worker_seconds = 0.0
         self._pid = os.getpid()
 
     def renew(self) -> None:
@@ -159,7 +184,7 @@ class Journal:
             self.renew()
         return next(self._numbers)
 
-    def enter(self, number: int, fields: dict[str, Any], *, wait: bool = True) -> bool:
+    def enter(self, number: int, fields: Entry | dict[str, Any], *, wait: bool = True) -> bool:
         """Keep an entry: when this returns True, it survives the end of the process.
 
         With `wait` False it returns False instead of waiting for another thread or the disk. It raises `JournalError`
@@ -175,8 +200,13 @@ class Journal:
             return True
         if self._unwritten and not self._write_late(log, wait=wait):
             return False
+        if isinstance(fields, Entry):
+            fields.n, fields.at = number, now
+            line = encode_line(fields)
+        else:
+            line = encode_line({"k": "entry", "n": number, "at": now, **fields})
         try:
-            return log.append(encode_line({"k": "entry", "n": number, "at": now, **fields}), wait=wait)
+            return log.append(line, wait=wait)
         except OSError as error:
             if log is not self._log:
                 return self.enter(number, fields, wait=wait)  # it was closed meanwhile; there is another one
@@ -188,9 +218,7 @@ class Journal:
         """Keep what became of an entry. Never raises: what cannot be written now is written later, or lost loudly."""
         if self._pid != os.getpid():
             return True  # the parent's entry: the parent, or its death, concludes it
-        returned = {"given_back": given_back} if given_back else {}
-        record = {"k": "outcome", "n": number, "at": self._now(), "error": error, "ms": duration_ms, **returned}
-        line = encode_line(record)
+        line = encode_line(_Outcome(number, self._now(), error, duration_ms, given_back))
         try:
             if not (self._log or self.log).append(line, wait=wait):
                 return False
@@ -198,7 +226,9 @@ class Journal:
             self._loud("outcome", f"an outcome cannot be written to the journal: {failure}")
             if len(self._unwritten) < _MAX_UNWRITTEN:
                 self._unwritten.append(line)
-        self.news.set()
+        if self.awaits:
+            self.awaits = False  # told once: who writes next need not wake anybody
+            self.news.set()
         return True
 
     def _write_late(self, log: Log, *, wait: bool) -> bool:

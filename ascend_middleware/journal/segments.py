@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import threading
@@ -40,6 +41,8 @@ __all__ = [
 logger = get_logger("ascend_middleware.journal")
 
 SEGMENT_BYTES: Final = 4 * 2**20
+# How much is read ahead; one line that is longer comes alone.
+_AHEAD_BYTES: Final = 65_536
 _SEGMENT = re.compile(r"(?P<name>.+)-(?P<number>\d{6,})\.journal")
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
@@ -79,9 +82,15 @@ class MemoryLog:
         """Return the next line with its segment's number, None at the end; it stays next until `advance`."""
         return (0, self._lines[0]) if self._lines else None
 
-    def advance(self) -> None:
-        """Take the line that was returned last."""
-        self.taken += len(self._lines.popleft())
+    def ahead(self, most: int) -> list[tuple[bytes, bool]]:
+        """Return the next lines of the segment that `peek` is in, each with whether a reader before took it."""
+        with self._lock:
+            return [(line, False) for line in itertools.islice(self._lines, most)]
+
+    def advance(self, count: int = 1) -> None:
+        """Take so many of the lines that were returned last."""
+        for _ in range(count):
+            self.taken += len(self._lines.popleft())
 
     def release(self, before: int) -> None:
         """Let go of the segments before this one that were taken whole."""
@@ -237,9 +246,22 @@ class FileLog:
         self._buffer += more
         return bool(more)
 
-    def advance(self) -> None:
-        """As of a `MemoryLog`; that a line was taken is noted where the next reader finds it."""
-        end = self._buffer.index(b"\n") + 1
+    def ahead(self, most: int) -> list[tuple[bytes, bool]]:
+        if self.peek() is None:
+            return []
+        while len(self._buffer) < _AHEAD_BYTES and self._fill():
+            continue
+        found, end = [], self._offset
+        for line in self._buffer[:_AHEAD_BYTES].split(b"\n", most)[:-1] or [self._buffer.partition(b"\n")[0]]:
+            end += len(line) + 1
+            found.append((line + b"\n", (self._reading, end) <= self.delivered))
+        return found
+
+    def advance(self, count: int = 1) -> None:
+        """As of a `MemoryLog`; that lines were taken is noted where the next reader finds it."""
+        end = 0
+        for _ in range(count):
+            end = self._buffer.index(b"\n", end) + 1
         self._offset += end
         self.taken += end
         self._buffer = self._buffer[end:]
@@ -320,7 +342,7 @@ def read_lines(directory: Path, name: str) -> Iterator[tuple[bytes, bool]]:
                 yield line, (segment, place) <= (number, offset)
 
 
-def encode_line(record: Mapping[str, Any] | msgspec.Raw) -> bytes:
+def encode_line(record: Mapping[str, Any] | msgspec.Struct | msgspec.Raw) -> bytes:
     """Return a line that tells whether it is whole; see `journal` for what it holds."""
     content = _encode(record)
     return b"%08x %s\n" % (zlib.crc32(content), content)

@@ -20,7 +20,8 @@ from ..exceptions import AscendError, AuthenticationError
 from ..flow import Blocking, Sleep, drive
 from ..fork import only_forks, renew_once
 from ..masking import get_logger
-from .delivery import Delivery, adopt, bytes_of_others
+from .delivery import Delivery
+from .recovery import adopt, bytes_of_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,12 @@ _LONGEST_PAUSE: Final = 30.0
 _ADOPT_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 1.0
 _KEY_SECONDS: Final = 5.0
+# Where the authority takes many outcomes at once: how long they gather, unless so many bytes wait already.
+_GATHER_SECONDS: Final = 0.05
+_PLENTY: Final = 65_536
+# How often an authority that takes one at a time is asked whether it does still.
+_ASK_SECONDS: Final = 600.0
+# Where it does: after so much work comes a rest, of so many times the work, while requests come in.
 _BURST_SECONDS: Final = 0.02
 _RESTS: Final = 7
 _LONGEST_REST: Final = 0.3
@@ -167,16 +174,28 @@ class BackgroundWorker:
     # --- delivering
 
     def _deliver_until(self, journal: Journal, engine: LateEngine, stop: threading.Event) -> None:
-        worked_for = 0.0
+        # An authority in this process is not asked by the thread that tries the key.
+        ask_at = self._core.clock() + (0.0 if self._core.settings.is_local else _ADOPT_SECONDS)
+        worked_for, used = 0.0, time.thread_time()
         with self._delivering:
             while True:
                 stopping, began = stop.is_set(), self._core.clock()
+                journal.awaits = True  # before the turn, in which something may be written
                 try:
                     worked = self._turn(journal, engine, stopping=stopping)
                 except Exception:
                     logger.exception("the background worker failed; it goes on")
                     worked, self._pause_until = False, self._core.clock() + _IDLE_SECONDS
+                now = time.thread_time()
+                journal.worker_seconds, used = journal.worker_seconds + now - used, now
                 if worked:
+                    if self._core.outcomes_at_once > 1:
+                        if journal.backlog <= _PLENTY:
+                            stop.wait(_GATHER_SECONDS)  # what comes meanwhile is told at once
+                        continue
+                    if self._core.clock() >= ask_at and not stopping:
+                        ask_at = self._core.clock() + _ASK_SECONDS
+                        self._ask_offers(engine)
                     # Python runs one thread at a time: delivering without pause would slow requests down.
                     worked_for += self._core.clock() - began
                     if worked_for >= _BURST_SECONDS:
@@ -185,9 +204,20 @@ class BackgroundWorker:
                     continue
                 if stopping:
                     break
-                journal.news.wait(_IDLE_SECONDS)
-                journal.news.clear()
+                pause = self._pause_until - self._core.clock()
+                if pause > 0:  # whatever is written, nothing is told before
+                    stop.wait(min(pause, _IDLE_SECONDS))
+                else:
+                    journal.news.wait(_IDLE_SECONDS)
+                    journal.news.clear()
             self._finish(journal)
+
+    def _ask_offers(self, engine: LateEngine) -> None:
+        """Ask how many outcomes the authority takes at once; it may be a newer one than before."""
+        try:
+            drive(self._core.try_key(seconds=_KEY_SECONDS), engine.perform)
+        except AscendError as error:
+            logger.debug("what the authority offers is unknown: %s", error)
 
     def _rest(self, journal: Journal, worked_for: float) -> float:
         """Return how long to rest while requests come in; less when much waits."""
@@ -198,7 +228,7 @@ class BackgroundWorker:
         return min(_LONGEST_REST, _RESTS * worked_for * max(0.0, 1.0 - filled))
 
     def _turn(self, journal: Journal, engine: LateEngine, *, stopping: bool) -> bool:
-        """Deliver one line or adopt what is due; False when there is nothing to do now."""
+        """Deliver some lines or adopt what is due; False when there is nothing to do now."""
         clock = self._core.clock()
         if clock < self._pause_until:
             return False
@@ -221,8 +251,9 @@ class BackgroundWorker:
                 if clock >= self._age_at or self._failures.number:
                     self._age_at = clock + _IDLE_SECONDS
                     journal.waiting_since = self._delivery.waiting_since
-                if drive(self._delivery.deliver_next(), engine.perform):
+                if drive(self._delivery.deliver_many(), engine.perform):
                     self._failures.succeeded()
+                    journal.delivered = self._delivery.delivered
                     return True
         except AscendError as error:
             self._back_off(error)

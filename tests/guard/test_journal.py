@@ -19,8 +19,9 @@ from ascend_middleware.config import Settings
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.flow import Sleep, drive
 from ascend_middleware.fork import FileLock
-from ascend_middleware.journal.delivery import Delivery, adopt, bytes_of_others, names_of
+from ascend_middleware.journal.delivery import Delivery
 from ascend_middleware.journal.journal import Journal, JournalError, Limits, directory_of, open_journal
+from ascend_middleware.journal.recovery import adopt, bytes_of_others, names_of
 from ascend_middleware.journal.segments import FileLog, MemoryLog, decode_line, encode_line, read_lines, unseal
 from ascend_middleware.state.base import Approval
 
