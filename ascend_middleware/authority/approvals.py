@@ -78,8 +78,8 @@ def decide(
 
 def _refusal(row: Mapping[str, Any], by: Credential) -> tuple[str, str] | None:
     """Say why somebody may not decide about an action, as a code and a sentence."""
-    if not by.role.administers:
-        return "ADMIN_REQUIRED", "only an admin key may decide about a pending action"
+    if not by.role.decides:
+        return "ADMIN_REQUIRED", "only an admin's or an approver's key may decide about a pending action"
     if is_own(row, by):
         return "SELF_APPROVAL", "whoever submitted an action must not decide about it"
     needed = requirement(row)
@@ -166,7 +166,7 @@ def unknown_approvers(
     """
     people: dict[str, set[str]] = {} if tenant is None else {tenant: set()}
     for key in store.list_keys():
-        if key["revoked_at"] is None and Role(key["role"]).administers and tenant in (None, key["tenant"]):
+        if key["state"] == "valid" and Role(key["role"]).decides and tenant in (None, key["tenant"]):
             people.setdefault(key["tenant"], set()).add(person(key["name"]))
     # The command line decides for every organisation.
     groups = [group | {person(operator().name)} for group in people.values() or [set()]]

@@ -137,6 +137,13 @@ class Call:
             data["credentials"] = "X-API-Key counted, another bearer token stood beside it"
         self.store.audit(event, tenant=self.tenant, actor=self.credential.name, action_id=action_id, data=data, at=at)
 
+    def speak_for(self, agent_id: str) -> None:
+        """Refuse (403) who acts in the name of an agent that their key may not speak for."""
+        if not self.credential.speaks_for(agent_id):
+            self.audit("AGENT_REFUSED", agent_id=agent_id, endpoint=f"{self.endpoint.method} {self.endpoint.path}")
+            message = f"this key speaks for {', '.join(self.credential.agents)}, and not for agent {agent_id!r}"
+            raise ApiError(403, "AGENT_NOT_ALLOWED", message, details={"agent_id": agent_id})
+
     def shown(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the caller may see of an audit entry's data: how policies are made is for admins."""
         administers = self.credential.role.administers

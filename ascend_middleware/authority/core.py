@@ -17,14 +17,14 @@ import msgspec
 
 from ascend_middleware.api.decode import encode_json
 from ascend_middleware.api.endpoint import Endpoint
-from ascend_middleware.api.endpoints import HEALTH, OPENAPI
+from ascend_middleware.api.endpoints import APPROVE, DECIDE_WORKFLOW, EVALUATE_POLICY, HEALTH, OPENAPI, REJECT
 
 from .approvals import what_cannot_be
 from .bodies import Answer, ApiError
 from .context import HANDLERS, Call, Known, Request, fingerprint, repeated_otherwise
 from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
-from .keys import LOCAL, Credential, Window, network_of, presented
+from .keys import DEFAULT_TENANT, LOCAL, Credential, Window, network_of, presented
 from .policy import Judgement, PolicySet
 from .policy.policy_file import load_policy
 from .policy.risk_score import Score
@@ -42,6 +42,10 @@ _V2: Final = "/api/v2/"
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # Seconds for which a look at the database is good enough, whatever it found.
 _LOOK_EVERY: Final = 1.0
+# What an approver may do besides reading.
+_DECIDING: Final = frozenset({APPROVE, REJECT, DECIDE_WORKFLOW})
+# Failed sign-ins that the audit log takes in a minute; further ones are told in number.
+_MOST_FAILURES: Final = 100
 # Answers whose words the envelope spells otherwise.
 _DECISIONS: Final = frozenset({"Decision", "ActionDetails", "Evaluation"})
 # Not `encode_json`, which looks through every value: those of an answer were looked through when they came.
@@ -84,6 +88,7 @@ class Authority:
         self._new_id = new_id
         self._requests = Window()
         self._failures = Window()
+        self._unlogged = 0
         self._checking = threading.Lock()
         self._looked_at = -math.inf
         self._found = ""
@@ -260,7 +265,20 @@ class Authority:
             if allowance.retry_after:
                 message = "too many failed sign-ins from this address"
                 raise ApiError(429, "TOO_MANY_FAILED_SIGN_INS", message, headers=allowance.headers)
+        if key or token:
+            self._note_failure(key, client)
         raise ApiError(401, "AUTHENTICATION_FAILED", message, headers={"www-authenticate": "Bearer"})
+
+    def _note_failure(self, key: str | None, client: str) -> None:
+        """Have the audit log tell of a failed sign-in, in the organisation of the key where it once was one."""
+        if self._failures.take("logged", _MOST_FAILURES, self.now()).retry_after:
+            self._unlogged += 1
+            return
+        number, tenant = (self.store.key_of(key) if key else None) or (None, DEFAULT_TENANT)
+        data = {"client": client, "by": "token" if key is None else "key", "key": number}
+        if self._unlogged:
+            data["further"], self._unlogged = self._unlogged, 0
+        self.store.audit("SIGN_IN_FAILED", tenant=tenant, actor="", data=data)
 
     def _counted(self, endpoint: Endpoint[Any], credential: Credential) -> dict[str, str]:
         """Count a request against its key's limit, and return what its answer says of that; `local:` has none."""
@@ -279,10 +297,13 @@ class Authority:
 
     def _admitted(self, call: Call) -> dict[str, Any]:
         """Return what the endpoint answers, if the caller may ask it."""
-        endpoint = call.endpoint
-        may = call.credential.role.administers or (endpoint.local and call.credential is LOCAL)
+        endpoint, role = call.endpoint, call.credential.role
+        name, reads = f"{endpoint.method} {endpoint.path}", endpoint.method == "GET" or endpoint is EVALUATE_POLICY
+        if not (role.submits or reads or (role.decides and endpoint in _DECIDING)):
+            call.audit("ACCESS_REFUSED", endpoint=name)
+            raise ApiError(403, "ROLE_REFUSED", f"{name} is not for a key of the role {role}")
+        may = role.administers or (endpoint.local and call.credential is LOCAL)
         if endpoint.admin and not may:
-            name = f"{endpoint.method} {endpoint.path}"
             call.audit("ACCESS_REFUSED", endpoint=name)
             raise ApiError(403, "ADMIN_REQUIRED", f"{name} needs an admin key")
         return HANDLERS[endpoint](call)

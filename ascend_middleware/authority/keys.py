@@ -13,7 +13,7 @@ import re
 import threading
 import unicodedata
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -27,6 +27,7 @@ __all__ = [
     "Role",
     "Window",
     "contradicts",
+    "listed",
     "network_of",
     "operator",
     "person",
@@ -50,16 +51,31 @@ _JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 
 
 class Role(StrEnum):
-    """What a key may do: a `user` submits and reads, an `admin` also decides about pending actions."""
+    """What a key may do: a `user` submits and reads, an `admin` also decides about pending actions and changes rules.
+
+    An `approver` only reads and decides, a `viewer` only reads.
+    """
 
     SUPER_ADMIN = "super_admin"
     ADMIN = "admin"
     USER = "user"
+    APPROVER = "approver"
+    VIEWER = "viewer"
 
     @property
     def administers(self) -> bool:
+        """Whether the role may do all that there is to do."""
+        return self in (Role.ADMIN, Role.SUPER_ADMIN)
+
+    @property
+    def decides(self) -> bool:
         """Whether the role may approve and deny."""
-        return self is not Role.USER
+        return self.administers or self is Role.APPROVER
+
+    @property
+    def submits(self) -> bool:
+        """Whether the role may submit actions, and change what a user's key may change."""
+        return self.administers or self is Role.USER
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +86,12 @@ class Credential:
     name: str
     role: Role
     tenant: str = DEFAULT_TENANT
+    # For which agents it may speak, as ids or beginnings of ids with a `*`; without any, for all of its organisation.
+    agents: tuple[str, ...] = ()
+
+    def speaks_for(self, agent_id: str) -> bool:
+        """Whether it may act in an agent's name."""
+        return not self.agents or listed(agent_id, self.agents)
 
     @property
     def is_operator(self) -> bool:
@@ -85,6 +107,11 @@ _OPERATOR: Final = -1
 def operator(tenant: str = DEFAULT_TENANT) -> Credential:
     """Return the credential of whoever runs the command line on the database: the file's own permissions let them."""
     return Credential(_OPERATOR, "local-operator", Role.SUPER_ADMIN, tenant)
+
+
+def listed(value: str, patterns: Iterable[str]) -> bool:
+    """Match a value against words, where a trailing `*` stands for any rest."""
+    return any(value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern for pattern in patterns)
 
 
 def person(name: str) -> str:

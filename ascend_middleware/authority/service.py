@@ -43,6 +43,8 @@ _MOST_WAITING: Final = 64
 _MOST_OF_ONE: Final = 16
 # Seconds. A pending action is denied at its time whenever anybody looks; this tells those who only wait.
 _CHORES_PERIOD: Final = 1.0
+# So many of these periods, it is stored when keys were used.
+_USES_EVERY: Final = 30
 _T = TypeVar("_T")
 
 
@@ -255,12 +257,19 @@ class Service:
         log.info("audit log: head %s", await anyio.to_thread.run_sync(audit.head, self.authority.store))
 
     async def _do_chores(self) -> None:
+        turn = 0
         while True:
             try:
                 await anyio.to_thread.run_sync(self.authority.store.expire)
             except StorageError as error:
                 log.error("pending actions could not be expired: %s", error)
+            if (turn := turn + 1) % _USES_EVERY == 0:
+                await self._note_uses()
             await asyncio.sleep(_CHORES_PERIOD)
+
+    async def _note_uses(self) -> None:
+        with contextlib.suppress(StorageError):  # told for what matters more
+            await anyio.to_thread.run_sync(self.authority.store.note_uses)
 
     async def release(self) -> None:
         """Let those go who wait for something to happen, so that a stop need not wait for them."""
@@ -273,6 +282,7 @@ class Service:
         await self.release()
         await _end(self._tasks)
         await anyio.to_thread.run_sync(self.writer.stop)
+        await self._note_uses()
         await self._log_head()
 
     async def answer(

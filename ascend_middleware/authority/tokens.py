@@ -65,13 +65,14 @@ class Tokens:
         self._foreign = foreign
 
     def issue(self, credential: Credential, *, now: float, lifetime: float = LIFETIME) -> str:
-        """Return a token that stands for a key for `lifetime` seconds, or until the key is revoked."""
+        """Return a token that stands for a key for `lifetime` seconds, or until the key or all its tokens are ended."""
         import jwt
 
         claims = {
             "iss": ISSUER,
             "aud": ISSUER,
             "sub": f"key:{credential.key_id}",
+            "round": self._store.token_round(credential.key_id),
             "iat": int(now),
             "exp": int(now + lifetime),
             "jti": secrets.token_urlsafe(12),
@@ -87,15 +88,21 @@ class Tokens:
         try:
             claimed, foreign = jwt.get_unverified_header(token).get("alg"), self._foreign
             if claimed == _OWN:
-                kind, _, number = str(_claims(token, self._secret(), _OWN, ISSUER, ISSUER, now)["sub"]).partition(":")
-                is_key = kind == "key" and number.isascii() and number.isdigit() and len(number) < 19
-                return self._store.key(int(number)) if is_key else None
+                return self._of_key(_claims(token, self._secret(), _OWN, ISSUER, ISSUER, now))
             if claimed == _FOREIGN and foreign is not None:
                 key, issuer, audience = foreign.public_key, foreign.issuer, foreign.audience
                 return _of_claims(_claims(token, key, _FOREIGN, issuer, audience, now), foreign)
         except (jwt.PyJWTError, ValueError, TypeError):
             pass
         return None
+
+    def _of_key(self, claims: Mapping[str, Any]) -> Credential | None:
+        kind, _, number = str(claims["sub"]).partition(":")
+        if not (kind == "key" and number.isascii() and number.isdigit() and len(number) < 19):
+            return None
+        # Somebody who signs out everywhere begins another round.
+        valid = claims.get("round", 0) == self._store.token_round(int(number))
+        return self._store.key(int(number)) if valid else None
 
     def _secret(self) -> bytes:
         statement = "SELECT value FROM secrets WHERE name = 'token'"

@@ -124,7 +124,7 @@ class Outbox:
     def _subscriptions(self) -> dict[str, list[dict[str, Any]]]:
         found = self._store.rows("SELECT DISTINCT tenant FROM records WHERE kind = ?", (WEBHOOK,))
         records = {row["tenant"]: self._authority.store.all(WEBHOOK, tenant=row["tenant"]) for row in found}
-        active = {tenant: [one for one in rows if one["active"]] for tenant, rows in records.items()}
+        active = {tenant: [one for one in rows if self._wants(one)] for tenant, rows in records.items()}
         return {tenant: rows for tenant, rows in active.items() if rows}
 
     def _queue(self, entry: Mapping[str, Any], subscriptions: Mapping[str, list[dict[str, Any]]]) -> None:
@@ -206,7 +206,11 @@ class Outbox:
             record = self._authority.store.get(WEBHOOK, delivery["webhook"], tenant=delivery["tenant"])
         except NotFoundError:
             return None
-        return record if record["active"] else None
+        return record if self._wants(record) else None
+
+    def _wants(self, record: Mapping[str, Any]) -> bool:
+        # Whoever has no valid key any more must hear nothing either.
+        return bool(record["active"]) and self._store.is_valid(record["key_id"])
 
     def settle(self, delivery: Mapping[str, Any], attempt: Attempt | None) -> None:
         """Note what came of an attempt; None means that nobody wants the delivery any more."""

@@ -313,8 +313,10 @@ def clear_approvers(operator: Operator, args: Namespace) -> Result:
 def issue_key(args: Namespace) -> Result:
     """Make a key and print it, once."""
     with open_store(args, create=True) as store:
-        key = store.issue_key(name=args.name, role=Role(args.role), tenant=args.tenant)
-    data = {"key": key, "name": args.name, "role": args.role, "tenant": args.tenant}
+        key = store.issue_key(
+            name=args.name, role=Role(args.role), tenant=args.tenant, lifetime=args.expires, agents=args.agents
+        )
+    data = {"key": key, "name": args.name, "role": args.role, "tenant": args.tenant, "agents": args.agents}
     return Result(data=data, lines=[key], notes=[] if args.json else ["keep it: it cannot be shown again"])
 
 
@@ -322,12 +324,25 @@ def list_keys(args: Namespace) -> Result:
     """List the keys; never shows them."""
     with open_store(args) as store:
         keys = store.list_keys()
-    lines = (
-        f"{key['id']:>4}  {key['role']:<11}  {key['tenant']}  {key['name']}  "
-        + (f"revoked {key['revoked_at']}" if key["revoked_at"] else "valid")
-        for key in keys
-    )
-    return Result(data={"keys": keys}, lines=lines)
+    return Result(data={"keys": keys}, lines=[_key_line(key) for key in keys])
+
+
+def _key_line(key: Mapping[str, Any]) -> str:
+    words = [f"{key['id']:>4}", f"{key['role']:<11}", key["tenant"], key["name"]]
+    ends = f"until {key['expires_at']}" if key["expires_at"] else ""
+    states = {"revoked": f"revoked {key['revoked_at']}", "expired": f"expired {key['expires_at']}"}
+    words.append(states.get(key["state"]) or " ".join(filter(None, ("valid", ends))))
+    words.append(f"used {key['used_at']}" if key["used_at"] else "not used yet")
+    words += [f"for {', '.join(key['agents'])}"] if key["agents"] else []
+    return "  ".join(words)
+
+
+def rotate_key(args: Namespace) -> Result:
+    """Make another key for the same person and agents; the old one ends after the overlap."""
+    with open_store(args) as store:
+        key, end = store.rotate_key(args.id, overlap=args.overlap, lifetime=args.expires)
+    notes = [f"keep it: it cannot be shown again; key {args.id} ends at {end}"]
+    return Result(data={"key": key, "replaces": args.id, "old_key_ends_at": end}, lines=[key], notes=notes)
 
 
 def revoke_key(args: Namespace) -> Result:

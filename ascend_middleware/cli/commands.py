@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..api import endpoints
 from ..inspection import EXPLAIN, JSON, ROUTES, RULES, Command, arg
+from ..problems import BadValueError, duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +28,13 @@ def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 65_535):
         raise argparse.ArgumentTypeError(f"expected a port number, got {text!r}")
     return int(text)
+
+
+def _duration(text: str) -> float:
+    try:
+        return duration(text)
+    except BadValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; {error.hint}") from None
 
 
 # --- arguments of several commands
@@ -52,6 +60,24 @@ _MODEL: Final = (arg("id", type=int, help="its number"), *_ORGANISATION)
 _STATUSES: Final = ("approved", "partially_approved", "pending", "denied")
 _LEVEL: Final = (arg("level", choices=("low", "medium", "high", "critical")), *_ORGANISATION)
 _TASKS: Final = ("serve", "init", "backup")
+_NEW_KEY: Final = (
+    *_ORGANISATION,
+    arg("--name", required=True, help="whose key it is, for the audit log"),
+    arg(
+        "--role",
+        choices=("super_admin", "admin", "user", "approver", "viewer"),
+        default="user",
+        help="user (default): submits and reads; approver: reads and decides; viewer: only reads; admin: everything",
+    ),
+    arg("--expires", type=_duration, metavar="TIME", help="when it ends by itself: 90d from now, say (default: never)"),
+    arg(
+        "--agents",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="the agents it may speak for, billing-* or one id; repeatable (default: any)",
+    ),
+)
 _DECISION: Final = (
     arg("action", help="the action's id, 7 or act_7"),
     arg("--comments", default="", help="why; kept in the audit log"),
@@ -76,7 +102,7 @@ TASKS: Final = {
     "mcp-servers": "register MCP servers, switch them off and on, block them",
     "models": "register models and say which may be used",
     "approvers": "say who approves at which risk level",
-    "keys": "issue, list and revoke API keys",
+    "keys": "issue, rotate, list and revoke API keys",
 }
 
 
@@ -246,9 +272,14 @@ _ADMINISTER: Final = (
         arg("--approver", action="append", default=[], metavar="NAME", help="the name of an admin key"),
         description="What is set here goes before the policy file, for actions that are submitted from then on."),
     _operate("approvers clear", "let the policy file say it again", "clear_approvers", *_LEVEL),
-    Command("keys issue", "make a key and print it, once", "cli.administer:issue_key", *_ORGANISATION,
-        arg("--name", required=True, help="whose key it is, for the audit log"),
-        arg("--role", choices=("super_admin", "admin", "user"), default="user", help="default: user")),
+    Command("keys issue", "make a key and print it, once", "cli.administer:issue_key", *_NEW_KEY),
+    Command("keys create", "the same as issue", "cli.administer:issue_key", *_NEW_KEY),
+    Command("keys rotate", "make a key that takes another one's place, and print it, once", "cli.administer:rotate_key",
+        *_PLACE, JSON, arg("id", type=int, help="the number of the old key, which `keys list` shows"),
+        arg("--overlap", type=_duration, default="24h", metavar="TIME", help="how long the old one stays (24h)"),
+        arg("--expires", type=_duration, metavar="TIME", help="when the new one ends: 90d from now, say"),
+        description="Make a key of the same name, role, organisation and agents. The old one stays valid for the "
+        "overlap; its agents and webhooks become the new one's."),
     Command("keys list", "list the keys; never shows them", "cli.administer:list_keys", *_PLACE, JSON),
     Command("keys revoke", "make a key invalid", "cli.administer:revoke_key", *_PLACE, JSON,
         arg("id", type=int, help="the number that `keys list` shows")),

@@ -195,6 +195,8 @@ def test_who_submitted_before_is_known_after_the_migration(desk_of, tmp_path):
     desk.authority.close()
     raw = sqlite3.connect(tmp_path / "old.db", isolation_level=None)
     raw.execute("ALTER TABLE actions DROP COLUMN submitter")
+    for column in ("expires_at", "used_at", "agents", "token_round"):
+        raw.execute(f"ALTER TABLE keys DROP COLUMN {column}")
     raw.execute("PRAGMA user_version = 5")
     raw.close()
     newer = desk_of(POLICY + JWT, tmp_path / "old.db")

@@ -114,10 +114,10 @@ async def test_nobody_sees_anything_without_signing_in(house):
         assert (await browser.post(path, {})).headers["location"] == "/sign-in"
 
 
-async def test_only_an_admin_key_signs_in(house):
+async def test_no_key_of_a_program_signs_in(house):
     browser = house.browser()
     for key, words in (
-        (house.agent, "only an admin key"),
+        (house.agent, "the key of a person"),
         ("owkai_wrong_wrong_wrong", "no valid key"),
         ("", "no valid key"),
     ):

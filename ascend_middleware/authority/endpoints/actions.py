@@ -73,6 +73,7 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
         action["agent_id"] = call.credential.name
         if action["agent_name"] in (_UNNAMED_AGENT, "Unknown Agent"):
             action["agent_name"] = call.credential.name
+    call.speak_for(action["agent_id"])
     return _decided(call, action, tools, claimed_risk(body))
 
 
@@ -210,6 +211,7 @@ def _conclude(call: Call) -> Fields:
 
 
 def _concluded(call: Call, row: Mapping[str, Any], body: Mapping[str, Any], word: str) -> Fields:
+    call.speak_for(row["agent_id"])
     approvals.conclude(call.store, row, body, word=word, at=call.store.moment(), by=call.credential)
     return {"success": True, "action_id": str(row["id"]), "outcome": word}
 

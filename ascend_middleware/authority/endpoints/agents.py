@@ -35,6 +35,7 @@ def _register_new(call: Call, new: bodies.NewAgent) -> Fields:
     fields["display_name"] = new.display_name or new.agent_name or new.agent_id
     fields["agent_name"] = new.agent_name or fields["display_name"]
     name = fields.pop("agent_id")
+    call.speak_for(name)
     try:
         record = call.store.add(AGENT, name, fields, tenant=call.tenant, key_id=call.credential.key_id)
     except ConflictError:
@@ -110,6 +111,7 @@ def _acting(call: Call) -> Fields:
 
 @answers(endpoints.UPDATE_AGENT)
 def _update(call: Call) -> Fields:
+    call.speak_for(call.parameters["agent_id"])
     record, change = _acting(call), call.body(bodies.AgentChange)
     fields, message = given(**call.fields()), "agent updated"
     if change.model_id is not None:
@@ -130,6 +132,7 @@ def _update(call: Call) -> Fields:
 def _delete(call: Call) -> Fields:
     record = _agent(call)
     name = record["name"]
+    call.speak_for(name)
     if not call.credential.role.administers and record["key_id"] != call.credential.key_id:
         call.audit("ACCESS_REFUSED", agent_id=name, endpoint="DELETE /api/registry/agents/{agent_id}")
         raise ApiError(403, "ADMIN_REQUIRED", "only an admin, or the key that registered an agent, may remove it")
@@ -144,6 +147,7 @@ def _delete(call: Call) -> Fields:
 def _heartbeat(call: Call) -> Fields:
     kept, now = given(**call.fields()), call.store.moment()
     name = kept.pop("agent_id")
+    call.speak_for(name)
     call.store.execute(
         "INSERT INTO heartbeats (tenant, agent_id, first_at, last_at, fields) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (tenant, agent_id) DO UPDATE SET last_at = excluded.last_at, fields = excluded.fields",
@@ -215,6 +219,7 @@ def _pending_commands(call: Call) -> Fields:
 @answers(endpoints.ACK_COMMAND)
 def _ack(call: Call) -> Fields:
     named: dict[str, Any] = {name: call.parameters[name] for name in ("agent_id", "command_id")}
+    call.speak_for(named["agent_id"])
     try:
         command = killswitch.acknowledge(call.store, **named, tenant=call.tenant, key_id=call.credential.key_id)
     except NotFoundError as error:

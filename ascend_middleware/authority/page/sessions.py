@@ -1,4 +1,4 @@
-"""Signed-in people: a session represents an admin key, for some hours at most, and ends with the key."""
+"""Signed-in people: a session represents a key of a person, for some hours at most, and ends with the key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..keys import Credential, Role
-from ..store.store import Store
+from ..store.key_store import VALID, credential_of
+from ..store.store import Store, iso_time
 
 __all__ = ["LIFETIME", "Session", "Sessions"]
 
@@ -48,7 +49,7 @@ class Sessions:
         self._now = now
 
     def open(self, credential: Credential) -> Session:
-        """Begin a session for an admin's key, and note it in the audit log."""
+        """Begin a session for a key, and note it in the audit log."""
         now, cookie = self._now(), secrets.token_urlsafe(_RANDOM_BYTES)
         with self._store.write():
             self._store.execute("DELETE FROM sessions WHERE expires_at <= ? OR seen_at <= ?", (now, now - _IDLE))
@@ -61,17 +62,17 @@ class Sessions:
         return Session(cookie, credential, now)
 
     def find(self, cookie: str) -> Session | None:
-        """Return the session of a cookie, or None if it has ended, or its key was revoked or is no admin's."""
+        """Return the session of a cookie, or None if it has ended, or its key is valid no more or a user's."""
         now = self._now()
         rows = self._store.rows(
-            "SELECT keys.*, sessions.seen_at FROM sessions JOIN keys ON keys.id = sessions.key_id"
-            " WHERE sessions.hash = ? AND sessions.expires_at > ? AND sessions.seen_at > ? AND keys.revoked_at IS NULL",
-            (_hash("session", cookie), now, now - _IDLE),
+            "SELECT keys.*, sessions.seen_at FROM sessions JOIN keys ON keys.id = sessions.key_id"  # noqa: S608 - ours
+            f" WHERE sessions.hash = ? AND sessions.expires_at > ? AND sessions.seen_at > ? AND {VALID}",
+            (_hash("session", cookie), now, now - _IDLE, iso_time(now)),
         )
-        if not rows or not Role(rows[0]["role"]).administers:
+        if not rows:
             return None
-        row = rows[0]
-        return Session(cookie, Credential(row["id"], row["name"], Role(row["role"]), row["tenant"]), row["seen_at"])
+        who = credential_of(rows[0])
+        return None if who.role is Role.USER else Session(cookie, who, rows[0]["seen_at"])
 
     def is_due(self, session: Session) -> bool:
         """Say whether it is time to note that a person is there."""
@@ -84,11 +85,12 @@ class Sessions:
             self._store.execute("UPDATE sessions SET seen_at = ? WHERE hash = ?", (self._now(), digest))
 
     def close(self, session: Session, *, everywhere: bool) -> None:
-        """End one session, or all of the same key."""
+        """End one session, or all of the same key and its tokens."""
         who = session.credential
         with self._store.write():
             if everywhere:
                 self._store.execute("DELETE FROM sessions WHERE key_id = ?", (who.key_id,))
+                self._store.end_tokens(who.key_id)
             else:
                 self._store.execute("DELETE FROM sessions WHERE hash = ?", (_hash("session", session.cookie),))
             event = "SIGNED_OUT_EVERYWHERE" if everywhere else "SIGNED_OUT"

@@ -43,7 +43,9 @@ def _card(visit: Visit, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return an action as the templates show it."""
     record, needed, given = record_fields(row), requirement(row), approved_by(row)
     barred = ""
-    if approvals.is_own(row, visit.who):
+    if not visit.who.role.decides:
+        barred = "Your key only reads."
+    elif approvals.is_own(row, visit.who):
         barred = "You submitted this yourself, so somebody else decides."
     elif not needed.admits(visit.who.name):
         barred = f"Decided by {', '.join(needed.names)}."
@@ -174,6 +176,8 @@ def _agents(visit: Visit) -> list[dict[str, Any]]:
 
 def command(visit: Visit) -> Response:
     """Issue a command to one agent, or to all of them."""
+    if not visit.who.role.administers:
+        raise RefusedError(403, "Commands need an admin key.")
     form, agent_id = visit.form, visit.form.get("agent_id")
     if agent_id is not None and not (
         0 < len(agent_id) <= _LONGEST_ID and agent_id == agent_id.strip() and agent_id.isprintable()

@@ -19,7 +19,7 @@ from ascend_middleware._version import __version__
 
 from ..bodies import ApiError
 from ..core import Authority
-from ..keys import Credential
+from ..keys import Credential, Role
 from ..service import Service
 from ..store.database import StorageError
 from ..store.store import Store
@@ -218,8 +218,8 @@ class Desk:
             if error.status == 429:
                 return None, "Too many failed attempts from your address. Wait a minute."
             return None, "This is no valid key."
-        if not credential.role.administers:
-            return None, "This key may submit actions, but only an admin key may decide about them."
+        if credential.role is Role.USER:
+            return None, "This key is for programs that submit actions. Sign in with the key of a person."
         return credential, ""
 
     def session_of(self, request: Request) -> Session | None:

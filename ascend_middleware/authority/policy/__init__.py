@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ..keys import listed
 from ..tokens import TokenKey
 from .approvers import ApprovalRules
 from .conditions import Condition
@@ -261,11 +262,6 @@ class _Match:
             "reason": self.reason,
             "evaluation_failed": self.failed,
         }
-
-
-def listed(value: str, patterns: Iterable[str]) -> bool:
-    """Match a value against words, where a trailing `*` stands for any rest."""
-    return any(value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern for pattern in patterns)
 
 
 # Longer than any name of an action.

@@ -147,6 +147,14 @@ MIGRATIONS: Final[tuple[tuple[_Step, ...], ...]] = (
             "",
         ),
     ),
+    # Keys that end by themselves, their last use, the agents they speak for (a JSON list), and how often their tokens
+    # were ended.
+    (
+        "ALTER TABLE keys ADD COLUMN expires_at TEXT",
+        "ALTER TABLE keys ADD COLUMN used_at TEXT",
+        "ALTER TABLE keys ADD COLUMN agents TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE keys ADD COLUMN token_round INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 
 # What a word of a table's definition is to PostgreSQL. Texts compare by their characters' numbers, as in SQLite: times
