@@ -166,7 +166,7 @@ def blocks(name):
 
 
 def test_the_documented_tests_pass(users):
-    first, second = blocks("testing.md")
+    first, second, _ = blocks("testing.md")
     users.makepyfile(test_first=first, test_second=second)
     users.runpytest().assert_outcomes(passed=8)
 
