@@ -33,7 +33,7 @@ from ascend_middleware.client.http.blocking import BlockingPool
 from ascend_middleware.client.http.http1 import Origin, Reader
 from ascend_middleware.client.http.pool import LoopPool
 from ascend_middleware.client.http.slots import AsyncGate, Gate
-from ascend_middleware.client.http.transport import KEEPALIVE_SECONDS, TLSFailed
+from ascend_middleware.client.http.transport import KEEPALIVE_SECONDS, Head, TLSFailed
 
 pytestmark = pytest.mark.anyio
 POST = Request("POST", "http://127.0.0.1/x?y=1", (("X-API-Key", "k"), ("Accept", "*/*")), b"{}")
@@ -45,6 +45,7 @@ def read_by(request, monkeypatch):
     """Every test of connections runs with both."""
     if request.param == "h11":
         monkeypatch.setattr("ascend_middleware.client.http.http1._ORDINARY", re.compile(rb"\Znone"))
+        monkeypatch.setattr("ascend_middleware.client.http.http1._heads", {})
 
 
 class InThreads:
@@ -83,10 +84,28 @@ def test_a_request_is_said_whole_and_once():
     assert Origin("http://h").encode(Request("GET", "http://h/", ())) == b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
+def test_a_request_of_a_prepared_head_is_said_as_one_without():
+    head, varying = Head("POST", POST.url, POST.headers), (("Idempotency-Key", "1"),)
+    origin = Origin("http://authority.example")
+    for content in (b"{}", b"{1}"):
+        request = head.request(varying, content)
+        assert request.headers == POST.headers + varying
+        assert origin.encode(request) == origin.encode(Request("POST", POST.url, POST.headers + varying, content))
+
+
 @pytest.mark.parametrize("headers", [(("A", "x\r\nB: y"),), (("A b", "x"),), (("A", "x\x00"),)])
-def test_a_header_never_becomes_two(headers):
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda *request: Request(*request),
+        lambda *request: Head(*request).request(()),
+        lambda method, url, headers: Head(method, url, ()).request(headers),
+    ],
+    ids=["alone", "prepared", "varying"],
+)
+def test_a_header_never_becomes_two(made, headers):
     with pytest.raises(Unsendable):
-        Origin("http://h").encode(Request("GET", "http://h/", headers))
+        Origin("http://h").encode(made("GET", "http://h/", headers))
 
 
 @settings(deadline=None)

@@ -18,7 +18,17 @@ import h11
 
 from ...exceptions import ConfigurationError
 from ...fork import ProcessLock
-from .transport import MAX_ANSWER_BYTES, ExchangeFailed, Request, Response, Unsendable, describe, response, too_long
+from .transport import (
+    MAX_ANSWER_BYTES,
+    ExchangeFailed,
+    Head,
+    Request,
+    Response,
+    Unsendable,
+    describe,
+    response,
+    too_long,
+)
 
 if TYPE_CHECKING:
     from ...config import Settings
@@ -27,6 +37,7 @@ __all__ = ["MAX_HEAD_BYTES", "Origin", "Reader", "context_of"]
 
 MAX_HEAD_BYTES: Final = 100 * 1024
 _REMEMBERED: Final = 64
+_MAX_REMEMBERED_BYTES: Final = 2048
 
 # --- an answer
 
@@ -66,6 +77,24 @@ class _Headers(Mapping[str, str]):
         return len(self._read)
 
 
+# What stands in the last heads that were read, of all connections: a server's change with the second, if at all.
+_heads: Final[dict[bytes, tuple[int, _Headers, int]]] = {}
+
+
+def _read_head(head: bytes) -> tuple[int, _Headers, int] | None:
+    """Return status, headers and length of an ordinary answer; None where it is not one."""
+    found = _ORDINARY.fullmatch(head.lower())
+    length = int(found[3]) if found is not None else 0
+    if found is None or length > MAX_ANSWER_BYTES or len(head) > MAX_HEAD_BYTES:
+        return None
+    read = int(found[1]), _Headers(head[found.start(2) : found.end(2)]), length
+    if len(head) <= _MAX_REMEMBERED_BYTES:
+        if len(_heads) >= _REMEMBERED:
+            _heads.clear()
+        _heads[head] = read
+    return read
+
+
 class Reader:
     """Reads the answers on one connection, each of them after its request was sent.
 
@@ -74,10 +103,11 @@ class Reader:
         ends: whether, after an answer, the connection is done with.
     """
 
-    __slots__ = ("_body", "_headers", "_left", "_other", "_status", "ends", "has_surplus")
+    __slots__ = ("_body", "_head", "_left", "_other", "ends", "has_surplus")
 
     def __init__(self) -> None:
         self._body: list[bytes] = []  # of an answer that has begun
+        self._head: tuple[int, _Headers, int] | None = None
         self._left = 0
         self._other: _OtherAnswer | None = None
         self.has_surplus = self.ends = False
@@ -89,26 +119,34 @@ class Reader:
             ExchangeFailed: what arrived is not HTTP, or the connection ended in the middle.
             ProtocolError: the answer is too long, or came compressed.
         """
-        if not self._body:
-            found = None if self._other is not None else _ORDINARY.match(data.lower())
-            length = int(found[3]) if found is not None else 0
-            if found is None or length > MAX_ANSWER_BYTES or found.end() > MAX_HEAD_BYTES:
-                return self._feed_other(data)
-            self._status, self._headers = int(found[1]), _Headers(data[found.start(2) : found.end(2)])
-            data = data[found.end() :]
-            self._left = length
-        elif not data:
+        if self._head is not None:
+            return self._feed_more(data)
+        end = data.find(b"\r\n\r\n") + 4
+        head = data[:end]
+        found = None if self._other is not None else _heads.get(head) or _read_head(head)
+        if found is None:
+            return self._feed_other(data)
+        status, headers, length = found
+        content = data[end:]
+        if len(content) == length:
+            return Response(status, headers, content)
+        self._head, self._left = found, length
+        return self._feed_more(content, begins=True)
+
+    def _feed_more(self, data: bytes, *, begins: bool = False) -> Response | None:
+        if not data and not begins:
             raise ExchangeFailed("the authority closed the connection in the middle of its answer")
         self._body.append(data)
         self._left -= len(data)
-        if self._left > 0:
+        if self._left > 0 or self._head is None:
             return None
         content = b"".join(self._body)
         if self._left < 0:
             self.has_surplus = self.ends = True
             content = content[: self._left]
-        self._body = []
-        return Response(self._status, self._headers, content)
+        status, headers, _ = self._head
+        self._body, self._head = [], None
+        return Response(status, headers, content)
 
     def _feed_other(self, data: bytes) -> Response | None:
         other = self._other = self._other or _OtherAnswer()
@@ -187,8 +225,8 @@ class Origin:
         self.host: Final = parts.hostname or ""
         self.port: Final = parts.port or (443 if tls else 80)
         self.context: Final = context if tls else None
-        # The beginnings of requests, as lines; they hold the key, and end with this.
-        self._fixed: Final[dict[tuple[Any, ...], str]] = {}
+        # Of requests that come without; they hold the key.
+        self._heads: Final[dict[tuple[Any, ...], Head]] = {}
 
     def encode(self, request: Request) -> bytes:
         """Return the whole request as bytes; its URL's path and query are sent as they stand.
@@ -196,34 +234,45 @@ class Origin:
         Raises:
             Unsendable: it is not HTTP.
         """
-        method, content, headers = request.method, request.content, request.headers
-        # All headers but the last two are the same in nearly all requests.
-        fixed = method, request.url, headers[:-2]
-        lines, more = self._fixed.get(fixed) or self._begin(*fixed), _lines(headers[-2:])
-        if lines is None or more is None:
-            del headers, fixed, lines, more  # they hold the key, and reporters of errors show locals
+        head, content = request.head, request.content
+        if head is None:
+            head = self._head_of(request)
+        lines = (head.lines or self._begin(head)) and self._lines(head.lines, request.headers[len(head.headers) :])
+        if not lines:
+            del head, lines  # they hold the key, and reporters of errors show locals
             raise Unsendable("the request cannot be sent: a header or the target is not HTTP")
-        length = f"Content-Length: {len(content)}\r\n" if content or method != "GET" else ""
-        return f"{lines}{more}{length}\r\n".encode("ascii") + content
+        if content or request.method != "GET":
+            return f"{lines}Content-Length: {len(content)}\r\n\r\n".encode("ascii") + content
+        return f"{lines}\r\n".encode("ascii")
 
-    def _begin(self, method: str, url: str, headers: tuple[tuple[str, str], ...]) -> str | None:
-        target, lines = url[url.index("/", url.index("//") + 2) :], _lines(headers)
-        if lines is None or not re.fullmatch(r"(?:GET|POST|PUT|PATCH|DELETE) /[!-~]*", f"{method} {target}"):
-            return None
-        if len(self._fixed) >= _REMEMBERED:
-            self._fixed.clear()
-        begin = self._fixed[method, url, headers] = f"{method} {target} HTTP/1.1\r\nHost: {self.header}\r\n{lines}"
-        return begin
+    def _head_of(self, request: Request) -> Head:
+        """Return what a request has in common with others: all headers but the last two."""
+        key = method, url, headers = request.method, request.url, request.headers[:-2]
+        head = self._heads.get(key)
+        if head is None:
+            if len(self._heads) >= _REMEMBERED:
+                self._heads.clear()
+            head = self._heads[key] = Head(method, url, headers)
+        return head
 
+    def _begin(self, head: Head) -> str:
+        """Return the beginning of requests as lines, and keep it with their head; nothing where it is not HTTP."""
+        method, url = head.method, head.url
+        target = url[url.index("/", url.index("//") + 2) :]
+        if not re.fullmatch(r"(?:GET|POST|PUT|PATCH|DELETE) /[!-~]*", f"{method} {target}"):
+            return ""
+        head.lines = self._lines(f"{method} {target} HTTP/1.1\r\nHost: {self.header}\r\n", head.headers)
+        return head.lines
 
-def _lines(headers: tuple[tuple[str, str], ...]) -> str | None:
-    lines = ""
-    for name, value in headers:
-        # A value with a line break would make one line more.
-        if not (value.isascii() and value.isprintable() and _is_name(name)):
-            return None
-        lines += f"{name}: {value}\r\n"
-    return lines
+    @staticmethod
+    def _lines(lines: str, headers: tuple[tuple[str, str], ...]) -> str:
+        """Return the lines with those of headers behind them; nothing where one is not HTTP."""
+        for name, value in headers:
+            # A value with a line break would make one line more.
+            if not (value.isascii() and value.isprintable() and _is_name(name)):
+                return ""
+            lines += f"{name}: {value}\r\n"
+        return lines
 
 
 @functools.lru_cache(maxsize=64)

@@ -52,7 +52,8 @@ class _Connection(asyncio.Protocol):
         self.reader: Final = Reader()
         self.transport: asyncio.Transport | None = None
         self.answer: asyncio.Future[Response] | None = None
-        self.closed: Final[asyncio.Future[None]] = pool.loop.create_future()
+        self._new_future: Final = pool.loop.create_future
+        self.closed: Final[asyncio.Future[None]] = self._new_future()
         self.idle_since = 0.0
         self._began = False
         self._end = 0.0
@@ -104,23 +105,24 @@ class _Connection(asyncio.Protocol):
         The timer stays from one request to the next, and is set anew when it goes off: where all may take equally long,
         that is once for many of them.
         """
-        loop = self._pool.loop
         self._began = False
         self._end = end
         if self._timer is None or self._timed > end:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer, self._timed = loop.call_at(end, self._expire), end
-        answer = self.answer = loop.create_future()
+            self._arm(end)
+        answer = self.answer = self._new_future()
         return answer
+
+    def _arm(self, end: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timed = self._pool.loop.call_at(end, self._expire), end
 
     def _expire(self) -> None:
         self._timer = None
         if self.answer is None or self.answer.done():
             return
-        loop = self._pool.loop
-        if loop.time() < self._end - _CLOCK_SECONDS:
-            self._timer, self._timed = loop.call_at(self._end, self._expire), self._end
+        if self._pool.loop.time() < self._end - _CLOCK_SECONDS:
+            self._arm(self._end)
         else:
             self.answer.set_exception(deadline_passed(answered=self._began))
 

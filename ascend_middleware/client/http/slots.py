@@ -33,27 +33,29 @@ class Slots:
     The slot that becomes free goes to the agent that was not served for longest, and of its requests to the one that
     waits longest: one agent with many requests keeps another one waiting for a single answer.
 
-    Args:
+    Attributes:
         limit: requests at the same time.
+        busy: how many there are.
+        waiting: who waits, by agent.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit: Final = limit
+        self.limit: Final = limit
         self._lock: Final = threading.Lock()
-        self._waiting: Final[dict[str, deque[_Turn]]] = {}
+        self.waiting: Final[dict[str, deque[_Turn]]] = {}
         self.busy = 0
 
     def __len__(self) -> int:
-        return sum(len(turns) for turns in self._waiting.values())
+        return sum(len(turns) for turns in self.waiting.values())
 
     def ask(self, agent: str, event: Callable[[], Any]) -> _Turn | None:
         """Take a slot if one is free; else return the turn to wait for."""
         with self._lock:
-            if self.busy < self._limit:
+            if self.busy < self.limit:
                 self.busy += 1
                 return None
             turn = _Turn(agent, event())
-            self._waiting.setdefault(agent, deque()).append(turn)
+            self.waiting.setdefault(agent, deque()).append(turn)
             return turn
 
     def wait(self, turn: _Turn, timeout: float) -> float:
@@ -87,14 +89,14 @@ class Slots:
     def leave(self) -> None:
         """Give the slot back: hand it over to who is next, so that nobody who comes later takes it in between."""
         with self._lock:
-            agent = next(iter(self._waiting), None)
+            agent = next(iter(self.waiting), None)
             if agent is None:
                 self.busy -= 1
                 return
-            turns = self._waiting.pop(agent)
+            turns = self.waiting.pop(agent)
             turn = turns.popleft()
             if turns:
-                self._waiting[agent] = turns  # behind the others
+                self.waiting[agent] = turns  # behind the others
             turn.served = True
         turn.event.set()
 
@@ -102,10 +104,10 @@ class Slots:
         with self._lock:
             served = turn.served
             if not served:
-                turns = self._waiting[turn.agent]
+                turns = self.waiting[turn.agent]
                 turns.remove(turn)
                 if not turns:
-                    del self._waiting[turn.agent]
+                    del self.waiting[turn.agent]
         if served:
             self.leave()  # handed over too late
 
@@ -175,9 +177,12 @@ class AsyncGate:
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
         place: _LoopPlace = self._places.get(running_loop())
-        slots = place.slots
-        turn = slots.ask(request.agent, anyio.Event)
-        waited = 0.0 if turn is None else await slots.wait_async(turn, timeout)
+        slots, waited = place.slots, 0.0
+        if slots.busy < slots.limit:  # of one loop, so that no other thread takes one
+            slots.busy += 1
+        else:
+            turn = slots.ask(request.agent, anyio.Event)
+            waited = 0.0 if turn is None else await slots.wait_async(turn, timeout)
         before = place.begin()
         try:
             if waited >= timeout:
@@ -193,7 +198,10 @@ class AsyncGate:
             raise defect(error) from None
         finally:
             place.users -= 1
-            slots.leave()
+            if slots.waiting:
+                slots.leave()
+            else:
+                slots.busy -= 1
 
     async def aclose(self) -> None:
         """Close what is open in this process, on this loop."""

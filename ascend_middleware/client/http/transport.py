@@ -35,6 +35,7 @@ __all__ = [
     "Engine",
     "EngineError",
     "ExchangeFailed",
+    "Head",
     "Overloaded",
     "PerProcess",
     "Request",
@@ -62,11 +63,37 @@ KEEPALIVE_SECONDS: Final = 30.0
 STALL_SECONDS: Final = 0.5
 
 
+class Head:
+    """What the requests of one kind have in common; an engine of our own checks and encodes it once.
+
+    Args:
+        method: of each of them.
+        url: likewise.
+        headers: those that all of them have; they hold the key, so they are not shown.
+
+    Attributes:
+        lines: what an engine made of it.
+    """
+
+    __slots__ = ("headers", "lines", "method", "url")
+
+    def __init__(self, method: str, url: str, headers: tuple[tuple[str, str], ...]) -> None:
+        self.method: Final = method
+        self.url: Final = url
+        self.headers: Final = headers
+        self.lines = ""
+
+    def request(self, varying: tuple[tuple[str, str], ...], content: bytes = b"", agent: str = "") -> Request:
+        """Return a request with these headers more; see `Request`."""
+        return Request(self.method, self.url, self.headers + varying, content, agent, self)
+
+
 class Request(msgspec.Struct, frozen=True):
     """One HTTP request; its headers hold the key, so they are not shown.
 
     Attributes:
         agent: on whose behalf; where connections are short, agents take turns.
+        head: what made it, with the first of its headers; else None.
     """
 
     method: str
@@ -74,6 +101,7 @@ class Request(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...]
     content: bytes = b""
     agent: str = ""
+    head: Head | None = None
 
     def __repr__(self) -> str:
         return f"Request(method={self.method!r}, url={self.url!r})"
