@@ -26,7 +26,7 @@ from ..compose import build_dry_guard, build_guard, build_table, build_worker, i
 from ..exceptions import ConfigurationError, MissingAPIKeyError
 from ..flow import Blocking, Sleep, drive, drive_async, running_loop
 from ..fork import ProcessLock
-from ..guard import Hook, ReadBody, RequestView, Verdict, Watch, announce_ways, health_of
+from ..guard import Asked, Hook, ReadBody, RequestView, Verdict, Watch, announce_ways, health_of
 from ..masking import get_logger
 
 if TYPE_CHECKING:
@@ -179,10 +179,17 @@ class SyncRunner(_Runner):
             self._is_hidden = True
             logger.info("this server hides the raw target (RAW_URI, REQUEST_URI): the decoded path is what is checked")
         found = guard.triage(view)
+        if isinstance(found, Asked):
+            attempt = found.attempt
+            try:
+                attempt.answer = self._engines.get().send(attempt.request, attempt.timeout)
+            except Exception as error:
+                attempt.answer = error
+            found = guard.hear(found)
         if not isinstance(found, Verdict):
             found = drive(found, functools.partial(self._perform, read))
-            if found.run is not None and found.run.number and self.worker is not None:
-                self.worker.start()  # it delivers what was journalled
+        if found.run is not None and found.run.number and self.worker is not None:
+            self.worker.start()  # it delivers what was journalled
         guard.log(view, found, seconds=time.perf_counter() - started)
         return found
 
@@ -259,11 +266,22 @@ class AsyncRunner(_Runner):
             guard.log(view, found, seconds=time.perf_counter() - started)
         return found
 
-    async def decide(self, view: RequestView, flow: Flow[Verdict], body: AsyncBody) -> Verdict:
-        """Return the verdict for a request that `triage` did not settle; `flow` is what it returned."""
+    async def decide(self, view: RequestView, found: Asked | Flow[Verdict], body: AsyncBody) -> Verdict:
+        """Return the verdict for a request that `triage` did not settle; `found` is what it returned."""
         started = time.perf_counter()
         guard = self._guard  # the one that `triage` asked
-        verdict = await drive_async(flow, functools.partial(self._perform, body))
+        verdict: Verdict | Flow[Verdict]
+        if isinstance(found, Asked):
+            attempt = found.attempt
+            try:
+                attempt.answer = await self._engines.get().send(attempt.request, attempt.timeout)
+            except Exception as error:
+                attempt.answer = error
+            verdict = guard.hear(found)
+        else:
+            verdict = found
+        if not isinstance(verdict, Verdict):
+            verdict = await drive_async(verdict, functools.partial(self._perform, body))
         if verdict.run is not None and verdict.run.number and self.worker is not None:
             self.worker.start()  # it delivers what was journalled
         guard.log(view, verdict, seconds=time.perf_counter() - started)

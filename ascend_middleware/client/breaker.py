@@ -87,6 +87,11 @@ class CircuitBreaker:
             return self._state
 
     @property
+    def is_closed(self) -> bool:
+        """Whether every call passes."""
+        return self._state == _CLOSED
+
+    @property
     def failures(self) -> int:
         """Failed calls in a row."""
         return self._failures

@@ -30,7 +30,7 @@ from ..exceptions import (
     ValidationError,
 )
 from ..flow import Sleep
-from .breaker import CircuitBreaker
+from .breaker import CircuitBreaker, Token
 from .http.transport import (
     STALL_SECONDS,
     ConnectFailed,
@@ -45,13 +45,13 @@ from .http.transport import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ..api.endpoint import Operation
     from ..config import Settings
     from ..flow import Flow
 
-__all__ = ["Calls", "Send", "backoff", "dice", "may_repeat", "parse_retry_after"]
+__all__ = ["Attempt", "Calls", "Send", "backoff", "dice", "identifiers", "may_repeat", "parse_retry_after"]
 
 USER_AGENT: Final = f"ascend-middleware/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
 MAX_IDEMPOTENCY_KEY: Final = 255
@@ -66,6 +66,8 @@ _RETRY_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
 _FACTOR: Final = 0.5
 # From [0, 1). Not of the global generator: that is the application's to seed, and hypothesis watches it in its tests.
 dice: Final = random.SystemRandom().random
+# Pairs of identifiers at a time.
+_DRAWN: Final = 64
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 
@@ -77,6 +79,50 @@ class Send(msgspec.Struct, frozen=True):
 
     request: Request
     timeout: float
+
+
+class Attempt(msgspec.Struct):
+    """The first attempt of a call, which is sent outside of its flow; `call` goes on with what came of it.
+
+    Attributes:
+        request: what to send.
+        timeout: within how many seconds.
+        answer: the response, or what was raised instead.
+    """
+
+    request: Request
+    timeout: float
+    correlation_id: str
+    began: float
+    token: Token
+    answer: Response | Exception | None = None
+
+    def result(self) -> Response:
+        """Return the response, or raise what was raised instead of one."""
+        if isinstance(self.answer, Response):
+            return self.answer
+        assert self.answer is not None  # noqa: S101 - whoever sent it says what came of it
+        raise self.answer
+
+
+class _Identifiers:
+    """Random texts of 32 hexadecimal digits, drawn many at a time; a forked child draws its own."""
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._drawn: Iterator[str] = iter(())
+
+    def pair(self) -> tuple[str, str]:
+        """Return two of them."""
+        if self._pid != os.getpid():
+            self._drawn, self._pid = iter(()), os.getpid()
+        drawn = self._drawn
+        found = next(drawn, "")
+        if not found:
+            text = os.urandom(64 * _DRAWN).hex()
+            self._drawn = drawn = iter([text[at : at + 64] for at in range(0, len(text), 64)])
+            found = next(drawn)
+        return found[:32], found[32:]
 
 
 class Calls:
@@ -116,7 +162,7 @@ class Calls:
         """Send these headers, too, with every call that needs the key."""
         self._credentials += headers
         # What the calls of a kind have in common: whether they need the key, and whether they have a body.
-        self._constants = {
+        self.constants = {
             (needs_key, has_type): (
                 ("User-Agent", USER_AGENT),
                 ("Accept", "application/json"),
@@ -137,21 +183,20 @@ class Calls:
         deadline: float | None = None,
         idempotency_key: str | None = None,
         breaker: CircuitBreaker | None = None,
+        first: Attempt | None = None,
     ) -> Flow[T]:
         """Make one logical call: its attempts share one deadline, one idempotency key and one correlation id.
 
         The deadline is a time on `clock`; without one, the settings' `timeout` counts. No `EngineError` leaves it.
+        `first` is the attempt that was made already.
         """
-        if self.closed:
-            raise ClientClosedError("the client was closed")
-        began = self.clock()
-        if deadline is None:
-            deadline = began + self.settings.timeout
+        if first is None:
+            first = self._begin(operation, deadline, idempotency_key, breaker or self.breaker)
+        request, correlation_id, began, token = first.request, first.correlation_id, first.began, first.token
+        deadline = began + first.timeout
         # The last poll of a wait may have a few milliseconds; that it runs out of them is nobody's failure.
         is_fair = deadline - began >= min(self.settings.timeout, self.settings.deadline, _FAIR_SECONDS) / 2
-        request, correlation_id = self._request(operation, idempotency_key)
         place = f"{request.method} {operation.target.partition('?')[0]}"
-        token = (breaker or self.breaker).acquire()
         attempt, answered = 0, False
         try:
             while True:
@@ -159,7 +204,11 @@ class Calls:
                 response: Response | None = None
                 failure: AscendError | None = None
                 try:
-                    response = yield Send(request, max(0.0, left))
+                    # What was sent already is not sent again.
+                    if attempt or first.answer is None:
+                        response = yield Send(request, max(0.0, left))
+                    else:
+                        response = first.result()
                 except EngineError as cause:
                     # An answer that an earlier attempt got is an answer, and so is one that began.
                     had_begun = isinstance(cause, DeadlinePassed) and cause.answered
@@ -208,17 +257,29 @@ class Calls:
             if not token.spent:
                 token.release()
 
-    def _request(self, operation: Operation[Any], idempotency_key: str | None) -> tuple[Request, str]:
-        identifiers = os.urandom(32).hex()
-        correlation_id, method = identifiers[:32], operation.method
+    def _begin(
+        self,
+        operation: Operation[Any],
+        deadline: float | None,
+        idempotency_key: str | None,
+        breaker: CircuitBreaker,
+    ) -> Attempt:
+        """Return the first attempt of a call, which is yet to be made."""
+        if self.closed:
+            raise ClientClosedError("the client was closed")
+        began = self.clock()
+        timeout = self.settings.timeout if deadline is None else deadline - began
+        method = operation.method
+        correlation_id, key = identifiers.pair()
         has_type = bool(operation.content) or method in ("POST", "PUT", "PATCH")
-        constant = self._constants[operation.authenticated, has_type]
+        constant = self.constants[operation.authenticated, has_type]
         headers = [*constant, ("X-Correlation-ID", correlation_id), *operation.headers]
         if method == "POST":
-            key = identifiers[32:] if idempotency_key is None else _checked_idempotency_key(idempotency_key)
+            key = key if idempotency_key is None else _checked_idempotency_key(idempotency_key)
             headers.append(("Idempotency-Key", key))
         url = f"{self._base}{operation.target}"
-        return Request(method, url, tuple(headers), operation.content, operation.agent), correlation_id
+        request = Request(method, url, tuple(headers), operation.content, operation.agent)
+        return Attempt(request, timeout, correlation_id, began, breaker.acquire())
 
     def _is_own_fault(self, cause: EngineError, began: float, deadline: float) -> bool:
         """Say whether this process used so much of the time for itself, or noticed the end so late, that it is why."""
@@ -255,6 +316,9 @@ class Calls:
         if refusal is None:
             raise error
         return refusal
+
+
+identifiers: Final = _Identifiers()
 
 
 def _masked(decision: D) -> D:

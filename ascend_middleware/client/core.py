@@ -20,21 +20,24 @@ from ..exceptions import (
     AuthorizationDeniedError,
     CircuitBreakerOpen,
     NetworkError,
+    ProtocolError,
     RateLimitError,
     ServerError,
     TimeoutError,  # noqa: A004 - the documented name
 )
 from ..flow import Hook, Sleep
-from .calls import Calls, Send
+from .calls import Attempt, Calls, Send, identifiers
+from .http.transport import Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..api.models import AgentAction
+    from ..config import Settings
     from ..flow import Flow
     from .breaker import CircuitBreaker
 
-__all__ = ["PASSING", "ClientCore", "Send", "iso_time", "outcome_of"]
+__all__ = ["PASSING", "Attempt", "ClientCore", "Send", "iso_time", "outcome_of"]
 
 T = TypeVar("T")
 # What a poll may run into and still go on: the decision stands at the authority all the same.
@@ -54,6 +57,10 @@ _log = masking.get_logger("ascend_middleware.client")
 class ClientCore(Calls):
     """The flows of one client, sync or async; see `Calls` for the arguments."""
 
+    def __init__(self, settings: Settings, **functions: Any) -> None:
+        super().__init__(settings, **functions)
+        self._submit_url: Final = f"{self._base}{_SUBMIT.target}"
+
     def submit(
         self,
         action: AgentAction,
@@ -61,10 +68,42 @@ class ClientCore(Calls):
         deadline: float | None = None,
         idempotency_key: str | None = None,
         breaker: CircuitBreaker | None = None,
+        first: Attempt | None = None,
     ) -> Flow[AuthorizationDecision]:
-        """Submit an action and return the decision as it stands, which may be pending."""
-        operation = msgspec.structs.replace(_SUBMIT, content=encode_json(submit_body(action)), agent=action.agent_id)
-        return self.call(operation, deadline=deadline, idempotency_key=idempotency_key, breaker=breaker)
+        """Submit an action and return the decision as it stands, which may be pending.
+
+        `first` is the attempt that `begin_submit` began, with what came of it.
+        """
+        content = encode_json(submit_body(action)) if first is None else first.request.content
+        operation = msgspec.structs.replace(_SUBMIT, content=content, agent=action.agent_id)
+        return self.call(operation, deadline=deadline, idempotency_key=idempotency_key, breaker=breaker, first=first)
+
+    def begin_submit(self, content: bytes, agent: str, *, seconds: float) -> Attempt | None:
+        """Return the first attempt of submitting an encoded action, for who sends it without a flow.
+
+        None where that is not sure to be sent: `submit` tells why.
+        """
+        if self.closed or not self.breaker.is_closed:
+            return None
+        correlation_id, key = identifiers.pair()
+        headers = (*self.constants[True, True], ("X-Correlation-ID", correlation_id), ("Idempotency-Key", key))
+        request = Request("POST", self._submit_url, headers, content, agent)
+        return Attempt(request, seconds, correlation_id, self.clock(), self.breaker.acquire())
+
+    def permitted(self, attempt: Attempt) -> AuthorizationDecision | None:
+        """Return the decision if the first attempt was answered with a permission; `submit` makes sense of all else."""
+        response = attempt.answer
+        if not isinstance(response, Response) or response.status != 200:
+            return None
+        try:
+            decision = _SUBMIT.decode(response.content)
+        except ProtocolError:
+            return None
+        if decision.decision is not Decision.ALLOWED:
+            return None
+        self.key_refused = False
+        attempt.token.succeed()
+        return decision
 
     def status(
         self, action_id: str | int, *, deadline: float | None = None, hold: float = 0.0, agent: str = ""

@@ -4,11 +4,13 @@ from ..flow import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, Re
 from ..verdict import Refusal, Verdict, answer_of
 from .decide import Guard
 from .log import announce, announce_ways
+from .plan import Asked
 from .request import Agent, NotAnAgent, RequestView, quoted
 from .telemetry import health_of
 
 __all__ = [
     "Agent",
+    "Asked",
     "BodyConsumed",
     "BodyTimeout",
     "BodyTooLarge",

@@ -22,7 +22,7 @@ from .approvals import HANDLE_HEADER, Approvals, Settled
 from .firewall import Unreadable, inspect, parse_form, parse_json, read_whole
 from .log import Recorder
 from .observations import Observations
-from .plan import Case, Plan, Plans
+from .plan import Asked, Case, Plan, Plans
 from .refusals import cause_of, refusal_for, refusal_of_findings, unjournalled
 from .request import Agent, NotAnAgent, agent_of
 from .runs import OpenBudget, Runs
@@ -31,7 +31,7 @@ from .telemetry import check, open_telemetry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..client.core import ClientCore
+    from ..client.core import Attempt, ClientCore
     from ..flow import Flow
     from ..journal.journal import Journal
     from ..rules import CompiledRule
@@ -148,8 +148,8 @@ class Guard:
         verdict = self._plans.none.refused(refusal_of_findings(findings))
         return None if verdict.passes else verdict
 
-    def triage(self, view: RequestView) -> Verdict | Flow[Verdict]:
-        """Settle what needs no authority; otherwise return the flow that judges, most often by asking the authority."""
+    def triage(self, view: RequestView) -> Verdict | Asked | Flow[Verdict]:
+        """Settle what needs no authority; otherwise return what is to be asked at once, or the flow that judges."""
         if not self.settings.enabled:
             return _DISABLED
         if view.path.startswith(self._own_paths) and view.method in ("GET", "HEAD"):
@@ -176,9 +176,43 @@ class Guard:
             return plan.settled
         if plan.rule is None:
             return self._unmapped(view, plan)
-        flow = self._decide(Case(view, plan, plan.rule, self._agent))
-        telemetry = self.recorder.telemetry
-        return flow if telemetry is None else telemetry.watch(flow, view, plan.label)
+        return self._pursue(Case(view, plan, plan.rule, self._agent))
+
+    def _pursue(self, case: Case) -> Asked | Flow[Verdict]:
+        """Ask in one attempt where nothing has to be found out before; else return the flow."""
+        plan, telemetry = case.plan, self.recorder.telemetry
+        if telemetry is not None:
+            return telemetry.watch(self._decide(case), case.view, plan.label)  # type: ignore[no-any-return]
+        if plan.encode is None or self._asks_who or not self.kill.is_quiet or self._may_be_on_hold(case):
+            return self._decide(case)
+        if self._describe(case) is None:
+            content = plan.encode(case.action)
+            if content is not None:
+                attempt = self.core.begin_submit(content, self._agent.id, seconds=self.settings.deadline)
+                if attempt is not None:
+                    return Asked(case, attempt)
+        return self._decide(case)
+
+    def hear(self, asked: Asked) -> Verdict | Flow[Verdict]:
+        """Return the verdict where the answer to the one attempt permits; else the flow, which goes on from there."""
+        case = asked.case
+        decision = self.core.permitted(asked.attempt)
+        if decision is not None:
+            run = self.runs.enter_at_once(case.plan.label, decision, self._agent.id)
+            if run is not self.runs.waits:
+                self._misconfigured_at = -1e9
+                verdict = Verdict(
+                    outcome="allowed", passes=True, rule=case.rule, action=case.action, decision=decision, run=run
+                )
+                return verdict if self.kill.is_quiet else self._look_last(verdict)
+        return self._decide(case, asked.attempt)
+
+    def _may_be_on_hold(self, case: Case) -> bool:
+        """Say whether a request names an action on hold, or may be another one for it."""
+        # Who only observes holds no request up and keeps nothing on hold, nor asks a person to decide about it.
+        if case.plan.observe:
+            return False
+        return HANDLE_HEADER in case.view.header_names or self.kill.snapshot.hints != _NOTHING
 
     def _unmapped(self, view: RequestView, plan: Plan) -> Verdict:
         leaf = view.resolved.leaf if view.resolved is not None else None
@@ -203,25 +237,28 @@ class Guard:
             report = unavailable_state()
         return Verdict(outcome="approval-status", passes=False, refusal=report)
 
-    def _decide(self, case: Case) -> Flow[Verdict]:
-        """Take a request through the stages, ask the authority, and journal what passes."""
+    def _decide(self, case: Case, first: Attempt | None = None) -> Flow[Verdict]:
+        """Take a request through the stages, ask the authority, and journal what passes.
+
+        With a `first` attempt it was asked already, and what comes before that was done.
+        """
         view, plan = case.view, case.plan
         try:
-            if self._asks_who or plan.body is not None or not self.kill.is_quiet:
-                early = yield from self._prepared(case)
-                if early is not None:
-                    return early
-            refusal = self._describe(case)
-            if refusal is not None:
-                return case.refused(refusal)
             settled = None
-            # Who only observes holds no request up and keeps nothing on hold, nor asks a person to decide about it.
-            on_hold = HANDLE_HEADER in view.header_names or self.kill.snapshot.hints != _NOTHING
-            if on_hold and not plan.observe:
-                settled = yield from self.approvals.begin(case)
+            if first is None:
+                if self._asks_who or plan.body is not None or not self.kill.is_quiet:
+                    early = yield from self._prepared(case)
+                    if early is not None:
+                        return early
+                refusal = self._describe(case)
+                if refusal is not None:
+                    return case.refused(refusal)
+                if self._may_be_on_hold(case):
+                    settled = yield from self.approvals.begin(case)
             if settled is None:
                 # From now: what the client, the hooks and the state took before is no time of the authority.
-                found = yield from self.core.submit(case.action, deadline=self._clock() + self.settings.deadline)
+                deadline = self._clock() + self.settings.deadline
+                found = yield from self.core.submit(case.action, deadline=deadline, first=first)
                 self._misconfigured_at = -1e9
                 settled = Settled(decision=found, runs=found.is_approved())
                 if not settled.runs and found.is_pending():
@@ -248,9 +285,12 @@ class Guard:
             return Verdict(outcome="client-gone", passes=False, rule=case.rule, action=case.action)
         except AscendError as error:
             verdict = yield from self._undecided(case, error)
+        return (yield from self._look_last(verdict))
+
+    def _look_last(self, verdict: Verdict) -> Flow[Verdict]:
+        """Look at the kill switch right before the handler: everything that took time lies behind."""
         if not verdict.passes or self.kill.is_quiet:
             return verdict
-        # The last look, right before the handler: everything that took time lies behind.
         try:
             refused = yield from self._look(verdict)
         except GeneratorExit:

@@ -18,6 +18,7 @@ from ..rules import parse_route, redact
 from ..setting_values import FINDINGS
 from ..verdict import REFUSALS, Verdict
 from .firewall import inspect
+from .plan import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,6 +68,8 @@ def explain(guard: Guard, view: RequestView, body: bytes) -> Explanation:
     rule = guard.rule_for(view)
     if isinstance(found, Verdict):
         verdict = found
+    elif isinstance(found, Asked):
+        payload = json.loads(found.attempt.request.content)
     else:
         try:
             verdict = drive(found, functools.partial(_perform, body))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from ..api.values import is_plain
 from ..routing import Kind
 from ..verdict import UNCONDITIONAL, Refusal, Verdict
 from .firewall import USUAL_METHODS
@@ -18,13 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..api.models import AgentAction, AuthorizationDecision
+    from ..client.core import Attempt
     from ..config import Settings
     from ..routing import Leaf
     from ..rules import CompiledRule, Method, RouteRules, RuleTable
     from .fingerprint import Binding
     from .request import Agent, RequestView
 
-__all__ = ["Case", "Plan", "Plans"]
+__all__ = ["Asked", "Case", "Plan", "Plans"]
+
+# What is checked, or written otherwise, when it is submitted.
+_NOT_AS_GIVEN: Final = frozenset({"parent_action_id", "orchestration_depth", "model_id"})
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -37,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         permit: the firewall findings that do not refuse.
         settled: the verdict where nobody is asked, because the rule exempts or blocks.
         make: makes the action of a request; see `CompiledRule.action`.
+        encode: encodes such an action as it is submitted; None where only `submit` can say how.
         body: what the rule reads of the body: None, `json` or `form`.
         opens: whether a request passes where no answer came at all.
         waits: whether requests are held while a person decides.
@@ -49,6 +56,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     permit: frozenset[str] = frozenset()
     settled: Verdict | None = None
     make: Callable[..., AgentAction] | None = None
+    encode: Callable[[AgentAction], bytes | None] | None = None
     body: str | None = None
     opens: bool = False
     waits: bool = False
@@ -89,6 +97,16 @@ class Case(msgspec.Struct, eq=False):
         """Return what `Plan.refused` makes of a refusal, with all that was found out."""
         known |= {"action": self.action, "decision": self.decision, "principal": self.agent.principal}
         return self.plan.refused(refusal, **known)
+
+
+class Asked(msgspec.Struct, eq=False):
+    """A request about which the authority is to be asked, in one attempt outside of any flow: the good case.
+
+    Who has sent it gives `attempt.answer` to `Guard.hear`.
+    """
+
+    case: Case
+    attempt: Attempt
 
 
 class Plans:
@@ -182,7 +200,29 @@ def _plan(rule: CompiledRule) -> Plan:
     return Plan(
         **given,
         make=rule.action_maker(),
+        encode=None if rule.body is not None else _encoder(rule),
         body=rule.body,
         opens=rule.on_failure == "open",
         waits=rule.pending.waits,
     )
+
+
+def _encoder(rule: CompiledRule) -> Callable[[AgentAction], bytes | None] | None:
+    """Return what encodes the rule's actions as `submit` does, where their values are texts and plain objects."""
+    if not _NOT_AS_GIVEN.isdisjoint(name for name, _ in rule.recipe.texts):
+        return None
+    maps = {"action_details" if name == "details" else name for name, _ in rule.recipe.maps}
+    if rule.mode == "observe":
+        maps.add("context")
+
+    def encode(action: AgentAction) -> bytes | None:
+        for name in maps:
+            value = getattr(action, name)
+            if value is not None and not is_plain(value):
+                return None
+        try:
+            return _encode(action)
+        except ValueError:
+            return None  # a text that is none
+
+    return encode

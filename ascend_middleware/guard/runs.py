@@ -22,7 +22,7 @@ from .approvals import Settled, denied, mismatch, used
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..api.models import AgentAction
+    from ..api.models import AgentAction, AuthorizationDecision
     from ..client.core import ClientCore
     from ..config import Settings
     from ..flow import Flow
@@ -54,6 +54,7 @@ class Runs:
         self._kill: Final = kill
         self._reports: Final = reports
         self._now = now
+        self.waits: Final = Run(0, None, "", "")
 
     def claim(self, settled: Settled) -> Flow[Settled]:
         """Claim an approved row, and keep the journal's entry with the claim; or say that it was used."""
@@ -89,6 +90,19 @@ class Runs:
             refusal = used(claimed) if claimed.claimed_by else denied(claimed.reason or "the approval has expired")
             return Settled(refusal=refusal, row=claimed)
         return Settled(decision=settled.decision, runs=True, row=claimed, number=number, entry=entry)
+
+    def enter_at_once(self, label: str, decision: AuthorizationDecision, agent: str) -> Run | None:
+        """Journal a permission as `enter` does, if that waits for nothing; return `waits` where only `enter` can."""
+        journal = self._journal
+        if journal is None or not self._reports:
+            return None
+        entry = {"id": decision.action_id, "how": "allowed", "rule": label, "agent": agent}
+        number = journal.next_number()
+        try:
+            entered = journal.enter(number, entry, wait=False)
+        except AscendError:
+            return self.waits
+        return Run(number, None, "", decision.action_id) if entered else self.waits
 
     def enter(self, action: AgentAction, label: str, settled: Settled | None) -> Flow[Run | None]:
         """Journal a pass before its handler runs; None where nobody wants to hear of the outcome.
