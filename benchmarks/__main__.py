@@ -180,6 +180,8 @@ def _against(samples: dict[str, list[load.Sample]], base: str) -> dict[str, dict
             "per second": statistics.median(ours.rate for ours in found),
             "cpu seconds": statistics.median(ours.cpu for ours in found),
             "asked": statistics.median(ours.asked for ours in found),
+            "delivered": statistics.median(ours.delivered for ours in found),
+            "worker": statistics.median(ours.worker for ours in found),
         }
     return result
 

@@ -4,6 +4,8 @@ import argparse
 import os
 from typing import Annotated, Any
 
+from .load import HEALTH_PATH
+
 API_KEY = "owkai_benchmark_0123456789"
 AGENT = "billing-api"
 
@@ -45,7 +47,7 @@ def governed(name: str, authority: str) -> Any:
         app.add_middleware(NoOp)
     elif name not in ("bare", "sdk"):
         engine, _, reports = name.partition("+")
-        _guard(app, [_RULE], authority, engine=engine, report_outcomes=reports == "reports")
+        _guard(app, [_RULE], authority, engine=engine, **_reporting(bool(reports)))
     return app
 
 
@@ -93,7 +95,7 @@ def threaded(name: str, authority: str) -> Any:
 
         engine, _, reports = name.removeprefix("flask-").partition("+")
         table = {"ascend": {"agent_id": AGENT}, "rule": [_RULE]}
-        settings = {"engine": engine, "report_outcomes": reports == "reports"}
+        settings = {"engine": engine, **_reporting(bool(reports))}
         Ascend(app, rules=table, api_url=authority, api_key=API_KEY, **settings)
     return app
 
@@ -114,6 +116,10 @@ def trivial(name: str, rules: int, authority: str) -> Any:
     exempted = [{"match": f"GET /service{number}/items/{{item_id}}", "exempt": True} for number in range(rules)]
     table = {"ascend": {"agent_id": AGENT}, "rule": exempted}
     return AscendMiddleware(app, rules=table, api_url=authority, api_key=API_KEY, report_outcomes=False)
+
+
+def _reporting(reports: bool) -> dict[str, Any]:
+    return {"report_outcomes": True, "health_path": HEALTH_PATH} if reports else {"report_outcomes": False}
 
 
 def _guard(app: Any, rules: list[dict[str, object]], authority: str, **settings: Any) -> None:

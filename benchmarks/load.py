@@ -19,6 +19,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SDK = "ascend-ai-sdk==2.7.1"
 _TICKS = os.sysconf("SC_CLK_TCK")
+# Where applications that report outcomes tell how their guard is.
+HEALTH_PATH = "/guard"
 
 DECISION = {
     "id": 1042,
@@ -47,6 +49,8 @@ http {{
     listen 127.0.0.1:{port} backlog=4096;
     default_type application/json;
     location = /requests {{ stub_status; }}
+    location = /api/deployment-info {{ return 200 '{{"max_outcomes": 500}}'; }}
+    location = /api/agent-action/outcomes {{ proxy_pass http://127.0.0.1:{batches}; client_body_buffer_size 256k; }}
     location / {{ return 200 '{decision}'; }}
   }}
 }}
@@ -142,6 +146,13 @@ class Server:
             ticks += int(fields[11]) + int(fields[12])
         return ticks / _TICKS
 
+    def worker(self) -> float:
+        """Return the seconds of processor time that the background worker of its guard has used, if it has one."""
+        try:
+            return float(json.loads(_read(self.port, HEALTH_PATH))["journal"]["worker_seconds"])
+        except (OSError, KeyError, TypeError):
+            return 0.0
+
     def settle(self) -> None:
         """Wait until what a burst left behind (reports to deliver) is done, so that the next burst has the core."""
         limit, before = time.monotonic() + 30, self.cpu()
@@ -154,41 +165,59 @@ class Server:
 
 
 class Authority(Server):
-    """nginx, which approves everything with the same bytes."""
+    """nginx, which approves everything with the same bytes; what takes outcomes many at a time stands behind it."""
 
     def __init__(self, folder: Path) -> None:
         port = free_port()
+        batches = free_port()
+        self._batches = Server([sys.executable, "-m", "benchmarks.batches", str(batches)], batches)
         config = folder / "nginx.conf"
-        config.write_text(_NGINX.format(folder=folder, port=port, decision=json.dumps(DECISION, separators=(",", ":"))))
+        decision = json.dumps(DECISION, separators=(",", ":"))
+        config.write_text(_NGINX.format(folder=folder, port=port, batches=batches, decision=decision))
         nginx = shutil.which("nginx", path=_sbin()) or "nginx"
         super().__init__([nginx, "-p", str(folder), "-c", str(config)], port)
         self.url = f"http://127.0.0.1:{port}"
 
+    def stop(self) -> None:
+        """End both processes."""
+        super().stop()
+        self._batches.stop()
+
+    def delivered(self) -> int:
+        """Return how many outcomes it has taken."""
+        return int(_read(self._batches.port, "/"))
+
     def answered(self) -> int:
         """Return how many requests it has answered, this question included."""
-        with urllib.request.urlopen(f"{self.url}/requests") as response:
-            numbers = re.findall(r"\d+", response.read().decode())
-        return int(numbers[3])
+        return int(re.findall(r"\d+", _read(self.port, "/requests"))[3])
+
+
+def _read(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as response:
+        return str(response.read().decode())
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One burst of load."""
+    """One burst of load; processor time in seconds a request."""
 
     rate: float
     cpu: float
     asked: float
+    delivered: float
+    worker: float
 
 
 def burst(server: Server, authority: Authority, *, connections: int, seconds: float, script: str) -> Sample:
     """Load a server for a while; fail if any answer is not a success."""
-    asked, cpu = authority.answered(), server.cpu()
+    asked, told, cpu, worker = authority.answered(), authority.delivered(), server.cpu(), server.worker()
     began = time.perf_counter()
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"]
     command += ["-s", str(HERE / script), f"http://127.0.0.1:{server.port}/"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     elapsed = time.perf_counter() - began
-    cpu, asked = server.cpu() - cpu, authority.answered() - asked - 1
+    cpu, asked, told = server.cpu() - cpu, authority.answered() - asked - 1, authority.delivered() - told
+    worker = server.worker() - worker
     server.settle()
     found = re.search(r"RESULT (\d+) (\d+) (\d+)", done.stdout)
     if found is None or int(found[2]) or int(found[3]) or not int(found[1]):
@@ -196,4 +225,4 @@ def burst(server: Server, authority: Authority, *, connections: int, seconds: fl
     handled = int(found[1])
     exact = re.search(r"DURATION (\d+)", done.stdout)
     elapsed = int(exact[1]) / 1e6 if exact is not None else elapsed
-    return Sample(handled / elapsed, cpu / handled, asked / handled)
+    return Sample(handled / elapsed, cpu / handled, asked / handled, told / handled, worker / handled)

@@ -52,8 +52,11 @@ def _governed(table: dict[str, Any], title: str, bare: str, ours: str) -> list[s
     lines.append(f"| *bare, absolute* | {' | '.join(cells)} |")
     spread = ("–".join(f"{table[level][ours][side]:.2f}" for side in ("low", "high")) for level in levels)
     lines.append(f"| *ours, lowest and highest round* | {' | '.join(spread)} |")
-    cells = (f"{table[level][f'{ours}+reports']['asked'] - 1:.0%}" for level in levels)
-    lines.append(f"| *reports delivered while under load* | {' | '.join(cells)} |")
+    told = [table[level][f"{ours}+reports"] for level in levels]
+    cells = (f"{one['delivered']:.0%}" for one in told)
+    lines.append(f"| *outcomes delivered while under load* | {' | '.join(cells)} |")
+    cells = (f"{one['worker'] * 1e6:.0f} µs" for one in told)
+    lines.append(f"| *processor time of their delivery per request* | {' | '.join(cells)} |")
     return lines
 
 
