@@ -172,7 +172,7 @@ def test_the_documented_tests_pass(users):
 
 
 def test_the_documented_tools_work(users):
-    tools, queue = blocks("mcp.md")
+    tools, _, queue = blocks("mcp.md")  # tests/agent/test_recipes.py serves the second
     users.makepyfile(
         tools=tools,
         queue_reader=queue,
