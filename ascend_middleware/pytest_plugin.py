@@ -100,6 +100,36 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     early_config.pluginmanager.register(plugin, "ascend_middleware.authority")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the bypass pack."""
+    group = parser.getgroup("ascend", "ascend-middleware: the bypass pack")
+    group.addoption("--ascend-bypass", metavar="MODULE:NAME", help="attack this application; see docs/bypass.md")
+    group.addoption("--ascend-bypass-dir", default=".", metavar="DIR", help="where the module is looked for")
+    group.addoption(
+        "--ascend-bypass-server",
+        default="",
+        metavar="COMMAND",
+        help="serve with this command; {app} and {port} stand in it",
+    )
+    group.addoption("--ascend-bypass-report", metavar="NAME", help="write NAME.json and NAME.md")
+    for name, what in (
+        ("header", "NAME: VALUE, sent with every request"),
+        ("path", "a path of a route where none is found"),
+        ("handler", "MODULE:NAME of a function that may never run, where no router can be asked"),
+    ):
+        group.addoption(
+            f"--ascend-bypass-{name}", action="append", default=[], metavar=name.upper(), help=f"{what}; repeatable"
+        )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add the bypass pack, where it is asked for."""
+    if config.getoption("ascend_bypass"):
+        from .testing.bypass.plugin import BypassPlugin
+
+        config.pluginmanager.register(BypassPlugin(config), "ascend_middleware.bypass")
+
+
 @pytest.fixture(scope="session")
 def ascend_authority(pytestconfig: pytest.Config) -> ScriptedAuthority:
     """A scripted authority that stands in for every other one while a test runs that names it; anew for each test.

@@ -23,11 +23,11 @@ from ..routing.coverage import Coverage, Routes, cover
 from ..routing.lock import Change, Direction, compare, dump, load, lock_of
 from ..rules import WEBSOCKET, RuleTable
 
-__all__ = ["check", "covered", "diff", "load_application", "lock", "recognise"]
+__all__ = ["check", "covered", "diff", "import_application", "load_application", "lock", "recognise"]
 
 _USUAL: Final = ("app", "application")
 # Where middlewares keep what they stand around.
-_INNER: Final = ("app", "wsgi_app", "application", "_app")
+INNER: Final = ("app", "wsgi_app", "application", "_app")
 _MAX_DEPTH: Final = 32
 _SETTINGS: Final = ("enabled", "mode", "unmapped", "strict", "kill_switch")
 _HEADINGS: Final = {Direction.LOOSER: "Looser:", Direction.TIGHTER: "Tighter:", Direction.OTHER: "Also changed:"}
@@ -66,7 +66,7 @@ def load_application(args: Namespace) -> Application:
         ConfigurationError: it cannot be imported.
     """
     with only_looked_at():
-        return recognise(_import(args.app, args.app_dir))
+        return recognise(import_application(args.app, args.app_dir))
 
 
 def recognise(found: Any) -> Application:
@@ -84,7 +84,7 @@ def recognise(found: Any) -> Application:
             routes = None if known.routes is None else _PathOnly(known.routes)
             return replace(known, installed=around, routes=routes, view=plain_view, outside=True)
         around = around or _guard_of(found)
-        inner = next((inner for name in _INNER if (inner := getattr(found, name, None)) is not None), None)
+        inner = next((inner for name in INNER if (inner := getattr(found, name, None)) is not None), None)
         if inner is None:
             break
         found = inner
@@ -102,7 +102,12 @@ class _PathOnly:
         return [replace(leaf, endpoint=None, declared=()) for leaf in self._routes.leaves()]
 
 
-def _import(name: str, directory: str) -> Any:
+def import_application(name: str, directory: str) -> Any:
+    """Return what `module:name` names, or what `module:name()` makes, below a directory.
+
+    Raises:
+        ConfigurationError: it cannot be imported.
+    """
     module_name, _, attribute = name.partition(":")
     calls = attribute.endswith("()")
     attribute = attribute.removesuffix("()")

@@ -31,7 +31,8 @@ class Leaf:
     """One governed unit: a route, a mounted file tree, or a foreign application behind a mount.
 
     Compared and hashed by identity, so that it keys a cache at no cost. A resolver hands out the same object for the
-    same unit as long as the unit stands. `declared` are the rules that stand at its handler (`rules.declared`).
+    same unit as long as the unit stands. `app` is what runs there, where the resolver knows it; `declared` are the
+    rules that stand at it (`rules.declared`).
     """
 
     kind: Kind

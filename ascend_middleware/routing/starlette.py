@@ -402,6 +402,7 @@ class _Level:
             endpoint=endpoint,
             methods=None if websocket else methods_run(subject, original),
             websocket=websocket,
+            app=getattr(original, "endpoint", None),
             declared=declared_at(subject, original),
         )
 

@@ -88,6 +88,7 @@ class FlaskResolver:
             methods=None if methods is None else frozenset(methods),
             websocket=rule.websocket,
             host=rule.host or rule.subdomain or None,
+            app=view,
             declared=declared(view),
         )
 

@@ -56,7 +56,7 @@ ALLOWED = {
     "agent": GROUND,
     "authority": GROUND | {"api"},
     "local": GROUND | SETTINGS | {"authority", "client"},
-    "testing": GROUND | SETTINGS | {"cli", "client", "routing"},
+    "testing": GROUND | SETTINGS | {"adapters", "cli", "client", "inspection", "routing", "rules"},
     "pytest_plugin": GROUND | {"client", "testing"},
     "demo": GROUND | {"asgi", "authority", "inspection"},
     "cli": GROUND
