@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import signal
 import socket
 import ssl
 import threading
@@ -600,6 +601,36 @@ def test_one_deadline_is_for_all_reads_of_a_thread(answer):
         assert caught.value.answered is (answer is not HANG)
         assert not pool._idle and not pool._busy
         pool.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+def test_signals_do_not_put_the_deadline_of_a_thread_off():
+    def noted(*_):
+        pass
+
+    before = signal.signal(signal.SIGALRM, noted)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    try:
+        with Scripted(HANG) as server:
+            pool, began = BlockingPool(Origin(server.url)), time.monotonic()
+            with pytest.raises(DeadlinePassed):
+                pool.send(POST, 0.3)
+            assert time.monotonic() - began < 2
+            pool.close()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+async def test_a_request_that_fits_no_buffer_arrives_whole_and_its_connection_is_used_again():
+    content = b"{" + b" " * 8_000_000 + b"}"
+    with Scripted(APPROVED) as server:
+        pool = InThreads(Origin(server.url))
+        for body in (b"{}", content, b"{}"):
+            assert (await pool.send(Request("POST", f"{server.url}/x", (), body), 20.0)).status == 200
+        assert [len(request.body) for request in server.requests] == [2, len(content), 2]
+        assert server.connections == 1
+        await pool.aclose()
 
 
 # --- TLS

@@ -1,10 +1,18 @@
-"""Direct connections over blocking sockets, for threads: what event loops do, in the thread of the caller."""
+"""Direct connections over blocking sockets, for threads: what event loops do, in the thread of the caller.
+
+Each system call that may wait gives the interpreter's lock away, and a busy process is slow to give it back. So an
+ordinary request makes two of them: the deadline is the kernel's to keep, and whether an idle connection is good is
+asked of TCP without reading. Connections over TLS, and those of other systems or of greenlets, go the longer way.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
+import struct
+import sys
 import threading
 import time
 import weakref
@@ -35,26 +43,58 @@ _log = masking.get_logger("ascend_middleware.client.connection")
 _CHUNK: Final = 65_536
 
 
+# How exactly the kernel keeps a deadline here: it is told of another one only where that is off by more.
+_EXACT_SECONDS: Final = 0.005
+_KEEPS_TIME: Final = sys.platform == "linux" and sys.maxsize > 2**32
+_TIMEVAL: Final = struct.Struct("ll")
+# Of `struct tcp_info`: the state, and how many bytes have arrived.
+_TCP_INFO: Final = struct.Struct("=B127xQ")
+_ESTABLISHED: Final = 1
+
+
 class _Connection:
     """One connection; one request at a time."""
 
-    __slots__ = ("__weakref__", "_given_up", "_reader", "_socket", "idle_since", "is_good")
+    __slots__ = (
+        "__weakref__",
+        "_given_up",
+        "_is_plain",
+        "_kept",
+        "_read",
+        "_reader",
+        "_socket",
+        "idle_since",
+        "is_good",
+    )
 
     def __init__(self, stream: socket.socket) -> None:
         self._socket: Final = stream
         self._reader: Final = Reader()
         self._given_up = self.is_good = False
         self.idle_since = 0.0
+        self._is_plain: Final = _KEEPS_TIME and type(stream).__module__ == "socket"  # not TLS's, not a greenlet's
+        self._kept = 0.0  # the seconds after which the kernel ends a wait
+        self._read = 0  # bytes
+        if self._is_plain:
+            stream.settimeout(None)
         # The documented programs drop their client without closing it; and a forked child drops its parent's. Not by
         # `__del__`: of a circle that is dropped, the socket would go first, with a warning.
         weakref.finalize(self, stream.close)
 
     def is_open(self) -> bool:
         """Say whether an idle connection is good: nothing to be read, neither its end nor what nobody asked for."""
+        stream = self._socket
         try:
-            self._socket.settimeout(0)
-            self._socket.recv(1)
+            if self._is_plain:
+                found = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+                # Where the system counts nothing, or something is amiss, reading tells.
+                if len(found) == _TCP_INFO.size and _TCP_INFO.unpack(found) == (_ESTABLISHED, self._read):
+                    return True
+            stream.settimeout(0)
+            stream.recv(1)
         except (BlockingIOError, ssl.SSLWantReadError):
+            if self._is_plain:
+                stream.settimeout(None)
             return True
         except OSError:
             pass
@@ -66,11 +106,10 @@ class _Connection:
         reader = self._reader
         try:
             # Never locals of this frame: they hold the key, and reporters of errors show locals.
-            self._write(memoryview(origin.encode(request)), end)
+            self._write(origin.encode(request), end)
             heard = None
             while heard is None:
-                self._socket.settimeout(_left(end))
-                data = self._socket.recv(_CHUNK)
+                data = self._receive(end)
                 if not data and self._given_up:
                     raise ConnectionAbortedError("it was closed")
                 heard = reader.feed(data)
@@ -87,10 +126,41 @@ class _Connection:
             if not self.is_good:
                 self.close()
 
-    def _write(self, data: memoryview, end: float) -> None:
-        while data:
-            self._socket.settimeout(_left(end))
-            data = data[self._socket.send(data) :]
+    def _receive(self, end: float) -> bytes:
+        left = _left(end)
+        if not self._is_plain:
+            self._socket.settimeout(left)
+            return self._socket.recv(_CHUNK)
+        if threading.get_ident() == threading.main_thread().ident and not _is_readable(self._socket, left):
+            raise TimeoutError  # signals come to this thread, and each of them lets the kernel count from the start
+        while True:
+            if not 0 <= left - self._kept <= _EXACT_SECONDS:
+                # Not the whole of it, so that it fits the next request, which has a little more or less.
+                kept = self._kept = left - _EXACT_SECONDS / 2 if left > _EXACT_SECONDS else max(left, 1e-6)
+                timeval = _TIMEVAL.pack(int(kept), int(kept % 1 * 1e6))
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+            try:
+                data = self._socket.recv(_CHUNK)
+            except BlockingIOError:
+                left = _left(end)
+            else:
+                self._read += len(data)
+                return data
+
+    def _write(self, data: bytes, end: float) -> None:
+        left, sent = _left(end), 0
+        if self._is_plain:
+            with contextlib.suppress(BlockingIOError):
+                sent = self._socket.send(data, socket.MSG_DONTWAIT)
+            if sent == len(data):
+                return
+        rest = memoryview(data)[sent:]
+        while rest:
+            self._socket.settimeout(left)
+            rest = rest[self._socket.send(rest) :]
+            left = _left(end)
+        if self._is_plain:
+            self._socket.settimeout(None)
 
     def give_up(self) -> None:
         """End it for the thread that uses it: to close it would give its number away while that thread reads."""
@@ -127,27 +197,32 @@ class BlockingPool:
         """Return the idle connection that was used last; those before it rest, and are closed when they are old."""
         idle = self._idle
         while True:
+            old = None
             with self._lock:
-                old = time.monotonic() - KEEPALIVE_SECONDS
-                while idle and idle[0].idle_since < old:
-                    idle.popleft().close()
                 if not idle:
                     return None
-                connection = idle.pop()
-                self._busy.add(connection)
-            if connection.is_open():
+                if idle[0].idle_since < time.monotonic() - KEEPALIVE_SECONDS:
+                    old = idle.popleft()
+                else:
+                    connection = idle.pop()
+                    self._busy.add(connection)
+            if old is not None:
+                old.close()  # not under the lock: it may wait
+            elif connection.is_open():
                 return connection
-            connection.close()
-            self._give(connection)
+            else:
+                connection.close()
+                self._give(connection)
 
     def _give(self, connection: _Connection) -> None:
         with self._lock:
             self._busy.discard(connection)
-            if self._closed:
-                connection.close()
-            elif connection.is_good:
+            is_kept = connection.is_good and not self._closed
+            if is_kept:
                 connection.idle_since = time.monotonic()
                 self._idle.append(connection)
+        if not is_kept:
+            connection.close()
 
     def _connect(self, end: float) -> _Connection:
         try:
@@ -182,10 +257,12 @@ class BlockingPool:
         """Close every connection; requests under way fail."""
         with self._lock:
             self._closed = True
-            while self._idle:
-                self._idle.pop().close()
-            for connection in self._busy:
-                connection.give_up()
+            idle, busy = list(self._idle), list(self._busy)
+            self._idle.clear()
+        for connection in idle:
+            connection.close()
+        for connection in busy:
+            connection.give_up()
 
 
 def _left(end: float) -> float:
@@ -193,3 +270,9 @@ def _left(end: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
+
+
+def _is_readable(stream: socket.socket, seconds: float) -> bool:
+    poller = select.poll()
+    poller.register(stream, select.POLLIN)
+    return bool(poller.poll(seconds * 1000))
