@@ -13,6 +13,7 @@ import msgspec
 
 from ascend_middleware.api.bodies import NAME_PATTERN, ActionQuery, Page, Submission
 from ascend_middleware.api.decode import check_values, encode_json, strip_risk_claims
+from ascend_middleware.api.values import MAX_DEPTH, MAX_VALUES, is_plain
 from ascend_middleware.exceptions import ValidationError
 from ascend_middleware.strict_json import StrictJSON
 
@@ -41,6 +42,10 @@ __all__ = [
 MAX_BODY: Final = 128 * 1024
 # 64 bits: a condition would see a rounded number in place of a larger one.
 _json: Final = StrictJSON(constant="{} is no JSON number", out_of_range="a number is out of range", bits=64)
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_encode: Final = msgspec.json.Encoder().encode
+# Such a number may have more than 64 bits; one in a text is only read more slowly.
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 _MISSING = re.compile(r"missing required field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
 # The words of two generations of clients for one status.
 _STATUS: Final = {"pending_approval": "pending", "rejected": "denied"}
@@ -93,6 +98,9 @@ def read_object(body: bytes) -> dict[str, Any]:
         raise ApiError(413, "PAYLOAD_TOO_LARGE", f"the body has more than {MAX_BODY} bytes")
     if not body.strip():
         return {}
+    plain = _read_plain(body)
+    if plain is not None:
+        return plain
     try:
         value = _json.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -107,6 +115,21 @@ def read_object(body: bytes) -> dict[str, Any]:
         details = {"field": error.field, "issue": error.message[:200]} if error.field else None
         raise ApiError(422, "VALIDATION_ERROR", error.message[:200], details=details) from None
     return value
+
+
+def _read_plain(body: bytes) -> dict[str, Any] | None:
+    """Return the object in a body that is written as our own encoder writes it, None for any other body.
+
+    What is encoded again as it came has no key twice and no number that would be read as another one. So short a body
+    with so few brackets has neither too many values nor too many levels.
+    """
+    if len(body) > MAX_VALUES or body.count(b"{") + body.count(b"[") > MAX_DEPTH or _LONG_NUMBER.search(body):
+        return None
+    try:
+        value = _decode(body)
+        return value if _encode(value) == body else None
+    except (msgspec.DecodeError, UnicodeError):
+        return None
 
 
 def read_query_fields(query: str, kind: type[_Fields]) -> _Fields:
@@ -183,7 +206,8 @@ def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
         raise wrong("parameters", "and action_details are synonyms and must not differ")
     action["action_details"] = details if details is not None else parameters
     for name in ("action_details", "context", "risk_indicators"):
-        action[name] = strip_risk_claims(action.get(name) or {})
+        value = action.get(name) or {}
+        action[name] = dict(value) if is_plain(value) else strip_risk_claims(value)
     # The three generations of clients require different ones; each stands in for the others.
     action.setdefault("agent_name", action["agent_id"])
     words = action.get("resource") or action.get("description") or action.get("tool_name") or action["action_type"]

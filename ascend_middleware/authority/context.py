@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -59,8 +58,7 @@ class Known(dict[str, Any]):
     """The fields of something that was there before: answered with 200, whatever the endpoint's status."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One request. `path` has the v1 form; `envelope` says which form its answer takes."""
 
     method: str
@@ -70,7 +68,7 @@ class Request:
     body: bytes
     correlation_id: str
     envelope: bool
-    _read: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False, compare=False)
+    _read: list[dict[str, Any]] = msgspec.field(default_factory=list)
 
     def read(self) -> dict[str, Any]:
         """Return the body as an object, read once; see `bodies.read_object`."""
@@ -96,8 +94,7 @@ class AuthorityContext(Protocol):
         """Decide about an action by the policy file and the organisation's own policies and smart rules."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One authenticated request: who asks, for what, and whom an endpoint turns to."""
 
     authority: AuthorityContext

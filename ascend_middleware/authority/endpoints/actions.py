@@ -105,7 +105,8 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
         # The terms of an action stay what they were when it was submitted, whatever the policy file says later.
         rules = approvals.approval_rules(call.store, policy.approvals, tenant=call.tenant)
         stored["approval"] = {**rules.terms(level), "expires_at": iso_time(call.authority.now() + rules.expires_after)}
-    row = call.store.add_action(action, stored, risk=(judgement.risk_score, level), by=call.credential)
+    text = canonical_json(action)
+    row = call.store.add_action(action, stored, risk=(judgement.risk_score, level), by=call.credential, text=text)
     call.audit(
         "ACTION_SUBMITTED",
         action_id=row["id"],
@@ -115,7 +116,7 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
         action_type=kind,
         risk_score=judgement.risk_score,
         parent_action_id=action.get("parent_action_id"),
-        submission=hashlib.sha256(canonical_json(action).encode()).hexdigest(),
+        submission=hashlib.sha256(text.encode()).hexdigest(),
     )
     return row
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -91,6 +91,9 @@ class Policy:
         return []
 
 
+_NUMBER: Final = operator.itemgetter(0)
+
+
 class Policies(tuple[Policy, ...]):
     """Policies in their order, and an index of them: most of many speak of other agents, resources or types."""
 
@@ -108,7 +111,8 @@ class Policies(tuple[Policy, ...]):
         # Without regard to case, or "Transaction" would slip past the policies for "transaction".
         kind, agent = str(action["action_type"]).casefold(), action["agent_id"]
         keys = (("agent_id", agent), ("resource", str(action.get("resource"))), ("action_type", kind))
-        for _, policy in heapq.merge(self._any, *(self._by_key.get(key, ()) for key in keys)):
+        found = [row for rows in (self._any, *(self._by_key.get(key, ()) for key in keys)) for row in rows]
+        for _, policy in sorted(found, key=_NUMBER):
             if all(
                 not words or listed(one, words) for one, words in ((kind, policy.action_types), (agent, policy.agents))
             ):

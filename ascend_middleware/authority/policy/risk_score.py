@@ -7,7 +7,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+from ascend_middleware.api.values import is_plain
 
 __all__ = ["MAX_SCORE", "Score", "Signal", "claimed_risk", "containers", "risk_level", "score_action"]
 
@@ -59,8 +61,7 @@ _CLAIMS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Signal(NamedTuple):
     """One reason for a score: a name, its points, and where it was found."""
 
     name: str
@@ -123,7 +124,10 @@ def claimed_risk(body: Mapping[str, Any]) -> dict[str, int]:
     A claim can only raise: whoever knows that an action is dangerous is heard, and nobody talks one down.
     """
     found: dict[str, int] = {}
-    for item in containers([{name: body.get(name) for name in _CLAIMS}, body.get("risk_indicators")]):
+    indicators = body.get("risk_indicators")
+    if _CLAIMS.keys().isdisjoint(body) and (not indicators or (isinstance(indicators, dict) and is_plain(indicators))):
+        return found
+    for item in containers([{name: body.get(name) for name in _CLAIMS}, indicators]):
         for name, value in item.items() if isinstance(item, dict) else ():
             if claim := _CLAIMS.get(name):
                 found[claim] = max(found.get(claim, 0), _claim(value))

@@ -71,9 +71,15 @@ class Store(Keys):
     # --- actions
 
     def add_action(
-        self, submission: Mapping[str, Any], judgement: Mapping[str, Any], *, risk: tuple[int, str], by: Credential
+        self,
+        submission: Mapping[str, Any],
+        judgement: Mapping[str, Any],
+        *,
+        risk: tuple[int, str],
+        by: Credential,
+        text: str,
     ) -> dict[str, Any]:
-        """Store a decided submission and return the action."""
+        """Store a decided submission, of which `text` is the canonical JSON, and return the action."""
         now, status = self.moment(), judgement["decision"]
         if status == "pending" and judgement.get(OBSERVED):
             status = OBSERVED  # it has run already: nobody is asked, so it stands in nobody's queue
@@ -88,7 +94,7 @@ class Store(Keys):
             "submitted_by": by.key_id,
             "submitter": by.name,
             "session": submission.get("orchestration_session_id"),
-            "submission": canonical_json(submission),
+            "submission": text,
             "judgement": canonical_json(judgement),
             "expires_at": (judgement.get("approval") or {}).get("expires_at"),
         }
