@@ -7,12 +7,14 @@ flow is closed at the step it stands at, and its `finally` blocks release what i
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = [
     "Blocking",
@@ -25,6 +27,7 @@ __all__ = [
     "ReadBody",
     "Sleep",
     "Watch",
+    "asyncio_loop",
     "drive",
     "drive_async",
     "running_loop",
@@ -133,11 +136,20 @@ async def drive_async(flow: Flow[T], perform: Callable[[Any], Awaitable[Any]]) -
         flow.close()
 
 
+def asyncio_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the running event loop of asyncio, which whoever runs one has imported: threads need none of it."""
+    try:
+        loop: asyncio.AbstractEventLoop = sys.modules["asyncio"].get_running_loop()
+    except (KeyError, AttributeError, RuntimeError):
+        return None
+    return loop
+
+
 def running_loop() -> Any:
     """Return the running event loop, or what trio knows its run by; RuntimeError where none runs."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        if "trio" not in sys.modules:
-            raise
-        return sys.modules["trio"].lowlevel.current_trio_token()
+    loop = asyncio_loop()
+    if loop is not None:
+        return loop
+    if "trio" not in sys.modules:
+        raise RuntimeError("no running event loop")
+    return sys.modules["trio"].lowlevel.current_trio_token()

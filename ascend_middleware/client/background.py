@@ -5,17 +5,20 @@ A forked child has none of its parent's threads: each is started again there at 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+import anyio
+
 from .. import masking
 from ..exceptions import ConfigurationError
+from ..flow import asyncio_loop
 from ..fork import only_forks, renew_once
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable
 
 __all__ = ["AsyncRepeating", "Background", "FailureCount", "Repeating", "Schedule", "repeat"]
@@ -128,12 +131,11 @@ class AsyncRepeating:
         Raises:
             ConfigurationError: no asyncio loop runs here.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise ConfigurationError(f"{self.name} needs a running asyncio loop") from None
+        loop = asyncio_loop()
+        if loop is None:
+            raise ConfigurationError(f"{self.name} needs a running asyncio loop")
         if not self._ended and (self._task is None or self._task.done() or not self._is_here(self._task)):
-            self._pid, self._task = os.getpid(), loop.create_task(self._run(), name=self.name)
+            self._pid, self._task = os.getpid(), loop.create_task(self._run(loop), name=self.name)
 
     def _is_here(self, task: asyncio.Task[None]) -> bool:
         return self._pid == os.getpid() and not task.get_loop().is_closed()
@@ -144,15 +146,15 @@ class AsyncRepeating:
         if self._task is not None and self._is_here(self._task):
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
-    async def _run(self) -> None:
-        schedule = Schedule(self._interval, asyncio.get_running_loop().time)
+    async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        schedule = Schedule(self._interval, loop.time)
         while not self._ended:
             schedule.start()
             try:
                 await self._job()
             except Exception:
                 _log.exception("%s failed; it goes on", self.name)
-            await asyncio.sleep(schedule.left())
+            await anyio.sleep(schedule.left())
 
 
 class Background:

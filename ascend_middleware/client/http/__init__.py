@@ -6,7 +6,6 @@ with an `EngineError` only. A pool is opened at the first use, and another one a
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -14,10 +13,9 @@ from urllib.parse import urlsplit
 from ... import masking
 from ... import setting_values as read
 from ...exceptions import ConfigurationError
-from ...flow import running_loop
+from ...flow import asyncio_loop
 from .blocking import BlockingPool
 from .http1 import Origin, context_of
-from .pool import LoopPool
 from .slots import AsyncGate, Gate
 from .transport import (
     AsyncEngine,
@@ -116,7 +114,9 @@ def _httpx2(settings: Settings, *, asynchronous: bool) -> Callable[[], Any]:
 
 def _open_on_loop(origin: Origin, settings: Settings) -> AsyncEngine:
     """Return connections of our own for an asyncio loop, httpx2's for another one."""
-    if isinstance(running_loop(), asyncio.AbstractEventLoop):
+    if asyncio_loop() is not None:
+        from .pool import LoopPool  # it imports asyncio, which threads need not
+
         return LoopPool(origin)
     opened: AsyncEngine = _httpx2(settings, asynchronous=True)()
     return opened

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections import deque
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from ...exceptions import AscendError
-from ...flow import running_loop
+from ...flow import asyncio_loop, running_loop
 from .transport import STALL_SECONDS, DeadlinePassed, Overloaded, PerProcess, deadline_passed, defect
 
 if TYPE_CHECKING:
@@ -224,8 +223,7 @@ class _LoopPlace:
     __slots__ = ("_due", "_is_armed", "_loop", "_lost", "_opened", "engine", "slots", "users")
 
     def __init__(self, engine: Any, limit: int) -> None:
-        loop = running_loop()
-        self._loop: Final = loop if isinstance(loop, asyncio.AbstractEventLoop) else None
+        self._loop: Final = asyncio_loop()
         self._opened: Final = not hasattr(engine, "send")
         self.engine: Final[AsyncEngine] = engine() if self._opened else engine
         self.slots: Final = Slots(limit)
