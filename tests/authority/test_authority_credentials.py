@@ -258,6 +258,7 @@ def test_no_forged_token_is_anybody(desk):
         "another issuer": foreign(desk, iss="https://evil.example"),
         "our issuer, their key": foreign(desk, iss="ascend-authority", aud="ascend-authority"),
         "no subject": foreign(desk, sub=None),
+        "an empty subject": foreign(desk, sub=""),
         "no tenant": foreign(desk, tenant=None),
         "an empty tenant": foreign(desk, tenant=""),
         "an unknown role": foreign(desk, role="root"),
