@@ -514,3 +514,9 @@ def test_correlation_ids_are_echoed_when_sane(desk):
     assert desk.headers["x-correlation-id"] == "abc-1"
     desk.call("GET", "/health", x_correlation_id="a b\n")
     assert desk.headers["x-correlation-id"] not in ("", "a b\n")
+
+
+def test_a_key_of_another_organisation_than_the_client_names_is_refused(desk):
+    assert desk.call("GET", "/api/v1/actions", **{"x-organization-slug": "default"})[0] == 200
+    answer = desk.call("GET", "/api/v1/actions", **{"x-organization-slug": "other"})
+    assert desk.code(answer) == (403, "OTHER_ORGANIZATION")

@@ -241,8 +241,9 @@ def test_further_types_can_be_represented():
     loose = Loose()
     call = Binder(tool, represent={Loose: lambda value: {"x": value.x}}).bind((loose,), {})
     assert call.shown == {"a": {"x": 1}} and call.args[0] is not loose
-    with pytest.raises(ValidationError):
-        Binder(tool, represent={Loose: lambda value: value}).bind((loose,), {})
+    for other in (loose, {"x": float("nan")}, "\ud800"):
+        with pytest.raises(ValidationError, match="argument a: what represent returned is"):
+            Binder(tool, represent={Loose: lambda value, other=other: other}).bind((loose,), {})
 
 
 def test_secrets_are_replaced_at_every_depth_and_the_tool_still_gets_them():
