@@ -126,6 +126,7 @@ def action_page(content: bytes, *, limit: int = 50, offset: int = 0) -> ActionPa
         "limit": paging.get("limit", limit),
         "offset": paging.get("offset", offset),
         "has_more": bool(paging.get("has_more", isinstance(total, int) and offset + len(rows) < total)),
+        "next": paging.get("next"),
     }
     actions = [ActionRecord({**row, "action_id": action_id_of(row)}) for row in rows]
     rest = {key: value for key, value in answer.items() if key not in ("data", "items", "pagination")}
@@ -238,7 +239,7 @@ def audit_page(content: bytes, *, limit: int = 50, offset: int = 0) -> AuditLogR
     rows = _rows(answer, "events", "logs", "items", "data", problem=problem)
     events = [AuditEvent({"event_id": str(row.get("id", "")), **row}) for row in rows]
     rest = {key: value for key, value in answer.items() if key not in ("logs", "items", "data")}
-    bounds = {"total": offset + len(rows), "limit": limit, "offset": offset}
+    bounds = {"total": offset + len(rows), "limit": limit, "offset": offset, "next": None}
     return AuditLogResponse({**bounds, **rest, "events": events})
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "EVENTS",
     "MAX_CONDITION",
     "MAX_LIMIT",
+    "MAX_NUMBER",
     "MAX_OFFSET",
     "MAX_ORCHESTRATION_DEPTH",
     "MAX_TEXT",
@@ -55,9 +56,11 @@ __all__ = [
 
 MAX_NAME: Final = 255
 MAX_TEXT: Final = 4096
-# Rows of a list's page, and how many may be left out before it.
+# Rows of a list's page, and how many may be left out before it: each of them is looked at. A cursor reaches further.
 MAX_LIMIT: Final = 1000
-MAX_OFFSET: Final = 2**53
+MAX_OFFSET: Final = 10_000
+# Numbers up to here are whole in every reader of JSON.
+MAX_NUMBER: Final = 2**53
 MAX_ORCHESTRATION_DEPTH: Final = 5
 # The CEL library works by recursion, and a stack that overflows in it ends the process; threads may have small stacks.
 MAX_CONDITION: Final = 2048
@@ -75,8 +78,8 @@ BlankOrExactName: TypeAlias = Annotated[str, Meta(max_length=MAX_NAME, pattern=f
 BlankOrName: TypeAlias = Annotated[str, Meta(max_length=MAX_NAME, pattern=r"^$|\S")]
 BlankOrText: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT, pattern=r"^$|\S")]
 Depth: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_ORCHESTRATION_DEPTH)]
-Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
-Number: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+Number: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
 Words: TypeAlias = Annotated[tuple[Name, ...], Meta(max_length=200)]
 Moment: TypeAlias = Annotated[str, Meta(extra_json_schema={"anyOf": [{"format": "date"}, {"format": "date-time"}]})]
 Reason: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"\S")]
@@ -108,10 +111,11 @@ Secret: TypeAlias = Annotated[str, Meta(min_length=16, max_length=255, pattern=r
 
 
 class Page(Struct, kw_only=True, forbid_unknown_fields=True):
-    """The query of a list that is neither filtered nor sorted."""
+    """The query of a list that is neither filtered nor sorted; `cursor` is the `next` of the page before."""
 
     limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = 50
     offset: Annotated[int, Meta(ge=0, le=MAX_OFFSET)] = 0
+    cursor: Annotated[str, Meta(min_length=1, max_length=1024)] | UnsetType = UNSET
 
 
 # --- actions, and what people decide about them

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from ..exceptions import ValidationError
-from .bodies import MAX_OFFSET
+from .bodies import MAX_NUMBER
 from .decode import encode_json
 
 __all__ = ["Endpoint", "Operation", "fill_path", "given", "is_number", "text"]
@@ -255,7 +255,7 @@ def _problem(annotation: Any, value: Any) -> str:
         return "is required and must be a non-empty string" if needed else "must be a string"
     if kind in (int, float):
         low = bounds.ge if bounds.ge is not None else -math.inf
-        high = bounds.le if bounds.le is not None and bounds.le < MAX_OFFSET else math.inf
+        high = bounds.le if bounds.le is not None and bounds.le < MAX_NUMBER else math.inf
         if is_number(value, int, float) and low <= value <= high and not math.isinf(value):
             return ""
         return "must be a number, " + (f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}")

@@ -289,7 +289,10 @@ class ActionRecord(Record):
 
 
 class ActionPage(Record):
-    """One page of a list: `actions`, `total`, `limit`, `offset`, `has_more`; iterate `.actions`, not the page."""
+    """One page of a list: `actions`, `total`, `limit`, `offset`, `has_more`, `next`; iterate `.actions`, not the page.
+
+    `next` is what the following page is asked for with, as `cursor`.
+    """
 
     __slots__ = ()
     _SHOWN = ("total", "limit", "offset", "has_more")
@@ -357,7 +360,7 @@ class AuditEvent(Record):
 
 
 class AuditLogResponse(Record):
-    """One page of the audit: `events`, `total`, `limit`, `offset`; iterate `.events`, not the page."""
+    """One page of the audit: `events`, `total`, `limit`, `offset`, `next`; iterate `.events`, not the page."""
 
     __slots__ = ()
     _ROWS = "events"

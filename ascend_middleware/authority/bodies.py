@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import UNSET
 
-from ascend_middleware.api.bodies import NAME_PATTERN, ActionQuery, Page, Submission
+from ascend_middleware.api.bodies import MAX_OFFSET, NAME_PATTERN, ActionQuery, Page, Submission
 from ascend_middleware.api.decode import check_values, encode_json, strip_risk_claims
 from ascend_middleware.api.values import MAX_DEPTH, MAX_VALUES, is_plain
 from ascend_middleware.exceptions import ValidationError
 from ascend_middleware.strict_json import StrictJSON
 
+from .cursors import Cursor, read_cursor
 from .policy.approvers import EXPIRY, OBSERVED, approved_by, missing_approvers, required_approvers
+from .store.listing import Listing
 from .store.store import canonical_json, iso_time
 
 __all__ = [
@@ -25,7 +28,10 @@ __all__ = [
     "MAX_WAIT",
     "Answer",
     "ApiError",
+    "cursor_of",
+    "cut",
     "decision_fields",
+    "in_order",
     "listed",
     "missing",
     "read_fields",
@@ -181,6 +187,8 @@ def _refusal(error: msgspec.ValidationError) -> ApiError:
         text = (
             "must hold no control characters, nor blanks at its ends" if NAME_PATTERN in text else "must not be blank"
         )
+    if name == "offset" and "<=" in text:
+        text = f"at most {MAX_OFFSET}; to reach further, pass `next` of a page as cursor for the one after it"
     return wrong(name[:40] or "body", _PLACE.sub("", text)[:200])
 
 
@@ -236,11 +244,13 @@ def read_wait(query: str, headers: Mapping[str, str]) -> float:
 
 def read_query(query: str) -> dict[str, Any]:
     """Return the arguments of `Store.actions` for a list's query; refuse what would silently filter otherwise."""
-    given = msgspec.to_builtins(read_query_fields(query, ActionQuery))  # without what is not given
+    read = read_query_fields(query, ActionQuery)
+    given = msgspec.to_builtins(read)  # without what is not given
     arguments = {name: given[name] for name in ("limit", "offset", "sort") if name in given}
     arguments["equal"] = {name: given[name] for name in ("status", "risk_level", "agent_id") if name in given}
     if "status" in given:
         arguments["equal"]["status"] = _STATUS.get(given["status"], given["status"])
+    arguments["cursor"] = cursor_of(read)
     if "order" in given:
         arguments["descending"] = given["order"] == "desc"
     for bound, name in (("since", "start_date"), ("before", "end_date")):
@@ -264,13 +274,42 @@ def _moment(name: str, text: str, *, end: bool = False) -> str:
         raise wrong(name, "must be a date or a date-time in ISO 8601") from None
 
 
-def listed(name: str, rows: list[dict[str, Any]], page: Page, total: int | None = None) -> dict[str, Any]:
-    """Return a list's answer in the union of its documented forms; without `total` the page is cut from all rows."""
-    if total is None:
-        rows, total = rows[page.offset : page.offset + page.limit], len(rows)
-    bounds = {"limit": page.limit, "offset": page.offset, "has_more": page.offset + len(rows) < total}
-    paging = {"total": total, **bounds}
-    return {name: rows, "data": rows, **paging, "pagination": paging}
+def cursor_of(page: Page) -> Cursor | None:
+    """Return the cursor that a query gives, if it gives one."""
+    if page.cursor is UNSET:
+        return None
+    if page.offset:
+        raise wrong("offset", "beside a cursor means nothing; leave one of them out")
+    try:
+        return read_cursor(page.cursor)
+    except ValueError:
+        raise wrong("cursor", "is none that a list gave; pass `next` of a page as it is") from None
+
+
+def in_order(read: Callable[[], Listing]) -> Listing:
+    """Return a page that is read; refuse a cursor of a list that was ordered otherwise."""
+    try:
+        return read()
+    except ValueError as error:
+        raise wrong("cursor", str(error)) from None
+
+
+def listed(name: str, page: Page, found: Listing) -> dict[str, Any]:
+    """Return a list's answer in the union of its documented forms."""
+    paging: dict[str, Any] = {"total": found.total, "limit": page.limit, "offset": page.offset, "has_more": found.more}
+    if found.more:
+        paging["next"] = str(found.next)
+    if not found.exact:
+        paging["total_exact"] = False
+    return {name: found.rows, "data": found.rows, **paging, "pagination": paging}
+
+
+def cut(rows: list[dict[str, Any]], page: Page) -> Listing:
+    """Return one page of rows that are all there; its cursor is how many come before the next."""
+    given = cursor_of(page)
+    first = page.offset if given is None else max(given.number, 0)
+    end = first + page.limit
+    return Listing(rows[first:end], len(rows), Cursor(end) if end < len(rows) else None)
 
 
 # --- actions

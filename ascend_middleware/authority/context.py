@@ -8,15 +8,16 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from ascend_middleware.api.bodies import Nothing
+from ascend_middleware.api.bodies import Nothing, Page
 from ascend_middleware.api.decode import normalize_action_id
 from ascend_middleware.api.endpoint import Endpoint
 from ascend_middleware.exceptions import NotFoundError, ProtocolError
 
-from .bodies import ApiError, read_fields, read_object, read_query_fields, wrong
+from .bodies import ApiError, cursor_of, in_order, read_fields, read_object, read_query_fields, wrong
 from .keys import Credential, contradicts
 from .policy import Judgement, PolicySet, pattern_issues
 from .policy.risk_score import Score
+from .store.listing import Listing
 from .store.store import Store, canonical_json
 
 __all__ = [
@@ -150,6 +151,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         """Return a stored action, that which the path names unless told."""
         number = action_number(self.parameters["id"] if action_id is None else action_id) or 0
         return self.found("action", lambda: self.store.action(number, tenant=self.tenant))
+
+    def page(self, kind: str, page: Page) -> Listing:
+        """Return one page of the organisation's records of a kind."""
+        cursor, tenant = cursor_of(page), self.tenant
+        return in_order(
+            lambda: self.store.page(kind, tenant=tenant, limit=page.limit, offset=page.offset, cursor=cursor)
+        )
 
     def record(self, kind: str, name: str, words: str) -> dict[str, Any]:
         """Return a record of the organisation; `words` say what there is not where there is none."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..api.endpoints import EVALUATE_POLICY
 from ..authority import Authority, PolicySet, Store, load_policy
 from ..authority.bodies import ApiError
+from ..authority.cursors import Cursor
 from ..authority.endpoints.actions import judged_form
 from ..authority.keys import operator
 from ..authority.policy import DECISIONS
@@ -156,12 +157,12 @@ def replay(args: Namespace) -> Result:
 
 
 def _submitted(store: Store, since: str, tenant: str) -> Iterator[dict[str, Any]]:
-    offset = 0
+    cursor: Cursor | None = None
     while True:
-        rows, _ = store.actions(tenant=tenant, since=since, descending=False, limit=_PAGE, offset=offset)
-        yield from rows
-        offset += _PAGE
-        if len(rows) < _PAGE:
+        found = store.actions(tenant=tenant, since=since, descending=False, limit=_PAGE, cursor=cursor)
+        yield from found.rows
+        cursor = found.next
+        if cursor is None:
             return
 
 

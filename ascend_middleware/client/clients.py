@@ -242,7 +242,7 @@ class _ReferenceMethods(ClientBase):
 
         Args:
             limit: rows of the page, at least 1.
-            offset: rows to leave out.
+            offset: rows to leave out, 10,000 at most.
             status: `approved`, `denied`, `pending`.
             filters: what else the authority filters and sorts by; see `AscendClient.list_actions`.
 

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import sqlite3
 import threading
 
@@ -19,6 +20,7 @@ from ascend_middleware.api.endpoints import TABLE
 from ascend_middleware.authority import load_policy, parse_policy
 from ascend_middleware.authority.keys import LOCAL, Role, Window, network_of
 from ascend_middleware.authority.service import Service
+from ascend_middleware.authority.store.schema import SQLITE
 from ascend_middleware.exceptions import ConfigurationError, ValidationError
 
 WHERE = "/api/deployment-info"
@@ -197,6 +199,8 @@ def test_who_submitted_before_is_known_after_the_migration(desk_of, tmp_path):
     raw.execute("ALTER TABLE actions DROP COLUMN submitter")
     for column in ("expires_at", "used_at", "agents", "token_round"):
         raw.execute(f"ALTER TABLE keys DROP COLUMN {column}")
+    for kind, name in re.findall(r"CREATE (INDEX|TABLE) (\w+)", str(SQLITE[7:])):
+        raw.execute(f"DROP {kind} IF EXISTS {name}")
     raw.execute("PRAGMA user_version = 5")
     raw.close()
     newer = desk_of(POLICY + JWT, tmp_path / "old.db")

@@ -19,6 +19,7 @@ from .. import approvals, killswitch, orchestration
 from ..bodies import (
     ApiError,
     decision_fields,
+    in_order,
     listed,
     missing,
     read_fields,
@@ -162,9 +163,8 @@ def _list(call: Call) -> Fields:
     query = read_query(call.request.query)
     if call.endpoint is endpoints.LIST_PENDING:
         query["equal"]["status"] = "pending"
-    rows, total = call.store.actions(tenant=call.tenant, **query)
-    page = Page(limit=query["limit"], offset=query["offset"])
-    return listed("actions", [record_fields(row) for row in rows], page, total)
+    found = in_order(lambda: call.store.actions(tenant=call.tenant, **query))
+    return listed("actions", Page(limit=query["limit"], offset=query["offset"]), found.of(record_fields))
 
 
 @answers(endpoints.APPROVE, endpoints.DECIDE_WORKFLOW)

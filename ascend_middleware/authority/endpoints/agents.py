@@ -80,8 +80,7 @@ def _shown(call: Call, record: dict[str, Any]) -> Fields:
 @answers(endpoints.LIST_AGENTS)
 def _list(call: Call) -> Fields:
     page = call.query(bodies.Page)
-    rows, total = call.store.page(AGENT, tenant=call.tenant, limit=page.limit, offset=page.offset)
-    return listed("agents", [_shown(call, row) for row in rows], page, total)
+    return listed("agents", page, call.page(AGENT, page).of(lambda row: _shown(call, row)))
 
 
 @answers(endpoints.GET_AGENT)

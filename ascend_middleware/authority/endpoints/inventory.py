@@ -12,7 +12,7 @@ from ascend_middleware.api.bodies import ComponentQuery, Deactivation, McpAction
 from ascend_middleware.api.endpoint import given
 from ascend_middleware.exceptions import ConflictError
 
-from ..bodies import ApiError, decision_fields, listed
+from ..bodies import ApiError, cut, decision_fields, listed
 from ..context import Call, Fields, Known, answers, check_patterns
 from ..orchestration import find_server
 from ..store.registry_store import AGENT, COMPONENT, MCP_SERVER
@@ -107,7 +107,7 @@ def _list_servers(call: Call) -> Fields:
     rows = [_shown_server(call, record) for record in call.store.all(MCP_SERVER, tenant=call.tenant)]
     taken = {row["name"] for row in rows}
     rows += [row for name, row in _declared(call).items() if name not in taken]
-    return listed("servers", rows, page)
+    return listed("servers", page, cut(rows, page))
 
 
 def _server(call: Call) -> Fields:
@@ -189,7 +189,7 @@ def _list_components(call: Call) -> Fields:
         and query.has_vulnerabilities in (UNSET, record["vulnerability_count"] > 0)
         and (query.active_only is not True or record["active"])
     ]
-    return listed("components", rows, query)
+    return listed("components", query, cut(rows, query))
 
 
 @answers(endpoints.COMPONENT_STATS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,9 +15,10 @@ from ascend_middleware.api import endpoints
 from ascend_middleware.api.bodies import ClassificationQuery, Days, Nothing, Page
 from ascend_middleware.api.outcomes import MAX_OUTCOMES
 
-from ..bodies import listed
+from ..bodies import cursor_of, in_order, listed
 from ..context import Call, Fields, answers
 from ..policy.approvers import OBSERVED
+from ..store import analytics
 from ..store.database import Row
 from ..store.store import iso_time
 
@@ -44,21 +47,19 @@ def _deployment(call: Call) -> Fields:
 @answers(endpoints.AUDIT_LOG)
 def _audit(call: Call) -> Fields:
     page = call.query(Page)
-    total = call.store.rows("SELECT count(*) FROM audit WHERE tenant = ?", (call.tenant,))[0][0]
-    rows = call.store.rows(
-        "SELECT audit.*, actions.submission FROM audit LEFT JOIN actions ON actions.id = audit.action_id"
-        " WHERE audit.tenant = ? ORDER BY seq DESC LIMIT ? OFFSET ?",
-        (call.tenant, page.limit, page.offset),
-    )
-    events = [_event(call, row) for row in rows]
-    more = {"logs": events, "items": events, "page": page.offset // page.limit + 1, "page_size": page.limit}
-    return {**listed("events", events, page, total), **more}
+    cursor = cursor_of(page)
+    found = in_order(lambda: call.store.audit_page(call.tenant, limit=page.limit, offset=page.offset, cursor=cursor))
+    submissions = call.store.submissions([row["action_id"] for row in found.rows])
+    answer = listed("events", page, found.of(lambda row: _event(call, row, submissions)))
+    same = dict.fromkeys(("logs", "items"), answer["events"])
+    return {**answer, **same, "page": page.offset // page.limit + 1, "page_size": page.limit}
 
 
-def _event(call: Call, row: Row) -> Fields:
+def _event(call: Call, row: Row, submissions: Mapping[int, str]) -> Fields:
     entry = json.loads(row["entry"])
     data, event = entry["data"], entry["event"]
-    resource = json.loads(row["submission"])["resource"] if row["submission"] else None
+    submission = submissions.get(row["action_id"])
+    resource = json.loads(submission)["resource"] if submission else None
     return {
         "event_id": str(entry["seq"]),
         "event_type": event,
@@ -82,75 +83,83 @@ def _classifications(call: Call) -> Fields:
 # --- analytics
 
 
-def _counts(call: Call, column: str, since: float | None = None) -> dict[str, int]:
-    where, values = "tenant = ?", [call.tenant]
-    if since is not None:
-        where, values = f"{where} AND created_at >= ?", [call.tenant, iso_time(since)]
-    statement = f"SELECT {column}, count(*) FROM actions WHERE {where} GROUP BY {column}"  # noqa: S608 - texts of ours
-    return {str(row[0]): int(row[1]) for row in call.store.rows(statement, values)}
-
-
-def _summary(call: Call, since: float) -> Fields:
-    states = _counts(call, "status", since)
-    approved = states.get("approved", 0)
-    decided = sum(count for word, count in states.items() if word not in ("pending", OBSERVED))
+def _summary(states: Sequence[analytics.States]) -> Fields:
+    by_status: Counter[str] = Counter()
+    for one in states:
+        by_status[one.status] += one.n
+    approved, total = by_status["approved"], by_status.total()
+    decided = total - by_status["pending"] - by_status[OBSERVED]
+    shown = {word: count for word, count in by_status.items() if count or word in _STATES}
     return {
-        "total": sum(states.values()),
-        "by_status": dict.fromkeys(_STATES, 0) | states,
+        "total": total,
+        "by_status": dict.fromkeys(_STATES, 0) | shown,
         "approval_rate": round(approved / decided, 4) if decided else None,
         "denial_rate": round((decided - approved) / decided, 4) if decided else None,
     }
 
 
+def _levels(states: Sequence[analytics.States]) -> dict[str, int]:
+    levels: Counter[str] = Counter()
+    for one in states:
+        levels[one.risk_level] += one.n
+    return dict(levels)
+
+
 @answers(endpoints.ANALYTICS_NOW)
 def _realtime(call: Call) -> Fields:
     call.query(Nothing)
-    now = call.authority.now()
-    return {
-        "timestamp": iso_time(now),
-        "actions_last_minute": sum(_counts(call, "status", now - 60).values()),
-        "actions_last_hour": sum(_counts(call, "status", now - _HOUR).values()),
-        "last_24_hours": _summary(call, now - _DAY),
-        "pending_actions": _counts(call, "status").get("pending", 0),
-        "by_risk_level": _counts(call, "risk_level", now - _DAY),
-        "active_agents": len(_counts(call, "agent_id", now - _HOUR)),
-    }
+    now, tenant = call.authority.now(), call.tenant
+    moment = iso_time(now)
+    count = "SELECT count(*) FROM actions WHERE tenant = ? AND created_at >= ?"
+    with call.store.snapshot() as reader:
+        states = analytics.since(reader, tenant, iso_time(now - _DAY), now=moment)
+        return {
+            "timestamp": moment,
+            "actions_last_minute": reader.rows(count, (tenant, iso_time(now - 60)))[0][0],
+            "actions_last_hour": reader.rows(count, (tenant, iso_time(now - _HOUR)))[0][0],
+            "last_24_hours": _summary(states),
+            "pending_actions": analytics.pending(reader, tenant, now=moment),
+            "by_risk_level": _levels(states),
+            "active_agents": analytics.active_agents(reader, tenant, iso_time(now - _HOUR)),
+        }
 
 
 @answers(endpoints.ANALYTICS_PERIOD)
 def _dashboard(call: Call) -> Fields:
-    days, now = call.query(Days).days, call.authority.now()
-    since = now - days * _DAY
-    agents = _counts(call, "agent_id", since)
-    statement = "SELECT avg(risk_score), max(risk_score) FROM actions WHERE tenant = ? AND created_at >= ?"
-    average, highest = call.store.rows(statement, (call.tenant, iso_time(since)))[0]
-    most = sorted(agents.items(), key=lambda item: (-item[1], item[0]))[:_TOP]
-    return {
-        "period": {"start": iso_time(since), "end": iso_time(now), "days": days},
-        "summary": _summary(call, since),
-        "by_risk_level": _counts(call, "risk_level", since),
-        "average_risk_score": None if average is None else round(float(average), 2),
-        "highest_risk_score": highest,
-        "pending_actions": _counts(call, "status").get("pending", 0),
-        "agents": len(agents),
-        "top_agents": [{"agent_id": name, "actions": count} for name, count in most],
-    }
+    days, now, tenant = call.query(Days).days, call.authority.now(), call.tenant
+    since, moment = iso_time(now - days * _DAY), iso_time(now)
+    with call.store.snapshot() as reader:
+        states = analytics.since(reader, tenant, since, now=moment)
+        summary = _summary(states)
+        return {
+            "period": {"start": since, "end": moment, "days": days},
+            "summary": summary,
+            "by_risk_level": _levels(states),
+            "average_risk_score": round(sum(one.risk for one in states) / summary["total"], 2)
+            if summary["total"]
+            else None,
+            "highest_risk_score": max((one.highest for one in states), default=None),
+            "pending_actions": analytics.pending(reader, tenant, now=moment),
+            "agents": analytics.active_agents(reader, tenant, since),
+            "top_agents": [
+                {"agent_id": name, "actions": count}
+                for name, count in analytics.top_agents(reader, tenant, since, most=_TOP)
+            ],
+        }
 
 
 @answers(endpoints.ANALYTICS_TRENDS)
 def _trends(call: Call) -> Fields:
     days = call.query(Days).days
-    today = datetime.fromisoformat(iso_time(call.authority.now())).date()
+    now = iso_time(call.authority.now())
+    today = datetime.fromisoformat(now).date()
     series = {str(today - timedelta(days=back)): dict.fromkeys(_STATES, 0) for back in reversed(range(days))}
     risks: dict[str, int] = dict.fromkeys(series, 0)
-    for row in call.store.rows(
-        "SELECT substr(created_at, 1, 10) AS day, status, count(*) AS n, sum(risk_score) AS risk FROM actions"
-        " WHERE tenant = ? AND created_at >= ? GROUP BY day, status",
-        (call.tenant, min(series)),
-    ):
-        if row["day"] in series:  # not so for what a clock ahead of ours has stored
-            series[row["day"]][row["status"]] = row["n"]
-            risks[row["day"]] += row["risk"]
+    with call.store.snapshot() as reader:
+        for day, status, count, risk in analytics.by_day(reader, call.tenant, min(series), now=now):
+            if day in series:  # not so for what a clock ahead of ours has stored
+                series[day][status] = series[day].get(status, 0) + count
+                risks[day] += risk
     points = []
     for day, states in series.items():
         total = sum(states.values())

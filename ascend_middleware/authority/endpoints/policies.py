@@ -84,8 +84,7 @@ def _kind(call: Call) -> _Kind:
 @answers(endpoints.LIST_RULES, endpoints.LIST_POLICIES)
 def _list(call: Call) -> Fields:
     kind, page = _kind(call), call.query(Page)
-    rows, total = call.store.page(kind.record, tenant=call.tenant, limit=page.limit, offset=page.offset)
-    return listed(kind.many, [_shown(row) for row in rows], page, total)
+    return listed(kind.many, page, call.page(kind.record, page).of(_shown))
 
 
 @answers(endpoints.GET_RULE, endpoints.GET_POLICY)
@@ -99,7 +98,7 @@ def _create(call: Call) -> Fields:
     _check(fields, kind)
     name = fields.pop("name")
     # Every submission is judged by all of them.
-    if call.store.page(kind.record, tenant=call.tenant, limit=1, offset=0)[1] >= _MOST:
+    if call.store.page(kind.record, tenant=call.tenant, limit=1).total >= _MOST:
         raise ApiError(409, "TOO_MANY", f"an organisation has at most {_MOST} {kind.many}")
     try:
         record = call.store.add(kind.record, name, fields, tenant=call.tenant, key_id=call.credential.key_id)

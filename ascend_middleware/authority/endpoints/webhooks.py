@@ -12,7 +12,7 @@ from ascend_middleware.api import endpoints
 from ascend_middleware.api.bodies import ConfiguredWebhook, NewWebhook, Page
 from ascend_middleware.api.endpoint import given
 
-from ..bodies import ApiError, listed, wrong
+from ..bodies import ApiError, cut, listed, wrong
 from ..context import Call, Fields, answers
 from ..delivery import is_public
 from ..store.registry_store import WEBHOOK
@@ -97,7 +97,7 @@ def _shown(record: Mapping[str, Any]) -> Fields:
 def _list(call: Call) -> Fields:
     page = call.query(Page)
     rows = [_shown(row) for row in call.store.all(WEBHOOK, tenant=call.tenant) if _visible(call, row)]
-    return listed("webhooks", rows, page)
+    return listed("webhooks", page, cut(rows, page))
 
 
 def _webhook(call: Call) -> Fields:

@@ -12,12 +12,14 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
+from ascend_middleware.api.bodies import Page
 from ascend_middleware.exceptions import NotFoundError, ValidationError
 
 from .. import approvals, killswitch
-from ..bodies import ApiError, read_query, record_fields
+from ..bodies import ApiError, cursor_of, in_order, read_query, read_query_fields, record_fields
 from ..keys import LOCAL
 from ..policy.approvers import approved_by, requirement
+from ..store.listing import Listing
 from ..store.registry_store import AGENT
 from .views_base import RefusedError, Visit, sentence
 
@@ -26,7 +28,7 @@ __all__ = ["agents", "audit_log", "command", "decide", "details", "history", "qu
 _MOST_PENDING: Final = 100
 _MOST_AGENTS: Final = 500
 _PER_PAGE: Final = 50
-_LONGEST_OFFSET: Final = 9
+_LONGEST_PLACE: Final = 9
 _LONGEST_ID: Final = 255
 _MIN_BROADCAST_REASON: Final = 10
 _FILTERS: Final = ("status", "risk_level", "agent_id", "start_date", "end_date")
@@ -69,10 +71,8 @@ def _card(visit: Visit, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def queue(visit: Visit) -> Response:
     """Show what waits for a person, the riskiest first among those that came at once, the oldest first of all."""
-    rows, total = visit.store.actions(
-        tenant=visit.tenant, equal={"status": "pending"}, descending=False, limit=_MOST_PENDING
-    )
-    return visit.page("queue.html", cards=[_card(visit, row) for row in rows], total=total)
+    found = visit.store.actions(tenant=visit.tenant, equal={"status": "pending"}, descending=False, limit=_MOST_PENDING)
+    return visit.page("queue.html", cards=[_card(visit, row) for row in found.rows], total=found.total)
 
 
 def _action(visit: Visit) -> dict[str, Any]:
@@ -106,26 +106,35 @@ def history(visit: Visit) -> Response:
     filters = {name: value for name, value in chosen.items() if value}
     problem = ""
     try:
-        arguments = read_query(urlencode({**filters, "limit": _PER_PAGE, "offset": given.get("offset", "0")}))
+        found = _history(visit, {**filters, **_place(given)})
     except ApiError as error:
-        problem, arguments = error.message, read_query(f"limit={_PER_PAGE}")
-    rows, total = visit.store.actions(tenant=visit.tenant, **arguments)
-    cards = [_card(visit, row) for row in rows]
-    pager = _pager("/history", filters, arguments["offset"], len(rows), total)
+        problem, found = error.message, _history(visit, {})
+    cards = [_card(visit, row) for row in found.rows]
+    pager = _pager("/history", filters, given, found)
     return visit.page("history.html", cards=cards, chosen=chosen, problem=problem, **pager)
 
 
-def _pager(path: str, filters: Mapping[str, str], offset: int, shown: int, total: int) -> dict[str, Any]:
-    """Return what the templates say of a page of a list, and where the ones beside it are."""
+def _history(visit: Visit, query: Mapping[str, str]) -> Listing:
+    arguments = read_query(urlencode({**query, "limit": _PER_PAGE}))
+    return in_order(lambda: visit.store.actions(tenant=visit.tenant, **arguments))
 
-    def place(start: int) -> str:
-        return f"{path}?{urlencode({**filters, 'offset': max(start, 0)})}"
 
+def _place(given: Mapping[str, str]) -> dict[str, str]:
+    """Return where a page of a list begins: by a cursor, or, in older links, by an offset."""
+    return {name: given[name] for name in ("cursor", "offset") if given.get(name)}
+
+
+def _pager(path: str, filters: Mapping[str, str], given: Mapping[str, str], found: Listing) -> dict[str, Any]:
+    """Return what the templates say of a page of a list, and where the next one is."""
+    text = given.get("at") or given.get("offset") or ""
+    first = int(text) + 1 if text.isascii() and text.isdigit() and len(text) <= _LONGEST_PLACE else 1
+    place = {**filters, "cursor": str(found.next), "at": str(first - 1 + len(found.rows))}
+    newest = f"{path}?{urlencode(filters)}" if filters else path
     return {
-        "total": total,
-        "first": offset + 1,
-        "newer": place(offset - _PER_PAGE) if offset > 0 else "",
-        "older": place(offset + _PER_PAGE) if offset + shown < total else "",
+        "total": f"{found.total:,}" if found.exact else f"more than {found.total:,}",
+        "first": first,
+        "newest": newest if first > 1 else "",
+        "older": f"{path}?{urlencode(place)}" if found.more else "",
     }
 
 
@@ -203,18 +212,19 @@ def command(visit: Visit) -> Response:
 
 def audit_log(visit: Visit) -> Response:
     """Show the entries, the newest first, and the state of the whole log."""
-    text = visit.request.query_params.get("offset", "0")
-    offset = int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST_OFFSET else 0
+    given = visit.request.query_params
     found, at = visit.desk.verifier.state()
-    total = visit.store.rows("SELECT count(*) FROM audit WHERE tenant = ?", (visit.tenant,))[0][0]
-    rows = visit.store.rows(
-        "SELECT seq, entry, hash FROM audit WHERE tenant = ? ORDER BY seq DESC LIMIT ? OFFSET ?",
-        (visit.tenant, _PER_PAGE, offset),
-    )
+    try:
+        page = read_query_fields(urlencode(_place(given)), Page)
+        cursor = cursor_of(page)
+        shown = in_order(
+            lambda: visit.store.audit_page(visit.tenant, limit=_PER_PAGE, offset=page.offset, cursor=cursor)
+        )
+    except ApiError:
+        shown = visit.store.audit_page(visit.tenant, limit=_PER_PAGE)
     bad = {finding.seq for finding in found.findings}
-    entries = [{**_entry(row), "hash": row["hash"], "bad": row["seq"] in bad} for row in rows]
-    pager = _pager("/audit", {}, offset, len(rows), total)
-    return visit.page("audit.html", found=found, verified_at=at, entries=entries, **pager)
+    entries = [{**_entry(row), "hash": row["hash"], "bad": row["seq"] in bad} for row in shown.rows]
+    return visit.page("audit.html", found=found, verified_at=at, entries=entries, **_pager("/audit", {}, given, shown))
 
 
 def _entry(row: Any) -> dict[str, Any]:

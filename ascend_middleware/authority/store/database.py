@@ -18,6 +18,7 @@ from ascend_middleware.exceptions import ConfigurationError
 
 from .engine import NO_HASH, Done, Engine, Reader, Row, StorageError, Watch
 from .sqlite_engine import SQLiteEngine
+from .tallies import Counted, additions
 
 __all__ = ["Database", "Reader", "Row", "StorageError", "Watch", "open_engine"]
 
@@ -50,6 +51,7 @@ class _Transaction:
     tip: tuple[int, str] | None = None
     notices: list[Callable[[], None]] = field(default_factory=list)
     late: dict[tuple[str, tuple[str, ...]], _Late] = field(default_factory=dict)
+    counted: list[Counted] = field(default_factory=list)
 
 
 class Database:
@@ -105,7 +107,7 @@ class Database:
             self._transaction = _Transaction()
         self._check_whole()
         now = self._transaction
-        mark, tip = len(now.notices), now.tip
+        mark, tip, counted = len(now.notices), now.tip, len(now.counted)
         late = {key: (len(one.rows), one.added) for key, one in now.late.items()}
         self.engine.mark()
         self._inside = True
@@ -115,7 +117,7 @@ class Database:
         except BaseException:
             if self.engine.in_transaction:
                 self.engine.undo()
-            del now.notices[mark:]
+            del now.notices[mark:], now.counted[counted:]
             for key, one in now.late.items():
                 length, one.added = late.get(key, (0, 0))
                 del one.rows[length:]
@@ -142,6 +144,8 @@ class Database:
                 if done is not None:
                     self._check_whole()
                     self._write_late(done)
+                    for statement, values in additions(done.counted):
+                        self.engine.execute(statement, values)
                     self.engine.commit(done.tip)
             except BaseException:
                 self.engine.rollback()
@@ -205,6 +209,10 @@ class Database:
     def advance(self, seq: int, digest: str) -> None:
         """Note the audit log's new last entry; it is stored with the transaction."""
         self._running().tip = (seq, digest)
+
+    def count(self, counted: Counted) -> None:
+        """Add an action to the counts that are kept, at the transaction's end."""
+        self._running().counted.append(counted)
 
     def after_commit(self, notice: Callable[[], None]) -> None:
         """Call `notice` once what is being written is durable, and never if it is undone; it must be quick."""

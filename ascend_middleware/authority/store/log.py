@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..cursors import Cursor
 from . import audit, verification
 from .audit import canonical_json
+from .listing import Listing, read_page
 from .registry_store import Records
 
 __all__ = ["Log"]
@@ -46,6 +48,22 @@ class Log(Records):
             "SELECT entry, hash FROM audit WHERE action_id = ? AND tenant = ? ORDER BY seq", (action_id, tenant)
         )
         return [{**json.loads(row["entry"]), "hash": row["hash"]} for row in rows]
+
+    def audit_page(self, tenant: str, *, limit: int, offset: int = 0, cursor: Cursor | None = None) -> Listing:
+        """Return one page of an organisation's entries, the newest first; `ValueError` for another list's cursor."""
+        with self.snapshot() as reader:
+            where = {"tenant = ?": tenant}
+            page: dict[str, Any] = {"limit": limit, "offset": offset, "cursor": cursor}
+            return read_page(reader, "audit", where, number="seq", descending=True, **page)
+
+    def submissions(self, action_ids: Sequence[int | None]) -> dict[int, str]:
+        """Return what was submitted as each of the actions, as it is stored."""
+        known = sorted({number for number in action_ids if number is not None})
+        if not known:
+            return {}
+        places = ", ".join("?" * len(known))
+        found = self.rows(f"SELECT id, submission FROM actions WHERE id IN ({places})", known)  # noqa: S608 - places
+        return {row["id"]: row["submission"] for row in found}
 
     def verify_audit(self) -> int | None:
         """Return the number of the first audit entry that was tampered with, or None if the chain holds."""

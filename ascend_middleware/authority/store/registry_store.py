@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
+from ..cursors import Cursor
 from .audit import canonical_json, iso_time
 from .database import Database, Row
+from .listing import Listing, read_page
 
 __all__ = ["AGENT", "APPROVERS", "COMPONENT", "MCP_SERVER", "MODEL", "POLICY", "SMART_RULE", "WEBHOOK", "Records"]
 
@@ -63,10 +65,12 @@ class Records(Database):
         """Return every record of a kind, oldest first."""
         return self._select("ORDER BY id", tenant, kind)
 
-    def page(self, kind: str, *, tenant: str, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
-        """Return one page of a kind, oldest first, and the total."""
-        total = self.rows("SELECT count(*) FROM records WHERE tenant = ? AND kind = ?", (tenant, kind))[0][0]
-        return self._select("ORDER BY id LIMIT ? OFFSET ?", tenant, kind, limit, offset), total
+    def page(self, kind: str, *, tenant: str, limit: int, offset: int = 0, cursor: Cursor | None = None) -> Listing:
+        """Return one page of a kind, oldest first; raise `ValueError` for a cursor of another list."""
+        where = {"tenant = ?": tenant, "kind = ?": kind}
+        with self.snapshot() as reader:
+            found = read_page(reader, "records", where, limit=limit, offset=offset, cursor=cursor)
+        return found.of(_record)
 
     def _select(self, more: str, *values: object) -> list[dict[str, Any]]:
         rows = self.rows(f"SELECT * FROM records WHERE tenant = ? AND kind = ? {more}", values)  # noqa: S608 - ours

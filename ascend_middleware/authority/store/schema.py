@@ -155,6 +155,39 @@ MIGRATIONS: Final[tuple[tuple[_Step, ...], ...]] = (
         "ALTER TABLE keys ADD COLUMN agents TEXT NOT NULL DEFAULT '[]'",
         "ALTER TABLE keys ADD COLUMN token_round INTEGER NOT NULL DEFAULT 0",
     ),
+    # What grows: an index for each way in which lists are asked for, and counts of actions by hour and by agent.
+    (
+        "CREATE INDEX actions_newest ON actions (tenant, id)",
+        # With what is counted in a part of an hour.
+        "CREATE INDEX actions_created ON actions (tenant, created_at, id, agent_id, status, risk_level, risk_score)",
+        "CREATE INDEX actions_updated ON actions (tenant, updated_at, id)",
+        "CREATE INDEX actions_risk ON actions (tenant, risk_score, id)",
+        "CREATE INDEX actions_level ON actions (tenant, risk_level, id)",
+        "CREATE INDEX actions_due ON actions (tenant, expires_at) WHERE status = 'pending'",
+        "CREATE INDEX audit_tenant ON audit (tenant, seq)",
+        "CREATE INDEX deliveries_queue ON deliveries (webhook, id)",
+        "CREATE INDEX records_kind ON records (kind, tenant, id)",
+        "CREATE INDEX records_key ON records (tenant, kind, key_id, id)",
+        """CREATE TABLE tallies (
+            tenant TEXT NOT NULL, hour TEXT NOT NULL, status TEXT NOT NULL, risk_level TEXT NOT NULL,
+            n INTEGER NOT NULL, risk INTEGER NOT NULL, highest INTEGER NOT NULL,
+            PRIMARY KEY (tenant, hour, status, risk_level)) WITHOUT ROWID""",
+        """CREATE TABLE actors (
+            tenant TEXT NOT NULL, agent_id TEXT NOT NULL, n INTEGER NOT NULL, last_at TEXT NOT NULL,
+            PRIMARY KEY (tenant, agent_id)) WITHOUT ROWID""",
+        "CREATE INDEX actors_last ON actors (tenant, last_at)",
+        """CREATE TABLE actor_days (
+            tenant TEXT NOT NULL, day TEXT NOT NULL, agent_id TEXT NOT NULL, n INTEGER NOT NULL,
+            PRIMARY KEY (tenant, day, agent_id)) WITHOUT ROWID""",
+        """INSERT INTO tallies (tenant, hour, status, risk_level, n, risk, highest)
+            SELECT tenant, substr(created_at, 1, 13), status, risk_level, count(*), sum(risk_score), max(risk_score)
+            FROM actions GROUP BY tenant, substr(created_at, 1, 13), status, risk_level""",
+        """INSERT INTO actors (tenant, agent_id, n, last_at)
+            SELECT tenant, agent_id, count(*), max(created_at) FROM actions GROUP BY tenant, agent_id""",
+        """INSERT INTO actor_days (tenant, day, agent_id, n)
+            SELECT tenant, substr(created_at, 1, 10), agent_id, count(*) FROM actions
+            GROUP BY tenant, substr(created_at, 1, 10), agent_id""",
+    ),
 )
 
 # What a word of a table's definition is to PostgreSQL. Texts compare by their characters' numbers, as in SQLite: times

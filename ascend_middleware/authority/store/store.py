@@ -12,12 +12,15 @@ import msgspec
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
+from ..cursors import Cursor
 from ..keys import DEFAULT_TENANT, Credential, Role
 from ..policy.approvers import EXPIRY, OBSERVED
 from .audit import canonical_json, iso_time
 from .database import Row, open_engine
 from .engine import Engine
 from .key_store import Keys
+from .listing import Listing, read_page
+from .tallies import Counted
 
 __all__ = ["SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
 
@@ -29,6 +32,7 @@ _SWEEP_ANSWERS: Final = 60.0
 _MAX_ID: Final = 2**63 - 1
 _EXPIRED_AT_ONCE: Final = 500
 _ASKED_AT_ONCE: Final = 500
+_EXPIRED: Final = {"by": "authority", "key": None, "comments": "", "via": EXPIRY}
 
 
 def default_database(policy_path: str | Path) -> Path:
@@ -100,6 +104,7 @@ class Store(Keys):
         }
         with self.write():
             number = self.insert("actions", row)
+            self.count(Counted(1, by.tenant, now, status, risk[1], risk[0], row["agent_id"]))
         stored = {"submission": submission, "judgement": judgement, "approval": None, "outcome": None}
         return {"id": number, **row, **stored, "approvals": []}
 
@@ -119,8 +124,13 @@ class Store(Keys):
 
     def _whole(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Return actions unpacked, each with the approvals that it has so far."""
+        now = self.moment()
         whole: list[dict[str, Any]] = [{**dict(row), "approvals": []} for row in rows]
         for row in whole:
+            if row["status"] == "pending" and row["expires_at"] and row["expires_at"] <= now:
+                # Denied, though that is not stored yet.
+                approval = {"decision": "denied", "at": row["expires_at"], **_EXPIRED}
+                row |= {"status": "denied", "updated_at": row["expires_at"], "approval": canonical_json(approval)}
             for column in ("submission", "judgement", "approval", "outcome"):
                 row[column] = None if row[column] is None else _decoder.decode(row[column])
             if (row["judgement"].get("approval") or {}).get("count", 1) > 1:
@@ -139,29 +149,31 @@ class Store(Keys):
         equal: Mapping[str, str] | None = None,
         since: str | None = None,
         before: str | None = None,
-        sort: str = "id",
+        sort: str = "",
         descending: bool = True,
         limit: int = 50,
         offset: int = 0,
-    ) -> tuple[list[dict[str, Any]], int]:
-        """Return one page of a tenant's actions and the total; `since` is inclusive, `before` exclusive."""
-        if sort not in SORT_FIELDS:
-            raise ValueError(f"cannot sort by {sort!r}")
-        self.expire()
-        bounds = {"tenant = ?": tenant, "created_at >= ?": since, "created_at < ?": before}
+        cursor: Cursor | None = None,
+    ) -> Listing:
+        """Return one page of a tenant's actions; `since` is inclusive, `before` exclusive.
+
+        Unless `sort` says otherwise, they are in the order in which they came. Raises `ValueError` for a cursor
+        of another order.
+        """
+        # Between two times they are found, and so ordered, by their times.
+        order = sort or ("created_at" if since or before else "id")
+        if order not in SORT_FIELDS:
+            raise ValueError(f"cannot sort by {order!r}")
+        bounds: dict[str, object] = {"tenant = ?": tenant, "created_at >= ?": since, "created_at < ?": before}
         bounds |= {f"{column} = ?": (equal or {}).get(column) for column in ("status", "risk_level", "agent_id")}
-        given = {clause: value for clause, value in bounds.items() if value is not None}
-        where, values = " AND ".join(given), tuple(given.values())  # columns are ours, values are bound
-        order = "DESC" if descending else "ASC"
+        if (equal or {}).get("status") == "pending":
+            # Those whose time is over are denied in a moment; a list does not wait for it.
+            bounds["(expires_at IS NULL OR expires_at > ?)"] = self.moment()
+        where = {clause: value for clause, value in bounds.items() if value is not None}
+        page: dict[str, Any] = {"limit": limit, "offset": offset, "cursor": cursor, "descending": descending}
         with self.snapshot() as reader:
-            total = reader.rows(f"SELECT count(*) FROM actions WHERE {where}", values)[0][0]  # noqa: S608
-            # Only numbers are sorted and skipped, not whole actions.
-            page = f"SELECT id FROM actions WHERE {where} ORDER BY {sort} {order}, id {order} LIMIT ? OFFSET ?"  # noqa: S608
-            rows = reader.rows(
-                f"SELECT * FROM actions WHERE id IN ({page}) ORDER BY {sort} {order}, id {order}",  # noqa: S608
-                (*values, limit, offset),
-            )
-        return self._whole(rows), total
+            found = read_page(reader, "actions", where, order="" if order == "id" else order, **page)
+        return found._replace(rows=self._whole(found.rows))
 
     def add_approval(self, row: Mapping[str, Any], *, by: Credential, comments: str, via: str) -> dict[str, Any]:
         """Record one person's approval of an action that needs more of them, and return the action."""
@@ -186,12 +198,16 @@ class Store(Keys):
         now = self.moment()
         approval = {"decision": word, "at": now, **data}
         with self.write():
-            changed = self.execute(
-                "UPDATE actions SET status = ?, updated_at = ?, approval = ? WHERE id = ? AND status = 'pending'",
+            changed = self.rows(
+                "UPDATE actions SET status = ?, updated_at = ?, approval = ? WHERE id = ? AND status = 'pending'"
+                " RETURNING tenant, created_at, risk_level, risk_score",
                 (word, now, canonical_json(approval), action_id),
-            ).rowcount
+            )
             if not changed:
                 raise ConflictError(f"action {action_id} is not pending any more")
+            whose, since, level, score = changed[0]
+            self.count(Counted(-1, whose, since, "pending", level, score))
+            self.count(Counted(1, whose, since, word, level, score))
             self.after_commit(self._tell)
             self.audit(event, tenant=tenant, actor=actor, action_id=action_id, data=approval, at=now)
 
@@ -202,7 +218,6 @@ class Store(Keys):
         if only is not None:
             due, values = f"{due} AND id = ?", (*values, only)
         due = f"{due} LIMIT {_EXPIRED_AT_ONCE}"
-        data = {"by": "authority", "key": None, "comments": "", "via": EXPIRY}
         count = 0
         while self.rows(due, values):
             # Some hundreds to a transaction, so that others have their turn. What was submitted is not read:
@@ -210,7 +225,12 @@ class Store(Keys):
             with self.write():
                 for row in self.rows(due, values):
                     self.settle(
-                        row["id"], "denied", tenant=row["tenant"], event="ACTION_EXPIRED", actor="authority", data=data
+                        row["id"],
+                        "denied",
+                        tenant=row["tenant"],
+                        event="ACTION_EXPIRED",
+                        actor="authority",
+                        data=_EXPIRED,
                     )
                     count += 1
         return count

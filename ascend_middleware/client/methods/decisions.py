@@ -349,10 +349,11 @@ class DecisionMethods(ClientBase):
 
         Args:
             limit: rows of the page, at least 1.
-            offset: rows to leave out.
+            offset: rows to leave out, 10,000 at most; a `cursor` reaches every depth at the same cost.
             status: `approved`, `denied`, `pending` (`pending_approval` is the same).
             filters: what else the authority filters and sorts by: `risk_level`, `agent_id`, `sort`, `order`,
-                `start_date`, `end_date` (a day, or ISO 8601; the end is inclusive).
+                `start_date`, `end_date` (a day, or ISO 8601; the end is inclusive); and `cursor`, the `next` of the
+                page before, which is None on the last one.
 
         Raises:
             ValidationError: a bound or a filter is of the wrong kind (nothing was sent), or the authority refuses it.

@@ -45,12 +45,13 @@ class OrganizationMethods(ClientBase):
         return self.core.call(endpoints.EVALUATE_POLICY.call(body=body))
 
     @sync_and_async
-    def query_audit_log(self, limit: int = 50, offset: int = 0) -> Flow[AuditLogResponse]:
+    def query_audit_log(self, limit: int = 50, offset: int = 0, cursor: str | None = None) -> Flow[AuditLogResponse]:
         """Return one page of the audit.
 
         Args:
             limit: entries of the page, at least 1.
-            offset: entries to leave out.
+            offset: entries to leave out, 10,000 at most.
+            cursor: the `next` of the page before, in place of the offset.
 
         Raises:
             AuthorizationDeniedError: the key may not read the audit.
@@ -58,7 +59,7 @@ class OrganizationMethods(ClientBase):
         Source: contract §3.2.
         """
         decode = partial(answers.audit_page, limit=limit, offset=offset)
-        query = {"limit": limit, "offset": offset}
+        query = {"limit": limit, "offset": offset, "cursor": cursor}
         return self.core.call(endpoints.AUDIT_LOG.call(query=query, decode=decode))
 
     @sync_and_async
