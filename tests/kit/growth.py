@@ -10,7 +10,7 @@ from ascend_middleware.authority.store.tallies import Counted
 
 from .desk import Desk
 
-SMALL = "other"  # the organisation that has one action in a thousand
+SMALL = "other"  # the small organisation
 _DAY = 86_400.0
 _BATCH = 5000
 _HEAD = "UPDATE audit_head SET seq = ?, hash = ?"
@@ -37,10 +37,11 @@ class Growth:
         desk: whose database; its time is the end of the days over which the actions spread.
         agents: how many act in the large organisation.
         days: over how many days.
+        small: one in so many actions is of the small organisation.
     """
 
-    def __init__(self, desk, *, agents=10_000, days=30):
-        self.desk, self.agents, self.days = desk, agents, days
+    def __init__(self, desk, *, agents=10_000, days=30, small=1000):
+        self.desk, self.agents, self.days, self.small = desk, agents, days, small
         self.samples = _samples()
         self.random = random.Random(7)
         self.keys = {key["tenant"]: key for key in desk.store.list_keys() if key["role"] == "user"}
@@ -67,7 +68,7 @@ class Growth:
 
     def _one(self, at, row, told, rows, entries):
         self._count += 1
-        number, small = self._count, self._count % 1000 == 0
+        number, small = self._count, self._count % self.small == 0
         tenant = SMALL if small else "default"
         key = self.keys[tenant]
         agent = f"{'small' if small else 'agent'}-{self.random.randrange(7 if small else self.agents):05}"

@@ -1,0 +1,196 @@
+"""What stays quick however much is stored: pages by a cursor, bounded totals, counts that are kept, and the plans of queries."""
+
+import re
+
+import pytest
+from kit.growth import SMALL, Growth
+
+from ascend_middleware.authority.cursors import Cursor
+from ascend_middleware.authority.store.audit import entries
+
+LISTS = ("/api/v1/actions", "/api/agent-activity", "/api/governance/pending-actions", "/audit/logs")
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """A desk with some hundred actions, decided, overdue and refused, agents and queued deliveries."""
+    from kit.desk import Desk
+
+    desk = Desk(path=tmp_path_factory.mktemp("grown") / "a.db")
+    desk.growth = Growth(desk, agents=20, days=3, small=50)
+    desk.growth.actions(300)
+    desk.growth.overdue(20)
+    desk.growth.registered(60)
+    desk.growth.queued(40, webhooks=4)
+    for amount in (2000, 3000):
+        desk.submit("transaction", amount=amount)
+    yield desk
+    desk.authority.close()
+
+
+def pages(desk, path, query=""):
+    """Return the rows of all pages, each asked for with the `next` of the one before."""
+    rows, cursor = [], ""
+    while True:
+        status, page = desk.get(path, query=f"limit=47{query}{cursor}", key="admin")
+        assert status == 200, page
+        rows += page["data"]
+        assert page["has_more"] is ("next" in page["pagination"])
+        if not page["has_more"]:
+            return rows
+        cursor = f"&cursor={page['next']}"
+
+
+@pytest.mark.parametrize(
+    "order", ["", "&order=asc", "&sort=risk_score", "&sort=updated_at&order=asc", "&sort=created_at"]
+)
+@pytest.mark.parametrize(
+    "filters", ["", "&status=approved", "&risk_level=high", "&start_date=2023-11-12", "&agent_id=agent-00003"]
+)
+def test_a_cursor_leads_through_the_same_rows_as_an_offset(grown, order, filters):
+    rows = pages(grown, "/api/v1/actions", order + filters)
+    whole = grown.get("/api/v1/actions", query=f"limit=1000{order}{filters}", key="admin")[1]
+    assert rows == whole["actions"] and len(rows) == whole["total"] > 0
+
+
+@pytest.mark.parametrize("path", ["/audit/logs", "/api/registry/agents", "/api/governance/policies", "/api/webhooks"])
+def test_every_list_has_a_cursor(grown, path):
+    assert pages(grown, path) == grown.get(path, query="limit=1000", key="admin")[1]["data"]
+
+
+def test_an_action_that_comes_meanwhile_neither_repeats_nor_hides_one(desk):
+    for _ in range(4):
+        desk.submit()
+    first = desk.get("/api/v1/actions", query="limit=2")[1]
+    desk.submit()
+    second = desk.get("/api/v1/actions", query=f"limit=2&cursor={first['next']}")[1]
+    assert [row["action_id"] for row in (*first["actions"], *second["actions"])] == ["4", "3", "2", "1"]
+
+
+@pytest.mark.parametrize("path", [*LISTS, "/api/registry/agents"])
+def test_an_offset_is_bounded_and_the_error_names_the_cursor(grown, path):
+    assert grown.get(path, query="offset=10000", key="admin")[0] == 200
+    status, answer = grown.get(path, query="offset=10001", key="admin")
+    assert (status, answer["error"]["details"]["field"]) == (422, "offset") and "cursor" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "cursor=",
+        "cursor=x",
+        f"cursor={'A' * 2000}",
+        f"cursor={Cursor(7, '-created_at', 'x')}",
+        f"cursor={Cursor(7, '-id', 5)}",
+        f"sort=risk_score&cursor={Cursor(7, '-risk_score', 'x')}",
+        f"cursor={Cursor(7, '-id')}&offset=3",
+        f"order=asc&cursor={Cursor(7, '-id')}",
+    ],
+)
+def test_a_cursor_of_another_list_is_refused(grown, query):
+    assert grown.code(grown.get("/api/v1/actions", query=query)) == (422, "VALIDATION_ERROR")
+
+
+def test_a_total_is_counted_only_so_far(grown, monkeypatch):
+    monkeypatch.setattr("ascend_middleware.authority.store.listing._COUNTED", 100)
+    page = grown.get("/api/v1/actions")[1]
+    assert (page["total"], page["pagination"]["total_exact"]) == (100, False)
+    assert "total_exact" not in grown.get("/api/v1/actions", query="agent_id=agent-00003")[1]
+
+
+def test_the_counts_that_are_kept_are_what_there_is(grown):
+    def rows(statement):
+        return [tuple(row) for row in grown.store.rows(statement)]
+
+    assert rows(
+        "SELECT tenant, hour, status, risk_level, n, risk FROM tallies WHERE n > 0 ORDER BY tenant, hour, status, risk_level"
+    ) == rows(
+        "SELECT tenant, substr(created_at, 1, 13), status, risk_level, count(*), sum(risk_score) FROM actions"
+        " GROUP BY tenant, substr(created_at, 1, 13), status, risk_level"
+        " ORDER BY tenant, substr(created_at, 1, 13), status, risk_level"
+    )
+    assert rows("SELECT tenant, agent_id, n, last_at FROM actors ORDER BY tenant, agent_id") == rows(
+        "SELECT tenant, agent_id, count(*), max(created_at) FROM actions GROUP BY tenant, agent_id ORDER BY tenant, agent_id"
+    )
+    dashboard = grown.get("/api/analytics/executive/dashboard", query="days=2", key="admin")[1]
+    since = dashboard["period"]["start"]
+    found = rows(
+        f"SELECT count(*), max(risk_score), count(DISTINCT agent_id) FROM actions WHERE tenant = 'default' AND created_at >= '{since}'"
+    )
+    assert [(dashboard["summary"]["total"], dashboard["highest_risk_score"], dashboard["agents"])] == found
+    assert [(row["agent_id"], row["actions"]) for row in dashboard["top_agents"]] == rows(
+        f"SELECT agent_id, count(*) FROM actions WHERE tenant = 'default' AND created_at >= '{since}'"
+        " GROUP BY agent_id ORDER BY count(*) DESC, agent_id LIMIT 5"
+    )
+
+
+def test_what_is_undone_is_not_counted(desk):
+    with desk.store.group():
+        with pytest.raises(ZeroDivisionError), desk.store.write():
+            desk.submit()
+            1 / 0
+        desk.submit()
+    assert [row["n"] for row in desk.store.rows("SELECT n FROM actors")] == [1]
+
+
+# --- the plans
+
+ASKED = {
+    "/api/v1/actions": [
+        "",
+        "sort=created_at",
+        "sort=updated_at",
+        "sort=risk_score",
+        "status=denied",
+        "risk_level=high",
+    ],
+    "/api/governance/pending-actions": [""],
+    "/audit/logs": [""],
+    "/api/registry/agents": [""],
+    "/api/analytics/realtime/metrics": [""],
+    "/api/analytics/executive/dashboard": ["days=7"],
+    "/api/analytics/trends": ["days=7"],
+}
+
+
+@pytest.fixture
+def plans(grown):
+    """Return the plans of the statements that reading something runs."""
+    import sqlite3
+
+    def of(read):
+        statements = []
+        with grown.store.engine.reading() as reader:
+            connection = reader._connection
+        connection.set_trace_callback(statements.append)
+        read()
+        connection.set_trace_callback(None)
+        assert statements
+        other = sqlite3.connect(grown.store.engine.place)
+        found = [
+            row[3]
+            for one in statements
+            if one.startswith(("SELECT", "WITH"))
+            for row in other.execute(f"EXPLAIN QUERY PLAN {one}")
+        ]
+        other.close()
+        return found
+
+    return of
+
+
+@pytest.mark.parametrize(("path", "query"), [(path, query) for path, queries in ASKED.items() for query in queries])
+def test_no_list_and_no_analytics_reads_a_whole_table(grown, plans, path, query):
+    found = plans(lambda: grown.get(path, query=query, key="stranger"))
+    # What is small, or made by the statement itself, may be scanned.
+    scans = [step for step in found if re.match(r"SCAN (?!audit_head|revision|\(|some|both_parts|webhook_scan)", step)]
+    assert not scans and any("SEARCH" in step for step in found)
+    if "sort" in query:
+        assert sum("TEMP B-TREE FOR ORDER BY" in step for step in found) <= 1  # of the page itself, not of the list
+
+
+def test_a_small_organisation_reads_its_own_rows_only(grown, plans):
+    steps = plans(lambda: grown.get("/audit/logs", key="stranger"))
+    assert any("audit_tenant (tenant=?)" in step for step in steps), steps
+    steps = plans(lambda: list(entries(grown.store, tenant=SMALL)))
+    assert any("audit_tenant (tenant=? AND seq>?)" in step for step in steps), steps
