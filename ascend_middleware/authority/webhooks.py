@@ -180,12 +180,26 @@ class Outbox:
             row["updated_at"] = one["at"]
         return row
 
-    def due(self) -> list[dict[str, Any]]:
-        """Return the deliveries to attempt now: of each subscription the first in its queue, if its time has come."""
+    def due(self, webhook: str = "") -> list[dict[str, Any]]:
+        """Return the deliveries to attempt now: of each subscription the first in its queue, if its time has come.
+
+        With the name of a subscription, only its.
+        """
+        first = (
+            "SELECT * FROM deliveries WHERE id = (SELECT min(id) FROM deliveries WHERE webhook = ?) AND next_at <= ?"
+        )
+        now = self._authority.now()
+        if webhook:
+            return [dict(row) for row in self._store.rows(first, (webhook, now))]
+        # From one subscription to the next by the index, however long their queues are.
         rows = self._store.rows(
-            "SELECT * FROM deliveries WHERE id IN (SELECT min(id) FROM deliveries GROUP BY webhook) AND next_at <= ?"
-            " ORDER BY next_at",
-            (self._authority.now(),),
+            "WITH RECURSIVE owed (webhook) AS (SELECT min(webhook) FROM deliveries UNION ALL"
+            " SELECT (SELECT min(webhook) FROM deliveries WHERE webhook > owed.webhook) FROM owed"
+            " WHERE owed.webhook IS NOT NULL)"
+            " SELECT deliveries.* FROM owed JOIN deliveries ON deliveries.id ="
+            " (SELECT min(id) FROM deliveries AS queue WHERE queue.webhook = owed.webhook)"
+            " WHERE deliveries.next_at <= ? ORDER BY next_at",
+            (now,),
         )
         return [dict(row) for row in rows]
 
@@ -316,7 +330,7 @@ class Courier:
                 self._outbox.settle(following, attempt)
                 if time.monotonic() >= until:
                     break
-                following = next((one for one in self._outbox.due() if one["webhook"] == delivery["webhook"]), None)
+                following = next(iter(self._outbox.due(delivery["webhook"])), None)
         self._busy.discard(delivery["webhook"])
 
     def _attempt(self, record: Mapping[str, Any], delivery: Mapping[str, Any]) -> Attempt:

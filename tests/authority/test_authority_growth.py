@@ -7,6 +7,7 @@ from kit.growth import SMALL, Growth
 
 from ascend_middleware.authority.cursors import Cursor
 from ascend_middleware.authority.store.audit import entries
+from ascend_middleware.authority.webhooks import Outbox
 
 LISTS = ("/api/v1/actions", "/api/agent-activity", "/api/governance/pending-actions", "/audit/logs")
 
@@ -194,3 +195,11 @@ def test_a_small_organisation_reads_its_own_rows_only(grown, plans):
     assert any("audit_tenant (tenant=?)" in step for step in steps), steps
     steps = plans(lambda: list(entries(grown.store, tenant=SMALL)))
     assert any("audit_tenant (tenant=? AND seq>?)" in step for step in steps), steps
+
+
+def test_what_is_due_is_found_without_a_look_at_the_queues(grown, plans):
+    outbox = Outbox(grown.authority)
+    steps = plans(lambda: (outbox.due(), outbox.due("hook-001")))
+    assert not [step for step in steps if step.startswith("SCAN deliveries")]
+    assert [row["webhook"] for row in outbox.due()] == [f"hook-00{n}" for n in range(4)]
+    assert [row["name"] for row in outbox.due("hook-001")] == ["evt_1"]

@@ -56,7 +56,7 @@ class Growth:
 
     def overdue(self, count):
         """Add actions for which the time of a decision is over."""
-        self._add((self.desk.time - 2 * _DAY + number / 1000, 3) for number in range(count))
+        self._add((self.desk.time - 8 * _DAY + number / 1000, 3) for number in range(count))
 
     def _add(self, wanted):
         rows, entries = [], []

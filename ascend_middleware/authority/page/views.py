@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import msgspec
 from starlette.responses import Response
 
 from ascend_middleware.api.bodies import Page
@@ -26,7 +28,7 @@ from .views_base import RefusedError, Visit, sentence
 __all__ = ["agents", "audit_log", "command", "decide", "details", "history", "queue", "verify"]
 
 _MOST_PENDING: Final = 100
-_MOST_AGENTS: Final = 500
+_MOST_AGENTS: Final = 100
 _PER_PAGE: Final = 50
 _LONGEST_PLACE: Final = 9
 _LONGEST_ID: Final = 255
@@ -141,6 +143,16 @@ def _pager(path: str, filters: Mapping[str, str], given: Mapping[str, str], foun
 # --- agents
 
 
+class _Said(msgspec.Struct):
+    """What the list shows of a registration."""
+
+    display_name: str | None = None
+    agent_type: str | None = None
+
+
+_read_agent: Final = msgspec.json.Decoder(_Said).decode
+
+
 def agents(visit: Visit) -> Response:
     """Show the agents, those that need attention first."""
     find = visit.request.query_params.get("find", "").strip()
@@ -165,21 +177,23 @@ def _agents(visit: Visit) -> list[dict[str, Any]]:
         fresh = {"id": agent_id, "name": "", "type": "", "registered": False, "last": "", "beat": "", "count": 0}
         known.setdefault(agent_id, fresh).update(facts)
 
-    for record in records.all(AGENT, tenant=tenant):
-        name, kind = record.get("display_name") or "", record.get("agent_type") or ""
-        note(record["name"], name=name, type=kind, registered=True)
-    acted = "SELECT agent_id, max(created_at) AS last, count(*) AS n FROM actions WHERE tenant = ? GROUP BY agent_id"
-    for row in records.rows(acted, (tenant,)):
-        note(row["agent_id"], last=row["last"], count=row["n"])
+    registered = "SELECT name, fields FROM records WHERE kind = ? AND tenant = ?"
+    for row in records.rows(registered, (AGENT, tenant)):
+        said = _read_agent(row["fields"])
+        note(row["name"], name=said.display_name or "", type=said.agent_type or "", registered=True)
+    for row in records.rows("SELECT agent_id, last_at, n FROM actors WHERE tenant = ?", (tenant,)):
+        note(row["agent_id"], last=row["last_at"], count=row["n"])
     for row in records.rows("SELECT agent_id, last_at FROM heartbeats WHERE tenant = ?", (tenant,)):
         note(row["agent_id"], beat=row["last_at"])
     commanded = "SELECT DISTINCT agent_id FROM commands WHERE tenant = ? AND target_type = 'agent'"
-    for row in records.rows(commanded, (tenant,)):
-        note(row["agent_id"])
+    # Of all others the same is said as of everybody.
+    for agent_id in [row["agent_id"] for row in records.rows(commanded, (tenant,))]:
+        note(agent_id, standing=killswitch.standing(records, agent_id, tenant=tenant))
+    everybody = killswitch.standing(records, None, tenant=tenant)
     for one in known.values():
-        one["standing"] = killswitch.standing(records, one["id"], tenant=tenant)
-    found = sorted(known.values(), key=lambda one: str(one["id"]))
-    found.sort(key=lambda one: str(one["last"]), reverse=True)
+        one.setdefault("standing", everybody)
+    found = sorted(known.values(), key=itemgetter("id"))
+    found.sort(key=itemgetter("last"), reverse=True)
     return sorted(found, key=lambda one: one["standing"].word == "active")
 
 
