@@ -29,6 +29,7 @@ from .policy import Judgement, PolicySet
 from .policy.policy_file import load_policy
 from .policy.risk_score import Score
 from .store.database import StorageError
+from .store.patience import TooLongError
 from .store.store import Store, default_database, iso_time
 from .tokens import Tokens
 
@@ -281,8 +282,11 @@ class Authority:
         self.store.audit("SIGN_IN_FAILED", tenant=tenant, actor="", data=data)
 
     def _counted(self, endpoint: Endpoint[Any], credential: Credential) -> dict[str, str]:
-        """Count a request against its key's limit, and return what its answer says of that; `local:` has none."""
-        name = endpoint.counted_as
+        """Count a request against its key's limit, and return what its answer says of that."""
+        return self.count(endpoint.counted_as, credential)
+
+    def count(self, name: str, credential: Credential) -> dict[str, str]:
+        """Count a request against a limit of its key; `local:` has none."""
         limit = 0 if credential is LOCAL else self.policy.limits_of(credential.key_id, credential.name).of(name)
         if limit == 0:
             return {}
@@ -349,7 +353,11 @@ class Authority:
         return Answer(status, {}, _encode(body))
 
     def _refusal(self, error: Exception, request: Request) -> Answer:
-        if isinstance(error, StorageError):
+        if isinstance(error, TooLongError):
+            log.warning("request %s read for too long and was ended", request.correlation_id)
+            message = "reading took too long and was ended; narrow it by dates, agent or status, or follow a cursor"
+            error = ApiError(503, "QUERY_TOO_LONG", message, headers={"retry-after": "1"})
+        elif isinstance(error, StorageError):
             log.error("the database failed, request %s was refused: %s", request.correlation_id, error)
             message = "the authority's database failed; nothing was decided"
             error = ApiError(503, "STORAGE_UNAVAILABLE", message, headers={"retry-after": "1"})

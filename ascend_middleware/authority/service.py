@@ -24,6 +24,7 @@ from .context import action_number
 from .core import Authority
 from .store import audit
 from .store.database import Database, StorageError
+from .store.patience import patience
 from .store.store import Store
 from .webhooks import Courier
 
@@ -41,6 +42,8 @@ _MOST_WAITERS: Final = 4096
 _READERS: Final = 2
 _MOST_WAITING: Final = 64
 _MOST_OF_ONE: Final = 16
+# Seconds for which one request may read.
+_PATIENCE: Final = 5.0
 # Seconds. A pending action is denied at its time whenever anybody looks; this tells those who only wait.
 _CHORES_PERIOD: Final = 1.0
 # So many of these periods, it is stored when keys were used.
@@ -217,6 +220,11 @@ class Waiters:
                 future.set_result(None)
 
 
+def _patient(job: Callable[[], _T]) -> _T:
+    with patience(_PATIENCE):
+        return job()
+
+
 async def _end(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancel tasks and wait until they have ended."""
     for task in tasks:
@@ -313,7 +321,7 @@ class Service:
         except (ApiError, StorageError) as error:
             return self.authority.refused(headers, error)
         # Whoever looks whether the authority is well waits for nobody else, whatever is read or decided.
-        answer = await anyio.to_thread.run_sync(job, limiter=self._health if path == HEALTH.path else None)
+        answer = await anyio.to_thread.run_sync(_patient, job, limiter=self._health if path == HEALTH.path else None)
         if endpoint is not None and endpoint.query is Waiting and answer.status == 200:
             # A success, so the caller may see the action, and what it asks for is in order.
             seconds = read_wait(query, headers)
@@ -340,7 +348,7 @@ class Service:
             raise ApiError(503, "READERS_BUSY", message, headers={"retry-after": "1"})
         self._reading[key_id] += 1
         try:
-            return await anyio.to_thread.run_sync(job, limiter=self._readers)
+            return await anyio.to_thread.run_sync(_patient, job, limiter=self._readers)
         finally:
             self._reading[key_id] -= 1
             if not self._reading[key_id]:

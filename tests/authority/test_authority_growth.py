@@ -1,12 +1,18 @@
 """What stays quick however much is stored: pages by a cursor, bounded totals, counts that are kept, and the plans of queries."""
 
+import json
 import re
+import threading
+import time
 
 import pytest
+from authority_process import Process
+from kit.desk import POLICY, Desk
 from kit.growth import SMALL, Growth
 
 from ascend_middleware.authority.cursors import Cursor
 from ascend_middleware.authority.store.audit import entries
+from ascend_middleware.authority.store.patience import TooLongError, patience
 from ascend_middleware.authority.webhooks import Outbox
 
 LISTS = ("/api/v1/actions", "/api/agent-activity", "/api/governance/pending-actions", "/audit/logs")
@@ -15,8 +21,6 @@ LISTS = ("/api/v1/actions", "/api/agent-activity", "/api/governance/pending-acti
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory):
     """A desk with some hundred actions, decided, overdue and refused, agents and queued deliveries."""
-    from kit.desk import Desk
-
     desk = Desk(path=tmp_path_factory.mktemp("grown") / "a.db")
     desk.growth = Growth(desk, agents=20, days=3, small=50)
     desk.growth.actions(300)
@@ -203,3 +207,58 @@ def test_what_is_due_is_found_without_a_look_at_the_queues(grown, plans):
     assert not [step for step in steps if step.startswith("SCAN deliveries")]
     assert [row["webhook"] for row in outbox.due()] == [f"hook-00{n}" for n in range(4)]
     assert [row["name"] for row in outbox.due("hook-001")] == ["evt_1"]
+
+
+# --- readers
+
+
+def test_what_reads_for_too_long_is_ended(grown):
+    endless = (
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) SELECT count(*) FROM n"
+    )
+    with patience(0.01), pytest.raises(TooLongError):
+        grown.store.rows(endless)
+    with patience(0.01), grown.store.snapshot() as reader, pytest.raises(TooLongError):
+        list(reader.each(endless))
+    assert grown.store.rows("SELECT 1")  # on the same connection
+    answer = grown.authority.refused({}, TooLongError("too long"))
+    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (503, "QUERY_TOO_LONG")
+
+
+@pytest.mark.socket
+@pytest.mark.slow
+def test_forty_deep_reads_of_one_key_hold_up_neither_another_ones_submit_nor_health(tmp_path):
+    desk = Desk(path=tmp_path / "policy.db")
+    desk.growth = Growth(desk, agents=50)
+    desk.growth.actions(12_000)
+    desk.authority.close()
+    (tmp_path / "policy.toml").write_text(POLICY)
+    with Process(tmp_path / "policy.toml") as authority:
+        stop, answered = threading.Event(), []
+
+        def read():
+            while not stop.is_set():
+                answered.append(
+                    authority.call("/api/v1/actions?limit=1000&offset=10000&sort=risk_score", desk.admin)[0]
+                )
+
+        threads = [threading.Thread(target=read) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        took = []
+        try:
+            while len(answered) < 40:
+                time.sleep(0.01)
+            body = {"agent_id": "a", "action_type": "read", "resource": "r"}
+            for number in range(40):
+                began = time.monotonic()
+                path, key, sent = ("/health", None, None) if number % 2 else ("/api/v1/actions/submit", desk.user, body)
+                assert authority.call(path, key, sent)[0] == 200
+                took.append(time.monotonic() - began)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+    assert {200, 429, 503} >= set(answered)
+    # A page of a thousand takes a tenth of a second; forty of them would take seconds.
+    assert sorted(took)[30] < 0.5 and max(took) < 2, sorted(took)

@@ -68,6 +68,7 @@ def _signed_in(view: Guarded) -> Open:
             return desk.signed_out(request)
         visit = Visit(desk, request, session)
         try:
+            desk.authority.count("read", session.credential)
             if request.method == "POST":
                 check_origin(request)
                 visit.form.update(await read_form(request))

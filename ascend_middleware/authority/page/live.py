@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from ..store.database import StorageError
+from ..store.patience import patience
 from ..store.store import Store, iso_time
 from ..store.verification import Verification, verify
 
@@ -130,6 +131,7 @@ class Verifier:
             found, at = self._last or (None, 0.0)
             if again or found is None or found.entries <= _SHORT or self._now() - at >= _FRESH:
                 at = self._now()
-                found = verify(self._store)
+                with patience(None):  # as long as the log is
+                    found = verify(self._store)
                 self._last = found, at
             return found, iso_time(at)

@@ -16,11 +16,14 @@ from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.sqlite import MEMORY, open_database, open_evidence, open_reader, transaction
 
 from .engine import Done, Reader, Row, StorageError, Watch, insertion
+from .patience import TooLongError, seconds_left
 from .schema import SQLITE
 
 __all__ = ["SQLiteEngine"]
 
 _IDLE_READERS: Final = 8
+# Steps of SQLite's machine between two looks at the time: about a millisecond.
+_STEPS: Final = 20_000
 # Bytes; a disk that has less counts as full.
 _LEAST_FREE: Final = 1024 * 1024
 # The schema version that brought the audit log's head.
@@ -35,7 +38,13 @@ def _ours() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StorageError(str(error)) from error
+        raise _told(error) from error
+
+
+def _told(error: sqlite3.Error) -> StorageError:
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
+        return TooLongError("reading took longer than it may")
+    return StorageError(str(error))
 
 
 class SQLiteEngine:
@@ -145,9 +154,15 @@ class SQLiteEngine:
         """Lend a connection for reading."""
         with _ours():
             connection = self._borrow()
+        limited = seconds_left() is not None
+        if limited:
+            # The handler runs in the thread that reads, which is the one that has the limit.
+            connection.set_progress_handler(lambda: (seconds_left() or 0) < 0, _STEPS)
         try:
             yield _SQLiteReader(connection)
         finally:
+            if limited:
+                connection.set_progress_handler(None, 0)
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             with self._idle_lock:
@@ -273,7 +288,7 @@ class _SQLiteReader:
         try:
             return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise StorageError(str(error)) from error
+            raise _told(error) from error
 
     def each(self, statement: str, values: Sequence[object] = ()) -> Iterator[Row]:
         with _ours():
