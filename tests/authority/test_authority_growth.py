@@ -11,10 +11,12 @@ from kit.desk import POLICY, Desk
 from kit.growth import SMALL, Growth
 
 from ascend_middleware.authority.cursors import Cursor
+from ascend_middleware.authority.policy.conditions import compile_condition
 from ascend_middleware.authority.store.audit import entries
 from ascend_middleware.authority.store.patience import TooLongError, patience
 from ascend_middleware.authority.webhooks import Outbox
 
+SUBMIT = "/api/v1/actions/submit"
 LISTS = ("/api/v1/actions", "/api/agent-activity", "/api/governance/pending-actions", "/audit/logs")
 
 
@@ -262,3 +264,52 @@ def test_forty_deep_reads_of_one_key_hold_up_neither_another_ones_submit_nor_hea
     assert {200, 429, 503} >= set(answered)
     # A page of a thousand takes a tenth of a second; forty of them would take seconds.
     assert sorted(took)[30] < 0.5 and max(took) < 2, sorted(took)
+
+
+# --- one organisation's regular expressions
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"([a-z]{1,60}){1,30}x", r"\\w{1,300}x", r"\x5cw{1,300}x", r"(.{1,100}){1,100}", "(a?){500}a{500}"],
+)
+def test_a_regular_expression_that_could_hold_up_others_is_refused(pattern):
+    (fault,) = compile_condition(f"action.agent_id == 'a' && action.resource.matches('{pattern}')")
+    assert "too large" in fault.message and fault.column == 42
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?i)^abc.*$",
+        r"^\\w+@\\w+$",
+        "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+        r"^(a+)+$",
+        r"\\d{4}-\\d{2}-\\d{2}",
+    ],
+)
+def test_an_ordinary_one_is_taken_and_quick_on_the_longest_text(pattern):
+    condition = compile_condition(f"action.resource.matches('{pattern}')")
+    began = time.thread_time()
+    condition.holds({"resource": "a" * 120_000 + "!"})
+    assert time.thread_time() - began < 1
+
+
+def test_a_regular_expression_stands_in_the_condition_itself():
+    (fault,) = compile_condition("action.resource.matches(action.agent_id)")
+    assert "written in the condition" in fault.message
+
+
+def test_conditions_that_take_too_long_together_deny(desk_of):
+    policy = """
+[[policy]]
+name = "p{}"
+when = "action.resource.matches('([a-z]{{1,30}}){{1,30}}x')"
+decision = "approved"
+"""
+    desk = desk_of("".join(policy.format(number) for number in range(40)))
+    began = time.process_time()
+    answer = desk.call("POST", SUBMIT, {"agent_id": "a", "action_type": "read", "resource": "a" * 4000})[1]
+    assert answer["status"] == "denied" and time.process_time() - began < 2
+    (faults,) = (data["faults"] for event, data in desk.audit() if event == "ACTION_SUBMITTED")
+    assert "used up the time" in faults["p39"] and "p0" not in faults

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -31,6 +32,8 @@ __all__ = [
 
 # The strictest wins: later words beat earlier ones.
 DECISIONS: Final = ("approved", "pending", "denied")
+# Seconds of processor time for all conditions about one action; one that has no time left denies.
+_BUDGET: Final = 0.25
 # What a smart rule calls them.
 RULE_ACTIONS: Final[Mapping[str, str]] = {"allow": "approved", "require_approval": "pending", "deny": "denied"}
 
@@ -202,8 +205,11 @@ class PolicySet:
         """
         matched: list[_Match] = []
         faults: dict[str, str] = {}
+        until = time.thread_time() + _BUDGET
         for policy in itertools.chain(self.policies.about(action), more.about(action) if more else ()):
             try:
+                if policy.condition is not None and time.thread_time() > until:
+                    raise ValueError("the policies before it have used up the time for judging this action")
                 if policy.condition is None or policy.condition.holds(action):
                     matched.append(_Match(policy, policy.decision, policy.reason or f"policy {policy.name!r}"))
             except ValueError as error:

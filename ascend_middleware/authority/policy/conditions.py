@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from ascend_middleware.api.bodies import MAX_CONDITION
 from ascend_middleware.api.models import AgentAction
 
+from .regex_size import regex_size
 from .risk_score import containers
 
 __all__ = ["Condition", "Fault", "compile_condition"]
@@ -69,6 +70,11 @@ _FIELD = re.compile(r"(?<![\w.])action\s*\.\s*([A-Za-z_]\w*)")
 _EQUAL = re.compile(r"(?<![\w.])action\s*\.\s*(agent_id|resource)\s*==\s*(\"[^\"]*\"|'[^']*')")
 _ALTERNATIVE = re.compile(r"\|\||\?|\[|\{")
 _STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
+_MATCHES: Final = re.compile(r"\.\s*matches\s*\((?:\s*('[^']*')\s*\))?")
+# The size of a condition's regular expressions, about a tenth of a second for the longest text. Within a macro there
+# are as many texts as the list is long.
+_MAX_REGEXES: Final = 1000
+_MACRO_FACTOR: Final = 5
 # What would make other characters texts than `_STRING` finds.
 _ODD_TEXT = re.compile(r"(?<![\w])[rRbB]{1,2}(?=['\"])|//")
 _TRIPLE = re.compile(r"'''|\"\"\"")
@@ -180,6 +186,8 @@ def compile_condition(source: str) -> Condition | list[Fault]:
         return [at(found, f"{found[0]!r} means nothing in CEL", f"write {word}") for found, word in slips] or [
             _parse_fault(str(error))
         ]
+    if regex := _regexes_fault(source, plain, macros):
+        return [at(regex[0], *regex[1:])]
     faults = []
     for macro in macros:
         if macro.name == "map" and "+" in macro.body:
@@ -307,6 +315,24 @@ def _weight(macros: list[_Macro]) -> int:
         around = [weights[n] for n, outer in enumerate(macros[:number]) if outer.start < macro.start < outer.end]
         weights.append(own + max(around, default=0))
     return max(weights, default=0)
+
+
+def _regexes_fault(source: str, plain: str, macros: list[_Macro]) -> tuple[int, str, str] | None:
+    """Say where a regular expression may take too long, and why; nothing if none does.
+
+    They take time in proportion to their size, with what is repeated written out, and to the text.
+    """
+    left = _MAX_REGEXES
+    for call in _MATCHES.finditer(plain):
+        if call[1] is None:
+            return call.start(), "matches takes a regular expression that is written in the condition", ""
+        size = regex_size(source[call.start(1) + 1 : call.end(1) - 1])
+        within = any(one.start < call.start() < one.end for one in macros)
+        left -= size * _MACRO_FACTOR if within else size
+        if left < 0:
+            hint = "repeat less within what is repeated; [a-z0-9_] is smaller than \\w"
+            return call.start(), "the regular expressions of this condition are too large", hint
+    return None
 
 
 def _nesting(source: str) -> int:
