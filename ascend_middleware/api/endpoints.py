@@ -16,6 +16,8 @@ from .endpoint import Endpoint
 # A table: a row to a line, or its continuation.
 
 HEALTH: Final = Endpoint("GET", "/health", decode_object, "Tell that the authority is up", open=True)
+READY: Final = Endpoint("GET", "/ready", decode_object, "Tell whether requests should come here", open=True)
+METRICS: Final = Endpoint("GET", "/metrics", decode_object, "Tell numbers, for Prometheus", open=True)
 OPENAPI: Final = Endpoint("GET", "/openapi.json", decode_object, "This document", open=True)
 
 # --- actions, and what people decide about them

@@ -61,6 +61,7 @@ class Connections:
         # Those whose clients are waited for, to send something or to take something, the longest first.
         self._waiting: dict[Connection, None] = {}
         self._told: dict[str, float] = {}
+        self.count: Callable[[str], None] = lambda _: None  # is told which limit ended a connection
 
     def protocol(self, inner: Callable[..., Any]) -> Callable[..., Connection]:
         """Return the factory of protocols that stand around the server's own; it takes the same arguments."""
@@ -111,6 +112,7 @@ class Connections:
         """Close what takes too long."""
         now = self.now()
         for connection in [one for one in self._open if one.deadline <= now]:
+            self.count("time")
             connection.abort()
 
     def release(self) -> None:
@@ -131,6 +133,7 @@ class Connections:
         """Make room for one more, and say whether there is."""
         while len(self._open) >= self.limits.connections:
             longest = next(iter(self._waiting), None)
+            self.count("connections")
             self.tell(f"{self.limits.connections} are open, which is as many as may be")
             if longest is None:
                 return False
@@ -294,6 +297,7 @@ class Connection(asyncio.Protocol):
 
     def refuse(self, answer: bytes, reason: str) -> None:
         """Send a last answer."""
+        self._all.count("headers")
         self._all.tell(reason)
         if not self._transport.is_closing():
             self._transport.write(answer)

@@ -86,6 +86,7 @@ class AuthorityContext(Protocol):
     environment: str
     development: bool
     send_webhook: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None
+    limited: Callable[[str], None]
 
     @property
     def now(self) -> Callable[[], float]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import re
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -17,7 +15,7 @@ import msgspec
 
 from ascend_middleware.api.decode import encode_json
 from ascend_middleware.api.endpoint import Endpoint
-from ascend_middleware.api.endpoints import APPROVE, DECIDE_WORKFLOW, EVALUATE_POLICY, HEALTH, OPENAPI, REJECT
+from ascend_middleware.api.endpoints import APPROVE, DECIDE_WORKFLOW, EVALUATE_POLICY, HEALTH, OPENAPI, READY, REJECT
 
 from .approvals import what_cannot_be
 from .bodies import Answer, ApiError
@@ -28,6 +26,7 @@ from .keys import DEFAULT_TENANT, LOCAL, Credential, Window, network_of, present
 from .policy import Judgement, PolicySet
 from .policy.policy_file import load_policy
 from .policy.risk_score import Score
+from .readiness import Readiness
 from .store.database import StorageError
 from .store.patience import TooLongError
 from .store.store import Store, default_database, iso_time
@@ -41,8 +40,7 @@ API_VERSIONS: Final = frozenset({"2025-12-01"})
 _V1: Final = "/api/v1/"
 _V2: Final = "/api/v2/"
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-# Seconds for which a look at the database is good enough, whatever it found.
-_LOOK_EVERY: Final = 1.0
+_OPEN: Final = (HEALTH.path, READY.path, OPENAPI.path)
 # What an approver may do besides reading.
 _DECIDING: Final = frozenset({APPROVE, REJECT, DECIDE_WORKFLOW})
 # Failed sign-ins that the audit log takes in a minute; further ones are told in number.
@@ -68,6 +66,8 @@ class Authority:
         environment: the word shown in deployment-info.
         send_webhook: sends a test event to a subscription of a tenant and returns what came of it; None where nothing
             delivers webhooks.
+        policy_problem: why a changed policy file was not taken; nothing where none waits.
+        limited: is told the name of each limit that refuses a request.
     """
 
     def __init__(
@@ -90,9 +90,9 @@ class Authority:
         self._requests = Window()
         self._failures = Window()
         self._unlogged = 0
-        self._checking = threading.Lock()
-        self._looked_at = -math.inf
-        self._found = ""
+        self.readiness = Readiness(store, now=now)
+        self.policy_problem = ""
+        self.limited: Callable[[str], None] = lambda _: None
 
     @classmethod
     def open(
@@ -112,6 +112,11 @@ class Authority:
             raise
         authority.warn()
         return authority
+
+    def use(self, policy: PolicySet) -> None:
+        """Decide by another policy file from now on; what was decided stays as it was."""
+        self.policy, self.policy_problem = policy, ""
+        self.tokens = Tokens(self.store, policy.token_key)
 
     def warn(self) -> None:
         """Log what was declared and can never come true; see `approvals.what_cannot_be`."""
@@ -205,7 +210,7 @@ class Authority:
         if version is not None and version not in API_VERSIONS:
             message = f"there is no such API version; this authority knows {', '.join(sorted(API_VERSIONS))}"
             raise ApiError(400, "UNSUPPORTED_API_VERSION", message, details={"field": "X-API-Version"})
-        if request.path in (HEALTH.path, OPENAPI.path):
+        if request.path in _OPEN:
             return self._open(request)
         credential = credential or self.authenticate(request.headers, client)
         meant = request.headers.get("x-organization-slug")
@@ -229,25 +234,24 @@ class Authority:
             raise ApiError(405, "METHOD_NOT_ALLOWED", message, headers={"allow": "GET"})
         if request.path == OPENAPI.path:
             return Answer(200, {}, openapi.document())
-        problem = self._problem()
+        if request.path == READY.path:
+            return self._ready()
+        problem = self.readiness.problem()
         fields = {"status": "unhealthy" if problem else "healthy", "server_time": iso_time(self.now())}
         if problem:
             return Answer(503, {}, _encode({**fields, "problem": problem}))
         return Answer(200, {}, _encode(fields))
 
-    def _problem(self) -> str:
-        """Return what keeps the authority from deciding, or nothing; the database is really read and written."""
-        with self._checking:
-            # Anybody may ask, and each look costs a write, or waits for one.
-            if not 0 <= self.now() - self._looked_at < _LOOK_EVERY:
-                self._found = ""
-                try:
-                    self.store.probe()
-                except StorageError as error:
-                    log.error("the database cannot be used: %s", error)
-                    self._found = "the database cannot be read or written"
-                self._looked_at = self.now()
-            return self._found
+    def _ready(self) -> Answer:
+        reasons = self.readiness.reasons()
+        fields = {
+            "status": "not ready" if reasons else "ready",
+            "reasons": reasons,
+            "policy_version": self.policy.version,
+            "policy_problem": self.policy_problem or None,
+            "server_time": iso_time(self.now()),
+        }
+        return Answer(503 if reasons else 200, {}, _encode(fields))
 
     def authenticate(self, headers: Mapping[str, str], client: str) -> Credential:
         """Return whose request it is; failures are counted by `client`, and never stand in a valid key's way."""
@@ -264,6 +268,7 @@ class Authority:
         if client and most and (key or token):
             allowance = self._failures.take(network_of(client), most, self.now())
             if allowance.retry_after:
+                self.limited("sign-in")
                 message = "too many failed sign-ins from this address"
                 raise ApiError(429, "TOO_MANY_FAILED_SIGN_INS", message, headers=allowance.headers)
         if key or token:
@@ -292,6 +297,7 @@ class Authority:
             return {}
         allowance = self._requests.take((credential.key_id, name), limit, self.now())
         if allowance.retry_after:
+            self.limited("key")
             message, details = (
                 f"this key may make {limit} {name} requests a minute",
                 {"limit": limit, "allowance": name},

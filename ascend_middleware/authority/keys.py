@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Final
 
 __all__ = [
+    "ADDRESS_LIMIT",
     "DEFAULT_TENANT",
     "FAILED_SIGN_INS",
     "LOCAL",
@@ -37,6 +38,7 @@ __all__ = [
 DEFAULT_TENANT: Final = "default"
 # A minute, from one address.
 FAILED_SIGN_INS: Final = 5
+ADDRESS_LIMIT: Final = 60_000
 _MINUTE: Final = 60.0
 _MAX_SUBJECTS: Final = 10_000
 

@@ -9,12 +9,13 @@ import socket
 import ssl
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.text import is_loopback
 
-from .bodies import MAX_BODY
+from .bodies import MAX_BODY, Answer
 from .connections import Connections, Limits
 from .service import Service
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     )
 
     from .core import Authority
+    from .door import Door
 
 __all__ = ["bind", "create_app", "load_tls", "serve", "shown_url"]
 
@@ -110,12 +112,21 @@ def shown_url(listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> 
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def create_app(authority: Authority, *, service: Service | None = None, access_log: bool = False) -> ASGI3Application:
+def create_app(
+    authority: Authority,
+    *,
+    service: Service | None = None,
+    access_log: bool = False,
+    telemetry: bool = False,
+    open_metrics: bool = False,
+) -> ASGI3Application:
     """Return the ASGI application of an authority; it starts and stops with the server's lifespan."""
+    from .door import Door
     from .page import create_page, is_page  # here: other commands need not wait for the page's libraries
 
     service = service or Service(authority)
     page = create_page(service)
+    door = Door(service, telemetry=telemetry, open_metrics=open_metrics)
     service.streams.append(page.state.desk.feed.close)
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -124,9 +135,13 @@ def create_app(authority: Authority, *, service: Service | None = None, access_l
         elif scope["type"] == "http":
             answer = _logged(scope, send) if access_log else send
             if is_page(scope["path"]):
-                await page(scope, receive, answer)  # type: ignore[arg-type]
+                refused = door.refusal(_client(scope))
+                if refused is not None:
+                    await _send(authority.refused({}, refused), answer)
+                else:
+                    await page(scope, receive, answer)  # type: ignore[arg-type]
             else:
-                await _serve(service, scope, receive, answer)
+                await _serve(door, scope, receive, answer)
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
 
@@ -142,7 +157,7 @@ async def _lifespan(service: Service, receive: ASGIReceiveCallable, send: ASGISe
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _serve(service: Service, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+async def _serve(door: Door, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
@@ -158,13 +173,20 @@ async def _serve(service: Service, scope: HTTPScope, receive: ASGIReceiveCallabl
         while (await receive())["type"] != "http.disconnect":
             continue
 
-    # The peer's own address; where a proxy stands in front, all failed sign-ins count as the proxy's.
-    peer = scope.get("client")
-    client = peer[0] if peer else ""
     query = scope["query_string"].decode("latin-1")
-    status, answer_headers, content = await service.answer(
-        scope["method"].upper(), scope["path"], query, headers, body, client=client, gone=gone
-    )
+    method = scope["method"].upper()
+    answer = await door.answer(method, scope["path"], query, headers, body, client=_client(scope), gone=gone)
+    await _send(answer, send)
+
+
+def _client(scope: HTTPScope) -> str:
+    """Return the peer's own address; where a proxy stands in front, all limits of an address are the proxy's."""
+    peer = scope.get("client")
+    return peer[0] if peer else ""
+
+
+async def _send(answer: Answer, send: ASGISendCallable) -> None:
+    status, answer_headers, content = answer
     pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer_headers.items()]
     pairs.append((b"content-length", str(len(content)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": pairs, "trailers": False})
@@ -201,30 +223,45 @@ async def _read(receive: ASGIReceiveCallable) -> bytes | None:
 
 
 def serve(
-    authority: Authority, listener: socket.socket, *, tls: ssl.SSLContext | None = None, access_log: bool = False
+    authority: Authority,
+    listener: socket.socket,
+    *,
+    tls: ssl.SSLContext | None = None,
+    policy_path: str | Path | None = None,
+    access_log: bool = False,
+    telemetry: bool = False,
+    open_metrics: bool = False,
 ) -> None:
     """Serve until the process is told to stop by SIGINT or SIGTERM, then end what was begun.
 
-    Each request is logged with `access_log`, without its query, headers or body.
+    The policy file at `policy_path` is loaded anew when it changes. Each request is logged with `access_log`, without
+    its query, headers or body, and traced with `telemetry`. With `open_metrics` nobody needs a key for `/metrics`.
     """
     import uvicorn  # here: other commands need not wait for it
 
+    from .reload import Reloader
+
     service = Service(authority)
     connections = Connections(Limits(connections=_files(*_CONNECTIONS)), tls=tls)
+    app = create_app(authority, service=service, access_log=access_log, telemetry=telemetry, open_metrics=open_metrics)
+    connections.count = lambda name: authority.limited(name)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            self._watch = asyncio.create_task(connections.watch())
+            self._tasks = [asyncio.create_task(connections.watch())]
+            if policy_path is not None:
+                self._tasks.append(asyncio.create_task(Reloader(service, policy_path).run()))
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            self._watch.cancel()
+            for task in self._tasks:
+                task.cancel()
             await service.release()  # they would hold the end up
             connections.release()
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
-        connections.around(create_app(authority, service=service, access_log=access_log)),
+        connections.around(app),
         log_config=None,  # logging is the caller's
         access_log=False,
         server_header=False,

@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 
 from ascend_middleware.api.bodies import Waiting
-from ascend_middleware.api.endpoints import HEALTH
+from ascend_middleware.api.endpoints import HEALTH, READY
 
 from .bodies import Answer, ApiError, read_wait
 from .context import action_number
@@ -67,6 +67,11 @@ class Writer:
     def running(self) -> bool:
         """Whether jobs can be given."""
         return self._thread is not None
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait."""
+        return self._jobs.qsize()
 
     def start(self) -> None:
         """Start the thread, for callers on the running event loop."""
@@ -281,6 +286,7 @@ class Service:
 
     async def release(self) -> None:
         """Let those go who wait for something to happen, so that a stop need not wait for them."""
+        self.authority.readiness.stopping = True
         await self.waiters.close()
         for close in self.streams:
             await close()
@@ -321,7 +327,8 @@ class Service:
         except (ApiError, StorageError) as error:
             return self.authority.refused(headers, error)
         # Whoever looks whether the authority is well waits for nobody else, whatever is read or decided.
-        answer = await anyio.to_thread.run_sync(_patient, job, limiter=self._health if path == HEALTH.path else None)
+        looks = path in (HEALTH.path, READY.path)
+        answer = await anyio.to_thread.run_sync(_patient, job, limiter=self._health if looks else None)
         if endpoint is not None and endpoint.query is Waiting and answer.status == 200:
             # A success, so the caller may see the action, and what it asks for is in order.
             seconds = read_wait(query, headers)
@@ -343,6 +350,7 @@ class Service:
     async def read(self, key_id: int, job: Callable[[], _T]) -> _T:
         """Run what reads much, one of a few at once, or refuse if too many wait; one key cannot take all places."""
         if self._reading.total() >= _MOST_WAITING or self._reading[key_id] >= _MOST_OF_ONE:
+            self.authority.limited("readers")
             whose = "of this key " if self._reading[key_id] >= _MOST_OF_ONE else ""
             message = f"too many requests {whose}that read much wait already; ask again"
             raise ApiError(503, "READERS_BUSY", message, headers={"retry-after": "1"})

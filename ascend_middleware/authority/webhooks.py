@@ -256,6 +256,7 @@ class Courier:
         self._send = send
         self._period = period
         self._outbox = Outbox(authority)
+        self.on_attempt: Callable[[bool], None] = lambda _: None  # is told whether an attempt was taken
         self._busy: set[str] = set()  # subscriptions to which something is being delivered
         self._ended = False
         self._turns: dict[str, int] = {}  # when each subscription had its last turn, as far as it is owed anything
@@ -338,6 +339,7 @@ class Courier:
             attempt = self._deliver(record, delivery["event"], delivery["name"], delivery["body"])
         except Exception as error:  # a delivery that fails in any way is one attempt of its own subscription
             attempt = Attempt(error=f"{type(error).__name__}: {error}"[:200])
+        self.on_attempt(attempt.delivered)
         if not attempt.delivered:
             log.warning("webhook %s was not delivered: %s", delivery["webhook"], attempt.failure)
         return attempt

@@ -18,7 +18,7 @@ from .commands import COMMANDS, GROUPS, TASKS
 __all__ = ["main", "version"]
 
 # Modules that only the authority needs.
-_AUTHORITY: Final = ("cel", "cryptography", "jinja2", "jwt", "starlette", "uvicorn")
+_AUTHORITY: Final = ("cel", "cryptography", "jinja2", "jwt", "prometheus_client", "starlette", "uvicorn", "watchfiles")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

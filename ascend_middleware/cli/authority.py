@@ -26,6 +26,7 @@ from ..authority.store.verification import verify
 from ..exceptions import AscendError, ConfigurationError, ValidationError
 from ..inspection import FAILED, OK, Result, progress, say
 from ..json_logs import JSONFormatter
+from ..setting_values import flag
 from .administer import open_store, place_of
 
 
@@ -56,8 +57,23 @@ def _serve(args: Namespace) -> Result:
                 sys.stdout.flush()
                 _log_to_stderr()
                 authority.warn()
-                serve(authority, listener, tls=tls, access_log=not args.no_access_log)
+                serve(
+                    authority,
+                    listener,
+                    tls=tls,
+                    policy_path=args.policy,
+                    access_log=not args.no_access_log,
+                    telemetry=args.telemetry or _traces_asked(),
+                    open_metrics=args.open_metrics,
+                )
     return Result()
+
+
+def _traces_asked() -> bool:
+    try:
+        return flag(os.environ.get("ASCEND_TELEMETRY", "no"))
+    except ValueError as error:
+        raise ConfigurationError(f"ASCEND_TELEMETRY: {error}") from None
 
 
 def _log_to_stderr() -> None:

@@ -171,6 +171,8 @@ _RUN: Final = (
         arg("--tls-key", metavar="FILE", help="its private key, PEM"),
         arg("--allow-remote", action="store_true", help="listen in plain HTTP where other machines can connect"),
         arg("--development", action="store_true", help="let webhooks go to plain http and to private addresses"),
+        arg("--telemetry", action="store_true", help="trace requests (OpenTelemetry; also ASCEND_TELEMETRY=true)"),
+        arg("--open-metrics", action="store_true", help="serve /metrics without a key, for a private network"),
         arg("--no-access-log", action="store_true", help="do not log each request"),
         description="Serve the embedded authority. `authority init [PATH]` writes a commented policy file, makes its "
         "database and prints the first keys, once. `authority backup PATH` copies the database to a new file, also "

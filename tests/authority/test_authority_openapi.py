@@ -22,11 +22,13 @@ def test_the_document_lists_every_endpoint_and_needs_no_key(desk):
     status, document = desk.get("/openapi.json", key=None)
     assert status == 200 and document["openapi"].startswith("3.1")
     listed = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
-    assert listed == {(route.method, route.path) for route in TABLE} | {("GET", "/health"), ("GET", "/openapi.json")}
+    assert listed == {(route.method, route.path) for route in TABLE} | {
+        ("GET", path) for path in ("/health", "/ready", "/metrics", "/openapi.json")
+    }
     names = [
         operation.get("operationId") for operations in document["paths"].values() for operation in operations.values()
     ]
-    assert len(set(names)) == len(names) - 1  # the two that need no key have none
+    assert len(set(names)) == len(names) - 3  # the four that need no key have none
 
 
 def test_every_reference_of_the_document_has_its_schema(desk):

@@ -19,7 +19,7 @@ def test_every_endpoint_is_listed_with_its_role_and_limit():
     listed = {(method, path): (admin.strip() == "yes", limit) for method, path, admin, limit in rows}
     assert len(listed) == len(rows)
     served = {(one.method, one.path): (one.admin, one.allowance or "admin" * one.admin) for one in TABLE}
-    open_to_all = {("GET", "/health"): (False, ""), ("GET", "/openapi.json"): (False, "")}
+    open_to_all = {("GET", path): (False, "") for path in ("/health", "/ready", "/metrics", "/openapi.json")}
     assert listed == served | open_to_all
 
 

@@ -135,6 +135,7 @@ def check_standing(call: Call, agent_id: str, action_type: str) -> None:
         raise ApiError(403, code, message, details=details)
     wait = killswitch.rate_excess(call.store, agent_id, standing, tenant=call.tenant, now=call.authority.now())
     if wait > 0:
+        call.authority.limited("agent")
         call.audit("LIMITED_AGENT_REFUSED", agent_id=agent_id, max_per_minute=standing.max_per_minute)
         message = f"agent {agent_id!r} may do {standing.max_per_minute} actions a minute, by command"
         raise ApiError(429, "AGENT_RATE_LIMITED", message, headers={"retry-after": str(max(1, math.ceil(wait)))})

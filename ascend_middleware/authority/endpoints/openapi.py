@@ -10,7 +10,7 @@ import msgspec
 
 from ascend_middleware._version import __version__
 from ascend_middleware.api.decode import encode_json
-from ascend_middleware.api.endpoints import HEALTH, OPENAPI, TABLE
+from ascend_middleware.api.endpoints import HEALTH, METRICS, OPENAPI, READY, TABLE
 
 __all__ = ["document"]
 
@@ -162,8 +162,9 @@ def document() -> bytes:
                 "content": {"application/json": {"schema": {"$ref": _REF.format(name=endpoint.body.__name__)}}},
             }
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
-    for endpoint in (HEALTH, OPENAPI):
-        ok = {"description": "OK", "content": {"application/json": {"schema": _KINDS["object"]}}}
+    for endpoint in (HEALTH, READY, METRICS, OPENAPI):
+        kind, schema = ("text/plain", "text") if endpoint is METRICS else ("application/json", "object")
+        ok = {"description": "OK", "content": {kind: {"schema": _KINDS[schema]}}}
         described = {"summary": endpoint.summary, "security": [], "responses": {"200": ok, **_errors((400, 405))}}
         paths[endpoint.path] = {"get": described}
     return encode_json(

@@ -175,6 +175,8 @@ class Desk:
             "csrf": session.csrf if session else "",
             "path": request.url.path,
             "notice": _NOTICES.get(request.query_params.get("done", ""), ""),
+            "policy": self.authority.policy.version[:8],
+            "policy_problem": self.authority.policy_problem if session else "",
             "state": self.feed.state(session.credential.tenant) if session else {},
             **values,
         }

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ..keys import listed
+from ..keys import ADDRESS_LIMIT, FAILED_SIGN_INS, listed
 from ..tokens import TokenKey
 from .approvers import ApprovalRules
 from .conditions import Condition
@@ -186,7 +186,8 @@ class PolicySet:
     models: tuple[Model, ...] = ()
     approvals: ApprovalRules = field(default_factory=ApprovalRules)
     limits: Limits = field(default_factory=Limits)
-    failed_sign_ins: int = 5
+    failed_sign_ins: int = FAILED_SIGN_INS
+    address_limit: int = ADDRESS_LIMIT
     strict: bool = False
     strict_depth: bool = False
     key_limits: Mapping[str, Limits] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from ascend_middleware.problems import (
 )
 
 from ..approvals import STATUSES
-from ..keys import FAILED_SIGN_INS
+from ..keys import ADDRESS_LIMIT, FAILED_SIGN_INS
 from ..tokens import TokenKey, public_key_issue
 from . import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policies, Policy, PolicySet, pattern_issues
 from .approvers import read_approvals
@@ -70,8 +70,9 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
     policies = [_policy(report, *row) for kind in ("policy", "smart_rule") for row in _rows(report, read, kind)]
     servers = [_server(report, *row) for row in _rows(report, read, "mcp_server")]
     models = tuple(Model(**{"id": 0, **given}) for given, _ in _rows(report, read, "model"))
-    bounds = report.table(read.get("limits", {}), {**_LIMITS, "failed_sign_ins": _count}, "limits")
+    bounds = report.table(read.get("limits", {}), {**_LIMITS, "failed_sign_ins": _count, "address": _count}, "limits")
     failures = bounds.pop("failed_sign_ins", FAILED_SIGN_INS)
+    address_limit = bounds.pop("address", ADDRESS_LIMIT)
     limits = Limits(**bounds)
     key_limits = _key_limits(report, read, least=limits)
     token_key = _token_key(report, read["jwt"], folder or Path()) if "jwt" in read else None
@@ -90,6 +91,7 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
         models=models,
         limits=limits,
         failed_sign_ins=failures,
+        address_limit=address_limit,
         **submissions,
         key_limits=key_limits,
         token_key=token_key,

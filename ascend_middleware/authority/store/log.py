@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ..cursors import Cursor
@@ -16,7 +17,13 @@ __all__ = ["Log"]
 
 
 class Log(Records):
-    """Records, and the log of what happens to them and to everything else."""
+    """Records, and the log of what happens to them and to everything else.
+
+    Attributes:
+        on_entry: is told of each entry, event, tenant and data, once it is durable; it must be quick.
+    """
+
+    on_entry: Callable[[str, str, Mapping[str, Any]], None] | None = None
 
     def audit(
         self,
@@ -41,6 +48,8 @@ class Log(Records):
             row = {"seq": last + 1, "entry": entry, "tenant": tenant, "action_id": action_id, "previous": previous}
             self.insert_late("audit", {**row, "hash": digest})
             self.advance(last + 1, digest)
+            if self.on_entry is not None:
+                self.after_commit(partial(self.on_entry, event, tenant, data))
 
     def audit_trail(self, action_id: int, *, tenant: str) -> list[dict[str, Any]]:
         """Return the entries about one action, oldest first, each with its hash."""

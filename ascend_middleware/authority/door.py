@@ -1,0 +1,100 @@
+"""What a request passes on its way from the socket: the limit of its address, numbers, traces."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from ascend_middleware.api.endpoints import HEALTH, METRICS, OPENAPI, READY
+from ascend_middleware.text import is_loopback
+
+from .bodies import Answer, ApiError
+from .keys import DEFAULT_TENANT, Credential, Role, Window, network_of
+from .metrics import CONTENT_TYPE, Metrics, Span, Traces, untraced
+from .service import Service
+from .store.database import StorageError
+
+__all__ = ["Door"]
+
+_OPEN: Final = (HEALTH.path, READY.path, OPENAPI.path)
+
+
+class Door:
+    """Stands before the service of a served authority.
+
+    Args:
+        service: what answers.
+        telemetry: whether each request is traced.
+        open_metrics: whether whoever reaches the port may read the numbers of all organisations.
+    """
+
+    def __init__(self, service: Service, *, telemetry: bool = False, open_metrics: bool = False) -> None:
+        self.metrics: Final = Metrics(service)
+        self._service = service
+        self._authority = service.authority
+        self._open_metrics = open_metrics
+        self._addresses = Window()
+        self._trace: Callable[[str, str, Mapping[str, str]], AbstractContextManager[Span]]
+        self._trace = Traces() if telemetry else untraced
+
+    def refusal(self, client: str) -> ApiError | None:
+        """Count a request of an address; return why it is refused, if it is."""
+        limit = self._authority.policy.address_limit
+        # On this machine a proxy may speak for everybody.
+        if not limit or not client or is_loopback(client):
+            return None
+        allowance = self._addresses.take(network_of(client), limit, self._authority.now())
+        if not allowance.retry_after:
+            return None
+        self._authority.limited("address")
+        message = f"one address may make {limit} requests a minute"
+        return ApiError(429, "ADDRESS_LIMITED", message, headers={"retry-after": str(allowance.retry_after)})
+
+    async def answer(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        client: str,
+        gone: Callable[[], Awaitable[None]],
+    ) -> Answer:
+        """Answer one request; see `Service.answer`."""
+        endpoint, _ = self._authority.find_endpoint(method, path)
+        route = endpoint.path if endpoint is not None else path if path in (*_OPEN, METRICS.path) else ""
+        kind = endpoint.counted_as if endpoint is not None else "open" if route else "unknown"
+        began = time.perf_counter()
+        with self._trace(method, route, headers) as span:
+            refused = self.refusal(client)
+            if refused is not None:
+                answer = self._authority.refused(headers, refused)
+            elif path == METRICS.path and method == "GET":
+                answer = await self._numbers(headers, client)
+            else:
+                answer = await self._service.answer(method, path, query, headers, body, client=client, gone=gone)
+            span.set_attribute("http.response.status_code", answer.status)
+        self.metrics.answered(kind, answer.status, time.perf_counter() - began)
+        return answer
+
+    async def _numbers(self, headers: Mapping[str, str], client: str) -> Answer:
+        try:
+            who = None
+            if not self._open_metrics:
+                who = await anyio.to_thread.run_sync(self._authority.authenticate, headers, client)
+            text = await anyio.to_thread.run_sync(self._text, who)
+        except (ApiError, StorageError) as error:
+            return self._authority.refused(headers, error)
+        return Answer(200, {"content-type": CONTENT_TYPE, "cache-control": "no-store"}, text)
+
+    def _text(self, who: Credential | None) -> bytes:
+        if who is not None and not (who.role.administers or who.role is Role.VIEWER):
+            raise ApiError(403, "ROLE_REFUSED", "the numbers are for keys of viewers and admins")
+        # The organisation `default` is that of whoever runs the authority.
+        return self.metrics.text(tenant=None if who is None or who.tenant == DEFAULT_TENANT else who.tenant)

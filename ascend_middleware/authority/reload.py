@@ -1,0 +1,98 @@
+"""A changed policy file is loaded while the authority serves, if it is whole; otherwise the one before goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from pathlib import Path
+from typing import Final
+
+import watchfiles
+
+from ascend_middleware.exceptions import ConfigurationError
+
+from .keys import DEFAULT_TENANT
+from .policy import PolicySet
+from .policy.policy_file import load_policy
+from .service import Service
+from .store.database import StorageError
+
+__all__ = ["Reloader"]
+
+log = logging.getLogger(__name__)
+logging.getLogger("watchfiles").setLevel(logging.WARNING)
+
+# Milliseconds without a further change after which an edited file counts as written.
+_STEP: Final = 100
+
+
+class Reloader:
+    """Loads the policy file of a serving authority when it changes, and at SIGHUP."""
+
+    def __init__(self, service: Service, path: str | Path) -> None:
+        self._service = service
+        self._authority = service.authority
+        self._path = Path(path)
+        self._loading = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Watch the file until cancelled."""
+        loop, asked = asyncio.get_running_loop(), asyncio.Event()
+        # Not on Windows, and only where the main thread serves.
+        with contextlib.suppress(AttributeError, NotImplementedError, ValueError, RuntimeError):
+            loop.add_signal_handler(signal.SIGHUP, asked.set)
+        await asyncio.gather(self._watch(), self._obey(asked))
+
+    async def _obey(self, asked: asyncio.Event) -> None:
+        while True:
+            await asked.wait()
+            asked.clear()
+            # What the file names, a key's file, may be another one though the text is the same.
+            await self.load(again=True)
+
+    async def _watch(self) -> None:
+        # The folder, since most programs put a new file in the place of the old one; where the file is a link, also the
+        # folder that it leads to, and of Kubernetes the link on the way (`..data`).
+        folders = {self._path.absolute().parent, self._path.resolve().parent}
+        names = {self._path.name, self._path.resolve().name}
+
+        def is_meant(_: object, path: str) -> bool:
+            return (name := Path(path).name) in names or name.startswith("..")
+
+        try:
+            async for _ in watchfiles.awatch(*folders, watch_filter=is_meant, step=_STEP, recursive=False):
+                await self.load()
+        except (OSError, RuntimeError) as error:
+            log.warning("the policy file is not watched, so only SIGHUP loads it: %s", error)
+
+    async def load(self, *, again: bool = False) -> None:
+        """Load the file if it is another one, or in any case with `again`; say what came of it."""
+        async with self._loading:
+            authority = self._authority
+            try:
+                policy = await asyncio.to_thread(load_policy, self._path)
+            except ConfigurationError as error:
+                authority.policy_problem = f"{self._path.name} on disk is not whole"
+                log.error("the policy file was not taken, version %s goes on: %s", authority.policy.version, error)
+                return
+            before = authority.policy.version
+            if policy.version == before and not again:
+                authority.policy_problem = ""
+                return
+            try:
+                # In the writer, as every decision: none is made by parts of both.
+                await self._service.change(lambda: self._use(policy, before))
+            except StorageError as error:
+                authority.policy_problem = f"{self._path.name} on disk could not be taken"
+                log.error("the policy file was not taken, version %s goes on: %s", before, error)
+                return
+            log.info("policy file loaded: version %s in the place of %s", policy.version, before)
+            await asyncio.to_thread(authority.warn)
+
+    def _use(self, policy: PolicySet, before: str) -> None:
+        store, data = self._authority.store, {"version": policy.version, "before": before}
+        with store.write():
+            store.audit("POLICY_LOADED", tenant=DEFAULT_TENANT, actor="authority", data=data)
+            store.after_commit(lambda: self._authority.use(policy))
