@@ -111,7 +111,7 @@ def _state_of_its_own(monkeypatch):
 @pytest.fixture(autouse=True)
 def _logging_as_it_was():
     """What a program of the documents sets up in logging ends with its test."""
-    loggers = logging.getLogger(), logging.getLogger("ascend_middleware")
+    loggers = [logging.getLogger(name) for name in ("", "ascend_middleware", "ascend_middleware.guard")]
     before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
     yield
     for logger, level, handlers in before:

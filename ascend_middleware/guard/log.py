@@ -158,8 +158,9 @@ def announce_ways(table: RuleTable, settings: Settings, *, identifies: bool) -> 
     waits = settings.pending.waits or any(rule.pending.waits for rule in rules)
     settings_logger.log(
         logging.WARNING if waits else logging.INFO,
-        "without identify callers are told apart by %s: a request that has none of these shares no approval with "
-        "another one; principal_headers names further headers, single_caller = true says that all requests are one "
+        # In brackets: behind a colon, masking would take it for the value of the last header's name.
+        "without identify callers are told apart by %s (a request that has none of these shares no approval with "
+        "another one); principal_headers names further headers, single_caller = true says that all requests are one "
         "caller's",
         ", ".join((*CREDENTIALS, *settings.principal_headers)),
     )

@@ -1,6 +1,7 @@
 """Every fenced block of the README and of the pages runs, is loaded by its reader, or is in a table with the reason."""
 
 import json
+import logging
 import re
 import shlex
 import sys
@@ -55,6 +56,7 @@ NOT_RUN = {
 # What is no language that anything here reads.
 TEXTS = {
     "architecture.md": "a picture of imports; test_architecture.py holds the list",
+    "logs.md": "lines of a log; the programs of the page write such",
     "authority.md": "what goes over the wire; tests/authority/test_authority_webhooks.py looks at it",
 }
 RULES = '[[rule]]\nmatch = "GET /health"\nexempt = true\n'
@@ -177,10 +179,37 @@ def app():
     return FastAPI(openapi_url=None)
 
 
+def requests_that_are_logged(names):
+    rules = [{"match": "GET /held", "action_type": "x"}, {"match": "GET /health", "exempt": True}]
+    site = app()
+    site.add_middleware(AscendMiddleware, rules={"rule": rules}, agent_id="bot")
+    for path in ("/held", "/health"):
+        site.add_api_route(path, lambda: "ran")
+    with TestClient(site) as client:
+        assert [client.get(path).status_code for path in ("/held", "/health")] == [403, 200]
+    assert logging.getLogger("ascend_middleware.guard").isEnabledFor(logging.INFO)
+    if "refused" in names:
+        (file,) = logging.getLogger("ascend_middleware.guard").handlers
+        file.close()
+        (line,) = Path("refused.log").read_text().splitlines()
+        assert re.search(r" bot GET /held: denied ", line)
+
+
+def refusals_of_its_own(names):
+    names["app"].add_api_route("/somewhere", lambda: "ran")
+    with TestClient(names["app"]) as client:
+        answer = client.get("/somewhere")
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "application/json")
+    assert answer.json()["error"]["code"] == "unmapped-route"
+    assert answer.headers["cache-control"] == "no-store"
+
+
 PROGRAMS = {
     "asgi.md-0": (lambda: {"FastAPI": lambda: app(), "AscendMiddleware": AscendMiddleware}, asgi_site),
     "asgi.md-1": (lambda: {"Litestar": lambda _: foreign, "AscendMiddleware": AscendMiddleware}, asgi_site),
     "authority.md": (dict, receiver),
+    "logs.md": (dict, requests_that_are_logged),
+    "verdicts.md": (lambda: {"app": app(), "AscendMiddleware": AscendMiddleware}, refusals_of_its_own),
     "flask-and-wsgi.md-0": (lambda: {"Flask": Flask}, flask_site),
     "flask-and-wsgi.md-1": (lambda: {"application": None, "AscendMiddleware": AroundWSGI}, wsgi_site),
     "index.md-0": (lambda: {"app": app(), "AscendMiddleware": AscendMiddleware}, asgi_site),
@@ -344,10 +373,25 @@ def before_authority(place, *_):
     (place / "backups").mkdir(exist_ok=True)
 
 
+def before_keys(place, *_):
+    if not (place / "policy.toml").exists():
+        assert main(["authority", "init"]) == 0
+
+
+def before_upgrade(place, *_):
+    shop(place, "GET /health", rules=[RULES])
+
+
 def nothing(*_): ...
 
 
-BEFORE = {"review.md": before_review, "rollout.md": before_report, "authority.md": before_authority}
+BEFORE = {
+    "review.md": before_review,
+    "rollout.md": before_report,
+    "authority.md": before_authority,
+    "operating.md": before_keys,
+    "upgrading.md": before_upgrade,
+}
 # What differs from run to run, and from reader to reader.
 VARIES = [
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "DATE"),
