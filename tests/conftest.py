@@ -118,6 +118,8 @@ def _logging_as_it_was():
         logger.setLevel(level)
         for handler in [each for each in logger.handlers if each not in handlers]:
             logger.removeHandler(handler)
+            if isinstance(handler, logging.FileHandler):
+                handler.close()
 
 
 @pytest.fixture
