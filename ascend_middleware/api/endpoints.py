@@ -71,7 +71,7 @@ FAIL_ACTION: Final = Endpoint(
 REPORT_OUTCOMES: Final = Endpoint(
     "POST", "/api/agent-action/outcomes", answers.record,
     "Report the outcomes of many approved actions at once; each has a status of its own", body=outcomes.Outcomes,
-    answer="Outcomes",
+    answer="OutcomesTaken",
 )
 
 # --- MCP servers

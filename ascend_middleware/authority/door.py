@@ -72,10 +72,16 @@ class Door:
         kind = endpoint.counted_as if endpoint is not None else "open" if route else "unknown"
         began = time.perf_counter()
         with self._trace(method, route, headers) as span:
-            refused = self.refusal(client)
+            refused: Exception | None
+            try:
+                refused = self.refusal(client)
+            except Exception as error:
+                refused = error  # answered like any other defect
+            if path == METRICS.path and method != "GET":
+                refused = ApiError(405, "METHOD_NOT_ALLOWED", f"{method} is not allowed here", headers={"allow": "GET"})
             if refused is not None:
                 answer = self._authority.refused(headers, refused)
-            elif path == METRICS.path and method == "GET":
+            elif path == METRICS.path:
                 answer = await self._numbers(headers, client)
             else:
                 answer = await self._service.answer(method, path, query, headers, body, client=client, gone=gone)

@@ -75,7 +75,7 @@ _ANSWERS: Final[dict[str, dict[str, Any]]] = {
     "Decision": _DECISION,
     "ActionDetails": {"allOf": [_DECISION, _object("agent_id action_type resource audit_trail:objects")]},
     "Actions": _list("actions"),
-    "Outcomes": _object("success:flag outcomes:objects"),
+    "OutcomesTaken": _object("success:flag outcomes:objects"),
     "Agent": _object("agent_id status blocked:flag trust_level"),
     "Agents": _list("agents"),
     "AgentChanged": _object("success:flag message agent_id status agent:object"),
