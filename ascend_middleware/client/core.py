@@ -27,13 +27,12 @@ from ..exceptions import (
 )
 from ..flow import Hook, Sleep
 from .calls import Attempt, Calls, Send, identifiers
-from .http.transport import Request, Response
+from .http.transport import Head, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..api.models import AgentAction
-    from ..config import Settings
     from ..flow import Flow
     from .breaker import CircuitBreaker
 
@@ -57,9 +56,10 @@ _log = masking.get_logger("ascend_middleware.client")
 class ClientCore(Calls):
     """The flows of one client, sync or async; see `Calls` for the arguments."""
 
-    def __init__(self, settings: Settings, **functions: Any) -> None:
-        super().__init__(settings, **functions)
-        self._submit_url: Final = f"{self._base}{_SUBMIT.target}"
+    def add_credentials(self, *headers: tuple[str, str]) -> None:
+        """Send these headers, too, with every call that needs the key."""
+        super().add_credentials(*headers)
+        self._submit_head = Head("POST", f"{self._base}{_SUBMIT.target}", self.constants[True, True])
 
     def submit(
         self,
@@ -86,8 +86,8 @@ class ClientCore(Calls):
         if self.closed or not self.breaker.is_closed:
             return None
         correlation_id, key = identifiers.pair()
-        headers = (*self.constants[True, True], ("X-Correlation-ID", correlation_id), ("Idempotency-Key", key))
-        request = Request("POST", self._submit_url, headers, content, agent)
+        varying = ("X-Correlation-ID", correlation_id), ("Idempotency-Key", key)
+        request = self._submit_head.request(varying, content, agent)
         return Attempt(request, seconds, correlation_id, self.clock(), self.breaker.acquire())
 
     def permitted(self, attempt: Attempt) -> AuthorizationDecision | None:
