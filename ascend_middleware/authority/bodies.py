@@ -34,6 +34,7 @@ __all__ = [
     "in_order",
     "listed",
     "missing",
+    "not_allowed",
     "read_fields",
     "read_object",
     "read_query",
@@ -167,6 +168,12 @@ def read_fields(body: Mapping[str, Any], kind: type[_Fields]) -> _Fields:
 @cache
 def _required(kind: type[msgspec.Struct]) -> tuple[str, ...]:
     return tuple(item.encode_name for item in msgspec.structs.fields(kind) if item.required)
+
+
+def not_allowed(method: str, *allowed: str) -> ApiError:
+    """Return the refusal of a method that a path does not have."""
+    headers = {"allow": ", ".join(allowed)}
+    return ApiError(405, "METHOD_NOT_ALLOWED", f"{method} is not allowed here", headers=headers)
 
 
 def missing(name: str) -> ApiError:

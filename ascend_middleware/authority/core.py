@@ -18,7 +18,7 @@ from ascend_middleware.api.endpoint import Endpoint
 from ascend_middleware.api.endpoints import APPROVE, DECIDE_WORKFLOW, EVALUATE_POLICY, HEALTH, OPENAPI, READY, REJECT
 
 from .approvals import what_cannot_be
-from .bodies import Answer, ApiError
+from .bodies import Answer, ApiError, not_allowed
 from .context import HANDLERS, Call, Known, Request, fingerprint, repeated_otherwise
 from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
@@ -32,7 +32,7 @@ from .store.patience import TooLongError
 from .store.store import Store, default_database, iso_time
 from .tokens import Tokens
 
-__all__ = ["API_VERSIONS", "Authority"]
+__all__ = ["API_VERSIONS", "OPEN", "Authority"]
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ API_VERSIONS: Final = frozenset({"2025-12-01"})
 _V1: Final = "/api/v1/"
 _V2: Final = "/api/v2/"
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_OPEN: Final = (HEALTH.path, READY.path, OPENAPI.path)
+OPEN: Final = (HEALTH.path, READY.path, OPENAPI.path)
 # What an approver may do besides reading.
 _DECIDING: Final = frozenset({APPROVE, REJECT, DECIDE_WORKFLOW})
 # Failed sign-ins that the audit log takes in a minute; further ones are told in number.
@@ -210,14 +210,14 @@ class Authority:
         if version is not None and version not in API_VERSIONS:
             message = f"there is no such API version; this authority knows {', '.join(sorted(API_VERSIONS))}"
             raise ApiError(400, "UNSUPPORTED_API_VERSION", message, details={"field": "X-API-Version"})
-        if request.path in _OPEN:
+        if request.path in OPEN:
             return self._open(request)
         credential = credential or self.authenticate(request.headers, client)
         meant = request.headers.get("x-organization-slug")
         if meant not in (None, credential.tenant) and credential is not LOCAL:
             raise ApiError(403, "OTHER_ORGANIZATION", "this key is not of the organisation that the client names")
         endpoint, parameters = find_endpoint(request.method, request.path)
-        limits |= self._counted(endpoint, credential)
+        limits |= self.count(endpoint.counted_as, credential)
         call = Call(authority=self, request=request, credential=credential, endpoint=endpoint, parameters=parameters)
         if not endpoint.writes:
             return self._run(call)
@@ -230,8 +230,7 @@ class Authority:
     def _open(self, request: Request) -> Answer:
         """Answer what needs no credential."""
         if request.method != "GET":
-            message = f"{request.method} is not allowed here"
-            raise ApiError(405, "METHOD_NOT_ALLOWED", message, headers={"allow": "GET"})
+            raise not_allowed(request.method, "GET")
         if request.path == OPENAPI.path:
             return Answer(200, {}, openapi.document())
         if request.path == READY.path:
@@ -286,12 +285,8 @@ class Authority:
             data["further"], self._unlogged = self._unlogged, 0
         self.store.audit("SIGN_IN_FAILED", tenant=tenant, actor="", data=data)
 
-    def _counted(self, endpoint: Endpoint[Any], credential: Credential) -> dict[str, str]:
-        """Count a request against its key's limit, and return what its answer says of that."""
-        return self.count(endpoint.counted_as, credential)
-
     def count(self, name: str, credential: Credential) -> dict[str, str]:
-        """Count a request against a limit of its key; `local:` has none."""
+        """Count a request against a limit of its key, and return what its answer says of that; `local:` has none."""
         limit = 0 if credential is LOCAL else self.policy.limits_of(credential.key_id, credential.name).of(name)
         if limit == 0:
             return {}

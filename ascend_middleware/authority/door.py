@@ -10,18 +10,17 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from ascend_middleware.api.endpoints import HEALTH, METRICS, OPENAPI, READY
+from ascend_middleware.api.endpoints import METRICS
 from ascend_middleware.text import is_loopback
 
-from .bodies import Answer, ApiError
+from .bodies import Answer, ApiError, not_allowed
+from .core import OPEN
 from .keys import DEFAULT_TENANT, Credential, Role, Window, network_of
 from .metrics import CONTENT_TYPE, Metrics, Span, Traces, untraced
 from .service import Service
 from .store.database import StorageError
 
 __all__ = ["Door"]
-
-_OPEN: Final = (HEALTH.path, READY.path, OPENAPI.path)
 
 
 class Door:
@@ -42,8 +41,14 @@ class Door:
         self._trace: Callable[[str, str, Mapping[str, str]], AbstractContextManager[Span]]
         self._trace = Traces() if telemetry else untraced
 
-    def refusal(self, client: str) -> ApiError | None:
-        """Count a request of an address; return why it is refused, if it is."""
+    def refusal(self, client: str) -> Exception | None:
+        """Count a request of an address; return why it is refused, if it is, also where that cannot be found out."""
+        try:
+            return self._counted(client)
+        except Exception as error:
+            return error  # answered like any other defect
+
+    def _counted(self, client: str) -> ApiError | None:
         limit = self._authority.policy.address_limit
         # On this machine a proxy may speak for everybody.
         if not limit or not client or is_loopback(client):
@@ -68,29 +73,25 @@ class Door:
     ) -> Answer:
         """Answer one request; see `Service.answer`."""
         endpoint, _ = self._authority.find_endpoint(method, path)
-        route = endpoint.path if endpoint is not None else path if path in (*_OPEN, METRICS.path) else ""
+        route = endpoint.path if endpoint is not None else path if path in (*OPEN, METRICS.path) else ""
         kind = endpoint.counted_as if endpoint is not None else "open" if route else "unknown"
         began = time.perf_counter()
         with self._trace(method, route, headers) as span:
-            refused: Exception | None
-            try:
-                refused = self.refusal(client)
-            except Exception as error:
-                refused = error  # answered like any other defect
-            if path == METRICS.path and method != "GET":
-                refused = ApiError(405, "METHOD_NOT_ALLOWED", f"{method} is not allowed here", headers={"allow": "GET"})
+            refused = self.refusal(client)
             if refused is not None:
                 answer = self._authority.refused(headers, refused)
             elif path == METRICS.path:
-                answer = await self._numbers(headers, client)
+                answer = await self._numbers(method, headers, client)
             else:
                 answer = await self._service.answer(method, path, query, headers, body, client=client, gone=gone)
             span.set_attribute("http.response.status_code", answer.status)
         self.metrics.answered(kind, answer.status, time.perf_counter() - began)
         return answer
 
-    async def _numbers(self, headers: Mapping[str, str], client: str) -> Answer:
+    async def _numbers(self, method: str, headers: Mapping[str, str], client: str) -> Answer:
         try:
+            if method != "GET":
+                raise not_allowed(method, "GET")
             who = None
             if not self._open_metrics:
                 who = await anyio.to_thread.run_sync(self._authority.authenticate, headers, client)

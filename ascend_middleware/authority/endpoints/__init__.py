@@ -9,7 +9,7 @@ from typing import Any, Final
 from ascend_middleware.api.endpoint import Endpoint
 from ascend_middleware.api.endpoints import TABLE
 
-from ..bodies import ApiError
+from ..bodies import ApiError, not_allowed
 from . import actions, agents, inventory, meta, policies, webhooks
 
 __all__ = ["actions", "agents", "find_endpoint", "inventory", "meta", "policies", "webhooks"]
@@ -69,9 +69,7 @@ def find_endpoint(method: str, path: str) -> tuple[Endpoint[Any], dict[str, str]
             return methods[method], parameters
     allowed = sorted({known for methods, _ in _matching(path) for known in methods})
     if allowed:
-        raise ApiError(
-            405, "METHOD_NOT_ALLOWED", f"{method} is not allowed here", headers={"allow": ", ".join(allowed)}
-        )
+        raise not_allowed(method, *allowed)
     if path.startswith(_RETIRED):
         raise ApiError(410, "GONE", "this path is retired; use /api/v1/mcp/actions/submit")
     if any(pattern.fullmatch(path) for pattern in _NOT_HERE):
