@@ -19,6 +19,15 @@ def wait_for_runs(path, count):
     wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, "the servers do not serve")
 
 
+def kill_a_worker(server):
+    """Whether one was there: between the listing and the signal, the worker may have ended by itself."""
+    try:
+        os.kill(random.choice(server.workers()), signal.SIGKILL)
+    except (IndexError, ProcessLookupError):
+        return False
+    return True
+
+
 class Load:
     """Threads that send requests to whatever serves now."""
 
@@ -84,9 +93,7 @@ def test_every_run_is_told_after_kill_9(stub, environment, tmp_path, monkeypatch
                 servers[place].kill()
                 servers[place] = Served(kind, environment)
             else:
-                workers = servers[0].workers()
-                if workers:
-                    os.kill(random.choice(workers), signal.SIGKILL)
+                wait_until(lambda: kill_a_worker(servers[0]), "no worker is there to kill")
         wait_for_runs(tmp_path / "ran", 20 * (rounds + 1))
     finally:
         load.stop()
