@@ -51,6 +51,7 @@ def test_the_sample_fits_the_code(mutant):
     compile(source.replace(mutant["old"], mutant["new"]), mutant["file"], "exec")
 
 
+@pytest.mark.slow
 def test_what_changes_nothing_fits_the_code():
     known = tomllib.loads((Path(__file__).parent / "equivalent.toml").read_text()).get("equivalent", [])
     for file in sorted({one["file"] for one in known}):

@@ -41,7 +41,7 @@ slow = pytest.mark.slow
 @pytest.mark.parametrize(
     ("app", "options"),
     [
-        pytest.param("bypass_asgi:star", {}, id="starlette"),
+        pytest.param("bypass_asgi:star", {}, id="starlette", marks=slow),
         pytest.param("bypass_wsgi:flask", {}, id="flask", marks=slow),
         pytest.param("bypass_asgi:governed", {}, id="fastapi", marks=slow),
         pytest.param("bypass_asgi:star", {"server": "hypercorn -b 127.0.0.1:{port} {app}"}, id="hypercorn", marks=slow),
