@@ -112,6 +112,63 @@ class Settings:
     """Everything that can be set. Durations are seconds.
 
     The first group concerns every client, the second the guard, the third what workers share (docs/state.md).
+
+    Args:
+        api_key: the key; keep it out of files.
+        api_url: where the authority is; `local:policy.toml` is the embedded one, in this process.
+        agent_id: on whose behalf requests act.
+        agent_name: that agent's name for people.
+        environment: where the agent runs, told at its registration.
+        fail_mode: of a client by itself: whether a submit that nothing answered raises (closed) or is allowed (open).
+        timeout: seconds for one call of a client, with all its attempts.
+        debug: whether clients log at DEBUG.
+        max_retries: attempts after the first.
+        enable_circuit_breaker: whether calls stop for a while after several have failed.
+        circuit_breaker_threshold: after so many failed calls in a row.
+        circuit_breaker_timeout: for so many seconds; then one call tries.
+        engine: who sends requests.
+        max_connections: to the authority, in one process.
+        proxy: the URL of a proxy to the authority.
+        ca_file: certificates to trust, PEM, instead of the machine's own.
+        trust_env: whether proxy and certificates of the environment count.
+        enabled: false switches the guard off, so that everything passes; for tests.
+        mode: observe refuses nothing but a blocked agent.
+        unmapped: what becomes of requests that no rule covers: refused, or submitted by their method.
+        deadline: seconds that a decision may take with all its attempts.
+        on_failure: for rules that do not say it: whether a request passes (open) when nothing answered.
+        open_per_minute: how often open rules may pass a request so.
+        pending: for rules that do not say it: refuse, or wait:30s (at most 55), while a person decides.
+        respond_async: whether a pending action is answered with 202 instead of 403.
+        max_waiters: how many requests may wait for a person.
+        poll_interval: seconds between two questions whether a person has decided.
+        body_limit: for rules that do not say it: bytes that are read at most.
+        body_timeout: for rules that do not say it: seconds that a body may take.
+        redact: more names of secrets.
+        agent_header: a header that names the agent.
+        principal_headers: further headers that tell callers apart.
+        single_caller: whether all requests come from one caller, whose requests share approvals.
+        expose_risk: whether callers are told the risk score.
+        strict: whether a success for which no decision was made becomes a 500.
+        unmapped_permit: the findings that do not refuse a request under `unmapped = "by-method"`.
+        health_path: a path that answers how the guard is.
+        telemetry: metrics and traces through OpenTelemetry.
+        log_format: json writes the log as JSON to stderr.
+        report_outcomes: whether the authority is told what became of actions.
+        organization_id: the organisation at the authority.
+        state: what workers share: a file, `memory:`, `redis://…`, `rediss://…` or `unix://…`.
+        state_timeout: seconds that a call may wait for it.
+        durability: power also survives a power cut, with an fsync before each handler.
+        journal: the directory of what passed, `memory:` or `off`.
+        journal_max_bytes: how large it may grow.
+        journal_max_age: how many seconds old its oldest line may be.
+        journal_full: what becomes of requests where it has reached a limit.
+        approval_expiry: seconds for which an approval can be used.
+        kill_switch: how the service learns of blocked agents.
+        kill_poll_interval: seconds between two questions for commands.
+        kill_queue_url: the SQS queue of commands.
+        kill_file: a file that blocks agents of this machine.
+        max_staleness: seconds after which an unconfirmed kill state blocks; 0 for never.
+        approvals_path: the path of the status URL of approvals.
     """
 
     api_key: str = _setting("", read.text, "ASCEND_API_KEY", "OWKAI_API_KEY", secret=True)

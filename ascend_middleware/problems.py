@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from .json_schema import TEXT, Schema, takes
+
 Parser: TypeAlias = Callable[[object], Any]
 
 
@@ -92,6 +94,7 @@ class Report:
 # --- parsers of values
 
 
+@takes(TEXT)
 def text(value: object) -> str:
     """Take a text that is not blank."""
     if not isinstance(value, str):
@@ -101,6 +104,7 @@ def text(value: object) -> str:
     return value
 
 
+@takes({"type": "array", "items": {"type": "string", "minLength": 1}})
 def texts(value: object) -> tuple[str, ...]:
     """Take a list of texts."""
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
@@ -108,6 +112,7 @@ def texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+@takes({"type": "boolean"})
 def flag(value: object) -> bool:
     """Take true or false."""
     if not isinstance(value, bool):
@@ -115,6 +120,7 @@ def flag(value: object) -> bool:
     return value
 
 
+@takes({"type": "number"})
 def number(value: object) -> int | float:
     """Take a number; true and false are none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -125,6 +131,7 @@ def number(value: object) -> int | float:
 def whole(low: int, high: int, what: str = "") -> Callable[[object], int]:
     """Return the parser of a whole number from `low` to `high`; `what` says of what, for the message."""
 
+    @takes({"type": "integer", "minimum": low, "maximum": high})
     def parse(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ValueError(f"expected {what}a whole number from {low} to {high}, got {value!r}")
@@ -133,6 +140,7 @@ def whole(low: int, high: int, what: str = "") -> Callable[[object], int]:
     return parse
 
 
+@takes({"type": "number", "exclusiveMinimum": 0, "maximum": 86_400})
 def seconds(value: object, most: float = 86_400, words: str = "a day") -> float:
     """Take more than 0 seconds and at most a day, or what `words` calls `most`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
@@ -144,6 +152,7 @@ def choice(*words: str) -> Callable[[object], str]:
     """Return the parser of one of the words."""
     expected = " or ".join(words) if len(words) < 3 else f"one of {', '.join(words)}"
 
+    @takes({"enum": list(words)})
     def parse(value: object) -> str:
         if isinstance(value, str) and value in words:
             return str(value)
@@ -156,6 +165,7 @@ _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _MOST_SECONDS: Final = 3650 * _UNITS["d"]
 
 
+@takes({"type": "string", "pattern": "^[0-9]{1,9}[smhd]$"})
 def duration(value: object) -> float:
     """Take a text such as `90s`, `24h` or `7d`, at most ten years, as seconds."""
     match = re.fullmatch(r"(\d{1,9})([smhd])", value, re.ASCII) if isinstance(value, str) else None
@@ -166,9 +176,10 @@ def duration(value: object) -> float:
     return found
 
 
-def mapping(what: str) -> Callable[[object], Mapping[str, object]]:
-    """Return the parser of a table; `what` says of what, for the message."""
+def mapping(what: str, values: Schema | None = None) -> Callable[[object], Mapping[str, object]]:
+    """Return the parser of a table; `what` says of what, for the message. Who reads it takes such `values` only."""
 
+    @takes({"type": "object", "propertyNames": {"minLength": 1}, "additionalProperties": values or True})
     def parse(value: object) -> Mapping[str, object]:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) and key for key in value):
             raise ValueError(f"expected a table of {what}, got {value!r}")

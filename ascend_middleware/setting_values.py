@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Final
 
 from . import problems
 from .exceptions import ConfigurationError
+from .json_schema import TEXT, either, schema_of, takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _NAME: Final = "ascend-middleware"
 MAX_WAIT_SECONDS: Final = 55.0
+_DAY: Final = 86_400
+_YEAR: Final = 31_536_000
 # What makes a request suspicious; a rule may permit some of it.
 FINDINGS: Final = {
     "not-origin-form": "the target does not begin with /",
@@ -40,6 +43,14 @@ FINDINGS: Final = {
 
 _YES: Final = ("true", "1", "yes", "on")
 _NO: Final = ("false", "0", "no", "off")
+_PENDING: Final = r"wait:(\d+(?:\.\d+)?)s"
+_HEADER: Final = r"[A-Za-z0-9-]+"
+_PATH: Final = r"(?:/[A-Za-z0-9._~-]+)+"
+# What an environment variable says, a file may say likewise: in a text.
+_DIGITS: Final = {"type": "string", "pattern": r"\d"}
+_WORDS: Final = "|".join(
+    "".join(f"[{char}{char.upper()}]" if char.isalpha() else char for char in word) for word in _YES + _NO
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,7 @@ class Pending:
         return f"wait:{self.seconds:g}s" if self.waits else "refuse"
 
 
+@takes({"type": "string", "pattern": f"^(refuse|{_PENDING})$"})
 def parse_pending(value: object) -> Pending:
     """Parse `refuse` or `wait:30s` (at most 55 s).
 
@@ -67,7 +79,7 @@ def parse_pending(value: object) -> Pending:
         return value
     if value == "refuse":
         return Pending()
-    match = re.fullmatch(r"wait:(\d+(?:\.\d+)?)s", value) if isinstance(value, str) else None
+    match = re.fullmatch(_PENDING, value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f'expected "refuse" or "wait:30s" (seconds, at most {MAX_WAIT_SECONDS:g}), got {value!r}')
     wait = float(match[1])
@@ -76,13 +88,18 @@ def parse_pending(value: object) -> Pending:
     return Pending(wait)
 
 
+_ENGINES: Final = problems.choice("auto", "httpx2")
+
+
+@takes(schema_of(_ENGINES))
 def engine(value: object) -> str:
     """Parse the name of an engine."""
     if value == "pyreqwest":
         raise ValueError("'pyreqwest' was removed: leave the setting out, or write 'auto'")
-    return problems.choice("auto", "httpx2")(value)
+    return _ENGINES(value)
 
 
+@takes(TEXT)
 def agent_id(value: object) -> str:
     """Parse an agent's id."""
     name = text(value)
@@ -91,6 +108,7 @@ def agent_id(value: object) -> str:
     return name
 
 
+@takes(TEXT)
 def text(value: object) -> str:
     """Parse a text that is not blank."""
     return problems.text(value).strip()
@@ -103,6 +121,7 @@ def place(*words: str) -> Callable[[object], str]:
     """
     names, urls = {word.partition(":")[0] for word in words}, tuple(word for word in words if word.endswith("//"))
 
+    @takes(TEXT)
     def parse(value: object) -> str:
         place = text(value)
         name, colon, _ = place.partition(":")
@@ -118,27 +137,32 @@ def place(*words: str) -> Callable[[object], str]:
     return parse
 
 
+@takes(either(schema_of(problems.flag), {"type": "string", "pattern": rf"^\s*({_WORDS})\s*$"}))
 def flag(value: object) -> bool:
     """Parse true or false."""
     word = value.strip().lower() if isinstance(value, str) else ""
     return word in _YES if word in _YES + _NO else problems.flag(value)
 
 
+@takes(either(schema_of(problems.seconds), _DIGITS))
 def seconds(value: object) -> float:
     """Parse more than 0 seconds and at most a day."""
     return problems.seconds(number(value))
 
 
+@takes(either({"type": "number", "minimum": 0, "maximum": _DAY}, _DIGITS))
 def seconds_or_never(value: object) -> float:
     """Parse seconds, or 0."""
     return 0.0 if number(value) == 0 else seconds(value)
 
 
+@takes(either({"type": "number", "exclusiveMinimum": 0, "maximum": _YEAR}, _DIGITS))
 def days(value: object) -> float:
     """Parse more than 0 seconds and at most a year."""
-    return problems.seconds(number(value), 31_536_000, "a year")
+    return problems.seconds(number(value), _YEAR, "a year")
 
 
+@takes(either(schema_of(problems.number), _DIGITS))
 def number(value: object) -> int | float:
     """Parse a number."""
     try:
@@ -151,6 +175,7 @@ def count(low: int, high: int) -> Callable[[object], int]:
     """Return the parser of a whole number from `low` to `high`."""
     parse = problems.whole(low, high)
 
+    @takes(either(schema_of(parse), _DIGITS))
     def parse_count(value: object) -> int:
         found = number(value)
         return parse(int(found) if isinstance(found, float) and found.is_integer() else found)
@@ -158,6 +183,7 @@ def count(low: int, high: int) -> Callable[[object], int]:
     return parse_count
 
 
+@takes(either(schema_of(problems.texts), {"type": "string"}))
 def texts(value: object) -> tuple[str, ...]:
     """Parse texts, one or a list, or with commas."""
     if isinstance(value, str):
@@ -165,6 +191,7 @@ def texts(value: object) -> tuple[str, ...]:
     return problems.texts(value)
 
 
+@takes(either({"type": "array", "items": {"enum": list(FINDINGS)}}, {"type": "string"}))
 def findings(value: object) -> tuple[str, ...]:
     """Parse names of findings."""
     names = texts(value)
@@ -174,28 +201,32 @@ def findings(value: object) -> tuple[str, ...]:
     return names
 
 
+@takes({"type": "string", "pattern": rf"^\s*{_HEADER}\s*$"})
 def header_name(value: object) -> str:
     """Parse a header's name, in lower case."""
     name = text(value)
-    if not re.fullmatch(r"[A-Za-z0-9-]+", name):
+    if not re.fullmatch(_HEADER, name):
         raise ValueError(f"expected a header name of letters, digits and dashes, got {value!r}")
     return name.lower()
 
 
+@takes(either({"type": "array", "items": schema_of(header_name)}, {"type": "string"}))
 def header_names(value: object) -> tuple[str, ...]:
     """Parse names of headers."""
     return tuple(header_name(name) for name in texts(value))
 
 
+@takes(either(TEXT, {"type": "integer"}))
 def identifier(value: object) -> str:
     """A number or a text, as a text."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value)
 
 
+@takes({"type": "string", "pattern": rf"^\s*{_PATH}\s*$"})
 def local_path(value: object) -> str:
     """Parse the path of a URL."""
     path = text(value)
-    if not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+", path) or "/../" in f"{path}/" or "/./" in f"{path}/":
+    if not re.fullmatch(_PATH, path) or "/../" in f"{path}/" or "/./" in f"{path}/":
         raise ValueError(f"expected a path such as /.ascend/approvals, got {value!r}")
     return path
 

@@ -28,6 +28,7 @@ from ..inspection import FAILED, OK, Result, progress, say
 from ..json_logs import JSONFormatter
 from ..setting_values import flag
 from .administer import open_store, place_of
+from .schemas import write_beside
 
 
 def run_task(args: Namespace) -> Result:
@@ -114,6 +115,7 @@ def _init(args: Namespace) -> Iterator[str]:
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(sample_policy())
+        write_beside("policy", path)
     except FileExistsError:
         raise AscendError(f"{path} exists already; it was not touched") from None
     except OSError as error:

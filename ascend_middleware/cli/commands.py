@@ -294,6 +294,12 @@ _LEARN: Final = (
         description="Run the demonstration and print its transcript; the exit status says whether every answer was "
         "the expected one.",
     ),
+    Command(
+        "schema", "print a JSON Schema, by which editors check and complete a file", "cli.schemas:print_schema",
+        arg("name", nargs="?", choices=("ascend", "policy"), default="ascend", help="ascend (default) or policy"),
+        description="Print the JSON Schema of ascend.toml or policy.toml. A file whose first line is `#:schema "
+        "./ascend.schema.json` is checked by it in editors, and by `taplo lint`, if it stands beside.",
+    ),
     Command("version", "print the version", "cli:version", JSON),
 )
 # fmt: on

@@ -39,7 +39,12 @@ def suggest(rows: Iterable[Row], *, agent_id: str | None, standing: Iterable[Row
     It begins with an `[ascend]` table that names the agent, if one is given. `standing` are rows that have a rule
     already; where a suggested one would take its place, a comment says so.
     """
-    lines = ["# Guesses from methods and names. Read every rule: you know what these routes do, this program does not."]
+    lines = [
+        "#:schema ./ascend.schema.json",
+        "# For editors; the file is made by: ascend-middleware schema > ascend.schema.json",
+        "",
+        "# Guesses from methods and names. Read every rule: you know what these routes do, this program does not.",
+    ]
     if agent_id is not None:
         lines += ["", "[ascend]", f"agent_id = {_quoted(agent_id)}"]
     rows = list(rows)

@@ -15,15 +15,17 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 from ..api.bodies import MAX_ORCHESTRATION_DEPTH
 from ..api.decode import encode_json
 from ..exceptions import ValidationError
+from ..json_schema import TEXT, either, schema_of, takes
 from ..problems import Parser, Report, choice, did_you_mean, flag, mapping, seconds, text, texts, whole
-from ..setting_values import Pending, findings, parse_pending
+from ..setting_values import FINDINGS, Pending, findings, parse_pending
 from .rule import NO_RECIPE, Recipe, rule_label
-from .sources import Const, Source, Text, parse_source, parse_text
+from .sources import KINDS, Const, Source, Text, parse_source, parse_text
 from .templates import REST, WEBSOCKET, Method, Template, parse_match
 
 Match: TypeAlias = "tuple[frozenset[Method], Template]"
 
 
+@takes({"type": "string", "pattern": r"^[^\s{}]([^{}]*[^\s{}])?$"})
 def _action_type(value: object) -> str:
     word = text(value)
     if "{" in word or "}" in word or word != word.strip():
@@ -31,32 +33,42 @@ def _action_type(value: object) -> str:
     return word
 
 
+@takes(TEXT)
 def _reason(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f'expected the reason as a text, block = "internal", got {value!r}')
     return value
 
 
+@takes({"type": "array", "items": {"enum": list(FINDINGS)}})
 def _findings(value: object) -> tuple[str, ...]:
     return findings(texts(value))
 
 
+@takes(either(TEXT, {"type": "integer"}))
 def _number_or_text(value: object) -> str | int:
     return value if isinstance(value, int) and not isinstance(value, bool) else text(value)
-
-
-def _depth(value: object) -> str | int:
-    return value if isinstance(value, str) and text(value) else _level(value)
 
 
 _level: Final = whole(0, MAX_ORCHESTRATION_DEPTH)
 
 
+@takes(either(schema_of(_level), TEXT))
+def _depth(value: object) -> str | int:
+    return value if isinstance(value, str) and text(value) else _level(value)
+
+
+_TEMPLATE: Final = {"type": "string", "pattern": r"^\s*[^\s/][^/]*/"}
+
+
+@takes(either(_TEMPLATE, {"type": "array", "items": _TEMPLATE, "minItems": 1, "uniqueItems": True}))
 def _unchecked(value: object) -> object:
-    return value
+    return value  # `_matches` reads it
 
 
-_map: Final = mapping("names and sources")
+_CONST: Final = {"type": "object", "required": ["const"], "additionalProperties": False, "properties": {"const": True}}
+_SOURCE: Final = {"type": "string", "pattern": rf"^({'|'.join(KINDS)})\."}
+_map: Final = mapping("names and sources", either(_SOURCE, {"type": "number"}, schema_of(flag), _CONST))
 
 
 def _key(parse: Parser, default: object = None, *, kind: Literal["", "governs", "text", "map"] = "") -> Any:
@@ -133,7 +145,7 @@ _KINDS: Final = {item.name: item.metadata["kind"] for item in fields(Rule)}
 _TEXTS: Final = frozenset(name for name, kind in _KINDS.items() if kind == "text")
 _MAPS: Final = frozenset(name for name, kind in _KINDS.items() if kind == "map")
 # What only a rule that governs may say.
-_GOVERNING: Final = frozenset(name for name, kind in _KINDS.items() if kind)
+GOVERNING: Final = tuple(name for name, kind in _KINDS.items() if kind)
 
 
 class RuleFields(TypedDict, total=False):
@@ -235,7 +247,7 @@ def _check_kind(raw: Mapping[str, object], given: Mapping[str, Any], label: str,
     if exempt or block:
         word = "exempts" if exempt else "blocks"
         for key in given:
-            if key in _GOVERNING:
+            if key in GOVERNING:
                 report.add("contradiction", (label, key), f"the rule {word}, so that {key} says nothing", "remove one")
     elif raw.get("action_type") is None and raw.get("block") is None and isinstance(raw.get("exempt", False), bool):
         report.add(

@@ -42,7 +42,7 @@ class Missing(Enum):
 
 MISSING: Final = Missing.MISSING
 _SCALARS: Final = (str, bool, int, float)
-_KINDS: Final = ("path", "query", "header", "body", "form")
+KINDS: Final = ("path", "query", "header", "body", "form")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -247,8 +247,8 @@ def parse_source(text: str) -> Source:
             f"{text!r} is no source; a source is one of path.x, query.x, header.x, body.a.b, form.x, "
             f"and a literal text is written {{ const = {text!r} }}"
         )
-    if kind not in _KINDS:
-        close = difflib.get_close_matches(kind, _KINDS, n=1)
+    if kind not in KINDS:
+        close = difflib.get_close_matches(kind, KINDS, n=1)
         hint = f"did you mean {close[0]}.{name}?" if close else "a literal text is written { const = … }"
         raise ValueError(f"unknown source {text!r}; a source begins with path, query, header, body or form; {hint}")
     if not name or "[]" in name or name != name.strip():

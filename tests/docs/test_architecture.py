@@ -17,6 +17,7 @@ GROUND = {
     "flow",
     "fork",
     "json_logs",
+    "json_schema",
     "masking",
     "problems",
     "secret_names",
@@ -30,6 +31,7 @@ SETTINGS = {"config", "setting_values"}
 ALLOWED = {
     **dict.fromkeys(GROUND, set()),
     "exceptions": {"problems"},
+    "problems": {"json_schema"},
     "sqlite": {"exceptions"},
     "json_logs": {"masking"},
     "masking": {"exceptions", "secret_names"},

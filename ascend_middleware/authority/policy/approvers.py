@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ascend_middleware.problems import BadValueError, Report, duration, whole
+from ascend_middleware.json_schema import table, takes
+from ascend_middleware.problems import BadValueError, Parser, Report, duration, whole
 
 from ..keys import person
 
 __all__ = [
+    "APPROVALS",
     "EXPIRY",
     "LEVELS",
     "OBSERVED",
@@ -86,20 +88,7 @@ def missing_approvers(row: Mapping[str, Any]) -> list[str]:
     return [name for name in needed.names if person(name) not in done]
 
 
-def read_approvals(table: object, report: Report) -> ApprovalRules:
-    """Read `[approvals]`."""
-    given = report.table(table, {"expires_after": duration, **dict.fromkeys(LEVELS, _level)}, "approvals")
-    expires_after = given.pop("expires_after", _DEFAULT)
-    levels = {level: _requirement(value, level, report) for level, value in given.items()}
-    return ApprovalRules(expires_after=expires_after, levels=levels)
-
-
-def _level(value: object) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise BadValueError("expected a table", 'count = 2, approvers = ["alice", "bob"]')
-    return value
-
-
+@takes({"type": "array", "items": {"type": "string", "pattern": r"\S"}, "uniqueItems": True})
 def _approvers(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) and person(name) for name in value):
         raise ValueError("expected a list of names of admin keys")
@@ -108,8 +97,29 @@ def _approvers(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+_TERMS: Final[Mapping[str, Parser]] = {"count": whole(1, _MOST), "approvers": _approvers}
+
+
+@takes(table(_TERMS))
+def _level(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise BadValueError("expected a table", 'count = 2, approvers = ["alice", "bob"]')
+    return value
+
+
+APPROVALS: Final[Mapping[str, Parser]] = {"expires_after": duration, **dict.fromkeys(LEVELS, _level)}
+
+
+def read_approvals(table: object, report: Report) -> ApprovalRules:
+    """Read `[approvals]`."""
+    given = report.table(table, APPROVALS, "approvals")
+    expires_after = given.pop("expires_after", _DEFAULT)
+    levels = {level: _requirement(value, level, report) for level, value in given.items()}
+    return ApprovalRules(expires_after=expires_after, levels=levels)
+
+
 def _requirement(table: Mapping[str, object], level: str, report: Report) -> Requirement:
-    given = report.table(table, {"count": whole(1, _MOST), "approvers": _approvers}, "approvals", level)
+    given = report.table(table, _TERMS, "approvals", level)
     count, names = given.get("count", 1), given.get("approvers", ())
     if names and count > len(names):
         message = f"{count} people must approve, and only {len(names)} may"

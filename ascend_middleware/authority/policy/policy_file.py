@@ -7,9 +7,10 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.json_schema import either, schema_of, takes
 from ascend_middleware.problems import (
     BadValueError,
     Parser,
@@ -27,11 +28,11 @@ from ..approvals import STATUSES
 from ..keys import ADDRESS_LIMIT, FAILED_SIGN_INS
 from ..tokens import TokenKey, public_key_issue
 from . import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policies, Policy, PolicySet, pattern_issues
-from .approvers import read_approvals
+from .approvers import APPROVALS, read_approvals
 from .conditions import compile_condition
 from .risk_score import MAX_SCORE
 
-__all__ = ["TABLES", "load_policy", "parse_policy", "sample_policy"]
+__all__ = ["ONE_OF", "ROWS", "TABLES", "load_policy", "parse_policy", "sample_policy"]
 
 
 def load_policy(path: str | Path) -> PolicySet:
@@ -65,12 +66,12 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
     report = Report(name, "policy")
     read = report.table(table, dict.fromkeys(TABLES, lambda value: value))
     pending, denied = _thresholds(report, read.get("thresholds", {}))
-    submissions = report.table(read.get("submissions", {}), _SUBMISSIONS, "submissions")
+    submissions = report.table(read.get("submissions", {}), TABLES["submissions"][0], "submissions")
     approvals = read_approvals(read.get("approvals", {}), report)
     policies = [_policy(report, *row) for kind in ("policy", "smart_rule") for row in _rows(report, read, kind)]
     servers = [_server(report, *row) for row in _rows(report, read, "mcp_server")]
     models = tuple(Model(**{"id": 0, **given}) for given, _ in _rows(report, read, "model"))
-    bounds = report.table(read.get("limits", {}), {**_LIMITS, "failed_sign_ins": _count, "address": _count}, "limits")
+    bounds = report.table(read.get("limits", {}), TABLES["limits"][0], "limits")
     failures = bounds.pop("failed_sign_ins", FAILED_SIGN_INS)
     address_limit = bounds.pop("address", ADDRESS_LIMIT)
     limits = Limits(**bounds)
@@ -103,6 +104,7 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
 # --- the tables
 
 
+@takes({**schema_of(texts), "minItems": 1})
 def _named(value: object) -> tuple[str, ...]:
     found = texts(value)
     if not found:
@@ -110,6 +112,7 @@ def _named(value: object) -> tuple[str, ...]:
     return found
 
 
+@takes(either(schema_of(text), {"type": "integer"}))
 def _limited_key(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"#{value}"  # no name begins so by accident: see limits_of
@@ -118,36 +121,57 @@ def _limited_key(value: object) -> str:
     return value
 
 
-_SUBMISSIONS: Final = {"strict": flag, "strict_depth": flag}
 _score: Final = whole(0, MAX_SCORE)
 _threshold: Final = whole(0, MAX_SCORE + 1)
 _count: Final = whole(0, 1_000_000)
 _JUDGING: Final = {"name": text, "action_types": _named, "agents": _named, "risk_score": _score, "reason": text}
-# What the rows of each kind say, besides a description, and what they must say.
-_ROWS: Final[Mapping[str, tuple[Mapping[str, Parser], tuple[str, ...]]]] = {
-    "policy": ({**_JUDGING, "when": text, "decision": choice(*DECISIONS)}, ("name",)),
+_LIMITS: Final = dict.fromkeys(("submit", "report", "read", "list", "analytics", "admin"), _count)
+_TOKEN_KEY: Final = dict.fromkeys(
+    ("public_key", "public_key_file", "issuer", "audience", "name_claim", "role_claim", "tenant_claim"), text
+)
+_DESCRIBED: Final = {"description": text}
+Fields: TypeAlias = tuple[Mapping[str, Parser], tuple[str, ...]]
+# What the rows of each kind say, and what they must say.
+ROWS: Final[Mapping[str, Fields]] = {
+    "policy": ({**_JUDGING, "when": text, "decision": choice(*DECISIONS), **_DESCRIBED}, ("name",)),
     "smart_rule": (
-        {**_JUDGING, "condition": text, "action": choice(*RULE_ACTIONS)},
+        {**_JUDGING, "condition": text, "action": choice(*RULE_ACTIONS), **_DESCRIBED},
         ("name", "condition", "action"),
     ),
     "mcp_server": (
-        {"name": text, "active": flag, "blocked_tools": texts, "tool_risks": mapping("tools and scores")},
+        {
+            "name": text,
+            "active": flag,
+            "blocked_tools": texts,
+            "tool_risks": mapping("tools and scores", schema_of(_score)),
+            **_DESCRIBED,
+        },
         ("name",),
     ),
     "model": (
-        {"id": whole(0, 2**53), "name": text, "compliance_status": choice(*STATUSES), "tenant": text},
+        {"id": whole(0, 2**53), "name": text, "compliance_status": choice(*STATUSES), "tenant": text, **_DESCRIBED},
         ("id",),
     ),
+    "key_limit": ({"key": _limited_key, **_LIMITS}, ("key",)),
     "resource_classification": (
         {"resource_id": text, "resource_type": text, "sensitivity_level": text, "compliance_tags": _named},
         ("resource_type", "sensitivity_level"),
     ),
 }
-TABLES: Final = ("thresholds", "submissions", "approvals", "limits", "key_limit", "jwt", *_ROWS)
-_LIMITS: Final = dict.fromkeys(("submit", "report", "read", "list", "analytics", "admin"), _count)
-_TOKEN_KEY: Final = dict.fromkeys(
-    ("public_key", "public_key_file", "issuer", "audience", "name_claim", "role_claim", "tenant_claim"), text
-)
+# Every table, the arrays of rows too.
+TABLES: Final[Mapping[str, Fields]] = {
+    "thresholds": ({"pending": _threshold, "denied": _threshold}, ()),
+    "submissions": ({"strict": flag, "strict_depth": flag}, ()),
+    "approvals": (APPROVALS, ()),
+    "limits": ({**_LIMITS, "failed_sign_ins": _count, "address": _count}, ()),
+    "jwt": (_TOKEN_KEY, ("issuer", "audience")),
+    **ROWS,
+}
+# Of which a table needs one.
+ONE_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "policy": ("decision", "risk_score"),
+    "jwt": ("public_key", "public_key_file"),
+}
 
 
 def _places(report: Report, tables: Mapping[str, Any], key: str) -> Iterator[tuple[dict[str, Any], str]]:
@@ -163,18 +187,17 @@ def _places(report: Report, tables: Mapping[str, Any], key: str) -> Iterator[tup
 
 def _rows(report: Report, tables: Mapping[str, Any], kind: str) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield what the rows of a kind say, and their places."""
-    fields, required = _ROWS[kind]
-    described = {"description": text} if kind != "resource_classification" else {}
+    fields, required = ROWS[kind]
     for row, where in _places(report, tables, kind):
-        given = report.table(row, {**fields, **described}, where, required=required)
-        if kind == "policy" and not row.keys() & {"decision", "risk_score"}:
+        given = report.table(row, fields, where, required=required)
+        if kind == "policy" and row.keys().isdisjoint(ONE_OF[kind]):
             report.add("missing-key", (where,), "decides nothing", "give it a decision or a risk_score")
         given.pop("description", None)
         yield given, where
 
 
 def _thresholds(report: Report, table: object) -> tuple[int, int]:
-    given = report.table(table, {"pending": _threshold, "denied": _threshold}, "thresholds")
+    given = report.table(table, TABLES["thresholds"][0], "thresholds")
     pending, denied = given.get("pending", 60), given.get("denied", 90)
     if pending > denied:
         report.add("bad-value", ("thresholds",), f"pending ({pending}) must not exceed denied ({denied})")
@@ -210,7 +233,7 @@ def _server(report: Report, given: dict[str, Any], where: str) -> McpServer:
 def _key_limits(report: Report, tables: Mapping[str, Any], *, least: Limits) -> dict[str, Limits]:
     found: dict[str, Limits] = {}
     for row, where in _places(report, tables, "key_limit"):
-        given = report.table({"key": "", **row}, {"key": _limited_key, **_LIMITS}, where)
+        given = report.table({"key": "", **row}, ROWS["key_limit"][0], where)
         key = given.pop("key", "")
         if key in found:
             report.add("duplicate-name", (where, "key"), "the key is named twice")
@@ -220,7 +243,7 @@ def _key_limits(report: Report, tables: Mapping[str, Any], *, least: Limits) -> 
 
 
 def _token_key(report: Report, table: object, folder: Path) -> TokenKey | None:
-    given = report.table(table, _TOKEN_KEY, "jwt", required=("issuer", "audience"))
+    given = report.table(table, _TOKEN_KEY, "jwt", required=TABLES["jwt"][1])
     if not isinstance(table, dict):
         return None
     if ("public_key" in table) == ("public_key_file" in table):
