@@ -268,6 +268,24 @@ def test_c15_errors_in_both_forms(kind, house):
         assert "error" not in shape or caught.value.details == fields["details"]
 
 
+@pytest.mark.parametrize(
+    ("body", "headers", "found"),
+    [
+        ({"meta": {"request_id": "m"}, "correlation_id": "b"}, {"x_correlation_id": "h"}, "m"),
+        ({"meta": {}, "correlation_id": "b"}, {"x_correlation_id": "h"}, "b"),
+        ({"meta": "m", "correlation_id": ""}, {"x_correlation_id": "h"}, "h"),
+        ({}, {"x_correlation_id": "h"}, "h"),
+        ({"correlation_id": 7}, {"x_correlation_id": "h"}, None),
+        ({}, {}, None),
+    ],
+)
+def test_c15_an_error_says_by_which_id_the_authority_knows_it(body, headers, found):
+    world = World(answer(404, {"detail": "no", **body}, **headers))
+    with pytest.raises(errors.NotFoundError) as caught:
+        world.run(world.core.submit(AgentAction(agent_name="A", **ACTION)))
+    assert caught.value.correlation_id == (found or world.headers("X-Correlation-ID")[0])
+
+
 @KINDS
 def test_c16_the_key_goes_in_both_headers_and_is_known_in_either(kind, house):
     run(kind, house, lambda client: client.submit_action(ACTION))
@@ -313,6 +331,14 @@ def test_c18_action_ids(kind, house):
         for spelling in (7, "7", "act_7"):
             body = json.dumps({name: spelling, "status": "approved"}).encode()
             assert decode_decision(body).action_id == "7"
+        assert judged(**{"action_id": None, "status": "approved", name: 0}).action_id == "0"
+        for nobody in (-1, True, 7.0, "act 7", [7], {"id": 7}):
+            with pytest.raises(errors.ProtocolError, match="not an action id"):
+                judged(**{"action_id": None, "status": "approved", name: nobody})
+    for names in ({"action_id": "7", "id": 7}, {"action_id": "", "id": "act_7"}):
+        assert judged(status="approved", **names).action_id == "7"
+    with pytest.raises(errors.ProtocolError, match="two different actions"):
+        judged(status="approved", action_id=7, id=8)
 
 
 @KINDS

@@ -300,7 +300,31 @@ def test_a_time_of_the_queue_that_cannot_be_read_blocks(clock, stamp):
     it = consumer(clock)
     body = json.dumps({"target_type": "mcp_server", "mcp_server": "fs", "command_type": "BLOCK"})
     it.apply_message({"MessageId": "b", "Attributes": {"SentTimestamp": stamp}, "Body": body})
-    assert it.is_blocked("fs")
+    assert it.is_blocked("fs") and it.degraded is None
+    assert it.state("fs").command.issued_at == clock.now
+
+
+@pytest.mark.parametrize(
+    ("carried", "dated"),
+    [
+        ({"MessageId": "a", "Attributes": {"SentTimestamp": str(int(at(5) * 1000))}}, True),
+        ({"messageId": "a", "attributes": {"SentTimestamp": str(int(at(5) * 1000))}}, True),
+        ({"MessageId": "a", "Timestamp": "2026-01-01T00:00:05Z"}, True),
+        # What the notification says is older than the queue that it came by.
+        ({"MessageId": "a", "Timestamp": "2026-01-01T00:00:05Z", "Attributes": {"SentTimestamp": "1"}}, True),
+        ({"MessageId": "a", "Timestamp": "2026-01-01T00:00:05Z", "Attributes": {}}, True),
+        ({"MessageId": "a", "Attributes": ["SentTimestamp"]}, False),
+        ({"MessageId": "a", "Attributes": "SentTimestamp"}, False),
+        ({"MessageId": "a", "Attributes": None}, False),
+    ],
+)
+def test_where_a_queue_may_say_what_the_command_does_not(clock, carried, dated):
+    it = consumer(clock)
+    body = json.dumps({"target_type": "mcp_server", "mcp_server": "fs", "command_type": "BLOCK"})
+    it.apply_message({**carried, "Body": body})
+    assert it.degraded is None
+    found = it.state("fs").command
+    assert (found.command_id, found.issued_at) == ("a", at(5) if dated else clock.now)
 
 
 @pytest.mark.parametrize(
