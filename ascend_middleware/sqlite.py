@@ -139,8 +139,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _prepare_file(path: Path, *, create: bool) -> None:
-    """Make the file readable by its owner only; its side files inherit that."""
+    """Make the file readable by its owner only; its side files inherit that.
+
+    A file that cannot be written is refused here: SQLite opens it all the same, and each change fails later.
+    """
     if path.exists():
+        for needed in (path, path.parent):  # the side files stand in the directory
+            if not os.access(needed, os.W_OK):
+                raise ConfigurationError(
+                    f"the database {path} cannot be used: {needed} cannot be written; it belongs to another user, or "
+                    "its file system is mounted read-only"
+                )
         return
     if not create:
         raise ConfigurationError(f"there is no database {path}")

@@ -1,5 +1,8 @@
+import contextlib
 import re
 import sqlite3
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -85,6 +88,29 @@ def test_health_really_reads_and_writes_the_database(desk_of, tmp_path):
     desk.time += 2
     desk.authority.close()
     assert desk.call("GET", "/health", key=None)[1]["status"] == "unhealthy"
+
+
+@pytest.mark.parametrize("asked", ["/health", "/ready", "/api/v1/actions/1/status"])
+def test_nothing_is_decided_once_somebody_wrote_over_the_database(desk_of, tmp_path, caplog, asked):
+    path = tmp_path / "a.db"
+    desk = desk_of(POLICY, kind=Refunds, path=path)
+    assert desk.submit()[0] == desk.call("GET", "/api/v1/actions/1/status")[0] == 200
+    assert desk.call("GET", "/health", key=None)[0] == 200
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what the log holds would not be lost
+    # Another process does it: to close the file here would drop this process's locks on it.
+    over = (
+        "import os, sys; size = os.path.getsize(sys.argv[1]); open(sys.argv[1], 'r+b').write(b'garbage!' * (size // 8))"
+    )
+    subprocess.run([sys.executable, "-c", over, path], check=True)
+    desk.time += 2
+    assert desk.call("GET", asked, key="user" if "api" in asked else None)[0] == 503
+    # The connection that writes could: it still knows the pages that it needs.
+    status, answer = desk.submit()
+    assert (status, answer["error"]["code"]) == (503, "STORAGE_UNAVAILABLE") and "decision" not in answer
+    assert desk.call("GET", "/health", key=None)[1]["status"] == "unhealthy"
+    assert f"the database {path} is damaged" in caplog.text and "Put a backup in its place" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_nothing_is_decided_or_read_once_the_database_lost_its_name(desk_of, tmp_path):

@@ -3,22 +3,27 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 import trustme
 from authority_process import Process
+from kit.processes import in_a_child
 
 from ascend_middleware.authority import Store, sample_policy
 from ascend_middleware.cli import main
 from ascend_middleware.client import AscendClient
+from ascend_middleware.exceptions import ConfigurationError
 
 SUBMIT = {"agent_id": "a", "action_type": "refund", "parameters": {"amount": 5000}}
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals")
@@ -286,3 +291,51 @@ def test_tls(policy, tmp_path, capsys):
     sealed = forms.BestAvailableEncryption(b"password")
     locked.write_bytes(key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, sealed))
     assert "encrypted" in refused("--tls-cert", files["cert"], "--tls-key", locked)
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.socket
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_on_a_read_only_mount_the_authority_says_so_and_the_log_is_read(policy, tmp_path, capsys, end):
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounts a file system, which needs root on Linux")
+    place = tmp_path / "disk"
+    place.mkdir()
+    path = place / "a.db"
+    with Process(policy, "--db", str(path)) as authority:
+        assert authority.call("/api/v1/actions/submit", authority.keys["user"], SUBMIT)[0] == 200
+        authority.end(end)
+    # After a kill the side files are there, and SQLite would open the database to read it.
+    assert (place / "a.db-wal").exists() == (end == signal.SIGKILL)
+    subprocess.run(["mount", "--bind", place, place], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
+        code, _, said = run(capsys, "authority", "--policy", policy, "--db", path, "--port", "0")
+        assert code == 2 and f"{path} cannot be written" in said and "mounted read-only" in said
+        assert run(capsys, "audit", "verify", "--policy", policy, "--db", path)[0] == 0
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+    with Process(policy, "--db", str(path)) as authority:
+        assert authority.call("/health", None)[1]["status"] == "healthy"
+
+
+@posix
+@pytest.mark.parametrize("missing", ["", "a.db"], ids=["directory", "file"])
+def test_a_database_of_another_user_is_refused_with_what_cannot_be_written(written, missing):
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        path = Path(shutil.move(written, place / "a.db"))
+        path.chmod(0o444 if missing else 0o666)
+        place.chmod(0o777 if missing else 0o555)
+
+        def refused():
+            if os.geteuid() == 0:  # who may write everywhere
+                os.setresgid(65534, 65534, 65534)
+                os.setresuid(65534, 65534, 65534)
+            with pytest.raises(ConfigurationError, match=re.escape(f"{place / missing} cannot be written; it belongs")):
+                Store.open(path, now=time.time)
+            return os.listdir(place) == ["a.db"]
+
+        assert in_a_child(refused)
+        place.chmod(0o700)

@@ -26,6 +26,8 @@ _IDLE_READERS: Final = 8
 _STEPS: Final = 20_000
 # Bytes; a disk that has less counts as full.
 _LEAST_FREE: Final = 1024 * 1024
+# Kinds of SQLite's errors that tell of damaged pages.
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 # The schema version that brought the audit log's head.
 _FIRST_WITH_HEAD: Final = 2
 
@@ -41,10 +43,16 @@ def _ours() -> Iterator[None]:
         raise _told(error) from error
 
 
+class _DamagedError(StorageError):
+    """A page holds what SQLite did not write."""
+
+
 def _told(error: sqlite3.Error) -> StorageError:
-    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_INTERRUPT:
         return TooLongError("reading took longer than it may")
-    return StorageError(str(error))
+    # The low byte is the kind, the rest of the code says which of it.
+    return (_DamagedError if code & 0xFF in _DAMAGED else StorageError)(str(error))
 
 
 class SQLiteEngine:
@@ -63,6 +71,7 @@ class SQLiteEngine:
         self._idle: list[sqlite3.Connection] = []
         self._idle_lock = threading.Lock()
         self._closed = False
+        self._damage = ""
 
     @classmethod
     def open(cls, path: str | Path, *, create: bool = True) -> SQLiteEngine:
@@ -96,6 +105,7 @@ class SQLiteEngine:
 
     def begin(self) -> None:
         """Take the write lock."""
+        self._check_pages()
         self.execute("BEGIN IMMEDIATE")
 
     @property
@@ -136,7 +146,8 @@ class SQLiteEngine:
         try:
             return self.connection.execute(statement, values)
         except sqlite3.Error as error:
-            raise StorageError(str(error)) from error
+            told = _told(error)
+            raise (self._damaged(told) if isinstance(told, _DamagedError) else told) from error
 
     def insert(self, table: str, columns: tuple[str, ...], values: Sequence[object], *, once: bool) -> int:
         """Add a row and return its number."""
@@ -152,14 +163,15 @@ class SQLiteEngine:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Reader]:
         """Lend a connection for reading."""
-        with _ours():
+        with self._noted():
             connection = self._borrow()
         limited = seconds_left() is not None
         if limited:
             # The handler runs in the thread that reads, which is the one that has the limit.
             connection.set_progress_handler(lambda: (seconds_left() or 0) < 0, _STEPS)
         try:
-            yield _SQLiteReader(connection)
+            with self._noted():
+                yield _SQLiteReader(connection)
         finally:
             if limited:
                 connection.set_progress_handler(None, 0)
@@ -214,8 +226,31 @@ class SQLiteEngine:
                 "back, or start the authority again"
             )
 
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Raise what SQLite raises as `StorageError`, and keep in mind that a page is damaged."""
+        try:
+            with _ours():
+                yield
+        except _DamagedError as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: StorageError) -> StorageError:
+        self._damage = f"the database {self.place} is damaged: {error}. {self.advice()}"
+        return StorageError(self._damage)
+
+    def _check_pages(self) -> None:
+        """Raise `StorageError` if a damaged page was found.
+
+        Of a file that somebody wrote over, the connection that writes may still know all that it needs. What it wrote
+        would be lost with the file.
+        """
+        if self._damage:
+            raise StorageError(self._damage)
+
     def probe(self, seconds: float) -> None:
-        """Write something."""
+        """Write something, and read something of every table."""
+        self._check_pages()
         # The little that is written here may still fit where an action does not.
         if not self.alone and shutil.disk_usage(os.path.dirname(self.place) or ".").free < _LEAST_FREE:
             raise StorageError(f"the disk of {self.place} is full")
@@ -228,6 +263,12 @@ class SQLiteEngine:
                     self.connection.execute(f"PRAGMA user_version={len(SQLITE)}")
             finally:
                 self.connection.execute(f"PRAGMA busy_timeout={usual}")
+        if self.alone:
+            return
+        # Other connections read anew after a change: they see a file that somebody wrote over.
+        with self.reading() as reader:
+            for (name,) in reader.rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
+                reader.rows(f'SELECT 1 FROM "{name}" LIMIT 1')  # noqa: S608 - of our own schema
 
     def damage(self) -> str:
         """Say what is wrong with the pages; that takes about a second for each gigabyte or less."""
