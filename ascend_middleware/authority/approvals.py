@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -29,6 +30,8 @@ __all__ = [
     "unknown_approvers",
     "what_cannot_be",
 ]
+
+log = logging.getLogger(__name__)
 
 STATUSES: Final = ("approved", "partially_approved", "pending", "denied")
 _MOST_APPROVERS: Final = 20
@@ -61,6 +64,8 @@ def decide(
         row = store.action(row["id"], tenant=by.tenant)  # as it stands now, under the lock
         if row["status"] != "pending":
             raise _not_pending(row)
+        if approved:
+            _check_log(store, row["id"])
         given = row["approvals"]
         if approved and any(same_person(by, one["by"], one["key"]) for one in given):
             message = f"{by.name} has approved action {row['id']} before; it waits for somebody else"
@@ -74,6 +79,15 @@ def decide(
             data["approvals"] = given
         store.settle(row["id"], word, tenant=by.tenant, event=event, actor=by.name, data=data)
         return store.action(row["id"], tenant=by.tenant)
+
+
+def _check_log(store: Store, number: int) -> None:
+    """Refuse to approve what the audit log does not tell like that: a row that somebody forged counts for nobody."""
+    found = store.unlike_log(number)
+    if found:
+        log.error("action %s cannot be approved, it is not what the audit log says: %s", number, found[0].message)
+        message = f"action {number} is not what the audit log says; nothing was decided, see `audit verify`"
+        raise ApiError(500, "NOT_AS_LOGGED", message)
 
 
 def _refusal(row: Mapping[str, Any], by: Credential) -> tuple[str, str] | None:

@@ -12,6 +12,7 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -221,7 +222,7 @@ def verify_audit(args: Namespace) -> Result:
     start = _noted("--from", args.start) if args.start else None
     with Database.evidence(place_of(args)) as database:
         found = verify(database, known=heads, start=start, watch=progress)
-    findings = [{"seq": one.seq, "kind": one.kind, "message": one.message} for one in found.findings]
+    findings = [{name: value for name, value in asdict(one).items() if value != ""} for one in found.findings]
     state = "the log is whole" if found.whole else "the log was tampered with"
     return Result(
         data={"whole": found.whole, "entries": found.entries, "head": str(found.head), "findings": findings},

@@ -1,11 +1,11 @@
 """A database as it is after years: so many actions with their audit log, made at once from what real ones look like."""
 
-import hashlib
 import json
 import random
 from datetime import datetime
 
 from ascend_middleware.authority.store.audit import canonical_json, chained, iso_time
+from ascend_middleware.authority.store.comparison import digest
 from ascend_middleware.authority.store.tallies import Counted
 
 from .desk import Desk
@@ -91,7 +91,8 @@ class Growth:
             if entry["event"] == "ACTION_SUBMITTED":
                 data |= {
                     "agent_id": agent,
-                    "submission": hashlib.sha256(submission.encode()).hexdigest(),
+                    "submission": digest(submission),
+                    "judgement": digest(canonical_json(judgement)),
                     "key": key["id"],
                 }
                 if "approval" in data:

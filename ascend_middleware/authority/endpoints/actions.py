@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterable, Mapping
@@ -31,6 +30,7 @@ from ..bodies import (
 from ..context import Call, Fields, answers, fingerprint, repeated_otherwise
 from ..policy.approvers import OBSERVED
 from ..policy.risk_score import claimed_risk, risk_level, score_action
+from ..store.comparison import digest
 from ..store.store import canonical_json, iso_time
 
 __all__ = ["check_standing", "judged_form", "submit"]
@@ -106,8 +106,8 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
         # The terms of an action stay what they were when it was submitted, whatever the policy file says later.
         rules = approvals.approval_rules(call.store, policy.approvals, tenant=call.tenant)
         stored["approval"] = {**rules.terms(level), "expires_at": iso_time(call.authority.now() + rules.expires_after)}
-    text = canonical_json(action)
-    row = call.store.add_action(action, stored, risk=(judgement.risk_score, level), by=call.credential, text=text)
+    texts = canonical_json(action), canonical_json(stored)
+    row = call.store.add_action(action, stored, risk=(judgement.risk_score, level), by=call.credential, texts=texts)
     call.audit(
         "ACTION_SUBMITTED",
         action_id=row["id"],
@@ -116,8 +116,11 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
         agent_id=action["agent_id"],
         action_type=kind,
         risk_score=judgement.risk_score,
+        risk_level=level,
+        session=row["session"],
         parent_action_id=action.get("parent_action_id"),
-        submission=hashlib.sha256(text.encode()).hexdigest(),
+        submission=digest(texts[0]),
+        judgement=digest(texts[1]),
     )
     return row
 

@@ -10,6 +10,8 @@ from typing import Any
 from ..cursors import Cursor
 from . import audit, verification
 from .audit import canonical_json
+from .comparison import compared_action
+from .findings import Finding
 from .listing import Listing, read_page
 from .registry_store import Records
 
@@ -73,6 +75,11 @@ class Log(Records):
         places = ", ".join("?" * len(known))
         found = self.rows(f"SELECT id, submission FROM actions WHERE id IN ({places})", known)  # noqa: S608 - places
         return {row["id"]: row["submission"] for row in found}
+
+    def unlike_log(self, action_id: int) -> list[Finding]:
+        """Return what of one action, and of its approvals, is not as the log says; within `write` as it stands now."""
+        with self.reading() as reader:
+            return compared_action(reader, action_id)
 
     def verify_audit(self) -> int | None:
         """Return the number of the first audit entry that was tampered with, or None if the chain holds."""

@@ -81,9 +81,9 @@ class Store(Keys):
         *,
         risk: tuple[int, str],
         by: Credential,
-        text: str,
+        texts: tuple[str, str],
     ) -> dict[str, Any]:
-        """Store a decided submission, of which `text` is the canonical JSON, and return the action."""
+        """Store a decided submission and return the action; `texts` are the canonical JSON of it and its judgement."""
         now, status = self.moment(), judgement["decision"]
         if status == "pending" and judgement.get(OBSERVED):
             status = OBSERVED  # it has run already: nobody is asked, so it stands in nobody's queue
@@ -98,8 +98,8 @@ class Store(Keys):
             "submitted_by": by.key_id,
             "submitter": by.name,
             "session": submission.get("orchestration_session_id"),
-            "submission": text,
-            "judgement": canonical_json(judgement),
+            "submission": texts[0],
+            "judgement": texts[1],
             "expires_at": (judgement.get("approval") or {}).get("expires_at"),
         }
         with self.write():

@@ -5,38 +5,20 @@ What is kept in memory at a time does not grow with the log.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import msgspec
 
-from .audit import DECIDED, NO_HASH, Head, chained
-from .database import Database, Reader, Row
+from .audit import NO_HASH, Head, chained
+from .comparison import Watching, compared_actions
+from .database import Database, Row
+from .findings import Finding
 
 __all__ = ["Finding", "Verification", "verify"]
 
 _MOST_FINDINGS: Final = 100
-# Actions that are compared at a time.
-_AT_ONCE: Final = 1000
-# Passes items on, and tells somebody what they are and how many there will be.
-Watching: TypeAlias = "Callable[[Iterable[Any], str, int | None], Iterable[Any]]"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What is wrong at one entry; `seq` is 0 for an action that no entry tells of.
-
-    The kind is `changed`, `removed`, `reordered`, `inserted`; `head` if the record of the last entry is missing;
-    `action` if the action is not what the log says of it.
-    """
-
-    seq: int
-    kind: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +74,8 @@ def verify(
             wanted.pop(seq, None)
             expected, previous = seq + 1, row["hash"]
             last = Head(seq, row["hash"])
-        findings += itertools.islice(_unlike(reader, start.seq if start else 0, last.seq, watch), _MOST_FINDINGS)
+        compared = compared_actions(reader, start.seq if start else 0, last.seq, watch)
+        findings += itertools.islice(compared, _MOST_FINDINGS)
     for seq in [seq for seq in wanted if seq < first]:
         del wanted[seq]
     beyond = max([recorded["seq"] if recorded else 0, *wanted])
@@ -147,86 +130,3 @@ def _findings(row: Row, expected: int, previous: str | None, moved: dict[int, st
 
 def _span(first: int, last: int) -> str:
     return f"entry {first} was" if first == last else f"entries {first} to {last} were"
-
-
-# --- the actions
-
-
-@dataclass(slots=True)
-class _Told:
-    """What the log says of one action."""
-
-    seq: int = 0
-    last: int = 0
-    status: str = ""
-    submission: str = ""
-    submitter: str = ""
-
-    def add(self, row: Row) -> None:
-        """Take the next entry about the action."""
-        self.last = row["seq"]
-        try:
-            entry = json.loads(row["entry"])
-            event, data = entry["event"], entry["data"]
-            if event == "ACTION_SUBMITTED":
-                self.seq, self.status = row["seq"], data["decision"]
-                self.submission, self.submitter = data["submission"], entry["actor"]
-            elif event in DECIDED and self.seq:
-                self.seq, self.status = row["seq"], DECIDED[event]
-        except (ValueError, KeyError, TypeError):
-            return  # told as a changed entry
-
-
-def _unlike(reader: Reader, start: int, end: int, watch: Watching) -> Iterator[Finding]:
-    """Yield the actions that are not what the log says of them; of those only that it tells of after `start`."""
-    if start:
-        for first in watch(range(start + 1, end + 1, _AT_ONCE), "actions", None):
-            upto = min(first + _AT_ONCE - 1, end)
-            about = "IN (SELECT action_id FROM audit WHERE seq BETWEEN ? AND ?)"
-            yield from _compared(reader, about, (first, upto), upto)
-        alone = "SELECT id FROM actions WHERE NOT EXISTS (SELECT 1 FROM audit WHERE action_id = actions.id) ORDER BY id"
-        for row in reader.each(alone):
-            yield Finding(0, "action", f"action {row['id']} is not in the log")
-        return
-    for first in watch(_firsts(reader), "actions", None):
-        yield from _compared(reader, "BETWEEN ? AND ?", (first, first + _AT_ONCE - 1), end)
-
-
-def _firsts(reader: Reader) -> Iterator[int]:
-    """Yield where each range of numbers begins in which there are actions, or entries about some."""
-    following = (
-        "SELECT min(n) FROM (SELECT min(id) AS n FROM actions WHERE id >= ?"
-        " UNION ALL SELECT min(action_id) AS n FROM audit WHERE action_id >= ?) AS some"
-    )
-    first = 0
-    while True:
-        found = reader.rows(following, (first, first))[0][0]
-        if found is None:
-            return
-        yield found
-        first = found + _AT_ONCE
-
-
-def _compared(reader: Reader, about: str, values: tuple[int, int], end: int) -> Iterator[Finding]:
-    """Compare some actions; those of which something is told after `end` have their turn with that."""
-    told: dict[int, _Told] = {}
-    entries = f"SELECT seq, action_id, entry FROM audit WHERE action_id {about} ORDER BY action_id, seq"  # noqa: S608
-    for row in reader.each(entries, values):
-        told.setdefault(row["action_id"], _Told()).add(row)
-    for row in reader.each(f"SELECT * FROM actions WHERE id {about} ORDER BY id", values):  # noqa: S608
-        number, said = row["id"], told.pop(row["id"], None)
-        if said is None or (not said.seq and said.last <= end):
-            yield Finding(0, "action", f"action {number} is not in the log")
-        elif said.last > end:
-            continue
-        elif hashlib.sha256(row["submission"].encode()).hexdigest() != said.submission:
-            yield Finding(said.seq, "action", f"action {number} is not what was submitted")
-        elif "submitter" in row.keys() and row["submitter"] != said.submitter:  # noqa: SIM118 - a row's `in` is of values
-            # Older schemas have no such column. Whoever could change it could approve what is their own.
-            yield Finding(said.seq, "action", f"action {number} was not submitted by {row['submitter']!r}")
-        elif row["status"] != said.status:
-            message = f"action {number} says {row['status']}, entry {said.seq} says {said.status}"
-            yield Finding(said.seq, "action", message)
-    for number, said in told.items():
-        if said.seq and said.last <= end:
-            yield Finding(said.seq, "action", f"action {number} is gone")
