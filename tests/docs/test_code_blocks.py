@@ -37,6 +37,7 @@ ELSEWHERE = {
     ("README.md", "toml"): "docs/test_readme.py",
     ("README.md", "console"): "docs/test_readme.py",
     ("agents.md", "python"): "agent/test_agent_programs.py",
+    ("alerts.md", "yaml"): "docs/test_alerts_page.py",
     ("authority-api.md", "console"): "docs/test_authority_api_page.py",
     ("callers.md", "python"): "docs/test_newcomers_pages.py",
     ("client.md", "python"): "docs/test_client_page.py",
