@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 from ..adapters.outcome import changed_request
 from ..fork import ProcessLock
 from ..masking import get_logger
-from ..routing import Stop
+from ..routing import MATCH, Stop
 from .messages import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from ..routing import Entered
+    from ..routing import Confirmed, Entered
     from .messages import Application, Receive, Scope, Send
 
     # Decides about a request, given what the router will run, and runs the application or refuses.
@@ -92,22 +92,30 @@ class _Narrowed:
     So what runs is what was decided about, and the others are not asked a second time.
     """
 
-    _router: Any
+    __slots__ = ("_match", "_router", "form_limits", "routes")
+
+    def __init__(self, router: Any, route: Confirmed) -> None:
+        self._router, self._match, self.routes = router, route.match, (route.stand_in,)
+        self.form_limits = getattr(router, "form_limits", None)  # what FastAPI's asks for first
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._router, name)
 
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Route as the router itself does."""
+        router = self._router
+        if "router" not in scope:
+            scope["router"] = router
+        scope[MATCH] = self._match
+        running: Awaitable[None] = type(router).app(self, scope, receive, send)
+        return running
 
-def _narrowed(inner: Any, router: Any, route: Any, scope: Scope) -> Application:
+
+def _narrowed(inner: Any, router: Any, route: Confirmed | None) -> Application:
     """Return what comes next in a router's chain, or its routing of one route, if that is what comes next."""
-    routing: Any = getattr(type(router), "app", None)
-    own = getattr(inner, "__self__", None) is router and getattr(inner, "__func__", None) is routing
-    if route is None or not own:
-        return inner  # type: ignore[no-any-return]
-    scope.setdefault("router", router)
-    narrowed = _Narrowed()
-    vars(narrowed).update(vars(router), _router=router, routes=(route,))
-    return functools.partial(routing, narrowed)
+    own = getattr(inner, "__self__", None) is router
+    own = own and getattr(inner, "__func__", None) is getattr(type(router), "app", 0)
+    return _Narrowed(router, route) if own and route is not None else inner
 
 
 class _Inserted(Stop):
@@ -166,7 +174,7 @@ class RouterGuard(_Inserted):
         if self.owner.router is not self.router:
             return self._govern(scope, receive, send, self.app, None)
         resolved = self.resolver.resolve(scope)
-        inner = _narrowed(self.app, self.router, resolved.route, scope)
+        inner = _narrowed(self.app, self.router, resolved.route)
         for one in resolved.entered:
             if not self._ensure_gate(one.owner):
                 inner = functools.partial(_refuse_unseen, one.owner)
@@ -220,7 +228,7 @@ class Gate(_Inserted):
                 why = "was changed after it was decided about, runs a second time, or runs after its answer"
                 await _refuse(f"{scope['path'][:200]!r} {why}", scope, receive, send)
                 return
-            inner = _narrowed(self.app, self._start, entered.route, scope)
+            inner = _narrowed(self.app, self._start, entered.route)
         # What a handler asks of the application by itself is another request.
         await _within((), inner, scope, receive, send)
 

@@ -20,7 +20,7 @@ from ..adapters.outcome import HandledRequest, report_undecided
 from ..adapters.runner import AsyncRunner
 from ..exceptions import AscendError
 from ..fork import ProcessLock
-from ..guard import Verdict, announce
+from ..guard import Verdict, announce, is_ordinary
 from ..masking import get_logger
 from .install import AdmittedRequest, RouterGuard, find_router, install, is_before_router
 from .messages import Body, RootPath, ScopeView, refuse
@@ -180,16 +180,25 @@ class Governor:
         self.runner = runner
         self._root_path = root_path
 
-    async def govern(
+    def govern(
+        self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
+    ) -> Awaitable[None]:
+        """Decide about one request or handshake and run `inner`, or refuse."""
+        if resolved is None or resolved.entered or scope["type"] != "http":
+            return self._govern(scope, receive, send, inner, resolved)
+        exempt = self.runner.start().exempts(resolved.leaf, scope["method"], resolved.path)
+        if exempt is None or not is_ordinary(scope["path"], scope.get("raw_path"), scope["headers"]):
+            return self._govern(scope, receive, send, inner, resolved)
+        # A rule exempts it, and nothing about it is out of the ordinary.
+        self._judged(scope).append("exempt")
+        _attach(exempt, scope)
+        return inner(scope, receive, send)
+
+    async def _govern(
         self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
     ) -> None:
-        """Decide about one request or handshake and run `inner`, or refuse."""
         view = ScopeView(scope, resolved, self._root_path)
-        judged = scope.get(_JUDGED)
-        if judged is None:
-            judged = _judged(scope)
-        if _judging.get() is not None:
-            _judging.set(None)  # what a handler asks of an application by itself is another request
+        judged = self._judged(scope)
         judged.append("")  # until it is known: what goes wrong here is no success of somebody else's
         found = self.runner.triage(view)
         if isinstance(found, Verdict):
@@ -219,6 +228,15 @@ class Governor:
             if body.task is not None:
                 body.task.cancel()  # nobody took it over
 
+    @staticmethod
+    def _judged(scope: Scope) -> list[str]:
+        judged: list[str] | None = scope.get(_JUDGED)
+        if judged is None:
+            judged = _judged(scope)
+        if _judging.get() is not None:
+            _judging.set(None)  # what a handler asks of an application by itself is another request
+        return judged
+
     def _carry_out(
         self,
         verdict: Verdict,
@@ -231,10 +249,7 @@ class Governor:
         """Refuse, or run what passes; with the verdict, and for the gates on its way with what it was about."""
         if not verdict.passes:
             return refuse(scope, receive, send, verdict, render=self.runner.guard.render)
-        state = scope.setdefault("state", {})
-        if isinstance(state, dict):
-            state["ascend"] = verdict
-        scope[VERDICT] = verdict
+        _attach(verdict, scope)
         came = None
         if resolved is not None and resolved.entered and verdict.outcome not in ("disabled", "observed"):
             admitted = AdmittedRequest(scope, resolved.entered)
@@ -245,9 +260,8 @@ class Governor:
 
     def watch(self, scope: Scope, send: Send) -> Send:
         """Return a `send` that reports a success for which no guard decided anything, and in strict mode fails it."""
-        guard = self.runner.guard
-        if scope.get("method") == "OPTIONS" or not guard.settings.enabled:
-            return send  # what answers OPTIONS is often a middleware
+        if scope.get("method") == "OPTIONS":
+            return send  # what answers it is often a middleware
         scope[_WATCHING] = (*scope.get(_WATCHING, ()), self)
         judged = scope.get(_JUDGED)
         if judged is None:
@@ -257,7 +271,7 @@ class Governor:
         def watched(message: Message) -> Awaitable[None]:
             kind = message["type"]
             is_success = (kind == "http.response.start" and message["status"] < 300) or kind == "websocket.accept"
-            if is_success and _UNDECIDED.issuperset(judged):
+            if is_success and _UNDECIDED.issuperset(judged) and (guard := self.runner.guard).settings.enabled:
                 why = "no route was found for it" if judged else "a middleware answered it before the guard saw it"
                 judged.append("tripped")  # said once, however many watch
                 name = f"{scope.get('method') or scope['type']!r} {scope['path'][:200]!r}"
@@ -265,6 +279,14 @@ class Governor:
             return send(message)
 
         return watched
+
+
+def _attach(verdict: Verdict, scope: Scope) -> None:
+    """Let the handler find the verdict."""
+    state = scope.setdefault("state", {})
+    if isinstance(state, dict):
+        state["ascend"] = verdict
+    scope[VERDICT] = verdict
 
 
 async def run_reported(handled: HandledRequest, inner: Application, scope: Scope, receive: Receive, send: Send) -> None:

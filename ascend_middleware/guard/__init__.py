@@ -3,6 +3,7 @@
 from ..flow import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
 from ..verdict import Refusal, Verdict, answer_of
 from .decide import Guard
+from .firewall import is_ordinary
 from .log import announce, announce_ways
 from .plan import Asked
 from .request import Agent, NotAnAgent, RequestView, quoted
@@ -27,5 +28,6 @@ __all__ = [
     "announce_ways",
     "answer_of",
     "health_of",
+    "is_ordinary",
     "quoted",
 ]

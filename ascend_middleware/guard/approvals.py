@@ -12,7 +12,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import AscendError, NotFoundError
 from ..flow import BodyConsumed, ClientGone, Watch
@@ -21,6 +21,7 @@ from ..verdict import UNCONDITIONAL, Refusal
 from .fingerprint import CREDENTIALS, Binding, tenant_of
 from .firewall import Unreadable, declared_length, read_whole
 from .refusals import refusal_for
+from .request import HANDLE_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +36,8 @@ if TYPE_CHECKING:
     from .plan import Case
     from .request import RequestView
 
-__all__ = ["HANDLE_HEADER", "Approvals", "Settled", "denied", "mismatch", "used"]
+__all__ = ["Approvals", "Settled", "denied", "mismatch", "used"]
 
-HANDLE_HEADER: Final = "ascend-approval"
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 

@@ -18,13 +18,13 @@ from ..rules import WEBSOCKET, FieldError, RequestFields, RuleTable
 from ..state.base import StateError
 from ..text import printable
 from ..verdict import Refusal, Verdict
-from .approvals import HANDLE_HEADER, Approvals, Settled
+from .approvals import Approvals, Settled
 from .firewall import Unreadable, inspect, parse_form, parse_json, read_whole
 from .log import Recorder
 from .observations import Observations
 from .plan import Asked, Case, Plan, Plans
 from .refusals import cause_of, refusal_for, refusal_of_findings, unjournalled
-from .request import Agent, NotAnAgent, agent_of
+from .request import HANDLE_HEADER, Agent, NotAnAgent, agent_of
 from .runs import OpenBudget, Runs
 from .telemetry import check, open_telemetry
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..client.core import Attempt, ClientCore
     from ..flow import Flow
     from ..journal.journal import Journal
+    from ..routing import Leaf
     from ..rules import CompiledRule
     from ..state.base import State
     from .request import RequestView
@@ -147,6 +148,16 @@ class Guard:
             return None
         verdict = self._plans.none.refused(refusal_of_findings(findings))
         return None if verdict.passes else verdict
+
+    def exempts(self, leaf: Leaf | None, method: str, path: str) -> Verdict | None:
+        """Return the verdict of an ordinary request that a rule exempts, if nobody wants to hear of it; else None.
+
+        It is what `triage` comes to; `path` is the decoded and application-relative one.
+        """
+        verdict = self._plans.exempt.get((leaf, method))
+        if verdict is None or path.startswith(self._own_paths) or not self.recorder.is_silent:
+            return None
+        return verdict
 
     def triage(self, view: RequestView) -> Verdict | Asked | Flow[Verdict]:
         """Settle what needs no authority; otherwise return what is to be asked at once, or the flow that judges."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
@@ -14,13 +15,25 @@ from ..flow import BodyConsumed, BodyTimeout, BodyTooLarge, ReadBody
 from ..rules import WEBSOCKET
 from ..strict_json import StrictJSON
 from ..verdict import Refusal
+from .request import HANDLE_HEADER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..flow import Flow
     from ..rules import CompiledRule
     from .request import RequestView
 
-__all__ = ["USUAL_METHODS", "Unreadable", "declared_length", "inspect", "parse_form", "parse_json", "read_whole"]
+__all__ = [
+    "USUAL_METHODS",
+    "Unreadable",
+    "declared_length",
+    "inspect",
+    "is_ordinary",
+    "parse_form",
+    "parse_json",
+    "read_whole",
+]
 
 _SUSPECT = re.compile(r"[\x00-\x1f\x7f-\x9f\\;�\ud800-\udfff\u2028\u2029]|//|/\.\.?(?:/|$)")
 # What makes a raw target worth a look: servers may hide in the decoded path what these say.
@@ -40,6 +53,8 @@ _OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-ove
 # Where a later layer may read another path than the router did.
 _REWRITES = frozenset({"x-original-url", "x-rewrite-url", "x-original-uri"})
 
+_first: Final = itemgetter(0)
+
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
 _json: Final = StrictJSON(
@@ -47,6 +62,35 @@ _json: Final = StrictJSON(
     constant="the body holds {}, which is no JSON number",
     out_of_range="the body holds a number too large to represent",
 )
+
+
+# Segments of plain characters, none of which begins with a dot.
+_ORDINARY_PATH: Final = re.compile(r"/|(?:/[\w~@!$&'()*+,=:-][\w~@!$&'()*+,=:.-]*)+/?", re.ASCII)
+_ORDINARY_HEADERS: Final = frozenset(
+    name.encode()
+    for name in (
+        *("host", "connection", "user-agent", "accept", "accept-encoding", "accept-language", "content-type"),
+        *("content-length", "authorization", "cookie", "origin", "referer", "cache-control", "x-request-id"),
+        *("x-forwarded-for", "x-forwarded-proto", "x-real-ip", "traceparent", "sec-fetch-mode", "sec-fetch-site"),
+        *("sec-fetch-dest", "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "if-none-match", "x-api-key"),
+    )
+)
+# What the guard looks for by itself: the firewall above, a handle, and who expects to be told to continue.
+_TELLING: Final = "|".join(sorted(_OVERRIDES | _REWRITES | {HANDLE_HEADER, "expect"}))
+_TELLING_HEADERS: Final = re.compile(_TELLING.replace("-", "[-_]").encode(), re.IGNORECASE)
+
+
+def is_ordinary(path: str, raw: bytes | None, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Say at one glance that `inspect` finds nothing, and that the headers hold nothing that the guard looks for.
+
+    The path is the whole one, with what a server put before it. False says no more than that it is worth a look.
+    """
+    if raw != path.encode("utf-8", "replace") or _ORDINARY_PATH.fullmatch(path) is None:
+        return False
+    return (
+        _ORDINARY_HEADERS.issuperset(map(_first, headers))
+        or _TELLING_HEADERS.search(b"\n".join(map(_first, headers))) is None
+    )
 
 
 def inspect(view: RequestView) -> list[str]:

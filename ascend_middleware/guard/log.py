@@ -73,6 +73,11 @@ class Recorder:
         self._undecided = 0
         self._since = 0.0
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nobody hears of a verdict that no decision stands behind, and that refuses nothing."""
+        return self.telemetry is None and not logger.isEnabledFor(logging.INFO)
+
     def record(self, view: RequestView, verdict: Verdict, *, seconds: float) -> None:
         """Write the one line that every judged request leaves; its extras are meant for machines."""
         if self.telemetry is not None:

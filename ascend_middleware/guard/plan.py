@@ -115,6 +115,7 @@ class Plans:
     Attributes:
         none: of what no rule covers.
         known: by route and method, where nothing else has to be looked at.
+        exempt: likewise, the verdict of those that a rule exempts.
     """
 
     def __init__(self, table: RuleTable, settings: Settings) -> None:
@@ -125,6 +126,7 @@ class Plans:
             self._permitted.add(frozenset(settings.unmapped_permit))
         self._routes: dict[Leaf, RouteRules] = {}
         self.known: Final[dict[tuple[Leaf | None, Method], Plan]] = {}
+        self.exempt: Final[dict[tuple[Leaf | None, Method], Verdict]] = {}
         self.none: Final = Plan(rule=None, label="no rule", observe=settings.mode == "observe")
         self._of_rules: dict[CompiledRule, Plan] = {}
 
@@ -182,6 +184,8 @@ class Plans:
                 return plan  # another path of the route may have another rule
         if view.method in USUAL_METHODS:  # others are a caller's to make up
             self.known[leaf, view.method] = plan
+            if plan.settled is not None and plan.settled.outcome == "exempt":
+                self.exempt[leaf, view.method] = plan.settled
         return plan
 
 

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from ..routing import Resolved
     from ..rules import Method
 
-__all__ = ["Agent", "NotAnAgent", "RequestView", "agent_of", "quoted"]
+__all__ = ["HANDLE_HEADER", "Agent", "NotAnAgent", "RequestView", "agent_of", "quoted"]
 
 logger = get_logger("ascend_middleware.guard")
 
+# By which a client names an action on hold.
+HANDLE_HEADER: Final = "ascend-approval"
 _MOST_FIELDS: Final = 1000
 _SHOWN: Final = str(WEBSOCKET)
 _first: Final = itemgetter(0)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..rules import Declaration
 
-__all__ = ["Entered", "Kind", "Leaf", "Resolved", "Stop"]
+__all__ = ["MATCH", "Confirmed", "Entered", "Kind", "Leaf", "Resolved", "Stop"]
+
+
+# Where the scope of a request has the match that its next router is to take.
+MATCH: Final = "ascend_middleware.match"
 
 
 class Kind(StrEnum):
@@ -59,22 +65,33 @@ class Entered(NamedTuple):
     """A place on the way of a request where something of the application may still change it.
 
     `owner` is a mounted application or router, or a route with middleware of its own; `root_path` and `params` are what
-    it is given, and `route` is the one of its own routes that leads on, with the match that was confirmed.
+    it is given, and `route` is the one of its own routes that leads on.
     """
 
     owner: Any
     root_path: str
     params: Mapping[str, Any]
-    route: Any = None
+    route: Confirmed | None = None
 
 
-class Resolved(NamedTuple):
+class Confirmed(msgspec.Struct, frozen=True, eq=False):
+    """The route that a router is to run, and the match that was decided about; nothing is matched a second time.
+
+    `stand_in` takes the route's place among the router's routes. It is made once for each route, and finds the `match`
+    where the request carries it.
+    """
+
+    stand_in: Any
+    match: Any
+
+
+class Resolved(msgspec.Struct, frozen=True):
     """What one request will run.
 
     `leaf` is None where the framework answers itself. `params` are the router's converted path parameters, `path` is
     the decoded path below the server's root path, as the outermost router saw it. `entered` are the places on the way
-    that are to be looked at again. `route` is the one of the outermost router's own routes that leads there, with the
-    match that was confirmed; None where no route does.
+    that are to be looked at again. `route` is the one of the outermost router's own routes that leads there; None
+    where no route does.
     """
 
     leaf: Leaf | None
@@ -82,4 +99,4 @@ class Resolved(NamedTuple):
     params: Mapping[str, Any]
     path: str
     entered: tuple[Entered, ...] = ()
-    route: Any = None
+    route: Confirmed | None = None

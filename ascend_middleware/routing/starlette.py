@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from operator import attrgetter, is_
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from starlette.applications import Starlette
-from starlette.routing import Host, Match, Mount, Router, WebSocketRoute
+from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from . import Entered, Kind, Leaf, Resolved
+from . import Confirmed, Entered, Kind, Leaf, Resolved
 from .starlette_classes import (
     answers_as_known,
     declared_at,
@@ -23,6 +24,7 @@ from .starlette_classes import (
     has_middleware,
     in_context,
     indexable_template,
+    is_below,
     is_followed,
     is_plain_include,
     is_transparent,
@@ -30,10 +32,13 @@ from .starlette_classes import (
     mounted_at,
     on_a_copy,
     root_path_of,
+    route_path_of,
     routes_as_known,
+    single_segments,
     with_own_state,
 )
 from .starlette_entries import Entry, SegmentTree
+from .starlette_paths import KnownPaths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
@@ -41,15 +46,6 @@ if TYPE_CHECKING:
     Scope = MutableMapping[str, Any]
 
 _MAX_DEPTH: Final = 32
-# The convertors' expressions that cannot match a slash; a registered one of the same name may.
-_SINGLE: Final = frozenset(
-    {
-        "[^/]+",
-        "[0-9]+",
-        r"[0-9]+(\.[0-9]+)?",
-        "[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}",
-    }
-)
 _regex_of: Final = attrgetter("path_regex")
 
 
@@ -67,15 +63,20 @@ class StarletteResolver:
 
     def resolve(self, scope: Scope) -> Resolved:
         """Return what this HTTP or WebSocket request runs, by the routes as they stand now."""
-        path = below = _route_path(scope) if scope.get("root_path") else scope["path"]
+        path = below = route_path_of(scope) if scope.get("root_path") else scope["path"]
         if scope["type"] not in ("http", "websocket"):
             return Resolved(None, Kind.NOT_FOUND, {}, path)
         level, current = self._level, scope
+        # Nothing that came before has a part in the match.
+        keeps = scope["type"] == "http" and "path_params" not in scope and "fastapi" not in scope
+        if keeps and (known := level.recall(path, scope["method"])) is not None:
+            return known
         entered: tuple[Entered, ...] = ()
         outermost: Any = None
         unit: Leaf | None = None
         for _ in range(_MAX_DEPTH):
-            step = level.match(current, below)
+            step = level.match(current, below, keeps=keeps)
+            keeps = False
             root: str = current.get("root_path", "")
             given: Mapping[str, Any] = current.get("path_params", {})
             if level is self._level:
@@ -98,7 +99,7 @@ class StarletteResolver:
             # FastAPI.__call__ does this on the way in.
             if root_path := root_path_of(level.owner):
                 current["root_path"] = root_path
-            below = _route_path(current)
+            below = route_path_of(current)
         return Resolved(level.whole, Kind.OPAQUE, current.get("path_params", {}), path, entered, outermost)
 
     def leaves(self) -> list[Leaf]:
@@ -116,22 +117,7 @@ class StarletteResolver:
                 yield from self._walk(item, (*above, level.owner))
 
 
-def _route_path(scope: Scope) -> str:
-    """Return the path below the root path, by the rule that Starlette's routers apply."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    if not root or not path.startswith(root):
-        return path
-    rest = path[len(root) :]
-    return rest if not rest or rest[0] == "/" else path
-
-
-def _is_below(path: str, prefix: str) -> bool:
-    prefix = prefix.rstrip("/")
-    return path == prefix or path.startswith(prefix + "/") or not prefix
-
-
-class _Selected(NamedTuple):
+class _Selected(msgspec.Struct):
     """What a router selects for a request.
 
     `child` are the scope fields that its match adds, `route` is what the router is to run, `pure` tells whether a
@@ -140,7 +126,7 @@ class _Selected(NamedTuple):
 
     found: Leaf | _Level | Kind
     child: Any = None
-    route: Any = None
+    route: Confirmed | None = None
     pure: bool = True
     inside: Any = None
 
@@ -163,6 +149,7 @@ class _Level:
         "_lock",
         "_names",
         "_opaque",
+        "_paths",
         "_prefix",
         "_regexes",
         "_router",
@@ -189,6 +176,7 @@ class _Level:
         self._opaque: Leaf | None = None
         # Built at first use: applications may be mounted in a circle.
         self._router: Any = None
+        self._paths = KnownPaths()
 
     @property
     def is_behind_middleware(self) -> bool:
@@ -202,8 +190,19 @@ class _Level:
 
     # Matching.
 
-    def match(self, scope: Scope, path: str) -> _Selected:
-        """Return what the router selects; `path` is the one below the root path."""
+    def recall(self, path: str, method: str) -> Resolved | None:
+        """Return what an HTTP request runs whose path came before, if nothing but path and method decides about it."""
+        known = self._paths.get((path, method))
+        if known is None:
+            return None
+        with self._lock:
+            return known.resolve(path) if self._is_current() and self._paths.get((path, method)) is known else None
+
+    def match(self, scope: Scope, path: str, *, keeps: bool = False) -> _Selected:
+        """Return what the router selects; `path` is the one below the root path.
+
+        What `keeps` is kept for `recall`, if it comes again.
+        """
         # One event loop never waits here; a second one must not see an index half built.
         with self._lock:
             if not self._is_current():
@@ -218,6 +217,8 @@ class _Level:
                 match, entry, child = selected
                 if match is Match.PARTIAL and not entry.partial_runs:
                     return _Selected(Kind.METHOD_NOT_ALLOWED, child)
+                if keeps and match is Match.FULL and self._paths.come_again(path, scope["method"]):
+                    self._paths.keep(path, scope["method"], self._asked(path, entry), child)
                 return _Selected(entry.content, child, entry.confirmed(match, child), entry.pure, entry.inside)
             if self._redirects(scope, path):
                 return _Selected(Kind.REDIRECT)
@@ -234,12 +235,16 @@ class _Level:
                 partial = match, entry, child
         return partial
 
+    def _asked(self, path: str, last: Entry) -> list[Entry]:
+        entries = [self._entries[number] for number in self._tree.candidates(path)]
+        return entries[: entries.index(last) + 1]
+
     def _redirects(self, scope: Scope, path: str) -> bool:
         if scope["type"] != "http" or not self._router.redirect_slashes or path == "/":
             return False
         full = scope["path"]
         other = {**scope, "path": full.rstrip("/") if path.endswith("/") else full + "/"}
-        return self._select(other, _route_path(other)) is not None
+        return self._select(other, route_path_of(other)) is not None
 
     def _low_priority(self, scope: Scope, path: str) -> Leaf | Kind | None:
         """Ask FastAPI's routes for front ends, which come after everything else."""
@@ -252,7 +257,7 @@ class _Level:
         if match is Match.PARTIAL:
             return Kind.METHOD_NOT_ALLOWED
         prefix = getattr(context, "frontend_prefix", "")
-        held = [part for part in getattr(route, "routes", ()) if _is_below(path, prefix + str(part.path))]
+        held = [part for part in getattr(route, "routes", ()) if is_below(path, prefix + str(part.path))]
         if not held:
             return self._unit(route)
         return self._frontend(max(held, key=lambda part: len(part.path)), prefix)
@@ -319,6 +324,7 @@ class _Level:
         self._indexed: list[Any] = []
         self._included: list[tuple[Any, object]] = []
         self._tree = SegmentTree()
+        self._paths = KnownPaths()
         self._known, self._leaves = self._leaves, {}
         self._opaque = None
         self._stack = getattr(router, "middleware_stack", None)
@@ -381,12 +387,12 @@ class _Level:
         if template is None:
             self._tree.add_anywhere(number)
         else:
-            convertors = subject.param_convertors.items()
-            single = frozenset(name for name, convertor in convertors if convertor.regex in _SINGLE)
-            self._tree.add(number, template, single=single, subtree=isinstance(subject, Mount))
+            self._tree.add(number, template, single=single_segments(subject), subtree=isinstance(subject, Mount))
         content = self._content(subject, original)
         runs = not answers_as_known(original, "handle")
-        self._entries.append(Entry(subject, match, content, includes, candidate, partial_runs=runs))
+        is_by_path = answers_as_known(original, "matches") and isinstance(original, Route)
+        entry = Entry(subject, match, content, includes, candidate, partial_runs=runs, is_by_path=is_by_path)
+        self._entries.append(entry)
 
     def _content(self, subject: Any, original: Any) -> Leaf | _Level:
         if isinstance(subject, Mount | Host):

@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     Scope = MutableMapping[str, Any]
     Matcher = Callable[[Scope], tuple[Match, Any]]
 
+# The convertors' expressions that cannot match a slash; a registered one of the same name may.
+_SINGLE: Final = frozenset(
+    {
+        "[^/]+",
+        "[0-9]+",
+        r"[0-9]+(\.[0-9]+)?",
+        "[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}",
+    }
+)
 # Longer chains of middlewares are in a circle.
 _MAX_CHAIN: Final = 100
 
@@ -168,6 +177,28 @@ def indexable_template(route: Any) -> str | None:
     except (AssertionError, ValueError):
         return None
     return path if expected == regex else None
+
+
+def single_segments(route: Any) -> frozenset[str]:
+    """Return the names of a route's parameters that cannot hold a slash."""
+    convertors = route.param_convertors.items()
+    return frozenset(name for name, convertor in convertors if convertor.regex in _SINGLE)
+
+
+def route_path_of(scope: Scope) -> str:
+    """Return the path below the root path, by the rule that Starlette's routers apply."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if not root or not path.startswith(root):
+        return path
+    rest = path[len(root) :]
+    return rest if not rest or rest[0] == "/" else path
+
+
+def is_below(path: str, prefix: str) -> bool:
+    """Tell whether a path is the prefix or lies below it."""
+    prefix = prefix.rstrip("/")
+    return path == prefix or path.startswith(prefix + "/") or not prefix
 
 
 def with_own_state(scope: Scope) -> Scope:

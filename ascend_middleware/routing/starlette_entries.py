@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from . import Kind, Leaf
+from . import MATCH, Confirmed, Kind, Leaf
 from .starlette_classes import converts_purely, has_own_middleware, methods_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class Entry:
     router that it leads to. `includes` are FastAPI's inclusions on the way, the outermost first, which is the one that
     the router asks; `candidate` is what the innermost of them selects. `partial_runs` tells whether the route may run
     something on a match that lacks only the method (the framework answers 405), `pure` whether a second match is sure
-    to be the same, and `inside` is the route where it has middleware of its own.
+    to be the same, and `inside` is the route where it has middleware of its own. `is_by_path` tells whether the match
+    depends on path and method only.
     """
 
     __slots__ = (
@@ -39,8 +40,10 @@ class Entry:
         "_methods",
         "_name",
         "_path",
+        "_stand_in",
         "content",
         "inside",
+        "is_by_path",
         "match",
         "partial_runs",
         "pure",
@@ -56,6 +59,7 @@ class Entry:
         candidate: Any,
         *,
         partial_runs: bool,
+        is_by_path: bool = False,
     ) -> None:
         self.subject, self.match, self.content, self.partial_runs = subject, match, content, partial_runs
         is_leaf = isinstance(content, Leaf)
@@ -66,6 +70,8 @@ class Entry:
         self._app = getattr(subject, "app", None)
         self._is_route = is_leaf and content.kind is Kind.ROUTE
         self._methods = methods_of(subject)
+        self._stand_in: Any = None
+        self.is_by_path = is_by_path and self._is_route and self.pure
 
     def is_current(self) -> bool:
         """Whether the route is what it was when this was made."""
@@ -81,11 +87,16 @@ class Entry:
             )
         )
 
-    def confirmed(self, match: Match, child: Any) -> Any:
-        """Return what the router is to run, given this route's match: a copy of the route that answers as it did."""
+    def confirmed(self, match: Match, child: Any) -> Confirmed:
+        """Return what the router is to run, given this route's match."""
+        stand_in = self._stand_in
+        if stand_in is None:
+            stand_in = self._stand_in = self._include_stand_in() if self._includes else self._route_stand_in()
+        return Confirmed(stand_in, (match, child))
+
+    def _route_stand_in(self) -> Any:
+        """Return a copy of the route that matches a request as the route itself did."""
         route = self.subject
-        if self._includes:
-            return self._confirmed_include(match, child)
 
         def handle(scope: Scope, receive: Any, send: Any) -> Any:
             if scope.get("route") is copied:
@@ -93,26 +104,38 @@ class Entry:
             return route.handle(scope, receive, send)
 
         copied = object.__new__(type(route))
-        vars(copied).update(vars(route), matches=lambda scope: (match, child), handle=handle)
+        vars(copied).update(vars(route), matches=_take_match, handle=handle)
         return copied
 
-    def _confirmed_include(self, match: Match, child: Any) -> Any:
+    def _include_stand_in(self) -> Any:
         """Return FastAPI's inclusion of a router, which selects among the router's routes once more when it runs."""
         asked, candidate = self._includes[0], self._candidate
         selects = getattr(type(asked), "_handle_selected", None)
         if candidate is None or selects is None or "_match" not in selects.__code__.co_names:
             return asked  # a version that is not known: it is asked again
         route = getattr(candidate, "starlette_route", None) or candidate.original_route
-        selected = match, child, route, candidate
+
+        def select(scope: Scope) -> Any:
+            return *_take_match(scope), route, candidate
+
+        found = None
         for include in reversed(self._includes):
-            found = object.__new__(type(include))
-            vars(found).update(vars(include), matches=lambda scope: (match, {}), _match=_constant(selected))
-            selected = match, {}, found, None
+            found = _include_copy(include, select if found is None else _leading_to(found))
         return found
 
 
-def _constant(value: Any) -> Callable[[object], Any]:
-    return lambda _: value
+def _include_copy(include: Any, select: Callable[[Scope], Any]) -> Any:
+    copied = object.__new__(type(include))
+    vars(copied).update(vars(include), matches=lambda scope: (scope[MATCH][0], {}), _match=select)
+    return copied
+
+
+def _leading_to(include: Any) -> Callable[[Scope], Any]:
+    return lambda scope: (scope[MATCH][0], {}, include, None)
+
+
+def _take_match(scope: Scope) -> Any:
+    return scope.pop(MATCH)
 
 
 _PARAMETER: Final = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)(?::[a-zA-Z_][a-zA-Z0-9_]*)?\}")

@@ -1,0 +1,214 @@
+"""Requests in which nothing is out of the ordinary are decided about at one glance, and come to what all others come to."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import pytest
+from fastapi import APIRouter, FastAPI, Request
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from kit.asgi import Wire, http_scope, inside, part
+from kit.engine import Engine, answer, plug
+from kit.examples import examples
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+
+import ascend_middleware.asgi.middleware
+from ascend_middleware.asgi.messages import RootPath, ScopeView
+from ascend_middleware.guard import is_ordinary
+from ascend_middleware.guard.firewall import inspect
+from ascend_middleware.routing.starlette_paths import KnownPaths
+
+SEGMENTS = (
+    "a",
+    "items",
+    "7",
+    "007",
+    "-1",
+    "x.json",
+    "a b",
+    "ä",
+    "",
+    ".",
+    "..",
+    ".well-known",
+    "a;b",
+    "a\\b",
+    "%2f",
+    "\x00",
+)
+SEGMENTS += ("a\n", "admin", "A", "~", "a:b", "\ud800", "\ufffd", "x" * 40, "free", "shut", "below", "in")
+NAMES = (
+    "host",
+    "accept",
+    "X-Custom",
+    "expect",
+    "Expect",
+    "ascend-approval",
+    "ascend_approval",
+    "x-http-method-override",
+)
+NAMES += (
+    "X_HTTP_METHOD",
+    "x-original-url",
+    "X-Rewrite_Url",
+    "x-method-override",
+    "x-original-uri",
+    "content-length",
+    "a\nexpect",
+)
+paths = st.lists(st.sampled_from(SEGMENTS), max_size=4).map(lambda found: "/" + "/".join(found))
+odd_paths = st.one_of(paths, paths.map(lambda path: path[1:]), st.text(max_size=8))
+header_lists = st.lists(st.sampled_from(NAMES), max_size=4)
+# What a server makes of the target: the path itself, with escapes, another one, or nothing.
+raws = st.sampled_from(("same", "same", "escaped", "other", "none", "query"))
+
+
+def raw_of(path, how):
+    content = path.encode("utf-8", "surrogatepass")
+    return {"same": content, "escaped": b"/%61", "other": content + b"#x", "none": None, "query": content + b"?a=1"}[
+        how
+    ]
+
+
+def scope_of(path, how, names, method="GET", **more):
+    given = http_scope(method, path, headers=[(name, "7") for name in names], **more) if path.isascii() else None
+    given = given or {**http_scope(method, "/", headers=[(name, "7") for name in names], **more), "path": path}
+    return {**given, "raw_path": raw_of(path, how)}
+
+
+@given(path=odd_paths, how=raws, names=header_lists)
+@example(path="/", how="same", names=[])
+def test_what_is_ordinary_is_what_the_firewall_finds_nothing_in(path, how, names):
+    scope = scope_of(path, how, names)
+    if not is_ordinary(path, scope["raw_path"], scope["headers"]):
+        return
+    view = ScopeView(scope, SimpleNamespace(path=path, leaf=None), RootPath(None, None))
+    assert inspect(view) == []
+    assert view.header_names.isdisjoint({"expect", "ascend-approval"})
+
+
+@pytest.mark.parametrize("path", ["/", "/items/7", "/items/x.json/", "/a-b_c~d", "/a:b@c,d+e=f"])
+@pytest.mark.parametrize("names", [["host", "accept"], ["x-custom"], ["User-Agent"]])
+def test_most_requests_are_ordinary(path, names):
+    assert is_ordinary(path, path.encode(), [(name.encode(), b"x") for name in names])
+
+
+RULES = [
+    {"match": ["GET /free/{a}", "GET /free", "* /below/in/free/{a}", "GET /m/free/{a}"], "exempt": True},
+    {"match": "GET /items/{a:int}", "action_type": "read", "resource_id": "{path.a}", "details": {"q": "query.q?"}},
+    {"match": "POST /items/{a}", "action_type": "write", "details": {"x": "header.x-custom?"}},
+    {"match": "GET /free/admin", "action_type": "admin"},
+    {"match": "* /shut/**", "block": "shut"},
+]
+
+
+def application(ran):
+    app = FastAPI(openapi_url=None)
+
+    def handler(name):
+        async def run(request: Request):
+            verdict = request.state.ascend
+            ran.append((name, request.method, dict(request.path_params), verdict.outcome, await request.body()))
+            ran.append((request.scope["route"].path, request.scope["router"] is app.router))
+            return JSONResponse({"name": name, "params": request.path_params})
+
+        return run
+
+    router, below = APIRouter(), APIRouter()
+    below.add_api_route("/free/{a}", handler("below"), methods=["GET", "PUT"])
+    router.include_router(below, prefix="/in")
+    app.add_api_route("/free/admin", handler("admin"), methods=["GET"])
+    app.add_api_route("/free/{a}", handler("free"), methods=["GET", "HEAD"])
+    app.add_api_route("/free", handler("none"), methods=["GET"])
+    app.add_api_route("/items/{a:int}", handler("items"), methods=["GET"])
+    app.add_api_route("/items/{a}", handler("texts"), methods=["GET", "POST"])
+    app.add_api_route("/shut/{a}", handler("shut"), methods=["GET"])
+    app.include_router(router, prefix="/below")
+    app.router.routes.append(Mount("/m", Starlette(routes=[Route("/free/{a}", handler("mounted"))])))
+    return app
+
+
+def come(app, ran, engine, scope):
+    """Send one request; return all that can be seen of it."""
+    ran.clear()
+    before = len(engine.requests)
+    wire = Wire(part(b"{}"))
+    asyncio.run(wire.through(app, scope))
+    asked = [
+        (request.method, request.url, request.content, sorted(name for name, _ in request.headers), request.agent)
+        for request in engine.requests[before:]
+    ]
+    return (
+        [(message.get("status"), sorted(message.get("headers", ())), message.get("body")) for message in wire.sent],
+        [*ran],
+        asked,
+    )
+
+
+@pytest.fixture
+def app(monkeypatch):
+    engine = plug(monkeypatch, Engine(lambda request: answer("denied" if b"/shut" in request.content else "approved")))
+    ran = []
+    return inside(application(ran), RULES, journal="off"), ran, engine
+
+
+routed = st.lists(st.sampled_from(("a", "7", "007", "-1", "admin", "x.json", "ä", "a;b", "..", "")), max_size=1)
+starts = st.sampled_from(("/free", "/items", "/shut", "/below/in/free", "/m/free", "/else", "//free", "/free/.."))
+
+
+@settings(max_examples=examples(150), suppress_health_check=list(HealthCheck))
+@given(
+    path=st.tuples(starts, routed).map(lambda both: "/".join((both[0], *both[1]))),
+    how=raws,
+    names=header_lists,
+    method=st.sampled_from(("GET", "GET", "HEAD", "POST", "PUT", "get", "TRACE", "OPTIONS")),
+    root=st.sampled_from(("", "", "/root")),
+)
+def test_a_glance_changes_nothing(app, path, how, names, method, root):
+    app, ran, engine = app
+
+    def once():
+        return come(app, ran, engine, scope_of(root + path, how, names, method, query=b"q=1", root_path=root))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KnownPaths, "come_again", lambda *_: False)
+        patch.setattr(KnownPaths, "get", lambda *_: None)
+        patch.setattr(ascend_middleware.asgi.middleware, "is_ordinary", lambda *_: False)
+        thorough = once()
+    # The third time, what the router finds for a path may be known.
+    assert [once() for _ in range(3)] == [thorough] * 3
+
+
+def test_routes_that_change_count_from_the_next_request_on(app):
+    app, ran, engine = app
+
+    def names():
+        return [name for name, *_ in come(app, ran, engine, http_scope(path="/free/a"))[1][::2]]
+
+    assert [names() for _ in range(3)] == [["free"]] * 3
+    route = app.router.routes[1]
+
+    async def other(request: Request):
+        ran.extend([("other",), ()])
+
+    app.add_api_route("/free/{b}", other, methods=["GET"])
+    app.router.routes.insert(0, app.router.routes.pop())
+    assert [names() for _ in range(3)] == [["other"]] * 3
+    app.router.routes[0].methods ^= {"GET", "POST"}
+    assert [names() for _ in range(3)] == [["free"]] * 3
+    app.router.routes.pop(0)
+    route.app, before = app.router.routes[2].app, route.app
+    assert [names() for _ in range(3)] == [["none"]] * 3
+    route.app = before
+    route.param_convertors = {"a": Doubling()}
+    assert json.loads(come(app, ran, engine, http_scope(path="/free/a"))[0][1][2])["params"] == {"a": "aa"}
+
+
+class Doubling:
+    regex = "[^/]+"
+
+    def convert(self, value):
+        return value * 2
