@@ -153,6 +153,7 @@ class Settings:
         health_path: a path that answers how the guard is.
         telemetry: metrics and traces through OpenTelemetry.
         log_format: json writes the log as JSON to stderr.
+        openapi: whether the application's OpenAPI document tells of refusals and action types.
         report_outcomes: whether the authority is told what became of actions.
         organization_id: the organisation at the authority.
         state: what workers share: a file, `memory:`, `redis://…`, `rediss://…` or `unix://…`.
@@ -210,6 +211,7 @@ class Settings:
     unmapped_permit: tuple[str, ...] = _setting((), read.findings)
     health_path: str | None = _setting(None, read.local_path)
     telemetry: bool = _setting(False, read.flag, "ASCEND_TELEMETRY")
+    openapi: bool = _setting(True, read.flag)
     log_format: str = _setting("text", choice("text", "json"), "ASCEND_LOG_FORMAT")
     report_outcomes: bool = _setting(True, read.flag)
 

@@ -14,10 +14,14 @@ from starlette.requests import HTTPConnection
 
 from .adapters.decorator import VERDICT, caller_place, require_verdict
 from .asgi import AscendMiddleware, require_decision
+from .asgi.middleware import find_added
+from .asgi.openapi import Documents
+from .compose import build_table
 from .guard import Verdict
+from .routing.starlette import StarletteResolver
 from .rules import Declaration, RuleFields, declaration, declare
 
-__all__ = ["AscendMiddleware", "governed", "require_decision"]
+__all__ = ["AscendMiddleware", "governed", "openapi", "require_decision"]
 
 
 def governed(**fields: Unpack[RuleFields]) -> Callable[[HTTPConnection], Coroutine[Any, Any, Verdict]]:
@@ -34,6 +38,25 @@ def governed(**fields: Unpack[RuleFields]) -> Callable[[HTTPConnection], Corouti
     """
     rule = declaration(caller_place(), fields)
     return declare(_Governed(rule), rule)
+
+
+def openapi(app: Any) -> dict[str, Any]:
+    """Return the OpenAPI document of an application with what the guards tell that were added to it.
+
+    `app.openapi()` returns the same as soon as the application serves; this is for programs that write it to a file.
+
+    Args:
+        app: a FastAPI application. Neither key nor authority is needed.
+
+    Raises:
+        ConfigurationError: a rule table or a setting is wrong.
+    """
+    added = []
+    for rules, settings, hooks in find_added(app):
+        documents = Documents(*build_table(rules, settings), rendered=hooks.get("render") is not None)
+        added.append((documents, StarletteResolver(app, documents.reached)))  # told for as long as they live
+    found: dict[str, Any] = app.openapi()
+    return found
 
 
 class _Governed:

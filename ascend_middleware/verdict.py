@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .api.models import AgentAction, AuthorizationDecision
     from .rules import CompiledRule
 
-__all__ = ["REFUSALS", "Refusal", "Run", "Verdict", "answer_of"]
+__all__ = ["OTHER_STATUSES", "PROBLEM_TYPE", "REFUSALS", "Refusal", "Run", "Verdict", "answer_of", "problem_schema"]
 
 # Problem type → status and title (RFC 9457). One row per line of the documented table of verdicts.
 REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
@@ -37,6 +37,11 @@ REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
     "body-timeout": (408, "The body took too long to arrive"),
     "body-too-large": (413, "The body is too large to be governed"),
 }
+
+# Further statuses under which a problem type is answered; see `Refusal.status`.
+OTHER_STATUSES: Final[Mapping[int, str]] = {202: "approval-required", 422: "bad-request"}
+PROBLEM_TYPE: Final = "application/problem+json"
+_URN: Final = "urn:ascend:problem:"
 
 # Beats observe mode: a blocked agent stays blocked.
 UNCONDITIONAL: Final = frozenset({"kill-switch"})
@@ -70,9 +75,9 @@ class Refusal:
             kind, status, body = "application/json", self.status or 200, {**self.report}
         else:
             own_status, title = REFUSALS[self.problem]
-            kind, status = "application/problem+json", self.status or own_status
+            kind, status = PROBLEM_TYPE, self.status or own_status
             body = {
-                "type": f"urn:ascend:problem:{self.problem}",
+                "type": _URN + self.problem,
                 "title": title,
                 "status": status,
                 "detail": self.detail,
@@ -90,6 +95,35 @@ class Refusal:
         content = encode_json(body)
         headers.append(("content-length", str(len(content))))
         return status, headers, content
+
+
+def problem_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a refusal's body, in the words that OpenAPI 3.0 and 3.1 share."""
+    text, flag = {"type": "string"}, {"type": "boolean"}
+
+    def of(properties: dict[str, Any], description: str, *required: str) -> dict[str, Any]:
+        schema = {"type": "object", "description": description, "properties": properties}
+        return {**schema, "required": list(required)} if required else schema
+
+    approval = {"handle": text, "state": text, "status_url": text, "expires_in": {"type": "integer", "minimum": 0}}
+    members = {
+        "type": {"type": "string", "enum": [_URN + name for name in REFUSALS]},
+        "title": text,
+        "status": {"type": "integer"},
+        "detail": text,
+        "action_id": text,
+        "decision": text,
+        "reason": text,
+        "risk_score": {"type": "number"},
+        "conditions": {},
+        "approval": of(approval, "How to repeat the request once it is approved.", *approval),
+        "executed": flag,
+        "outcome": text,
+        "field": text,
+        "findings": {"type": "array", "items": text},
+    }
+    description = "Why the request was refused before its handler ran (RFC 9457)."
+    return of(members, description, "type", "title", "status", "detail")
 
 
 class Run(msgspec.Struct, eq=False):

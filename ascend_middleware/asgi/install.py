@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..routing import Confirmed, Entered
     from .messages import Application, Receive, Scope, Send
+    from .openapi import Documents
 
     # Decides about a request, given what the router will run, and runs the application or refuses.
     Govern = Callable[[Scope, Receive, Send, Application, Any], Awaitable[None]]
@@ -144,11 +145,14 @@ class RouterGuard(_Inserted):
     With `marked_only` it governs only what comes through the middleware that it belongs to.
     """
 
-    def __init__(self, govern: Govern, resolver: Any, app: Any, *, marked_only: bool) -> None:
+    def __init__(self, govern: Govern, documents: Documents, app: Any, *, marked_only: bool) -> None:
+        from ..routing.starlette import StarletteResolver  # optional dependency
+
         self.owner = app
         self.origin: tuple[Any, ...] | None = None
         self._govern = govern
-        self.resolver = resolver
+        self.documents = documents
+        self.resolver: Any = StarletteResolver(app, documents.reached)
         self.mark: Any = f"ascend_middleware.through.{id(self)}" if marked_only else None
         self.router = app.router
         self._gates: weakref.WeakKeyDictionary[Gate, Any] = weakref.WeakKeyDictionary()
@@ -300,17 +304,15 @@ _installing = ProcessLock()
 _installed: weakref.WeakKeyDictionary[Any, list[weakref.ref[RouterGuard]]] = weakref.WeakKeyDictionary()
 
 
-def install(app: Any, govern: Govern, *, origin: tuple[Any, ...] | None = None) -> RouterGuard:
-    """Put a guard in front of a Starlette application's router.
+def install(app: Any, govern: Govern, documents: Documents, *, origin: tuple[Any, ...] | None = None) -> RouterGuard:
+    """Put a guard in front of a Starlette application's router, and let `documents` tell of it.
 
     `origin` is what the guard was built from: its rules and hooks, and its settings last. A guard of the same origin
     that is there already is returned. None is for a middleware around the application: it always makes another guard,
     which governs what comes through that middleware.
     """
-    from ..routing.starlette import StarletteResolver  # optional dependency
-
     if origin is None:
-        return RouterGuard(govern, StarletteResolver(app), app, marked_only=True)
+        return RouterGuard(govern, documents, app, marked_only=True)
     with _installing:
         known = _installed.setdefault(app, [])
         for reference in known:
@@ -320,7 +322,7 @@ def install(app: Any, govern: Govern, *, origin: tuple[Any, ...] | None = None) 
             same = all(mine is its for mine, its in zip(origin[:-1], other.origin[:-1], strict=True))
             if same and origin[-1] == other.origin[-1]:
                 return other
-        guard = RouterGuard(govern, StarletteResolver(app), app, marked_only=False)
+        guard = RouterGuard(govern, documents, app, marked_only=False)
         guard.origin = origin
         known.append(weakref.ref(guard))
         return guard

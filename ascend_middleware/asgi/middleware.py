@@ -24,9 +24,10 @@ from ..guard import Verdict, announce, is_ordinary
 from ..masking import get_logger
 from .install import AdmittedRequest, RouterGuard, find_router, install, is_before_router
 from .messages import Body, RootPath, ScopeView, refuse
+from .openapi import Documents
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from ..guard import Guard
     from ..routing import Resolved
@@ -38,6 +39,8 @@ logger = get_logger("ascend_middleware.asgi")
 _JUDGED: Final = "ascend_middleware.judged"
 # Likewise, the governors that watch its answer.
 _WATCHING: Final = "ascend_middleware.watching"
+# What a middleware is given beside rules and settings.
+_HOOKS: Final = ("identify", "render", "http_client", "strips_root_path")
 _judging: ContextVar[list[str] | None] = ContextVar("ascend_middleware.judging", default=None)
 # What nobody decided about, though a guard saw it.
 _UNDECIDED: Final = frozenset({"framework"})
@@ -155,6 +158,7 @@ class AscendMiddleware:
         """Say once which routes nothing covers; at the start-up, or at the first request where a server has none."""
         if self._router_guard is not None and not self._announced:
             self._announced = True
+            self._router_guard.documents.renew()
             announce(self._router_guard.resolver, self.guard.table, self.guard.settings)
 
     def _install(self, app: Any, *, origin: tuple[Any, ...] | None = None) -> None:
@@ -163,11 +167,22 @@ class AscendMiddleware:
             return
         with self._lock:
             if self._router_guard is None or not self._router_guard.is_current:
-                self._router_guard = install(app, self._governor.govern, origin=origin)
+                rendered = self.guard.render is not None
+                documents = Documents(self.guard.table, self.guard.settings, rendered=rendered)
+                self._router_guard = install(app, self._governor.govern, documents, origin=origin)
                 if origin is None:
                     weakref.finalize(self, self._router_guard.remove).atexit = False
                 else:
                     Tripwire.install(app, self, self._governor)
+
+
+def find_added(app: Any) -> Iterator[tuple[Any, dict[str, Any], dict[str, Any]]]:
+    """Yield what each guard is given that was added to an application's middlewares: rules, settings and hooks."""
+    for middleware in getattr(app, "user_middleware", ()):
+        if isinstance(middleware.cls, type) and issubclass(middleware.cls, AscendMiddleware):
+            given = dict(middleware.kwargs)
+            hooks = {name: given.pop(name) for name in _HOOKS if name in given}
+            yield given.pop("rules", None), given, hooks
 
 
 # --- one request

@@ -31,8 +31,6 @@ INNER: Final = ("app", "wsgi_app", "application", "_app")
 _MAX_DEPTH: Final = 32
 _SETTINGS: Final = ("enabled", "mode", "unmapped", "strict", "kill_switch")
 _HEADINGS: Final = {Direction.LOOSER: "Looser:", Direction.TIGHTER: "Tighter:", Direction.OTHER: "Also changed:"}
-# What a middleware is given beside rules and settings.
-_HOOKS: Final = ("identify", "render", "http_client", "strips_root_path")
 _EMPTY: Final = (
     'begin one with [[rule]], or set unmapped = "by-method"; rules at handlers are checked by the command routes'
 )
@@ -152,18 +150,15 @@ def _starlette(found: Any) -> Application | None:
     from starlette.applications import Starlette
     from starlette.routing import Router
 
-    from ..asgi import AscendMiddleware
+    from ..asgi.middleware import find_added
     from ..routing.starlette import StarletteResolver
 
     if not isinstance(found, Starlette | Router):
         return None
     fastapi = getattr(sys.modules.get("fastapi"), "FastAPI", None)
     framework = "FastAPI" if fastapi is not None and isinstance(found, fastapi) else "Starlette"
-    installed: Installed | None = None
-    for middleware in getattr(found, "user_middleware", ()):
-        if isinstance(middleware.cls, type) and issubclass(middleware.cls, AscendMiddleware):
-            options = {key: value for key, value in middleware.kwargs.items() if key not in _HOOKS}
-            installed = installed or functools.partial(build_table, options.pop("rules", None), options)
+    added = next(find_added(found), None)
+    installed: Installed | None = None if added is None else functools.partial(build_table, *added[:2])
     resolver = StarletteResolver(found)
     view = functools.partial(_view, found, resolver)
     return Application(framework=framework, app=found, routes=resolver, view=view, installed=installed)

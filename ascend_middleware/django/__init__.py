@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from .middleware import GovernedMixin as GovernedMixin
     from .middleware import TripwireMiddleware as TripwireMiddleware
     from .middleware import governed as governed
+    from .openapi import describe_refusals as describe_refusals
 
 _HOME = {
     "AscendMiddleware": "middleware",
     "GovernedMixin": "middleware",
     "TripwireMiddleware": "middleware",
+    "describe_refusals": "openapi",
     "governed": "middleware",
     "health": "configuration",
 }
 
-__all__ = ["AscendMiddleware", "GovernedMixin", "TripwireMiddleware", "governed", "health"]
+__all__ = ["AscendMiddleware", "GovernedMixin", "TripwireMiddleware", "describe_refusals", "governed", "health"]
 
 
 def __getattr__(name: str) -> Any:

@@ -41,7 +41,7 @@ from .starlette_entries import Entry, SegmentTree
 from .starlette_paths import KnownPaths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, MutableMapping
+    from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
     Scope = MutableMapping[str, Any]
 
@@ -53,13 +53,13 @@ class StarletteResolver:
     """Tell what a request runs in a Starlette or FastAPI application.
 
     The scope is expected as the application's own router gets it, that is after `FastAPI.__call__` and after every
-    middleware. It is never changed.
+    middleware. It is never changed. `reached` is told of each router that requests may come to, when it is found.
     """
 
     __slots__ = ("_level",)
 
-    def __init__(self, app: Starlette | Router) -> None:
-        self._level = _Level(app)
+    def __init__(self, app: Starlette | Router, reached: Callable[[Any], None] | None = None) -> None:
+        self._level = _Level(app, reached=reached)
 
     def resolve(self, scope: Scope) -> Resolved:
         """Return what this HTTP or WebSocket request runs, by the routes as they stand now."""
@@ -141,7 +141,6 @@ class _Level:
     __slots__ = (
         "_behind",
         "_entries",
-        "_host",
         "_included",
         "_indexed",
         "_known",
@@ -150,13 +149,15 @@ class _Level:
         "_names",
         "_opaque",
         "_paths",
-        "_prefix",
+        "_reached",
         "_regexes",
         "_router",
         "_snapshot",
         "_stack",
         "_tree",
+        "host",
         "owner",
+        "prefix",
     )
 
     def __init__(
@@ -167,8 +168,9 @@ class _Level:
         host: str | None = None,
         names: str = "",
         behind: bool = False,
+        reached: Callable[[_Level], None] | None = None,
     ) -> None:
-        self.owner, self._prefix, self._host, self._names = owner, prefix, host, names
+        self.owner, self.prefix, self.host, self._names = owner, prefix, host, names
         self._behind = behind
         self._leaves: dict[tuple[object, ...], Leaf] = {}
         self._known: dict[tuple[object, ...], Leaf] = {}
@@ -177,6 +179,9 @@ class _Level:
         # Built at first use: applications may be mounted in a circle.
         self._router: Any = None
         self._paths = KnownPaths()
+        self._reached = reached
+        if reached is not None:
+            reached(self)
 
     @property
     def is_behind_middleware(self) -> bool:
@@ -263,7 +268,7 @@ class _Level:
         return self._frontend(max(held, key=lambda part: len(part.path)), prefix)
 
     def _frontend(self, route: Any, prefix: str) -> Leaf:
-        template = self._prefix + (prefix + str(route.path)).rstrip("/") + "/**"
+        template = self.prefix + (prefix + str(route.path)).rstrip("/") + "/**"
         return self._leaf(Kind.STATIC, template, methods=_FILES, app=getattr(route, "app", None))
 
     def _default(self) -> Leaf | None:
@@ -404,7 +409,7 @@ class _Level:
         websocket = isinstance(original, WebSocketRoute)
         return self._leaf(
             Kind.ROUTE,
-            self._prefix + path.replace(":str}", "}"),
+            self.prefix + path.replace(":str}", "}"),
             endpoint=endpoint,
             methods=None if websocket else methods_run(subject, original),
             websocket=websocket,
@@ -413,7 +418,7 @@ class _Level:
         )
 
     def _mounted(self, subject: Any, original: Any) -> Leaf | _Level:
-        prefix, host = self._prefix, self._host
+        prefix, host = self.prefix, self.host
         if isinstance(subject, Host):
             host = subject.host
         else:
@@ -422,7 +427,7 @@ class _Level:
         plain = answers_as_known(original, "matches") and answers_as_known(original, "handle")
         if plain and is_transparent(app):
             names = f"{self._names}{subject.name}:" if subject.name else self._names
-            return _Level(app, prefix=prefix, host=host, names=names, behind=behind)
+            return _Level(app, prefix=prefix, host=host, names=names, behind=behind, reached=self._reached)
         kind = Kind.STATIC if plain and isinstance(app, StaticFiles) else Kind.OPAQUE
         endpoint = self._names + subject.name if subject.name else None
         # Its own answer to any other method is 405.
@@ -431,11 +436,11 @@ class _Level:
 
     def _unit(self, app: Any, *, endpoint: str | None = None) -> Leaf:
         """Return the leaf of something that may answer everything below this level."""
-        return self._leaf(Kind.OPAQUE, self._prefix + "/**", endpoint=endpoint, app=app)
+        return self._leaf(Kind.OPAQUE, self.prefix + "/**", endpoint=endpoint, app=app)
 
     def _leaf(self, kind: Kind, template: str, *, host: str | None = None, app: Any = None, **values: Any) -> Leaf:
         """Return the leaf with these values: the one of the last build, if it stands still."""
-        made = Leaf(kind=kind, template=template, host=host or self._host, app=app, **values)
+        made = Leaf(kind=kind, template=template, host=host or self.host, app=app, **values)
         declared = (one.key for one in made.declared)
         key = (kind, template, made.endpoint, made.methods, made.websocket, made.host, id(app), *declared)
         leaf = self._leaves[key] = self._leaves.get(key) or self._known.get(key) or made

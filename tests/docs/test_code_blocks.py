@@ -43,6 +43,8 @@ ELSEWHERE = {
     ("client.md", "python"): "docs/test_client_page.py",
     ("mcp.md", "python"): "testing/test_pytest_plugin.py",
     ("migration.md", "python"): "docs/test_newcomers_pages.py",
+    ("openapi.md", "json"): "docs/test_openapi_page.py",
+    ("openapi.md", "python"): "docs/test_openapi_page.py",
     ("review.md", "python"): "routing/test_lock.py",
     ("telemetry.md", "python"): "guard/test_telemetry.py",
 } | {(page, language): "docs/test_tutorials.py" for page in TUTORIALS for language in ("console", "python", "toml")}
