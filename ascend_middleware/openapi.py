@@ -183,9 +183,16 @@ class _Names:
         self._given: Mapping[str, Any] = document.get("components") or {}
         self._rendered = rendered
         self._made: dict[str, dict[str, Any]] = {"schemas": {}, "responses": {}}
+        self._responses: dict[int, str] = {}
 
     def response(self, status: int) -> str:
         """Return the reference to the response of a status."""
+        known = self._responses.get(status)
+        if known is None:
+            known = self._responses[status] = self._name("responses", _RESPONSE.format(status), self._make(status))
+        return known
+
+    def _make(self, status: int) -> dict[str, Any]:
         response: dict[str, Any] = {"description": _description(status)}
         if not self._rendered:
             schema = self._name("schemas", _SCHEMA, problem_schema())
@@ -193,7 +200,7 @@ class _Names:
             response["content"] = {PROBLEM_TYPE: {"schema": {"$ref": schema}}}
             if not response["headers"]:
                 del response["headers"]
-        return self._name("responses", _RESPONSE.format(status), response)
+        return response
 
     def components(self) -> dict[str, Any]:
         """Return the components of the document with those that were named."""
