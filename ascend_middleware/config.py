@@ -11,14 +11,14 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from . import setting_values as read
 from . import substitute
 from .exceptions import AscendError, AuthenticationError, ConfigurationError, MissingAPIKeyError
 from .problems import Parser, Problem, Report, choice, did_you_mean
 from .setting_values import Pending, parse_pending
-from .text import is_loopback
+from .text import is_loopback, is_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,11 +89,19 @@ def _absolute(url: str) -> str:
     place, mark, query = url.removeprefix(f"{LOCAL_SCHEME}:").partition("?")
     if not place:
         return url  # the engine says what is expected
-    if re.match(r"(.*&)?db=[A-Za-z][A-Za-z0-9+.-]+:", unquote(query)):
-        raise ConfigurationError("api_url: db is the path of a file, no URL")
+    given = parse_qsl(query, keep_blank_values=True)
+    for database in (text for name, text in given if name == "db"):
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", database) and not is_postgres(database):
+            raise ConfigurationError("api_url: db is the path of a file or a postgresql:// URL, no other")
+        if is_postgres(database) and ("password" in database or re.match(r"[^/]*//[^@/]*:[^@]*@", database)):
+            # api_url is shown in logs and messages, as what holds no secret.
+            raise ConfigurationError(
+                "api_url: the URL of the database holds a password; name it without, and put the password into "
+                "PGPASSWORD or a password file (PGPASSFILE)"
+            )
     options = [
-        (name, os.path.abspath(text) if name == "db" and text else text)
-        for name, text in parse_qsl(query, keep_blank_values=True)
+        (name, os.path.abspath(text) if name == "db" and text and not is_postgres(text) else text)
+        for name, text in given
     ]
     absolute = f"{LOCAL_SCHEME}:{os.path.abspath(place)}"
     return f"{absolute}?{urlencode(options, quote_via=quote)}" if mark else absolute

@@ -17,6 +17,7 @@ from .client.http import DeadlinePassed, Overloaded, Request, Response
 from .config import LOCAL_SCHEME
 from .exceptions import ConfigurationError
 from .fork import renew_once
+from .text import is_postgres
 
 if TYPE_CHECKING:
     from .authority import Authority
@@ -28,8 +29,8 @@ __all__ = ["AsyncLocalEngine", "LocalEngine", "open_engine"]
 def open_engine(settings: Settings, *, asynchronous: bool) -> LocalEngine | AsyncLocalEngine:
     """Return the engine for `local:<policy file>`, `local:<policy file>?db=<database>`.
 
-    The database is beside the policy file unless told. Both are opened once here, so that what is wrong with them is
-    told when the client is made and not at its first request.
+    The database is a file beside the policy file unless told; it may also be a postgresql:// URL. Both are opened once
+    here, so that what is wrong with them is told when the client is made and not at its first request.
 
     Raises:
         ConfigurationError: the extra is missing, or the policy or the database cannot be used.
@@ -48,7 +49,8 @@ class _Local:
         self._base: Final = api_url.rstrip("/")  # as the client joins it
         # Absolute at once: the process may change its directory before the first request.
         self._policy: Final = Path(place).absolute()
-        self._database: Final = Path(options["db"]).absolute() if options.get("db") else None
+        database = options.get("db")
+        self._database: Final = database if not database or is_postgres(database) else Path(database).absolute()
         self._authority: Authority | None = None
         self._inherited: list[Authority] = []
         self._renew()

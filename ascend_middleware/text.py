@@ -1,10 +1,10 @@
-"""A stranger's text as it goes to logs, terminals and messages, and what a host's name says."""
+"""A stranger's text as it goes to logs, terminals and messages, and what the name of a host or a database says."""
 
 from __future__ import annotations
 
 import ipaddress
 
-__all__ = ["is_loopback", "one_line", "printable"]
+__all__ = ["is_loopback", "is_postgres", "one_line", "printable"]
 
 
 def one_line(text: str) -> str:
@@ -25,3 +25,8 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_postgres(place: str) -> bool:
+    """Whether a database is named by a URL of PostgreSQL, and is not a file."""
+    return place.startswith(("postgresql:", "postgres:"))

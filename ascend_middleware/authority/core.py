@@ -27,7 +27,7 @@ from .policy import Judgement, PolicySet
 from .policy.policy_file import load_policy
 from .policy.risk_score import Score
 from .readiness import Readiness
-from .store.database import StorageError
+from .store.database import StorageError, UnstorableError
 from .store.patience import TooLongError
 from .store.store import Store, default_database, iso_time
 from .tokens import Tokens
@@ -358,6 +358,9 @@ class Authority:
             log.warning("request %s read for too long and was ended", request.correlation_id)
             message = "reading took too long and was ended; narrow it by dates, agent or status, or follow a cursor"
             error = ApiError(503, "QUERY_TOO_LONG", message, headers={"retry-after": "1"})
+        elif isinstance(error, UnstorableError):
+            message = "a text of the request holds a character that cannot be stored: NUL, or half of a pair"
+            error = ApiError(422, "VALIDATION_ERROR", message)
         elif isinstance(error, StorageError):
             log.error("the database failed, request %s was refused: %s", request.correlation_id, error)
             message = "the authority's database failed; nothing was decided"

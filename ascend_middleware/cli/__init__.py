@@ -14,6 +14,7 @@ from .._version import __version__
 from ..exceptions import StorageError
 from ..inspection import FAILED, MISUSED, Result, note, run, show_error
 from .commands import COMMANDS, GROUPS, TASKS
+from .places import shown_database
 
 __all__ = ["main", "version"]
 
@@ -73,6 +74,6 @@ def _run(args: Namespace) -> int:
 
 def _database_error(error: StorageError, args: Namespace) -> str:
     """Say what is wrong with an authority's database that was opened and then could not be used."""
-    place = getattr(args, "db", None) or f"beside {getattr(args, 'policy', 'the policy file')}"
+    place = shown_database(args)
     hint = "; it is damaged: put a backup in its place (`authority backup` makes them)"
     return f"the database {place} cannot be used: {error}{hint if 'malformed' in str(error) else ''}"

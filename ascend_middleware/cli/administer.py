@@ -27,20 +27,22 @@ from ..authority.policy.approvers import Requirement
 from ..authority.store.registry_store import AGENT
 from ..exceptions import AscendError, ConfigurationError, NotFoundError
 from ..inspection import Result
+from ..text import is_postgres
+from .places import named_database
 
 __all__ = ["open_store", "operate", "place_of"]
 
 
 def place_of(args: Namespace) -> str:
     """Return the database that the arguments name."""
-    return str(args.db or default_database(args.policy))
+    return named_database(args) or str(default_database(args.policy))
 
 
 @contextlib.contextmanager
 def open_store(args: Namespace, *, create: bool = False) -> Iterator[Store]:
     """Open the database that the arguments name, directly: this also works for `local:` and beside a server."""
     place = place_of(args)
-    if not create and not Path(place).exists():
+    if not create and not is_postgres(place) and not Path(place).exists():
         raise ConfigurationError(
             f"there is no database {place}; the authority, or an application with a local: URL, makes it at its first "
             "start; --policy or --db say where it is"

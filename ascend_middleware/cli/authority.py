@@ -28,7 +28,9 @@ from ..exceptions import AscendError, ConfigurationError, ValidationError
 from ..inspection import FAILED, OK, Result, progress, say
 from ..json_logs import JSONFormatter
 from ..setting_values import flag
+from ..text import is_postgres
 from .administer import open_store, place_of
+from .places import named_database
 from .schemas import write_beside
 
 
@@ -122,7 +124,7 @@ def _init(args: Namespace) -> Iterator[str]:
     except OSError as error:
         raise AscendError(f"{path} cannot be written: {error.strerror}") from None
     yield f"wrote {path}; serve it with: ascend-middleware authority --policy {path}"
-    with contextlib.closing(Store.open(args.db or default_database(path), now=time.time)) as store:
+    with contextlib.closing(Store.open(named_database(args) or default_database(path), now=time.time)) as store:
         yield from _first_keys(store)
 
 
@@ -152,7 +154,8 @@ def explain_policy(args: Namespace) -> Result:
     database = place_of(args)
     policy = load_policy(args.policy)
     # Without a database there is only the policy file to ask, and a dry run makes none.
-    store = Store.open(database if Path(database).exists() else ":memory:", now=time.time)
+    there = is_postgres(database) or Path(database).exists()
+    store = Store.open(database if there else ":memory:", now=time.time, create=not there)
     with contextlib.closing(Authority(store, policy)) as authority:
         try:
             answer = authority.ask(EVALUATE_POLICY, operator(args.tenant), body=action)

@@ -42,7 +42,10 @@ def _duration(text: str) -> float:
 _POLICY: Final = arg("--policy", default="policy.toml", help="the policy file (default: policy.toml)")
 _PLACE: Final = (
     _POLICY,
-    arg("--db", help="the database (default: beside the policy file)"),
+    arg(
+        "--db",
+        help="the database, a file or a postgresql:// URL (default: ASCEND_AUTHORITY_DB, or beside the policy file)",
+    ),
 )
 _TENANT: Final = arg("--tenant", default="default", help="the organisation (default: default)")
 _ORGANISATION: Final = (*_PLACE, _TENANT, JSON)

@@ -1,14 +1,67 @@
+import time
+
 import pytest
+from kit.databases import Cluster
 from kit.desk import POLICY, Desk
+
+ENGINES = ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A PostgreSQL server of this test run's own."""
+    cluster = Cluster()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(params=ENGINES)
+def engine_kind(request):
+    """The test runs on SQLite, and in the slow tier on PostgreSQL too."""
+    return request.param
 
 
 @pytest.fixture
-def desk_of():
+def new_place(engine_kind, request, tmp_path):
+    """Make places of databases that are empty of everything but the tables; they are lent for the test."""
+    if engine_kind == "sqlite":
+        numbers = iter(range(1000))
+        yield lambda: tmp_path / f"authority-{next(numbers)}.db"
+        return
+    cluster, lent = request.getfixturevalue("cluster"), []
+
+    def make():
+        lent.append(cluster.borrow())
+        return lent[-1]
+
+    yield make
+    cluster.give_back(lent)
+
+
+@pytest.fixture
+def store_of(new_place):
+    """Open stores of a place, a new one unless told, which end with the test."""
+    from ascend_middleware.authority import Store
+
+    made = []
+
+    def make(place=None, now=time.time, **options):
+        made.append(Store.open(place or new_place(), now=now, **options))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def desk_of(engine_kind, new_place):
     """Make authorities of the test's own, which end with it."""
     made = []
 
     def make(policy=POLICY, path=":memory:", kind=Desk, **options):
-        made.append(kind(policy, path, **options))
+        place = new_place() if engine_kind == "postgres" and path == ":memory:" else path
+        made.append(kind(policy, place, **options))
         return made[-1]
 
     yield make

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from kit.databases import behind
 from kit.desk import Desk
 
 from ascend_middleware.authority import Authority, Role, approvals, parse_policy
@@ -244,13 +245,11 @@ def test_an_action_that_was_changed_behind_the_logs_back_is_found(desk_of):
         desk.submit(kind)
     desk.deny(3, "bob")
     assert verify(desk.store).whole
-    desk.store.engine.connection.execute("UPDATE actions SET status = 'approved' WHERE id IN (1, 3)")
-    desk.store.engine.connection.execute(
-        "UPDATE actions SET submission = replace(submission, 'read', 'load') WHERE id = 2"
-    )
-    desk.store.engine.connection.execute("DELETE FROM actions WHERE id = 5")
-    desk.store.engine.connection.execute("UPDATE actions SET id = 9 WHERE id = 4")
-    desk.store.engine.connection.execute("UPDATE actions SET submitter = 'nobody' WHERE id = 6")
+    behind(desk.store, "UPDATE actions SET status = 'approved' WHERE id IN (1, 3)")
+    behind(desk.store, "UPDATE actions SET submission = replace(submission, 'read', 'load') WHERE id = 2")
+    behind(desk.store, "DELETE FROM actions WHERE id = 5")
+    behind(desk.store, "UPDATE actions SET id = 9 WHERE id = 4")
+    behind(desk.store, "UPDATE actions SET submitter = 'nobody' WHERE id = 6")
     findings = verify(desk.store).findings
     assert {(found.kind, found.table) for found in findings} == {("row", "actions")}
     assert [(found.seq, found.message) for found in findings] == [

@@ -6,6 +6,7 @@ import sys
 from functools import partial
 
 import pytest
+from kit.databases import behind, contents, refusing
 from kit.desk import Desk
 from kit.processes import together
 
@@ -148,7 +149,7 @@ def test_credentials_in_their_documented_places(desk):
 
 
 def test_only_hashes_of_keys_are_stored(desk):
-    dump = "\n".join(desk.store.engine.connection.iterdump())
+    dump = contents(desk.store)
     assert re.fullmatch("owkai_user_[0-9a-f]{64}", desk.user)  # 32 random bytes
     assert desk.user not in dump
     assert desk.admin not in dump
@@ -508,20 +509,17 @@ def test_the_audit_log_is_append_only_and_chained(desk_of):
     desk.submit(5000)
     for statement in ("DELETE FROM audit", "UPDATE audit SET entry = '{}'"):
         with pytest.raises(Exception, match="audit log"):
-            desk.store.engine.connection.execute(statement)
+            behind(desk.store, statement)
     assert desk.store.verify_audit() is None
-    desk.store.engine.connection.execute("DROP TRIGGER audit_fixed")
-    desk.store.engine.connection.execute("UPDATE audit SET entry = replace(entry, 'approved', 'denied') WHERE seq = 5")
+    changed = "UPDATE audit SET entry = replace(entry, 'approved', 'denied') WHERE seq = 5"
+    behind(desk.store, changed, guarded=False)
     assert desk.store.verify_audit() == 5
 
 
 def test_a_decision_and_its_audit_entry_stand_or_fall_together(desk):
-    desk.store.engine.connection.execute(
-        "CREATE TEMP TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'disk full'); END"
-    )
-    status, answer = desk.submit()
+    with refusing(desk.store, "audit"):
+        status, answer = desk.submit()
     assert (status, answer["error"]["code"]) == (503, "STORAGE_UNAVAILABLE")
-    desk.store.engine.connection.execute("DROP TRIGGER full")
     assert desk.call("GET", "/api/v1/actions")[1]["total"] == 0
 
 

@@ -9,6 +9,7 @@ import uuid
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pytest
 from kit.processes import in_a_child, python, together
@@ -499,7 +500,17 @@ def test_a_path_with_a_colon_is_a_path(value):
     assert Settings.load({"state": value}, environ={}).state == value
 
 
-def test_the_database_of_an_embedded_authority_is_a_path(tmp_path, monkeypatch):
+def test_the_database_of_an_embedded_authority_is_a_path_or_a_url_without_password(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+    def checked(database):
+        return Settings.load({"api_url": f"local:policy.toml?db={database}"}, environ={}).checked().api_url
+
+    assert unquote(checked("a.db")).endswith(f"?db={tmp_path}/a.db")
+    assert checked("postgresql://u@h/db%3Fa=1%26b=2").endswith(quote("postgresql://u@h/db?a=1&b=2", safe=""))
     with pytest.raises(ConfigurationError, match="db is the path"):
-        Settings.load({"api_url": "local:policy.toml?db=postgres://u:hunter2@h/db"}, environ={}).checked()
+        checked("http://h/db")
+    for database in ("postgres://u:hunter2@h/db", "postgresql://u@h/db?password=hunter2", "postgresql://:hunter2@/db"):
+        with pytest.raises(ConfigurationError, match="PGPASSWORD") as caught:
+            checked(database)
+        assert "hunter2" not in str(caught.value)

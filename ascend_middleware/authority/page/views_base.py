@@ -21,7 +21,7 @@ from ..bodies import ApiError
 from ..core import Authority
 from ..keys import Credential, Role
 from ..service import Service
-from ..store.database import StorageError
+from ..store.database import StorageError, UnstorableError
 from ..store.store import Store
 from .live import Feed, Verifier
 from .sessions import LIFETIME, Session, Sessions
@@ -192,6 +192,8 @@ class Desk:
         """Answer what cannot be done, or went wrong."""
         if isinstance(error, ApiError):
             error = RefusedError(error.status, sentence(error.message))
+        elif isinstance(error, UnstorableError):
+            error = RefusedError(422, "The text holds a character that cannot be stored.")
         elif isinstance(error, StorageError):
             error = RefusedError(503, "The database cannot be used right now. Nothing was decided.")
             session = None  # to show one takes the database

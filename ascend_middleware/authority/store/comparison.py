@@ -234,7 +234,7 @@ def _firsts(reader: Reader) -> Iterator[int]:
     """Yield where each range of numbers begins in which there are actions, or entries about some."""
     following = (
         "SELECT min(n) FROM (SELECT min(id) AS n FROM actions WHERE id >= ?"
-        " UNION ALL SELECT min(action_id) AS n FROM audit WHERE action_id >= ?) AS some"
+        " UNION ALL SELECT min(action_id) AS n FROM audit WHERE action_id >= ?) AS firsts"
     )
     first = 0
     while True:

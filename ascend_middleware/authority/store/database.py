@@ -6,22 +6,30 @@ What kind of database it is, SQLite or PostgreSQL, only the engines know: whoeve
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.text import is_postgres
 
-from .engine import NO_HASH, Done, Engine, Reader, Row, StorageError, Watch
+from .engine import NO_HASH, Done, Engine, Reader, Row, StorageError, UnstorableError, Watch, check_storable
 from .sqlite_engine import SQLiteEngine
 from .tallies import Counted, additions
 
-__all__ = ["Database", "Reader", "Row", "StorageError", "Watch", "open_engine"]
+if TYPE_CHECKING:
+    from .postgres_engine import PostgresEngine
 
+__all__ = ["Database", "Reader", "Row", "StorageError", "UnstorableError", "Watch", "open_engine"]
+
+# The environment variable with a URL of the same database that leads around a pooler.
+DIRECT: Final = "ASCEND_AUTHORITY_DB_DIRECT"
+_EXTRA: Final = "install the extra ascend-middleware[postgres]"
 # Seconds for which a look at the database waits for whoever is writing.
 _LOOK: Final = 1.0
 _MAX_CACHED: Final = 10_000
@@ -30,8 +38,21 @@ _Value = TypeVar("_Value")
 
 
 def open_engine(place: str | Path, *, create: bool = True) -> Engine:
-    """Open the database of a file's path, or make it; raise `ConfigurationError` if it cannot be used."""
+    """Open the database of a file's path or of a URL, or make it; raise `ConfigurationError` if it cannot be used."""
+    if is_postgres(str(place)):
+        return _postgres().open(str(place), create=create, direct=os.environ.get(DIRECT, ""))
     return SQLiteEngine.open(place, create=create)
+
+
+def _postgres() -> type[PostgresEngine]:
+    try:
+        import psycopg  # noqa: F401 - tells a missing extra from a broken package
+    except ImportError as error:
+        what = "no libpq is installed: install it, or psycopg[binary]" if "libpq" in str(error) else _EXTRA
+        raise ConfigurationError(f"a postgresql: database needs psycopg: {what}") from None
+    from .postgres_engine import PostgresEngine
+
+    return PostgresEngine
 
 
 @dataclass(slots=True)
@@ -42,12 +63,13 @@ class _Late:
 
 @dataclass(slots=True)
 class _Transaction:
-    """What is kept until a transaction's end: what was read, the audit log's new last entry, whom to tell.
+    """What is kept until a transaction's end: what was read, the audit log's head and new last entry, whom to tell.
 
     And rows that are added at its end, by table and columns, with how many of them have been already.
     """
 
     memo: dict[Hashable, Any] = field(default_factory=dict)
+    head: tuple[int, str] | None = None
     tip: tuple[int, str] | None = None
     notices: list[Callable[[], None]] = field(default_factory=list)
     late: dict[tuple[str, tuple[str, ...]], _Late] = field(default_factory=dict)
@@ -76,7 +98,8 @@ class Database:
     @contextlib.contextmanager
     def evidence(cls, place: str | Path) -> Iterator[Database]:
         """Open a database only to read it; raise `ConfigurationError` if this version knows no such database."""
-        with contextlib.closing(Database(SQLiteEngine.evidence(place))) as database:
+        kind = _postgres() if is_postgres(str(place)) else SQLiteEngine
+        with contextlib.closing(Database(kind.evidence(str(place)))) as database:
             yield database
 
     def close(self) -> None:
@@ -103,8 +126,9 @@ class Database:
                 yield
             return
         if self._transaction is None:
-            self.engine.begin()
-            self._transaction = _Transaction()
+            begun = self.engine.begin()
+            known: dict[Hashable, Any] = {} if begun is None else {"revision": begun.revision}
+            self._transaction = _Transaction(known, None if begun is None else begun.head)
         self._check_whole()
         now = self._transaction
         mark, tip, counted = len(now.notices), now.tip, len(now.counted)
@@ -201,8 +225,10 @@ class Database:
 
     def tip(self) -> tuple[int, str]:
         """Return number and hash of the audit log's last entry, as the running transaction sees it."""
-        if self._owner == threading.get_ident() and self._transaction and self._transaction.tip:
-            return self._transaction.tip
+        running = self._transaction if self._owner == threading.get_ident() else None
+        known = running and (running.tip or running.head)
+        if known:
+            return known
         row = self.rows("SELECT seq, hash FROM audit_head")[0]
         return int(row["seq"]), str(row["hash"])
 
@@ -236,6 +262,7 @@ class Database:
         if not self.engine.defers:
             self.insert(table, row)
             return
+        check_storable(row.values())  # at the end, the whole group would fall
         self._running().late.setdefault((table, tuple(row)), _Late()).rows.append(tuple(row.values()))
 
     def held_back(self, table: str) -> list[dict[str, Any]]:

@@ -5,14 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ascend_middleware.exceptions import StorageError
 
-__all__ = ["NO_HASH", "Done", "Engine", "Reader", "Row", "StorageError", "Watch", "insertion"]
+__all__ = [
+    "NO_HASH",
+    "Begun",
+    "Done",
+    "Engine",
+    "Reader",
+    "Row",
+    "StorageError",
+    "UnstorableError",
+    "Watch",
+    "check_storable",
+    "insertion",
+]
 
 # What stands for the hash before the audit log's first entry.
 NO_HASH = "0" * 64
+
+
+class UnstorableError(StorageError):
+    """A value cannot be stored, whatever the state of the database: PostgreSQL takes no text with a NUL in it."""
+
+
+class Begun(NamedTuple):
+    """What was read as a transaction began: the audit log's head, and the number of the last change to a record."""
+
+    head: tuple[int, str]
+    revision: int
 
 
 class Row(Protocol):
@@ -77,8 +100,11 @@ class Engine(Protocol):
 
     # --- one transaction
 
-    def begin(self) -> None:
-        """Begin a transaction in which nobody else can change anything that the audit log tells of."""
+    def begin(self) -> Begun | None:
+        """Begin a transaction in which nobody else can change anything that the audit log tells of.
+
+        What was read on the way is returned.
+        """
 
     @property
     def in_transaction(self) -> bool:
@@ -142,6 +168,21 @@ class Engine(Protocol):
 
     def close_readers(self) -> None:
         """Close all others."""
+
+
+def check_storable(values: Iterable[object]) -> None:
+    """Raise `UnstorableError` for a text that PostgreSQL does not take."""
+    for value in values:
+        if isinstance(value, str) and ("\0" in value or not (value.isascii() or _encodes(value))):
+            raise UnstorableError("a text holds a character that the database does not store, NUL or half of a pair")
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def insertion(table: str, columns: Sequence[str], *, once: bool) -> str:

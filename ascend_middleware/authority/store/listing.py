@@ -73,7 +73,7 @@ def read_page(
     named = f"{'-' if descending else ''}{order or number}"
     condition, values = " AND ".join(where), tuple(where.values())
     columns = f"{order} {word}, {number} {word}" if order else f"{number} {word}"
-    counted = f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {condition} LIMIT ?) AS some"  # noqa: S608 - names are ours
+    counted = f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {condition} LIMIT ?) AS counted"  # noqa: S608 - names are ours
     total = int(reader.rows(counted, (*values, _COUNTED + 1))[0][0])
     if cursor is not None:
         kind = int if order in _NUMBERS else str if order else type(None)

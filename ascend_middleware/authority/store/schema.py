@@ -6,10 +6,11 @@ side by side in `Each`.
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Final, NamedTuple, TypeAlias
 
-__all__ = ["MIGRATIONS", "POSTGRES", "RECORDS", "SQLITE", "Each"]
+__all__ = ["FIRST_WITH_HEAD", "MIGRATIONS", "NUMBERS", "POSTGRES", "RECORDS", "SQLITE", "Each"]
 
 
 class Each(NamedTuple):
@@ -29,6 +30,12 @@ def _refusing(name: str, event: str, table: str, words: str, *, when: str = "") 
         f"{begin}{f' WHEN {when}' if when else ''} BEGIN SELECT RAISE(ABORT, '{words}'); END",
         f"{begin} FOR EACH ROW{f' WHEN ({when})' if when else ''} EXECUTE FUNCTION ascend_refuse('{words}')",
     )
+
+
+def _whole(table: str) -> Each:
+    """Return a trigger that keeps a table from being emptied at once, which SQLite knows as so many deletions."""
+    begin = f"CREATE TRIGGER {table}_whole BEFORE TRUNCATE ON {table}"
+    return Each("", f"{begin} FOR EACH STATEMENT EXECUTE FUNCTION ascend_refuse('the audit log is kept')")
 
 
 def _revising(table: str, event: str) -> Each:
@@ -188,6 +195,8 @@ MIGRATIONS: Final[tuple[tuple[_Step, ...], ...]] = (
             SELECT tenant, substr(created_at, 1, 10), agent_id, count(*) FROM actions
             GROUP BY tenant, substr(created_at, 1, 10), agent_id""",
     ),
+    # On PostgreSQL alone.
+    (_whole("audit"), _whole("audit_head")),
 )
 
 # What a word of a table's definition is to PostgreSQL. Texts compare by their characters' numbers, as in SQLite: times
@@ -217,3 +226,10 @@ def _for_sqlite(step: _Step) -> str:
 
 SQLITE: Final = tuple(tuple(filter(None, map(_for_sqlite, steps))) for steps in MIGRATIONS)
 POSTGRES: Final = tuple(tuple(filter(None, map(_for_postgres, steps))) for steps in MIGRATIONS)
+
+# The version that brought the audit log's head.
+FIRST_WITH_HEAD: Final = 2
+# The column of each table whose number the database gives.
+NUMBERS: Final = dict(
+    re.findall(r"CREATE TABLE (\w+) \(\s*(\w+) INTEGER PRIMARY KEY AUTOINCREMENT", "\n".join(itertools.chain(*SQLITE)))
+)

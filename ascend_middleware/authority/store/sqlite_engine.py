@@ -17,7 +17,7 @@ from ascend_middleware.sqlite import MEMORY, open_database, open_evidence, open_
 
 from .engine import Done, Reader, Row, StorageError, Watch, insertion
 from .patience import TooLongError, seconds_left
-from .schema import SQLITE
+from .schema import FIRST_WITH_HEAD, SQLITE
 
 __all__ = ["SQLiteEngine"]
 
@@ -28,8 +28,6 @@ _STEPS: Final = 20_000
 _LEAST_FREE: Final = 1024 * 1024
 # Kinds of SQLite's errors that tell of damaged pages.
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-# The schema version that brought the audit log's head.
-_FIRST_WITH_HEAD: Final = 2
 
 _statement = functools.cache(insertion)
 
@@ -87,7 +85,7 @@ class SQLiteEngine:
     @classmethod
     def evidence(cls, path: str | Path) -> SQLiteEngine:
         """Open a file only to read it; raise `ConfigurationError` if this version knows no such database."""
-        return cls(open_evidence(path, oldest=_FIRST_WITH_HEAD, newest=len(SQLITE)))
+        return cls(open_evidence(path, oldest=FIRST_WITH_HEAD, newest=len(SQLITE)))
 
     def close_writer(self) -> None:
         """Close the connection that writes."""
