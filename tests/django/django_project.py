@@ -25,7 +25,6 @@ def options(folder):
             "django.contrib.sites",
             "django.contrib.flatpages",
             "rest_framework",
-            "drf_spectacular",
             "ascend_middleware.django",
         ],
         "SITE_ID": 1,
@@ -37,9 +36,5 @@ def options(folder):
         "LANGUAGE_CODE": "en",
         "LANGUAGES": [("en", "en"), ("de", "de")],
         "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
-        "REST_FRAMEWORK": {
-            "DEFAULT_AUTHENTICATION_CLASSES": [],
-            "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-            "UNAUTHENTICATED_USER": None,
-        },
+        "REST_FRAMEWORK": {"DEFAULT_AUTHENTICATION_CLASSES": [], "UNAUTHENTICATED_USER": None},
     }
