@@ -1,86 +1,21 @@
 """What was acknowledged survives `kill -9` and a full disk, and nothing passes for decided that was not stored."""
 
-import contextlib
-import http.client
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import threading
 import time
-import urllib.parse
 
 import pytest
 from authority_process import Process
+from load import POLICY, Load
 
 from ascend_middleware.authority import Store
 from ascend_middleware.authority.store.verification import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.socket, pytest.mark.skipif(os.name != "posix", reason="needs signals")]
-
-POLICY = """
-[limits]
-submit = 0
-admin = 0
-
-[[policy]]
-name = "refunds need a person"
-action_types = ["refund"]
-decision = "pending"
-
-[[policy]]
-name = "no schema"
-action_types = ["database_schema"]
-decision = "denied"
-"""
-KINDS = ("read", "refund", "database_schema")
-
-
-class Load:
-    """Connections that submit and approve as fast as they can, and note what was acknowledged."""
-
-    def __init__(self, url, user, admin, connections):
-        self.host = urllib.parse.urlsplit(url).netloc
-        self.user, self.admin = user, admin
-        self.submitted, self.approved = {}, set()
-        self.lock = threading.Lock()
-        self.running = threading.Event()
-        self.odd = []
-        self.threads = [threading.Thread(target=self._run, args=(n,)) for n in range(connections)]
-        for thread in self.threads:
-            thread.start()
-
-    def _run(self, number):
-        connection = http.client.HTTPConnection(self.host, timeout=30)
-        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-            for turn in range(1_000_000):
-                kind = KINDS[(turn + number) % 3]
-                answer = self._post(
-                    connection, "/api/v1/actions/submit", {"agent_id": "a", "action_type": kind}, self.user
-                )
-                with self.lock:
-                    self.submitted[answer["id"]] = answer["status"]
-                self.running.set()
-                if answer["status"] == "pending":
-                    answer = self._post(connection, f"/api/v1/actions/{answer['id']}/approve", {}, self.admin)
-                    with self.lock:
-                        self.approved.add(answer["id"])
-
-    def _post(self, connection, path, body, key):
-        connection.request("POST", path, json.dumps(body), {"X-API-Key": key})
-        answer = connection.getresponse()
-        content = json.loads(answer.read())
-        if answer.status != 200:
-            self.odd.append((answer.status, content))
-            raise http.client.HTTPException
-        return content
-
-    def join(self):
-        for thread in self.threads:
-            thread.join(60)
-            assert not thread.is_alive()
 
 
 def test_kill_9_loses_no_acknowledged_decision(tmp_path, full, record_property):
