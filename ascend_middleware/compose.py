@@ -208,6 +208,13 @@ def _open_stores(table: RuleTable, settings: Settings, now: Callable[[], float])
             f"on_failure = open needs the journal, and journal = off: {', '.join(opens[:5])}; what passes without a "
             "decision is submitted when the authority is back"
         )
+    reuses = [rule.label for rule in table.rules if rule.reuse]
+    if reuses and (journal is None or not settings.report_outcomes):
+        lacking = "journal = off" if journal is None else "report_outcomes = false"
+        raise ConfigurationError(
+            f"cache and coalesce need the journal and its reports, and {lacking}: {', '.join(reuses[:5])}; each use of "
+            "a decision is told to the authority"
+        )
     return open_state(settings), journal
 
 

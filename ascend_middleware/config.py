@@ -148,6 +148,7 @@ class Settings:
         pending: for rules that do not say it: refuse, or wait:30s (at most 55), while a person decides.
         respond_async: whether a pending action is answered with 202 instead of 403.
         max_waiters: how many requests may wait for a person.
+        cache_entries: how many decisions a process keeps for rules with cache.
         poll_interval: seconds between two questions whether a person has decided.
         body_limit: for rules that do not say it: bytes that are read at most.
         body_timeout: for rules that do not say it: seconds that a body may take.
@@ -208,6 +209,7 @@ class Settings:
     respond_async: bool = _setting(False, read.flag)
     max_waiters: int = _setting(100, read.count(0, 100_000))
     poll_interval: float = _setting(1.0, read.seconds)
+    cache_entries: int = _setting(10_000, read.count(1, 10_000_000))
     body_limit: int = _setting(65_536, read.count(0, 2**30))
     body_timeout: float = _setting(10.0, read.seconds)
     redact: tuple[str, ...] = _setting((), read.texts)

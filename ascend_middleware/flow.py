@@ -8,7 +8,7 @@ flow is closed at the step it stands at, and its `finally` blocks release what i
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Hashable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
@@ -25,6 +25,7 @@ __all__ = [
     "Flow",
     "Hook",
     "ReadBody",
+    "Shared",
     "Sleep",
     "Watch",
     "asyncio_loop",
@@ -81,6 +82,24 @@ class Blocking(msgspec.Struct, frozen=True):
 class Watch(msgspec.Struct, frozen=True):
     """Let `seconds` pass or the client leave, whichever comes first; the result is True when the client left."""
 
+    seconds: float
+
+
+class Shared(msgspec.Struct, frozen=True):
+    """Make a call once for all who ask for the same thing at the same time.
+
+    The result is what the call gives, and whether this is the first to get it; or None where the call is another
+    one's and has failed, or is not made within `seconds`. Of its own call, the failure is raised. Who began a call may
+    be cancelled; on an event loop the call goes on.
+
+    Attributes:
+        key: what is asked for.
+        make: begins the call, whose steps are `Send` and `Sleep` only.
+        seconds: how long to wait for another one's call.
+    """
+
+    key: Hashable
+    make: Callable[[], Flow[Any]]
     seconds: float
 
 

@@ -24,6 +24,7 @@ _NAME: Final = "ascend-middleware"
 MAX_WAIT_SECONDS: Final = 55.0
 _DAY: Final = 86_400
 _YEAR: Final = 31_536_000
+_MAX_KEPT_SECONDS: Final = 3600.0
 # What makes a request suspicious; a rule may permit some of it.
 FINDINGS: Final = {
     "not-origin-form": "the target does not begin with /",
@@ -86,6 +87,15 @@ def parse_pending(value: object) -> Pending:
     if not 0 < wait <= MAX_WAIT_SECONDS:
         raise ValueError(f"a request waits more than 0 and at most {MAX_WAIT_SECONDS:g} seconds, got {value!r}")
     return Pending(wait)
+
+
+@takes({"type": "string", "pattern": "^[0-9]{1,9}[smh]$"})
+def kept_seconds(value: object) -> float:
+    """Parse how long a decision is kept, `30s` or `5m`, at most an hour, as seconds."""
+    found = problems.duration(value)
+    if found > _MAX_KEPT_SECONDS:
+        raise problems.BadValueError(f"a decision is kept for an hour at most, got {value!r}", 'such as "30s" or "5m"')
+    return found
 
 
 _ENGINES: Final = problems.choice("auto", "httpx2")

@@ -163,6 +163,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         would: in observe mode, the problem type that would have been answered.
         principal: the authenticated caller, where the application named one.
         run: what is to be concluded when the handler has run; None where nobody wants to hear of it.
+        reuse: `cached` or `coalesced`, where the decision was made about another, identical request.
     """
 
     outcome: str
@@ -175,6 +176,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     would: str | None = None
     principal: str | None = None
     run: Run | None = None
+    reuse: str | None = None
 
     @property
     def action_id(self) -> str | None:

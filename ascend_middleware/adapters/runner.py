@@ -24,10 +24,11 @@ from ..client.core import Send
 from ..client.http.transport import PerProcess
 from ..compose import build_dry_guard, build_guard, build_table, build_worker, is_only_looked_at
 from ..exceptions import ConfigurationError, MissingAPIKeyError
-from ..flow import Blocking, Sleep, drive, drive_async, running_loop
+from ..flow import Blocking, Shared, Sleep, drive, drive_async, running_loop
 from ..fork import ProcessLock
 from ..guard import Asked, Hook, ReadBody, RequestView, Verdict, Watch, announce_ways, health_of
 from ..masking import get_logger
+from .sharing import AsyncSharing, SyncSharing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -167,6 +168,7 @@ class SyncRunner(_Runner):
             raise ConfigurationError("identify is a coroutine function; here it is called without an event loop")
         super().__init__(rules, settings, **options)
         self._is_hidden = False
+        self._sharing = SyncSharing()
 
     def _open_engine(self) -> Engine:
         return open_engine(self._guard.settings, http_client=self._lent)
@@ -220,6 +222,8 @@ class SyncRunner(_Runner):
         if isinstance(step, Sleep):
             time.sleep(step.seconds)
             return None
+        if isinstance(step, Shared):
+            return self._sharing.perform(step, functools.partial(self._perform, read))
         if isinstance(step, ReadBody):
             return read(step.limit, step.seconds)
         if isinstance(step, Watch):
@@ -249,6 +253,7 @@ class AsyncRunner(_Runner):
 
     def __init__(self, rules: Any, settings: Mapping[str, Any], **options: Any) -> None:
         super().__init__(rules, settings, **options)
+        self._sharing = AsyncSharing()
         # Threads of its own: an application that fills the loop's keeps nobody from reading the kill state.
         self._threads = PerProcess(
             lambda: concurrent.futures.ThreadPoolExecutor(_STATE_THREADS, thread_name_prefix="ascend-state")
@@ -293,6 +298,8 @@ class AsyncRunner(_Runner):
             return sent
         if isinstance(step, Sleep):
             return anyio.sleep(step.seconds)
+        if isinstance(step, Shared):
+            return self._sharing.perform(step, functools.partial(self._perform, body))
         if isinstance(step, ReadBody):
             return body.read(step.limit, step.seconds)
         if isinstance(step, Watch):

@@ -274,7 +274,14 @@ ActionResult = AuthorizationDecision
 _RECORD_FIELDS = frozenset(
     {"action_id", "created_at", "decision", "metadata", "reason", "risk_level", "risk_score", "status", "updated_at"}
 )
-_DECISION_FIELDS = _RECORD_FIELDS | {"approval_request_id", "execution_allowed", "id", "policy_matched", "timestamp"}
+_DECISION_FIELDS = _RECORD_FIELDS | {
+    "approval_request_id",
+    "execution_allowed",
+    "id",
+    "policy_matched",
+    "policy_state",
+    "timestamp",
+}
 
 
 class ActionRecord(Record):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from ..exceptions import AscendError, ProtocolError
 from .bodies import Name, Outcome
-from .decode import decode_object, error_from_answer
+from .decode import error_from_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["MAX_OUTCOMES", "Outcomes", "ReportedOutcome", "read_errors"]
 
@@ -17,10 +20,19 @@ MAX_OUTCOMES: Final = 500
 
 
 class ReportedOutcome(Outcome, kw_only=True):
-    """One outcome of a batch: what path and headers say of a single one stands in it."""
+    """One outcome of a batch: what path and headers say of a single one stands in it.
+
+    With the status `used`, it is not the action's own outcome: the decision about it let a further, identical request
+    pass, and `outcome` is what became of that. `use` names it at the service that tells, `how` says whether the
+    decision was kept (`cached`) or made for several requests at once (`coalesced`).
+    """
 
     action_id: int | Name
-    status: Literal["completed", "failed"]
+    status: Literal["completed", "failed", "used"]
+    outcome: Literal["completed", "failed"] | None = None
+    use: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    how: Literal["cached", "coalesced"] | None = None
+    used_at: Annotated[str, Meta(max_length=64)] | None = None
     idempotency_key: Annotated[str, Meta(pattern=r"^[!-~]{1,255}$(?!\n)")] | None = None
 
 
@@ -30,9 +42,9 @@ class Outcomes(Struct, kw_only=True):
     outcomes: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_OUTCOMES)]
 
 
-def read_errors(content: bytes, *, count: int) -> list[AscendError | None]:
+def read_errors(answer: Mapping[str, Any], *, count: int) -> list[AscendError | None]:
     """Read for each outcome of a batch, in their order, the error that it was refused with; None where it was taken."""
-    found: Any = decode_object(content).get("outcomes")
+    found: Any = answer.get("outcomes")
     rows = [row if isinstance(row, dict) else {} for row in found] if isinstance(found, list) else []
     statuses: list[Any] = [row.get("status") for row in rows]
     if len(rows) != count or not all(type(status) is int and status >= 200 for status in statuses):

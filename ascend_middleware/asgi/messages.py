@@ -228,6 +228,13 @@ class ScopeView(RequestView):
         return self._headers
 
     @property
+    def may_have_body(self) -> bool:
+        """See `RequestView`; from HTTP/2 on a body need not be announced."""
+        if self._scope.get("http_version", "1.1") not in ("1.0", "1.1") and "content-length" not in self.header_names:
+            return True
+        return RequestView.may_have_body.fget(self)  # type: ignore[attr-defined, no-any-return]  # slots: no super()
+
+    @property
     def request(self) -> Any:
         """Starlette's connection where its router was asked, else the scope."""
         if self._request is None:

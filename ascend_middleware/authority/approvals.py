@@ -28,6 +28,7 @@ __all__ = [
     "is_own",
     "same_person",
     "unknown_approvers",
+    "use",
     "what_cannot_be",
 ]
 
@@ -154,6 +155,19 @@ def conclude(
     kept = ("result" if word == "completed" else "error", "duration_ms", f"{word}_at")
     outcome = {"status": word, "at": at, **{name: body[name] for name in kept if body.get(name) is not None}}
     store.conclude(row["id"], outcome, tenant=by.tenant, actor=by.name)
+
+
+def use(store: Store, row: Mapping[str, Any], told: Mapping[str, Any], *, by: Credential) -> None:
+    """Record that the decision about an action let a further, identical request of its agent pass.
+
+    Only what was approved without a person may be used so. A use of anything else is refused, and remembered.
+    """
+    if row["status"] != "approved" or row["approval"]:
+        data = {"status": row["status"], "outcome": "used", "use": told["use"], "key": by.key_id}
+        store.audit("OUTCOME_REFUSED", tenant=by.tenant, actor=by.name, action_id=row["id"], data=data)
+        why = "was approved by a person, for one run" if row["status"] == "approved" else f"is {row['status']}"
+        raise ApiError(409, "NOT_REUSABLE", f"action {row['id']} {why}", details={"status": row["status"]})
+    store.audit("ACTION_USED", tenant=by.tenant, actor=by.name, action_id=row["id"], data={**told, "key": by.key_id})
 
 
 # --- who approves

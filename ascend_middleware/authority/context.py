@@ -92,6 +92,9 @@ class AuthorityContext(Protocol):
     def now(self) -> Callable[[], float]:
         """Seconds since the epoch."""
 
+    def policy_state(self) -> str:
+        """Return a word that changes with whatever decisions depend on: policies, registrations, commands."""
+
     def judge(self, action: Mapping[str, Any], score: Score, *, tenant: str) -> Judgement:
         """Decide about an action by the policy file and the organisation's own policies and smart rules."""
 

@@ -49,6 +49,7 @@ _MOST_FAILURES: Final = 100
 _DECISIONS: Final = frozenset({"Decision", "ActionDetails", "Evaluation"})
 # Not `encode_json`, which looks through every value: those of an answer were looked through when they came.
 _encode: Final = msgspec.json.Encoder().encode
+_WORD: Final = 2**64 - 1
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -126,6 +127,10 @@ class Authority:
     def close(self) -> None:
         """Close the database."""
         self.store.close()
+
+    def policy_state(self) -> str:
+        """Return a word that changes with whatever decisions depend on: policies, registrations, commands."""
+        return f"{self.policy.version}-{self.store.revision() & _WORD:016x}"
 
     def judge(self, action: Mapping[str, Any], score: Score, *, tenant: str) -> Judgement:
         """Decide about an action by the policy file and the organisation's own policies and smart rules."""

@@ -45,7 +45,7 @@ from .http.transport import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from ..api.endpoint import Operation
     from ..config import Settings
@@ -143,6 +143,9 @@ class Calls:
         self.key_refused = False
         # How many outcomes it said to take at once; 0 where it takes one at a time, or did not say.
         self.outcomes_at_once = 0
+        # A word that changes with its policies, by its last answer that tells it; None before the first. It is empty
+        # where it tells none: then it takes no reports that a decision was used again.
+        self.policy_state: str | None = None
         self._random: Final = random
         self.now: Final = now
         self.breaker: Final = CircuitBreaker(
@@ -242,8 +245,10 @@ class Calls:
                     raise
             else:
                 result = self._refusal(operation, response, correlation_id)
-            if isinstance(result, AuthorizationDecision) and result.decision is not Decision.ALLOWED:
-                result = _masked(result)
+            if isinstance(result, AuthorizationDecision):
+                self.note_policies(result)
+                if result.decision is not Decision.ALLOWED:
+                    result = _masked(result)
             token.succeed()
             return result
         except OverloadedError:
@@ -256,6 +261,12 @@ class Calls:
             # Also when the driver is cancelled in the middle: a probe must not be lost.
             if not token.spent:
                 token.release()
+
+    def note_policies(self, told: Mapping[str, Any]) -> None:
+        """Keep the word for the authority's present policies, where an answer tells it."""
+        word = told.get("policy_state")
+        if isinstance(word, str) and word:
+            self.policy_state = word
 
     def _begin(
         self,

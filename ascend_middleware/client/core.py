@@ -11,7 +11,7 @@ import msgspec
 from .. import masking
 from .._version import __version__
 from ..api import answers, endpoints
-from ..api.decode import encode_json, submit_body
+from ..api.decode import decode_object, encode_json, submit_body
 from ..api.endpoint import given
 from ..api.models import AuthorizationDecision, ConnectionStatus, Decision, DecisionStatus, Record
 from ..api.outcomes import read_errors
@@ -102,6 +102,7 @@ class ClientCore(Calls):
         if decision.decision is not Decision.ALLOWED:
             return None
         self.key_refused = False
+        self.note_policies(decision)
         attempt.token.succeed()
         return decision
 
@@ -149,9 +150,10 @@ class ClientCore(Calls):
         There are at most `outcomes_at_once`, each with an `idempotency_key` of its own.
         """
         content = encode_json({"outcomes": list(outcomes)})
-        decode = partial(read_errors, count=len(outcomes))
-        operation: Any = msgspec.structs.replace(endpoints.REPORT_OUTCOMES.call(body=content), decode=decode)
-        errors: list[AscendError | None] = yield from self.call(operation, deadline=deadline, breaker=breaker)
+        operation: Any = msgspec.structs.replace(endpoints.REPORT_OUTCOMES.call(body=content), decode=decode_object)
+        answer: dict[str, Any] = yield from self.call(operation, deadline=deadline, breaker=breaker)
+        self.note_policies(answer)
+        errors = read_errors(answer, count=len(outcomes))
         for error in errors:
             if error is not None:
                 masking.mask_error(error)
@@ -264,6 +266,7 @@ class ClientCore(Calls):
         """
         deadline = self.clock() + seconds
         info = yield from self.call(endpoints.DEPLOYMENT_INFO.call(), deadline=deadline, breaker=self.unbroken)
+        self.note_policies(info)
         most = info.get("max_outcomes")
         self.outcomes_at_once = most if isinstance(most, int) else 0
 

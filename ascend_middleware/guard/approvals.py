@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .plan import Case
     from .request import RequestView
 
-__all__ = ["Approvals", "Settled", "denied", "mismatch", "used"]
+__all__ = ["Approvals", "Settled", "denied", "expiry_of", "mismatch", "used"]
 
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
@@ -52,6 +52,7 @@ class Settled:
         number: the journal's number of the claimed run.
         entry: what the journal keeps of it.
         refusal: why the handler does not run, where the decision does not say it.
+        reuse: `cached` or `coalesced`, where the decision was made about another request.
     """
 
     decision: AuthorizationDecision | None = None
@@ -60,6 +61,7 @@ class Settled:
     number: int = 0
     entry: dict[str, Any] | None = None
     refusal: Refusal | None = None
+    reuse: str | None = None
 
 
 class Approvals:
@@ -86,6 +88,7 @@ class Approvals:
         self._kill = kill
         self._table = table  # the version of the rules
         self._tenant = tenant_of(settings)
+        self._credentials = (*CREDENTIALS, *settings.principal_headers)
         self._now = core.now
         self._random = random
         self._asked_at: dict[str, float] = {}
@@ -111,7 +114,7 @@ class Approvals:
             # A stream of unknown length stays one; should it be pending, it finds its row afterwards. Not so where it
             # might pass without an answer: what is known to be pending or denied is no failure.
             return None
-        body = yield from self._body(case)
+        body = yield from self.body(case)
         if not isinstance(body, bytes):
             return body
         row = yield step(self._state, self._state.find_open, binding.sharing(body), now=self._now())
@@ -120,7 +123,7 @@ class Approvals:
     def hold(self, case: Case, decision: AuthorizationDecision) -> Flow[Settled]:
         """Keep a pending action, or find the one that an identical request has on hold already."""
         binding, handle = self._binding(case), secrets.token_urlsafe(32)
-        body = yield from self._body(case)
+        body = yield from self.body(case)
         if not isinstance(body, bytes):
             # Nothing that large is bound to an approval, so there is nothing to resume.
             return body or Settled(decision=decision)
@@ -134,7 +137,7 @@ class Approvals:
             agent_id=case.agent.id,
             rule=case.rule.label,
             created_at=now,
-            expires_at=min(now + self._settings.approval_expiry, _expiry(decision) or float("inf")),
+            expires_at=min(now + self._settings.approval_expiry, expiry_of(decision) or float("inf")),
         )
         for _ in range(2):
             # The time of now: what `_continue` let go of has ended since the row was made.
@@ -161,7 +164,7 @@ class Approvals:
         row = yield from self._find(handle)
         if row is None:
             return Settled(refusal=mismatch("There is no such approval."))
-        body = yield from self._body(case)
+        body = yield from self.body(case)
         if not isinstance(body, bytes):
             detail = f"A governed body holds at most {case.rule.body_limit} bytes."
             return body or Settled(refusal=Refusal(problem="body-too-large", detail=detail))
@@ -184,22 +187,26 @@ class Approvals:
 
     def _binding(self, case: Case) -> Binding:
         if case.binding is None:
-            case.binding = Binding(
-                view=case.view,
-                rule=case.rule,
-                agent=case.agent,
-                table=self._table,
-                tenant=self._tenant,
-                params=case.params,
-                credentials=(*CREDENTIALS, *self._settings.principal_headers),
-                single_caller=self._settings.single_caller,
-            )
+            case.binding = self.bind(case)
         return case.binding
+
+    def bind(self, case: Case) -> Binding:
+        """Return the request with what it is told apart by; not kept with the case, as that of an approval is."""
+        return Binding(
+            view=case.view,
+            rule=case.rule,
+            agent=case.agent,
+            table=self._table,
+            tenant=self._tenant,
+            params=case.params,
+            credentials=self._credentials,
+            single_caller=self._settings.single_caller,
+        )
 
     def _find(self, handle: str) -> Flow[Approval | None]:
         return (yield step(self._state, self._state.find, handle)) if _HANDLE.fullmatch(handle) else None
 
-    def _body(self, case: Case) -> Flow[bytes | Settled | None]:
+    def body(self, case: Case) -> Flow[bytes | Settled | None]:
         """Return the body, None if it cannot be bound, or why the request is refused."""
         if case.content is None:
             try:
@@ -364,8 +371,8 @@ def _word(decision: AuthorizationDecision) -> str:
     return "pending" if decision.is_pending() else "approved" if decision.is_approved() else "denied"
 
 
-def _expiry(decision: AuthorizationDecision) -> float | None:
-    """Return when the authority lets the pending action expire, if it says so."""
+def expiry_of(decision: AuthorizationDecision) -> float | None:
+    """Return until when the authority lets a decision count, if it says so."""
     value = decision.get("expires_at")
     try:
         return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None

@@ -14,12 +14,13 @@ from ..killswitch.poller import CommandPoller
 from ..killswitch.switch import KillSwitch, unavailable_state
 from ..masking import get_logger
 from ..routing import Kind
-from ..rules import WEBSOCKET, FieldError, RequestFields, RuleTable
+from ..rules import WEBSOCKET, RuleTable
 from ..state.base import StateError
 from ..text import printable
-from ..verdict import Refusal, Verdict
+from ..verdict import Refusal, Run, Verdict
 from .approvals import Approvals, Settled
-from .firewall import Unreadable, inspect, parse_form, parse_json, read_whole
+from .cache import Reuse
+from .firewall import Unreadable, inspect, read_whole
 from .log import Recorder
 from .observations import Observations
 from .plan import Asked, Case, Plan, Plans
@@ -31,6 +32,7 @@ from .telemetry import check, open_telemetry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..api.models import AuthorizationDecision
     from ..client.core import Attempt, ClientCore
     from ..flow import Flow
     from ..journal.journal import Journal
@@ -103,6 +105,7 @@ class Guard:
         )
         self.poller = CommandPoller(core, state, self.kill, settings, now=core.now)
         self.approvals = Approvals(state, core, settings, self.kill, table.version, random=random)
+        self.reuse = Reuse(core, self.kill, settings, self.approvals, journal)
         self.recorder = Recorder(clock=core.clock, status_path=settings.approvals_path)
         self.log: Final = self.recorder.record
         self.budget = OpenBudget(core, settings, state, self.recorder.repeats)
@@ -189,32 +192,59 @@ class Guard:
             return self._unmapped(view, plan)
         return self._pursue(Case(view, plan, plan.rule, self._agent))
 
-    def _pursue(self, case: Case) -> Asked | Flow[Verdict]:
+    def _pursue(self, case: Case) -> Verdict | Asked | Flow[Verdict]:
         """Ask in one attempt where nothing has to be found out before; else return the flow."""
         plan, telemetry = case.plan, self.recorder.telemetry
         if telemetry is not None:
             return telemetry.watch(self._decide(case), case.view, plan.label)  # type: ignore[no-any-return]
         if plan.encode is None or self._asks_who or not self.kill.is_quiet or self._may_be_on_hold(case):
             return self._decide(case)
-        if self._describe(case) is None:
+        if case.describe() is None:
             content = plan.encode(case.action)
             if content is not None:
+                found = self._reused(case, content) if plan.reuses else None
+                if found is not None:
+                    return found
                 attempt = self.core.begin_submit(content, self._agent.id, seconds=self.settings.deadline)
                 if attempt is not None:
                     return Asked(case, attempt)
         return self._decide(case)
+
+    def _reused(self, case: Case, content: bytes) -> Verdict | Flow[Verdict] | None:
+        """Pass a request by a decision that is kept; return the flow for one that asks together with others."""
+        ticket = case.ticket = self.reuse.ticket(case, content)
+        decision = None if ticket is None else self.reuse.find(ticket)
+        if decision is None:
+            return self._decide(case) if case.rule.coalesce or case.view.may_have_body else None
+        run = self.runs.enter_at_once(case.plan.label, decision, self._agent.id, how="cached")
+        if run is self.runs.waits:
+            return self._decide(case)
+        verdict = self._allowed(case, decision, run, "cached")
+        return verdict if self.kill.is_quiet else self._look_last(verdict)
+
+    def _allowed(self, case: Case, decision: AuthorizationDecision, run: Run | None, reuse: str | None) -> Verdict:
+        return Verdict(
+            outcome="allowed",
+            passes=True,
+            rule=case.rule,
+            action=case.action,
+            decision=decision,
+            principal=case.agent.principal,
+            run=run,
+            reuse=reuse,
+        )
 
     def hear(self, asked: Asked) -> Verdict | Flow[Verdict]:
         """Return the verdict where the answer to the one attempt permits; else the flow, which goes on from there."""
         case = asked.case
         decision = self.core.permitted(asked.attempt)
         if decision is not None:
+            if case.ticket is not None:
+                self.reuse.keep(case, decision)
             run = self.runs.enter_at_once(case.plan.label, decision, self._agent.id)
             if run is not self.runs.waits:
                 self._misconfigured_at = -1e9
-                verdict = Verdict(
-                    outcome="allowed", passes=True, rule=case.rule, action=case.action, decision=decision, run=run
-                )
+                verdict = self._allowed(case, decision, run, None)
                 return verdict if self.kill.is_quiet else self._look_last(verdict)
         return self._decide(case, asked.attempt)
 
@@ -261,19 +291,13 @@ class Guard:
                     early = yield from self._prepared(case)
                     if early is not None:
                         return early
-                refusal = self._describe(case)
+                refusal = case.describe()
                 if refusal is not None:
                     return case.refused(refusal)
                 if self._may_be_on_hold(case):
                     settled = yield from self.approvals.begin(case)
             if settled is None:
-                # From now: what the client, the hooks and the state took before is no time of the authority.
-                deadline = self._clock() + self.settings.deadline
-                found = yield from self.core.submit(case.action, deadline=deadline, first=first)
-                self._misconfigured_at = -1e9
-                settled = Settled(decision=found, runs=found.is_approved())
-                if not settled.runs and found.is_pending():
-                    settled = yield from self._hold(case, settled)
+                settled = yield from self._ask(case, first)
             if case.binding is not None:
                 settled = yield from self._resume(case, settled)
             case.decision = settled.decision
@@ -281,22 +305,34 @@ class Guard:
                 if case.agent is not self._agent:
                     yield from self.kill.see(case.agent.id)
                 run = yield from self.runs.enter(case.action, plan.label, settled)
-                verdict = Verdict(
-                    outcome="allowed",
-                    passes=True,
-                    rule=case.rule,
-                    action=case.action,
-                    decision=case.decision,
-                    principal=case.agent.principal,
-                    run=run,
-                )
+                assert case.decision is not None  # noqa: S101 - what runs was decided
+                verdict = self._allowed(case, case.decision, run, settled.reuse)
             else:
-                verdict = case.refused(self.approvals.refusal_of(settled, view))
+                verdict = case.refused(self.approvals.refusal_of(settled, view), reuse=settled.reuse)
         except ClientGone:
             return Verdict(outcome="client-gone", passes=False, rule=case.rule, action=case.action)
         except AscendError as error:
             verdict = yield from self._undecided(case, error)
         return (yield from self._look_last(verdict))
+
+    def _ask(self, case: Case, first: Attempt | None) -> Flow[Settled]:
+        """Have it decided, by the authority or by what it decided about an identical request."""
+        reuses = case.plan.reuses and first is None
+        early = (yield from self.reuse.prepare(case)) if reuses else None
+        if early is not None:
+            return early
+        # From now: what the client, the hooks and the state took before is no time of the authority.
+        deadline = self._clock() + self.settings.deadline
+        settled = (yield from self.reuse.settle(case, deadline)) if reuses else None
+        if settled is None:
+            found = yield from self.core.submit(case.action, deadline=deadline, first=first)
+            if case.ticket is not None:
+                self.reuse.keep(case, found)
+            settled = Settled(decision=found, runs=found.is_approved())
+        self._misconfigured_at = -1e9
+        if settled.decision is not None and settled.decision.is_pending():
+            settled = yield from self._hold(case, settled)
+        return settled
 
     def _look_last(self, verdict: Verdict) -> Flow[Verdict]:
         """Look at the kill switch right before the handler: everything that took time lies behind."""
@@ -339,35 +375,6 @@ class Guard:
             # How long that took was the client's to say.
             stopped = yield from self.kill.blocked(case.agent.id)
         return None if stopped is None else case.refused(stopped)
-
-    def _describe(self, case: Case) -> Refusal | None:
-        """Make the action of what the rule reads, or refuse a request that holds none."""
-        view, recipe, agent, make = case.view, case.rule.recipe, case.agent, case.plan.make
-        assert make is not None  # noqa: S101 - `triage` has settled what is not submitted
-        read: dict[str, Any] = {}
-        try:
-            if recipe.body == "json":
-                read["body"] = parse_json(view, case.content or b"")
-            elif recipe.body == "form":
-                read["form"] = parse_form(view, case.content or b"")
-            resolved, leaf = view.resolved, None
-            if resolved is None:
-                case.params = case.rule.path_params(view.path)
-            else:
-                case.params, leaf = resolved.params, resolved.leaf
-            fields = RequestFields(
-                method=view.verb,
-                template=view.path if leaf is None else leaf.template,
-                path_params=case.params,
-                # What nobody reads may be written as it likes.
-                query=view.query_pairs if view.query and recipe.reads_query else (),
-                headers=view.headers if recipe.reads_headers else (),
-                **read,
-            )
-            case.action = make(fields, agent.id, agent.name or agent.id)
-        except (FieldError, ValueError) as error:
-            return Refusal(problem="bad-request", detail=f"The request cannot be judged: {error}")
-        return None
 
     def _hold(self, case: Case, settled: Settled) -> Flow[Settled]:
         """Keep what the authority says is pending."""

@@ -12,7 +12,7 @@ from ..rules import fold_header
 from .firewall import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from ..config import Settings
     from ..rules import CompiledRule
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CREDENTIALS", "Binding", "tenant_of"]
 
+_encode: Final = msgspec.json.Encoder().encode
 # Who the application takes the caller for, where it does not tell the guard; `principal_headers` names further ones.
 CREDENTIALS: Final = ("authorization", "cookie", "x-api-key", "proxy-authorization")
 # In these, proxies name who signed in. Different ones make two callers, whatever cookie or gateway's key they
@@ -76,10 +77,9 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
         """Whose request it is: the principal, else the credentials that came with it; None where nobody can tell."""
         if self.agent.principal is not None:
             return ["principal", self.agent.principal]
-        given = [(fold_header(name), value) for name, value in self.view.headers]
-        shown = [one for one in given if one[0] in self.credentials and one[1].strip()]
+        shown = self._shown(self.credentials)
         if shown:
-            return ["credentials", sorted(shown)]
+            return ["credentials", shown]
         return ["the single caller"] if self.single_caller else None
 
     @property
@@ -87,8 +87,14 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
         """Whom proxies name, where nothing else says that it makes no difference."""
         if self.agent.principal is not None or self.single_caller:
             return []
-        given = [(fold_header(name), value) for name, value in self.view.headers]
-        return sorted(one for one in given if one[0] in _NAMED_BY_PROXIES and one[1].strip())
+        return self._shown(_NAMED_BY_PROXIES)
+
+    def _shown(self, names: Collection[str]) -> list[tuple[str, str]]:
+        """Return those headers that are there and say something."""
+        if self.view.header_names.isdisjoint(names):
+            return []
+        given = ((fold_header(name), value) for name, value in self.view.headers)
+        return sorted(one for one in given if one[0] in names and one[1].strip())
 
     @property
     def hint(self) -> str:
@@ -107,16 +113,40 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
         """
         return _digest(["sharing", self.fingerprint(content), handle if self.caller is None else ""])
 
+    def exact(self, rules: bytes, action: bytes, content: bytes) -> bytes:
+        """Return the digest of what no two requests have in common that might be told apart.
+
+        What `fingerprint` looks at, the agent's name, and the body byte by byte; what of it is the same for all
+        requests of a rule is in `rules`, see `ruled`. The `action` is what the authority is shown of the request.
+
+        Raises:
+            ValueError: there are texts in it that are none.
+        """
+        agent = self.agent
+        parts = [agent.id, agent.name, *self._request(), self.caller, self._named]
+        parts += [self.view.raw_path, len(action), len(content)]
+        return hashlib.sha256(b"".join([rules, _encode(parts), action, content])).digest()
+
+    def ruled(self) -> bytes:
+        """Return a digest of authority, organisation, key, rule and table."""
+        return hashlib.sha256(_encode([self.tenant, *self._ruled()])).digest()
+
     def _head(self) -> list[Any]:
-        view, rule, agent = self.view, self.rule, self.agent
-        template = view.resolved.leaf.template if view.resolved is not None and view.resolved.leaf is not None else ""
+        return [self.tenant, self.agent.id, *self._ruled(), *self._request()]
+
+    def _ruled(self) -> list[Any]:
+        rule = self.rule
+        # A rule that stands at a handler is no part of the table's version.
         return [
-            self.tenant,
-            agent.id,
             rule.action_type,
-            # A rule that stands at a handler is no part of the table's version.
             [rule.match, json.dumps(rule.given, sort_keys=True, default=str)],
             self.table,
+        ]
+
+    def _request(self) -> list[Any]:
+        view = self.view
+        template = view.resolved.leaf.template if view.resolved is not None and view.resolved.leaf is not None else ""
+        return [
             view.verb,
             view.header("host"),
             template,
@@ -125,7 +155,7 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
             view.path,
             sorted((name, str(value)) for name, value in self.params.items()),
             view.query.decode("latin-1"),
-            [(name, view.header(name)) for name in rule.reads_headers],
+            [(name, view.header(name)) for name in self.rule.reads_headers],
             view.header("content-type"),
             view.header("content-encoding"),
         ]

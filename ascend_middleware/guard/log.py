@@ -62,12 +62,14 @@ class Recorder:
     Attributes:
         telemetry: where verdicts are counted, too; None where that is switched off.
         observations: where those of observe mode are; None where nothing is observed, or nothing can be kept.
+        reused: how many requests were judged by a decision about another one, by how it came to that.
     """
 
     def __init__(self, *, clock: Callable[[], float], status_path: str) -> None:
         self.repeats: Final = Repeats(clock=clock)
         self.telemetry: Any = None
         self.observations: Observations | None = None
+        self.reused: Final = {"cached": 0, "coalesced": 0}
         self._clock = clock
         self._status_path = status_path
         self._undecided = 0
@@ -82,6 +84,8 @@ class Recorder:
         """Write the one line that every judged request leaves; its extras are meant for machines."""
         if self.telemetry is not None:
             self.telemetry.record(verdict, seconds=seconds)
+        if verdict.reuse is not None:
+            self.reused[verdict.reuse] += 1
         if verdict.decision is not None and self._undecided:
             self._resumed()
         elif verdict.cause not in (None, "bad-request"):  # what a caller sent is no outage
@@ -96,7 +100,7 @@ class Recorder:
         # A handle stands behind the status URL's path.
         template = self._status_path if verdict.outcome == "approval-status" else view.template
         notes = [f"would be {verdict.would}"] if verdict.would else []
-        notes += [verdict.cause] if verdict.cause else []
+        notes += [one for one in (verdict.cause, verdict.reuse) if one]
         logger.info(
             "%s %s: %s (%s, %.1f ms)",
             printable(view.verb[:40]),
@@ -137,6 +141,7 @@ def extras_of(verdict: Verdict, seconds: float) -> dict[str, Any]:
         "ascend_outcome": verdict.outcome,
         "ascend_would": verdict.would,
         "ascend_cause": verdict.cause,
+        "ascend_reuse": verdict.reuse,
         "ascend_rule": verdict.rule.label if verdict.rule is not None else None,
         "ascend_action_id": verdict.action_id,
         "ascend_action_type": action.action_type if action is not None else None,
@@ -158,6 +163,10 @@ def announce_ways(table: RuleTable, settings: Settings, *, identifies: bool) -> 
     elif observed:
         told = f"{', '.join(observed[:_MOST])}{', …' if len(observed) > _MOST else ''}"
         settings_logger.warning('these rules refuse nothing, because of mode = "observe": %s', printable(told))
+    reused = [rule.label for rule in rules if rule.reuse]
+    if reused:
+        told = f"{', '.join(reused[:_MOST])}{', …' if len(reused) > _MOST else ''}"
+        settings_logger.info("under these rules one decision may let several requests pass: %s", printable(told))
     if settings.single_caller or identifies:
         return
     waits = settings.pending.waits or any(rule.pending.waits for rule in rules)

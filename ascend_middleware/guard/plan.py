@@ -12,8 +12,9 @@ import msgspec
 
 from ..api.values import is_plain
 from ..routing import Kind
+from ..rules import FieldError, RequestFields
 from ..verdict import UNCONDITIONAL, Refusal, Verdict
-from .firewall import USUAL_METHODS
+from .firewall import USUAL_METHODS, parse_form, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         body: what the rule reads of the body: None, `json` or `form`.
         opens: whether a request passes where no answer came at all.
         waits: whether requests are held while a person decides.
+        reuses: whether a decision may be used for several requests.
         problem: why no rule can be chosen: rules of equal rank contradict each other.
     """
 
@@ -60,6 +62,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     body: str | None = None
     opens: bool = False
     waits: bool = False
+    reuses: bool = False
     problem: str = ""
 
     def refused(self, refusal: Refusal, *, firm: bool = False, **known: Any) -> Verdict:
@@ -78,6 +81,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         )
 
 
+class Ticket(msgspec.Struct, frozen=True, eq=False):
+    """What a request shares decisions under.
+
+    Attributes:
+        key: the digest of the request.
+        generation: of which this was at the beginning; what is decided is not kept where that is over.
+        began: when it was asked for.
+    """
+
+    key: bytes
+    generation: int
+    began: float
+
+
 class Case(msgspec.Struct, eq=False):
     """One request that is being decided about: what the stages find out one after the other."""
 
@@ -89,6 +106,7 @@ class Case(msgspec.Struct, eq=False):
     params: Any = None
     action: Any = None
     binding: Binding | None = None
+    ticket: Ticket | None = None
     # Whether such a request is on hold already, of a caller who may be another one.
     is_held: bool = False
     decision: AuthorizationDecision | None = None
@@ -97,6 +115,35 @@ class Case(msgspec.Struct, eq=False):
         """Return what `Plan.refused` makes of a refusal, with all that was found out."""
         known |= {"action": self.action, "decision": self.decision, "principal": self.agent.principal}
         return self.plan.refused(refusal, **known)
+
+    def describe(self) -> Refusal | None:
+        """Make the action of what the rule reads, or refuse a request that holds none."""
+        view, recipe, agent, make = self.view, self.rule.recipe, self.agent, self.plan.make
+        assert make is not None  # noqa: S101 - `triage` has settled what is not submitted
+        read: dict[str, Any] = {}
+        try:
+            if recipe.body == "json":
+                read["body"] = parse_json(view, self.content or b"")
+            elif recipe.body == "form":
+                read["form"] = parse_form(view, self.content or b"")
+            resolved, leaf = view.resolved, None
+            if resolved is None:
+                self.params = self.rule.path_params(view.path)
+            else:
+                self.params, leaf = resolved.params, resolved.leaf
+            fields = RequestFields(
+                method=view.verb,
+                template=view.path if leaf is None else leaf.template,
+                path_params=self.params,
+                # What nobody reads may be written as it likes.
+                query=view.query_pairs if view.query and recipe.reads_query else (),
+                headers=view.headers if recipe.reads_headers else (),
+                **read,
+            )
+            self.action = make(fields, agent.id, agent.name or agent.id)
+        except (FieldError, ValueError) as error:
+            return Refusal(problem="bad-request", detail=f"The request cannot be judged: {error}")
+        return None
 
 
 class Asked(msgspec.Struct, eq=False):
@@ -208,6 +255,8 @@ def _plan(rule: CompiledRule) -> Plan:
         body=rule.body,
         opens=rule.on_failure == "open",
         waits=rule.pending.waits,
+        # Who only observes uses no decision a second time, so that each request is seen.
+        reuses=bool(rule.reuse) and rule.mode != "observe",
     )
 
 

@@ -86,6 +86,13 @@ class RequestView:
         return resolved.leaf.template if resolved is not None and resolved.leaf is not None else self.path
 
     @property
+    def may_have_body(self) -> bool:
+        """Whether the headers leave open that there is a body."""
+        if "transfer-encoding" in self.header_names:
+            return True
+        return "content-length" in self.header_names and self.header("content-length") != ["0"]
+
+    @property
     def query_pairs(self) -> list[tuple[str, str]]:
         """The decoded query; raises ValueError for what frameworks decode differently."""
         if self._query_pairs is None:

@@ -91,12 +91,14 @@ class Runs:
             return Settled(refusal=refusal, row=claimed)
         return Settled(decision=settled.decision, runs=True, row=claimed, number=number, entry=entry)
 
-    def enter_at_once(self, label: str, decision: AuthorizationDecision, agent: str) -> Run | None:
+    def enter_at_once(
+        self, label: str, decision: AuthorizationDecision, agent: str, *, how: str = "allowed"
+    ) -> Run | None:
         """Journal a permission as `enter` does, if that waits for nothing; return `waits` where only `enter` can."""
         journal = self._journal
         if journal is None or not self._reports:
             return None
-        entry = {"id": decision.action_id, "how": "allowed", "rule": label, "agent": agent}
+        entry = {"id": decision.action_id, "how": how, "rule": label, "agent": agent}
         number = journal.next_number()
         try:
             entered = journal.enter(number, entry, wait=False)
@@ -121,7 +123,7 @@ class Runs:
             entry, action_id = settled.entry, settled.entry["id"]
         else:
             action_id = "" if settled.decision is None else settled.decision.action_id
-            entry = Entry(0, 0.0, action_id, "allowed", label, action.agent_id)
+            entry = Entry(0, 0.0, action_id, settled.reuse or "allowed", label, action.agent_id)
         number = (settled.number if settled is not None else 0) or journal.next_number()
         run = Run(number, approval, claim, action_id)
         try:

@@ -8,9 +8,10 @@ follow OpenTelemetry's semantic conventions where they have one (`error.type`, `
 
 from __future__ import annotations
 
+import functools
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import structs
@@ -18,6 +19,7 @@ from msgspec import structs
 from .._version import __version__
 from ..client.core import Send
 from ..exceptions import AscendError, ConfigurationError
+from ..flow import Shared
 from ..masking import get_logger
 from ..verdict import Refusal, Verdict
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from ..journal.journal import Journal
     from ..killswitch.switch import KillSwitch
     from ..state.base import State
+    from .cache import Reuse
+    from .log import Recorder
     from .request import RequestView
     from .runs import OpenBudget
 
@@ -40,6 +44,7 @@ __all__ = ["Telemetry", "check", "health_of", "open_telemetry"]
 
 logger = get_logger("ascend_middleware.guard")
 
+T = TypeVar("T")
 # The part of a journal's limits from which it is told to be nearly full.
 _NEAR = 0.8
 # Seconds between two tries of a key that was refused, and for each.
@@ -62,6 +67,8 @@ class Gauges(Protocol):
     state: State
     journal: Journal | None
     budget: OpenBudget
+    reuse: Reuse
+    recorder: Recorder
     key_tried_at: float
 
     @property
@@ -117,6 +124,7 @@ def health_of(guard: Gauges, *, readable: bool | None = None) -> dict[str, Any]:
             "per_minute": settings.open_per_minute,
             "total": guard.budget.total,
         },
+        "cache": {"entries": guard.reuse.entries, "most": settings.cache_entries, **guard.recorder.reused},
         "waiters": {"now": guard.waiters, "most": settings.max_waiters},
         "engine": "local" if settings.is_local else settings.engine,
         "state": {"kind": guard.state.kind, "readable": readable},
@@ -252,6 +260,8 @@ class Telemetry:
         if verdict.action_id is not None:
             span.set_attribute("ascend.action.id", verdict.action_id)
         span.set_attribute("ascend.client.requests", sent.requests)
+        if verdict.reuse is not None:
+            span.set_attribute("ascend.reuse", verdict.reuse)
         if sent.again:
             span.set_attribute("http.request.resend_count", sent.again)
         failed = verdict.outcome in _FAILURES or verdict.would in _FAILURES
@@ -267,6 +277,8 @@ class Telemetry:
         }
         if verdict.cause is not None:
             attributes["error.type"] = verdict.cause
+        if verdict.reuse is not None:
+            attributes["ascend.reuse"] = verdict.reuse
         self._decisions.add(1, attributes)
         self._duration.record(seconds, attributes)
 
@@ -279,7 +291,11 @@ class _Sent:
     again: int = 0
 
 
-def _carrying(flow: Flow[Verdict], headers: tuple[tuple[str, str], ...], sent: _Sent) -> Flow[Verdict]:
+def _made_carrying(make: Callable[[], Flow[Any]], headers: tuple[tuple[str, str], ...], sent: _Sent) -> Flow[Any]:
+    return _carrying(make(), headers, sent)
+
+
+def _carrying(flow: Flow[T], headers: tuple[tuple[str, str], ...], sent: _Sent) -> Flow[T]:
     """Hand a flow's steps on; requests carry the headers, and are counted."""
     last = None
     try:
@@ -292,6 +308,8 @@ def _carrying(flow: Flow[Verdict], headers: tuple[tuple[str, str], ...], sent: _
                 last = step.request
                 asked = structs.replace(step.request, headers=step.request.headers + headers)
                 step = structs.replace(step, request=asked)
+            elif isinstance(step, Shared):
+                step = structs.replace(step, make=functools.partial(_made_carrying, step.make, headers, sent))
             try:
                 result: Any = yield step
             except GeneratorExit:
@@ -301,8 +319,8 @@ def _carrying(flow: Flow[Verdict], headers: tuple[tuple[str, str], ...], sent: _
             else:
                 step = flow.send(result)
     except StopIteration as stop:
-        verdict: Verdict = stop.value
-        return verdict
+        result = stop.value
+        return result  # type: ignore[no-any-return]
     finally:
         flow.close()
 

@@ -235,7 +235,9 @@ def _lines(found: Explanation, sketch: Sketch) -> Iterator[str]:
         yield f"finding   {name}: {meaning}{' (the rule permits it)' if found.permitted else ''}"
     yield f"rule      {rule.label if rule is not None else 'none'}"
     if rule is not None and rule.action_type:
-        yield f"          {rule.action_type}, on_failure {rule.on_failure}, pending {rule.pending}, mode {rule.mode}"
+        words = [rule.action_type, f"on_failure {rule.on_failure}", f"pending {rule.pending}", f"mode {rule.mode}"]
+        words += [name if value is True else f"{name} {value}" for name, value in rule.reuse.items()]
+        yield f"          {', '.join(words)}"
     yield f"outcome   {f'refused with {found.status}: {found.outcome}' if found.status is not None else outcome}"
     if found.detail:
         yield f"          {found.detail}"
@@ -264,6 +266,8 @@ def _as_json(found: Explanation) -> dict[str, Any]:
         "on_failure": rule.on_failure if rule is not None else None,
         "pending": str(rule.pending) if rule is not None else None,
         "mode": rule.mode if rule is not None else None,
+        "cache": rule.reuse.get("cache") if rule is not None else None,
+        "coalesce": rule.coalesce if rule is not None else None,
         "lost": [{"rule": loser.rule.label, "why": loser.why} for loser in found.losers],
         "payload": found.payload,
     }

@@ -49,6 +49,7 @@ _CARRIED_SEGMENTS: Final = 3
 # By these an authority says that it knows no batches.
 _NO_BATCHES: Final = frozenset({404, 405, 410, 501})
 _PROCESS_ENDED: Final = "process ended"
+_REUSED: Final = frozenset({"cached", "coalesced"})
 
 
 class Foreign(AscendError):  # noqa: N818 - says what it is
@@ -62,6 +63,9 @@ class _Open:
     segment: int
     line: bytes
     action_id: str
+    # Of one that passed by the decision about another request: how, and when.
+    reuse: str = ""
+    at: float = 0.0
 
 
 class _Ahead(NamedTuple):
@@ -297,7 +301,10 @@ class Delivery:
         if opened is not None:
             opened.segment = segment
             return
-        self._open[number] = _Open(segment, line, self._known.get(number) or record.get("id") or "")
+        opened = _Open(segment, line, self._known.get(number) or record.get("id") or "")
+        if record.get("how") in _REUSED:
+            opened.reuse, opened.at = record["how"], record.get("at", 0.0)
+        self._open[number] = opened
 
     def _submit(self, record: dict[str, Any], number: int) -> Flow[str]:
         """Submit what was passed while the authority was away, marked as such."""
@@ -318,6 +325,9 @@ class Delivery:
     def _report(self, record: dict[str, Any], opened: _Open) -> Flow[None]:
         if not opened.action_id:
             return  # it was set aside when it could not be submitted
+        if opened.reuse:
+            yield from self._report_use(record, opened)
+            return
         error = record.get("error")
         yield from self._core.report(
             opened.action_id,
@@ -331,16 +341,31 @@ class Delivery:
 
     def _outcome(self, record: dict[str, Any], opened: _Open) -> dict[str, Any]:
         """Return an outcome as one of many; see `_report`."""
-        error = record.get("error")
-        return outcome_of(
-            opened.action_id,
-            "completed" if error is None else "failed",
-            record.get("at", 0.0),
-            error=error,
-            duration_ms=record.get("ms"),
-            given_back=record.get("given_back"),
-            idempotency_key=self._key(record["n"], "outcome"),
+        error, word = record.get("error"), "completed" if record.get("error") is None else "failed"
+        use: dict[str, Any] = {}
+        if opened.reuse:
+            # What the action itself came to is another one's to tell.
+            name = f"{self._process}-{record['n']}"
+            use = {"status": "used", "outcome": word, "how": opened.reuse, "use": name, "used_at": iso_time(opened.at)}
+        return (
+            outcome_of(
+                opened.action_id,
+                word,
+                record.get("at", 0.0),
+                error=error,
+                duration_ms=record.get("ms"),
+                given_back=record.get("given_back"),
+                idempotency_key=self._key(record["n"], "outcome"),
+            )
+            | use
         )
+
+    def _report_use(self, record: dict[str, Any], opened: _Open) -> Flow[None]:
+        """Report a use by itself, which is as one of many, too: there is no other way."""
+        use, deadline = self._outcome(record, opened), self._core.clock() + _CALL_SECONDS
+        (error,) = yield from self._core.report_many([use], deadline=deadline, breaker=self._core.unbroken)
+        if error is not None:
+            raise error
 
     def _how(self, number: int, what: str) -> dict[str, Any]:
         deadline = self._core.clock() + _CALL_SECONDS

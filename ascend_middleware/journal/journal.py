@@ -4,7 +4,8 @@ Each process has a journal of its own. Its lines are JSON objects with `k` (what
 in this journal), `at` (seconds since the epoch) and:
 
 - `entry`: `id` (the action's id at the authority, empty for a pass without a decision), `how` (`allowed`, `approval`,
-  `open`), `rule`, `agent`, and for `open` the `action` that is still to be submitted;
+  `cached` and `coalesced` where the decision was made about another request, `open`), `rule`, `agent`, and for `open`
+  the `action` that is still to be submitted;
 - `outcome`: `error` (null when the handler completed), `ms`, the handler's duration, and `given_back`, how often the
   approval was given back so far, if this run gave it back;
 - `submitted`: `id`, under which the authority knows an `open` entry now.
@@ -171,6 +172,11 @@ class Journal:
     def backlog(self) -> int:
         """How many bytes wait for the authority, those of dead processes included."""
         return (self.log.backlog if self.is_open else 0) + self.others_bytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits, or for so long, that a limit is reached."""
+        return self.backlog >= self.limits.size or (self.age or 0.0) >= self.limits.age
 
     @property
     def age(self) -> float | None:

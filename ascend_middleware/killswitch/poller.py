@@ -195,6 +195,7 @@ class CommandPoller:
         status = yield from self._ask("status", endpoints.KILL_SWITCH_STATUS.call(), deadline)
         if status is None:
             return False
+        self._core.note_policies(status)
         # Without requests, nobody has read the state since the last round.
         yield Blocking(self._kill.refresh)
         blocked = status.blocked

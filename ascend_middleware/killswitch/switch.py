@@ -83,6 +83,8 @@ class KillSwitch:
         self._now = now
         self._environ = os.environ if environ is None else environ
         self.snapshot = Snapshot()
+        # How often what is ordered was found to be another thing than before.
+        self.changes = 0
         self._local: frozenset[str] = frozenset()
         self._local_reason = ""
         self._read_at = -1e9
@@ -171,6 +173,8 @@ class KillSwitch:
             if lost:
                 logger.error("the state has lost %d kill-switch orders; they are put back", len(lost))
                 self._state.apply(lost, command_id="", now=self._now())
+            if found.orders != self.snapshot.orders:
+                self.changes += 1
             self.snapshot, self._read_at = found, began
         except StateError as error:
             self._failing, self._failed_at = True, self._clock()
@@ -221,6 +225,8 @@ class KillSwitch:
                 named, reason = named | (_agents(text, "\n") or frozenset({EVERYBODY})), "the local kill file"
         if named and (not self._local or reason != self._local_reason):
             logger.error("the local kill switch is thrown by %s", reason)
+        if named != self._local:
+            self.changes += 1
         self._local, self._local_reason = named, reason
 
     # --- what a request asks

@@ -335,6 +335,8 @@ def _entry(row: Row, method: Method | Every) -> dict[str, Any]:
         "on_failure": rule.on_failure if rule is not None else None,
         "pending": str(rule.pending) if rule is not None else None,
         "mode": rule.mode if rule is not None else None,
+        "cache": rule.reuse.get("cache") if rule is not None else None,
+        "coalesce": rule.coalesce if rule is not None else None,
         "block": row.rule.block if row.rule is not None else None,
     }
 
@@ -360,7 +362,10 @@ def _cells(row: Row) -> tuple[str, ...]:
     if row.standing in _WORDS or rule is None:
         label = rule.short_label if rule is not None else ""
         return _methods(row), shown_place(row), _WORDS.get(row.standing, ""), "", "", label
-    kind = rule.action_type + (" (observed)" if rule.mode == "observe" else "")
+    notes = ["observed"] if rule.mode == "observe" else []
+    notes += [f"cached {rule.cache:g}s"] if rule.cache else []
+    notes += ["coalesced"] if rule.coalesce else []
+    kind = rule.action_type + (f" ({', '.join(notes)})" if notes else "")
     label = rule.short_label if row.standing is Standing.GOVERNED else "by method"
     return _methods(row), shown_place(row), kind, rule.on_failure, str(rule.pending), label
 

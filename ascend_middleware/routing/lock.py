@@ -45,11 +45,13 @@ _ORDERS: Final[Mapping[str, tuple[object, ...]]] = {
     "strict": (True, False),
     "on_failure": ("closed", "open"),
 }
+# By these, requests run on a decision that was made about another one.
+_REUSE: Final = ("cache", "coalesce")
 # poll and sqs are two ways to one thing.
 _ALIKE: Final = frozenset({("poll", "sqs"), ("sqs", "poll")})
 # What of a rule stands in an entry by itself, or says nothing about what is let pass.
 _NOT_TOLD: Final = frozenset({"match", "endpoint", "name", "action_type", "exempt", "block", "permit", "on_failure",
-                              "pending", "mode", "body_limit", "body_timeout"})  # fmt: skip
+                              "pending", "mode", "cache", "coalesce", "body_limit", "body_timeout"})  # fmt: skip
 
 
 class Direction(StrEnum):
@@ -152,6 +154,7 @@ def _entry(row: Row) -> dict[str, Any]:
             "on_failure": rule.on_failure,
             "pending": str(rule.pending),
             "mode": rule.mode,
+            **rule.reuse,
         }
         told = sorted(_told(rule))
         if told:
@@ -225,6 +228,9 @@ def _added(route: str, entry: Mapping[str, Any]) -> Change:
         value = entry.get(name)
         if value is not None and value != _ORDERS[name][0]:
             return Change(Direction.LOOSER, route, f"is new, with {name} = {_said(value)}")
+    for name in _REUSE:
+        if entry.get(name):
+            return Change(Direction.LOOSER, route, f"is new, with {name} = {_said(entry[name])}")
     return Change(Direction.OTHER, route, f"is new, and {_standing(entry)}")
 
 
@@ -239,6 +245,11 @@ def _differences(
         was, now_is = before.get(name), now.get(name)
         if was != now_is:
             yield _turn(name, was, now_is), f"{name} was {_said(was)} and is {_said(now_is)}"
+    for name in _REUSE:
+        was, now_is = before.get(name), now.get(name)
+        if was != now_is:
+            direction = Direction.LOOSER if _kept(now_is) > _kept(was) else Direction.TIGHTER
+            yield direction, f"{name} was {_said(was)} and is {_said(now_is)}"
     gone, more = _sets(before, now, "permits")
     yield from ((Direction.TIGHTER, f"no longer permits {one}") for one in gone)
     yield from ((Direction.LOOSER, f"permits {one}") for one in more)
@@ -268,6 +279,14 @@ def _turn(name: str, old: object, new: object) -> Direction:
     if old not in order or new not in order or (old, new) in _ALIKE:
         return Direction.OTHER
     return Direction.LOOSER if order.index(new) > order.index(old) else Direction.TIGHTER
+
+
+def _kept(value: object) -> float:
+    """Return for how long a decision is used again; of one that is shared without being kept, next to nothing."""
+    try:
+        return float(value.removesuffix("s")) if isinstance(value, str) else float(value is True)
+    except ValueError:
+        return float("inf")  # not written by us
 
 
 def _sets(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> tuple[list[str], list[str]]:

@@ -7,10 +7,11 @@ from .index import RoutePart, RouteRules
 from .rule import CompiledRule, Declaration, Defaults, by_method_rule
 from .sources import MISSING, FieldError, RequestFields, fold_header
 from .table import RuleTable
-from .templates import WEBSOCKET, Handshake, Method, Template, parse_match, parse_route
+from .templates import READING, WEBSOCKET, Handshake, Method, Template, parse_match, parse_route
 
 __all__ = [
     "MISSING",
+    "READING",
     "REDACTED",
     "SECRET_NAMES",
     "VERBS",

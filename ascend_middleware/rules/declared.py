@@ -44,7 +44,7 @@ def declaration(place: str, fields: Mapping[str, object]) -> Declaration:
             hint = "the handler's own route is what it governs" if key in ("match", "endpoint") else ""
             report.add("unknown-key", ("governed", key), "no such key", hint or did_you_mean(key, _FIELDS))
     known = {key: value for key, value in fields.items() if key in _FIELDS}
-    checked = check_rule({"name": "governed", **known, "match": "* /**"}, number=0, report=report)
+    checked = check_rule({"name": "governed", **known, "match": "* /**"}, number=0, report=report, anywhere=True)
     if report.problems or checked is None:
         raise ConfigurationError(problems=report.problems)
     given = {key: value for key, value in checked[0].items() if key != "name" or "name" in known}

@@ -17,10 +17,10 @@ from ..api.decode import encode_json
 from ..exceptions import ValidationError
 from ..json_schema import TEXT, either, schema_of, takes
 from ..problems import Parser, Report, choice, did_you_mean, flag, mapping, seconds, text, texts, whole
-from ..setting_values import FINDINGS, Pending, findings, parse_pending
+from ..setting_values import FINDINGS, Pending, findings, kept_seconds, parse_pending
 from .rule import NO_RECIPE, Recipe, rule_label
 from .sources import KINDS, Const, Source, Text, parse_source, parse_text
-from .templates import REST, WEBSOCKET, Method, Template, parse_match
+from .templates import READING, REST, WEBSOCKET, Method, Template, parse_match
 
 Match: TypeAlias = "tuple[frozenset[Method], Template]"
 
@@ -108,6 +108,8 @@ class Rule:
         on_failure: closed or open.
         pending: refuse, or `wait:30s`.
         mode: enforce or observe.
+        cache: how long an allow decision is used again for identical requests, `30s`; GET and HEAD only.
+        coalesce: whether identical requests that are asked about at the same time share one decision; likewise.
         body_limit: bytes.
         body_timeout: seconds.
         permit: the firewall findings that do not refuse a request of this rule.
@@ -135,6 +137,8 @@ class Rule:
     on_failure: str | None = _key(choice("closed", "open"), kind="governs")
     pending: Pending | str | None = _key(parse_pending, kind="governs")  # noqa: RUF009 - the default is None
     mode: str | None = _key(choice("enforce", "observe"))
+    cache: str | None = _key(kept_seconds, kind="governs")
+    coalesce: bool | None = _key(flag, kind="governs")
     body_limit: int | None = _key(whole(0, 2**30, "bytes, "))
     body_timeout: float | None = _key(seconds)
     permit: tuple[str, ...] = _key(_findings, ())
@@ -170,6 +174,8 @@ class RuleFields(TypedDict, total=False):
     on_failure: str
     pending: Pending | str
     mode: str
+    cache: str
+    coalesce: bool
     body_limit: int
     body_timeout: float
     permit: tuple[str, ...]
@@ -189,10 +195,12 @@ def check_rule(
     line: int = 0,
     report: Report,
     recipes: dict[object, Recipe] | None = None,
+    anywhere: bool = False,
 ) -> tuple[Mapping[str, Any], list[Match], Recipe] | None:
     """Check one rule and return what it says, its matches and its recipe; None if it has a problem.
 
-    A value of None counts as not given. Rules that read the same share one of the `recipes`.
+    A value of None counts as not given. Rules that read the same share one of the `recipes`. One that stands
+    `anywhere`, at a handler, cannot say its methods.
     """
     before = len(report.problems)
     shown = raw.get("match")
@@ -202,6 +210,7 @@ def check_rule(
     given = report.table(raw, _PARSERS, label)
     matches = _matches(given, label, report)
     _check_kind(raw, given, label, report)
+    _check_reuse(given, matches, label, report, anywhere=anywhere)
     recipe = _recipe(given, label, report, {} if recipes is None else recipes)
     _check_sources(recipe, matches, label, report)
     return (given, matches, recipe) if len(report.problems) == before else None
@@ -256,6 +265,18 @@ def _check_kind(raw: Mapping[str, object], given: Mapping[str, Any], label: str,
             "the rule does not say what it does",
             'write action_type = "…", exempt = true, or block = "reason"',
         )
+
+
+def _check_reuse(given: Mapping[str, Any], matches: list[Match], label: str, report: Report, *, anywhere: bool) -> None:
+    """Refuse to use a decision for several requests that may change something."""
+    others = sorted({str(method) for methods, _ in matches for method in methods - READING})
+    for key in ("cache", "coalesce"):
+        if given.get(key) and others and not anywhere:
+            message = f"{key} is for GET and HEAD only, and the rule covers {', '.join(others)}"
+            if others == ["*"]:
+                message = f"{key} is for GET and HEAD only, and the rule covers every method"
+            hint = 'write match = "GET /…"; other methods have a rule of their own'
+            report.add("contradiction", (label, key), message, hint)
 
 
 # --- sources

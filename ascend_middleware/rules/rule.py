@@ -88,6 +88,8 @@ class CompiledRule:
         self.on_failure: str = given.get("on_failure", defaults.on_failure)
         self.pending: Pending = given.get("pending", defaults.pending)
         self.mode: str = given.get("mode", defaults.mode)
+        self.cache: float = given.get("cache", 0.0)
+        self.coalesce: bool = given.get("coalesce", False)
         self.body_limit: int = given.get("body_limit", defaults.body_limit)
         self.body_timeout: float = given.get("body_timeout", defaults.body_timeout)
         self._secrets = defaults.secrets
@@ -124,6 +126,12 @@ class CompiledRule:
     def match(self) -> str:
         """The match, normalised: `GET,POST /orders/{id}`."""
         return f"{','.join(sorted(map(str, self.methods)))} {self.template}"
+
+    @property
+    def reuse(self) -> dict[str, str | bool]:
+        """What it says of using one decision for several requests, as a table would; empty where it says nothing."""
+        said: dict[str, str | bool] = {"cache": f"{self.cache:g}s"} if self.cache else {}
+        return said | ({"coalesce": True} if self.coalesce else {})
 
     @property
     def path_names(self) -> tuple[str, ...]:

@@ -40,6 +40,8 @@ _CONVERTORS: Final = {"": NAME, "int": INT, "uuid": UUID, "path": REST}
 _ONE_SEGMENT: Final = {"str": NAME, "string": NAME, "default": NAME, "float": "{float}", "slug": "{slug}"}
 
 ANY_METHOD: Final[frozenset[Method]] = frozenset({"*"})
+# Those that change nothing.
+READING: Final[frozenset[Method]] = frozenset({"GET", "HEAD"})
 _COMMON_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "WEBSOCKET")
 _RARE_METHODS: Final = re.compile(  # of WebDAV and its kin
     "ACL|BIND|CHECKIN|CHECKOUT|COPY|LABEL|LINK|LOCK|MERGE|MKCOL|MOVE|PROPFIND|PROPPATCH|PURGE|QUERY|REBIND|REPORT|"

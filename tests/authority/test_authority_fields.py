@@ -162,7 +162,7 @@ def check(desk, number, answer=None):
     pending = [row for row in desk.get("/api/governance/pending-actions")[1]["actions"] if row["id"] == number]
     assert len(pending) == (fields["status"] == "pending")
     answers += pending + ([answer] if answer else [])
-    beside = {"metadata", "outcome", "success", "requires_approval"}
+    beside = {"metadata", "outcome", "success", "requires_approval", "policy_state"}
     for one in answers:
         kept = {name: one[name] for name in one if name not in submission and name not in beside}
         assert kept == fields

@@ -218,8 +218,8 @@ PROGRAMS = {
     "flask-and-wsgi.md-0": (lambda: {"Flask": Flask}, flask_site),
     "flask-and-wsgi.md-1": (lambda: {"application": None, "AscendMiddleware": AroundWSGI}, wsgi_site),
     "index.md-0": (lambda: {"app": app(), "AscendMiddleware": AscendMiddleware}, asgi_site),
-    "rules.md-2": (lambda: {"app": app(), "Depends": Depends}, rule_at_a_handler),
-    "rules.md-3": (lambda: {"app": app(), "AscendMiddleware": AscendMiddleware}, hooks),
+    "rules.md-3": (lambda: {"app": app(), "Depends": Depends}, rule_at_a_handler),
+    "rules.md-4": (lambda: {"app": app(), "AscendMiddleware": AscendMiddleware}, hooks),
     "testing.md-2": (lambda: {"TestCase": TestCase, "ScriptedAuthority": ScriptedAuthority}, case_of_django),
 }
 # testing.md's first two are whole files of tests, which testing/test_pytest_plugin.py runs; Django's blocks are one project.

@@ -17,7 +17,7 @@ from ascend_middleware.client.http import ConnectFailed, Response, Unsendable
 from ascend_middleware.journal.journal import Limits
 
 RULES = [{"match": "POST /run", "action_type": "t"}, {"match": "POST /open", "action_type": "t", "on_failure": "open"}]
-PARTS = set("status fault breaker kill_state journal open_passes waiters engine state keeper mode".split())
+PARTS = set("status fault breaker kill_state journal open_passes waiters engine state keeper mode cache".split())
 HEALTH = "/.ascend/health"
 
 pytestmark = pytest.mark.anyio

@@ -343,6 +343,8 @@ def test_json_has_an_entry_for_each_route_and_method(capsys):
         "on_failure": "open",
         "pending": "wait:20s",
         "mode": "enforce",
+        "cache": None,
+        "coalesce": False,
         "block": None,
     }
     assert found["summary"]["unmapped"] == sum(one["standing"] == "unmapped" for one in found["routes"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -47,6 +48,9 @@ _BLANK: Final = {
 }
 # What clients that were told no agent send; the key says whose it is.
 _UNNAMED_AGENT: Final = "unknown"
+# Of an action's uses, so many of the last stand in its audit trail.
+_MOST_USES: Final = 100
+_OF_A_USE: Final[tuple[str, ...]] = ("use", "how", "outcome", "used_at", "error", "duration_ms")
 
 
 def judged_form(action: Mapping[str, Any]) -> Fields:
@@ -146,7 +150,7 @@ def check_standing(call: Call, agent_id: str, action_type: str) -> None:
 
 @answers(endpoints.SUBMIT)
 def _submit(call: Call) -> Fields:
-    return decision_fields(submit(call, call.request.read()))
+    return {**decision_fields(submit(call, call.request.read())), "policy_state": call.authority.policy_state()}
 
 
 @answers(endpoints.ACTION_STATUS)
@@ -158,8 +162,10 @@ def _status(call: Call) -> Fields:
 @answers(endpoints.GET_ACTION)
 def _details(call: Call) -> Fields:
     row = call.action()
-    trail = call.store.audit_trail(row["id"], tenant=call.tenant)
-    return {**record_fields(row), "audit_trail": [{**entry, "data": call.shown(entry["data"])} for entry in trail]}
+    trail = call.store.audit_trail(row["id"], tenant=call.tenant, uses=_MOST_USES)
+    shown = [{**entry, "data": call.shown(entry["data"])} for entry in trail]
+    uses = call.store.count_uses(row["id"], tenant=call.tenant)
+    return {**record_fields(row), "uses": uses, "audit_trail": shown}
 
 
 @answers(endpoints.LIST_ACTIONS, endpoints.LIST_ACTIVITY, endpoints.LIST_PENDING)
@@ -224,7 +230,8 @@ def _concluded(call: Call, row: Mapping[str, Any], body: Mapping[str, Any], word
 @answers(endpoints.REPORT_OUTCOMES)
 def _conclude_many(call: Call) -> Fields:
     outcomes = [_one_of_many(call, report) for report in call.body(Outcomes).outcomes]
-    return {"success": all(one["status"] == HTTPStatus.OK for one in outcomes), "outcomes": outcomes}
+    success = all(one["status"] == HTTPStatus.OK for one in outcomes)
+    return {"success": success, "outcomes": outcomes, "policy_state": call.authority.policy_state()}
 
 
 def _one_of_many(call: Call, report: dict[str, Any]) -> Fields:
@@ -233,7 +240,9 @@ def _one_of_many(call: Call, report: dict[str, Any]) -> Fields:
         told = read_fields(report, ReportedOutcome)
         body = {name: value for name, value in report.items() if name != "idempotency_key"}
         row = call.action(told.action_id)
-        if told.given_back is not None and told.idempotency_key is not None:
+        if told.status == "used":
+            found = _used_once(call, row, body, told)
+        elif told.given_back is not None and told.idempotency_key is not None:
             # The only report that is not told from its repetition by what is stored of the action.
             found = _given_back_once(call, row, body, told.status, told.idempotency_key)
         else:
@@ -247,12 +256,33 @@ def _one_of_many(call: Call, report: dict[str, Any]) -> Fields:
 def _given_back_once(call: Call, row: Mapping[str, Any], body: Fields, word: str, key: str) -> Fields:
     """Conclude under an idempotency key, which holds for the report by itself as well."""
     endpoint = endpoints.COMPLETE_ACTION if word == "completed" else endpoints.FAIL_ACTION
-    path, found, key_id = fill_path(endpoint.path, id=body["action_id"]), fingerprint(body), call.credential.key_id
+    path = fill_path(endpoint.path, id=body["action_id"])
+    return _once(call, body, key, path, lambda: _concluded(call, row, body, word))
+
+
+def _used_once(call: Call, row: Mapping[str, Any], body: Fields, told: ReportedOutcome) -> Fields:
+    """Record that the decision about an action let a further request pass; the same report again counts once."""
+    call.speak_for(row["agent_id"])
+    for name in ("outcome", "use", "how"):
+        if body.get(name) is None:
+            raise missing(name)
+    use = {name: body[name] for name in _OF_A_USE if name in body}
+
+    def recorded() -> Fields:
+        approvals.use(call.store, row, use, by=call.credential)
+        return {"success": True, "action_id": str(row["id"]), "outcome": "used"}
+
+    key = told.idempotency_key or f"use-{told.use}"
+    return _once(call, body, key, f"{endpoints.REPORT_OUTCOMES.path}/used", recorded)
+
+
+def _once(call: Call, body: Fields, key: str, path: str, answer: Callable[[], Fields]) -> Fields:
+    found, key_id = fingerprint(body), call.credential.key_id
     kept = call.store.answer_for(key, key_id=key_id, path=path)
     if kept is not None:
         if kept[0] != found:
             raise repeated_otherwise()
-        return {"success": True, "action_id": str(row["id"]), "outcome": word}
-    answer = _concluded(call, row, body, word)
-    call.store.keep_answer(key, found, HTTPStatus.OK, encode_json(answer), key_id=key_id, path=path)
-    return answer
+        return json.loads(kept[2])  # type: ignore[no-any-return]  # what was answered
+    given = answer()
+    call.store.keep_answer(key, found, HTTPStatus.OK, encode_json(given), key_id=key_id, path=path)
+    return given

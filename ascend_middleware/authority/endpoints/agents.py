@@ -247,6 +247,7 @@ def _status_of(call: Call, agent_id: str | None) -> Fields:
         "agent_id": agent_id,
         "standing": standing.word,
         "code": standing.code or None,
+        "policy_state": call.authority.policy_state(),
         "max_per_minute": standing.max_per_minute,
         "organization_id": call.store.organization_id(call.tenant),
     }

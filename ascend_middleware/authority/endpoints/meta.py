@@ -40,6 +40,7 @@ def _deployment(call: Call) -> Fields:
         "environment": call.authority.environment,
         "server_time": iso_time(call.authority.now()),
         "policy_version": call.authority.policy.version,
+        "policy_state": call.authority.policy_state(),
         "max_outcomes": MAX_OUTCOMES,
     }
 

@@ -73,7 +73,7 @@ _ANSWERS: Final[dict[str, dict[str, Any]]] = {
         detail={"type": ["string", "object"]},
     ),
     "Decision": _DECISION,
-    "ActionDetails": {"allOf": [_DECISION, _object("agent_id action_type resource audit_trail:objects")]},
+    "ActionDetails": {"allOf": [_DECISION, _object("agent_id action_type resource uses:whole audit_trail:objects")]},
     "Actions": _list("actions"),
     "OutcomesTaken": _object("success:flag outcomes:objects"),
     "Agent": _object("agent_id status blocked:flag trust_level"),

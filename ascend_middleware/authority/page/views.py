@@ -29,6 +29,7 @@ __all__ = ["agents", "audit_log", "command", "decide", "details", "history", "qu
 
 _MOST_PENDING: Final = 100
 _MOST_AGENTS: Final = 100
+_MOST_USES: Final = 100
 _PER_PAGE: Final = 50
 _LONGEST_PLACE: Final = 9
 _LONGEST_ID: Final = 255
@@ -87,7 +88,7 @@ def _action(visit: Visit) -> dict[str, Any]:
 def details(visit: Visit) -> Response:
     """Show one action in full, with what the audit log says of it."""
     row = _action(visit)
-    trail = visit.store.audit_trail(row["id"], tenant=visit.tenant)
+    trail = visit.store.audit_trail(row["id"], tenant=visit.tenant, uses=_MOST_USES)
     return visit.page("action.html", card=_card(visit, row), trail=trail)
 
 

@@ -198,7 +198,7 @@ class Database:
 
     def cached(self, key: Hashable, load: Callable[[], _Value]) -> _Value:
         """Return what `load` gave for a key, until any record or command changes, in whatever process."""
-        revision = self._read_revision()
+        revision = self.revision()
         with self._cache_lock:
             if revision != self._revision or len(self._cached) > _MAX_CACHED:
                 self._cached.clear()
@@ -213,7 +213,8 @@ class Database:
                 self._cached[key] = value
         return value
 
-    def _read_revision(self) -> int:
+    def revision(self) -> int:
+        """Return a number that is another one after each change of a record or a command, in whatever process."""
         # Read once in a transaction, where nobody else can change anything.
         memo = self.memo
         revision: int | None = None if memo is None else memo.get("revision")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ..cursors import Cursor
 from . import audit, verification
@@ -16,6 +16,9 @@ from .listing import Listing, read_page
 from .registry_store import Records
 
 __all__ = ["Log"]
+
+# In an entry's text; within a text of its data the quotes would have backslashes.
+_USED: Final = '%"event":"ACTION_USED"%'
 
 
 class Log(Records):
@@ -53,12 +56,19 @@ class Log(Records):
             if self.on_entry is not None:
                 self.after_commit(partial(self.on_entry, event, tenant, data))
 
-    def audit_trail(self, action_id: int, *, tenant: str) -> list[dict[str, Any]]:
-        """Return the entries about one action, oldest first, each with its hash."""
-        rows = self.rows(
-            "SELECT entry, hash FROM audit WHERE action_id = ? AND tenant = ? ORDER BY seq", (action_id, tenant)
-        )
+    def audit_trail(self, action_id: int, *, tenant: str, uses: int = 0) -> list[dict[str, Any]]:
+        """Return the entries about one action, oldest first, each with its hash; of its uses the last so many."""
+        about, place = "SELECT seq, entry, hash FROM audit WHERE action_id = ? AND tenant = ?", (action_id, tenant)
+        rows = list(self.rows(f"{about} AND entry NOT LIKE ? ORDER BY seq", (*place, _USED)))
+        if uses:
+            rows += self.rows(f"{about} AND entry LIKE ? ORDER BY seq DESC LIMIT ?", (*place, _USED, uses))
+            rows.sort(key=lambda row: int(row["seq"]))
         return [{**json.loads(row["entry"]), "hash": row["hash"]} for row in rows]
+
+    def count_uses(self, action_id: int, *, tenant: str) -> int:
+        """Return how often the decision about an action let a further request pass."""
+        count = "SELECT count(*) FROM audit WHERE action_id = ? AND tenant = ? AND entry LIKE ?"
+        return int(self.rows(count, (action_id, tenant, _USED))[0][0])
 
     def audit_page(self, tenant: str, *, limit: int, offset: int = 0, cursor: Cursor | None = None) -> Listing:
         """Return one page of an organisation's entries, the newest first; `ValueError` for another list's cursor."""

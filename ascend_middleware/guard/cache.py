@@ -1,0 +1,211 @@
+"""Decisions that are used for several requests: an allow kept for a while, and one call for who asks at the same time.
+
+Only where a rule says so, for GET and HEAD, and only between requests that nothing tells apart: agent, principal or
+credentials, rule and table, target, the headers that the rule reads, and the body (`Binding.exact`). What is kept is
+what the authority allowed by itself; nothing that is denied, pending, or was decided by a person. It ends with its
+time, and at once when the kill switch orders anything else, when the authority's policies are known to be others, or
+when the authority does not know our key any more. Each use has a journal entry of its own, and the authority is told.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ..api.decode import encode_json, submit_body
+from ..api.models import AuthorizationDecision
+from ..flow import Shared
+from ..fork import ProcessLock
+from ..masking import get_logger
+from ..rules import READING
+from .approvals import Settled, expiry_of
+from .plan import Ticket
+
+if TYPE_CHECKING:
+    from ..client.core import ClientCore
+    from ..config import Settings
+    from ..flow import Flow
+    from ..journal.journal import Journal
+    from ..killswitch.switch import KillSwitch
+    from ..rules import CompiledRule
+    from .approvals import Approvals
+    from .plan import Case
+
+__all__ = ["Reuse"]
+
+logger = get_logger("ascend_middleware.guard")
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+# By these an answer tells of a person, or of what has to hold before its permission may be used.
+_NOT_ALONE: Final = ("approval_request_id", "approved_by", "decided_by", "conditions")
+
+
+class _Kept(msgspec.Struct, frozen=True, eq=False):
+    decision: AuthorizationDecision
+    fields: bytes
+    until: float
+
+
+class Reuse:
+    """The decisions of one guard, in one process, that may be used for several requests."""
+
+    def __init__(
+        self, core: ClientCore, kill: KillSwitch, settings: Settings, approvals: Approvals, journal: Journal | None
+    ) -> None:
+        self._core: Final = core
+        self._kill: Final = kill
+        self._most: Final = settings.cache_entries
+        self._approvals: Final = approvals
+        # Without a journal, or without reports, no use of a decision would be told.
+        self._journal: Final = journal if settings.report_outcomes else None
+        self._kept: dict[bytes, _Kept] = {}
+        self._rules: dict[CompiledRule, bytes] = {}
+        self._lock: Final = ProcessLock()
+        self._seen: tuple[object, ...] = ()
+        self._generation = 0
+        self._is_told = False
+
+    @property
+    def entries(self) -> int:
+        """How many decisions are kept now."""
+        return len(self._kept)
+
+    # --- what identifies a request
+
+    def ticket(self, case: Case, action: bytes) -> Ticket | None:
+        """Return what a request shares decisions under; None for one that shares none, or whose body may be unread.
+
+        `action` is what the authority is to be shown of it.
+        """
+        journal = self._journal
+        if journal is None or case.view.method not in READING:
+            return None
+        if case.content is None and case.view.may_have_body:
+            return None
+        if journal.limits.when_full == "pass" and journal.is_full:
+            return None  # a use that is not in the journal would be told to nobody
+        rule, binding = case.rule, self._approvals.bind(case)
+        try:
+            ruled = self._rules.get(rule)
+            if ruled is None:
+                ruled = self._rules[rule] = binding.ruled()
+            key = binding.exact(ruled, action, case.content or b"")
+        except ValueError:
+            return None
+        return Ticket(key, self._current(), self._core.clock())
+
+    def prepare(self, case: Case) -> Flow[Settled | None]:
+        """Find out what the request shares decisions under, with its body if it has one; or say why it is refused."""
+        if case.ticket is None:
+            if case.content is None and case.view.may_have_body:
+                body = yield from self._approvals.body(case)
+                if not isinstance(body, bytes):
+                    return body
+            case.ticket = self.ticket(case, encode_json(submit_body(case.action)))
+        return None
+
+    def _current(self) -> int:
+        """Return the present generation; what is kept of an earlier one is forgotten."""
+        core = self._core
+        # A forked child keeps nothing of its parent: each process tells of its own decisions.
+        now = (core.policy_state, self._kill.changes, core.key_refused, os.getpid())
+        if now != self._seen:
+            with self._lock:
+                # The first word of the policies is no change of them.
+                if self._seen and not (self._seen[0] is None and self._seen[1:] == now[1:]):
+                    self._generation += 1
+                    self._kept.clear()
+                self._seen = now
+        return self._generation
+
+    # --- what is kept
+
+    def find(self, ticket: Ticket) -> AuthorizationDecision | None:
+        """Return the decision that an identical request was allowed by, if it may be used still."""
+        kept = self._kept.get(ticket.key)
+        if kept is None or self._core.key_refused:
+            return None
+        if ticket.began >= kept.until:
+            self._kept.pop(ticket.key, None)
+            return None
+        return _copy(kept.fields, kept.decision)
+
+    def keep(self, case: Case, decision: AuthorizationDecision) -> None:
+        """Keep what the authority answered about a request, if its rule says so and if it may be used again."""
+        ticket, seconds = case.ticket, case.rule.cache
+        if ticket is None or not decision.is_approved():
+            return
+        if not self._takes_uses(case.rule) or not seconds or not _stands_alone(decision):
+            return
+        until = ticket.began + seconds
+        if decision.get("expires_at") is not None:
+            ends = expiry_of(decision)
+            # What cannot be read may be over already.
+            until = -math.inf if ends is None else min(until, self._core.clock() + ends - self._core.now())
+        if until <= self._core.clock() or self._current() != ticket.generation:
+            return
+        with self._lock:
+            if self._generation == ticket.generation:
+                self._kept.pop(ticket.key, None)
+                while len(self._kept) >= self._most:
+                    del self._kept[next(iter(self._kept))]  # the oldest
+                self._kept[ticket.key] = _Kept(decision, _encode(decision), until)
+
+    def _takes_uses(self, rule: CompiledRule) -> bool:
+        """Say whether the authority takes reports of uses, once it has answered; and once, if it does not."""
+        if self._core.policy_state:
+            return True
+        self._core.policy_state = ""
+        if not self._is_told:
+            self._is_told = True
+            logger.warning(
+                "%s says cache or coalesce, and the authority takes no reports of uses: each request is asked about",
+                rule.label,
+            )
+        return False
+
+    # --- what is decided
+
+    def settle(self, case: Case, deadline: float) -> Flow[Settled | None]:
+        """Use what is kept, or ask together with others; None where the request is to be asked about by itself.
+
+        Asking ends at the deadline of who began it, which is no later than the one of who joins.
+        """
+        ticket = case.ticket
+        if ticket is None:
+            return None
+        kept = self.find(ticket)
+        if kept is not None:
+            return Settled(decision=kept, runs=True, reuse="cached")
+        if not case.rule.coalesce or self._core.policy_state == "":
+            return None
+        call = functools.partial(self._core.submit, case.action, deadline=deadline)
+        found = yield Shared((ticket.key, ticket.generation), call, max(0.0, deadline - self._core.clock()))
+        if found is None:
+            return None
+        decision, is_first = found
+        if is_first:
+            self.keep(case, decision)
+            return Settled(decision=decision, runs=decision.is_approved())
+        if decision.is_approved() and not (self._takes_uses(case.rule) and _stands_alone(decision)):
+            return None
+        if decision.is_pending() and self._approvals.bind(case).caller is None:
+            return None  # whose that is, nobody can tell: a person's approval is handed to nobody else
+        return Settled(decision=_copy(_encode(decision), decision), runs=decision.is_approved(), reuse="coalesced")
+
+
+def _stands_alone(decision: AuthorizationDecision) -> bool:
+    """Say whether the authority permits it by itself: no person had a part in it, and nothing else has to hold."""
+    return decision.is_approved() and not any(decision.get(name) for name in _NOT_ALONE)
+
+
+def _copy(fields: bytes, known: AuthorizationDecision) -> AuthorizationDecision:
+    """Return a decision of its own for each request: what an application writes into one, the next does not see."""
+    return AuthorizationDecision(
+        _decode(fields), action_id=known.action_id, decision=known.decision, status=known.status
+    )
