@@ -424,6 +424,15 @@ class TestRedisOutages:
         state.confirm(now=NOW)
         state.close()
 
+    def test_it_is_reached_by_a_socket_of_the_machine(self, tmp_path, own_redis):
+        own_redis.stop()
+        own_redis.options = ("--unixsocket", str(tmp_path / "redis.sock"))
+        own_redis.start()
+        state = open_state(Settings(state=f"unix://{tmp_path}/redis.sock"))
+        state.confirm(now=NOW)
+        assert state.snapshot(now=NOW).confirmed_at == NOW
+        state.close()
+
     def test_a_stopped_server_is_an_error_and_a_restarted_one_serves_again_without_rows(self, own_redis):
         state = RedisState(own_redis.url, scope="t", timeout=1.0)
         row = approval()
