@@ -88,6 +88,10 @@ def test_what_another_teams_agent_did_is_not_concluded(desk):
     key = made(desk, agents=["billing-*"])
     answer = desk.post(f"/api/agent-action/{number}/complete", {}, key=key)
     assert desk.code(answer) == (403, "AGENT_NOT_ALLOWED")
+    told = {"outcomes": [{"action_id": number, "status": "completed"}]}
+    (row,) = desk.post("/api/agent-action/outcomes", told, key=key)[1]["outcomes"]
+    assert (row["status"], row["error"]["code"]) == (403, "AGENT_NOT_ALLOWED")
+    assert "outcome" not in desk.get(f"/api/v1/actions/{number}")[1]
 
 
 @pytest.mark.parametrize("pattern", ["", "a*b", "*x", " a", "a\n", "x" * 256])

@@ -70,6 +70,17 @@ async def test_ready_says_why_not(house, monkeypatch):
     assert desk.get("/ready", key=None)[1]["reasons"] == ["the authority is stopping"]
 
 
+async def test_what_is_open_to_all_tells_of_no_organisation_agent_or_policy(house):
+    desk = house()
+    desk.submit("secret_action", agent_id="secret_agent")
+    async with desk.http:
+        ready, health = [await desk.http.get(path) for path in ("/ready", "/health")]
+    assert ready.json().keys() == {"status", "reasons", "server_time", "policy_version", "policy_problem"}
+    for answer in (ready, health):
+        assert answer.status_code == 200
+        assert not [word for word in ("secret", "large", "default", "other", "boss") if word in answer.text]
+
+
 async def test_a_disk_that_fills_up_is_told_before_it_is_full(desk_of, tmp_path, monkeypatch):
     desk = desk_of(POLICY, tmp_path / "a.db")
     left = os.statvfs(tmp_path)
