@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kit.asgi import CONNECT, GONE, JSON, http_scope, part, ws_scope
+from kit.asgi import CONNECT, GONE, JSON, Handler, guard, http_scope, part, unattended, ws_scope
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -12,6 +12,11 @@ from starlette.routing import Route
 from ascend_middleware.asgi import AscendMiddleware
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def handler():
+    return Handler()
 
 
 def scope(*headers):
@@ -94,6 +99,14 @@ async def test_it_runs_nothing_and_is_reported(ran, ascend_authority, messages, 
     inner = app if plain else app.middleware_stack.app
     await inner.aclose()
     assert list(ascend_authority.outcomes.values()) == ["failed"]
+
+
+async def test_the_journal_says_that_the_handler_did_not_run(engine, handler, tmp_path):
+    app = unattended(guard(handler, UNREAD, report_outcomes=True, journal=str(tmp_path)))
+    server = Server(part(BODY), GONE)
+    await app(scope(), server.receive, server.send)
+    (journal,) = tmp_path.rglob("*.journal")
+    assert '"error":"the handler did not run: the client left"' in journal.read_text()
 
 
 async def test_one_that_left_in_the_middle_of_a_body_that_nobody_reads_runs_nothing(ran, ascend_authority):

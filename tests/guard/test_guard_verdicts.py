@@ -178,6 +178,29 @@ async def test_what_was_read_while_waiting_still_arrives(engine, handler):
     assert (wire.status, handler.body) == (200, b"onetwothree")
 
 
+async def test_what_comes_while_it_is_decided_stays_in_its_order_also_from_a_servers_queue(engine, handler):
+    """As hypercorn and daphne do it: `receive` is the `get` of a queue, and the wait has a receive under way."""
+    queue, sent = asyncio.Queue(), []
+
+    async def approved(request):
+        # The receive that is under way takes the one, the others come in the same moment.
+        queue.put_nowait(part(b"one", more=True))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        queue.put_nowait(part(b"two", more=True))
+        queue.put_nowait(part(b"three"))
+        return answer()
+
+    async def send(message):
+        sent.append(message)
+
+    engine.answers = [answer("pending"), answer("pending"), approved]
+    headers = [*JSON, ("content-length", "11")]  # too long to be read before
+    app = guard(handler, [RUN], body_limit=10, **PATIENT)
+    await app(http_scope("POST", "/run", headers=headers), queue.get, send)
+    assert (sent[0]["status"], handler.body) == (200, b"onetwothree")
+
+
 async def test_one_receive_stays_under_way_throughout_a_wait(engine):
     engine.answers = [*[answer("pending")] * 5, answer()]
     seen = []

@@ -11,7 +11,7 @@ import pytest
 from authority_stub import AuthorityStub
 from kit.engine import API, KEY, answer, failed
 from kit.processes import in_a_child, python, together
-from kit.states import NOW, state_at
+from kit.states import NOW, approval, state_at
 
 from ascend_middleware.client.core import ClientCore
 from ascend_middleware.client.http import ConnectFailed, Response
@@ -23,7 +23,6 @@ from ascend_middleware.journal.delivery import Delivery
 from ascend_middleware.journal.journal import Journal, JournalError, Limits, directory_of, open_journal
 from ascend_middleware.journal.recovery import adopt, bytes_of_others, names_of
 from ascend_middleware.journal.segments import FileLog, MemoryLog, decode_line, encode_line, read_lines, unseal
-from ascend_middleware.state.base import Approval
 
 SETTINGS = Settings(api_url=API, api_key=KEY, max_retries=0)
 ENTRY = {"id": "7", "how": "allowed", "rule": "refund", "agent": "bot"}
@@ -349,11 +348,6 @@ def crash(directory, body):
     return done.stdout.strip()
 
 
-def approval(action_id):
-    known = {"fingerprint": "f", "hint": "h", "agent_id": "bot", "rule": "r", "created_at": NOW, "expires_at": NOW + 9}
-    return Approval(handle=action_id, action_id=action_id, sharing=action_id, **known)
-
-
 class TestAdoption:
     def adopt(self, directory, core, authority, state=None, **more):
         return adopt(directory, core=core, state=state, perform=authority, now=lambda: NOW, **more)
@@ -464,6 +458,17 @@ class TestAdoption:
         assert self.adopt(tmp_path, core, authority) == 0  # not asked again at once
         assert len(authority.keys) == 1
         assert len(names_of(tmp_path)) == 1
+
+    @pytest.mark.parametrize(("status", "seconds"), [(404, 600), (500, 60)])
+    def test_what_cannot_be_delivered_is_tried_again_after_a_while(self, tmp_path, authority, status, seconds):
+        crash(tmp_path, f"journal._now = lambda: {NOW}\njournal.enter(1, {ENTRY!r})")
+        time = [1000.0]
+        core = ClientCore(SETTINGS, random=lambda: 0.0, clock=lambda: time[0])
+        for passed, asked in ((0, 1), (seconds - 1, 1), (1, 2), (seconds - 1, 2), (1, 3)):
+            authority.answers = [status, status]
+            time[0] += passed
+            assert self.adopt(tmp_path, core, authority) == 0
+            assert len(authority.keys) == asked
 
     def test_too_old_ones_are_set_aside(self, tmp_path, core, authority):
         crash(tmp_path, f"journal._now = lambda: {NOW - 100}\njournal.enter(1, {ENTRY!r})")

@@ -1,5 +1,6 @@
 """Many outcomes at once: in order, at least once, and never at the price of one of them."""
 
+import json
 import os
 import sys
 import threading
@@ -9,7 +10,7 @@ import pytest
 from kit.desk import POLICY, Desk
 from kit.engine import API, KEY, failed
 from kit.processes import python
-from kit.states import NOW, state_at
+from kit.states import NOW, approval, state_at
 
 from ascend_middleware.client.core import ClientCore
 from ascend_middleware.client.http import ConnectFailed, Response
@@ -224,6 +225,23 @@ def test_a_kill_between_a_batch_and_the_note_of_it_loses_nothing_and_doubles_not
     assert house.events == ["ACTION_COMPLETED"] * 3
     assert house.desk.events().count("APPROVAL_GIVEN_BACK") == 1
     house.desk.authority.close()
+
+
+@pytest.mark.parametrize("batches", [True, False], ids=["together", "one by one"])
+def test_what_a_dead_process_claimed_and_never_finished_is_told_once(house, tmp_path, batches):
+    state, actions = state_at(), [house.submit() for _ in range(3)]
+    journal = Journal(tmp_path, now=lambda: NOW)
+    for number, action in enumerate(actions, 1):
+        journal.enter(number, {**ENTRY, "id": action})
+        state.hold(approval(action), now=NOW)
+        state.claim(action, by="x", process=journal.process, entry=json.dumps({"n": number}), now=NOW)
+    for number in (1, 3):
+        journal.conclude(number, error=None if number == 1 else "no", duration_ms=1)
+    journal.close(remove=False)
+    core = core_of(house) if batches else ClientCore(SETTINGS, random=lambda: 0.0)
+    assert adopt(tmp_path, core=core, state=state, perform=house, now=lambda: NOW) == 1
+    assert house.asked == (["outcomes", "fail"] if batches else ["complete", "fail", "fail"])
+    assert [state.find(action).outcome for action in actions] == ["completed", "unknown", "failed"]
 
 
 def test_reader_and_writers_at_once(house, tmp_path):

@@ -106,6 +106,35 @@ def test_clients_take_answers_that_are_loaded(authority, loaded):
     assert anyio.run(main).is_approved()
 
 
+def test_an_answer_without_end_is_read_no_further_than_its_bound():
+    sent = []
+
+    def parts():
+        for _ in range(1000):
+            sent.append(1)
+            yield b" " * 1_000_000
+
+    async def parts_async():
+        for one in parts():
+            yield one
+
+    own = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, content=parts())))
+    with AscendClient(http_client=own, **TOLD) as client:
+        with pytest.raises(Exception, match="longer than"):
+            client.submit_action(action_type="t", resource="r")
+    assert len(sent) < 10
+    sent.clear()
+
+    async def main():
+        transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=parts_async()))
+        async with httpx2.AsyncClient(transport=transport) as own:
+            await AsyncAscendClient(http_client=own, **TOLD).submit_action(action_type="t", resource="r")
+
+    with pytest.raises(Exception, match="longer than"):
+        anyio.run(main)
+    assert len(sent) < 10
+
+
 def test_a_loaded_answer_is_bounded_too():
     own = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, content=b" " * 5_000_000)))
     with AscendClient(http_client=own, **TOLD) as client:

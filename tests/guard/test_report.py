@@ -155,6 +155,28 @@ def test_no_more_is_kept_than_fits(observed, report, ascend_authority, monkeypat
     assert {row["route"]: row["count"] for row in found["refused"]} == {"/forgotten/{id}": 1, "/orders/{id}": 1, "…": 8}
 
 
+def test_of_many_ended_processes_the_newest_two_hundred_are_kept(observed, report, ascend_authority, tmp_path):
+    def began():
+        with observed() as client:
+            send(client, ("GET", "/forgotten/1", "a"))
+        (mine,) = set(tmp_path.glob("**/observed-*.json")) - left
+        return mine
+
+    left = set()
+    mine = began()
+    for count, gone in ((3, 0), (198, 0), (199, 0), (200, 1), (201, 2), (230, 31)):
+        mine.unlink()
+        left = {mine.with_name(f"observed-{number}-1-a.json") for number in range(count)}
+        for path in left:
+            path.write_text("[]")
+            number = int(path.name.split("-")[1])
+            os.utime(path, (number, number + 1000))
+        mine = began()
+        found = {path for path in left if path.exists()}
+        assert left - found == {mine.with_name(f"observed-{number}-1-a.json") for number in range(gone)}
+    assert json.loads(report("--json"))["requests"] == 1
+
+
 @pytest.mark.anyio
 async def test_what_a_caller_makes_up_is_kept_in_part_and_by_each_guard_of_a_process(
     authority, handler, report, tmp_path

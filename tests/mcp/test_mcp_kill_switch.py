@@ -515,7 +515,9 @@ def test_reset_forgets_everything(clock):
     assert not it.is_blocked("fs") and it.degraded is None
 
 
-@pytest.mark.parametrize("options", [{"on_malformed": "allow"}, {"organization_id": True}])
+@pytest.mark.parametrize(
+    "options", [{"on_malformed": "allow"}, *({"organization_id": it} for it in (True, 1.0, [1], b"1"))]
+)
 def test_bad_arguments_are_told(options):
     with pytest.raises(ConfigurationError):
         MCPKillSwitchConsumer(**options)

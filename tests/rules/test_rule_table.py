@@ -492,6 +492,8 @@ OK = {"match": "POST /a/{x}", "action_type": "t"}
         (OK | {"details": {"a": "body.y", "b": "form.y"}}, ["contradiction"]),
         ({"match": "WEBSOCKET /a", "action_type": "t", "details": {"a": "body.y"}}, ["contradiction"]),
         ({"match": ["GET /a/{x}", "GET /b"], "action_type": "t", "resource": "{path.x}"}, ["unknown-parameter"]),
+        ({"match": "GET /a/**", "action_type": "t", "resource": "{path.x}"}, ["unknown-parameter"]),
+        ({"match": ["GET /a/**", "GET /b/**"], "action_type": "t", "details": {"x": "path.x"}}, ["unknown-parameter"]),
     ],
 )
 def test_a_wrong_rule_is_refused(rule, expected):
@@ -503,6 +505,7 @@ def test_a_wrong_rule_is_refused(rule, expected):
     [
         {"match": ["GET /a/{x}", "GET /b"], "action_type": "t", "resource": "{path.x?}"},
         {"match": "GET /a/**", "action_type": "t", "resource": "{path.x?}"},
+        {"match": "GET /**", "action_type": "t", "resource": "{path.x}"},
         {"endpoint": "e", "action_type": "t", "resource": "{path.x}"},
         {"match": "GET /a", "exempt": True, "permit": ["dot-segment"]},
         {"match": "GET /a", "block": "no", "mode": "observe"},
@@ -511,6 +514,12 @@ def test_a_wrong_rule_is_refused(rule, expected):
 )
 def test_a_right_rule_is_accepted(rule):
     assert len(RuleTable.from_mapping({"rule": [rule]}).rules) >= 1
+
+
+@pytest.mark.parametrize("rules", [OK, "GET /a", 1, None, {"mine": OK}])
+def test_what_is_no_list_of_rules_is_refused_and_not_taken_for_none(rules):
+    with pytest.raises(ConfigurationError, match="rule: expected a list of rules"):
+        RuleTable.from_mapping({"rule": rules})
 
 
 def test_rule_objects_and_tables_mean_the_same():
