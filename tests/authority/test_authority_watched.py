@@ -98,6 +98,8 @@ async def test_the_numbers_of_an_authority(house):
             ).status_code == 200
         desk.post("/api/v1/actions/2/approve", {}, key="admin")
         await desk.http.get("/api/deployment-info", headers={"x-api-key": "owkai_user_guess"})
+        for path in ("/health", "/ready", "/nothing"):
+            await desk.http.get(path, headers={"x-api-key": desk.user})
         desk.time += 30
         found = await desk.numbers(desk.admin)
     mine = ("tenant", "default")
@@ -106,6 +108,8 @@ async def test_the_numbers_of_an_authority(house):
     assert found["settled_total", ("outcome", "approved"), mine] == 1
     assert (found["pending", mine], found["pending_oldest_seconds", mine]) == (1, 30)
     assert found["request_seconds_count", ("kind", "submit"), ("status", "200")] == 3
+    assert found["request_seconds_count", ("kind", "open"), ("status", "200")] == 2
+    assert found["request_seconds_count", ("kind", "unknown"), ("status", "404")] == 1
     assert found["audit_entries_total", ("event", "SIGN_IN_FAILED")] == 1
     assert found["ready",] == found["database_ok",] == 1
 

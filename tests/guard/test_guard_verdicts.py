@@ -255,6 +255,23 @@ async def test_the_approval_of_another_action_releases_nobody(engine, handler):
     assert (wire.status, handler.ran) == (403, 0)
 
 
+@pytest.mark.parametrize(
+    ("found", "problem"),
+    [(refusal(401), "misconfigured"), (refusal(405), "misconfigured"), (refusal(403, "AGENT_BLOCKED"), "kill-switch")],
+)
+async def test_a_wait_ends_with_what_no_further_poll_mends(engine, handler, found, problem):
+    engine.answers = [answer("pending"), answer("pending"), found]
+    wire = await ask(guard(handler, [RUN], **PATIENT))
+    assert (wire.problem, handler.ran, len(engine.requests)) == (problem, 0, 3)
+
+
+@pytest.mark.parametrize("found", [refusal(500), refusal(429), refusal(422), raw(b"<html>"), ConnectFailed("away")])
+async def test_a_poll_that_fails_ends_no_wait(engine, handler, found):
+    engine.answers = [answer("pending"), found, answer("pending"), answer()]
+    wire = await ask(guard(handler, [RUN], **PATIENT))
+    assert (wire.status, handler.ran, len(engine.requests)) == (200, 1, 4)
+
+
 async def test_no_more_wait_than_are_allowed_to(engine, handler):
     engine.answers = [answer("pending")]
     app = guard(handler, [RUN], max_waiters=2, single_caller=True, **PATIENT)

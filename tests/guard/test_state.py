@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 import pytest
+import redis
 from kit.processes import in_a_child, python, together
 from kit.states import NOW, order, state_at
 
@@ -206,6 +207,21 @@ class TestKillState:
             command = parse_command(message, received_at=NOW)
             state.apply(orders_of(command), command_id=command.command_id, now=NOW)
         assert all(found.lifts for found in state.snapshot(now=NOW).orders.values())
+
+    @pytest.mark.slow
+    def test_what_the_server_holds_and_cannot_be_read_is_an_error(self, redis_server):
+        state = RedisState(redis_server.url, scope=uuid.uuid4().hex, timeout=5.0)
+        state.apply([order()], command_id="b", now=NOW)
+        row = state.hold(approval(), now=NOW)
+        with redis.Redis.from_url(redis_server.url) as other:
+            for key in other.scan_iter("*"):
+                if other.type(key) == b"hash":
+                    other.hset(key, mapping=dict.fromkeys(other.hkeys(key), "{"))
+        with pytest.raises(StateError, match="order that cannot be read"):
+            state.snapshot(now=NOW)
+        with pytest.raises(StateError, match="approval that cannot be read"):
+            state.find(row.handle)
+        state.close()
 
     def test_when_it_was_confirmed(self, state):
         assert state.snapshot(now=NOW).confirmed_at == 0.0

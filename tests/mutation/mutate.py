@@ -36,7 +36,7 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "ascend_middleware"
-# Which tests concern which modules; the longest beginning counts.
+# Which tests concern which modules, as folders or files; the longest beginning counts.
 ROOMS = {
     "guard/": ["guard"],
     "guard/decide": ["guard", "django"],
@@ -53,6 +53,7 @@ ROOMS = {
     "routing/werkzeug": ["flask"],
     "client/": ["client"],
     "api/": ["api", "client", "authority"],
+    "api/endpoints": ["api", "client", "authority", "docs/test_authority_api_page.py"],
     "api/commands": ["guard", "client", "mcp"],
     "api/orders": ["guard", "client", "mcp"],
     "api/values": ["client", "rules", "guard"],
@@ -62,7 +63,7 @@ ROOMS = {
     "fastapi": ["asgi", "guard"],
     "flask/": ["flask"],
     "django/": ["django"],
-    "wsgi/": ["wsgi"],
+    "wsgi/": ["wsgi", "flask"],
 }
 # What is tried when no module is named.
 MODULES = [
@@ -296,7 +297,7 @@ def run_tests(tree: Path, tests: list[str], timeout: float, **environment: str) 
 
 def learn(tree: Path, room: str) -> dict[str, dict]:
     """Run a room's tests as they are; return for each that passed its seconds and the functions that it entered."""
-    kept = tree / f"mutation-{room}.json"
+    kept = tree / f"mutation-{room.replace('/', '-')}.json"
     status, output = run_tests(tree, [f"tests/{room}"], 1800.0, MUTATION_LEARN=str(kept))
     if not kept.exists():
         raise SystemExit(f"tests/{room} did not run ({status}):\n{output[-2000:]}")
