@@ -104,6 +104,22 @@ async def test_no_answer_but_an_approval_passes_even_an_open_rule(engine, handle
         assert wire.headers["retry-after"] == "17"
 
 
+@pytest.mark.parametrize(
+    ("word", "silent"),
+    [("denied", "The authority denied it."), ("requires_modification", "See conditions.")],
+)
+@pytest.mark.parametrize("exposed", [True, False])
+async def test_a_refusal_tells_the_reason_where_there_is_one_and_the_risk_where_that_is_wanted(
+    engine, handler, word, silent, exposed
+):
+    engine.answers = [answer(word, reason="no", risk_score=7, conditions=["c"]), answer(word, reason="")]
+    app = guard(handler, [RUN], expose_risk=exposed)
+    told, silently = (await ask(app)).json, (await ask(app)).json
+    assert (told["detail"], told["reason"], told.get("risk_score")) == ("no", "no", 7 if exposed else None)
+    assert (silently["detail"], "reason" in silently, "risk_score" in silently) == (silent, False, False)
+    assert told.get("conditions") == (["c"] if word == "requires_modification" else None)
+
+
 @pytest.mark.parametrize("error", [ConnectFailed("no"), DeadlinePassed("late")])
 async def test_an_open_rule_passes_when_nobody_answered(engine, error):
     engine.answers = [error]
