@@ -15,6 +15,7 @@ from kit.desk import POLICY
 
 from ascend_middleware.api.endpoints import TABLE
 
+PUBLISHED = Path(__file__).parents[2] / "docs" / "authority-openapi.json"
 UNLIMITED = "[limits]\nsubmit = 0\nlist = 0\nanalytics = 0\nadmin = 0\nfailed_sign_ins = 0\n"
 
 
@@ -29,6 +30,17 @@ def test_the_document_lists_every_endpoint_and_needs_no_key(desk):
         operation.get("operationId") for operations in document["paths"].values() for operation in operations.values()
     ]
     assert len(set(names)) == len(names) - 3  # the four that need no key have none
+
+
+def test_the_document_that_is_published_is_the_one_that_is_served(desk):
+    """A change is one of the API: say it in CHANGELOG.md, delete the file, and run this test twice."""
+    _, document = desk.get("/openapi.json", key=None)
+    document["info"]["version"] = "…"
+    now = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    if not PUBLISHED.exists():
+        PUBLISHED.write_text(now)
+        pytest.fail(f"{PUBLISHED.name} was written anew: commit it")
+    assert now.splitlines() == PUBLISHED.read_text().splitlines()
 
 
 def test_every_reference_of_the_document_has_its_schema(desk):

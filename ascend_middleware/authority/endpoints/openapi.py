@@ -155,6 +155,8 @@ def document() -> bytes:
                 *(_query(components[endpoint.query.__name__]) if endpoint.query else ()),
             ],
             "responses": _responses(endpoint.status, endpoint.answer),
+            "x-role": "admin, or `local:`" if endpoint.local else "admin" if endpoint.admin else "user",
+            "x-rate-limit": endpoint.counted_as,
         }
         if endpoint.body is not None:
             operation["requestBody"] = {
@@ -175,6 +177,7 @@ def document() -> bytes:
             "paths": paths,
             "components": {
                 "schemas": {**components, **_ANSWERS},
+                "responses": {str(status): _error(status) for status in _ERRORS},
                 "securitySchemes": {
                     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
                     "bearer": {"type": "http", "scheme": "bearer"},
@@ -205,12 +208,13 @@ def _query(schema: dict[str, Any]) -> list[dict[str, Any]]:
 def _responses(status: int, answer: str) -> dict[str, Any]:
     schema = {"$ref": _REF.format(name=answer)}
     success = {"description": "OK", "content": {"application/json": {"schema": schema}}}
-    return {**dict.fromkeys({"200", str(status)}, success), **_errors(tuple(_ERRORS))}
+    return {**dict.fromkeys(("200", str(status)), success), **_errors(tuple(_ERRORS))}
 
 
 def _errors(statuses: tuple[int, ...]) -> dict[str, Any]:
-    schema = {"$ref": _REF.format(name="Error")}
-    return {
-        str(status): {"description": _ERRORS[status], "content": {"application/json": {"schema": schema}}}
-        for status in statuses
-    }
+    return {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
+
+
+def _error(status: int) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": _REF.format(name="Error")}}}
+    return {"description": _ERRORS[status], "content": content}
