@@ -387,6 +387,16 @@ async def test_a_scope_of_a_middlewares_own_loses_no_decision(engine, ran):
 # What several applications share
 
 
+async def test_two_guards_in_a_row_have_places_of_their_own(engine, ran):
+    """Each decides, and neither one's decision is asked for where only the other's has to come through."""
+    inner = inside(Starlette(routes=[Route("/x", noting(ran), middleware=[Middleware(Passes)])]), EVERYTHING)
+    inner.add_middleware(Passes)
+    routes = [Mount("/sub", routes=[Mount("/in", inner)], middleware=[Middleware(Passes)])]
+    app = inside(Starlette(routes=routes), EVERYTHING)
+    assert (await ask(app, "/sub/in/x")).status == 200
+    assert len(engine.requests) == 2 and len(ran) == 1
+
+
 @pytest.mark.parametrize("kind", [Starlette, FastAPI])
 async def test_a_shared_application_serves_everybody(engine, ran, kind):
     shared = sub(ran, kind, Middleware(Passes))
