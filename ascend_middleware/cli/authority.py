@@ -22,11 +22,13 @@ from ..authority.bodies import ApiError
 from ..authority.keys import DEFAULT_TENANT, operator
 from ..authority.server import bind, load_tls, serve, shown_url
 from ..authority.store.audit import Head, entries
+from ..authority.store.copying import copy
 from ..authority.store.database import Database
 from ..authority.store.verification import verify
 from ..exceptions import AscendError, ConfigurationError, ValidationError
 from ..inspection import FAILED, OK, Result, progress, say
 from ..json_logs import JSONFormatter
+from ..masking import mask_text
 from ..setting_values import flag
 from ..text import is_postgres
 from .administer import open_store, place_of
@@ -40,6 +42,8 @@ def run_task(args: Namespace) -> Result:
         return Result(lines=_init(args))
     if args.task == "backup":
         return _backup(args)
+    if args.task == "copy":
+        return _copy(args)
     if args.path is not None:
         raise ConfigurationError(f"unexpected argument {args.path!r}; name the policy file with --policy")
     return _serve(args)
@@ -143,6 +147,14 @@ def _backup(args: Namespace) -> Result:
     with open_store(args) as store:
         size = store.backup(args.path)
     return Result(lines=[f"wrote {args.path}, {size} bytes"])
+
+
+def _copy(args: Namespace) -> Result:
+    if not args.source or not args.to:
+        raise ConfigurationError("name both: ascend-middleware authority copy --from authority.db --to postgresql://…")
+    rows, last = copy(args.source, args.to, watch=progress)
+    lines = [f"copied {rows} rows to {mask_text(args.to)}, and verified the copy: the log is whole, head {last}"]
+    return Result(data={"rows": rows, "head": str(last)}, lines=lines)
 
 
 # --- what its policies say

@@ -62,7 +62,7 @@ _SERVER: Final = (arg("name", help="the server's name"), *_ORGANISATION)
 _MODEL: Final = (arg("id", type=int, help="its number"), *_ORGANISATION)
 _STATUSES: Final = ("approved", "partially_approved", "pending", "denied")
 _LEVEL: Final = (arg("level", choices=("low", "medium", "high", "critical")), *_ORGANISATION)
-_TASKS: Final = ("serve", "init", "backup")
+_TASKS: Final = ("serve", "init", "backup", "copy")
 _NEW_KEY: Final = (
     *_ORGANISATION,
     arg("--name", required=True, help="whose key it is, for the audit log"),
@@ -165,7 +165,7 @@ _GOVERN: Final = (
 _RUN: Final = (
     Command(
         "authority", "serve the embedded authority", "cli.authority:run_task",
-        arg("task", nargs="?", choices=_TASKS, default=_TASKS[0], help="serve (default), init or backup"),
+        arg("task", nargs="?", choices=_TASKS, default=_TASKS[0], help="serve (default), init, backup or copy"),
         arg("path", nargs="?", help="init: the policy file to write (default: policy.toml)"),
         *_PLACE,
         arg("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)"),
@@ -177,9 +177,11 @@ _RUN: Final = (
         arg("--telemetry", action="store_true", help="trace requests (OpenTelemetry; also ASCEND_TELEMETRY=true)"),
         arg("--open-metrics", action="store_true", help="serve /metrics without a key, for a private network"),
         arg("--no-access-log", action="store_true", help="do not log each request"),
+        arg("--from", dest="source", metavar="DB", help="copy: the database to copy, a file or a URL"),
+        arg("--to", metavar="DB", help="copy: where there is none yet, a file or the URL of an empty database"),
         description="Serve the embedded authority. `authority init [PATH]` writes a commented policy file, makes its "
         "database and prints the first keys, once. `authority backup PATH` copies the database to a new file, also "
-        "while it is being served.",
+        "while it is being served. `authority copy --from FILE --to postgresql://…` copies it to another kind.",
     ),
     Command(
         "explain-policy", "tell what would be decided about an action, and why", "cli.authority:explain_policy",

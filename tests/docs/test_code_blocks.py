@@ -55,7 +55,7 @@ NOT_RUN = {
     r"git add": "is git's own",
     r"pytest --ascend-bypass": "a test run of its own, with a server; tests/testing/test_bypass.py makes such runs",
     r"export ": "sets a variable of a shell",
-    r"ascend-middleware authority .*postgresql://": "needs a server; tests/authority/test_authority_postgres.py has one",
+    r"ascend-middleware authority .*postgresql://": "needs a server; tests/authority has one, test_authority_copy.py too",
     r"ascend-middleware authority +#": "serves until it is stopped; the tests of real clients start it",
 }
 # What is no language that anything here reads.

@@ -25,7 +25,7 @@ from .tallies import Counted, additions
 if TYPE_CHECKING:
     from .postgres_engine import PostgresEngine
 
-__all__ = ["Database", "Reader", "Row", "StorageError", "UnstorableError", "Watch", "open_engine"]
+__all__ = ["Database", "Reader", "Row", "StorageError", "UnstorableError", "Watch", "open_engine", "postgres_engine"]
 
 # The environment variable with a URL of the same database that leads around a pooler.
 DIRECT: Final = "ASCEND_AUTHORITY_DB_DIRECT"
@@ -40,11 +40,12 @@ _Value = TypeVar("_Value")
 def open_engine(place: str | Path, *, create: bool = True) -> Engine:
     """Open the database of a file's path or of a URL, or make it; raise `ConfigurationError` if it cannot be used."""
     if is_postgres(str(place)):
-        return _postgres().open(str(place), create=create, direct=os.environ.get(DIRECT, ""))
+        return postgres_engine().open(str(place), create=create, direct=os.environ.get(DIRECT, ""))
     return SQLiteEngine.open(place, create=create)
 
 
-def _postgres() -> type[PostgresEngine]:
+def postgres_engine() -> type[PostgresEngine]:
+    """Return what speaks with PostgreSQL; raise `ConfigurationError` if its extra is missing."""
     try:
         import psycopg  # noqa: F401 - tells a missing extra from a broken package
     except ImportError as error:
@@ -98,7 +99,7 @@ class Database:
     @contextlib.contextmanager
     def evidence(cls, place: str | Path) -> Iterator[Database]:
         """Open a database only to read it; raise `ConfigurationError` if this version knows no such database."""
-        kind = _postgres() if is_postgres(str(place)) else SQLiteEngine
+        kind = postgres_engine() if is_postgres(str(place)) else SQLiteEngine
         with contextlib.closing(Database(kind.evidence(str(place)))) as database:
             yield database
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -65,7 +65,7 @@ class Reader(Protocol):
     def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         """Return all that a statement selects."""
 
-    def each(self, statement: str, values: Sequence[object] = ()) -> Iterator[Row]:
+    def each(self, statement: str, values: Sequence[object] = ()) -> Generator[Row, None, None]:
         """Yield what a statement selects, without holding all of it in memory."""
 
 
@@ -162,6 +162,12 @@ class Engine(Protocol):
 
     def backup(self, target: str | Path) -> int:
         """Copy the database to a new file; see `Database.backup`."""
+
+    def version(self) -> int:
+        """Return the version of the tables: how many migrations they have had."""
+
+    def last_numbers(self, reader: Reader) -> dict[str, int]:
+        """Return the last number that the database gave in each table, where it did."""
 
     def close_writer(self) -> None:
         """Close the connection that writes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -283,6 +283,18 @@ class PostgresEngine:
             "and `audit export`"
         )
 
+    def version(self) -> int:
+        """Return the version of the tables."""
+        return int(self.writer.rows("SELECT version FROM ascend_schema")[0][0])
+
+    def last_numbers(self, reader: Reader) -> dict[str, int]:
+        """Return the last number that was given in each table."""
+        found = {
+            table: reader.rows(f"SELECT last_value, is_called FROM {table}_{number}_seq")[0]  # noqa: S608 - ours
+            for table, number in NUMBERS.items()
+        }
+        return {table: int(row["last_value"]) for table, row in found.items() if row["is_called"]}
+
     def backup(self, target: str | Path) -> int:
         """Refuse: PostgreSQL has better ways."""
         raise AscendError(
@@ -307,7 +319,7 @@ class _Writer(Reader):
                 raise
         return self._engine.session().run(statement, values).fetchall()
 
-    def each(self, statement: str, values: Sequence[object] = ()) -> Iterator[Row]:
+    def each(self, statement: str, values: Sequence[object] = ()) -> Generator[Row, None, None]:
         """Yield what a statement selects."""
         if self._engine.within:
             yield from self._engine.session().each(statement, values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
@@ -303,7 +303,7 @@ class Session:
         """Whether the connection cannot be used any more."""
         return self.connection.closed or self.status == TransactionStatus.UNKNOWN
 
-    def each(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
+    def each(self, statement: str, values: Sequence[object]) -> Generator[Row, None, None]:
         """Yield what a statement selects, some rows at a time; only within a transaction."""
         self._cursors += 1
         name = f"each_{self._cursors}"
@@ -329,7 +329,7 @@ class SessionReader(Reader):
         self._limit()
         return self._session.run(statement, values).fetchall()
 
-    def each(self, statement: str, values: Sequence[object] = ()) -> Iterator[Row]:
+    def each(self, statement: str, values: Sequence[object] = ()) -> Generator[Row, None, None]:
         """Yield what a statement selects."""
         self._limit()
         return self._session.each(statement, values)

@@ -11,7 +11,7 @@ from .engine import StorageError
 from .postgres_link import Connection, ours
 from .schema import FIRST_WITH_HEAD, POSTGRES
 
-__all__ = ["known", "migrate"]
+__all__ = ["check_empty", "known", "migrate"]
 
 # Any number that no other program is likely to lock by.
 _LOCK: Final = 0x617363656E64
@@ -52,6 +52,14 @@ def migrate(connection: Connection, place: str, *, create: bool) -> None:
             f"the database {place} cannot be prepared: {error}. Whoever connects there needs CREATE on the schema, or "
             "owns the database"
         ) from None
+
+
+def check_empty(connection: Connection, place: str) -> None:
+    """Raise `ConfigurationError` if there are tables."""
+    with ours():
+        names = connection.execute(_NAMES).fetchall()
+    if any(kind == "table" for kind, _ in names):
+        raise ConfigurationError(f"the database {place} holds tables already; nothing was touched. Name an empty one")
 
 
 def known(connection: Connection, place: str) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -282,6 +282,14 @@ class SQLiteEngine:
             "old one; what the old one still holds tell `audit verify` and `audit export`"
         )
 
+    def version(self) -> int:
+        """Return the version of the tables."""
+        return int(self.writer.rows("PRAGMA user_version")[0][0])
+
+    def last_numbers(self, reader: Reader) -> dict[str, int]:
+        """Return the last number that was given in each table."""
+        return {row["name"]: row["seq"] for row in reader.rows("SELECT name, seq FROM sqlite_sequence")}
+
     def backup(self, target: str | Path) -> int:
         """Copy the file while it is in use."""
         place = Path(target)
@@ -329,7 +337,7 @@ class _SQLiteReader:
         except sqlite3.Error as error:
             raise _told(error) from error
 
-    def each(self, statement: str, values: Sequence[object] = ()) -> Iterator[Row]:
+    def each(self, statement: str, values: Sequence[object] = ()) -> Generator[Row, None, None]:
         with _ours():
             yield from self._connection.execute(statement, values)
 
