@@ -42,6 +42,8 @@ _LONGEST_ID: Final = 19
 Fields: TypeAlias = dict[str, Any]
 # What answers an endpoint; raises `ApiError` to refuse.
 Handler: TypeAlias = "Callable[[Call], Fields]"
+# What an audit entry tells to admins alone: how policies failed, and the hashes of what was stored with it.
+_FOR_ADMINS: Final = ("faults", "judgement", "kept", "stored")
 HANDLERS: Final[dict[Endpoint[Any], Handler]] = {}
 
 
@@ -148,8 +150,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     def shown(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the caller may see of an audit entry's data: how policies are made is for admins."""
-        administers = self.credential.role.administers
-        return {name: value for name, value in data.items() if administers or name != "faults"}
+        hidden = () if self.credential.role.administers else _FOR_ADMINS
+        return {name: value for name, value in data.items() if name not in hidden}
 
     def action(self, action_id: object = None) -> dict[str, Any]:
         """Return a stored action, that which the path names unless told."""

@@ -331,7 +331,7 @@ class Authority:
             return Answer(kept[1], {"idempotency-replayed": "true"}, kept[2])
         answer = self._run(call)
         if answer.status < 400:
-            self.store.keep_answer(name, found, answer.status, answer.body, key_id=key_id, path=request.path)
+            self.store.keep_answer(name, found, answer.status, answer.body, by=call.credential, path=request.path)
         return answer
 
     def _run(self, call: Call) -> Answer:

@@ -99,8 +99,8 @@ def issue(
     told |= {**parameters, "issued_via": via, "key": None if by.is_operator else by.key_id}
     with store.write():
         store.changed()
-        store.insert("commands", row)
-        store.audit("AGENT_COMMAND_ISSUED", tenant=by.tenant, actor=by.name, data=told)
+        told["number"] = store.insert("commands", row)
+        store.audit("AGENT_COMMAND_ISSUED", tenant=by.tenant, actor=by.name, data=told, at=row["created_at"])
         return _shown(store, row)
 
 
@@ -128,8 +128,11 @@ def acknowledge(records: Records, command_id: str, agent_id: str, *, tenant: str
     if not found:
         raise NotFoundError("there is no such command for this agent")
     received = {"command_id": command_id, "agent_id": agent_id, "key_id": key_id, "at": records.moment()}
+    known = "SELECT 1 FROM acks WHERE command_id = ? AND agent_id = ?"
     with records.write():
-        records.insert("acks", received, once=True)
+        if not records.rows(known, (command_id, agent_id)):
+            records.insert("acks", received)
+            records.told("acks", f"{command_id}/{agent_id}", key_id=key_id, at=received["at"])
     return _shown(records, dict(found[0]))
 
 

@@ -111,6 +111,8 @@ class Tokens:
             with self._store.write():  # another process may be doing the same; what stands in the end counts
                 self._store.insert("secrets", {"name": "token", "value": secrets.token_bytes(_SECRET_BYTES)}, once=True)
                 found = self._store.rows(statement)
+                digest = hashlib.sha256(bytes(found[0]["value"])).hexdigest()
+                self._store.told("secrets", "token", value=digest)
         return bytes(found[0]["value"])
 
 

@@ -148,7 +148,8 @@ class Outbox:
     def _told(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Return what an event says: of an action its decision, never its parameters, which may hold secrets."""
         if entry["action_id"] is None:
-            return {"audit_event": entry["event"], "actor": entry["actor"], **entry["data"]}
+            data = {name: value for name, value in entry["data"].items() if name not in ("kept", "stored")}
+            return {"audit_event": entry["event"], "actor": entry["actor"], **data}
         row = self._then(entry)
         named = {name: row["submission"].get(name) for name in ("agent_id", "agent_name", "action_type", "resource")}
         return {

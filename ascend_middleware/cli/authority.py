@@ -240,9 +240,20 @@ def verify_audit(args: Namespace) -> Result:
     findings = [{name: value for name, value in asdict(one).items() if value != ""} for one in found.findings]
     state = "the log is whole" if found.whole else "the log was tampered with"
     return Result(
-        data={"whole": found.whole, "entries": found.entries, "head": str(found.head), "findings": findings},
+        data={
+            "whole": found.whole,
+            "entries": found.entries,
+            "head": str(found.head),
+            "untold": found.untold,
+            "findings": findings,
+        },
         lines=[
             *(f"{one.kind}: {one.message}" for one in found.findings),
+            *(
+                [f"an earlier version stored {found.untold} rows: the log does not tell all of them"]
+                if found.untold
+                else ()
+            ),
             f"{state}: {found.entries} entries, head {found.head}",
         ],
         code=OK if found.whole else FAILED,

@@ -4,6 +4,8 @@ import pytest
 from kit.databases import Cluster
 from kit.desk import POLICY, Desk
 
+from ascend_middleware.authority.store.verification import verify
+
 ENGINES = ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
 
 
@@ -73,4 +75,4 @@ def desk_of(engine_kind, new_place):
 def desk(desk_of):
     desk = desk_of()
     yield desk
-    assert desk.store.verify_audit() is None
+    assert verify(desk.store).findings == ()

@@ -199,6 +199,7 @@ def test_who_submitted_before_is_known_after_the_migration(desk_of, tmp_path):
     raw.execute("ALTER TABLE actions DROP COLUMN submitter")
     for column in ("expires_at", "used_at", "agents", "token_round"):
         raw.execute(f"ALTER TABLE keys DROP COLUMN {column}")
+    raw.execute("ALTER TABLE answers DROP COLUMN seq")
     for kind, name in re.findall(r"CREATE (INDEX|TABLE) (\w+)", str(SQLITE[7:])):
         raw.execute(f"DROP {kind} IF EXISTS {name}")
     raw.execute("PRAGMA user_version = 5")

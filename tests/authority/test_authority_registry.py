@@ -253,6 +253,7 @@ def test_an_mcp_server_is_blocked_by_command(desk):
 
 def test_what_cannot_be_read_of_a_command_blocks(desk):
     command(desk, "RATE_LIMIT", max_per_minute=5)
+    (kept,) = desk.store.rows("SELECT parameters FROM commands")
     with desk.store.write():
         desk.store.execute("UPDATE commands SET parameters = '{}'")
     assert desk.code(desk.submit()) == (403, "AGENT_BLOCKED")
@@ -260,6 +261,11 @@ def test_what_cannot_be_read_of_a_command_blocks(desk):
     with desk.store.write():
         desk.store.execute("UPDATE commands SET command_type = 'VANISH' WHERE command_type = 'UNBLOCK'")
     assert desk.submit()[0] == 403
+    with desk.store.write():
+        desk.store.execute("UPDATE commands SET command_type = 'UNBLOCK' WHERE command_type = 'VANISH'")
+        desk.store.execute(
+            "UPDATE commands SET parameters = ? WHERE command_type = 'RATE_LIMIT'", (kept["parameters"],)
+        )
 
 
 def test_another_process_blocks_an_agent_at_once(desk_of, tmp_path):

@@ -4,12 +4,17 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import time
 
 import pytest
 from kit.desk import Desk
 
 from ascend_middleware.authority import Role, Store
+from ascend_middleware.authority.approvals import Management
+from ascend_middleware.authority.keys import operator
+from ascend_middleware.authority.page.sessions import Sessions
 from ascend_middleware.authority.store.verification import verify
+from ascend_middleware.authority.webhooks import Outbox
 from ascend_middleware.cli import main
 
 POLICY = """
@@ -42,21 +47,57 @@ class People(Desk):
 
 def lived(path):
     """Fill a database with something in every table, and return its desk."""
-    desk = People(POLICY, path)
-    for kind in ("high", "high", "high", "low", "read"):
-        assert desk.submit(kind, key="agent", orchestration_session_id="s")[0] == 200
+    desk = People(POLICY, path, development=True)
+    desk.time = time.time()  # kept answers are compared as long as they are answered
+    for number, kind in enumerate(("high", "high", "high", "low", "read")):
+        key = {"idempotency_key": f"k{number}"}
+        body = {"agent_id": "a", "action_type": kind, "resource": "r", "orchestration_session_id": "s"}
+        assert desk.post("/api/v1/actions/submit", body, **key)[0] == 200
     # One approval of two is given of action 1, both of action 2; action 3 is denied, and action 4 was carried out.
-    for number, key, word in (
-        (1, "alice", "approve"),
-        (2, "alice", "approve"),
-        (2, "bob", "approve"),
-        (3, "bob", "reject"),
-    ):
+    decisions = ((1, "alice", "approve"), (2, "alice", "approve"), (2, "bob", "approve"), (3, "bob", "reject"))
+    for number, key, word in decisions:
         desk.time += 1
         assert desk.decide(number, key, word, comments=f"{key} says so")[0] == 200
     assert desk.decide(4, "bob")[0] == 200
     assert desk.post("/api/agent-action/4/complete", {"result": {"n": 1}})[0] == 200
+    registered(desk)
+    for target, more in (("a", {}), ("a", {"command_type": "RATE_LIMIT", "parameters": {"max_per_minute": 9}})):
+        body = {"command_type": "BLOCK", "reason": "why", **more}
+        _, answer = desk.post(f"/api/registry/agents/{target}/commands", body, key="alice")
+        path = f"/api/registry/agents/{target}/commands/{answer['command_id']}/ack"
+        assert desk.post(path, {})[0] == 200
+        assert desk.post(path, {})[0] == 200
+    desk.store.rotate_key(2, overlap=60, lifetime=90)
+    desk.store.revoke_key(1)
+    who = desk.store.find_key(desk.bob)
+    sessions = Sessions(desk.store, now=desk.authority.now)
+    ended = [sessions.open(who) for _ in range(4)]
+    sessions.close(ended[0], everywhere=False)
+    sessions.close(ended[1], everywhere=True)
+    sessions.open(who)
+    desk.authority.tokens.issue(who, now=desk.time)
+    desk.store.note_uses()
+    while Outbox(desk.authority).fill():
+        pass
     return desk
+
+
+def registered(desk):
+    """Register something of each kind, and change some of it."""
+    hook = {"url": "https://h.example", "events": ["action.approved", "agent.blocked"]}
+    for path, body, key in (
+        ("/api/registry/agents", {"agent_id": "a", "agent_type": "supervised"}, "alice"),
+        ("/api/registry/agents", {"agent_id": "gone", "agent_type": "supervised"}, "alice"),
+        ("/api/registry/mcp-servers", {"server_name": "files"}, "bob"),
+        ("/api/governance/policies", {"name": "p", "action_types": ["x"], "decision": "denied"}, "bob"),
+        ("/api/webhooks/configure", hook, "alice"),
+        ("/api/agents/health/heartbeat", {"agent_id": "a"}, "agent"),
+    ):
+        status, answer = desk.post(path, body, key=key)
+        assert status in (200, 201), (path, answer)
+    assert desk.call("PUT", "/api/registry/agents/a", {"description": "changed"}, key="alice")[0] == 200
+    assert desk.call("DELETE", "/api/registry/agents/gone", key="alice")[0] == 200
+    Management(store=desk.store, by=operator()).set_approvers("critical", count=2, names=("alice", "bob"))
 
 
 @pytest.fixture(scope="module")
@@ -97,24 +138,142 @@ def test_what_nobody_touched_is_whole(path, capsys):
     assert found(path, capsys) == []
 
 
-def columns(*tables):
+# For every table by which columns a row is named, and which of its columns are compared with the log; of others, why not.
+TABLES = {
+    "actions": ("id", {}),
+    "approvals": ("action_id, approver", {}),
+    "keys": ("id", {"used_at": "no entry tells of a use, which would be an entry for every request"}),
+    "records": ("id", {}),
+    "commands": ("command_id", {}),
+    "acks": ("command_id, agent_id", {}),
+    "answers": ("key_id, path, name", {}),
+    "organizations": ("id", {}),
+    "secrets": ("name", {}),
+    "sessions": ("hash", {"seen_at": "no entry tells of a click; the session ends at `expires_at` at the latest"}),
+    "tallies": ("tenant, hour, status, risk_level", {"highest": "may be that of an action that left the status"}),
+    "actors": ("tenant, agent_id", {}),
+    "actor_days": ("tenant, day, agent_id", {}),
+    "audit": ("seq", {}),
+    "audit_head": ("one", {"one": "a table of one row, which may have no other number"}),
+    "heartbeats": "signs of life: nothing is decided by them",
+    "deliveries": "what webhooks are owed, made of the log and gone when it is delivered",
+    "webhook_scan": "how far the log has been read for webhooks",
+    "revision": "a random number by which processes learn that something changed",
+}
+COUNTS = ("tallies", "actors", "actor_days")
+
+
+def columns():
+    """Return every column of every table of the schema."""
     with contextlib.closing(Store.open(":memory:", now=lambda: 0.0)) as store:
+        names = store.rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
+        tables = sorted(row["name"] for row in names)
         return [(table, row["name"]) for table in tables for row in store.rows(f"PRAGMA table_info({table})")]
 
 
-@pytest.mark.parametrize(("table", "column"), columns("actions", "approvals"))
-def test_one_value_that_is_changed_is_named(path, capsys, table, column):
-    key = {"actions": "id", "approvals": "action_id"}[table]
+def test_what_is_compared_is_decided_for_every_table():
+    found = columns()
+    assert {table for table, _ in found} == TABLES.keys()
+    for table, decided in TABLES.items():
+        if not isinstance(decided, str):
+            assert {(table, column) for column in decided[1]} <= set(found)
+
+
+def named(path, table, where="1"):
+    """Return how a row is named, and what finds it."""
+    keys = TABLES[table][0]
     with contextlib.closing(sqlite3.connect(path)) as raw:
-        (value,) = raw.execute(f"SELECT {column} FROM {table} WHERE {key} = 1").fetchone()
-    other = value + 77 if isinstance(value, int) else "2001-01-01T00:00:00.000Z" if value is None else f"{value} "
-    tamper(path, (f"UPDATE {table} SET {column} = ? WHERE {key} = 1", other))
+        values = raw.execute(f"SELECT {keys} FROM {table} WHERE {where} ORDER BY {keys} LIMIT 1").fetchone()
+    name = (" " if table == "answers" else "/").join(map(str, values))
+    return name, " AND ".join(f"{key} = ?" for key in keys.split(", ")), values
+
+
+def changed(value):
+    if isinstance(value, bytes):
+        return value + b" "
+    return value + 77 if isinstance(value, int | float) else "x" if value is None else f"{value} "
+
+
+@pytest.mark.parametrize(("table", "column"), columns())
+def test_one_value_that_is_changed_is_named(path, capsys, table, column):
+    decided = TABLES[table]
+    if column == "one":
+        return  # the database takes no other value
+    if isinstance(decided, str):
+        tamper(path, (f"UPDATE {table} SET {column} = ? WHERE rowid = (SELECT min(rowid) FROM {table})", "7"))
+        assert found(path, capsys) == []
+        return
+    keys, others = decided
+    name, where, values = named(path, table)
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        (value,) = raw.execute(f"SELECT {column} FROM {table} WHERE {where}", values).fetchone()
+    tamper(path, (f"UPDATE {table} SET {column} = ? WHERE {where}", changed(value), *values))
     names = found(path, capsys)
-    row = "1" if table == "actions" else "1/alice"
-    if column in (key, "approver"):
-        assert {(table, row, "row")} < set(names)
+    if column in others:
+        assert names == []
+    elif table in ("audit", "audit_head"):
+        assert names[0] == (None, None, None)
+    elif column in keys.split(", "):
+        assert table in {one[0] for one in names}
     else:
-        assert names == [(table, row, column)]
+        facts = {fact for where, row, fact in names if (where, row) == (table, name)}
+        assert facts == {
+            "answer" if table == "answers" and column != "seq" else "row" if table == "answers" else column
+        }
+        assert {one[0] for one in names} <= {table, *COUNTS}
+
+
+@pytest.mark.parametrize("value", ["x", b"\x00\xff", 1.5, -1])
+def test_a_value_of_another_kind_ends_in_a_finding(whole, tmp_path, capsys, value):
+    for number, (table, column) in enumerate(columns()):
+        decided = TABLES[table]
+        if isinstance(decided, str) or column in decided[1]:
+            continue
+        path = shutil.copy(whole, tmp_path / f"{number}.db")
+        _, where, values = named(path, table)
+        try:
+            tamper(path, (f"UPDATE {table} SET {column} = ? WHERE {where}", value, *values))
+        except sqlite3.IntegrityError:
+            continue  # the numbers of rows are numbers
+        assert found(path, capsys), (table, column)
+
+
+@pytest.mark.parametrize("table", [table for table, decided in TABLES.items() if not isinstance(decided, str)])
+@pytest.mark.parametrize("what", ["added", "removed"])
+def test_a_row_of_any_table_that_is_added_or_removed_is_named(path, capsys, table, what):
+    if table in ("audit", "audit_head"):
+        return  # tests/authority/test_authority_storage.py
+    keys = TABLES[table][0].split(", ")
+    name, where, values = named(path, table)
+    if what == "removed":
+        tamper(path, (f"DELETE FROM {table} WHERE {where}", *values))
+    else:
+        names = [column for place, column in columns() if place == table]
+        unique = {"keys": ("hash",), "records": ("name",), "commands": ("seq",), "organizations": ("tenant",)}
+        other = {**dict.fromkeys(unique.get(table, ()), "?"), keys[-1]: "?"}
+        shown = ", ".join(f"CAST({one} AS TEXT) || '77'" if one in other else one for one in names)
+        tamper(path, (f"INSERT INTO {table} ({', '.join(names)}) SELECT {shown} FROM {table} WHERE {where}", *values))
+        name = f"{name}77"
+    names = found(path, capsys)
+    if (table, what) == ("sessions", "removed"):
+        assert names == []  # whoever it was is signed out
+    elif (table, what) == ("answers", "removed"):
+        assert names == [(table, "told by entry 4", "row")]
+    else:
+        assert (table, name) in {one[:2] for one in names}
+        assert {one[0] for one in names} <= {table, "approvals", *COUNTS}
+
+
+def test_a_session_that_was_signed_out_does_not_come_back(path, capsys):
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        entries = [json.loads(row[0]) for row in raw.execute("SELECT entry FROM audit ORDER BY seq")]
+    told = [one["data"]["stored"][0] for one in entries if one["event"] == "SIGNED_IN"]
+    for one in told[:2]:
+        row = one["id"], one["key_id"], one["created_at"], one["created_at"], one["expires_at"]
+        tamper(
+            path, ("INSERT INTO sessions (hash, key_id, created_at, seen_at, expires_at) VALUES (?, ?, ?, ?, ?)", *row)
+        )
+    assert found(path, capsys) == sorted(("sessions", one["id"], "row") for one in told[:2])
 
 
 @pytest.mark.parametrize(
@@ -154,7 +313,7 @@ FORGED = "INSERT INTO approvals (action_id, approver, key_id, comments, at) VALU
 )
 def test_a_row_that_was_added_or_removed_is_named(path, capsys, statement, name):
     tamper(path, statement)
-    assert found(path, capsys) == [name]
+    assert [one for one in found(path, capsys) if one[0] not in COUNTS] == [name]
 
 
 @pytest.mark.parametrize(

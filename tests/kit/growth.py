@@ -4,8 +4,7 @@ import json
 import random
 from datetime import datetime
 
-from ascend_middleware.authority.store.audit import canonical_json, chained, iso_time
-from ascend_middleware.authority.store.comparison import digest
+from ascend_middleware.authority.store.audit import canonical_json, chained, digest, iso_time
 from ascend_middleware.authority.store.tallies import Counted
 
 from .desk import Desk

@@ -31,7 +31,7 @@ from ..bodies import (
 from ..context import Call, Fields, answers, fingerprint, repeated_otherwise
 from ..policy.approvers import OBSERVED
 from ..policy.risk_score import claimed_risk, risk_level, score_action
-from ..store.comparison import digest
+from ..store.audit import digest
 from ..store.store import canonical_json, iso_time
 
 __all__ = ["check_standing", "judged_form", "submit"]
@@ -277,12 +277,12 @@ def _used_once(call: Call, row: Mapping[str, Any], body: Fields, told: ReportedO
 
 
 def _once(call: Call, body: Fields, key: str, path: str, answer: Callable[[], Fields]) -> Fields:
-    found, key_id = fingerprint(body), call.credential.key_id
-    kept = call.store.answer_for(key, key_id=key_id, path=path)
+    found, by = fingerprint(body), call.credential
+    kept = call.store.answer_for(key, key_id=by.key_id, path=path)
     if kept is not None:
         if kept[0] != found:
             raise repeated_otherwise()
         return json.loads(kept[2])  # type: ignore[no-any-return]  # what was answered
     given = answer()
-    call.store.keep_answer(key, found, HTTPStatus.OK, encode_json(given), key_id=key_id, path=path)
+    call.store.keep_answer(key, found, HTTPStatus.OK, encode_json(given), by=by, path=path)
     return given

@@ -53,10 +53,9 @@ class Sessions:
         now, cookie = self._now(), secrets.token_urlsafe(_RANDOM_BYTES)
         with self._store.write():
             self._store.execute("DELETE FROM sessions WHERE expires_at <= ? OR seen_at <= ?", (now, now - _IDLE))
-            self._store.execute(
-                "INSERT INTO sessions (hash, key_id, created_at, seen_at, expires_at) VALUES (?, ?, ?, ?, ?)",
-                (_hash("session", cookie), credential.key_id, now, now, now + LIFETIME),
-            )
+            row = {"key_id": credential.key_id, "created_at": now, "expires_at": now + LIFETIME}
+            self._store.insert("sessions", {"hash": _hash("session", cookie), **row, "seen_at": now})
+            self._store.told("sessions", _hash("session", cookie), **row)
             data = {"key": credential.key_id, "via": "page"}
             self._store.audit("SIGNED_IN", tenant=credential.tenant, actor=credential.name, data=data)
         return Session(cookie, credential, now)
@@ -86,15 +85,17 @@ class Sessions:
 
     def close(self, session: Session, *, everywhere: bool) -> None:
         """End one session, or all of the same key and its tokens."""
-        who = session.credential
+        who, digest = session.credential, _hash("session", session.cookie)
+        data: dict[str, object] = {"key": who.key_id, "via": "page"}
         with self._store.write():
             if everywhere:
                 self._store.execute("DELETE FROM sessions WHERE key_id = ?", (who.key_id,))
-                self._store.end_tokens(who.key_id)
+                data["round"] = self._store.end_tokens(who.key_id)
             else:
-                self._store.execute("DELETE FROM sessions WHERE hash = ?", (_hash("session", session.cookie),))
+                self._store.execute("DELETE FROM sessions WHERE hash = ?", (digest,))
+                self._store.told("sessions", digest, gone=True)
             event = "SIGNED_OUT_EVERYWHERE" if everywhere else "SIGNED_OUT"
-            self._store.audit(event, tenant=who.tenant, actor=who.name, data={"key": who.key_id, "via": "page"})
+            self._store.audit(event, tenant=who.tenant, actor=who.name, data=data)
 
 
 def _hash(purpose: str, cookie: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,7 +13,18 @@ import msgspec
 
 from .database import Database
 
-__all__ = ["DECIDED", "NO_HASH", "Head", "canonical_json", "chained", "entries", "head", "iso_time"]
+__all__ = [
+    "DECIDED",
+    "NO_HASH",
+    "Head",
+    "answer_digest",
+    "canonical_json",
+    "chained",
+    "digest",
+    "entries",
+    "head",
+    "iso_time",
+]
 
 _encoder = msgspec.json.Encoder(order="sorted")
 NO_HASH: Final = "0" * 64
@@ -22,6 +33,17 @@ NO_HASH: Final = "0" * 64
 def canonical_json(value: object) -> str:
     """Return the one JSON text of a value: keys sorted, no blanks, characters as they are."""
     return _encoder.encode(value).decode()
+
+
+def digest(text: object) -> str:
+    """Return by which hash an entry knows a text; of what is no text, which a table may hold, none."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if isinstance(text, str) else ""
+
+
+def answer_digest(row: Mapping[str, Any]) -> str:
+    """Return by which hash an entry knows an answer that is kept for its repetition."""
+    body = hashlib.sha256(row["body"]).hexdigest()
+    return digest(canonical_json([row["fingerprint"], row["status"], body, row["at"]]))
 
 
 def iso_time(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,11 +11,11 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from ..keys import LOCAL, person
-from .audit import DECIDED, canonical_json, chained
+from .audit import DECIDED, canonical_json, chained, digest
 from .engine import Reader, Row
 from .findings import Finding, gone, unknown, unlike
 
-__all__ = ["SUBMITTED", "Watching", "compared_action", "compared_actions", "digest"]
+__all__ = ["SUBMITTED", "Watching", "compared_action", "compared_actions"]
 
 # Actions that are compared at a time.
 _AT_ONCE: Final = 1000
@@ -34,6 +33,7 @@ _APART: Final = frozenset(
         "action_type",
         "credentials",
         "judgement",
+        "kept",
         "key",
         "parent_action_id",
         "risk_level",
@@ -44,11 +44,6 @@ _APART: Final = frozenset(
     }
 )
 _MISSING: Final = object()
-
-
-def digest(text: object) -> str:
-    """Return by which hash an entry knows a text; of what is no text, which a table may hold, none."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if isinstance(text, str) else ""
 
 
 class _Entry(msgspec.Struct):
@@ -239,7 +234,7 @@ def _firsts(reader: Reader) -> Iterator[int]:
     first = 0
     while True:
         found = reader.rows(following, (first, first))[0][0]
-        if found is None:
+        if not isinstance(found, int):  # nothing, or what was forged, which SQLite sorts last
             return
         yield found
         first = found + _AT_ONCE

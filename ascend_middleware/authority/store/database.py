@@ -66,7 +66,8 @@ class _Late:
 class _Transaction:
     """What is kept until a transaction's end: what was read, the audit log's head and new last entry, whom to tell.
 
-    And rows that are added at its end, by table and columns, with how many of them have been already.
+    And rows that are added at its end, by table and columns, with how many of them have been already. `entry` is the
+    audit entry that is held open, `stored` what the next one tells was stored: see `Log`.
     """
 
     memo: dict[Hashable, Any] = field(default_factory=dict)
@@ -75,6 +76,9 @@ class _Transaction:
     notices: list[Callable[[], None]] = field(default_factory=list)
     late: dict[tuple[str, tuple[str, ...]], _Late] = field(default_factory=dict)
     counted: list[Counted] = field(default_factory=list)
+    entry: Any = None
+    logged: bool = False  # in the part that is running
+    stored: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Database:
@@ -135,9 +139,11 @@ class Database:
         mark, tip, counted = len(now.notices), now.tip, len(now.counted)
         late = {key: (len(one.rows), one.added) for key, one in now.late.items()}
         self.engine.mark()
+        now.logged = False
         self._inside = True
         try:
             yield
+            self.seal(end=True)
             self.engine.release()
         except BaseException:
             if self.engine.in_transaction:
@@ -147,6 +153,8 @@ class Database:
                 length, one.added = late.get(key, (0, 0))
                 del one.rows[length:]
             now.tip = tip
+            now.entry = None
+            now.stored.clear()
             now.memo.clear()
             raise
         finally:
@@ -225,6 +233,13 @@ class Database:
                 memo["revision"] = revision
         return revision
 
+    def seal(self, *, end: bool = False) -> None:
+        """Write the audit entry that is held open in the running transaction, if one is; `end` of what is one part."""
+
+    def told(self, table: str, number: object, **columns: object) -> None:
+        """Have the audit log tell what stands in a row from now on; only within `write`. `gone`: it is removed."""
+        self._running().stored.append({"table": table, "id": number, **columns})
+
     def tip(self) -> tuple[int, str]:
         """Return number and hash of the audit log's last entry, as the running transaction sees it."""
         running = self._transaction if self._owner == threading.get_ident() else None
@@ -293,8 +308,11 @@ class Database:
         out what is held back.
         """
         if self._owner == threading.get_ident():
-            if not settled and self._transaction is not None and self._transaction.late:
-                self._write_late(self._transaction, statement)
+            if self._transaction is not None:
+                if self._transaction.entry is not None and "audit" in statement:
+                    self.seal()
+                if not settled and self._transaction.late:
+                    self._write_late(self._transaction, statement)
             return self.engine.writer.rows(statement, values)
         with self.reading() as reader:
             return reader.rows(statement, values)
@@ -315,6 +333,7 @@ class Database:
     def _lent(self, lend: Callable[[], AbstractContextManager[Reader]]) -> Iterator[Reader]:
         if self._owner == threading.get_ident():
             if self._transaction is not None:
+                self.seal()
                 self._write_late(self._transaction)
             yield self.engine.writer
         elif self.engine.alone:

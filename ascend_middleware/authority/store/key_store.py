@@ -22,8 +22,6 @@ __all__ = ["VALID", "Keys", "credential_of"]
 
 _RANDOM_BYTES: Final = 32
 _LONGEST_PATTERN: Final = 255
-# So much of a key's hash is in the audit log: enough that no other key is taken for it.
-_FINGERPRINT: Final = 32
 # A key that is valid; the place is for the time.
 VALID: Final = "keys.revoked_at IS NULL AND (keys.expires_at IS NULL OR keys.expires_at > ?)"
 
@@ -66,7 +64,7 @@ class Keys(Log):
             row = {**told, "tenant": tenant, "agents": json.dumps(list(agents)), "lookup": digest[:8], "hash": digest}
             now = self.moment()
             number = self.insert("keys", {**row, "created_at": now})
-            data = {"key": number, **told, "fingerprint": digest[:_FINGERPRINT], **more}
+            data = {"key": number, **told, "fingerprint": digest, **more}
             self.audit("KEY_ISSUED", tenant=tenant, actor="command line", data=data, at=now)
         return key, number
 
@@ -152,10 +150,11 @@ class Keys(Log):
             self.audit("KEY_ROTATED", tenant=row["tenant"], actor="command line", data=data, at=now)
         return key, end
 
-    def end_tokens(self, key_id: int) -> None:
-        """End every token that stands for a key; only within `write`."""
+    def end_tokens(self, key_id: int) -> int:
+        """End every token that stands for a key, and return how often that was done; only within `write`."""
         self._running().memo.clear()
         self.execute("UPDATE keys SET token_round = token_round + 1 WHERE id = ?", (key_id,))
+        return self.token_round(key_id)
 
     def token_round(self, key_id: int) -> int:
         """Return how often the tokens of a key were ended."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from ..cursors import Cursor
+from ..keys import DEFAULT_TENANT, Credential
 from . import audit, verification
-from .audit import canonical_json
+from .audit import answer_digest, canonical_json
 from .comparison import compared_action
 from .findings import Finding
 from .listing import Listing, read_page
@@ -21,8 +23,21 @@ __all__ = ["Log"]
 _USED: Final = '%"event":"ACTION_USED"%'
 
 
+@dataclass(slots=True)
+class _Entry:
+    event: str
+    tenant: str
+    actor: str
+    action_id: int | None
+    data: dict[str, Any]
+    at: str
+
+
 class Log(Records):
     """Records, and the log of what happens to them and to everything else.
+
+    An entry is held open until the next one, or the end of what is written together: what is stored after it, too, is
+    told in it.
 
     Attributes:
         on_entry: is told of each entry, event, tenant and data, once it is durable; it must be quick.
@@ -45,16 +60,56 @@ class Log(Records):
         `at` is the time that is stored with what the entry tells of, where one is.
         """
         with self.write():
-            # The head, not the last row: if rows are missing at the end, the gap must stay visible for ever.
-            last, previous = self.tip()
-            told = {"at": at or self.moment(), "tenant": tenant, "event": event, "actor": actor, "data": data}
-            entry = canonical_json({"seq": last + 1, "action_id": action_id, **told})
-            digest = audit.chained(previous, entry)
-            row = {"seq": last + 1, "entry": entry, "tenant": tenant, "action_id": action_id, "previous": previous}
-            self.insert_late("audit", {**row, "hash": digest})
-            self.advance(last + 1, digest)
-            if self.on_entry is not None:
-                self.after_commit(partial(self.on_entry, event, tenant, data))
+            self.seal()
+            self._running().entry = _Entry(event, tenant, actor, action_id, dict(data), at or self.moment())
+
+    def seal(self, *, end: bool = False) -> None:
+        """Write the entry that is held open, with what was stored; at the end what belongs to none gets its own."""
+        running = self._running()
+        entry: _Entry | None = running.entry
+        if entry is None and not (end and running.stored):
+            return
+        stored, running.entry, running.stored = running.stored, None, []
+        if entry is not None and entry.action_id is not None:
+            # What is told of other tables stands in entries about no action, by which it is found again.
+            self._append(entry)
+            entry = None
+        if stored:
+            tenant = stored[0].get("tenant", DEFAULT_TENANT)
+            entry = entry or _Entry("STORED", tenant, "authority", None, {}, self.moment())
+            entry.data["stored"] = stored
+        if entry is not None:
+            self._append(entry)
+
+    def _append(self, entry: _Entry) -> None:
+        # The head, not the last row: if rows are missing at the end, the gap must stay visible for ever.
+        last, previous = self.tip()
+        told = {name: getattr(entry, name) for name in ("action_id", "at", "tenant", "event", "actor", "data")}
+        text = canonical_json({"seq": last + 1, **told})
+        digest = audit.chained(previous, text)
+        columns = {"seq": last + 1, "entry": text, "tenant": entry.tenant, "action_id": entry.action_id}
+        self.insert_late("audit", {**columns, "previous": previous, "hash": digest})
+        self.advance(last + 1, digest)
+        self._running().logged = True
+        if self.on_entry is not None:
+            self.after_commit(partial(self.on_entry, entry.event, entry.tenant, entry.data))
+
+    def tell_answer(self, row: Mapping[str, Any], *, by: Credential) -> int | None:
+        """Have the entry that is held open tell what answer is kept, and return its number, or None if none is told."""
+        running = self._running()
+        if running.entry is None:
+            if not running.logged:
+                return None
+            self.audit("ANSWER_KEPT", tenant=by.tenant, actor=by.name, data={"key": by.key_id})
+        kept = {"key": row["key_id"], "path": row["path"], "name": row["name"], "answer": answer_digest(row)}
+        running.entry.data.setdefault("kept", []).append(kept)
+        return super().tip()[0] + 1
+
+    def tip(self) -> tuple[int, str]:
+        """Return number and hash of the last entry, as the running transaction sees it."""
+        if self.memo is not None:
+            self.seal()
+        return super().tip()
 
     def audit_trail(self, action_id: int, *, tenant: str, uses: int = 0) -> list[dict[str, Any]]:
         """Return the entries about one action, oldest first, each with its hash; of its uses the last so many."""

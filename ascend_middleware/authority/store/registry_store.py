@@ -9,7 +9,7 @@ from typing import Any, Final
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
 from ..cursors import Cursor
-from .audit import canonical_json, iso_time
+from .audit import canonical_json, digest, iso_time
 from .database import Database, Row
 from .listing import Listing, read_page
 
@@ -44,7 +44,8 @@ class Records(Database):
                 raise ConflictError(f"there is a {kind} {name!r} already")
             row = {"tenant": tenant, "kind": kind, "name": name, "fields": canonical_json(fields), "key_id": key_id}
             self.changed()
-            self.insert("records", {**row, "created_at": now, "updated_at": now})
+            number = self.insert("records", {**row, "created_at": now, "updated_at": now})
+            self.told("records", number, **{**row, "fields": digest(row["fields"])}, created_at=now, updated_at=now)
             return self.get(kind, name, tenant=tenant)
 
     def get(self, kind: str, name: str, *, tenant: str) -> dict[str, Any]:
@@ -83,11 +84,13 @@ class Records(Database):
             if not current:
                 raise NotFoundError("the record is gone")
             kept = {**json.loads(current[0]["fields"]), **fields}
+            text, now = canonical_json(kept), self.moment()
             self.changed()
             self.execute(
                 "UPDATE records SET fields = ?, updated_at = ? WHERE id = ? AND tenant = ?",
-                (canonical_json(kept), self.moment(), record["id"], tenant),
+                (text, now, record["id"], tenant),
             )
+            self.told("records", record["id"], tenant=tenant, fields=digest(text), updated_at=now)
             return self.numbered(current[0]["kind"], record["id"], tenant=tenant)
 
     def remove(self, record: Mapping[str, Any], *, tenant: str) -> None:
@@ -95,6 +98,7 @@ class Records(Database):
         with self.write():
             self.changed()
             self.execute("DELETE FROM records WHERE id = ? AND tenant = ?", (record["id"], tenant))
+            self.told("records", record["id"], tenant=tenant, gone=True)
 
     def organization_id(self, tenant: str) -> int:
         """Return the number by which messages name an organisation."""
@@ -103,7 +107,8 @@ class Records(Database):
         if not found:
             with self.write():
                 self.insert("organizations", {"tenant": tenant}, once=True)
-            found = self.rows(statement, (tenant,))
+                found = self.rows(statement, (tenant,))
+                self.told("organizations", int(found[0][0]), tenant=tenant)
         return int(found[0][0])
 
 

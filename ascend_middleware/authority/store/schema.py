@@ -197,6 +197,8 @@ MIGRATIONS: Final[tuple[tuple[_Step, ...], ...]] = (
     ),
     # On PostgreSQL alone.
     (_whole("audit"), _whole("audit_head")),
+    # Which audit entry tells of a kept answer; none of those that an earlier version kept.
+    ("ALTER TABLE answers ADD COLUMN seq INTEGER NOT NULL DEFAULT 0",),
 )
 
 # What a word of a table's definition is to PostgreSQL. Texts compare by their characters' numbers, as in SQLite: times

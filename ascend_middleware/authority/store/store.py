@@ -18,13 +18,13 @@ from ..policy.approvers import EXPIRY, OBSERVED
 from .audit import canonical_json, iso_time
 from .database import Row, open_engine
 from .engine import Engine
+from .kept_answers import KEEP_ANSWERS
 from .key_store import Keys
 from .listing import Listing, read_page
 from .tallies import Counted
 
 __all__ = ["SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
 
-_KEEP_ANSWERS: Final = 48 * 3600.0
 _decoder = msgspec.json.Decoder()
 SORT_FIELDS: Final = ("created_at", "updated_at", "risk_score", "id")
 # Seconds between the times at which old answers are forgotten.
@@ -282,17 +282,25 @@ class Store(Keys):
         ] or self.rows(
             "SELECT * FROM answers WHERE key_id = ? AND path = ? AND name = ?", (key_id, path, name), settled=True
         )
-        if rows and rows[0]["at"] < self.now() - _KEEP_ANSWERS:
+        if rows and rows[0]["at"] < self.now() - KEEP_ANSWERS:
             self.execute("DELETE FROM answers WHERE key_id = ? AND path = ? AND name = ?", (key_id, path, name))
             return None
         return (rows[0]["fingerprint"], rows[0]["status"], bytes(rows[0]["body"])) if rows else None
 
-    def keep_answer(self, name: str, fingerprint: str, status: int, body: bytes, *, key_id: int, path: str) -> None:
-        """Keep an answer for its repetition, and forget those that are too old."""
+    def keep_answer(self, name: str, fingerprint: str, status: int, body: bytes, *, by: Credential, path: str) -> None:
+        """Keep an answer for its repetition, and forget those that are too old.
+
+        The audit log tells it with what was done. Where it tells of nothing, nothing was done that matters: then to
+        do it again is as good, and nothing is kept.
+        """
         with self.write():
             now = self.now()
+            row = {"key_id": by.key_id, "path": path, "name": name, "fingerprint": fingerprint, "status": status}
+            row |= {"body": body, "at": now}
+            told = self.tell_answer(row, by=by)
+            if told is None:
+                return
             if not 0 <= now - self._answers_swept < _SWEEP_ANSWERS:
                 self._answers_swept = now
-                self.execute("DELETE FROM answers WHERE at < ?", (now - _KEEP_ANSWERS,))
-            kept = {"key_id": key_id, "path": path, "name": name, "fingerprint": fingerprint, "status": status}
-            self.insert_late("answers", {**kept, "body": body, "at": now})
+                self.execute("DELETE FROM answers WHERE at < ?", (now - KEEP_ANSWERS,))
+            self.insert_late("answers", {**row, "seq": told})
