@@ -6,6 +6,7 @@ import functools
 import socket
 import ssl
 import time
+from pathlib import Path
 
 import pytest
 import trustme
@@ -56,6 +57,8 @@ class Server:
         self.time = 1000.0
         self.go_on = asyncio.Event()
         self.connections = Connections(limits, tls=tls, now=lambda: self.time)
+        self.counted = []
+        self.connections.count = self.counted.append
         self.config = uvicorn.Config(
             self.connections.around(echo), http=parser, ws="none", lifespan="off", log_config=None
         )
@@ -147,6 +150,7 @@ async def test_headers_beyond_the_limits_are_answered_431_and_the_connection_clo
         reader, _ = await server.open(attack)
         assert await answer(reader) == 431
         assert await closed(reader)
+        assert set(server.counted) == {"headers"}
         reader, _ = await server.open(HEAD + b"x: a\r\n" * 9 + b"\r\n")
         assert await answer(reader) == 200
 
@@ -206,6 +210,7 @@ async def test_headers_that_do_not_end_are_waited_for_so_long_and_no_longer(pars
         server.pass_time(0.2)
         assert await closed(silent)
         assert await closed(dribbling)
+        assert server.counted == ["time"] * 2
 
 
 @PARSERS
@@ -369,8 +374,29 @@ async def test_when_all_are_taken_the_one_waited_for_longest_makes_room(parser):
             assert await answer(reader) == 200
         assert await closed(first)
         assert await closed(third)
+        assert server.counted == ["connections"] * 3
         server.go_on.set()
         assert await answer(slow) == 200
+
+
+@on_loop
+async def test_why_connections_are_closed_is_logged_once_a_minute_for_each_reason(caplog):
+    async with Server(H11Protocol, LIMITS(connections=1)) as server:
+        said = []
+        for seconds in (0, 0, 59, 1, 1):
+            server.time += seconds
+            first, _ = await server.open(HEAD)
+            await server.settle()
+            second, _ = await server.open(HEAD + b"x: " + b"a" * 2100)
+            assert await answer(second) == 431
+            assert await closed(first) and await closed(second)
+            said.append(sorted(line.getMessage().split(" (")[0] for line in caplog.records))
+            caplog.clear()
+        full, long = (
+            f"connections are closed: {why}"
+            for why in ("1 are open, which is as many as may be", "request headers are too long or too many")
+        )
+        assert said == [[full, long], [], [], [full, long], []]
 
 
 @PARSERS
@@ -408,6 +434,17 @@ async def test_over_tls_a_handshake_that_does_not_end_counts_like_headers_that_d
         with contextlib.suppress(ConnectionError):
             await asyncio.wait_for(garbage.read(), 5)
         assert not server.connections._open - {None}
+
+
+def test_the_limits_are_those_of_the_page():
+    page = " ".join((Path(__file__).parents[2] / "docs" / "authority.md").read_text().split())
+    limits = Limits(connections=1)
+    assert (
+        f"{limits.head_bytes / 1024:.10g} KiB and {limits.headers} headers for each request (431 beyond that), "
+        f"{limits.head:g} s until the headers and {limits.body:g} s until the body are complete, "
+        f"{limits.request_bytes / 1024**2:.10g} MiB for a body with its framing"
+    ) in page
+    assert f"and {limits.answer:g} s in all for a client to take an answer" in page
 
 
 # --- the server as people run it

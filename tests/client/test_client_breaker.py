@@ -125,3 +125,29 @@ def test_disabled():
     for _ in range(5):
         subject.acquire().fail()
     assert subject.state == "closed"
+
+
+@pytest.mark.parametrize("first", ["succeed", "fail", "release"])
+@pytest.mark.parametrize("second", ["succeed", "fail", "release"])
+def test_of_several_reports_of_one_call_the_first_counts(first, second):
+    subject, clock = breaker(threshold=2)
+    subject.acquire().fail()
+    token = subject.acquire()
+    getattr(token, first)()
+    before = subject.state, subject.failures
+    getattr(token, second)()
+    assert (subject.state, subject.failures) == before
+    assert before == {"succeed": ("closed", 0), "fail": ("open", 2), "release": ("closed", 1)}[first]
+
+
+@pytest.mark.parametrize("second", ["succeed", "fail", "release"])
+def test_a_probe_that_was_given_back_says_nothing_about_the_next_one(second):
+    subject, clock = opened()
+    clock.now += 31
+    given_back = subject.acquire()
+    given_back.release()
+    subject.acquire()
+    getattr(given_back, second)()
+    with pytest.raises(CircuitBreakerOpen):
+        subject.acquire()
+    assert subject.state == "half-open"

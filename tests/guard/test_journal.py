@@ -258,6 +258,22 @@ class TestSegments:
         assert [place for place, _ in authority.said].count("submit") == 1
         journal.close(remove=True)
 
+    @pytest.mark.parametrize("status", [403, 422])
+    def test_an_entry_that_was_refused_and_stays_open_is_not_submitted_again(self, tmp_path, core, authority, status):
+        journal = journal_of(tmp_path, segment_bytes=400)
+        delivery = delivery_of(journal, core)
+        long_running = journal.next_number()
+        journal.enter(long_running, {**OPEN, "id": ""})
+        authority.answers = [status]
+        for _ in range(40):
+            run(journal)
+            deliver_all(delivery, authority)
+        journal.conclude(long_running, error=None, duration_ms=1)
+        deliver_all(delivery, authority)
+        assert len([key for key in authority.keys if key.endswith("-submit")]) == 1
+        assert len(list(tmp_path.glob("*.rejected"))) == 1
+        journal.close(remove=True)
+
     def test_a_segment_with_an_open_entry_stays_until_that_is_written_again(self, tmp_path, core, authority):
         """A crash at any time: what never finished is reported, whatever was delivered behind it."""
         journal = journal_of(tmp_path, segment_bytes=400)

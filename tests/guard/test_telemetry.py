@@ -196,8 +196,24 @@ def test_retries_and_the_breaker_are_seen(watched, monkeypatch):
     assert passed == {"connect-error": 2, "breaker-open": 1}
     spans = one.spans.get_finished_spans()
     assert [span.attributes.get("http.request.resend_count") for span in spans] == [1, 1, None]
+    assert [span.attributes["error.type"] for span in spans] == ["connect-error", "connect-error", "breaker-open"]
+    assert {span.status.status_code for span in spans} == {StatusCode.ERROR}
     assert found["ascend.journal.size", ()] > 0
     assert found["ascend.waiters", ()] == 0
+
+
+def test_a_defect_of_this_process_is_an_error_of_its_class_and_goes_on(watched):
+    one = watched(answer())
+
+    def broken(**given):
+        raise LookupError("secret")
+
+    one.app.guard.state.snapshot = broken
+    with pytest.raises(LookupError):
+        one.run(("POST", "/pay"))
+    (span,) = one.spans.get_finished_spans()
+    assert (span.attributes["error.type"], span.status.status_code) == ("LookupError", StatusCode.ERROR)
+    assert "secret" not in span.to_json()
 
 
 def test_a_cancelled_decision_ends_its_span(watched):
