@@ -14,6 +14,7 @@ from ascend_middleware.api.commands import (
     parse_command,
 )
 from ascend_middleware.api.orders import rank
+from ascend_middleware.killswitch.poller import _region
 
 NOW = 1_800_000_000.0
 BLOCK = {
@@ -223,3 +224,19 @@ def test_an_unknown_type_is_told_apart():
 
 def test_the_reason_cannot_forge_a_line():
     assert parse({**BLOCK, "reason": "a\nb\x1b[2J"}).reason == "a b [2J"
+
+
+@pytest.mark.parametrize(
+    ("url", "region"),
+    [
+        ("https://sqs.eu-central-1.amazonaws.com/1/q", "eu-central-1"),
+        ("https://sqs.cn-north-1.amazonaws.com.cn/1/q", "cn-north-1"),
+        ("https://sqs.amazonaws.com/1/q", None),
+        ("https://eu-west-1.queue.amazonaws.com/1/q", None),
+        ("https://sqs.internal.company.example/q", None),
+        ("http://localhost:4566/q", None),
+        ("nonsense", None),
+    ],
+)
+def test_the_region_of_a_queue_is_in_its_url(url, region):
+    assert _region(url) == region

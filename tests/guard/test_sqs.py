@@ -9,7 +9,7 @@ from kit.states import state_at
 
 from ascend_middleware.api.orders import EVERYBODY
 from ascend_middleware.exceptions import AscendError
-from ascend_middleware.killswitch.poller import CommandHandler, QueueConsumer, _region
+from ascend_middleware.killswitch.poller import CommandHandler, QueueConsumer
 
 pytestmark = pytest.mark.slow
 
@@ -125,8 +125,3 @@ def test_a_queue_that_cannot_be_used_is_an_error_of_ours(queue, state):
     receiver = QueueConsumer(f"{queue[1]}-missing", CommandHandler(state, organization_id="4"), confirm=lambda: None)
     with pytest.raises(AscendError, match="queue cannot be used"):
         receiver()
-
-
-def test_the_region_is_in_the_url():
-    assert _region("https://sqs.eu-central-1.amazonaws.com/1/q") == "eu-central-1"
-    assert _region("http://localhost:4566/q") is None

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import re
 import sys
+import time
 import weakref
 from pathlib import Path
 
@@ -200,6 +201,17 @@ def test_retries_and_the_breaker_are_seen(watched, monkeypatch):
     assert {span.status.status_code for span in spans} == {StatusCode.ERROR}
     assert found["ascend.journal.size", ()] > 0
     assert found["ascend.waiters", ()] == 0
+
+
+def test_what_waits_in_the_journal_is_seen_with_its_age(watched):
+    one = watched(answer(), journal="memory:", report_outcomes=True)
+    seen = ["ascend.journal.age", "ascend.journal.size"]
+    found = {name: value for (name, _), value in one.metrics().items() if "journal" in name}
+    assert found == dict.fromkeys(seen, 0)
+    one.run(("POST", "/pay"))
+    one.app.guard.journal.waiting_since = time.time() - 100  # as its delivery says
+    found = {name: value for (name, _), value in one.metrics().items() if "journal" in name}
+    assert sorted(found) == seen and 100 <= found[seen[0]] < 200 and 0 < found[seen[1]] < 10_000
 
 
 def test_a_defect_of_this_process_is_an_error_of_its_class_and_goes_on(watched):
