@@ -1,4 +1,4 @@
-"""Measure everything side by side and write the tables into README.md: `python -m benchmarks`."""
+"""Measure everything side by side, and write the tables and the chart: `python -m benchmarks`."""
 
 from __future__ import annotations
 
@@ -8,219 +8,111 @@ import datetime
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-import urllib.request
+import time
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from . import apps, load
+from . import load
+from .bench import Bench
+from .chart import ALTERNATIVE, draw
 from .report import render
+from .sections import BESIDE, SECTIONS
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-CONCURRENCY = (1, 16, 64)
-THREADED = (16, 64)
-TRIVIAL_RULES = 10_000
-EXEMPT = (("10 routes, repeated paths", 10, "repeated.lua"), ("10 routes, every path different", 10, "different10.lua"))
-EXEMPT += (("100 routes, every path different", 100, "different100.lua"),)
+README = load.HERE / "README.md"
+FIGURES = load.HERE / "figures.json"
+CHART = load.HERE / "chart.svg"
 
 
-class Bench:
-    """The processes of one run, and the rounds over them."""
+def measure(arguments: argparse.Namespace, keep: Path) -> dict[str, Any]:
+    """Measure what there is time for, and keep the figures after each table.
 
-    def __init__(self, *, rounds: int, seconds: float, folder: Path, stack: contextlib.ExitStack) -> None:
-        self.rounds = rounds
-        self.seconds = seconds
-        self._stack = stack
-        cores = sorted(os.sched_getaffinity(0))
-        self.app_core, self.load_core = cores[0], cores[1]
-        # This process, the stub and the load generator share one core; an application moves to the other.
-        os.sched_setaffinity(0, {self.load_core})
-        self.authority = load.Authority(folder)
-        stack.callback(self.authority.stop)
-
-    def serve(self, name: str, *, python: str = sys.executable, routes: int = 0) -> load.Server:
-        """Start one application."""
-        port = load.free_port()
-        command = [python, "-m", "benchmarks.apps", name, "--routes", str(routes), "--port", str(port)]
-        command += ["--authority", self.authority.url, "--core", str(self.app_core)]
-        server = load.Server(command, port)
-        self._stack.callback(server.stop)
-        return server
-
-    def probe(self, server: load.Server, path: str) -> int:
-        """Send one request that must succeed; return how often the authority was asked."""
-        before = self.authority.answered()
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}") as response:
-            assert response.status == 200
-        return self.authority.answered() - before - 1
-
-    def interleave(self, bursts: dict[str, Callable[[], load.Sample]]) -> dict[str, list[load.Sample]]:
-        """Run every burst once in each round, the first round for nothing."""
-        found: dict[str, list[load.Sample]] = {name: [] for name in bursts}
-        for turn in range(self.rounds + 1):
-            print(f"round {turn} of {self.rounds}", file=sys.stderr)
-            for name, run in bursts.items():
-                sample = run()
-                if turn:
-                    found[name].append(sample)
-        return found
-
-    def governed(self) -> dict[str, Any]:
-        """Measure the ways of governing a request."""
-        python = load.sdk_python()
-        servers = {name: self.serve(name, python=python if name == "sdk" else sys.executable) for name in apps.GOVERNED}
-        for name, server in servers.items():
-            asked = self.probe(server, "/customers/7")
-            if (asked > 0) != (name not in ("bare", "no-op")):
-                raise SystemExit(f"{name} asked the authority {asked} times about one request")
-        return self._levels(servers, CONCURRENCY, free=("bare", "no-op"))
-
-    def threaded(self) -> dict[str, Any]:
-        """Measure the ways of governing a request of a server with threads."""
-        python = load.sdk_python()
-        servers = {
-            name: self.serve(name, python=python if name == "flask-sdk" else sys.executable) for name in apps.THREADS
-        }
-        for name, server in servers.items():
-            asked = self.probe(server, "/customers/7")
-            if (asked > 0) != (name != "flask"):
-                raise SystemExit(f"{name} asked the authority {asked} times about one request")
-        return self._levels(servers, THREADED, free=("flask",))
-
-    def _levels(
-        self, servers: dict[str, load.Server], levels: tuple[int, ...], *, free: tuple[str, ...]
-    ) -> dict[str, Any]:
-        """Load all of them at each level of concurrency, compare with the first, and stop them."""
-        result = {}
-        for connections in levels:
-            print(f"{free[0]}, c={connections}", file=sys.stderr)
-            samples = self.interleave(
-                {name: self._burst(server, connections, "governed.lua") for name, server in servers.items()}
-            )
-            for name, found in samples.items():
-                if name not in free and min(sample.asked for sample in found) < 0.99:
-                    raise SystemExit(f"{name} let requests pass without asking")
-            result[str(connections)] = _against(samples, free[0])
-        for server in servers.values():
-            server.stop()
-        return result
-
-    def trivial(self) -> dict[str, Any]:
-        """Measure what an exempt request pays over an application that does nothing, with many rules."""
-        servers = {name: self.serve(name, routes=TRIVIAL_RULES) for name in apps.TRIVIAL}
-        print("exempt, over an application that does nothing", file=sys.stderr)
-        samples = self.interleave(
-            {name: self._burst(server, 16, "different100.lua") for name, server in servers.items()}
-        )
-        for server in servers.values():
-            server.stop()
-        return _against(samples, "trivial-no-op")
-
-    def imports(self) -> dict[str, float]:
-        """Measure imports in processes of their own, the modules in turn; seconds."""
-        found: dict[str, list[float]] = {}
-        for _ in range(2 * self.rounds + 1):
-            for module in ("httpx2", "ascend_middleware", "ascend_middleware.client"):
-                program = (
-                    f"import time; began = time.perf_counter(); import {module}; print(time.perf_counter() - began)"
-                )
-                done = subprocess.run(
-                    [sys.executable, "-c", program], cwd=load.HERE.parent, check=True, capture_output=True, text=True
-                )
-                found.setdefault(module, []).append(float(done.stdout))
-        return {module: statistics.median(seconds[1:]) for module, seconds in found.items()}
-
-    def exempt(self) -> dict[str, Any]:
-        """Measure what a request pays that needs no decision."""
-        result = {}
-        servers = {(name, routes): self.serve(name, routes=routes) for name in apps.EXEMPT for routes in (10, 100)}
-        for title, routes, script in EXEMPT:
-            print(f"exempt, {title}", file=sys.stderr)
-            bursts = {}
-            for name in apps.EXEMPT:
-                server = servers[name, routes]
-                if self.probe(server, "/service3/items/7"):
-                    raise SystemExit("the authority was asked about an exempt request")
-                bursts[name] = self._burst(server, 16, script)
-            result[title] = _against(self.interleave(bursts), "no-op")
-        return result
-
-    def _burst(self, server: load.Server, connections: int, script: str) -> Callable[[], load.Sample]:
-        return lambda: load.burst(server, self.authority, connections=connections, seconds=self.seconds, script=script)
-
-    def lookup(self, *, quick: bool) -> dict[str, float]:
-        """Measure the table by itself, on the application's core."""
-        command = [sys.executable, "-m", "benchmarks.lookup", *(["--quick"] if quick else [])]
-        print("lookup", file=sys.stderr)
-        done = subprocess.run(
-            command,
-            cwd=load.HERE.parent,
-            check=True,
-            stdout=subprocess.PIPE,
-            preexec_fn=lambda: os.sched_setaffinity(0, {self.app_core}),
-        )
-        return dict(json.loads(done.stdout))
+    A table that fails is told, and does not keep the others from being measured.
+    """
+    figures: dict[str, Any] = {
+        "when": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "python": platform.python_version(),
+        "rounds": 1 if arguments.quick else arguments.rounds,
+        "seconds": arguments.seconds,
+        "busy": os.getloadavg()[0],
+        "failed": {},
+    }
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, contextlib.ExitStack() as stack:
+        given = {"rounds": figures["rounds"], "seconds": arguments.seconds, "quick": arguments.quick}
+        bench = Bench(**given, folder=Path(folder), stack=stack)
+        plan = [(name, "") for name in SECTIONS if not arguments.only or name in arguments.only]
+        if arguments.python:
+            plan += [(name, arguments.python) for name in BESIDE if not arguments.only or name in arguments.only]
+        for name, python in plan:
+            title = f"{name} with {python}" if python else name
+            if time.monotonic() - began > arguments.minutes * 60:
+                figures["failed"][title] = f"not measured: {arguments.minutes} minutes have passed"
+                continue
+            print(title, file=sys.stderr)
+            bench.python = python or sys.executable
+            place = figures.setdefault("beside", {"python": _version(python)}) if python else figures
+            try:
+                place[name] = SECTIONS[name](bench)
+            except (load.BenchmarkError, OSError, ValueError, subprocess.SubprocessError) as error:
+                traceback.print_exc()
+                figures["failed"][title] = f"{type(error).__name__}: {str(error)[:300]}"
+            figures["minutes"] = round((time.monotonic() - began) / 60, 1)
+            keep.write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
 
 
-def _against(samples: dict[str, list[load.Sample]], base: str) -> dict[str, dict[str, float]]:
-    """Compare with the base burst of the same round, then take the median: a slow spell slows both."""
-    result = {}
-    for name, found in samples.items():
-        pairs = list(zip(found, samples[base], strict=True))
-        result[name] = {
-            "rate": statistics.median(ours.rate / bare.rate for ours, bare in pairs),
-            "cpu": statistics.median(ours.cpu / bare.cpu for ours, bare in pairs),
-            "low": min(ours.rate / bare.rate for ours, bare in pairs),
-            "high": max(ours.rate / bare.rate for ours, bare in pairs),
-            "per second": statistics.median(ours.rate for ours in found),
-            "cpu seconds": statistics.median(ours.cpu for ours in found),
-            "asked": statistics.median(ours.asked for ours in found),
-            "delivered": statistics.median(ours.delivered for ours in found),
-            "worker": statistics.median(ours.worker for ours in found),
-        }
-    return result
+def _version(python: str) -> str:
+    text = "import platform; print(platform.python_version())"
+    return subprocess.run([python, "-c", text], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def write(figures: dict[str, Any]) -> None:
+    """Write the tables into the README here, and the chart beside it, which the project's README shows."""
+    _put(README, "figures", render(figures))
+    if (chart := draw(figures)) is not None:
+        CHART.write_text(chart)
+        _put(load.HERE.parent / "README.md", "chart", f"![{ALTERNATIVE}](benchmarks/{CHART.name})\n")
+
+
+def _put(page: Path, mark: str, text: str) -> None:
+    """Put a text between the two marks of a page."""
+    head, begin, rest = page.read_text().partition(f"<!-- {mark} -->\n")
+    _, end, tail = rest.partition(f"<!-- end of {mark} -->")
+    if not begin or not end:
+        raise SystemExit(f"{page} has no place for it: <!-- {mark} --> … <!-- end of {mark} -->")
+    page.write_text(f"{head}{begin}{text}{end}{tail}")
 
 
 def main() -> None:
-    """Measure; write the tables into README.md unless it is a quick run."""
+    """Measure; write the tables into README.md and the chart beside it, unless it is a quick run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
-    parser.add_argument("--quick", action="store_true", help="one round of one second each, printed and not written")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="one short round of everything, printed and not written")
+    parser.add_argument("--rounds", type=int, default=5, help="that count, of the tables that have goals")
     parser.add_argument("--seconds", type=int, default=1, help="the length of one burst, in whole seconds")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--minutes", type=float, default=11, help="begin no further table after so long")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="measure this table; may be repeated")
+    parser.add_argument("--python", help="another interpreter with this package, measured beside the running one")
+    parser.add_argument("--json", type=Path, help="keep the figures in this file")
+    parser.add_argument("--render", action="store_true", help="measure nothing; write tables and chart of kept figures")
     arguments = parser.parse_args()
+    if arguments.render:
+        write(json.loads((arguments.json or FIGURES).read_text()))
+        return
     if problems := load.missing():
         raise SystemExit("missing: " + "; ".join(problems))
-    rounds = 1 if arguments.quick else arguments.rounds
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        bench = Bench(rounds=rounds, seconds=arguments.seconds, folder=Path(folder), stack=stack)
-        figures: dict[str, Any] = {
-            "when": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-            "python": platform.python_version(),
-            "rounds": rounds,
-            "seconds": arguments.seconds,
-            "busy": os.getloadavg()[0],
-            "lookup": bench.lookup(quick=arguments.quick),
-            "imports": bench.imports(),
-            "governed": bench.governed(),
-            "threaded": bench.threaded(),
-            "exempt": bench.exempt(),
-            "trivial": bench.trivial(),
-        }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1))
-    text = render(figures)
-    print(text)
-    if not arguments.quick:
-        readme = load.HERE / "README.md"
-        head, _, rest = readme.read_text().partition("<!-- figures -->\n")
-        tail = rest.partition("<!-- end of figures -->")[2]
-        readme.write_text(f"{head}<!-- figures -->\n{text}<!-- end of figures -->{tail}")
+    writes = not (arguments.quick or arguments.only)
+    with tempfile.TemporaryDirectory() as folder:
+        keep = arguments.json or (FIGURES if writes else Path(folder) / "figures.json")
+        figures = measure(arguments, keep)
+    print(render(figures))
+    if writes:
+        write(figures)
+    if figures["failed"]:
+        raise SystemExit("\n".join(f"{name}: {why}" for name, why in figures["failed"].items()))
 
 
 if __name__ == "__main__":

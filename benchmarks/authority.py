@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .load import DECISION, HERE, Server, free_port
+from .load import DECISION, HERE, BenchmarkError, Server, free_port
 
 LEVELS = (1, 16, 64)
 ROUNDS = 6
@@ -53,7 +53,7 @@ def burst(server: Server, connections: int, key: str) -> Sample:
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "BENCH_KEY": key})
     found = re.search(r"DURATION (\d+)\nRESULT (\d+) (\d+) (\d+)\nLATENCY (\d+) (\d+)", done.stdout)
     if found is None or int(found[3]) or int(found[4]):
-        raise SystemExit(f"errors under load: {done.stdout}{done.stderr}")
+        raise BenchmarkError(f"errors under load: {done.stdout}{done.stderr}")
     return Sample(int(found[2]) / (int(found[1]) / 1e6), int(found[5]) / 1000, int(found[6]) / 1000)
 
 
@@ -86,8 +86,8 @@ def _bound(port: int) -> socket.socket:
     return listener
 
 
-def start(folder: Path, *options: str) -> tuple[Server, str]:
-    """Start an authority and return it with a key for submissions."""
+def start(folder: Path, cores: set[int], *options: str) -> tuple[Server, str]:
+    """Start an authority on some cores and return it with a key for submissions."""
     policy = folder / "policy.toml"
     policy.write_text(POLICY)
     command = [sys.executable, "-m", "ascend_middleware.cli"]
@@ -99,28 +99,29 @@ def start(folder: Path, *options: str) -> tuple[Server, str]:
     )
     port = free_port()
     serving = [*command, "authority", "--policy", str(policy), "--port", str(port), *options]
-    return Server(_pinned(serving), port), made.stdout.strip()
+    return Server(_pinned(serving, cores), port).await_start(), made.stdout.strip()
 
 
-def _pinned(command: list[str]) -> list[str]:
-    return ["taskset", "-c", "1", *command]
+def _pinned(command: list[str], cores: set[int]) -> list[str]:
+    return ["taskset", "-c", ",".join(map(str, cores)), *command]
 
 
-def measure(rounds: int) -> dict[int, dict[str, float]]:
+def measure(rounds: int, *, levels: tuple[int, ...] = LEVELS, cores: set[int]) -> dict[str, dict[str, float]]:
     """Return for each number of connections the medians of what the rounds gave."""
-    figures: dict[int, dict[str, float]] = {}
+    figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         port = free_port()
-        constant = Server(_pinned([sys.executable, "-m", "benchmarks.authority", "--constant", str(port)]), port)
-        authority, key = start(Path(name), "--no-access-log")
+        command = [sys.executable, "-m", "benchmarks.authority", "--constant", str(port)]
+        constant = Server(_pinned(command, cores), port).await_start()
+        authority, key = start(Path(name), cores, "--no-access-log")
         try:
-            for level in LEVELS:
+            for level in levels:
                 pairs = []
                 for number in range(rounds + 1):
                     pair = burst(constant, level, key), burst(authority, level, key)
                     if number:  # the first warms up
                         pairs.append(pair)
-                figures[level] = {
+                figures[str(level)] = {
                     "ratio": statistics.median(ours.rate / theirs.rate for theirs, ours in pairs),
                     "low": min(ours.rate / theirs.rate for theirs, ours in pairs),
                     "high": max(ours.rate / theirs.rate for theirs, ours in pairs),
@@ -141,19 +142,23 @@ def main() -> None:
     if "--constant" in sys.argv:
         serve_constant(int(sys.argv[-1]))
         return
-    figures = measure(2 if "--quick" in sys.argv else ROUNDS)
-    print(
-        f"| the embedded authority, × the same server answering a constant | {' | '.join(f'c={c}' for c in figures)} |"
-    )
-    print("|---" * (len(figures) + 1) + "|")
+    print("\n".join(table(measure(2 if "--quick" in sys.argv else ROUNDS, cores={1}))))
+
+
+def table(figures: dict[str, dict[str, float]]) -> list[str]:
+    """Return the lines of the table."""
+    head = " | ".join(f"c={level}" for level in figures)
+    lines = [f"| the embedded authority, × the same server answering a constant | {head} |"]
+    lines.append("|---" * (len(figures) + 1) + "|")
 
     def row(title: str, text: str) -> None:
-        print(f"| {title} | {' | '.join(text.format(**one) for one in figures.values())} |")
+        lines.append(f"| {title} | {' | '.join(text.format(**one) for one in figures.values())} |")
 
     row("throughput, decision, audit and commit included", "{ratio:.2f}")
     row("*lowest and highest round*", "{low:.2f}–{high:.2f}")
     row("p99, × the median", "{tail:.1f}")
     row("*absolute*", "{rate:.0f}/s of {constant:.0f}/s, {median:.1f} ms, p99 {p99:.1f} ms")
+    return lines
 
 
 if __name__ == "__main__":

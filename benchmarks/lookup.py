@@ -54,15 +54,15 @@ def _werkzeug(size: int) -> tuple[Callable[[str], object], Callable[[str], objec
     return (lambda path: adapter.match(path, "GET")), miss, seconds
 
 
-def measure(*, rounds: int, calls: int) -> dict[str, Any]:
+def measure(sizes: tuple[int, ...], *, rounds: int, calls: int) -> dict[str, Any]:
     """Measure everything; times are seconds."""
     dice = random.Random(7)
-    tables = {size: RuleTable.from_mapping(_content(size)) for size in SIZES}
-    routers = {size: _werkzeug(size) for size in SIZES}
+    tables = {size: RuleTable.from_mapping(_content(size)) for size in sizes}
+    routers = {size: _werkzeug(size) for size in sizes}
     times: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
         # Sizes alternate, so that no table keeps the processor's caches to itself.
-        for size in SIZES:
+        for size in sizes:
             numbers = [dice.randrange(size) for _ in range(calls)]
             hits = [f"/service{number}/items/{place}" for place, number in enumerate(numbers)]
             misses = [f"/service{number}/nothing/{place}" for place, number in enumerate(numbers)]
@@ -80,9 +80,9 @@ def measure(*, rounds: int, calls: int) -> dict[str, Any]:
                 for name, value in found.items():
                     times.setdefault(name, []).append(value)
     result: dict[str, Any] = {name: statistics.median(values) for name, values in times.items()}
-    result["werkzeug build"] = routers[SIZES[-1]][2]
+    result["werkzeug build"] = routers[sizes[-1]][2]
     del tables, routers
-    result |= _build(SIZES[-1], rounds)
+    result |= _build(sizes[-1], rounds)
     return result
 
 
@@ -104,9 +104,10 @@ def _build(size: int, rounds: int) -> dict[str, float]:
     kept = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert table.lookup("GET", "/service3/items/1") is not None
-    return {"build": statistics.median(seconds), "bytes a rule": kept / size}
+    return {"rules": size, "build": statistics.median(seconds), "bytes a rule": kept / size}
 
 
 if __name__ == "__main__":
     quick = "--quick" in sys.argv
-    print(json.dumps(measure(rounds=2 if quick else 5, calls=1_000 if quick else 20_000)))
+    given = {"rounds": 1, "calls": 1_000} if quick else {"rounds": 5, "calls": 20_000}
+    print(json.dumps(measure(SIZES[:2] if quick else SIZES, **given)))

@@ -1,8 +1,11 @@
-"""The figures as Markdown, each goal with what was reached."""
+"""The figures as Markdown; a table that was not measured is left out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from . import authority, goals
 
 NAMES = {
     "bare": "no governance (bare)",
@@ -11,168 +14,188 @@ NAMES = {
     "auto": "ours",
     "auto+reports": "ours, `report_outcomes = true`",
     "httpx2": "ours, engine `httpx2`",
+    "tls": "ours, TLS to the authority",
+    "cached": 'ours, `cache = "60s"` on the rule, `report_outcomes = true`',
+    "coalesced": "ours, `coalesce = true` on the rule",
     "flask": "no governance (bare)",
     "flask-sdk": "`ascend-ai-sdk` 2.7.1 in `before_request`",
     "flask-auto": "ours",
     "flask-auto+reports": "ours, `report_outcomes = true`",
+    "django": "no governance (bare)",
+    "django-sdk": "`ascend-ai-sdk` 2.7.1 in a middleware",
+    "django-auto": "ours",
+    "django-auto+reports": "ours, `report_outcomes = true`",
+    "django-async": "no governance (bare)",
+    "django-async-auto": "ours",
+    "django-async-auto+reports": "ours, `report_outcomes = true`",
+    "instant": "governed, an engine that answers at once, journal off",
+    "instant+journal": "the same, journal on (a directory)",
+    "exempt-bare": "10 routes, no governance",
+    "exempt-no-op": "10 routes, no-op middleware",
+    "exempt": "10 routes, exempt",
 }
 
 
 def render(figures: dict[str, Any]) -> str:
     """Return the tables."""
+    busy = f"Load average at the start: {figures['busy']:.1f} (0 is an idle machine)."
     lines = [
-        f"Measured {figures['when']} with Python {figures['python']}: medians of {figures['rounds']} rounds of bursts of "
-        f"{figures['seconds']} s. Load average at the start: {figures['busy']:.1f} (0 is an idle machine).",
-        "",
-        *_governed(figures["governed"], "requests per second / CPU per request, × bare", "bare", "auto"),
-        "",
-        *_governed(figures["threaded"], "Flask under gunicorn, gthread with 16 threads, × bare", "flask", "flask-auto"),
-        "",
-        *_exempt(figures["exempt"], figures["trivial"]),
-        "",
-        *_lookup(figures["lookup"]),
-        "",
-        *_goals(figures),
-        "",
+        f"Measured {figures['when']} with Python {figures['python']}: medians of {figures['rounds']} rounds (fewer for some "
+        f"tables) of bursts of {figures['seconds']} s. {busy}",
     ]
-    return "\n".join(lines)
+    for name, table in _TABLES.items():
+        if name in figures:
+            lines += ["", *table(figures[name])]
+    if "beside" in figures:
+        lines += ["", *_beside(figures)]
+    lines += ["", *goals.table(figures)]
+    lines += [f"\nNot measured: {name} ({why.splitlines()[0]})." for name, why in figures["failed"].items()]
+    return "\n".join([*lines, ""])
 
 
-def _governed(table: dict[str, Any], title: str, bare: str, ours: str) -> list[str]:
-    levels = list(table)
-    head = " | ".join(f"c={level}" for level in levels)
-    lines = [f"| {title} | {head} |", "|---" * (len(levels) + 1) + "|"]
-    for name in table[levels[0]]:
-        cells = (f"{table[level][name]['rate']:.2f} / {table[level][name]['cpu']:.2f}" for level in levels)
-        lines.append(f"| {NAMES[name]} | {' | '.join(cells)} |")
-    cells = (
-        f"{table[level][bare]['per second']:.0f}/s, {table[level][bare]['cpu seconds'] * 1e6:.0f} µs"
-        for level in levels
-    )
-    lines.append(f"| *bare, absolute* | {' | '.join(cells)} |")
-    spread = ("–".join(f"{table[level][ours][side]:.2f}" for side in ("low", "high")) for level in levels)
-    lines.append(f"| *ours, lowest and highest round* | {' | '.join(spread)} |")
-    told = [table[level][f"{ours}+reports"] for level in levels]
-    cells = (f"{one['delivered']:.0%}" for one in told)
-    lines.append(f"| *outcomes delivered while under load* | {' | '.join(cells)} |")
-    cells = (f"{one['worker'] * 1e6:.0f} µs" for one in told)
-    lines.append(f"| *processor time of their delivery per request* | {' | '.join(cells)} |")
+def _head(*cells: str) -> list[str]:
+    return [_row(*cells), "|---" * len(cells) + "|"]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _levels(title: str) -> Callable[[dict[str, Any]], list[str]]:
+    def table(found: dict[str, Any]) -> list[str]:
+        levels = list(found)
+        names = list(found[levels[0]])
+        base = names[0]
+        ours = next((name for name in names if name.endswith("auto")), names[-1])
+
+        def row(name: str, cell: Callable[[dict[str, Any]], str]) -> str:
+            return _row(name, *(cell(found[level]) for level in levels))
+
+        lines = _head(f"{title}, requests per second / CPU per request, × bare", *(f"c={level}" for level in levels))
+        for name in names:
+            lines.append(row(NAMES[name], lambda at, name=name: f"{at[name]['rate']:.2f} / {at[name]['cpu']:.2f}"))  # type: ignore[misc]
+        bare = row("*bare, absolute*", lambda at: f"{at[base]['per second']:.0f}/s, {_micro(at[base]['cpu seconds'])}")
+        lines += [
+            bare,
+            row("*ours, lowest and highest round*", lambda at: f"{at[ours]['low']:.2f}–{at[ours]['high']:.2f}"),
+        ]
+        told = f"{ours}+reports"
+        if told in names:
+            lines.append(row("*outcomes delivered while under load*", lambda at: f"{at[told]['delivered']:.0%}"))
+            lines.append(row("*processor time of their delivery per request*", lambda at: _micro(at[told]["worker"])))
+        return lines
+
+    return table
+
+
+def _micro(seconds: float) -> str:
+    return f"{seconds * 1e6:.0f} µs"
+
+
+def _governed(found: dict[str, Any]) -> list[str]:
+    lines = _levels("FastAPI under uvicorn, httptools and uvloop")(found["levels"])
+    if "open loop" in found:
+        lines += ["", *_head("the same, 500 requests per second at fixed times, ms", "p50", "p99")]
+        for name, times in found["open loop"].items():
+            note = f" ({times['failed']:.0f} failed)" if times["failed"] else ""
+            lines.append(_row(NAMES[name] + note, f"{times['p50']:.2f}", f"{times['p99']:.2f}"))
     return lines
 
 
-def _exempt(table: dict[str, Any], trivial: dict[str, Any]) -> list[str]:
-    lines = [
-        "| exempt request under uvicorn, c=16, × the no-op middleware | time per request | CPU per request |",
-        "|---|---|---|",
-    ]
-    for title, row in table.items():
-        lines.append(f"| FastAPI, {title} | {1 / row['exempt']['rate']:.2f} | {row['exempt']['cpu']:.2f} |")
-    row = trivial["trivial-exempt"]
-    lines.append(f"| an application that does nothing, 10,000 rules | {1 / row['rate']:.2f} | {row['cpu']:.2f} |")
+def _in_process(found: dict[str, float]) -> list[str]:
+    lines = _head("FastAPI in process, no network, processor time of a request", "µs", "× bare")
+    for name, seconds in found.items():
+        base = found["exempt-bare"] if name.startswith("exempt") else found["bare"]
+        lines.append(_row(NAMES[name], f"{seconds * 1e6:.1f}", f"{seconds / base:.2f}"))
     return lines
+
+
+def _exempt(found: dict[str, Any]) -> list[str]:
+    title = "exempt request under uvicorn, c=16, × the no-op middleware"
+    lines = _head(title, "time per request", "CPU per request")
+    return lines + [_row(name, f"{1 / one['rate']:.2f}", f"{one['cpu']:.2f}") for name, one in found.items()]
+
+
+def _slow(found: dict[str, Any]) -> list[str]:
+    lines = _head("an authority that takes its time, c=64, requests per second", *(f"{ms} ms" for ms in found))
+    names = [name for name in ("most", "auto", "sdk") if all(name in one for one in found.values())]
+    for name in names:
+        title = "most that 64 connections can get" if name == "most" else NAMES[name]
+        lines.append(_row(title, *(f"{one[name]:.0f}" for one in found.values())))
+    return lines
+
+
+def _workers(found: dict[str, Any]) -> list[str]:
+    lines = _head("workers on one core that share a state (SQLite), reports on, c=64", *found)
+    lines.append(_row("requests per second", *(f"{one['rate']:.0f}" for one in found.values())))
+    return [*lines, _row("CPU per request", *(_micro(one["cpu"]) for one in found.values()))]
+
+
+def _memory(found: dict[str, float]) -> list[str]:
+    lines = _head("memory of 1,000 requests that wait", "MB")
+    titles = {"slow": "in their handlers, no governance", "waiting": 'for a person, `pending = "wait:55s"`'}
+    return lines + [_row(titles[name], f"{value * 1000 / 2**20:.1f}") for name, value in found.items()]
+
+
+def _policies(found: dict[str, float]) -> list[str]:
+    lines = _head("a submission in the embedded authority's process", *(f"{int(size):,} policies" for size in found))
+    return [*lines, _row("processor time", *(_micro(seconds) for seconds in found.values()))]
+
+
+def _imports(found: dict[str, float]) -> list[str]:
+    lines = _head("import", "ms", "× `httpx2`")
+    return lines + [
+        _row(f"`{name}`", f"{seconds * 1000:.0f}", f"{seconds / found['httpx2']:.2f}")
+        for name, seconds in found.items()
+    ]
 
 
 def _lookup(times: dict[str, float]) -> list[str]:
-    sizes = (10, 1_000, 10_000)
-    lines = [
-        "| one lookup, µs | " + " | ".join(f"{size:,} rules" for size in sizes) + " |",
-        "|---" * (len(sizes) + 1) + "|",
-    ]
+    sizes = [int(name.split()[1]) for name in times if name.startswith("hit ")]
+    lines = _head("one lookup, µs", *(f"{size:,} rules" for size in sizes))
     for title, key in (
         ("rule table, hit", "hit"),
         ("rule table, miss", "miss"),
         ("werkzeug `Map.match`, hit", "werkzeug hit"),
         ("werkzeug `Map.match`, miss", "werkzeug miss"),
     ):
-        lines.append(f"| {title} | " + " | ".join(f"{times[f'{key} {size}'] * 1e6:.2f}" for size in sizes) + " |")
-    lines += [
-        "",
-        "| a table of 10,000 rules | rule table | werkzeug |",
-        "|---|---|---|",
-        f"| building, s | {times['build']:.2f} | {times['werkzeug build']:.2f} |",
-        f"| memory, KB a rule, the rule's own source included | {times['bytes a rule'] / 1024:.2f} | |",
-    ]
+        lines.append(_row(title, *(f"{times[f'{key} {size}'] * 1e6:.2f}" for size in sizes)))
+    lines += ["", *_head(f"a table of {times['rules']:,} rules", "rule table", "werkzeug")]
+    lines.append(_row("building, s", f"{times['build']:.2f}", f"{times['werkzeug build']:.2f}"))
+    of_rule = f"{times['bytes a rule'] * 1000 / 2**20:.2f}"
+    return [*lines, _row("memory, MB for each 1,000 rules, the rules' own source included", of_rule, "")]
+
+
+def _beside(figures: dict[str, Any]) -> list[str]:
+    """Return what two interpreters have measured alike."""
+    other = figures["beside"]
+    lines = _head("× bare", f"Python {figures['python']}", f"Python {other['python']}")
+    if "in process" in other and "in process" in figures:
+        for name in other["in process"]:
+            cells = [f"{one['in process'][name] / one['in process']['bare']:.2f}" for one in (figures, other)]
+            lines.append(_row(f"in process, CPU: {NAMES[name]}", *cells))
+    if "governed" in other and "governed" in figures:
+        tables = [one["governed"]["levels"] for one in (figures, other)]
+        for level in tables[1]:
+            for name in [name for name in tables[1][level] if name in tables[0][level]]:
+                cells = [f"{one[level][name]['rate']:.2f} / {one[level][name]['cpu']:.2f}" for one in tables]
+                lines.append(_row(f"c={level}: {NAMES[name]}", *cells))
     return lines
 
 
-def _goals(figures: dict[str, Any]) -> list[str]:
-    governed, times = figures["governed"], figures["lookup"]
-
-    def over(name: str, level: str) -> float:
-        return float(governed[level][name]["rate"] / governed[level]["sdk"]["rate"])
-
-    def added(level: str) -> float:
-        return float(governed[level]["auto"]["cpu"] - 1)
-
-    every = {level: over("auto", level) for level in governed}
-    fast = {level: value for level, value in every.items() if level != "1"}
-    calls = added("64") * governed["64"]["bare"]["cpu seconds"], added("16") * governed["16"]["bare"]["cpu seconds"]
-    exempt = {title: 1 / row["exempt"]["rate"] for title, row in figures["exempt"].items()}
-    big, small = "10000", "10"
-    rows = [
-        ("throughput, c=16 and 64, × the SDK", "≥ 5.5", _list(fast.values()), min(fast.values()) >= 5.5),
-        ("throughput, c=1, 16 and 64, × the SDK", "≥ 1.5", _list(every.values()), min(every.values()) >= 1.5),
-        (
-            "CPU added to one request, c=64, × a bare request",
-            "≤ 0.8",
-            f"{added('64'):.2f}",
-            added("64") <= 0.8,
-        ),
-        (
-            "CPU per governed call, c=64 against c=16",
-            "≤ 1.2",
-            f"{calls[0] / calls[1]:.2f}",
-            calls[0] / calls[1] <= 1.2,
-        ),
-    ]
-    threaded = figures["threaded"]
-
-    def threads_over(base: str, name: str) -> list[float]:
-        return [float(level[name]["rate"] / level[base]["rate"]) for level in threaded.values()]
-
-    values = threads_over("flask-sdk", "flask-auto")
-    rows.append(("throughput, Flask, c=16 and 64, × the SDK", "≥ 3.5", _list(values), min(values) >= 3.5))
-    journal = {
-        "asyncio": (
-            0.85,
-            [governed[at]["auto+reports"]["rate"] / governed[at]["auto"]["rate"] for at in fast],
-        ),
-        "threads": (0.75, threads_over("flask-auto", "flask-auto+reports")),
-    }
-    for where, (least, found) in journal.items():
-        text = ", ".join(f"{value:.2f}" for value in found)
-        title = f"journal on against off, {where}, c=16 and 64"
-        rows.append((title, f"≥ {least}", text, min(found) >= least))
-    value = 1 / figures["trivial"]["trivial-exempt"]["rate"]
-    rows.append(
-        ("exempt over an application that does nothing, 10,000 rules, × no-op", "≤ 2", f"{value:.2f}", value <= 2)
-    )
-    times_of = figures["imports"]
-    for module in ("ascend_middleware", "ascend_middleware.client"):
-        value = times_of[module] / times_of["httpx2"]
-        rows.append((f"import of `{module}`, × that of `httpx2`", "≤ 1.3", f"{value:.2f}", value <= 1.3))
-    for title, limit in (("10 routes, repeated paths", 1.05), ("100 routes, every path different", 1.08)):
-        rows.append(
-            (
-                f"exempt on FastAPI, {title}, × the no-op middleware",
-                f"≤ {limit}",
-                f"{exempt[title]:.2f}",
-                exempt[title] <= limit,
-            )
-        )
-    for kind, limit in (("hit", 1.7), ("miss", 1.2)):
-        value = times[f"{kind} {big}"] / times[f"{kind} {small}"]
-        rows.append((f"lookup, {kind}, 10,000 rules against 10", f"≤ {limit}", f"{value:.2f}", value <= limit))
-    value = times[f"werkzeug hit {big}"] / times[f"hit {big}"]
-    rows.append(("lookup at 10,000 rules, times faster than werkzeug", "≥ 5", f"{value:.1f}", value >= 5))
-    rows.append(("building a table of 10,000 rules", "≤ 0.15 s", f"{times['build']:.2f} s", times["build"] <= 0.15))
-    size = times["bytes a rule"] / 1024
-    rows.append(("memory of a rule", "≤ 1 KB", f"{size:.2f} KB", size <= 1))
-    lines = ["| goal | wanted | reached | |", "|---|---|---|---|"]
-    return lines + [
-        f"| {title} | {wanted} | {got} | {'yes' if met else '**no**'} |" for title, wanted, got, met in rows
-    ]
-
-
-def _list(values: Any) -> str:
-    return ", ".join(f"{value:.1f}" for value in values)
+_TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "governed": _governed,
+    "h11": _levels("the same without httptools"),
+    "in process": _in_process,
+    "flask": _levels("Flask under gunicorn, gthread with 16 threads"),
+    "django": _levels("Django under gunicorn, gthread with 16 threads"),
+    "django async": _levels("Django's ASGI application under uvicorn"),
+    "exempt": _exempt,
+    "slow authority": _slow,
+    "workers": _workers,
+    "memory": _memory,
+    "lookup": _lookup,
+    "embedded": authority.table,
+    "policies": _policies,
+    "imports": _imports,
+}
