@@ -193,7 +193,7 @@ def _report_lines(data: dict[str, Any]) -> Iterator[str]:
     if not data["requests"]:
         yield (
             'nothing was observed: run the application with mode = "observe", and with a journal on this machine '
-            "(--rules and --journal say where it is)"
+            "(--rules and --journal say where it is); it writes every few seconds what it saw"
         )
         return
     yield f"{data['requests']} requests from {_moment(data['first'])} to {_moment(data['last'])}"
