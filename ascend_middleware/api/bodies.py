@@ -103,6 +103,7 @@ Event: TypeAlias = Literal[
     "agent.trust_changed",
     "agent.blocked",
     "mcp.server.deactivated",
+    "audit.head",
 ]
 EVENTS: Final[tuple[str, ...]] = get_args(Event)
 Events: TypeAlias = Annotated[tuple[Event, ...], Meta(min_length=1, max_length=len(EVENTS))]

@@ -22,6 +22,7 @@ from ascend_middleware.api.endpoints import HEALTH, READY
 from .bodies import Answer, ApiError, read_wait
 from .context import action_number
 from .core import Authority
+from .heads import Heads
 from .store import audit
 from .store.database import Database, StorageError
 from .store.patience import patience
@@ -245,6 +246,7 @@ class Service:
         self.writer: Final = Writer(authority.store)
         self.waiters: Final = Waiters(authority.store)
         self.courier: Final = Courier(authority)
+        self.heads: Final = Heads(authority, self.courier.outbox)
         # What ends the answers that never end by themselves.
         self.streams: Final[list[Callable[[], Awaitable[None]]]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -278,7 +280,14 @@ class Service:
                 log.error("pending actions could not be expired: %s", error)
             if (turn := turn + 1) % _USES_EVERY == 0:
                 await self._note_uses()
+            await self._tell_head()
             await asyncio.sleep(_CHORES_PERIOD)
+
+    async def _tell_head(self, *, now: bool = False) -> None:
+        try:
+            await anyio.to_thread.run_sync(partial(self.heads.tell, now=now))
+        except StorageError as error:
+            log.error("the head of the audit log could not be told: %s", error)
 
     async def _note_uses(self) -> None:
         with contextlib.suppress(StorageError):  # told for what matters more
@@ -297,6 +306,7 @@ class Service:
         await _end(self._tasks)
         await anyio.to_thread.run_sync(self.writer.stop)
         await self._note_uses()
+        await self._tell_head(now=True)
         await self._log_head()
 
     async def answer(

@@ -50,6 +50,8 @@ _MOST_AT_ONCE: Final = 16
 # Seconds after which a subscription that is owed more lets another one go first.
 _TURN: Final = 2.0
 
+# The event that tells the log's head, on an interval and not as an entry.
+HEAD: Final = "audit.head"
 _BLOCKING: Final = ("BLOCK", "SUSPEND", "QUARANTINE")
 _SIMPLE: Final = {
     "ACTION_APPROVED": ("action.approved",),
@@ -120,6 +122,19 @@ class Outbox:
             if rows:
                 self._store.execute("UPDATE webhook_scan SET seq = ?", (rows[-1]["seq"],))
             return len(rows) == _MOST_READ
+
+    def queue_head(self, head: audit.Head) -> None:
+        """Queue the audit log's head for those who want it."""
+        now = self._authority.now()
+        for tenant, records in self._subscriptions().items():
+            wanted = [record for record in records if HEAD in record["events"]]
+            if wanted:
+                name, at = f"evt_{head.seq}_{HEAD}", iso_time(now)
+                body = _body(name, HEAD, at, {"head": str(head), "seq": head.seq, "hash": head.hash})
+                rest = {"tenant": tenant, "name": name, "event": HEAD, "body": body, "since": now, "next_at": now}
+                with self._store.write():
+                    for record in wanted:
+                        self._store.insert("deliveries", {"webhook": record["name"], **rest}, once=True)
 
     def _subscriptions(self) -> dict[str, list[dict[str, Any]]]:
         found = self._store.rows("SELECT DISTINCT tenant FROM records WHERE kind = ?", (WEBHOOK,))
@@ -256,7 +271,7 @@ class Courier:
         self._authority = authority
         self._send = send
         self._period = period
-        self._outbox = Outbox(authority)
+        self.outbox = Outbox(authority)
         self.on_attempt: Callable[[bool], None] = lambda _: None  # is told whether an attempt was taken
         self._busy: set[str] = set()  # subscriptions to which something is being delivered
         self._ended = False
@@ -296,7 +311,7 @@ class Courier:
                     # A change is seen once; what could not be read then is read the next time.
                     unread = await asyncio.to_thread(watch.changed) or unread
                     while unread:
-                        unread = await asyncio.to_thread(self._outbox.fill)
+                        unread = await asyncio.to_thread(self.outbox.fill)
                     await self._attempt_due()
                 await asyncio.sleep(self._period)
         finally:
@@ -305,7 +320,7 @@ class Courier:
 
     async def _attempt_due(self) -> None:
         # Whoever had a turn least lately comes first: sixteen slow subscribers must not keep all others waiting.
-        due = await asyncio.to_thread(self._outbox.due)
+        due = await asyncio.to_thread(self.outbox.due)
         self._turns = {one["webhook"]: self._turns.get(one["webhook"], 0) for one in due}
         for delivery in sorted(due, key=lambda one: self._turns[one["webhook"]]):
             name = delivery["webhook"]
@@ -323,16 +338,16 @@ class Courier:
         following: dict[str, Any] | None = delivery
         until = time.monotonic() + _TURN
         with _logged():
-            while following is not None and self._outbox.claim(following):
-                record, attempt = self._outbox.subscription(following), None
+            while following is not None and self.outbox.claim(following):
+                record, attempt = self.outbox.subscription(following), None
                 if record is not None:
                     attempt = self._attempt(record, following)
                 if self._ended:
                     break
-                self._outbox.settle(following, attempt)
+                self.outbox.settle(following, attempt)
                 if time.monotonic() >= until:
                     break
-                following = next(iter(self._outbox.due(delivery["webhook"])), None)
+                following = next(iter(self.outbox.due(delivery["webhook"])), None)
         self._busy.discard(delivery["webhook"])
 
     def _attempt(self, record: Mapping[str, Any], delivery: Mapping[str, Any]) -> Attempt:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from ..api.endpoints import EVALUATE_POLICY
 from ..authority import Authority, Role, Store, default_database, load_policy, sample_policy
 from ..authority.bodies import ApiError
+from ..authority.heads import read_heads
 from ..authority.keys import DEFAULT_TENANT, operator
 from ..authority.server import bind, load_tls, serve, shown_url
 from ..authority.store.audit import Head, entries
@@ -233,7 +234,7 @@ def _explained(answer: dict[str, Any]) -> Iterator[str]:
 
 def verify_audit(args: Namespace) -> Result:
     """Read the audit log and name every entry that was changed, removed or reordered afterwards."""
-    heads = tuple(_noted("--head", text) for text in args.head)
+    heads = tuple(head for text in args.head for head in _heads(text))
     start = _noted("--from", args.start) if args.start else None
     with Database.evidence(place_of(args)) as database:
         found = verify(database, known=heads, start=start, watch=progress)
@@ -258,6 +259,16 @@ def verify_audit(args: Namespace) -> Result:
         ],
         code=OK if found.whole else FAILED,
     )
+
+
+def _heads(text: str) -> tuple[Head, ...]:
+    """Return the head that an option gives, or those of the file that it names."""
+    if not Path(text).is_file():
+        return (_noted("--head", text),)
+    try:
+        return read_heads(text)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"--head: {text} cannot be read: {error}") from None
 
 
 def _noted(option: str, text: str) -> Head:

@@ -225,7 +225,8 @@ _RUN: Final = (
     ),
     Command(
         "audit verify", "find what was changed, removed or reordered", "cli.authority:verify_audit", *_PLACE, JSON,
-        arg("--head", action="append", default=[], metavar="NUMBER:HASH", help="one noted earlier; repeatable"),
+        arg("--head", action="append", default=[], metavar="NUMBER:HASH",
+            help="one noted earlier, or a file with such ones, as head_file of the policy file; repeatable"),
         arg("--from", dest="start", metavar="NUMBER:HASH", help="read only what follows a head that was verified"),
         description="Read the whole audit log and name every entry that was changed, removed or reordered afterwards. "
         "Exit code 1 if any was. Whoever can write the file can also make a whole new log: keep the head that this "

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from ..keys import ADDRESS_LIMIT, FAILED_SIGN_INS, listed
@@ -19,6 +20,7 @@ from .risk_score import Score
 __all__ = [
     "DECISIONS",
     "RULE_ACTIONS",
+    "HeadRules",
     "Judgement",
     "Limits",
     "McpServer",
@@ -172,6 +174,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeadRules:
+    """Where the audit log's head is told to: a file, if any, and how many seconds lie between two times."""
+
+    file: Path | None = None
+    every: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySet:
     """A whole policy file. `version` is a hash of its text.
 
@@ -193,6 +203,7 @@ class PolicySet:
     key_limits: Mapping[str, Limits] = field(default_factory=dict)
     token_key: TokenKey | None = None
     classifications: tuple[Mapping[str, Any], ...] = ()
+    heads: HeadRules = field(default_factory=HeadRules)
     version: str = ""
 
     def limits_of(self, key_id: int, name: str) -> Limits:

@@ -16,6 +16,7 @@ from ascend_middleware.problems import (
     Parser,
     Report,
     choice,
+    duration,
     flag,
     mapping,
     text,
@@ -27,7 +28,7 @@ from ascend_middleware.problems import (
 from ..approvals import STATUSES
 from ..keys import ADDRESS_LIMIT, FAILED_SIGN_INS
 from ..tokens import TokenKey, public_key_issue
-from . import DECISIONS, RULE_ACTIONS, Limits, McpServer, Model, Policies, Policy, PolicySet, pattern_issues
+from . import DECISIONS, RULE_ACTIONS, HeadRules, Limits, McpServer, Model, Policies, Policy, PolicySet, pattern_issues
 from .approvers import APPROVALS, read_approvals
 from .conditions import compile_condition
 from .risk_score import MAX_SCORE
@@ -76,6 +77,7 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
     address_limit = bounds.pop("address", ADDRESS_LIMIT)
     limits = Limits(**bounds)
     key_limits = _key_limits(report, read, least=limits)
+    heads = _heads(report, read.get("audit", {}), folder or Path())
     token_key = _token_key(report, read["jwt"], folder or Path()) if "jwt" in read else None
     kinds = tuple(_classification(given) for given, _ in _rows(report, read, "resource_classification"))
     for kind, names in (("policy", [p.name for p in policies]), ("mcp_server", [s.name for s in servers])):
@@ -97,6 +99,7 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
         key_limits=key_limits,
         token_key=token_key,
         classifications=kinds,
+        heads=heads,
         version=hashlib.sha256(content.encode()).hexdigest()[:16],
     )
 
@@ -165,6 +168,7 @@ TABLES: Final[Mapping[str, Fields]] = {
     "approvals": (APPROVALS, ()),
     "limits": ({**_LIMITS, "failed_sign_ins": _count, "address": _count}, ()),
     "jwt": (_TOKEN_KEY, ("issuer", "audience")),
+    "audit": ({"head_file": text, "head_interval": duration}, ()),
     **ROWS,
 }
 # Of which a table needs one.
@@ -240,6 +244,16 @@ def _key_limits(report: Report, tables: Mapping[str, Any], *, least: Limits) -> 
         if key:
             found[key] = replace(least, **given)
     return found
+
+
+def _heads(report: Report, table: object, folder: Path) -> HeadRules:
+    given = report.table(table, TABLES["audit"][0], "audit")
+    file, every = given.get("head_file"), given.get("head_interval", HeadRules().every)
+    if every < 1:
+        report.add("bad-value", ("audit", "head_interval"), "is less than a second", 'write "1s" or more')
+    if file is not None and not (folder / file).parent.is_dir():
+        report.add("bad-value", ("audit", "head_file"), f"there is no folder {(folder / file).parent}")
+    return HeadRules(file=None if file is None else folder / file, every=every)
 
 
 def _token_key(report: Report, table: object, folder: Path) -> TokenKey | None:
