@@ -83,6 +83,7 @@ def test_what_needs_no_authority(site, ran, method, path, status, type_):
     [
         {"PATH_INFO": "//customers/7"},
         {"PATH_INFO": "/customers/\xff"},
+        {"PATH_INFO": "/customers/\xff", "RAW_URI": "/customers/%ff"},
         {"PATH_INFO": "/customers/7", "RAW_URI": "http://site/customers/7"},
         {"PATH_INFO": "/customers/7", "RAW_URI": "/customers/7#x"},
         {"PATH_INFO": "/customers/7", "RAW_URI": "/customers%2f7"},

@@ -211,6 +211,15 @@ async def test_a_service_that_refuses_everything_as_misconfigured_is_failing_unt
     assert (app.health()["status"], app.health()["fault"]) == ("ok", None)
 
 
+async def test_a_misconfiguration_is_a_fault_for_half_a_minute(made, engine):
+    app, now = made(failed(404), journal="memory:"), [1000.0]
+    app.guard._clock = lambda: now[0]
+    assert (await ask(app, "POST", "/run")).problem == "misconfigured"
+    for seconds, fault in ((0, "misconfigured"), (29, "misconfigured"), (1, None), (1, None)):
+        now[0] += seconds
+        assert app.health()["fault"] == fault
+
+
 async def test_what_a_caller_sent_is_no_fault_of_the_service(made):
     app = made(failed(422))
     assert (await ask(app, "POST", "/run")).problem == "bad-request"

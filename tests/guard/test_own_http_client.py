@@ -1,6 +1,7 @@
 """The application's own HTTP client in every adapter, also one whose answers are loaded already."""
 
 import json
+import re
 
 import anyio
 import flask
@@ -10,7 +11,7 @@ from kit.asgi import Handler
 from kit.engine import API, KEY
 from werkzeug.test import Client
 
-from ascend_middleware import AscendClient, AsyncAscendClient, ConfigurationError
+from ascend_middleware import AscendClient, AsyncAscendClient, ConfigurationError, NetworkError
 from ascend_middleware.asgi import AscendMiddleware as ASGIMiddleware
 from ascend_middleware.flask import Ascend
 from ascend_middleware.wsgi import AscendMiddleware as WSGIMiddleware
@@ -104,6 +105,27 @@ def test_clients_take_answers_that_are_loaded(authority, loaded):
             return await AsyncAscendClient(http_client=own, **TOLD).submit_action(action_type="t", resource="r")
 
     assert anyio.run(main).is_approved()
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("403 Forbidden", ConfigurationError),
+        ("407 Proxy Authentication Required", ConfigurationError),
+        ("Requested authentication, but none was given", ConfigurationError),
+        ("Invalid username/password", ConfigurationError),
+        ("502 Bad Gateway", NetworkError),
+        ("host unreachable (407)", NetworkError),
+    ],
+)
+def test_a_proxy_that_lets_nobody_through_is_no_outage(said, error):
+    def away(request):
+        raise httpx2.ProxyError(said)
+
+    own = httpx2.Client(transport=httpx2.MockTransport(away))
+    with AscendClient(http_client=own, max_retries=0, **TOLD) as client:
+        with pytest.raises(error, match=re.escape(said)):
+            client.submit_action(action_type="t", resource="r")
 
 
 def test_an_answer_without_end_is_read_no_further_than_its_bound():

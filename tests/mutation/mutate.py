@@ -52,18 +52,24 @@ ROOMS = {
     "routing/django": ["django"],
     "routing/werkzeug": ["flask"],
     "client/": ["client"],
+    "client/breaker": ["client", "guard"],
+    "client/calls": ["client", "guard"],
+    "client/core": ["client", "guard"],
     "api/": ["api", "client", "authority"],
     "api/endpoints": ["api", "client", "authority", "docs/test_authority_api_page.py"],
     "api/commands": ["guard", "client", "mcp"],
     "api/orders": ["guard", "client", "mcp"],
+    "api/outcomes": ["client", "authority", "guard"],
     "api/values": ["client", "rules", "guard"],
     "authority/": ["authority"],
+    "authority/approvals": ["authority", "guard"],
     "mcp/": ["mcp"],
     "asgi/": ["asgi", "guard"],
+    "asgi/middleware": ["asgi", "guard", "routing"],
     "fastapi": ["asgi", "guard"],
-    "flask/": ["flask"],
+    "flask/": ["flask", "guard"],
     "django/": ["django"],
-    "wsgi/": ["wsgi", "flask"],
+    "wsgi/": ["wsgi", "flask", "guard"],
 }
 # What is tried when no module is named.
 MODULES = [
@@ -317,6 +323,8 @@ def tests_of(mutant: Mutant, learnt: dict[str, dict[str, dict]], most: float) ->
     known = {test: one for room in rooms_of(mutant.file) for test, one in learnt[room].items()}
     place = [mutant.file, mutant.function]
     concerned = {test: one["seconds"] for test, one in known.items() if not mutant.function or place in one["entered"]}
+    # What runs before the first test is entered by none, and concerns all.
+    concerned = concerned or {test: one["seconds"] for test, one in known.items()}
     chosen, total = [], 0.0
     for test, seconds in sorted(concerned.items(), key=lambda item: item[1]):
         if total + seconds > most and chosen:
