@@ -22,7 +22,8 @@ from .bodies import Answer, ApiError, not_allowed
 from .context import HANDLERS, Call, Known, Request, fingerprint, repeated_otherwise
 from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
-from .keys import DEFAULT_TENANT, LOCAL, Credential, Window, network_of, presented
+from .fleet import Peers, window
+from .keys import DEFAULT_TENANT, LOCAL, Credential, network_of, presented
 from .policy import Judgement, PolicySet
 from .policy.policy_file import load_policy
 from .policy.risk_score import Score
@@ -67,6 +68,7 @@ class Authority:
         environment: the word shown in deployment-info.
         send_webhook: sends a test event to a subscription of a tenant and returns what came of it; None where nothing
             delivers webhooks.
+        peers: the other replicas of the database.
         policy_problem: why a changed policy file was not taken; nothing where none waits.
         limited: is told the name of each limit that refuses a request.
     """
@@ -88,8 +90,9 @@ class Authority:
         self.send_webhook: Callable[[Mapping[str, Any], str], Mapping[str, Any]] | None = None
         self.tokens = Tokens(store, policy.token_key)
         self._new_id = new_id
-        self._requests = Window()
-        self._failures = Window()
+        self._requests = window(store, "key")
+        self._failures = window(store, "sign-in")
+        self.peers = Peers(store)
         self._unlogged = 0
         self.readiness = Readiness(store, now=now)
         self.policy_problem = ""
@@ -253,6 +256,8 @@ class Authority:
             "reasons": reasons,
             "policy_version": self.policy.version,
             "policy_problem": self.policy_problem or None,
+            "replicas": self.peers.count,
+            "differing_policy_versions": sorted(set(self.peers.differing.values())),
             "server_time": iso_time(self.now()),
         }
         return Answer(503 if reasons else 200, {}, _encode(fields))

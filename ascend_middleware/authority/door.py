@@ -15,7 +15,8 @@ from ascend_middleware.text import is_loopback
 
 from .bodies import Answer, ApiError, not_allowed
 from .core import OPEN
-from .keys import DEFAULT_TENANT, Credential, Role, Window, network_of
+from .fleet import window
+from .keys import DEFAULT_TENANT, Credential, Role, network_of
 from .metrics import CONTENT_TYPE, Metrics, Span, Traces, untraced
 from .service import Service
 from .store.database import StorageError
@@ -37,23 +38,27 @@ class Door:
         self._service = service
         self._authority = service.authority
         self._open_metrics = open_metrics
-        self._addresses = Window()
+        self._addresses = window(self._authority.store, "address")
         self._trace: Callable[[str, str, Mapping[str, str]], AbstractContextManager[Span]]
         self._trace = Traces() if telemetry else untraced
 
-    def refusal(self, client: str) -> Exception | None:
+    async def refusal(self, client: str) -> Exception | None:
         """Count a request of an address; return why it is refused, if it is, also where that cannot be found out."""
         try:
-            return self._counted(client)
+            return await self._counted(client)
         except Exception as error:
             return error  # answered like any other defect
 
-    def _counted(self, client: str) -> ApiError | None:
+    async def _counted(self, client: str) -> ApiError | None:
         limit = self._authority.policy.address_limit
         # On this machine a proxy may speak for everybody.
         if not limit or not client or is_loopback(client):
             return None
-        allowance = self._addresses.take(network_of(client), limit, self._authority.now())
+        subject, now = network_of(client), self._authority.now()
+        # Only what has to ask a database is worth a thread.
+        allowance = self._addresses.quick(subject, limit, now)
+        if allowance is None:
+            allowance = await anyio.to_thread.run_sync(self._addresses.take, subject, limit, now)
         if not allowance.retry_after:
             return None
         self._authority.limited("address")
@@ -77,7 +82,7 @@ class Door:
         kind = endpoint.counted_as if endpoint is not None else "open" if route else "unknown"
         began = time.perf_counter()
         with self._trace(method, route, headers) as span:
-            refused = self.refusal(client)
+            refused = await self.refusal(client)
             if refused is not None:
                 answer = self._authority.refused(headers, refused)
             elif path == METRICS.path:

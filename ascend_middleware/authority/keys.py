@@ -1,6 +1,7 @@
 """Who asks: keys and the people behind them, how a request presents them, and how often each may ask.
 
-Rate limits (contract §2.5) live in the memory of the serving process: one authority serves its clients from one.
+Rate limits (contract §2.5) live in the memory of the serving process, unless several replicas share a database; `fleet`
+counts for these.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ __all__ = [
     "DEFAULT_TENANT",
     "FAILED_SIGN_INS",
     "LOCAL",
+    "MAX_SUBJECTS",
+    "MINUTE",
     "Allowance",
     "Credential",
     "Role",
@@ -39,8 +42,8 @@ DEFAULT_TENANT: Final = "default"
 # A minute, from one address.
 FAILED_SIGN_INS: Final = 5
 ADDRESS_LIMIT: Final = 60_000
-_MINUTE: Final = 60.0
-_MAX_SUBJECTS: Final = 10_000
+MINUTE: Final = 60.0
+MAX_SUBJECTS: Final = 10_000
 
 # What nobody sees in a name: control and format characters, blanks, what has no meaning yet; and of the others those
 # that Unicode calls ignorable, or that show as a blank.
@@ -190,10 +193,14 @@ class Allowance:
 class Window:
     """Counts per subject over the last minute, exactly, for as many subjects as fit; the idlest are forgotten first."""
 
-    def __init__(self, *, subjects: int = _MAX_SUBJECTS) -> None:
+    def __init__(self, *, subjects: int = MAX_SUBJECTS) -> None:
         self._most = subjects
         self._lock = threading.Lock()
         self._times: OrderedDict[Hashable, deque[float]] = OrderedDict()
+
+    def quick(self, subject: Hashable, limit: int, now: float) -> Allowance | None:
+        """Count one request like `take` if that takes no time; else return None, and nothing is counted."""
+        return self.take(subject, limit, now)
 
     def take(self, subject: Hashable, limit: int, now: float) -> Allowance:
         """Count one request, unless the limit is reached: a refused one costs nothing."""
@@ -201,14 +208,14 @@ class Window:
             times = self._times.setdefault(subject, deque())
             self._times.move_to_end(subject)
             # A clock that was set back must not lock anybody out for longer than a minute.
-            while times and not now - _MINUTE < times[0] <= now:
+            while times and not now - MINUTE < times[0] <= now:
                 times.popleft()
             while len(self._times) > self._most:
                 self._times.popitem(last=False)
             taken = len(times) < limit
             if taken:
                 times.append(now)
-            free, count = times[0] + _MINUTE if times else now, len(times)
+            free, count = times[0] + MINUTE if times else now, len(times)
         wait = 0 if taken else max(1, math.ceil(free - now))
         return Allowance(limit=limit, remaining=max(0, limit - count), reset=math.ceil(free), retry_after=wait)
 

@@ -135,7 +135,7 @@ def create_app(
         elif scope["type"] == "http":
             answer = _logged(scope, send) if access_log else send
             if is_page(scope["path"]):
-                refused = door.refusal(_client(scope))
+                refused = await door.refusal(_client(scope))
                 if refused is not None:
                     await _send(authority.refused({}, refused), answer)
                 else:

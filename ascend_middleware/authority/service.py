@@ -49,6 +49,8 @@ _PATIENCE: Final = 5.0
 _CHORES_PERIOD: Final = 1.0
 # So many of these periods, it is stored when keys were used.
 _USES_EVERY: Final = 30
+# And so many, replicas compare their policy files.
+_MEET_EVERY: Final = 3
 _T = TypeVar("_T")
 
 
@@ -278,6 +280,8 @@ class Service:
                 await anyio.to_thread.run_sync(self.authority.store.expire)
             except StorageError as error:
                 log.error("pending actions could not be expired: %s", error)
+            if turn % _MEET_EVERY == 0:
+                await self._meet()
             if (turn := turn + 1) % _USES_EVERY == 0:
                 await self._note_uses()
             await self._tell_head()
@@ -289,9 +293,16 @@ class Service:
         except StorageError as error:
             log.error("the head of the audit log could not be told: %s", error)
 
+    async def _meet(self) -> None:
+        """Compare the policy file with those of other replicas."""
+        authority = self.authority
+        with contextlib.suppress(StorageError):  # told for what matters more
+            await anyio.to_thread.run_sync(authority.peers.meet, authority.policy.version)
+
     async def _note_uses(self) -> None:
         with contextlib.suppress(StorageError):  # told for what matters more
             await anyio.to_thread.run_sync(self.authority.store.note_uses)
+            await anyio.to_thread.run_sync(self.authority.peers.forget, self.authority.now())
 
     async def release(self) -> None:
         """Let those go who wait for something to happen, so that a stop need not wait for them."""
@@ -307,6 +318,8 @@ class Service:
         await anyio.to_thread.run_sync(self.writer.stop)
         await self._note_uses()
         await self._tell_head(now=True)
+        with contextlib.suppress(StorageError):
+            await anyio.to_thread.run_sync(self.authority.peers.leave)
         await self._log_head()
 
     async def answer(

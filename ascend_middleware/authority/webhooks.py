@@ -222,13 +222,14 @@ class Outbox:
     def claim(self, delivery: Mapping[str, Any]) -> bool:
         """Make a delivery this process's own for a while; say whether it was not another's already."""
         now = self._authority.now()
-        with self._store.write():
-            return bool(
-                self._store.execute(
-                    "UPDATE deliveries SET next_at = ?, attempts = attempts + 1 WHERE id = ? AND next_at <= ?",
-                    (now + _CLAIM, delivery["id"], now),
-                ).rowcount
-            )
+        # The first of its subscription still: what comes after it is told after it, whoever tells it.
+        claimed = self._store.aside(
+            "UPDATE deliveries SET next_at = ?, attempts = attempts + 1 WHERE id = (SELECT id FROM deliveries"
+            " WHERE id = ? AND next_at <= ? AND id = (SELECT min(id) FROM deliveries AS queue WHERE queue.webhook = ?)"
+            " /* skip locked */) RETURNING id",
+            (now + _CLAIM, delivery["id"], now, delivery["webhook"]),
+        )
+        return bool(claimed)
 
     def subscription(self, delivery: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return to whom a delivery goes, or None if nobody wants it any more."""
@@ -248,15 +249,15 @@ class Outbox:
         error = "" if attempt is None else attempt.failure
         status = (attempt and attempt.status) or 0
         refused = 300 <= status < 500 and status not in _TRY_AGAIN and tries >= _MOST_REFUSALS
-        with self._store.write():
-            if error and not refused and now - delivery["since"] < _GIVEN_UP_AFTER:
-                pause = min(_FIRST_PAUSE * 2 ** (tries - 1), _LONGEST_PAUSE) * (0.5 + 0.5 * self._dice())
-                self._store.execute(
-                    "UPDATE deliveries SET next_at = ?, error = ? WHERE id = ?", (now + pause, error, delivery["id"])
-                )
-                return
-            self._store.execute("DELETE FROM deliveries WHERE id = ?", (delivery["id"],))
-            if error:
+        if error and not refused and now - delivery["since"] < _GIVEN_UP_AFTER:
+            pause = min(_FIRST_PAUSE * 2 ** (tries - 1), _LONGEST_PAUSE) * (0.5 + 0.5 * self._dice())
+            later = "UPDATE deliveries SET next_at = ?, error = ? WHERE id = ? RETURNING id"
+            self._store.aside(later, (now + pause, error, delivery["id"]))
+        elif not error:
+            self._store.aside("DELETE FROM deliveries WHERE id = ? RETURNING id", (delivery["id"],))
+        else:
+            with self._store.write():
+                self._store.execute("DELETE FROM deliveries WHERE id = ?", (delivery["id"],))
                 data = {name: delivery[name] for name in ("event", "name")}
                 data |= {"webhook_id": delivery["webhook"], "attempts": tries, "error": error}
                 self._store.audit("WEBHOOK_GIVEN_UP", tenant=delivery["tenant"], actor="authority", data=data)

@@ -10,12 +10,12 @@ import time
 
 import pytest
 from authority_process import Process
-from kit.databases import Cluster
+from kit.databases import Cluster, behind
 from kit.desk import Desk
 from kit.processes import together, wait_until
 from load import POLICY, Load
 
-from ascend_middleware.authority import Role, Store
+from ascend_middleware.authority import Role, Store, parse_policy
 from ascend_middleware.authority.delivery import Attempt
 from ascend_middleware.authority.store.verification import verify
 from ascend_middleware.authority.webhooks import Outbox
@@ -319,3 +319,84 @@ def test_a_held_request_at_one_replica_ends_when_the_other_decides(replicas):
         decided = time.monotonic()
         waiting.join(30)
         assert ended[0][1] == "approved" and ended[0][0] - decided < 0.9  # not by the look each second
+
+
+# --- what is counted once
+
+
+LIMITED = """
+[limits]
+submit = 10
+failed_sign_ins = 5
+"""
+
+
+@pytest.fixture
+def limited(url):
+    first, second = Desk(LIMITED, url), Desk(LIMITED, url)
+    second.user = first.user
+    yield first, second
+    for desk in (first, second):
+        desk.authority.close()
+
+
+def test_a_limit_counts_once_for_all_replicas(limited):
+    first, second = limited
+    statuses = [limited[turn % 2].submit()[0] for turn in range(20)]
+    assert statuses == [200] * 10 + [429] * 10
+    assert (first.headers["x-ratelimit-limit"], first.headers["x-ratelimit-remaining"]) == ("10", "0")
+    assert 0 < int(second.headers["retry-after"]) <= 60
+    first.time = second.time = first.time + 61
+    answers = race(
+        *[lambda desk=desk: [desk.submit()[0] for _ in range(10)] for desk in limited],
+    )
+    assert sorted(answers[0] + answers[1]) == [200] * 10 + [429] * 10
+
+
+def test_failed_sign_ins_count_once_for_all_replicas(limited):
+    def attempt(desk):
+        return desk.get("/api/v1/actions", key="owkai_user_" + "0" * 64, client="203.0.113.7")[0]
+
+    assert [attempt(limited[turn % 2]) for turn in range(8)] == [401] * 5 + [429] * 3
+    assert limited[0].submit()[0] == 200
+
+
+def test_a_large_limit_is_taken_in_parts_that_one_replica_does_not_keep_for_ever(url):
+    policy = "[limits]\nsubmit = 200\n"
+    first, second = Desk(policy, url), Desk(policy, url)
+    second.user = first.user
+    answers = [desk.submit()[0] for desk in (first, second) * 110]
+    assert answers.count(200) == 200
+    for desk in (first, second):
+        desk.authority.close()
+
+
+def test_without_the_database_each_counts_alone(limited, caplog):
+    first, second = limited
+    behind(first.store, "ALTER TABLE allowances RENAME TO gone")
+    try:
+        assert [first.submit()[0] for _ in range(12)] == [200] * 10 + [429] * 2
+        assert "counted by this replica alone" in caplog.text
+    finally:
+        behind(first.store, "ALTER TABLE gone RENAME TO allowances")
+
+
+def test_replicas_that_decide_by_different_files_are_told_of_loudly(url, caplog):
+    first, second = Desk("", url), Desk("", url)
+    for desk in (first, second, first):
+        desk.authority.peers.meet(desk.authority.policy.version)
+    assert first.get("/ready", key=None)[1]["differing_policy_versions"] == [] and "different" not in caplog.text
+    assert first.get("/ready", key=None)[1]["replicas"] == 2
+    second.authority.use(parse_policy(LIMITED))
+    for desk in (second, first):
+        desk.authority.peers.meet(desk.authority.policy.version)
+    versions = [desk.authority.policy.version for desk in (first, second)]
+    for desk, other in ((first, versions[1]), (second, versions[0])):
+        assert desk.get("/ready", key=None)[1]["differing_policy_versions"] == [other]
+    assert f"this one by version {versions[0]}, {second.authority.peers.name} by {versions[1]}" in caplog.text
+    second.authority.peers.leave()
+    first.authority.peers.meet(versions[0])
+    assert first.get("/ready", key=None)[1]["differing_policy_versions"] == []
+    assert "by the same policy file again" in caplog.text
+    for desk in (first, second):
+        desk.authority.close()

@@ -75,7 +75,15 @@ async def test_what_is_open_to_all_tells_of_no_organisation_agent_or_policy(hous
     desk.submit("secret_action", agent_id="secret_agent")
     async with desk.http:
         ready, health = [await desk.http.get(path) for path in ("/ready", "/health")]
-    assert ready.json().keys() == {"status", "reasons", "server_time", "policy_version", "policy_problem"}
+    assert ready.json().keys() == {
+        "status",
+        "reasons",
+        "server_time",
+        "policy_version",
+        "policy_problem",
+        "replicas",
+        "differing_policy_versions",
+    }
     for answer in (ready, health):
         assert answer.status_code == 200
         assert not [word for word in ("secret", "large", "default", "other", "boss") if word in answer.text]

@@ -177,6 +177,7 @@ class Desk:
             "notice": _NOTICES.get(request.query_params.get("done", ""), ""),
             "policy": self.authority.policy.version[:8],
             "policy_problem": self.authority.policy_problem if session else "",
+            "policies_differ": self.authority.peers.differing if session else {},
             "state": self.feed.state(session.credential.tenant) if session else {},
             **values,
         }

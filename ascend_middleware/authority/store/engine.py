@@ -14,6 +14,8 @@ __all__ = [
     "Begun",
     "Done",
     "Engine",
+    "Fleet",
+    "Lease",
     "Reader",
     "Row",
     "StorageError",
@@ -36,6 +38,33 @@ class Begun(NamedTuple):
 
     head: tuple[int, str]
     revision: int
+
+
+class Lease(NamedTuple):
+    """What was taken of a limit that all replicas share: how much, how much of it is in use, and since when."""
+
+    taken: int
+    used: int
+    oldest: float | None
+
+
+class Fleet(Protocol):
+    """What replicas of one database do together beside the audit log, without waiting for whoever writes that."""
+
+    def aside(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+        """Run one statement as a transaction of its own; of what the log tells nothing of."""
+
+    def lease(self, subject: str, limit: int, most: int, now: float) -> Lease:
+        """Take up to `most` of what is left of a limit within the last minute."""
+
+    def forget(self, now: float) -> None:
+        """Drop what was taken so long ago that nobody counts it."""
+
+    def meet(self, name: str, policy: str) -> dict[str, str]:
+        """Say that this replica is there, and return the others with the versions of their policy files."""
+
+    def leave(self, name: str) -> None:
+        """Say that this replica is gone."""
 
 
 class Row(Protocol):
@@ -97,6 +126,10 @@ class Engine(Protocol):
     @property
     def defers(self) -> bool:
         """Whether what is not read in the same transaction is better written at its end, all in one statement."""
+
+    @property
+    def fleet(self) -> Fleet | None:
+        """What several replicas do together; None where one process serves the database."""
 
     # --- one transaction
 

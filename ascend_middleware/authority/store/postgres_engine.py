@@ -13,8 +13,9 @@ from psycopg.pq import TransactionStatus
 from ascend_middleware.exceptions import AscendError
 
 from . import postgres_schema
-from .engine import Begun, Done, Reader, Row, StorageError, Watch, insertion
+from .engine import Begun, Done, Fleet, Reader, Row, StorageError, Watch, insertion
 from .patience import seconds_left
+from .postgres_fleet import PostgresFleet
 from .postgres_link import Connection, Late, Link, Session, SessionReader
 from .postgres_readers import Readers
 from .postgres_watch import CHANNEL, Listener
@@ -69,6 +70,7 @@ class PostgresEngine:
         self.within = self._lost = self._closed = False
         self._readers = Readers(link, _READERS)
         self.listener: Final = Listener(direct or link)
+        self.fleet: Final[Fleet] = PostgresFleet(self._readers, _WAIT)
 
     @classmethod
     def open(cls, url: str, *, create: bool = True, direct: str = "") -> PostgresEngine:
@@ -313,11 +315,11 @@ class _Writer(Reader):
         """Return all that a statement selects."""
         session = self._engine.session()
         try:
-            return session.run(statement, values).fetchall()
+            return session.rows(statement, values)
         except StorageError:
             if self._engine.within or not session.broken:
                 raise
-        return self._engine.session().run(statement, values).fetchall()
+        return self._engine.session().rows(statement, values)
 
     def each(self, statement: str, values: Sequence[object] = ()) -> Generator[Row, None, None]:
         """Yield what a statement selects."""

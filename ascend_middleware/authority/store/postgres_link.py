@@ -244,6 +244,11 @@ class Session:
         with ours():
             return self._execute(statement, values)
 
+    def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+        """Run a statement and return what it selects; nothing if it selects nothing."""
+        cursor = self.run(statement, values)
+        return cursor.fetchall() if cursor.description else []
+
     def _execute(self, statement: str, values: Sequence[object]) -> psycopg.Cursor[Row]:
         # Not worth preparing: those with a place for each of many rows, and those about a cursor, which is another one
         # the next time.
@@ -327,7 +332,7 @@ class SessionReader(Reader):
     def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         """Return all that a statement selects."""
         self._limit()
-        return self._session.run(statement, values).fetchall()
+        return self._session.rows(statement, values)
 
     def each(self, statement: str, values: Sequence[object] = ()) -> Generator[Row, None, None]:
         """Yield what a statement selects."""

@@ -15,7 +15,7 @@ __all__ = ["check_empty", "known", "migrate"]
 
 # Any number that no other program is likely to lock by.
 _LOCK: Final = 0x617363656E64
-_MADE: Final = re.compile(r"CREATE (?:UNIQUE )?(TABLE|INDEX|TRIGGER) (\w+)")
+_MADE: Final = re.compile(r"CREATE (?:UNIQUE |UNLOGGED )?(TABLE|INDEX|TRIGGER) (\w+)")
 _DROPPED: Final = re.compile(r"DROP (TABLE|INDEX|TRIGGER) (\w+)")
 _NAMES: Final = (
     b"SELECT lower(CASE relkind WHEN 'i' THEN 'index' ELSE 'table' END), relname FROM pg_class"

@@ -199,6 +199,19 @@ MIGRATIONS: Final[tuple[tuple[_Step, ...], ...]] = (
     (_whole("audit"), _whole("audit_head")),
     # Which audit entry tells of a kept answer; none of those that an earlier version kept.
     ("ALTER TABLE answers ADD COLUMN seq INTEGER NOT NULL DEFAULT 0",),
+    # On PostgreSQL alone: what replicas count together, and who is there. Nothing of it outlives a crash, or has to.
+    (
+        Each(
+            "",
+            "CREATE UNLOGGED TABLE allowances (subject TEXT NOT NULL, at DOUBLE PRECISION NOT NULL, n BIGINT NOT NULL)",
+        ),
+        Each("", "CREATE INDEX allowances_subject ON allowances (subject, at)"),
+        Each(
+            "",
+            "CREATE UNLOGGED TABLE replicas"
+            " (name TEXT PRIMARY KEY, policy TEXT NOT NULL, seen DOUBLE PRECISION NOT NULL)",
+        ),
+    ),
 )
 
 # What a word of a table's definition is to PostgreSQL. Texts compare by their characters' numbers, as in SQLite: times

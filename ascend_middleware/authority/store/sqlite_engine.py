@@ -57,6 +57,7 @@ class SQLiteEngine:
     """One SQLite file, which other processes may use at the same time; see `Engine`."""
 
     defers: Final = False
+    fleet: Final = None
 
     def __init__(self, connection: sqlite3.Connection, *, path: str | Path = MEMORY) -> None:
         self.connection: Final = connection
