@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ..api.decode import encode_json, submit_body
-from ..api.models import AuthorizationDecision
+from ..api.models import AgentAction, AuthorizationDecision
 from ..flow import Shared
 from ..fork import ProcessLock
 from ..masking import get_logger
@@ -41,14 +40,26 @@ logger = get_logger("ascend_middleware.guard")
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_action: Final = msgspec.json.Decoder(AgentAction).decode
 # By these an answer tells of a person, or of what has to hold before its permission may be used.
 _NOT_ALONE: Final = ("approval_request_id", "approved_by", "decided_by", "conditions")
 
 
 class _Kept(msgspec.Struct, frozen=True, eq=False):
-    decision: AuthorizationDecision
+    """A decision and its action, as texts: what an application writes into one, the next does not see."""
+
+    known: AuthorizationDecision
     fields: bytes
+    action: bytes
     until: float
+
+    def decision(self) -> AuthorizationDecision:
+        """Return the decision for one request."""
+        return _copy(self.fields, self.known)
+
+    def described(self) -> AgentAction:
+        """Return the action, as it would be made of any of the requests."""
+        return _decode_action(self.action)
 
 
 class Reuse:
@@ -64,7 +75,8 @@ class Reuse:
         # Without a journal, or without reports, no use of a decision would be told.
         self._journal: Final = journal if settings.report_outcomes else None
         self._kept: dict[bytes, _Kept] = {}
-        self._rules: dict[CompiledRule, bytes] = {}
+        # What the requests of a rule have in common, by whether a principal is known.
+        self._rules: dict[tuple[CompiledRule, bool], tuple[bytes, frozenset[str]]] = {}
         self._lock: Final = ProcessLock()
         self._seen: tuple[object, ...] = ()
         self._generation = 0
@@ -77,11 +89,8 @@ class Reuse:
 
     # --- what identifies a request
 
-    def ticket(self, case: Case, action: bytes) -> Ticket | None:
-        """Return what a request shares decisions under; None for one that shares none, or whose body may be unread.
-
-        `action` is what the authority is to be shown of it.
-        """
+    def ticket(self, case: Case) -> Ticket | None:
+        """Return what a request shares decisions under; None for one that shares none, or whose body may be unread."""
         journal = self._journal
         if journal is None or case.view.method not in READING:
             return None
@@ -89,12 +98,12 @@ class Reuse:
             return None
         if journal.limits.when_full == "pass" and journal.is_full:
             return None  # a use that is not in the journal would be told to nobody
-        rule, binding = case.rule, self._approvals.bind(case)
+        binding, kind = self._approvals.bind(case), (case.rule, case.agent.principal is None)
         try:
-            ruled = self._rules.get(rule)
-            if ruled is None:
-                ruled = self._rules[rule] = binding.ruled()
-            key = binding.exact(ruled, action, case.content or b"")
+            known = self._rules.get(kind)
+            if known is None:
+                known = self._rules[kind] = binding.ruled(), binding.telling()
+            key = binding.exact(*known, case.content or b"")
         except ValueError:
             return None
         return Ticket(key, self._current(), self._core.clock())
@@ -106,7 +115,7 @@ class Reuse:
                 body = yield from self._approvals.body(case)
                 if not isinstance(body, bytes):
                     return body
-            case.ticket = self.ticket(case, encode_json(submit_body(case.action)))
+            case.ticket = self.ticket(case)
         return None
 
     def _current(self) -> int:
@@ -125,15 +134,15 @@ class Reuse:
 
     # --- what is kept
 
-    def find(self, ticket: Ticket) -> AuthorizationDecision | None:
-        """Return the decision that an identical request was allowed by, if it may be used still."""
+    def find(self, ticket: Ticket) -> _Kept | None:
+        """Return what an identical request was allowed by, if it may be used still."""
         kept = self._kept.get(ticket.key)
         if kept is None or self._core.key_refused:
             return None
         if ticket.began >= kept.until:
             self._kept.pop(ticket.key, None)
             return None
-        return _copy(kept.fields, kept.decision)
+        return kept
 
     def keep(self, case: Case, decision: AuthorizationDecision) -> None:
         """Keep what the authority answered about a request, if its rule says so and if it may be used again."""
@@ -154,7 +163,7 @@ class Reuse:
                 self._kept.pop(ticket.key, None)
                 while len(self._kept) >= self._most:
                     del self._kept[next(iter(self._kept))]  # the oldest
-                self._kept[ticket.key] = _Kept(decision, _encode(decision), until)
+                self._kept[ticket.key] = _Kept(decision, _encode(decision), _encode(case.action), until)
 
     def _takes_uses(self, rule: CompiledRule) -> bool:
         """Say whether the authority takes reports of uses, once it has answered; and once, if it does not."""
@@ -181,7 +190,7 @@ class Reuse:
             return None
         kept = self.find(ticket)
         if kept is not None:
-            return Settled(decision=kept, runs=True, reuse="cached")
+            return Settled(decision=kept.decision(), runs=True, reuse="cached")
         if not case.rule.coalesce or self._core.policy_state == "":
             return None
         call = functools.partial(self._core.submit, case.action, deadline=deadline)

@@ -199,26 +199,29 @@ class Guard:
             return telemetry.watch(self._decide(case), case.view, plan.label)  # type: ignore[no-any-return]
         if plan.encode is None or self._asks_who or not self.kill.is_quiet or self._may_be_on_hold(case):
             return self._decide(case)
+        reused = self._reused(case) if plan.reuses else None
+        if reused is not None:
+            return reused
         if case.describe() is None:
             content = plan.encode(case.action)
             if content is not None:
-                found = self._reused(case, content) if plan.reuses else None
-                if found is not None:
-                    return found
                 attempt = self.core.begin_submit(content, self._agent.id, seconds=self.settings.deadline)
                 if attempt is not None:
                     return Asked(case, attempt)
         return self._decide(case)
 
-    def _reused(self, case: Case, content: bytes) -> Verdict | Flow[Verdict] | None:
+    def _reused(self, case: Case) -> Verdict | Flow[Verdict] | None:
         """Pass a request by a decision that is kept; return the flow for one that asks together with others."""
-        ticket = case.ticket = self.reuse.ticket(case, content)
-        decision = None if ticket is None else self.reuse.find(ticket)
-        if decision is None:
+        case.locate()
+        ticket = case.ticket = self.reuse.ticket(case)
+        kept = None if ticket is None else self.reuse.find(ticket)
+        if kept is None:
             return self._decide(case) if case.rule.coalesce or case.view.may_have_body else None
+        decision = kept.decision()
         run = self.runs.enter_at_once(case.plan.label, decision, self._agent.id, how="cached")
         if run is self.runs.waits:
             return self._decide(case)
+        case.action = kept.described()
         verdict = self._allowed(case, decision, run, "cached")
         return verdict if self.kill.is_quiet else self._look_last(verdict)
 

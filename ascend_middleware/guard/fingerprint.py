@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["CREDENTIALS", "Binding", "tenant_of"]
 
 _encode: Final = msgspec.json.Encoder().encode
+_ALWAYS: Final = ("host", "content-type", "content-encoding")
 # Who the application takes the caller for, where it does not tell the guard; `principal_headers` names further ones.
 CREDENTIALS: Final = ("authorization", "cookie", "x-api-key", "proxy-authorization")
 # In these, proxies name who signed in. Different ones make two callers, whatever cookie or gateway's key they
@@ -113,23 +114,32 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
         """
         return _digest(["sharing", self.fingerprint(content), handle if self.caller is None else ""])
 
-    def exact(self, rules: bytes, action: bytes, content: bytes) -> bytes:
-        """Return the digest of what no two requests have in common that might be told apart.
+    def exact(self, rules: bytes, telling: Collection[str], content: bytes) -> bytes:
+        """Return the digest of all by which two requests might be judged otherwise, as it came.
 
-        What `fingerprint` looks at, the agent's name, and the body byte by byte; what of it is the same for all
-        requests of a rule is in `rules`, see `ruled`. The `action` is what the authority is shown of the request.
+        That is what `fingerprint` looks at, with the spelling of path and headers, and the agent's name. What of it is
+        the same for all requests of a rule is in `rules`, see `ruled`; `telling` are the headers.
 
         Raises:
             ValueError: there are texts in it that are none.
         """
-        agent = self.agent
-        parts = [agent.id, agent.name, *self._request(), self.caller, self._named]
-        parts += [self.view.raw_path, len(action), len(content)]
-        return hashlib.sha256(b"".join([rules, _encode(parts), action, content])).digest()
+        view, agent, principal = self.view, self.agent, self.agent.principal
+        headers = [one for one in view.headers if fold_header(one[0]) in telling]
+        parts = [agent.id, agent.name, principal, view.verb, view.raw_path, *self._place(), headers, len(content)]
+        return hashlib.sha256(b"".join([rules, _encode(parts), content])).digest()
 
     def ruled(self) -> bytes:
         """Return a digest of authority, organisation, key, rule and table."""
         return hashlib.sha256(_encode([self.tenant, *self._ruled()])).digest()
+
+    def telling(self) -> frozenset[str]:
+        """Return the headers by which requests of this rule, and of such a caller, are told apart."""
+        telling = {*_ALWAYS, *self.rule.reads_headers}
+        if self.agent.principal is None:
+            telling.update(self.credentials)
+            if not self.single_caller:
+                telling |= _NAMED_BY_PROXIES
+        return frozenset(telling)
 
     def _head(self) -> list[Any]:
         return [self.tenant, self.agent.id, *self._ruled(), *self._request()]
@@ -143,18 +153,19 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
             self.table,
         ]
 
+    def _place(self) -> list[Any]:
+        view, resolved = self.view, self.view.resolved
+        template = resolved.leaf.template if resolved is not None and resolved.leaf is not None else ""
+        # The same application may stand in two places: what is one customer's here is another's there.
+        params = sorted([(name, str(value)) for name, value in self.params.items()])
+        return [template, view.prefix, view.path, params, view.query.decode("latin-1")]
+
     def _request(self) -> list[Any]:
         view = self.view
-        template = view.resolved.leaf.template if view.resolved is not None and view.resolved.leaf is not None else ""
         return [
             view.verb,
             view.header("host"),
-            template,
-            # The same application may stand in two places: what is one customer's here is another's there.
-            view.prefix,
-            view.path,
-            sorted((name, str(value)) for name, value in self.params.items()),
-            view.query.decode("latin-1"),
+            *self._place(),
             [(name, view.header(name)) for name in self.rule.reads_headers],
             view.header("content-type"),
             view.header("content-encoding"),

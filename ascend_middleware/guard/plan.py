@@ -116,6 +116,11 @@ class Case(msgspec.Struct, eq=False):
         known |= {"action": self.action, "decision": self.decision, "principal": self.agent.principal}
         return self.plan.refused(refusal, **known)
 
+    def locate(self) -> None:
+        """Find the parameters of the path."""
+        resolved = self.view.resolved
+        self.params = self.rule.path_params(self.view.path) if resolved is None else resolved.params
+
     def describe(self) -> Refusal | None:
         """Make the action of what the rule reads, or refuse a request that holds none."""
         view, recipe, agent, make = self.view, self.rule.recipe, self.agent, self.plan.make
@@ -126,11 +131,8 @@ class Case(msgspec.Struct, eq=False):
                 read["body"] = parse_json(view, self.content or b"")
             elif recipe.body == "form":
                 read["form"] = parse_form(view, self.content or b"")
-            resolved, leaf = view.resolved, None
-            if resolved is None:
-                self.params = self.rule.path_params(view.path)
-            else:
-                self.params, leaf = resolved.params, resolved.leaf
+            self.locate()
+            leaf = None if view.resolved is None else view.resolved.leaf
             fields = RequestFields(
                 method=view.verb,
                 template=view.path if leaf is None else leaf.template,

@@ -98,7 +98,7 @@ class Runs:
         journal = self._journal
         if journal is None or not self._reports:
             return None
-        entry = {"id": decision.action_id, "how": how, "rule": label, "agent": agent}
+        entry = Entry(0, 0.0, decision.action_id, how, label, agent)
         number = journal.next_number()
         try:
             entered = journal.enter(number, entry, wait=False)

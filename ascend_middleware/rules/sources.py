@@ -7,6 +7,7 @@ may repeat. A value that is not there or is there twice is refused, never guesse
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from ..exceptions import ValidationError
 from ..secret_names import REDACTED, is_secret, redact
 
 
+@functools.lru_cache(maxsize=1024)  # the same few names come with every request
 def fold_header(name: str) -> str:
     """Return the one form in which the names of headers are compared.
 
