@@ -15,6 +15,7 @@ RULES = {
     "rule": [
         {"match": "POST /run/{name}", "action_type": "t", "resource": "{path.name}"},
         {"match": "POST /open/{name}", "action_type": "t", "resource": "{path.name}", "on_failure": "open"},
+        {"match": "GET /read/{name}", "action_type": "r", "resource": "{path.name}", "cache": "1h", "coalesce": True},
         {"match": "GET /health", "exempt": True},
     ]
 }
@@ -42,6 +43,7 @@ async def health(request):
 ROUTES = [
     Route("/run/{name}", run, methods=["POST"]),
     Route("/open/{name}", run, methods=["POST"]),
+    Route("/read/{name}", run),
     Route("/health", health),
 ]
 

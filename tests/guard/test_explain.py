@@ -210,3 +210,20 @@ def test_nothing_on_disk_and_nobody_asked(explained, tmp_path, monkeypatch):
 def test_wrong_usage(capsys, args, says):
     assert main(["explain", "asgi_shop:app", "--app-dir", str(APPS), *args]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_what_a_rule_says_of_using_decisions_again_is_told(application, capsys):
+    rules = [{"match": "GET /named", "action_type": "read", "cache": "5m", "coalesce": True}]
+    text = APPLICATION.format(rules={"rule": rules}, settings={}).replace('journal="off"', 'journal="memory:"')
+    (application / "reusing.py").write_text(text)
+    place = ["--app-dir", str(application)]
+    assert main(["explain", "reusing:app", "GET /named", *place]) == 0
+    assert "read, on_failure closed, pending refuse, mode enforce, cache 300s, coalesce\n" in capsys.readouterr().out
+    assert main(["explain", "reusing:app", "GET /named", "--json", *place]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["outcome"], found["cache"], found["coalesce"]) == ("ask", "300s", True)
+    assert main(["routes", "reusing:app", "--json", *place]) in (0, 1)
+    (row,) = [one for one in json.loads(capsys.readouterr().out)["routes"] if one["rule"] and one["method"] == "GET"]
+    assert (row["cache"], row["coalesce"]) == ("300s", True)
+    assert main(["routes", "reusing:app", *place]) in (0, 1)
+    assert "read (cached 300s, coalesced)" in capsys.readouterr().out

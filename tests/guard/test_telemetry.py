@@ -35,9 +35,9 @@ TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 class Watched:
     """A guard with telemetry under providers of its own, which export into memory."""
 
-    def __init__(self, monkeypatch, *answers, **settings):
+    def __init__(self, monkeypatch, *answers, rules=RULES, **settings):
         self.engine = plug(monkeypatch, Engine(*answers))
-        self.app = unattended(guard(Handler(), RULES, **settings))
+        self.app = unattended(guard(Handler(), rules, **settings))
         self.spans = InMemorySpanExporter()
         self.tracers = TracerProvider()
         self.tracers.add_span_processor(SimpleSpanProcessor(self.spans))
@@ -309,3 +309,18 @@ thread.join()
     for name in re.findall(r"^\| `(ascend\.[a-z_.]+)` \|", page, re.MULTILINE):
         source = (Path(__file__).parents[2] / "ascend_middleware" / "guard" / "telemetry.py").read_text()
         assert f'"{name}"' in source
+
+
+def test_what_is_used_again_is_told_apart(watched):
+    rule = {"match": "GET /read", "action_type": "read", "cache": "30s", "coalesce": True}
+    one = watched(answer("approved", policy_state="p"), rules=[rule], report_outcomes=True, journal="memory:")
+    one.run(("GET", "/read"), ("GET", "/read"))
+    asked, reused = one.spans.get_finished_spans()
+    assert "ascend.reuse" not in asked.attributes and asked.attributes["ascend.client.requests"] == 1
+    assert (reused.attributes["ascend.reuse"], reused.attributes["ascend.client.requests"]) == ("cached", 0)
+    assert TRACEPARENT.fullmatch(dict(one.engine.requests[0].headers)["traceparent"])
+    label = one.app.guard.table.rules[0].label
+    counted = one.metrics()
+    assert counted["ascend.decisions", attributes(ascend__outcome="allowed", ascend__rule=label)] == 1
+    again = attributes(ascend__outcome="allowed", ascend__rule=label, ascend__reuse="cached")
+    assert counted["ascend.decisions", again] == 1

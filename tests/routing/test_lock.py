@@ -120,6 +120,7 @@ def without(changed, *gone):
 
 
 NEW = Route("/new", page, methods=["PUT"])
+NEW_READ = Route("/new", page, methods=["GET"])
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,8 @@ NEW = Route("/new", page, methods=["PUT"])
         (site(without(PAY, "details")), "no longer tells the authority details.amount = body.amount"),
         (site(rule(PAY, match="POST /orders/{id}/**")), "which is wider"),
         (site(rule(PAY, match="* /orders/{id}/payments")), "which is wider"),
+        (site(rule(READ, cache="30s")), 'cache was not set and is "30s"'),
+        (site(rule(READ, coalesce=True)), "coalesce was not set and is true"),
         (site(guard=False), "guarded was true and is false"),
         (site(enabled=False), "enabled was true and is false"),
         (site(more=[NEW]), "PUT /new is new, and without a rule"),
@@ -148,6 +151,10 @@ NEW = Route("/new", page, methods=["PUT"])
             site([*RULES, {"match": "PUT /new", "action_type": "a", "mode": "observe"}], more=[NEW]),
             'PUT /new is new, with mode = "observe"',
         ),
+        (
+            site([*RULES, {"match": "GET /new", "action_type": "a", "cache": "1m"}], more=[NEW_READ]),
+            'GET /new is new, with cache = "60s"',
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -156,6 +163,12 @@ def test_what_lets_more_pass_is_looser_and_what_undoes_it_is_not(changes, now, l
     assert found[0][0] == "looser"
     assert any(direction == "looser" and looser in text for direction, text in found), found
     assert all(direction != "looser" for direction, _ in changes(now, site()))
+
+
+def test_a_decision_that_is_kept_for_longer_is_looser(changes):
+    short, long = (site(rule(READ, cache=seconds)) for seconds in ("30s", "2m"))
+    assert changes(short, long) == [("looser", 'GET /orders/{id} cache was "30s" and is "120s"')]
+    assert changes(long, short) == [("tighter", 'GET /orders/{id} cache was "120s" and is "30s"')]
 
 
 def test_a_new_route_that_is_governed_and_one_that_is_gone_are_told(changes):
