@@ -11,9 +11,14 @@ import httpx2
 from ascend_middleware.agent import ApprovalAuth, ApprovalError, Hold
 
 
+told = set()
+
+
 def tell(hold: Hold) -> None:
-    """Say what is waited for."""
-    print(f"{hold.detail} (action {hold.action_id})", file=sys.stderr)
+    """Say once what is waited for; this is called before each wait."""
+    if hold.handle not in told:
+        told.add(hold.handle)
+        print(f"{hold.detail} (action {hold.action_id})", file=sys.stderr)
 
 
 def main(url: str, body: str, auth: ApprovalAuth) -> int:

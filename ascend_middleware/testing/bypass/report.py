@@ -68,6 +68,6 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         )
         yield from (f"- later: `{one}`" for one in report["late"])
     yield from ("", "## Exempt routes, which may run", "")
-    yield from (f"- `{one}`" for one in report["exempt"])
+    yield from [f"- `{one}`" for one in report["exempt"]] or ["None."]
     yield from ("", "## Attacks", "")
     yield from (f"- {one['name']}: {one['about']}" for one in report["attacks"])
