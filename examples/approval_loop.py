@@ -10,7 +10,6 @@ import httpx2
 
 from ascend_middleware.agent import ApprovalAuth, ApprovalError, Hold
 
-
 told = set()
 
 

@@ -2,9 +2,12 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -65,6 +68,23 @@ def test_the_help_lists_every_command_once_by_groups(capsys):
     assert [line for line in out.splitlines() if line.endswith(":")] == [
         "govern an application:", "run an authority:", "administer an authority:", "get to know this package:", "options:"
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a terminal")
+@pytest.mark.parametrize("command", [["--help"], ["policy", "replay", "--since", "2020-01-01", "--policy"]])
+def test_a_terminal_is_sent_no_colours(policy, pending, command):
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "ascend_middleware.cli", *command, *([policy] if "--policy" in command else [])]
+    environment = {**os.environ, "NO_COLOR": "1", "TERM": "xterm-256color"}
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # of Linux, at the end
+            while part := os.read(ours, 65_536):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0 and shown
+    assert not re.search(rb"\x1b\[[\d;]*m", shown)
 
 
 def test_init_writes_once(capsys, tmp_path):
