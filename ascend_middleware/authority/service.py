@@ -23,6 +23,7 @@ from .bodies import Answer, ApiError, read_wait
 from .context import action_number
 from .core import Authority
 from .heads import Heads
+from .retention import Retirement
 from .store import audit
 from .store.database import Database, StorageError
 from .store.patience import patience
@@ -249,6 +250,7 @@ class Service:
         self.waiters: Final = Waiters(authority.store)
         self.courier: Final = Courier(authority)
         self.heads: Final = Heads(authority, self.courier.outbox)
+        self.retirement: Final = Retirement(authority)
         # What ends the answers that never end by themselves.
         self.streams: Final[list[Callable[[], Awaitable[None]]]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -267,7 +269,8 @@ class Service:
         self.writer.start()
         await self._log_head()
         self.authority.send_webhook = self.courier.test
-        self._tasks = [asyncio.create_task(self._do_chores()), asyncio.create_task(self.courier.run())]
+        chores = (self._do_chores(), self.courier.run(), self.retirement.run())
+        self._tasks = [asyncio.create_task(one) for one in chores]
 
     async def _log_head(self) -> None:
         # The service's log usually goes elsewhere than the database: a head in it outlives a change of the whole file.
@@ -307,6 +310,7 @@ class Service:
     async def release(self) -> None:
         """Let those go who wait for something to happen, so that a stop need not wait for them."""
         self.authority.readiness.stopping = True
+        self.retirement.stop()
         await self.waiters.close()
         for close in self.streams:
             await close()

@@ -34,6 +34,7 @@ from ..setting_values import flag
 from ..text import is_postgres
 from .administer import open_store, place_of
 from .places import named_database
+from .retention import archive
 from .schemas import write_beside
 
 
@@ -45,6 +46,8 @@ def run_task(args: Namespace) -> Result:
         return _backup(args)
     if args.task == "copy":
         return _copy(args)
+    if args.task == "archive":
+        return archive(args)
     if args.path is not None:
         raise ConfigurationError(f"unexpected argument {args.path!r}; name the policy file with --policy")
     return _serve(args)
@@ -237,25 +240,31 @@ def verify_audit(args: Namespace) -> Result:
     heads = tuple(head for text in args.head for head in _heads(text))
     start = _noted("--from", args.start) if args.start else None
     with Database.evidence(place_of(args)) as database:
-        found = verify(database, known=heads, start=start, watch=progress)
+        folder = Path(args.archive) if args.archive else None
+        found = verify(database, known=heads, start=start, archive=folder, watch=progress)
     findings = [{name: value for name, value in asdict(one).items() if value != ""} for one in found.findings]
+    why = "it is archived" if found.archived else "an earlier version stored them"
     state = "the log is whole" if found.whole else "the log was tampered with"
     return Result(
         data={
             "whole": found.whole,
             "entries": found.entries,
+            "archived": found.archived,
+            "erased": found.erased,
             "head": str(found.head),
             "untold": found.untold,
             "findings": findings,
         },
         lines=[
             *(f"{one.kind}: {one.message}" for one in found.findings),
+            *([f"the log does not tell all of {found.untold} rows: {why}"] if found.untold else ()),
+            f"{state}: {found.entries} entries, head {found.head}",
             *(
-                [f"an earlier version stored {found.untold} rows: the log does not tell all of them"]
-                if found.untold
+                [f"entries 1 to {found.archived} are archived and were not read; --archive DIR reads them"]
+                if found.archived
                 else ()
             ),
-            f"{state}: {found.entries} entries, head {found.head}",
+            *([f"text of {found.erased} entries was erased, as the log tells"] if found.erased else ()),
         ],
         code=OK if found.whole else FAILED,
     )

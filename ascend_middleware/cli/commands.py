@@ -62,7 +62,7 @@ _SERVER: Final = (arg("name", help="the server's name"), *_ORGANISATION)
 _MODEL: Final = (arg("id", type=int, help="its number"), *_ORGANISATION)
 _STATUSES: Final = ("approved", "partially_approved", "pending", "denied")
 _LEVEL: Final = (arg("level", choices=("low", "medium", "high", "critical")), *_ORGANISATION)
-_TASKS: Final = ("serve", "init", "backup", "copy")
+_TASKS: Final = ("serve", "init", "backup", "copy", "archive")
 _NEW_KEY: Final = (
     *_ORGANISATION,
     arg("--name", required=True, help="whose key it is, for the audit log"),
@@ -165,7 +165,7 @@ _GOVERN: Final = (
 _RUN: Final = (
     Command(
         "authority", "serve the embedded authority", "cli.authority:run_task",
-        arg("task", nargs="?", choices=_TASKS, default=_TASKS[0], help="serve (default), init, backup or copy"),
+        arg("task", nargs="?", choices=_TASKS, default=_TASKS[0], help="serve (the default) or another one"),
         arg("path", nargs="?", help="init: the policy file to write (default: policy.toml)"),
         *_PLACE,
         arg("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)"),
@@ -178,10 +178,13 @@ _RUN: Final = (
         arg("--open-metrics", action="store_true", help="serve /metrics without a key, for a private network"),
         arg("--no-access-log", action="store_true", help="do not log each request"),
         arg("--from", dest="source", metavar="DB", help="copy: the database to copy, a file or a URL"),
-        arg("--to", metavar="DB", help="copy: where there is none yet, a file or the URL of an empty database"),
+        arg("--to", metavar="DB|DIR", help="copy: where there is no database yet, a file or the URL of an empty one; "
+            "archive: the folder for the files (default: as [retention] says)"),
+        arg("--before", metavar="DATE", help="archive: what is older (default: as [retention] says)"),
         description="Serve the embedded authority. `authority init [PATH]` writes a commented policy file, makes its "
         "database and prints the first keys, once. `authority backup PATH` copies the database to a new file, also "
-        "while it is being served. `authority copy --from FILE --to postgresql://…` copies it to another kind.",
+        "while it is being served. `authority copy --from FILE --to postgresql://…` copies it to another kind. "
+        "`authority archive` moves old actions and audit entries into compressed files.",
     ),
     Command(
         "explain-policy", "tell what would be decided about an action, and why", "cli.authority:explain_policy",
@@ -228,6 +231,7 @@ _RUN: Final = (
         arg("--head", action="append", default=[], metavar="NUMBER:HASH",
             help="one noted earlier, or a file with such ones, as head_file of the policy file; repeatable"),
         arg("--from", dest="start", metavar="NUMBER:HASH", help="read only what follows a head that was verified"),
+        arg("--archive", metavar="DIR", help="read the archives in this folder too, from the first entry on"),
         description="Read the whole audit log and name every entry that was changed, removed or reordered afterwards. "
         "Exit code 1 if any was. Whoever can write the file can also make a whole new log: keep the head that this "
         "prints somewhere else, and pass it to the next verification with --head.",

@@ -186,7 +186,8 @@ def test_a_claim_says_what_the_keys_call_the_person(desk_of):
     assert approve(desk, number, token(sub="00u2e", email="carol")) == (200, "approved")
 
 
-def test_who_submitted_before_is_known_after_the_migration(desk_of, tmp_path):
+def test_who_submitted_before_is_known_after_the_migration(desk_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("ascend_middleware.authority.store.store.new_salt", str)  # as it was then
     desk = desk_of(POLICY + JWT, tmp_path / "old.db")
     body = {"agent_id": "a", "action_type": "transaction", "action_details": {"amount": 5000}}
     ask(desk, foreign(desk, sub="Boss"), "/api/v1/actions/submit", "POST", body=body)
@@ -196,7 +197,8 @@ def test_who_submitted_before_is_known_after_the_migration(desk_of, tmp_path):
     )
     desk.authority.close()
     raw = sqlite3.connect(tmp_path / "old.db", isolation_level=None)
-    raw.execute("ALTER TABLE actions DROP COLUMN submitter")
+    for column in ("submitter", "salt"):
+        raw.execute(f"ALTER TABLE actions DROP COLUMN {column}")
     for column in ("expires_at", "used_at", "agents", "token_round"):
         raw.execute(f"ALTER TABLE keys DROP COLUMN {column}")
     raw.execute("ALTER TABLE answers DROP COLUMN seq")

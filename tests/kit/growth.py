@@ -90,7 +90,7 @@ class Growth:
             if entry["event"] == "ACTION_SUBMITTED":
                 data |= {
                     "agent_id": agent,
-                    "submission": digest(submission),
+                    "submission": digest(submission, row["salt"]),
                     "judgement": digest(canonical_json(judgement)),
                     "key": key["id"],
                 }

@@ -123,7 +123,7 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
         risk_level=level,
         session=row["session"],
         parent_action_id=action.get("parent_action_id"),
-        submission=digest(texts[0]),
+        submission=digest(texts[0], row["salt"]),
         judgement=digest(texts[1]),
     )
     return row

@@ -15,6 +15,7 @@ from ..keys import ADDRESS_LIMIT, FAILED_SIGN_INS, listed
 from ..tokens import TokenKey
 from .approvers import ApprovalRules
 from .conditions import Condition
+from .retention import Retention
 from .risk_score import Score
 
 __all__ = [
@@ -204,6 +205,7 @@ class PolicySet:
     token_key: TokenKey | None = None
     classifications: tuple[Mapping[str, Any], ...] = ()
     heads: HeadRules = field(default_factory=HeadRules)
+    retention: Retention = field(default_factory=Retention)
     version: str = ""
 
     def limits_of(self, key_id: int, name: str) -> Limits:

@@ -31,6 +31,7 @@ from ..tokens import TokenKey, public_key_issue
 from . import DECISIONS, RULE_ACTIONS, HeadRules, Limits, McpServer, Model, Policies, Policy, PolicySet, pattern_issues
 from .approvers import APPROVALS, read_approvals
 from .conditions import compile_condition
+from .retention import RETENTION, read_retention
 from .risk_score import MAX_SCORE
 
 __all__ = ["ONE_OF", "ROWS", "TABLES", "load_policy", "parse_policy", "sample_policy"]
@@ -79,6 +80,7 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
     key_limits = _key_limits(report, read, least=limits)
     heads = _heads(report, read.get("audit", {}), folder or Path())
     token_key = _token_key(report, read["jwt"], folder or Path()) if "jwt" in read else None
+    retention = read_retention(read.get("retention", {}), report, folder or Path())
     kinds = tuple(_classification(given) for given, _ in _rows(report, read, "resource_classification"))
     for kind, names in (("policy", [p.name for p in policies]), ("mcp_server", [s.name for s in servers])):
         for twice in sorted({item for item in names if item and names.count(item) > 1}):
@@ -100,6 +102,7 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
         token_key=token_key,
         classifications=kinds,
         heads=heads,
+        retention=retention,
         version=hashlib.sha256(content.encode()).hexdigest()[:16],
     )
 
@@ -169,6 +172,7 @@ TABLES: Final[Mapping[str, Fields]] = {
     "limits": ({**_LIMITS, "failed_sign_ins": _count, "address": _count}, ()),
     "jwt": (_TOKEN_KEY, ("issuer", "audience")),
     "audit": ({"head_file": text, "head_interval": duration}, ()),
+    "retention": (RETENTION, ()),
     **ROWS,
 }
 # Of which a table needs one.

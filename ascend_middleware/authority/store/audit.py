@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ __all__ = [
     "entries",
     "head",
     "iso_time",
+    "new_salt",
 ]
 
 _encoder = msgspec.json.Encoder(order="sorted")
@@ -35,9 +37,9 @@ def canonical_json(value: object) -> str:
     return _encoder.encode(value).decode()
 
 
-def digest(text: object) -> str:
+def digest(text: object, salt: str = "") -> str:
     """Return by which hash an entry knows a text; of what is no text, which a table may hold, none."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if isinstance(text, str) else ""
+    return hashlib.sha256((salt + text).encode("utf-8", "surrogatepass")).hexdigest() if isinstance(text, str) else ""
 
 
 def answer_digest(row: Mapping[str, Any]) -> str:
@@ -85,6 +87,11 @@ def entries(database: Database, *, after: int = 0, tenant: str | None = None) ->
 
 # The entries that decide a pending action, and how.
 DECIDED: Final = {"ACTION_APPROVED": "approved", "ACTION_DENIED": "denied", "ACTION_EXPIRED": "denied"}
+
+
+def new_salt() -> str:
+    """Return what stands beside personal data under a hash, so that the hash confirms no guess once both are erased."""
+    return secrets.token_hex(16)
 
 
 def chained(previous: str, entry: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -14,8 +15,9 @@ from ..keys import LOCAL, person
 from .audit import DECIDED, canonical_json, chained, digest
 from .engine import Reader, Row
 from .findings import Finding, gone, unknown, unlike
+from .past import Past, erased_text
 
-__all__ = ["SUBMITTED", "Watching", "compared_action", "compared_actions"]
+__all__ = ["SUBMITTED", "Watching", "compared_action", "compared_actions", "compared_range"]
 
 # Actions that are compared at a time.
 _AT_ONCE: Final = 1000
@@ -44,6 +46,7 @@ _APART: Final = frozenset(
     }
 )
 _MISSING: Final = object()
+_SALT: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class _Entry(msgspec.Struct):
@@ -145,8 +148,12 @@ class _Told:
         for column, said in self.columns.items():
             if row[column] != said:
                 yield unlike(self.seq, "actions", number, column, row[column], said)
+        salt = row["salt"] if "salt" in row.keys() else ""  # noqa: SIM118 - as with the submitter
+        salted = isinstance(salt, str) and (salt == "" or _SALT.fullmatch(salt) is not None)
+        if not salted:
+            yield self._other(number, "salt")
         for name, said in self.hashes.items():
-            if digest(row[name]) != said:
+            if salted and digest(row[name], salt if name == "submission" else "") != said:
                 facts = sorted(self._misjudged(row)) if name == "judgement" else ()
                 for fact in facts or (name,):
                     yield self._other(number, fact)
@@ -193,19 +200,19 @@ class _Told:
             yield gone(seq, "approvals", f"{number}/{name}")
 
 
-def compared_actions(reader: Reader, start: int, end: int, watch: Watching) -> Iterator[Finding]:
-    """Yield what of the actions and approvals is not as the log says; of those only that it tells of after `start`."""
+def compared_actions(reader: Reader, past: Past, start: int, end: int, watch: Watching) -> Iterator[Finding]:
+    """Yield what of the actions and approvals is not what the log says; of those only told of after `start`."""
     if start:
         for first in watch(range(start + 1, end + 1, _AT_ONCE), "actions", None):
             upto = min(first + _AT_ONCE - 1, end)
             about = "IN (SELECT action_id FROM audit WHERE seq BETWEEN ? AND ?)"
-            yield from _compared(reader, about, (first, upto), upto)
+            yield from _compared(reader, past, about, (first, upto), upto)
         alone = "SELECT id FROM actions WHERE NOT EXISTS (SELECT 1 FROM audit WHERE action_id = actions.id) ORDER BY id"
         for row in reader.each(alone):
             yield unknown("actions", row["id"])
     else:
         for first in watch(_firsts(reader), "actions", None):
-            yield from _compared(reader, "BETWEEN ? AND ?", (first, first + _AT_ONCE - 1), end)
+            yield from _compared(reader, past, "BETWEEN ? AND ?", (first, first + _AT_ONCE - 1), end)
     alone = (
         "SELECT action_id, approver FROM approvals WHERE NOT EXISTS (SELECT 1 FROM actions WHERE id = action_id)"
         " ORDER BY action_id, approver"
@@ -214,15 +221,21 @@ def compared_actions(reader: Reader, start: int, end: int, watch: Watching) -> I
         yield unknown("approvals", f"{row['action_id']}/{row['approver']}", "is of no action that there is")
 
 
+def compared_range(reader: Reader, past: Past, first: int, last: int) -> Iterator[Finding]:
+    """Yield what of the actions with these numbers is not what the log says."""
+    for start in range(first, last + 1, _AT_ONCE):
+        yield from _compared(reader, past, "BETWEEN ? AND ?", (start, min(last, start + _AT_ONCE - 1)), 0)
+
+
 def compared_action(reader: Reader, number: int) -> list[Finding]:
     """Return what of one action is not what the log says, the entries about it included."""
     rows = reader.rows("SELECT seq, entry, previous, hash FROM audit WHERE action_id = ?", (number,))
     found = [
         Finding(row["seq"], "changed", f"entry {row['seq']} was changed: its hash does not fit its content")
         for row in rows
-        if chained(row["previous"], row["entry"]) != row["hash"]
+        if chained(row["previous"], row["entry"]) != row["hash"] and not erased_text(reader, row)
     ]
-    return found + list(_compared(reader, "BETWEEN ? AND ?", (number, number), 0))
+    return found + list(_compared(reader, Past(), "BETWEEN ? AND ?", (number, number), 0))
 
 
 def _firsts(reader: Reader) -> Iterator[int]:
@@ -240,7 +253,7 @@ def _firsts(reader: Reader) -> Iterator[int]:
         first = found + _AT_ONCE
 
 
-def _compared(reader: Reader, about: str, values: tuple[int, int], end: int) -> Iterator[Finding]:
+def _compared(reader: Reader, past: Past, about: str, values: tuple[int, int], end: int) -> Iterator[Finding]:
     """Compare some actions; those of which something is told after `end` (unless 0) have their turn with that."""
     told: dict[int, _Told] = {}
     entries = f"SELECT seq, action_id, entry FROM audit WHERE action_id {about} ORDER BY action_id, seq"  # noqa: S608
@@ -259,7 +272,7 @@ def _compared(reader: Reader, about: str, values: tuple[int, int], end: int) -> 
         yield from said.differences(row, number)
         yield from said.unlike_approvals(number, approvals.pop(number, ()))
     for number, said in told.items():
-        if said.seq and not (end and said.last > end):
+        if said.seq and not (end and said.last > end) and not past.has_action(number):
             yield gone(said.seq, "actions", number)
 
 

@@ -85,6 +85,8 @@ class Log(Records):
         # The head, not the last row: if rows are missing at the end, the gap must stay visible for ever.
         last, previous = self.tip()
         told = {name: getattr(entry, name) for name in ("action_id", "at", "tenant", "event", "actor", "data")}
+        if entry.action_id is not None:
+            told["salt"] = audit.new_salt()
         text = canonical_json({"seq": last + 1, **told})
         digest = audit.chained(previous, text)
         columns = {"seq": last + 1, "entry": text, "tenant": entry.tenant, "action_id": entry.action_id}
@@ -118,7 +120,10 @@ class Log(Records):
         if uses:
             rows += self.rows(f"{about} AND entry LIKE ? ORDER BY seq DESC LIMIT ?", (*place, _USED, uses))
             rows.sort(key=lambda row: int(row["seq"]))
-        return [{**json.loads(row["entry"]), "hash": row["hash"]} for row in rows]
+        found = [{**json.loads(row["entry"]), "hash": row["hash"]} for row in rows]
+        for entry in found:
+            entry.pop("salt", None)  # it confirms guesses of what was erased, so it goes nowhere
+        return found
 
     def count_uses(self, action_id: int, *, tenant: str) -> int:
         """Return how often the decision about an action let a further request pass."""

@@ -46,6 +46,47 @@ def _revising(table: str, event: str) -> Each:
     )
 
 
+# What may be deleted from the audit log: an entry up to the last one of an archive that a later entry names, unless
+# its action is still there. And what may change in it: an entry about an action, where a later entry tells that the
+# action's data was erased, loses some of its text and nothing else.
+_DELETABLE: Final = """NOT EXISTS (SELECT 1 FROM actions WHERE id = OLD.action_id) AND EXISTS (
+    SELECT 1 FROM archives JOIN audit AS told ON told.seq = archives.seq
+    WHERE archives.kind = 'audit' AND archives.last >= OLD.seq AND archives.seq > archives.last
+    AND {event} = 'AUDIT_ARCHIVED' AND {file} = archives.name AND {last} = archives.last)"""
+_ERASABLE: Final = """NEW.seq = OLD.seq AND NEW.tenant = OLD.tenant AND NEW.action_id = OLD.action_id
+    AND NEW.previous = OLD.previous AND NEW.hash = OLD.hash AND EXISTS (
+    SELECT 1 FROM audit AS told WHERE told.seq = {number} AND told.seq > OLD.seq
+    AND told.action_id = OLD.action_id AND {event} = 'ACTION_ERASED')"""
+
+
+def _sqlite_kept(name: str, event: str, words: str, allowed: str) -> str:
+    return (
+        f"CREATE TRIGGER {name} BEFORE {event} ON audit WHEN NOT coalesce({allowed}, 0)"
+        f" BEGIN SELECT RAISE(ABORT, '{words}'); END"
+    )
+
+
+def _postgres_kept(event: str, words: str, allowed: str, result: str) -> str:
+    return f"""CREATE FUNCTION ascend_audit_{event}() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN IF NOT coalesce({allowed}, FALSE) THEN RAISE EXCEPTION '{words}'; END IF; RETURN {result}; END $$"""
+
+
+_SQLITE_ENTRY: Final = {
+    "event": "json_extract(told.entry, '$.event')",
+    "file": "json_extract(told.entry, '$.data.file')",
+    "last": "json_extract(told.entry, '$.data.last')",
+    "number": "CASE WHEN json_valid(NEW.entry) THEN json_extract(NEW.entry, '$.erased') END",
+}
+_POSTGRES_ENTRY: Final = {
+    "event": "told.entry::jsonb ->> 'event'",
+    "file": "told.entry::jsonb -> 'data' ->> 'file'",
+    "last": "(told.entry::jsonb -> 'data' ->> 'last')::BIGINT",
+    "number": "(NEW.entry::jsonb ->> 'erased')::BIGINT",
+}
+_KEPT: Final = "the audit log is kept"
+_FIXED: Final = "the audit log is fixed"
+
+
 # `revision` is another one after each change that a cached reading would miss, also of other processes. It is drawn at
 # random: a number that a rolled back change had must not come again.
 RECORDS: Final[tuple[_Step, ...]] = (
@@ -210,6 +251,41 @@ MIGRATIONS: Final[tuple[tuple[_Step, ...], ...]] = (
             "",
             "CREATE UNLOGGED TABLE replicas"
             " (name TEXT PRIMARY KEY, policy TEXT NOT NULL, seen DOUBLE PRECISION NOT NULL)",
+        ),
+    ),
+    # Archives and erasure. `state` goes from `planned` over `named` (an entry, `seq`, names the file) to `done` (what
+    # the file holds is deleted here); `replaced` is one for which another file was written, without erased data.
+    (
+        """CREATE TABLE archives (
+            name TEXT PRIMARY KEY, kind TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+            state TEXT NOT NULL, seq INTEGER NOT NULL DEFAULT 0, sha256 TEXT NOT NULL DEFAULT '')""",
+        _refusing(
+            "archives_kept", "DELETE", "archives", "what an archive holds is kept", when="OLD.state <> 'planned'"
+        ),
+        _refusing(
+            "archives_fixed",
+            "UPDATE",
+            "archives",
+            "what an archive holds is fixed",
+            when="NEW.name <> OLD.name OR NEW.kind <> OLD.kind OR NEW.first <> OLD.first OR NEW.last <> OLD.last"
+            " OR NEW.state = 'planned' OR (OLD.state <> 'planned'"
+            " AND (NEW.seq <> OLD.seq OR NEW.sha256 <> OLD.sha256 OR NEW.state = 'named'))",
+        ),
+        # What one process at a time does.
+        "CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, until REAL NOT NULL)",
+        # By which the hash of what was submitted confirms no guess of it, once the data is erased.
+        "ALTER TABLE actions ADD COLUMN salt TEXT NOT NULL DEFAULT ''",
+        Each("DROP TRIGGER audit_kept", "DROP TRIGGER audit_kept ON audit"),
+        Each("DROP TRIGGER audit_fixed", "DROP TRIGGER audit_fixed ON audit"),
+        Each("", _postgres_kept("kept", _KEPT, _DELETABLE.format(**_POSTGRES_ENTRY), "OLD")),
+        Each("", _postgres_kept("fixed", _FIXED, _ERASABLE.format(**_POSTGRES_ENTRY), "NEW")),
+        Each(
+            _sqlite_kept("audit_kept", "DELETE", _KEPT, _DELETABLE.format(**_SQLITE_ENTRY)),
+            "CREATE TRIGGER audit_kept BEFORE DELETE ON audit FOR EACH ROW EXECUTE FUNCTION ascend_audit_kept()",
+        ),
+        Each(
+            _sqlite_kept("audit_fixed", "UPDATE", _FIXED, _ERASABLE.format(**_SQLITE_ENTRY)),
+            "CREATE TRIGGER audit_fixed BEFORE UPDATE ON audit FOR EACH ROW EXECUTE FUNCTION ascend_audit_fixed()",
         ),
     ),
 )

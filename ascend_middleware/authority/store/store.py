@@ -15,7 +15,7 @@ from ascend_middleware.exceptions import ConflictError, NotFoundError
 from ..cursors import Cursor
 from ..keys import DEFAULT_TENANT, Credential, Role
 from ..policy.approvers import EXPIRY, OBSERVED
-from .audit import canonical_json, iso_time
+from .audit import canonical_json, iso_time, new_salt
 from .database import Row, open_engine
 from .engine import Engine
 from .kept_answers import KEEP_ANSWERS
@@ -99,6 +99,7 @@ class Store(Keys):
             "submitter": by.name,
             "session": submission.get("orchestration_session_id"),
             "submission": texts[0],
+            "salt": new_salt(),
             "judgement": texts[1],
             "expires_at": (judgement.get("approval") or {}).get("expires_at"),
         }

@@ -6,9 +6,10 @@ What is kept in memory at a time does not grow with the log.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +21,7 @@ from .engine import Reader
 from .facts import Facts
 from .findings import Finding
 from .kept_answers import KeptAnswers
+from .past import Erasures, Past
 
 __all__ = ["Finding", "Verification", "verify"]
 
@@ -30,13 +32,16 @@ _MOST_FINDINGS: Final = 100
 class Verification:
     """What a reading of the log found; `entries` were read, `head` is its last entry as it stands.
 
-    Of so many `untold` rows the log does not tell all: an earlier version stored them.
+    Of so many `untold` rows the log does not tell all: they are of an earlier version, or it is archived.
+    `archived` entries were not read, since no archives were given; text of `erased` entries was erased, as others tell.
     """
 
     entries: int
     head: Head
     findings: tuple[Finding, ...] = ()
     untold: int = 0
+    archived: int = 0
+    erased: int = 0
 
     @property
     def whole(self) -> bool:
@@ -49,6 +54,7 @@ def verify(
     *,
     known: tuple[Head, ...] = (),
     start: Head | None = None,
+    archive: Path | None = None,
     watch: Watching = lambda items, what, total: items,
 ) -> Verification:
     """Read the log and say which entries were changed, removed, reordered or inserted afterwards.
@@ -63,16 +69,14 @@ def verify(
         known: heads that were noted elsewhere.
         start: a head up to which the log was verified before: what it names must be there, only what follows is read,
             and only the actions that this tells of are compared. What else is kept is compared as ever.
+        archive: the folder with the archives, if they are to be read as well.
         watch: is handed what is read, for a progress bar.
     """
-    findings: list[Finding] = []
     wanted = {item.seq: item.hash for item in (*known, *((start,) if start else ()))}
-    first = max(start.seq, 1) if start else 1
-    expected, previous, count = first, None if start and start.seq else NO_HASH, 0
-    last = start or Head(0, NO_HASH)
-    moved: dict[int, str] = {}
-    facts, answers = Facts(), KeptAnswers(database.now())
     with database.snapshot() as reader:
+        past = Past.read(reader)
+        chain = _Chain(past, whole=archive is not None, start=start, wanted=wanted, now=database.now())
+        first, facts = chain.first, chain.facts
         recorded = next(reader.each("SELECT seq, hash FROM audit_head"), None)
         if recorded and not isinstance(recorded["seq"], int):
             recorded = None  # something forged
@@ -80,25 +84,20 @@ def verify(
             "SELECT seq, entry FROM audit WHERE action_id IS NULL AND seq < ? ORDER BY seq", (first,)
         ):
             facts.add(row)
-        rows = reader.each("SELECT * FROM audit WHERE seq >= ? ORDER BY seq", (first,))
+        rows: Iterable[Any] = reader.each("SELECT * FROM audit WHERE seq >= ? ORDER BY seq", (first,))
+        if archive is not None:
+            archived = (row for row in past.entries(archive) if isinstance(row, Finding) or row["seq"] >= first)
+            rows = _merged(archived, rows)
         for row in watch(rows, "entries", max(recorded["seq"] - first + 1, 0) if recorded else None):
-            seq, count = row["seq"], count + 1
-            claimed = _claimed(row)
-            if claimed is not None and claimed.data.kept:
-                answers.add(seq, claimed.at, len(claimed.data.kept))
-            if row["action_id"] is None:
-                facts.add(row)
-            if len(findings) < _MOST_FINDINGS:
-                findings += _findings(row, claimed, expected, previous, moved)
-                if seq in wanted and wanted[seq] != row["hash"]:
-                    findings.append(Finding(seq, "changed", f"entry {seq} is not the one that was noted earlier"))
-            wanted.pop(seq, None)
-            expected, previous = seq + 1, row["hash"]
-            last = Head(seq, row["hash"])
-        compared = compared_actions(reader, start.seq if start else 0, last.seq, watch)
+            chain.read(row)
+        last, findings = chain.last, [*past.findings, *chain.findings, *chain.erasures.findings()]
+        compared = compared_actions(reader, past, start.seq if start else 0, last.seq, watch)
         findings += itertools.islice(compared, _MOST_FINDINGS)
-        findings += itertools.islice(_others(reader, facts, answers, first, counts=start is None), _MOST_FINDINGS)
-    for seq in [seq for seq in wanted if seq < first]:
+        complete = not past.last or (archive is not None and first == 1)
+        findings += itertools.islice(_others(reader, past, chain, complete, counts=start is None), _MOST_FINDINGS)
+    for seq in [seq for seq in wanted if seq <= chain.skipped or seq < first]:
+        if seq <= chain.skipped and (start is None or seq >= start.seq):
+            findings.append(Finding(seq, "archived", f"entry {seq} is archived: have the archives read as well"))
         del wanted[seq]
     beyond = max([recorded["seq"] if recorded else 0, *wanted])
     if recorded is None:
@@ -110,14 +109,21 @@ def verify(
         findings.append(Finding(following, "inserted", f"{_span(following, last.seq)} appended by something else"))
     elif recorded["hash"] != last.hash and not findings:
         findings.append(Finding(last.seq, "changed", f"entry {last.seq} is not the one that was recorded as the last"))
-    return Verification(entries=count, head=last, findings=tuple(findings), untold=facts.untold)
+    return Verification(
+        entries=chain.count,
+        head=last,
+        findings=tuple(findings),
+        untold=facts.untold,
+        archived=chain.skipped,
+        erased=chain.erasures.count,
+    )
 
 
-def _others(reader: Reader, facts: Facts, answers: KeptAnswers, first: int, *, counts: bool) -> Iterator[Finding]:
-    yield from facts.compared(reader, complete=True)
-    yield from answers.compared(reader, first, old=facts.old)
+def _others(reader: Reader, past: Past, chain: _Chain, complete: bool, *, counts: bool) -> Iterator[Finding]:
+    yield from chain.facts.compared(reader, complete=complete)
+    yield from chain.answers.compared(reader, chain.first, old=chain.facts.old)
     if counts:
-        yield from compared_counts(reader, archived=False)
+        yield from compared_counts(reader, archived=bool(past.actions))
 
 
 # --- the chain
@@ -147,27 +153,91 @@ def _claimed(row: Row) -> _Columns | None:
         return None
 
 
-def _findings(
-    row: Row, claimed: _Columns | None, expected: int, previous: str | None, moved: dict[int, str]
-) -> list[Finding]:
-    seq = row["seq"]
-    found = []
-    if seq > expected:
-        # The chain says so too, in the entry after the gap; one finding tells both.
-        found.append(Finding(expected, "removed", f"{_span(expected, seq - 1)} removed"))
-    if claimed is None:
-        return [*found, Finding(seq, "changed", f"entry {seq} was changed: it is no entry any more")]
-    if row["hash"] != chained(row["previous"], row["entry"]):
-        found.append(Finding(seq, "changed", f"entry {seq} was changed: its hash does not fit its content"))
-    elif claimed.seq != seq:
-        moved[claimed.seq] = row["hash"]
-        found.append(Finding(seq, "reordered", f"at place {seq} stands entry {claimed.seq}"))
-    elif (claimed.tenant, claimed.action_id) != (row["tenant"], row["action_id"]):
-        found.append(Finding(seq, "changed", f"entry {seq} was changed: its columns do not fit its content"))
-    elif previous is not None and seq == expected and row["previous"] not in (previous, moved.get(seq - 1)):
-        message = f"entry {seq} does not continue entry {seq - 1}: one of the two was replaced"
-        found.append(Finding(seq, "changed", message))
-    return found
+class _Chain:
+    """What is found in entries that are read one after the other.
+
+    Where archives are not read, the chain begins after what they hold. Entries before that place are copies, of actions
+    that are still there: each is looked at by itself.
+    """
+
+    def __init__(self, past: Past, *, whole: bool, start: Head | None, wanted: dict[int, str], now: float) -> None:
+        self.findings: list[Finding] = []
+        self.erasures = Erasures()
+        self.facts, self.answers = Facts(), KeptAnswers(now)
+        self.count = 0
+        self.skipped = 0 if whole else past.last
+        self.first = 1
+        self.last = Head(past.last, past.hash) if self.skipped else Head(0, NO_HASH)
+        self._expected, self._previous = self.last.seq + 1, self.last.hash or None
+        if start is not None and start.seq > self.skipped:
+            self.first, self.last = start.seq, start
+            self._expected, self._previous = start.seq, None
+        self._wanted = wanted
+        self._moved: dict[int, str] = {}
+
+    def read(self, row: Row | Finding) -> None:
+        """Take the next entry."""
+        if isinstance(row, Finding):
+            self.findings.append(row)
+            return
+        seq, self.count = row["seq"], self.count + 1
+        copied = seq <= self.skipped
+        claimed = _claimed(row)
+        if claimed is not None and claimed.data.kept:
+            self.answers.add(seq, claimed.at, len(claimed.data.kept))
+        if row["action_id"] is None:
+            self.facts.add(row)
+        if len(self.findings) < _MOST_FINDINGS:
+            place = (seq, None) if copied else (self._expected, self._previous)
+            self.findings += self._found(row, claimed, *place)
+            if self._wanted.get(seq, row["hash"]) != row["hash"]:
+                self.findings.append(Finding(seq, "changed", f"entry {seq} is not the one that was noted earlier"))
+        self._wanted.pop(seq, None)
+        self.erasures.told(row)
+        if not copied:
+            self._expected, self._previous = seq + 1, row["hash"]
+            self.last = Head(seq, row["hash"])
+
+    def _found(self, row: Row, claimed: _Columns | None, expected: int, previous: str | None) -> list[Finding]:
+        seq = row["seq"]
+        found = []
+        if seq > expected:
+            # The chain says so too, in the entry after the gap; one finding tells both.
+            found.append(Finding(expected, "removed", f"{_span(expected, seq - 1)} removed"))
+        if claimed is None:
+            return [*found, Finding(seq, "changed", f"entry {seq} was changed: it is no entry any more")]
+        if row["hash"] != chained(row["previous"], row["entry"]) and not self.erasures.claims(row):
+            found.append(Finding(seq, "changed", f"entry {seq} was changed: its hash does not fit its content"))
+        elif claimed.seq != seq:
+            self._moved[claimed.seq] = row["hash"]
+            found.append(Finding(seq, "reordered", f"at place {seq} stands entry {claimed.seq}"))
+        elif (claimed.tenant, claimed.action_id) != (row["tenant"], row["action_id"]):
+            found.append(Finding(seq, "changed", f"entry {seq} was changed: its columns do not fit its content"))
+        elif previous is not None and seq == expected and row["previous"] not in (previous, self._moved.get(seq - 1)):
+            message = f"entry {seq} does not continue entry {seq - 1}: one of the two was replaced"
+            found.append(Finding(seq, "changed", message))
+        return found
+
+
+def _merged(archived: Iterable[Any], live: Iterable[Row]) -> Iterator[Any]:
+    """Yield what archives hold, and then the others; what stands in both must be the same."""
+    rows = iter(live)
+    copy = next(rows, None)
+    for row in archived:
+        if isinstance(row, Finding):
+            yield row
+            continue
+        while copy is not None and copy["seq"] < row["seq"]:
+            yield copy
+            copy = next(rows, None)
+        if copy is not None and copy["seq"] == row["seq"]:
+            if any(copy[name] != row[name] for name in ("entry", "previous", "hash")):
+                yield Finding(row["seq"], "changed", f"entry {row['seq']} is not the one that its archive holds")
+            copy = next(rows, None)
+        yield row
+    if copy is not None:
+        yield copy
+    yield from rows
 
 
 def _span(first: int, last: int) -> str:

@@ -1,0 +1,303 @@
+"""Moves old actions and audit entries into archives, so that nothing is lost or there twice, wherever it is ended.
+
+The steps of one archive, each durable before the next begins: the plan is stored; the file is written and read again;
+an entry of the audit log names it; what it holds is deleted, some at a time. A run first ends what an earlier one left.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from ascend_middleware.exceptions import AscendError, ConflictError
+
+from ..keys import DEFAULT_TENANT
+from ..policy.approvers import OBSERVED
+from .archives import ARCHIVED_ACTIONS, ARCHIVED_AUDIT, as_numbers, as_ranges, digest_of, discard_archive, write_archive
+from .audit import NO_HASH, chained, iso_time
+from .comparison import compared_range
+from .database import Reader, Row
+from .kept_answers import KEEP_ANSWERS
+from .leases import Lease
+from .log import Log
+from .past import ERASED, Past, erased_text
+from .registry_store import WEBHOOK
+
+__all__ = ["Archived", "Archiver"]
+
+# So much is in one file, and is deleted in one transaction, for which decisions wait.
+_ACTIONS_IN_FILE: Final = 10_000
+_ENTRIES_IN_FILE: Final = 50_000
+_AT_ONCE: Final = 100
+_READ_AT_ONCE: Final = 500
+# The end of everything, where nothing sets an earlier one.
+_NO_END: Final = 2**62
+# Nothing will ever change in these.
+_FINISHED: Final = f"(status IN ('denied', '{OBSERVED}') OR (status = 'approved' AND outcome IS NOT NULL))"
+# The highest number of an action that was submitted before a time, by the index of each organisation.
+_OLDEST: Final = (
+    "WITH RECURSIVE whose (tenant) AS (SELECT min(tenant) FROM actions UNION ALL"
+    " SELECT (SELECT min(tenant) FROM actions WHERE tenant > whose.tenant) FROM whose WHERE whose.tenant IS NOT NULL)"
+    " SELECT max(id) FROM (SELECT (SELECT id FROM actions WHERE actions.tenant = whose.tenant AND created_at < ?"
+    " ORDER BY created_at DESC, id DESC LIMIT 1) AS id FROM whose WHERE whose.tenant IS NOT NULL) AS found"
+)
+_Rows: TypeAlias = "Iterator[dict[str, Any]]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archived:
+    """One archive that was made; `rows` is how many actions or entries it holds."""
+
+    file: str
+    kind: str
+    first: int
+    last: int
+    rows: int
+    sha256: str
+
+
+class Archiver:
+    """Archives into one folder.
+
+    Args:
+        store: the database.
+        folder: where the files go.
+        pause: is called between small parts of the work, so that a server can see to others first.
+    """
+
+    def __init__(self, store: Log, folder: Path, *, pause: Callable[[], None] = lambda: None) -> None:
+        self._store = store
+        self._folder = folder
+        self._pause = pause
+        self._lease = Lease(store, "archive")
+
+    def run(self, *, actions: str | None, audit: str | None) -> Iterator[Archived]:
+        """Archive the actions that were last changed before one time, and the entries before another; yield each file.
+
+        Raises:
+            AscendError: a file cannot be written or is gone, or what would be archived is not what the log says.
+            ConflictError: another process archives.
+        """
+        if not self._folder.is_dir():
+            raise AscendError(f"there is no folder {self._folder} for archives")
+        if not self._lease.take():
+            raise ConflictError("another process archives already")
+        # What tells of answers that are kept for their repetition stays beside them.
+        audit = audit and min(audit, iso_time(self._store.now() - KEEP_ANSWERS))
+        try:
+            self._resume()
+            done = 0
+            while actions is not None and (found := self._archive_actions(actions, done)):
+                yield found
+                done = found.last
+            while audit is not None and (found := self._archive_entries(audit)):
+                yield found
+        finally:
+            self._lease.give_back()
+
+    # --- the steps
+
+    def _resume(self) -> None:
+        """End what an earlier run left."""
+        for row in self._store.rows("SELECT * FROM archives WHERE state = 'planned'"):
+            # No entry names its file, and all that may be in it is still here.
+            discard_archive(self._folder / row["name"])
+            with self._store.write():
+                self._store.execute("DELETE FROM archives WHERE name = ? AND state = 'planned'", (row["name"],))
+        for row in self._store.rows("SELECT * FROM archives WHERE state = 'named' ORDER BY seq"):
+            self._delete(row)
+
+    def _plan(self, kind: str, first: int, last: int) -> str:
+        # Drawn at random: a backup that is put back and archived again must not write over what is there.
+        name = f"{kind}-{first}-{last}-{secrets.token_hex(4)}.jsonl.gz"
+        with self._store.write():
+            row = {"name": name, "kind": kind, "first": first, "last": last, "state": "planned"}
+            self._store.insert("archives", row)
+        return name
+
+    def _name(self, name: str, event: str, data: dict[str, Any], head: int, changes: Callable[[Row], bool]) -> bool:
+        """Have the log name a file that is written, and delete here what it holds.
+
+        If an entry after `head` changes something of that, forget the file and say so.
+        """
+        store = self._store
+        with store.write():
+            self._lease.renew(anyway=True)
+            later = store.rows("SELECT action_id, entry FROM audit WHERE seq > ?", (head,))
+            changed = any(map(changes, later))
+            if not changed:
+                store.audit(event, tenant=DEFAULT_TENANT, actor="authority", data={"file": name, **data})
+                named = (store.tip()[0], data["sha256"], name)
+                store.execute("UPDATE archives SET state = 'named', seq = ?, sha256 = ? WHERE name = ?", named)
+        self._resume()
+        return not changed
+
+    def _delete(self, row: Row) -> None:
+        """Delete what a named file holds, as far as that has not been done yet."""
+        path = self._folder / row["name"]
+        if not path.exists() or digest_of(path) != row["sha256"]:
+            raise AscendError(
+                f"the archive {path} is missing or was changed; entry {row['seq']} of the audit log names it. Put it "
+                "back into this folder: what it holds may be nowhere else"
+            )
+        delete = self._delete_actions if row["kind"] == "actions" else self._delete_entries
+        for _ in delete(row):
+            self._pause()
+        with self._store.write():
+            self._store.execute("UPDATE archives SET state = 'done' WHERE name = ?", (row["name"],))
+
+    def _gently(self, rows: Iterable[dict[str, Any]]) -> _Rows:
+        for number, row in enumerate(rows):
+            if number % _READ_AT_ONCE == _READ_AT_ONCE - 1:
+                self._lease.renew()
+                self._pause()
+            yield row
+
+    def _unread(self) -> int:
+        """Return the first entry that is still to be read for webhooks; what it and later ones tell of is kept."""
+        if not self._store.rows("SELECT 1 FROM records WHERE kind = ? LIMIT 1", (WEBHOOK,)):
+            return _NO_END
+        return int(self._store.rows("SELECT seq FROM webhook_scan")[0][0]) + 1
+
+    # --- actions
+
+    def _archive_actions(self, before: str, after: int) -> Archived | None:
+        with self._store.snapshot() as reader:
+            head = int(reader.rows("SELECT seq FROM audit_head")[0][0])
+            ids = self._old_actions(reader, before, after)
+            if not ids:
+                return None
+            for finding in compared_range(reader, Past.read(reader), ids[0], ids[-1]):
+                raise AscendError(f"nothing more was archived: {finding.message}; see `audit verify`")
+            name = self._plan("actions", ids[0], ids[-1])
+            digest, count = write_archive(self._folder / name, self._gently(_action_rows(reader, ids)))
+        data = {"sha256": digest, "first": ids[0], "last": ids[-1], "actions": count, "ids": as_ranges(ids)}
+        wanted = set(ids)
+        # Nothing changes in them any more, but that somebody erases their data; then all begins anew.
+        if not self._name(name, ARCHIVED_ACTIONS, data, head, lambda row: row["action_id"] in wanted):
+            return self._archive_actions(before, after)
+        return Archived(file=name, kind="actions", first=ids[0], last=ids[-1], rows=count, sha256=digest)
+
+    def _old_actions(self, reader: Reader, before: str, after: int) -> list[int]:
+        bound = reader.rows(_OLDEST, (before,))[0][0]
+        if bound is None:
+            return []
+        rows = reader.rows(
+            f"SELECT id FROM actions WHERE id > ? AND id <= ? AND updated_at < ? AND {_FINISHED} ORDER BY id LIMIT ?",  # noqa: S608
+            (after, bound, before, _ACTIONS_IN_FILE),
+        )
+        unread = reader.rows(
+            "SELECT DISTINCT action_id FROM audit WHERE seq >= ? AND action_id IS NOT NULL", (self._unread(),)
+        )
+        kept = {row["action_id"] for row in unread}
+        return [row["id"] for row in rows if row["id"] not in kept]
+
+    def _delete_actions(self, row: Row) -> Iterator[None]:
+        store = self._store
+        told = json.loads(store.rows("SELECT entry FROM audit WHERE seq = ?", (row["seq"],))[0]["entry"])
+        archived = self._archived_upto()
+        numbers = (n for first, last in as_numbers(told["data"]["ids"]) for n in range(first, last + 1))
+        while some := tuple(itertools.islice(numbers, _AT_ONCE)):
+            places = f"({', '.join('?' * len(some))})"
+            with store.write():
+                self._lease.renew(anyway=True)
+                store.execute(f"DELETE FROM approvals WHERE action_id IN {places}", some)  # noqa: S608 - places
+                store.execute(f"DELETE FROM actions WHERE id IN {places}", some)  # noqa: S608
+                # What an archive of the log left here because the action was still there.
+                copies = f"DELETE FROM audit WHERE action_id IN {places} AND seq <= ?"  # noqa: S608
+                store.execute(copies, (*some, archived))
+            yield
+
+    # --- entries
+
+    def _archived_upto(self) -> int:
+        found = self._store.rows("SELECT max(last) FROM archives WHERE kind = 'audit' AND state <> 'planned'")
+        return int(found[0][0] or 0)
+
+    def _archive_entries(self, before: str) -> Archived | None:
+        with self._store.snapshot() as reader:
+            head = int(reader.rows("SELECT seq FROM audit_head")[0][0])
+            first = self._archived_upto() + 1
+            last = self._last_before(reader, first, before)
+            if last < first:
+                return None
+            name = self._plan("audit", first, last)
+            rows = self._whole_entries(reader, first, last)
+            digest, count = write_archive(self._folder / name, self._gently(rows))
+            final = reader.rows("SELECT hash FROM audit WHERE seq = ?", (last,))[0]["hash"]
+        data = {"sha256": digest, "first": first, "last": last, "entries": count, "hash": final}
+        if not self._name(name, ARCHIVED_AUDIT, data, head, _erases):
+            return self._archive_entries(before)
+        return Archived(file=name, kind="audit", first=first, last=last, rows=count, sha256=digest)
+
+    def _last_before(self, reader: Reader, first: int, before: str) -> int:
+        last, end = first - 1, min(self._unread(), first + _ENTRIES_IN_FILE)
+        for row in reader.each("SELECT seq, entry FROM audit WHERE seq >= ? AND seq < ? ORDER BY seq", (first, end)):
+            if not _is_before(row["entry"], before):
+                break
+            last = row["seq"]
+        return last
+
+    def _whole_entries(self, reader: Reader, first: int, last: int) -> _Rows:
+        """Yield entries as they are stored; raise `AscendError` for one that is not what was written."""
+        previous = self._hash_before(reader, first)
+        statement = (
+            "SELECT seq, entry, tenant, action_id, previous, hash FROM audit WHERE seq BETWEEN ? AND ? ORDER BY seq"
+        )
+        for expected, row in enumerate(reader.each(statement, (first, last)), start=first):
+            fits = row["hash"] == chained(row["previous"], row["entry"]) or erased_text(reader, row)
+            if row["seq"] != expected or row["previous"] != previous or not fits:
+                raise AscendError(f"nothing was archived: entry {expected} is not what was written; see `audit verify`")
+            previous = row["hash"]
+            yield dict(row)
+
+    def _hash_before(self, reader: Reader, first: int) -> str:
+        if first == 1:
+            return NO_HASH
+        row = reader.rows(
+            "SELECT entry FROM audit JOIN archives ON archives.seq = audit.seq"
+            " WHERE archives.kind = 'audit' AND archives.last = ?",
+            (first - 1,),
+        )[0]
+        return str(json.loads(row["entry"])["data"]["hash"])
+
+    def _delete_entries(self, row: Row) -> Iterator[None]:
+        for first in range(row["first"], row["last"] + 1, _AT_ONCE):
+            with self._store.write():
+                self._lease.renew(anyway=True)
+                self._store.execute(
+                    "DELETE FROM audit WHERE seq BETWEEN ? AND ?"
+                    " AND NOT EXISTS (SELECT 1 FROM actions WHERE actions.id = audit.action_id)",
+                    (first, min(row["last"], first + _AT_ONCE - 1)),
+                )
+            yield
+
+
+def _erases(row: Row) -> bool:
+    return f'"event":"{ERASED}"' in row["entry"]
+
+
+def _is_before(entry: str, before: str) -> bool:
+    try:
+        return str(json.loads(entry)["at"]) < before
+    except (ValueError, KeyError, TypeError):
+        raise AscendError("nothing was archived: an entry is no JSON any more; see `audit verify`") from None
+
+
+def _action_rows(reader: Reader, ids: Sequence[int]) -> _Rows:
+    for first in range(0, len(ids), _READ_AT_ONCE):
+        some = ids[first : first + _READ_AT_ONCE]
+        places = ", ".join("?" * len(some))
+        given: dict[int, list[dict[str, Any]]] = {}
+        for row in reader.rows(
+            f"SELECT * FROM approvals WHERE action_id IN ({places}) ORDER BY action_id, at, approver",  # noqa: S608
+            some,
+        ):
+            given.setdefault(row["action_id"], []).append(dict(row))
+        for row in reader.rows(f"SELECT * FROM actions WHERE id IN ({places}) ORDER BY id", some):  # noqa: S608
+            yield {**dict(row), "approvals": given.get(row["id"], [])}
