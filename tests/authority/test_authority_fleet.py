@@ -4,11 +4,16 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 from authority_process import Process
 from kit.databases import Cluster, behind
 from kit.desk import Desk
@@ -19,6 +24,7 @@ from ascend_middleware.authority import Role, Store, parse_policy
 from ascend_middleware.authority.delivery import Attempt
 from ascend_middleware.authority.store.verification import verify
 from ascend_middleware.authority.webhooks import Outbox
+from ascend_middleware.cli import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.socket, pytest.mark.skipif(os.name != "posix", reason="needs signals")]
 
@@ -400,3 +406,30 @@ def test_replicas_that_decide_by_different_files_are_told_of_loudly(url, caplog)
     assert "by the same policy file again" in caplog.text
     for desk in (first, second):
         desk.authority.close()
+
+
+# --- the example
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "fleet"
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx")
+def test_the_examples_story_goes_on_while_a_replica_is_killed():
+    told = subprocess.run([sys.executable, EXAMPLE / "fleet.py"], capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stdout + told.stderr
+    lines = told.stdout.splitlines()
+    assert lines.index("replica one is killed") < lines.index("a large refund, held, and released after the kill: 200")
+    assert lines[-1] == "everything was as expected"
+
+
+def test_the_compose_file_runs_what_the_script_runs(capsys):
+    services = yaml.safe_load((EXAMPLE / "compose.yaml").read_text())["services"]
+    assert set(services) == {"database", "authority-1", "authority-2", "balancer"}
+    with pytest.raises(SystemExit):
+        main(["authority", "--help"])
+    known = capsys.readouterr().out
+    for name in ("authority-1", "authority-2"):
+        assert all(word in known for word in services[name]["command"] if word.startswith("--"))
+        assert f"server {name}:8700" in (EXAMPLE / "nginx.conf").read_text()
+        assert services[name]["environment"]["ASCEND_AUTHORITY_DB"].startswith("postgresql://ascend@database/")

@@ -344,3 +344,12 @@ def test_who_finished_an_action_with_a_forged_row_is_found_when_the_row_is_gone(
         desk.store.settle(1, "approved", tenant="default", event="ACTION_APPROVED", actor="alice", data=data)
     desk.authority.close()
     assert found(path, capsys) == [("actions", "1", "approvals"), ("actions", "1", "required count")]
+
+
+def test_what_is_said_of_an_action_with_an_idempotency_key_is_whole(desk):
+    for number, name in ((1, "approve"), (2, "reject")):
+        desk.submit("transaction", amount=5000)
+        path = f"/api/v1/actions/{number}/{name}"
+        assert desk.post(path, {"reason": "fine"}, key="admin", idempotency_key=name)[0] == 200
+    assert desk.post("/api/agent-action/1/complete", {"success": True}, idempotency_key="done")[0] == 200
+    assert verify(desk.store).findings == ()

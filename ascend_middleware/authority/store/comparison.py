@@ -82,6 +82,7 @@ class _Told:
         seq = self.last = row["seq"]
         try:
             entry = _read(row["entry"])
+            entry.data.pop("kept", None)  # of the answer that was kept, and not of the action
             if entry.event == SUBMITTED:
                 self.seq = seq
                 self._submitted(entry)
