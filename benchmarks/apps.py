@@ -65,7 +65,7 @@ def governed(name: str, authority: str, ca_file: str = "") -> Any:
         app.add_middleware(NoOp)
     elif name not in ("bare", "sdk", "slow"):
         kind, _, reports = name.partition("+")
-        rule, settings = RULE, _reporting(bool(reports) or kind == "cached")
+        rule, settings = RULE, _reporting(bool(reports) or kind in ("cached", "coalesced"))
         if kind == "cached":
             rule = {**RULE, "cache": "60s"}
         elif kind == "coalesced":

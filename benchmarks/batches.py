@@ -6,6 +6,8 @@ import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from .load import POLICY_STATE
+
 
 class Handler(BaseHTTPRequestHandler):
     """Takes whatever it is told."""
@@ -17,7 +19,8 @@ class Handler(BaseHTTPRequestHandler):
         """Take a batch."""
         outcomes = json.loads(self.rfile.read(int(self.headers["content-length"])))["outcomes"]
         Handler.count += len(outcomes)
-        self._answer({"success": True, "outcomes": [{"status": 200}] * len(outcomes)})
+        taken = [{"status": 200}] * len(outcomes)
+        self._answer({"success": True, "outcomes": taken, "policy_state": POLICY_STATE})
 
     def do_GET(self) -> None:
         """Tell how many were taken."""

@@ -35,7 +35,7 @@ def draw(figures: dict[str, Any]) -> str | None:
         parts.append(_text(x + 18, 47, f"{level} connections"))
     for number, name in enumerate(names):
         y = _TOP + number * row
-        parts.append(_text(_LABEL - 10, y + row / 2 - 3, NAMES[name].replace("`", ""), anchor="end"))
+        parts.append(_text(_LABEL - 10, y + row / 2 - 3, _short(name), anchor="end"))
         for place, level in enumerate(levels):
             rate, top = table[level][name]["rate"], y + place * (_BAR + 2)
             width = rate / most * room
@@ -44,6 +44,12 @@ def draw(figures: dict[str, Any]) -> str | None:
     about = f"Measured {figures['when']}, Python {figures['python']}, one core; medians of {figures['rounds']} rounds"
     parts.append(_text(16, height - 12, about, size=11))
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _short(name: str) -> str:
+    return (
+        NAMES[name].replace("`", "").replace(" on the rule", "").replace("report_outcomes = true", "outcomes reported")
+    )
 
 
 def _text(x: float, y: float, text: str, *, size: int = 13, anchor: str = "start") -> str:

@@ -28,6 +28,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 # Where applications that report outcomes tell how their guard is.
 HEALTH_PATH = "/guard"
 
+# Who tells it takes reports of uses, so that decisions may be used again.
+POLICY_STATE = "7"
 DECISION = {
     "id": 1042,
     "action_id": "1042",
@@ -41,11 +43,15 @@ DECISION = {
     "policy_violations": [],
     "conditions": [],
     "correlation_id": "asc_0123456789abcdef",
+    "policy_state": POLICY_STATE,
     "metadata": {"policy": "default", "policy_version": 7, "evaluated_in_ms": 1.7, "matched_rules": ["read-customer"]},
 }
 
 # What is polled for: nobody is blocked, and nothing is ordered.
-QUIET = {"/kill-switch/status": {"blocked": False, "active": False, "is_active": False}, "/commands": {"commands": []}}
+QUIET = {
+    "/kill-switch/status": {"blocked": False, "active": False, "is_active": False, "policy_state": POLICY_STATE},
+    "/commands": {"commands": []},
+}
 
 _NGINX = """\
 daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr crit;
@@ -62,7 +68,7 @@ http {{
     location = /requests {{ stub_status; }}
     location = /api/sdk/kill-switch/status {{ return 200 '{nobody_blocked}'; }}
     location ~ ^/api/registry/agents/[^/]+/commands$ {{ return 200 '{no_commands}'; }}
-    location = /api/deployment-info {{ return 200 '{{"max_outcomes": 500}}'; }}
+    location = /api/deployment-info {{ return 200 '{{"max_outcomes": 500, "policy_state": "{state}"}}'; }}
     location = /api/agent-action/outcomes {{ proxy_pass http://127.0.0.1:{batches}; client_body_buffer_size 256k; }}
     location / {{ return 200 '{decision}'; }}
   }}
@@ -217,7 +223,7 @@ class Authority(Server):
         _certify(self.certificate, folder / "authority.key")
         config = folder / "nginx.conf"
         decision = json.dumps(DECISION, separators=(",", ":"))
-        places = {"folder": folder, "port": port, "secure": secure, "batches": batches}
+        places = {"folder": folder, "port": port, "secure": secure, "batches": batches, "state": POLICY_STATE}
         blocked, commands = map(json.dumps, QUIET.values())
         config.write_text(_NGINX.format(**places, decision=decision, nobody_blocked=blocked, no_commands=commands))
         nginx = shutil.which("nginx", path=_sbin()) or "nginx"

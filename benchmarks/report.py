@@ -16,7 +16,7 @@ NAMES = {
     "httpx2": "ours, engine `httpx2`",
     "tls": "ours, TLS to the authority",
     "cached": 'ours, `cache = "60s"` on the rule, `report_outcomes = true`',
-    "coalesced": "ours, `coalesce = true` on the rule",
+    "coalesced": "ours, `coalesce = true` on the rule, `report_outcomes = true`",
     "flask": "no governance (bare)",
     "flask-sdk": "`ascend-ai-sdk` 2.7.1 in `before_request`",
     "flask-auto": "ours",
@@ -28,6 +28,7 @@ NAMES = {
     "django-async": "no governance (bare)",
     "django-async-auto": "ours",
     "django-async-auto+reports": "ours, `report_outcomes = true`",
+    "cached in process": "a cached decision, journal on",
     "instant": "governed, an engine that answers at once, journal off",
     "instant+journal": "the same, journal on (a directory)",
     "exempt-bare": "10 routes, no governance",
@@ -106,7 +107,9 @@ def _in_process(found: dict[str, float]) -> list[str]:
     lines = _head("FastAPI in process, no network, processor time of a request", "µs", "× bare")
     for name, seconds in found.items():
         base = found["exempt-bare"] if name.startswith("exempt") else found["bare"]
-        lines.append(_row(NAMES[name], f"{seconds * 1e6:.1f}", f"{seconds / base:.2f}"))
+        lines.append(
+            _row(NAMES.get(f"{name} in process", NAMES[name]), f"{seconds * 1e6:.1f}", f"{seconds / base:.2f}")
+        )
     return lines
 
 
