@@ -152,7 +152,7 @@ class Server:
     def __init__(self, command: list[str], port: int, *, environment: dict[str, str] | None = None) -> None:
         self.port = port
         self._command = command
-        self.process = subprocess.Popen(command, cwd=HERE.parent, env=environment)
+        self.process = subprocess.Popen(command, cwd=HERE.parent, env=environment, stdout=subprocess.DEVNULL)
 
     def await_start(self) -> Self:
         """Wait until it takes connections."""
