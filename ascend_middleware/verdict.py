@@ -14,9 +14,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from .api.models import AgentAction, AuthorizationDecision
+    from .api.permission import Permission
     from .rules import CompiledRule
 
-__all__ = ["OTHER_STATUSES", "PROBLEM_TYPE", "REFUSALS", "Refusal", "Run", "Verdict", "answer_of", "problem_schema"]
+__all__ = [
+    "OTHER_STATUSES",
+    "PROBLEM_TYPE",
+    "REFUSALS",
+    "PermittedVerdict",
+    "Refusal",
+    "Run",
+    "Verdict",
+    "answer_of",
+    "problem_schema",
+]
 
 # Problem type → status and title (RFC 9457). One row per line of the documented table of verdicts.
 REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
@@ -182,6 +193,22 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def action_id(self) -> str | None:
         """The action's id at the authority, when there is one."""
         return (self.decision.action_id or None) if self.decision is not None else None
+
+
+class PermittedVerdict(Verdict, frozen=True, kw_only=True, eq=False):
+    """The verdict on a plain permission, whose decision is decoded when somebody asks for it."""
+
+    permission: Permission
+
+    @property  # type: ignore[misc]  # in the place of the field, which stays empty
+    def decision(self) -> AuthorizationDecision:
+        """What the authority answered."""
+        return self.permission.decision
+
+    @property
+    def action_id(self) -> str:
+        """The action's id at the authority."""
+        return self.permission.action_id
 
 
 def answer_of(verdict: Verdict, render: Callable[..., Any] | None) -> tuple[int, list[tuple[str, str]], bytes]:

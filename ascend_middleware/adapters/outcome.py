@@ -31,6 +31,11 @@ class HandledRequest:
         is_reported: whether a success without a decision was reported already.
     """
 
+    __slots__ = (
+        *("_came", "_failure", "_interrupted", "_later", "_left", "_started"),
+        *("is_reported", "is_whole", "ran", "runner", "status", "subject", "verdict"),
+    )
+
     def __init__(self, runner: Any, verdict: Verdict | None = None, came: Callable[[], bool] | None = None) -> None:
         self.verdict = verdict
         self.subject: Any = None
@@ -85,12 +90,9 @@ class HandledRequest:
             error = f"the handler did not run: {error or f'the application answered {status}'}"
         # Where something else answered with success instead of the handler, it may have done what the handler does.
         is_success = is_whole and status < 300
-        recording: Awaitable[None] | None = self.runner.conclude(
-            verdict,
-            error=error,
-            duration_ms=int((time.monotonic() - self._started) * 1000),
-            unused=(self.ran is False and not is_success) or (self._later and is_whole),
-        )
+        unused = (self.ran is False and not is_success) or (self._later and is_whole)
+        milliseconds = int((time.monotonic() - self._started) * 1000)
+        recording: Awaitable[None] | None = self.runner.conclude(verdict, error, milliseconds, unused)
         return recording
 
     async def conclude_async(self) -> None:

@@ -200,9 +200,9 @@ class SyncRunner(_Runner):
         flow = self._guard.look(verdict)
         return None if flow is None else drive(flow, functools.partial(self._perform, _nothing))
 
-    def conclude(self, verdict: Verdict, **outcome: Any) -> None:
-        """Record what became of a passed request, once; `outcome` is what `Runs.conclude` takes."""
-        flow = self._guard.runs.conclude(verdict.run, **outcome)
+    def conclude(self, verdict: Verdict, error: str | None, duration_ms: int, unused: bool) -> None:
+        """Record what became of a passed request, once; see `Runs.conclude`."""
+        flow = self._guard.runs.conclude(verdict.run, error, duration_ms, unused)
         if flow is not None:
             drive(flow, _made)
 
@@ -275,16 +275,14 @@ class AsyncRunner(_Runner):
         """Return the verdict for a request that `triage` did not settle; `found` is what it returned."""
         started = time.perf_counter()
         guard = self._guard  # the one that `triage` asked
-        verdict: Verdict | Flow[Verdict]
-        if isinstance(found, Asked):
+        verdict: Verdict | Flow[Verdict] = found  # type: ignore[assignment]  # unless it is to be asked at once
+        if type(found) is Asked:
             attempt = found.attempt
             try:
                 attempt.answer = await self._engines.get().send(attempt.request, attempt.timeout)
             except Exception as error:
                 attempt.answer = error
             verdict = guard.hear(found)
-        else:
-            verdict = found
         if not isinstance(verdict, Verdict):
             verdict = await drive_async(verdict, functools.partial(self._perform, body))
         if verdict.run is not None and verdict.run.number and self.worker is not None:
@@ -311,9 +309,9 @@ class AsyncRunner(_Runner):
         found = self.triage(view)
         return found if isinstance(found, Verdict) else await self.decide(view, found, body)
 
-    def conclude(self, verdict: Verdict, **outcome: Any) -> Awaitable[None] | None:
-        """Record what became of a passed request, once; `outcome` is what `Runs.conclude` takes."""
-        flow = self._guard.runs.conclude(verdict.run, **outcome)
+    def conclude(self, verdict: Verdict, error: str | None, duration_ms: int, unused: bool) -> Awaitable[None] | None:
+        """Record what became of a passed request, once; see `Runs.conclude`."""
+        flow = self._guard.runs.conclude(verdict.run, error, duration_ms, unused)
         return None if flow is None else self._record(flow)
 
     async def _record(self, flow: Flow[None]) -> None:

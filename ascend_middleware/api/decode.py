@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "APPROVALS",
     "KILL_CODES",
     "TOO_MANY",
     "action_id_of",
@@ -67,6 +68,7 @@ _WORDS: Final[Mapping[str, int]] = {
     "denied": _DENIED,
     "rejected": _DENIED,
 }
+APPROVALS: Final = frozenset(word for word, rank in _WORDS.items() if rank == _APPROVED)
 _OUTCOMES: Final = (
     (Decision.ALLOWED, DecisionStatus.APPROVED),
     (Decision.PENDING, DecisionStatus.PENDING),

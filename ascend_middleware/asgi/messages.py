@@ -48,6 +48,8 @@ class Body:
     `task` is the receive that is under way, if there is one.
     """
 
+    __slots__ = ("_ahead", "_gone", "_receive", "_size", "_websocket", "_whole", "task")
+
     def __init__(self, receive: Callable[[], Awaitable[Any]], *, websocket: bool = False) -> None:
         self._receive = receive
         self._websocket = websocket
@@ -100,6 +102,12 @@ class Body:
             message, self.task = self.task.result(), None
             self._note(message)
         return self._gone
+
+    def onward_at_once(self) -> Receive | None:
+        """Return the `receive` for the handler if nothing was read ahead, and the server says the client is there."""
+        server = getattr(self._receive, "__self__", None)
+        stays = getattr(server, "disconnected", None) is False and type(server).__module__.startswith("uvicorn.")
+        return self._receive if stays and not self._ahead and self.task is None and not self._gone else None
 
     async def onward(self, *, ahead: bool) -> Receive | None:
         """Return the `receive` for the handler: first what was read ahead, then the real one; None if the client left.
@@ -194,31 +202,54 @@ async def refuse(
 
 
 class ScopeView(RequestView):
-    """A request whose headers are decoded, and whose framework's object is made, only when somebody asks."""
+    """A request of which everything is decoded, and the framework's object made, only when somebody asks."""
 
-    __slots__ = ("_headers", "_request", "_scope")
+    __slots__ = ("_header_names", "_headers", "_query", "_request", "_scope")
 
-    def __init__(self, scope: Any, resolved: Resolved | None, root_path: RootPath) -> None:
-        raw = scope.get("raw_path")
+    def __init__(
+        self, scope: Any, resolved: Resolved | None, root_path: RootPath, *, is_ordinary: bool = False
+    ) -> None:
+        self._scope = scope
         self.method = scope["method"].upper() if scope["type"] == "http" else WEBSOCKET
         if resolved is not None:
             self.path, self.other_path, self.findings = resolved.path, None, ()
         else:
             self.path, self.other_path, self.findings = root_path.read(scope)
-        self.raw_path = raw.decode("latin-1").partition("?")[0] if raw else None
-        self.query = scope.get("query_string", b"")
         self.resolved = resolved
-        root = scope.get("root_path", "")
-        self.prefix = quoted(root) if root else ""
+        self.is_ordinary = is_ordinary and not self.findings
+        self._query: bytes = scope.get("query_string", b"")
         self._query_pairs = None
-        lines = b"\n".join(map(_first, scope.get("headers", ())))
-        self.header_names = frozenset(lines.lower().replace(b"_", b"-").decode("latin-1").split("\n"))
-        self._scope = scope
         self._headers: list[tuple[str, str]] | None = None
+        self._header_names: frozenset[str] | None = None
         self._request: Any = None
 
     @property
-    def headers(self) -> list[tuple[str, str]]:  # type: ignore[override]  # nobody sets it here
+    def query(self) -> bytes:  # type: ignore[override]  # nobody sets it here, nor the following
+        """See `RequestView`."""
+        return self._query
+
+    @property
+    def raw_path(self) -> str | None:  # type: ignore[override]
+        """See `RequestView`."""
+        raw = self._scope.get("raw_path")
+        return raw.decode("latin-1").partition("?")[0] if raw else None
+
+    @property
+    def prefix(self) -> str:  # type: ignore[override]
+        """See `RequestView`."""
+        root = self._scope.get("root_path", "")
+        return quoted(root) if root else ""
+
+    @property
+    def header_names(self) -> frozenset[str]:  # type: ignore[override]
+        """See `RequestView`."""
+        if self._header_names is None:
+            lines = b"\n".join(map(_first, self._scope.get("headers", ())))
+            self._header_names = frozenset(lines.lower().replace(b"_", b"-").decode("latin-1").split("\n"))
+        return self._header_names
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:  # type: ignore[override]
         """See `RequestView`."""
         if self._headers is None:
             self._headers = [

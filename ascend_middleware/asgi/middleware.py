@@ -199,20 +199,18 @@ class Governor:
         self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
     ) -> Awaitable[None]:
         """Decide about one request or handshake and run `inner`, or refuse."""
-        if resolved is None or resolved.entered or scope["type"] != "http":
-            return self._govern(scope, receive, send, inner, resolved)
-        exempt = self.runner.start().exempts(resolved.leaf, scope["method"], resolved.path)
-        if exempt is None or not is_ordinary(scope["path"], scope.get("raw_path"), scope["headers"]):
-            return self._govern(scope, receive, send, inner, resolved)
-        # A rule exempts it, and nothing about it is out of the ordinary.
-        self._judged(scope).append("exempt")
-        _attach(exempt, scope)
-        return inner(scope, receive, send)
+        ordinary = is_ordinary(scope["path"], scope.get("raw_path"), scope.get("headers", ()))
+        if ordinary and resolved is not None and scope["type"] == "http" and not resolved.entered:
+            exempt = self.runner.start().exempts(resolved.leaf, scope["method"], resolved.path)
+            if exempt is not None:
+                self._judged(scope).append("exempt")
+                _attach(exempt, scope)
+                return inner(scope, receive, send)
+        view = ScopeView(scope, resolved, self._root_path, is_ordinary=ordinary)
+        return self._govern(view, scope, receive, send, inner)
 
-    async def _govern(
-        self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
-    ) -> None:
-        view = ScopeView(scope, resolved, self._root_path)
+    async def _govern(self, view: ScopeView, scope: Scope, receive: Receive, send: Send, inner: Application) -> None:
+        resolved = view.resolved
         judged = self._judged(scope)
         judged.append("")  # until it is known: what goes wrong here is no success of somebody else's
         found = self.runner.triage(view)
@@ -227,7 +225,7 @@ class Governor:
             if verdict.passes:
                 # Who expects to be told to continue is told so by the first receive: only the handler may do that.
                 try:
-                    onward = await body.onward(ahead="expect" not in view.header_names)
+                    onward = body.onward_at_once() or await body.onward(ahead=not view.tells("expect"))
                 except BaseException:
                     self.runner.guard.runs.give_up(verdict.run)
                     raise

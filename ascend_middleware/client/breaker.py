@@ -87,14 +87,15 @@ class CircuitBreaker:
             return self._state
 
     @property
-    def is_closed(self) -> bool:
-        """Whether every call passes."""
-        return self._state == _CLOSED
-
-    @property
     def failures(self) -> int:
         """Failed calls in a row."""
         return self._failures
+
+    def acquire_closed(self) -> Token | None:
+        """Return the permission to make one call while every call passes; else None."""
+        # Without the lock: the state is read after the epoch, so a result that comes too late is known by its epoch.
+        token = Token(self, self._epoch)
+        return token if self._state == _CLOSED else None
 
     def acquire(self) -> Token:
         """Ask for permission to make one call.
@@ -102,9 +103,8 @@ class CircuitBreaker:
         Raises:
             CircuitBreakerOpen: calls keep failing, or another call is the probe.
         """
-        # Without the lock: the state is read after the epoch, so a result that comes too late is known by its epoch.
-        token = Token(self, self._epoch)
-        if self._state == _CLOSED:
+        token = self.acquire_closed()
+        if token is not None:
             return token
         with self._lock.own():
             if self._state == _CLOSED:

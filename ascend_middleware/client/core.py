@@ -15,12 +15,12 @@ from ..api.decode import decode_object, encode_json, submit_body
 from ..api.endpoint import given
 from ..api.models import AuthorizationDecision, ConnectionStatus, Decision, DecisionStatus, Record
 from ..api.outcomes import read_errors
+from ..api.permission import Permission, read_permission
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
     CircuitBreakerOpen,
     NetworkError,
-    ProtocolError,
     RateLimitError,
     ServerError,
     TimeoutError,  # noqa: A004 - the documented name
@@ -83,28 +83,26 @@ class ClientCore(Calls):
 
         None where that is not sure to be sent: `submit` tells why.
         """
-        if self.closed or not self.breaker.is_closed:
+        token = None if self.closed else self.breaker.acquire_closed()
+        if token is None:
             return None
         correlation_id, key = identifiers.pair()
         varying = ("X-Correlation-ID", correlation_id), ("Idempotency-Key", key)
         request = self._submit_head.request(varying, content, agent)
-        return Attempt(request, seconds, correlation_id, self.clock(), self.breaker.acquire())
+        return Attempt(request, seconds, correlation_id, self.clock(), token)
 
-    def permitted(self, attempt: Attempt) -> AuthorizationDecision | None:
-        """Return the decision if the first attempt was answered with a permission; `submit` makes sense of all else."""
+    def permitted(self, attempt: Attempt) -> Permission | None:
+        """Return the permission if the first attempt was answered with a plain one; `submit` tells of all else."""
         response = attempt.answer
-        if not isinstance(response, Response) or response.status != 200:
+        if type(response) is not Response or response.status != 200:
             return None
-        try:
-            decision = _SUBMIT.decode(response.content)
-        except ProtocolError:
-            return None
-        if decision.decision is not Decision.ALLOWED:
-            return None
-        self.key_refused = False
-        self.note_policies(decision)
-        attempt.token.succeed()
-        return decision
+        permission = read_permission(response.content)
+        if permission is not None:
+            self.key_refused = False
+            if permission.policy_state:
+                self.policy_state = permission.policy_state
+            attempt.token.succeed()
+        return permission
 
     def status(
         self, action_id: str | int, *, deadline: float | None = None, hold: float = 0.0, agent: str = ""

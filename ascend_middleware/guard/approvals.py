@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import AscendError, NotFoundError
 from ..flow import BodyConsumed, ClientGone, Watch
-from ..state.base import Approval, step
-from ..verdict import UNCONDITIONAL, Refusal
+from ..killswitch.switch import unavailable_state
+from ..state.base import Approval, StateError, step
+from ..verdict import UNCONDITIONAL, Refusal, Verdict
 from .fingerprint import CREDENTIALS, Binding, tenant_of
 from .firewall import Unreadable, declared_length, read_whole
 from .refusals import refusal_for
@@ -284,6 +285,14 @@ class Approvals:
             yield step(self._state, self._state.note, row.handle, status=status, reason=decision.reason or "")
 
     # --- what the client is told
+
+    def tell(self, handle: str) -> Flow[Verdict]:
+        """Return the answer to a request for the status URL of a handle."""
+        try:
+            report = yield from self.report(handle)
+        except StateError:
+            report = unavailable_state()
+        return Verdict(outcome="approval-status", passes=False, refusal=report)
 
     def report(self, handle: str) -> Flow[Refusal]:
         """Answer the status URL of a handle: `pending`, `approved`, `denied`, `expired`, `used`, `unknown`."""

@@ -17,7 +17,7 @@ from ..routing import Kind
 from ..rules import WEBSOCKET, RuleTable
 from ..state.base import StateError
 from ..text import printable
-from ..verdict import Refusal, Run, Verdict
+from ..verdict import PermittedVerdict, Refusal, Run, Verdict
 from .approvals import Approvals, Settled
 from .cache import Reuse
 from .firewall import Unreadable, inspect, read_whole
@@ -50,7 +50,6 @@ _MISCONFIGURED_SECONDS: Final = 30.0
 _FRAMEWORK_ANSWERS: Final = frozenset({Kind.NOT_FOUND, Kind.METHOD_NOT_ALLOWED, Kind.REDIRECT, Kind.OPTIONS})
 _DISABLED: Final = Verdict(outcome="disabled", passes=True)
 _FRAMEWORK: Final = Verdict(outcome="framework", passes=True)
-_NOTHING: Final[frozenset[str]] = frozenset()
 
 
 class _Worker(Protocol):
@@ -168,7 +167,7 @@ class Guard:
             return _DISABLED
         if view.path.startswith(self._own_paths) and view.method in ("GET", "HEAD"):
             if view.path.startswith(self._own_paths[0]):
-                return self._report(view.path.removeprefix(self._own_paths[0]))
+                return self.approvals.tell(view.path.removeprefix(self._own_paths[0]))
             if view.path == self.settings.health_path:
                 return check(self)
         findings = inspect(view)
@@ -217,12 +216,11 @@ class Guard:
         kept = None if ticket is None else self.reuse.find(ticket)
         if kept is None:
             return self._decide(case) if case.rule.coalesce or case.view.may_have_body else None
-        decision = kept.decision()
-        run = self.runs.enter_at_once(case.plan.label, decision, self._agent.id, how="cached")
+        run = self.runs.enter_at_once(kept.known.action_id, case.plan.cached_entry)
         if run is self.runs.waits:
             return self._decide(case)
         case.action = kept.described()
-        verdict = self._allowed(case, decision, run, "cached")
+        verdict = self._allowed(case, kept.decision(), run, "cached")
         return verdict if self.kill.is_quiet else self._look_last(verdict)
 
     def _allowed(self, case: Case, decision: AuthorizationDecision, run: Run | None, reuse: str | None) -> Verdict:
@@ -240,14 +238,16 @@ class Guard:
     def hear(self, asked: Asked) -> Verdict | Flow[Verdict]:
         """Return the verdict where the answer to the one attempt permits; else the flow, which goes on from there."""
         case = asked.case
-        decision = self.core.permitted(asked.attempt)
-        if decision is not None:
+        permission = self.core.permitted(asked.attempt)
+        if permission is not None:
             if case.ticket is not None:
-                self.reuse.keep(case, decision)
-            run = self.runs.enter_at_once(case.plan.label, decision, self._agent.id)
+                self.reuse.keep(case, permission.decision)
+            run = self.runs.enter_at_once(permission.action_id, case.plan.entry)
             if run is not self.runs.waits:
                 self._misconfigured_at = -1e9
-                verdict = self._allowed(case, decision, run, None)
+                verdict = PermittedVerdict(
+                    outcome="allowed", passes=True, rule=case.rule, action=case.action, permission=permission, run=run
+                )
                 return verdict if self.kill.is_quiet else self._look_last(verdict)
         return self._decide(case, asked.attempt)
 
@@ -256,7 +256,8 @@ class Guard:
         # Who only observes holds no request up and keeps nothing on hold, nor asks a person to decide about it.
         if case.plan.observe:
             return False
-        return HANDLE_HEADER in case.view.header_names or self.kill.snapshot.hints != _NOTHING
+        hints = self.kill.snapshot.hints
+        return hints is None or len(hints) > 0 or case.view.tells(HANDLE_HEADER)
 
     def _unmapped(self, view: RequestView, plan: Plan) -> Verdict:
         leaf = view.resolved.leaf if view.resolved is not None else None
@@ -273,13 +274,6 @@ class Guard:
         return self._plans.rule_of(view)
 
     # --- what does
-
-    def _report(self, handle: str) -> Flow[Verdict]:
-        try:
-            report = yield from self.approvals.report(handle)
-        except StateError:
-            report = unavailable_state()
-        return Verdict(outcome="approval-status", passes=False, refusal=report)
 
     def _decide(self, case: Case, first: Attempt | None = None) -> Flow[Verdict]:
         """Take a request through the stages, ask the authority, and journal what passes.
@@ -396,7 +390,7 @@ class Guard:
                 return Settled(refusal=ended)
             decision = ended
             settled = Settled(decision=decision, runs=row is None and decision.is_approved(), row=row)
-        resumes = case.plan.waits or HANDLE_HEADER in case.view.header_names
+        resumes = case.plan.waits or case.view.tells(HANDLE_HEADER)
         if row is not None and decision is not None and decision.is_approved() and resumes:
             settled = yield from self.runs.claim(settled)
         return settled

@@ -95,6 +95,8 @@ def is_ordinary(path: str, raw: bytes | None, headers: Sequence[tuple[bytes, byt
 
 def inspect(view: RequestView) -> list[str]:
     """Return the names of what is suspicious about a request; see `FINDINGS`."""
+    if view.is_ordinary and view.method in USUAL_METHODS:
+        return []
     found: list[str] = [*view.findings]
     path, raw = view.path, view.raw_path
     # What is below a prefix may be nothing at all: the framework answers it with a redirect, or not at all.

@@ -86,9 +86,9 @@ class Recorder:
             self.telemetry.record(verdict, seconds=seconds)
         if verdict.reuse is not None:
             self.reused[verdict.reuse] += 1
-        if verdict.decision is not None and self._undecided:
+        if self._undecided and verdict.decision is not None:
             self._resumed()
-        elif verdict.cause not in (None, "bad-request"):  # what a caller sent is no outage
+        elif verdict.cause is not None and verdict.cause != "bad-request":  # what a caller sent is no outage
             self._since = self._since if self._undecided else self._clock()
             self._undecided += 1
         if verdict.would is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..api.values import is_plain
+from ..journal.journal import rest_of_entry
 from ..routing import Kind
 from ..rules import FieldError, RequestFields
 from ..verdict import UNCONDITIONAL, Refusal, Verdict
@@ -44,7 +45,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         permit: the firewall findings that do not refuse.
         settled: the verdict where nobody is asked, because the rule exempts or blocks.
         make: makes the action of a request; see `CompiledRule.action`.
+        make_of_path: likewise, of its path parameters alone; see `CompiledRule.path_action_maker`.
         encode: encodes such an action as it is submitted; None where only `submit` can say how.
+        entry: what the journal keeps of a permission, for the service's own agent; see `journal.rest_of_entry`.
+        cached_entry: likewise, of one that rests on a decision that is kept.
         body: what the rule reads of the body: None, `json` or `form`.
         opens: whether a request passes where no answer came at all.
         waits: whether requests are held while a person decides.
@@ -58,7 +62,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     permit: frozenset[str] = frozenset()
     settled: Verdict | None = None
     make: Callable[..., AgentAction] | None = None
+    make_of_path: Callable[..., AgentAction | None] | None = None
     encode: Callable[[AgentAction], bytes | None] | None = None
+    entry: bytes = b""
+    cached_entry: bytes = b""
     body: str | None = None
     opens: bool = False
     waits: bool = False
@@ -125,6 +132,12 @@ class Case(msgspec.Struct, eq=False):
         """Make the action of what the rule reads, or refuse a request that holds none."""
         view, recipe, agent, make = self.view, self.rule.recipe, self.agent, self.plan.make
         assert make is not None  # noqa: S101 - `triage` has settled what is not submitted
+        of_path, routed = self.plan.make_of_path, view.resolved
+        if of_path is not None and routed is not None and routed.leaf is not None:
+            resource = f"{view.verb} {routed.leaf.template}"
+            self.params, self.action = routed.params, of_path(routed.params, resource, agent.id, agent.name or agent.id)
+            if self.action is not None:
+                return None
         read: dict[str, Any] = {}
         try:
             if recipe.body == "json":
@@ -170,6 +183,7 @@ class Plans:
     def __init__(self, table: RuleTable, settings: Settings) -> None:
         self._table: Final = table
         self._by_method: Final = settings.unmapped == "by-method"
+        self._agent_id: Final = settings.agent_id
         self._permitted: Final = {frozenset(rule.permit) for rule in table.rules if rule.permit}
         if self._by_method:
             self._permitted.add(frozenset(settings.unmapped_permit))
@@ -196,7 +210,8 @@ class Plans:
             return self.none
         found = self._of_rules.get(rule)
         if found is None:
-            found = self._of_rules.setdefault(rule, _plan(rule))  # threads get the same one, which is compared
+            # Threads get the same one, which is compared.
+            found = self._of_rules.setdefault(rule, _plan(rule, self._agent_id))
         return found
 
     def some_permit(self, findings: list[str]) -> bool:
@@ -238,7 +253,7 @@ class Plans:
         return plan
 
 
-def _plan(rule: CompiledRule) -> Plan:
+def _plan(rule: CompiledRule, agent_id: str) -> Plan:
     given: dict[str, Any] = {
         "rule": rule,
         "label": rule.label,
@@ -253,6 +268,9 @@ def _plan(rule: CompiledRule) -> Plan:
     return Plan(
         **given,
         make=rule.action_maker(),
+        make_of_path=rule.path_action_maker(),
+        entry=rest_of_entry(how="allowed", rule=rule.label, agent=agent_id),
+        cached_entry=rest_of_entry(how="cached", rule=rule.label, agent=agent_id),
         encode=None if rule.body is not None else _encoder(rule),
         body=rule.body,
         opens=rule.on_failure == "open",
@@ -270,14 +288,17 @@ def _encoder(rule: CompiledRule) -> Callable[[AgentAction], bytes | None] | None
     if rule.mode == "observe":
         maps.add("context")
 
-    def encode(action: AgentAction) -> bytes | None:
-        for name in maps:
-            value = getattr(action, name)
-            if value is not None and not is_plain(value):
-                return None
+    def encode_texts(action: AgentAction) -> bytes | None:
         try:
             return _encode(action)
         except ValueError:
             return None  # a text that is none
 
-    return encode
+    def encode(action: AgentAction) -> bytes | None:
+        for name in maps:
+            value = getattr(action, name)
+            if value is not None and not is_plain(value):
+                return None
+        return encode_texts(action)
+
+    return encode if maps else encode_texts

@@ -52,6 +52,7 @@ class RequestView:
         request: the framework's own object, for `identify`.
         other_path: how the application may read the path instead; the same rule has to govern both.
         findings: what the adapter found suspicious by itself, names of `FINDINGS`.
+        is_ordinary: whether `firewall.is_ordinary` said so, and the adapter found nothing.
         prefix: the path under which the server runs the application, for the URLs that the guard names.
         header_names: the names of the headers that are there, folded as `rules.fold_header` does it.
     """
@@ -66,6 +67,7 @@ class RequestView:
     other_path: str | None = None
     findings: tuple[str, ...] = ()
     prefix: str = ""
+    is_ordinary: bool = False
     _query_pairs: list[tuple[str, str]] | None = field(default=None, repr=False)
     header_names: frozenset[str] = field(init=False, repr=False)
 
@@ -108,6 +110,10 @@ class RequestView:
                 raise ValueError(f"the query has more than {_MOST_FIELDS} fields") from None
             self._query_pairs = pairs
         return self._query_pairs
+
+    def tells(self, name: str) -> bool:
+        """Say whether there is one of the headers that the guard looks for by itself."""
+        return not self.is_ordinary and name in self.header_names
 
     def header(self, name: str) -> list[str]:
         """Return all values of a header, whatever its spelling; see `rules.fold_header`."""

@@ -22,7 +22,7 @@ from .approvals import Settled, denied, mismatch, used
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..api.models import AgentAction, AuthorizationDecision
+    from ..api.models import AgentAction
     from ..client.core import ClientCore
     from ..config import Settings
     from ..flow import Flow
@@ -91,20 +91,16 @@ class Runs:
             return Settled(refusal=refusal, row=claimed)
         return Settled(decision=settled.decision, runs=True, row=claimed, number=number, entry=entry)
 
-    def enter_at_once(
-        self, label: str, decision: AuthorizationDecision, agent: str, *, how: str = "allowed"
-    ) -> Run | None:
+    def enter_at_once(self, action_id: str, rest: bytes) -> Run | None:
         """Journal a permission as `enter` does, if that waits for nothing; return `waits` where only `enter` can."""
         journal = self._journal
         if journal is None or not self._reports:
             return None
-        entry = Entry(0, 0.0, decision.action_id, how, label, agent)
-        number = journal.next_number()
         try:
-            entered = journal.enter(number, entry, wait=False)
+            number = journal.enter_allowed(action_id, rest)
         except AscendError:
             return self.waits
-        return Run(number, None, "", decision.action_id) if entered else self.waits
+        return Run(number, None, "", action_id) if number else self.waits
 
     def enter(self, action: AgentAction, label: str, settled: Settled | None) -> Flow[Run | None]:
         """Journal a pass before its handler runs; None where nobody wants to hear of the outcome.
@@ -150,7 +146,7 @@ class Runs:
             drive(flow, lambda step: step.function(*step.arguments))
 
     def conclude(
-        self, run: Run | None, *, error: str | None, duration_ms: int = 0, unused: bool = False
+        self, run: Run | None, error: str | None, duration_ms: int = 0, unused: bool = False
     ) -> Flow[None] | None:
         """Journal what became of a run, once; return what is left to do where that may wait for something.
 
@@ -160,9 +156,7 @@ class Runs:
             return None
         run.concluded = True
         journal = self._journal
-        if run.approval is None and (
-            journal is None or journal.conclude(run.number, error=error, duration_ms=duration_ms, wait=False)
-        ):
+        if run.approval is None and (journal is None or journal.conclude(run.number, error, duration_ms, wait=False)):
             return None
         return self._rest(run, error=error, duration_ms=duration_ms, unused=unused)
 

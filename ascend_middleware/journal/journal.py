@@ -32,14 +32,14 @@ from ..fork import renew_once
 from ..masking import get_logger
 from ..setting_values import default_directory, make_directory
 from ..state.base import scope_of
-from .segments import FileLog, Log, MemoryLog, encode_line
+from .segments import FileLog, Log, MemoryLog, encode_line, seal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..config import Settings
 
-__all__ = ["Entry", "Journal", "JournalError", "Limits", "directory_of", "open_journal", "place_of"]
+__all__ = ["Entry", "Journal", "JournalError", "Limits", "directory_of", "open_journal", "place_of", "rest_of_entry"]
 
 logger = get_logger("ascend_middleware.journal")
 
@@ -47,6 +47,7 @@ _TRIES: Final = 20
 _MAX_UNWRITTEN: Final = 10_000
 _NEAR: Final = 0.8
 _LOUD_SECONDS: Final = 60.0
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class JournalError(AscendError):
@@ -196,35 +197,51 @@ class Journal:
         With `wait` False it returns False instead of waiting for another thread or the disk. It raises `JournalError`
         where it cannot be written, or a limit is reached.
         """
-        log = self._log
-        if log is None or self._pid != os.getpid():
-            log = self.log
-        self.entered += 1
-        now, size, since = self._now(), log.appended - log.taken + self.others_bytes, self.waiting_since
-        is_near = size >= self.limits.size * _NEAR or (since is not None and now - since >= self.limits.age * _NEAR)
-        if is_near and self._is_full(size, 0.0 if since is None else now - since):
-            return True
-        if self._unwritten and not self._write_late(log, wait=wait):
-            return False
+        now = self._now()
         if isinstance(fields, Entry):
             fields.n, fields.at = number, now
             line = encode_line(fields)
         else:
             line = encode_line({"k": "entry", "n": number, "at": now, **fields})
+        return self._enter(line, now, wait=wait)
+
+    def enter_allowed(self, action_id: str, rest: bytes) -> int:
+        """Keep the entry of a permission, as `enter` does without waiting; return its number, 0 where it was not kept.
+
+        The id is one as `normalize_action_id` returns it; `rest` is what `rest_of_entry` made.
+        """
+        number, now = self.next_number(), self._now()
+        content = b'{"k":"entry","n":%d,"at":%a,"id":"%b",%b' % (number, now, action_id.encode(), rest)
+        return number if self._enter(seal(content), now, wait=False) else 0
+
+    def _enter(self, line: bytes, now: float, *, wait: bool) -> bool:
+        log = self._log
+        if log is None or self._pid != os.getpid():
+            log = self.log
+        self.entered += 1
+        size, since = log.appended - log.taken + self.others_bytes, self.waiting_since
+        is_near = size >= self.limits.size * _NEAR or (since is not None and now - since >= self.limits.age * _NEAR)
+        if is_near and self._is_full(size, 0.0 if since is None else now - since):
+            return True
+        if self._unwritten and not self._write_late(log, wait=wait):
+            return False
         try:
             return log.append(line, wait=wait)
         except OSError as error:
             if log is not self._log:
-                return self.enter(number, fields, wait=wait)  # it was closed meanwhile; there is another one
+                return self._enter(line, now, wait=wait)  # it was closed meanwhile; there is another one
             raise self._unwritable(error) from None
 
     def conclude(
-        self, number: int, *, error: str | None, duration_ms: int, given_back: int = 0, wait: bool = True
+        self, number: int, error: str | None, duration_ms: int, given_back: int = 0, *, wait: bool = True
     ) -> bool:
         """Keep what became of an entry. Never raises: what cannot be written now is written later, or lost loudly."""
         if self._pid != os.getpid():
             return True  # the parent's entry: the parent, or its death, concludes it
-        line = encode_line(_Outcome(number, self._now(), error, duration_ms, given_back))
+        if error is None and not given_back:  # as of most
+            line = seal(b'{"k":"outcome","n":%d,"at":%a,"error":null,"ms":%d}' % (number, self._now(), duration_ms))
+        else:
+            line = encode_line(_Outcome(number, self._now(), error, duration_ms, given_back))
         try:
             if not (self._log or self.log).append(line, wait=wait):
                 return False
@@ -286,6 +303,11 @@ class Journal:
             self._log = log  # what is in memory only would be gone
         else:
             log.close(remove=remove, unread=unread)
+
+
+def rest_of_entry(*, how: str, rule: str, agent: str) -> bytes:
+    """Return what the entries of one rule's permissions have in common, for `Journal.enter_allowed`."""
+    return _encode({"how": how, "rule": rule, "agent": agent})[1:]
 
 
 def _new_log(directory: Path, prefix: str, *, power_safe: bool = False) -> FileLog:

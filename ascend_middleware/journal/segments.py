@@ -34,6 +34,7 @@ __all__ = [
     "decode_line",
     "encode_line",
     "read_lines",
+    "seal",
     "segments_of",
     "unseal",
 ]
@@ -344,8 +345,12 @@ def read_lines(directory: Path, name: str) -> Iterator[tuple[bytes, bool]]:
 
 def encode_line(record: Mapping[str, Any] | msgspec.Struct | msgspec.Raw) -> bytes:
     """Return a line that tells whether it is whole; see `journal` for what it holds."""
-    content = _encode(record)
-    return b"%08x %s\n" % (zlib.crc32(content), content)
+    return seal(_encode(record))
+
+
+def seal(content: bytes) -> bytes:
+    """Return a line of encoded content; `unseal` takes the content out."""
+    return b"%08x %b\n" % (zlib.crc32(content), content)
 
 
 def unseal(line: bytes) -> bytes | None:

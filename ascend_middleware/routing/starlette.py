@@ -69,7 +69,7 @@ class StarletteResolver:
         level, current = self._level, scope
         # Nothing that came before has a part in the match.
         keeps = scope["type"] == "http" and "path_params" not in scope and "fastapi" not in scope
-        if keeps and (known := level.recall(path, scope["method"])) is not None:
+        if keeps and (path, scope["method"]) in level.paths and (known := level.recall(path, scope["method"])):
             return known
         entered: tuple[Entered, ...] = ()
         outermost: Any = None
@@ -148,7 +148,6 @@ class _Level:
         "_lock",
         "_names",
         "_opaque",
-        "_paths",
         "_reached",
         "_regexes",
         "_router",
@@ -157,6 +156,7 @@ class _Level:
         "_tree",
         "host",
         "owner",
+        "paths",
         "prefix",
     )
 
@@ -178,7 +178,7 @@ class _Level:
         self._opaque: Leaf | None = None
         # Built at first use: applications may be mounted in a circle.
         self._router: Any = None
-        self._paths = KnownPaths()
+        self.paths = KnownPaths()
         self._reached = reached
         if reached is not None:
             reached(self)
@@ -197,11 +197,9 @@ class _Level:
 
     def recall(self, path: str, method: str) -> Resolved | None:
         """Return what an HTTP request runs whose path came before, if nothing but path and method decides about it."""
-        known = self._paths.get((path, method))
-        if known is None:
-            return None
         with self._lock:
-            return known.resolve(path) if self._is_current() and self._paths.get((path, method)) is known else None
+            known = self.paths.get((path, method)) if self._is_current() else None
+            return None if known is None else known.resolve(path)
 
     def match(self, scope: Scope, path: str, *, keeps: bool = False) -> _Selected:
         """Return what the router selects; `path` is the one below the root path.
@@ -222,8 +220,8 @@ class _Level:
                 match, entry, child = selected
                 if match is Match.PARTIAL and not entry.partial_runs:
                     return _Selected(Kind.METHOD_NOT_ALLOWED, child)
-                if keeps and match is Match.FULL and self._paths.come_again(path, scope["method"]):
-                    self._paths.keep(path, scope["method"], self._asked(path, entry), child)
+                if keeps and match is Match.FULL and self.paths.come_again(path, scope["method"]):
+                    self.paths.keep(path, scope["method"], self._asked(path, entry), child)
                 return _Selected(entry.content, child, entry.confirmed(match, child), entry.pure, entry.inside)
             if self._redirects(scope, path):
                 return _Selected(Kind.REDIRECT)
@@ -329,7 +327,7 @@ class _Level:
         self._indexed: list[Any] = []
         self._included: list[tuple[Any, object]] = []
         self._tree = SegmentTree()
-        self._paths = KnownPaths()
+        self.paths = KnownPaths()
         self._known, self._leaves = self._leaves, {}
         self._opaque = None
         self._stack = getattr(router, "middleware_stack", None)

@@ -178,6 +178,48 @@ class CompiledRule:
 
         return make
 
+    def path_action_maker(self) -> Callable[[Mapping[str, Any], str, str, str], AgentAction | None] | None:
+        """Return what makes the actions of a rule that reads texts of path parameters at most; None of other rules.
+
+        It takes the parameters, the resource where the rule names none, and the agent's id and name. It returns None
+        where only the maker for all rules can tell what to make of a request.
+        """
+        recipe, kind = self.recipe, self.action_type
+        secret = any(source.is_secret(self._secrets) for source in recipe.sources())
+        if secret or recipe.maps or self.mode == "observe" or not _PATH_TEXTS.issuperset(dict(recipe.texts)):
+            return None
+        if any(source.kind != "path" or source.many for source in recipe.sources()):
+            return None
+        constant = {name: text for name, text in recipe.texts if isinstance(text, str) and text.strip()}
+        read = tuple((name, text.parts) for name, text in recipe.texts if isinstance(text, Text))
+        if len(constant) + len(read) != len(recipe.texts):
+            return None
+
+        def make(params: Mapping[str, Any], resource: str, agent_id: str, agent_name: str) -> AgentAction | None:
+            values: dict[str, Any] = {"resource": resource, **constant}
+            for name, parts in read:
+                whole = ""
+                for part in parts:
+                    if type(part) is not str:
+                        value = params.get(part.name)  # type: ignore[union-attr]  # there are sources and texts only
+                        if type(value) is int and -_INT64 <= value < _INT64:
+                            part = str(value)
+                        elif type(value) is str:
+                            part = value
+                        else:
+                            return None
+                    whole = whole + part if whole else part
+                if not whole.strip():
+                    return None
+                values[name] = whole
+            return AgentAction(agent_id=agent_id, agent_name=agent_name, action_type=kind, **values)
+
+        return make
+
+
+_INT64: Final = 2**63
+_PATH_TEXTS: Final = frozenset({"resource", "resource_id", "tool_name", "description", "mcp_server_name"})
+
 
 def _taken(
     fields: RequestFields, entries: tuple[tuple[str, Source | Const], ...], secret: frozenset[Source]

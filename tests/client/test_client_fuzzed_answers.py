@@ -15,6 +15,7 @@ from kit.scripted import APPROVED, http
 from ascend_middleware import exceptions as errors
 from ascend_middleware.api.answers import action_page, action_record
 from ascend_middleware.api.decode import decode_decision, decode_object, error_from_answer
+from ascend_middleware.api.permission import read_permission
 from ascend_middleware.client import EngineError
 
 # Shrinking over sockets takes minutes and is not worth it: what fails is short.
@@ -82,7 +83,14 @@ def unique(pairs):
     return dict(pairs)
 
 
-def permits(content):
+def unique_where_it_decides(pairs):
+    deciding = [name for name, _ in pairs if name not in ("risk_score", "reason")]
+    if len(set(deciding)) != len(deciding):
+        raise ValueError("twice")
+    return dict(pairs)
+
+
+def permits(content, unique=unique):
     """Whether an answer permits: written from the rule, not from the code."""
     try:
         body = json.loads(content, object_pairs_hook=unique)
@@ -130,6 +138,44 @@ def test_allowed_means_the_exact_word_everywhere_and_an_action(content):
     assert not allowed or permits(content), content
     if permits(content) and b'"data"' not in content:
         assert allowed, content
+
+
+@settings(max_examples=examples(1000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(BODY, st.sampled_from([" :", "\t:", "\\u0064"]), st.booleans())
+@example(json.dumps(YES).encode(), "", False)
+@example(b'{"status": "denied", "status": "approved", "id": 7}', "", False)
+@example(b'{"status" : "denied", "status": "approved", "id": 7}', "", False)
+@example(b'{"st\\u0061tus": "denied", "status": "approved", "id": 7}', "", False)
+@example(b'{"approved": false, "approved": true, "status": "approved", "id": 7}', "", False)
+@example(b'{"approved" : false, "approved": true, "status": "approved", "id": 7}', "", False)
+@example(b'{"requires_approval": true, "requires_approval": null, "status": "approved", "id": 7}', "", False)
+@example(b'{"id": 8, "id": 7, "status": "approved"}', "", False)
+def test_what_is_a_permission_at_one_glance_is_one(content, spelt, once):
+    # Written in another way, each name or the first of them only.
+    if spelt.endswith(":"):
+        content = content.replace(b":", spelt.encode(), 1 if once else -1)
+    elif spelt:
+        content = content.replace(b'"d', f'"{spelt}'.encode(), 1 if once else -1)
+    found = read_permission(content)
+    if found is None:
+        return
+    assert permits(content, unique_where_it_decides), content
+    assert found.decision.is_approved()
+    if permits(content):
+        decoded = decode_decision(content)
+        assert (dict(found.decision), found.action_id) == (dict(decoded), decoded.action_id)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(YES).encode(),
+        b'{"id": 7, "status": "approved"}',
+        b'{"action_id": "7", "decision": "allowed", "execution_allowed": true, "requires_approval": false, "x": false}',
+    ],
+)
+def test_a_plain_permission_is_known_at_one_glance(content):
+    assert read_permission(content).decision == decode_decision(content)
 
 
 ANYTHING = st.recursive(

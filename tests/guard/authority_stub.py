@@ -17,6 +17,9 @@ class AuthorityStub:
         self.polls = []
         self._replies = {}
         self.word = "approved"
+        # Words for single action types, and what every decision tells besides.
+        self.words = {}
+        self.more = {}
         self._server = None
         self.port = 0
         self.start()
@@ -77,7 +80,8 @@ class AuthorityStub:
                 number = str(len(self.actions) + 1)
                 self.actions[number] = body["resource"]
                 self.contexts[number] = body.get("context") or {}
-                found = {"action_id": number, "status": self.word, "decision": self.word}
+                word = self.words.get(body["action_type"], self.word)
+                found = {"action_id": number, "status": word, "decision": word, **self.more}
             elif path.endswith("/ack"):
                 self.acked.append((path.split("/")[-2], time.monotonic()))
                 found = {"success": True}

@@ -1,21 +1,33 @@
-"""Print which of the package's functions one governed request passes: `counted_app.py FRAMEWORK`, in a process of its own.
+"""Print what one governed request costs: `counted_app.py FRAMEWORK WAY`, in a process of its own.
 
-One line for each call of a Python function (or resumption of a generator) in the thread that serves the request. The
-journal is on, and the authority is asked over HTTP.
+One line for each call of a Python function of the package (or resumption of a generator) in the thread that serves the
+request. The journal is on, and the authority is asked over HTTP. `counted_app.py bytes WAY` prints how many bytes are
+allocated at once during such a request, with an engine that answers at once and a handler that does next to nothing.
 """
 
 import asyncio
+import gc
 import io
+import json
 import os
 import sys
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import uvicorn
 from authority_stub import AuthorityStub
 
 ROOT = str(Path(__file__).parents[2] / "ascend_middleware") + os.sep
-RULES = [{"match": "GET /customers/{customer_id}", "action_type": "data_access", "resource_id": "{path.customer_id}"}]
+RULES = [
+    {"match": "GET /customers/{customer_id}", "action_type": "data_access", "resource_id": "{path.customer_id}"},
+    {"match": "GET /exempt/{customer_id}", "exempt": True},
+    {"match": "GET /cached/{customer_id}", "action_type": "cached", "cache": "1h"},
+    *({"match": f"GET /{way}/{{customer_id}}", "action_type": way} for way in ("denied", "held")),
+]
+WORDS = {"denied": "denied", "held": "pending"}
+STATUSES = {"denied": 403, "held": 403}
+WAY = "allowed"
 PATH = "/customers/7"
 
 
@@ -46,7 +58,7 @@ def count_asgi(app):
     async def ask():
         reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
         writer.write(f"GET {PATH} HTTP/1.1\r\nHost: site\r\nAccept: */*\r\nConnection: close\r\n\r\n".encode())
-        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        assert (await reader.read()).startswith(b"HTTP/1.1 %d" % STATUSES.get(WAY, 200))
         writer.close()
 
     async def start():
@@ -105,7 +117,7 @@ def fastapi(given):
 
     app = FastAPI(openapi_url=None)
 
-    @app.get("/customers/{customer_id}")
+    @app.get("/{way}/{customer_id}".replace("{way}", PATH.split("/")[1]))
     async def read(customer_id: int):
         return {"id": customer_id}
 
@@ -160,15 +172,79 @@ def wsgi(given):
     return count_wsgi(AscendMiddleware(app, **given))
 
 
+class Instant:
+    """An authority that answers at once."""
+
+    async def send(self, request, timeout):
+        from ascend_middleware.client.http import Response
+
+        word = WORDS.get(WAY, "approved")
+        body = {"action_id": 7, "status": word, "decision": word, "policy_state": "1", "reason": "x" * 200}
+        return Response(200, {"content-type": "application/json"}, json.dumps(body).encode())
+
+    async def aclose(self):
+        pass
+
+
+def allocated(given):
+    """Return the bytes that are allocated at once, at the least, during a request."""
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+
+    import ascend_middleware.adapters.runner
+    from ascend_middleware.asgi import AscendMiddleware
+
+    class Handler:
+        async def __call__(self, scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"done"})
+
+    ascend_middleware.adapters.runner.open_async_engine = lambda settings, **_: Instant()
+    ascend_middleware.adapters.runner.build_worker = lambda *_, **__: None  # what it does meanwhile is no part of it
+    app = Starlette(routes=[Route(f"/{PATH.split('/')[1]}/{{customer_id}}", Handler(), methods=["GET"])])
+    app.add_middleware(AscendMiddleware, **given)
+    headers = [(b"host", b"site"), (b"user-agent", b"x"), (b"accept", b"*/*")]
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        if message["type"] == "http.response.start":
+            assert message["status"] == STATUSES.get(WAY, 200), message
+
+    async def ask():
+        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http"}
+        scope |= {"path": PATH, "raw_path": PATH.encode(), "query_string": b"", "root_path": "", "headers": headers}
+        await app({**scope, "server": ("site", 80), "client": ("client", 1), "state": {}}, receive, send)
+
+    async def measure():
+        found = []
+        for _ in range(80):
+            gc.collect()
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
+            await ask()
+            found.append(tracemalloc.get_traced_memory()[1] - before)
+        return min(found[10:])
+
+    gc.disable()
+    tracemalloc.start()
+    return [str(asyncio.run(measure()))]
+
+
 if __name__ == "__main__":
+    WAY = sys.argv[2]
+    PATH = PATH if WAY == "allowed" else f"/{WAY}/7"
     with tempfile.TemporaryDirectory() as journal:
+        stub = AuthorityStub()
+        stub.words, stub.more = WORDS, {"policy_state": "1"}
         given = {
             "rules": {"rule": RULES},
             "agent_id": "bot",
-            "api_url": AuthorityStub().url,
+            "api_url": stub.url,
             "api_key": "owkai_test_0123456789abcdef",
             "state": "memory:",
             "kill_switch": "off",
             "journal": journal,
         }
-        print("\n".join(globals()[sys.argv[1]](given)))
+        print("\n".join((allocated if sys.argv[1] == "bytes" else globals()[sys.argv[1]])(given)))

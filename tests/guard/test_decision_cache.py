@@ -472,15 +472,16 @@ async def test_without_an_entry_nothing_is_used_again(build, house, handler):
 async def test_a_look_at_the_kill_switch_comes_last_here_too(build, house, handler):
     app = build()
     await get(app, "/read/a")
-    enter = app.guard.journal.enter
+    log = app.guard.journal.log
+    append = log.append
 
     def slow(*args, **more):
-        found = enter(*args, **more)
+        found = append(*args, **more)
         app.guard.state.apply([order("BLOCK")], command_id="1", now=NOW)
         app.guard.kill.expire()
         return found
 
-    app.guard.journal.enter = slow
+    log.append = slow
     assert (await get(app, "/read/a")).problem == "kill-switch"
     assert handler.ran == 1
     house.tell(app.guard)

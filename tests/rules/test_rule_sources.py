@@ -3,6 +3,8 @@
 import uuid
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ascend_middleware.exceptions import ConfigurationError, ValidationError
 from ascend_middleware.rules import MISSING, FieldError, RequestFields, Rule, RuleTable, redact, secret_names
@@ -51,6 +53,34 @@ def test_every_kind_of_source_is_read():
     assert made.action_details == {"q": "1", "h": "r", "b": [1, {"c": None}], "c": None, "n": "web"}
     assert made.risk_indicators == {"financial_data": True, "pii": False}
     assert made.context is None
+
+
+texts = st.lists(
+    st.sampled_from(["{path.id}", "{path.b?}", "{path.password}", "refund ", " ", "{query.q?}"]), max_size=3
+)
+converted = st.sampled_from(["7", "", " ", "a b", 7, -1, 2**70, True, 1.5, None, uuid.UUID(int=7), ["a"], "\ud800"])
+
+
+@given(
+    written=st.dictionaries(
+        st.sampled_from(["resource", "resource_id", "tool_name", "description"]), texts, max_size=3
+    ),
+    params=st.dictionaries(st.sampled_from(["id", "b", "password"]), converted),
+)
+def test_what_only_reads_the_path_is_made_alike_at_once(written, params):
+    rule = {name: "".join(parts) for name, parts in written.items() if "".join(parts).strip()}
+    made = RuleTable.from_rules([Rule(match="GET /x/{id}/{b}/{password}", action_type="t", **rule)]).rules[0]
+    at_once = made.path_action_maker()
+    action = at_once and at_once(params, "GET /x", "a", "A")
+    if action is not None:
+        fields = RequestFields(method="GET", template="/x", path_params=params)
+        assert action == made.action(fields, agent_id="a", agent_name="A")
+
+
+def test_most_actions_are_made_of_the_path_alone():
+    rule = Rule(match="GET /x/{id}", action_type="t", resource_id="{path.id}", resource="refund {path.id}")
+    make = RuleTable.from_rules([rule]).rules[0].path_action_maker()
+    assert make({"id": 7}, "GET /x/{id}", "a", "A").resource == "refund 7"
 
 
 def test_a_session_of_several_agents_travels_with_the_request():

@@ -1,0 +1,123 @@
+"""The answer that most requests get, a permission, known at one glance.
+
+`read_permission` looks at what decides, and knows a plain permission by it; every other answer is for `decode_decision`
+to judge. What else a permission says is decoded when somebody asks.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from .decode import APPROVALS
+from .models import AuthorizationDecision, Decision, DecisionStatus
+
+__all__ = ["Permission", "read_permission"]
+
+_MOST_DIGITS: Final = 19
+
+
+class _Deciding(msgspec.Struct, gc=False):
+    """What decides, as `decode_decision` reads it."""
+
+    status: str | None = None
+    decision: str | None = None
+    enforcement_decision: str | None = None
+    execution_allowed: bool | None = None
+    approved: bool | None = None
+    success: bool | None = None
+    requires_approval: bool | None = None
+    action_id: int | str | None = None
+    id: int | str | None = None
+    policy_state: str | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Deciding).decode
+_decode_all: Final = msgspec.json.Decoder(dict).decode
+# Flags that forbid when they are false; "approved" and "success" are words, too.
+_FORBIDDING: Final = (b'"execution_allowed"', b'"approved":', b'"success":')
+# Behind a name, they hide the colon.
+_BLANKS: Final = (b'" ', b'"\n', b'"\r', b'"\t')
+
+
+class Permission(msgspec.Struct, eq=False):
+    """A permission, with the id of its action.
+
+    Attributes:
+        action_id: see `AuthorizationDecision`.
+        policy_state: the authority's word for its present policies, if it told one.
+    """
+
+    action_id: str
+    policy_state: str | None
+    _content: bytes
+    _decision: AuthorizationDecision | None = None
+
+    @property
+    def decision(self) -> AuthorizationDecision:
+        """All that the authority answered."""
+        found = self._decision
+        if found is None:
+            try:
+                fields = _decode_all(self._content)
+            except (msgspec.DecodeError, RecursionError):
+                fields = {}  # what does not decide cannot be read
+            found = self._decision = AuthorizationDecision(
+                fields, action_id=self.action_id, decision=Decision.ALLOWED, status=DecisionStatus.APPROVED
+            )
+        return found
+
+    def __repr__(self) -> str:
+        return f"Permission(action_id={self.action_id!r})"
+
+
+def read_permission(content: bytes) -> Permission | None:
+    """Return the permission that an answer is; None where only `decode_decision` can tell what it is."""
+    try:
+        found = _decode(content)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    status, decision, enforcement = found.status, found.decision, found.enforcement_decision
+    words = 0
+    for word in (status, decision, enforcement):
+        if word is not None:
+            if word not in APPROVALS:
+                return None
+            words += 1
+    if (
+        not words
+        or found.execution_allowed is False
+        or found.approved is False
+        or found.success is False
+        or found.requires_approval
+        # Where it is plain ASCII, each name stands in the bytes as it is.
+        or not content.isascii()
+        or b"\\" in content
+    ):
+        return None
+    # Of two equal names the decoder keeps the last, which may be the permissive one.
+    count = content.count
+    if (
+        count(b'"status"') != (status is not None)
+        or count(b'decision"') != words - (status is not None)
+        or count(b'"requires_approval"') > 1
+        or (b"false" in content and _forbids_twice(content))
+    ):
+        return None
+    action_id, other = found.action_id, found.id
+    if count(b'"action_id"') != (action_id is not None) or count(b'"id"') != (other is not None):
+        return None
+    if action_id is None:
+        action_id = other
+    elif other is not None and other != action_id:
+        return None
+    action_id = str(action_id)
+    if not action_id.isdecimal() or len(action_id) > _MOST_DIGITS:
+        return None
+    return Permission(action_id, found.policy_state, content)
+
+
+def _forbids_twice(content: bytes) -> bool:
+    """Say whether a flag may stand twice, once with another value."""
+    return any(content.count(name) > 1 for name in _FORBIDDING) or any(blank in content for blank in _BLANKS)
