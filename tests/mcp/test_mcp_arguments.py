@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import json
 import pathlib
 import typing
 import uuid
@@ -359,3 +360,14 @@ def test_nothing_is_lost(value):
     if "[redacted]" not in str(shown):
         assert flat(shown) == flat(value)
     assert repr(call.args[0]) == repr(value)
+
+
+@pytest.mark.parametrize("value", [[1] * 7, [[], [[]]], {"a": 1, "b": [True]}, "text", 1, None, [], {}])
+def test_the_limit_is_the_size_of_what_is_shown(value):
+    def tool(x):
+        pass
+
+    size = len(json.dumps({"x": value}, separators=(",", ":")))
+    assert Binder(tool, limit=size).bind((value,), {}).shown == {"x": value}
+    with pytest.raises(ValidationError, match=f"longer than the {size - 1} bytes"):
+        Binder(tool, limit=size - 1).bind((value,), {})
