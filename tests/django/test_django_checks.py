@@ -38,6 +38,14 @@ def test_what_is_right_passes():
     assert found() == []
 
 
+def test_a_problem_is_told_with_its_place_and_what_to_write_instead():
+    rules = {"rule": [{"match": "GET /x", "action_type": "y", "timeout": 1}, {"match": "GET /y", "exempt": 1}]}
+    assert [(message.id, message.msg, message.hint) for message in found({**KEYED, "rules": rules})] == [
+        ("ascend.E001", "rules: rule 1 (GET /x): timeout: no such key", "did you mean body_timeout?"),
+        ("ascend.E001", "rules: rule 2 (GET /y): exempt: expected true or false, got 1", None),
+    ]
+
+
 def test_everything_is_told_at_once():
     rules = {
         "ascend": {"agent_nam": "x"},

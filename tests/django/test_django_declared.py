@@ -164,3 +164,9 @@ def rf_request():
     from django.test import RequestFactory
 
     return RequestFactory().get("/")
+
+
+@pytest.mark.parametrize("target", [object(), 5])
+def test_what_is_no_view_is_told_with_the_line_of_the_decorator(target):
+    with pytest.raises(ConfigurationError, match=rf"^{__name__} line \d+: governed stands at .*, not at a "):
+        governed(action_type="x")(target)

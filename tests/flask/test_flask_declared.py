@@ -160,9 +160,11 @@ def test_below_another_decorator_that_hides_it_the_view_does_not_run(engine):
     assert ran == []
 
 
-@pytest.mark.parametrize("target", [object(), type("Plain", (), {})])
-def test_it_stands_at_views_only(target):
-    with pytest.raises(ConfigurationError, match="governed stands at"):
+@pytest.mark.parametrize(
+    ("target", "place"), [(object(), "builtins.object"), (type("Plain", (), {}), f"{__name__}.Plain")]
+)
+def test_it_stands_at_views_only(target, place):
+    with pytest.raises(ConfigurationError, match=f"^{place}: governed stands at"):
         governed(action_type="x")(target)
 
 

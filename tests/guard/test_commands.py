@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+from kit.states import state_at
 
 from ascend_middleware.api.commands import (
     MAX_SKEW,
@@ -14,7 +15,7 @@ from ascend_middleware.api.commands import (
     parse_command,
 )
 from ascend_middleware.api.orders import rank
-from ascend_middleware.killswitch.poller import _region
+from ascend_middleware.killswitch.poller import CommandHandler, _region
 
 NOW = 1_800_000_000.0
 BLOCK = {
@@ -240,3 +241,45 @@ def test_the_reason_cannot_forge_a_line():
 )
 def test_the_region_of_a_queue_is_in_its_url(url, region):
     assert _region(url) == region
+
+
+class TestWhatIsReceived:
+    """By the queue and over HTTP alike."""
+
+    @pytest.fixture
+    def handler(self):
+        return CommandHandler(state_at(), organization_id="4", now=lambda: NOW)
+
+    @pytest.mark.parametrize(
+        ("changed", "said"),
+        [
+            ({}, "kill-switch command c-1: BLOCK agent 'bot'"),
+            ({"agent_id": None, "target_type": "organization"}, "kill-switch command c-1: BLOCK every agent"),
+        ],
+    )
+    def test_a_command_that_is_kept_is_told_once_with_whom_it_is_for(self, handler, caplog, changed, said):
+        for _ in range(2):
+            handler.apply(handler.read({**BLOCK, **changed}))
+        assert [line.getMessage() for line in caplog.records] == [said]
+
+    @pytest.mark.parametrize("given", [4, "4", None])
+    def test_ours_and_what_names_no_organisation_are_obeyed(self, handler, given):
+        assert handler.read({**BLOCK, "organization_id": given}).kind is CommandKind.BLOCK
+
+    def test_without_an_organisation_of_its_own_everybodys_are(self):
+        assert CommandHandler(state_at(), organization_id="", now=lambda: NOW).read({**BLOCK, "organization_id": 5})
+
+    @pytest.mark.parametrize(
+        ("changed", "said"),
+        [
+            ({"organization_id": 5}, "a command of organisation '5' is ignored"),
+            ({"organization_id": "x" * 99}, f"a command of organisation '{'x' * 40}' is ignored"),
+            ({"command_type": "PARDON"}, "a kill-switch message is left alone: "),
+            ({"command_type": None}, "a malformed kill-switch message is left alone: "),
+        ],
+    )
+    def test_what_is_not_obeyed_is_said_once(self, handler, caplog, changed, said):
+        for _ in range(3):
+            assert handler.read({**BLOCK, **changed}) is None
+        (line,) = caplog.records
+        assert line.getMessage().startswith(said) and line.levelname == "ERROR"
