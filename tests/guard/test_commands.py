@@ -1,6 +1,7 @@
 """Commands are read from every wrapping, and nothing unreadable lifts a block."""
 
 import json
+import math
 import time
 
 import pytest
@@ -241,6 +242,37 @@ def test_the_reason_cannot_forge_a_line():
 )
 def test_the_region_of_a_queue_is_in_its_url(url, region):
     assert _region(url) == region
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (1, 1),
+        (1_000_000, 1_000_000),
+        (7.0, 7),
+        ("7", 7),
+        (" 7 ", 7),
+        ("1000000", 1_000_000),
+        (0, None),
+        (-1, None),
+        (1_000_001, None),
+        ("1000001", None),
+        ("12345678901234567890", None),
+        (7.5, None),
+        (math.inf, None),
+        (math.nan, None),
+        (True, None),
+        ("\u0667", None),
+        ("\xb2", None),
+        ("7/min", None),
+        ("", None),
+        ([7], None),
+        (None, None),
+    ],
+)
+def test_a_limit_that_is_not_clearly_a_number_blocks(given, read):
+    limit = {**BLOCK, "command_type": "RATE_LIMIT", "parameters": {"max_per_minute": given}}
+    assert parse(limit).max_per_minute == read
 
 
 class TestWhatIsReceived:

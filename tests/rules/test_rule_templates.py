@@ -66,9 +66,19 @@ def test_methods_are_a_star_or_a_list(text, methods):
     assert (found, template.text) == (methods, "/x")
 
 
+WEBDAV = """ACL BIND CHECKIN CHECKOUT COPY LABEL LINK LOCK MERGE MKCOL MOVE PROPFIND PROPPATCH PURGE QUERY REBIND REPORT
+SEARCH SUBSCRIBE UNBIND UNLINK UNLOCK UNSUBSCRIBE UPDATE"""
+
+
+@pytest.mark.parametrize("method", [*WEBDAV.split(), "GET", "PATCH", "BREW", "X-OWN"])
+def test_methods_that_there_are_are_taken_for_no_mistake(method):
+    assert parse_match(f"{method} /x")[0] == {method}
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
+        ("PATCHES /x", "did you mean PATCH?"),
         ("/x", 'write "GET /x"'),
         ("GET", "begins with a slash"),
         ("GET x", "begins with a slash"),
