@@ -44,12 +44,13 @@ def measure(arguments: argparse.Namespace, keep: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, contextlib.ExitStack() as stack:
         given = {"rounds": figures["rounds"], "seconds": arguments.seconds, "quick": arguments.quick}
         bench = Bench(**given, folder=Path(folder), stack=stack)
+        bench.deadline = began + arguments.minutes * 60
         plan = [(name, "") for name in SECTIONS if not arguments.only or name in arguments.only]
         if arguments.python:
             plan += [(name, arguments.python) for name in BESIDE if not arguments.only or name in arguments.only]
         for name, python in plan:
             title = f"{name} with {python}" if python else name
-            if time.monotonic() - began > arguments.minutes * 60:
+            if time.monotonic() > bench.deadline:
                 figures["failed"][title] = f"not measured: {arguments.minutes} minutes have passed"
                 continue
             print(title, file=sys.stderr)
@@ -93,7 +94,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round of everything, printed and not written")
     parser.add_argument("--rounds", type=int, default=5, help="that count, of the tables that have goals")
     parser.add_argument("--seconds", type=int, default=1, help="the length of one burst, in whole seconds")
-    parser.add_argument("--minutes", type=float, default=11, help="begin no further table after so long")
+    parser.add_argument(
+        "--minutes", type=float, default=11, help="begin no further table, and no further round, after so long"
+    )
     parser.add_argument("--only", action="append", choices=SECTIONS, help="measure this table; may be repeated")
     parser.add_argument("--python", help="another interpreter with this package, measured beside the running one")
     parser.add_argument("--json", type=Path, help="keep the figures in this file")

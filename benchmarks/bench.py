@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,12 +26,14 @@ class Bench:
         rounds: that count, of the tables for which there are goals; others have fewer.
         quick: whether this is only to see that everything runs.
         python: the interpreter of the applications; the SDK has one of its own.
+        deadline: by the monotonic clock; what is being measured then gets no further round.
         folder: for state, journals and what else a run writes.
     """
 
     def __init__(self, *, rounds: int, seconds: int, quick: bool, folder: Path, stack: contextlib.ExitStack) -> None:
         self.rounds, self.seconds, self.quick, self.folder = rounds, seconds, quick, folder
         self.python = sys.executable
+        self.deadline = float("inf")
         cores = sorted(os.sched_getaffinity(0))
         self.app_cores, self.load_cores = {cores[0]}, {cores[1]}
         if quick:  # nothing is compared, so that all may use what is there
@@ -42,6 +45,11 @@ class Bench:
         stack.callback(self.authority.stop)
         # A state and a journal of its own for each run: nothing of an earlier one is delivered in this.
         self.environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "ASCEND_API_URL": ""}
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether this is another interpreter, of which only the main rows are compared."""
+        return self.python != sys.executable
 
     @property
     def sdk(self) -> str | None:
@@ -85,6 +93,8 @@ class Bench:
         found: dict[str, list[load.Sample]] = {name: [] for name in bursts}
         warm = 0 if self.quick else 1
         for turn in range((rounds or self.rounds) + warm):
+            if turn > warm and time.monotonic() > self.deadline:
+                break
             for name, run in bursts.items():
                 sample = run()
                 if turn >= warm:

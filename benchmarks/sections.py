@@ -41,10 +41,14 @@ def governed(bench: Bench) -> dict[str, Any]:
     names = ["bare", "no-op", "sdk", "auto", "auto+reports", "httpx2", "tls"]
     if apps.can_reuse():
         names += ["cached", "coalesced"]
+    free = ("bare", "no-op")
     if bench.quick:
         names = [name for name in names if name not in ("sdk", "httpx2")]
+    if bench.is_beside:
+        with bench.serving("bare", "auto", "auto+reports") as servers:
+            return {"levels": bench.levels(servers, levels(bench, 16, 64), free=free, rounds=FEWER)}
     with bench.serving(*bench.known(*names)) as servers:
-        result: dict[str, Any] = {"levels": bench.levels(servers, levels(bench, 1, 16, 64), free=("bare", "no-op"))}
+        result: dict[str, Any] = {"levels": bench.levels(servers, levels(bench, 1, 16, 64), free=free)}
         print("  at a fixed rate", file=sys.stderr)
         timed = [name for name in ("bare", "no-op", "sdk", "auto", "auto+reports") if name in servers]
         found: dict[str, list[dict[str, float]]] = {name: [] for name in timed}
