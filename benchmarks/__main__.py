@@ -30,7 +30,7 @@ CHART = load.HERE / "chart.svg"
 def measure(arguments: argparse.Namespace, keep: Path) -> dict[str, Any]:
     """Measure what there is time for, and keep the figures after each table.
 
-    A table that fails is told, and does not keep the others from being measured.
+    A table that fails is tried a second time. What fails then is told, and does not keep the others from being measured.
     """
     figures: dict[str, Any] = {
         "when": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
@@ -56,11 +56,15 @@ def measure(arguments: argparse.Namespace, keep: Path) -> dict[str, Any]:
             print(title, file=sys.stderr)
             bench.python = python or sys.executable
             place = figures.setdefault("beside", {"python": _version(python)}) if python else figures
-            try:
-                place[name] = SECTIONS[name](bench)
-            except (load.BenchmarkError, OSError, ValueError, subprocess.SubprocessError) as error:
-                traceback.print_exc()
-                figures["failed"][title] = f"{type(error).__name__}: {str(error)[:300]}"
+            for is_last in (False, True):
+                try:
+                    place[name] = SECTIONS[name](bench)
+                    break
+                except (load.BenchmarkError, OSError, ValueError, subprocess.SubprocessError) as error:
+                    traceback.print_exc()
+                    if is_last or time.monotonic() > bench.deadline:
+                        figures["failed"][title] = f"{type(error).__name__}: {str(error)[:300]}"
+                        break
             figures["minutes"] = round((time.monotonic() - began) / 60, 1)
             keep.write_text(json.dumps(figures, indent=1) + "\n")
     return figures

@@ -156,7 +156,7 @@ class Server:
 
     def await_start(self) -> Self:
         """Wait until it takes connections."""
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 120
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
