@@ -12,7 +12,7 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +24,10 @@ from ..authority.keys import DEFAULT_TENANT, operator
 from ..authority.server import bind, load_tls, serve, shown_url
 from ..authority.store.audit import Head, entries
 from ..authority.store.copying import copy
-from ..authority.store.database import Database
-from ..authority.store.verification import verify
+from ..authority.store.database import Database, StorageError
+from ..authority.store.findings import DAMAGED, Finding
+from ..authority.store.restoring import restore
+from ..authority.store.verification import Verification, verify
 from ..exceptions import AscendError, ConfigurationError, ValidationError
 from ..inspection import FAILED, OK, Result, progress, say
 from ..json_logs import JSONFormatter
@@ -44,6 +46,8 @@ def run_task(args: Namespace) -> Result:
         return Result(lines=_init(args))
     if args.task == "backup":
         return _backup(args)
+    if args.task == "restore":
+        return _restore(args)
     if args.task == "copy":
         return _copy(args)
     if args.task == "archive":
@@ -153,6 +157,18 @@ def _backup(args: Namespace) -> Result:
     return Result(lines=[f"wrote {args.path}, {size} bytes"])
 
 
+def _restore(args: Namespace) -> Result:
+    if args.path is None:
+        raise ConfigurationError("name the backup: ascend-middleware authority restore PATH")
+    place = str(place_of(args))
+    if is_postgres(place):
+        raise ConfigurationError("authority restore is for files; for PostgreSQL use its own means, or `copy`")
+    found, kept = restore(Path(args.path), Path(place), now=time.time(), watch=progress)
+    old = f"; the file that was there is {kept}" if kept else ""
+    lines = [f"{place} is now the backup {args.path}: {found.entries} entries, head {found.head}{old}"]
+    return Result(data={"entries": found.entries, "head": str(found.head), "replaced": kept and str(kept)}, lines=lines)
+
+
 def _copy(args: Namespace) -> Result:
     if not args.source or not args.to:
         raise ConfigurationError("name both: ascend-middleware authority copy --from authority.db --to postgresql://…")
@@ -240,11 +256,11 @@ def verify_audit(args: Namespace) -> Result:
     heads = tuple(head for text in args.head for head in _heads(text))
     start = _noted("--from", args.start) if args.start else None
     with Database.evidence(place_of(args)) as database:
-        folder = Path(args.archive) if args.archive else None
-        found = verify(database, known=heads, start=start, archive=folder, watch=progress)
+        found = _verified(database, args, heads, start)
     findings = [{name: value for name, value in asdict(one).items() if value != ""} for one in found.findings]
     why = "it is archived" if found.archived else "an earlier version stored them"
-    state = "the log is whole" if found.whole else "the log was tampered with"
+    damaged = [one.kind for one in found.findings] == [DAMAGED]
+    state = "the log is whole" if found.whole else "the database is damaged" if damaged else "the log was tampered with"
     return Result(
         data={
             "whole": found.whole,
@@ -268,6 +284,18 @@ def verify_audit(args: Namespace) -> Result:
         ],
         code=OK if found.whole else FAILED,
     )
+
+
+def _verified(database: Database, args: Namespace, heads: tuple[Head, ...], start: Head | None) -> Verification:
+    folder = Path(args.archive) if args.archive else None
+    try:
+        problem = database.engine.damage()
+        found = verify(database, known=heads, start=start, archive=folder, watch=progress)
+    except StorageError as error:
+        raise AscendError(f"the database {place_of(args)} is damaged: {error}. {database.engine.advice()}") from None
+    if not problem:
+        return found
+    return replace(found, findings=(Finding(0, DAMAGED, f"{problem}. {database.engine.advice()}"), *found.findings))
 
 
 def _heads(text: str) -> tuple[Head, ...]:

@@ -121,6 +121,8 @@ def path(whole, tmp_path):
 def tamper(path, *statements):
     """Change a database as whoever can write the file can."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("PRAGMA synchronous=OFF")
+        raw.execute("BEGIN")
         triggers = raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for name, _ in triggers:
             raw.execute(f"DROP TRIGGER {name}")
@@ -128,6 +130,7 @@ def tamper(path, *statements):
             assert raw.execute(statement, values).rowcount == 1, statement
         for _, trigger in triggers:
             raw.execute(trigger)
+        raw.execute("COMMIT")
 
 
 def found(path, capsys):
@@ -229,7 +232,7 @@ def test_one_value_that_is_changed_is_named(path, capsys, table, column):
         assert {one[0] for one in names} <= {table, *COUNTS}
 
 
-@pytest.mark.parametrize("value", ["x", b"\x00\xff", 1.5, -1])
+@pytest.mark.parametrize("value", ["x", *(pytest.param(one, marks=pytest.mark.slow) for one in (b"\x00\xff", 1.5, -1))])
 def test_a_value_of_another_kind_ends_in_a_finding(whole, tmp_path, capsys, value):
     for number, (table, column) in enumerate(columns()):
         decided = TABLES[table]

@@ -403,6 +403,7 @@ VARIES = [
     (r"\b\d+ entries", "N entries"),
     (r"\d+:[0-9a-f]{4}(…|[0-9a-f]{60})", "HEAD"),
     (r"(…|\d+) bytes", "N bytes"),
+    (r"replaced-(…|\w+)", "replaced-TIME"),
 ]
 
 

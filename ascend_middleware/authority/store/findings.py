@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["ROW", "Finding", "gone", "unknown", "unlike"]
+__all__ = ["DAMAGED", "ROW", "Finding", "gone", "unknown", "unlike"]
 
 # The kind of a finding about a row of another table than the log.
 ROW: Final = "row"
+# And about the pages of the database.
+DAMAGED: Final = "damaged"
 _LONGEST: Final = 60
 
 
@@ -17,7 +19,8 @@ class Finding:
     """What is wrong at one entry; `seq` is 0 for a row that no entry tells of.
 
     The kind is `changed`, `removed`, `reordered`, `inserted`; `head` if the record of the last entry is missing; `row`
-    if a row of another table is not what the log says. Then `table`, `row` and `fact` name what.
+    if a row of another table is not what the log says, where `table`, `row` and `fact` name what; `damaged` if pages of
+    the database are.
     """
 
     seq: int

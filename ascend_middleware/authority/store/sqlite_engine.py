@@ -273,14 +273,14 @@ class SQLiteEngine:
         """Say what is wrong with the pages; that takes about a second for each gigabyte or less."""
         with contextlib.ExitStack() as stack:
             reader = self.writer if self.alone else stack.enter_context(self.reading())
-            found = str(reader.rows("PRAGMA quick_check(1)")[0][0])
+            found = " ".join(str(reader.rows("PRAGMA quick_check(1)")[0][0]).split())
         return "" if found == "ok" else found
 
     def advice(self) -> str:
         """Say what to do about a damaged file."""
         return (
-            "Put a backup in its place (`authority backup` makes them), without the side files -wal and -shm of the "
-            "old one; what the old one still holds tell `audit verify` and `audit export`"
+            "Put a backup in its place with `authority restore` (`authority backup` makes them); what the damaged one "
+            "still holds tell `audit verify` and `audit export`"
         )
 
     def version(self) -> int:
