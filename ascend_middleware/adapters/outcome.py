@@ -92,8 +92,8 @@ class HandledRequest:
         is_success = is_whole and status < 300
         unused = (self.ran is False and not is_success) or (self._later and is_whole)
         milliseconds = int((time.monotonic() - self._started) * 1000)
-        recording: Awaitable[None] | None = self.runner.conclude(verdict, error, milliseconds, unused)
-        return recording
+        flow = self.runner.runs.conclude(verdict.run, error, milliseconds, unused)
+        return None if flow is None else self.runner.record(flow)
 
     async def conclude_async(self) -> None:
         """The same, awaited."""

@@ -100,6 +100,7 @@ class _Runner:
             if not is_only_looked_at():
                 raise
             self.lacking, self._guard = error, build_dry_guard(*build_table(*self._given))
+        self.runs = self._guard.runs
         self._engines = PerProcess(self._open_engine)
         self._asks = asks
         if self._http_client is not None:
@@ -126,6 +127,7 @@ class _Runner:
             if substitute.current is None and self._own is not None:
                 self._asks, self._lent = None, self._http_client
                 self._guard, self.worker, self._engines, self.lacking = self._own
+                self.runs = self._guard.runs
             else:
                 with substitute.as_at_import():
                     self._begin()
@@ -177,7 +179,7 @@ class SyncRunner(_Runner):
         """Return the verdict for one request; `read` performs the step `ReadBody`, as far as the server lets it."""
         started = time.perf_counter()
         guard = self.start()
-        if view.raw_path is None and not self._is_hidden:
+        if not self._is_hidden and view.raw_path is None:
             self._is_hidden = True
             logger.info("this server hides the raw target (RAW_URI, REQUEST_URI): the decoded path is what is checked")
         found = guard.triage(view)
@@ -200,11 +202,9 @@ class SyncRunner(_Runner):
         flow = self._guard.look(verdict)
         return None if flow is None else drive(flow, functools.partial(self._perform, _nothing))
 
-    def conclude(self, verdict: Verdict, error: str | None, duration_ms: int, unused: bool) -> None:
-        """Record what became of a passed request, once; see `Runs.conclude`."""
-        flow = self._guard.runs.conclude(verdict.run, error, duration_ms, unused)
-        if flow is not None:
-            drive(flow, _made)
+    def record(self, flow: Flow[None]) -> None:
+        """Do what is left to do when a request was concluded."""
+        drive(flow, _made)
 
     def close(self) -> None:
         """Close this process's connections and deliver the outcomes that wait."""
@@ -262,10 +262,13 @@ class AsyncRunner(_Runner):
     def _open_engine(self) -> AsyncEngine:
         return open_async_engine(self._guard.settings, http_client=self._lent)
 
-    def triage(self, view: RequestView) -> Any:
-        """Settle what needs no authority, with its line in the log; else return what `decide` takes."""
+    def triage(self, view: RequestView, guard: Guard | None = None) -> Any:
+        """Settle what needs no authority, with its line in the log; else return what `decide` takes.
+
+        `guard` is what `start` returned for this request, if it was called.
+        """
         started = time.perf_counter()
-        guard = self.start()
+        guard = guard or self.start()
         found = guard.triage(view)
         if isinstance(found, Verdict):
             guard.log(view, found, seconds=time.perf_counter() - started)
@@ -309,12 +312,8 @@ class AsyncRunner(_Runner):
         found = self.triage(view)
         return found if isinstance(found, Verdict) else await self.decide(view, found, body)
 
-    def conclude(self, verdict: Verdict, error: str | None, duration_ms: int, unused: bool) -> Awaitable[None] | None:
-        """Record what became of a passed request, once; see `Runs.conclude`."""
-        flow = self._guard.runs.conclude(verdict.run, error, duration_ms, unused)
-        return None if flow is None else self._record(flow)
-
-    async def _record(self, flow: Flow[None]) -> None:
+    async def record(self, flow: Flow[None]) -> None:
+        """Do what is left to do when a request was concluded."""
         # In one call, which goes on to its end: the one who waits may be cancelled at each wait.
         with anyio.CancelScope(shield=True):
             await self._call(Blocking(drive, (flow, _made)))

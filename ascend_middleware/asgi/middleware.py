@@ -199,21 +199,34 @@ class Governor:
         self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
     ) -> Awaitable[None]:
         """Decide about one request or handshake and run `inner`, or refuse."""
+        guard = self.runner.start()
         ordinary = is_ordinary(scope["path"], scope.get("raw_path"), scope.get("headers", ()))
+        judged = scope.get(_JUDGED)
+        if judged is None:
+            judged = _judged(scope)
+        if _judging.get() is not None:
+            _judging.set(None)  # what a handler asks of an application by itself is another request
         if ordinary and resolved is not None and scope["type"] == "http" and not resolved.entered:
-            exempt = self.runner.start().exempts(resolved.leaf, scope["method"], resolved.path)
+            exempt = guard.exempts(resolved.leaf, scope["method"], resolved.path)
             if exempt is not None:
-                self._judged(scope).append("exempt")
-                _attach(exempt, scope)
-                return inner(scope, receive, send)
-        view = ScopeView(scope, resolved, self._root_path, is_ordinary=ordinary)
-        return self._govern(view, scope, receive, send, inner)
-
-    async def _govern(self, view: ScopeView, scope: Scope, receive: Receive, send: Send, inner: Application) -> None:
-        resolved = view.resolved
-        judged = self._judged(scope)
+                judged.append(exempt.outcome)
+                return self._carry_out(exempt, scope, receive, send, inner, None)
         judged.append("")  # until it is known: what goes wrong here is no success of somebody else's
-        found = self.runner.triage(view)
+        view = ScopeView(scope, resolved, self._root_path, is_ordinary=ordinary)
+        return self._govern(view, guard, judged, scope, receive, send, inner)
+
+    async def _govern(
+        self,
+        view: ScopeView,
+        guard: Guard,
+        judged: list[str],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        inner: Application,
+    ) -> None:
+        resolved = view.resolved
+        found = self.runner.triage(view, guard)
         if isinstance(found, Verdict):
             judged[-1] = found.outcome
             await self._carry_out(found, scope, receive, send, inner, resolved)
@@ -241,15 +254,6 @@ class Governor:
             if body.task is not None:
                 body.task.cancel()  # nobody took it over
 
-    @staticmethod
-    def _judged(scope: Scope) -> list[str]:
-        judged: list[str] | None = scope.get(_JUDGED)
-        if judged is None:
-            judged = _judged(scope)
-        if _judging.get() is not None:
-            _judging.set(None)  # what a handler asks of an application by itself is another request
-        return judged
-
     def _carry_out(
         self,
         verdict: Verdict,
@@ -262,7 +266,10 @@ class Governor:
         """Refuse, or run what passes; with the verdict, and for the gates on its way with what it was about."""
         if not verdict.passes:
             return refuse(scope, receive, send, verdict, render=self.runner.guard.render)
-        _attach(verdict, scope)
+        state = scope.setdefault("state", {})
+        if isinstance(state, dict):
+            state["ascend"] = verdict
+        scope[VERDICT] = verdict
         came = None
         if resolved is not None and resolved.entered and verdict.outcome not in ("disabled", "observed"):
             admitted = AdmittedRequest(scope, resolved.entered)
@@ -292,14 +299,6 @@ class Governor:
             return send(message)
 
         return watched
-
-
-def _attach(verdict: Verdict, scope: Scope) -> None:
-    """Let the handler find the verdict."""
-    state = scope.setdefault("state", {})
-    if isinstance(state, dict):
-        state["ascend"] = verdict
-    scope[VERDICT] = verdict
 
 
 async def run_reported(handled: HandledRequest, inner: Application, scope: Scope, receive: Receive, send: Send) -> None:
@@ -335,7 +334,7 @@ async def run_reported(handled: HandledRequest, inner: Application, scope: Scope
         handled.raised(failure)
         raise
     finally:
-        if handled.is_awaited and (recording := handled.conclude()) is not None:
+        if (recording := handled.conclude()) is not None:
             await recording
 
 

@@ -26,10 +26,10 @@ from ..masking import get_logger
 from ..problems import Problem
 from ..routing.werkzeug import FlaskResolver, method_of
 from ..wsgi.middleware import AscendMiddleware as WSGIMiddleware
-from ..wsgi.middleware import Body, run_reported, view_of
+from ..wsgi.middleware import Body, EnvironView, run_reported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from ..adapters.runner import SyncRunner
@@ -92,11 +92,11 @@ class _Guarded:
         handled = request.environ.get(guard.key)
         if handled is None or handled.verdict is None or not handled.verdict.passes:
             raise AscendError("no decision for this request: the application's preprocess_request was replaced")
-        if _is_changed(handled.subject, request):
+        if _is_changed(handled.subject, request, self):
             logger.error("the application changed %r after the decision; refused", request.path[:200])
             return guard.refuse(changed_request())
         # What the application does before the view may wait for the client, too.
-        refused = guard.runner.look(handled.verdict)
+        refused = None if handled.verdict.action is None else guard.runner.look(handled.verdict)
         if refused is not None:
             return guard.refuse(refused)
         handled.ran = True
@@ -180,13 +180,14 @@ class AppGuard:
         self, request: flask.Request, handled: HandledRequest, *, by_path: bool = False
     ) -> flask.Response | None:
         """Decide about a request, and return the refusal of one that does not pass."""
-        view = view_of(request.environ, request=request)
+        view = EnvironView(request.environ, request=request)
         view.resolved = resolved = self.resolver.resolve(request, view.path)
         view.method = method_of(request, resolved)
         if by_path:
             view.resolved = None
         rule = request.url_rule
-        handled.subject = _Subject(request.method, rule, dict(request.view_args or {}), _view_of(rule))
+        params = resolved.params or dict(request.view_args or {})
+        handled.subject = _Subject(request.method, rule, params, _view_of(rule, self.app))
         verdict = handled.verdict = self.runner.judge(view, functools.partial(_read_body, request))
         if not verdict.passes:
             return self.refuse(verdict)
@@ -282,21 +283,21 @@ class _Subject(NamedTuple):
 
     method: str
     rule: Any
-    params: dict[str, Any]
+    params: Mapping[str, Any]
     view: Any
 
 
-def _view_of(rule: Any) -> Any:
-    return None if rule is None else flask.current_app.view_functions.get(rule.endpoint)
+def _view_of(rule: Any, app: Any) -> Any:
+    return None if rule is None else app.view_functions.get(rule.endpoint)
 
 
-def _is_changed(before: _Subject, request: flask.Request) -> bool:
+def _is_changed(before: _Subject, request: flask.Request, app: Any) -> bool:
     """Say whether the application changed what was decided about.
 
     It may take parameters away, add some, and put an object in the place of what names it.
     """
     method, rule, params, view = before
-    if method != request.method or rule is not request.url_rule or view is not _view_of(rule):
+    if method != request.method or rule is not request.url_rule or view is not _view_of(rule, app):
         return True
     given = request.view_args or {}
     for name, value in params.items():

@@ -3,10 +3,10 @@
 from ..flow import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
 from ..verdict import Refusal, Verdict, answer_of
 from .decide import Guard
-from .firewall import is_ordinary
+from .firewall import is_ordinary, is_ordinary_environ
 from .log import announce, announce_ways
 from .plan import Asked
-from .request import Agent, NotAnAgent, RequestView, quoted
+from .request import Agent, NotAnAgent, RequestView, folded_names, quoted
 from .telemetry import health_of
 
 __all__ = [
@@ -27,7 +27,9 @@ __all__ = [
     "announce",
     "announce_ways",
     "answer_of",
+    "folded_names",
     "health_of",
     "is_ordinary",
+    "is_ordinary_environ",
     "quoted",
 ]

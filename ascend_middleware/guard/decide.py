@@ -20,7 +20,7 @@ from ..text import printable
 from ..verdict import PermittedVerdict, Refusal, Run, Verdict
 from .approvals import Approvals, Settled
 from .cache import Reuse
-from .firewall import Unreadable, inspect, read_whole
+from .firewall import USUAL_METHODS, Unreadable, inspect, read_whole
 from .log import Recorder
 from .observations import Observations
 from .plan import Asked, Case, Plan, Plans
@@ -170,7 +170,7 @@ class Guard:
                 return self.approvals.tell(view.path.removeprefix(self._own_paths[0]))
             if view.path == self.settings.health_path:
                 return check(self)
-        findings = inspect(view)
+        findings = [] if view.is_ordinary and view.method in USUAL_METHODS else inspect(view)
         resolved, leaf = view.resolved, None
         if resolved is not None:
             if resolved.kind in _FRAMEWORK_ANSWERS:

@@ -18,7 +18,7 @@ from ..verdict import Refusal
 from .request import HANDLE_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..flow import Flow
     from ..rules import CompiledRule
@@ -30,6 +30,7 @@ __all__ = [
     "declared_length",
     "inspect",
     "is_ordinary",
+    "is_ordinary_environ",
     "parse_form",
     "parse_json",
     "read_whole",
@@ -76,8 +77,9 @@ _ORDINARY_HEADERS: Final = frozenset(
     )
 )
 # What the guard looks for by itself: the firewall above, a handle, and who expects to be told to continue.
-_TELLING: Final = "|".join(sorted(_OVERRIDES | _REWRITES | {HANDLE_HEADER, "expect"}))
-_TELLING_HEADERS: Final = re.compile(_TELLING.replace("-", "[-_]").encode(), re.IGNORECASE)
+_TELLING: Final = sorted(_OVERRIDES | _REWRITES | {HANDLE_HEADER, "expect"})
+_TELLING_HEADERS: Final = re.compile("|".join(_TELLING).replace("-", "[-_]").encode(), re.IGNORECASE)
+_TELLING_KEYS: Final = frozenset(f"HTTP_{name.upper().replace('-', '_')}" for name in _TELLING)
 
 
 def is_ordinary(path: str, raw: bytes | None, headers: Sequence[tuple[bytes, bytes]]) -> bool:
@@ -93,10 +95,21 @@ def is_ordinary(path: str, raw: bytes | None, headers: Sequence[tuple[bytes, byt
     )
 
 
+def is_ordinary_environ(environ: Mapping[str, Any], raw: str | None) -> bool:
+    """Say the same of an environ of WSGI, whose target's path came as `raw`."""
+    path = environ.get("PATH_INFO", "")
+    return (
+        raw is not None
+        and raw == environ.get("SCRIPT_NAME", "") + path
+        and (not path or path[0] == "/")
+        and _ORDINARY_PATH.fullmatch(raw) is not None
+        and environ.keys().isdisjoint(_TELLING_KEYS)
+        and "asgi.scope" not in environ
+    )
+
+
 def inspect(view: RequestView) -> list[str]:
     """Return the names of what is suspicious about a request; see `FINDINGS`."""
-    if view.is_ordinary and view.method in USUAL_METHODS:
-        return []
     found: list[str] = [*view.findings]
     path, raw = view.path, view.raw_path
     # What is below a prefix may be nothing at all: the framework answers it with a redirect, or not at all.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..routing import Resolved
     from ..rules import Method
 
-__all__ = ["HANDLE_HEADER", "Agent", "NotAnAgent", "RequestView", "agent_of", "quoted"]
+__all__ = ["HANDLE_HEADER", "Agent", "NotAnAgent", "RequestView", "agent_of", "folded_names", "quoted"]
 
 logger = get_logger("ascend_middleware.guard")
 
@@ -36,6 +36,12 @@ _first: Final = itemgetter(0)
 def quoted(prefix: str) -> str:
     """Return a decoded prefix as it stands in a URL."""
     return quote(prefix, safe="/:@!$&'()*+,=", errors="replace")
+
+
+def folded_names(headers: list[tuple[str, str]]) -> frozenset[str]:
+    """Return the headers' names as `rules.fold_header` folds them; one with a line break counts as two."""
+    lines = "\n".join(map(_first, headers))
+    return frozenset(lines.lower().replace("_", "-").split("\n"))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,8 +79,7 @@ class RequestView:
 
     def __post_init__(self) -> None:
         """Fold the headers' names; one that held a line break would only be two that are looked for."""
-        lines = "\n".join(map(_first, self.headers))
-        self.header_names = frozenset(lines.lower().replace("_", "-").split("\n"))
+        self.header_names = folded_names(self.headers)
 
     @property
     def verb(self) -> str:

@@ -210,7 +210,9 @@ class Journal:
 
         The id is one as `normalize_action_id` returns it; `rest` is what `rest_of_entry` made.
         """
-        number, now = self.next_number(), self._now()
+        if self._pid != os.getpid():
+            self.renew()
+        number, now = next(self._numbers), self._now()
         content = b'{"k":"entry","n":%d,"at":%a,"id":"%b",%b' % (number, now, action_id.encode(), rest)
         return number if self._enter(seal(content), now, wait=False) else 0
 

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 from ..adapters.decorator import VERDICT
 from ..adapters.outcome import HandledRequest, WatchedParts
 from ..adapters.runner import SyncRunner
-from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView, answer_of, quoted
+from ..guard import (
+    BodyTimeout,
+    BodyTooLarge,
+    ClientGone,
+    RequestView,
+    answer_of,
+    folded_names,
+    is_ordinary_environ,
+    quoted,
+)
 from ..masking import get_logger
 
 if TYPE_CHECKING:
@@ -60,7 +69,7 @@ class AscendMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Decide about one request and run the application, or refuse."""
-        verdict = self._runner.judge(view_of(environ), Body(environ).read)
+        verdict = self._runner.judge(EnvironView(environ), Body(environ).read)
         if not verdict.passes:
             return refuse(environ, start_response, verdict, self.guard.render)
         environ[VERDICT] = verdict
@@ -119,29 +128,67 @@ def run_reported(
 _CHUNK = 16_384
 
 
-def view_of(environ: WSGIEnvironment, *, resolved: Resolved | None = None, request: Any = None) -> RequestView:
-    """Return the request as the guard sees it: as the application will, before anything of its body is read.
+class EnvironView(RequestView):
+    """The request as the guard sees it: as the application will, before anything of its body is read.
+
+    Its headers are taken out of the environ when somebody asks for them, at the latest before the body is read.
 
     Args:
         environ: the request.
         resolved: what the framework's router found, if there is one.
         request: the framework's own object, for `identify`; the environ without one.
     """
-    scope = environ.get("asgi.scope") or {}  # left by adapters from WSGI to ASGI
-    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
-    if raw is None and scope.get("raw_path"):
-        raw = scope["raw_path"].decode("latin-1")
-    return RequestView(
-        method=environ["REQUEST_METHOD"].upper(),
-        path=_decoded(environ.get("PATH_INFO", "")) or "/",
-        raw_path=raw.partition("?")[0] if isinstance(raw, str) else None,
-        # Never escaped here: what is not ASCII is refused by whoever reads it.
-        query=environ.get("QUERY_STRING", "").encode("utf-8", "surrogatepass"),
-        headers=_headers(environ, scope),
-        resolved=resolved,
-        request=environ if request is None else request,
-        prefix=quoted(_decoded(prefix)) if (prefix := environ.get("SCRIPT_NAME", "")) else "",
-    )
+
+    __slots__ = ("_environ", "_header_names", "_headers")
+
+    def __init__(self, environ: WSGIEnvironment, *, resolved: Resolved | None = None, request: Any = None) -> None:
+        raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+        if raw is None and "asgi.scope" in environ and environ["asgi.scope"].get("raw_path"):
+            raw = environ["asgi.scope"]["raw_path"].decode("latin-1")
+        self._environ = environ
+        self.raw_path = raw.partition("?")[0] if isinstance(raw, str) else None
+        self.is_ordinary = is_ordinary_environ(environ, self.raw_path)
+        path = environ.get("PATH_INFO", "")
+        self.path = (path if self.is_ordinary else _decoded(path)) or "/"
+        self.method = environ["REQUEST_METHOD"].upper()
+        self.resolved = resolved
+        self.request = environ if request is None else request
+        self.other_path, self.findings = None, ()
+        self._query_pairs = None
+        self._headers: list[tuple[str, str]] | None = None
+        self._header_names: frozenset[str] | None = None
+
+    @property
+    def query(self) -> bytes:  # type: ignore[override]  # nobody sets it here, nor the following
+        """See `RequestView`. Never escaped here: what is not ASCII is refused by whoever reads it."""
+        return self._environ.get("QUERY_STRING", "").encode("utf-8", "surrogatepass")  # type: ignore[no-any-return]
+
+    @property
+    def prefix(self) -> str:  # type: ignore[override]
+        """See `RequestView`."""
+        prefix = self._environ.get("SCRIPT_NAME", "")
+        return quoted(_decoded(prefix)) if prefix else ""
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:  # type: ignore[override]
+        """See `RequestView`."""
+        if self._headers is None:
+            self._headers = _headers(self._environ, self._environ.get("asgi.scope") or {})
+        return self._headers
+
+    @property
+    def header_names(self) -> frozenset[str]:  # type: ignore[override]
+        """See `RequestView`."""
+        if self._header_names is None:
+            self._header_names = folded_names(self.headers)
+        return self._header_names
+
+
+def view_of(environ: WSGIEnvironment, *, request: Any = None) -> RequestView:
+    """Return the same, with everything in it."""
+    view = EnvironView(environ, request=request)
+    names = ("method", "path", "raw_path", "query", "headers", "request", "prefix")
+    return RequestView(**{name: getattr(view, name) for name in names})
 
 
 def _decoded(text: str) -> str:

@@ -1,25 +1,30 @@
 """Requests in which nothing is out of the ordinary are decided about at one glance, and come to what all others come to."""
 
 import asyncio
+import io
 import json
 from types import SimpleNamespace
 
+import flask
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from kit.asgi import Wire, http_scope, inside, part
-from kit.engine import Engine, answer, plug
+from kit.engine import Engine, answer, options, plug
 from kit.examples import examples
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 import ascend_middleware.asgi.middleware
+import ascend_middleware.wsgi.middleware
 from ascend_middleware.asgi.messages import RootPath, ScopeView
+from ascend_middleware.flask import Ascend
 from ascend_middleware.guard import is_ordinary
 from ascend_middleware.guard.firewall import inspect
 from ascend_middleware.routing.starlette_paths import KnownPaths
+from ascend_middleware.wsgi.middleware import EnvironView, view_of
 
 SEGMENTS = (
     "a",
@@ -180,6 +185,84 @@ def test_a_glance_changes_nothing(app, path, how, names, method, root):
         thorough = once()
     # The third time, what the router finds for a path may be known.
     assert [once() for _ in range(3)] == [thorough] * 3
+
+
+def environ_of(path, how, names, method="GET", root="", query=""):
+    decoded = path.encode("utf-8", "surrogatepass").decode("latin-1")
+    raw = {
+        "same": root + path,
+        "escaped": "/%61",
+        "other": f"{root}{path}#x",
+        "none": None,
+        "query": f"{root}{path}?a=1",
+    }
+    found = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": root,
+        "PATH_INFO": decoded,
+        "QUERY_STRING": query,
+        "SERVER_NAME": "site",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(b"{}"),
+        "CONTENT_LENGTH": "2",
+        **{f"HTTP_{name.upper().replace('-', '_')}": "7" for name in names},
+    }
+    return found if raw[how] is None else {**found, "RAW_URI": raw[how]}
+
+
+# No server of WSGI lets a line break into a name.
+@given(path=odd_paths, how=raws, names=header_lists.map(lambda names: [name for name in names if "\n" not in name]))
+@pytest.mark.parametrize("root", ["", "/root"])
+def test_an_environ_is_ordinary_likewise(path, how, names, root):
+    environ = environ_of(path, how, names, root=root)
+    view = EnvironView(environ)
+    assert view.path == view_of(environ).path
+    if view.is_ordinary:
+        assert inspect(view) == []
+        assert view.header_names.isdisjoint({"expect", "ascend-approval"})
+
+
+@pytest.fixture
+def flask_app(monkeypatch):
+    engine = plug(monkeypatch, Engine(lambda request: answer("approved")))
+    ran, made = [], flask.Flask("ordinary", static_folder=None)
+
+    def handler(**given):
+        verdict = flask.g.ascend
+        ran.append((flask.request.endpoint, flask.request.method, given, verdict.outcome, flask.request.get_data()))
+        return {"params": given}
+
+    for rule in ("/free/<a>", "/free", "/items/<int:a>", "/items/<a>", "/shut/<a>", "/free/admin"):
+        made.add_url_rule(rule, rule, handler, methods=["GET", "POST", "PUT"])
+    Ascend(made, **options(RULES, journal="off"))
+    return made, ran, engine
+
+
+@settings(max_examples=examples(100), suppress_health_check=list(HealthCheck))
+@given(
+    path=st.tuples(starts, routed).map(lambda both: "/".join((both[0], *both[1]))),
+    how=raws,
+    names=header_lists,
+    method=st.sampled_from(("GET", "GET", "HEAD", "POST", "PUT", "get", "TRACE", "OPTIONS")),
+    root=st.sampled_from(("", "", "/root")),
+)
+def test_a_glance_changes_nothing_in_flask(flask_app, path, how, names, method, root):
+    made, ran, engine = flask_app
+
+    def once():
+        ran.clear()
+        before, started = len(engine.requests), []
+        parts = made(environ_of(path, how, names, method, root, "q=1"), lambda *given: started.append(given[:2]))
+        body = b"".join(parts)
+        getattr(parts, "close", lambda: None)()
+        return started, body, [*ran], [(one.url, one.content, one.agent) for one in engine.requests[before:]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ascend_middleware.wsgi.middleware, "is_ordinary_environ", lambda *_: False)
+        thorough = once()
+    assert once() == thorough
 
 
 def test_routes_that_change_count_from_the_next_request_on(app):
