@@ -37,6 +37,9 @@ async def echo(scope, receive, send):
             break
     if scope["path"] == "/slow":
         await scope["state"]["go on"].wait()
+    if scope["path"] == "/until-it-left":
+        scope["state"]["left"].append((await receive())["type"])
+        return
     if scope["path"] == "/big":
         body = b"x" * 8_000_000
     if scope["path"] == "/stream":
@@ -56,6 +59,7 @@ class Server:
     def __init__(self, parser, limits, tls=None):
         self.time = 1000.0
         self.go_on = asyncio.Event()
+        self.left = []
         self.connections = Connections(limits, tls=tls, now=lambda: self.time)
         self.counted = []
         self.connections.count = self.counted.append
@@ -65,7 +69,7 @@ class Server:
         self.config.load()
         self.make = functools.partial(
             self.connections.protocol(self.config.http_protocol_class),
-            config=self.config, server_state=ServerState(), app_state={"go on": self.go_on},
+            config=self.config, server_state=ServerState(), app_state={"go on": self.go_on, "left": self.left},
         )  # fmt: skip
 
     def pass_time(self, seconds):
@@ -377,6 +381,19 @@ async def test_when_all_are_taken_the_one_waited_for_longest_makes_room(parser):
         assert server.counted == ["connections"] * 3
         server.go_on.set()
         assert await answer(slow) == 200
+
+
+@PARSERS
+@on_loop
+async def test_a_handler_hears_that_its_client_left(parser):
+    async with Server(parser, LIMITS()) as server:
+        _, writer = await server.open(b"GET /until-it-left HTTP/1.1\r\nhost: x\r\n\r\n")
+        await server.settle()
+        writer.close()
+        async with asyncio.timeout(10):
+            while not server.left:
+                await asyncio.sleep(0.01)
+        assert server.left == ["http.disconnect"]
 
 
 @on_loop

@@ -209,14 +209,15 @@ def test_open_mode_covers_an_open_breaker():
 
 
 def test_raise_on_denied():
-    for item in (
-        answer(200, {"action_id": "7", "status": "denied", "reason": "because"}),
-        answer(403, {"detail": {"error": "Model governance violation", "detail": "because"}}),
+    for item, action_id in (
+        (answer(200, {"action_id": "7", "status": "denied", "reason": "because"}), "7"),
+        (answer(403, {"detail": {"error": "Model governance violation", "detail": "because"}}), None),
     ):
         world = World(item)
         assert world.run(world.core.submit_or_open(ACTION)).is_denied()
-        with pytest.raises(PermissionError, match="because"):
+        with pytest.raises(PermissionError, match="because") as caught:
             world.run(world.core.submit_or_open(ACTION, raise_on_denied=True))
+        assert caught.value.action_id == action_id
 
 
 @pytest.mark.parametrize("bad", ["", "   ", None, True, 1.5, "..", ".", b"7", "\ud800"])

@@ -445,6 +445,18 @@ def test_everything_that_a_rule_says_is_kept_as_it_was_written():
     assert {name: getattr(silent, name) for name in limits} == limits
 
 
+def test_a_conflict_in_a_file_names_both_lines(tmp_path):
+    file = tmp_path / "ascend.toml"
+    rule = '[[rule]]\nmatch = "GET /a/{{{}}}"\nname = "{}"\n{}\n'
+    file.write_text(rule.format("x", "first", 'action_type = "t"') + rule.format("y", "second", "exempt = true"))
+    with pytest.raises(ConfigurationError) as caught:
+        RuleTable.from_toml(file)
+    (problem,) = caught.value.problems
+    assert problem.where == f"{file}: second at line 5"
+    assert "matches first at line 1 as well" in problem.message
+    assert "(rule 1)" not in problem.message
+
+
 def test_a_conflict_shows_a_request_and_both_rules():
     [problem] = problems(
         {"match": "GET /a/{x}", "action_type": "one", "name": "first"}, {"match": "GET /a/{y}", "exempt": True}
