@@ -53,6 +53,9 @@ def site(ran, *paths, kind=Starlette):
         ("/files/{rest:path}", "/api/files/a/b", b"/api/files/a%2Fb", "/api", None),
         ("/files/{rest:path}", "/api/files/a/b", b"/api%2Ffiles/a/b", "/api", "encoded-separator"),
         ("/one/{name}", "/api/one/a%", b"/api/one/a%25", "/api", None),
+        # The slash makes one segment less of the raw path; the prefix stands for none of the template's.
+        ("/{name}/{rest:path}", "/api/a/b/c", b"/api/a%2fb/c", "/api", "encoded-separator"),
+        ("/{name}/{rest:path}", "/api/a/b/c", b"/api/a/b%2fc", "/api", None),
     ],
 )
 def test_where_an_encoded_slash_or_percent_may_be(ascend_authority, ran, template, path, raw, root, found):

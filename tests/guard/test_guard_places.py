@@ -204,6 +204,25 @@ async def test_the_wire_is_quiet_otherwise(engine, ran, caplog):
     assert "without a decision" not in caplog.text
 
 
+@pytest.mark.parametrize("first", ["/files/open/x", "/files/shut/x", "/files/read/x", "/files/x"])
+async def test_of_rules_for_parts_of_one_route_each_path_has_its_own_whatever_came_first(engine, ran, first):
+    rules = [
+        {"match": "GET /files/open/**", "exempt": True},
+        {"match": "GET /files/shut/**", "block": "no"},
+        {"match": "GET /files/read/**", "action_type": "read"},
+    ]
+    app = inside(Starlette(routes=[Route("/files/{rest:path}", endpoint(ran, "files"))]), rules)
+    expected = {
+        "/files/open/x": (200, 0),
+        "/files/shut/x": (403, 0),
+        "/files/read/x": (403, 1),
+        "/files/x": (403, 0),
+    }
+    for path in (first, *expected, *reversed(expected)):
+        asked = len(engine.requests)
+        assert ((await get(app, path)).status, len(engine.requests) - asked) == expected[path]
+
+
 async def test_the_handler_finds_the_decision(engine):
     engine.answers = [answer()]
     app, found = inside(FastAPI(), RULES), []
