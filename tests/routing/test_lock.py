@@ -1,5 +1,6 @@
 """The lock file says what becomes of every route, and what a change made looser is told."""
 
+import itertools
 import json
 import os
 import re
@@ -163,6 +164,20 @@ def test_what_lets_more_pass_is_looser_and_what_undoes_it_is_not(changes, now, l
     assert found[0][0] == "looser"
     assert any(direction == "looser" and looser in text for direction, text in found), found
     assert all(direction != "looser" for direction, _ in changes(now, site()))
+
+
+def test_what_stands_at_a_route_has_one_order(changes):
+    payments = PAY["match"]
+    ladder = [
+        site([READ, {"match": payments, "exempt": True}, *RULES[2:]]),
+        site([READ, *RULES[2:]]),
+        site([READ, *RULES[2:]], unmapped="by-method"),
+        site(),
+        site([READ, {"match": payments, "block": "no"}, *RULES[2:]]),
+    ]
+    for looser, tighter in itertools.pairwise(ladder):
+        for before, now, direction in ((tighter, looser, "looser"), (looser, tighter, "tighter")):
+            assert direction in {one for one, text in changes(before, now) if payments in text}
 
 
 def test_a_decision_that_is_kept_for_longer_is_looser(changes):
