@@ -169,6 +169,12 @@ class Rejection(Verdict, kw_only=True):
     approved: Annotated[bool | UnsetType, Meta(extra_json_schema={"const": False})] = UNSET
 
 
+class Erasure(Struct, kw_only=True):
+    """Why an action's personal data is erased; the audit log keeps it."""
+
+    reason: Needed
+
+
 class Outcome(Struct, kw_only=True):
     """What became of an action."""
 

@@ -38,6 +38,10 @@ REJECT: Final = Endpoint(
     "POST", "/api/v1/actions/{id}/reject", answers.record, "Deny a pending action", body=bodies.Rejection,
     answer="Decision", allowance="admin",
 )
+ERASE_ACTION: Final = Endpoint(
+    "POST", "/api/v1/actions/{id}/erase", answers.record, "Erase the personal data of an action", body=bodies.Erasure,
+    admin=True,
+)
 GET_ACTION: Final = Endpoint(
     "GET", "/api/v1/actions/{id}", answers.action_record, "Show an action", answer="ActionDetails",
 )

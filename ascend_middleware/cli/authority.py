@@ -36,7 +36,7 @@ from ..setting_values import flag
 from ..text import is_postgres
 from .administer import open_store, place_of
 from .places import named_database
-from .retention import archive
+from .retention import archive, erase
 from .schemas import write_beside
 
 
@@ -52,6 +52,8 @@ def run_task(args: Namespace) -> Result:
         return _copy(args)
     if args.task == "archive":
         return archive(args)
+    if args.task == "erase":
+        return erase(args)
     if args.path is not None:
         raise ConfigurationError(f"unexpected argument {args.path!r}; name the policy file with --policy")
     return _serve(args)

@@ -62,7 +62,7 @@ _SERVER: Final = (arg("name", help="the server's name"), *_ORGANISATION)
 _MODEL: Final = (arg("id", type=int, help="its number"), *_ORGANISATION)
 _STATUSES: Final = ("approved", "partially_approved", "pending", "denied")
 _LEVEL: Final = (arg("level", choices=("low", "medium", "high", "critical")), *_ORGANISATION)
-_TASKS: Final = ("serve", "init", "backup", "restore", "copy", "archive")
+_TASKS: Final = ("serve", "init", "backup", "restore", "copy", "archive", "erase")
 _NEW_KEY: Final = (
     *_ORGANISATION,
     arg("--name", required=True, help="whose key it is, for the audit log"),
@@ -166,7 +166,7 @@ _RUN: Final = (
     Command(
         "authority", "serve the embedded authority", "cli.authority:run_task",
         arg("task", nargs="?", choices=_TASKS, default=_TASKS[0], help="serve (the default) or another one"),
-        arg("path", nargs="?", help="init: the policy file to write (default: policy.toml); else that of the backup"),
+        arg("path", nargs="?", help="init: the policy file to write (policy.toml); erase: the action; else the backup"),
         *_PLACE,
         arg("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)"),
         arg("--port", type=_port, default=8700, help="the port, 0 for any free one (default: 8700)"),
@@ -180,13 +180,16 @@ _RUN: Final = (
         arg("--from", dest="source", metavar="DB", help="copy: the database to copy, a file or a URL"),
         arg("--to", metavar="DB|DIR", help="copy: where there is no database yet, a file or the URL of an empty one; "
             "archive: the folder for the files (default: as [retention] says)"),
+        arg("--agent", metavar="ID", help="erase: all actions of this agent, in the place of one action"),
+        arg("--reason", help="erase: why; the audit log keeps it"),
+        _TENANT,
         arg("--before", metavar="DATE", help="archive: what is older (default: as [retention] says)"),
         description="Serve the embedded authority. `authority init [PATH]` writes a commented policy file, makes its "
         "database and prints the first keys, once. `authority backup PATH` copies the database to a new file, also "
         "while it is being served. `authority restore PATH` checks such a copy wholly, audit log included, and puts it "
         "in the place of the database, whose old file is kept; stop the authority first. `authority copy --from FILE "
         "--to postgresql://…` copies it to another kind. `authority archive` moves old actions and audit entries into "
-        "compressed files.",
+        "compressed files. `authority erase ID` erases an action's personal data.",
     ),
     Command(
         "explain-policy", "tell what would be decided about an action, and why", "cli.authority:explain_policy",

@@ -1,4 +1,4 @@
-"""The commands about what is old: archive it."""
+"""The commands about what is not kept: what is old is archived, personal data is erased."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ..authority import load_policy
+from ..api import endpoints
+from ..authority import Authority, PolicySet, load_policy
+from ..authority.keys import operator
 from ..authority.policy.retention import Retention
 from ..authority.store.archiver import Archiver
 from ..authority.store.audit import iso_time
 from ..exceptions import ConfigurationError, ConflictError
 from ..inspection import Result
-from .administer import open_store
+from .administer import Operator, open_store
 
 # A process that was killed holds its turn for fifteen seconds.
 _PATIENCE: Final = 20.0
@@ -48,6 +50,34 @@ def archive(args: Namespace) -> Result:
     words = {"actions": "actions", "audit": "audit entries"}
     lines = [f"{one.file}: {one.rows} {words[one.kind]}, {one.first} to {one.last}" for one in found]
     return Result(data={"folder": str(folder), "archives": files}, lines=lines or ["nothing is old enough"])
+
+
+def erase(args: Namespace) -> Result:
+    """Erase the personal data of one action, or of all actions of an agent."""
+    if (args.path is None) == (args.agent is None):
+        raise ConfigurationError("name either the id of one action or, with --agent, an agent")
+    if not (args.reason or "").strip():
+        raise ConfigurationError("say why with --reason; the audit log keeps it")
+    with open_store(args) as store:
+        by = Operator(authority=Authority(store, PolicySet(mcp_servers={})), by=operator(args.tenant))
+        numbers = [args.path] if args.agent is None else _actions_of(by, args.agent)
+        body = {"reason": args.reason}
+        found = [by.ask(endpoints.ERASE_ACTION, body=body, id=number) for number in numbers]
+    erased = [one["action_id"] for one in found if one["erased"]]
+    lines = [f"erased the personal data of action {number}" for number in erased]
+    return Result(data={"erased": erased}, lines=lines or ["there was nothing to erase"])
+
+
+def _actions_of(by: Operator, agent: str) -> list[str]:
+    """Return the numbers of an agent's actions; those that wait for a person are not among them."""
+    numbers: list[str] = []
+    query: dict[str, Any] = {"agent_id": agent, "limit": 1000}
+    while True:
+        page = by.ask(endpoints.LIST_ACTIONS, query=query)
+        numbers += [one["action_id"] for one in page["actions"] if one["status"] != "pending"]
+        if "next" not in page:
+            return numbers
+        query["cursor"] = page["next"]
 
 
 def _times(args: Namespace, kept: Retention) -> tuple[str | None, str | None]:

@@ -15,7 +15,7 @@ from ..keys import LOCAL, person
 from .audit import DECIDED, canonical_json, chained, digest
 from .engine import Reader, Row
 from .findings import Finding, gone, unknown, unlike
-from .past import Past, erased_text
+from .past import ERASED, Past, erased_text
 
 __all__ = ["SUBMITTED", "Watching", "compared_action", "compared_actions", "compared_range"]
 
@@ -91,6 +91,9 @@ class _Told:
             elif self.seq and entry.event in DECIDED:
                 self.seq = seq
                 self._decided(seq, entry)
+            elif self.seq and entry.event == ERASED:
+                self.hashes |= entry.data["columns"]
+                self.columns["salt"] = ""
             elif self.seq and entry.event in _OUTCOMES:
                 self.columns |= {"outcome": canonical_json(entry.data), "updated_at": entry.at}
         except (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
