@@ -163,7 +163,8 @@ class Reuse:
                 self._kept.pop(ticket.key, None)
                 while len(self._kept) >= self._most:
                     del self._kept[next(iter(self._kept))]  # the oldest
-                self._kept[ticket.key] = _Kept(decision, _encode(decision), _encode(case.action), until)
+                fields = _encode(decision)
+                self._kept[ticket.key] = _Kept(_copy(fields, decision), fields, _encode(case.action), until)
 
     def _takes_uses(self, rule: CompiledRule) -> bool:
         """Say whether the authority takes reports of uses, once it has answered; and once, if it does not."""

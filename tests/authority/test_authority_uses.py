@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from kit.desk import Desk
 
 from ascend_middleware.authority import Role, parse_policy
+from ascend_middleware.authority.store.verification import verify
 
 OUTCOMES = "/api/agent-action/outcomes"
 
@@ -37,7 +39,8 @@ def test_a_use_is_an_entry_of_its_own_and_changes_no_outcome(desk):
     details = desk.get(f"/api/v1/actions/{action}")[1]
     assert details["outcome"]["status"] == "completed" and details["uses"] == 1
     events = desk.get("/audit/logs", key="admin")[1]["events"]
-    assert next(one for one in events if one["event_type"] == "ACTION_USED")["action"] == action
+    told = next(one for one in events if one["event_type"] == "ACTION_USED")
+    assert (told["action"], told["outcome"]) == (action, "failed")
     assert desk.store.verify_audit() is None
 
 
@@ -71,6 +74,18 @@ def test_only_what_was_approved_without_a_person_can_be_used(desk):
     found = report(desk, pending["action_id"])
     assert found["status"] == 409 and "by a person, for one run" in found["error"]["message"]
     assert uses(desk) == [] and desk.events().count("OUTCOME_REFUSED") == 3
+
+
+@pytest.mark.parametrize("kind", ["transaction", "database_schema"])
+def test_a_log_that_tells_of_a_use_which_could_not_be_is_not_whole(kind):
+    desk = Desk()  # not the fixture's, whose log stays whole
+    action = desk.submit(kind, amount=5000)[1]["id"]
+    assert verify(desk.store).whole
+    data = {"use": "made up", "how": "cached", "outcome": "completed"}
+    desk.store.audit("ACTION_USED", tenant="default", actor="u", action_id=action, data=data)
+    (finding,) = verify(desk.store).findings
+    assert f"actions {action}, use: entry {finding.seq} uses again what was not approved" in finding.message
+    desk.authority.close()
 
 
 def test_what_belongs_to_others_cannot_be_used(desk):

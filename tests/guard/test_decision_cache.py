@@ -157,6 +157,15 @@ async def test_a_body_of_http_2_that_no_header_announces_counts(build, house, ha
     assert len(house.submitted) == 2
 
 
+async def test_what_a_rule_reads_of_the_body_counts_as_ever(build, house, handler):
+    app = build({**READ, "details": {"amount": "body.amount?"}})
+    for body in (b'{"amount": 1}', b'{"amount": 2}', b'{"amount": 1}', b'{ "amount": 1}'):
+        headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+        assert (await get(app, "/read/a", body=body, headers=headers)).status == 200
+        assert handler.body == body
+    assert [action["action_details"]["amount"] for action in house.submitted] == [1, 2, 1]
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

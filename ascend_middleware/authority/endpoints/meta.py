@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from msgspec import UNSET
 
@@ -68,10 +68,17 @@ def _event(call: Call, row: Row, submissions: Mapping[int, str]) -> Fields:
         "actor": entry["actor"],
         "resource": resource or data.get("agent_id") or data.get("mcp_server"),
         "action": None if entry["action_id"] is None else str(entry["action_id"]),
-        "outcome": data.get("decision") or next((word for sign, word in _OUTCOMES if sign in event), "success"),
+        "outcome": _outcome(event, data),
         "details": call.shown(data),
         "hash": row["hash"],
     }
+
+
+def _outcome(event: str, data: Mapping[str, Any]) -> str:
+    if event == "ACTION_USED":
+        return "failed" if data["outcome"] == "failed" else "success"
+    decision: str | None = data.get("decision")
+    return decision or next((word for sign, word in _OUTCOMES if sign in event), "success")
 
 
 @answers(endpoints.CLASSIFICATIONS)

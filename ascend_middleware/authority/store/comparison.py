@@ -27,6 +27,9 @@ SUBMITTED: Final = "ACTION_SUBMITTED"
 _ADDED: Final = "ACTION_APPROVAL_ADDED"
 _EXPIRED: Final = "ACTION_EXPIRED"
 _OUTCOMES: Final = ("ACTION_COMPLETED", "ACTION_FAILED")
+_USED: Final = "ACTION_USED"
+# Status and approval of what may be used by further requests.
+_REUSABLE: Final = ("approved", None)
 _OBSERVED: Final = "observed"
 # What an entry says of a submission besides its judgement.
 _APART: Final = frozenset(
@@ -96,6 +99,9 @@ class _Told:
                 self.columns["salt"] = ""
             elif self.seq and entry.event in _OUTCOMES:
                 self.columns |= {"outcome": canonical_json(entry.data), "updated_at": entry.at}
+            elif self.seq and entry.event == _USED and (self.columns["status"], self.columns["approval"]) != _REUSABLE:
+                words = f"entry {seq} uses again what was not approved, or was approved by a person for one run"
+                self.against.append((seq, "use", words))
         except (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return  # told as a changed entry
 
