@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..api.models import AgentAction, AuthorizationDecision
+from ..api.permission import Permission
 from ..flow import Shared
 from ..fork import ProcessLock
 from ..masking import get_logger
 from ..rules import READING
+from ..verdict import PermittedVerdict
 from .approvals import Settled, expiry_of
 from .plan import Ticket
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from ..journal.journal import Journal
     from ..killswitch.switch import KillSwitch
     from ..rules import CompiledRule
+    from ..verdict import Run, Verdict
     from .approvals import Approvals
     from .plan import Case
 
@@ -57,9 +60,17 @@ class _Kept(msgspec.Struct, frozen=True, eq=False):
         """Return the decision for one request."""
         return _copy(self.fields, self.known)
 
-    def described(self) -> AgentAction:
-        """Return the action, as it would be made of any of the requests."""
-        return _decode_action(self.action)
+    def verdict(self, rule: CompiledRule, run: Run | None) -> Verdict:
+        """Return the verdict for one request, whose decision is decoded when somebody asks for it."""
+        return PermittedVerdict(
+            outcome="allowed",
+            passes=True,
+            rule=rule,
+            action=_decode_action(self.action),
+            permission=Permission(self.known.action_id, None, self.fields),
+            run=run,
+            reuse="cached",
+        )
 
 
 class Reuse:
@@ -210,8 +221,9 @@ class Reuse:
 
 
 def _stands_alone(decision: AuthorizationDecision) -> bool:
-    """Say whether the authority permits it by itself: no person had a part in it, and nothing else has to hold."""
-    return decision.is_approved() and not any(decision.get(name) for name in _NOT_ALONE)
+    """Say whether the authority permits it by itself, and under which policies, with nothing else that has to hold."""
+    told = decision.is_approved() and isinstance(decision.get("policy_state"), str)
+    return told and not any(decision.get(name) for name in _NOT_ALONE)
 
 
 def _copy(fields: bytes, known: AuthorizationDecision) -> AuthorizationDecision:

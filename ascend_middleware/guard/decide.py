@@ -219,8 +219,7 @@ class Guard:
         run = self.runs.enter_at_once(kept.known.action_id, case.plan.cached_entry)
         if run is self.runs.waits:
             return self._decide(case)
-        case.action = kept.described()
-        verdict = self._allowed(case, kept.decision(), run, "cached")
+        verdict = kept.verdict(case.rule, run)
         return verdict if self.kill.is_quiet else self._look_last(verdict)
 
     def _allowed(self, case: Case, decision: AuthorizationDecision, run: Run | None, reuse: str | None) -> Verdict:
