@@ -12,6 +12,7 @@ from .desk import Desk
 SMALL = "other"  # the small organisation
 _DAY = 86_400.0
 _BATCH = 5000
+_TOLD = 500  # records of which one entry tells
 _HEAD = "UPDATE audit_head SET seq = ?, hash = ?"
 
 
@@ -156,7 +157,13 @@ class Growth:
             "created_at": now,
             "updated_at": now,
         }
-        self._insert("records", ({**record, "name": f"agent-{number:05}"} for number in range(count)))
+        for first in range(0, count, _TOLD):
+            with self.desk.store.write():
+                for number in range(first, min(first + _TOLD, count)):
+                    row = {**record, "name": f"agent-{number:05}"}
+                    told = {**row, "fields": digest(fields)}
+                    self.desk.store.told("records", self.desk.store.insert("records", row), **told)
+        self._head = self.desk.store.tip()
 
     def queued(self, count, *, webhooks=20):
         """Queue deliveries, as many for each webhook."""
