@@ -232,6 +232,17 @@ async def test_a_body_that_does_not_end_is_waited_for_so_long_and_no_longer(pars
 
 @PARSERS
 @on_loop
+async def test_a_body_has_a_time_and_a_size_of_its_own(parser):
+    async with Server(parser, LIMITS()) as server:
+        reader, writer = await server.open(BODY.replace(b"length: 5", b"length: 4000") + b"b" * 2500)
+        await server.settle()
+        server.pass_time(19.9)
+        writer.write(b"b" * 1500)
+        assert await answer(reader) == 200
+
+
+@PARSERS
+@on_loop
 async def test_the_second_request_of_a_connection_has_a_time_of_its_own(parser):
     async with Server(parser, LIMITS()) as server:
         reader, writer = await server.open(HEAD + b"\r\n")
