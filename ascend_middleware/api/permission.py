@@ -110,7 +110,7 @@ def read_permission(content: bytes) -> Permission | None:
         return None
     if action_id is None:
         action_id = other
-    elif other is not None and other != action_id:
+    elif other is not None and str(other) != str(action_id):  # one of them may be a number
         return None
     action_id = str(action_id)
     if not action_id.isdecimal() or len(action_id) > _MOST_DIGITS:

@@ -171,6 +171,7 @@ def test_what_is_a_permission_at_one_glance_is_one(content, spelt, once):
     [
         json.dumps(YES).encode(),
         b'{"id": 7, "status": "approved"}',
+        b'{"id": 1042, "action_id": "1042", "status": "approved", "decision": "approved", "conditions": [], "metadata": {}}',
         b'{"action_id": "7", "decision": "allowed", "execution_allowed": true, "requires_approval": false, "x": false}',
     ],
 )
