@@ -196,44 +196,51 @@ class Store(Keys):
 
         What is kept of it, and told in the audit log, is `data`, with `by`, `key` and `comments`.
         """
+        with self.write():
+            chosen = "SELECT id FROM actions WHERE id = ? AND status = 'pending'"
+            if not self._settle(chosen, (action_id,), word, event=event, actor=actor, data=data, tenant=tenant):
+                raise ConflictError(f"action {action_id} is not pending any more")
+
+    def _settle(
+        self,
+        chosen: str,
+        values: tuple[object, ...],
+        word: str,
+        *,
+        event: str,
+        actor: str,
+        data: Mapping[str, Any],
+        tenant: str | None = None,
+    ) -> int:
+        """Give the same decision to all pending actions that a statement selects, and return how many there were."""
         now = self.moment()
         approval = {"decision": word, "at": now, **data}
-        with self.write():
-            changed = self.rows(
-                "UPDATE actions SET status = ?, updated_at = ?, approval = ? WHERE id = ? AND status = 'pending'"
-                " RETURNING tenant, created_at, risk_level, risk_score",
-                (word, now, canonical_json(approval), action_id),
-            )
-            if not changed:
-                raise ConflictError(f"action {action_id} is not pending any more")
-            whose, since, level, score = changed[0]
+        changed = self.rows(
+            f"UPDATE actions SET status = ?, updated_at = ?, approval = ? WHERE id IN ({chosen})"  # noqa: S608 - ours
+            " RETURNING id, tenant, created_at, risk_level, risk_score",
+            (word, now, canonical_json(approval), *values),
+        )
+        for number, whose, since, level, score in sorted(map(tuple, changed)):
             self.count(Counted(-1, whose, since, "pending", level, score))
             self.count(Counted(1, whose, since, word, level, score))
+            self.audit(event, tenant=tenant or whose, actor=actor, action_id=number, data=approval, at=now)
+        if changed:
             self.after_commit(self._tell)
-            self.audit(event, tenant=tenant, actor=actor, action_id=action_id, data=approval, at=now)
+        return len(changed)
 
     def expire(self, *, only: int | None = None) -> int:
         """Deny the pending actions that nobody decided about in time, or one of them; return how many."""
-        due = "SELECT id, tenant FROM actions WHERE status = 'pending' AND expires_at <= ?"
+        due = "SELECT id FROM actions WHERE status = 'pending' AND expires_at <= ?"
         values: tuple[object, ...] = (self.moment(),)
         if only is not None:
             due, values = f"{due} AND id = ?", (*values, only)
         due = f"{due} LIMIT {_EXPIRED_AT_ONCE}"
         count = 0
         while self.rows(due, values):
-            # Some hundreds to a transaction, so that others have their turn. What was submitted is not read:
-            # one that is damaged keeps no other waiting.
+            # Some hundreds to a transaction and in one statement, so that others have their turn. What was submitted
+            # is not read: one that is damaged keeps no other waiting.
             with self.write():
-                for row in self.rows(due, values):
-                    self.settle(
-                        row["id"],
-                        "denied",
-                        tenant=row["tenant"],
-                        event="ACTION_EXPIRED",
-                        actor="authority",
-                        data=_EXPIRED,
-                    )
-                    count += 1
+                count += self._settle(due, values, "denied", event="ACTION_EXPIRED", actor="authority", data=_EXPIRED)
         return count
 
     def conclude(self, action_id: int, outcome: Mapping[str, Any], *, tenant: str, actor: str) -> None:
