@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from kit.desk import POLICY
 
@@ -32,6 +33,7 @@ def test_the_document_lists_every_endpoint_and_needs_no_key(desk):
     assert len(set(names)) == len(names) - 3  # the four that need no key have none
 
 
+@pytest.mark.skipif(msgspec.__version__ < "0.21", reason="an older msgspec writes the same schemas in other words")
 def test_the_document_that_is_published_is_the_one_that_is_served(desk):
     """A change is one of the API: say it in CHANGELOG.md, delete the file, and run this test twice."""
     _, document = desk.get("/openapi.json", key=None)

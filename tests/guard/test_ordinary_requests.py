@@ -117,7 +117,8 @@ def application(ran):
         async def run(request: Request):
             verdict = request.state.ascend
             ran.append((name, request.method, dict(request.path_params), verdict.outcome, await request.body()))
-            ran.append((request.scope["route"].path, request.scope["router"] is app.router))
+            route = request.scope.get("route")  # older Starlettes tell it of FastAPI's routes only
+            ran.append((getattr(route, "path", None), request.scope["router"] is app.router))
             return JSONResponse({"name": name, "params": request.path_params})
 
         return run
