@@ -98,8 +98,18 @@ class Cluster:
 
     def kill(self):
         """End the server as a power cut does, as far as processes go."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        # Each of its processes leads a group of its own, and would go on for a moment.
+        backends = self._ps("--ppid", str(self.process.pid), "-o", "pid=")
+        for pid in (self.process.pid, *map(int, backends)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(30)
+        while backends and any(state[0] != "Z" for state in self._ps("-p", ",".join(backends), "-o", "stat=")):
+            time.sleep(0.005)
+
+    @staticmethod
+    def _ps(*options):
+        return subprocess.run(["ps", *options], capture_output=True, text=True).stdout.split()
 
     def stop_server(self):
         """End the server in order, and all connections with it."""
