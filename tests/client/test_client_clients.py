@@ -354,6 +354,9 @@ def test_a_client_that_is_dropped_frees_its_connections_at_once():
 @pytest.mark.parametrize("engine", ["auto", "httpx2"])
 def test_a_client_that_is_dropped_in_a_circle_warns_of_nothing(engine):
     """Of a circle, the collector ends what is oldest first: the socket, before whoever would close it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()  # what other tests left
     with Scripted(APPROVED) as server, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         circle = [client(server, engine=engine)]
