@@ -260,6 +260,7 @@ def test_no_forged_token_is_anybody(desk):
         "no end": foreign(desk, exp=None),
         "an end that is no number": forged(desk, {"alg": "RS256"}, b"x", exp="soon"),
         "from the future": foreign(desk, nbf=int(desk.time) + 120),
+        "made in the future": foreign(desk, iat=int(desk.time) + 120),
         "another audience": foreign(desk, aud="other"),
         "no audience": foreign(desk, aud=None),
         "another issuer": foreign(desk, iss="https://evil.example"),
