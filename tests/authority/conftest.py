@@ -17,6 +17,14 @@ def cluster():
     cluster.stop()
 
 
+@pytest.fixture
+def url(cluster):
+    """Where a database of PostgreSQL is that is empty of everything but the tables."""
+    url = cluster.borrow()
+    yield url
+    cluster.give_back([url])
+
+
 @pytest.fixture(params=ENGINES)
 def engine_kind(request):
     """The test runs on SQLite, and in the slow tier on PostgreSQL too."""

@@ -52,13 +52,6 @@ risk_score = 50
 
 
 @pytest.fixture
-def url(cluster):
-    url = cluster.borrow()
-    yield url
-    cluster.give_back([url])
-
-
-@pytest.fixture
 def desks(url):
     """Two authorities on one database; the keys of the first are good at both."""
     first = Desk(APPROVALS, url)

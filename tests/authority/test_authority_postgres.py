@@ -26,13 +26,6 @@ SECRET = "pa:s/s@w#rd?%"
 
 
 @pytest.fixture
-def url(cluster):
-    url = cluster.borrow()
-    yield url
-    cluster.give_back([url])
-
-
-@pytest.fixture
 def store(url):
     with contextlib.closing(Store.open(url, now=lambda: 1_700_000_000.0)) as store:
         yield store

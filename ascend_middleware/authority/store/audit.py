@@ -17,6 +17,7 @@ from .database import Database
 __all__ = [
     "DECIDED",
     "NO_HASH",
+    "Entry",
     "Head",
     "answer_digest",
     "canonical_json",
@@ -26,10 +27,24 @@ __all__ = [
     "head",
     "iso_time",
     "new_salt",
+    "read_entry",
 ]
 
 _encoder = msgspec.json.Encoder(order="sorted")
 NO_HASH: Final = "0" * 64
+
+
+class Entry(msgspec.Struct):
+    """What an entry says; `read_entry` raises `msgspec.MsgspecError` where a text is none."""
+
+    at: str
+    tenant: str
+    event: str
+    actor: str
+    data: dict[str, Any]
+
+
+read_entry: Final = msgspec.json.Decoder(Entry).decode
 
 
 def canonical_json(value: object) -> str:

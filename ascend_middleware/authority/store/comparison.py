@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from ..keys import LOCAL, person
-from .audit import DECIDED, canonical_json, chained, digest
+from .audit import DECIDED, Entry, canonical_json, chained, digest, read_entry
 from .engine import Reader, Row
 from .findings import Finding, gone, unknown, unlike
 from .past import ERASED, Past, erased_text
@@ -52,17 +52,6 @@ _MISSING: Final = object()
 _SALT: Final = re.compile(r"[0-9a-f]{32}")
 
 
-class _Entry(msgspec.Struct):
-    at: str
-    tenant: str
-    event: str
-    actor: str
-    data: dict[str, Any]
-
-
-_read: Final = msgspec.json.Decoder(_Entry).decode
-
-
 @dataclass(slots=True)
 class _Told:
     """What the log says of one action.
@@ -84,7 +73,7 @@ class _Told:
         """Take the next entry about the action."""
         seq = self.last = row["seq"]
         try:
-            entry = _read(row["entry"])
+            entry = read_entry(row["entry"])
             entry.data.pop("kept", None)  # of the answer that was kept, and not of the action
             if entry.event == SUBMITTED:
                 self.seq = seq
@@ -105,7 +94,7 @@ class _Told:
         except (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return  # told as a changed entry
 
-    def _submitted(self, entry: _Entry) -> None:
+    def _submitted(self, entry: Entry) -> None:
         data = entry.data
         decision = data["decision"]
         self.submitted = data
@@ -126,14 +115,14 @@ class _Told:
             self.columns |= {**told, "created_at": entry.at, "updated_at": entry.at}
         self.hashes = {name: data[name] for name in ("submission", "judgement") if name in data}
 
-    def _added(self, seq: int, entry: _Entry) -> None:
+    def _added(self, seq: int, entry: Entry) -> None:
         data = entry.data
         key = data["key"]
         given = {"by": data["by"], "key": key if key and key > 0 else None, "comments": data["comments"]}
         self.approvals[data["by"]] = seq, {**given, "at": entry.at}
         self.columns["updated_at"] = entry.at
 
-    def _decided(self, seq: int, entry: _Entry) -> None:
+    def _decided(self, seq: int, entry: Entry) -> None:
         data, word = entry.data, DECIDED[entry.event]
         self.columns |= {"status": word, "approval": canonical_json(data), "updated_at": entry.at}
         given = [one for _, one in self.approvals.values()]

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from .audit import digest
+from .audit import Entry, digest, read_entry
 from .engine import Reader, Row
 from .findings import Finding, gone, unknown, unlike
 from .registry_store import AGENT, APPROVERS, COMPONENT, MCP_SERVER, MODEL, POLICY, SMART_RULE, WEBHOOK
@@ -69,15 +69,6 @@ _TABLES: Final = (
 _WHOLE_HASH: Final = 64
 
 
-class _Entry(msgspec.Struct):
-    at: str
-    tenant: str
-    event: str
-    actor: str
-    data: dict[str, Any]
-
-
-_read: Final = msgspec.json.Decoder(_Entry).decode
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(tuple[int, dict[str, Any]]).decode
 
@@ -100,12 +91,12 @@ class Facts:
     def add(self, row: Row) -> None:
         """Take the next entry that is about no action."""
         try:
-            entry = _read(row["entry"])
+            entry = read_entry(row["entry"])
             self._take(row["seq"], entry)
         except (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return  # told as a changed entry
 
-    def _take(self, seq: int, entry: _Entry) -> None:
+    def _take(self, seq: int, entry: Entry) -> None:
         event, data = entry.event, entry.data
         if event.startswith("KEY_"):
             self._key(seq, entry)
@@ -133,7 +124,7 @@ class Facts:
         known = _decode(rows[key])[1] if key in rows else {}
         rows[key] = _encode((seq, {**known, **columns}))
 
-    def _key(self, seq: int, entry: _Entry) -> None:
+    def _key(self, seq: int, entry: Entry) -> None:
         data = entry.data
         if entry.event == "KEY_REVOKED":
             self._put(seq, "keys", data["key"], {"revoked_at": data["revoked_at"]} if "revoked_at" in data else {})
@@ -158,7 +149,7 @@ class Facts:
             if columns.get("key_id") == old and columns.get("kind") in (AGENT, WEBHOOK):
                 self._rows["records"][key] = _encode((seq, {**columns, "key_id": new}))
 
-    def _command(self, seq: int, entry: _Entry) -> None:
+    def _command(self, seq: int, entry: Entry) -> None:
         data = entry.data
         given = {name: data[name] for name in ("max_per_minute", "mcp_server") if name in data}
         columns = {name: data[name] for name in ("command_type", "target_type", "agent_id", "reason", "issued_via")}
