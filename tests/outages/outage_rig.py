@@ -198,10 +198,11 @@ class Rig:
             await self.own("dns/back")
         await self.proxy.set(None)
 
-    async def outage(self, cause, *, seconds, after=1.0, pause=0.4, quiet_after=None):
+    async def outage(self, cause, *, seconds, after=1.0, pause=0.4, from_open=False):
         """Run one outage under load; return what the clients got meanwhile, and how the service came back.
 
-        After `quiet_after` seconds, how many attempts are under way at once is counted anew.
+        With `from_open`, the seconds begin when the breaker is open and the calls from before are over, however long a
+        busy machine takes for it, and how many attempts are under way at once is counted anew.
         """
         before = await self.look()
         proxy = self.proxy
@@ -210,11 +211,15 @@ class Rig:
         load = Load(self.port, cause, pause=pause)
         began = time.monotonic()
         blocks = 0
+        if from_open:
+            while (await self.look())["health"]["breaker"]["state"] == "closed":
+                assert time.monotonic() - began < 30, "the breaker did not open"
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(DEADLINE + ALLOWANCE)
+            proxy.count_anew()
+            began = time.monotonic()
         while time.monotonic() - began < seconds:
             await asyncio.sleep(0.2)
-            if quiet_after is not None and time.monotonic() - began > quiet_after:
-                proxy.count_anew()
-                quiet_after = None
             if cause == "event loop blocked" and blocks < seconds - 1:
                 blocks += 1
                 await self.own("block/0.8")

@@ -1,7 +1,7 @@
 """An authority that is down for longer than the breaker's window: how often it is asked, and how soon it is found again."""
 
 import pytest
-from outage_rig import DEADLINE, PROBE, Rig
+from outage_rig import ALLOWANCE, DEADLINE, PROBE, Rig
 
 pytestmark = [pytest.mark.slow, pytest.mark.socket]
 
@@ -11,15 +11,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.socket]
 def test_a_long_outage_costs_few_attempts_and_one_probe_at_a_time(tmp_path, full, engine, cause):
     rig = Rig(tmp_path, name=engine, engine=engine, tls=False)
     try:
-        # Down for several windows, and the first of them over: what is on its way then are probes.
-        found = rig.run(rig.outage(cause, seconds=30.0 if full else 5.0, pause=0.2, quiet_after=2.5))
+        # Down for several windows, counted from the first one's end: what is on its way then are probes.
+        found = rig.run(rig.outage(cause, seconds=30.0 if full else 4.0, pause=0.2, from_open=True))
         print(
             f"\n{engine}, {cause}: {found.attempts} attempts for {len(found.during)} calls, later at most "
             f"{found.at_once} at once, back after {found.recovery:.2f} s"
         )
-        assert len(found.during) > 500
+        assert len(found.during) > 300
         assert found.attempts <= 1.1 * len(found.during)
         assert found.at_once <= 1
-        assert found.recovery <= 2 * PROBE + DEADLINE
+        assert found.recovery <= 2 * PROBE + DEADLINE + ALLOWANCE
     finally:
         rig.close_once()
