@@ -14,6 +14,8 @@ if sys.version_info < (3, 11):  # noqa: UP036 - from source, nothing else says s
     raise ImportError(f"ascend-middleware needs Python 3.11 or newer, and this is {sys.version.split()[0]}")
 
 if TYPE_CHECKING:
+    from .api.batches import BulkActionResult as BulkActionResult
+    from .api.batches import BulkEvaluationResult as BulkEvaluationResult
     from .api.models import *  # noqa: F403
     from .client import AscendClient as AscendClient
     from .client import AsyncAscendClient as AsyncAscendClient
@@ -57,6 +59,7 @@ _ROOMS = {
         "require_governance",
     ),
     "rules": ("Rule",),
+    "api.batches": ("BulkActionResult", "BulkEvaluationResult"),
     "api.models": (
         "ActionPage",
         "ActionRecord",
@@ -68,8 +71,6 @@ _ROOMS = {
         "AuditEvent",
         "AuditLogResponse",
         "AuthorizationDecision",
-        "BulkActionResult",
-        "BulkEvaluationResult",
         "ConnectionStatus",
         "Decision",
         "DecisionStatus",

@@ -38,7 +38,6 @@ __all__ = [
     "NewServer",
     "NewWebhook",
     "Nothing",
-    "Outcome",
     "Page",
     "Parameters",
     "PolicyChange",
@@ -173,19 +172,6 @@ class Erasure(Struct, kw_only=True):
     """Why an action's personal data is erased; the audit log keeps it."""
 
     reason: Needed
-
-
-class Outcome(Struct, kw_only=True):
-    """What became of an action."""
-
-    action_id: Any = None
-    status: Any = None
-    result: Any = None
-    error: Any = None
-    duration_ms: Annotated[float, Meta(ge=0)] | None = None
-    completed_at: Any = None
-    failed_at: Any = None
-    given_back: Annotated[int, Meta(ge=1)] | None = None
 
 
 class ActionQuery(Page, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from . import answers, bodies, outcomes
+from . import answers, batches, bodies
 from .decode import decode_decision, decode_governance_refusal, decode_object
 from .endpoint import Endpoint
 
@@ -65,16 +65,16 @@ APPROVAL_STATUS: Final = Endpoint(
 )
 COMPLETE_ACTION: Final = Endpoint(
     "POST", "/api/agent-action/{id}/complete", answers.acknowledgement, "Report that an approved action was completed",
-    body=bodies.Outcome,
+    body=batches.Outcome,
 )
 FAIL_ACTION: Final = Endpoint(
     "POST", "/api/agent-action/{id}/fail", answers.acknowledgement, "Report that an approved action has failed",
-    body=bodies.Outcome,
+    body=batches.Outcome,
 )
 
 REPORT_OUTCOMES: Final = Endpoint(
     "POST", "/api/agent-action/outcomes", answers.record,
-    "Report the outcomes of many approved actions at once; each has a status of its own", body=outcomes.Outcomes,
+    "Report the outcomes of many approved actions at once; each has a status of its own", body=batches.Outcomes,
     answer="OutcomesTaken",
 )
 

@@ -6,13 +6,10 @@ Answers serve both generations of documented programs: attributes (`result.reaso
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
 import msgspec
-
-from ..exceptions import AscendError
 
 __all__ = [
     "ActionPage",
@@ -25,8 +22,6 @@ __all__ = [
     "AuditEvent",
     "AuditLogResponse",
     "AuthorizationDecision",
-    "BulkActionResult",
-    "BulkEvaluationResult",
     "ConnectionStatus",
     "Decision",
     "DecisionStatus",
@@ -397,63 +392,3 @@ class WebhookTestResult(Record):
 
     __slots__ = ()
     _NO_TRUTH = "a test result has no truth value; ask .success"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BulkActionResult:
-    """What became of one action of `evaluate_actions`.
-
-    Attributes:
-        action_type: as asked.
-        resource: as asked.
-        decision: the authority's decision, or None when there was none.
-        exception: why there was no decision, or None.
-    """
-
-    action_type: str
-    resource: str
-    decision: AuthorizationDecision | None = None
-    exception: AscendError | None = None
-
-    def __bool__(self) -> bool:
-        raise TypeError("a bulk result has no truth value; ask .is_approved() or .succeeded")
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether there is a decision, of whatever kind; it permits nothing."""
-        return self.decision is not None
-
-    @property
-    def error(self) -> str | None:
-        """Why there was no decision, in words."""
-        return None if self.exception is None else str(self.exception) or type(self.exception).__name__
-
-    def is_approved(self) -> bool:
-        """Say whether the action may be carried out now."""
-        return self.decision is not None and self.decision.is_approved()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BulkEvaluationResult:
-    """What became of the actions of `evaluate_actions`: one result for each, in the order asked.
-
-    Attributes:
-        results: a `BulkActionResult` for each action.
-    """
-
-    results: tuple[BulkActionResult, ...]
-
-    @property
-    def total(self) -> int:
-        """How many were asked."""
-        return len(self.results)
-
-    @property
-    def succeeded(self) -> int:
-        """How many have a decision, of whatever kind."""
-        return sum(result.succeeded for result in self.results)
-
-    @property
-    def failed(self) -> int:
-        """How many have none."""
-        return self.total - self.succeeded

@@ -11,10 +11,10 @@ import msgspec
 from .. import masking
 from .._version import __version__
 from ..api import answers, endpoints
+from ..api.batches import read_errors
 from ..api.decode import decode_object, encode_json, submit_body
 from ..api.endpoint import given
 from ..api.models import AuthorizationDecision, ConnectionStatus, Decision, DecisionStatus, Record
-from ..api.outcomes import read_errors
 from ..api.permission import Permission, read_permission
 from ..exceptions import (
     AscendError,

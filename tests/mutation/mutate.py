@@ -59,7 +59,7 @@ ROOMS = {
     "api/endpoints": ["api", "client", "authority", "docs/test_authority_api_page.py"],
     "api/commands": ["guard", "client", "mcp"],
     "api/orders": ["guard", "client", "mcp"],
-    "api/outcomes": ["client", "authority", "guard"],
+    "api/batches": ["client", "authority", "guard"],
     "api/values": ["client", "rules", "guard"],
     "authority/": ["authority"],
     "authority/approvals": ["authority", "guard"],

@@ -10,10 +10,10 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from ascend_middleware.api import endpoints
-from ascend_middleware.api.bodies import Erasure, Outcome, Page, Rejection, Verdict
+from ascend_middleware.api.batches import Outcome, Outcomes, ReportedOutcome
+from ascend_middleware.api.bodies import Erasure, Page, Rejection, Verdict
 from ascend_middleware.api.decode import encode_json
 from ascend_middleware.api.endpoint import fill_path
-from ascend_middleware.api.outcomes import Outcomes, ReportedOutcome
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
 from .. import approvals, killswitch, orchestration

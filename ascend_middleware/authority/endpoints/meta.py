@@ -12,8 +12,8 @@ from msgspec import UNSET
 
 from ascend_middleware._version import __version__
 from ascend_middleware.api import endpoints
+from ascend_middleware.api.batches import MAX_OUTCOMES
 from ascend_middleware.api.bodies import ClassificationQuery, Days, Nothing, Page
-from ascend_middleware.api.outcomes import MAX_OUTCOMES
 
 from ..bodies import cursor_of, in_order, listed
 from ..context import Call, Fields, answers

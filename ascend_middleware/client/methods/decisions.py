@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ...api import endpoints
+from ...api.batches import BulkActionResult, BulkEvaluationResult
 from ...api.decode import submit_body
 from ...api.endpoint import is_number, text
 from ...api.models import (
@@ -14,8 +15,6 @@ from ...api.models import (
     AgentAction,
     ApprovalStatus,
     AuthorizationDecision,
-    BulkActionResult,
-    BulkEvaluationResult,
     ConnectionStatus,
     Record,
 )
