@@ -5,6 +5,8 @@ import sqlite3
 
 import pytest
 
+from ascend_middleware.authority.store import audit
+from ascend_middleware.authority.store.database import Database
 from ascend_middleware.authority.store.verification import verify
 from ascend_middleware.authority.webhooks import Outbox
 from ascend_middleware.cli import main
@@ -84,7 +86,7 @@ def test_it_is_gone_from_everywhere_and_the_log_is_whole(lived):
 def test_the_log_tells_who_when_which_and_why(lived):
     erase(lived)
     event, data = next(one for one in lived.audit() if one[0] == "ACTION_ERASED")
-    assert data["reason"] == WHY["reason"] and len(data["entries"]) == 3 and data["columns"].keys() == {"submission"}
+    assert data["reason"] == WHY["reason"] and len(data["entries"]) == 3
     entry = json.loads(lived.store.rows("SELECT entry FROM audit WHERE entry LIKE '%ACTION_ERASED%'")[0][0])
     assert (entry["actor"], entry["action_id"], event) == ("boss", 1, "ACTION_ERASED")
     assert SECRET not in json.dumps(entry)
@@ -131,13 +133,14 @@ def test_no_hash_confirms_a_guess(lived):
         ("UPDATE audit SET entry = replace(entry, 'boss', 'b0ss') WHERE action_id = 1 AND seq < 9", "changed"),
         ("UPDATE actions SET submission = replace(submission, 'erased', 'e') WHERE id = 1", "submission"),
         ("UPDATE audit SET entry = replace(entry, '\"erased\":', '\"erased_\":') WHERE action_id = 1", "changed"),
+        ("UPDATE audit SET entry = replace(entry, '{', '{\"actor\":\"x\",') WHERE seq = 6", "changed"),
         ("UPDATE actions SET salt = 'x' WHERE id = 1", "salt"),
     ],
 )
 def test_a_change_of_what_is_erased_is_found(tmp_path, desk_of, statement, words):
     desk = desk_of(path=tmp_path / "a.db")
     desk.submit("transaction", amount=5000)
-    desk.post("/api/v1/actions/1/approve", {}, key="admin")
+    desk.post("/api/v1/actions/1/approve", {"comments": SECRET}, key="admin")
     erase(desk)
     assert verify(desk.store).whole
     raw = sqlite3.connect(tmp_path / "a.db")
@@ -146,6 +149,160 @@ def test_a_change_of_what_is_erased_is_found(tmp_path, desk_of, statement, words
     raw.commit()
     raw.close()
     assert words in " ".join(one.message for one in verify(desk.store).findings)
+
+
+class Forger:
+    """Somebody who may write the database file, and knows how the log is made."""
+
+    def __init__(self, path):
+        self.raw = sqlite3.connect(path)
+        for (name,) in self.raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            self.raw.execute(f'DROP TRIGGER "{name}"')
+        self.last, self.hash = self.raw.execute("SELECT seq, hash FROM audit_head").fetchone()
+
+    def entry(self, event):
+        (text,) = self.raw.execute("SELECT entry FROM audit WHERE entry LIKE ?", (f'%"{event}"%',)).fetchone()
+        return json.loads(text)
+
+    def append(self, event, data, *, action_id=1, **more):
+        entry = {"seq": self.last + 1, "action_id": action_id, "at": "2023-11-14T22:13:20.000Z", "tenant": "default"}
+        text = audit.canonical_json({**entry, "event": event, "actor": "boss", "data": data, **more})
+        row = (self.last + 1, text, "default", action_id, self.hash, audit.entry_hash(self.hash, text))
+        self.raw.execute("INSERT INTO audit (seq, entry, tenant, action_id, previous, hash) VALUES (?,?,?,?,?,?)", row)
+        self.last, self.hash = row[0], row[-1]
+        self.raw.execute("UPDATE audit_head SET seq = ?, hash = ?", (self.last, self.hash))
+
+    def put(self, **columns):
+        for name, value in columns.items():
+            self.raw.execute(f"UPDATE actions SET {name} = ? WHERE id = 1", (value,))
+
+    def write_over(self, *entries):
+        """Put other texts in the place of entries, and append an erasure that tells just these."""
+        told = {}
+        for entry in entries:
+            text = audit.canonical_json({**entry, "erased": self.last + 1})
+            told[str(entry["seq"])] = audit.digest(text)
+            self.raw.execute("UPDATE audit SET entry = ? WHERE seq = ?", (text, entry["seq"]))
+        self.append("ACTION_ERASED", {"reason": "x", "entries": told, "columns": {}})
+
+
+def other_decision(forger):
+    entry = forger.entry("ACTION_APPROVED")
+    entry["data"]["by"] = entry["actor"] = "alice"
+    forger.write_over(entry)
+    forger.put(approval=audit.canonical_json(entry["data"]))
+
+
+def other_decision_without_its_seal(forger):
+    entry = {**forger.entry("ACTION_APPROVED"), "actor": "alice"}
+    del entry["salt"], entry["sealed"]
+    forger.write_over(entry)
+
+
+def other_decision_sealed_anew(forger):
+    entry = {**forger.entry("ACTION_APPROVED"), "actor": "alice"}
+    entry["sealed"] = audit.digest(audit.canonical_json(entry["data"]), entry["salt"])
+    forger.write_over(entry)
+
+
+def other_key(forger):
+    entry = forger.entry("KEY_ISSUED")
+    entry["data"]["name"] = "mallory"
+    forger.write_over(entry)
+    forger.raw.execute("UPDATE keys SET name = 'mallory' WHERE id = 1")
+
+
+def other_submission(forger):
+    text = audit.canonical_json({**forger.entry("ACTION_SUBMITTED")["data"], "resource": "the weather"})
+    forger.append("ACTION_ERASED", {"reason": "x", "entries": {}, "columns": {"submission": audit.digest(text)}})
+    forger.put(submission=text, salt="")
+
+
+def comments_are_lost(forger):
+    entry = {**forger.entry("ACTION_APPROVED")}
+    entry["data"]["comments"] = ""
+    del entry["salt"]
+    text = audit.canonical_json(entry)
+    forger.raw.execute("UPDATE audit SET entry = ? WHERE seq = ?", (text, entry["seq"]))
+    forger.put(approval=audit.canonical_json(entry["data"]))
+
+
+def submitted_twice(forger):
+    entry = forger.entry("ACTION_SUBMITTED")
+    text = audit.canonical_json({"resource": "the weather"})
+    forger.append("ACTION_SUBMITTED", {**entry["data"], "submission": audit.digest(text)})
+    forger.put(submission=text, salt="")
+
+
+def decided_twice(forger):
+    data = {
+        "at": "2023-11-14T22:13:20.000Z",
+        "by": "boss",
+        "comments": "",
+        "decision": "denied",
+        "key": 2,
+        "via": "api",
+    }
+    forger.append("ACTION_DENIED", data)
+    forger.put(status="denied", approval=audit.canonical_json(data))
+
+
+FORGERIES = (
+    other_decision,
+    other_decision_without_its_seal,
+    other_decision_sealed_anew,
+    other_key,
+    other_submission,
+    comments_are_lost,
+    submitted_twice,
+    decided_twice,
+)
+
+
+@pytest.mark.parametrize("forge", FORGERIES, ids=lambda forge: forge.__name__)
+def test_what_is_appended_changes_nothing_that_was_told_before(tmp_path, desk_of, forge):
+    """An erasure, or another entry with a right hash, is no way around a head that was noted elsewhere."""
+    desk = desk_of(path=tmp_path / "a.db")
+    desk.submit("transaction", amount=5000)
+    desk.post("/api/v1/actions/1/approve", {"comments": SECRET}, key="admin")
+    noted = audit.head(desk.store)
+    assert verify(desk.store, known=(noted,)).whole
+    desk.store.close()
+    forger = Forger(tmp_path / "a.db")
+    forge(forger)
+    forger.raw.commit()
+    forger.raw.close()
+    with Database.evidence(tmp_path / "a.db") as database:
+        assert not verify(database, known=(noted,)).whole
+
+
+def test_what_comes_after_an_erasure_can_be_erased_too(desk_of):
+    desk = desk_of()
+    desk.submit("transaction", amount=5000)
+    desk.post("/api/v1/actions/1/approve", {}, key="admin")
+    assert erase(desk)[1]["erased"] is True
+    assert desk.post("/api/agent-action/1/fail", {"error": f"{SECRET} was away"})[0] == 200
+    assert SECRET in everything(desk)
+    assert erase(desk)[1]["erased"] is True and erase(desk)[1]["erased"] is False
+    assert SECRET not in everything(desk) and verify(desk.store).whole
+
+
+def test_what_an_earlier_version_stored_is_not_erased(desk_of):
+    """Its entries have no seal: nothing could tell erased from changed."""
+    desk = desk_of()
+    desk.submit("transaction", amount=5000)
+    desk.post("/api/v1/actions/1/approve", {"comments": SECRET}, key="admin")
+    with desk.store.write():
+        data = {"reason": "x", "comments": SECRET}
+        row = {"seq": desk.store.tip()[0] + 1, "tenant": "default", "action_id": 1, "previous": desk.store.tip()[1]}
+        entry = {"at": "2023-11-14T22:13:20.000Z", "event": "ACTION_NOTED", "actor": "boss", "data": data}
+        text = audit.canonical_json({"seq": row["seq"], "tenant": "default", "action_id": 1, **entry})
+        row |= {"entry": text, "hash": audit.chained(row["previous"], text)}
+        desk.store.insert("audit", row)
+        desk.store.advance(row["seq"], row["hash"])
+    assert verify(desk.store).whole
+    assert desk.code(erase(desk)) == (409, "NOT_ERASABLE")
+    assert SECRET in everything(desk) and verify(desk.store).whole
 
 
 def test_only_an_erasure_may_change_an_entry_and_only_once(lived):

@@ -32,8 +32,8 @@ from ..bodies import (
 from ..context import Call, Fields, action_number, answers, fingerprint, repeated_otherwise
 from ..policy.approvers import OBSERVED
 from ..policy.risk_score import claimed_risk, risk_level, score_action
-from ..store.audit import digest
-from ..store.erasure import erase
+from ..store.audit import digest, without_faults
+from ..store.erasure import erase, rest_of
 from ..store.store import canonical_json, iso_time
 
 __all__ = ["check_standing", "judged_form", "submit"]
@@ -126,7 +126,8 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
         session=row["session"],
         parent_action_id=action.get("parent_action_id"),
         submission=digest(texts[0], row["salt"]),
-        judgement=digest(texts[1]),
+        judgement=digest(canonical_json(without_faults(stored)) if judgement.faults else texts[1]),
+        rest=digest(canonical_json(rest_of(action))),
     )
     return row
 

@@ -19,13 +19,13 @@ from ascend_middleware.exceptions import AscendError, ConflictError
 from ..keys import DEFAULT_TENANT
 from ..policy.approvers import OBSERVED
 from .archives import ARCHIVED_ACTIONS, ARCHIVED_AUDIT, as_numbers, as_ranges, digest_of, discard_archive, write_archive
-from .audit import NO_HASH, chained, iso_time
+from .audit import NO_HASH, iso_time
 from .comparison import compared_range
 from .database import Reader, Row
 from .kept_answers import KEEP_ANSWERS
 from .leases import Lease
 from .log import Log
-from .past import ERASED, Past, erased_text
+from .past import ERASED, Past, as_written
 from .registry_store import WEBHOOK
 
 __all__ = ["Archived", "Archiver"]
@@ -250,8 +250,7 @@ class Archiver:
             "SELECT seq, entry, tenant, action_id, previous, hash FROM audit WHERE seq BETWEEN ? AND ? ORDER BY seq"
         )
         for expected, row in enumerate(reader.each(statement, (first, last)), start=first):
-            fits = row["hash"] == chained(row["previous"], row["entry"]) or erased_text(reader, row)
-            if row["seq"] != expected or row["previous"] != previous or not fits:
+            if row["seq"] != expected or row["previous"] != previous or not as_written(reader, row):
                 raise AscendError(f"nothing was archived: entry {expected} is not what was written; see `audit verify`")
             previous = row["hash"]
             yield dict(row)

@@ -24,13 +24,18 @@ __all__ = [
     "chained",
     "digest",
     "entries",
+    "entry_hash",
     "head",
     "iso_time",
+    "lasting",
     "new_salt",
     "read_entry",
+    "sealed",
+    "without_faults",
 ]
 
 _encoder = msgspec.json.Encoder(order="sorted")
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 NO_HASH: Final = "0" * 64
 
 
@@ -110,5 +115,65 @@ def new_salt() -> str:
 
 
 def chained(previous: str, entry: str) -> str:
-    """Return the hash of an entry that follows the one of a hash."""
+    """Return the hash of a text that follows the entry of a hash."""
     return hashlib.sha256(f"{previous}\n{entry}".encode()).hexdigest()
+
+
+# --- what may be erased
+
+# What people or programs wrote, in entries and in what is kept of a decision and an outcome.
+_WRITTEN: Final = ("error", "kept", "result")
+_SEALED: Final = '"sealed":'
+
+
+def lasting(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what stays of an entry's data, or of the same in the action's row, once personal data is erased."""
+    kept = {name: value for name, value in data.items() if name not in _WRITTEN}
+    if "comments" in kept:
+        kept["comments"] = ""
+    if "session" in kept:
+        kept["session"] = None
+    if isinstance(kept.get("approvals"), list):
+        kept["approvals"] = [{**one, "comments": ""} for one in kept["approvals"]]
+    return without_faults(kept)
+
+
+def without_faults(judgement: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a judgement that names the policies which could not be evaluated, and not what was wrong."""
+    faults = judgement.get("faults")
+    return {**judgement, "faults": dict.fromkeys(faults, "")} if faults else dict(judgement)
+
+
+def sealed(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry so that it may lose its personal data and still prove all else that it says.
+
+    Its hash then covers what lasts, and `sealed`: a hash of all its data with a salt, which is erased with the data.
+    """
+    data = entry["data"]
+    if lasting(data) == data:
+        return dict(entry)
+    salt = new_salt()
+    return {**entry, "salt": salt, "sealed": digest(canonical_json(data), salt)}
+
+
+def entry_hash(previous: str, text: str) -> str:
+    """Return the hash of an entry that follows the one of a hash; of one that cannot be what was written, none."""
+    if _SEALED not in text:
+        return chained(previous, text)
+    try:
+        entry = _decode(text)
+        if "sealed" not in entry:
+            return chained(previous, text)
+        if canonical_json(entry) != text:
+            return ""  # other readers might find something else in it
+        data, seal, salt = entry["data"], entry["sealed"], entry.pop("salt", None)
+        lasts = lasting(data)
+        if salt is not None:
+            whole = digest(canonical_json(data), salt) == seal
+        else:
+            whole = type(entry.pop("erased", None)) is int and lasts == data
+        if not whole:
+            return ""
+        return chained(previous, canonical_json({**entry, "data": lasts}))
+    except (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ""

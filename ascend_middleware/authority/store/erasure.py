@@ -1,33 +1,32 @@
 """Overwrites the personal data of an action, wherever it stands, so that the audit log still holds.
 
-The entries about the action keep their hashes and lose text. A new entry tells which, and the hash of what stands there
-now, by which a verification tells erased from changed.
+The entries about the action keep their hashes, which cover what stays of them, and lose the rest. A new entry tells
+which, by which a verification tells erased from lost.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
 from ..keys import Credential
-from .audit import canonical_json, digest
+from .audit import canonical_json, digest, lasting, without_faults
+from .comparison import SUBMITTED
 from .database import Row
 from .log import Log
 from .past import ERASED, Past
 from .store import Store
 
-__all__ = ["ERASED_TEXT", "erase"]
+__all__ = ["ERASED_TEXT", "erase", "rest_of"]
 
 # What stands where something was.
 ERASED_TEXT: Final = "erased"
 # What stays of a submission: who did what kind of thing with what, not to whom.
 _KEPT: Final = ("agent_id", "action_type", "tool_name", "mcp_server_name", "model_id", "parent_action_id")
 _KEPT_TOO: Final = ("orchestration_depth", "risk_level", "risk_score")
-# What people or programs wrote, in entries and in what is kept of a decision and an outcome.
-_WRITTEN: Final = ("error", "kept", "result")
 # What an answer or a webhook's body shows of an action, and what of it is overwritten.
 _SHOWN: Final = ("summary", "resource", "comments", "agent_name", "outcome_error")
 
@@ -44,41 +43,39 @@ def erase(store: Store, action_id: int, *, reason: str, by: Credential, more: Ma
 
     Raises:
         NotFoundError: there is no such action in the organisation.
-        ConflictError: somebody still has to decide about it, or it is archived.
+        ConflictError: somebody still has to decide about it, it is archived, or an earlier version stored it.
     """
     with store.write():
         row = _row(store, action_id, by.tenant)
         submission = json.loads(row["submission"])
-        if submission.get(ERASED_TEXT) is True:
-            return False
-        entries = store.rows("SELECT seq, entry FROM audit WHERE action_id = ? ORDER BY seq", (action_id,))
         number = store.tip()[0] + 1
-        texts = {one["seq"]: _without(one["entry"], number) for one in entries}
-        columns = {"submission": canonical_json(_submission(submission))}
+        rows = store.rows("SELECT seq, entry FROM audit WHERE action_id = ? ORDER BY seq", (action_id,))
+        entries = {one["seq"]: json.loads(one["entry"]) for one in rows}
+        texts = {seq: text for seq, entry in entries.items() if (text := _without(entry, number)) is not None}
+        if submission.get(ERASED_TEXT) is True and not texts:
+            return False
+        columns = {"submission": canonical_json(rest_of(submission))}
+        _check_rest(action_id, columns["submission"], entries.values())
         judgement = json.loads(row["judgement"])
         if judgement.get("faults"):
-            columns["judgement"] = canonical_json({**judgement, "faults": dict.fromkeys(judgement["faults"], "")})
-        data = {
-            "reason": reason,
-            "entries": {str(seq): digest(text) for seq, text in texts.items()},
-            "columns": {name: digest(text) for name, text in columns.items()},
-        }
+            columns["judgement"] = canonical_json(without_faults(judgement))
+        data = {"reason": reason, "entries": {str(seq): digest(text) for seq, text in texts.items()}}
         store.audit(ERASED, tenant=by.tenant, actor=by.name, action_id=action_id, data={**data, **more})
-        _erase_answers(store, list(texts), by)
+        _erase_answers(store, list(entries), by)
         store.seal()
         # Read first, so that it stands there: the trigger looks for the entry that tells of the erasure.
         store.rows("SELECT seq FROM audit WHERE seq = ?", (number,))
         for seq, text in texts.items():
             store.execute("UPDATE audit SET entry = ? WHERE seq = ?", (text, seq))
         for name in ("approval", "outcome"):
-            columns[name] = row[name] and canonical_json(_kept(json.loads(row[name])))
+            columns[name] = row[name] and canonical_json(lasting(json.loads(row[name])))
         assigned = ", ".join(f"{name} = ?" for name in columns)
         store.execute(
             f"UPDATE actions SET {assigned}, salt = '', session = NULL WHERE id = ?",  # noqa: S608 - names are ours
             (*columns.values(), action_id),
         )
         store.execute("UPDATE approvals SET comments = '' WHERE action_id = ?", (action_id,))
-        _erase_deliveries(store, list(texts), by.tenant)
+        _erase_deliveries(store, list(entries), by.tenant)
         return True
 
 
@@ -98,7 +95,8 @@ def _row(store: Store, action_id: int, tenant: str) -> Row:
     return store.rows("SELECT * FROM actions WHERE id = ?", (action_id,))[0]
 
 
-def _submission(given: Mapping[str, Any]) -> dict[str, Any]:
+def rest_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what stays of a submission once its personal data is erased."""
     kept = {name: given[name] for name in (*_KEPT, *_KEPT_TOO) if name in given}
     indicators = given.get("risk_indicators") or {}
     return {
@@ -113,25 +111,32 @@ def _submission(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _without(text: str, number: int) -> str:
-    """Return an entry without personal data, and without what would confirm a guess of it."""
-    entry = json.loads(text)
-    entry.pop("salt", None)
-    return canonical_json({**entry, "data": _kept(entry["data"]), ERASED_TEXT: number})
+def _without(entry: Mapping[str, Any], number: int) -> str | None:
+    """Return an entry without personal data, and without what would confirm a guess of it; None where it has none."""
+    data = lasting(entry["data"])
+    # What stays of the answers, an erasure tells itself.
+    if data == entry["data"] or entry["event"] == ERASED:
+        return None
+    if "sealed" not in entry:
+        raise _too_old(entry["action_id"])
+    left = {name: value for name, value in entry.items() if name != "salt"}
+    return canonical_json({**left, "data": data, ERASED_TEXT: number})
 
 
-def _kept(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what stays of what an entry tells, or of the same in the action's row."""
-    kept = {name: value for name, value in data.items() if name not in _WRITTEN}
-    if "comments" in kept:
-        kept["comments"] = ""
-    if "session" in kept:
-        kept["session"] = None
-    if "faults" in kept:
-        kept["faults"] = dict.fromkeys(kept["faults"], "")
-    if isinstance(kept.get("approvals"), list):
-        kept["approvals"] = [{**one, "comments": ""} for one in kept["approvals"]]
-    return kept
+def _check_rest(action_id: int, rest: str, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse to leave what the log would not know: it was told with the submission what may stay of it."""
+    said = next((entry["data"].get("rest") for entry in entries if entry["event"] == SUBMITTED), None)
+    if said is None:
+        raise _too_old(action_id)
+    if digest(rest) != said:
+        raise ConflictError(f"action {action_id} is not what the log says, nothing was erased; see `audit verify`")
+
+
+def _too_old(action_id: int) -> ConflictError:
+    return ConflictError(
+        f"an earlier version stored action {action_id}, and its audit entries would prove nothing without their text;"
+        " to be rid of them, archive them and delete the archive"
+    )
 
 
 def _erase_answers(store: Log, seqs: Sequence[int], by: Credential) -> None:

@@ -85,10 +85,9 @@ class Log(Records):
         # The head, not the last row: if rows are missing at the end, the gap must stay visible for ever.
         last, previous = self.tip()
         told = {name: getattr(entry, name) for name in ("action_id", "at", "tenant", "event", "actor", "data")}
-        if entry.action_id is not None:
-            told["salt"] = audit.new_salt()
-        text = canonical_json({"seq": last + 1, **told})
-        digest = audit.chained(previous, text)
+        whole = {"seq": last + 1, **told}
+        text = canonical_json(whole if entry.action_id is None else audit.sealed(whole))
+        digest = audit.entry_hash(previous, text)
         columns = {"seq": last + 1, "entry": text, "tenant": entry.tenant, "action_id": entry.action_id}
         self.insert_late("audit", {**columns, "previous": previous, "hash": digest})
         self.advance(last + 1, digest)
@@ -123,6 +122,7 @@ class Log(Records):
         found = [{**json.loads(row["entry"]), "hash": row["hash"]} for row in rows]
         for entry in found:
             entry.pop("salt", None)  # it confirms guesses of what was erased, so it goes nowhere
+            entry.pop("sealed", None)
         return found
 
     def count_uses(self, action_id: int, *, tenant: str) -> int:

@@ -13,11 +13,11 @@ from typing import Any, Final
 from ascend_middleware.exceptions import AscendError
 
 from .archives import ARCHIVED_ACTIONS, ARCHIVED_AUDIT, as_numbers, digest_of, read_archive
-from .audit import NO_HASH
+from .audit import NO_HASH, entry_hash
 from .engine import Reader, Row, StorageError
 from .findings import Finding
 
-__all__ = ["ERASED", "Erasures", "Past", "erased_text"]
+__all__ = ["ERASED", "Erasures", "Past", "as_written"]
 
 ERASED: Final = "ACTION_ERASED"
 
@@ -107,14 +107,15 @@ def _named(row: Row) -> Mapping[str, Any] | None:
 # --- erased data
 
 
-def erased_text(reader: Reader, row: Row | Mapping[str, Any]) -> bool:
-    """Say whether an entry is not what its hash says because data was erased, as a later entry tells."""
-    erasures = Erasures()
-    if not erasures.claims(row):
+def as_written(reader: Reader, row: Row | Mapping[str, Any]) -> bool:
+    """Say whether an entry is what its hash says, and lost nothing but what a later entry tells as erased."""
+    if entry_hash(row["previous"], row["entry"]) != row["hash"]:
         return False
-    for seq in {number for number, _ in erasures.open.values()}:
-        for told in reader.rows("SELECT seq, entry FROM audit WHERE seq = ?", (seq,)):
-            erasures.told(told)
+    erasures = Erasures()
+    if erasures.claims(row):
+        for seq, _, _ in list(erasures.open.values()):
+            for told in reader.rows("SELECT seq, action_id, entry FROM audit WHERE seq = ?", (seq,)):
+                erasures.told(told)
     return not erasures.open
 
 
@@ -122,10 +123,11 @@ def erased_text(reader: Reader, row: Row | Mapping[str, Any]) -> bool:
 class Erasures:
     """The entries that say of themselves that text of theirs was erased, until a later entry tells the same.
 
-    `open` has for each such entry the number of the one that must tell it, and the hash of the text that stands there.
+    That nothing else of them was changed, their own hashes say; see `audit.sealed`. `open` has for each such entry the
+    number of the one that must tell it, the action, and the hash of the text that stands there.
     """
 
-    open: dict[int, tuple[int, str]] = field(default_factory=dict)
+    open: dict[int, tuple[int, Any, str]] = field(default_factory=dict)
     count: int = 0
 
     def claims(self, row: Row | Mapping[str, Any]) -> bool:
@@ -137,9 +139,7 @@ class Erasures:
             number = json.loads(text)["erased"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return False
-        if type(number) is not int or number <= row["seq"]:
-            return False
-        self.open[row["seq"]] = number, hashlib.sha256(text.encode()).hexdigest()
+        self.open[row["seq"]] = number, row["action_id"], hashlib.sha256(text.encode()).hexdigest()
         return True
 
     def told(self, row: Row | Mapping[str, Any]) -> None:
@@ -151,7 +151,7 @@ class Erasures:
             if entry["event"] != ERASED:
                 return
             for name, digest in entry["data"]["entries"].items():
-                if self.open.get(int(name)) == (row["seq"], digest):
+                if int(name) < row["seq"] and self.open.get(int(name)) == (row["seq"], row["action_id"], digest):
                     del self.open[int(name)]
                     self.count += 1
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -160,4 +160,4 @@ class Erasures:
     def findings(self) -> Iterator[Finding]:
         """Yield the entries that nothing tells of."""
         for seq in sorted(self.open):
-            yield Finding(seq, "changed", f"entry {seq} was changed: its hash does not fit its content")
+            yield Finding(seq, "changed", f"entry {seq} was changed: it lost text, and no erasure tells of that")
