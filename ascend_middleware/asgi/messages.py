@@ -107,7 +107,7 @@ class Body:
         """Return the `receive` for the handler if nothing was read ahead, and the server says the client is there."""
         server = getattr(self._receive, "__self__", None)
         stays = getattr(server, "disconnected", None) is False and type(server).__module__.startswith("uvicorn.")
-        return self._receive if stays and not self._ahead and self.task is None and not self._gone else None
+        return self._receive if stays and not self._ahead and self.task is None else None
 
     async def onward(self, *, ahead: bool) -> Receive | None:
         """Return the `receive` for the handler: first what was read ahead, then the real one; None if the client left.

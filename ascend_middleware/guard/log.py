@@ -101,14 +101,15 @@ class Recorder:
         template = self._status_path if verdict.outcome == "approval-status" else view.template
         notes = [f"would be {verdict.would}"] if verdict.would else []
         notes += [one for one in (verdict.cause, verdict.reuse) if one]
+        extras = extras_of(verdict, seconds)
         logger.info(
             "%s %s: %s (%s, %.1f ms)",
             printable(view.verb[:40]),
             printable(template[:200]),
             ", ".join([verdict.outcome, *notes]),
             verdict.rule.label if verdict.rule is not None else "no rule",
-            seconds * 1000,
-            extra=extras_of(verdict, seconds),
+            extras["ascend_duration_ms"],
+            extra=extras,
         )
 
     def close(self) -> None:

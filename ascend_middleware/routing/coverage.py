@@ -273,7 +273,7 @@ _WORDS: Final = {
 }
 
 
-def as_text(coverage: Coverage, *, width: int = 100, unmapped: str = "refuse") -> str:
+def as_text(coverage: Coverage, *, width: int, unmapped: str = "refuse") -> str:
     """Return the table, what is not covered, and what is wrong, as lines of at most `width` where they can be.
 
     Args:

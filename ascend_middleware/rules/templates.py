@@ -176,8 +176,6 @@ def segments_overlap(mine: str, theirs: str) -> bool:
         return False
     if theirs in (INT, UUID):
         return _segment_matches(theirs, mine)
-    if theirs.startswith("{") and theirs.endswith("}") and theirs.count("{") == 1:
-        return True
     start, end = theirs.index("{"), theirs.rindex("}") + 1
     prefix, suffix = theirs[:start], theirs[end:]
     return len(mine) > len(prefix) + len(suffix) and mine.startswith(prefix) and mine.endswith(suffix)

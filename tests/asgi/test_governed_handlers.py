@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from types import SimpleNamespace
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
@@ -16,8 +17,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from ascend_middleware import fastapi
-from ascend_middleware.asgi import governed
+from ascend_middleware.asgi import governed, require_decision
+from ascend_middleware.asgi.decorator import VERDICT
 from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.guard import Verdict
 
 pytestmark = pytest.mark.anyio
 
@@ -123,6 +126,13 @@ async def test_where_nobody_decided_nothing_runs(ran, caplog):
     assert await ask(app, "GET", "/ws", kind="websocket") == 500
     assert ran == []
     assert "nobody decided about this request" in caplog.text
+
+
+@pytest.mark.parametrize("found", [None, SimpleNamespace(passes=True), Verdict(outcome="denied", passes=False)])
+def test_only_a_verdict_that_passes_is_a_decision(found):
+    scope = {"type": "http"} if found is None else {"type": "http", VERDICT: found}
+    with pytest.raises(RuntimeError, match="no ASCEND decision"):
+        require_decision(HTTPConnection(scope))
 
 
 async def test_a_rule_of_a_router_or_of_the_application(engine, ran):

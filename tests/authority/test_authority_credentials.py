@@ -338,7 +338,7 @@ def test_a_foreign_token_is_nobodys_where_no_issuer_is_configured(desk_of, desk)
 
 def test_the_idlest_subject_is_forgotten_once_there_are_too_many_and_not_before():
     window = Window(subjects=2)
-    for subject in ("a", "b"):
+    for subject in ("b", "a"):
         window.take(subject, 1, 0.0)
     assert [window.take(subject, 1, 1.0).retry_after for subject in ("a", "b")] == [59, 59]
     window.take("c", 1, 2.0)

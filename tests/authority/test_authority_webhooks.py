@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import json
+import math
 import socket
 import ssl
 import threading
@@ -230,8 +231,24 @@ def test_signatures():
     assert not verify_signature("x" * 32, body, header, **good)
     assert not verify_signature(SECRET, body, header, now=1_700_000_301.0)
     assert not verify_signature(SECRET, body, header.replace("t=17", "t=18"), now=1_800_000_000.0)
-    for odd in ("", "t=,v1=", "v1=abc", "t=1700000000", "nonsense", f"t=٧,{header}"):
+    for odd in (
+        "", "t=,v1=", "v1=abc", "t=1700000000", "nonsense", f"t=٧,{header}", f"{header},t=1700000000", f"{header},v1=abc",
+        "t=" + "9" * 5000 + ",v1=abc", "t=-1,v1=abc",
+    ):  # fmt: skip
         assert not verify_signature(SECRET, body, odd, **good)
+
+
+@pytest.mark.parametrize("offset", [-300.0, 300.0])
+def test_a_signature_is_good_until_its_tolerance_is_over(offset):
+    header, at = sign(SECRET, b"{}", at=1_700_000_000), 1_700_000_000 + offset
+    beyond = at + math.copysign(0.1, offset)
+    assert verify_signature(SECRET, b"{}", header, now=at)
+    assert not verify_signature(SECRET, b"{}", header, now=beyond)
+    assert verify_signature(SECRET, b"{}", header, now=beyond, tolerance=301.0)
+
+
+def test_a_signature_that_was_made_now_is_good_now():
+    assert verify_signature(SECRET, b"{}", sign(SECRET, b"{}", at=int(time.time())))
 
 
 @pytest.mark.parametrize(
@@ -390,6 +407,26 @@ def test_tls_is_checked_against_the_name(tmp_path):
         thread.join()
     assert right.delivered and server.got[0][1]["Host"] == f"hook.example:{port}"
     assert "certificate" in wrong.error and "certificate" in unknown.error
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("https://x.example", 443),
+        ("http://x.example", 80),
+        ("https://x.example:8443/a", 8443),
+        ("http://x.example:81/a", 81),
+    ],
+)
+def test_a_target_without_a_port_has_that_of_its_scheme(url, port):
+    asked = []
+
+    def resolve(*place):
+        asked.append(place)
+        raise OSError("no")
+
+    assert "x.example cannot be resolved" in send(url, resolve=resolve).error
+    assert asked == [("x.example", port)]
 
 
 @pytest.mark.parametrize("url", ["ftp://x.example/", "https:///x", "https://[::1", "https://x.example:99999/"])

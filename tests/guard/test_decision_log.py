@@ -8,6 +8,7 @@ from kit import asgi
 from kit.asgi import ask, get, unattended
 from kit.engine import KEY, answer, failed
 
+from ascend_middleware.asgi.messages import RootPath, ScopeView
 from ascend_middleware.client.http import ConnectFailed
 from ascend_middleware.guard.log import REPEAT_SECONDS, Repeats
 
@@ -56,6 +57,14 @@ def test_each_decision_leaves_one_line_with_its_facts_for_machines(guard, lines)
     assert (allowed.ascend_cause, allowed.ascend_would) == (None, None)
     assert (exempt.ascend_agent, exempt.ascend_action_id) == (None, None)
     assert "POST /pay/x: allowed" in allowed.getMessage()
+    assert f"{allowed.ascend_duration_ms:.1f} ms)" in allowed.getMessage()
+
+
+def test_a_line_tells_milliseconds(guard, lines):
+    app = guard().guard
+    view = ScopeView(asgi.http_scope("GET", "/free"), None, RootPath(None, None))
+    app.log(view, app.triage(view), seconds=1.2345678)
+    assert (lines()[0].ascend_duration_ms, lines()[0].getMessage()[-12:]) == (1234.568, ", 1234.6 ms)")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Ends and edges of the adapters: paths inside parameters, refused HEAD, a broken start, a close that raises."""
 
 import asyncio
+import os
 
 import pytest
 from fastapi import FastAPI
+from kit import wsgi
 from kit.apps import EVERY
-from kit.asgi import Wire, http_scope, part
+from kit.asgi import Handler, Wire, http_scope, part
 from kit.engine import options
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -15,6 +17,7 @@ from starlette.testclient import TestClient
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.wsgi import AscendMiddleware as WSGIMiddleware
 
 
 def ask(app, path, raw=None, **more):
@@ -79,6 +82,14 @@ def test_an_empty_segment_runs_nothing(ascend_authority, ran, party, path):
 
 
 @pytest.mark.parametrize("party", EVERY)
+def test_what_has_a_rule_goes_by_it_where_the_rest_goes_by_its_method(ascend_authority, ran, party):
+    ascend_authority.approve()
+    guarded = party([{"match": "GET /pay", "block": "closed"}], ran, unmapped="by-method")
+    assert guarded.ask("GET", "/pay")[1]["type"].endswith(":blocked")
+    assert (ran, ascend_authority.asked) == ([], [])
+
+
+@pytest.mark.parametrize("party", EVERY)
 def test_a_refused_head_has_no_body(ascend_authority, ran, party):
     guarded = party([{"match": "GET /pay", "action_type": "act"}], ran)
     status, problem = guarded.ask("HEAD", "/pay")
@@ -120,3 +131,30 @@ def test_the_server_hears_of_the_end_when_closing_raises(ascend_authority):
     with pytest.raises(OSError, match="disk"):
         asyncio.run(wire.through(app, {"type": "lifespan", "asgi": {"version": "3.0"}}))
     assert [message["type"] for message in wire.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def files_below(place):
+    links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+    return [where for where in (os.readlink(link) for link in links if os.path.islink(link)) if where.startswith(place)]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="shows which files are open as Linux does")
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_who_closes_a_guard_has_no_file_open(engine, tmp_path, kind):
+    given = {"state": str(tmp_path / "state.db"), "journal": str(tmp_path / "journal")}
+    rules = [{"match": "GET /pay", "action_type": "pay"}]
+    if kind == "wsgi":
+        app = WSGIMiddleware(wsgi.Handler(), **options(rules, **given))
+        assert wsgi.Call(app, wsgi.environ("GET", "/pay")).status == 200
+        assert files_below(str(tmp_path))
+        app.close()
+    else:
+
+        async def run():
+            app = AscendMiddleware(Handler(), **options(rules, **given))
+            assert (await Wire(part()).through(app, http_scope("GET", "/pay"))).status == 200
+            assert files_below(str(tmp_path))
+            await app.aclose()
+
+        asyncio.run(run())
+    assert files_below(str(tmp_path)) == []

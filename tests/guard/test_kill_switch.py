@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from kit.asgi import JSON, ask, get, guard
+from kit.asgi import JSON, Wire, ask, get, guard, http_scope, part
 from kit.engine import GIVEN, answer, failed
 from kit.processes import in_a_child
 from kit.states import NOW, order, state_at
@@ -633,6 +633,29 @@ class TestStaleness:
         wires = await asyncio.gather(*(ask(app) for _ in range(10)))
         assert {wire.status for wire in wires} == {200}
         assert len(authority.asked) == 2
+
+    async def test_who_waited_for_it_gets_the_body_that_comes_then(self, authority, handler):
+        """While it waits a receive is under way, which sees the client leave; its message is the handler's."""
+
+        class Uvicorn:
+            __module__ = "uvicorn.protocols.http.any"
+            disconnected = False
+
+            def __init__(self):
+                self.queue = asyncio.Queue()
+
+            async def receive(self):
+                return await self.queue.get()
+
+        async def runs(scope, receive, send):
+            if scope["client"] == ("late", 1):
+                asyncio.get_running_loop().call_soon(server.queue.put_nowait, part(b"late"))
+            await handler(scope, receive, send)
+
+        server, app = Uvicorn(), guarded(runs, max_staleness=30)
+        late = app(http_scope("POST", "/run", client=("late", 1)), server.receive, Wire().send)
+        await asyncio.gather(ask(app), asyncio.wait_for(late, 20))
+        assert (handler.ran, handler.body) == (2, b"late")
 
     async def test_what_the_confirmation_brings_is_obeyed(self, authority, handler):
         authority.rows = [{"command_id": "c", "command_type": "BLOCK", "reason": "r"}]

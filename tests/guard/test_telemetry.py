@@ -259,6 +259,22 @@ def test_nothing_secret_and_nothing_a_caller_sent_is_in_it(watched):
         assert secret not in text
 
 
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("https://authority.example", ("authority.example", 443)),
+        ("http://localhost", ("localhost", 80)),
+        ("http://localhost:8100/base", ("localhost", 8100)),
+        ("test://authority.example", (None, None)),
+    ],
+)
+def test_a_span_names_the_server_that_is_asked(watched, url, server):
+    one = watched(answer("approved"), api_url=url)
+    one.run(("POST", "/pay"))
+    (span,) = one.spans.get_finished_spans()
+    assert (span.attributes.get("server.address"), span.attributes.get("server.port")) == server
+
+
 def test_its_gauges_keep_no_guard_alive(monkeypatch):
     one = Watched(monkeypatch, answer())
     known = weakref.ref(one.app.guard)

@@ -39,7 +39,7 @@ def http_scope(method="GET", path="/", *, headers=(), query=b"", **more):
         "raw_path": path.encode(),
         "root_path": "",
         "query_string": query,
-        "headers": [(name.encode(), value.encode()) for name, value in headers],
+        "headers": [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers],
         "server": ("site", 80),
         "client": ("client", 1),
         "state": {},

@@ -197,6 +197,8 @@ def test_a_denial_can_be_returned_and_is_never_mistaken_for_a_result(authority, 
     call = thrown if kind.name == "generator" else kind.call
     result = call(tool, "DROP TABLE x")
     assert isinstance(result, DeniedResult) and result.executed is False
+    with pytest.raises(TypeError, match="executed"):
+        DeniedResult(code="MCP_ACTION_DENIED", reason="", action_id="", status="denied", executed=True)
     assert (result.code, result.action_id, result.status) == ("MCP_ACTION_DENIED", "1", "denied")
     assert "not today" in result.reason
     with pytest.raises(TypeError):

@@ -200,16 +200,27 @@ def test_a_long_template_stands_on_a_line_of_its_own():
 
 
 def test_what_fits_stands_on_one_line():
-    text = as_text(covered([{"match": "GET /long-one", **ACTION}], route("/long-one", "GET"), route("/b", "GET")))
+    text = as_text(covered([{"match": "GET /long-one", **ACTION}], route("/long-one", "GET"), route("/b", "GET")), width=100)
     assert [line.split() for line in text.splitlines()[1:3]] == [
         ["GET", "/long-one", "a", "closed", "refuse", "rule", "1"],
         ["GET", "/b", "UNMAPPED"],
     ]
 
 
+def test_a_route_moves_to_a_line_of_its_own_where_the_width_ends():
+    # METHODS, ROUTE, GOVERNED AS, FAILURE, PENDING, RULE: each as wide as its widest word, with two blanks between.
+    others = 7 + 11 + 7 + 7 + 6 + 5 * 2
+    for length, alone in ((30, False), (31, True)):
+        long = "/" + "x" * (length - 1)
+        coverage = covered([{"match": f"GET {long}", **ACTION}], route(long, "GET"), route("/b", "GET"))
+        lines = as_text(coverage, width=others + 30).splitlines()
+        assert (lines[1] == f"GET      {long}") is alone
+        assert max(len(line) for line in lines[:4]) <= others + 30
+
+
 def test_a_rule_goes_by_its_name_where_it_has_one():
     rule = {"match": "GET /one", "name": "reading", **ACTION}
-    text = as_text(covered([rule, {"match": "GET /two", **ACTION}], route("/one", "GET"), route("/two", "GET")))
+    text = as_text(covered([rule, {"match": "GET /two", **ACTION}], route("/one", "GET"), route("/two", "GET")), width=100)
     assert [line.split()[5:] for line in text.splitlines()[1:3]] == [["reading"], ["rule", "2"]]
 
 
@@ -219,7 +230,7 @@ def test_a_rule_at_a_handler_goes_by_its_name_or_else_by_the_handler(given, labe
     async def one(request):
         return PlainTextResponse("")
 
-    text = as_text(cover(StarletteResolver(Starlette(routes=[Route("/one", one)])), RuleTable.from_rules([])))
+    text = as_text(cover(StarletteResolver(Starlette(routes=[Route("/one", one)])), RuleTable.from_rules([])), width=100)
     assert text.splitlines()[1].endswith(label)
 
 
@@ -242,6 +253,13 @@ SUGGESTED = [
 def test_guesses(template, methods, expected):
     text = suggest(covered([], route(template, *methods)).unmapped, agent_id="x")
     assert expected in text
+
+
+def test_a_group_of_a_pattern_that_could_not_be_read_may_have_no_value():
+    one = route("/{regex:~^(?P<year>\\d*)/(?P<name>x)?$}", "GET", endpoint="e")
+    text = suggest(covered([], one).unmapped, agent_id="x")
+    assert 'details = { year = "path.year?", name = "path.name?" }' in text
+    assert "resource_id" not in text and "regex" not in text
 
 
 def test_what_is_suggested_passes_the_check_and_leaves_nothing_unmapped(tmp_path):

@@ -467,3 +467,69 @@ def test_a_mounted_application_without_a_known_router_is_opaque():
     for _ in range(2):
         assert resolver.resolve(scope("/m/x")).leaf.template == "/m/**"
     assert [leaf.kind for leaf in resolver.leaves()] == [Kind.OPAQUE]
+
+
+def test_another_router_of_the_same_routes_is_noticed():
+    app = Starlette(routes=[Route("/a", endpoint("a"))])
+    resolver = StarletteResolver(app)
+    assert resolver.resolve(scope("/b")).kind is Kind.NOT_FOUND
+    app.router = Router(app.routes, default=foreign)
+    assert resolver.resolve(scope("/b")).kind is Kind.OPAQUE
+    app.router = Router(app.routes)
+    assert resolver.resolve(scope("/b")).kind is Kind.NOT_FOUND
+    app.router.middleware_stack = foreign
+    assert resolver.resolve(scope("/a")).kind is Kind.OPAQUE
+
+
+class ByHeader(Route):
+    def matches(self, scope):
+        return super().matches(scope) if (b"x-open", b"1") in scope["headers"] else (Match.NONE, {})
+
+
+def test_a_route_that_looks_at_more_than_the_path_is_asked_each_time():
+    resolver = StarletteResolver(Starlette(routes=[ByHeader("/a", endpoint("a"))]))
+    opened = scope("/a")
+    opened["headers"].append((b"x-open", b"1"))
+    assert [resolver.resolve(opened).kind for _ in range(4)] == [Kind.ROUTE] * 4
+    assert resolver.resolve(scope("/a")).kind is Kind.NOT_FOUND
+
+
+@pytest.mark.skipif(not hasattr(fastapi.routing, "_IncludedRouter"), reason="this FastAPI copies the included routes")
+def test_an_inclusion_of_somebody_elses_class_is_opaque():
+    class Own(fastapi.routing._IncludedRouter):
+        async def handle(self, scope, receive, send): ...
+
+    router = APIRouter()
+    router.add_api_route("/x", endpoint("x"), methods=["GET"])
+    app = FastAPI(openapi_url=None)
+    app.include_router(router, prefix="/p")
+    resolver = StarletteResolver(app)
+    assert resolver.resolve(scope("/p/x")).kind is Kind.ROUTE
+    (included,) = app.routes
+    own = object.__new__(Own)
+    vars(own).update(vars(included))
+    app.router.routes[0] = own
+    assert (resolver.resolve(scope("/p/x")).kind, resolver.resolve(scope("/p/x")).leaf.template) == (Kind.OPAQUE, "/**")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/api", Kind.NOT_FOUND), ("/api/a", Kind.ROUTE), ("/apia", Kind.NOT_FOUND), ("/a", Kind.ROUTE)]
+)
+def test_a_root_path_ends_at_a_slash(path, kind):
+    assert one(Starlette(routes=[Route("/a", endpoint("a"))]), path, root="/api").kind is kind
+
+
+@pytest.mark.parametrize("dispatch", [True, False])
+def test_an_endpoint_that_is_no_class_of_starlettes_takes_every_method(dispatch):
+    class Plain:
+        """Answers as an ASGI application does."""
+
+        def __init__(self, scope, receive, send): ...
+
+        async def get(self, request): ...
+
+    if dispatch:
+        Plain.__init__ = HTTPEndpoint.__init__
+        Plain.dispatch = HTTPEndpoint.dispatch
+        Plain.method_not_allowed = HTTPEndpoint.method_not_allowed
+    assert one(Starlette(routes=[Route("/c", Plain)]), "/c", "FOO").leaf.methods is None

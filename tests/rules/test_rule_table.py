@@ -580,6 +580,14 @@ def test_a_file_that_is_no_toml_is_told_with_the_line_and_what_is_usual(tmp_path
     assert "line 3" in str(caught.value) and line in str(caught.value) and hint in str(caught.value)
 
 
+def test_a_file_that_is_no_utf_8_is_told(tmp_path):
+    file = tmp_path / "ascend.toml"
+    file.write_bytes(b'[[rule]]\nmatch = "GET /caf\xe9"\naction_type = "a"\n')
+    with pytest.raises(ConfigurationError, match="ascend.toml: .*utf-8.* 0xe9") as caught:
+        RuleTable.from_toml(file)
+    assert [problem.code for problem in caught.value.problems] == ["rules.not-toml"]
+
+
 def test_a_resource_that_comes_out_blank_is_the_requests_fault():
     table = RuleTable.from_mapping({"rule": [{"match": "GET /a", "action_type": "t", "resource": "{query.x?}"}]})
     fields = RequestFields(method="GET", template="/a", query=[("x", " ")])

@@ -198,6 +198,14 @@ def test_a_coroutine_function_cannot_identify():
         guard(Handler(), identify=identify)
 
 
+def test_a_function_that_returns_a_coroutine_identifies_nobody(engine, caplog):
+    async def later(): ...
+
+    call = Call(guard(Handler(), identify=lambda given: later()), environ("GET", "/items/7"))
+    assert (call.status, call.problem, engine.submitted) == (500, "misconfigured", [])
+    assert "identify returned a coroutine" in caplog.text
+
+
 def test_without_an_agent_nothing_is_built():
     with pytest.raises(ConfigurationError):
         AscendMiddleware(Handler(), rules={"rule": [PAY]}, api_url="https://authority.example")
