@@ -265,7 +265,7 @@ def _wider(before: str, now: str) -> tuple[Direction, str]:
     text = f"its rule was {before!r} and is {now!r}"
     try:
         (old_methods, old), (methods, new) = parse_match(before), parse_match(now)
-    except ConfigurationError:
+    except ValueError:
         return Direction.OTHER, text  # of an endpoint, or at a handler
     wider = new.covers(old) and (not old.covers(new) or methods > old_methods or "*" in methods - old_methods)
     narrower = old.covers(new) and (not new.covers(old) or old_methods > methods or "*" in old_methods - methods)

@@ -16,12 +16,13 @@ from fastapi import FastAPI
 from flask import Flask
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.cli import main
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.flask import Ascend
+from ascend_middleware.routing.lock import Lock, compare
 from ascend_middleware.testing import assert_governed
 
 APPS = Path(__file__).parents[1] / "apps"
@@ -201,6 +202,110 @@ def test_a_new_route_that_is_governed_and_one_that_is_gone_are_told(changes):
 )
 def test_another_action_is_told_without_being_looser(changes, fields, text):
     assert changes(site(), site(rule(PAY, **fields))) == [("other", f"POST /orders/{{id}}/payments {text}")]
+
+
+def locked(guarded=True, **entry):
+    return Lock({"guarded": guarded}, {"GET /a": {"is": "governed", **entry}})
+
+
+def told(before, now):
+    return [(str(change.direction), change.text.rpartition(", which is ")[2]) for change in compare(before, now)]
+
+
+WIDER = "wider: what is added below it comes under it unseen"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "change"),
+    [
+        ("GET /a/{x}", "GET /a/**", "wider"),
+        ("GET /a/{x:int}", "GET /a/{x}", "wider"),
+        ("GET /a", "GET,POST /a", "wider"),
+        ("GET,POST /a", "* /a", "wider"),
+        ("GET,POST /a/{x}", "GET /a/**", "wider"),
+        ("* /a/{x}", "GET /a/**", "wider"),
+        ("GET /a", "PUT /a", None),
+        ("GET,POST /a", "GET,PUT /a", None),
+        ("GET /a/{x}", "GET /b/{x}", None),
+        ("GET /a/{x}/c", "GET /a/b/{y}", None),
+        ("GET /a/{x}", "GET /a/{y}", None),
+        ("GET /a", "endpoint page", None),
+        ("endpoint page", "GET /a", None),
+    ],
+)
+def test_a_rule_that_reaches_more_is_looser(before, now, change):
+    before, now = locked(rule=before), locked(rule=now)
+    ((direction, text),) = told(before, now)
+    ((back, undone),) = told(now, before)
+    if change is None:
+        assert (direction, back) == ("other", "other")
+    else:
+        assert (direction, text, back, undone) == ("looser", WIDER, "tighter", "narrower")
+
+
+def test_a_rule_that_names_an_endpoint_in_place_of_a_template_is_told(changes):
+    by_endpoint = [{"endpoint": "page", "action_type": "data_access"}, *RULES[2:]]
+    one = Route("/one", page, methods=["GET"])
+    before = site([{"match": "GET /one", "action_type": "data_access"}, *RULES], more=[one])
+    assert ("other", "GET /one its rule was 'GET /one' and is 'endpoint page'") in changes(
+        before, site(by_endpoint, more=[one])
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "looser", "tighter"),
+    [
+        ("cache", "30s", None),
+        ("cache", "0.5s", None),
+        ("cache", "0.5s", "0.1s"),
+        ("coalesce", True, None),
+        ("cache", "not written by us", "3600s"),
+    ],
+)
+def test_a_decision_that_is_used_for_longer_is_looser(field, looser, tighter):
+    before, now = (locked(**{} if value is None else {field: value}) for value in (tighter, looser))
+    assert [direction for direction, _ in told(before, now)] == ["looser"]
+    assert [direction for direction, _ in told(now, before)] == ["tighter"]
+
+
+def test_what_becomes_of_a_route_that_nobody_knows_counts_as_open():
+    assert [direction for direction, _ in told(locked(), Lock({"guarded": True}, {"GET /a": {"is": "odd"}}))] == ["looser"]
+    new = compare(Lock({"guarded": True}, {}), Lock({"guarded": True}, {"GET /a": {}}))
+    assert [str(change) for change in new] == ["GET /a is new, and None"]
+    assert new[0].direction == "looser"
+
+
+def test_without_a_guard_everything_is_open_whatever_the_table_says():
+    blocked, exempt = ({"GET /a": {"is": word}} for word in ("blocked", "exempt"))
+    assert [one.direction for one in compare(Lock({"guarded": True}, exempt), Lock({}, blocked)) if one.route] == ["looser"]
+    assert [one.direction for one in compare(Lock({}, blocked), Lock({"guarded": True}, exempt)) if one.route] == ["tighter"]
+    assert [one.direction for one in compare(Lock({}, blocked), Lock({}, exempt)) if one.route] == ["other"]
+
+
+def test_two_routes_of_one_template_and_a_head_that_goes_another_way_have_lines_of_their_own(command):
+    routes = [
+        Route("/same/{a}", page, methods=["GET"]),
+        Route("/same/{b}", page, methods=["GET", "POST"]),
+        Route("/head", page, methods=["HEAD"]),
+        *(Mount("/same", routes=[Route("/{a}", page, methods=["GET"])], name=name) for name in ("one", "two")),
+    ]
+    same = [{"match": "* /same/**", "action_type": "a"}, {"match": "HEAD /head", "exempt": True}]
+    command("lock", site([*RULES, *same], more=routes))
+    found = tomllib.loads(Path("ascend.lock").read_text())["routes"]
+    assert [name for name in found if "same" in name or "head" in name.lower()] == [
+        "HEAD /head",
+        "GET /same/{a}",
+        "GET /same/{a} #2",
+        "GET /same/{a} #3",
+        "GET /same/{b}",
+        "POST /same/{b}",
+    ]
+
+
+def test_only_what_a_rule_gives_is_told(command):
+    command("lock", site([{**READ, "tool_name": None, "resource": "one order", "context": {"why": "query.why?"}}]))
+    entry = tomllib.loads(Path("ascend.lock").read_text())["routes"]["GET /orders/{id}"]
+    assert entry["tells"] == ["context.why = query.why?", "resource = one order"]
 
 
 def test_poll_and_sqs_are_alike(changes):
