@@ -144,9 +144,56 @@ def test_loops_and_objects_that_answer_to_every_name_declare_nothing():
     class Own:
         pass
 
+    class Odd:
+        """What it calls its attributes is no mapping."""
+
+        __dict__ = property(lambda self: ["__ascend_declaration__", "__wrapped__"])
+
+    class Endless:
+        __dict__ = property(lambda self: {"__wrapped__": Endless()})
+
     Own.get = Own
-    for target in (Anything(), one, Own, Own()):
+    for target in (Anything(), one, Own, Own(), Odd(), Endless()):
         assert declared(target) == ()
+
+
+@pytest.mark.parametrize(("wrappers", "is_found"), [(63, True), (64, False)])
+def test_a_rule_is_found_through_63_wrappers_and_no_more(wrappers, is_found):
+    target = declare(lambda: None, ACTION)
+    for _ in range(wrappers):
+        outer = lambda: None  # noqa: E731
+        outer.__wrapped__ = target
+        target = outer
+    assert bool(declared(target)) is is_found
+
+
+def test_a_class_may_say_otherwise_than_the_class_above_it():
+    class Above(Base):
+        pass
+
+    class Below(Above):
+        pass
+
+    declare(Above, ACTION)
+    declare(Below, {"action_type": "other"})
+    assert (found(Above), found(Below)) == ([(["*"], "transaction")], [(["*"], "other")])
+
+
+@pytest.mark.parametrize(("target", "kind"), [(len, "builtin_function_or_method"), (int, "type"), (object(), "object")])
+def test_where_nothing_can_be_written_that_is_said(target, kind):
+    with pytest.raises(ConfigurationError, match=f"nothing can be written at a {kind}"):
+        declare(target, ACTION)
+
+
+def test_a_name_is_one_that_was_given():
+    assert "name" not in declaration("here", ACTION).given
+    assert declaration("here", {**ACTION, "name": "mine"}).given["name"] == "mine"
+
+
+@pytest.mark.parametrize("fields", [{"cache": "30s"}, {"coalesce": True}])
+def test_a_handler_of_any_method_may_use_decisions_again(fields):
+    """Which methods it has, its routes say."""
+    assert declaration("here", {**ACTION, **fields}).given.keys() >= fields.keys()
 
 
 # --- what is checked
