@@ -200,7 +200,9 @@ def test_a_long_template_stands_on_a_line_of_its_own():
 
 
 def test_what_fits_stands_on_one_line():
-    text = as_text(covered([{"match": "GET /long-one", **ACTION}], route("/long-one", "GET"), route("/b", "GET")), width=100)
+    text = as_text(
+        covered([{"match": "GET /long-one", **ACTION}], route("/long-one", "GET"), route("/b", "GET")), width=100
+    )
     assert [line.split() for line in text.splitlines()[1:3]] == [
         ["GET", "/long-one", "a", "closed", "refuse", "rule", "1"],
         ["GET", "/b", "UNMAPPED"],
@@ -220,7 +222,9 @@ def test_a_route_moves_to_a_line_of_its_own_where_the_width_ends():
 
 def test_a_rule_goes_by_its_name_where_it_has_one():
     rule = {"match": "GET /one", "name": "reading", **ACTION}
-    text = as_text(covered([rule, {"match": "GET /two", **ACTION}], route("/one", "GET"), route("/two", "GET")), width=100)
+    text = as_text(
+        covered([rule, {"match": "GET /two", **ACTION}], route("/one", "GET"), route("/two", "GET")), width=100
+    )
     assert [line.split()[5:] for line in text.splitlines()[1:3]] == [["reading"], ["rule", "2"]]
 
 
@@ -230,7 +234,9 @@ def test_a_rule_at_a_handler_goes_by_its_name_or_else_by_the_handler(given, labe
     async def one(request):
         return PlainTextResponse("")
 
-    text = as_text(cover(StarletteResolver(Starlette(routes=[Route("/one", one)])), RuleTable.from_rules([])), width=100)
+    text = as_text(
+        cover(StarletteResolver(Starlette(routes=[Route("/one", one)])), RuleTable.from_rules([])), width=100
+    )
     assert text.splitlines()[1].endswith(label)
 
 

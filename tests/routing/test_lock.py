@@ -269,7 +269,9 @@ def test_a_decision_that_is_used_for_longer_is_looser(field, looser, tighter):
 
 
 def test_what_becomes_of_a_route_that_nobody_knows_counts_as_open():
-    assert [direction for direction, _ in told(locked(), Lock({"guarded": True}, {"GET /a": {"is": "odd"}}))] == ["looser"]
+    assert [direction for direction, _ in told(locked(), Lock({"guarded": True}, {"GET /a": {"is": "odd"}}))] == [
+        "looser"
+    ]
     new = compare(Lock({"guarded": True}, {}), Lock({"guarded": True}, {"GET /a": {}}))
     assert [str(change) for change in new] == ["GET /a is new, and None"]
     assert new[0].direction == "looser"
@@ -277,8 +279,12 @@ def test_what_becomes_of_a_route_that_nobody_knows_counts_as_open():
 
 def test_without_a_guard_everything_is_open_whatever_the_table_says():
     blocked, exempt = ({"GET /a": {"is": word}} for word in ("blocked", "exempt"))
-    assert [one.direction for one in compare(Lock({"guarded": True}, exempt), Lock({}, blocked)) if one.route] == ["looser"]
-    assert [one.direction for one in compare(Lock({}, blocked), Lock({"guarded": True}, exempt)) if one.route] == ["tighter"]
+    assert [one.direction for one in compare(Lock({"guarded": True}, exempt), Lock({}, blocked)) if one.route] == [
+        "looser"
+    ]
+    assert [one.direction for one in compare(Lock({}, blocked), Lock({"guarded": True}, exempt)) if one.route] == [
+        "tighter"
+    ]
     assert [one.direction for one in compare(Lock({}, blocked), Lock({}, exempt)) if one.route] == ["other"]
 
 
