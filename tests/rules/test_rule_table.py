@@ -99,6 +99,35 @@ def test_get_covers_head_and_nothing_else():
     assert found(made.lookup("HEAD", "/b")) == "HEAD,POST /b"
     assert found(made.lookup("OPTIONS", "/a")) is None
     assert found(made.lookup(WEBSOCKET, "/a")) is None
+    assert found(table("POST /c").lookup("HEAD", "/c")) is None
+    assert found(table("POST /c", "PUT /c").lookup("HEAD", "/c")) is None
+
+
+def test_a_uuid_comes_before_a_number_and_both_before_a_name():
+    digits, dashed = "12345678123456781234567812345678", "12345678-1234-5678-1234-567812345678"
+    made = table("GET /a/{x:uuid}", "GET /a/{x:int}", "GET /a/{x}")
+    assert [found(made.lookup("GET", f"/a/{one}")) for one in (digits, dashed, "7", "b")] == [
+        "GET /a/{x:uuid}",
+        "GET /a/{x:uuid}",
+        "GET /a/{x:int}",
+        "GET /a/{x}",
+    ]
+    for text in ("{uuid}", "{int}", "{}", "{"):
+        assert found(made.lookup("GET", f"/a/{text}")) == "GET /a/{x}"
+        assert table("GET /a/{x:uuid}", "GET /a/{x:int}").lookup("GET", f"/a/{text}") is None
+
+
+def test_the_rules_that_a_route_may_get_are_those_that_share_a_path_with_it():
+    made = table("GET /a", "GET /a/b", "GET /a/b/c", "GET /a/{x:int}", "GET /{x}/b", "GET /**", "POST /b/**")
+
+    def of(route, **more):
+        return [rule.match for rule in made.for_route(route).candidates(**more)]
+
+    assert of("/a/b") == ["GET /a/b"]
+    assert of("/a/{x}") == ["GET /a/b", "GET /a/{x:int}", "GET /{x}/b", "GET /**"]
+    assert of("/a/{rest:path}") == ["GET /a/b/c", "GET /a/b", "GET /a/{x:int}", "GET /a", "GET /{x}/b", "GET /**"]
+    assert of("/c") == ["GET /**"]
+    assert of("/a/{rest:path}", whole=True) == ["GET /**"]
 
 
 def test_a_handshake_needs_websocket_or_a_star():
