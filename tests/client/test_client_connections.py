@@ -17,7 +17,8 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.examples import examples
-from kit.scripted import APPROVED, HANG, Scripted, Trickle, http
+from kit.processes import wait_until
+from kit.scripted import APPROVED, DROP, HANG, Scripted, Trickle, http
 
 from ascend_middleware import exceptions as errors
 from ascend_middleware.client import (
@@ -647,8 +648,11 @@ def authority_certificates(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def tls_server(context):
-    """A server that approves one request a connection, over TLS."""
+def tls_server(context, each=1, silent=()):
+    """A server that approves `each` requests a connection, over TLS; `connections` counts them by its URL.
+
+    The `silent` requests of each connection, by number, are not answered.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():
@@ -658,15 +662,21 @@ def tls_server(context):
                 except OSError:
                     return
                 with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as stream:
-                    said = b""
-                    while not said.endswith(b"}"):
-                        said += stream.recv(65_536) or b"}"
-                    stream.sendall(APPROVED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+                    accepted.append(stream)
+                    for number in range(each):
+                        said = b""
+                        while not said.endswith(b"}"):
+                            said += stream.recv(65_536) or b"}"
+                        if number in silent:
+                            stream.recv(1)
+                        close = b"\r\nConnection: close\r\n\r\n"
+                        stream.sendall(APPROVED.replace(b"\r\n\r\n", close, 1) if each == 1 else APPROVED)
 
+        accepted = []
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         try:
-            yield f"https://localhost:{listener.getsockname()[1]}"
+            yield f"https://localhost:{listener.getsockname()[1]}", accepted
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join(10)
@@ -689,12 +699,70 @@ def test_tls_is_checked_against_the_given_authorities(authority_certificates, ba
 
         return anyio.run(main, backend=backend)
 
-    with tls_server(context) as url:
+    with tls_server(context) as (url, _):
         assert ask(url, "ca.pem").is_approved()
         with pytest.raises(errors.TLSError):
             ask(url, "other.pem")
         with pytest.raises(errors.TLSError):  # the name is checked too
             ask(url.replace("localhost", "127.0.0.1"), "ca.pem")
+
+
+def trusting(url, folder):
+    context = ssl.create_default_context(cafile=folder / "ca.pem")
+    return BlockingPool(Origin(url, context))
+
+
+def test_over_tls_a_thread_uses_a_connection_again_until_its_end(authority_certificates):
+    context, folder = authority_certificates
+    with tls_server(context, each=3) as (url, accepted):
+        pool = trusting(url, folder)
+        for number in range(7):
+            assert pool.send(POST, 10).status == 200
+            assert len(accepted) == 1 + number // 3
+            if number % 3 == 2:
+                wait_until(lambda: accepted[-1].fileno() == -1, "the server did not close")
+        pool.close()
+
+
+def test_over_tls_a_request_that_fits_no_buffer_arrives_whole(authority_certificates):
+    context, folder = authority_certificates
+    with tls_server(context, each=3) as (url, accepted):
+        pool = trusting(url, folder)
+        for body in (b"{}", b"{" + b" " * 8_000_000 + b"}", b"{}"):
+            assert pool.send(Request("POST", f"{url}/x", (), body), 20.0).status == 200
+        assert len(accepted) == 1
+        pool.close()
+
+
+def test_over_tls_each_request_of_a_thread_has_its_deadline(authority_certificates):
+    context, folder = authority_certificates
+    with tls_server(context, each=2, silent={1}) as (url, _):
+        pool = trusting(url, folder)
+        assert pool.send(POST, 10).status == 200
+        began = time.monotonic()
+        with pytest.raises(DeadlinePassed):
+            pool.send(POST, 0.2)
+        assert 0.2 <= time.monotonic() - began < 5
+        pool.close()
+
+
+@EITHER
+async def test_a_connection_that_ends_without_an_answer_is_said_to_have_ended(kind):
+    with Scripted(DROP) as server:
+        pool = pool_of(server, kind)
+        with pytest.raises(ExchangeFailed, match="closed the connection without an answer"):
+            await pool.send(POST, 5)
+        await pool.aclose()
+
+
+@EITHER
+async def test_a_closed_pool_keeps_no_connection(kind):
+    with Scripted(APPROVED) as server:
+        pool = pool_of(server, kind)
+        await pool.send(POST, 5)
+        await pool.aclose()
+        await pool.aclose()
+        await asyncio.to_thread(wait_until, lambda: not server._open, "the connection stays open")
 
 
 def test_the_pool_speaks_to_an_ordinary_server_as_an_ordinary_client_does():

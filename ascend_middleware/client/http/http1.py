@@ -157,6 +157,10 @@ class Reader:
         return heard
 
 
+def _unanswered() -> ExchangeFailed:
+    return ExchangeFailed("the authority closed the connection without an answer")
+
+
 class _OtherAnswer:
     """An answer that h11 reads: of an untold length, in chunks, in small pieces, with an early word before it."""
 
@@ -175,7 +179,7 @@ class _OtherAnswer:
                 event = state.next_event()
                 if event is h11.NEED_DATA:
                     if not data:
-                        raise ExchangeFailed("the authority closed the connection without an answer")
+                        raise _unanswered()
                     return None
                 if isinstance(event, h11.Data):
                     self._body += event.data
@@ -186,9 +190,11 @@ class _OtherAnswer:
                 elif isinstance(event, h11.EndOfMessage) and self._head is not None:
                     pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._head.headers)
                     return response(self._head.status_code, pairs, bytes(self._body))
-                elif not isinstance(event, h11.InformationalResponse) or event.status_code == 101:
+                elif not isinstance(event, h11.InformationalResponse):
                     raise ExchangeFailed("the authority closed the connection, or speaks another protocol")
         except h11.RemoteProtocolError as error:
+            if not data and self._head is None:
+                raise _unanswered() from None
             raise ExchangeFailed(f"the exchange with the authority broke: {describe(error)}") from None
 
     @property
