@@ -127,7 +127,8 @@ def test_each_status_has_its_error(status, kind):
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("7", 7), (" 7 ", 7), ("0", 0), ("", None), ("-1", None), ("²", None), ("٧", None), ("7.5", None)]
+    ("text", "number"),
+    [("7", 7), (" 7 ", 7), ("0", 0), ("", None), ("-1", None), ("²", None), ("٧", None), ("7.5", None)],
 )
 def test_the_numbers_of_a_rate_limit_are_whole(text, number):
     error = read({"detail": "slow down"}, 429, x_ratelimit_limit=text, x_ratelimit_remaining="3", x_ratelimit_reset="9")
@@ -158,7 +159,8 @@ def test_a_refusal_of_governance_is_a_denial(detail, reason, violation):
 
 
 @pytest.mark.parametrize(
-    "body", [{"detail": {"error": "Forbidden"}}, {"detail": {}}, {"detail": "governance"}, {"error": {"error": "governance"}}]
+    "body",
+    [{"detail": {"error": "Forbidden"}}, {"detail": {}}, {"detail": "governance"}, {"error": {"error": "governance"}}],
 )
 def test_another_refusal_is_none_of_governance(body):
     assert decode_governance_refusal(403, json.dumps(body).encode()) is None
