@@ -41,7 +41,9 @@ __all__ = [
     "decode_object",
     "encode_json",
     "error_from_answer",
+    "may_repeat_a_name",
     "normalize_action_id",
+    "repeats_a_name",
     "strip_risk_claims",
     "submit_body",
 ]
@@ -202,12 +204,12 @@ def decode_decision(content: bytes) -> AuthorizationDecision:
     if not action_id and decision is not Decision.DENIED:
         raise ProtocolError(f"the authority answered {status} without an action id")
     # The decoder keeps the last of two equal names, which may be the permissive one. Only permissions pay for this.
-    if decision is Decision.ALLOWED and _may_repeat_a_name(content, answer):
-        _refuse_duplicates(content)
+    if decision is Decision.ALLOWED and may_repeat_a_name(content, answer) and repeats_a_name(content):
+        raise ProtocolError("the authority's answer uses a name twice")
     return AuthorizationDecision(answer, action_id=action_id, decision=decision, status=status)
 
 
-def _may_repeat_a_name(content: bytes, answer: dict[str, Any]) -> bool:
+def may_repeat_a_name(content: bytes, answer: dict[str, Any]) -> bool:
     """Say whether a name may stand twice in an answer, so that it has to be read name by name.
 
     Where no blank stands before a colon, `":` stands behind each name in the bytes, and perhaps in a text, too. So if
@@ -233,11 +235,13 @@ def _names_in(value: Any) -> int:
     return count
 
 
-def _refuse_duplicates(content: bytes) -> None:
+def repeats_a_name(content: bytes) -> bool:
+    """Say whether an answer uses a name twice in an object, or cannot be read strictly."""
     try:
         _strict.decode(content.decode())
     except (ValueError, RecursionError):
-        raise ProtocolError("the authority's answer uses a name twice") from None
+        return True
+    return False
 
 
 def action_id_of(answer: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from .decode import APPROVALS
+from .decode import APPROVALS, may_repeat_a_name, repeats_a_name
 from .models import AuthorizationDecision, Decision, DecisionStatus
 
 __all__ = ["Permission", "read_permission"]
@@ -63,6 +63,8 @@ class Permission(msgspec.Struct, eq=False):
                 fields = _decode_all(self._content)
             except (msgspec.DecodeError, RecursionError):
                 fields = {}  # what does not decide cannot be read
+            if may_repeat_a_name(self._content, fields) and repeats_a_name(self._content):
+                fields = {}  # nor what can be read in two ways: conditions, for one
             found = self._decision = AuthorizationDecision(
                 fields, action_id=self.action_id, decision=Decision.ALLOWED, status=DecisionStatus.APPROVED
             )

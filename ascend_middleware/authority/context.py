@@ -32,6 +32,7 @@ __all__ = [
     "check_patterns",
     "fingerprint",
     "repeated_otherwise",
+    "shown_to",
 ]
 
 _Body = TypeVar("_Body", bound=msgspec.Struct)
@@ -149,9 +150,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             raise ApiError(403, "AGENT_NOT_ALLOWED", message, details={"agent_id": agent_id})
 
     def shown(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the caller may see of an audit entry's data: how policies are made is for admins."""
-        hidden = () if self.credential.role.administers else _FOR_ADMINS
-        return {name: value for name, value in data.items() if name not in hidden}
+        """Return what the caller may see of an audit entry's data."""
+        return shown_to(self.credential, data)
 
     def action(self, action_id: object = None) -> dict[str, Any]:
         """Return a stored action, that which the path names unless told."""
@@ -175,6 +175,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             return find()
         except NotFoundError:
             raise ApiError(404, "NOT_FOUND", f"there is no such {words}") from None
+
+
+def shown_to(who: Credential, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what somebody may see of an audit entry's data: how policies are made is for admins."""
+    hidden = () if who.role.administers else _FOR_ADMINS
+    return {name: value for name, value in data.items() if name not in hidden}
 
 
 def fingerprint(body: Mapping[str, Any], query: str = "", *, envelope: bool = False) -> str:

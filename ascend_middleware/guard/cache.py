@@ -44,6 +44,8 @@ logger = get_logger("ascend_middleware.guard")
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_action: Final = msgspec.json.Decoder(AgentAction).decode
+# Bytes of a decision with its action: callers choose what their requests hold, and must not fill the memory.
+_LARGEST: Final = 8192
 # By these an answer tells of a person, or of what has to hold before its permission may be used.
 _NOT_ALONE: Final = ("approval_request_id", "approved_by", "decided_by", "conditions")
 
@@ -169,13 +171,15 @@ class Reuse:
             until = -math.inf if ends is None else min(until, self._core.clock() + ends - self._core.now())
         if until <= self._core.clock() or self._current() != ticket.generation:
             return
+        fields, action = _encode(decision), _encode(case.action)
+        if len(fields) + len(action) > _LARGEST:
+            return
         with self._lock:
             if self._generation == ticket.generation:
                 self._kept.pop(ticket.key, None)
                 while len(self._kept) >= self._most:
                     del self._kept[next(iter(self._kept))]  # the oldest
-                fields = _encode(decision)
-                self._kept[ticket.key] = _Kept(_copy(fields, decision), fields, _encode(case.action), until)
+                self._kept[ticket.key] = _Kept(_copy(fields, decision), fields, action, until)
 
     def _takes_uses(self, rule: CompiledRule) -> bool:
         """Say whether the authority takes reports of uses, once it has answered; and once, if it does not."""

@@ -447,6 +447,32 @@ async def test_the_audit_page_says_whether_the_log_is_whole(house):
     assert "tampered with" in page and "was changed" in page and 'class="bad"' in page
 
 
+async def test_a_finding_shows_another_organisations_rows_to_nobody_else(house):
+    number = house.submit("huge")
+    house.post(f"/api/v1/actions/{number}/approve", {"comments": "a word among us"}, key="boss")
+    with house.store.write():
+        house.store.execute("UPDATE approvals SET comments = 'forged among us'")
+    boss, stranger = await house.signed_in(), await house.signed_in("stranger")
+    assert "a word among us" in (await boss.get("/audit")).text
+    page = (await stranger.get("/audit")).text
+    assert "tampered with" in page and "table approvals" in page
+    assert "among us" not in page and "boss" not in page
+
+
+async def test_who_only_reads_sees_of_the_log_what_the_api_shows_them(house):
+    """How policies fail, and by which keys of theirs others repeat requests, is for admins on the page, too."""
+    house.viewer = house.store.issue_key(name="viewer", role=Role.VIEWER, tenant="default")
+    body = {"agent_id": "bot", "action_type": "refund", "resource": "r"}
+    assert house.post("/api/v1/actions/submit", body, idempotency_key="word-of-somebody")[0] == 200
+    boss, viewer = await house.signed_in(), await house.signed_in("viewer")
+    assert "word-of-somebody" in (await boss.get("/audit")).text
+    page = (await viewer.get("/audit")).text
+    assert "ACTION_SUBMITTED" in page or "Action submitted" in page
+    assert "word-of-somebody" not in page
+    _, answer = house.get("/audit/logs", key="viewer")
+    assert "word-of-somebody" not in json.dumps(answer)
+
+
 async def test_a_token_for_programs(house):
     boss = await house.signed_in()
     token = re.search(r'<pre class="token">([^<]+)', (await boss.send("/account", {})).text)[1]

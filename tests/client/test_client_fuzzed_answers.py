@@ -179,6 +179,14 @@ def test_a_plain_permission_is_known_at_one_glance(content):
     assert read_permission(content).decision == decode_decision(content)
 
 
+@pytest.mark.parametrize("more", ['"conditions":["x"],"conditions":[]', '"x":{"a":1,"a":2}', '"conditions":1e400'])
+def test_of_a_permission_that_can_be_read_in_two_ways_nothing_else_is_believed(more):
+    """Whatever is decided by it later, its use for another request for one, finds nothing in it."""
+    permission = read_permission(b'{"status":"approved","action_id":"7","policy_state":"p",%s}' % more.encode())
+    assert permission is not None
+    assert permission.decision.action_id == "7" and permission.decision.get("policy_state") is None
+
+
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3)

@@ -10,6 +10,7 @@ from kit.states import NOW, order
 
 from ascend_middleware import Agent, ConfigurationError, NotAnAgent
 from ascend_middleware.authority import parse_policy
+from ascend_middleware.client.http import Response
 
 pytestmark = pytest.mark.anyio
 
@@ -258,6 +259,18 @@ async def test_a_permission_of_a_person_or_with_conditions_is_not_kept(monkeypat
     assert len(engine.requests) == 2
 
 
+@pytest.mark.parametrize(
+    "twice", ['"conditions": ["x"], "conditions": []', '"expires_at": "2001-01-01", "expires_at": null']
+)
+async def test_an_answer_that_says_two_things_is_not_kept(monkeypatch, handler, twice):
+    told = f'{{"status": "approved", "action_id": "7", "policy_state": "p", {twice}}}'
+    engine = plug(monkeypatch, Engine(Response(200, {}, told.encode())))
+    app = unattended(guard(handler, [READ], **SETTINGS))
+    for _ in range(2):
+        await get(app, "/read/a")
+    assert len(engine.requests) == 2
+
+
 async def test_observed_requests_are_seen_each(build, house):
     app = build(READ, {**READ, "match": "GET /seen/{name}", "mode": "observe"})
     for _ in range(2):
@@ -418,6 +431,14 @@ async def test_so_many_are_kept_and_the_oldest_goes_first(build, house):
     for name in "bcda":
         await get(app, f"/read/{name}")
     assert len(house.submitted) == 5
+
+
+async def test_what_is_large_is_not_kept(build, house):
+    """Or callers would fill the memory with what their requests hold."""
+    app = build({**READ, "details": {"q": "query.q"}})
+    for size, entries_then in ((9_000, 0), (100, 1)):
+        assert (await get(app, "/read/a", query=b"q=" + b"x" * size)).status == 200
+        assert app.health()["cache"]["entries"] == entries_then
 
 
 # --- what the authority hears

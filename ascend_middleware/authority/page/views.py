@@ -19,8 +19,10 @@ from ascend_middleware.exceptions import NotFoundError, ValidationError
 
 from .. import approvals, killswitch
 from ..bodies import ApiError, cursor_of, in_order, read_query, read_query_fields, record_fields
-from ..keys import LOCAL
+from ..context import shown_to
+from ..keys import DEFAULT_TENANT, LOCAL
 from ..policy.approvers import approved_by, requirement
+from ..store.findings import Finding
 from ..store.listing import Listing
 from ..store.registry_store import AGENT
 from .views_base import RefusedError, Visit, sentence
@@ -238,17 +240,28 @@ def audit_log(visit: Visit) -> Response:
     except ApiError:
         shown = visit.store.audit_page(visit.tenant, limit=_PER_PAGE)
     bad = {finding.seq for finding in found.findings}
-    entries = [{**_entry(row), "hash": row["hash"], "bad": row["seq"] in bad} for row in shown.rows]
-    return visit.page("audit.html", found=found, verified_at=at, entries=entries, **_pager("/audit", {}, given, shown))
+    entries = [{**_entry(visit, row), "hash": row["hash"], "bad": row["seq"] in bad} for row in shown.rows]
+    findings = [(one.kind, _told(visit, one)) for one in found.findings]
+    pager = _pager("/audit", {}, given, shown)
+    return visit.page("audit.html", found=found, findings=findings, verified_at=at, entries=entries, **pager)
 
 
-def _entry(row: Any) -> dict[str, Any]:
+def _told(visit: Visit, finding: Finding) -> str:
+    """Return what somebody may know of a finding: it may hold what stands in another organisation's rows."""
+    if visit.tenant == DEFAULT_TENANT and visit.who.role.administers:
+        return finding.message
+    place = f"table {finding.table}" if finding.table else f"entry {finding.seq}"
+    return f"{place}; an admin of the organisation {DEFAULT_TENANT} sees what, and so does `audit verify`"
+
+
+def _entry(visit: Visit, row: Any) -> dict[str, Any]:
     try:
         entry: dict[str, Any] = json.loads(row["entry"])
-        return {name: entry[name] for name in ("seq", "at", "event", "actor", "action_id", "data")}
-    except (ValueError, KeyError, TypeError):
+        told = {name: entry[name] for name in ("seq", "at", "event", "actor", "action_id")}
+        return {**told, "data": shown_to(visit.who, entry["data"])}
+    except (ValueError, KeyError, TypeError, AttributeError):
         unread = {"at": "", "event": "UNREADABLE", "actor": "", "action_id": None}
-        return {**unread, "seq": row["seq"], "data": row["entry"]}
+        return {**unread, "seq": row["seq"], "data": row["entry"] if visit.who.role.administers else ""}
 
 
 def verify(visit: Visit) -> Response:
