@@ -22,7 +22,17 @@ from .store.database import Row
 from .store.registry_store import Records
 from .store.store import Store, iso_time
 
-__all__ = ["COMMAND_TYPES", "Standing", "acknowledge", "issue", "pending", "rate_excess", "server_block", "standing"]
+__all__ = [
+    "COMMAND_TYPES",
+    "Standing",
+    "acknowledge",
+    "issue",
+    "pending",
+    "rate_excess",
+    "server_block",
+    "standing",
+    "standings",
+]
 
 COMMAND_TYPES: Final[tuple[str, ...]] = get_args(CommandType)
 _LIFTING: Final = ("UNBLOCK", "RESUME")
@@ -30,6 +40,7 @@ _MAX_PER_MINUTE: Final = 1_000_000
 _MAX_REASON: Final = 1000
 _MAX_LISTED: Final = 1000
 _MINUTE: Final = 60.0
+_OF_AGENTS: Final = "SELECT * FROM commands WHERE tenant = ? AND target_type != 'mcp_server'"
 # The words for an agent's standing, and the codes of the refusals (api.decode.KILL_CODES).
 _WORDS: Final = {"BLOCK": "blocked", "SUSPEND": "suspended", "QUARANTINE": "quarantined"}
 _CODES: Final = {"BLOCK": "AGENT_BLOCKED", "SUSPEND": "AGENT_SUSPENDED", "QUARANTINE": "AGENT_QUARANTINED"}
@@ -160,13 +171,28 @@ def standing(records: Records, agent_id: str | None, *, tenant: str) -> Standing
     return records.cached(("standing", tenant, agent_id), lambda: _load(records, agent_id, tenant))
 
 
+def standings(records: Records, *, tenant: str) -> Mapping[str, Standing]:
+    """Return what the kill switch says of each agent that got a command of its own; of others, what it says of all."""
+    return records.cached(("standings", tenant), lambda: _load_all(records, tenant))
+
+
 def _load(records: Records, agent_id: str | None, tenant: str) -> Standing:
-    statement = "SELECT * FROM commands WHERE tenant = ? AND target_type != 'mcp_server' AND agent_id"
-    broadcast = records.rows(f"{statement} IS NULL ORDER BY seq", (tenant,))
+    broadcast = records.rows(f"{_OF_AGENTS} AND agent_id IS NULL ORDER BY seq", (tenant,))
     everybody = _stand(broadcast, code="KILL_SWITCH_ACTIVE")
     if agent_id is None:
         return everybody
-    own = _stand(records.rows(f"{statement} = ? ORDER BY seq", (tenant, agent_id)))
+    return _stricter(_stand(records.rows(f"{_OF_AGENTS} AND agent_id = ? ORDER BY seq", (tenant, agent_id))), everybody)
+
+
+def _load_all(records: Records, tenant: str) -> dict[str, Standing]:
+    everybody = standing(records, None, tenant=tenant)
+    commands: dict[str, list[Row]] = {}
+    for row in records.rows(f"{_OF_AGENTS} AND agent_id IS NOT NULL ORDER BY seq", (tenant,)):
+        commands.setdefault(row["agent_id"], []).append(row)
+    return {agent_id: _stricter(_stand(rows), everybody) for agent_id, rows in commands.items()}
+
+
+def _stricter(own: Standing, everybody: Standing) -> Standing:
     if own.blocked or everybody.blocked:
         return own if own.blocked else everybody
     limits = [one for one in (own, everybody) if one.max_per_minute is not None]

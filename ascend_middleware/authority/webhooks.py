@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any, Final
 
 from ascend_middleware.exceptions import AscendError, NotFoundError
@@ -24,6 +25,7 @@ from .delivery import Attempt, deliver
 from .policy.approvers import OBSERVED
 from .store import audit
 from .store.database import StorageError
+from .store.listing import rows_of
 from .store.registry_store import WEBHOOK
 from .store.store import canonical_json, iso_time
 
@@ -207,17 +209,19 @@ class Outbox:
         now = self._authority.now()
         if webhook:
             return [dict(row) for row in self._store.rows(first, (webhook, now))]
-        # From one subscription to the next by the index, however long their queues are.
-        rows = self._store.rows(
+        # From one subscription to the next by the index, however long their queues are. In one statement PostgreSQL,
+        # which cannot know how many there are, may rather read the whole table.
+        heads = (
             "WITH RECURSIVE owed (webhook) AS (SELECT min(webhook) FROM deliveries UNION ALL"
             " SELECT (SELECT min(webhook) FROM deliveries WHERE webhook > owed.webhook) FROM owed"
             " WHERE owed.webhook IS NOT NULL)"
-            " SELECT deliveries.* FROM owed JOIN deliveries ON deliveries.id ="
-            " (SELECT min(id) FROM deliveries AS queue WHERE queue.webhook = owed.webhook)"
-            " WHERE deliveries.next_at <= ? ORDER BY next_at",
-            (now,),
+            " SELECT (SELECT min(id) FROM deliveries WHERE webhook = owed.webhook) FROM owed WHERE webhook IS NOT NULL"
         )
-        return [dict(row) for row in rows]
+        with self._store.reading() as reader:
+            numbers = [row[0] for row in reader.rows(heads)]
+            chosen = "SELECT * FROM deliveries WHERE next_at <= ? AND id IN ({})"
+            rows = [dict(row) for row in rows_of(reader, chosen, numbers, now)]
+        return sorted(rows, key=itemgetter("next_at"))
 
     def claim(self, delivery: Mapping[str, Any]) -> bool:
         """Make a delivery this process's own for a while; say whether it was not another's already."""

@@ -1,62 +1,77 @@
 """Prints what the authority's lists, analytics and chores cost at some sizes: `python tests/authority/figures.py 10000 100000`.
 
-Each figure is the least processor time of some runs, in milliseconds; a database is made for each size, which takes four
-minutes for a million actions. `--keep FOLDER` keeps them there, and takes those that are there.
+A figure is the least time of up to thirty runs, in milliseconds. A database is made for each size, which takes four
+minutes for a million actions; `--keep FOLDER` keeps them there, and takes those that are there. With `--postgres` it is
+copied into a PostgreSQL server of its own and measured there.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import pathlib
 import shutil
+import subprocess
 import sys
 import tempfile
+import threading
 import time
-import tracemalloc
 import types
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from kit.desk import Desk
+from authority.authority_process import Process
+from authority.load import POLICY as UNLIMITED
+from kit.databases import Cluster
+from kit.desk import POLICY, Desk
 from kit.growth import Growth
 
 from ascend_middleware.authority.page.views import agents, history
 from ascend_middleware.authority.page.views_base import Desk as PageDesk
 from ascend_middleware.authority.service import Service
-from ascend_middleware.authority.store.verification import verify
+from ascend_middleware.authority.store.copying import copy
 from ascend_middleware.authority.webhooks import Outbox
 
 AGENTS, QUEUED, OVERDUE = 10_000, 50_000, 10_000
+READERS, SUBMITS = 40, 300
+LIMITS = "[limits]\nread = 0\nlist = 0\nanalytics = 0\n"
 
 
-def least(job, runs=5):
-    """Return the least processor time of some runs in milliseconds."""
-    times = []
-    for _ in range(runs):
-        before = time.process_time()
+def least(job, runs=30, seconds=5.0):
+    """Return the least time of some runs in milliseconds; no further one begins after so many seconds."""
+    times, until = [], time.monotonic() + seconds
+    while len(times) < runs and (not times or time.monotonic() < until):
+        before = time.perf_counter()
         job()
-        times.append(time.process_time() - before)
+        times.append(time.perf_counter() - before)
     return min(times) * 1000
 
 
+def verified(place, *more):
+    """Run `audit verify`; return its milliseconds, the most memory that it took in MB, and the log's head."""
+    command = [sys.executable, "-m", "ascend_middleware.cli", "audit", "verify", "--json", "--db", place, *more]
+    before = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.PIPE)
+    answer = json.loads(child.stdout.read())
+    _, _, usage = os.wait4(child.pid, 0)
+    took = (time.perf_counter() - before) * 1000
+    child.returncode = 0
+    assert answer["whole"], answer
+    return took, usage.ru_maxrss * 1024 / 1e6, answer["head"]
+
+
 class Figures:
-    def __init__(self, place, actions):
-        fresh = not place.exists()
-        self.desk = Desk(path=place)
-        if fresh:
-            growth = Growth(self.desk)
-            growth.actions(actions)
-            growth.registered(AGENTS)
-            growth.queued(QUEUED)
-            growth.overdue(OVERDUE)
+    def __init__(self, place):
+        self.place, self.desk = place, Desk(LIMITS + POLICY, place)
 
     def get(self, path, query="", key="admin"):
         status, answer = self.desk.get(path, query=query, key=key)
         assert status == 200, answer
         return answer
 
-    def page(self, view):
+    def page(self, view, **query):
         desk = PageDesk(Service(self.desk.authority))
-        request = types.SimpleNamespace(query_params={}, url=types.SimpleNamespace(path="/"))
+        request = types.SimpleNamespace(query_params=query, url=types.SimpleNamespace(path="/"))
         session = types.SimpleNamespace(credential=self.desk.store.find_key(self.desk.admin), csrf="")
         visit = types.SimpleNamespace(desk=desk, request=request, who=session.credential, tenant="default")
         visit.store = self.desk.store
@@ -76,40 +91,113 @@ class Figures:
         yield "50 after a cursor, 10,000 deep", least(lambda: self.get("/api/v1/actions", deep))
         yield "50 at offset 10,000", least(lambda: self.get("/api/v1/actions", "offset=10000"))
         yield "analytics, realtime", least(lambda: self.get("/api/analytics/realtime/metrics"))
-        yield "analytics, dashboard, 7 days", least(lambda: self.get("/api/analytics/executive/dashboard"))
-        yield "analytics, dashboard, 90 days", least(lambda: self.get("/api/analytics/executive/dashboard", "days=90"))
+        for days in (7, 20, 90):
+            path = "/api/analytics/executive/dashboard"
+            yield f"analytics, dashboard, {days} days", least(lambda: self.get(path, f"days={days}"))  # noqa: B023
         yield "page of agents", least(self.page(agents))
+        yield "page of agents, one found", least(self.page(agents, find="agent-00077"))
         yield "page of the history", least(self.page(history))
         yield "audit log, newest 50, small organisation", least(lambda: self.get("/audit/logs", key="stranger"))
         yield "webhooks: what is due", least(outbox.due)
         yield "webhooks: the next of one", least(lambda: outbox.due("hook-003"))
-        noted = verify(self.desk.store).head
-        yield "verify, all", least(lambda: verify(self.desk.store), 1)
+        yield from self.submits()
+        took, memory, noted = verified(self.place)
+        yield "verify, all", took
+        yield "verify, all: MB", memory
         self.desk.time += 8 * 86_400
         yield f"expiry of {OVERDUE:,} overdue", least(self.desk.store.expire, 1)
-        yield "verify, from before the expiry", least(lambda: verify(self.desk.store, start=noted), 1)
-        tracemalloc.start()
-        verify(self.desk.store, start=noted)
-        yield "verify, MB at most (tail)", tracemalloc.get_traced_memory()[1] / 1e6
-        tracemalloc.stop()
+        took, memory, _ = verified(self.place, "--from", noted)
+        yield "verify, from before the expiry", took
+        yield "verify, from before the expiry: MB", memory
+
+    def submits(self):
+        """Submit by one key, alone and while another key reads deep pages, each as soon as the last one is answered."""
+        with tempfile.TemporaryDirectory() as folder:
+            policy = pathlib.Path(folder) / "policy.toml"
+            policy.write_text(UNLIMITED)
+            with Process(policy, "--db", self.place) as authority:
+                body = {"agent_id": "a", "action_type": "read"}
+
+                def submitted():
+                    times = []
+                    for _ in range(SUBMITS):
+                        before = time.perf_counter()
+                        status, answer = authority.call("/api/v1/actions/submit", self.desk.user, body)
+                        assert status == 200, answer
+                        times.append((time.perf_counter() - before) * 1000)
+                    return sorted(times)
+
+                alone = submitted()
+                ended, counts = threading.Event(), {200: 0, 503: 0}
+
+                def read():
+                    while not ended.is_set():
+                        path = "/api/v1/actions?limit=1000&offset=10000&sort=risk_score"
+                        status, _ = authority.call(path, self.desk.admin)
+                        counts[status] = counts.get(status, 0) + 1
+                        if status != 200:
+                            ended.wait(0.2)
+
+                threads = [threading.Thread(target=read) for _ in range(READERS)]
+                for thread in threads:
+                    thread.start()
+                time.sleep(1)
+                beside = submitted()
+                ended.set()
+                for thread in threads:
+                    thread.join()
+                print(json.dumps(counts), file=sys.stderr)
+        for name, times in (("alone", alone), (f"while {READERS} read deep", beside)):
+            yield f"submit {name}: p50", times[len(times) // 2]
+            yield f"submit {name}: p99", times[len(times) * 99 // 100]
+
+
+def made(place, size):
+    desk = Desk(path=place)
+    growth = Growth(desk)
+    growth.actions(size)
+    growth.registered(AGENTS)
+    growth.queued(QUEUED)
+    growth.overdue(OVERDUE)
+    desk.authority.close()
+
+
+@contextlib.contextmanager
+def postgres(source):
+    """A PostgreSQL database with the same in it."""
+    cluster = Cluster()
+    try:
+        url = cluster.fresh(empty=True)
+        copy(str(source), url)
+        cluster.execute("VACUUM ANALYZE", url.split("@/")[1].split("?")[0])
+        cluster.execute("CHECKPOINT")
+        yield url
+    finally:
+        cluster.stop()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sizes", type=int, nargs="+")
     parser.add_argument("--keep", type=pathlib.Path)
+    parser.add_argument("--postgres", action="store_true")
     args = parser.parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in args.sizes:
-            place = pathlib.Path(folder) / f"{size}.db"
-            kept = args.keep and args.keep / f"{size}.db"
-            if kept and kept.exists():
-                shutil.copy(kept, place)
-            for name, value in Figures(place, size).rows():
-                found.setdefault(name, []).append(value)
-                print(json.dumps([size, name, round(value, 2)]), file=sys.stderr)
-            place.unlink()
+            source = (args.keep or pathlib.Path(folder)) / f"{size}.db"
+            if not source.exists():
+                made(source, size)
+            place = pathlib.Path(folder) / "measured.db"
+            if not args.postgres:
+                shutil.copy(source, place)
+            with postgres(source) if args.postgres else contextlib.nullcontext(str(place)) as measured:
+                figures = Figures(measured)
+                for name, value in figures.rows():
+                    found.setdefault(name, []).append(value)
+                    print(json.dumps([size, name, round(value, 2), os.getloadavg()[0]]), file=sys.stderr, flush=True)
+                figures.desk.authority.close()
+            place.unlink(missing_ok=True)
     print("| ms | " + " | ".join(f"{size:,}" for size in args.sizes) + " |\n|---" + "|---:" * len(args.sizes) + "|")
     for name, values in found.items():
         print(f"| {name} | " + " | ".join(f"{value:,.2f}" for value in values) + " |")

@@ -12,6 +12,7 @@ from kit.growth import SMALL, Growth
 
 from ascend_middleware.authority.cursors import Cursor
 from ascend_middleware.authority.policy.conditions import compile_condition
+from ascend_middleware.authority.roster import read_roster
 from ascend_middleware.authority.store.audit import entries
 from ascend_middleware.authority.store.patience import TooLongError, patience
 from ascend_middleware.authority.webhooks import Outbox
@@ -129,6 +130,62 @@ def test_the_counts_that_are_kept_are_what_there_is(grown):
         f"SELECT agent_id, count(*) FROM actions WHERE tenant = 'default' AND created_at >= '{since}'"
         " GROUP BY agent_id ORDER BY count(*) DESC, agent_id LIMIT 5"
     )
+
+
+@pytest.mark.parametrize("busiest", [1, 6, 50])
+@pytest.mark.parametrize("days", [1, 2, 3, 7])
+def test_who_submitted_most_is_the_same_whoever_was_the_busiest(grown, monkeypatch, busiest, days):
+    monkeypatch.setattr("ascend_middleware.authority.store.analytics._BUSIEST", busiest)
+    dashboard = grown.get("/api/analytics/executive/dashboard", query=f"days={days}", key="admin")[1]
+    found = grown.store.rows(
+        "SELECT agent_id, count(*) FROM actions WHERE tenant = 'default' AND created_at >= ?"
+        " GROUP BY agent_id ORDER BY count(*) DESC, agent_id LIMIT 5",
+        (dashboard["period"]["start"],),
+    )
+    assert [(row["agent_id"], row["actions"]) for row in dashboard["top_agents"]] == [tuple(row) for row in found]
+
+
+def test_the_roster_has_every_agent_those_that_are_held_first(desk):
+    for name in ("idle", "busy", "both"):
+        desk.post("/api/registry/agents", {"agent_id": name, "display_name": f"The {name} ÄGENT"})
+    for name in ("both", "alone", "busy"):
+        desk.submit(agent_id=name)
+        desk.time += 1
+    desk.submit(agent_id="foreign", key="stranger")
+    assert desk.post("/api/agents/health/heartbeat", {"agent_id": "beating"})[0] == 200
+    for name, kind in (("named", "BLOCK"), ("idle", "SUSPEND"), ("both", "BLOCK"), ("both", "UNBLOCK")):
+        body = {"command_type": kind, "reason": "an incident"}
+        assert desk.post(f"/api/registry/agents/{name}/commands", body, key="admin")[0] == 201
+
+    def roster(**options):
+        return read_roster(desk.store, tenant="default", **{"most": 100, **options})
+
+    def names(found):
+        return [one.id for one in found.agents]
+
+    found = roster()
+    assert names(found) == ["idle", "named", "busy", "alone", "both", "beating"] and found[1:] == (6, 0)
+    assert {one.id: (one.registered, one.count, one.name, one.standing.word) for one in found.agents} == {
+        "idle": (True, 0, "The idle ÄGENT", "suspended"),
+        "named": (False, 0, "", "blocked"),
+        "busy": (True, 1, "The busy ÄGENT", "active"),
+        "alone": (False, 1, "", "active"),
+        "both": (True, 1, "The both ÄGENT", "active"),
+        "beating": (False, 0, "", "active"),
+    }
+    assert [bool(one.beat) for one in found.agents] == [False] * 5 + [True]
+    found = roster(find="ägent", most=2)
+    assert names(found) == ["idle", "busy"] and found[1:] == (6, 1)
+    desk.post("/api/registry/commands", {"command_type": "BLOCK", "reason": "an incident"}, key="admin")
+    found = roster(most=3)
+    assert names(found) == ["busy", "alone", "both"] and found[1:] == (6, 3)
+    assert {one.standing.word for one in found.agents} == {"blocked"}
+    listed = desk.get("/api/registry/agents")[1]["agents"]
+    assert {one["agent_id"]: one["status"] for one in listed} == {
+        "idle": "suspended",
+        "busy": "blocked",
+        "both": "blocked",
+    }
 
 
 def test_what_is_undone_is_not_counted(desk):

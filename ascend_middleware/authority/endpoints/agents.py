@@ -62,8 +62,11 @@ def _told(call: Call, record: dict[str, Any], message: str) -> Fields:
 
 
 def _shown(call: Call, record: dict[str, Any]) -> Fields:
+    return _with_standing(record, killswitch.standing(call.store, record["name"], tenant=call.tenant))
+
+
+def _with_standing(record: dict[str, Any], standing: killswitch.Standing) -> Fields:
     """Return an agent as the API shows it; its status is what the kill switch says of it."""
-    standing = killswitch.standing(call.store, record["name"], tenant=call.tenant)
     kept = {name: value for name, value in record.items() if name not in ("name", "key_id")}
     return {
         **kept,
@@ -80,7 +83,13 @@ def _shown(call: Call, record: dict[str, Any]) -> Fields:
 @answers(endpoints.LIST_AGENTS)
 def _list(call: Call) -> Fields:
     page = call.query(bodies.Page)
-    return listed("agents", page, call.page(AGENT, page).of(lambda row: _shown(call, row)))
+    everybody = killswitch.standing(call.store, None, tenant=call.tenant)
+    standings = killswitch.standings(call.store, tenant=call.tenant)
+
+    def shown(row: dict[str, Any]) -> Fields:
+        return _with_standing(row, standings.get(row["name"], everybody))
+
+    return listed("agents", page, call.page(AGENT, page).of(shown))
 
 
 @answers(endpoints.GET_AGENT)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from operator import itemgetter
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import msgspec
 from starlette.responses import Response
 
 from ascend_middleware.api.bodies import Page
@@ -22,9 +20,9 @@ from ..bodies import ApiError, cursor_of, in_order, read_query, read_query_field
 from ..context import shown_to
 from ..keys import DEFAULT_TENANT, LOCAL
 from ..policy.approvers import approved_by, requirement
+from ..roster import read_roster
 from ..store.findings import Finding
 from ..store.listing import Listing
-from ..store.registry_store import AGENT
 from .views_base import RefusedError, Visit, sentence
 
 __all__ = ["agents", "audit_log", "command", "decide", "details", "history", "queue", "verify"]
@@ -146,58 +144,14 @@ def _pager(path: str, filters: Mapping[str, str], given: Mapping[str, str], foun
 # --- agents
 
 
-class _Said(msgspec.Struct):
-    """What the list shows of a registration."""
-
-    display_name: str | None = None
-    agent_type: str | None = None
-
-
-_read_agent: Final = msgspec.json.Decoder(_Said).decode
-
-
 def agents(visit: Visit) -> Response:
     """Show the agents, those that need attention first."""
     find = visit.request.query_params.get("find", "").strip()
-    known = _agents(visit)
-    found = [agent for agent in known if find.casefold() in f"{agent['id']} {agent['name']}".casefold()]
+    found = read_roster(visit.store, tenant=visit.tenant, most=_MOST_AGENTS, find=find)
+    everybody = killswitch.standing(visit.store, None, tenant=visit.tenant)
     return visit.page(
-        "agents.html",
-        agents=found[:_MOST_AGENTS],
-        total=len(known),
-        hidden=max(len(found) - _MOST_AGENTS, 0),
-        find=find,
-        everybody=killswitch.standing(visit.store, None, tenant=visit.tenant),
+        "agents.html", agents=found.agents, total=found.total, hidden=found.hidden, find=find, everybody=everybody
     )
-
-
-def _agents(visit: Visit) -> list[dict[str, Any]]:
-    """Return whoever is registered, has submitted something, or was the target of a command."""
-    records, tenant = visit.store, visit.tenant
-    known: dict[str, dict[str, Any]] = {}
-
-    def note(agent_id: str, **facts: Any) -> None:
-        fresh = {"id": agent_id, "name": "", "type": "", "registered": False, "last": "", "beat": "", "count": 0}
-        known.setdefault(agent_id, fresh).update(facts)
-
-    registered = "SELECT name, fields FROM records WHERE kind = ? AND tenant = ?"
-    for row in records.rows(registered, (AGENT, tenant)):
-        said = _read_agent(row["fields"])
-        note(row["name"], name=said.display_name or "", type=said.agent_type or "", registered=True)
-    for row in records.rows("SELECT agent_id, last_at, n FROM actors WHERE tenant = ?", (tenant,)):
-        note(row["agent_id"], last=row["last_at"], count=row["n"])
-    for row in records.rows("SELECT agent_id, last_at FROM heartbeats WHERE tenant = ?", (tenant,)):
-        note(row["agent_id"], beat=row["last_at"])
-    commanded = "SELECT DISTINCT agent_id FROM commands WHERE tenant = ? AND target_type = 'agent'"
-    # Of all others the same is said as of everybody.
-    for agent_id in [row["agent_id"] for row in records.rows(commanded, (tenant,))]:
-        note(agent_id, standing=killswitch.standing(records, agent_id, tenant=tenant))
-    everybody = killswitch.standing(records, None, tenant=tenant)
-    for one in known.values():
-        one.setdefault("standing", everybody)
-    found = sorted(known.values(), key=itemgetter("id"))
-    found.sort(key=itemgetter("last"), reverse=True)
-    return sorted(found, key=lambda one: one["standing"].word == "active")
 
 
 def command(visit: Visit) -> Response:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ..cursors import Cursor
 from .engine import Reader, Row
 
-__all__ = ["Listing", "read_page"]
+__all__ = ["Listing", "read_page", "rows_of"]
 
 # Rows that are counted for a total.
 _COUNTED: Final = 10_000
+_ASKED_AT_ONCE: Final = 500
 # Columns that hold numbers; the others hold texts.
 _NUMBERS: Final = frozenset({"risk_score"})
 
@@ -91,3 +92,10 @@ def read_page(
     last: Row | None = rows[limit - 1] if len(rows) > limit else None
     following = None if last is None else Cursor(last[number], named, last[order] if order else None)
     return Listing(rows[:limit], min(total, _COUNTED), following, total <= _COUNTED)
+
+
+def rows_of(reader: Reader, statement: str, chosen: Sequence[object], *values: object) -> Iterator[Row]:
+    """Yield what a statement selects by keys, some hundreds at a time; they stand for its `{}`, after other values."""
+    for first in range(0, len(chosen), _ASKED_AT_ONCE):
+        some = chosen[first : first + _ASKED_AT_ONCE]
+        yield from reader.rows(statement.format(", ".join("?" * len(some))), (*values, *some))
