@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.text import is_postgres
 
-from .engine import NO_HASH, Done, Engine, Reader, Row, StorageError, UnstorableError, Watch, check_storable
+from .engine import NO_HASH, Done, Engine, Reader, Row, StorageError, UnstorableError, Watch
 from .sqlite_engine import SQLiteEngine
 from .tallies import Counted, additions
 
@@ -68,23 +68,33 @@ def postgres_engine() -> type[PostgresEngine]:
 
 @dataclass(slots=True)
 class _Late:
-    rows: list[Sequence[object]] = field(default_factory=list)
+    """Rows that are added at a transaction's end, how many of them have been already, and which are looked for."""
+
+    rows: list[tuple[object, ...]] = field(default_factory=list)
     added: int = 0
+    known: dict[Hashable, int] = field(default_factory=dict)
+
+    def undo(self, length: int, added: int) -> None:
+        """Forget the rows beyond a length; of the others so many had been added."""
+        del self.rows[length:]
+        self.added = added
+        self.known = {key: number for key, number in self.known.items() if number < length}
 
 
 @dataclass(slots=True)
 class _Transaction:
     """What is kept until a transaction's end: what was read, the audit log's head and new last entry, whom to tell.
 
-    And rows that are added at its end, by table and columns, with how many of them have been already. `entry` is the
-    audit entry that is held open, `stored` what the next one tells was stored: see `Log`.
+    And rows that are added at its end, by table and columns, and the last number that was given in each table. `entry`
+    is the audit entry that is held open, `stored` what the next one tells was stored: see `Log`.
     """
 
-    memo: dict[Hashable, Any] = field(default_factory=dict)
-    head: tuple[int, str] | None = None
+    memo: dict[Hashable, Any]
+    head: tuple[int, str]
     tip: tuple[int, str] | None = None
     notices: list[Callable[[], None]] = field(default_factory=list)
     late: dict[tuple[str, tuple[str, ...]], _Late] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
     counted: list[Counted] = field(default_factory=list)
     entry: Any = None
     logged: bool = False  # in the part that is running
@@ -142,12 +152,11 @@ class Database:
             return
         if self._transaction is None:
             begun = self.engine.begin()
-            known: dict[Hashable, Any] = {} if begun is None else {"revision": begun.revision}
-            self._transaction = _Transaction(known, None if begun is None else begun.head)
+            self._transaction = _Transaction({"revision": begun.revision}, begun.head)
         self._check_whole()
         now = self._transaction
         mark, tip, counted = len(now.notices), now.tip, len(now.counted)
-        late = {key: (len(one.rows), one.added) for key, one in now.late.items()}
+        late, numbers = {key: (len(one.rows), one.added) for key, one in now.late.items()}, now.numbers.copy()
         self.engine.mark()
         now.logged = False
         self._inside = True
@@ -160,9 +169,8 @@ class Database:
                 self.engine.undo()
             del now.notices[mark:], now.counted[counted:]
             for key, one in now.late.items():
-                length, one.added = late.get(key, (0, 0))
-                del one.rows[length:]
-            now.tip = tip
+                one.undo(*late.get(key, (0, 0)))
+            now.tip, now.numbers = tip, numbers
             now.entry = None
             now.stored.clear()
             now.memo.clear()
@@ -273,7 +281,9 @@ class Database:
 
     def execute(self, statement: str, values: Sequence[object] = ()) -> Done:
         """Run one statement that changes something; only within `write`."""
-        self._running()
+        running = self._running()
+        if running.late:
+            self._write_late(running, statement)
         return self.engine.execute(statement, values)
 
     def aside(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
@@ -292,21 +302,31 @@ class Database:
         self._running()
         return self.engine.insert(table, tuple(row), tuple(row.values()), once=once)
 
-    def insert_late(self, table: str, row: Mapping[str, object]) -> None:
-        """Add a row by the transaction's end, where the engine can do so in one statement with others.
+    def insert_late(self, table: str, row: Mapping[str, object], *, key: Hashable = None) -> None:
+        """Add a row by the transaction's end, in one statement with others of its table; only within `write`.
 
-        `rows` sees it at once, unless it is asked for what is `settled`.
+        `rows` sees it at once, unless it is asked for what is `settled`; and so does `held_back` by its `key`.
         """
-        if not self.engine.defers:
-            self.insert(table, row)
-            return
-        check_storable(row.values())  # at the end, the whole group would fall
-        self._running().late.setdefault((table, tuple(row)), _Late()).rows.append(tuple(row.values()))
+        values = tuple(row.values())
+        self.engine.check(values)  # at the end, the whole group would fall
+        late = self._running().late.setdefault((table, tuple(row)), _Late())
+        if key is not None:
+            late.known[table, key] = len(late.rows)
+        late.rows.append(values)
 
-    def held_back(self, table: str) -> list[dict[str, Any]]:
-        """Return the rows of a table that `insert_late` has not added yet, or may not have."""
-        late = self._transaction.late if self._transaction and self._owner == threading.get_ident() else {}
-        return [dict(zip(key[1], row, strict=True)) for key, one in late.items() if key[0] == table for row in one.rows]
+    def insert_numbered(self, table: str, row: Mapping[str, object]) -> int:
+        """Add a row like `insert_late`, and return its number, `id`."""
+        numbers = self._running().numbers
+        number = numbers[table] = (numbers.get(table) or self.engine.last_number(table)) + 1
+        self.insert_late(table, {"id": number, **row})
+        return number
+
+    def held_back(self, table: str, key: Hashable) -> dict[str, Any] | None:
+        """Return a row of this transaction that `insert_late` was given with a key; it may be added by now."""
+        for (_, columns), one in self._running().late.items():
+            if (table, key) in one.known:
+                return dict(zip(columns, one.rows[one.known[table, key]], strict=True))
+        return None
 
     def _write_late(self, running: _Transaction, statement: str | None = None) -> None:
         """Add the rows that wait, or only those of tables that a statement reads."""

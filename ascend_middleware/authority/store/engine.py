@@ -124,20 +124,13 @@ class Engine(Protocol):
         """Whether the connection that writes is the only one, so that readers use it too."""
 
     @property
-    def defers(self) -> bool:
-        """Whether what is not read in the same transaction is better written at its end, all in one statement."""
-
-    @property
     def fleet(self) -> Fleet | None:
         """What several replicas do together; None where one process serves the database."""
 
     # --- one transaction
 
-    def begin(self) -> Begun | None:
-        """Begin a transaction in which nobody else can change anything that the audit log tells of.
-
-        What was read on the way is returned.
-        """
+    def begin(self) -> Begun:
+        """Begin a transaction in which nobody else can change anything that the audit log tells of."""
 
     @property
     def in_transaction(self) -> bool:
@@ -165,7 +158,13 @@ class Engine(Protocol):
         """Add a row and return its number, if it has one. `once`: unless there is one of its key."""
 
     def insert_many(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
-        """Add rows in one statement; only where the engine `defers`."""
+        """Add rows in as few statements as can be. If one of them cannot be added, some of the others may have been."""
+
+    def last_number(self, table: str) -> int:
+        """Return the last number that was given in a table; in a transaction nobody else gives one."""
+
+    def check(self, values: Iterable[object]) -> None:
+        """Raise `UnstorableError` for a text that cannot be stored."""
 
     @property
     def writer(self) -> Reader:
@@ -209,10 +208,10 @@ class Engine(Protocol):
         """Close all others."""
 
 
-def check_storable(values: Iterable[object]) -> None:
-    """Raise `UnstorableError` for a text that PostgreSQL does not take."""
+def check_storable(values: Iterable[object], *, never: str = "\0") -> None:
+    """Raise `UnstorableError` for a text that is not stored: it is none in UTF-8, or holds what is `never` taken."""
     for value in values:
-        if isinstance(value, str) and ("\0" in value or not (value.isascii() or _encodes(value))):
+        if isinstance(value, str) and ((never and never in value) or not (value.isascii() or _encodes(value))):
             raise UnstorableError("a text holds a character that the database does not store, NUL or half of a pair")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 from ascend_middleware.exceptions import AscendError
 
 from . import postgres_schema
-from .engine import Begun, Done, Fleet, Reader, Row, StorageError, Watch, insertion
+from .engine import Begun, Done, Fleet, Reader, Row, StorageError, Watch, check_storable, insertion
 from .patience import seconds_left
 from .postgres_fleet import PostgresFleet
 from .postgres_link import Connection, Late, Link, Session, SessionReader
@@ -47,7 +47,6 @@ class PostgresEngine:
     """
 
     alone: Final = False
-    defers: Final = True
 
     def __init__(self, link: Link, connection: Connection, *, direct: Link | None = None) -> None:
         """Use a first connection for writing.
@@ -233,6 +232,18 @@ class PostgresEngine:
             places = ", ".join([place] * len(some))
             statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {places}"  # noqa: S608 - names are ours
             self.session().later(statement, [value for row in some for value in row])
+        if (number := NUMBERS.get(table)) in columns:
+            # The numbers ascend.
+            self.session().later(f"SELECT setval('{table}_{number}_seq', ?)", (rows[-1][columns.index(number)],))
+
+    def last_number(self, table: str) -> int:
+        """Return the last number that was given in a table."""
+        rows = self.session().rows(f"SELECT last_value, is_called FROM {table}_{NUMBERS[table]}_seq")  # noqa: S608 - ours
+        return int(rows[0][0]) if rows[0][1] else 0
+
+    def check(self, values: Iterable[object]) -> None:
+        """Raise `UnstorableError` for a text with a NUL, or that is none in UTF-8."""
+        check_storable(values)
 
     # --- reading
 

@@ -8,14 +8,14 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.sqlite import MEMORY, open_database, open_evidence, open_reader, transaction
 
-from .engine import Done, Reader, Row, StorageError, Watch, insertion
+from .engine import Begun, Done, Reader, Row, StorageError, Watch, check_storable, insertion
 from .patience import TooLongError, seconds_left
 from .schema import FIRST_WITH_HEAD, SQLITE
 
@@ -29,7 +29,21 @@ _LEAST_FREE: Final = 1024 * 1024
 # Kinds of SQLite's errors that tell of damaged pages.
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
+# Of one statement: the oldest SQLite takes 999 values.
+_MOST_VALUES: Final = 999
+_MOST_ROWS: Final = 64
+
 _statement = functools.cache(insertion)
+
+
+@functools.cache
+def _many(table: str, columns: tuple[str, ...], count: int) -> str:
+    """Return the statement that adds so many rows.
+
+    What fails takes all that belongs together with it, so SQLite need not prepare to take back this statement alone.
+    """
+    head, _, places = insertion(table, columns, once=False).replace("INSERT", "INSERT OR FAIL", 1).partition(" VALUES ")
+    return f"{head} VALUES {', '.join([places] * count)}"
 
 
 @contextlib.contextmanager
@@ -56,7 +70,6 @@ def _told(error: sqlite3.Error) -> StorageError:
 class SQLiteEngine:
     """One SQLite file, which other processes may use at the same time; see `Engine`."""
 
-    defers: Final = False
     fleet: Final = None
 
     def __init__(self, connection: sqlite3.Connection, *, path: str | Path = MEMORY) -> None:
@@ -64,13 +77,14 @@ class SQLiteEngine:
         # Absolute: the process may change its directory before the next reader is opened.
         self.place: Final = MEMORY if path == MEMORY else os.path.abspath(path)
         self.alone: Final = path == MEMORY
-        self.writer: Final[Reader] = _SQLiteReader(connection)
+        self.writer: Final[Reader] = _SQLiteWriter(self)
         self._names = () if path == MEMORY else (self.place, f"{self.place}-wal")
         self._files = self._named()
         self._idle: list[sqlite3.Connection] = []
         self._idle_lock = threading.Lock()
         self._closed = False
         self._damage = ""
+        self._is_marked = self._has_savepoint = False
 
     @classmethod
     def open(cls, path: str | Path, *, create: bool = True) -> SQLiteEngine:
@@ -102,10 +116,15 @@ class SQLiteEngine:
 
     # --- one transaction
 
-    def begin(self) -> None:
+    def begin(self) -> Begun:
         """Take the write lock."""
         self._check_pages()
         self.execute("BEGIN IMMEDIATE")
+        found = self._run("SELECT seq, hash, n FROM audit_head, revision", ()).fetchall()
+        if not found:
+            raise StorageError("the record of the audit log's last entry is missing")
+        seq, digest, revision = found[0]
+        return Begun((seq, digest), revision)
 
     @property
     def in_transaction(self) -> bool:
@@ -113,17 +132,21 @@ class SQLiteEngine:
         return self.connection.in_transaction
 
     def mark(self) -> None:
-        """Begin a part."""
-        self.execute("SAVEPOINT part")
+        """Begin a part; the savepoint comes before its first change, and with it copies of all pages that change."""
+        self._is_marked, self._has_savepoint = True, False
 
     def release(self) -> None:
         """Keep the part."""
-        self.execute("RELEASE part")
+        self._is_marked = False
+        if self._has_savepoint:
+            self.execute("RELEASE part")
 
     def undo(self) -> None:
         """Take the part back."""
-        self.execute("ROLLBACK TO part")
-        self.execute("RELEASE part")
+        self._is_marked = False
+        if self._has_savepoint:
+            self.execute("ROLLBACK TO part")
+            self.execute("RELEASE part")
 
     def commit(self, tip: tuple[int, str] | None) -> None:
         """Commit, and see that what was written stands under the file's name."""
@@ -134,6 +157,7 @@ class SQLiteEngine:
 
     def rollback(self) -> None:
         """Take everything back."""
+        self._is_marked = False
         if self.connection.in_transaction:
             self.execute("ROLLBACK")
 
@@ -143,10 +167,18 @@ class SQLiteEngine:
 
     def _run(self, statement: str, values: Sequence[object]) -> sqlite3.Cursor:
         try:
+            self.before_change()
             return self.connection.execute(statement, values)
         except sqlite3.Error as error:
             told = _told(error)
             raise (self._damaged(told) if isinstance(told, _DamagedError) else told) from error
+
+    def before_change(self) -> None:
+        """Begin the savepoint of the part, if it has none yet."""
+        if self._is_marked:
+            self._is_marked = False
+            self.connection.execute("SAVEPOINT part")
+            self._has_savepoint = True
 
     def insert(self, table: str, columns: tuple[str, ...], values: Sequence[object], *, once: bool) -> int:
         """Add a row and return its number."""
@@ -154,8 +186,23 @@ class SQLiteEngine:
 
     def insert_many(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
         """Add rows."""
-        for values in rows:
-            self.insert(table, columns, values, once=False)
+        first, size = 0, _MOST_ROWS
+        while first < len(rows):
+            # Few lengths, so that each statement is prepared once.
+            while size > len(rows) - first or size * len(columns) > _MOST_VALUES:
+                size //= 2
+            values = [value for row in rows[first : first + size] for value in row]
+            self._run(_many(table, columns, size), values)
+            first += size
+
+    def last_number(self, table: str) -> int:
+        """Return the last number that was given in a table."""
+        found = self.writer.rows("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
+        return int(found[0][0]) if found else 0
+
+    def check(self, values: Iterable[object]) -> None:
+        """Raise `UnstorableError` for a text that is none in UTF-8."""
+        check_storable(values, never="")
 
     # --- reading
 
@@ -341,6 +388,20 @@ class _SQLiteReader:
     def each(self, statement: str, values: Sequence[object] = ()) -> Generator[Row, None, None]:
         with _ours():
             yield from self._connection.execute(statement, values)
+
+
+class _SQLiteWriter(_SQLiteReader):
+    """Reads on the connection that writes, also by a statement that changes something and returns what it changed."""
+
+    def __init__(self, engine: SQLiteEngine) -> None:
+        super().__init__(engine.connection)
+        self._engine = engine
+
+    def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+        if not statement.startswith("SELECT"):
+            with _ours():
+                self._engine.before_change()
+        return super().rows(statement, values)
 
 
 class _SQLiteWatch:

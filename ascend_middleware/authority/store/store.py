@@ -104,7 +104,7 @@ class Store(Keys):
             "expires_at": (judgement.get("approval") or {}).get("expires_at"),
         }
         with self.write():
-            number = self.insert("actions", row)
+            number = self.insert_numbered("actions", row)
             self.count(Counted(1, by.tenant, now, status, risk[1], risk[0], row["agent_id"]))
         stored = {"submission": submission, "judgement": judgement, "approval": None, "outcome": None}
         return {"id": number, **row, **stored, "approvals": []}
@@ -283,17 +283,19 @@ class Store(Keys):
 
         One that is too old makes room for another.
         """
-        rows: Sequence[Row | Mapping[str, Any]] = [
-            one
-            for one in self.held_back("answers")
-            if (one["key_id"], one["path"], one["name"]) == (key_id, path, name)
-        ] or self.rows(
-            "SELECT * FROM answers WHERE key_id = ? AND path = ? AND name = ?", (key_id, path, name), settled=True
-        )
-        if rows and rows[0]["at"] < self.now() - KEEP_ANSWERS:
-            self.execute("DELETE FROM answers WHERE key_id = ? AND path = ? AND name = ?", (key_id, path, name))
-            return None
-        return (rows[0]["fingerprint"], rows[0]["status"], bytes(rows[0]["body"])) if rows else None
+        place = (key_id, path, name)
+        held = self.held_back("answers", place)
+        if held is None:
+            where = "key_id = ? AND path = ? AND name = ?"
+            columns = "fingerprint, status, body, at"
+            rows = self.rows(f"SELECT {columns} FROM answers WHERE {where}", place, settled=True)  # noqa: S608 - ours
+            if not rows:
+                return None
+            held = dict(rows[0])
+            if held["at"] < self.now() - KEEP_ANSWERS:
+                self.execute(f"DELETE FROM answers WHERE {where}", place)  # noqa: S608
+                return None
+        return held["fingerprint"], held["status"], bytes(held["body"])
 
     def keep_answer(self, name: str, fingerprint: str, status: int, body: bytes, *, by: Credential, path: str) -> None:
         """Keep an answer for its repetition, and forget those that are too old.
@@ -311,4 +313,4 @@ class Store(Keys):
             if not 0 <= now - self._answers_swept < _SWEEP_ANSWERS:
                 self._answers_swept = now
                 self.execute("DELETE FROM answers WHERE at < ?", (now - KEEP_ANSWERS,))
-            self.insert_late("answers", {**row, "seq": told})
+            self.insert_late("answers", {**row, "seq": told}, key=(by.key_id, path, name))
