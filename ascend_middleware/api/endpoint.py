@@ -86,6 +86,11 @@ class Endpoint(Generic[T]):
     refusal: Callable[[int, bytes], T | None] | None = None
 
     @property
+    def name(self) -> str:
+        """Method and path, as messages name it."""
+        return f"{self.method} {self.path}"
+
+    @property
     def many(self) -> bool:
         """Whether it reads more, the more is stored; such calls wait for each other, and nothing else for them."""
         return self.allowance == "analytics" or (self.query is not None and "limit" in self.query.__struct_fields__)

@@ -160,7 +160,7 @@ def read_fields(body: Mapping[str, Any], kind: type[_Fields]) -> _Fields:
         if body.get(name) == "":
             raise missing(name)
     try:
-        return msgspec.convert(dict(body), kind)
+        return msgspec.convert(body if type(body) is dict else dict(body), kind)
     except msgspec.ValidationError as error:
         raise _refusal(error) from None
 
@@ -208,13 +208,10 @@ def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the known fields of a submitted action; the caller's own risk scores are dropped at any depth."""
     # Null counts as missing where something is required.
     needed = {name: "" for name in ("agent_id", "action_type") if body.get(name) is None}
-    fields = msgspec.structs.asdict(read_fields({**body, **needed}, Submission))
-    # An empty parent is a parent that nobody knows.
-    action = {
-        name: value
-        for name, value in fields.items()
-        if value not in (None, "") or (name, value) == ("parent_action_id", "")
-    }
+    fields = msgspec.structs.asdict(read_fields({**body, **needed} if needed else body, Submission))
+    action = {name: value for name, value in fields.items() if value is not None and value != ""}
+    if fields["parent_action_id"] == "":  # a parent that nobody knows
+        action["parent_action_id"] = ""
     details, parameters = fields["action_details"], action.pop("parameters", None)
     # Not compared by `==`, to which true is 1 and 1 is 1.0.
     if None not in (parameters, details) and canonical_json(parameters) != canonical_json(details):

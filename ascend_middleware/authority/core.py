@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -79,7 +79,7 @@ class Authority:
         policy: PolicySet,
         *,
         now: Callable[[], float] = time.time,
-        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        new_id: Callable[[], str] = lambda: os.urandom(16).hex(),
         development: bool = False,
     ) -> None:
         self.store = store
@@ -161,7 +161,7 @@ class Authority:
             answer = self._answer(request, credential, client, limits)
         except Exception as error:
             answer = self._refusal(error, request)
-        return answer._replace(headers={**_fixed(request), **limits, **answer.headers})
+        return Answer(answer.status, {**_fixed(request), **limits, **answer.headers}, answer.body)
 
     def ask(
         self,
@@ -313,14 +313,14 @@ class Authority:
     def _admitted(self, call: Call) -> dict[str, Any]:
         """Return what the endpoint answers, if the caller may ask it."""
         endpoint, role = call.endpoint, call.credential.role
-        name, reads = f"{endpoint.method} {endpoint.path}", endpoint.method == "GET" or endpoint is EVALUATE_POLICY
+        reads = endpoint.method == "GET" or endpoint is EVALUATE_POLICY
         if not (role.submits or reads or (role.decides and endpoint in _DECIDING)):
-            call.audit("ACCESS_REFUSED", endpoint=name)
-            raise ApiError(403, "ROLE_REFUSED", f"{name} is not for a key of the role {role}")
+            call.audit("ACCESS_REFUSED", endpoint=endpoint.name)
+            raise ApiError(403, "ROLE_REFUSED", f"{endpoint.name} is not for a key of the role {role}")
         may = role.administers or (endpoint.local and call.credential is LOCAL)
         if endpoint.admin and not may:
-            call.audit("ACCESS_REFUSED", endpoint=name)
-            raise ApiError(403, "ADMIN_REQUIRED", f"{name} needs an admin key")
+            call.audit("ACCESS_REFUSED", endpoint=endpoint.name)
+            raise ApiError(403, "ADMIN_REQUIRED", f"{endpoint.name} needs an admin key")
         return HANDLERS[endpoint](call)
 
     def _once(self, name: str, call: Call) -> Answer:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import prometheus_client as prometheus
 from prometheus_client import gc_collector, platform_collector, process_collector
@@ -25,6 +26,7 @@ _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 # What became of an action that waited, by the audit entry that tells it.
 _SETTLED: Final = {"ACTION_APPROVED": "approved", "ACTION_DENIED": "denied", "ACTION_EXPIRED": "expired"}
 _TENANT: Final = "tenant"
+_Family = TypeVar("_Family", prometheus.Counter, prometheus.Histogram)
 
 
 class Span(Protocol):
@@ -39,6 +41,7 @@ class Metrics:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._known: dict[tuple[Any, tuple[object, ...]], Any] = {}
         self._registry = registry = prometheus.CollectorRegistry()
         process_collector.ProcessCollector(registry=registry)
         platform_collector.PlatformCollector(registry=registry)
@@ -68,17 +71,24 @@ class Metrics:
 
     def answered(self, kind: str, status: int, seconds: float) -> None:
         """Count an answer."""
-        self._seconds.labels(kind, status).observe(seconds)
+        self._of(self._seconds, kind, status).observe(seconds)
 
     def text(self, *, tenant: str | None = None) -> bytes:
         """Return everything; of organisations only one's own, or with None every one's."""
         return prometheus.generate_latest(_Seen(self._registry, tenant))
 
+    def _of(self, family: _Family, *labels: object) -> _Family:
+        """Return the one of a family with these labels, which the library looks for at some length."""
+        found: _Family | None = self._known.get((family, labels))
+        if found is None:
+            found = self._known[family, labels] = family.labels(*labels)
+        return found
+
     def _entry(self, event: str, tenant: str, data: Mapping[str, Any]) -> None:
-        self._entries.labels(event).inc()
+        self._of(self._entries, event).inc()
         if event == "ACTION_SUBMITTED":
             observed = data["decision"] == "pending" and data.get(OBSERVED)
-            self._decisions.labels(tenant, OBSERVED if observed else data["decision"]).inc()
+            self._of(self._decisions, tenant, OBSERVED if observed else data["decision"]).inc()
         elif event in _SETTLED:
             self._settled.labels(tenant, _SETTLED[event]).inc()
 
@@ -189,10 +199,9 @@ class _NoSpan:
         pass
 
 
-_NO_SPAN: Final = _NoSpan()
+_UNTRACED: Final = contextlib.nullcontext[Span](_NoSpan())
 
 
-@contextlib.contextmanager
-def untraced(method: str, route: str, headers: Mapping[str, str]) -> Iterator[Span]:
+def untraced(method: str, route: str, headers: Mapping[str, str]) -> AbstractContextManager[Span]:
     """Trace nothing."""
-    yield _NO_SPAN
+    return _UNTRACED

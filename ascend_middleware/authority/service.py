@@ -8,10 +8,10 @@ import functools
 import logging
 import queue
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -55,27 +55,31 @@ _MEET_EVERY: Final = 3
 _T = TypeVar("_T")
 
 
+_Job: TypeAlias = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+
+
 class Writer:
     """One thread makes every change: jobs run in the order they come, as many to a commit as have come meanwhile.
 
     What a job returned or raised is told only after the commit. While one group is synced to disk the next gathers, so
-    that the cost of a commit is shared the more, the more there is to do.
+    that the cost of a commit is shared the more, the more there is to do. The jobs of one turn of the event loop go to
+    the thread together: each time that it is woken costs as much as much of a job.
+
+    Attributes:
+        waiting: how many jobs wait for their commit.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._turn: list[_Job] = []
+        self._turns: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self.waiting = 0
 
     @property
     def running(self) -> bool:
         """Whether jobs can be given."""
         return self._thread is not None
-
-    @property
-    def waiting(self) -> int:
-        """How many jobs wait."""
-        return self._jobs.qsize()
 
     def start(self) -> None:
         """Start the thread, for callers on the running event loop."""
@@ -83,12 +87,12 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="ascend-authority-writer", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Finish what has been given, and end the thread."""
         thread, self._thread = self._thread, None
         if thread is not None:
-            self._jobs.put(None)
-            thread.join()
+            self._loop.call_soon(self._turns.put, None)  # behind what this turn has gathered
+            await anyio.to_thread.run_sync(thread.join)
 
     async def run(self, job: Callable[[], _T]) -> _T:
         """Run a job, and return what it returned or raise what it raised once that is durable.
@@ -96,30 +100,36 @@ class Writer:
         A caller that is cancelled does not undo its job. If the group could not be committed, nothing of it was kept.
         """
         future: asyncio.Future[_T] = self._loop.create_future()
-        self._jobs.put((job, future))
+        if not self._turn:
+            self._loop.call_soon(self._hand_over)
+        self._turn.append((job, future))
+        self.waiting += 1
         return await future
 
+    def _hand_over(self) -> None:
+        turn, self._turn = self._turn, []
+        self._turns.put(turn)
+
     def _work(self) -> None:
-        while group := self._gather():
+        gathered: deque[_Job] = deque()
+        while group := self._gather(gathered):
             results = self._commit([job for job, _ in group])
             with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
-                self._loop.call_soon_threadsafe(_tell, [future for _, future in group], results)
+                self._loop.call_soon_threadsafe(self._tell, [future for _, future in group], results)
 
-    def _gather(self) -> list[tuple[Callable[[], Any], asyncio.Future[Any]]]:
+    def _gather(self, gathered: deque[_Job]) -> list[_Job]:
         """Return what waits, at least one job; nothing once the end was asked for and all before it is done."""
-        job = self._jobs.get()
-        group = []
-        while job is not None:
-            group.append(job)
-            if len(group) == _MOST_PARTS:
-                return group
+        while len(gathered) < _MOST_PARTS:
             try:
-                job = self._jobs.get_nowait()
+                turn = self._turns.get(block=not gathered)
             except queue.Empty:
-                return group
-        if group:
-            self._jobs.put(None)
-        return group
+                break
+            if turn is None:
+                if gathered:
+                    self._turns.put(None)
+                break
+            gathered.extend(turn)
+        return [gathered.popleft() for _ in range(min(len(gathered), _MOST_PARTS))]
 
     def _commit(self, group: list[Callable[[], Any]]) -> list[tuple[Any, Exception | None]]:
         """Return what each job returned or raised."""
@@ -136,20 +146,20 @@ class Writer:
             return [(None, _harmless(error))] * len(group)
         return results
 
+    def _tell(self, futures: list[asyncio.Future[Any]], results: list[tuple[Any, Exception | None]]) -> None:
+        self.waiting -= len(futures)
+        for future, (result, error) in zip(futures, results, strict=True):
+            if future.done():  # its waiter was cancelled
+                continue
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
 
 def _harmless(error: BaseException) -> Exception:
     """Return what the caller gets: its own exception, unless that would end more than its request."""
     return error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _tell(futures: list[asyncio.Future[Any]], results: list[tuple[Any, Exception | None]]) -> None:
-    for future, (result, error) in zip(futures, results, strict=True):
-        if future.done():  # its waiter was cancelled
-            continue
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
 
 
 class Waiters:
@@ -319,7 +329,7 @@ class Service:
         """Let those who wait go, finish what was begun, and stop."""
         await self.release()
         await _end(self._tasks)
-        await anyio.to_thread.run_sync(self.writer.stop)
+        await self.writer.stop()
         await self._note_uses()
         await self._tell_head(now=True)
         with contextlib.suppress(StorageError):

@@ -148,7 +148,7 @@ async def test_jobs_run_in_order_and_are_finished_at_the_end(place):
     seen = []
     tasks = [asyncio.create_task(writer.run(lambda n=n: seen.append(n))) for n in range(10)]
     await asyncio.sleep(0)
-    await asyncio.to_thread(writer.stop)
+    await writer.stop()
     await asyncio.gather(*tasks)
     assert seen == list(range(10)) and not writer.running
 
@@ -165,7 +165,7 @@ async def test_a_panic_ends_one_request_and_not_the_writer(place):
     results = await asyncio.gather(writer.run(panic), writer.run(lambda: 7), return_exceptions=True)
     assert isinstance(results[0], RuntimeError) and "Panic" in str(results[0]) and results[1] == 7
     assert await writer.run(lambda: 8) == 8
-    await asyncio.to_thread(writer.stop)
+    await writer.stop()
 
 
 async def test_a_cancelled_caller_harms_nobody(place):

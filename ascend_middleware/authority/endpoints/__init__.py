@@ -64,6 +64,9 @@ def find_endpoint(method: str, path: str) -> tuple[Endpoint[Any], dict[str, str]
         ApiError: 404, 405 with the methods that there are, 410 for a retired path, 501 for a feature of other
             authorities.
     """
+    literal = _LITERAL.get(path)
+    if literal is not None and method in literal:  # nearly always
+        return literal[method], {}
     for methods, parameters in _matching(path):
         if method in methods:
             return methods[method], parameters

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -30,8 +31,8 @@ __all__ = [
     "lasting",
     "new_salt",
     "read_entry",
-    "sealed",
     "without_faults",
+    "written",
 ]
 
 _encoder = msgspec.json.Encoder(order="sorted")
@@ -70,7 +71,13 @@ def answer_digest(row: Mapping[str, Any]) -> str:
 
 def iso_time(seconds: float) -> str:
     """Return a time as ISO 8601 in UTC with milliseconds; such texts sort as the times do."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    whole, micros = divmod(round(seconds * 1e6), 1_000_000)
+    return f"{_second(whole)}.{micros // 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(whole: int) -> str:
+    return datetime.fromtimestamp(whole, UTC).isoformat()[:19]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,7 @@ DECIDED: Final = {"ACTION_APPROVED": "approved", "ACTION_DENIED": "denied", "ACT
 
 def new_salt() -> str:
     """Return what stands beside personal data under a hash, so that the hash confirms no guess once both are erased."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def chained(previous: str, entry: str) -> str:
@@ -133,7 +140,7 @@ def lasting(data: Mapping[str, Any]) -> dict[str, Any]:
         kept["comments"] = ""
     if "session" in kept:
         kept["session"] = None
-    if isinstance(kept.get("approvals"), list):
+    if isinstance(kept.get("approvals"), list | tuple):
         kept["approvals"] = [{**one, "comments": ""} for one in kept["approvals"]]
     return without_faults(kept)
 
@@ -144,16 +151,20 @@ def without_faults(judgement: Mapping[str, Any]) -> dict[str, Any]:
     return {**judgement, "faults": dict.fromkeys(faults, "")} if faults else dict(judgement)
 
 
-def sealed(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an entry so that it may lose its personal data and still prove all else that it says.
+def written(previous: str, entry: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the text of a new entry with its data, and the hash of it that `entry_hash` finds.
 
-    Its hash then covers what lasts, and `sealed`: a hash of all its data with a salt, which is erased with the data.
+    An entry about an action may lose its personal data and still prove all else that it says: its hash then covers what
+    lasts, and `sealed`: a hash of all its data with a salt, which is erased with the data.
     """
-    data = entry["data"]
-    if lasting(data) == data:
-        return dict(entry)
-    salt = new_salt()
-    return {**entry, "salt": salt, "sealed": digest(canonical_json(data), salt)}
+    whole = canonical_json(data)
+    if entry["action_id"] is not None and (lasts := lasting(data)) != data:
+        salt = new_salt()
+        entry = {**entry, "sealed": digest(whole, salt)}
+        text = canonical_json({**entry, "salt": salt, "data": msgspec.Raw(whole)})
+        return text, chained(previous, canonical_json({**entry, "data": lasts}))
+    text = canonical_json({**entry, "data": msgspec.Raw(whole)})
+    return text, chained(previous, text)
 
 
 def entry_hash(previous: str, text: str) -> str:

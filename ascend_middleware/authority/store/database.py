@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,6 +20,7 @@ from ascend_middleware.text import is_postgres
 from .engine import NO_HASH, Done, Engine, Reader, Row, StorageError, UnstorableError, Watch
 from .sqlite_engine import SQLiteEngine
 from .tallies import Counted, additions
+from .transaction import Late, Mark, Transaction
 
 if TYPE_CHECKING:
     from .postgres_engine import PostgresEngine
@@ -66,39 +66,19 @@ def postgres_engine() -> type[PostgresEngine]:
     return PostgresEngine
 
 
-@dataclass(slots=True)
-class _Late:
-    """Rows that are added at a transaction's end, how many of them have been already, and which are looked for."""
+class _Part:
+    """A part of a group, which stands or falls alone."""
 
-    rows: list[tuple[object, ...]] = field(default_factory=list)
-    added: int = 0
-    known: dict[Hashable, int] = field(default_factory=dict)
+    __slots__ = ("_database", "_mark")
 
-    def undo(self, length: int, added: int) -> None:
-        """Forget the rows beyond a length; of the others so many had been added."""
-        del self.rows[length:]
-        self.added = added
-        self.known = {key: number for key, number in self.known.items() if number < length}
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
+    def __enter__(self) -> None:
+        self._mark = self._database._begin_part()
 
-@dataclass(slots=True)
-class _Transaction:
-    """What is kept until a transaction's end: what was read, the audit log's head and new last entry, whom to tell.
-
-    And rows that are added at its end, by table and columns, and the last number that was given in each table. `entry`
-    is the audit entry that is held open, `stored` what the next one tells was stored: see `Log`.
-    """
-
-    memo: dict[Hashable, Any]
-    head: tuple[int, str]
-    tip: tuple[int, str] | None = None
-    notices: list[Callable[[], None]] = field(default_factory=list)
-    late: dict[tuple[str, tuple[str, ...]], _Late] = field(default_factory=dict)
-    numbers: dict[str, int] = field(default_factory=dict)
-    counted: list[Counted] = field(default_factory=list)
-    entry: Any = None
-    logged: bool = False  # in the part that is running
-    stored: list[dict[str, Any]] = field(default_factory=list)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._database._end_part(self._mark, undone=kind is not None)
 
 
 class Database:
@@ -114,7 +94,7 @@ class Database:
         self._lock = threading.RLock()
         self._owner: int | None = None  # the thread that is within `write` or `group`
         self._inside = False  # within `write`
-        self._transaction: _Transaction | None = None
+        self._transaction: Transaction | None = None
         self._cache_lock = threading.Lock()
         self._revision = -1
         self._cached: dict[Hashable, Any] = {}
@@ -140,43 +120,43 @@ class Database:
 
         Within `group` it is a part that stands or falls alone, and durable once the group is.
         """
-        # Most of what is written joins; that is worth a short way.
-        return _JOINED if self._inside and self._owner == threading.get_ident() else self._written()
+        if self._owner != threading.get_ident():
+            return self._alone()
+        return _JOINED if self._inside else _Part(self)
 
     @contextlib.contextmanager
-    def _written(self) -> Iterator[None]:
-        """Run the block as a part of the group, or of one that it is alone in."""
-        if self._owner != threading.get_ident():
-            with self.group(), self._written():
-                yield
-            return
+    def _alone(self) -> Iterator[None]:
+        with self.group(), _Part(self):
+            yield
+
+    def _begin_part(self) -> Mark:
         if self._transaction is None:
             begun = self.engine.begin()
-            self._transaction = _Transaction({"revision": begun.revision}, begun.head)
+            self._transaction = Transaction({"revision": begun.revision}, begun.head)
         self._check_whole()
-        now = self._transaction
-        mark, tip, counted = len(now.notices), now.tip, len(now.counted)
-        late, numbers = {key: (len(one.rows), one.added) for key, one in now.late.items()}, now.numbers.copy()
+        mark = self._transaction.mark()
         self.engine.mark()
-        now.logged = False
         self._inside = True
+        return mark
+
+    def _end_part(self, mark: Mark, *, undone: bool) -> None:
         try:
-            yield
-            self.seal(end=True)
-            self.engine.release()
-        except BaseException:
-            if self.engine.in_transaction:
-                self.engine.undo()
-            del now.notices[mark:], now.counted[counted:]
-            for key, one in now.late.items():
-                one.undo(*late.get(key, (0, 0)))
-            now.tip, now.numbers = tip, numbers
-            now.entry = None
-            now.stored.clear()
-            now.memo.clear()
-            raise
+            if undone:
+                self._undo(mark)
+                return
+            try:
+                self.seal(end=True)
+                self.engine.release()
+            except BaseException:
+                self._undo(mark)
+                raise
         finally:
             self._inside = False
+
+    def _undo(self, mark: Mark) -> None:
+        if self.engine.in_transaction:
+            self.engine.undo()
+        self._running().undo(mark)
 
     @contextlib.contextmanager
     def group(self) -> Iterator[None]:
@@ -309,7 +289,7 @@ class Database:
         """
         values = tuple(row.values())
         self.engine.check(values)  # at the end, the whole group would fall
-        late = self._running().late.setdefault((table, tuple(row)), _Late())
+        late = self._running().late.setdefault((table, tuple(row)), Late())
         if key is not None:
             late.known[table, key] = len(late.rows)
         late.rows.append(values)
@@ -328,14 +308,14 @@ class Database:
                 return dict(zip(columns, one.rows[one.known[table, key]], strict=True))
         return None
 
-    def _write_late(self, running: _Transaction, statement: str | None = None) -> None:
+    def _write_late(self, running: Transaction, statement: str | None = None) -> None:
         """Add the rows that wait, or only those of tables that a statement reads."""
         for (table, columns), one in running.late.items():
             if len(one.rows) > one.added and (statement is None or table in statement):
                 self.engine.insert_many(table, columns, one.rows[one.added :])
                 one.added = len(one.rows)
 
-    def _running(self) -> _Transaction:
+    def _running(self) -> Transaction:
         if self._transaction is None or self._owner != threading.get_ident():
             raise RuntimeError("changes happen within write()")
         return self._transaction

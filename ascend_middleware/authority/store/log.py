@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
+
+import msgspec
 
 from ..cursors import Cursor
 from ..keys import DEFAULT_TENANT, Credential
 from . import audit, verification
-from .audit import answer_digest, canonical_json
+from .audit import answer_digest
 from .comparison import compared_action
 from .findings import Finding
 from .listing import Listing, read_page
@@ -23,8 +24,7 @@ __all__ = ["Log"]
 _USED: Final = '%"event":"ACTION_USED"%'
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(msgspec.Struct):
     event: str
     tenant: str
     actor: str
@@ -84,10 +84,8 @@ class Log(Records):
     def _append(self, entry: _Entry) -> None:
         # The head, not the last row: if rows are missing at the end, the gap must stay visible for ever.
         last, previous = self.tip()
-        told = {name: getattr(entry, name) for name in ("action_id", "at", "tenant", "event", "actor", "data")}
-        whole = {"seq": last + 1, **told}
-        text = canonical_json(whole if entry.action_id is None else audit.sealed(whole))
-        digest = audit.entry_hash(previous, text)
+        told = {"seq": last + 1, "action_id": entry.action_id, "at": entry.at, "tenant": entry.tenant}
+        text, digest = audit.written(previous, {**told, "event": entry.event, "actor": entry.actor}, entry.data)
         columns = {"seq": last + 1, "entry": text, "tenant": entry.tenant, "action_id": entry.action_id}
         self.insert_late("audit", {**columns, "previous": previous, "hash": digest})
         self.advance(last + 1, digest)

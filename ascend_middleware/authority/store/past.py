@@ -123,7 +123,7 @@ def as_written(reader: Reader, row: Row | Mapping[str, Any]) -> bool:
 class Erasures:
     """The entries that say of themselves that text of theirs was erased, until a later entry tells the same.
 
-    That nothing else of them was changed, their own hashes say; see `audit.sealed`. `open` has for each such entry the
+    That nothing else of them was changed, their own hashes say; see `audit.written`. `open` has for each such entry the
     number of the one that must tell it, the action, and the hash of the text that stands there.
     """
 
