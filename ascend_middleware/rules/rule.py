@@ -190,10 +190,8 @@ class CompiledRule:
             return None
         if any(source.kind != "path" or source.many for source in recipe.sources()):
             return None
-        constant = {name: text for name, text in recipe.texts if isinstance(text, str) and text.strip()}
+        constant = {name: text for name, text in recipe.texts if not isinstance(text, Text)}
         read = tuple((name, text.parts) for name, text in recipe.texts if isinstance(text, Text))
-        if len(constant) + len(read) != len(recipe.texts):
-            return None
 
         def make(params: Mapping[str, Any], resource: str, agent_id: str, agent_name: str) -> AgentAction | None:
             values: dict[str, Any] = {"resource": resource, **constant}

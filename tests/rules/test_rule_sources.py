@@ -1,6 +1,9 @@
 """What rules take from a request, and what they refuse."""
 
 import uuid
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -83,6 +86,39 @@ def test_most_actions_are_made_of_the_path_alone():
     assert make({"id": 7}, "GET /x/{id}", "a", "A").resource == "refund 7"
 
 
+@pytest.mark.parametrize(
+    ("fields", "settings"),
+    [
+        ({"details": {"id": "path.id"}}, {}),
+        ({"context": {"fixed": 1}}, {}),
+        ({"model_id": 7}, {}),
+        ({"resource": "{query.q?}"}, {}),
+        ({"resource": "{path.id[]}"}, {}),
+        ({"resource": "{path.password}"}, {}),
+        ({"resource": "{path.badge}"}, {"redact": ["badge"]}),
+        ({"resource": "{path.id}", "mode": "observe"}, {}),
+    ],
+)
+def test_what_reads_more_than_texts_of_the_path_is_not(fields, settings):
+    rule = Rule(match="GET /x/{id}/{badge}/{password}", action_type="t", **fields)
+    assert RuleTable.from_rules([rule], settings=settings).rules[0].path_action_maker() is None
+
+
+@pytest.mark.parametrize("value", ["", " ", None, True, 1.5, 2**63, -(2**63) - 1, ["a"], uuid.UUID(int=7)])
+def test_nor_is_a_value_that_has_to_be_looked_at(value):
+    rule = Rule(match="GET /x/{id}", action_type="t", resource_id="{path.id}")
+    make = RuleTable.from_rules([rule]).rules[0].path_action_maker()
+    assert make({"id": value}, "GET /x/{id}", "a", "A") is None
+    assert make({}, "GET /x/{id}", "a", "A") is None
+
+
+@pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 0, "0"])
+def test_a_number_of_64_bits_is_made_at_once(value):
+    rule = Rule(match="GET /x/{id}", action_type="t", resource_id="{path.id}", tool_name="t")
+    made = RuleTable.from_rules([rule]).rules[0].path_action_maker()({"id": value}, "GET /x/{id}", "a", "A")
+    assert (made.resource_id, made.resource, made.tool_name) == (str(value), "GET /x/{id}", "t")
+
+
 def test_a_session_of_several_agents_travels_with_the_request():
     written = {
         "orchestration_session_id": "{header.x-session?}",
@@ -97,7 +133,10 @@ def test_a_session_of_several_agents_travels_with_the_request():
     assert (made.mcp_server_name, made.model_id) == ("files", "m")
     bare = action(request(), **written)
     assert (bare.orchestration_session_id, bare.parent_action_id, bare.orchestration_depth) == (None, None, None)
-    assert action(request(), orchestration_depth=0).orchestration_depth == 0
+    assert [action(request(), orchestration_depth=depth).orchestration_depth for depth in (0, 3, 5)] == [0, 3, 5]
+    for depth in "05":
+        asked = request(headers=[("x-depth", depth)])
+        assert action(asked, orchestration_depth="{header.x-depth}").orchestration_depth == int(depth)
     for depth in ("6", "-1", "1.0", "two", "01", " 1"):
         with pytest.raises(FieldError):
             action(request(headers=[("x-depth", depth)]), orchestration_depth="{header.x-depth}")
@@ -117,6 +156,28 @@ def test_what_a_router_converted_becomes_json():
     made = action(request(path_params={"id": key}), details={"id": "path.id"}, resource_id="{path.id}")
     assert made.action_details == {"id": str(key)}
     assert made.resource_id == str(key)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ([uuid.UUID(int=1), 1, None], [str(uuid.UUID(int=1)), 1, None]),
+        ((1, "a"), [1, "a"]),
+        ({"a": 1}, {"a": 1}),
+        (None, None),
+        (Decimal("1.50"), "1.50"),
+        (PurePosixPath("a/b"), "a/b"),
+        (datetime(2026, 1, 2, 3, 4, 5), "2026-01-02T03:04:05"),
+        (date(2026, 1, 2), "2026-01-02"),
+        (time(3, 4), "03:04:00"),
+        (1.5, 1.5),
+        (True, True),
+        (1j, "1j"),
+    ],
+)
+def test_whatever_a_router_converted_becomes_json(value, found):
+    made = action(request(path_params={"id": value}), details={"id": "path.id"})
+    assert made.action_details == {"id": found} and type(made.action_details["id"]) is type(found)
 
 
 @pytest.mark.parametrize("source", ["path.x", "query.x", "header.x", "body.x", "body.a.b", "body.l.3", "form.x"])
@@ -193,6 +254,12 @@ def test_a_text_that_comes_out_empty_is_absent():
         ("body.a..b", "empty step"),
         ("body.a[].b", "at the end only"),
         ("body.a??", "mark twice"),
+        ("body.a?[]?", "mark twice"),
+        ("body.a[][]", "mark twice"),
+        ("body.a[]?[]", "mark twice"),
+        ("body. a", "names no value"),
+        ("body.a ", "names no value"),
+        ("no-name.a", "no source"),
         ("header.a b", "names no header"),
     ],
 )
@@ -238,6 +305,19 @@ def test_secrets_never_leave():
     assert secret not in repr(made)
     assert made.action_details["user"] == {"password": "[redacted]", "name": "n"}
     assert made.resource == "for [redacted]"
+
+
+@pytest.mark.parametrize("source", ["body.card.number", "body.max.tokens", "body.user.password", "body.pin"])
+def test_a_secret_is_known_by_its_whole_place_and_by_its_last_step(source):
+    body = {"card": {"number": "hunter2"}, "max": {"tokens": "hunter2"}, "user": {"password": "hunter2"}, "pin": "hunter2"}
+    made = action(request(body=body), details={"innocent": source}, resource=f"for {{{source}}}")
+    assert (made.action_details, made.resource) == ({"innocent": "[redacted]"}, "for [redacted]")
+
+
+@pytest.mark.parametrize("body", [{}, {"password": None}])
+def test_a_secret_that_is_absent_stays_absent(body):
+    made = action(request(body=body), tool_name="{body.password?}")
+    assert made.tool_name is None
 
 
 @pytest.mark.parametrize("where", ["resource", "resource_id"])

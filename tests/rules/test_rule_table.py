@@ -6,7 +6,7 @@ import pytest
 
 from ascend_middleware.config import Pending, Settings
 from ascend_middleware.exceptions import ConfigurationError
-from ascend_middleware.rules import WEBSOCKET, FieldError, RequestFields, Rule, RuleTable, by_method_rule
+from ascend_middleware.rules import declaration, WEBSOCKET, FieldError, RequestFields, Rule, RuleTable, by_method_rule
 
 
 def table(*matches, **extra):
@@ -442,6 +442,36 @@ def test_rules_that_quarrel_or_can_never_match(rules, expected):
             assert codes(*build(order)) == expected
         else:
             RuleTable.from_mapping({"rule": build(order)})
+
+
+def test_a_rule_is_called_by_its_name_or_by_what_it_is_for():
+    made = RuleTable.from_mapping(
+        {
+            "rule": [
+                {"endpoint": "e", "match": "POST /a", "action_type": "t"},
+                {"endpoint": "e", "action_type": "t"},
+                {"match": ["POST /b", "GET,PUT /c"], "action_type": "t"},
+                {"match": "GET /d", "name": "mine", "action_type": "t"},
+            ]
+        }
+    )
+    assert [rule.label for rule in made.rules] == [
+        "rule 1 (POST /a)",
+        "rule 2 (endpoint e)",
+        "rule 3 (POST /b)",
+        "rule 3 (GET,PUT /c)",
+        "mine",
+    ]
+    assert [rule.short_label for rule in made.rules] == ["rule 1", "rule 2", "rule 3", "rule 3", "mine"]
+    unnamed, named = (declaration("shop.pay", {"action_type": "t", **more}) for more in ({}, {"name": "paying"}))
+    assert (unnamed.label, named.label) == ("governed at shop.pay", "paying")
+    rules = [made.for_route("/x", declared=[one]).select("GET", "/x") for one in (unnamed, named)]
+    assert [(rule.label, rule.short_label) for rule in rules] == [("governed at shop.pay", "at pay"), ("paying", "paying")]
+
+
+def test_a_rule_names_the_parameters_that_it_cannot_do_without():
+    rule = {"match": "GET /{b}/{a}/{c}", "action_type": "t", "resource": "{path.b}{path.a}{path.c?}{query.d}"}
+    assert RuleTable.from_mapping({"rule": [rule]}).rules[0].path_names == ("a", "b")
 
 
 def test_everything_that_a_rule_says_is_kept_as_it_was_written():
