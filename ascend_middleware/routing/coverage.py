@@ -213,7 +213,7 @@ def _problems(leaf: Leaf, rules: RouteRules, rows: list[Row]) -> Iterator[Proble
     names = sorted(filter(None, parse_route(leaf.template).names))
     for row in rows:
         rule = row.rule
-        if rule is None or row.standing is not Standing.GOVERNED:
+        if rule is None:  # the others read nothing, but those that govern
             continue
         where = f"{rule.label}: route {leaf.template}"
         for name in rule.path_names:

@@ -199,6 +199,113 @@ def test_a_long_template_stands_on_a_line_of_its_own():
     assert all(len(line) <= 80 for line in lines if long not in line)
 
 
+MIXED = [
+    {"match": "GET /a", "name": "reading", "action_type": "read", "cache": "30s", "coalesce": True, "mode": "observe"},
+    {"match": "POST /a", "action_type": "write", "on_failure": "open", "pending": "wait:30s"},
+    {"match": "* /files/secret/**", "block": "no"},
+    {"match": "GET /files/public/**", "exempt": True},
+    {"match": "POST /legacy/**", **ACTION},
+    {"match": "GET /nowhere", **ACTION},
+]
+
+
+def mixed(**more):
+    return covered(
+        MIXED,
+        route("/a", "GET", "HEAD", "POST", "PURGE", "BAN"),
+        route("/files/{p:path}", "GET", host="x.example"),
+        route("/legacy/**", kind=Kind.OPAQUE, endpoint="old"),
+        route("/" + "long/" * 9 + "{name}", "PUT", "DELETE"),
+        **more,
+    )
+
+
+def test_the_whole_listing():
+    text = as_text(mixed(), width=92)
+    assert text.split("\n") == [
+        "METHODS     ROUTE                     GOVERNED AS                             FAILURE  PENDING   RULE",
+        "GET,HEAD    /a                        read (observed, cached 30s, coalesced)  closed   refuse    reading",
+        "POST        /a                        write                                   open     wait:30s  rule 2",
+        "BAN,PURGE   /a                        UNMAPPED",
+        "GET         x.example/files/{p:path} at /files/secret/**",
+        "                                      blocked                                                    rule 3",
+        "GET         x.example/files/{p:path} at /files/public/**",
+        "                                      exempt                                                     rule 4",
+        "GET         x.example/files/{p:path} elsewhere",
+        "                                      UNMAPPED",
+        "POST        /legacy/** (one unit)     a                                       closed   refuse    rule 5",
+        "others      /legacy/** (one unit)     UNMAPPED",
+        "PUT,DELETE  /long/long/long/long/long/long/long/long/long/{name}",
+        "                                      UNMAPPED",
+        "",
+        "4 routes; with their methods: 4 governed, 1 exempt, 1 blocked, 6 unmapped.",
+        "",
+        "No rule covers these; requests for them are refused (403). --suggest writes rules to start from:",
+        "  BAN,PURGE /a",
+        "  GET x.example/files/{p:path} elsewhere",
+        "  others /legacy/** (one unit)",
+        "  PUT,DELETE /long/long/long/long/long/long/long/long/long/{name}",
+        "",
+        "Only partly covered, some methods or paths have a rule and others none:",
+        "  /a",
+        "  x.example/files/{p:path}",
+        "  /legacy/**",
+        "",
+        "Rules that can never match:",
+        "  rule 6 (GET /nowhere): no route has this template",
+        "",
+    ]
+
+
+def test_by_method_stands_in_the_listing():
+    lines = as_text(mixed(unmapped="by-method"), width=200, unmapped="by-method").split("\n")
+    assert [line.split()[-2:] for line in lines if "data_" in line] == [["by", "method"]] * 5
+    assert 'unmapped = "by-method": what no rule covers is submitted by its method.' in lines
+    assert not any("No rule covers" in line or "partly" in line for line in lines)
+
+
+def test_one_route_is_one_route():
+    assert "\n1 route; with their methods: 1 unmapped.\n" in as_text(covered([], route("/a", "GET")), width=80)
+    assert "\n0 routes; with their methods: none.\n" in as_text(covered([]), width=80)
+
+
+def test_the_whole_listing_as_json():
+    found = as_json(mixed())
+    assert [(one["method"], one["route"], one["part"], one["standing"], one["rule"]) for one in found["routes"]][5:9] == [
+        ("GET", "/files/{p:path}", "/files/secret/**", "blocked", "rule 3 (* /files/secret/**)"),
+        ("GET", "/files/{p:path}", "/files/public/**", "exempt", "rule 4 (GET /files/public/**)"),
+        ("GET", "/files/{p:path}", "elsewhere", "unmapped", None),
+        ("POST", "/legacy/**", None, "governed", "rule 5 (POST /legacy/**)"),
+    ]
+    assert found["routes"][0] == {
+        "method": "GET", "route": "/a", "host": None, "endpoint": None, "kind": "route", "part": None,
+        "standing": "governed", "rule": "reading", "action_type": "read", "on_failure": "closed", "pending": "refuse",
+        "mode": "observe", "cache": "30s", "coalesce": True, "block": None,
+    }  # fmt: skip
+    blocked = found["routes"][5]
+    assert (blocked["host"], blocked["block"], blocked["action_type"], blocked["coalesce"]) == ("x.example", "no", None, None)
+    assert found["routes"][8]["endpoint"] == "old"
+    assert found["partly_covered"] == ["/a", "/files/{p:path}", "/legacy/**"]
+    assert found["idle_rules"] == [{"rule": "rule 6 (GET /nowhere)", "why": "no route has this template"}]
+    counts = {"routes": 4, "governed": 4, "exempt": 1, "blocked": 1, "unmapped": 6, "conflict": 0, "by-method": 0}
+    assert found["summary"] == counts
+
+
+def test_only_what_is_covered_in_part_is_covered_partly():
+    rules = [{"match": "GET /whole", **ACTION}, {"match": "GET /part", **ACTION}]
+    leaves = route("/whole", "GET"), route("/part", "GET", "POST"), route("/bare", "GET")
+    assert [leaf.template for leaf in covered(rules, *leaves).partly] == ["/part"]
+
+
+def test_what_only_a_router_knows_is_no_problem():
+    rules = [{"endpoint": "e", "action_type": "a", "resource_id": "{path.customer}"}]
+    assert covered(rules, route("/mounted/**", kind=Kind.OPAQUE, endpoint="e")).problems == ()
+    ((problem,),) = [covered(rules, route("/a/{b}", "GET", endpoint="e")).problems]
+    assert str(problem) == (
+        "rule 1 (endpoint e): route /a/{b}: path.customer is not in the route's template (known: b)"
+    )
+
+
 def test_what_fits_stands_on_one_line():
     text = as_text(
         covered([{"match": "GET /long-one", **ACTION}], route("/long-one", "GET"), route("/b", "GET")), width=100

@@ -293,12 +293,14 @@ def test_two_routes_of_one_template_and_a_head_that_goes_another_way_have_lines_
         Route("/same/{a}", page, methods=["GET"]),
         Route("/same/{b}", page, methods=["GET", "POST"]),
         Route("/head", page, methods=["HEAD"]),
+        Route("/HEAD", page, methods=["GET"]),
         *(Mount("/same", routes=[Route("/{a}", page, methods=["GET"])], name=name) for name in ("one", "two")),
     ]
-    same = [{"match": "* /same/**", "action_type": "a"}, {"match": "HEAD /head", "exempt": True}]
+    same = [{"match": "* /same/**", "action_type": "a"}, {"match": "HEAD /head", "exempt": True}, {"match": "GET /HEAD", "exempt": True}]
     command("lock", site([*RULES, *same], more=routes))
     found = tomllib.loads(Path("ascend.lock").read_text())["routes"]
     assert [name for name in found if "same" in name or "head" in name.lower()] == [
+        "GET /HEAD",
         "HEAD /head",
         "GET /same/{a}",
         "GET /same/{a} #2",
@@ -312,6 +314,26 @@ def test_only_what_a_rule_gives_is_told(command):
     command("lock", site([{**READ, "tool_name": None, "resource": "one order", "context": {"why": "query.why?"}}]))
     entry = tomllib.loads(Path("ascend.lock").read_text())["routes"]["GET /orders/{id}"]
     assert entry["tells"] == ["context.why = query.why?", "resource = one order"]
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "now", "direction"),
+    [
+        ("mode", "enforce", "observe", "looser"),
+        ("mode", "observe", "enforce", "tighter"),
+        ("mode", "odd", "observe", "other"),
+        ("mode", "enforce", "odd", "other"),
+        ("strict", True, False, "looser"),
+        ("unmapped", "refuse", "by-method", "looser"),
+        ("kill_switch", "sqs", "off", "looser"),
+        ("kill_switch", "sqs", "poll", "other"),
+        ("other", "a", "b", "other"),
+    ],
+)
+def test_a_setting_has_an_order_or_none(name, before, now, direction):
+    (change,) = compare(Lock({name: before}, {}), Lock({name: now}, {}))
+    assert (change.direction, change.route) == (direction, "")
+    assert str(change) == f"{name} was {json.dumps(before)} and is {json.dumps(now)}"
 
 
 def test_poll_and_sqs_are_alike(changes):
