@@ -375,6 +375,130 @@ def test_a_group_of_a_pattern_that_could_not_be_read_may_have_no_value():
     assert "resource_id" not in text and "regex" not in text
 
 
+def test_what_is_suggested_for_routes_of_every_kind():
+    rules = [
+        {"match": "GET /any/{x}", "name": "reading", **ACTION},
+        {"match": "GET /files/public/**", "exempt": True},
+        {"match": "GET /pair/{y}", **ACTION},
+    ]
+    leaves = [
+        route("/a/{x}/b/{y}", "GET", "HEAD", "POST", "PUT"),
+        route("/a/{z}/b/{y}", "DELETE"),
+        route("/pair/{y}", "GET", "DELETE", endpoint="pair"),
+        route("/any/{x}", endpoint="any"),
+        route("/every/{größe}", endpoint="every"),
+        route("/legacy/**", kind=Kind.OPAQUE),
+        route("/static/**", "GET", "HEAD", kind=Kind.STATIC),
+        route("/files/{p:path}", "GET", "POST"),
+        route("/ws/{room}", websocket=True),
+        route("/healthz", "GET", "POST"),
+    ]
+    coverage = covered(rules, *leaves)
+    text = suggest(coverage.unmapped, agent_id="ü", standing=coverage.rows)
+    assert text.partition("this program does not.\n")[2] == """
+[ascend]
+agent_id = "ü"
+
+# '/files/{p:path}' has rules for a part of its paths only; write one for the others
+
+[[rule]]
+match = "GET /a/{x}/b/{y}"
+action_type = "data_access"
+resource_id = "{path.y}"
+details = { x = "path.x?" }
+
+[[rule]]
+match = "POST,PUT /a/{x}/b/{y}"
+action_type = "data_modification"
+resource_id = "{path.y}"
+details = { x = "path.x?" }
+
+[[rule]]
+match = "DELETE /a/{z}/b/{y}"
+action_type = "data_modification"
+resource_id = "{path.y}"
+details = { z = "path.z?" }
+
+[[rule]]
+match = "DELETE /pair/{y}"
+action_type = "data_modification"
+resource_id = "{path.y}"
+
+[[rule]]
+match = "* /any/{x}"
+action_type = "data_modification"
+resource_id = "{path.x}"
+
+[[rule]]
+match = "* /every/{größe}"
+action_type = "data_modification"
+resource_id = "{path.größe}"
+
+[[rule]]
+match = "* /legacy/**"
+# a foreign application, one unit: whatever a path runs in there
+action_type = "data_modification"
+
+[[rule]]
+match = "GET /static/**"
+exempt = true
+
+[[rule]]
+match = "POST /files/public/**"
+action_type = "data_modification"
+
+[[rule]]
+match = "WEBSOCKET /ws/{room}"
+action_type = "data_modification"
+resource_id = "{path.room}"
+
+[[rule]]
+match = "GET /healthz"
+exempt = true
+
+[[rule]]
+match = "POST /healthz"
+action_type = "data_modification"
+"""
+
+
+def test_a_rule_for_an_endpoint_is_suggested_where_no_template_can_be_written():
+    rules = [
+        {"endpoint": "pair", "match": "PUT /**", "name": "single", **ACTION},
+        {"endpoint": "other", "name": "not this", **ACTION},
+    ]
+    leaves = [
+        route("/pair/{y}/{year}", "GET", "HEAD", "PUT", endpoint="pair"),
+        route("/{regex:~^p/(?P<year>\\d*)/(?P<größe>x)$}", "GET", "DELETE", endpoint="pair"),
+        route("/{regex:~^q$}", "GET"),
+        route("/{regex:~^s$}", endpoint="any"),
+        route("/else", "GET", endpoint="other"),
+    ]
+    coverage = covered(rules, *leaves)
+    text = suggest(coverage.unmapped, agent_id=None, standing=coverage.rows)
+    assert text.partition("this program does not.\n")[2] == """
+# '/{regex:~^q$}': its template cannot be written in a rule, and it has no name
+
+# takes the place of single at 'pair'
+
+[[rule]]
+endpoint = "pair"
+match = "GET /**"
+action_type = "data_access"
+details = { y = "path.y?", year = "path.year?", "größe" = "path.größe?" }
+
+[[rule]]
+endpoint = "pair"
+match = "DELETE /**"
+action_type = "data_modification"
+details = { y = "path.y?", year = "path.year?", "größe" = "path.größe?" }
+
+[[rule]]
+endpoint = "any"
+action_type = "data_modification"
+"""
+
+
 def test_what_is_suggested_passes_the_check_and_leaves_nothing_unmapped(tmp_path):
     leaves = [
         route("/a/{x}", "GET", "POST"),

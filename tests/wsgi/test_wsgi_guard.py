@@ -16,7 +16,9 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from ascend_middleware import ConfigurationError
 from ascend_middleware.client.http import ConnectFailed, DeadlinePassed
 from ascend_middleware.guard import Agent, NotAnAgent, Verdict
+from ascend_middleware.flow import BodyTooLarge
 from ascend_middleware.wsgi import AscendMiddleware
+from ascend_middleware.wsgi.middleware import Body
 
 BODY = b'{"amount": 5}'
 
@@ -211,7 +213,34 @@ def test_without_an_agent_nothing_is_built():
         AscendMiddleware(Handler(), rules={"rule": [PAY]}, api_url="https://authority.example")
 
 
+def test_only_what_the_server_says_of_headers_is_a_header(engine):
+    rule = {**READ, "details": {"run": "header.x-run?"}}
+    given = environ("GET", "/items/7")
+    given |= {"OTHERX_RUN": "forged", "x.run": object()}
+    assert Call(guard(Handler(), [rule]), given).status == 200
+    given["HTTP_X_RUN"] = "told"
+    assert Call(guard(Handler(), [rule]), given).status == 200
+    assert [one.get("action_details") for one in engine.submitted] == [None, {"run": "told"}]
+
+
 # Bodies
+
+
+@pytest.mark.parametrize("length", ["\xb2", "-1", "+2", "9" * 19, "9" * 5000, "1, 2", " 2"])
+def test_a_length_that_is_none_is_no_body(engine, length):
+    call = Call(guard(Handler()), {**pay(), "CONTENT_LENGTH": length})
+    assert (call.status, call.problem, engine.submitted) == (400, "bad-request", [])
+
+
+def test_a_body_is_read_once_and_bounded_each_time():
+    stream = Input(BODY)
+    given = pay(content=stream, length=len(BODY))
+    body = Body(given)
+    assert [body.read(100, 5.0), body.read(len(BODY), 5.0)] == [BODY, BODY]
+    with pytest.raises(BodyTooLarge):
+        body.read(len(BODY) - 1, 5.0)
+    assert given["wsgi.input"].read() == BODY
+
 
 
 @pytest.mark.parametrize("part", [1 << 20, 3, 1])
