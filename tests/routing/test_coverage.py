@@ -271,7 +271,9 @@ def test_one_route_is_one_route():
 
 def test_the_whole_listing_as_json():
     found = as_json(mixed())
-    assert [(one["method"], one["route"], one["part"], one["standing"], one["rule"]) for one in found["routes"]][5:9] == [
+    assert [(one["method"], one["route"], one["part"], one["standing"], one["rule"]) for one in found["routes"]][
+        5:9
+    ] == [
         ("GET", "/files/{p:path}", "/files/secret/**", "blocked", "rule 3 (* /files/secret/**)"),
         ("GET", "/files/{p:path}", "/files/public/**", "exempt", "rule 4 (GET /files/public/**)"),
         ("GET", "/files/{p:path}", "elsewhere", "unmapped", None),
@@ -283,7 +285,12 @@ def test_the_whole_listing_as_json():
         "mode": "observe", "cache": "30s", "coalesce": True, "block": None,
     }  # fmt: skip
     blocked = found["routes"][5]
-    assert (blocked["host"], blocked["block"], blocked["action_type"], blocked["coalesce"]) == ("x.example", "no", None, None)
+    assert (blocked["host"], blocked["block"], blocked["action_type"], blocked["coalesce"]) == (
+        "x.example",
+        "no",
+        None,
+        None,
+    )
     assert found["routes"][8]["endpoint"] == "old"
     assert found["partly_covered"] == ["/a", "/files/{p:path}", "/legacy/**"]
     assert found["idle_rules"] == [{"rule": "rule 6 (GET /nowhere)", "why": "no route has this template"}]
@@ -395,7 +402,9 @@ def test_what_is_suggested_for_routes_of_every_kind():
     ]
     coverage = covered(rules, *leaves)
     text = suggest(coverage.unmapped, agent_id="ü", standing=coverage.rows)
-    assert text.partition("this program does not.\n")[2] == """
+    assert (
+        text.partition("this program does not.\n")[2]
+        == """
 [ascend]
 agent_id = "ü"
 
@@ -460,6 +469,7 @@ exempt = true
 match = "POST /healthz"
 action_type = "data_modification"
 """
+    )
 
 
 def test_a_rule_for_an_endpoint_is_suggested_where_no_template_can_be_written():
@@ -476,7 +486,9 @@ def test_a_rule_for_an_endpoint_is_suggested_where_no_template_can_be_written():
     ]
     coverage = covered(rules, *leaves)
     text = suggest(coverage.unmapped, agent_id=None, standing=coverage.rows)
-    assert text.partition("this program does not.\n")[2] == """
+    assert (
+        text.partition("this program does not.\n")[2]
+        == """
 # '/{regex:~^q$}': its template cannot be written in a rule, and it has no name
 
 # takes the place of single at 'pair'
@@ -497,6 +509,7 @@ details = { y = "path.y?", year = "path.year?", "größe" = "path.größe?" }
 endpoint = "any"
 action_type = "data_modification"
 """
+    )
 
 
 def test_what_is_suggested_passes_the_check_and_leaves_nothing_unmapped(tmp_path):

@@ -296,7 +296,11 @@ def test_two_routes_of_one_template_and_a_head_that_goes_another_way_have_lines_
         Route("/HEAD", page, methods=["GET"]),
         *(Mount("/same", routes=[Route("/{a}", page, methods=["GET"])], name=name) for name in ("one", "two")),
     ]
-    same = [{"match": "* /same/**", "action_type": "a"}, {"match": "HEAD /head", "exempt": True}, {"match": "GET /HEAD", "exempt": True}]
+    same = [
+        {"match": "* /same/**", "action_type": "a"},
+        {"match": "HEAD /head", "exempt": True},
+        {"match": "GET /HEAD", "exempt": True},
+    ]
     command("lock", site([*RULES, *same], more=routes))
     found = tomllib.loads(Path("ascend.lock").read_text())["routes"]
     assert [name for name in found if "same" in name or "head" in name.lower()] == [

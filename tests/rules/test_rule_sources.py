@@ -309,7 +309,12 @@ def test_secrets_never_leave():
 
 @pytest.mark.parametrize("source", ["body.card.number", "body.max.tokens", "body.user.password", "body.pin"])
 def test_a_secret_is_known_by_its_whole_place_and_by_its_last_step(source):
-    body = {"card": {"number": "hunter2"}, "max": {"tokens": "hunter2"}, "user": {"password": "hunter2"}, "pin": "hunter2"}
+    body = {
+        "card": {"number": "hunter2"},
+        "max": {"tokens": "hunter2"},
+        "user": {"password": "hunter2"},
+        "pin": "hunter2",
+    }
     made = action(request(body=body), details={"innocent": source}, resource=f"for {{{source}}}")
     assert (made.action_details, made.resource) == ({"innocent": "[redacted]"}, "for [redacted]")
 

@@ -6,7 +6,7 @@ import pytest
 
 from ascend_middleware.config import Pending, Settings
 from ascend_middleware.exceptions import ConfigurationError
-from ascend_middleware.rules import declaration, WEBSOCKET, FieldError, RequestFields, Rule, RuleTable, by_method_rule
+from ascend_middleware.rules import WEBSOCKET, FieldError, RequestFields, Rule, RuleTable, by_method_rule, declaration
 
 
 def table(*matches, **extra):
@@ -466,7 +466,10 @@ def test_a_rule_is_called_by_its_name_or_by_what_it_is_for():
     unnamed, named = (declaration("shop.pay", {"action_type": "t", **more}) for more in ({}, {"name": "paying"}))
     assert (unnamed.label, named.label) == ("governed at shop.pay", "paying")
     rules = [made.for_route("/x", declared=[one]).select("GET", "/x") for one in (unnamed, named)]
-    assert [(rule.label, rule.short_label) for rule in rules] == [("governed at shop.pay", "at pay"), ("paying", "paying")]
+    assert [(rule.label, rule.short_label) for rule in rules] == [
+        ("governed at shop.pay", "at pay"),
+        ("paying", "paying"),
+    ]
 
 
 def test_a_rule_names_the_parameters_that_it_cannot_do_without():

@@ -15,8 +15,8 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from ascend_middleware import ConfigurationError
 from ascend_middleware.client.http import ConnectFailed, DeadlinePassed
-from ascend_middleware.guard import Agent, NotAnAgent, Verdict
 from ascend_middleware.flow import BodyTooLarge
+from ascend_middleware.guard import Agent, NotAnAgent, Verdict
 from ascend_middleware.wsgi import AscendMiddleware
 from ascend_middleware.wsgi.middleware import Body
 
@@ -240,7 +240,6 @@ def test_a_body_is_read_once_and_bounded_each_time():
     with pytest.raises(BodyTooLarge):
         body.read(len(BODY) - 1, 5.0)
     assert given["wsgi.input"].read() == BODY
-
 
 
 @pytest.mark.parametrize("part", [1 << 20, 3, 1])
