@@ -106,6 +106,7 @@ class _Runner:
         if self._http_client is not None:
             self._open_engine()  # of the wrong kind, it is told now
         self.worker = build_worker(self._guard, http_client=self._lent if self._blocks else None)
+        self._late_worker = _unless_eager(self.worker)
         if self.worker is not None:
             self._workers.add(self.worker)
             if asks is not None:
@@ -128,6 +129,7 @@ class _Runner:
                 self._asks, self._lent = None, self._http_client
                 self._guard, self.worker, self._engines, self.lacking = self._own
                 self.runs = self._guard.runs
+                self._late_worker = _unless_eager(self.worker)
             else:
                 with substitute.as_at_import():
                     self._begin()
@@ -150,6 +152,11 @@ class _Runner:
         if worker is not None and not worker.is_running and worker.is_eager:
             worker.start()
         return self._guard
+
+
+def _unless_eager(worker: BackgroundWorker | None) -> BackgroundWorker | None:
+    """Return a worker that has nothing to do, and is not started, before something is journalled."""
+    return None if worker is None or worker.is_eager else worker
 
 
 def _stop(workers: weakref.WeakSet[BackgroundWorker]) -> None:
@@ -192,8 +199,8 @@ class SyncRunner(_Runner):
             found = guard.hear(found)
         if not isinstance(found, Verdict):
             found = drive(found, functools.partial(self._perform, read))
-        if found.run is not None and found.run.number and self.worker is not None:
-            self.worker.start()  # it delivers what was journalled
+        if self._late_worker is not None and found.run is not None and found.run.number:
+            self._late_worker.start()  # it delivers what was journalled
         guard.log(view, found, seconds=time.perf_counter() - started)
         return found
 
@@ -288,8 +295,8 @@ class AsyncRunner(_Runner):
             verdict = guard.hear(found)
         if not isinstance(verdict, Verdict):
             verdict = await drive_async(verdict, functools.partial(self._perform, body))
-        if verdict.run is not None and verdict.run.number and self.worker is not None:
-            self.worker.start()  # it delivers what was journalled
+        if self._late_worker is not None and verdict.run is not None and verdict.run.number:
+            self._late_worker.start()  # it delivers what was journalled
         guard.log(view, verdict, seconds=time.perf_counter() - started)
         return verdict
 

@@ -35,8 +35,6 @@ class _Deciding(msgspec.Struct, gc=False):
 
 _decode: Final = msgspec.json.Decoder(_Deciding).decode
 _decode_all: Final = msgspec.json.Decoder(dict).decode
-# Flags that forbid when they are false; "approved" and "success" are words, too.
-_FORBIDDING: Final = (b'"execution_allowed"', b'"approved":', b'"success":')
 # Behind a name, they hide the colon.
 _BLANKS: Final = (b'" ', b'"\n', b'"\r', b'"\t')
 
@@ -104,7 +102,7 @@ def read_permission(content: bytes) -> Permission | None:
         count(b'"status"') != (status is not None)
         or count(b'decision"') != words - (status is not None)
         or count(b'"requires_approval"') > 1
-        or (b"false" in content and _forbids_twice(content))
+        or (b"false" in content and _forbids_twice(content, found, (status, decision, enforcement)))
     ):
         return None
     action_id, other = found.action_id, found.id
@@ -120,6 +118,13 @@ def read_permission(content: bytes) -> Permission | None:
     return Permission(action_id, found.policy_state, content)
 
 
-def _forbids_twice(content: bytes) -> bool:
-    """Say whether a flag may stand twice, once with another value."""
-    return any(content.count(name) > 1 for name in _FORBIDDING) or any(blank in content for blank in _BLANKS)
+def _forbids_twice(content: bytes, found: _Deciding, words: tuple[str | None, ...]) -> bool:
+    """Say whether a flag that forbids when it is false may stand twice, once with another value."""
+    count = content.count
+    if count(b'"execution_allowed"') > 1:
+        return True
+    # "approved" and "success" are words, too: of most answers all are accounted for.
+    names = words.count("approved") + (found.approved is not None), words.count("success") + (found.success is not None)
+    if (count(b'"approved"'), count(b'"success"')) == names:
+        return False
+    return count(b'"approved":') > 1 or count(b'"success":') > 1 or any(map(content.__contains__, _BLANKS))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import anyio
 
 from ..exceptions import ConfigurationError
-from ..flow import running_loop
+from ..flow import asyncio_loop, running_loop
 from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView, answer_of, quoted
 from ..masking import get_logger
 from ..rules import WEBSOCKET
@@ -48,16 +48,28 @@ class Body:
     `task` is the receive that is under way, if there is one.
     """
 
-    __slots__ = ("_ahead", "_gone", "_receive", "_size", "_websocket", "_whole", "task")
+    __slots__ = ("_ahead", "_gone", "_has_turned", "_receive", "_server", "_size", "_websocket", "_whole", "task")
 
     def __init__(self, receive: Callable[[], Awaitable[Any]], *, websocket: bool = False) -> None:
         self._receive = receive
         self._websocket = websocket
+        # Of uvicorn's requests, what says at any time whether the client is there.
+        server = getattr(receive, "__self__", None)
+        is_known = isinstance(getattr(server, "disconnected", None), bool)
+        self._server = server if is_known and type(server).__module__.startswith("uvicorn.") else None
+        # Whether the event loop may have learnt since that the client has left.
+        self._has_turned = True
+        if self._server is None and (loop := asyncio_loop()) is not None:
+            self._has_turned = False
+            loop.call_soon(self._turn)
         self._ahead: deque[Any] = deque()
         self._size = 0
         self._whole = False
         self._gone = False
         self.task: asyncio.Task[Any] | None = None
+
+    def _turn(self) -> None:
+        self._has_turned = True
 
     async def read(self, limit: int, seconds: float) -> bytes:
         """Return the whole body; see the step `ReadBody`. A handshake has none, and its messages are the handler's."""
@@ -104,20 +116,22 @@ class Body:
         return self._gone
 
     def onward_at_once(self) -> Receive | None:
-        """Return the `receive` for the handler if nothing was read ahead, and the server says the client is there."""
-        server = getattr(self._receive, "__self__", None)
-        stays = getattr(server, "disconnected", None) is False and type(server).__module__.startswith("uvicorn.")
-        return self._receive if stays and not self._ahead and self.task is None else None
+        """Return the `receive` for the handler if nothing was read ahead, and the client is known not to have left.
+
+        That is what the server says, or what follows from no wait: the handler runs as soon as it would without us.
+        """
+        leaves = self._has_turned if self._server is None else self._server.disconnected
+        return None if leaves or self._ahead or self.task is not None else self._receive
 
     async def onward(self, *, ahead: bool) -> Receive | None:
         """Return the `receive` for the handler: first what was read ahead, then the real one; None if the client left.
 
         `ahead` allows to receive a body that nobody has read yet, to see whether the client has left.
         """
-        server = getattr(self._receive, "__self__", None)
-        gone = getattr(server, "disconnected", None)
-        if self.task is not None or not isinstance(gone, bool) or not type(server).__module__.startswith("uvicorn."):
-            gone = await self._look(server, ahead=ahead)  # a receive and its task cost more than the rest of this
+        if self.task is not None or self._server is None:
+            gone = await self._look(ahead=ahead)  # a receive and its task cost more than the rest of this
+        else:
+            gone = self._server.disconnected
         if gone or self._gone:
             return None
         if not self._ahead and self.task is None:
@@ -138,9 +152,10 @@ class Body:
 
         return receive
 
-    async def _look(self, server: Any, *, ahead: bool) -> bool:
+    async def _look(self, *, ahead: bool) -> bool:
         """Look once whether the client has left, without waiting; what came meanwhile is kept for the handler."""
-        queue = server if getattr(self._receive, "__func__", None) is asyncio.Queue.get else None
+        is_queue = getattr(self._receive, "__func__", None) is asyncio.Queue.get
+        queue = self._receive.__self__ if is_queue else None  # type: ignore[attr-defined]  # a method's
         for _ in range(_LOOKS):  # there are servers, and tests, that never come to an end
             if self._gone or not (self._whole or self._websocket or (ahead and self._size <= _AHEAD)):
                 break

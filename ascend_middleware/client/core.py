@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -27,7 +27,7 @@ from ..exceptions import (
 )
 from ..flow import Hook, Sleep
 from .calls import Attempt, Calls, Send, identifiers
-from .http.transport import Head, Response
+from .http.transport import Head, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -87,8 +87,9 @@ class ClientCore(Calls):
         if token is None:
             return None
         correlation_id, key = identifiers.pair()
-        varying = ("X-Correlation-ID", correlation_id), ("Idempotency-Key", key)
-        request = self._submit_head.request(varying, content, agent)
+        head = self._submit_head
+        headers = (*head.headers, ("X-Correlation-ID", correlation_id), ("Idempotency-Key", key))
+        request = Request(head.method, head.url, headers, content, agent, head)
         return Attempt(request, seconds, correlation_id, self.clock(), token)
 
     def permitted(self, attempt: Attempt) -> Permission | None:
@@ -289,12 +290,23 @@ class ClientCore(Calls):
 
 def outcome_of(action_id: str | int, word: str, at: float, **fields: Any) -> dict[str, Any]:
     """Return the body that tells what became of an action."""
-    return {"action_id": str(action_id), "status": word, f"{word}_at": iso_time(at), **given(**fields)}
+    body = {"action_id": str(action_id), "status": word, f"{word}_at": iso_time(at)}
+    for name, value in fields.items():
+        if value is not None:
+            body[name] = value
+    return body
 
 
 def iso_time(at: float) -> str:
     """Return seconds since the epoch as the wire writes them."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, microseconds = divmod(round(at * 1_000_000), 1_000_000)
+    return f"{_iso_second(second)}.{microseconds // 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _iso_second(second: int) -> str:
+    """Return a second; many a report tells of the same one."""
+    return datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
 
 
 def _open_decision(error: AscendError) -> AuthorizationDecision:

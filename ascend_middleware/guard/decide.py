@@ -256,7 +256,7 @@ class Guard:
         if case.plan.observe:
             return False
         hints = self.kill.snapshot.hints
-        return hints is None or len(hints) > 0 or case.view.tells(HANDLE_HEADER)
+        return hints is None or len(hints) > 0 or (not case.view.is_ordinary and case.view.tells(HANDLE_HEADER))
 
     def _unmapped(self, view: RequestView, plan: Plan) -> Verdict:
         leaf = view.resolved.leaf if view.resolved is not None else None

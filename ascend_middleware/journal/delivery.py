@@ -6,7 +6,7 @@ A line that the authority cannot take now stays next. One that it will never tak
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -23,7 +23,7 @@ from ..exceptions import (
     ValidationError,
 )
 from ..masking import get_logger
-from .segments import decode_line, encode_line
+from .segments import decode_line, encode_line, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,12 +68,31 @@ class _Open:
     at: float = 0.0
 
 
-class _Ahead(NamedTuple):
-    """A line that was read, and what is to be told of it, if anything."""
+class _Record(msgspec.Struct):
+    """A line of any kind; `journal` says what stands in it."""
 
-    record: dict[str, Any]
-    line: bytes
-    body: dict[str, Any] | None
+    k: str = ""
+    n: int = 0
+    at: float = 0.0
+    id: str = ""
+    how: str = ""
+    rule: str = ""
+    action: dict[str, Any] | None = None
+    error: str | None = None
+    ms: int | None = None
+    given_back: int | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Record).decode
+
+
+def _read(line: bytes) -> _Record | None:
+    """Return a line as a record, or None if it is damaged."""
+    content = unseal(line)
+    try:
+        return None if content is None else _decode(content)
+    except msgspec.DecodeError:
+        return None
 
 
 class Delivery:
@@ -126,8 +145,8 @@ class Delivery:
     def waiting_since(self) -> float | None:
         """When the line was written that is next; None when there is none."""
         found = self._log.peek()
-        record = None if found is None else decode_line(found[1])
-        return None if record is None else float(record.get("at", 0.0))
+        record = None if found is None else _read(found[1])
+        return None if record is None else record.at
 
     def deliver_next(self) -> Flow[bool]:
         """Deliver the next line; False when there is none. What is raised tells that it stays next."""
@@ -135,7 +154,7 @@ class Delivery:
         if found is None:
             return False
         segment, line = found
-        record = decode_line(line)
+        record = _read(line)
         if record is not None:
             try:
                 yield from self._deliver(record, segment, line)
@@ -167,7 +186,7 @@ class Delivery:
         if found is None:
             return (yield from self.deliver_next())
         segment, told = found[0], self._read_ahead(found[0], most)
-        outcomes = [one.body for one in told if one.body is not None]
+        outcomes = [body for _, _, body in told if body is not None]
         if not told or len(outcomes) < 2:
             return (yield from self.deliver_next())
         try:
@@ -183,45 +202,47 @@ class Delivery:
             return (yield from self.deliver_next())
         taken = 0
         try:
-            for one in told:
-                refusal = None if one.body is None else next(errors)
+            for record, line, body in told:
+                refusal = None if body is None else next(errors)
                 if refusal is not None:
-                    self._refused(one, refusal)
-                elif one.record.get("k") == "outcome":
-                    self._concluded_as(one.record)
+                    self._refused(record, line, refusal)
+                elif record.k == "outcome":
+                    self._concluded_as(record)
                 taken += 1
         finally:
             if taken:
                 self._take(taken, segment)
         return True
 
-    def _read_ahead(self, segment: int, most: int) -> list[_Ahead]:
-        """Return the next lines, up to one that has to be told alone."""
-        told: list[_Ahead] = []
+    def _read_ahead(self, segment: int, most: int) -> list[tuple[_Record, bytes, dict[str, Any] | None]]:
+        """Return the next lines, up to one that has to be told alone; each with what is to be told of it, if any."""
+        told: list[tuple[_Record, bytes, dict[str, Any] | None]] = []
         for line, was_delivered in self._log.ahead(2 * most):
-            record = decode_line(line)
-            kind, number = ("", 0) if record is None else (record.get("k"), record.get("n", 0))
-            opened = self._open.get(number)
-            if record is None or (kind == "entry" and opened is None and self._is_unsubmitted(record, number)):
+            record = _read(line)
+            if record is None:
                 break
-            body = None
-            if kind == "entry":
-                self._note_entry(record, number, segment, line)
+            kind, number, body = record.k, record.n, None
+            if kind == "outcome":
+                opened = self._open.get(number)
+                if opened is not None and opened.action_id and not was_delivered:
+                    most -= 1
+                    body = self._outcome(record, opened)
+            elif kind == "entry":
+                if number not in self._open and self._is_unsubmitted(record):
+                    break
+                self._note_entry(record, segment, line)
             elif kind == "submitted":
-                self._note_submitted(record, number)
-            elif kind == "outcome" and opened is not None and opened.action_id and not was_delivered:
-                most -= 1
-                body = self._outcome(record, opened)
-            told.append(_Ahead(record, line, body))
+                self._note_submitted(record)
+            told.append((record, line, body))
             if not most:
                 break
         return told
 
-    def _refused(self, one: _Ahead, error: AscendError) -> None:
+    def _refused(self, record: _Record, line: bytes, error: AscendError) -> None:
         if not isinstance(error, _FINAL):
             self._alone = 1
             raise error
-        self._give_up(one.record, one.line, error)
+        self._give_up(record, line, error)
 
     def _take(self, count: int, segment: int) -> None:
         self._log.advance(count)
@@ -232,11 +253,11 @@ class Delivery:
     def finish(self, state: State | None) -> Flow[None]:
         """Conclude what a dead process left without an outcome, and its claims."""
         for number, opened in sorted(self._open.items()):
-            record = {"n": number, "at": self._now(), "error": _PROCESS_ENDED, "ms": None}
+            record = _Record(k="outcome", n=number, at=self._now(), error=_PROCESS_ENDED)
             try:
                 yield from self._report(record, opened)
             except _FINAL as error:
-                self._give_up({"k": "outcome", **record}, opened.line, error)
+                self._give_up(record, opened.line, error)
             self._open.pop(number, None)
         if state is None:
             return
@@ -252,28 +273,26 @@ class Delivery:
                     logger.error("a dead process's claim of action %s cannot be reported: %s", row.action_id, error)
             state.settle(row.handle, outcome=outcome or "unknown")
 
-    def _deliver(self, record: dict[str, Any], segment: int, line: bytes) -> Flow[None]:
-        kind, number = record.get("k"), record.get("n", 0)
-        if kind == "entry":
-            yield from self._enter(record, number, segment, line)
-        elif kind == "submitted":
-            self._note_submitted(record, number)
-        elif kind == "outcome":
-            opened = self._open.get(number)
+    def _deliver(self, record: _Record, segment: int, line: bytes) -> Flow[None]:
+        if record.k == "entry":
+            yield from self._enter(record, segment, line)
+        elif record.k == "submitted":
+            self._note_submitted(record)
+        elif record.k == "outcome":
+            opened = self._open.get(record.n)
             if opened is not None and not self._log.was_delivered:
                 yield from self._report(record, opened)
             self._concluded_as(record)
 
-    def _note_submitted(self, record: dict[str, Any], number: int) -> None:
-        if number in self._open:
-            self._open[number].action_id = record["id"]
+    def _note_submitted(self, record: _Record) -> None:
+        if record.n in self._open:
+            self._open[record.n].action_id = record.id
 
-    def _concluded_as(self, record: dict[str, Any]) -> None:
-        number = record.get("n", 0)
-        self._conclude(number)
+    def _concluded_as(self, record: _Record) -> None:
+        self._conclude(record.n)
         self.delivered += 1
         if self._adopted:
-            self._outcomes[number] = "completed" if record.get("error") is None else "failed"
+            self._outcomes[record.n] = "completed" if record.error is None else "failed"
 
     def _conclude(self, number: int) -> None:
         self._open.pop(number, None)
@@ -281,18 +300,20 @@ class Delivery:
         if self._adopted or number in self._carried:
             self._concluded.add(number)
 
-    def _enter(self, record: dict[str, Any], number: int, segment: int, line: bytes) -> Flow[None]:
+    def _enter(self, record: _Record, segment: int, line: bytes) -> Flow[None]:
+        number = record.n
         if self._adopted:
             self._outcomes.setdefault(number, "unknown")
-        if number not in self._open and self._is_unsubmitted(record, number):
-            self._known[number] = yield from self._submit(record, number)
-        self._note_entry(record, number, segment, line)
+        if number not in self._open and self._is_unsubmitted(record):
+            self._known[number] = yield from self._submit(record)
+        self._note_entry(record, segment, line)
 
-    def _is_unsubmitted(self, record: dict[str, Any], number: int) -> bool:
-        named = self._known.get(number) or record.get("id")
-        return record.get("how") == "open" and not named and number not in self._concluded
+    def _is_unsubmitted(self, record: _Record) -> bool:
+        named = record.how != "open" or record.id or self._known.get(record.n)
+        return not named and record.n not in self._concluded
 
-    def _note_entry(self, record: dict[str, Any], number: int, segment: int, line: bytes) -> None:
+    def _note_entry(self, record: _Record, segment: int, line: bytes) -> None:
+        number = record.n
         if self._adopted:
             self._outcomes.setdefault(number, "unknown")
         if number in self._concluded:
@@ -301,66 +322,61 @@ class Delivery:
         if opened is not None:
             opened.segment = segment
             return
-        opened = _Open(segment, line, self._known.get(number) or record.get("id") or "")
-        if record.get("how") in _REUSED:
-            opened.reuse, opened.at = record["how"], record.get("at", 0.0)
-        self._open[number] = opened
+        opened = self._open[number] = _Open(segment, line, self._known.get(number) or record.id)
+        if record.how in _REUSED:
+            opened.reuse, opened.at = record.how, record.at
 
-    def _submit(self, record: dict[str, Any], number: int) -> Flow[str]:
+    def _submit(self, record: _Record) -> Flow[str]:
         """Submit what was passed while the authority was away, marked as such."""
-        action = AgentAction(**record["action"])
-        passed_at = iso_time(record.get("at", 0.0))
-        action.context = {**(action.context or {}), "passed_open": True, "passed_open_at": passed_at}
-        decision = yield from self._core.submit(action, **self._how(number, "submit"))
+        action = AgentAction(**(record.action or {}))
+        action.context = {**(action.context or {}), "passed_open": True, "passed_open_at": iso_time(record.at)}
+        decision = yield from self._core.submit(action, **self._how(record.n, "submit"))
         if not decision.is_approved():
             logger.error(
                 "an action that ran because on_failure is open is %s, says the authority now: action %s under %s",
                 decision.status,
                 decision.action_id,
-                record.get("rule"),
+                record.rule,
             )
-        self._log.append(encode_line({"k": "submitted", "n": number, "at": self._now(), "id": decision.action_id}))
+        self._log.append(encode_line({"k": "submitted", "n": record.n, "at": self._now(), "id": decision.action_id}))
         return decision.action_id
 
-    def _report(self, record: dict[str, Any], opened: _Open) -> Flow[None]:
+    def _report(self, record: _Record, opened: _Open) -> Flow[None]:
         if not opened.action_id:
             return  # it was set aside when it could not be submitted
         if opened.reuse:
             yield from self._report_use(record, opened)
             return
-        error = record.get("error")
         yield from self._core.report(
             opened.action_id,
-            failed=error is not None,
-            error=error,
-            at=record.get("at", 0.0),
-            duration_ms=record.get("ms"),
-            given_back=record.get("given_back"),
-            **self._how(record["n"], "outcome"),
+            failed=record.error is not None,
+            error=record.error,
+            at=record.at,
+            duration_ms=record.ms,
+            given_back=record.given_back,
+            **self._how(record.n, "outcome"),
         )
 
-    def _outcome(self, record: dict[str, Any], opened: _Open) -> dict[str, Any]:
+    def _outcome(self, record: _Record, opened: _Open) -> dict[str, Any]:
         """Return an outcome as one of many; see `_report`."""
-        error, word = record.get("error"), "completed" if record.get("error") is None else "failed"
-        use: dict[str, Any] = {}
+        word = "completed" if record.error is None else "failed"
+        body = outcome_of(
+            opened.action_id,
+            word,
+            record.at,
+            error=record.error,
+            duration_ms=record.ms,
+            given_back=record.given_back,
+            idempotency_key=self._key(record.n, "outcome"),
+        )
         if opened.reuse:
             # What the action itself came to is another one's to tell.
-            name = f"{self._process}-{record['n']}"
+            name = f"{self._process}-{record.n}"
             use = {"status": "used", "outcome": word, "how": opened.reuse, "use": name, "used_at": iso_time(opened.at)}
-        return (
-            outcome_of(
-                opened.action_id,
-                word,
-                record.get("at", 0.0),
-                error=error,
-                duration_ms=record.get("ms"),
-                given_back=record.get("given_back"),
-                idempotency_key=self._key(record["n"], "outcome"),
-            )
-            | use
-        )
+            body.update(use)
+        return body
 
-    def _report_use(self, record: dict[str, Any], opened: _Open) -> Flow[None]:
+    def _report_use(self, record: _Record, opened: _Open) -> Flow[None]:
         """Report a use by itself, which is as one of many, too: there is no other way."""
         use, deadline = self._outcome(record, opened), self._core.clock() + _CALL_SECONDS
         (error,) = yield from self._core.report_many([use], deadline=deadline, breaker=self._core.unbroken)
@@ -374,16 +390,16 @@ class Delivery:
     def _key(self, number: int, what: str) -> str:
         return f"journal-{self._process}-{number}-{what}"
 
-    def _give_up(self, record: dict[str, Any], line: bytes, error: AscendError) -> None:
-        number = record.get("n", 0)
+    def _give_up(self, record: _Record, line: bytes, error: AscendError) -> None:
+        number = record.n
         if self._adopted and isinstance(error, AuthorizationDeniedError | NotFoundError):
             opened = self._open.get(number)
-            entry = record if opened is None else decode_line(opened.line) or record
-            if self._now() - float(entry.get("at", 0.0)) < self._max_age:
+            entry = record if opened is None else _read(opened.line) or record
+            if self._now() - entry.at < self._max_age:
                 raise Foreign(f"the authority refuses: {error}") from error
         logger.error("the authority does not take a line of the journal; it is set aside: %s", error)
         self._log.set_aside(line)
-        if record.get("k") == "entry":
+        if record.k == "entry":
             # Its outcome is then nobody's, but the entry is still open until it is seen.
             self._open[number] = _Open(self._segment, line, "")
         else:

@@ -355,11 +355,12 @@ def seal(content: bytes) -> bytes:
 
 def unseal(line: bytes) -> bytes | None:
     """Return a line's content, or None if it is not whole."""
-    head, _, content = line.rstrip(b"\n").partition(b" ")
+    content = line[9:-1]
     try:
-        return content if int(head, 16) == zlib.crc32(content) else None
+        is_whole = line[8:9] == b" " and line[-1:] == b"\n" and int(line[:8], 16) == zlib.crc32(content)
     except ValueError:
         return None
+    return content if is_whole else None
 
 
 def decode_line(line: bytes) -> dict[str, Any] | None:

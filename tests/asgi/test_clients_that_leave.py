@@ -146,6 +146,20 @@ async def test_a_body_that_nobody_reads_is_not_collected(ran, ascend_authority, 
     assert ran == [received]
 
 
+@pytest.mark.parametrize("waits", [True, False])
+async def test_nobody_looks_for_the_client_where_the_handler_had_to_wait_for_nothing(engine, ran, waits):
+    engine.waits = waits
+    server = Server(part(BODY))
+
+    async def handler(scope, receive, send):
+        ran.append(server.received)
+        ran.append(await receive())
+        await PlainTextResponse("done")(scope, receive, send)
+
+    await guard(handler, UNREAD)(scope(), server.receive, server.send)
+    assert ran == [2 if waits else 0, part(BODY)]
+
+
 class Other(Uvicorn):
     """A server whose attribute of that name may mean anything."""
 

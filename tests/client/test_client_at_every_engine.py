@@ -12,7 +12,7 @@ from kit.clients import ACTION, CLASSES, KEY, KINDS, PARTIES, opened, run
 from kit.scripted import APPROVED, DENIED, DROP, HANG, Reset, Scripted, Trickle, chunked, http
 
 from ascend_middleware import exceptions as errors
-from ascend_middleware.client import http as http_engines
+from ascend_middleware.client.http import engines as http_engines
 from ascend_middleware.masking import ENGINE_LOGGERS
 
 AT = pytest.mark.parametrize("party", PARTIES)

@@ -4,6 +4,8 @@ import asyncio
 import inspect
 import json
 
+import anyio
+
 import ascend_middleware.adapters.runner
 from ascend_middleware.client.http import Response
 
@@ -27,7 +29,12 @@ def failed(code, content=b'{"detail": "no"}', **headers):
 
 
 class Engine:
-    """Records what is asked; `answers` are used up one by one, the last one stays. Callables are asked, errors raised."""
+    """Records what is asked; `answers` are used up one by one, the last one stays. Callables are asked, errors raised.
+
+    On an event loop others run while it is asked, unless it is set not to wait.
+    """
+
+    waits = True
 
     def __init__(self, *answers):
         self.answers = list(answers) or [answer()]
@@ -62,6 +69,8 @@ class Awaited:
         self.engine = engine
 
     async def send(self, request, timeout):
+        if getattr(self.engine, "waits", True):
+            await anyio.sleep(0)
         found = self.engine.send(request, timeout)
         return await found if inspect.isawaitable(found) else found
 

@@ -175,7 +175,7 @@ class AsyncGate:
 
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
-        place: _LoopPlace = self._places.get(running_loop())
+        place: _LoopPlace = self._places.get(asyncio_loop() or running_loop())
         slots, waited = place.slots, 0.0
         if slots.busy < slots.limit:  # of one loop, so that no other thread takes one
             slots.busy += 1

@@ -83,10 +83,6 @@ class Head:
         self.headers: Final = headers
         self.lines = ""
 
-    def request(self, varying: tuple[tuple[str, str], ...], content: bytes = b"", agent: str = "") -> Request:
-        """Return a request with these headers more; see `Request`."""
-        return Request(self.method, self.url, self.headers + varying, content, agent, self)
-
 
 class Request(msgspec.Struct, frozen=True):
     """One HTTP request; its headers hold the key, so they are not shown.
