@@ -14,8 +14,10 @@ from ascend_middleware.api.endpoint import Endpoint
 from ascend_middleware.exceptions import NotFoundError, ProtocolError
 
 from .bodies import ApiError, cursor_of, in_order, read_fields, read_object, read_query_fields, wrong
+from .judging import QUICK, Apart, Judged, Task
 from .keys import Credential, contradicts
-from .policy import Judgement, PolicySet, pattern_issues
+from .policy import Judgement, PolicySet, Question, pattern_issues
+from .policy.evaluation import Shape
 from .policy.risk_score import Score
 from .store.listing import Listing
 from .store.store import Store, canonical_json
@@ -98,18 +100,22 @@ class AuthorityContext(Protocol):
     def policy_state(self) -> str:
         """Return a word that changes with whatever decisions depend on: policies, registrations, commands."""
 
-    def judge(self, action: Mapping[str, Any], score: Score, *, tenant: str) -> Judgement:
-        """Decide about an action by the policy file and the organisation's own policies and smart rules."""
+    def question(self, action: Mapping[str, Any], score: Score, *, tenant: str) -> Question:
+        """Ask the policy file and the organisation's own policies and smart rules about an action."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One authenticated request: who asks, for what, and whom an endpoint turns to."""
+    """One authenticated request: who asks, for what, and whom an endpoint turns to.
+
+    `judged` is what was judged of it outside of the transaction; see `judging`.
+    """
 
     authority: AuthorityContext
     request: Request
     credential: Credential
     endpoint: Endpoint[Any]
     parameters: Mapping[str, str]
+    judged: Judged | None = None
 
     @property
     def store(self) -> Store:
@@ -141,6 +147,19 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         if contradicts(self.request.headers):
             data["credentials"] = "X-API-Key counted, another bearer token stood beside it"
         self.store.audit(event, tenant=self.tenant, actor=self.credential.name, action_id=action_id, data=data, at=at)
+
+    def judge(self, action: Mapping[str, Any], score: Score) -> Judgement:
+        """Decide about an action by all policies that speak of it.
+
+        Raises:
+            Apart: that may take long, and was not done yet, or by policies or facts that have changed since.
+        """
+        question = self.authority.question(action, score, tenant=self.tenant)
+        if question.is_quick(Shape.of(self.request.body), QUICK):
+            return question.judge()
+        if self.judged is None or not question.is_as(self.judged.question):
+            raise Apart(Task(self.tenant, question))
+        return self.judged.judgement
 
     def speak_for(self, agent_id: str) -> None:
         """Refuse (403) who acts in the name of an agent that their key may not speak for."""

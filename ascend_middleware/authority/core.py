@@ -7,9 +7,9 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -22,18 +22,18 @@ from .bodies import Answer, ApiError, not_allowed
 from .context import HANDLERS, Call, Known, Request, fingerprint, repeated_otherwise
 from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
+from .failures import as_refusal, policies_changing
 from .fleet import Peers, window
+from .judging import Apart, Judged, Task
 from .keys import DEFAULT_TENANT, LOCAL, Credential, network_of, presented
-from .policy import Judgement, PolicySet
+from .policy import PolicySet, Question
 from .policy.policy_file import load_policy
 from .policy.risk_score import Score
 from .readiness import Readiness
-from .store.database import StorageError, UnstorableError
-from .store.patience import TooLongError
 from .store.store import Store, default_database, iso_time
 from .tokens import Tokens
 
-__all__ = ["API_VERSIONS", "OPEN", "Authority"]
+__all__ = ["API_VERSIONS", "OPEN", "Answering", "Authority", "advance"]
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,10 @@ _DECISIONS: Final = frozenset({"Decision", "ActionDetails", "Evaluation"})
 # Not `encode_json`, which looks through every value: those of an answer were looked through when they came.
 _encode: Final = msgspec.json.Encoder().encode
 _WORD: Final = 2**64 - 1
+# So often a request is judged before its policies are said to change all the time.
+_MOST_TURNS: Final = 4
+# Yields what has to be done outside of all transactions, and receives what came of it.
+Answering: TypeAlias = Generator[Task, "Judged | None", Answer]
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -135,9 +139,9 @@ class Authority:
         """Return a word that changes with whatever decisions depend on: policies, registrations, commands."""
         return f"{self.policy.version}-{self.store.revision() & _WORD:016x}"
 
-    def judge(self, action: Mapping[str, Any], score: Score, *, tenant: str) -> Judgement:
-        """Decide about an action by the policy file and the organisation's own policies and smart rules."""
-        return self.policy.judge(action, score, more=kept_policies(self.store, tenant=tenant))
+    def question(self, action: Mapping[str, Any], score: Score, *, tenant: str) -> Question:
+        """Ask the policy file and the organisation's own policies and smart rules about an action."""
+        return Question.of(self.policy, action, score, more=kept_policies(self.store, tenant=tenant))
 
     def handle(
         self,
@@ -155,12 +159,38 @@ class Authority:
         The method is in upper case, the path decoded, the query raw, and names of headers are in lower case. Failed
         sign-ins are counted by `client`, the address that asks; where the caller knows who asks, it gives `credential`.
         """
+        flow = self.answering(method, path, query, headers, body, credential=credential, client=client)
+        step = advance(flow, None)
+        while isinstance(step, Task):
+            step = advance(flow, step.perform())
+        return step
+
+    def answering(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        credential: Credential | None = None,
+        client: str = "",
+    ) -> Answering:
+        """Answer one request as `handle` does, but yield what others are to do outside of all transactions."""
         request = self._request(method, path, query, headers, body)
         limits: dict[str, str] = {}
-        try:
-            answer = self._answer(request, credential, client, limits)
-        except Exception as error:
-            answer = self._refusal(error, request)
+        judged: Judged | None = None
+        for _ in range(_MOST_TURNS):
+            try:
+                answer = self._answer(request, credential, client, limits, judged)
+                break
+            except Apart as apart:
+                judged = yield apart.task
+            except Exception as error:
+                answer = self._refusal(error, request)
+                break
+        else:
+            answer = self._refusal(policies_changing(), request)
         return Answer(answer.status, {**_fixed(request), **limits, **answer.headers}, answer.body)
 
     def ask(
@@ -179,7 +209,15 @@ class Authority:
         content = b"" if body is None else encode_json(dict(body))
         request = self._request(endpoint.method, endpoint.path, query, {}, content)
         call = Call(authority=self, request=request, credential=by, endpoint=endpoint, parameters=parameters)
-        with self.store.write() if endpoint.writes else contextlib.nullcontext():
+        for _ in range(_MOST_TURNS):
+            try:
+                return self._asked(call)
+            except Apart as apart:
+                call = msgspec.structs.replace(call, judged=apart.task.perform())
+        raise policies_changing()
+
+    def _asked(self, call: Call) -> dict[str, Any]:
+        with self.store.write() if call.endpoint.writes else contextlib.nullcontext():
             try:
                 return self._admitted(call)
             except ApiError as error:
@@ -213,7 +251,14 @@ class Authority:
             envelope=path.startswith(_V2) or "x-api-version" in headers,
         )
 
-    def _answer(self, request: Request, credential: Credential | None, client: str, limits: dict[str, str]) -> Answer:
+    def _answer(
+        self,
+        request: Request,
+        credential: Credential | None,
+        client: str,
+        limits: dict[str, str],
+        judged: Judged | None,
+    ) -> Answer:
         version = request.headers.get("x-api-version")
         if version is not None and version not in API_VERSIONS:
             message = f"there is no such API version; this authority knows {', '.join(sorted(API_VERSIONS))}"
@@ -225,8 +270,16 @@ class Authority:
         if meant not in (None, credential.tenant) and credential is not LOCAL:
             raise ApiError(403, "OTHER_ORGANIZATION", "this key is not of the organisation that the client names")
         endpoint, parameters = find_endpoint(request.method, request.path)
-        limits |= self.count(endpoint.counted_as, credential)
-        call = Call(authority=self, request=request, credential=credential, endpoint=endpoint, parameters=parameters)
+        # A request that comes again, after it was judged, is looked at as if for the first time; but it counts once.
+        limits |= limits or self.count(endpoint.counted_as, credential)
+        call = Call(
+            authority=self,
+            request=request,
+            credential=credential,
+            endpoint=endpoint,
+            parameters=parameters,
+            judged=judged,
+        )
         if not endpoint.writes:
             return self._run(call)
         # One transaction holds the repetition check, the decision, its audit entry and the kept answer: what two
@@ -242,25 +295,16 @@ class Authority:
         if request.path == OPENAPI.path:
             return Answer(200, {}, openapi.document())
         if request.path == READY.path:
-            return self._ready()
-        problem = self.readiness.problem()
-        fields = {"status": "unhealthy" if problem else "healthy", "server_time": iso_time(self.now())}
-        if problem:
-            return Answer(503, {}, _encode({**fields, "problem": problem}))
-        return Answer(200, {}, _encode(fields))
-
-    def _ready(self) -> Answer:
-        reasons = self.readiness.reasons()
-        fields = {
-            "status": "not ready" if reasons else "ready",
-            "reasons": reasons,
-            "policy_version": self.policy.version,
-            "policy_problem": self.policy_problem or None,
-            "replicas": self.peers.count,
-            "differing_policy_versions": sorted(set(self.peers.differing.values())),
-            "server_time": iso_time(self.now()),
-        }
-        return Answer(503 if reasons else 200, {}, _encode(fields))
+            well, fields = self.readiness.ready()
+            fields |= {
+                "policy_version": self.policy.version,
+                "policy_problem": self.policy_problem or None,
+                "replicas": self.peers.count,
+                "differing_policy_versions": sorted(set(self.peers.differing.values())),
+            }
+        else:
+            well, fields = self.readiness.health()
+        return Answer(200 if well else 503, {}, _encode({**fields, "server_time": iso_time(self.now())}))
 
     def authenticate(self, headers: Mapping[str, str], client: str) -> Credential:
         """Return whose request it is; failures are counted by `client`, and never stand in a valid key's way."""
@@ -364,20 +408,7 @@ class Authority:
         return Answer(status, {}, _encode(body))
 
     def _refusal(self, error: Exception, request: Request) -> Answer:
-        if isinstance(error, TooLongError):
-            log.warning("request %s read for too long and was ended", request.correlation_id)
-            message = "reading took too long and was ended; narrow it by dates, agent or status, or follow a cursor"
-            error = ApiError(503, "QUERY_TOO_LONG", message, headers={"retry-after": "1"})
-        elif isinstance(error, UnstorableError):
-            message = "a text of the request holds a character that cannot be stored: NUL, or half of a pair"
-            error = ApiError(422, "VALIDATION_ERROR", message)
-        elif isinstance(error, StorageError):
-            log.error("the database failed, request %s was refused: %s", request.correlation_id, error)
-            message = "the authority's database failed; nothing was decided"
-            error = ApiError(503, "STORAGE_UNAVAILABLE", message, headers={"retry-after": "1"})
-        elif not isinstance(error, ApiError):
-            log.error("request %s failed", request.correlation_id, exc_info=error)
-            error = ApiError(500, "INTERNAL_ERROR", "the authority failed; nothing was decided")
+        error = as_refusal(error, request.correlation_id)
         answer = {"code": error.code, "message": error.message, "details": error.details}
         body = {
             "status": "error",
@@ -386,6 +417,15 @@ class Authority:
             "detail": error.detail or error.message,
         }
         return Answer(error.status, error.headers, _encode(body))
+
+
+def advance(flow: Answering, done: Judged | None) -> Answer | Task:
+    """Go on with an answer after what it asked for was done; return it, or what is asked for next."""
+    try:
+        return flow.send(done)
+    except StopIteration as end:
+        answer: Answer = end.value
+        return answer
 
 
 def _versionless(path: str) -> str:

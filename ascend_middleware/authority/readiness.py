@@ -47,6 +47,16 @@ class Readiness:
         stopping = ("the authority is stopping",) if self.stopping else ()
         return (*stopping, *self._look()[1])
 
+    def health(self) -> tuple[bool, dict[str, object]]:
+        """Return whether the authority can decide, and the answer's fields that say so."""
+        problem = self.problem()
+        return not problem, {"status": "unhealthy", "problem": problem} if problem else {"status": "healthy"}
+
+    def ready(self) -> tuple[bool, dict[str, object]]:
+        """Return whether requests should come here, and the answer's fields that say so."""
+        reasons = self.reasons()
+        return not reasons, {"status": "not ready" if reasons else "ready", "reasons": reasons}
+
     @property
     def free_bytes(self) -> int | None:
         """What the disk of the database has left; None where it is not on a disk of this machine."""

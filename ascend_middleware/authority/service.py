@@ -21,8 +21,10 @@ from ascend_middleware.api.endpoints import HEALTH, READY
 
 from .bodies import Answer, ApiError, read_wait
 from .context import action_number
-from .core import Authority
+from .core import Answering, Authority, advance
 from .heads import Heads
+from .judges import Judges
+from .judging import Task
 from .retention import Retirement
 from .store import audit
 from .store.database import Database, StorageError
@@ -258,6 +260,7 @@ class Service:
         self.authority: Final = authority
         self.writer: Final = Writer(authority.store)
         self.waiters: Final = Waiters(authority.store)
+        self.judges: Final = Judges(lambda name: authority.limited(name))
         self.courier: Final = Courier(authority)
         self.heads: Final = Heads(authority, self.courier.outbox)
         self.retirement: Final = Retirement(authority)
@@ -351,28 +354,39 @@ class Service:
 
         `gone` returns when the client has left; a request that is held ends then.
         """
-        job = partial(self.authority.handle, method, path, query, headers, body, client=client)
+        ask = partial(self.authority.answering, method, path, query, headers, body, client=client)
         endpoint, parameters = self.authority.find_endpoint(method, path)
         try:
             if endpoint is not None and endpoint.writes:
-                return await self.change(job)
+                return await self._answer(ask(), self.change)
             # The database may have to read from disk, which must not hold up the event loop.
             if endpoint is not None and endpoint.many:
                 # Who asks is found out first: those without a key wait for no reader.
                 credential = await anyio.to_thread.run_sync(self.authority.authenticate, headers, client)
-                return await self.read(credential.key_id, partial(job, credential=credential))
-        except (ApiError, StorageError) as error:
+                return await self._answer(ask(credential=credential), partial(self.read, credential.key_id))
+            # Whoever looks whether the authority is well waits for nobody else, whatever is read or decided.
+            looks = path in (HEALTH.path, READY.path)
+            limiter = self._health if looks else None
+            answer = await self._answer(ask(), lambda job: anyio.to_thread.run_sync(_patient, job, limiter=limiter))
+            if endpoint is not None and endpoint.query is Waiting and answer.status == 200:
+                # A success, so the caller may see the action, and what it asks for is in order.
+                seconds = read_wait(query, headers)
+                if seconds > 0:
+                    await self._hold(action_number(parameters["id"]) or 0, seconds, gone)
+                    answer = await self._answer(ask(), anyio.to_thread.run_sync)
+        except Exception as error:
             return self.authority.refused(headers, error)
-        # Whoever looks whether the authority is well waits for nobody else, whatever is read or decided.
-        looks = path in (HEALTH.path, READY.path)
-        answer = await anyio.to_thread.run_sync(_patient, job, limiter=self._health if looks else None)
-        if endpoint is not None and endpoint.query is Waiting and answer.status == 200:
-            # A success, so the caller may see the action, and what it asks for is in order.
-            seconds = read_wait(query, headers)
-            if seconds > 0:
-                await self._hold(action_number(parameters["id"]) or 0, seconds, gone)
-                answer = await anyio.to_thread.run_sync(job)
         return answer
+
+    async def _answer(
+        self, flow: Answering, run: Callable[[Callable[[], Answer | Task]], Awaitable[Answer | Task]]
+    ) -> Answer:
+        """Have `run` answer one request, and do between what is not to be done there."""
+        step = await run(partial(advance, flow, None))
+        while isinstance(step, Task):
+            done = await self.judges.perform(step)
+            step = await run(partial(advance, flow, done))
+        return step
 
     async def _hold(self, action_id: int, seconds: float, gone: Callable[[], Awaitable[None]] | None) -> None:
         """Return when an action is decided, when the seconds have passed, or when the client has left."""

@@ -132,7 +132,7 @@ def replay(args: Namespace) -> Result:
         for row in progress(_submitted(store, since, args.tenant), "actions"):
             total += 1
             submission, before = row["submission"], row["judgement"]
-            judgement = authority.judge(judged_form(submission), _score(before), tenant=args.tenant)
+            judgement = authority.question(judged_form(submission), _score(before), tenant=args.tenant).judge()
             if judgement.decision == before["decision"]:
                 continue
             turn = f"{before['decision']} to {judgement.decision}"

@@ -50,6 +50,8 @@ _BLANK: Final = {
 }
 # What clients that were told no agent send; the key says whose it is.
 _UNNAMED_AGENT: Final = "unknown"
+# Of the policies that fail alike, the log names so many.
+_MOST_NAMED: Final = 5
 # Of an action's uses, so many of the last stand in its audit trail.
 _MOST_USES: Final = 100
 _OF_A_USE: Final[tuple[str, ...]] = ("use", "how", "outcome", "used_at", "error", "duration_ms")
@@ -89,7 +91,7 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
     check_standing(call, action["agent_id"], kind)
     governance = orchestration.check(action, call, tools=tools)
     score = score_action(kind, action["risk_indicators"], action["context"], governance.signals, claimed)
-    judgement = call.authority.judge(judged_form(action), score, tenant=call.tenant)
+    judgement = call.judge(judged_form(action), score)
     stored = {
         "decision": judgement.decision,
         "reason": judgement.reason,
@@ -103,8 +105,10 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
     }
     if judgement.faults:
         stored["faults"] = judgement.faults
-        for name, fault in judgement.faults.items():
-            log.warning("policy %r could not be evaluated for a %s, which denies: %s", name, kind, fault)
+        for fault in dict.fromkeys(judgement.faults.values()):
+            names = [name for name, one in judgement.faults.items() if one == fault]
+            told = ", ".join(map(repr, names[:_MOST_NAMED])) + ("" if len(names) <= _MOST_NAMED else ", …")
+            log.warning("policy %s could not be evaluated for a %s, which denies: %s", told, kind, fault)
     level = risk_level(judgement.risk_score)
     if action["context"].get(OBSERVED) is True:
         stored[OBSERVED] = True

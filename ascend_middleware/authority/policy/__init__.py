@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
 import re
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from ..keys import ADDRESS_LIMIT, FAILED_SIGN_INS, listed
 from ..tokens import TokenKey
 from .approvers import ApprovalRules
 from .conditions import Condition
+from .evaluation import Held, Load, Shape, evaluate, longest_time
 from .retention import Retention
 from .risk_score import Score
 
@@ -29,14 +30,13 @@ __all__ = [
     "Policies",
     "Policy",
     "PolicySet",
+    "Question",
     "listed",
     "pattern_issues",
 ]
 
 # The strictest wins: later words beat earlier ones.
 DECISIONS: Final = ("approved", "pending", "denied")
-# Seconds of processor time for all conditions about one action; one that has no time left denies.
-_BUDGET: Final = 0.25
 # What a smart rule calls them.
 RULE_ACTIONS: Final[Mapping[str, str]] = {"allow": "approved", "require_approval": "pending", "deny": "denied"}
 
@@ -106,6 +106,7 @@ class Policies(tuple[Policy, ...]):
     def __init__(self, _: Iterable[Policy] = ()) -> None:
         self._any: list[tuple[int, Policy]] = []
         self._by_key: dict[tuple[str, str], list[tuple[int, Policy]]] = {}
+        self.load = Load.of(policy.condition for policy in self)
         for number, policy in enumerate(self):
             for key in policy.keys:
                 self._by_key.setdefault(key, []).append((number, policy))
@@ -217,17 +218,17 @@ class PolicySet:
 
         The action is as the conditions see it.
         """
+        return Question.of(self, action, score, more=more).judge()
+
+    def conclude(self, policies: Iterable[Policy], held: Iterable[Held], score: Score) -> Judgement:
+        """Decide by what the conditions of the policies about an action gave."""
         matched: list[_Match] = []
         faults: dict[str, str] = {}
-        until = time.thread_time() + _BUDGET
-        for policy in itertools.chain(self.policies.about(action), more.about(action) if more else ()):
-            try:
-                if policy.condition is not None and time.thread_time() > until:
-                    raise ValueError("the policies before it have used up the time for judging this action")
-                if policy.condition is None or policy.condition.holds(action):
-                    matched.append(_Match(policy, policy.decision, policy.reason or f"policy {policy.name!r}"))
-            except ValueError as error:
-                faults[policy.name] = str(error)
+        for policy, one in zip(policies, held, strict=True):
+            if one is True:
+                matched.append(_Match(policy, policy.decision, policy.reason or f"policy {policy.name!r}"))
+            elif one is not False:
+                faults[policy.name] = one
                 reason = f"policy {policy.name!r} could not be evaluated for this action"
                 matched.append(_Match(policy, "denied", reason, failed=True))
         scores = [(row.policy.name, row.policy.risk_score) for row in matched if row.policy.risk_score is not None]
@@ -268,6 +269,51 @@ class PolicySet:
         decision, compared = ("pending", "reaches") if value >= self.pending else ("approved", "is below")
         reason = f"risk score {value} {compared} the threshold for a person's decision, {self.pending}"
         return decision, reason, self.pending
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What is asked about one action: whoever answers it needs no database, and nothing that was read in a transaction.
+
+    Two are the same where the same policies are asked about the same action.
+    """
+
+    rules: PolicySet
+    action: Mapping[str, Any]
+    score: Score
+    more: Policies | None
+    about: tuple[Policy, ...]
+
+    @classmethod
+    def of(cls, rules: PolicySet, action: Mapping[str, Any], score: Score, *, more: Policies | None = None) -> Question:
+        """Ask a policy file, and `more` policies, about an action as the conditions see it."""
+        about = (*rules.policies.about(action), *(more.about(action) if more else ()))
+        return cls(rules, action, score, more, about)
+
+    def is_as(self, other: Question) -> bool:
+        """Say whether an answer to the other one answers this."""
+        mine, others = (self.about, self.action, self.score), (other.about, other.action, other.score)
+        return self.rules is other.rules and mine == others
+
+    def is_quick(self, shape: Shape, seconds: float) -> bool:
+        """Say whether the answer surely takes no more than some seconds of processor time."""
+        whole = [policies.load for policies in (self.rules.policies, self.more) if policies]
+        if sum(load.seconds(shape) for load in whole) <= seconds and not any(load.macros for load in whole):
+            return True
+        return longest_time(self._conditions, self.action, shape) <= seconds
+
+    @property
+    def sources(self) -> list[str | None]:
+        """What the conditions are, as `evaluate_sources` takes them."""
+        return [None if one is None else one.source for one in self._conditions]
+
+    @property
+    def _conditions(self) -> Iterator[Condition | None]:
+        return (policy.condition for policy in self.about)
+
+    def judge(self, held: Sequence[Held] | None = None) -> Judgement:
+        """Answer it, by what the conditions gave where that is known."""
+        held = evaluate(self._conditions, self.action) if held is None else held
+        return self.rules.conclude(self.about, held, self.score)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from ascend_middleware.api.bodies import MAX_CONDITION
@@ -14,7 +14,7 @@ from ascend_middleware.api.models import AgentAction
 from .regex_size import regex_size
 from .risk_score import containers
 
-__all__ = ["Condition", "Fault", "compile_condition"]
+__all__ = ["Condition", "Fault", "compile_condition", "longest"]
 
 _MAX_NESTING: Final = 16
 _MAX_OPERATORS: Final = 100
@@ -102,23 +102,29 @@ class Condition:
 
     Attributes:
         source: as it was written.
-        weight: the power of a list's length that its evaluation may cost.
         run: evaluates it.
+        weight: the power of a list's length that its evaluation may cost.
+        states: the size of its regular expressions; see `regex_size`.
         fields: those of the action that it names; None where it may look at all of them.
         constant: a field of the action and the one text with which the condition can hold, where there is such.
     """
 
     source: str
-    weight: int
-    run: Callable[[dict[str, Any]], object]
+    run: Callable[[dict[str, Any]], object] = field(compare=False)
+    weight: int = 0
+    states: int = 0
     fields: frozenset[str] | None = None
     constant: tuple[str, str] | None = None
 
-    def holds(self, action: Mapping[str, Any]) -> bool:
-        """Evaluate the condition; raise `ValueError` with the cause if the answer is neither true nor false."""
-        longest = _longest(action) if self.weight else 0
-        if longest**self.weight > _MAX_WORK:
-            raise ValueError(f"a list or object of {longest} entries is too long for this condition")
+    def holds(self, action: Mapping[str, Any], *, entries: int | None = None) -> bool:
+        """Evaluate the condition; raise `ValueError` with the cause if the answer is neither true nor false.
+
+        `entries` is how long the action's longest list or object is, if that is known.
+        """
+        if entries is None:
+            entries = longest(action) if self.weight else 0
+        if entries**self.weight > _MAX_WORK:
+            raise ValueError(f"a list or object of {entries} entries is too long for this condition")
         # Handing a value over to the library costs more than most conditions do.
         seen = action if self.fields is None else {name: action[name] for name in self.fields if name in action}
         try:
@@ -132,7 +138,7 @@ class Condition:
         return answer
 
 
-def _longest(value: object) -> int:
+def longest(value: object) -> int:
     """Return the length of the longest list or object within a value."""
     return max(map(len, containers(value)), default=0)
 
@@ -186,8 +192,9 @@ def compile_condition(source: str) -> Condition | list[Fault]:
         return [at(found, f"{found[0]!r} means nothing in CEL", f"write {word}") for found, word in slips] or [
             _parse_fault(str(error))
         ]
-    if regex := _regexes_fault(source, plain, macros):
-        return [at(regex[0], *regex[1:])]
+    states = _states(source, plain, macros)
+    if isinstance(states, tuple):
+        return [at(states[0], *states[1:])]
     faults = []
     for macro in macros:
         if macro.name == "map" and "+" in macro.body:
@@ -212,7 +219,8 @@ def compile_condition(source: str) -> Condition | list[Fault]:
     whole = len(named) != len(_ACTION.findall(plain))  # it looks at the action otherwise than by its fields
     run = _with_number(program, source) if "number" in program.functions() else program.execute
     fields = None if whole else frozenset(named)
-    return Condition(source=source, weight=weight, run=run, fields=fields, constant=_constant(source, plain, weight))
+    constant = _constant(source, plain, weight)
+    return Condition(source=source, run=run, weight=weight, states=states, fields=fields, constant=constant)
 
 
 def _constant(source: str, plain: str, weight: int) -> tuple[str, str] | None:
@@ -317,22 +325,23 @@ def _weight(macros: list[_Macro]) -> int:
     return max(weights, default=0)
 
 
-def _regexes_fault(source: str, plain: str, macros: list[_Macro]) -> tuple[int, str, str] | None:
-    """Say where a regular expression may take too long, and why; nothing if none does.
+def _states(source: str, plain: str, macros: list[_Macro]) -> int | tuple[int, str, str]:
+    """Return the size of a condition's regular expressions, or where one may take too long, and why.
 
     They take time in proportion to their size, with what is repeated written out, and to the text.
     """
-    left = _MAX_REGEXES
+    states, left = 0, _MAX_REGEXES
     for call in _MATCHES.finditer(plain):
         if call[1] is None:
             return call.start(), "matches takes a regular expression that is written in the condition", ""
         size = regex_size(source[call.start(1) + 1 : call.end(1) - 1])
         within = any(one.start < call.start() < one.end for one in macros)
+        states += size
         left -= size * _MACRO_FACTOR if within else size
         if left < 0:
             hint = "repeat less within what is repeated; [a-z0-9_] is smaller than \\w"
             return call.start(), "the regular expressions of this condition are too large", hint
-    return None
+    return states
 
 
 def _nesting(source: str) -> int:
