@@ -10,13 +10,16 @@ import signal
 
 import pytest
 from kit.desk import Desk
+from kit.forger import Forger
 
 from ascend_middleware.authority import parse_policy
 from ascend_middleware.authority.retention import Retirement
 from ascend_middleware.authority.store import archiver as module
+from ascend_middleware.authority.store import audit
 from ascend_middleware.authority.store.archiver import Archiver
-from ascend_middleware.authority.store.archives import as_numbers, as_ranges
+from ascend_middleware.authority.store.archives import as_numbers, as_ranges, write_archive
 from ascend_middleware.authority.store.audit import Head, iso_time
+from ascend_middleware.authority.store.database import Database
 from ascend_middleware.authority.store.store import Store
 from ascend_middleware.authority.store.verification import verify
 from ascend_middleware.cli import main
@@ -224,6 +227,103 @@ REFUSED = {
     "what was planned is named anew": "UPDATE archives SET seq = 7",
     "a file is forgotten": "DELETE FROM archives",
 }
+
+
+def rewritten(forger, folder, change):
+    """Write an archive of actions anew, and have an entry name it that is appended to the log."""
+    name, seq = forger.raw.execute("SELECT name, seq FROM archives WHERE kind = 'actions' ORDER BY first").fetchone()
+    rows = [json.loads(line) for line in gzip.decompress((folder / name).read_bytes()).splitlines()]
+    rows = change(rows)
+    digest, count = write_archive(folder / name, rows)
+    (text,) = forger.raw.execute("SELECT entry FROM audit WHERE seq = ?", (seq,)).fetchone()
+    data = {
+        **json.loads(text)["data"],
+        "sha256": digest,
+        "actions": count,
+        "ids": as_ranges([row["id"] for row in rows]),
+    }
+    forger.append("ACTIONS_ARCHIVED", data, action_id=None)
+    forger.raw.execute("UPDATE archives SET seq = ?, sha256 = ? WHERE name = ?", (forger.last, digest, name))
+
+
+def other_archived_submission(forger, folder):
+    rewritten(forger, folder, lambda rows: [{**rows[0], "submission": '{"resource":"the weather"}'}, *rows[1:]])
+
+
+def other_archived_decision(forger, folder):
+    rewritten(forger, folder, lambda rows: [{**row, "status": "approved"} for row in rows])
+
+
+def other_archived_approval(forger, folder):
+    rewritten(forger, folder, lambda rows: [{**row, "approvals": [{"approver": "x", "at": ""}]} for row in rows])
+
+
+def one_archived_action_less(forger, folder):
+    rewritten(forger, folder, lambda rows: rows[1:])
+
+
+def archived_before_its_time(forger, folder):
+    """An action that is there is taken away, and an entry says that it is archived."""
+    forger.raw.execute("DELETE FROM actions WHERE id = 5")
+    data = {"file": "actions-5-5-0.jsonl.gz", "first": 5, "last": 5, "actions": 1, "ids": "5"}
+    digest, _ = write_archive(folder / data["file"], [])
+    forger.append("ACTIONS_ARCHIVED", {**data, "sha256": digest}, action_id=None)
+    row = (data["file"], "actions", 5, 5, "done", forger.last, digest)
+    forger.raw.execute("INSERT INTO archives (name, kind, first, last, state, seq, sha256) VALUES (?,?,?,?,?,?,?)", row)
+
+
+def a_file_that_was_replaced_by_none(forger, folder):
+    (name,) = forger.raw.execute("SELECT name FROM archives WHERE kind = 'actions' ORDER BY first").fetchone()
+    (folder / name).unlink()
+    forger.raw.execute("UPDATE archives SET state = 'replaced' WHERE name = ?", (name,))
+
+
+def a_file_that_is_forgotten(forger, folder):
+    (name,) = forger.raw.execute("SELECT name FROM archives WHERE kind = 'actions' ORDER BY first").fetchone()
+    (folder / name).unlink()
+    forger.raw.execute("DELETE FROM archives WHERE name = ?", (name,))
+
+
+HIDING = (
+    other_archived_submission,
+    other_archived_decision,
+    other_archived_approval,
+    one_archived_action_less,
+    archived_before_its_time,
+    a_file_that_was_replaced_by_none,
+    a_file_that_is_forgotten,
+)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A database with archives, and a head that was noted then."""
+    place = tmp_path_factory.mktemp("kept")
+    desk = Desk(path=place / "a.db")
+    for _ in range(2):
+        desk.submit(DENIED)
+        desk.submit(PENDING, amount=5000)
+        desk.post(f"/api/agent-action/{desk.submit(APPROVED)[1]['id']}/complete", {})
+    desk.time += 40 * DAY
+    desk.submit(APPROVED)
+    desk.folder = place / "archive"
+    desk.folder.mkdir()
+    archive(desk)
+    noted = audit.head(desk.store)
+    assert verify(desk.store, archive=desk.folder, known=(noted,)).whole
+    desk.authority.close()
+    return place, noted
+
+
+@pytest.mark.parametrize("hide", HIDING, ids=lambda hide: hide.__name__)
+def test_archiving_is_no_way_to_hide_an_action(kept, tmp_path, hide):
+    """What archives hold is compared with the log too, whatever else was appended to it."""
+    place = shutil.copytree(kept[0], tmp_path / "mine")
+    forger = Forger(place / "a.db")
+    hide(forger, place / "archive")
+    forger.close()
+    with Database.evidence(place / "a.db") as database:
+        assert not verify(database, archive=place / "archive", known=(kept[1],)).whole
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -17,7 +17,7 @@ from .engine import Reader, Row
 from .findings import Finding, gone, unknown, unlike
 from .past import ERASED, Past, as_written
 
-__all__ = ["SUBMITTED", "Watching", "compared_action", "compared_actions", "compared_range"]
+__all__ = ["SUBMITTED", "Watching", "compared_action", "compared_actions", "compared_range", "compared_rows"]
 
 # Actions that are compared at a time.
 _AT_ONCE: Final = 1000
@@ -256,6 +256,21 @@ def compared_range(reader: Reader, past: Past, first: int, last: int) -> Iterato
     """Yield what of the actions with these numbers is not what the log says."""
     for start in range(first, last + 1, _AT_ONCE):
         yield from _compared(reader, past, "BETWEEN ? AND ?", (start, min(last, start + _AT_ONCE - 1)), 0)
+
+
+def compared_rows(entries: Iterable[Any], actions: Iterable[Any]) -> Iterator[Finding]:
+    """Yield in what actions, each with its approvals, are not what entries about them say, which come in order."""
+    told: dict[int, _Told] = {}
+    for entry in entries:
+        told.setdefault(entry["action_id"], _Told()).add(entry)
+    for row in actions:
+        number = row["id"]
+        said = told.get(number) if isinstance(number, int) else None
+        if said is None or not said.seq:
+            yield unknown("actions", number)
+            continue
+        yield from said.differences(row, number)
+        yield from said.unlike_approvals(number, row["approvals"] if isinstance(row["approvals"], list) else ())
 
 
 def compared_action(reader: Reader, number: int) -> list[Finding]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from .archived import ArchivedActions
 from .audit import NO_HASH, Head, entry_hash
 from .comparison import Watching, compared_actions
 from .counts import compared_counts
@@ -85,14 +86,21 @@ def verify(
         ):
             facts.add(row)
         rows: Iterable[Any] = reader.each("SELECT * FROM audit WHERE seq >= ? ORDER BY seq", (first,))
+        actions: ArchivedActions | None = None
         if archive is not None:
-            archived = (row for row in past.entries(archive) if isinstance(row, Finding) or row["seq"] >= first)
+            held = past.entries(archive)
+            if first == 1:
+                actions = ArchivedActions(reader, past, archive)
+                held = actions.noting(held)
+            archived = (row for row in held if isinstance(row, Finding) or row["seq"] >= first)
             rows = _merged(archived, rows)
         for row in watch(rows, "entries", max(recorded["seq"] - first + 1, 0) if recorded else None):
             chain.read(row)
         last, findings = chain.last, [*past.findings, *chain.findings, *chain.erasures.findings()]
         compared = compared_actions(reader, past, start.seq if start else 0, last.seq, watch)
         findings += itertools.islice(compared, _MOST_FINDINGS)
+        if actions is not None:
+            findings += itertools.islice(actions.compared(), _MOST_FINDINGS)
         complete = not past.last or (archive is not None and first == 1)
         findings += itertools.islice(_others(reader, past, chain, complete, counts=start is None), _MOST_FINDINGS)
     for seq in [seq for seq in wanted if seq <= chain.skipped or seq < first]:
