@@ -134,10 +134,8 @@ def test_the_counts_that_are_kept_are_what_there_is(grown):
     )
 
 
-@pytest.mark.parametrize("busiest", [1, 6, 50])
-@pytest.mark.parametrize("days", [1, 2, 3, 7])
-def test_who_submitted_most_is_the_same_whoever_was_the_busiest(grown, monkeypatch, busiest, days):
-    monkeypatch.setattr("ascend_middleware.authority.store.analytics._BUSIEST", busiest)
+@pytest.mark.parametrize("days", range(1, 10))
+def test_who_submitted_most_is_the_same_whichever_days_are_read(grown, days):
     dashboard = grown.get("/api/analytics/executive/dashboard", query=f"days={days}", key="admin")[1]
     found = grown.store.rows(
         "SELECT agent_id, count(*) FROM actions WHERE tenant = 'default' AND created_at >= ?"
@@ -250,9 +248,7 @@ def test_no_list_and_no_analytics_reads_a_whole_table(grown, plans, path, query)
     found = plans(lambda: grown.get(path, query=query, key="stranger"))
     # What is small, or made by the statement itself, may be scanned.
     scans = [
-        step
-        for step in found
-        if re.match(r"SCAN (?!audit_head|revision|\(|some|counted|both_parts|webhook_scan)", step)
+        step for step in found if re.match(r"SCAN (?!audit_head|revision|\(|some|counted|all_parts|webhook_scan)", step)
     ]
     assert not scans and any("SEARCH" in step for step in found)
     if "sort" in query:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from .audit import iso_time
@@ -14,8 +14,6 @@ __all__ = ["States", "active_agents", "by_day", "pending", "since", "top_agents"
 # How much of a stored time is its hour, and its day.
 _HOUR: Final = 13
 _DAY: Final = 10
-# Of so many agents is looked first whether they lead.
-_BUSIEST: Final = 50
 
 
 class States(NamedTuple):
@@ -100,41 +98,32 @@ def active_agents(reader: Reader, tenant: str, moment: str) -> int:
 
 def top_agents(reader: Reader, tenant: str, moment: str, *, most: int) -> list[tuple[str, int]]:
     """Return which agents submitted most since a time, with how much."""
-    busiest = reader.rows(
-        "SELECT agent_id, n FROM actors WHERE tenant = ? AND last_at >= ? ORDER BY n DESC LIMIT ?",
-        (tenant, moment, _BUSIEST + 1),
-    )
-    if not busiest:
-        return []
-    # Nobody has submitted more since then than ever: where the busiest ones of all time lead, the days of all others
-    # need not be read.
-    lead = _top(reader, tenant, moment, most, among=[row["agent_id"] for row in busiest[:_BUSIEST]])
-    if len(busiest) <= _BUSIEST or (len(lead) == most and lead[-1][1] > busiest[-1]["n"]):
-        return lead
-    return _top(reader, tenant, moment, most)
-
-
-def _top(reader: Reader, tenant: str, moment: str, most: int, *, among: Sequence[str] = ()) -> list[tuple[str, int]]:
-    """Return it of some agents, or of all."""
-    full = _following(moment, _DAY)
-    days, condition, whose = [full[:_DAY]], "day >= ?", ""
-    if among:
-        # Each row is looked up by its key, so each day is named.
-        found = reader.rows(
-            f"SELECT DISTINCT substr(hour, 1, {_DAY}) FROM tallies WHERE tenant = ? AND hour >= ?",  # noqa: S608
-            (tenant, full[:_DAY]),
+    begin, full = f"{moment[:_DAY]}T", _following(moment, _DAY)
+    if _days(reader, tenant, before=begin) < _days(reader, tenant, since=full):
+        # Few days came before: what was submitted in them is taken from what each agent ever submitted.
+        parts = (
+            "SELECT agent_id, n FROM actors WHERE tenant = ? AND last_at >= ? UNION ALL "
+            "SELECT agent_id, -n AS n FROM actor_days WHERE tenant = ? AND day < ? UNION ALL "
+            "SELECT agent_id, -1 AS n FROM actions WHERE tenant = ? AND created_at >= ? AND created_at < ?"
         )
-        days = [row[0] for row in found] or days
-        condition, whose = f"day IN ({_places(days)})", f" AND agent_id IN ({_places(among)})"
+        values: tuple[object, ...] = (tenant, moment, tenant, begin[:_DAY], tenant, begin, moment)
+    else:
+        parts = (
+            "SELECT agent_id, n FROM actor_days WHERE tenant = ? AND day >= ? UNION ALL "
+            "SELECT agent_id, 1 AS n FROM actions WHERE tenant = ? AND created_at >= ? AND created_at < ?"
+        )
+        values = (tenant, full[:_DAY], tenant, moment, full)
     rows = reader.rows(
-        "SELECT agent_id, sum(n) AS n FROM ("  # noqa: S608 - places and names are ours
-        f"SELECT agent_id, n FROM actor_days WHERE tenant = ? AND {condition}{whose} UNION ALL "
-        f"SELECT agent_id, 1 AS n FROM actions WHERE tenant = ? AND created_at >= ? AND created_at < ?{whose}"
-        ") AS both_parts GROUP BY agent_id ORDER BY sum(n) DESC, agent_id LIMIT ?",
-        (tenant, *days, *among, tenant, moment, full, *among, most),
+        f"SELECT agent_id, sum(n) AS n FROM ({parts}) AS all_parts"  # noqa: S608 - ours
+        " GROUP BY agent_id HAVING sum(n) > 0 ORDER BY sum(n) DESC, agent_id LIMIT ?",
+        (*values, most),
     )
     return [(row["agent_id"], int(row["n"])) for row in rows]
 
 
-def _places(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
+def _days(reader: Reader, tenant: str, *, before: str = "", since: str = "") -> int:
+    """Return over how many days actions are spread that came before a time, or since then."""
+    statement = "SELECT {}(hour) FROM tallies WHERE tenant = ?"
+    end = reader.rows(statement.format("min" if before else "max"), (tenant,))[0][0] or since or before
+    first, last = (end, before) if before else (since, end)
+    return (date.fromisoformat(last[:_DAY]) - date.fromisoformat(first[:_DAY])).days
