@@ -17,6 +17,7 @@ from ascend_middleware.authority.roster import read_roster
 from ascend_middleware.authority.store.audit import entries
 from ascend_middleware.authority.store.copying import copy
 from ascend_middleware.authority.store.patience import TooLongError, patience
+from ascend_middleware.authority.store.verification import verify
 from ascend_middleware.authority.webhooks import Outbox
 
 SUBMIT = "/api/v1/actions/submit"
@@ -36,6 +37,10 @@ def grown(tmp_path_factory):
         desk.submit("transaction", amount=amount)
     yield desk
     desk.authority.close()
+
+
+def test_what_tests_measure_on_is_whole(grown):
+    assert verify(grown.store).findings == ()
 
 
 def pages(desk, path, query=""):

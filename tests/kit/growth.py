@@ -4,7 +4,8 @@ import json
 import random
 from datetime import datetime
 
-from ascend_middleware.authority.store.audit import canonical_json, chained, digest, iso_time
+from ascend_middleware.authority.store.audit import canonical_json, digest, iso_time, written
+from ascend_middleware.authority.store.erasure import rest_of
 from ascend_middleware.authority.store.tallies import Counted
 
 from .desk import Desk
@@ -94,6 +95,7 @@ class Growth:
                     "submission": digest(submission, row["salt"]),
                     "judgement": digest(canonical_json(judgement)),
                     "key": key["id"],
+                    "rest": digest(canonical_json(rest_of(fields))),
                 }
                 if "approval" in data:
                     data["approval"] = judgement["approval"]
@@ -119,11 +121,11 @@ class Growth:
 
     def _chain(self, entry):
         seq, previous = self._head[0] + 1, self._head[1]
-        text = canonical_json({**entry, "seq": seq})
-        digest = chained(previous, text)
-        self._head = seq, digest
+        told = {"seq": seq, **{name: entry[name] for name in ("action_id", "at", "tenant", "event", "actor")}}
+        text, mark = written(previous, told, entry["data"])
+        self._head = seq, mark
         columns = {"seq": seq, "entry": text, "tenant": entry["tenant"], "action_id": entry["action_id"]}
-        return {**columns, "previous": previous, "hash": digest}
+        return {**columns, "previous": previous, "hash": mark}
 
     def _store(self, rows, entries):
         if rows:
