@@ -101,7 +101,7 @@ class Binder:
             default = self._signature.parameters[name].default
             if value is not default or _is_mutable(value):
                 value = bound.arguments[name] = _copied(value, name)
-            elif not _is_plain(value):
+            elif not _is_plain(value):  # nor mutable
                 # The author's own sentinel, which no caller can make, and which is compared by identity.
                 shown[name] = f"<default {type(value).__name__}>"
                 continue
@@ -225,7 +225,7 @@ def _is_injected(value: object) -> bool:
 
 
 def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, (*_PLAIN, *_TEXTUAL, enum.Enum, pathlib.PurePath)) or _is_mutable(value)
+    return value is None or isinstance(value, (*_PLAIN, *_TEXTUAL, enum.Enum, pathlib.PurePath))
 
 
 def _is_mutable(value: object) -> bool:

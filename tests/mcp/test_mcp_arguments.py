@@ -181,7 +181,24 @@ def nested(levels, kind):
     return value
 
 
+class OwnPath(pathlib.PurePosixPath):
+    pass
+
+
+class Tuple(tuple):
+    __slots__ = ()
+
+
+class Named:
+    _fields = ("x",)
+    x = 1
+
+
 REFUSED = [
+    OwnPath("/a"),
+    type("Lookalike", (), {"__module__": "pathlib"})(),
+    Tuple((1,)),
+    Named(),
     *(nested(65, kind) for kind in (list, tuple, frozenset, lambda value: {"a": value[0]})),
     Text("x"),
     Sneaky(a=1),
@@ -203,6 +220,46 @@ REFUSED = [
     (thing for thing in ()),
     memoryview(b"x"),
 ]
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_an_enum_is_one_level_more(kind):
+    def tool(a):
+        return a
+
+    value, shown = Colour.RED, "red"
+    for _ in range(63):
+        value, shown = kind([value]), [shown]
+    assert bind(tool, value).shown == {"a": shown}
+    with pytest.raises(ValidationError, match="nested too deeply"):
+        bind(tool, kind([value]))
+
+
+def test_mappings_may_be_nested_as_deeply():
+    def tool(a):
+        return a
+
+    value = 1
+    for _ in range(64):
+        value = {"a": value}
+    assert bind(tool, value).shown == {"a": value}
+
+
+def test_keys_may_be_texts_numbers_and_enums():
+    def tool(a):
+        return a
+
+    assert bind(tool, {Colour.RED: 1, Number.ONE: 2, 7: 3, "x": 4}).shown == {"a": {"red": 1, "1": 2, "7": 3, "x": 4}}
+    with pytest.raises(ValidationError, match="has a key of type bool"):
+        bind(tool, {True: 1})
+
+
+def lonely(self):
+    return self
+
+
+def test_an_argument_of_a_plain_function_is_shown_whatever_it_is_called():
+    assert bind(lonely, [1]).shown == {"self": [1]}
 
 
 @pytest.mark.parametrize("kind", [list, tuple, frozenset])

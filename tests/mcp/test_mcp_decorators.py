@@ -10,7 +10,9 @@ import threading
 import time
 
 import anyio
+import httpx2
 import pytest
+from kit.engine import KEY
 
 import ascend_middleware
 from ascend_middleware import (
@@ -23,7 +25,7 @@ from ascend_middleware import (
     require_governance,
 )
 from ascend_middleware import exceptions as errors
-from ascend_middleware.client import AscendClient, Response
+from ascend_middleware.client import AscendClient, AsyncAscendClient, Response
 from ascend_middleware.testing import ScriptedAuthority
 
 
@@ -203,6 +205,100 @@ def test_a_denial_can_be_returned_and_is_never_mistaken_for_a_result(authority, 
     assert "not today" in result.reason
     with pytest.raises(TypeError):
         bool(result)
+
+
+@pytest.mark.parametrize("said", [{}, {"reason": ""}])
+def test_a_denial_without_a_reason_says_who_denied(authority, said):
+    authority.deny(**{"reason": None, **said})
+    refusal = refused(KINDS[0], authority.client(), errors.AuthorizationDeniedError)
+    assert refusal.message == "not executed: the authority denied it"
+
+
+NOBODYS = b'{"status": "denied", "decision": "denied"}'
+
+
+def test_a_decision_is_logged_with_its_action(authority, caplog):
+    caplog.set_level(logging.INFO, "ascend_middleware")
+    authority.approve()
+    tool = KINDS[0].tool(authority.client(), lambda *_: "ran")
+    tool("SELECT 1")
+    authority.garbage(NOBODYS)
+    with pytest.raises(errors.AuthorizationDeniedError):
+        tool("SELECT 1")
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("tool tool: ")]
+    assert said == ["tool tool: approved (action 1)", "tool tool: denied (action none)"]
+
+
+def test_a_denial_that_names_no_action_has_none(authority):
+    authority.garbage(NOBODYS)
+    tool = KINDS[0].tool(authority.client(), lambda *_: "ran", config=MCPGovernanceConfig(raise_on_denial=False))
+    assert tool("SELECT 1").action_id == ""
+
+
+def test_an_approval_of_the_last_moment_counts(authority):
+    authority.hold(then="approve", polls=2)
+    config = MCPGovernanceConfig(approval_timeout_seconds=0.9, approval_poll_interval_seconds=0.5)
+    assert KINDS[0].tool(authority.client(), lambda *_: "ran", config=config)("SELECT 1") == "ran"
+    assert authority.time == 0.9
+
+
+@pytest.mark.parametrize(("text", "sent"), [("x" * 500, "x" * 500), ("x" * 501, "x" * 500), ("  one \ntwo", "one")])
+def test_the_first_line_of_a_tools_text_describes_it(authority, text, sent):
+    def tool():
+        return "ran"
+
+    tool.__doc__ = text
+    authority.approve()
+    assert mcp_governance(authority.client(), "t", "r")(tool)() == "ran"
+    assert authority.asked[0].body["description"].rstrip() == sent
+
+
+def test_a_tool_without_a_text_is_not_described(authority):
+    authority.approve()
+    assert mcp_governance(authority.client(), "t", "r")(lambda: "ran")() == "ran"
+    assert "description" not in authority.asked[0].body
+
+
+def test_who_waits_on_an_event_loop_is_told_so_once(authority, caplog):
+    authority.approve()
+    tool = KINDS[0].tool(authority.client(), lambda *_: "ran")
+    tool("SELECT 1")
+    assert "called on an event loop" not in caplog.text
+    for _ in range(2):
+        in_loop(tool, "SELECT 1")
+    assert caplog.text.count("called on an event loop") == 1
+
+
+def test_a_middleware_has_a_configuration_without_being_given_one(authority):
+    authority.approve()
+    middleware = MCPGovernanceMiddleware(authority.client())
+    assert middleware.default_config == MCPGovernanceConfig()
+    assert middleware.govern("t", "r")(lambda: "ran")() == "ran"
+    own = MCPGovernanceConfig(include_arguments=False)
+    assert MCPGovernanceMiddleware(authority.client(), own).default_config is own
+
+
+@pytest.mark.anyio
+async def test_a_tool_that_is_cancelled_is_reported():
+    """Also where telling the authority takes its time."""
+    told = []
+
+    async def answer(request):
+        await anyio.sleep(0)
+        told.append(request.url.path.rpartition("/")[2])
+        return httpx2.Response(200, json={"action_id": "7", "status": "approved", "decision": "approved"})
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as own:
+        client = AsyncAscendClient(http_client=own, api_url="https://authority.example", api_key=KEY, agent_id="a")
+
+        @mcp_governance(client, "t", "r")
+        async def tool():
+            scope.cancel()
+            await anyio.sleep(30)
+
+        with anyio.CancelScope() as scope:
+            await tool()
+    assert told == ["submit", "fail"]
 
 
 BROKEN = {

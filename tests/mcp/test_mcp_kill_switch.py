@@ -507,6 +507,39 @@ def test_a_block_by_a_number_that_nobody_can_name_stops_whoever_it_may_be(clock)
     assert it.is_blocked("db")
 
 
+def test_an_order_for_everybody_is_one_for_this_agent(clock):
+    it = consumer(clock, agent_id="mine", organization_id=1)
+    it.apply_message(command())
+    assert it.is_blocked("fs")
+    it.apply_message(command("UNBLOCK", 1))
+    assert not it.is_blocked("fs")
+    it.apply_message(command("BLOCK", 2, target_type="organization", mcp_server=None))
+    assert it.is_blocked("any")
+
+
+def test_an_order_by_a_number_concerns_no_other_number(clock):
+    it = consumer(clock)
+    it.apply_message(command(mcp_server=None, target_mcp_server_config_id=5))
+    assert it.is_blocked(mcp_server_config_id=5) and not it.is_blocked(mcp_server_config_id=6)
+    assert it.blocked_servers == []
+
+
+def test_an_order_that_names_a_server_names_no_other(clock):
+    it = consumer(clock, servers={"git": 5})
+    it.apply_message(command(target_mcp_server_config_id=5))
+    assert it.blocked_servers == ["fs"]
+    it.apply_message(command("UNBLOCK", 1, target_mcp_server_config_id=5))
+    it.apply_message(command("BLOCK", 2, mcp_server=None, target_mcp_server_config_id=5))
+    assert it.blocked_servers == ["git"]
+
+
+def test_a_bare_command_has_no_other_id_than_its_own(clock):
+    it = consumer(clock)
+    for kind, issued in (("BLOCK", 1), ("UNBLOCK", 2)):
+        it.apply_message({**without(command(kind, issued), "command_id"), "MessageId": "m"})
+    assert not it.is_blocked("fs")
+
+
 def test_reset_forgets_everything(clock):
     it = consumer(clock)
     it.apply_message(command("BLOCK", 1))
