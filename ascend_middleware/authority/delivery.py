@@ -94,10 +94,10 @@ def is_public(address: str) -> bool:
         elif any(place in prefix for prefix in _NAT64):
             places = [*_translated(place)]
         else:
-            places += [one for one in (place.sixtofour, *(place.teredo or ())) if one is not None]
+            places += [] if place.sixtofour is None else [place.sixtofour]  # all of Teredo counts as private
     return all(
         one.is_global
-        and not (one.is_multicast or one.is_reserved or one.is_unspecified or one.is_loopback)
+        and not (one.is_multicast or one.is_reserved)
         # Withdrawn private addresses that networks may still route; Python takes them for global.
         and not (isinstance(one, ipaddress.IPv6Address) and one.is_site_local)
         for one in places
@@ -182,7 +182,7 @@ def deliver(
 
     try:
         parts = urlsplit(url)
-        host, secure = parts.hostname or "", parts.scheme == "https"
+        host, secure = parts.hostname, parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
     except ValueError:
         return ended(error="the target is no URL")

@@ -160,7 +160,7 @@ def _bearer(headers: Mapping[str, str]) -> str | None:
 def _is_jwt(token: str) -> bool:
     if not _JWT.fullmatch(token):
         return False
-    head = token.split(".", 1)[0]
+    head = token.partition(".")[0]
     try:
         return base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)).startswith(b"{")
     except ValueError:

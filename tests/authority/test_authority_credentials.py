@@ -18,7 +18,7 @@ from kit.processes import together
 
 from ascend_middleware.api.endpoints import TABLE
 from ascend_middleware.authority import load_policy, parse_policy
-from ascend_middleware.authority.keys import LOCAL, Role, Window, network_of
+from ascend_middleware.authority.keys import LOCAL, Role, Window, contradicts, network_of, presented
 from ascend_middleware.authority.service import Service
 from ascend_middleware.authority.store.schema import SQLITE
 from ascend_middleware.exceptions import ConfigurationError, ValidationError
@@ -325,6 +325,56 @@ def test_a_masked_bearer_beside_the_key_is_noted(desk):
     assert "X-API-Key counted" in desk.audit()[-1][1]["credentials"]
     desk.post("/api/v1/actions/submit", body, authorization=f"Bearer {desk.user}")
     assert "credentials" not in desk.audit()[-1][1]
+
+
+# --- what a request presents
+
+
+def token_of(head):
+    return f"{base64.urlsafe_b64encode(head.encode()).decode().rstrip('=')}.e30.c2ln"
+
+
+@pytest.mark.parametrize("head", ['{"a":1}', '{"a":12}', '{"a":123}', '{"a":"ÿ?"}'])
+def test_a_bearer_token_that_begins_with_an_object_is_a_json_web_token(head):
+    token = token_of(head)
+    assert presented({"authorization": f"Bearer {token}"}) == (None, token)
+    assert presented({"authorization": f"bearer  {token} "}) == (None, token)
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ({}, (None, None)),
+        ({"authorization": "Bearer "}, (None, None)),
+        ({"authorization": "Bearer"}, (None, None)),
+        ({"authorization": "Basic abc"}, (None, None)),
+        ({"authorization": "Bearer key"}, ("key", None)),
+        ({"authorization": f"Bearer {token_of('[1]')}"}, (token_of("[1]"), None)),
+        ({"authorization": "Bearer x.y.z"}, ("x.y.z", None)),
+        ({"authorization": f"Bearer {token_of('{}')}", "x-api-key": " key "}, ("key", None)),
+        ({"authorization": "Bearer key", "x-api-key": " "}, ("key", None)),
+    ],
+)
+def test_else_it_is_a_key(headers, found):
+    assert presented(headers) == found
+
+
+@pytest.mark.parametrize(
+    ("own", "authorization", "contradict"),
+    [
+        ("key", "Bearer other", True),
+        ("key", "Bearer key", False),
+        ("key", "Basic other", False),
+        ("key", "Bearer ", False),
+        ("key", None, False),
+        ("", "Bearer other", False),
+        (None, "Bearer other", False),
+        ("schlüssel", "Bearer other", True),
+    ],
+)
+def test_two_keys_that_differ_contradict_each_other(own, authorization, contradict):
+    given = {"x-api-key": own, "authorization": authorization}
+    assert contradicts({name: value for name, value in given.items() if value is not None}) is contradict
 
 
 # --- limits

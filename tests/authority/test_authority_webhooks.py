@@ -12,6 +12,7 @@ import time
 import pytest
 import trustme
 from kit.desk import Desk
+from kit.scripted import DROP, Reset, Scripted
 
 from ascend_middleware.authority import Role
 from ascend_middleware.authority.delivery import Attempt, deliver, is_public, sign, verify_signature
@@ -233,7 +234,7 @@ def test_signatures():
     assert not verify_signature(SECRET, body, header.replace("t=17", "t=18"), now=1_800_000_000.0)
     for odd in (
         "", "t=,v1=", "v1=abc", "t=1700000000", "nonsense", f"t=٧,{header}", f"{header},t=1700000000", f"{header},v1=abc",
-        "t=" + "9" * 5000 + ",v1=abc", "t=-1,v1=abc",
+        "t=" + "9" * 5000 + ",v1=abc", "t=-1,v1=abc", "t=²,v1=abc",
     ):  # fmt: skip
         assert not verify_signature(SECRET, body, odd, **good)
 
@@ -245,6 +246,11 @@ def test_a_signature_is_good_until_its_tolerance_is_over(offset):
     assert verify_signature(SECRET, b"{}", header, now=at)
     assert not verify_signature(SECRET, b"{}", header, now=beyond)
     assert verify_signature(SECRET, b"{}", header, now=beyond, tolerance=301.0)
+
+
+@pytest.mark.parametrize(("at", "good"), [(10**14, True), (10**15 - 1, True), (10**15, False)])
+def test_a_time_has_15_digits_at_the_most(at, good):
+    assert verify_signature(SECRET, b"{}", sign(SECRET, b"{}", at=at), now=float(at)) is good
 
 
 def test_a_signature_that_was_made_now_is_good_now():
@@ -260,6 +266,8 @@ def test_a_signature_that_was_made_now_is_good_now():
         "2001:db8::1", "nonsense", "",
         "64:ff9b::a9fe:a9fe", "64:ff9b::c0a8:101", "64:ff9b::", "64:ff9b:1::", "64:ff9b:1::a00:1", "64:ff9b:1::7f00:1",
         "64:ff9b:1:a00:0:100::", "64:ff9b:1:c0a8:1:100::", "64:ff9b:1:a:0:1::", "64:ff9b:1:0:a:0:100:0", "::ffff:169.254.169.254",
+        # Of these one reading is private, and no other.
+        "64:ff9b:1:a08:8:800::", "64:ff9b:1:a:8:808::", "64:ff9b:1:0:a:808:800:0",
         "2002:a00:1::1", "2001:0:7f00:1::f5ff:fffe", "2001:0:808:808::f5ff:fffe", "64:ff9b:2::808:808", "::127.0.0.1",
     ],
 )  # fmt: skip
@@ -278,6 +286,10 @@ def test_private_addresses(address):
             "64:ff9b:1::808:808",
             "64:ff9b:1:808:8:800::",
             "64:ff9b:1:0:8:808:800:0",
+            # A private address would be shorter than what stands there.
+            "64:ff9b:1:a08:8:808::",
+            "64:ff9b:1:a:8:808:800:0",
+            "64:ff9b:1:0:a:0:808:0",
         ),
     ],
 )
@@ -429,9 +441,38 @@ def test_a_target_without_a_port_has_that_of_its_scheme(url, port):
     assert asked == [("x.example", port)]
 
 
-@pytest.mark.parametrize("url", ["ftp://x.example/", "https:///x", "https://[::1", "https://x.example:99999/"])
-def test_odd_targets(url):
-    assert send(url).status is None
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ftp://x.example/", "the target is no https URL"),
+        ("https:///x", "the target is no https URL"),
+        ("x.example", "the target is no https URL"),
+        ("https://[::1", "the target is no URL"),
+        ("https://x.example:99999/", "the target is no URL"),
+    ],
+)
+def test_odd_targets(url, said):
+    assert (send(url).status, send(url).error) == (None, said)
+
+
+@pytest.mark.parametrize(
+    ("status", "delivered"), [(None, False), (199, False), (200, True), (299, True), (300, False), (500, False)]
+)
+def test_a_success_is_a_delivery(status, delivered):
+    assert Attempt(seconds=0.1, status=status).delivered is delivered
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [(DROP, "closed connection"), (b"nonsense\r\n\r\n", "nonsense"), (Reset(), "reset by peer")]
+)
+def test_what_went_wrong_is_said_in_words(answer, said):
+    with Scripted(answer) as server:
+        attempt = send(server.url)
+    assert attempt.status is None and said in attempt.error
+
+
+def test_a_name_without_an_address_is_told():
+    assert send("http://x.example", resolve=lambda *_: []).error == "the name has no address"
 
 
 def test_nobody_there():
