@@ -158,7 +158,7 @@ def _inside_parameters(view: RequestView, raw: str) -> bool:
     segments = raw.split("/")[1:]
     template = resolved.leaf.template.split("/")[1:]
     # A prefix that the server put before the application's path is not in the template.
-    start = max(0, len(segments) - _decoded_length(view))
+    start = max(0, len(segments) - _decoded_length(view, raw))
     if any("%2f" in segment or "%25" in segment for segment in segments[:start]):
         return False
     segments = segments[start:]
@@ -177,9 +177,8 @@ def _inside_parameters(view: RequestView, raw: str) -> bool:
     return True
 
 
-def _decoded_length(view: RequestView) -> int:
+def _decoded_length(view: RequestView, raw: str) -> int:
     """Count the segments of the application's path that stand as such in the raw path."""
-    raw = (view.raw_path or "").lower()
     return len(view.path.split("/")) - 1 - raw.count("%2f")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -125,6 +126,45 @@ class TestOneThingChanged:
 
         assert binding().fingerprint(b"") == binding().fingerprint(b"")
         assert binding().fingerprint(b"") != binding(**change).fingerprint(b"")
+
+
+    def test_a_rule_says_the_same_in_any_order(self):
+        (one,) = RuleTable.from_mapping({"rule": [{**self.ANY, "mode": "enforce"}]}).rules
+        (two,) = RuleTable.from_mapping({"rule": [{"mode": "enforce", **dict(reversed(self.ANY.items()))}]}).rules
+        assert bound(rule=one).fingerprint(b"") == bound(rule=two).fingerprint(b"")
+        assert bound(rule=one).ruled() == bound(rule=two).ruled()
+
+    @pytest.mark.parametrize(
+        ("fields", "headers", "another"),
+        [
+            ({}, [("x-forwarded-user", "alice")], True),
+            ({}, [("X_Forwarded_User", "alice")], True),
+            ({}, [("x-forwarded-user", " ")], False),
+            ({}, [("x-other", "alice")], False),
+            ({"single_caller": True}, [("x-forwarded-user", "alice")], False),
+            ({"agent": Agent("bot", principal="alice")}, [("x-forwarded-user", "bob")], False),
+            ({"agent": Agent("bot", principal="alice")}, [("authorization", "bob")], False),
+            ({"single_caller": True}, [("authorization", "bob")], True),
+            ({"single_caller": True}, [("authorization", "")], False),
+        ],
+    )
+    def test_who_makes_another_caller(self, fields, headers, another):
+        """An approval for a request without these headers is none for one with them."""
+        assert (bound(**fields).fingerprint(b"") != bound(headers, **fields).fingerprint(b"")) is another
+
+    def test_what_is_no_text_has_a_fingerprint_too(self):
+        fields = {"params": {"id": "\ud800"}, "agent": Agent("\ud800")}
+        assert bound(**fields).fingerprint(b"") != bound().fingerprint(b"")
+        assert bound(resolved=SimpleNamespace(leaf=None)).fingerprint(b"") == bound().fingerprint(b"")
+
+
+def bound(headers=(), *, resolved=None, **fields):
+    (rule,) = RuleTable.from_mapping({"rule": [TestOneThingChanged.ANY]}).rules
+    view = RequestView(
+        method="POST", path="/things/7", raw_path=None, query=b"", headers=list(headers), resolved=resolved
+    )
+    given = {"rule": rule, "agent": Agent("bot"), "table": "1", "tenant": "t", "params": {}, **fields}
+    return Binding(view=view, **given)
 
 
 class TestCallers:
