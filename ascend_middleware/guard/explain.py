@@ -23,7 +23,7 @@ from .plan import Asked
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..rules import CompiledRule, RuleTable
+    from ..rules import CompiledRule, Method, RuleTable
     from .decide import Guard
     from .request import RequestView
 
@@ -144,8 +144,7 @@ def _why(rule: CompiledRule, decider: CompiledRule | None, view: RequestView) ->
     method = view.method
     if leaf is None and view.resolved is not None:
         return "no handler runs, so rules are not looked at"
-    listed = bool(rule.methods & {method, "*"}) or (method == "HEAD" and "GET" in rule.methods)
-    if not listed:
+    if not _lists(rule, method):
         return f"it does not list {method}"
     if decider is not None and decider.block is not None:
         return f"{decider.short_label} blocks, and a block beats everything that it covers"
@@ -159,4 +158,8 @@ def _why(rule: CompiledRule, decider: CompiledRule | None, view: RequestView) ->
     if rule.template == decider.template:
         return f"{decider.short_label} lists fewer methods"
     more = f"{decider.match.partition(' ')[2]} is more specific"
-    return more if decider.methods & {method, "*", "GET"} else f"{more}, and an unlisted method is unmapped"
+    return more if _lists(decider, method) else f"{more}, and an unlisted method is unmapped"
+
+
+def _lists(rule: CompiledRule, method: Method) -> bool:
+    return bool(rule.methods & {method, "*"}) or (method == "HEAD" and "GET" in rule.methods)

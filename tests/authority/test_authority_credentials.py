@@ -313,6 +313,25 @@ def test_a_public_key_that_cannot_be_used_is_told_at_the_start(text, message):
         parse_policy(text)
 
 
+def test_a_token_of_our_own_is_looked_at_in_all_it_says(desk):
+    given = jwt.decode(own(desk), options={"verify_signature": False})
+    (secret,) = desk.store.rows("SELECT value FROM secrets WHERE name = 'token'")
+    now = int(desk.time)
+    good = [
+        {}, {"nbf": now + 0.5}, {"nbf": now + 30}, {"iat": now + 30}, {"exp": now + 1},
+        {"round": None},  # nobody has signed out everywhere
+    ]  # fmt: skip
+    bad = [
+        {"nbf": now + 31}, {"iat": now + 31}, {"exp": now}, {"nbf": True}, {"iat": True}, {"exp": True}, {"nbf": "1"},
+        {"round": 1}, {"sub": "key:²"}, {"sub": "key:٢"}, {"sub": "key:-1"}, {"sub": "user:2"}, {"sub": "key"},
+        {"sub": "key:" + "9" * 18}, {"sub": "key:" + "9" * 19}, {"sub": "key:" + "9" * 5000},
+    ]  # fmt: skip
+    for changed in (*good, *bad):
+        said = {name: value for name, value in {**given, **changed}.items() if value is not None}
+        status, answer = ask(desk, jwt.encode(said, bytes(secret[0]), algorithm="HS256"))
+        assert status == (200 if changed in good else 401), (changed, answer)
+
+
 def test_a_public_key_in_a_file_beside_the_policy(tmp_path):
     (tmp_path / "id.pem").write_text(pem(KEY))
     (tmp_path / "policy.toml").write_text('[jwt]\npublic_key_file = "id.pem"\nissuer = "i"\naudience = "a"')

@@ -365,8 +365,8 @@ def test_a_noted_head_beyond_the_end(store):
 
 def test_heads_are_read_strictly():
     assert Head.parse(f" 7:{'a' * 64}\n") == Head(7, "a" * 64)
-    for text in ("", "7", "7:a", f"x:{'a' * 64}", f"7:{'G' * 64}", f"٧:{'a' * 64}"):
-        with pytest.raises(ValueError):
+    for text in ("", "7", "7:a", f"x:{'a' * 64}", f"7:{'G' * 64}", f"٧:{'a' * 64}", f"²:{'a' * 64}", f"7:{'a' * 65}"):
+        with pytest.raises(ValueError, match="expected NUMBER:HASH"):
             Head.parse(text)
 
 

@@ -126,6 +126,80 @@ def test_why_the_others_lost(explained):
     assert "a block beats everything" in lost(explained("GET /orders/closed"))["rule 3 (* /orders/**)"]
 
 
+@pytest.fixture
+def of(tmp_path, monkeypatch, capsys):
+    """Explain a request of the same application under other rules."""
+
+    def of(rules, request, *, app="other:app", **settings):
+        (tmp_path / "other.py").write_text(APPLICATION.format(rules={"rule": rules}, settings=settings))
+        monkeypatch.delitem(__import__("sys").modules, "other", raising=False)
+        given = {"agent_id": "a", "api_key": "owkai_test_0123456789"}
+        for name, value in given.items():
+            monkeypatch.setenv(f"ASCEND_{name.upper()}", value)
+        assert main(["explain", app, request, "--app-dir", str(tmp_path), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return of
+
+
+ACT = {"action_type": "act"}
+
+
+def test_what_no_rule_covers_goes_by_its_method(of):
+    found = of([{"match": "GET /other", **ACT}], "PUT /orders/7", unmapped="by-method")
+    assert (found["outcome"], found["rule"], found["payload"]["action_type"]) == ("ask", "by-method PUT", "data_modification")
+    assert found["permitted"] is False
+
+
+def test_a_head_is_listed_where_get_is(of):
+    rules = [
+        {"match": "GET,POST /orders/{id}", **ACT},
+        {"match": "POST /orders/**", **ACT},
+        {"match": "GET /orders/**", **ACT},
+        {"match": "HEAD /**", **ACT},
+    ]
+    assert lost(of(rules, "HEAD /orders/7")) == {
+        "rule 2 (POST /orders/**)": "it does not list HEAD",
+        "rule 3 (GET /orders/**)": "/orders/{id} is more specific",
+        "rule 4 (HEAD /**)": "/orders/{id} is more specific",
+    }
+
+
+def test_of_rules_that_name_the_endpoint_the_match_decides(of):
+    rules = [
+        {"endpoint": "order", "match": "GET /**", **ACT},
+        {"endpoint": "order", "match": "GET /orders/{id}", "action_type": "narrow"},
+        {"endpoint": "named", **ACT},
+        {"match": "* /orders/{id}", **ACT},
+    ]
+    found = of(rules, "GET /orders/7")
+    assert found["payload"]["action_type"] == "narrow"
+    assert lost(found) == {
+        "rule 1 (endpoint order)": "/orders/{id} is more specific",
+        "rule 4 (* /orders/{id})": "rule 2 names the endpoint",
+    }
+
+
+def test_what_covers_the_whole_of_a_foreign_application_is_weighed(of):
+    rules = [{"match": "POST /legacy/**", **ACT}, {"match": "* /**", **ACT}, {"match": "POST /legacy/a", **ACT}]
+    assert lost(of(rules, "POST /legacy/a")) == {
+        "rule 2 (* /**)": "/legacy/** is more specific",
+        "rule 3 (POST /legacy/a)": "/legacy/** is one unit, and this covers a part of it",
+    }
+
+
+def test_where_nothing_governs_the_most_specific_template_decided(of):
+    rules = [
+        {"match": "GET /orders/{id}", **ACT},
+        {"match": "* /orders/**", **ACT},
+        {"endpoint": "order", "match": "GET /**", **ACT},
+        {"match": "GET /orders/closed", "block": "closed"},
+    ]
+    found = of(rules, "PUT /orders/7")
+    assert (found["outcome"], found["rule"]) == ("unmapped-route", None)
+    assert lost(found)["rule 2 (* /orders/**)"] == "/orders/{id} is more specific, and an unlisted method is unmapped"
+
+
 def test_what_the_firewall_finds(explained):
     found = explained("GET /orders/7;x")
     assert (found["status"], found["findings"]) == (400, {"path-parameter": "the path has a ; parameter"})
