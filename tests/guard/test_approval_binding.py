@@ -127,7 +127,6 @@ class TestOneThingChanged:
         assert binding().fingerprint(b"") == binding().fingerprint(b"")
         assert binding().fingerprint(b"") != binding(**change).fingerprint(b"")
 
-
     def test_a_rule_says_the_same_in_any_order(self):
         (one,) = RuleTable.from_mapping({"rule": [{**self.ANY, "mode": "enforce"}]}).rules
         (two,) = RuleTable.from_mapping({"rule": [{"mode": "enforce", **dict(reversed(self.ANY.items()))}]}).rules

@@ -147,7 +147,11 @@ ACT = {"action_type": "act"}
 
 def test_what_no_rule_covers_goes_by_its_method(of):
     found = of([{"match": "GET /other", **ACT}], "PUT /orders/7", unmapped="by-method")
-    assert (found["outcome"], found["rule"], found["payload"]["action_type"]) == ("ask", "by-method PUT", "data_modification")
+    assert (found["outcome"], found["rule"], found["payload"]["action_type"]) == (
+        "ask",
+        "by-method PUT",
+        "data_modification",
+    )
     assert found["permitted"] is False
 
 
