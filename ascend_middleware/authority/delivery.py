@@ -29,6 +29,9 @@ SIGNATURE: Final = "X-Ascend-Signature"
 DEADLINE: Final = 10.0
 # Seconds by which a signature's time may differ from the receiver's clock.
 _TOLERANCE: Final = 300.0
+# What no host on the internet has, though some versions of Python take it for global: networks' own assignments, the
+# relays of 6to4, and examples.
+_NOBODYS: Final = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "5f00::/16")))
 # Prefixes under which a network's translator reaches IPv4 (RFC 6052, RFC 8215): the address inside counts alone.
 _NAT64: Final = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 
@@ -98,6 +101,7 @@ def is_public(address: str) -> bool:
     return all(
         one.is_global
         and not (one.is_multicast or one.is_reserved)
+        and not any(one in network for network in _NOBODYS)
         # Withdrawn private addresses that networks may still route; Python takes them for global.
         and not (isinstance(one, ipaddress.IPv6Address) and one.is_site_local)
         for one in places

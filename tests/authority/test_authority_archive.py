@@ -284,6 +284,7 @@ def a_file_that_is_forgotten(forger, folder):
     forger.raw.execute("DELETE FROM archives WHERE name = ?", (name,))
 
 
+COLUMNS = ("name", "kind", "first", "last", "state", "seq", "sha256")
 HIDING = (
     other_archived_submission,
     other_archived_decision,
@@ -293,6 +294,22 @@ HIDING = (
     a_file_that_was_replaced_by_none,
     a_file_that_is_forgotten,
 )
+
+
+@pytest.mark.parametrize("state", ["planned", "named", "done"])
+@pytest.mark.parametrize("name", ["precious.txt", "../precious.txt", "{absolute}"])
+def test_the_database_chooses_no_file_of_the_machine(filed, name, state):
+    """Who may write the database, perhaps on another machine, deletes and reads nothing by the names in it."""
+    for precious in (filed.folder / "precious.txt", filed.folder.parent / "precious.txt"):
+        precious.write_text("a word of somebody else")
+    row = (name.format(absolute=precious), "audit", 1, 1, state, 1, "0" * 64)
+    with filed.store.write():
+        filed.store.insert("archives", dict(zip(COLUMNS, row, strict=True)))
+    with pytest.raises(AscendError, match="see `audit verify`" if state == "done" else "no name of one"):
+        archive(filed)
+    assert precious.exists() and (filed.folder / "precious.txt").exists()
+    found = verify(filed.store, archive=filed.folder)
+    assert state == "planned" or "no name of one" in str(found.findings)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ascend_middleware.exceptions import AscendError
 
-from .archives import as_numbers, as_ranges, read_archive
+from .archives import archive_path, as_numbers, as_ranges, read_archive
 from .comparison import compared_rows
 from .engine import Reader
 from .findings import Finding, gone
@@ -57,7 +57,7 @@ class ArchivedActions:
             if file["kind"] == "audit" or file["state"] == "replaced":
                 continue  # nothing of a replaced one is proven by anybody: another file has to hold it
             try:
-                rows = sorted(map(_Row, read_archive(self._folder / file["name"])), key=_number)
+                rows = sorted(map(_Row, read_archive(archive_path(self._folder, file["name"]))), key=_number)
             except AscendError:
                 return  # told by whoever read its hash; what else is missing cannot be said then
             for first in range(0, len(rows), _AT_ONCE):

@@ -18,7 +18,16 @@ from ascend_middleware.exceptions import AscendError, ConflictError
 
 from ..keys import DEFAULT_TENANT
 from ..policy.approvers import OBSERVED
-from .archives import ARCHIVED_ACTIONS, ARCHIVED_AUDIT, as_numbers, as_ranges, digest_of, discard_archive, write_archive
+from .archives import (
+    ARCHIVED_ACTIONS,
+    ARCHIVED_AUDIT,
+    archive_path,
+    as_numbers,
+    as_ranges,
+    digest_of,
+    discard_archive,
+    write_archive,
+)
 from .audit import NO_HASH, iso_time
 from .comparison import compared_range
 from .database import Reader, Row
@@ -106,7 +115,7 @@ class Archiver:
         """End what an earlier run left."""
         for row in self._store.rows("SELECT * FROM archives WHERE state = 'planned'"):
             # No entry names its file, and all that may be in it is still here.
-            discard_archive(self._folder / row["name"])
+            discard_archive(archive_path(self._folder, row["name"]))
             with self._store.write():
                 self._store.execute("DELETE FROM archives WHERE name = ? AND state = 'planned'", (row["name"],))
         for row in self._store.rows("SELECT * FROM archives WHERE state = 'named' ORDER BY seq"):
@@ -139,7 +148,7 @@ class Archiver:
 
     def _delete(self, row: Row) -> None:
         """Delete what a named file holds, as far as that has not been done yet."""
-        path = self._folder / row["name"]
+        path = archive_path(self._folder, row["name"])
         if not path.exists() or digest_of(path) != row["sha256"]:
             raise AscendError(
                 f"the archive {path} is missing or was changed; entry {row['seq']} of the audit log names it. Put it "
@@ -258,12 +267,17 @@ class Archiver:
     def _hash_before(self, reader: Reader, first: int) -> str:
         if first == 1:
             return NO_HASH
-        row = reader.rows(
+        rows = reader.rows(
             "SELECT entry FROM audit JOIN archives ON archives.seq = audit.seq"
             " WHERE archives.kind = 'audit' AND archives.last = ?",
             (first - 1,),
-        )[0]
-        return str(json.loads(row["entry"])["data"]["hash"])
+        )
+        try:
+            return str(json.loads(rows[0]["entry"])["data"]["hash"])
+        except (ValueError, LookupError, TypeError):
+            raise AscendError(
+                f"nothing was archived: no entry tells of entry {first - 1}, the last archived one; see `audit verify`"
+            ) from None
 
     def _delete_entries(self, row: Row) -> Iterator[None]:
         for first in range(row["first"], row["last"] + 1, _AT_ONCE):

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import hashlib
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from .audit import canonical_json
 __all__ = [
     "ARCHIVED_ACTIONS",
     "ARCHIVED_AUDIT",
+    "archive_path",
     "as_numbers",
     "as_ranges",
     "digest_of",
@@ -32,7 +34,18 @@ ARCHIVED_AUDIT: Final = "AUDIT_ARCHIVED"
 ARCHIVED_ACTIONS: Final = "ACTIONS_ARCHIVED"
 
 _BLOCK: Final = 1 << 16
+_NAME: Final = re.compile(r"(?:actions|audit)-[0-9]+-[0-9]+-[0-9a-f]{8}\.jsonl\.gz")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def archive_path(folder: Path, name: object) -> Path:
+    """Return where an archive of a name in the database is; raise `AscendError` for what is no such name.
+
+    Whoever may write the database must not choose files of this machine by it.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise AscendError(f"the database names {str(name)[:100]!r} as an archive, which is no name of one")
+    return folder / name
 
 
 def write_archive(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ascend_middleware.exceptions import AscendError
 
-from .archives import ARCHIVED_ACTIONS, ARCHIVED_AUDIT, as_numbers, digest_of, read_archive
+from .archives import ARCHIVED_ACTIONS, ARCHIVED_AUDIT, archive_path, as_numbers, digest_of, read_archive
 from .audit import NO_HASH, entry_hash
 from .engine import Reader, Row, StorageError
 from .findings import Finding
@@ -74,12 +74,12 @@ class Past:
     def entries(self, folder: Path) -> Iterator[dict[str, Any] | Finding]:
         """Yield the archived entries as they stand in the files of a folder, and what is wrong with these."""
         for row in self.files:
-            path = folder / row["name"]
-            if row["state"] == "replaced":
-                if path.exists():
-                    yield Finding(row["seq"], "archive", f"{path} was replaced by another file, and is still there")
-                continue
             try:
+                path = archive_path(folder, row["name"])
+                if row["state"] == "replaced":
+                    if path.exists():
+                        yield Finding(row["seq"], "archive", f"{path} was replaced by another file, and is still there")
+                    continue
                 if digest_of(path) != row["sha256"]:
                     yield Finding(row["seq"], "archive", f"the archive {path} was changed")
                 elif row["kind"] == "audit":
