@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
+from ascend_middleware import Agent
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.wsgi import AscendMiddleware as WSGIMiddleware
@@ -87,6 +88,18 @@ def test_what_has_a_rule_goes_by_it_where_the_rest_goes_by_its_method(ascend_aut
     guarded = party([{"match": "GET /pay", "block": "closed"}], ran, unmapped="by-method")
     assert guarded.ask("GET", "/pay")[1]["type"].endswith(":blocked")
     assert (ran, ascend_authority.asked) == ([], [])
+
+
+@pytest.mark.parametrize("details", [{}, {"amount": "query.amount?"}, {"amount": "body.amount?"}])
+@pytest.mark.parametrize(("agent", "name"), [(Agent("bot-7"), "bot-7"), (Agent("bot-7", "Seven"), "Seven")])
+@pytest.mark.parametrize("party", EVERY)
+def test_an_agent_without_a_name_goes_by_its_id(ascend_authority, ran, party, agent, name, details):
+    ascend_authority.approve()
+    rules = [{"match": "POST /pay", "action_type": "act", "details": details}]
+    guarded = party(rules, ran, identify=lambda request: agent)
+    assert guarded.ask("POST", "/pay", body=b"{}", headers=[("content-type", "application/json")])[0] == 200
+    (asked,) = ascend_authority.asked
+    assert (asked.body["agent_id"], asked.body["agent_name"]) == ("bot-7", name)
 
 
 @pytest.mark.parametrize("party", EVERY)
