@@ -151,6 +151,8 @@ def is_left_alone(node: ast.AST) -> bool:
         return any(isinstance(target, ast.Name) and target.id in ("__all__", "__slots__") for target in node.targets)
     if isinstance(node, ast.keyword):
         return node.arg == "slots"  # of a dataclass: saves memory, and nothing else
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "zip":
+        node.keywords = []  # `strict` only tells a mistake of the program
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return any(isinstance(each, ast.Name) and each.id == "overload" for each in node.decorator_list)
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
@@ -361,8 +363,10 @@ def attempt(mutant: Mutant, tree: Path, tests: list[str], seconds: float) -> tup
 
 
 def is_known(mutant: Mutant, equivalent: list[dict]) -> bool:
+    """Say whether a fault is written down; one without `after` stands for all of its statement."""
     return any(
-        (one["file"], one["before"], one["after"]) == (mutant.file, mutant.before, mutant.after) for one in equivalent
+        (one["file"], one["before"], one.get("after", mutant.after)) == (mutant.file, mutant.before, mutant.after)
+        for one in equivalent
     )
 
 
