@@ -35,7 +35,10 @@ def at(kind, status, **more):
         # What a proxy or a server says of itself.
         *((at(errors.ProtocolError, status), "unavailable", 5.0, "unreadable") for status in (408, 421, 425)),
         # This service asks as it should not.
-        *((at(errors.ProtocolError, status), "misconfigured", None, "misconfigured") for status in (400, 405, 415, 499)),
+        *(
+            (at(errors.ProtocolError, status), "misconfigured", None, "misconfigured")
+            for status in (400, 405, 415, 499)
+        ),
         (at(errors.ServerError, 405), "misconfigured", None, "misconfigured"),
         (errors.ConfigurationError("no"), "misconfigured", None, "misconfigured"),
         (errors.TLSError("no"), "misconfigured", None, "misconfigured"),
@@ -52,7 +55,11 @@ def test_a_failed_call_has_a_refusal_and_a_cause(error, problem, retry, cause):
 
 @pytest.mark.parametrize(
     ("kind", "silent"),
-    [(errors.CircuitBreakerOpen, "breaker-open"), (errors.TimeoutError, "deadline"), (errors.NetworkError, "connect-error")],
+    [
+        (errors.CircuitBreakerOpen, "breaker-open"),
+        (errors.TimeoutError, "deadline"),
+        (errors.NetworkError, "connect-error"),
+    ],
 )
 def test_where_nothing_answered_that_is_the_cause(kind, silent):
     error = kind("no")
