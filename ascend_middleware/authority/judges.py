@@ -80,10 +80,24 @@ class Judges:
             message = "the action could not be judged in time; nothing was decided"
             raise ApiError(503, "NOT_JUDGED", message, headers={"retry-after": "1"}) from None
         except (OSError, anyio.BrokenWorkerProcess) as error:
+            # An action that ends its process must not bring all others' rules back into this one.
+            if await self._can_start():
+                log.error("the process that judged an action ended meanwhile: %r", error)
+                message = "the action could not be judged; nothing was decided"
+                raise ApiError(503, "NOT_JUDGED", message, headers={"retry-after": "1"}) from None
             log.error("no process can be started to judge in, so rules that take long slow all down: %r", error)
             self._alone = True
             return await anyio.to_thread.run_sync(lambda: Judged(question, question.judge()))
         return Judged(question, question.judge(held))
+
+    async def _can_start(self) -> bool:
+        """Say whether there is a process that judges, or a new one can be started."""
+        try:
+            with anyio.fail_after(_LONGEST):
+                await anyio.to_process.run_sync(_evaluate, (), {}, cancellable=True, limiter=self._processes)
+        except (OSError, TimeoutError, anyio.BrokenWorkerProcess):
+            return False
+        return True
 
 
 def _evaluate(sources: Sequence[str | None], action: dict[str, Any]) -> list[Held]:

@@ -3,7 +3,11 @@
 import asyncio
 import itertools
 import json
+import os
+import pathlib
+import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -117,6 +121,24 @@ async def test_without_another_process_they_are_judged_here(served, monkeypatch,
         status, answer = await served.submit(key=served.stranger, context=LONG)
     assert (status, answer["status"]) == (200, "approved")
     assert "no process can be started" in caplog.text
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for the process in /proc")
+async def test_an_action_whose_process_ends_is_not_decided_and_the_next_is_judged_in_another(served, caplog):
+    make_rules(served, 120)
+    async with served.serving():
+        await served.submit(key=served.stranger, context=LONG)  # now there is one
+        slow = asyncio.create_task(served.submit(key=served.stranger, context=LONG))
+        await until(lambda: served.service.judges.count)
+        for child in pathlib.Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+        status, answer = await slow
+        assert (status, answer["error"]["code"]) == (503, "NOT_JUDGED")
+        assert "ended meanwhile" in caplog.text
+        began = time.process_time()
+        status, answer = await served.submit(key=served.stranger, context=LONG)
+        assert status == 200 and answer["status"] == "denied"
+        assert time.process_time() - began < 0.2
 
 
 # --- what changes meanwhile
