@@ -21,6 +21,7 @@ __all__ = ["SUBMITTED", "Watching", "compared_action", "compared_actions", "comp
 
 # Actions that are compared at a time.
 _AT_ONCE: Final = 1000
+_THOUSANDS: Final = "thousands of {}"
 # Passes items on, and tells somebody what they are and how many there will be.
 Watching: TypeAlias = "Callable[[Iterable[Any], str, int | None], Iterable[Any]]"
 SUBMITTED: Final = "ACTION_SUBMITTED"
@@ -234,7 +235,8 @@ def _hash_without_faults(text: object) -> str:
 def compared_actions(reader: Reader, past: Past, start: int, end: int, watch: Watching) -> Iterator[Finding]:
     """Yield what of the actions and approvals is not what the log says; of those only told of after `start`."""
     if start:
-        for first in watch(range(start + 1, end + 1, _AT_ONCE), "actions", None):
+        firsts = range(start + 1, end + 1, _AT_ONCE)
+        for first in watch(firsts, _THOUSANDS.format("entries"), len(firsts)):
             upto = min(first + _AT_ONCE - 1, end)
             about = "IN (SELECT action_id FROM audit WHERE seq BETWEEN ? AND ?)"
             yield from _compared(reader, past, about, (first, upto), upto)
@@ -242,7 +244,7 @@ def compared_actions(reader: Reader, past: Past, start: int, end: int, watch: Wa
         for row in reader.each(alone):
             yield unknown("actions", row["id"])
     else:
-        for first in watch(_firsts(reader), "actions", None):
+        for first in watch(_firsts(reader), _THOUSANDS.format("actions"), _ranges(reader)):
             yield from _compared(reader, past, "BETWEEN ? AND ?", (first, first + _AT_ONCE - 1), end)
     alone = (
         "SELECT action_id, approver FROM approvals WHERE NOT EXISTS (SELECT 1 FROM actions WHERE id = action_id)"
@@ -282,6 +284,12 @@ def compared_action(reader: Reader, number: int) -> list[Finding]:
         if not as_written(reader, row)
     ]
     return found + list(_compared(reader, Past(), "BETWEEN ? AND ?", (number, number), 0))
+
+
+def _ranges(reader: Reader) -> int | None:
+    """Return how many ranges of actions there are at most, as far as that can be told."""
+    first, last = reader.rows("SELECT (SELECT min(id) FROM actions), (SELECT max(id) FROM actions)")[0]
+    return (last - first) // _AT_ONCE + 1 if isinstance(first, int) and isinstance(last, int) else None
 
 
 def _firsts(reader: Reader) -> Iterator[int]:
