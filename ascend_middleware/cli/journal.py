@@ -17,8 +17,9 @@ from ..fork import FileLock
 from ..guard.observations import Observation, observation_files, read_observations
 from ..inspection import FAILED, OK, Result, note
 from ..journal.journal import directory_of, place_of
+from ..journal.lines import decode_line
 from ..journal.recovery import adopt, names_of
-from ..journal.segments import decode_line, read_lines
+from ..journal.segments import read_lines
 from ..journal.worker import LateEngine
 from ..rules import by_method_rule
 from ..state import open_state

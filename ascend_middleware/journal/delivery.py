@@ -23,7 +23,7 @@ from ..exceptions import (
     ValidationError,
 )
 from ..masking import get_logger
-from .segments import decode_line, encode_line, unseal
+from .lines import decode_line, encode_line, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -33,7 +33,8 @@ from ..fork import renew_once
 from ..masking import get_logger
 from ..setting_values import default_directory, make_directory
 from ..state.base import scope_of
-from .segments import FileLog, Log, MemoryLog, encode_line
+from .lines import encode_line
+from .segments import FileLog, Log, MemoryLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable

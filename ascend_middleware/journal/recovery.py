@@ -11,7 +11,8 @@ from ..flow import drive
 from ..fork import FileLock
 from ..masking import get_logger
 from .delivery import Delivery, Foreign
-from .segments import FileLog, decode_line, read_lines
+from .lines import decode_line
+from .segments import FileLog, read_lines, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,7 @@ def bytes_of_others(directory: Path, *, besides: str) -> int:
             continue  # its own process counts it
         lock.release()
         try:
-            total += path.stat().st_size
+            total += size_of(path)
         except FileNotFoundError:
             continue
     return total

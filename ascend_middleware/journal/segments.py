@@ -3,6 +3,10 @@
 One process appends; one reader, the background worker or whoever adopts the file after its death, takes the lines in
 order. A line survives the end of the process as soon as `append` returns, and a power cut if the log was opened
 `power_safe`.
+
+Where the system can, a file is mapped, with room ahead: to keep a line is then to copy it, without a call of the system
+that would cost several times as much and give the interpreter's lock away. What is copied is the kernel's to write. The
+room is reserved on the disk before, so that a full disk is an error then, and stands as zero bytes at the file's end.
 """
 
 from __future__ import annotations
@@ -10,43 +14,41 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import mmap
 import os
 import re
+import sys
 import threading
-import zlib
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
-
-import msgspec
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ..fork import FileLock
 from ..masking import get_logger
 from ..setting_values import make_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 __all__ = [
     "FileLog",
     "Log",
     "MemoryLog",
-    "decode_line",
-    "encode_line",
     "read_lines",
-    "seal",
     "segments_of",
-    "unseal",
+    "size_of",
 ]
 
 logger = get_logger("ascend_middleware.journal")
 
 SEGMENT_BYTES: Final = 4 * 2**20
+# How much room is reserved at a time.
+ROOM_BYTES: Final = 131_072 if sys.platform == "linux" else 0
+# By these a file system says that it maps no files, or reserves no room.
+_CANNOT: Final = frozenset({errno.ENODEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EACCES, errno.EPERM})
 # How much is read ahead; one line that is longer comes alone.
 _AHEAD_BYTES: Final = 65_536
 _SEGMENT = re.compile(r"(?P<name>.+)-(?P<number>\d{6,})\.journal")
-_encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class MemoryLog:
@@ -107,7 +109,7 @@ class FileLog:
     """Lines in files that begin with `name` in a directory, under a lock that ends with the process; see `MemoryLog`.
 
     Another process that takes `<name>.lock` knows that the writer is dead, and hands that lock in. With `power_safe`,
-    `append` returns only when the disk has the line.
+    `append` returns only when the disk has the line. Without `room_bytes` files are written line by line.
     """
 
     def __init__(
@@ -118,11 +120,16 @@ class FileLog:
         lock: FileLock | None = None,
         power_safe: bool = False,
         segment_bytes: int = SEGMENT_BYTES,
+        room_bytes: int = ROOM_BYTES,
     ) -> None:
         self._directory = directory
         self.name = name
         self._power_safe = power_safe
         self._segment_bytes = segment_bytes
+        # The disk is to have each line of who is safe from power cuts: that is a call of the system anyway.
+        self._room_bytes = 0 if power_safe else room_bytes
+        self._map: mmap.mmap | None = None
+        self._mapped = 0
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._written = self._synced = 0
@@ -133,7 +140,7 @@ class FileLog:
         self._process_lock = taken
         try:
             numbers = segments_of(directory, name)
-            self._sizes = {number: self._path(number).stat().st_size for number in numbers}
+            self._sizes = {number: _cut(self._path(number)) for number in numbers}
             self._current = numbers[-1] if numbers else 1
             self.appended, self.taken = sum(self._sizes.values()), 0
             self._descriptor = -1
@@ -168,15 +175,12 @@ class FileLog:
             if self._descriptor < 0 or self._sizes[self._current] >= self._segment_bytes:
                 line = self._next_segment() + line
             size = self._sizes[self._current]
-            try:
-                if os.write(self._descriptor, line) != len(line):
-                    raise OSError(errno.ENOSPC, "the disk is full")
-            except OSError:
-                # Half a line would swallow the next one.
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._descriptor, size)
-                raise
-            self._sizes[self._current] = size + len(line)
+            end = size + len(line)
+            if end <= self._mapped or (self._room_bytes and self._make_room(end)):
+                self._map[size:end] = line  # type: ignore[index]  # as much as is mapped
+            else:
+                self._write(line, size)
+            self._sizes[self._current] = end
             self.appended += len(line)
             self._written += 1
             mine = self._written
@@ -186,6 +190,42 @@ class FileLog:
             self._sync(mine)
         return True
 
+    def _write(self, line: bytes, size: int) -> None:
+        try:
+            if os.write(self._descriptor, line) != len(line):
+                raise OSError(errno.ENOSPC, "the disk is full")
+        except OSError:
+            # Half a line would swallow the next one.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, size)
+            raise
+
+    def _make_room(self, end: int) -> bool:
+        """Reserve room up to this size and more, and map it; False where that cannot be done with files here."""
+        mapped = end + self._room_bytes
+        try:
+            os.posix_fallocate(self._descriptor, 0, mapped)
+            self._unmap()
+            self._map, self._mapped = mmap.mmap(self._descriptor, mapped), mapped
+        except OSError as error:
+            self._unmap()
+            self._cut_off()
+            if error.errno not in _CANNOT:
+                raise
+            self._room_bytes = 0
+            return False
+        return True
+
+    def _unmap(self) -> None:
+        if self._map is not None:
+            self._map.close()
+            self._map, self._mapped = None, 0
+
+    def _cut_off(self) -> None:
+        """Give back the room that was not used."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, self._sizes[self._current])
+
     def _next_segment(self) -> bytes:
         """Open what is written next; return what has to stand before the first line there."""
         number = self._current
@@ -193,9 +233,9 @@ class FileLog:
             if self._power_safe:
                 os.fsync(self._descriptor)
             number += 1
-        opened = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        opened = os.open(self._path(number), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            self._close_segment()
         self._descriptor = opened
         self._sizes.setdefault(number, 0)
         # Last, because the reader goes by it.
@@ -205,6 +245,12 @@ class FileLog:
         # A dead writer's torn line must not swallow the next one.
         torn = self._sizes[number] and not self._path(number).read_bytes().endswith(b"\n")
         return b"\n" if torn else b""
+
+    def _close_segment(self) -> None:
+        if self._map is not None:
+            self._unmap()
+            self._cut_off()
+        os.close(self._descriptor)
 
     def _sync(self, mine: int) -> None:
         while self._synced < mine:
@@ -240,8 +286,9 @@ class FileLog:
     def _fill(self) -> bool:
         try:
             with self._path(self._reading).open("rb") as file:
-                file.seek(self._offset + len(self._buffer))
-                more = file.read(65_536)
+                start = self._offset + len(self._buffer)
+                file.seek(start)
+                more = file.read(max(0, min(_AHEAD_BYTES, self._sizes.get(self._reading, 0) - start)))
         except FileNotFoundError:
             return False
         self._buffer += more
@@ -302,9 +349,10 @@ class FileLog:
         """As of a `MemoryLog`; where lines were not taken, nothing is removed with `unread` False."""
         with self._lock:
             remove = remove and (unread or self.backlog == 0)
-            for descriptor in (self._descriptor, self._progress):
-                if descriptor >= 0:
-                    os.close(descriptor)
+            if self._descriptor >= 0:
+                self._close_segment()
+            if self._progress >= 0:
+                os.close(self._progress)
             self._descriptor = self._progress = -1
             if remove:
                 for number in self._sizes:
@@ -317,6 +365,28 @@ class FileLog:
 
 
 Log: TypeAlias = MemoryLog | FileLog
+
+
+def size_of(path: Path) -> int:
+    """Return how many bytes of a segment were written: without the room that its writer had reserved."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - ROOM_BYTES - 4096)
+            file.seek(start)
+            written = file.read(end - start).rstrip(b"\0")
+            if written:
+                return start + len(written)
+            end = start
+    return 0
+
+
+def _cut(path: Path) -> int:
+    """Return the size of a dead process's segment, after the room that it left was given back."""
+    size = size_of(path)
+    if size != path.stat().st_size:
+        os.truncate(path, size)
+    return size
 
 
 def segments_of(directory: Path, name: str) -> list[int]:
@@ -341,35 +411,6 @@ def read_lines(directory: Path, name: str) -> Iterator[tuple[bytes, bool]]:
             place += len(line)
             if line.endswith(b"\n"):
                 yield line, (segment, place) <= (number, offset)
-
-
-def encode_line(record: Mapping[str, Any] | msgspec.Struct | msgspec.Raw) -> bytes:
-    """Return a line that tells whether it is whole; see `journal` for what it holds."""
-    return seal(_encode(record))
-
-
-def seal(content: bytes) -> bytes:
-    """Return a line of encoded content; `unseal` takes the content out."""
-    return b"%08x %b\n" % (zlib.crc32(content), content)
-
-
-def unseal(line: bytes) -> bytes | None:
-    """Return a line's content, or None if it is not whole."""
-    content = line[9:-1]
-    try:
-        is_whole = line[8:9] == b" " and line[-1:] == b"\n" and int(line[:8], 16) == zlib.crc32(content)
-    except ValueError:
-        return None
-    return content if is_whole else None
-
-
-def decode_line(line: bytes) -> dict[str, Any] | None:
-    """Return a line of a journal as an object, or None if it is damaged."""
-    content = unseal(line)
-    try:
-        return None if content is None else _decode(content)
-    except msgspec.DecodeError:
-        return None
 
 
 def _sync_directory(path: Path) -> None:

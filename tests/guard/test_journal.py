@@ -1,7 +1,9 @@
 """The journal: what is written survives, is delivered in order, at least once, and is bounded."""
 
 import contextlib
+import errno
 import json
+import mmap
 import os
 import threading
 import time
@@ -21,8 +23,9 @@ from ascend_middleware.flow import Sleep, drive
 from ascend_middleware.fork import FileLock
 from ascend_middleware.journal.delivery import Delivery
 from ascend_middleware.journal.journal import Journal, JournalError, Limits, directory_of, open_journal
+from ascend_middleware.journal.lines import decode_line, encode_line, unseal
 from ascend_middleware.journal.recovery import adopt, bytes_of_others, names_of
-from ascend_middleware.journal.segments import FileLog, MemoryLog, decode_line, encode_line, read_lines, unseal
+from ascend_middleware.journal.segments import FileLog, MemoryLog, read_lines, size_of
 
 SETTINGS = Settings(api_url=API, api_key=KEY, max_retries=0)
 ENTRY = {"id": "7", "how": "allowed", "rule": "refund", "agent": "bot"}
@@ -78,6 +81,15 @@ def journal_of(directory, *, segment_bytes=None, **more):
         durable = {"power_safe": more.get("power_safe", False)}
         journal._log = FileLog(directory, journal.process, segment_bytes=segment_bytes, **durable)
     return journal
+
+
+def refusing_room(code):
+    """Return what stands in for reserving room, where that is not to be had."""
+
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    return refuse
 
 
 def seal(content):
@@ -546,7 +558,97 @@ class TestLimits:
         journal.close(remove=True)
 
 
+class TestRoom:
+    """Lines are copied into room that was reserved ahead, where the system can."""
+
+    LINES = tuple(seal(b'{"k":"entry","n":%d}' % number) for number in range(40))
+
+    @pytest.mark.parametrize("room", [0, 1, 100, 5000])
+    def test_however_lines_are_kept_the_same_ones_stand_there(self, tmp_path, room):
+        log = FileLog(tmp_path, "one", segment_bytes=300, room_bytes=room)
+        for line in self.LINES:
+            assert log.append(line)
+            found = log.peek()
+            assert found is not None and found[1] == line
+            log.advance()
+        log.close()
+        read = b"".join(content for _, content in sorted(contents(tmp_path).items()))
+        assert read == b"".join(self.LINES)
+
+    def test_a_line_is_there_for_everybody_as_soon_as_it_is_kept(self, tmp_path):
+        log = FileLog(tmp_path, "one")
+        for number, line in enumerate(self.LINES, 1):
+            log.append(line)
+            assert [line for line, _ in read_lines(tmp_path, "one")] == list(self.LINES[:number])
+        log.close()
+
+    @pytest.mark.parametrize("torn", [b"", b"0", LINES[1][:-1]])
+    @pytest.mark.parametrize("room", [0, 1, 10_000, 300_000])
+    def test_the_room_of_a_dead_process_is_given_back(self, tmp_path, torn, room):
+        path = tmp_path / "dead-000001.journal"
+        path.write_bytes(self.LINES[0] + torn + bytes(room))
+        assert size_of(path) == len(self.LINES[0] + torn)
+        assert bytes_of_others(tmp_path, besides="mine") in (0, size_of(path))
+        log = FileLog(tmp_path, "dead")
+        assert path.stat().st_size == log.appended == size_of(path)
+        log.append(self.LINES[2])
+        read = []
+        while (found := log.peek()) is not None:
+            read.append(found[1])
+            log.advance()
+        assert (read[0], read[-1]) == (self.LINES[0], self.LINES[2])
+        log.close()
+
+    def test_a_file_of_room_only_holds_nothing(self, tmp_path):
+        path = tmp_path / "dead-000001.journal"
+        path.write_bytes(bytes(300_000))
+        assert size_of(path) == 0
+        log = FileLog(tmp_path, "dead")
+        assert (log.peek(), log.backlog, path.stat().st_size) == (None, 0, 0)
+        log.close()
+
+    def test_where_no_room_is_left_a_line_is_refused_and_nothing_of_it_stays(self, tmp_path, monkeypatch):
+        log, reserve = FileLog(tmp_path, "one", room_bytes=100), os.posix_fallocate
+        log.append(self.LINES[0])
+        monkeypatch.setattr(os, "posix_fallocate", refusing_room(errno.ENOSPC))
+        with pytest.raises(OSError, match="No space left"):
+            for line in self.LINES[1:]:
+                log.append(line)
+        kept = [line for line, _ in read_lines(tmp_path, "one")]
+        assert contents(tmp_path)["one-000001.journal"] == b"".join(kept)
+        monkeypatch.setattr(os, "posix_fallocate", reserve)
+        for line in self.LINES[len(kept) :]:
+            log.append(line)
+        assert [line for line, _ in read_lines(tmp_path, "one")] == list(self.LINES)
+        log.close()
+
+    @pytest.mark.parametrize(("module", "name"), [(os, "posix_fallocate"), (mmap, "mmap")])
+    @pytest.mark.parametrize("at", [0, 3])
+    def test_a_file_system_that_maps_nothing_is_written_to(self, tmp_path, monkeypatch, module, name, at):
+        log = FileLog(tmp_path, "one", room_bytes=1)
+        for number, line in enumerate(self.LINES):
+            if number == at:
+                monkeypatch.setattr(module, name, refusing_room(errno.ENODEV))
+            log.append(line)
+        assert contents(tmp_path)["one-000001.journal"] == b"".join(self.LINES)
+        log.close()
+
+    def test_a_journal_that_needs_no_power_safety_makes_no_call_of_the_system(self, tmp_path, monkeypatch):
+        journal = journal_of(tmp_path)
+        run(journal)
+        monkeypatch.setattr(os, "write", refusing_room(errno.EIO))
+        run(journal, {**ENTRY, "id": "8"})
+        assert len(list(read_lines(tmp_path, journal.process))) == 4
+        monkeypatch.undo()
+        journal.close(remove=True)
+
+
 class TestDisk:
+    @pytest.fixture(autouse=True)
+    def written(self, monkeypatch):
+        """No room is reserved here: what a disk says comes with each line."""
+        monkeypatch.setattr(os, "posix_fallocate", refusing_room(errno.EOPNOTSUPP))
+
     def test_a_disk_that_is_full_refuses_the_entry_and_leaves_no_half_line(
         self, tmp_path, core, authority, monkeypatch
     ):
@@ -658,7 +760,9 @@ class TestOpening:
         with pytest.raises(ConfigurationError, match=r"file/.*setting journal \(ASCEND_JOURNAL\)"):
             open_journal(Settings(journal=str(tmp_path / "file"), agent_id="bot"))
 
-    def test_a_disk_that_is_full_is_told_at_once(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EOPNOTSUPP])
+    def test_a_disk_that_is_full_is_told_at_once(self, tmp_path, monkeypatch, code):
+        monkeypatch.setattr(os, "posix_fallocate", refusing_room(code))
         monkeypatch.setattr(os, "write", lambda *_: 0)
         with pytest.raises(ConfigurationError, match=r"setting journal \(ASCEND_JOURNAL\)"):
             open_journal(Settings(journal=str(tmp_path), agent_id="bot"))

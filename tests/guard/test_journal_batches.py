@@ -19,8 +19,9 @@ from ascend_middleware.exceptions import AscendError
 from ascend_middleware.flow import Sleep, drive
 from ascend_middleware.journal.delivery import Delivery
 from ascend_middleware.journal.journal import Journal
+from ascend_middleware.journal.lines import decode_line
 from ascend_middleware.journal.recovery import adopt
-from ascend_middleware.journal.segments import FileLog, decode_line
+from ascend_middleware.journal.segments import FileLog
 from ascend_middleware.journal.worker import BackgroundWorker
 
 SETTINGS = Settings(api_url=API, api_key=KEY, max_retries=0)

@@ -78,7 +78,7 @@ def test_an_authority_that_is_away_is_said(capsys, service, tmp_path, monkeypatc
 
 def test_what_was_set_aside_is_exported(capsys, service):
     service.mkdir(parents=True)
-    from ascend_middleware.journal.segments import encode_line
+    from ascend_middleware.journal.lines import encode_line
 
     (service / "1-2-3.rejected").write_bytes(encode_line({"k": "outcome", "n": 1, "at": 1.0}) + b"nonsense\n")
     code, out, err = command(capsys, "export")

@@ -1,0 +1,45 @@
+"""The lines of a journal: each tells by a checksum whether it is whole."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["decode_line", "encode_line", "seal", "unseal"]
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def encode_line(record: Mapping[str, Any] | msgspec.Struct | msgspec.Raw) -> bytes:
+    """Return a line that tells whether it is whole; see `journal` for what it holds."""
+    return seal(_encode(record))
+
+
+def seal(content: bytes) -> bytes:
+    """Return a line of encoded content; `unseal` takes the content out."""
+    return b"%08x %b\n" % (zlib.crc32(content), content)
+
+
+def unseal(line: bytes) -> bytes | None:
+    """Return a line's content, or None if it is not whole."""
+    content = line[9:-1]
+    try:
+        is_whole = line[8:9] == b" " and line[-1:] == b"\n" and int(line[:8], 16) == zlib.crc32(content)
+    except ValueError:
+        return None
+    return content if is_whole else None
+
+
+def decode_line(line: bytes) -> dict[str, Any] | None:
+    """Return a line of a journal as an object, or None if it is damaged."""
+    content = unseal(line)
+    try:
+        return None if content is None else _decode(content)
+    except msgspec.DecodeError:
+        return None
