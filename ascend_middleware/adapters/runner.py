@@ -12,6 +12,7 @@ import concurrent.futures
 import contextlib
 import functools
 import inspect
+import os
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -149,7 +150,7 @@ class _Runner:
         if self.lacking is not None:
             raise self.lacking
         worker = self.worker
-        if worker is not None and not worker.is_running and worker.is_eager:
+        if worker is not None and worker.runs_in != os.getpid() and worker.is_eager:
             worker.start()
         return self._guard
 

@@ -370,6 +370,15 @@ def _judged(scope: Scope) -> list[str]:
     return found
 
 
+# FastAPI's own middlewares, around those of an application; neither answers anything with success.
+_FASTAPIS_OWN: Final = frozenset({"AppBodyLimitMiddleware", "ExceptionTelemetryMiddleware"})
+
+
+def _is_fastapis_own(middleware: object) -> bool:
+    kind = type(middleware)
+    return kind.__name__ in _FASTAPIS_OWN and kind.__module__.startswith("fastapi.")
+
+
 class Tripwire:
     """Around every middleware of a Starlette application: sees successes that no guard decided about."""
 
@@ -396,7 +405,7 @@ class Tripwire:
         if isinstance(getattr(holder, name, None), sys.modules["starlette.middleware.errors"].ServerErrorMiddleware):
             holder, name = holder.middleware_stack, "app"
         outermost = found = getattr(holder, name, None)
-        while isinstance(found, cls) and found.governor is not governor:
+        while (isinstance(found, cls) and found.governor is not governor) or _is_fastapis_own(found):
             found = found.app
         if outermost is not None and found is not guard and not isinstance(found, cls):
             setattr(holder, name, cls(outermost, governor))

@@ -87,7 +87,8 @@ class BackgroundWorker:
         self._failures = FailureCount(again=6)
         self._pause_until = self._adopt_at = self._age_at = 0.0
         self._entered = 0
-        self._started = False
+        # In which process its threads run, 0 where they do not.
+        self.runs_in = 0
         self._pid = os.getpid()
 
     @property
@@ -99,18 +100,18 @@ class BackgroundWorker:
     @property
     def is_running(self) -> bool:
         """Whether the threads of this process run."""
-        return self._started and self._pid == os.getpid()
+        return self.runs_in == os.getpid()
 
     def start(self) -> None:
         """Start the threads unless they run in this process."""
-        if (self._started and self._pid == os.getpid()) or only_forks():
+        if self.runs_in == os.getpid() or only_forks():
             return
         if self._pid != os.getpid():
             renew_once(lambda: self._pid, self._start_anew)
         with self._lock:
-            if self._started:
+            if self.runs_in:
                 return
-            self._started = True
+            self.runs_in = self._pid
             # A new one: threads that did not stop in time must not go on.
             self._stopping = threading.Event()
             tasks: list[tuple[str, Callable[..., None]]] = []
@@ -158,7 +159,7 @@ class BackgroundWorker:
         if any(thread.is_alive() for thread in threads):
             backlog = 0 if self._journal is None else self._journal.backlog
             logger.error("stopping with about %d bytes of the journal undelivered", backlog)
-        self._started = False
+        self.runs_in = 0
 
     def _try_key(self, engine: LateEngine, stop: threading.Event) -> None:
         """Find out at the start, where the authority is up, whether it knows the key."""

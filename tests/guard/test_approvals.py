@@ -53,7 +53,7 @@ class TestTheLoop:
         handle = await approved(app, authority)
         assert (await ask(app, handle)).status == 200
         assert (await ask(app, handle)).json["outcome"] == "completed"
-        lines = b"".join(path.read_bytes() for path in tmp_path.rglob("*.journal")).splitlines()
+        lines = b"".join(path.read_bytes().rstrip(b"\0") for path in tmp_path.rglob("*.journal")).splitlines()
         records = [json.loads(line.partition(b" ")[2]) for line in lines]
         assert [record["k"] for record in records] == kinds
         # Under the number of the claim: after a crash the two are known to be one run.

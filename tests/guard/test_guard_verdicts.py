@@ -46,7 +46,7 @@ async def ask(app, path="/run", *, headers=JSON, body=b'{"amount": 1}'):
 
 def journalled(tmp_path):
     """Return what the journal of one process holds."""
-    lines = b"".join(path.read_bytes() for path in tmp_path.rglob("*.journal")).splitlines()
+    lines = b"".join(path.read_bytes().rstrip(b"\0") for path in tmp_path.rglob("*.journal")).splitlines()
     return [json.loads(line.partition(b" ")[2]) for line in lines]
 
 
