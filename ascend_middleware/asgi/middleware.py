@@ -404,7 +404,8 @@ class Tripwire:
         holder, name = owner, "middleware_stack"
         if isinstance(getattr(holder, name, None), sys.modules["starlette.middleware.errors"].ServerErrorMiddleware):
             holder, name = holder.middleware_stack, "app"
-        outermost = found = getattr(holder, name, None)
+        outermost: Any = getattr(holder, name, None)
+        found = outermost
         while (isinstance(found, cls) and found.governor is not governor) or _is_fastapis_own(found):
             found = found.app
         if outermost is not None and found is not guard and not isinstance(found, cls):
