@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 
 __all__ = ["is_loopback", "is_postgres", "one_line", "printable"]
@@ -17,6 +18,7 @@ def printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
+@functools.lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine itself: `localhost`, or an address that never leaves it."""
     if host == "localhost":

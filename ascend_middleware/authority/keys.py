@@ -7,6 +7,7 @@ counts for these.
 from __future__ import annotations
 
 import base64
+import functools
 import hmac
 import ipaddress
 import math
@@ -147,6 +148,8 @@ def presented(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
 
 def contradicts(headers: Mapping[str, str]) -> bool:
     """Say whether a bearer token stands beside another `X-API-Key`, which decides."""
+    if "authorization" not in headers:
+        return False
     own, token = headers.get("x-api-key", "").strip(), _bearer(headers)
     return bool(own) and token is not None and not hmac.compare_digest(own.encode(), token.encode())
 
@@ -220,6 +223,7 @@ class Window:
         return Allowance(limit=limit, remaining=max(0, limit - count), reset=math.ceil(free), retry_after=wait)
 
 
+@functools.lru_cache(maxsize=MAX_SUBJECTS)
 def network_of(address: str) -> str:
     """Return what counts as one address: an IPv6 client has a whole /64 to itself."""
     try:

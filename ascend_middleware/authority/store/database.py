@@ -132,7 +132,7 @@ class Database:
     def _begin_part(self) -> Mark:
         if self._transaction is None:
             begun = self.engine.begin()
-            self._transaction = Transaction({"revision": begun.revision}, begun.head)
+            self._transaction = Transaction({"revision": begun.revision}, begun.head, begun.action)
         self._check_whole()
         mark = self._transaction.mark()
         self.engine.mark()
@@ -201,11 +201,19 @@ class Database:
 
     def changed(self) -> None:
         """Say that a record or a command changes, only within `write`: what is `cached` of them is old."""
-        self._running().memo.pop("revision", None)
+        self._running().memo.clear()
 
     def cached(self, key: Hashable, load: Callable[[], _Value]) -> _Value:
         """Return what `load` gave for a key, until any record or command changes, in whatever process."""
-        revision = self.revision()
+        memo = self.memo
+        if memo is None:
+            return self._cached_at(self.revision(), key, load)
+        if key not in memo:
+            memo[key] = self._cached_at(self.revision(), key, load)
+        found: _Value = memo[key]
+        return found
+
+    def _cached_at(self, revision: int, key: Hashable, load: Callable[[], _Value]) -> _Value:
         with self._cache_lock:
             if revision != self._revision or len(self._cached) > _MAX_CACHED:
                 self._cached.clear()
@@ -249,7 +257,8 @@ class Database:
 
     def advance(self, seq: int, digest: str) -> None:
         """Note the audit log's new last entry; it is stored with the transaction."""
-        self._running().tip = (seq, digest)
+        running = self._running()
+        running.tip, running.logged = (seq, digest), True
 
     def count(self, counted: Counted) -> None:
         """Add an action to the counts that are kept, at the transaction's end."""
@@ -287,19 +296,21 @@ class Database:
 
         `rows` sees it at once, unless it is asked for what is `settled`; and so does `held_back` by its `key`.
         """
-        values = tuple(row.values())
+        running, place, values = self._running(), (table, tuple(row)), tuple(row.values())
         self.engine.check(values)  # at the end, the whole group would fall
-        late = self._running().late.setdefault((table, tuple(row)), Late())
+        late = running.late.get(place)
+        if late is None:
+            late = running.late[place] = Late()
         if key is not None:
             late.known[table, key] = len(late.rows)
         late.rows.append(values)
 
-    def insert_numbered(self, table: str, row: Mapping[str, object]) -> int:
-        """Add a row like `insert_late`, and return its number, `id`."""
-        numbers = self._running().numbers
-        number = numbers[table] = (numbers.get(table) or self.engine.last_number(table)) + 1
-        self.insert_late(table, {"id": number, **row})
-        return number
+    def insert_action(self, row: Mapping[str, object]) -> int:
+        """Add an action like `insert_late`, and return its number: nobody else gives one in this transaction."""
+        running = self._running()
+        running.action += 1
+        self.insert_late("actions", {"id": running.action, **row})
+        return running.action
 
     def held_back(self, table: str, key: Hashable) -> dict[str, Any] | None:
         """Return a row of this transaction that `insert_late` was given with a key; it may be added by now."""

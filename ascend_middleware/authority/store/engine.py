@@ -22,11 +22,13 @@ __all__ = [
     "UnstorableError",
     "Watch",
     "check_storable",
+    "check_texts",
     "insertion",
 ]
 
 # What stands for the hash before the audit log's first entry.
 NO_HASH = "0" * 64
+_UNSTORABLE = "a text holds a character that the database does not store, NUL or half of a pair"
 
 
 class UnstorableError(StorageError):
@@ -34,10 +36,14 @@ class UnstorableError(StorageError):
 
 
 class Begun(NamedTuple):
-    """What was read as a transaction began: the audit log's head, and the number of the last change to a record."""
+    """What was read as a transaction began: the audit log's head, and the numbers of the last change and last action.
+
+    The change is that of a record or a command.
+    """
 
     head: tuple[int, str]
     revision: int
+    action: int
 
 
 class Lease(NamedTuple):
@@ -160,10 +166,7 @@ class Engine(Protocol):
     def insert_many(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
         """Add rows in as few statements as can be. If one of them cannot be added, some of the others may have been."""
 
-    def last_number(self, table: str) -> int:
-        """Return the last number that was given in a table; in a transaction nobody else gives one."""
-
-    def check(self, values: Iterable[object]) -> None:
+    def check(self, values: Sequence[object]) -> None:
         """Raise `UnstorableError` for a text that cannot be stored."""
 
     @property
@@ -208,19 +211,22 @@ class Engine(Protocol):
         """Close all others."""
 
 
-def check_storable(values: Iterable[object], *, never: str = "\0") -> None:
-    """Raise `UnstorableError` for a text that is not stored: it is none in UTF-8, or holds what is `never` taken."""
+def check_texts(values: Iterable[object]) -> None:
+    """Raise `UnstorableError` for a text that is none in UTF-8."""
     for value in values:
-        if isinstance(value, str) and ((never and never in value) or not (value.isascii() or _encodes(value))):
-            raise UnstorableError("a text holds a character that the database does not store, NUL or half of a pair")
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise UnstorableError(_UNSTORABLE) from None
 
 
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def check_storable(values: Sequence[object]) -> None:
+    """Raise `UnstorableError` for a text that PostgreSQL does not take."""
+    check_texts(values)
+    for value in values:
+        if isinstance(value, str) and "\0" in value:
+            raise UnstorableError(_UNSTORABLE)
 
 
 def insertion(table: str, columns: Sequence[str], *, once: bool) -> str:

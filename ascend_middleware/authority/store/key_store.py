@@ -70,19 +70,18 @@ class Keys(Log):
 
     def find_key(self, key: str) -> Credential | None:
         """Return whose key it is, or None if it is unknown, revoked or expired."""
-        digest = _hash(key)
         memo = self.memo
-        if memo is not None and ("key", digest) in memo:
-            known: Credential | None = memo["key", digest]
+        if memo is not None and ("key", key) in memo:
+            known: Credential | None = memo["key", key]
             return known
-        found, now = None, self.moment()
+        digest, found, now = _hash(key), None, self.moment()
         # The index narrows by a part of the hash only; the whole is compared in constant time.
         for row in self.rows(f"SELECT * FROM keys WHERE lookup = ? AND {VALID}", (digest[:8], now)):  # noqa: S608 - ours
             if hmac.compare_digest(row["hash"].encode(), digest.encode()):
                 found = credential_of(row)
                 self._used[found.key_id] = now
         if memo is not None:
-            memo["key", digest] = found
+            memo["key", key] = found
         return found
 
     def key(self, number: int) -> Credential | None:

@@ -83,13 +83,12 @@ class Log(Records):
 
     def _append(self, entry: _Entry) -> None:
         # The head, not the last row: if rows are missing at the end, the gap must stay visible for ever.
-        last, previous = self.tip()
+        last, previous = super().tip()
         told = {"seq": last + 1, "action_id": entry.action_id, "at": entry.at, "tenant": entry.tenant}
         text, digest = audit.written(previous, {**told, "event": entry.event, "actor": entry.actor}, entry.data)
         columns = {"seq": last + 1, "entry": text, "tenant": entry.tenant, "action_id": entry.action_id}
         self.insert_late("audit", {**columns, "previous": previous, "hash": digest})
         self.advance(last + 1, digest)
-        self._running().logged = True
         if self.on_entry is not None:
             self.after_commit(partial(self.on_entry, entry.event, entry.tenant, entry.data))
 

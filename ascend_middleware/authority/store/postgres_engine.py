@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -115,9 +115,10 @@ class PostgresEngine:
                 session.later("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
                 session.later(_LIMITS)
                 locked = session.later("SELECT seq, hash FROM audit_head FOR UPDATE")
-                # A statement of its own: the one before may have waited, and sees nothing of what happened meanwhile.
+                # Statements of their own: the one before may have waited, and sees nothing of what happened meanwhile.
+                numbered = session.later("SELECT last_value, is_called FROM actions_id_seq")
                 revision = session.run("SELECT n FROM revision").fetchall()
-                head = locked.answered().fetchall()
+                head, (last, given) = locked.answered().fetchall(), numbered.answered().fetchall()[0]
                 break
             except StorageError:
                 lost = session.broken
@@ -129,7 +130,7 @@ class PostgresEngine:
             self.rollback()
             raise StorageError("the record of the audit log's last entry is missing")
         self.within, self._lost = True, False
-        return Begun((head[0][0], head[0][1]), revision[0][0])
+        return Begun((head[0][0], head[0][1]), revision[0][0], last if given else 0)
 
     def session(self) -> Session:
         """Return the session that writes, with a new connection if the last one is lost."""
@@ -236,14 +237,7 @@ class PostgresEngine:
             # The numbers ascend.
             self.session().later(f"SELECT setval('{table}_{number}_seq', ?)", (rows[-1][columns.index(number)],))
 
-    def last_number(self, table: str) -> int:
-        """Return the last number that was given in a table."""
-        rows = self.session().rows(f"SELECT last_value, is_called FROM {table}_{NUMBERS[table]}_seq")  # noqa: S608 - ours
-        return int(rows[0][0]) if rows[0][1] else 0
-
-    def check(self, values: Iterable[object]) -> None:
-        """Raise `UnstorableError` for a text with a NUL, or that is none in UTF-8."""
-        check_storable(values)
+    check = staticmethod(check_storable)
 
     # --- reading
 

@@ -8,14 +8,14 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.sqlite import MEMORY, open_database, open_evidence, open_reader, transaction
 
-from .engine import Begun, Done, Reader, Row, StorageError, Watch, check_storable, insertion
+from .engine import Begun, Done, Reader, Row, StorageError, Watch, check_texts, insertion
 from .patience import TooLongError, seconds_left
 from .schema import FIRST_WITH_HEAD, SQLITE
 
@@ -33,6 +33,10 @@ _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _MOST_VALUES: Final = 999
 _MOST_ROWS: Final = 64
 
+# The last number of an action as SQLite itself would go on from it.
+_BEGUN: Final = """SELECT seq, hash, n, max(
+    coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'actions'), 0),
+    coalesce((SELECT max(id) FROM actions), 0)) FROM audit_head, revision"""
 _statement = functools.cache(insertion)
 
 
@@ -120,11 +124,11 @@ class SQLiteEngine:
         """Take the write lock."""
         self._check_pages()
         self.execute("BEGIN IMMEDIATE")
-        found = self._run("SELECT seq, hash, n FROM audit_head, revision", ()).fetchall()
+        found = self._run(_BEGUN, ()).fetchall()
         if not found:
             raise StorageError("the record of the audit log's last entry is missing")
-        seq, digest, revision = found[0]
-        return Begun((seq, digest), revision)
+        seq, digest, revision, action = found[0]
+        return Begun((seq, digest), revision, action)
 
     @property
     def in_transaction(self) -> bool:
@@ -195,14 +199,7 @@ class SQLiteEngine:
             self._run(_many(table, columns, size), values)
             first += size
 
-    def last_number(self, table: str) -> int:
-        """Return the last number that was given in a table."""
-        found = self.writer.rows("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
-        return int(found[0][0]) if found else 0
-
-    def check(self, values: Iterable[object]) -> None:
-        """Raise `UnstorableError` for a text that is none in UTF-8."""
-        check_storable(values, never="")
+    check = staticmethod(check_texts)
 
     # --- reading
 

@@ -104,7 +104,7 @@ class Store(Keys):
             "expires_at": (judgement.get("approval") or {}).get("expires_at"),
         }
         with self.write():
-            number = self.insert_numbered("actions", row)
+            number = self.insert_action(row)
             self.count(Counted(1, by.tenant, now, status, risk[1], risk[0], row["agent_id"]))
         stored = {"submission": submission, "judgement": judgement, "approval": None, "outcome": None}
         return {"id": number, **row, **stored, "approvals": []}

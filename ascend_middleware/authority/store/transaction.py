@@ -37,7 +37,7 @@ class Mark(msgspec.Struct):
     notices: int
     counted: int
     late: dict[tuple[str, tuple[str, ...]], tuple[int, int]]
-    numbers: dict[str, int]
+    action: int
 
 
 class Transaction(msgspec.Struct):
@@ -49,7 +49,7 @@ class Transaction(msgspec.Struct):
         tip: and the one that is new.
         notices: whom to tell.
         late: rows that are added at its end.
-        numbers: the last number that was given in a table.
+        action: the last number that an action was given.
         counted: what is added to the counts.
         entry: the audit entry that is held open; see `Log`.
         logged: whether the part that is running wrote one.
@@ -58,10 +58,10 @@ class Transaction(msgspec.Struct):
 
     memo: dict[Hashable, Any]
     head: tuple[int, str]
+    action: int
     tip: tuple[int, str] | None = None
     notices: list[Callable[[], None]] = []
     late: _Lates = {}
-    numbers: dict[str, int] = {}
     counted: list[Counted] = []
     entry: Any = None
     logged: bool = False
@@ -71,11 +71,11 @@ class Transaction(msgspec.Struct):
         """Begin a part, and return how far it is."""
         self.logged = False
         late = {key: (len(one.rows), one.added) for key, one in self.late.items()}
-        return Mark(self.tip, len(self.notices), len(self.counted), late, self.numbers.copy())
+        return Mark(self.tip, len(self.notices), len(self.counted), late, self.action)
 
     def undo(self, mark: Mark) -> None:
         """Forget all since a mark, and what was read, which may be of it."""
-        self.tip, self.numbers, self.entry = mark.tip, mark.numbers, None
+        self.tip, self.action, self.entry = mark.tip, mark.action, None
         del self.notices[mark.notices :], self.counted[mark.counted :]
         for key, one in self.late.items():
             one.undo(*mark.late.get(key, (0, 0)))
