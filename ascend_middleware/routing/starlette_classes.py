@@ -189,7 +189,7 @@ def route_path_of(scope: Scope) -> str:
     """Return the path below the root path, by the rule that Starlette's routers apply."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
-    if not root or not path.startswith(root):
+    if not path.startswith(root):
         return path
     rest = path[len(root) :]
     return rest if not rest or rest[0] == "/" else path

@@ -33,6 +33,15 @@ async def test_reading_stops_beyond_the_cap_and_does_not_begin_where_it_is_decla
     assert (wire.status, wire.problem, handler.ran, wire.received) == (413, "body-too-large", 0, received)
 
 
+@pytest.mark.parametrize(("size", "status"), [(19, 200), (20, 200), (21, 413)])
+@pytest.mark.parametrize("parts", [1, 2])
+async def test_a_body_may_be_as_long_as_its_limit(engine, handler, size, status, parts):
+    content = b'{"amount": 1}'.ljust(size)
+    cut = [part(content)] if parts == 1 else [part(content[:7], more=True), part(content[7:])]
+    wire = await ask(guard(handler, [PAY], body_limit=20), "/pay", body=cut)
+    assert (wire.status, handler.ran) == (status, 1 if status == 200 else 0)
+
+
 @pytest.mark.parametrize("declared", [b"\xb2", "-1", "1, 2", "9" * 5000, ""])
 async def test_an_odd_length_is_no_crash(engine, handler, declared):
     headers = [*JSON, ("content-length", declared)]

@@ -579,3 +579,25 @@ async def test_a_bare_router_mounted_elsewhere_stays_transparent(engine, ran, co
     for path in ("/sub/a", "/other/a", "/sub/a"):
         assert (await ask(app, path)).status == 200
     assert len(ran) == 3
+
+
+async def test_a_mounted_application_may_also_start_by_itself(engine, ran):
+    """Where a guard has put a gate into it."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app):
+        ran.append("started")
+        yield
+        ran.append("ended")
+
+    async def run(request):
+        ran.append("ran")
+        return PlainTextResponse("done")
+
+    inner = Starlette(routes=[Route("/x", run)], middleware=[Middleware(Passes)], lifespan=lifespan)
+    app = inside(Starlette(routes=[Mount("/m", inner)]), [{"match": "GET /m/x", "action_type": "act"}])
+    assert (await asgi.get(app, "/m/x")).status == 200
+    wire = Wire({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    await inner({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, wire.receive, wire.send)
+    assert ran == ["ran", "started", "ended"]
+    assert [message["type"] for message in wire.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]

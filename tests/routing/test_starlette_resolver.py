@@ -533,3 +533,93 @@ def test_an_endpoint_that_is_no_class_of_starlettes_takes_every_method(dispatch)
         Plain.dispatch = HTTPEndpoint.dispatch
         Plain.method_not_allowed = HTTPEndpoint.method_not_allowed
     assert one(Starlette(routes=[Route("/c", Plain)]), "/c", "FOO").leaf.methods is None
+
+
+def test_a_route_called_otherwise_in_place_is_listed_so():
+    route = Route("/a", endpoint("h"), name="one")
+    resolver = StarletteResolver(Starlette(routes=[route]))
+    assert [leaf.endpoint for leaf in resolver.leaves()] == ["one"]
+    route.name = "two"
+    assert [leaf.endpoint for leaf in resolver.leaves()] == ["two"]
+
+
+def test_what_is_added_to_an_included_router_runs_as_it_is_resolved():
+    router = APIRouter()
+    router.add_api_route("/x", endpoint("x"), methods=["GET"])
+    app = FastAPI(openapi_url=None)
+    app.include_router(router, prefix="/p")
+    resolver = StarletteResolver(app)
+    assert resolver.resolve(scope("/p/x")).kind is Kind.ROUTE
+    router.add_api_route("/y", endpoint("y"), methods=["GET"])
+    served = serve(app, scope("/p/y"))[1] == "y"
+    assert (resolver.resolve(scope("/p/y")).kind is Kind.ROUTE) is served
+
+
+def test_a_path_that_a_socket_has_as_well_is_known_each_time():
+    resolver = StarletteResolver(Starlette(routes=[WebSocketRoute("/a", socket("s")), Route("/a", endpoint("a"))]))
+    assert [resolver.resolve(scope("/a")).leaf.websocket for _ in range(4)] == [False] * 4
+    assert [resolver.resolve(scope("/a", kind="websocket")).leaf.websocket for _ in range(4)] == [True] * 4
+
+
+def test_a_route_whose_path_is_none_is_one_unit():
+    route = Route("/a", endpoint("a"))
+    route.path = "a"
+    assert one(Starlette(routes=[route]), "/a").kind is Kind.OPAQUE
+    route.path = ""
+    assert (one(Starlette(routes=[route]), "/a").kind, one(Starlette(routes=[route]), "/a").leaf.template) == (
+        Kind.ROUTE,
+        "",
+    )
+
+
+class OwnMount(Mount):
+    async def handle(self, scope, receive, send): ...
+
+
+def test_a_mount_that_runs_its_application_in_its_own_way_is_opaque(tmp_path):
+    for app in (Router([Route("/x", endpoint("x"))]), StaticFiles(directory=tmp_path)):
+        resolved = one(Starlette(routes=[OwnMount("/m", app)]), "/m/x")
+        assert (resolved.kind, resolved.leaf.template) == (Kind.OPAQUE, "/m/**")
+    assert one(Starlette(routes=[Mount("/m", StaticFiles(directory=tmp_path))]), "/m/x").kind is Kind.STATIC
+
+
+def test_only_fastapi_has_a_root_path_of_its_own():
+    inner = Starlette(routes=[Route("/x", endpoint("x"))])
+    inner.root_path = "/odd"
+    assert one(Starlette(routes=[Mount("/m", inner)]), "/m/x").leaf.template == "/m/x"
+
+
+class OwnRouter(Router):
+    async def __call__(self, scope, receive, send): ...
+
+
+class Hidden:
+    """Keeps its application elsewhere than in `app`."""
+
+    def __init__(self, app):
+        self.inner = app
+
+
+def test_a_mounted_router_that_cannot_be_followed_is_one_unit():
+    routes = [Route("/x", endpoint("x"))]
+    for app in (OwnRouter(routes), Router(routes, middleware=[Middleware(Hidden)])):
+        assert one(Starlette(routes=[Mount("/m", app)]), "/m/x").leaf.template == "/m/**"
+
+
+class OwnStack(Starlette):
+    def build_middleware_stack(self):
+        return super().build_middleware_stack()
+
+
+def test_an_application_that_builds_its_middlewares_itself_is_looked_at_again():
+    own = OwnStack(routes=[Route("/x", endpoint("x"))])
+    own.__class__.__call__ = Starlette.__call__
+    assert [place.owner for place in one(Starlette(routes=[Mount("/m", own)]), "/m/x").entered] == [own]
+
+
+def test_no_path_is_redirected_to_itself():
+    app = Starlette(routes=[Route("/a", endpoint("a"))])
+    assert [one(app, path).kind for path in ("/a", "/a/", "/")] == [Kind.ROUTE, Kind.REDIRECT, Kind.NOT_FOUND]
+    assert one(app, "/a/", kind="websocket").kind is Kind.NOT_FOUND
+    app.router.redirect_slashes = False
+    assert one(app, "/a/").kind is Kind.NOT_FOUND
