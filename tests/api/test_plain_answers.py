@@ -74,7 +74,9 @@ def test_what_is_not_plain_is_looked_at_more_closely(content):
     assert read_permission(content) is None
 
 
-@pytest.mark.parametrize("rest", [b'"conditions": [1], "conditions": []', b'"a": {"b": 1, "b": 2}', b'"a" : 1, "a" : 2'])
+@pytest.mark.parametrize(
+    "rest", [b'"conditions": [1], "conditions": []', b'"a": {"b": 1, "b": 2}', b'"a" : 1, "a" : 2']
+)
 def test_of_a_permission_that_can_be_read_in_two_ways_only_the_permission_is_known(rest):
     found = read_permission(b'{"action_id": 7, "status": "approved", %s}' % rest)
     assert found.decision.is_approved() and found.decision.action_id == "7"
@@ -114,7 +116,11 @@ def test_what_every_reader_understands_may_be_sent(body):
         ({"a": 2**63}, "a must be a number of at most 64 bits", "a"),
         ({"a": -(2**63) - 1}, "a must be a number of at most 64 bits", "a"),
         ({"a": [1] * (MAX_VALUES - 1)}, f"a has too many values, more than {MAX_VALUES}", "a"),
-        ({"a": {str(number): 1 for number in range(MAX_VALUES)}}, f"a has too many values, more than {MAX_VALUES}", "a"),
+        (
+            {"a": {str(number): 1 for number in range(MAX_VALUES)}},
+            f"a has too many values, more than {MAX_VALUES}",
+            "a",
+        ),
         (nested(MAX_DEPTH + 1), f"a.a.a.a is nested more than {MAX_DEPTH} levels deep", "a.a.a.a"),
     ],
 )
