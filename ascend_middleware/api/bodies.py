@@ -174,6 +174,12 @@ class Erasure(Struct, kw_only=True):
     reason: Needed
 
 
+class ErasureOfMany(Erasure, kw_only=True):
+    """Of which actions: of those whose submission has all these values, such as `{"context.principal": "grace"}`."""
+
+    match: Annotated[dict[str, str], Meta(max_length=16)]
+
+
 class ActionQuery(Page, kw_only=True, forbid_unknown_fields=True):
     """The query of the lists of actions; read by `read_query`."""
 

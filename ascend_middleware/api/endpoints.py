@@ -42,6 +42,10 @@ ERASE_ACTION: Final = Endpoint(
     "POST", "/api/v1/actions/{id}/erase", answers.record, "Erase the personal data of an action", body=bodies.Erasure,
     admin=True,
 )
+ERASE_ACTIONS: Final = Endpoint(
+    "POST", "/api/v1/actions/erase", answers.record, "Erase the personal data of all actions of somebody",
+    body=bodies.ErasureOfMany, admin=True,
+)
 GET_ACTION: Final = Endpoint(
     "GET", "/api/v1/actions/{id}", answers.action_record, "Show an action", answer="ActionDetails",
 )

@@ -107,7 +107,7 @@ class AuthorityContext(Protocol):
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One authenticated request: who asks, for what, and whom an endpoint turns to.
 
-    `judged` is what was judged of it outside of the transaction; see `judging`.
+    `done` is what was done for it outside of the transaction; see `judging`.
     """
 
     authority: AuthorityContext
@@ -115,7 +115,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     credential: Credential
     endpoint: Endpoint[Any]
     parameters: Mapping[str, str]
-    judged: Judged | None = None
+    done: object = None
 
     @property
     def store(self) -> Store:
@@ -157,9 +157,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         question = self.authority.question(action, score, tenant=self.tenant)
         if question.is_quick(Shape.of(self.request.body), QUICK):
             return question.judge()
-        if self.judged is None or not question.is_as(self.judged.question):
+        if not isinstance(self.done, Judged) or not question.is_as(self.done.question):
             raise Apart(Task(self.tenant, question))
-        return self.judged.judgement
+        return self.done.judgement
 
     def speak_for(self, agent_id: str) -> None:
         """Refuse (403) who acts in the name of an agent that their key may not speak for."""

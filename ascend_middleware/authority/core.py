@@ -24,7 +24,7 @@ from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
 from .failures import as_refusal, policies_changing
 from .fleet import Peers, window
-from .judging import Apart, Judged, Task
+from .judging import Apart, Task
 from .keys import DEFAULT_TENANT, LOCAL, Credential, network_of, presented
 from .policy import PolicySet, Question
 from .policy.policy_file import load_policy
@@ -54,7 +54,7 @@ _WORD: Final = 2**64 - 1
 # So often a request is judged before its policies are said to change all the time.
 _MOST_TURNS: Final = 4
 # Yields what has to be done outside of all transactions, and receives what came of it.
-Answering: TypeAlias = Generator[Task, "Judged | None", Answer]
+Answering: TypeAlias = Generator[Task, object, Answer]
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -179,13 +179,13 @@ class Authority:
         """Answer one request as `handle` does, but yield what others are to do outside of all transactions."""
         request = self._request(method, path, query, headers, body)
         limits: dict[str, str] = {}
-        judged: Judged | None = None
+        done: object = None
         for _ in range(_MOST_TURNS):
             try:
-                answer = self._answer(request, credential, client, limits, judged)
+                answer = self._answer(request, credential, client, limits, done)
                 break
             except Apart as apart:
-                judged = yield apart.task
+                done = yield apart.task
             except Exception as error:
                 answer = self._refusal(error, request)
                 break
@@ -213,7 +213,7 @@ class Authority:
             try:
                 return self._asked(call)
             except Apart as apart:
-                call = msgspec.structs.replace(call, judged=apart.task.perform())
+                call = msgspec.structs.replace(call, done=apart.task.perform())
         raise policies_changing()
 
     def _asked(self, call: Call) -> dict[str, Any]:
@@ -257,7 +257,7 @@ class Authority:
         credential: Credential | None,
         client: str,
         limits: dict[str, str],
-        judged: Judged | None,
+        done: object,
     ) -> Answer:
         version = request.headers.get("x-api-version")
         if version is not None and version not in API_VERSIONS:
@@ -278,7 +278,7 @@ class Authority:
             credential=credential,
             endpoint=endpoint,
             parameters=parameters,
-            judged=judged,
+            done=done,
         )
         if not endpoint.writes:
             return self._run(call)
@@ -419,7 +419,7 @@ class Authority:
         return Answer(error.status, error.headers, _encode(body))
 
 
-def advance(flow: Answering, done: Judged | None) -> Answer | Task:
+def advance(flow: Answering, done: object) -> Answer | Task:
     """Go on with an answer after what it asked for was done; return it, or what is asked for next."""
     try:
         return flow.send(done)

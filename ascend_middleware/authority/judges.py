@@ -51,7 +51,7 @@ class Judges:
     def _processes(self) -> anyio.CapacityLimiter:
         return anyio.CapacityLimiter(_PROCESSES)
 
-    async def perform(self, task: Task) -> Judged | None:
+    async def perform(self, task: Task) -> object:
         """Do a task, when it is its organisation's turn; refuse if too many wait for that."""
         tenant = task.tenant
         if self._waiting[tenant] >= _MOST_OF_ONE:

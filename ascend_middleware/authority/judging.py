@@ -6,6 +6,7 @@ leaves the transaction with `Apart`, is judged, and comes again; the answer coun
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,15 +23,18 @@ QUICK: Final = 0.002
 class Task:
     """What has to be done outside of a transaction before a request of an organisation can be answered.
 
-    `sources` are conditions that nobody has compiled yet.
+    `sources` are conditions that nobody has compiled yet, `work` is anything else; it raises nothing.
     """
 
     tenant: str
     question: Question | None = None
     sources: tuple[str, ...] = ()
+    work: Callable[[], object] | None = None
 
-    def perform(self) -> Judged | None:
-        """Do it in this thread."""
+    def perform(self) -> object:
+        """Do it in this thread, and return what came of it."""
+        if self.work is not None:
+            return self.work()
         for source in self.sources:
             condition_of(source)
         return None if self.question is None else Judged(self.question, self.question.judge())

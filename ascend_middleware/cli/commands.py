@@ -179,8 +179,10 @@ _RUN: Final = (
         arg("--no-access-log", action="store_true", help="do not log each request"),
         arg("--from", dest="source", metavar="DB", help="copy: the database to copy, a file or a URL"),
         arg("--to", metavar="DB|DIR", help="copy: where there is no database yet, a file or the URL of an empty one; "
-            "archive: the folder for the files (default: as [retention] says)"),
+            "archive, erase: the folder of the archives (default: as [retention] says)"),
         arg("--agent", metavar="ID", help="erase: all actions of this agent, in the place of one action"),
+        arg("--match", metavar="PLACE=TEXT", action="append", help="erase: all actions whose submission has this text "
+            "at a place such as context.principal; may be repeated, and all must hold"),
         arg("--reason", help="erase: why; the audit log keeps it"),
         _TENANT,
         arg("--before", metavar="DATE", help="archive: what is older (default: as [retention] says)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from ..authority.policy.retention import Retention
 from ..authority.store.archiver import Archiver
 from ..authority.store.audit import iso_time
 from ..exceptions import ConfigurationError, ConflictError
-from ..inspection import Result
+from ..inspection import FAILED, OK, Result
 from .administer import Operator, open_store
 
 # A process that was killed holds its turn for fifteen seconds.
@@ -53,31 +54,41 @@ def archive(args: Namespace) -> Result:
 
 
 def erase(args: Namespace) -> Result:
-    """Erase the personal data of one action, or of all actions of an agent."""
-    if (args.path is None) == (args.agent is None):
-        raise ConfigurationError("name either the id of one action or, with --agent, an agent")
+    """Erase the personal data of one action, or of all actions of an agent or of somebody."""
+    match = _matched(args)
+    if (args.path is None) == (not match):
+        raise ConfigurationError("name either the id of one action or, with --agent or --match, whose actions")
     if not (args.reason or "").strip():
         raise ConfigurationError("say why with --reason; the audit log keeps it")
+    kept = load_policy(args.policy).retention if Path(args.policy).exists() else Retention()
+    if args.to:
+        kept = dataclasses.replace(kept, archive_to=Path(args.to))
+    body: dict[str, Any] = {"reason": args.reason}
     with open_store(args) as store:
-        by = Operator(authority=Authority(store, PolicySet(mcp_servers={})), by=operator(args.tenant))
-        numbers = [args.path] if args.agent is None else _actions_of(by, args.agent)
-        body = {"reason": args.reason}
-        found = [by.ask(endpoints.ERASE_ACTION, body=body, id=number) for number in numbers]
-    erased = [one["action_id"] for one in found if one["erased"]]
-    lines = [f"erased the personal data of action {number}" for number in erased]
-    return Result(data={"erased": erased}, lines=lines or ["there was nothing to erase"])
+        authority = Authority(store, PolicySet(mcp_servers={}, retention=kept))
+        by = Operator(authority=authority, by=operator(args.tenant))
+        if match:
+            found = by.ask(endpoints.ERASE_ACTIONS, body={**body, "match": match})
+        else:
+            one = by.ask(endpoints.ERASE_ACTION, body=body, id=args.path)
+            found = {"erased": [one["action_id"]] if one["erased"] else [], "waiting": [], "refused": {}}
+    data = {name: found[name] for name in ("erased", "waiting", "refused")}
+    lines = [f"erased the personal data of action {number}" for number in data["erased"]]
+    lines += [f"action {number} waits for a person: approve or deny it first" for number in data["waiting"]]
+    lines += [f"action {number} was not erased: {words}" for number, words in data["refused"].items()]
+    left = data["waiting"] or data["refused"]
+    return Result(data=data, lines=lines or ["there was nothing to erase"], code=FAILED if left else OK)
 
 
-def _actions_of(by: Operator, agent: str) -> list[str]:
-    """Return the numbers of an agent's actions; those that wait for a person are not among them."""
-    numbers: list[str] = []
-    query: dict[str, Any] = {"agent_id": agent, "limit": 1000}
-    while True:
-        page = by.ask(endpoints.LIST_ACTIONS, query=query)
-        numbers += [one["action_id"] for one in page["actions"] if one["status"] != "pending"]
-        if "next" not in page:
-            return numbers
-        query["cursor"] = page["next"]
+def _matched(args: Namespace) -> dict[str, str]:
+    """Return which values submissions must have, by their places."""
+    match = {"agent_id": args.agent} if args.agent is not None else {}
+    for given in args.match or ():
+        place, sign, text = given.partition("=")
+        if not (place and sign and text):
+            raise ConfigurationError(f"--match: expected PLACE=TEXT such as context.principal=grace, got {given!r}")
+        match[place] = text
+    return match
 
 
 def _times(args: Namespace, kept: Retention) -> tuple[str | None, str | None]:

@@ -286,7 +286,7 @@ def test_the_command_erases_one_action_or_all_of_an_agent(tmp_path, desk_of, cap
     place = ["--db", str(tmp_path / "a.db"), "--reason", "asked for"]
     assert main(["authority", "erase", "1", *place]) == 0
     assert main(["authority", "erase", "--agent", "b", *place]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"erased the personal data of action {n}" for n in (1, 4, 3, 2)]
+    assert capsys.readouterr().out.splitlines() == [f"erased the personal data of action {n}" for n in (1, 2, 3, 4)]
     assert main(["authority", "erase", "1", *place]) == 0 and "nothing to erase" in capsys.readouterr().out
     assert verify(desk.store).whole
     for wrong in (["--db", place[1], "--reason", "x"], ["1", "--db", place[1]], ["9", *place]):

@@ -10,9 +10,9 @@ from ascend_middleware.api.endpoint import Endpoint
 from ascend_middleware.api.endpoints import TABLE
 
 from ..bodies import ApiError, not_allowed
-from . import actions, agents, inventory, meta, policies, webhooks
+from . import actions, agents, erasure, inventory, meta, policies, webhooks
 
-__all__ = ["actions", "agents", "find_endpoint", "inventory", "meta", "policies", "webhooks"]
+__all__ = ["actions", "agents", "erasure", "find_endpoint", "inventory", "meta", "policies", "webhooks"]
 
 _RETIRED: Final = "/api/mcp-governance/"
 

@@ -11,10 +11,9 @@ from typing import Any, Final
 
 from ascend_middleware.api import endpoints
 from ascend_middleware.api.batches import Outcome, Outcomes, ReportedOutcome
-from ascend_middleware.api.bodies import Erasure, Page, Rejection, Verdict
+from ascend_middleware.api.bodies import Page, Rejection, Verdict
 from ascend_middleware.api.decode import encode_json
 from ascend_middleware.api.endpoint import fill_path
-from ascend_middleware.exceptions import ConflictError, NotFoundError
 
 from .. import approvals, killswitch, orchestration
 from ..bodies import (
@@ -29,11 +28,11 @@ from ..bodies import (
     read_wait,
     record_fields,
 )
-from ..context import Call, Fields, action_number, answers, fingerprint, repeated_otherwise
+from ..context import Call, Fields, answers, fingerprint, repeated_otherwise
 from ..policy.approvers import OBSERVED
 from ..policy.risk_score import claimed_risk, risk_level, score_action
 from ..store.audit import digest, without_faults
-from ..store.erasure import erase, rest_of
+from ..store.erasure import rest_of
 from ..store.store import canonical_json, iso_time
 
 __all__ = ["check_standing", "judged_form", "submit"]
@@ -194,20 +193,6 @@ def _reject(call: Call) -> Fields:
     if call.body(Rejection).approved is True:
         raise ApiError(422, "VALIDATION_ERROR", "a rejection cannot approve", details={"field": "approved"})
     return _decide(call, approved=False)
-
-
-@answers(endpoints.ERASE_ACTION)
-def _erase(call: Call) -> Fields:
-    number = action_number(call.parameters["id"]) or 0
-    door: Fields = {"via": "command line"} if call.credential.is_operator else {"key": call.credential.key_id}
-    more = {**door, "correlation_id": call.request.correlation_id}
-    try:
-        erased = erase(call.store, number, reason=call.body(Erasure).reason, by=call.credential, more=more)
-    except NotFoundError:
-        raise ApiError(404, "NOT_FOUND", "there is no such action") from None
-    except ConflictError as error:
-        raise ApiError(409, "NOT_ERASABLE", error.message) from None
-    return {"success": True, "action_id": str(number), "erased": erased}
 
 
 def _decide(call: Call, *, approved: bool) -> Fields:

@@ -77,13 +77,16 @@ class Archiver:
         store: the database.
         folder: where the files go.
         pause: is called between small parts of the work, so that a server can see to others first.
+
+    Attributes:
+        lease: whose turn it is to write or to delete archives.
     """
 
     def __init__(self, store: Log, folder: Path, *, pause: Callable[[], None] = lambda: None) -> None:
         self._store = store
         self._folder = folder
         self._pause = pause
-        self._lease = Lease(store, "archive")
+        self.lease = Lease(store, "archive")
 
     def run(self, *, actions: str | None, audit: str | None) -> Iterator[Archived]:
         """Archive the actions that were last changed before one time, and the entries before another; yield each file.
@@ -94,12 +97,12 @@ class Archiver:
         """
         if not self._folder.is_dir():
             raise AscendError(f"there is no folder {self._folder} for archives")
-        if not self._lease.take():
+        if not self.lease.take():
             raise ConflictError("another process archives already")
         # What tells of answers that are kept for their repetition stays beside them.
         audit = audit and min(audit, iso_time(self._store.now() - KEEP_ANSWERS))
         try:
-            self._resume()
+            self.resume()
             done = 0
             while actions is not None and (found := self._archive_actions(actions, done)):
                 yield found
@@ -107,11 +110,11 @@ class Archiver:
             while audit is not None and (found := self._archive_entries(audit)):
                 yield found
         finally:
-            self._lease.give_back()
+            self.lease.give_back()
 
     # --- the steps
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         """End what an earlier run left."""
         for row in self._store.rows("SELECT * FROM archives WHERE state = 'planned'"):
             # No entry names its file, and all that may be in it is still here.
@@ -120,8 +123,17 @@ class Archiver:
                 self._store.execute("DELETE FROM archives WHERE name = ? AND state = 'planned'", (row["name"],))
         for row in self._store.rows("SELECT * FROM archives WHERE state = 'named' ORDER BY seq"):
             self._delete(row)
+        for row in self._store.rows(
+            "SELECT old.name, told.entry FROM archives AS old JOIN archives AS new"
+            " ON new.kind = old.kind AND new.first = old.first AND new.last = old.last AND new.state = 'done'"
+            " JOIN audit AS told ON told.seq = new.seq WHERE old.state = 'replaced'"
+        ):
+            # A word in the table alone removes no file.
+            if json.loads(row["entry"])["data"].get("replaces") == row["name"]:
+                discard_archive(archive_path(self._folder, row["name"]))
 
-    def _plan(self, kind: str, first: int, last: int) -> str:
+    def plan(self, kind: str, first: int, last: int) -> str:
+        """Note that a file is about to be written, and return its name."""
         # Drawn at random: a backup that is put back and archived again must not write over what is there.
         name = f"{kind}-{first}-{last}-{secrets.token_hex(4)}.jsonl.gz"
         with self._store.write():
@@ -136,14 +148,14 @@ class Archiver:
         """
         store = self._store
         with store.write():
-            self._lease.renew(anyway=True)
+            self.lease.renew(anyway=True)
             later = store.rows("SELECT action_id, entry FROM audit WHERE seq > ?", (head,))
             changed = any(map(changes, later))
             if not changed:
                 store.audit(event, tenant=DEFAULT_TENANT, actor="authority", data={"file": name, **data})
                 named = (store.tip()[0], data["sha256"], name)
                 store.execute("UPDATE archives SET state = 'named', seq = ?, sha256 = ? WHERE name = ?", named)
-        self._resume()
+        self.resume()
         return not changed
 
     def _delete(self, row: Row) -> None:
@@ -160,10 +172,11 @@ class Archiver:
         with self._store.write():
             self._store.execute("UPDATE archives SET state = 'done' WHERE name = ?", (row["name"],))
 
-    def _gently(self, rows: Iterable[dict[str, Any]]) -> _Rows:
+    def gently(self, rows: Iterable[dict[str, Any]]) -> _Rows:
+        """Pass rows on, and let others have their turn between."""
         for number, row in enumerate(rows):
             if number % _READ_AT_ONCE == _READ_AT_ONCE - 1:
-                self._lease.renew()
+                self.lease.renew()
                 self._pause()
             yield row
 
@@ -183,8 +196,8 @@ class Archiver:
                 return None
             for finding in compared_range(reader, Past.read(reader), ids[0], ids[-1]):
                 raise AscendError(f"nothing more was archived: {finding.message}; see `audit verify`")
-            name = self._plan("actions", ids[0], ids[-1])
-            digest, count = write_archive(self._folder / name, self._gently(_action_rows(reader, ids)))
+            name = self.plan("actions", ids[0], ids[-1])
+            digest, count = write_archive(self._folder / name, self.gently(_action_rows(reader, ids)))
         data = {"sha256": digest, "first": ids[0], "last": ids[-1], "actions": count, "ids": as_ranges(ids)}
         wanted = set(ids)
         # Nothing changes in them any more, but that somebody erases their data; then all begins anew.
@@ -214,7 +227,7 @@ class Archiver:
         while some := tuple(itertools.islice(numbers, _AT_ONCE)):
             places = f"({', '.join('?' * len(some))})"
             with store.write():
-                self._lease.renew(anyway=True)
+                self.lease.renew(anyway=True)
                 store.execute(f"DELETE FROM approvals WHERE action_id IN {places}", some)  # noqa: S608 - places
                 store.execute(f"DELETE FROM actions WHERE id IN {places}", some)  # noqa: S608
                 # What an archive of the log left here because the action was still there.
@@ -235,9 +248,9 @@ class Archiver:
             last = self._last_before(reader, first, before)
             if last < first:
                 return None
-            name = self._plan("audit", first, last)
+            name = self.plan("audit", first, last)
             rows = self._whole_entries(reader, first, last)
-            digest, count = write_archive(self._folder / name, self._gently(rows))
+            digest, count = write_archive(self._folder / name, self.gently(rows))
             final = reader.rows("SELECT hash FROM audit WHERE seq = ?", (last,))[0]["hash"]
         data = {"sha256": digest, "first": first, "last": last, "entries": count, "hash": final}
         if not self._name(name, ARCHIVED_AUDIT, data, head, _erases):
@@ -282,7 +295,7 @@ class Archiver:
     def _delete_entries(self, row: Row) -> Iterator[None]:
         for first in range(row["first"], row["last"] + 1, _AT_ONCE):
             with self._store.write():
-                self._lease.renew(anyway=True)
+                self.lease.renew(anyway=True)
                 self._store.execute(
                     "DELETE FROM audit WHERE seq BETWEEN ? AND ?"
                     " AND NOT EXISTS (SELECT 1 FROM actions WHERE actions.id = audit.action_id)",

@@ -69,6 +69,7 @@ class _Told:
     hashes: dict[str, str] = field(default_factory=dict)
     submitted: Mapping[str, Any] = field(default_factory=dict)
     approvals: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
+    erased: int = 0  # the entry that tells that its data was erased
     # What the log says against itself: the fact, and the words.
     against: list[tuple[int, str, str]] = field(default_factory=list)
 
@@ -88,6 +89,7 @@ class _Told:
                 self.seq = seq
                 self._decided(seq, entry)
             elif self.seq and entry.event == ERASED:
+                self.erased = seq
                 # Both were told with the submission: an erasure cannot put anything else there.
                 self.hashes["submission"] = self.submitted["rest"]
                 self.columns["salt"] = ""
@@ -162,6 +164,10 @@ class _Told:
 
     def differences(self, row: Row, number: int) -> Iterator[Finding]:
         """Yield in what the action's row is not what it must be."""
+        if self.erased and digest(row["submission"], str(row["salt"])) == self.submitted.get("submission"):
+            words = f"entry {self.erased} tells that its data was erased, and it is still there; erase it again"
+            yield Finding(self.erased, "row", f"actions {number}: {words}", "actions", str(number), "submission")
+            return
         for column, said in self.columns.items():
             if row[column] != said:
                 yield unlike(self.seq, "actions", number, column, row[column], said)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError
@@ -20,7 +21,7 @@ from .log import Log
 from .past import ERASED, Past
 from .store import Store
 
-__all__ = ["ERASED_TEXT", "erase", "rest_of"]
+__all__ = ["ERASED_TEXT", "ArchivedError", "Held", "erase", "rest_of"]
 
 # What stands where something was.
 ERASED_TEXT: Final = "erased"
@@ -31,8 +32,33 @@ _KEPT_TOO: Final = ("orchestration_depth", "risk_level", "risk_score")
 _SHOWN: Final = ("summary", "resource", "comments", "agent_name", "outcome_error")
 
 
-def erase(store: Store, action_id: int, *, reason: str, by: Credential, more: Mapping[str, Any]) -> bool:
-    """Erase an action's personal data; say whether there was any.
+@dataclass(slots=True)
+class Held:
+    """What archives hold of one action, if they do, and what is to stand there once its data is erased.
+
+    `row` is its row, `entries` are the texts of entries about it by their numbers.
+    """
+
+    row: dict[str, Any] | None = None
+    entries: dict[int, str] = field(default_factory=dict)
+    new_row: dict[str, Any] | None = None
+    new_entries: dict[int, str] = field(default_factory=dict)
+
+
+class ArchivedError(ConflictError):
+    """Data of the action stands in archives, which have to be read first."""
+
+
+def erase(
+    store: Store,
+    action_id: int,
+    *,
+    reason: str,
+    by: Credential,
+    more: Mapping[str, Any],
+    held: Held | None = None,
+) -> bool:
+    """Erase an action's personal data in the database; say whether there was any.
 
     Args:
         store: the database.
@@ -40,17 +66,24 @@ def erase(store: Store, action_id: int, *, reason: str, by: Credential, more: Ma
         reason: why, for the audit log.
         by: who does it.
         more: what else the audit log tells of that.
+        held: what archives hold of it, where they were read; it is told there what is to stand in them.
 
     Raises:
         NotFoundError: there is no such action in the organisation.
-        ConflictError: somebody still has to decide about it, it is archived, or an earlier version stored it.
+        ArchivedError: archives hold data of it, and were not read.
+        ConflictError: somebody still has to decide about it, or an earlier version stored it.
     """
     with store.write():
-        row = _row(store, action_id, by.tenant)
+        row = _row(store, action_id, by.tenant, held)
         submission = json.loads(row["submission"])
         number = store.tip()[0] + 1
         rows = store.rows("SELECT seq, entry FROM audit WHERE action_id = ? ORDER BY seq", (action_id,))
-        entries = {one["seq"]: json.loads(one["entry"]) for one in rows}
+        if held is None and rows and rows[0]["seq"] <= _archived_upto(store):
+            raise ArchivedError(f"entries about action {action_id} are archived too")
+        live = {one["seq"]: one["entry"] for one in rows}
+        # Of an erasure that was ended half-way, the archives may hold what is erased here already.
+        archived = {} if held is None else held.entries
+        entries = {seq: json.loads(text) for seq, text in sorted((live | archived).items())}
         texts = {seq: text for seq, entry in entries.items() if (text := _without(entry, number)) is not None}
         if submission.get(ERASED_TEXT) is True and not texts:
             return False
@@ -66,9 +99,15 @@ def erase(store: Store, action_id: int, *, reason: str, by: Credential, more: Ma
         # Read first, so that it stands there: the trigger looks for the entry that tells of the erasure.
         store.rows("SELECT seq FROM audit WHERE seq = ?", (number,))
         for seq, text in texts.items():
-            store.execute("UPDATE audit SET entry = ? WHERE seq = ?", (text, seq))
+            if seq in live:
+                store.execute("UPDATE audit SET entry = ? WHERE seq = ?", (text, seq))
         for name in ("approval", "outcome"):
             columns[name] = row[name] and canonical_json(lasting(json.loads(row[name])))
+        if held is not None:
+            held.new_entries = {seq: text for seq, text in texts.items() if seq in held.entries}
+            if held.row is not None:
+                given = [{**one, "comments": ""} for one in held.row["approvals"]]
+                held.new_row = {**held.row, **columns, "salt": "", "session": None, "approvals": given}
         assigned = ", ".join(f"{name} = ?" for name in columns)
         store.execute(
             f"UPDATE actions SET {assigned}, salt = '', session = NULL WHERE id = ?",  # noqa: S608 - names are ours
@@ -79,15 +118,21 @@ def erase(store: Store, action_id: int, *, reason: str, by: Credential, more: Ma
         return True
 
 
-def _row(store: Store, action_id: int, tenant: str) -> Row:
+def _archived_upto(store: Store) -> int:
+    return int(store.rows("SELECT max(last) FROM archives WHERE kind = 'audit' AND state <> 'planned'")[0][0] or 0)
+
+
+def _row(store: Store, action_id: int, tenant: str, held: Held | None) -> Row | Mapping[str, Any]:
     try:
         status = store.action(action_id, tenant=tenant)["status"]  # denied, if its time is over
     except NotFoundError:
+        if held is not None and held.row is not None and held.row["tenant"] == tenant:
+            return held.row
         with store.reading() as reader:
-            archived = Past.read(reader).has_action(action_id)
+            archived = held is None and Past.read(reader).has_action(action_id)
         if archived:
-            raise ConflictError(
-                f"action {action_id} is archived: its data stands in the archives, not in the database"
+            raise ArchivedError(
+                f"action {action_id} is archived; name the folder of the archives, as archive_to in [retention]"
             ) from None
         raise
     if status == "pending":
