@@ -149,6 +149,12 @@ def test_importing_the_package_imports_no_framework_and_no_http_library():
     assert not (HTTP_LIBRARIES | FRAMEWORKS) & set(done.stdout.split())
 
 
+def test_importing_the_client_imports_no_engine_and_nothing_that_only_engines_need():
+    code = "import sys, ascend_middleware.client; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {*HTTP_LIBRARIES, "asyncio", "h11", "ssl"} & set(done.stdout.split())
+
+
 def test_every_public_name_exists():
     for name in ascend_middleware.__all__:
         assert getattr(ascend_middleware, name) is not None

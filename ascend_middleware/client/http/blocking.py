@@ -22,20 +22,8 @@ from typing import Final
 from ... import masking
 from ...flow import drive
 from .http1 import Origin, Reader
-from .transport import (
-    KEEPALIVE_SECONDS,
-    ExchangeFailed,
-    Request,
-    Response,
-    Unsendable,
-    deadline_passed,
-    describe,
-    is_late,
-    reach,
-    resolve,
-    surplus,
-    unconnected,
-)
+from .network import deadline_passed, describe, is_late, reach, resolve, surplus, unconnected
+from .transport import KEEPALIVE_SECONDS, ExchangeFailed, Request, Response, Unsendable
 
 __all__ = ["BlockingPool"]
 

@@ -15,8 +15,9 @@ from ...exceptions import ConfigurationError
 from ...flow import asyncio_loop
 from .blocking import BlockingPool
 from .http1 import Origin, context_of
+from .network import proxy_url
 from .slots import AsyncGate, Gate
-from .transport import AsyncEngine, Engine, proxy_url
+from .transport import AsyncEngine, Engine
 from .user_client import borrow
 
 if TYPE_CHECKING:

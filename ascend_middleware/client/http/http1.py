@@ -18,17 +18,8 @@ import h11
 
 from ...exceptions import ConfigurationError
 from ...fork import ProcessLock
-from .transport import (
-    MAX_ANSWER_BYTES,
-    ExchangeFailed,
-    Head,
-    Request,
-    Response,
-    Unsendable,
-    describe,
-    response,
-    too_long,
-)
+from .network import describe, response, too_long
+from .transport import MAX_ANSWER_BYTES, ExchangeFailed, Head, Request, Response, Unsendable
 
 if TYPE_CHECKING:
     from ...config import Settings

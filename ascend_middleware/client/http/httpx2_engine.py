@@ -20,17 +20,8 @@ import httpx2
 
 from ...exceptions import ConfigurationError
 from .http1 import context_of
-from .transport import (
-    KEEPALIVE_SECONDS,
-    DeadlinePassed,
-    Request,
-    Response,
-    deadline_passed,
-    is_exhausted,
-    proxy_url,
-    resolve,
-    response,
-)
+from .network import deadline_passed, is_exhausted, proxy_url, resolve, response
+from .transport import KEEPALIVE_SECONDS, DeadlinePassed, Request, Response
 from .user_client import failures, whole, whole_async
 
 if TYPE_CHECKING:

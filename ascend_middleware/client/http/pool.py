@@ -15,19 +15,8 @@ from ... import masking
 from ...exceptions import AscendError
 from ...flow import drive_async
 from .http1 import Origin, Reader
-from .transport import (
-    KEEPALIVE_SECONDS,
-    ExchangeFailed,
-    Request,
-    Response,
-    Unsendable,
-    deadline_passed,
-    describe,
-    reach,
-    resolve,
-    surplus,
-    unconnected,
-)
+from .network import deadline_passed, describe, reach, resolve, surplus, unconnected
+from .transport import KEEPALIVE_SECONDS, ExchangeFailed, Request, Response, Unsendable
 
 __all__ = ["LoopPool"]
 

@@ -11,7 +11,8 @@ import anyio
 
 from ...exceptions import AscendError
 from ...flow import asyncio_loop, running_loop
-from .transport import STALL_SECONDS, DeadlinePassed, Overloaded, PerProcess, deadline_passed, defect
+from .network import deadline_passed, defect
+from .transport import STALL_SECONDS, DeadlinePassed, Overloaded, PerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable

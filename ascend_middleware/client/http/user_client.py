@@ -15,22 +15,8 @@ import anyio
 
 from ... import masking
 from ...exceptions import AscendError, ConfigurationError
-from .transport import (
-    MAX_ANSWER_BYTES,
-    DeadlinePassed,
-    ExchangeFailed,
-    Overloaded,
-    Request,
-    Response,
-    deadline_passed,
-    defect,
-    describe,
-    proxy_failed,
-    response,
-    surplus,
-    too_long,
-    unconnected,
-)
+from .network import deadline_passed, defect, describe, proxy_failed, response, surplus, too_long, unconnected
+from .transport import MAX_ANSWER_BYTES, DeadlinePassed, ExchangeFailed, Overloaded, Request, Response
 
 __all__ = ["borrow", "failures", "whole", "whole_async"]
 
