@@ -17,7 +17,6 @@ import itertools
 import mmap
 import os
 import re
-import sys
 import threading
 from collections import deque
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from ..fork import FileLock
 from ..masking import get_logger
 from ..setting_values import make_directory
+from .room import ROOM_BYTES, room_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,8 +42,6 @@ __all__ = [
 logger = get_logger("ascend_middleware.journal")
 
 SEGMENT_BYTES: Final = 4 * 2**20
-# How much room is reserved at a time.
-ROOM_BYTES: Final = 131_072 if sys.platform == "linux" else 0
 # By these a file system says that it maps no files, or reserves no room.
 _CANNOT: Final = frozenset({errno.ENODEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EACCES, errno.EPERM})
 # How much is read ahead; one line that is longer comes alone.
@@ -109,7 +107,8 @@ class FileLog:
     """Lines in files that begin with `name` in a directory, under a lock that ends with the process; see `MemoryLog`.
 
     Another process that takes `<name>.lock` knows that the writer is dead, and hands that lock in. With `power_safe`,
-    `append` returns only when the disk has the line. Without `room_bytes` files are written line by line.
+    `append` returns only when the disk has the line. With `room_bytes` 0 files are written line by line; without it,
+    the file system decides: see `room`.
     """
 
     def __init__(
@@ -120,14 +119,14 @@ class FileLog:
         lock: FileLock | None = None,
         power_safe: bool = False,
         segment_bytes: int = SEGMENT_BYTES,
-        room_bytes: int = ROOM_BYTES,
+        room_bytes: int | None = None,
     ) -> None:
         self._directory = directory
         self.name = name
         self._power_safe = power_safe
         self._segment_bytes = segment_bytes
         # The disk is to have each line of who is safe from power cuts: that is a call of the system anyway.
-        self._room_bytes = 0 if power_safe else room_bytes
+        self._room_bytes = 0 if power_safe else room_in(directory) if room_bytes is None else room_bytes
         self._map: mmap.mmap | None = None
         self._mapped = 0
         self._lock = threading.Lock()

@@ -25,6 +25,7 @@ from ascend_middleware.journal.delivery import Delivery
 from ascend_middleware.journal.journal import Journal, JournalError, Limits, directory_of, open_journal
 from ascend_middleware.journal.lines import decode_line, encode_line, unseal
 from ascend_middleware.journal.recovery import adopt, bytes_of_others, names_of
+from ascend_middleware.journal.room import ROOM_BYTES, room_in
 from ascend_middleware.journal.segments import FileLog, MemoryLog, read_lines, size_of
 
 SETTINGS = Settings(api_url=API, api_key=KEY, max_retries=0)
@@ -558,6 +559,11 @@ class TestLimits:
         journal.close(remove=True)
 
 
+# File systems that write a change where the file stands, and some that do not, or of which nobody knows.
+IN_PLACE = ("ext2", "ext3", "ext4", "tmpfs", "xfs")
+ELSEWHERE = ("btrfs", "zfs", "overlay", "nfs4", "fuse.sshfs", "cifs", "ext4x")
+
+
 class TestRoom:
     """Lines are copied into room that was reserved ahead, where the system can."""
 
@@ -633,14 +639,34 @@ class TestRoom:
         assert contents(tmp_path)["one-000001.journal"] == b"".join(self.LINES)
         log.close()
 
-    def test_a_journal_that_needs_no_power_safety_makes_no_call_of_the_system(self, tmp_path, monkeypatch):
-        journal = journal_of(tmp_path)
-        run(journal)
+    @pytest.mark.parametrize(
+        ("system", "room"), [*((name, ROOM_BYTES) for name in IN_PLACE), *((name, 0) for name in ELSEWHERE)]
+    )
+    def test_room_is_reserved_only_where_it_is_kept(self, tmp_path, system, room):
+        device = tmp_path.stat().st_dev
+        mounts = tmp_path / "mountinfo"
+        mounts.write_text(
+            "22 27 0:999 / /proc rw,relatime - proc proc rw\n"
+            f"43 27 {os.major(device)}:{os.minor(device)} / /a\\040b rw shared:1 - {system} /dev/x rw,ext4\n"
+            f"44 27 {os.major(device)}:{os.minor(device)} / /later rw - ext4 /dev/x rw\n"
+        )
+        assert room_in(tmp_path, mounts=mounts) == room
+
+    @pytest.mark.parametrize("listed", [None, "", "22 27 0:999 / /proc rw - ext4 x rw\n", "22\n", "\n"])
+    def test_where_the_file_system_is_not_known_no_room_is_reserved(self, tmp_path, listed):
+        if listed is not None:
+            (tmp_path / "mountinfo").write_text(listed)
+        assert room_in(tmp_path, mounts=tmp_path / "mountinfo") == 0
+
+    def test_a_line_is_kept_in_its_room_without_a_call_of_the_system(self, tmp_path, monkeypatch):
+        log = FileLog(tmp_path, "one", room_bytes=ROOM_BYTES)
+        log.append(self.LINES[0])
         monkeypatch.setattr(os, "write", refusing_room(errno.EIO))
-        run(journal, {**ENTRY, "id": "8"})
-        assert len(list(read_lines(tmp_path, journal.process))) == 4
+        for line in self.LINES[1:]:
+            log.append(line)
         monkeypatch.undo()
-        journal.close(remove=True)
+        assert [line for line, _ in read_lines(tmp_path, "one")] == list(self.LINES)
+        log.close()
 
 
 class TestDisk:
