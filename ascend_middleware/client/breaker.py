@@ -36,8 +36,8 @@ class Token(msgspec.Struct):
         if not self.spent:
             self.spent = True
             breaker = self._breaker
-            # While it is closed and nothing has failed, there is nothing to change.
-            if breaker._failures or breaker._state != _CLOSED:
+            # While nothing has failed it is closed, and there is nothing to change.
+            if breaker._failures:
                 breaker._settle(self._epoch, True)
 
     def fail(self, *, unanswered: bool = False) -> None:

@@ -151,3 +151,44 @@ def test_a_probe_that_was_given_back_says_nothing_about_the_next_one(second):
     with pytest.raises(CircuitBreakerOpen):
         subject.acquire()
     assert subject.state == "half-open"
+
+
+def test_it_lets_a_probe_through_when_its_time_is_over_and_not_before():
+    subject, clock = opened(threshold=2)
+    assert subject.acquire_closed() is None
+    for clock.now, left in ((0.0, 30.0), (29.5, 0.5)):
+        with pytest.raises(CircuitBreakerOpen) as caught:
+            subject.acquire()
+        said = f"not sent: the last 2 calls to the authority failed; the next is tried in {left:.1f} s"
+        assert (caught.value.message, caught.value.retry_after, subject.state) == (said, left, "open")
+    clock.now = 30.0
+    assert subject.state == "half-open"
+    assert subject.acquire_closed() is None
+    probe = subject.acquire()
+    with pytest.raises(CircuitBreakerOpen) as caught:
+        subject.acquire()
+    said = "not sent: the last 2 calls to the authority failed; a probe is under way"
+    assert (caught.value.message, caught.value.retry_after) == (said, 1.0)
+    probe.succeed()
+    assert (subject.state, subject.failures) == ("closed", 0)
+    assert subject.acquire_closed() is not None
+
+
+def test_a_probe_that_fails_begins_the_time_anew():
+    subject, clock = opened()
+    clock.now = 31.0
+    subject.acquire().fail()
+    clock.now = 60.9
+    assert subject.state == "open"
+    clock.now = 61.0
+    assert subject.state == "half-open"
+
+
+@pytest.mark.parametrize("report", ["succeed", "fail", "release"])
+def test_a_call_that_was_reported_is_spent(report):
+    subject, _ = breaker()
+    token = subject.acquire()
+    assert token.spent is False
+    getattr(token, report)()
+    assert token.spent is True
+    assert subject.failures == (1 if report == "fail" else 0)

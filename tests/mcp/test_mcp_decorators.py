@@ -5,6 +5,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import json
 import logging
 import threading
 import time
@@ -12,6 +13,7 @@ import time
 import anyio
 import httpx2
 import pytest
+from kit.clocked import World, answer
 from kit.engine import KEY
 
 import ascend_middleware
@@ -25,7 +27,9 @@ from ascend_middleware import (
     require_governance,
 )
 from ascend_middleware import exceptions as errors
+from ascend_middleware.api.decode import decode_decision
 from ascend_middleware.client import AscendClient, AsyncAscendClient, Response
+from ascend_middleware.mcp.governance import conclude
 from ascend_middleware.testing import ScriptedAuthority
 
 
@@ -267,6 +271,13 @@ def test_who_waits_on_an_event_loop_is_told_so_once(authority, caplog):
     for _ in range(2):
         in_loop(tool, "SELECT 1")
     assert caplog.text.count("called on an event loop") == 1
+
+
+def test_how_long_a_tool_ran_is_told_in_milliseconds():
+    world = World(answer(200, {}))
+    decision = decode_decision(b'{"action_id": 7, "status": "approved"}')
+    world.run(conclude(world.core, decision, None, 1.2345678, 5.0))
+    assert json.loads(world.sent[0].request.content)["duration_ms"] == 1234.568
 
 
 def test_a_middleware_has_a_configuration_without_being_given_one(authority):
