@@ -186,6 +186,8 @@ _RUN: Final = (
         arg("--reason", help="erase: why; the audit log keeps it"),
         _TENANT,
         arg("--before", metavar="DATE", help="archive: what is older (default: as [retention] says)"),
+        arg("--without-outcome", action="store_true", help="archive: with --before, also approved actions of which "
+            "nobody told what became of them"),
         description="Serve the embedded authority. `authority init [PATH]` writes a commented policy file, makes its "
         "database and prints the first keys, once. `authority backup PATH` copies the database to a new file, also "
         "while it is being served. `authority restore PATH` checks such a copy wholly, audit log included, and puts it "

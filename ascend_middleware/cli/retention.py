@@ -30,13 +30,13 @@ def archive(args: Namespace) -> Result:
     if args.path is not None:
         raise ConfigurationError(f"unexpected argument {args.path!r}; name the folder with --to")
     kept = load_policy(args.policy).retention if Path(args.policy).exists() else Retention()
-    actions, audit = _times(args, kept)
+    times = _times(args, kept)
     folder = Path(args.to) if args.to else kept.archive_to
     if folder is None:
         raise ConfigurationError("name the folder for the archives with --to, or as archive_to in [retention]")
     with open_store(args) as store:
         archiver = Archiver(store, folder)
-        found = _patiently(lambda: list(archiver.run(actions=actions, audit=audit)))
+        found = _patiently(lambda: list(archiver.run(**times)))
     files = [
         {
             "file": one.file,
@@ -91,17 +91,19 @@ def _matched(args: Namespace) -> dict[str, str]:
     return match
 
 
-def _times(args: Namespace, kept: Retention) -> tuple[str | None, str | None]:
-    """Return before which times actions, and entries, are archived."""
+def _times(args: Namespace, kept: Retention) -> dict[str, str | None]:
+    """Return before which times actions, entries, and actions without an outcome, are archived."""
     now = time.time()
     if args.before is not None:
         moment = _moment(args.before)
         if moment > iso_time(now):
             raise ConfigurationError(f"--before: {args.before} lies in the future")
-        return moment, moment
+        return {"actions": moment, "audit": moment, "without_outcome": moment if args.without_outcome else None}
+    if args.without_outcome:
+        raise ConfigurationError("--without-outcome goes with --before; [retention] has without_outcome for it")
     if kept.actions is None and kept.audit is None:
         raise ConfigurationError("say what is old with --before DATE, or with actions and audit in [retention]")
-    return _ago(now, kept.actions), _ago(now, kept.audit)
+    return {name: _ago(now, age) for name, age in kept.ages.items()}
 
 
 def _ago(now: float, age: float | None) -> str | None:

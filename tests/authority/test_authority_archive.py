@@ -135,6 +135,35 @@ def test_an_action_that_stays_keeps_its_trail(old):
     assert verify(old.store).whole and verify(old.store, archive=old.folder).whole
 
 
+def test_what_nobody_told_an_outcome_of_goes_too_if_that_is_said(old):
+    moment = iso_time(old.time - 20 * DAY)
+    archiver = Archiver(old.store, old.folder)
+    # Not before its own time, and what waits not at all.
+    early = iso_time(old.time - 60 * DAY)
+    made = list(archiver.run(actions=moment, audit=None, without_outcome=early))
+    unknown = {number for number, row in stored(old).items() if row["status"] == "approved"}
+    assert len(unknown) == 6 and not [data for _, data in old.audit() if "without_outcome" in data]
+    made = list(archiver.run(actions=moment, audit=moment, without_outcome=moment))
+    (told,) = [data for _, data in old.audit() if "without_outcome" in data]
+    numbers = [n for first, last in as_numbers(told["without_outcome"]) for n in range(first, last + 1)]
+    assert numbers == sorted(unknown - {max(unknown)}) and made[0].rows == 5
+    assert {row["status"] for row in stored(old).values()} == {"pending", "approved"}
+    assert verify(old.store).whole and verify(old.store, archive=old.folder).whole
+    assert old.post(f"/api/agent-action/{numbers[0]}/complete", {})[0] == 404
+
+
+def test_an_outcome_that_is_told_meanwhile_is_archived_with_its_action(old):
+    moment, told = iso_time(old.time - 20 * DAY), []
+
+    def pause():
+        if not told:
+            told.append(old.post("/api/agent-action/3/complete", {}))
+
+    list(Archiver(old.store, old.folder, pause=pause).run(actions=moment, audit=None, without_outcome=moment))
+    assert told[0][0] == 200 and stored(old)[3]["outcome"]  # it is new again
+    assert verify(old.store).whole and verify(old.store, archive=old.folder).whole
+
+
 def test_what_is_counted_stays(old):
     paths = {"/api/analytics/executive/dashboard": "days=90", "/api/analytics/trends": "days=90"}
     before = [old.get(path, query=query, key="admin") for path, query in paths.items()]
@@ -486,6 +515,9 @@ RETENTION = '[retention]\nactions = "20d"\naudit = "1y"\narchive_to = "archive"\
         ('actions = "400d"', "the folder for the archives is missing"),
         ('actions = "2y"\naudit = "1y"\narchive_to = "x"', "audit entries cannot go before the actions"),
         ('keep = "2y"', "keep"),
+        ('without_outcome = "2y"\narchive_to = "x"', "without_outcome: it is for actions that are old already"),
+        ('actions = "2y"\nwithout_outcome = "1y"\narchive_to = "x"', "without_outcome: it is for actions"),
+        ('actions = "1y"\naudit = "2y"\nwithout_outcome = "3y"\narchive_to = "x"', "audit entries go after them"),
     ],
 )
 def test_a_retention_that_makes_no_sense_is_refused(table, words):
@@ -512,6 +544,7 @@ def test_the_command_archives_what_is_older_than_a_date_and_verify_reads_it(file
     [
         ([], "say what is old"),
         (["--before", "soon"], "expected a date"),
+        (["--without-outcome"], "goes with --before"),
         (["--before", "2999-01-01"], "in the future"),
         (["--before", "2020-01-01"], "name the folder"),
         (["--before", "2020-01-01", "--to", "/nowhere"], "no folder"),

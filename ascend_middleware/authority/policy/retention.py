@@ -20,16 +20,20 @@ _MOST_YEARS: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """After how many seconds each goes into an archive, None for never, and into which folder."""
+    """After how many seconds each goes into an archive, None for never, and into which folder.
+
+    `without_outcome` is for approved actions of which nobody told what became of them.
+    """
 
     actions: float | None = None
     audit: float | None = None
+    without_outcome: float | None = None
     archive_to: Path | None = None
 
     @property
     def ages(self) -> dict[str, float | None]:
-        """Both, by their names."""
-        return {"actions": self.actions, "audit": self.audit}
+        """Each by its name."""
+        return {"actions": self.actions, "audit": self.audit, "without_outcome": self.without_outcome}
 
 
 @takes({"type": "string", "pattern": r"^\d{1,6}[dy]$"})
@@ -42,7 +46,7 @@ def age(value: object) -> float:
     return found
 
 
-RETENTION: Final[Mapping[str, Parser]] = {"actions": age, "audit": age, "archive_to": text}
+RETENTION: Final[Mapping[str, Parser]] = {"actions": age, "audit": age, "without_outcome": age, "archive_to": text}
 
 
 def read_retention(table: object, report: Report, folder: Path) -> Retention:
@@ -54,4 +58,11 @@ def read_retention(table: object, report: Report, folder: Path) -> Retention:
     if actions and audit and audit < actions:
         words = "audit entries cannot go before the actions that they tell of"
         report.add("bad-value", ("retention", "audit"), words, "make it as long as actions, or longer")
-    return Retention(actions=actions, audit=audit, archive_to=folder / place if place else None)
+    unknown = given.get("without_outcome")
+    if unknown and not (actions and actions <= unknown and (not audit or unknown <= audit)):
+        words = "it is for actions that are old already, and their audit entries go after them"
+        report.add(
+            "bad-value", ("retention", "without_outcome"), words, "give actions as well, and an age between the two"
+        )
+    where = folder / place if place else None
+    return Retention(actions=actions, audit=audit, without_outcome=unknown, archive_to=where)

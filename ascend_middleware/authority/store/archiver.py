@@ -88,8 +88,10 @@ class Archiver:
         self._pause = pause
         self.lease = Lease(store, "archive")
 
-    def run(self, *, actions: str | None, audit: str | None) -> Iterator[Archived]:
+    def run(self, *, actions: str | None, audit: str | None, without_outcome: str | None = None) -> Iterator[Archived]:
         """Archive the actions that were last changed before one time, and the entries before another; yield each file.
+
+        An approved action of which nobody told what became of it is finished if that was before a third time, if any.
 
         Raises:
             AscendError: a file cannot be written or is gone, or what would be archived is not what the log says.
@@ -104,7 +106,7 @@ class Archiver:
         try:
             self.resume()
             done = 0
-            while actions is not None and (found := self._archive_actions(actions, done)):
+            while actions is not None and (found := self._archive_actions(actions, without_outcome or "", done)):
                 yield found
                 done = found.last
             while audit is not None and (found := self._archive_entries(audit)):
@@ -188,10 +190,11 @@ class Archiver:
 
     # --- actions
 
-    def _archive_actions(self, before: str, after: int) -> Archived | None:
+    def _archive_actions(self, before: str, unknown_before: str, after: int) -> Archived | None:
         with self._store.snapshot() as reader:
             head = int(reader.rows("SELECT seq FROM audit_head")[0][0])
-            ids = self._old_actions(reader, before, after)
+            old = self._old_actions(reader, before, unknown_before, after)
+            ids = list(old)
             if not ids:
                 return None
             for finding in compared_range(reader, Past.read(reader), ids[0], ids[-1]):
@@ -199,25 +202,32 @@ class Archiver:
             name = self.plan("actions", ids[0], ids[-1])
             digest, count = write_archive(self._folder / name, self.gently(_action_rows(reader, ids)))
         data = {"sha256": digest, "first": ids[0], "last": ids[-1], "actions": count, "ids": as_ranges(ids)}
+        if any(old.values()):
+            data["without_outcome"] = as_ranges([number for number, unknown in old.items() if unknown])
         wanted = set(ids)
-        # Nothing changes in them any more, but that somebody erases their data; then all begins anew.
+        # Nothing changes in them any more, but that somebody erases their data, or tells an outcome at last; then all
+        # begins anew.
         if not self._name(name, ARCHIVED_ACTIONS, data, head, lambda row: row["action_id"] in wanted):
-            return self._archive_actions(before, after)
+            return self._archive_actions(before, unknown_before, after)
         return Archived(file=name, kind="actions", first=ids[0], last=ids[-1], rows=count, sha256=digest)
 
-    def _old_actions(self, reader: Reader, before: str, after: int) -> list[int]:
+    def _old_actions(self, reader: Reader, before: str, unknown_before: str, after: int) -> dict[int, bool]:
+        """Return the numbers of actions to archive, and whether each has no outcome, though it may have run."""
         bound = reader.rows(_OLDEST, (before,))[0][0]
         if bound is None:
-            return []
+            return {}
         rows = reader.rows(
-            f"SELECT id FROM actions WHERE id > ? AND id <= ? AND updated_at < ? AND {_FINISHED} ORDER BY id LIMIT ?",  # noqa: S608
-            (after, bound, before, _ACTIONS_IN_FILE),
+            f"SELECT id, status, outcome FROM actions WHERE id > ? AND id <= ? AND updated_at < ?"  # noqa: S608 - ours
+            f" AND ({_FINISHED} OR (status = 'approved' AND updated_at < ?)) ORDER BY id LIMIT ?",
+            (after, bound, before, unknown_before, _ACTIONS_IN_FILE),
         )
         unread = reader.rows(
             "SELECT DISTINCT action_id FROM audit WHERE seq >= ? AND action_id IS NOT NULL", (self._unread(),)
         )
         kept = {row["action_id"] for row in unread}
-        return [row["id"] for row in rows if row["id"] not in kept]
+        return {
+            row["id"]: row["status"] == "approved" and row["outcome"] is None for row in rows if row["id"] not in kept
+        }
 
     def _delete_actions(self, row: Row) -> Iterator[None]:
         store = self._store
