@@ -341,6 +341,30 @@ def test_the_database_chooses_no_file_of_the_machine(filed, name, state):
     assert state == "planned" or "no name of one" in str(found.findings)
 
 
+@pytest.mark.parametrize("kind", ["actions", "audit"])
+def test_an_archive_is_removed_only_for_one_that_lost_personal_data_and_nothing_else(filed, kind):
+    """Whoever appends to the log that another file takes its place has nothing removed by that."""
+    archive(filed)
+    (row,) = filed.store.rows("SELECT * FROM archives WHERE kind = ? ORDER BY first LIMIT 1", (kind,))
+    other = f"{kind}-{row['first']}-{row['last']}-00000000.jsonl.gz"
+    rows = lines(filed, kind)[: 7 if kind == "actions" else 20]
+    forged = [{**rows[0], "submission" if kind == "actions" else "entry": "{}"}, *rows[1:]]
+    digest, _ = write_archive(filed.folder / other, forged)
+    place = filed.store.engine.place
+    filed.store.close()
+    forger = Forger(place)
+    data = {"file": other, "sha256": digest, "first": row["first"], "last": row["last"], "replaces": row["name"]}
+    forger.append(f"{'AUDIT' if kind == 'audit' else 'ACTIONS'}_ARCHIVED", data, action_id=None)
+    forger.raw.execute("UPDATE archives SET state = 'replaced' WHERE name = ?", (row["name"],))
+    values = (other, kind, row["first"], row["last"], "done", forger.last, digest)
+    forger.raw.execute(f"INSERT INTO archives ({', '.join(COLUMNS)}) VALUES (?,?,?,?,?,?,?)", values)
+    forger.close()
+    with contextlib.closing(Store.open(place, now=lambda: filed.time)) as store:
+        with pytest.raises(AscendError, match="does not hold the same"):
+            list(Archiver(store, filed.folder).run(actions=None, audit=None))
+    assert (filed.folder / row["name"]).exists()
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """A database with archives, and a head that was noted then."""

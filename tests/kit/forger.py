@@ -11,7 +11,8 @@ class Forger:
 
     def __init__(self, path):
         self.raw = sqlite3.connect(path)
-        for (name,) in self.raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        self.triggers = self.raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for name, _ in self.triggers:
             self.raw.execute(f'DROP TRIGGER "{name}"')
         self.last, self.hash = self.raw.execute("SELECT seq, hash FROM audit_head").fetchone()
 
@@ -20,6 +21,8 @@ class Forger:
         return json.loads(text)
 
     def close(self):
+        for _, statement in self.triggers:
+            self.raw.execute(statement)
         self.raw.commit()
         self.raw.close()
 

@@ -26,11 +26,13 @@ from .archives import (
     as_ranges,
     digest_of,
     discard_archive,
+    read_archive,
     write_archive,
 )
 from .audit import NO_HASH, iso_time
 from .comparison import compared_range
 from .database import Reader, Row
+from .erasure import lost_personal_data_only
 from .kept_answers import KEEP_ANSWERS
 from .leases import Lease
 from .log import Log
@@ -126,13 +128,23 @@ class Archiver:
         for row in self._store.rows("SELECT * FROM archives WHERE state = 'named' ORDER BY seq"):
             self._delete(row)
         for row in self._store.rows(
-            "SELECT old.name, told.entry FROM archives AS old JOIN archives AS new"
+            "SELECT old.name, old.kind, new.name AS other, told.entry FROM archives AS old JOIN archives AS new"
             " ON new.kind = old.kind AND new.first = old.first AND new.last = old.last AND new.state = 'done'"
             " JOIN audit AS told ON told.seq = new.seq WHERE old.state = 'replaced'"
         ):
             # A word in the table alone removes no file.
             if json.loads(row["entry"])["data"].get("replaces") == row["name"]:
-                discard_archive(archive_path(self._folder, row["name"]))
+                self._discard_replaced(row)
+
+    def _discard_replaced(self, row: Row) -> None:
+        """Remove a file in whose place another one is; unless the two differ in more than what was erased."""
+        path, other = archive_path(self._folder, row["name"]), archive_path(self._folder, row["other"])
+        if not path.exists():
+            return
+        pairs = itertools.zip_longest(read_archive(path), self.gently(read_archive(other)))
+        if not all(lost_personal_data_only(row["kind"], *pair) for pair in pairs):
+            raise AscendError(f"{path} stays: {other} does not hold the same; see `audit verify --archive`")
+        discard_archive(path)
 
     def plan(self, kind: str, first: int, last: int) -> str:
         """Note that a file is about to be written, and return its name."""

@@ -14,14 +14,14 @@ from typing import Any, Final
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
 from ..keys import Credential
-from .audit import canonical_json, digest, lasting, without_faults
+from .audit import canonical_json, digest, entry_hash, lasting, without_faults
 from .comparison import SUBMITTED
 from .database import Row
 from .log import Log
 from .past import ERASED, Past
 from .store import Store
 
-__all__ = ["ERASED_TEXT", "ArchivedError", "Held", "erase", "rest_of"]
+__all__ = ["ERASED_TEXT", "ArchivedError", "Held", "erase", "lost_personal_data_only", "rest_of"]
 
 # What stands where something was.
 ERASED_TEXT: Final = "erased"
@@ -87,11 +87,8 @@ def erase(
         texts = {seq: text for seq, entry in entries.items() if (text := _without(entry, number)) is not None}
         if submission.get(ERASED_TEXT) is True and not texts:
             return False
-        columns = {"submission": canonical_json(rest_of(submission))}
+        columns = _left(row)
         _check_rest(action_id, columns["submission"], entries.values())
-        judgement = json.loads(row["judgement"])
-        if judgement.get("faults"):
-            columns["judgement"] = canonical_json(without_faults(judgement))
         data = {"reason": reason, "entries": {str(seq): digest(text) for seq, text in texts.items()}}
         store.audit(ERASED, tenant=by.tenant, actor=by.name, action_id=action_id, data={**data, **more})
         _erase_answers(store, list(entries), by)
@@ -101,16 +98,14 @@ def erase(
         for seq, text in texts.items():
             if seq in live:
                 store.execute("UPDATE audit SET entry = ? WHERE seq = ?", (text, seq))
-        for name in ("approval", "outcome"):
-            columns[name] = row[name] and canonical_json(lasting(json.loads(row[name])))
         if held is not None:
             held.new_entries = {seq: text for seq, text in texts.items() if seq in held.entries}
             if held.row is not None:
                 given = [{**one, "comments": ""} for one in held.row["approvals"]]
-                held.new_row = {**held.row, **columns, "salt": "", "session": None, "approvals": given}
+                held.new_row = {**held.row, **columns, "approvals": given}
         assigned = ", ".join(f"{name} = ?" for name in columns)
         store.execute(
-            f"UPDATE actions SET {assigned}, salt = '', session = NULL WHERE id = ?",  # noqa: S608 - names are ours
+            f"UPDATE actions SET {assigned} WHERE id = ?",  # noqa: S608 - names are ours
             (*columns.values(), action_id),
         )
         store.execute("UPDATE approvals SET comments = '' WHERE action_id = ?", (action_id,))
@@ -154,6 +149,30 @@ def rest_of(given: Mapping[str, Any]) -> dict[str, Any]:
         "risk_indicators": {name: value for name, value in indicators.items() if isinstance(value, bool)},
         ERASED_TEXT: True,
     }
+
+
+def lost_personal_data_only(kind: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> bool:
+    """Say whether a line of one archive is that of another one, or what an erasure leaves of it."""
+    if old is None or new is None:
+        return False
+    if old == new:
+        return True
+    if kind == "audit":
+        # Its hash proves all that stays.
+        place = {name: value for name, value in old.items() if name != "entry"}
+        return {**place, "entry": new["entry"]} == new and entry_hash(new["previous"], new["entry"]) == new["hash"]
+    return new == {**old, **_left(old), "approvals": [{**one, "comments": ""} for one in old["approvals"]]}
+
+
+def _left(row: Row | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of an action that an erasure changes, as it leaves them."""
+    left: dict[str, Any] = {"submission": canonical_json(rest_of(json.loads(row["submission"])))}
+    judgement = json.loads(row["judgement"])
+    if judgement.get("faults"):
+        left["judgement"] = canonical_json(without_faults(judgement))
+    for name in ("approval", "outcome"):
+        left[name] = row[name] and canonical_json(lasting(json.loads(row[name])))
+    return {**left, "salt": "", "session": None}
 
 
 def _without(entry: Mapping[str, Any], number: int) -> str | None:
