@@ -24,6 +24,7 @@ from .store.store import Store, canonical_json
 
 __all__ = [
     "HANDLERS",
+    "V2",
     "AuthorityContext",
     "Call",
     "Fields",
@@ -35,11 +36,15 @@ __all__ = [
     "fingerprint",
     "repeated_otherwise",
     "shown_to",
+    "versionless",
 ]
 
 _Body = TypeVar("_Body", bound=msgspec.Struct)
 
 _LONGEST_ID: Final = 19
+_V1: Final = "/api/v1/"
+# Under which the same endpoints answer in the envelope's form.
+V2: Final = "/api/v2/"
 
 # The fields of an answer, or of what it shows.
 Fields: TypeAlias = dict[str, Any]
@@ -205,6 +210,11 @@ def shown_to(who: Credential, data: Mapping[str, Any]) -> dict[str, Any]:
 def fingerprint(body: Mapping[str, Any], query: str = "", *, envelope: bool = False) -> str:
     """Return by what a repetition under an idempotency key is known to be one."""
     return hashlib.sha256(canonical_json([body, query, envelope]).encode()).hexdigest()
+
+
+def versionless(path: str) -> str:
+    """Return the path of a request in its v1 form."""
+    return _V1 + path.removeprefix(V2) if path.startswith(V2) else path
 
 
 def repeated_otherwise() -> ApiError:

@@ -19,7 +19,7 @@ from ascend_middleware.api.endpoints import APPROVE, DECIDE_WORKFLOW, EVALUATE_P
 
 from .approvals import what_cannot_be
 from .bodies import Answer, ApiError, not_allowed
-from .context import HANDLERS, Call, Known, Request, fingerprint, repeated_otherwise
+from .context import HANDLERS, V2, Call, Known, Request, fingerprint, repeated_otherwise, versionless
 from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
 from .failures import as_refusal, policies_changing
@@ -38,8 +38,6 @@ __all__ = ["API_VERSIONS", "OPEN", "Answering", "Authority", "advance"]
 log = logging.getLogger(__name__)
 
 API_VERSIONS: Final = frozenset({"2025-12-01"})
-_V1: Final = "/api/v1/"
-_V2: Final = "/api/v2/"
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 OPEN: Final = (HEALTH.path, READY.path, OPENAPI.path)
 # What an approver may do besides reading.
@@ -227,7 +225,7 @@ class Authority:
     def find_endpoint(self, method: str, path: str) -> tuple[Endpoint[Any] | None, dict[str, str]]:
         """Return the endpoint of a request, if it has one, and the parameters in its path."""
         try:
-            return find_endpoint(method, _versionless(path))
+            return find_endpoint(method, versionless(path))
         except ApiError:
             return None, {}
 
@@ -243,12 +241,12 @@ class Authority:
         given = headers.get("x-correlation-id", "")
         return Request(
             method=method,
-            path=_versionless(path),
+            path=versionless(path),
             query=query,
             headers=headers,
             body=body,
             correlation_id=given if _CORRELATION_ID.fullmatch(given) else self._new_id(),
-            envelope=path.startswith(_V2) or "x-api-version" in headers,
+            envelope=path.startswith(V2) or "x-api-version" in headers,
         )
 
     def _answer(
@@ -426,10 +424,6 @@ def advance(flow: Answering, done: object) -> Answer | Task:
     except StopIteration as end:
         answer: Answer = end.value
         return answer
-
-
-def _versionless(path: str) -> str:
-    return _V1 + path.removeprefix(_V2) if path.startswith(_V2) else path
 
 
 def _fixed(request: Request) -> dict[str, str]:

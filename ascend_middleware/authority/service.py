@@ -19,6 +19,7 @@ import anyio.to_thread
 from ascend_middleware.api.bodies import Waiting
 from ascend_middleware.api.endpoints import HEALTH, READY
 
+from .ahead import Coming, look_ahead
 from .bodies import Answer, ApiError, read_wait
 from .context import action_number
 from .core import Answering, Authority, advance
@@ -27,7 +28,7 @@ from .judges import Judges
 from .judging import Task
 from .retention import Retirement
 from .store import audit
-from .store.database import Database, StorageError
+from .store.database import StorageError
 from .store.patience import patience
 from .store.store import Store
 from .webhooks import Courier
@@ -57,7 +58,8 @@ _MEET_EVERY: Final = 3
 _T = TypeVar("_T")
 
 
-_Job: TypeAlias = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+# A job, the request that it answers, if it is told, and who waits for it.
+_Job: TypeAlias = tuple[Callable[[], Any], Coming | None, "asyncio.Future[Any]"]
 
 
 class Writer:
@@ -71,8 +73,8 @@ class Writer:
         waiting: how many jobs wait for their commit.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._turn: list[_Job] = []
         self._turns: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -96,7 +98,7 @@ class Writer:
             self._loop.call_soon(self._turns.put, None)  # behind what this turn has gathered
             await anyio.to_thread.run_sync(thread.join)
 
-    async def run(self, job: Callable[[], _T]) -> _T:
+    async def run(self, job: Callable[[], _T], coming: Coming | None = None) -> _T:
         """Run a job, and return what it returned or raise what it raised once that is durable.
 
         A caller that is cancelled does not undo its job. If the group could not be committed, nothing of it was kept.
@@ -104,7 +106,7 @@ class Writer:
         future: asyncio.Future[_T] = self._loop.create_future()
         if not self._turn:
             self._loop.call_soon(self._hand_over)
-        self._turn.append((job, future))
+        self._turn.append((job, coming, future))
         self.waiting += 1
         return await future
 
@@ -115,9 +117,9 @@ class Writer:
     def _work(self) -> None:
         gathered: deque[_Job] = deque()
         while group := self._gather(gathered):
-            results = self._commit([job for job, _ in group])
+            results = self._commit(group)
             with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
-                self._loop.call_soon_threadsafe(self._tell, [future for _, future in group], results)
+                self._loop.call_soon_threadsafe(self._tell, [future for *_, future in group], results)
 
     def _gather(self, gathered: deque[_Job]) -> list[_Job]:
         """Return what waits, at least one job; nothing once the end was asked for and all before it is done."""
@@ -133,13 +135,15 @@ class Writer:
             gathered.extend(turn)
         return [gathered.popleft() for _ in range(min(len(gathered), _MOST_PARTS))]
 
-    def _commit(self, group: list[Callable[[], Any]]) -> list[tuple[Any, Exception | None]]:
+    def _commit(self, group: list[_Job]) -> list[tuple[Any, Exception | None]]:
         """Return what each job returned or raised."""
         results: list[tuple[Any, Exception | None]] = []
         # Everything is caught, panics of compiled libraries too: a writer that ends would leave all others waiting.
         try:
-            with self._database.group():
-                for job in group:
+            with self._store.group():
+                with contextlib.suppress(Exception):  # each job meets it by itself, and says so
+                    look_ahead(self._store, [coming for _, coming, _ in group if coming is not None])
+                for job, *_ in group:
                     try:
                         results.append((job(), None))
                     except BaseException as error:
@@ -358,7 +362,7 @@ class Service:
         endpoint, parameters = self.authority.find_endpoint(method, path)
         try:
             if endpoint is not None and endpoint.writes:
-                return await self._answer(ask(), self.change)
+                return await self._answer(ask(), partial(self.change, coming=Coming(path, headers)))
             # The database may have to read from disk, which must not hold up the event loop.
             if endpoint is not None and endpoint.many:
                 # Who asks is found out first: those without a key wait for no reader.
@@ -413,6 +417,8 @@ class Service:
             if not self._reading[key_id]:
                 del self._reading[key_id]
 
-    async def change(self, job: Callable[[], _T]) -> _T:
+    async def change(self, job: Callable[[], _T], coming: Coming | None = None) -> _T:
         """Run what changes something, and return what it returned once that is durable."""
-        return await self.writer.run(job) if self.writer.running else await anyio.to_thread.run_sync(job)
+        if not self.writer.running:
+            return await anyio.to_thread.run_sync(job)
+        return await self.writer.run(job, coming)

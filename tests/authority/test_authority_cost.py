@@ -42,7 +42,7 @@ def test_a_group_of_submissions_is_written_by_few_statements(tmp_path):
         desk.store.engine.connection.set_trace_callback(None)
         assert desk.store.rows("SELECT count(*) FROM actions")[0][0] == 2 * TOGETHER
     kinds = collections.Counter(" ".join(statement.split()[:2]) for statement in said)
-    assert kinds.pop("SELECT fingerprint,") == TOGETHER  # whether the key came before
+    assert kinds.pop("SELECT name,") == TOGETHER  # whether the key came before
     assert kinds.total() <= 15 and not {"SAVEPOINT part", "RELEASE part"} & kinds.keys(), kinds
 
 

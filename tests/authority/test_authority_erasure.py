@@ -107,6 +107,16 @@ def test_what_is_left_can_be_shown_and_used(lived):
     assert verify(lived.store).whole
 
 
+def test_what_is_erased_is_repeated_to_nobody_who_shares_its_commit(lived):
+    body = {"agent_id": "b", "action_type": "data_access", **PERSONAL}
+    with lived.store.group():
+        status, given = lived.post("/api/v1/actions/submit", body, idempotency_key="k3")
+        assert status == 200 and erase(lived, given["id"])[0] == 200
+        again = lived.post("/api/v1/actions/submit", body, idempotency_key="k3")
+    assert lived.code(again) == (409, "IDEMPOTENCY_CONFLICT")
+    assert verify(lived.store).whole
+
+
 def test_only_an_admin_of_the_organisation_erases_and_not_what_waits(lived):
     assert lived.code(erase(lived, key="user")) == (403, "ADMIN_REQUIRED")
     assert lived.code(erase(lived, key="stranger")) == (404, "NOT_FOUND")

@@ -37,6 +37,32 @@ async def test_sixty_four_at_once_lose_nothing_and_share_commits(place):
         assert len(commits) < 128
 
 
+async def test_what_came_before_is_found_out_at_once_for_all_who_share_a_commit(place):
+    path, body = "/api/v1/actions/submit", {"agent_id": "a", "action_type": "read"}
+
+    def ask(name, said=None, **more):
+        named = [(b"idempotency-key", name.encode("latin-1"))]
+        return place.ask("POST", path, {**body, "resource": said or name}, headers=named, **more)
+
+    async with place.serving():
+        first = await ask("0")
+        asked = []
+        place.store.engine.connection.set_trace_callback(
+            lambda text: asked.append(text) if text.startswith("SELECT") and "FROM answers" in text else None
+        )
+        names = ["1", "0", "1", "2", "2"]
+        one, before, again, two, other = await asyncio.gather(
+            *(ask(name, "else" if number == 4 else None) for number, name in enumerate(names)),
+        )
+        assert before == first and one == again and one[1]["id"] != two[1]["id"]
+        assert other[0] == 409 and len(asked) == 1, asked
+        # A key of somebody else's, one that is none, and one that no key may be, are looked at by themselves.
+        answers = await asyncio.gather(ask("0", key=place.admin), ask("0", key="owkai_no"), ask("0"), ask("n\u00f6"))
+        assert [status for status, _ in answers] == [200, 401, 200, 422]
+        assert answers[0][1]["id"] != first[1]["id"] and answers[2] == first
+        assert verify(place.store).whole
+
+
 async def test_one_that_is_refused_takes_nobody_along(place):
     async with place.serving():
         bad = place.ask("POST", "/api/v1/actions/submit", {"agent_id": "a"})

@@ -273,6 +273,9 @@ class Database:
         running = self._running()
         if running.late:
             self._write_late(running, statement)
+        for table, rows in running.known.items():
+            if table in statement:
+                rows.clear()
         return self.engine.execute(statement, values)
 
     def aside(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
@@ -294,7 +297,7 @@ class Database:
     def insert_late(self, table: str, row: Mapping[str, object], *, key: Hashable = None) -> None:
         """Add a row by the transaction's end, in one statement with others of its table; only within `write`.
 
-        `rows` sees it at once, unless it is asked for what is `settled`; and so does `held_back` by its `key`.
+        `rows` sees it at once, unless it is asked for what is `settled`; under `key` it is `known`.
         """
         running, place, values = self._running(), (table, tuple(row)), tuple(row.values())
         self.engine.check(values)  # at the end, the whole group would fall
@@ -302,7 +305,7 @@ class Database:
         if late is None:
             late = running.late[place] = Late()
         if key is not None:
-            late.known[table, key] = len(late.rows)
+            running.note(table, key, row)
         late.rows.append(values)
 
     def insert_action(self, row: Mapping[str, object]) -> int:
@@ -311,13 +314,6 @@ class Database:
         running.action += 1
         self.insert_late("actions", {"id": running.action, **row})
         return running.action
-
-    def held_back(self, table: str, key: Hashable) -> dict[str, Any] | None:
-        """Return a row of this transaction that `insert_late` was given with a key; it may be added by now."""
-        for (_, columns), one in self._running().late.items():
-            if (table, key) in one.known:
-                return dict(zip(columns, one.rows[one.known[table, key]], strict=True))
-        return None
 
     def _write_late(self, running: Transaction, statement: str | None = None) -> None:
         """Add the rows that wait, or only those of tables that a statement reads."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -283,19 +283,34 @@ class Store(Keys):
 
         One that is too old makes room for another.
         """
-        place = (key_id, path, name)
-        held = self.held_back("answers", place)
-        if held is None:
-            where = "key_id = ? AND path = ? AND name = ?"
-            columns = "fingerprint, status, body, at"
-            rows = self.rows(f"SELECT {columns} FROM answers WHERE {where}", place, settled=True)  # noqa: S608 - ours
-            if not rows:
-                return None
-            held = dict(rows[0])
-            if held["at"] < self.now() - KEEP_ANSWERS:
-                self.execute(f"DELETE FROM answers WHERE {where}", place)  # noqa: S608
-                return None
-        return held["fingerprint"], held["status"], bytes(held["body"])
+        place, known = (key_id, path, name), self._running().known
+        if place not in known.get("answers", ()):
+            self.look_up_answers([place])
+        found = known["answers"][place]
+        if found is not None and found["at"] < self.now() - KEEP_ANSWERS:
+            self.execute("DELETE FROM answers WHERE key_id = ? AND path = ? AND name = ?", place)
+            return None
+        return None if found is None else (found["fingerprint"], found["status"], bytes(found["body"]))
+
+    def look_up_answers(self, places: Iterable[tuple[int, str, str]]) -> None:
+        """Read the answers that were given under these keys, paths and idempotency keys; only within `write`.
+
+        `answer_for` has them then without another question, as long as the transaction lasts.
+        """
+        running, named = self._running(), dict[tuple[int, str], list[str]]()
+        for key_id, path, name in places:
+            if (key_id, path, name) not in running.known.get("answers", ()):
+                named.setdefault((key_id, path), []).append(name)
+        for (key_id, path), names in named.items():
+            for first in range(0, len(names), _ASKED_AT_ONCE):
+                some = names[first : first + _ASKED_AT_ONCE]
+                # Few lengths, so that the statement is prepared seldom.
+                asked = some + some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))
+                where = f"key_id = ? AND path = ? AND name IN ({', '.join('?' * len(asked))})"
+                statement = f"SELECT name, fingerprint, status, body, at FROM answers WHERE {where}"  # noqa: S608 - places
+                found = {row["name"]: dict(row) for row in self.rows(statement, (key_id, path, *asked), settled=True)}
+                for name in some:
+                    running.note("answers", (key_id, path, name), found.get(name))
 
     def keep_answer(self, name: str, fingerprint: str, status: int, body: bytes, *, by: Credential, path: str) -> None:
         """Keep an answer for its repetition, and forget those that are too old.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -13,17 +13,10 @@ __all__ = ["Late", "Mark", "Transaction"]
 
 
 class Late(msgspec.Struct):
-    """Rows that are added at a transaction's end, how many of them have been already, and which are looked for."""
+    """Rows that are added at a transaction's end, and how many of them have been already."""
 
     rows: list[tuple[object, ...]] = []
     added: int = 0
-    known: dict[Hashable, int] = {}
-
-    def undo(self, length: int, added: int) -> None:
-        """Forget the rows beyond a length; of the others so many had been added."""
-        del self.rows[length:]
-        self.added = added
-        self.known = {key: number for key, number in self.known.items() if number < length}
 
 
 # By table and columns.
@@ -36,6 +29,7 @@ class Mark(msgspec.Struct):
     tip: tuple[int, str] | None
     notices: int
     counted: int
+    noted: int
     late: dict[tuple[str, tuple[str, ...]], tuple[int, int]]
     action: int
 
@@ -49,6 +43,8 @@ class Transaction(msgspec.Struct):
         tip: and the one that is new.
         notices: whom to tell.
         late: rows that are added at its end.
+        known: rows of some tables by a key, as they stand now; None where there is none.
+        noted: the keys of these in their order.
         action: the last number that an action was given.
         counted: what is added to the counts.
         entry: the audit entry that is held open; see `Log`.
@@ -62,6 +58,8 @@ class Transaction(msgspec.Struct):
     tip: tuple[int, str] | None = None
     notices: list[Callable[[], None]] = []
     late: _Lates = {}
+    known: dict[str, dict[Hashable, Mapping[str, Any] | None]] = {}
+    noted: list[tuple[str, Hashable]] = []
     counted: list[Counted] = []
     entry: Any = None
     logged: bool = False
@@ -71,13 +69,22 @@ class Transaction(msgspec.Struct):
         """Begin a part, and return how far it is."""
         self.logged = False
         late = {key: (len(one.rows), one.added) for key, one in self.late.items()}
-        return Mark(self.tip, len(self.notices), len(self.counted), late, self.action)
+        return Mark(self.tip, len(self.notices), len(self.counted), len(self.noted), late, self.action)
+
+    def note(self, table: str, key: Hashable, row: Mapping[str, Any] | None) -> None:
+        """Keep in mind what stands under a key."""
+        self.known.setdefault(table, {})[key] = row
+        self.noted.append((table, key))
 
     def undo(self, mark: Mark) -> None:
         """Forget all since a mark, and what was read, which may be of it."""
         self.tip, self.action, self.entry = mark.tip, mark.action, None
         del self.notices[mark.notices :], self.counted[mark.counted :]
         for key, one in self.late.items():
-            one.undo(*mark.late.get(key, (0, 0)))
+            length, one.added = mark.late.get(key, (0, 0))
+            del one.rows[length:]
+        for table, place in self.noted[mark.noted :]:
+            self.known[table].pop(place, None)
+        del self.noted[mark.noted :]
         self.stored.clear()
         self.memo.clear()

@@ -1,0 +1,39 @@
+"""What requests that share one commit will each ask the database for, asked for all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from .context import versionless
+from .keys import presented
+from .store.store import Store
+
+__all__ = ["Coming", "look_ahead"]
+
+
+class Coming(NamedTuple):
+    """What is known of a request before it is answered."""
+
+    path: str
+    headers: Mapping[str, str]
+
+
+def look_ahead(store: Store, coming: Iterable[Coming]) -> None:
+    """Read which of the requests came before, by their idempotency keys; only within a group, and for that group.
+
+    It decides nothing: each request is looked at by itself all the same, and finds there what it would have asked for.
+    """
+    named = [
+        (key, versionless(path), name)
+        for path, headers in coming
+        if (name := headers.get("idempotency-key")) and (key := presented(headers)[0])
+    ]
+    if len(named) < 2:
+        return
+    # Outside of a transaction: who has no valid key makes nobody wait for one.
+    numbers = {key: who.key_id for key in {key for key, *_ in named} if (who := store.find_key(key)) is not None}
+    places = [(numbers[key], path, name) for key, path, name in named if key in numbers]
+    if places:
+        with store.write():
+            store.look_up_answers(places)
