@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from .context import versionless
+from .context import IDEMPOTENCY_KEY, versionless
 from .keys import presented
 from .store.store import Store
 
@@ -27,7 +27,7 @@ def look_ahead(store: Store, coming: Iterable[Coming]) -> None:
     named = [
         (key, versionless(path), name)
         for path, headers in coming
-        if (name := headers.get("idempotency-key")) and (key := presented(headers)[0])
+        if IDEMPOTENCY_KEY.fullmatch(name := headers.get("idempotency-key", "")) and (key := presented(headers)[0])
     ]
     if len(named) < 2:
         return

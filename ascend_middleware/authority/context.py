@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -24,6 +25,7 @@ from .store.store import Store, canonical_json
 
 __all__ = [
     "HANDLERS",
+    "IDEMPOTENCY_KEY",
     "V2",
     "AuthorityContext",
     "Call",
@@ -45,6 +47,7 @@ _LONGEST_ID: Final = 19
 _V1: Final = "/api/v1/"
 # Under which the same endpoints answer in the envelope's form.
 V2: Final = "/api/v2/"
+IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 # The fields of an answer, or of what it shows.
 Fields: TypeAlias = dict[str, Any]

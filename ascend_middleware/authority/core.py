@@ -19,7 +19,7 @@ from ascend_middleware.api.endpoints import APPROVE, DECIDE_WORKFLOW, EVALUATE_P
 
 from .approvals import what_cannot_be
 from .bodies import Answer, ApiError, not_allowed
-from .context import HANDLERS, V2, Call, Known, Request, fingerprint, repeated_otherwise, versionless
+from .context import HANDLERS, IDEMPOTENCY_KEY, V2, Call, Known, Request, fingerprint, repeated_otherwise, versionless
 from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
 from .failures import as_refusal, policies_changing
@@ -53,7 +53,6 @@ _WORD: Final = 2**64 - 1
 _MOST_TURNS: Final = 4
 # Yields what has to be done outside of all transactions, and receives what came of it.
 Answering: TypeAlias = Generator[Task, object, Answer]
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Authority:
@@ -367,7 +366,7 @@ class Authority:
 
     def _once(self, name: str, call: Call) -> Answer:
         request = call.request
-        if not _IDEMPOTENCY_KEY.fullmatch(name):
+        if not IDEMPOTENCY_KEY.fullmatch(name):
             raise ApiError(422, "VALIDATION_ERROR", "Idempotency-Key must be 1 to 255 visible ASCII characters")
         found = fingerprint(request.read(), request.query, envelope=request.envelope)
         key_id = call.credential.key_id
