@@ -21,7 +21,7 @@ from ..journal.lines import decode_line
 from ..journal.recovery import adopt, names_of
 from ..journal.segments import read_lines
 from ..journal.worker import LateEngine
-from ..rules import by_method_rule
+from ..routing.suggestion import guess
 from ..state import open_state
 from ..text import printable
 
@@ -222,8 +222,9 @@ def _report_lines(data: dict[str, Any]) -> Iterator[str]:
 
 
 def _rule(method: str, route: str) -> str:
-    kind = by_method_rule(method).action_type
-    return f'[[rule]]\nmatch = "{printable(method)} {printable(route)}"\naction_type = "{kind}"'
+    guessed = guess(route, (method,))
+    treated = "exempt = true" if guessed is None else f'action_type = "{guessed}"'
+    return f'[[rule]]\nmatch = "{printable(method)} {printable(route)}"\n{treated}'
 
 
 def _moment(seconds: float) -> str:

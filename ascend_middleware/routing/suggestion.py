@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Methods: TypeAlias = tuple[Method | Every, ...]
 
-# The action type that a word in a route's path or name speaks for; the first that fits. None: no action, exempt.
+# The action type that a word in a route's path or name speaks for; the first that fits.
 _GUESSES: Final[tuple[tuple[str, str], ...]] = (
     ("transaction", "refund payment pay payout charge transfer invoice checkout purchase order billing credit debit"),
     ("communication", "email mail message sms notify notification send invite publish chat post webhook"),
@@ -95,13 +95,13 @@ def _rule(row: Row, methods: Methods, group: list[Row], *, named: bool) -> Itera
         yield f"endpoint = {_quoted(row.leaf.endpoint or '')}"
     if not named or methods != (ANY,):
         yield f"match = {_quoted(' '.join((','.join(map(str, methods)), template or '')))}"
-    words = _words(row)
     if row.leaf.kind is Kind.OPAQUE:
         yield "# a foreign application, one unit: whatever a path runs in there"
-    if set(methods) <= _READS and (row.leaf.kind is Kind.STATIC or words & frozenset(_HARMLESS.split())):
+    guessed = guess(row.leaf.template, methods, endpoint=row.leaf.endpoint or "")
+    if guessed is None or (row.leaf.kind is Kind.STATIC and set(methods) <= _READS):
         yield "exempt = true"
         return
-    yield f"action_type = {_quoted(_guess(words, methods))}"
+    yield f"action_type = {_quoted(guessed)}"
     if row.leaf.kind is Kind.ROUTE:
         yield from _sources(group, known=None if named else parse_match(f"* {template}")[1].names)
 
@@ -131,18 +131,20 @@ def _parameters(template: str) -> dict[str, bool]:
     return {name: one[2] is None for name, one in found if not one[0].startswith(_UNREADABLE)}
 
 
-def _guess(words: frozenset[str], methods: Methods) -> str:
-    if set(methods) <= _READS:
-        return "data_access"
+def guess(template: str, methods: Iterable[object], *, endpoint: str = "") -> str | None:
+    """Return the action type that a route's path, its name and its methods speak for; None: exempt, as nobody acts."""
+    words, reads = _words(template, endpoint), set(methods) <= _READS
+    if reads:
+        return None if words & frozenset(_HARMLESS.split()) else "data_access"
     for action_type, signs in _GUESSES:
         if words & frozenset(signs.split()):
             return action_type
     return "data_modification"
 
 
-def _words(row: Row) -> frozenset[str]:
-    literals = re.sub(r"\{[^}]*\}", " ", row.leaf.template)
-    parts = re.sub(r"([a-z])([A-Z])", r"\1 \2", f"{literals} {row.leaf.endpoint or ''}")
+def _words(template: str, endpoint: str) -> frozenset[str]:
+    literals = re.sub(r"\{[^}]*\}", " ", template)
+    parts = re.sub(r"([a-z])([A-Z])", r"\1 \2", f"{literals} {endpoint}")
     words = {word.lower() for word in re.findall(r"[A-Za-z]+", parts)}
     return frozenset(words | {word[:-1] for word in words if word.endswith("s")})
 

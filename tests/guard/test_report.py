@@ -34,7 +34,7 @@ def observed(ascend_authority, tmp_path):
         app.add_middleware(
             AscendMiddleware, rules={"rule": RULES}, identify=lambda request: Agent(request.headers["x-bot"]), **options
         )
-        for path in ("/orders/{id}", "/refunds", "/health", "/forgotten/{id}"):
+        for path in ("/orders/{id}", "/refunds", "/health", "/forgotten/{id}", "/openapi.json", "/payments"):
             app.add_api_route(path, page, methods=["GET", "POST"])
         return TestClient(app)
 
@@ -101,6 +101,17 @@ def test_people_read_what_to_do(observed, report, ascend_authority):
     assert "    for a 2, b 1" in lines
     assert '    a person would have to approve it: see who may, and whether pending = "wait:30s" helps' in lines
     assert lines[-3:] == ["[[rule]]", 'match = "GET /forgotten/{id}"', 'action_type = "data_access"']
+
+
+def test_the_rules_to_start_from_are_those_that_routes_suggests(observed, report):
+    with observed() as client:
+        send(client, ("GET", "/openapi.json", "a"), ("POST", "/payments", "a"), ("POST", "/openapi.json", "a"))
+    rules = dict(one.split("\n", 2)[1:] for one in json.loads(report("--json"))["rules"])
+    assert rules == {
+        'match = "GET /openapi.json"': "exempt = true",
+        'match = "POST /payments"': 'action_type = "transaction"',
+        'match = "POST /openapi.json"': 'action_type = "data_modification"',
+    }
 
 
 def test_of_a_route_that_mostly_passes_the_whole_number_is_told(observed, report, ascend_authority):
