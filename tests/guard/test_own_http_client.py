@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+import time
 
 import anyio
 import flask
@@ -13,6 +15,7 @@ from werkzeug.test import Client
 
 from ascend_middleware import AscendClient, AsyncAscendClient, ConfigurationError, NetworkError
 from ascend_middleware.asgi import AscendMiddleware as ASGIMiddleware
+from ascend_middleware.exceptions import TimeoutError as AscendTimeoutError
 from ascend_middleware.flask import Ascend
 from ascend_middleware.wsgi import AscendMiddleware as WSGIMiddleware
 
@@ -155,6 +158,25 @@ def test_an_answer_without_end_is_read_no_further_than_its_bound():
     with pytest.raises(Exception, match="longer than"):
         anyio.run(main)
     assert len(sent) < 10
+
+
+def test_an_answer_that_comes_too_late_is_read_no_further():
+    sent, ended = [], threading.Event()
+
+    def parts():
+        try:
+            for _ in range(2000):
+                sent.append(1)
+                time.sleep(0.01)
+                yield b" "
+        finally:
+            ended.set()
+
+    own = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, content=parts())))
+    with AscendClient(http_client=own, timeout=0.1, max_retries=0, **TOLD) as client:
+        with pytest.raises(AscendTimeoutError):
+            client.submit_action(action_type="t", resource="r")
+    assert ended.wait(60) and len(sent) < 2000
 
 
 def test_a_loaded_answer_is_bounded_too():

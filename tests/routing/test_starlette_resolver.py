@@ -623,3 +623,21 @@ def test_no_path_is_redirected_to_itself():
     assert one(app, "/a/", kind="websocket").kind is Kind.NOT_FOUND
     app.router.redirect_slashes = False
     assert one(app, "/a/").kind is Kind.NOT_FOUND
+
+
+def test_what_was_found_above_stays_with_a_path_that_is_known():
+    resolver = StarletteResolver(Starlette(routes=[Route("/a/{x}", endpoint("a"))]))
+    plain, below = scope("/a/1"), {**scope("/a/1"), "path_params": {"tenant": "t"}}
+    for _ in range(3):
+        assert resolver.resolve(plain).params == {"x": "1"}
+        assert resolver.resolve(below).params == {"tenant": "t", "x": "1"}
+
+
+@pytest.mark.parametrize(("depth", "kind"), [(20, Kind.ROUTE), (40, Kind.OPAQUE)])
+def test_what_is_mounted_deeper_than_anybody_does_is_one_unit(depth, kind):
+    app = Router([Route("/x", endpoint("x"))])
+    for _ in range(depth):
+        app = Router([Mount("/m", app)])
+    resolver = StarletteResolver(Starlette(routes=[Mount("/m", app)]))
+    assert [leaf.kind for leaf in resolver.leaves()] == [kind]
+    assert resolver.resolve(scope("/m" * (depth + 1) + "/x")).kind is kind
