@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import anyio
 
 from ..exceptions import ConfigurationError
-from ..flow import asyncio_loop, running_loop
+from ..flow import running_loop
 from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView, answer_of, quoted
 from ..masking import get_logger
 from ..rules import WEBSOCKET
@@ -48,7 +48,7 @@ class Body:
     `task` is the receive that is under way, if there is one.
     """
 
-    __slots__ = ("_ahead", "_gone", "_has_turned", "_receive", "_server", "_size", "_websocket", "_whole", "task")
+    __slots__ = ("_ahead", "_gone", "_receive", "_server", "_size", "_websocket", "_whole", "task")
 
     def __init__(self, receive: Callable[[], Awaitable[Any]], *, websocket: bool = False) -> None:
         self._receive = receive
@@ -57,19 +57,11 @@ class Body:
         server = getattr(receive, "__self__", None)
         is_known = isinstance(getattr(server, "disconnected", None), bool)
         self._server = server if is_known and type(server).__module__.startswith("uvicorn.") else None
-        # Whether the event loop may have learnt since that the client has left.
-        self._has_turned = True
-        if self._server is None and (loop := asyncio_loop()) is not None:
-            self._has_turned = False
-            loop.call_soon(self._turn)
         self._ahead: deque[Any] = deque()
         self._size = 0
         self._whole = False
         self._gone = False
         self.task: asyncio.Task[Any] | None = None
-
-    def _turn(self) -> None:
-        self._has_turned = True
 
     async def read(self, limit: int, seconds: float) -> bytes:
         """Return the whole body; see the step `ReadBody`. A handshake has none, and its messages are the handler's."""
@@ -116,11 +108,8 @@ class Body:
         return self._gone
 
     def onward_at_once(self) -> Receive | None:
-        """Return the `receive` for the handler if nothing was read ahead, and the client is known not to have left.
-
-        That is what the server says, or what follows from no wait: the handler runs as soon as it would without us.
-        """
-        leaves = self._has_turned if self._server is None else self._server.disconnected
+        """Return the `receive` for the handler if nothing was read ahead, and the server says the client is there."""
+        leaves = self._server is None or self._server.disconnected
         return None if leaves or self._ahead or self.task is not None else self._receive
 
     async def onward(self, *, ahead: bool) -> Receive | None:
