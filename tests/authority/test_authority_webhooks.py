@@ -192,7 +192,11 @@ def test_failures_are_repeated_later_and_later_and_given_up_after_a_day(desk):
 
 @pytest.mark.parametrize(
     ("attempt", "tries"),
-    [(Attempt(status=404), 5), (Attempt(status=302), 5), (Attempt(status=429), 20), (Attempt(error="refused"), 20)],
+    [
+        *((Attempt(status=status), 5) for status in (300, 302, 404, 499)),
+        *((Attempt(status=status), 20) for status in (199, 429, 500)),
+        (Attempt(error="refused"), 20),
+    ],
 )
 def test_what_refuses_the_request_itself_is_given_up_sooner(desk, attempt, tries):
     desk.subscribe("https://e.example", "action.submitted")

@@ -214,6 +214,21 @@ class TestAttacks:
         assert (wire.status, wire.problem) == (403, "denied")
         assert await status(app, handle) == (200, "expired")
 
+    @pytest.mark.parametrize("reason", ["not any more", ""])
+    async def test_what_ends_right_before_it_is_claimed_runs_nothing_and_says_why(self, authority, handler, reason):
+        app = guarded(handler)
+        handle = await approved(app, authority)
+        claim = app.guard.state.claim
+
+        def ended(handle, **named):
+            app.guard.state.note(handle, status="denied", reason=reason)
+            return claim(handle, **named)
+
+        app.guard.state.claim = ended
+        wire = await ask(app, handle)
+        assert (wire.status, wire.problem, handler.ran) == (403, "denied", 0)
+        assert wire.json["detail"] == wire.json["reason"] == (reason or "the approval has expired")
+
     @pytest.mark.parametrize(("left", "kept"), [(30, 30), (7200, 3600)])
     async def test_the_authoritys_own_expiry_counts_where_it_is_sooner(self, authority, handler, left, kept):
         app, now = guarded(handler, approval_expiry=3600), [1_800_000_000.0]

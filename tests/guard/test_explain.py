@@ -130,13 +130,13 @@ def test_why_the_others_lost(explained):
 def of(tmp_path, monkeypatch, capsys):
     """Explain a request of the same application under other rules."""
 
-    def of(rules, request, *, app="other:app", **settings):
+    def of(rules, request, *args, app="other:app", **settings):
         (tmp_path / "other.py").write_text(APPLICATION.format(rules={"rule": rules}, settings=settings))
         monkeypatch.delitem(__import__("sys").modules, "other", raising=False)
         given = {"agent_id": "a", "api_key": "owkai_test_0123456789"}
         for name, value in given.items():
             monkeypatch.setenv(f"ASCEND_{name.upper()}", value)
-        assert main(["explain", app, request, "--app-dir", str(tmp_path), "--json"]) == 0
+        assert main(["explain", app, request, "--app-dir", str(tmp_path), "--json", *args]) == 0
         return json.loads(capsys.readouterr().out)
 
     return of
@@ -153,6 +153,13 @@ def test_what_no_rule_covers_goes_by_its_method(of):
         "data_modification",
     )
     assert found["permitted"] is False
+
+
+@pytest.mark.parametrize(("limit", "outcome", "status"), [(13, "ask", None), (12, "body-too-large", 413)])
+def test_a_body_is_as_long_as_its_rule_allows(of, limit, outcome, status):
+    rules = [{"match": "POST /orders/{id}", "details": {"amount": "body.amount"}, "body_limit": limit, **ACT}]
+    found = of(rules, "POST /orders/7", "--body", '{"amount": 5}')
+    assert (found["outcome"], found["status"], found["payload"] is None) == (outcome, status, status is not None)
 
 
 def test_a_head_is_listed_where_get_is(of):

@@ -1,6 +1,7 @@
 """Kill switch and approval are looked at after every wait, right before the handler; and what did not run is given back."""
 
 import asyncio
+import threading
 
 import anyio
 import pytest
@@ -238,6 +239,47 @@ class TestGivenBack:
         await asyncio.wait({task})
         assert (task.cancelled(), handler.ran) == (True, 0)
         assert (await ask(app, handle)).status == 200
+
+    @pytest.mark.parametrize("blocks", [True, False])
+    @pytest.mark.parametrize("held", [True, False])
+    async def test_only_what_may_wait_for_a_shared_state_is_given_back_by_a_thread(
+        self, authority, handler, blocks, held
+    ):
+        class Leaving(Wire):
+            async def receive(self):
+                if not self.messages:
+                    task.cancel()
+                return await super().receive()
+
+        app, by = unattended(guarded(handler, report_outcomes=True)), []
+        handle = await approved(app, authority) if held else ""
+        authority.word = "approved"
+        conclude = app.guard.journal.conclude
+
+        def concluding(*arguments, **named):
+            by.append(threading.current_thread().name)
+            return conclude(*arguments, **named)
+
+        app.guard.state.blocks, app.guard.journal.conclude = blocks, concluding
+        headers = [*HEADERS, ("ascend-approval", handle)] if held else HEADERS
+        task = asyncio.ensure_future(
+            Leaving(part(BODY)).through(app, http_scope("POST", "/refunds/7", headers=headers))
+        )
+        await asyncio.wait({task})
+        for thread in threading.enumerate():
+            if thread.name == "ascend-give-up":
+                thread.join()
+        own = "ascend-give-up" if blocks and held else threading.current_thread().name
+        assert (task.cancelled(), handler.ran, by) == (True, 0, [own])
+
+    async def test_what_was_told_already_is_not_given_back(self, authority, handler, tmp_path):
+        app = unattended(guarded(handler, journal=str(tmp_path / "journal"), report_outcomes=True))
+        handle = await approved(app, authority)
+        assert (await ask(app, handle)).status == 200
+        app.guard.runs.give_up(handler.scope["state"]["ascend"].run)
+        assert (await ask(app, handle)).json["outcome"] == "completed"
+        lines = b"".join(path.read_bytes() for path in (tmp_path / "journal").rglob("*.journal"))
+        assert (handler.ran, lines.count(b'"k":"outcome"')) == (1, 1)
 
 
 async def test_what_became_of_an_approved_run_is_journalled_though_its_scope_was_cancelled(authority, tmp_path):

@@ -89,6 +89,15 @@ def test_what_would_have_been_refused_is_counted_by_route_agent_and_reason(obser
     assert found["first"] <= found["last"]
 
 
+def test_a_denial_without_a_reason_leaves_the_reason_of_those_before(observed, report, ascend_authority):
+    with observed() as client:
+        for reason in ("refunds are closed", ""):
+            ascend_authority.deny("transaction", reason=reason)
+            send(client, ("POST", "/refunds", "a"))
+    (refunds,) = json.loads(report("--json"))["refused"]
+    assert (refunds["reason"], refunds["count"]) == ("refunds are closed", 2)
+
+
 def test_people_read_what_to_do(observed, report, ascend_authority):
     ascend_authority.approve("data_access")
     ascend_authority.hold("transaction")
