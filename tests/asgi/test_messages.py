@@ -28,6 +28,7 @@ def read(root_path, path, root):
         ("/a", "", "/a", ()),
         ("/a", None, "/a", ()),
         ("/a", "/", "/a", ()),
+        ("*", "", "*", ()),
         ("/api/a", "/api", "/a", ()),
         ("/api/a", "/api/", "/a", ()),
         ("/api", "/api", "/", ()),
@@ -51,6 +52,7 @@ def test_where_the_server_does_not_put_it_before_the_path_what_begins_so_is_doub
     for _ in range(2):
         assert read(unknown, "/a", "/api") == ("/a", None, ())
     assert read(unknown, "/api/a", "/api") == ("/a", "/api/a", ())
+    assert read(unknown, "/api/a", "") == ("/api/a", None, ())
     assert caplog.text.count("does not put its root path '/api' before the path") == 1
 
 

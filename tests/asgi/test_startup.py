@@ -1,5 +1,6 @@
 """What is wrong is said once, when the server starts, and the server does not start."""
 
+import contextlib
 import os
 
 import httpx2
@@ -97,6 +98,33 @@ async def test_the_start_says_which_routes_nothing_covers(caplog):
     assert "rule 2 (GET /gone) can never match: no route has this template" in caplog.text
     await ask_for_root(app)
     assert len(said(caplog)) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("fails", "told"), [(False, 1), (True, 0)])
+async def test_it_is_said_when_the_application_has_started(caplog, fails, told):
+    app = unlisted_application()
+    counts = {}
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app):
+        if fails:
+            raise OSError("the disk is gone")
+        yield
+
+    app.router.lifespan_context = lifespan
+
+    async def receive():
+        counts["received"] = len(said(caplog))
+        return {"type": "lifespan.shutdown" if "lifespan.startup.complete" in counts else "lifespan.startup"}
+
+    async def send(message):
+        counts[message["type"]] = len(said(caplog))
+
+    with contextlib.suppress(OSError):
+        await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+    assert counts["received"] == len(said(caplog)) == told
+    assert ("lifespan.startup.failed" in counts) is fails
 
 
 @pytest.mark.anyio

@@ -604,6 +604,8 @@ def test_one_deadline_is_for_all_reads_of_a_thread(answer):
             pool.send(POST, 0.3)
         assert 0.3 <= time.monotonic() - began < 2
         assert caught.value.answered is (answer is not HANG)
+        what = "the authority answered" if answer is HANG else "the authority's answer was whole"
+        assert str(caught.value) == f"the deadline passed before {what}"
         assert not pool._idle and not pool._busy
         pool.close()
 

@@ -161,6 +161,8 @@ def test_mcp_servers_by_name_and_number():
     assert (numbered.target, numbered.mcp_server_config_id) == (Target.MCP_SERVER, 12)
     both = parse({**BLOCK, "target_type": "mcp_server", "mcp_server": " files ", "target_mcp_server_config_id": 12})
     assert (both.mcp_server, both.mcp_server_config_id) == ("files", 12)
+    long = parse({**BLOCK, "target_type": "mcp_server", "target_mcp_server_config_id": "12" * 2500})
+    assert long.mcp_server_config_id == int("12" * 9)
 
 
 @pytest.mark.parametrize(

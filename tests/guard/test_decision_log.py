@@ -7,6 +7,8 @@ import pytest
 from kit import asgi
 from kit.asgi import ask, get, unattended
 from kit.engine import KEY, answer, failed
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from ascend_middleware.asgi.messages import RootPath, ScopeView
 from ascend_middleware.client.http import ConnectFailed
@@ -58,6 +60,15 @@ def test_each_decision_leaves_one_line_with_its_facts_for_machines(guard, lines)
     assert (exempt.ascend_agent, exempt.ascend_action_id) == (None, None)
     assert "POST /pay/x: allowed" in allowed.getMessage()
     assert f"{allowed.ascend_duration_ms:.1f} ms)" in allowed.getMessage()
+
+
+@pytest.mark.parametrize(("level", "told"), [("INFO", 1), ("WARNING", 0)])
+def test_rules_without_use_are_told_where_somebody_reads_that(engine, handler, caplog, level, told):
+    caplog.set_level(level, "ascend_middleware")
+    app = asgi.inside(Starlette(routes=[Route("/free", handler)]), RULES[1:])
+    run(app, ("GET", "/free", b""))
+    said = [record for record in caplog.records if "can never match" in record.getMessage()]
+    assert [record.levelname for record in said] == ["INFO"] * told
 
 
 def test_a_line_tells_milliseconds(guard, lines):

@@ -6,14 +6,14 @@ import threading
 
 import pytest
 from fastapi import FastAPI
-from kit.asgi import Handler, Wire, get, guard, http_scope, inside, part
+from kit.asgi import Handler, Wire, get, guard, http_scope, inside, part, shake
 from kit.engine import answer, options
 from kit.processes import together
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Host, Mount, Route, Router
+from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 
 from ascend_middleware.asgi import AscendMiddleware
 from ascend_middleware.exceptions import AscendError
@@ -25,6 +25,7 @@ RULES = [
     {"match": "GET /sub/safe", "exempt": True},
     {"match": "GET /sub/danger", "action_type": "danger"},
 ]
+EXEMPT = {"match": "GET /files/**", "exempt": True}
 
 
 class Rewrite:
@@ -182,6 +183,38 @@ async def test_a_guarded_application_within_a_guarded_one_asks_twice(engine, ran
     for _ in range(2):
         assert (await ask(app, "/sub/danger")).status == 200
     assert (len(engine.submitted), ran) == (4, ["danger"] * 2)
+
+
+async def test_what_is_exempt_is_looked_at_where_its_request_is_not_ordinary(engine, ran):
+    app = inside(Starlette(routes=[Route("/files/{name:path}", endpoint(ran, "file"))]), [EXEMPT])
+    for path, status in (("/files/a", 200), ("/files/a//b", 400), ("/files/a;b", 400), ("/files/b", 200)):
+        assert (await ask(app, path)).status == status
+    assert (await ask(app, "/files/a", headers=[("x-original-url", "/danger")])).status == 400
+    assert ran == ["file"] * 2
+
+
+async def test_a_handshake_that_is_exempt_passes(engine, ran):
+    async def talk(websocket):
+        await websocket.accept()
+        ran.append("talk")
+        await websocket.close()
+
+    app = inside(Starlette(routes=[WebSocketRoute("/talk", talk)]), [{"match": "WEBSOCKET /talk", "exempt": True}])
+    for _ in range(2):
+        assert (await shake(app, path="/talk")).sent[0]["type"] == "websocket.accept"
+    assert ran == ["talk"] * 2
+
+
+async def test_one_wire_watches_however_often_the_router_is_another(engine, ran):
+    app = Starlette(middleware=[Middleware(Rewrite), Middleware(AscendMiddleware, **options(RULES))])
+    for _ in range(3):
+        app.router = Router(routes=routes(ran))
+        assert (await ask(app, "/danger")).status == 403
+    found, kinds = app.middleware_stack, []
+    while found is not None:
+        kinds.append(type(found).__name__)
+        found = getattr(found, "app", None)
+    assert kinds.count("Tripwire") == 1
 
 
 @pytest.mark.parametrize("strict", [False, True])
