@@ -3,6 +3,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from functools import partial
 
 import pytest
@@ -135,6 +136,17 @@ def test_health_needs_no_key_and_the_rest_does(desk):
         assert desk.call("GET", path, key=None)[0] == 401
     assert desk.call("GET", "/api/deployment-info", key="owkai_wrong_wrong_wrong")[0] == 401
     assert desk.call("GET", "/api/deployment-info")[1].keys() >= {"version", "environment", "server_time"}
+
+
+def test_who_reads_does_not_wait_for_who_writes(desk_of, tmp_path):
+    desk, seen = desk_of(POLICY, tmp_path / "a.db"), []
+    with desk.store.write():
+        reader = threading.Thread(target=lambda: seen.append(desk.get("/api/v1/actions")[0]))
+        reader.start()
+        reader.join(10)
+        answered = list(seen)
+    reader.join()
+    assert answered == [200]
 
 
 def test_credentials_in_their_documented_places(desk):

@@ -183,6 +183,7 @@ def test_a_claim_says_what_the_keys_call_the_person(desk_of):
     assert approve(desk, number, token(email="another")) == (403, "SELF_APPROVAL")
     for nobody in (None, "", " \u200b", 7):
         assert ask(desk, token(email=nobody))[0] == 401
+    assert ask(desk, token(sub="", email="carol"))[0] == 401
     assert approve(desk, number, token(sub="00u2e", email="carol")) == (200, "approved")
 
 
@@ -269,6 +270,8 @@ def test_no_forged_token_is_anybody(desk):
         "an empty subject": foreign(desk, sub=""),
         "no tenant": foreign(desk, tenant=None),
         "an empty tenant": foreign(desk, tenant=""),
+        "a tenant that is a number": foreign(desk, tenant=7),
+        "a tenant in a list": foreign(desk, tenant=["default"]),
         "an unknown role": foreign(desk, role="root"),
         "no role": foreign(desk, role=None),
         "a role in a list": foreign(desk, role=["admin"]),

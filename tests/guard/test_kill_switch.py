@@ -713,6 +713,8 @@ class TestStaleness:
         # An authority that does not know the agent has no commands for it.
         authority.of_agents["third"] = failed(404)
         assert obeyed("third")[0] is True
+        time[0] = 90.0
+        assert drive(guard.poller.ask_for("third", deadline=95.0), authority.perform) is None  # nobody is asked so soon
         time[0] = 100.0
         state.confirm(now=NOW + 100)
         guard.kill.expire()
