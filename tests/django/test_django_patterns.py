@@ -82,6 +82,11 @@ def leaf_of(*patterns):
         (re_path(r"", view), "/{regex:~}"),
         (re_path(r"^open/end", view), "/open/{regex:~end…}"),
         (re_path(r"^cost\$", view), "/{regex:~cost$…}"),
+        (re_path(r"^cost\\$", view), "/cost\\"),
+        (re_path(r"^cost\\\$", view), r"/{regex:~cost\$…}"),
+        (re_path(r"^cost\\\\$", view), r"/cost\\"),
+        (re_path(r"^$", view), "/"),
+        (re_path(r"^x$", view), "/x"),
         (path("a/", include([path("b/", include([path("<int:n>", view)]))])), "/a/b/{n:int}"),
         (re_path(r"^a/", include([re_path(r"^b$", view)])), "/a/b"),
         (re_path(r"^v", include([path("1/x", view)])), "/v1/x"),
@@ -220,6 +225,18 @@ def test_the_same_unit_is_the_same_leaf():
         found = resolver.resolve(request, match.func, match.args, match.kwargs)
         assert found.leaf is listed["/customers/{customer_id:int}"]
         assert found.params == {"customer_id": number}
+
+
+def test_two_patterns_of_one_text_are_two_units():
+    """A path says literally what a regular expression means otherwise."""
+    patterns = [path("first", view), path("x/[0-9]+", view), re_path("x/[0-9]+", view)]
+    urls, resolver = URLResolver(RegexPattern(r"^/"), patterns), DjangoResolver()
+    request, found = RequestFactory().get("/"), []
+    for text in ("/x/[0-9]+", "/x/12", "/x/[0-9]+"):
+        request.path_info = text
+        request.resolver_match = match = urls.resolve(text)
+        found.append(resolver.resolve(request, match.func, match.args, match.kwargs).leaf.template)
+    assert found == ["/x/[0-9]+", "/{regex:~x/[0-9]+}", "/x/[0-9]+"]
 
 
 def test_a_match_that_is_not_djangos_own_is_taken_for_anything():

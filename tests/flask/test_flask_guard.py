@@ -986,6 +986,32 @@ def test_without_a_key_only_an_application_that_serves_nobody_is_made(engine, co
                 create()
 
 
+def context(*names, flask_knows=True):
+    """Stand where click stands when it runs the last of these commands."""
+    obj = ScriptInfo(create_app=lambda: None) if flask_knows else None
+    found = None
+    for name in names:
+        found = click.Context(click.Group(name), parent=found, info_name=name, obj=obj)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("around", "serves"),
+    [
+        (context("mine", "run", flask_knows=False), True),
+        (context("mine"), False),
+        (context("flask", "group", "run"), False),
+        (context("flask", None), False),
+    ],
+    ids=["a program that is not Flask's", "a program of one command", "run in a group", "a command without a name"],
+)
+def test_whether_a_command_serves(engine, around, serves):
+    app = flask.Flask("site")
+    with around, pytest.raises(MissingAPIKeyError) if serves else contextlib.nullcontext():
+        Ascend(app, rules={"rule": [READ]}, agent_id="bot", api_url=GIVEN["api_url"])
+    assert ("ascend" in app.extensions) is not serves
+
+
 def test_without_a_table_requests_go_by_their_method(engine):
     app = flask.Flask("site")
     app.add_url_rule("/a", "a", lambda: "x", methods=["GET", "POST"])

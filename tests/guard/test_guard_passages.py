@@ -1,7 +1,10 @@
 """What was decided about is what runs: once, with the values that were decided, at whatever depth."""
 
+import asyncio
 import contextlib
+import contextvars
 import gc
+import sys
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
@@ -384,6 +387,15 @@ async def test_a_scope_of_a_middlewares_own_loses_no_decision(engine, ran):
     assert len(ran) == 1
 
 
+async def test_a_guard_around_an_application_and_scopes_of_a_middlewares_own(engine, ran):
+    for changes, status in (({}, 200), ({"path": "/sub/y"}, 500)):
+        mounted = sub(ran, Starlette, Middleware(OwnScope, **changes))
+        mounted.add_route("/y", noting(ran))
+        app = guard(Starlette(routes=[Mount("/sub", mounted)]), EVERYTHING)
+        assert (await ask(app)).status == status
+    assert len(ran) == 1
+
+
 # What several applications share
 
 
@@ -414,6 +426,48 @@ async def test_a_shared_application_serves_everybody(engine, ran, kind):
     # Guarded applications still see what is changed on the way.
     changing = inside(Starlette(routes=[Mount("/sub", sub(ran, kind, Middleware(Changes, method="POST")))]), EVERYTHING)
     assert (await ask(changing)).status == 500
+
+
+async def test_applications_that_share_a_router_have_gates_of_their_own(engine, ran):
+    first = sub(ran, Starlette, Middleware(Passes))
+    second = sub(ran, Starlette, Middleware(Changes, method="POST"))
+    second.router = first.router
+    app = inside(Starlette(routes=[Mount("/first", first), Mount("/second", second)]), EVERYTHING)
+    assert [(await ask(app, path)).status for path in ("/first/x", "/second/x", "/first/x")] == [200, 500, 200]
+    assert [path for _, path, _ in ran] == ["/first/x"] * 2
+
+
+async def test_what_was_changed_on_the_way_to_another_guard_is_not_asked_about(engine, ran):
+    inner = inside(sub(ran, Starlette, Middleware(Changes, query_string=b"a=1")), EVERYTHING)
+    assert (await ask(inner, "/x")).status == 200
+    app = inside(Starlette(routes=[Mount("/sub", inner)]), EVERYTHING)
+    assert (await ask(app)).status == 500
+    assert (len(engine.submitted), len(ran)) == (2, 1)
+
+
+async def test_who_needs_a_gate_no_longer_leaves_it_to_those_who_do(engine, ran):
+    shared = sub(ran, Starlette, Middleware(Changes, method="POST"))
+    before = shared.router.middleware_stack
+    first, second = (inside(Starlette(routes=[Mount("/sub", shared)]), EVERYTHING) for _ in range(2))
+    for app in (first, second, first):
+        assert (await ask(app)).status == 500
+    del first
+    app = None
+    gc.collect()
+    assert (await ask(second)).status == 500
+    assert ran == []
+    del second
+    gc.collect()
+    assert shared.router.middleware_stack == before
+
+
+async def test_an_application_that_is_given_another_router_is_guarded_when_it_is_built_anew(engine, ran):
+    app = inside(sub(ran, Starlette), EVERYTHING)
+    assert (await ask(app, "/x")).status == 200
+    app.router = sub(ran, Starlette).router
+    app.middleware_stack = None
+    assert (await ask(app, "/x")).status == 200
+    assert (len(ran), len(engine.submitted)) == (2, 2)
 
 
 async def test_many_factories_leave_nothing_behind(engine, ran):
@@ -452,6 +506,29 @@ async def test_a_guard_around_an_application_is_not_lost_with_the_scope(engine, 
     app = sub(ran, Starlette, Middleware(OwnScope))
     assert (await ask(guard(app, EVERYTHING), "/x")).status == 200
     assert len(engine.submitted) == 1
+
+
+class Elsewhen(Passes):
+    """Hands requests to somebody who waits for them since before."""
+
+    async def __call__(self, scope, receive, send):
+        await asyncio.create_task(self.app(scope, receive, send), context=contextvars.Context())
+
+
+async def test_a_guard_around_an_application_is_not_lost_with_the_context(engine, ran):
+    app = sub(ran, Starlette, Middleware(Elsewhen))
+    assert (await ask(guard(app, EVERYTHING), "/x")).status == 200
+    assert len(engine.submitted) == 1
+
+
+def test_an_application_may_have_a_router_where_nobody_uses_starlette(engine, monkeypatch):
+    class Own:
+        router = object()
+
+        async def __call__(self, scope, receive, send): ...
+
+    monkeypatch.delitem(sys.modules, "starlette.routing")
+    assert guard(Own(), EVERYTHING).guard is not None
 
 
 @pytest.mark.parametrize(

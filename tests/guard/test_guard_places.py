@@ -176,6 +176,16 @@ async def test_what_is_mounted_later_is_guarded_at_once(engine, ran):
     assert (wire.status, ran) == (500, ["safe"])
 
 
+async def test_a_guarded_application_below_an_unguarded_one_is_governed_by_what_runs(engine, ran):
+    """Of its own middlewares, too."""
+    sub = Starlette(routes=routes(ran), middleware=[Middleware(Rewrite)])
+    app = Starlette(routes=[Mount("/sub", inside(sub, RULES))])
+    for _ in range(2):
+        wire = await ask(app, "/sub/safe")
+        assert (wire.status, ran) == (403, [])
+    assert [action["action_type"] for action in engine.submitted] == ["danger"] * 2
+
+
 async def test_a_guarded_application_within_a_guarded_one_asks_twice(engine, ran):
     engine.answers = [answer()]
     sub = inside(Starlette(routes=routes(ran)), [RULES[1]])

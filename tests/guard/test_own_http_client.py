@@ -78,6 +78,20 @@ def test_flask(authority, own, configured):
     assert not own.is_closed
 
 
+def test_the_background_worker_asks_through_it_too():
+    asked = []
+
+    def answer(request):
+        asked.append(request.method)
+        return httpx2.Response(200, json={"action_id": "7", "status": "approved", "decision": "approved"})
+
+    own = httpx2.Client(transport=httpx2.MockTransport(answer))
+    app = WSGIMiddleware(hello, rules=RULES, http_client=own, **GIVEN)
+    assert Client(app).post("/pay").status_code == 200
+    wait_until(lambda: "GET" in asked, "nobody tried the key")
+    app.close()
+
+
 def test_asgi(authority, own_async):
     async def main():
         app = ASGIMiddleware(Handler(), rules=RULES, http_client=own_async, **GIVEN)

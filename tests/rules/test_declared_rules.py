@@ -254,6 +254,11 @@ def test_its_own_block_and_exemption():
     assert route("/orders/{id}", {"exempt": True}).select("POST", "/orders/7").exempt
 
 
+def test_of_two_blocks_the_one_at_the_handler_is_told():
+    assert route("/closed/{id}", {"block": "not here"}).select("POST", "/closed/7").block == "not here"
+    assert route("/x", {"block": "not here"}, endpoint="shut").select("POST", "/x").block == "not here"
+
+
 def test_it_has_the_tables_defaults():
     table = RuleTable.from_mapping({"ascend": {"on_failure": "open", "pending": "wait:5s"}, "rule": []})
     rule = table.for_route("/x", declared=(declaration("x", ACTION),)).select("GET", "/x")
