@@ -15,6 +15,7 @@ from ascend_middleware.client.http import ConnectFailed
 from ascend_middleware.journal.journal import JournalError
 
 pytestmark = pytest.mark.anyio
+LENGTH, CHUNKED = ("content-length", str(len(BODY))), ("transfer-encoding", "chunked")
 
 
 class TestTheLoop:
@@ -356,11 +357,33 @@ class TestAttacks:
         app = guarded(handler)
         handle = await held(app)
         del authority.words["1"]
-        assert (await ask(app, handle)).problem == "denied"
+        wire = await ask(app, handle)
+        assert (wire.problem, wire.json["detail"]) == ("denied", "the authority no longer knows the action")
         authority.words["0"] = "pending"
         fresh = await held(app)
         assert fresh != handle
         assert handler.ran == 0
+
+    @pytest.mark.parametrize("reason", ["because", ""])
+    async def test_a_denial_says_the_same_however_often_it_is_asked_for(self, authority, handler, reason):
+        app = guarded(handler)
+        handle = await held(app)
+        authority.decide("denied")
+        authority.reason = reason
+        wires = [await ask(app, handle) for _ in range(3)]
+        assert {wire.problem for wire in wires} == {"denied"}
+        assert {wire.json["detail"] for wire in wires} == {reason or "The authority denied it."}
+        assert {wire.json.get("reason") for wire in wires} == {reason or None}
+
+    async def test_the_authority_is_asked_how_it_stands_once_in_a_poll_interval(self, authority, handler):
+        app, time = guarded(handler, poll_interval=2), [1000.0]
+        handle = await held(app)
+        app.guard.core.clock = lambda: time[0]
+        asked = len(authority.requests)
+        for later, number in ((0.0, 1), (1.9, 1), (0.1, 2)):
+            time[0] += later
+            assert await status(app, handle) == (200, "pending")
+            assert len(authority.requests) - asked == number
 
     async def test_a_race_of_fifty_has_one_winner(self, authority, handler, tmp_path):
         apps = [guarded(handler, state=str(tmp_path / "state.db"), journal="memory:") for _ in range(2)]
@@ -405,7 +428,7 @@ class TestSharing:
 
     @pytest.mark.parametrize(
         ("headers", "submitted"),
-        [((), 1), ((("content-length", str(len(BODY))),), 1), ((("transfer-encoding", "chunked"),), 3)],
+        [((), 1), ((LENGTH,), 1), ((CHUNKED,), 3), ((LENGTH, CHUNKED), 1)],
     )
     async def test_only_a_stream_is_not_read_before_it_is_submitted(self, authority, handler, headers, submitted):
         """It is not held up for what is on hold, and shares its handle all the same."""
@@ -413,6 +436,11 @@ class TestSharing:
         upload = {"path": "/files/a", "method": "PUT", "headers": [*JSON, *headers]}
         assert len({await held(app, **upload) for _ in range(3)}) == 1
         assert len(authority.submitted) == submitted
+
+    async def test_a_stream_that_its_rule_has_read_is_not_submitted_again(self, authority, handler):
+        app = guarded(handler)
+        assert len({await held(app, headers=[*JSON, CHUNKED]) for _ in range(3)}) == 1
+        assert len(authority.submitted) == 1
 
     async def test_a_stream_takes_the_place_of_what_the_authority_has_forgotten(self, authority, handler):
         app = guarded(handler)

@@ -50,6 +50,19 @@ def journalled(tmp_path):
     return [json.loads(line.partition(b" ")[2]) for line in lines]
 
 
+@pytest.mark.parametrize("code", [302, 400, 401, 403, 404, 429, 500, 503])
+async def test_nor_does_such_an_answer_where_nothing_else_has_to_be_asked(engine, handler, code):
+    """From the second request on nothing has to be found out before, and the first attempt is made without a flow."""
+    app = guard(handler, [RUN])
+    assert (await ask(app)).status == 200
+    engine.answers = [answer("approved", code)]
+    wire = await ask(app)
+    assert (wire.status != 200, handler.ran) == (True, 1)
+    first, second = (dict(request.headers) for request in engine.requests[:2])
+    assert first.keys() == second.keys()
+    assert (second["X-API-Key"], second["Content-Type"]) == (KEY, "application/json")
+
+
 @pytest.mark.parametrize("on_failure", ["closed", "open"])
 @pytest.mark.parametrize(
     ("found", "status", "problem"),
