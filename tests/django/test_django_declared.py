@@ -138,7 +138,10 @@ def test_the_mixin_stands_left_and_has_a_rule(rf_request):
         class Wrong(GovernedMixin, View):
             governed = {"action_type": "x", "details": {"a": "bdy.a"}}
 
-    class Without(GovernedMixin, View):
+    class Base(GovernedMixin):
+        """Views are to be made of it."""
+
+    class Without(Base, View):
         def get(self, request): ...
 
     with pytest.raises(ConfigurationError, match="without a rule"):

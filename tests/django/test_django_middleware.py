@@ -8,6 +8,7 @@ import django_site
 import pytest
 from asgiref.testing import ApplicationCommunicator
 from django.core.asgi import get_asgi_application
+from django.core.handlers.wsgi import WSGIRequest
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse
 from django.test import override_settings
@@ -87,6 +88,7 @@ def test_what_needs_no_authority(site, ran, method, path, status, type_):
         {"PATH_INFO": "/customers/7", "RAW_URI": "http://site/customers/7"},
         {"PATH_INFO": "/customers/7", "RAW_URI": "/customers/7#x"},
         {"PATH_INFO": "/customers/7", "RAW_URI": "/customers%2f7"},
+        {"PATH_INFO": "/customers/7", "REQUEST_URI": "/customers%2f7"},
         {"PATH_INFO": "/anywhere/%41", "RAW_URI": "/anywhere/%2541"},
     ],
 )
@@ -437,6 +439,39 @@ def test_what_stands_inside_is_seen_without_a_wire(site, ran, ascend, caplog):
         ascend(strict=True)
         with pytest.raises(AscendError, match="no decision was made"):
             site.ask("GET", "/by-middleware", raises=True)
+
+
+def test_what_is_seen_inside_is_told_once_and_nothing_when_switched_off(site, ascend, caplog):
+    wire, guard = "ascend_middleware.django.TripwireMiddleware", "ascend_middleware.django.AscendMiddleware"
+    with override_settings(
+        MIDDLEWARE=[wire, guard, "django_site.answering"], SILENCED_SYSTEM_CHECKS=["ascend.E006", "ascend.E007"]
+    ):
+        assert site.ask("GET", "/by-middleware").content == b"mine"
+        assert caplog.text.count("succeeded without a decision") == 1
+        caplog.clear()
+        ascend(enabled=False)
+        assert site.ask("GET", "/by-middleware").content == b"mine"
+        assert "succeeded without a decision" not in caplog.text
+
+
+def replacing(get_response):
+    """Hand on a request of its own, with nothing in it that others left."""
+
+    def middleware(request):
+        return get_response(WSGIRequest({**request.environ}))
+
+    return middleware
+
+
+def test_a_request_that_a_middleware_inside_puts_in_the_place_of_another_is_decided_about(
+    ascend, ascend_authority, ran
+):
+    guard = "ascend_middleware.django.AscendMiddleware"
+    with override_settings(MIDDLEWARE=[guard, f"{__name__}.replacing"], SILENCED_SYSTEM_CHECKS=["ascend.E006"]):
+        ascend_authority.deny()
+        assert (Client().get("/customers/7").status_code, ran) == (403, [])
+        ascend_authority.approve()
+        assert (Client().get("/customers/7").status_code, len(ran)) == (200, 1)
 
 
 @pytest.mark.parametrize("inside", [True, False])

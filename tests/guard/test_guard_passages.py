@@ -461,11 +461,15 @@ async def test_who_needs_a_gate_no_longer_leaves_it_to_those_who_do(engine, ran)
     assert shared.router.middleware_stack == before
 
 
-async def test_an_application_that_is_given_another_router_is_guarded_when_it_is_built_anew(engine, ran):
+@pytest.mark.parametrize("kept", [True, False])
+async def test_an_application_that_is_given_another_router_is_guarded_when_it_is_built_anew(engine, ran, kept):
     app = inside(sub(ran, Starlette), EVERYTHING)
     assert (await ask(app, "/x")).status == 200
+    before = app.router if kept else None
     app.router = sub(ran, Starlette).router
     app.middleware_stack = None
+    gc.collect()
+    assert (before is not None) is kept
     assert (await ask(app, "/x")).status == 200
     assert (len(ran), len(engine.submitted)) == (2, 2)
 

@@ -256,7 +256,8 @@ def test_its_own_block_and_exemption():
 
 def test_of_two_blocks_the_one_at_the_handler_is_told():
     assert route("/closed/{id}", {"block": "not here"}).select("POST", "/closed/7").block == "not here"
-    assert route("/x", {"block": "not here"}, endpoint="shut").select("POST", "/x").block == "not here"
+    assert route("/closed/x", {"block": "not here"}, endpoint="shut").select("POST", "/closed/x").block == "not here"
+    assert [part.covers for part in route("/x", {"block": "not here"}).parts("POST")] == [True]
 
 
 def test_it_has_the_tables_defaults():
