@@ -610,6 +610,26 @@ def test_one_deadline_is_for_all_reads_of_a_thread(answer):
         pool.close()
 
 
+def test_outside_of_the_main_thread_each_request_has_its_deadline():
+    """There the kernel keeps it, and it is told of another one only where that is off by more."""
+    found = []
+    with Scripted(APPROVED, HANG) as server:
+        pool = BlockingPool(Origin(server.url))
+
+        def ask():
+            found.append(pool.send(POST, 20).status)
+            try:
+                pool.send(POST, 0.3)
+            except DeadlinePassed as error:
+                found.append(error.answered)
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(10)
+        pool.close()
+    assert found == [200, False]
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
 def test_signals_do_not_put_the_deadline_of_a_thread_off():
     def noted(*_):

@@ -124,9 +124,9 @@ def test_a_connection_says_what_was_found_and_how_long_that_took(info, found):
 
 
 def test_a_connection_that_fails_says_why_and_how_long_that_took():
-    world = World(answer(200, {"status": "healthy"}), answer(401, {"detail": "bad key"}), cost=0.25)
+    world = World(answer(200, {"status": "healthy"}), answer(401, {"detail": "bad key"}), cost=0.1234567)
     status = world.run(world.core.test_connection())
-    assert (status["status"], status["connected"], status["latency_ms"]) == ("error", False, 500.0)
+    assert (status["status"], status["connected"], status["latency_ms"]) == ("error", False, 246.913)
     assert "bad key" in status["error"]
 
 
@@ -218,6 +218,11 @@ def test_raise_on_denied():
         with pytest.raises(PermissionError, match="because") as caught:
             world.run(world.core.submit_or_open(ACTION, raise_on_denied=True))
         assert caught.value.action_id == action_id
+    for item, word in ((APPROVED, "approved"), (PENDING, "pending")):
+        world = World(item)
+        assert world.run(world.core.submit_or_open(ACTION, raise_on_denied=True)).status == word
+    world = World(PENDING, APPROVED)
+    assert world.run(world.core.evaluate(ACTION, wait=9.0, raise_on_denied=True)).is_approved()
 
 
 @pytest.mark.parametrize("bad", ["", "   ", None, True, 1.5, "..", ".", b"7", "\ud800"])
@@ -291,6 +296,10 @@ def test_a_wait_lets_the_authority_hold_the_question_but_not_beyond_its_end():
     with pytest.raises(errors.TimeoutError):
         world.run(world.core.wait("7", timeout=0.0))
     assert world.headers("Prefer") == [None]
+    world = World(PENDING)
+    for hold in (0.9, 1.0):
+        world.run(world.core.status("7", hold=hold))
+    assert world.headers("Prefer") == [None, "wait=1"]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,14 @@ async def test_an_identical_request_passes_without_a_question(build, house, hand
     assert entries(app.guard) == [("allowed", "1"), ("cached", "1"), ("cached", "1")]
 
 
+async def test_what_does_not_say_under_which_policies_is_not_kept(build, monkeypatch):
+    engine = plug(monkeypatch, Engine(answer(policy_state="p"), answer()))
+    app = build()
+    for path in ("/read/a", "/read/b", "/read/a", "/read/b"):
+        assert (await get(app, path)).status == 200
+    assert len(engine.submitted) == 3
+
+
 async def test_head_has_a_decision_of_its_own(build, house):
     app = build()
     for method in ("GET", "HEAD", "GET", "HEAD"):

@@ -28,11 +28,11 @@ def page():
 def observed(ascend_authority, tmp_path):
     """Opens a client of an application that observes."""
 
-    def observed(**settings):
+    def observed(rules=RULES, **settings):
         app = FastAPI(openapi_url=None)
         options = {"journal": str(tmp_path / "journal"), "mode": "observe", "kill_switch": "off", **settings}
         app.add_middleware(
-            AscendMiddleware, rules={"rule": RULES}, identify=lambda request: Agent(request.headers["x-bot"]), **options
+            AscendMiddleware, rules={"rule": rules}, identify=lambda request: Agent(request.headers["x-bot"]), **options
         )
         for path in ("/orders/{id}", "/refunds", "/health", "/forgotten/{id}", "/openapi.json", "/payments"):
             app.add_api_route(path, page, methods=["GET", "POST"])
@@ -87,6 +87,18 @@ def test_what_would_have_been_refused_is_counted_by_route_agent_and_reason(obser
     assert (forgotten["route"], forgotten["would"], forgotten["count"]) == ("/forgotten/{id}", "unmapped-route", 1)
     assert found["rules"] == ['[[rule]]\nmatch = "GET /forgotten/{id}"\naction_type = "data_access"']
     assert found["first"] <= found["last"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "mode", "would"),
+    [([{**RULES[1], "mode": "observe"}], "enforce", "denied"), ([], "observe", "unmapped-route")],
+)
+def test_a_rule_or_the_guard_observes(observed, report, ascend_authority, rules, mode, would):
+    ascend_authority.deny("transaction")
+    with observed(rules, mode=mode) as client:
+        send(client, ("POST", "/refunds", "a"))
+    (refunds,) = json.loads(report("--json"))["refused"]
+    assert (refunds["route"], refunds["would"], refunds["count"]) == ("/refunds", would, 1)
 
 
 def test_a_denial_without_a_reason_leaves_the_reason_of_those_before(observed, report, ascend_authority):
