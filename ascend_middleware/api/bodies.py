@@ -177,7 +177,7 @@ class Erasure(Struct, kw_only=True):
 class ErasureOfMany(Erasure, kw_only=True):
     """Of which actions: of those whose submission has all these values, such as `{"context.principal": "grace"}`."""
 
-    match: Annotated[dict[str, str], Meta(max_length=16)]
+    match: Annotated[dict[str, str], Meta(min_length=1, max_length=16)]
 
 
 class ActionQuery(Page, kw_only=True, forbid_unknown_fields=True):

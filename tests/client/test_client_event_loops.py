@@ -24,7 +24,7 @@ def still_open(server):
     port, found = int(server.url.rpartition(":")[2]), 0
     for descriptor in range(256):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
-            found += copy.getpeername()[1] == port
+            found += copy.family == socket.AF_INET and copy.getpeername()[1] == port
     return found
 
 

@@ -34,7 +34,7 @@ DEADLINE = 1.0
 PROBE = 1.0
 CONNECTIONS = 64
 # What the machine may add to a deadline: three processes share its cores with others.
-ALLOWANCE = 1.0
+ALLOWANCE = 3.0
 
 
 _serial = itertools.count(1)

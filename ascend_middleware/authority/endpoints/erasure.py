@@ -10,7 +10,7 @@ from ascend_middleware.api import endpoints
 from ascend_middleware.api.bodies import Erasure, ErasureOfMany
 from ascend_middleware.exceptions import AscendError, ConflictError, NotFoundError
 
-from ..bodies import ApiError, wrong
+from ..bodies import ApiError
 from ..context import Call, Fields, action_number, answers
 from ..judging import Apart, Task
 from ..store.archive_erasure import Eraser, matches
@@ -69,10 +69,7 @@ def _erase(call: Call) -> Fields:
 
 @answers(endpoints.ERASE_ACTIONS)
 def _erase_many(call: Call) -> Fields:
-    match = call.body(ErasureOfMany).match
-    if not match:
-        raise wrong("match", "say whose actions: an empty match would erase all")
-    wanted = matches(match)
+    wanted = matches(call.body(ErasureOfMany).match)
     try:
         found = _apart(call, lambda eraser: eraser.erase_all(wanted))
     except (ConflictError, AscendError) as error:

@@ -29,7 +29,7 @@ _of_a_place: Final = itemgetter("action_id", "seq")
 class ArchivedActions:
     """The actions in the archives of one database.
 
-    What archives say of actions stands in a temporary file meanwhile: they may be larger than the memory.
+    What archives say of actions stands in a temporary file until `close`: they may be larger than the memory.
     """
 
     def __init__(self, reader: Reader, past: Past, folder: Path) -> None:
@@ -41,6 +41,10 @@ class ArchivedActions:
         self._noted.execute(
             "CREATE TABLE audit (action_id INTEGER, seq INTEGER, entry, PRIMARY KEY (action_id, seq)) WITHOUT ROWID"
         )
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self._noted.close()
 
     def noting(self, rows: Iterable[Any]) -> Iterator[Any]:
         """Pass archived entries on, and note those about actions."""

@@ -5,6 +5,7 @@ What is kept in memory at a time does not grow with the log.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def verify(
         watch: is handed what is read, for a progress bar.
     """
     wanted = {item.seq: item.hash for item in (*known, *((start,) if start else ()))}
-    with database.snapshot() as reader:
+    with database.snapshot() as reader, contextlib.ExitStack() as opened:
         past = Past.read(reader)
         chain = _Chain(past, whole=archive is not None, start=start, wanted=wanted, now=database.now())
         first, facts = chain.first, chain.facts
@@ -90,7 +91,7 @@ def verify(
         if archive is not None:
             held = past.entries(archive)
             if first == 1:
-                actions = ArchivedActions(reader, past, archive)
+                actions = opened.enter_context(contextlib.closing(ArchivedActions(reader, past, archive)))
                 held = actions.noting(held)
             archived = (row for row in held if isinstance(row, Finding) or row["seq"] >= first)
             rows = _merged(archived, rows)
