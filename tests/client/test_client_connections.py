@@ -693,7 +693,7 @@ def tls_server(context, each=1, silent=()):
                         said = b""
                         while not said.endswith(b"}"):
                             said += stream.recv(65_536) or b"}"
-                        if number in silent:
+                        if number in silent or not said.startswith(b"POST "):
                             stream.recv(1)
                         close = b"\r\nConnection: close\r\n\r\n"
                         stream.sendall(APPROVED.replace(b"\r\n\r\n", close, 1) if each == 1 else APPROVED)
