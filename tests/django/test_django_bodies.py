@@ -221,6 +221,14 @@ def test_chunks_without_a_length(ascend, ascend_authority, ran):
     assert len(ran) == len(ascend_authority.asked) == 1
 
 
+@pytest.mark.parametrize(("limit", "status"), [(13, 200), (12, 413)])
+def test_chunks_of_exactly_the_limit_are_read_and_one_byte_more_is_not(ascend, ascend_authority, ran, limit, status):
+    ascend_authority.approve()
+    ascend(body_limit=limit)
+    assert asgi(part(b'{"amount"', True), part(b": 5}")) == status
+    assert [action.details for action in ascend_authority.asked] == [{"amount": 5}] * (status == 200)
+
+
 def test_a_length_that_is_not_true(ascend, ascend_authority, ran):
     ascend_authority.approve()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"40")]

@@ -141,6 +141,10 @@ def test_what_is_wrong_with_the_setting(config, expected, text):
     assert (message.id, text in str(message)) == (f"ascend.{expected}", True), str(message)
 
 
+def test_a_project_without_middlewares_is_told_that_it_has_no_guard():
+    assert ids({**KEYED, "strict": True}, MIDDLEWARE=[]) == ids({**KEYED, "strict": True}, MIDDLEWARE=["other"]) != []
+
+
 def test_a_key_never_stands_in_a_message():
     key = "owkai_secret but broken"
     assert key not in "".join(str(message) for message in found({**KEYED, "api_key": key}))

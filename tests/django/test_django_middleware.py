@@ -179,6 +179,11 @@ def test_the_request_that_a_middleware_made_is_the_one_decided_about(site, ran):
     assert dict(site.authority.asked[0].details) == {"q": "changed", "why": "changed"}
 
 
+def test_a_header_without_content_is_none(site):
+    assert site.ask("GET", "/search?q=a", headers={"x-reason": ""}).status_code == 200
+    assert dict(site.authority.asked[0].details) == {"q": "a"}
+
+
 class Pretending:
     """A middleware that lets a request look, after routing, as if it ran another view."""
 
