@@ -457,6 +457,9 @@ def test_what_is_seen_inside_is_told_once_and_nothing_when_switched_off(site, as
         ascend(enabled=False)
         assert site.ask("GET", "/by-middleware").content == b"mine"
         assert "succeeded without a decision" not in caplog.text
+    with override_settings(MIDDLEWARE=[wire, "django_site.answering", guard]):
+        assert site.ask("GET", "/by-middleware").content == b"mine"
+    assert "succeeded without a decision" not in caplog.text
 
 
 def replacing(get_response):
