@@ -458,6 +458,7 @@ def test_what_is_seen_inside_is_told_once_and_nothing_when_switched_off(site, as
         assert site.ask("GET", "/by-middleware").content == b"mine"
         assert "succeeded without a decision" not in caplog.text
     with override_settings(MIDDLEWARE=[wire, "django_site.answering", guard]):
+        ascend(enabled=False)
         assert site.ask("GET", "/by-middleware").content == b"mine"
     assert "succeeded without a decision" not in caplog.text
 
