@@ -47,6 +47,8 @@ def value_for(schema, components):
         return "https://x.example/".ljust(schema.get("minLength", 1), "x")
     if kind == "array":
         return [value_for(schema["items"], components)]
+    if schema.get("minProperties"):
+        return {"name": value_for(schema["additionalProperties"], components)}
     return {"integer": schema.get("minimum", 1), "number": 1.5, "boolean": True, "object": {}}[kind]
 
 

@@ -55,11 +55,9 @@ def test_the_sample_fits_the_code(mutant):
 def test_what_changes_nothing_fits_the_code():
     known = tomllib.loads((Path(__file__).parent / "equivalent.toml").read_text()).get("equivalent", [])
     for file in sorted({one["file"] for one in known}):
-        there = {
-            (one.before, one.after)
-            for one in mutate.mutants_of(file, (mutate.ROOT / mutate.PACKAGE / file).read_bytes())
-        }
-        assert [one for one in known if one["file"] == file and (one["before"], one["after"]) not in there] == []
+        mutants = list(mutate.mutants_of(file, (mutate.ROOT / mutate.PACKAGE / file).read_bytes()))
+        those = [one for one in known if one["file"] == file]
+        assert [one for one in those if not any(mutate.is_known(mutant, [one]) for mutant in mutants)] == []
 
 
 def test_faults():
