@@ -11,6 +11,7 @@ import socket
 import ssl
 import struct
 
+KEY = re.compile(rb"(?i)\r\nidempotency-key: ([^\r]+)")
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 JSON = b"content-type: application/json\r\n"
 
@@ -44,6 +45,7 @@ class FaultProxy:
         self.attempts = 0  # submits that arrived, or connections that were turned away
         self.at_once = 0
         self.most_at_once = 0
+        self.calls = set()  # idempotency keys: several attempts may be one call
         self._counting = 0
         self._good, self._bad = good, bad
         self._server = None
@@ -121,6 +123,7 @@ class FaultProxy:
         """Count what begins from now on: an engine may leave the connection of a call that it gave up open for long."""
         self._counting += 1
         self.at_once = self.most_at_once = 0
+        self.calls.clear()
 
     # --- one connection
 
@@ -137,6 +140,8 @@ class FaultProxy:
                 self.attempts += submit
                 self.at_once += submit
                 self.most_at_once = max(self.most_at_once, self.at_once)
+                if submit:
+                    self.calls.update(KEY.findall(request))
                 counted = self._counting
                 try:
                     goes_on = await self._exchange(request, reader, writer, up)

@@ -223,7 +223,8 @@ class Rig:
             if cause == "event loop blocked" and blocks < seconds - 1:
                 blocks += 1
                 await self.own("block/0.8")
-        attempts, most = proxy.attempts, proxy.most_at_once
+        attempts, most, calls = proxy.attempts, proxy.most_at_once, len(proxy.calls)
+        lasted = time.monotonic() - began
         await self.end(cause)
         lifted = time.monotonic()
         back = None
@@ -242,6 +243,8 @@ class Rig:
             lifted=lifted,
             attempts=attempts,
             at_once=most,
+            calls=calls,
+            lasted=lasted,
             recovery=back,
             before=before,
             after=await self.look(),
@@ -316,12 +319,14 @@ class Rig:
 class Outcome:
     """What one outage did."""
 
-    def __init__(self, cause, during, *, lifted, attempts, at_once, recovery, before, after):
+    def __init__(self, cause, during, *, lifted, attempts, at_once, calls, lasted, recovery, before, after):
         self.cause = cause
         self.during = during
         self.lifted = lifted
         self.attempts = attempts
         self.at_once = at_once
+        self.calls = calls
+        self.lasted = lasted
         self.recovery = recovery
         self.before = before
         self.after = after
