@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from itertools import repeat
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +19,16 @@ from ..text import one_line
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_DEPTH", "MAX_VALUES", "check_values", "clean", "encode_json", "is_plain", "strip_risk_claims"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_VALUES",
+    "check_values",
+    "clean",
+    "encode_json",
+    "is_plain",
+    "iso_time",
+    "strip_risk_claims",
+]
 
 # Of what is submitted: levels below the body, and values in all of them.
 MAX_DEPTH: Final = 32
@@ -31,6 +42,18 @@ _TEXTS: Final = frozenset({str})
 # What holds nothing, and is understood alike by all.
 _PLAIN: Final = frozenset({str, bool, NoneType})
 _encoder = msgspec.json.Encoder()
+
+
+def iso_time(seconds: float) -> str:
+    """Return a time as ISO 8601 in UTC with milliseconds; such texts sort as the times do."""
+    whole, microseconds = divmod(round(seconds * 1e6), 1_000_000)
+    return f"{_iso_second(whole)}.{microseconds // 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _iso_second(whole: int) -> str:
+    """Return a second; much that happens is told of the same one."""
+    return datetime.fromtimestamp(whole, UTC).isoformat()[:19]
 
 
 def encode_json(value: object) -> bytes:

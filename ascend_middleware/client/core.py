@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -16,6 +15,7 @@ from ..api.decode import decode_object, encode_json, submit_body
 from ..api.endpoint import given
 from ..api.models import AuthorizationDecision, ConnectionStatus, Decision, DecisionStatus, Record
 from ..api.permission import Permission, read_permission
+from ..api.values import iso_time
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..flow import Flow
     from .breaker import CircuitBreaker
 
-__all__ = ["PASSING", "Attempt", "ClientCore", "Send", "iso_time", "outcome_of"]
+__all__ = ["PASSING", "Attempt", "ClientCore", "Send", "outcome_of"]
 
 T = TypeVar("T")
 # What a poll may run into and still go on: the decision stands at the authority all the same.
@@ -290,23 +290,7 @@ class ClientCore(Calls):
 
 def outcome_of(action_id: str | int, word: str, at: float, **fields: Any) -> dict[str, Any]:
     """Return the body that tells what became of an action."""
-    body = {"action_id": str(action_id), "status": word, f"{word}_at": iso_time(at)}
-    for name, value in fields.items():
-        if value is not None:
-            body[name] = value
-    return body
-
-
-def iso_time(at: float) -> str:
-    """Return seconds since the epoch as the wire writes them."""
-    second, microseconds = divmod(round(at * 1_000_000), 1_000_000)
-    return f"{_iso_second(second)}.{microseconds // 1000:03d}Z"
-
-
-@lru_cache(maxsize=64)
-def _iso_second(second: int) -> str:
-    """Return a second; many a report tells of the same one."""
-    return datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
+    return {"action_id": str(action_id), "status": word, f"{word}_at": iso_time(at), **given(**fields)}
 
 
 def _open_decision(error: AscendError) -> AuthorizationDecision:

@@ -6,12 +6,14 @@ A line that the authority cannot take now stays next. One that it will never tak
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ..api.models import AgentAction
-from ..client.core import iso_time, outcome_of
+from ..api.values import iso_time
+from ..client.core import outcome_of
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
@@ -23,7 +25,7 @@ from ..exceptions import (
     ValidationError,
 )
 from ..masking import get_logger
-from .lines import decode_line, encode_line, unseal
+from .lines import decode_as, decode_line, encode_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,16 +85,8 @@ class _Record(msgspec.Struct):
     given_back: int | None = None
 
 
-_decode: Final = msgspec.json.Decoder(_Record).decode
-
-
-def _read(line: bytes) -> _Record | None:
-    """Return a line as a record, or None if it is damaged."""
-    content = unseal(line)
-    try:
-        return None if content is None else _decode(content)
-    except msgspec.DecodeError:
-        return None
+# Of a line; None if it is damaged.
+_read: Final = partial(decode_as, msgspec.json.Decoder(_Record).decode)
 
 
 class Delivery:

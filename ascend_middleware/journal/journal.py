@@ -24,7 +24,6 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from zlib import crc32
 
 import msgspec
 
@@ -33,7 +32,7 @@ from ..fork import renew_once
 from ..masking import get_logger
 from ..setting_values import default_directory, make_directory
 from ..state.base import scope_of
-from .lines import encode_line
+from .lines import encode_line, seal
 from .segments import FileLog, Log, MemoryLog
 
 if TYPE_CHECKING:
@@ -218,7 +217,7 @@ class Journal:
             self.renew()
         number, now = next(self._numbers), self._now()
         content = b'{"k":"entry","n":%d,"at":%a,"id":"%b",%b' % (number, now, action_id.encode(), rest)
-        return number if self._enter(b"%08x %b\n" % (crc32(content), content), now, wait=False) else 0
+        return number if self._enter(seal(content), now, wait=False) else 0
 
     def _enter(self, line: bytes, now: float, *, wait: bool) -> bool:
         log = self._log or self.log
@@ -243,8 +242,7 @@ class Journal:
         if self._pid != os.getpid():
             return True  # the parent's entry: the parent, or its death, concludes it
         if error is None and not given_back:  # as of most
-            content = b'{"k":"outcome","n":%d,"at":%a,"error":null,"ms":%d}' % (number, self._now(), duration_ms)
-            line = b"%08x %b\n" % (crc32(content), content)  # as `seal` does, which a request passes twice
+            line = seal(b'{"k":"outcome","n":%d,"at":%a,"error":null,"ms":%d}' % (number, self._now(), duration_ms))
         else:
             line = encode_line(_Outcome(number, self._now(), error, duration_ms, given_back))
         try:

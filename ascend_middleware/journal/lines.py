@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["decode_line", "encode_line", "seal", "unseal"]
+__all__ = ["decode_as", "decode_line", "encode_line", "seal", "unseal"]
+
+_Record = TypeVar("_Record")
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
@@ -38,8 +40,13 @@ def unseal(line: bytes) -> bytes | None:
 
 def decode_line(line: bytes) -> dict[str, Any] | None:
     """Return a line of a journal as an object, or None if it is damaged."""
+    return decode_as(_decode, line)
+
+
+def decode_as(decode: Callable[[bytes], _Record], line: bytes) -> _Record | None:
+    """Return what `decode` makes of a line's content, or None if it is damaged."""
     content = unseal(line)
     try:
-        return None if content is None else _decode(content)
+        return None if content is None else decode(content)
     except msgspec.DecodeError:
         return None

@@ -9,7 +9,7 @@ import time
 import pytest
 from authority_process import Process
 from kit.desk import POLICY, Desk
-from kit.growth import SMALL, Growth
+from kit.growth import READS, SMALL, Growth
 
 from ascend_middleware.authority.cursors import Cursor
 from ascend_middleware.authority.policy.conditions import compile_condition
@@ -204,23 +204,6 @@ def test_what_is_undone_is_not_counted(desk):
 
 # --- the plans
 
-ASKED = {
-    "/api/v1/actions": [
-        "",
-        "sort=created_at",
-        "sort=updated_at",
-        "sort=risk_score",
-        "status=denied",
-        "risk_level=high",
-    ],
-    "/api/governance/pending-actions": [""],
-    "/audit/logs": [""],
-    "/api/registry/agents": [""],
-    "/api/analytics/realtime/metrics": [""],
-    "/api/analytics/executive/dashboard": ["days=7"],
-    "/api/analytics/trends": ["days=7"],
-}
-
 
 @pytest.fixture
 def plans(grown):
@@ -248,7 +231,7 @@ def plans(grown):
     return of
 
 
-@pytest.mark.parametrize(("path", "query"), [(path, query) for path, queries in ASKED.items() for query in queries])
+@pytest.mark.parametrize(("path", "query"), [(path, query) for path, queries in READS.items() for query in queries])
 def test_no_list_and_no_analytics_reads_a_whole_table(grown, plans, path, query):
     found = plans(lambda: grown.get(path, query=query, key="stranger"))
     # What is small, or made by the statement itself, may be scanned.

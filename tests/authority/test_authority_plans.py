@@ -5,7 +5,7 @@ import re
 
 import pytest
 from kit.desk import Desk
-from kit.growth import Growth
+from kit.growth import READS, Growth
 
 from ascend_middleware.authority.roster import read_roster
 from ascend_middleware.authority.store.copying import copy
@@ -79,24 +79,10 @@ def grown(cluster, tmp_path_factory):
     desk.authority.close()
 
 
+# And what else may be asked of actions.
 READS = {
-    "/api/v1/actions": [
-        "",
-        "order=asc",
-        "sort=created_at",
-        "sort=updated_at",
-        "sort=risk_score",
-        "status=denied",
-        "risk_level=high",
-        "agent_id=agent-00003",
-        "start_date=2023-11-14",
-    ],
-    "/api/governance/pending-actions": [""],
-    "/audit/logs": [""],
-    "/api/registry/agents": [""],
-    "/api/analytics/realtime/metrics": [""],
-    "/api/analytics/executive/dashboard": ["days=7"],
-    "/api/analytics/trends": ["days=7"],
+    **READS,
+    "/api/v1/actions": [*READS["/api/v1/actions"], "order=asc", "agent_id=agent-00003", "start_date=2023-11-14"],
 }
 
 

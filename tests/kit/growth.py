@@ -10,6 +10,24 @@ from ascend_middleware.authority.store.tallies import Counted
 
 from .desk import Desk
 
+# What is read of a grown database, by the path, and each of these queries.
+READS = {
+    "/api/v1/actions": [
+        "",
+        "sort=created_at",
+        "sort=updated_at",
+        "sort=risk_score",
+        "status=denied",
+        "risk_level=high",
+    ],
+    "/api/governance/pending-actions": [""],
+    "/audit/logs": [""],
+    "/api/registry/agents": [""],
+    "/api/analytics/realtime/metrics": [""],
+    "/api/analytics/executive/dashboard": ["days=7"],
+    "/api/analytics/trends": ["days=7"],
+}
+
 SMALL = "other"  # the small organisation
 _DAY = 86_400.0
 _BATCH = 5000

@@ -494,17 +494,23 @@ def test_a_route_that_looks_at_more_than_the_path_is_asked_each_time():
     assert resolver.resolve(scope("/a")).kind is Kind.NOT_FOUND
 
 
-@pytest.mark.skipif(not hasattr(fastapi.routing, "_IncludedRouter"), reason="this FastAPI copies the included routes")
-def test_an_inclusion_of_somebody_elses_class_is_opaque():
-    class Own(fastapi.routing._IncludedRouter):
-        async def handle(self, scope, receive, send): ...
-
+def with_an_included_router():
+    """Return a router that an application includes at /p, the application, and what resolves its requests."""
     router = APIRouter()
     router.add_api_route("/x", endpoint("x"), methods=["GET"])
     app = FastAPI(openapi_url=None)
     app.include_router(router, prefix="/p")
     resolver = StarletteResolver(app)
     assert resolver.resolve(scope("/p/x")).kind is Kind.ROUTE
+    return router, app, resolver
+
+
+@pytest.mark.skipif(not hasattr(fastapi.routing, "_IncludedRouter"), reason="this FastAPI copies the included routes")
+def test_an_inclusion_of_somebody_elses_class_is_opaque():
+    class Own(fastapi.routing._IncludedRouter):
+        async def handle(self, scope, receive, send): ...
+
+    _, app, resolver = with_an_included_router()
     (included,) = app.routes
     own = object.__new__(Own)
     vars(own).update(vars(included))
@@ -544,12 +550,7 @@ def test_a_route_called_otherwise_in_place_is_listed_so():
 
 
 def test_what_is_added_to_an_included_router_runs_as_it_is_resolved():
-    router = APIRouter()
-    router.add_api_route("/x", endpoint("x"), methods=["GET"])
-    app = FastAPI(openapi_url=None)
-    app.include_router(router, prefix="/p")
-    resolver = StarletteResolver(app)
-    assert resolver.resolve(scope("/p/x")).kind is Kind.ROUTE
+    router, app, resolver = with_an_included_router()
     router.add_api_route("/y", endpoint("y"), methods=["GET"])
     served = serve(app, scope("/p/y"))[1] == "y"
     assert (resolver.resolve(scope("/p/y")).kind is Kind.ROUTE) is served

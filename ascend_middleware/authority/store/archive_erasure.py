@@ -16,7 +16,7 @@ import msgspec
 
 from ascend_middleware.exceptions import AscendError, ConflictError, NotFoundError
 
-from ..keys import DEFAULT_TENANT, Credential
+from ..keys import Credential
 from .archiver import Archiver
 from .archives import ARCHIVED_ACTIONS, ARCHIVED_AUDIT, archive_path, as_ranges, digest_of, read_archive, write_archive
 from .engine import Row
@@ -178,15 +178,12 @@ class Eraser:
                     yield row if text is None else {**row, "entry": text}
 
         digest, count = write_archive(folder / name, rows())
-        data = {"file": name, "sha256": digest, "first": first, "last": last}
+        data = {"sha256": digest, "first": first, "last": last}
         data |= {"actions": count, "ids": as_ranges(ids)} if about_actions else {"entries": count, "hash": final}
         data |= {"replaces": file["name"], "replaced_sha256": file["sha256"]}
         with store.write():
             archiver.lease.renew(anyway=True)
-            event = ARCHIVED_ACTIONS if about_actions else ARCHIVED_AUDIT
-            store.audit(event, tenant=DEFAULT_TENANT, actor="authority", data=data)
-            values = (store.tip()[0], digest, name)
-            store.execute("UPDATE archives SET state = 'named', seq = ?, sha256 = ? WHERE name = ?", values)
+            archiver.tell(name, ARCHIVED_ACTIONS if about_actions else ARCHIVED_AUDIT, data)
             store.execute("UPDATE archives SET state = 'replaced' WHERE name = ?", (file["name"],))
         archiver.resume()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -36,7 +36,7 @@ from .erasure import lost_personal_data_only
 from .kept_answers import KEEP_ANSWERS
 from .leases import Lease
 from .log import Log
-from .past import ERASED, Past, as_written
+from .past import ERASED, Past, archived_upto, as_written
 from .registry_store import WEBHOOK
 
 __all__ = ["Archived", "Archiver"]
@@ -166,11 +166,16 @@ class Archiver:
             later = store.rows("SELECT action_id, entry FROM audit WHERE seq > ?", (head,))
             changed = any(map(changes, later))
             if not changed:
-                store.audit(event, tenant=DEFAULT_TENANT, actor="authority", data={"file": name, **data})
-                named = (store.tip()[0], data["sha256"], name)
-                store.execute("UPDATE archives SET state = 'named', seq = ?, sha256 = ? WHERE name = ?", named)
+                self.tell(name, event, data)
         self.resume()
         return not changed
+
+    def tell(self, name: str, event: str, data: Mapping[str, Any]) -> None:
+        """Have the log name a file that is written; only within a transaction."""
+        store = self._store
+        store.audit(event, tenant=DEFAULT_TENANT, actor="authority", data={"file": name, **data})
+        named = (store.tip()[0], data["sha256"], name)
+        store.execute("UPDATE archives SET state = 'named', seq = ?, sha256 = ? WHERE name = ?", named)
 
     def _delete(self, row: Row) -> None:
         """Delete what a named file holds, as far as that has not been done yet."""
@@ -244,7 +249,7 @@ class Archiver:
     def _delete_actions(self, row: Row) -> Iterator[None]:
         store = self._store
         told = json.loads(store.rows("SELECT entry FROM audit WHERE seq = ?", (row["seq"],))[0]["entry"])
-        archived = self._archived_upto()
+        archived = archived_upto(self._store)
         numbers = (n for first, last in as_numbers(told["data"]["ids"]) for n in range(first, last + 1))
         while some := tuple(itertools.islice(numbers, _AT_ONCE)):
             places = f"({', '.join('?' * len(some))})"
@@ -259,14 +264,10 @@ class Archiver:
 
     # --- entries
 
-    def _archived_upto(self) -> int:
-        found = self._store.rows("SELECT max(last) FROM archives WHERE kind = 'audit' AND state <> 'planned'")
-        return int(found[0][0] or 0)
-
     def _archive_entries(self, before: str) -> Archived | None:
         with self._store.snapshot() as reader:
             head = int(reader.rows("SELECT seq FROM audit_head")[0][0])
-            first = self._archived_upto() + 1
+            first = archived_upto(self._store) + 1
             last = self._last_before(reader, first, before)
             if last < first:
                 return None

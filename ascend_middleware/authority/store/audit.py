@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
+
+from ascend_middleware.api.values import iso_time
 
 from .database import Database
 
@@ -31,6 +31,7 @@ __all__ = [
     "lasting",
     "new_salt",
     "read_entry",
+    "without_comments",
     "without_faults",
     "written",
 ]
@@ -67,17 +68,6 @@ def answer_digest(row: Mapping[str, Any]) -> str:
     """Return by which hash an entry knows an answer that is kept for its repetition."""
     body = hashlib.sha256(row["body"]).hexdigest()
     return digest(canonical_json([row["fingerprint"], row["status"], body, row["at"]]))
-
-
-def iso_time(seconds: float) -> str:
-    """Return a time as ISO 8601 in UTC with milliseconds; such texts sort as the times do."""
-    whole, micros = divmod(round(seconds * 1e6), 1_000_000)
-    return f"{_second(whole)}.{micros // 1000:03d}Z"
-
-
-@lru_cache(maxsize=64)
-def _second(whole: int) -> str:
-    return datetime.fromtimestamp(whole, UTC).isoformat()[:19]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +131,13 @@ def lasting(data: Mapping[str, Any]) -> dict[str, Any]:
     if "session" in kept:
         kept["session"] = None
     if isinstance(kept.get("approvals"), list | tuple):
-        kept["approvals"] = [{**one, "comments": ""} for one in kept["approvals"]]
+        kept["approvals"] = without_comments(kept["approvals"])
     return without_faults(kept)
+
+
+def without_comments(approvals: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return who approved, and not what they wrote."""
+    return [{**one, "comments": ""} for one in approvals]
 
 
 def without_faults(judgement: Mapping[str, Any]) -> dict[str, Any]:

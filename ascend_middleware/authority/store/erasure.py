@@ -14,11 +14,11 @@ from typing import Any, Final
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
 from ..keys import Credential
-from .audit import canonical_json, digest, entry_hash, lasting, without_faults
+from .audit import canonical_json, digest, entry_hash, lasting, without_comments, without_faults
 from .comparison import SUBMITTED
 from .database import Row
 from .log import Log
-from .past import ERASED, Past
+from .past import ERASED, Past, archived_upto
 from .store import Store
 
 __all__ = ["ERASED_TEXT", "ArchivedError", "Held", "erase", "lost_personal_data_only", "rest_of"]
@@ -78,7 +78,7 @@ def erase(
         submission = json.loads(row["submission"])
         number = store.tip()[0] + 1
         rows = store.rows("SELECT seq, entry FROM audit WHERE action_id = ? ORDER BY seq", (action_id,))
-        if held is None and rows and rows[0]["seq"] <= _archived_upto(store):
+        if held is None and rows and rows[0]["seq"] <= archived_upto(store):
             raise ArchivedError(f"entries about action {action_id} are archived too")
         live = {one["seq"]: one["entry"] for one in rows}
         # Of an erasure that was ended half-way, the archives may hold what is erased here already.
@@ -101,8 +101,7 @@ def erase(
         if held is not None:
             held.new_entries = {seq: text for seq, text in texts.items() if seq in held.entries}
             if held.row is not None:
-                given = [{**one, "comments": ""} for one in held.row["approvals"]]
-                held.new_row = {**held.row, **columns, "approvals": given}
+                held.new_row = {**held.row, **columns, "approvals": without_comments(held.row["approvals"])}
         assigned = ", ".join(f"{name} = ?" for name in columns)
         store.execute(
             f"UPDATE actions SET {assigned} WHERE id = ?",  # noqa: S608 - names are ours
@@ -111,10 +110,6 @@ def erase(
         store.execute("UPDATE approvals SET comments = '' WHERE action_id = ?", (action_id,))
         _erase_deliveries(store, list(entries), by.tenant)
         return True
-
-
-def _archived_upto(store: Store) -> int:
-    return int(store.rows("SELECT max(last) FROM archives WHERE kind = 'audit' AND state <> 'planned'")[0][0] or 0)
 
 
 def _row(store: Store, action_id: int, tenant: str, held: Held | None) -> Row | Mapping[str, Any]:
@@ -161,7 +156,7 @@ def lost_personal_data_only(kind: str, old: Mapping[str, Any] | None, new: Mappi
         # Its hash proves all that stays.
         place = {name: value for name, value in old.items() if name != "entry"}
         return {**place, "entry": new["entry"]} == new and entry_hash(new["previous"], new["entry"]) == new["hash"]
-    return new == {**old, **_left(old), "approvals": [{**one, "comments": ""} for one in old["approvals"]]}
+    return new == {**old, **_left(old), "approvals": without_comments(old["approvals"])}
 
 
 def _left(row: Row | Mapping[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from ascend_middleware.exceptions import AscendError
 
 from .archives import ARCHIVED_ACTIONS, ARCHIVED_AUDIT, archive_path, as_numbers, digest_of, read_archive
 from .audit import NO_HASH, entry_hash
+from .database import Database
 from .engine import Reader, Row, StorageError
 from .findings import Finding
 
-__all__ = ["ERASED", "Erasures", "Past", "as_written"]
+__all__ = ["ERASED", "Erasures", "Past", "archived_upto", "as_written"]
 
 ERASED: Final = "ACTION_ERASED"
 
@@ -86,6 +87,11 @@ class Past:
                     yield from read_archive(path)
             except AscendError as error:
                 yield Finding(row["seq"], "archive", error.message)
+
+
+def archived_upto(database: Database) -> int:
+    """Return the number of the last entry that an archive holds which an entry names, 0 if none does."""
+    return int(database.rows("SELECT max(last) FROM archives WHERE kind = 'audit' AND state <> 'planned'")[0][0] or 0)
 
 
 def _place(row: Row) -> tuple[str, int]:
