@@ -61,25 +61,49 @@ class Index:
     """Templates with their groups, as a tree, of which this is a place; what it finds first is the most specific.
 
     A literal comes before a uuid, an int, a `{name}` and the rest, decided at the first segment where two differ. No
-    literal looks like a parameter, so that the children of both kinds share a dict.
+    literal looks like a parameter, so that the children of both kinds share a dict. Below a place that only one
+    template goes through there are none: it keeps all of that template's segments, which need no memory of their own.
     """
 
-    __slots__ = ("_children", "_here", "_rest")
+    __slots__ = ("_alone", "_children", "_here", "_rest")
 
-    def __init__(self) -> None:
-        self._children: dict[str, Index] = {}
-        self._here: Group | None = None
+    def __init__(self, alone: tuple[str, ...] | None = None, group: Group | None = None) -> None:
+        self._alone = alone
+        self._children: dict[str, Index] = {} if alone is None else _NOTHING
+        self._here = group
         self._rest: Group | None = None
 
     def add(self, segments: tuple[str, ...], group: Group) -> None:
         """Put a template's rules in; each template once."""
         place = self
-        for segment in segments:
+        for depth, segment in enumerate(segments):
+            place._open(depth)
             if segment == REST:
                 place._rest = group
                 return
-            place = place._children.setdefault(segment, Index())
+            child = place._children.get(segment)
+            if child is None:
+                place._children[segment] = Index(segments, group)
+                return
+            place = child
+        place._open(len(segments))
         place._here = group
+
+    def _open(self, depth: int) -> None:
+        """Make room for another template at this place, which so many segments lead to."""
+        if self._alone is not None:
+            self._children, self._here, self._rest = self._at(depth)
+            self._alone = None
+
+    def _at(self, depth: int) -> tuple[dict[str, Index], Group | None, Group | None]:
+        """Return the children, and the groups of the templates that end here and of those whose rest begins here."""
+        alone, group = self._alone, self._here
+        if alone is None:
+            return self._children, group, self._rest
+        if depth == len(alone):
+            return {}, group, None
+        segment = alone[depth]
+        return ({}, None, group) if segment == REST else ({segment: Index(alone, group)}, None, None)
 
     def find(self, parts: list[str], method: Method, *, listed: bool = False) -> CompiledRule | None:
         """Return the rule of the most specific template that matches a split path.
@@ -90,28 +114,19 @@ class Index:
         return pick(group, method) if group is not None else None
 
     def _find(self, parts: list[str], at: int, method: Method | None) -> Group | None:
-        here, rest = self._here, self._rest
+        here, rest, alone = self._here, self._rest, self._alone
+        if alone is not None:
+            if here is not None and matches_parts(alone, parts, at) and (method is None or pick(here, method)):
+                return here
+            return None
         if at < len(parts):
-            for child in self._matching(parts[at]):
+            for child in _matching(self._children, parts[at]):
                 found = child._find(parts, at + 1, method)
                 if found is not None:
                     return found
         elif here is not None and (method is None or pick(here, method) is not None):
             return here
         return rest if rest is None or method is None or pick(rest, method) is not None else None
-
-    def _matching(self, part: str) -> list[Index]:
-        """Return the children that match a part of a path, the most specific first."""
-        children, found = self._children, []
-        if part[:1] != "{" and (child := children.get(part)) is not None:
-            found.append(child)
-        if (child := children.get(UUID)) is not None and is_uuid(part):
-            found.append(child)
-        if (child := children.get(INT)) is not None and is_int(part):
-            found.append(child)
-        if part and (child := children.get(NAME)) is not None:
-            found.append(child)
-        return found
 
     def entries(self, route: Template) -> list[Entry]:
         """Return every template that shares a path with a route's template, most specific first."""
@@ -121,37 +136,57 @@ class Index:
     def _overlapping(
         self, route: tuple[str, ...], at: int, above: tuple[str, ...]
     ) -> Iterator[tuple[tuple[str, ...], Group]]:
+        children, here, rest = self._at(len(above))
         wanted = route[at] if at < len(route) else None
         wide = wanted is not None and is_open(wanted)
         if wanted is not None:
             # Below a literal nothing but itself and parameters counts, however many others there are.
-            literals = (wanted,) if "{" not in wanted and not wide else (one for one in self._children if one[0] != "{")
+            literals = (wanted,) if "{" not in wanted and not wide else (one for one in children if one[0] != "{")
             for segment in (*literals, *_PARAMETERS):
-                child = self._children.get(segment)
+                child = children.get(segment)
                 if child is not None and (wide or segments_overlap(segment, wanted)):
                     yield from child._overlapping(route, at if wide else at + 1, (*above, segment))
-        if self._here is not None and (wide or wanted is None):
-            yield above, self._here
-        if self._rest is not None:
-            yield (*above, REST), self._rest
+        if here is not None and (wide or wanted is None):
+            yield above, here
+        if rest is not None:
+            yield (*above, REST), rest
 
     def covering(self, segments: tuple[str, ...], at: int = 0) -> Iterator[Group]:
         """Yield the groups of the templates that cover a rule's template, from its segment `at` on."""
-        if self._rest is not None:
-            yield self._rest
+        children, here, rest = self._at(at)
+        if rest is not None:
+            yield rest
         if at == len(segments):
-            if self._here is not None:
-                yield self._here
+            if here is not None:
+                yield here
             return
         segment = segments[at]
         if segment == REST:
             return
         if "{" in segment:
-            children = [self._children[one] for one in dict.fromkeys((segment, NAME)) if one in self._children]
+            found = [children[one] for one in dict.fromkeys((segment, NAME)) if one in children]
         else:
-            children = self._matching(segment)
-        for child in children:
+            found = _matching(children, segment)
+        for child in found:
             yield from child.covering(segments, at + 1)
+
+
+# Of places without children; nobody writes to it.
+_NOTHING: Final[dict[str, Index]] = {}
+
+
+def _matching(children: dict[str, Index], part: str) -> list[Index]:
+    """Return the children that match a part of a path, the most specific first."""
+    found = []
+    if part[:1] != "{" and (child := children.get(part)) is not None:
+        found.append(child)
+    if (child := children.get(UUID)) is not None and is_uuid(part):
+        found.append(child)
+    if (child := children.get(INT)) is not None and is_int(part):
+        found.append(child)
+    if part and (child := children.get(NAME)) is not None:
+        found.append(child)
+    return found
 
 
 # --- the rules of one route

@@ -62,8 +62,14 @@ class CompiledRule:
     What the rule says stands in attributes named like the rule's keys, with what holds where it says nothing. `number`
     is its place in the table, from 1, and `line` where it begins in its file; they are 0 where there is none.
     `declaration` is what it was made from, if it stands at a handler. `template` is `/**` for a rule that names an
-    endpoint only.
+    endpoint only. A table may have thousands of these, so they have slots.
     """
+
+    __slots__ = (
+        *("_secrets", "action_type", "block", "body", "body_limit", "body_timeout", "cache", "coalesce", "declaration"),
+        *("endpoint", "exempt", "given", "line", "methods", "mode", "name", "number", "on_failure", "pending"),
+        *("permit", "reads_headers", "recipe", "template"),
+    )
 
     def __init__(
         self,

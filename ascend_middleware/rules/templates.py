@@ -133,9 +133,10 @@ def split_path(path: str) -> list[str] | None:
     return parts
 
 
-def matches_parts(segments: tuple[str, ...], parts: list[str]) -> bool:
-    """Whether a rule's segments match a split path."""
-    for index, segment in enumerate(segments):
+def matches_parts(segments: tuple[str, ...], parts: list[str], begin: int = 0) -> bool:
+    """Whether a rule's segments match a split path; those before `begin` do already."""
+    for index in range(begin, len(segments)):
+        segment = segments[index]
         if segment == REST:
             return True
         if index >= len(parts) or not _segment_matches(segment, parts[index]):
