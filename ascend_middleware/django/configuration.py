@@ -105,7 +105,7 @@ def announce_once(guard: Guard) -> None:
 def health() -> dict[str, Any]:
     """Return how the guard is in this process; asks nobody. docs/operating.md says what it means."""
     with _lock:
-        known = _runners.get(AsyncRunner) or _runners.get(SyncRunner)
+        known = _runners.get(AsyncRunner)
     found: dict[str, Any] = (known[1] if known is not None else sync_runner()).health()
     return found
 

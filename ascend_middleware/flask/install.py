@@ -72,8 +72,8 @@ class _Guarded:
         answer = (guard.replaced.get("preprocess_request") or own.preprocess_request)(*arguments)
         if handled.verdict is None and answer is None:
             return guard.decide(request, handled)  # another blueprint's: the function that is named did not run
-        if answer is None or not guard.guard.settings.enabled:
-            return answer
+        if answer is None:
+            return None
         if handled.verdict is not None and (not handled.verdict.passes or handled.subject.rule is not None):
             return answer
         # A function of the application answers though nothing was decided, or where the router found nothing.
@@ -343,7 +343,8 @@ def _find(app: flask.Flask, is_reached_by: Callable[[Any, str], bool]) -> Iterat
             name = getattr(layer, "__qualname__", None) or type(layer).__qualname__
             hint = "wrap the whole in ascend_middleware.wsgi.AscendMiddleware, if it does"
             yield Problem("flask.around", name, "what it answers by itself is not governed", hint)
-        layer = _inner(layer)
+        # Another application is named once: what it leads to is itself.
+        layer = None if isinstance(layer, flask.Flask) else _inner(layer)
         if layer is None:
             break
     for name in ("preprocess_request", "dispatch_request"):

@@ -10,6 +10,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import Client, override_settings
 from django.test.client import MULTIPART_CONTENT, encode_multipart
+from django_kit import problem
 
 JSON = {"content_type": "application/json"}
 URLENCODED = {"content_type": "application/x-www-form-urlencoded"}
@@ -133,6 +134,24 @@ def test_an_upload_used_up_before_is_held_without_a_handle(ascend, ascend_author
         ascend_authority.approve()
         answer = client.generic("POST", "/checked-form", data=data, content_type=MULTIPART_CONTENT)
         assert answer.json() == {"ran": "checked form", "amount": "5"}
+
+
+def peeking(get_response):
+    def middleware(request):
+        request.read(3)
+        return get_response(request)
+
+    return middleware
+
+
+def test_what_a_middleware_has_begun_to_read_is_used_up_and_not_wound_back(site, ran, ascend):
+    ascend([{"match": "POST /streamed-body", "action_type": "x"}], body_limit=10, mode="observe")
+    site.authority.hold()
+    with override_settings(MIDDLEWARE=[f"{__name__}.peeking", "ascend_middleware.django.AscendMiddleware"]):
+        answer = site.ask("POST", "/streamed-body", data=b"0123456789abc")
+        assert (answer.status_code, answer.json()["size"]) == (200, "10")
+        ascend([{"match": "POST /streamed-body", "action_type": "x"}], body_limit=10)
+        assert problem(site.ask("POST", "/streamed-body", data=b"0123456789abc")) == "approval-required"
 
 
 def test_an_upload_is_untouched_where_nothing_of_it_is_judged(site, ran, ascend):

@@ -1,5 +1,7 @@
 """System checks: what would leave a request ungoverned, or every request refused, is told before a server starts."""
 
+import sys
+
 import pytest
 from django.conf import settings
 from django.core.checks import run_checks
@@ -79,17 +81,23 @@ raise RuntimeError("nobody imports this to check it")
         (CONSUMERS.format("import ascend_middleware.django"), ["W003"]),
         (CONSUMERS.format("from ascend_middleware.asgi import AscendMiddleware"), []),
         (CONSUMERS.format("import ascend_middleware.asgi"), []),
+        (CONSUMERS.format("from . import consumers"), ["W003"]),
         ("import channels.routing", ["W003"]),
         ("from django.core.asgi import get_asgi_application", []),
         ("this is no Python", []),
+        ("a folder", []),
         (None, []),
     ],
 )
 def test_consumers_that_no_guard_stands_around(tmp_path, monkeypatch, source, told):
     monkeypatch.syspath_prepend(tmp_path)
-    if source is not None:
+    if source == "a folder":
+        (tmp_path / "routed_asgi").mkdir()
+    elif source is not None:
         (tmp_path / "routed_asgi.py").write_text(source)
     assert ids(ASGI_APPLICATION="routed_asgi.application") == told
+    with override_settings(ASCEND=KEYED, ASGI_APPLICATION="routed_asgi.application"):
+        WSGIHandler()  # a warning keeps no server from starting
 
 
 def test_the_check_command_fails():
@@ -172,6 +180,7 @@ class Derived:
 COMMON = "django.middleware.common.CommonMiddleware"
 FLATPAGES = "django.contrib.flatpages.middleware.FlatpageFallbackMiddleware"
 CACHE = "django.middleware.cache.FetchFromCacheMiddleware"
+WHOLE_CACHE = "django.middleware.cache.CacheMiddleware"  # derived from it
 
 
 @pytest.mark.parametrize(
@@ -185,6 +194,7 @@ CACHE = "django.middleware.cache.FetchFromCacheMiddleware"
         ([FLATPAGES, GUARD], ["E007"]),
         ([GUARD, FLATPAGES], ["E007", "E006"]),
         ([CACHE, GUARD], ["E007"]),
+        ([WHOLE_CACHE, GUARD], ["E007"]),
         (["test_django_checks.Derived", COMMON], ["E006"]),
         (["no.such.Middleware", GUARD], []),
     ],
@@ -206,6 +216,20 @@ def test_the_order_of_the_middlewares(middleware, expected, monkeypatch):
             WSGIHandler()
         with override_settings(SILENCED_SYSTEM_CHECKS=[f"ascend.{one}" for one in expected]):
             WSGIHandler()
+
+
+def test_what_answers_without_a_view_is_told_where_it_cannot_be_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, FLATPAGES.rpartition(".")[0], None)
+    assert ids(MIDDLEWARE=[FLATPAGES, GUARD]) == ["E007"]
+    assert ids(MIDDLEWARE=[COMMON, GUARD]) == []
+
+
+def test_a_middleware_may_be_built_where_the_settings_name_none():
+    """By a decorator at single views, for one; the check tells of it."""
+    from ascend_middleware.django import AscendMiddleware
+
+    with override_settings(ASCEND=KEYED, MIDDLEWARE=[COMMON]):
+        assert AscendMiddleware(lambda request: None).guard.settings.agent_id == "bot"
 
 
 def test_a_server_does_not_start_with_a_bad_table():

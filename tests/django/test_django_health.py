@@ -5,6 +5,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from ascend_middleware import django as ascend_django
+from ascend_middleware.django import configuration
 from ascend_middleware.guard.telemetry import Telemetry
 
 
@@ -23,6 +24,15 @@ def test_without_the_setting_there_is_no_such_route(site):
 
 def test_the_project_may_ask_before_the_first_request(ascend):
     assert ascend_django.health()["status"] == "ok"
+
+
+def test_it_is_that_of_the_guard_that_serves_until_it_is_forgotten(site, ascend):
+    ascend(on_failure="open", max_retries=0, state="memory:")
+    site.authority.refuse_connections()
+    assert site.ask("GET", "/customers/7").json()["outcome"] == "open"
+    assert ascend_django.health()["open_passes"]["total"] == 1
+    configuration.forget()
+    assert ascend_django.health()["open_passes"]["total"] == 0
 
 
 def test_a_decision_is_a_span(site):

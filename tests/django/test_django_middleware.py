@@ -8,9 +8,10 @@ import django_site
 import pytest
 from asgiref.testing import ApplicationCommunicator
 from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIRequest
 from django.core.wsgi import get_wsgi_application
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
 from django.test.client import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.urls import path, resolve
@@ -96,6 +97,66 @@ def test_a_line_that_a_wsgi_server_shows_is_looked_at(ascend, ascend_authority, 
     ascend_authority.approve()
     answer = Client().generic("GET", "/", **line)
     assert (answer.status_code, problem(answer), ran) == (400, "bad-request", [])
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"/customers/7", 200),
+        (b"//customers/7", 400),
+        (b"/customers%2f7", 400),
+        (b"/x/../customers/7", 400),
+        (b"/customers/7#x", 400),
+    ],
+)
+def test_a_line_that_an_asgi_server_shows_is_looked_at(ascend, ascend_authority, ran, raw, status):
+    ascend_authority.approve()
+    assert asyncio.run(on_asgi(raw_path=raw)) == status
+    assert len(ran) == (status == 200)
+
+
+async def on_asgi(*headers, **scope):
+    """Return the status of what a server hands over."""
+    sent, waiting = [], asyncio.Event()
+    messages = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive():
+        return messages.pop() if messages else await waiting.wait()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/customers/7", "query_string": b"", "headers": headers, **scope}
+    await ASGIHandler()(scope, receive, send)
+    return sent[0]["status"]
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        # Django puts a byte that is no UTF-8 back into percent signs; only a raw target tells that from an escaped one.
+        ({"PATH_INFO": "/files/%C3%A9", "RAW_URI": "/files/%25C3%25A9"}, 200),
+        ({"PATH_INFO": "/files/%FF", "REQUEST_URI": "/files/%25FF?x"}, 200),
+        ({"PATH_INFO": "/files/%FF"}, 400),
+        ({"PATH_INFO": "/files/%7F"}, 200),
+        ({"PATH_INFO": "/files/\xff", "RAW_URI": "/files/%FF"}, 400),
+    ],
+)
+def test_an_escaped_percent_sign_is_no_broken_text(ascend, ascend_authority, ran, line, status):
+    class Urls:
+        urlpatterns = (path("files/<str:customer_id>", django_site.customer),)
+
+    ascend([{"match": "GET /files/{name}", "action_type": "file"}])
+    ascend_authority.approve()
+    with override_settings(ROOT_URLCONF=Urls):
+        assert Client().generic("GET", "/", **line).status_code == status
+    assert [given["customer_id"] for _, given in ran] == [line["PATH_INFO"].rpartition("/")[2]] * (status == 200)
+
+
+def test_a_request_without_a_method_is_refused(ascend):
+    request = HttpRequest()
+    request.path_info = "/customers/7"
+    assert AscendMiddleware(lambda request: HttpResponse())(request).status_code == 400
 
 
 @pytest.mark.parametrize(("permitted", "status"), [((), 400), (("empty-segment",), 200)])
@@ -330,33 +391,41 @@ def test_an_agent_header_counts_once_only(site, ran, ascend, sent):
 
 
 def test_on_asgi_a_second_header_and_a_second_spelling_are_seen(ascend, ascend_authority, ran):
-    from django.core.handlers.asgi import ASGIHandler
-
     ascend_authority.approve()
     ascend(agent_header="X-Agent-Id")
 
-    async def ask(*headers):
-        sent, waiting = [], asyncio.Event()
-        messages = [{"type": "http.request", "body": b"", "more_body": False}]
-
-        async def receive():
-            return messages.pop() if messages else await waiting.wait()
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {"type": "http", "method": "GET", "path": "/customers/7", "query_string": b"", "headers": headers}
-        await ASGIHandler()(scope, receive, send)
-        return sent[0]["status"]
-
     async def all_of_them():
         return [
-            await ask((b"x-agent-id", b"a")),
-            await ask((b"x-agent-id", b"a"), (b"x-agent-id", b"a")),
-            await ask((b"x-agent-id", b"a"), (b"x_agent_id", b"b")),
+            await on_asgi((b"x-agent-id", b"a")),
+            await on_asgi((b"x-agent-id", b"a"), (b"x-agent-id", b"a")),
+            await on_asgi((b"x-agent-id", b"a"), (b"x_agent_id", b"b")),
+            await on_asgi((b"x_agent_id", b"b")),
         ]
 
-    assert asyncio.run(all_of_them()) == [200, 400, 400]
+    assert asyncio.run(all_of_them()) == [200, 400, 400, 400]
+    assert [asked.agent_id for asked in ascend_authority.asked] == ["a"]
+
+
+def test_on_asgi_a_header_that_comes_twice_is_two_values(ascend, ascend_authority, ran):
+    ascend_authority.approve()
+    twice = [(b"x-reason", b"a"), (b"x-reason", b"b")]
+    assert asyncio.run(on_asgi(*twice, path="/search")) == 400
+    assert asyncio.run(on_asgi((b"x-reason", b"a,b"), path="/search")) == 200
+    assert [asked.details for asked in ascend_authority.asked] == [{"why": "a,b"}]
+
+
+@pytest.mark.parametrize("query", ["q=é", "q=€"])
+def test_a_query_beyond_ascii_is_not_judged_as_another_text(site, ran, query):
+    assert site.ask("GET", f"/search?{query}").status_code == 400
+    assert (ran, site.authority.asked) == ([], [])
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF8"])
+def test_a_charset_that_is_the_usual_one_changes_nothing_of_a_query(site, ran, charset):
+    given = {"data": b"x", "content_type": f"text/plain; charset={charset}"}
+    assert site.ask("GET", "/search?q=%C3%A9", **given).json()["q"] == "é"
+    assert site.ask("GET", "/search?q=%FF", **given).status_code == 400
+    assert [asked.details["q"] for asked in site.authority.asked] == ["é"]
 
 
 # Refusals and failures
@@ -388,6 +457,13 @@ def test_a_request_can_wait_for_a_person(site, ran, ascend):
     assert site.ask("GET", "/customers/7").status_code == 200
     site.authority.hold(then="deny")
     assert problem(site.ask("GET", "/customers/7")) == "denied"
+
+
+def test_a_wait_asks_no_more_often_than_it_is_told_to(site, ran, ascend):
+    ascend([{"match": "GET /customers/{id}", "action_type": "x", "pending": "wait:0.2s"}], poll_interval=0.1)
+    site.authority.hold()
+    assert problem(site.ask("GET", "/customers/7")) == "approval-required"
+    assert 1 <= len(site.authority.requests) <= 6
 
 
 def test_no_authority_no_view_unless_the_rule_is_open(site, ran, ascend):
@@ -549,8 +625,6 @@ def test_on_asgi_no_thread_is_used(ascend, ascend_authority, ran):
         threading.Thread.start = lambda thread: (started.append(thread.name), start(thread))[1]
         try:
             request = AsyncRequestFactory().get("/async/customers/7")
-            from django.core.handlers.asgi import ASGIHandler
-
             return await ASGIHandler().get_response_async(request)
         finally:
             threading.Thread.start = start

@@ -126,20 +126,29 @@ def test_help_speaks_of_flask(engine):
     assert "module:name" not in output
 
 
+def test_explain_asks_about_the_host_that_is_given(engine):
+    app = flask.Flask("site", host_matching=True, static_host="shop.example")
+    app.add_url_rule("/a", "a", lambda: "x", host="shop.example")
+    Ascend(app, **options([{"match": "GET /**", "action_type": "shop"}]))
+    told = run(app, "explain", "GET /a", "--header", "Accept: */*", "--header", "Host: shop.example")[1]
+    assert "shop" in told
+    assert "404" not in told
+    assert told != run(app, "explain", "GET /a", "--header", "Accept: shop.example")[1]
+
+
 def test_check_is_content_with_a_good_application(engine):
-    code, output = run(make(), "check")
-    assert code == 0
-    assert "ok: 3 rules" in output
-    assert "can never match" in output
+    result = make().test_cli_runner().invoke(args=["ascend", "check"])
+    assert (result.exit_code, result.stdout) == (0, "ok: 3 rules, 4 rows of routes\n")
+    assert "can never match" in result.stderr
 
 
 def test_check_names_what_the_guard_cannot_see(engine):
     app = make()
     app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/bare": flask.Flask("bare")})
-    code, output = run(app, "check")
-    assert code == 1
-    assert "flask.unguarded-mount" in output
-    assert "/bare" in output
+    result = app.test_cli_runner().invoke(args=["ascend", "check"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "flask.unguarded-mount" in result.stderr
+    assert "/bare" in result.stderr
 
 
 def test_the_package_s_own_command_line_knows_flask(engine, tmp_path, monkeypatch, capsys):
@@ -222,6 +231,13 @@ def test_a_guard_is_found_behind_middlewares_wherever_they_keep_it(engine, attri
     app = make()
     app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/m": Keeps(Keeps(make()))})
     assert codes(app) == (["flask.unguarded-mount"] if attribute == "hidden" else [])
+
+
+def test_the_guard_of_another_application_in_the_place_of_its_own_is_named(engine):
+    app, other = make(), make()
+    app.wsgi_app = other.wsgi_app
+    app.preprocess_request = other.preprocess_request
+    assert codes(app) == ["flask.around", "flask.displaced"]
 
 
 def test_something_in_the_guard_s_place_is_named(engine):

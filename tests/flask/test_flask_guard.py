@@ -75,6 +75,12 @@ def test_an_allowed_view_runs_and_finds_its_verdict(engine):
     assert engine.submitted[0]["resource_id"] == "7"
 
 
+def test_nothing_is_said_of_a_request_that_passes(engine, caplog):
+    app, ran = make()
+    assert (ask(app, "GET", "/items/7").status_code, len(ran)) == (200, 1)
+    assert [line.getMessage() for line in caplog.records if line.name == "ascend_middleware.flask"] == []
+
+
 def test_a_denial_is_a_problem_document(engine):
     engine.answers = [answer("denied", reason="no")]
     app, ran = make()
@@ -360,6 +366,7 @@ def test_an_after_request_function_that_needs_what_did_not_come_to_be_set(engine
     refused = ask(app, "GET", "/items/7")
     assert (refused.status_code, problem(refused), ran) == (403, "denied", [])
     assert "an after_request function failed at a refusal" in caplog.text
+    assert "\nAttributeError: user" in caplog.text
     engine.answers = [answer()]
     assert ask(app, "GET", "/items/7").headers["x-user"] == "ann"
 
@@ -407,6 +414,13 @@ class TestDecidingAfterAFunction:
         app = flask.Flask("site")
         app.config["ASCEND"] = {"after": f"{__name__}.set_user"}
         make(app=app, identify=self.identify)
+        refusing(app, set_user)
+        assert ask(app, "GET", "/items/7").status_code == 200
+
+    def test_an_argument_wins_over_the_configuration(self, engine):
+        app = flask.Flask("site")
+        app.config["ASCEND"] = {"after": "shop.no_such_function"}
+        make(app=app, identify=self.identify, after=set_user)
         refusing(app, set_user)
         assert ask(app, "GET", "/items/7").status_code == 200
 
@@ -573,6 +587,51 @@ def test_what_an_application_put_in_place_of_its_methods_before_stands_behind(en
     app, ran = make(app=app)
     assert [ask(app, "GET", "/items/7").status_code for _ in range(2)] == [200, 403]
     assert (seen, len(ran)) == (["wsgi_app", "preprocess_request", "wsgi_app"], 1)
+
+
+def test_every_method_that_an_application_replaced_before_is_called(engine):
+    seen = []
+
+    class Site(flask.Flask):
+        """Its methods are wrapped, each by a function in the object itself."""
+
+    app = Site("site")
+    for name in ("preprocess_request", "dispatch_request", "process_response"):
+        own = getattr(app, name)
+        setattr(app, name, lambda *arguments, own=own, name=name: (seen.append(name), own(*arguments))[1])
+    app, ran = make(app=app)
+    assert ask(app, "GET", "/items/7").data == b"item"
+    assert (seen, len(ran)) == (["preprocess_request", "dispatch_request", "process_response"], 1)
+
+
+def test_methods_that_are_called_alone_tell_what_is_missing(engine):
+    app, ran = make()
+    with app.test_request_context("/items/7"), pytest.raises(AscendError, match="preprocess_request was replaced"):
+        app.dispatch_request()
+
+    @app.after_request
+    def broken(response):
+        raise ZeroDivisionError
+
+    with app.test_request_context("/items/7"), pytest.raises(ZeroDivisionError):
+        app.process_response(app.response_class("x"))
+    assert ran == []
+
+
+def test_an_after_request_function_that_fails_before_anything_was_decided_is_the_applications_fault(engine):
+    app, _ = make()
+    app.testing = True
+    app.register_error_handler(KeyError, lambda error: ("early", 400))
+
+    @app.after_request
+    def broken(response):
+        raise ZeroDivisionError
+
+    def early(sender):
+        raise KeyError
+
+    with flask.request_started.connected_to(early, app), pytest.raises(ZeroDivisionError):
+        ask(app, "GET", "/items/7")
 
 
 def test_methods_may_be_called_one_by_one(engine):

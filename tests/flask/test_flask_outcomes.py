@@ -65,6 +65,20 @@ class TestWhatIsReported:
         done = ("complete", None) if runs and status < 400 else ("fail", f"{said} {status}")
         assert (self.told(ascend_authority, app), ran) == (done, [True] * runs)
 
+    def test_of_an_application_that_begins_when_its_parts_are_asked_for(self, ran, ascend_authority):
+        def lazily(inner):
+            def wsgi_app(environ, start_response):
+                yield from inner(environ, start_response)
+
+            return wsgi_app
+
+        ascend_authority.approve()
+        app = flask.Flask("site")
+        app.wsgi_app = lazily(app.wsgi_app)
+        app.add_url_rule("/pay", "pay", lambda: "paid", methods=["POST"])
+        Ascend(app, rules={"rule": RULES})
+        assert self.told(ascend_authority, app) == ("complete", None)
+
     def test_of_a_function_that_answers_where_no_view_was_found(self, ascend_authority):
         ascend_authority.approve()
         app = flask.Flask("site")

@@ -121,6 +121,13 @@ def test_the_raw_target_counts_where_the_server_shows_it(engine, name, raw):
     assert handler.ran == 0
 
 
+@pytest.mark.parametrize("name", ["RAW_URI", "REQUEST_URI"])
+def test_what_a_wsgi_server_shows_counts_before_what_stands_in_a_scope(engine, name):
+    for raw, inner, status in (("//items/7", "/items/7", 400), ("/items/7", "//items/7", 200)):
+        given = environ("GET", "/items/7", **{name: raw, "asgi.scope": {"raw_path": inner.encode()}})
+        assert Call(guard(Handler()), given).status == status
+
+
 def test_an_ordinary_raw_target_is_fine(engine):
     given = environ("GET", "/items/a b", query="q=%2F", RAW_URI="/items/a%20b?q=%2F")
     assert Call(guard(Handler()), given).status == 200
@@ -232,6 +239,23 @@ def test_a_length_that_is_none_is_no_body(engine, length):
     assert (call.status, call.problem, engine.submitted) == (400, "bad-request", [])
 
 
+@pytest.mark.parametrize(("digits", "status"), [(18, 200), (19, 400)])
+def test_a_length_has_eighteen_digits_at_most(engine, digits, status):
+    given = {**pay(), "CONTENT_LENGTH": str(len(BODY)).zfill(digits)}
+    assert Call(guard(Handler()), given).status == status
+
+
+def test_a_body_that_was_too_large_stays_so_and_is_not_read_on():
+    stream = Input(BODY)
+    given = pay(content=stream, length=len(BODY))
+    body = Body(given)
+    for limit in (3, 3, 100):
+        with pytest.raises(BodyTooLarge):
+            body.read(limit, 5.0)
+        assert stream.reads == 1
+    assert given["wsgi.input"].read() == BODY
+
+
 def test_a_body_is_read_once_and_bounded_each_time():
     stream = Input(BODY)
     given = pay(content=stream, length=len(BODY))
@@ -256,6 +280,7 @@ def test_a_chunked_body_is_whole_where_the_server_ends_it(engine, reads):
     handler = Handler(reads=reads)
     call = Call(guard(handler), pay(content=Input(BODY, part=4), **{"wsgi.input_terminated": True}))
     assert (call.status, handler.body) == (200, BODY)
+    assert (handler.environ["wsgi.input_terminated"], handler.environ["CONTENT_LENGTH"]) == (True, str(len(BODY)))
 
 
 def test_a_body_of_unknown_end_is_not_read(engine):
@@ -294,10 +319,11 @@ def test_reading_a_long_chunked_body_stops(engine):
     assert len(content.read()) == 10_000_000 - 1001
 
 
+@pytest.mark.parametrize("part", [1 << 20, 1])
 @pytest.mark.parametrize("length", [None, len(BODY)])
 @pytest.mark.parametrize(("spare", "status"), [(0, 200), (-1, 413)])
-def test_a_body_may_be_as_long_as_the_limit(engine, length, spare, status):
-    given = pay(content=Input(BODY), length=length, **{"wsgi.input_terminated": True})
+def test_a_body_may_be_as_long_as_the_limit(engine, length, spare, status, part):
+    given = pay(content=Input(BODY, part=part), length=length, **{"wsgi.input_terminated": True})
     assert Call(guard(Handler(), body_limit=len(BODY) + spare), given).status == status
 
 
