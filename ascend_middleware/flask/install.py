@@ -186,8 +186,7 @@ class AppGuard:
         if by_path:
             view.resolved = None
         rule = request.url_rule
-        params = resolved.params or dict(request.view_args or {})
-        handled.subject = _Subject(request.method, rule, params, _view_of(rule, self.app))
+        handled.subject = _Subject(request.method, rule, resolved.params, _view_of(rule, self.app))
         verdict = handled.verdict = self.runner.judge(view, functools.partial(_read_body, request))
         if not verdict.passes:
             return self.refuse(verdict)

@@ -80,6 +80,29 @@ def test_an_approval_of_what_the_application_put_off_is_given_back(site, ran, as
     assert [site.ask("POST", path, **given).status_code for _ in statuses] == statuses
 
 
+@pytest.mark.parametrize(
+    ("path", "outcome"),
+    [
+        ("/customers/7", "completed"),
+        ("/missing", "failed"),
+        ("/parts", "completed"),
+        ("/async/parts", "completed"),
+        ("/parts?broken", "failed"),
+        ("/async/parts?broken", "failed"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")
+def test_whoever_asks_again_with_a_used_approval_is_told_what_became_of_it(site, ran, path, outcome):
+    site.authority.hold()
+    handle = site.ask("GET", path).json()["approval"]["handle"]
+    site.authority.decide()
+    given = {"headers": {"Ascend-Approval": handle}}
+    with pytest.raises(OSError, match="broken") if path.endswith("?broken") else contextlib.nullcontext():
+        site.ask("GET", path, **given)
+    again = site.ask("GET", path, **given)
+    assert (again.status_code, again.json()["outcome"], len(ran)) == (409, outcome, 1)
+
+
 def test_a_view_that_is_interrupted(site, ran, ascend):
     """By a server that stops, or on an event loop because the client has left."""
     path, error = {"wsgi": ("/interrupted", SystemExit), "asgi": ("/async/interrupted", asyncio.CancelledError)}[

@@ -202,7 +202,7 @@ def test_an_earlier_hook_stands_behind_it(engine):
     assert hooked == []
 
 
-def test_a_hook_that_answers_where_no_route_is_goes_by_its_path(engine):
+def test_a_hook_that_answers_where_no_route_is_goes_by_its_path(engine, caplog):
     app, _ = make({"match": "GET /up", "exempt": True}, {"match": "GET /work", "action_type": "work"})
     hooked = []
 
@@ -222,6 +222,7 @@ def test_a_hook_that_answers_where_no_route_is_goes_by_its_path(engine):
     assert problem(ask(app, "GET", "/secret")) == "unmapped-route"
     assert ask(app, "GET", "/in").status_code == 302
     assert ask(app, "GET", "/nothing").status_code == 404
+    assert "without a decision" not in caplog.text
     engine.answers = [answer("denied")]
     assert problem(ask(app, "GET", "/work")) == "denied"
 
@@ -453,6 +454,11 @@ class TestDecidingAfterAFunction:
             assert ask(app, "GET", "/items/7").status_code == 500  # identify finds no user
         assert (ran, engine.requests) == ([], [])
         assert caplog.text.count("'shop.no_such_function' names no before_request function") == 1
+
+    def test_where_there_is_no_function_at_all_that_is_told(self, engine, caplog):
+        app, ran = make(after="shop.no_such_function")
+        assert (ask(app, "GET", "/items/7").status_code, len(ran)) == (200, 1)
+        assert "of 'site', or several (of: none); the guard decides before all" in caplog.text
 
     @pytest.mark.parametrize("status", [200, 302])
     def test_a_function_before_it_that_answers(self, engine, status):
@@ -934,6 +940,21 @@ def test_what_was_read_before_the_guard_is_judged_or_refused(engine, chunked, re
     assert call.status == (200 if reads == "data" else 400)
     assert ran == (["5"] if reads == "data" else [])
     assert [action["action_details"] for action in engine.submitted] == [{"amount": "5"}] * len(ran)
+
+
+@pytest.mark.parametrize(("spare", "status"), [(0, 200), (-1, 413)])
+def test_what_was_read_before_the_guard_is_no_larger_than_the_limit(engine, spare, status):
+    content = b"amount=5"
+    app, ran = form_app(body_limit=len(content) + spare)
+
+    def early(sender):
+        flask.request.get_data()
+
+    headers = [("content-type", "application/x-www-form-urlencoded")]
+    given = environ("POST", "/form", content=Input(content), headers=headers, **{"wsgi.input_terminated": True})
+    with flask.request_started.connected_to(early, app):
+        assert Call(app, given).status == status
+    assert len(ran) == (status == 200)
 
 
 @pytest.mark.parametrize(("content", "status"), [(b"", 200), (b"x", 400)])
