@@ -162,7 +162,7 @@ def is_open(segment: str) -> bool:
 def _segment_covers(mine: str, theirs: str) -> bool:
     if is_open(theirs):
         return False
-    return mine in (NAME, theirs) or ("{" not in theirs and _segment_matches(mine, theirs))
+    return mine in (NAME, theirs) or _segment_matches(mine, theirs)
 
 
 def segments_overlap(mine: str, theirs: str) -> bool:

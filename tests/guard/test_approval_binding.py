@@ -86,11 +86,13 @@ class TestOneThingChanged:
                 b'{ "a":5.5 }',
                 [b'{"a": 5.50}', b'{"a": 55e-1}', b'{"a": 5.5e0}', b'{"a": "5.5"}', b'{"a": 5}'],
             ),
+            (b'{"a": true}', b'{ "a":true }', [b'{"a": false}', b'{"a": null}', b'{"a": 1}', b'{"a": "true"}']),
+            (b'{"a": null}', None, [b'{"a": false}', b'{"a": 0}', b'{"a": ""}', b'{"a": []}', b"{}"]),
             # What is ambiguous is bound byte by byte.
             (b'{"a": 1, "a": 2}', None, [b'{"a": 2}', b'{"a": 2, "a": 1}', b'{"a":1,"a":2}', b'{"a": 2, "a": 2}']),
         ],
     )
-    async def test_another_spelling_of_a_number_or_of_an_ambiguous_body(self, authority, handler, bound, same, others):
+    async def test_another_value_or_spelling(self, authority, handler, bound, same, others):
         app = guarded(handler, [UPLOAD])
         handle = await approved(app, authority, body=bound, **self.FILE)
         for other in others:

@@ -18,6 +18,12 @@ pytestmark = pytest.mark.anyio
 LENGTH, CHUNKED = ("content-length", str(len(BODY))), ("transfer-encoding", "chunked")
 
 
+def recorded(directory):
+    """Return what the journal in a directory holds."""
+    lines = b"".join(path.read_bytes().rstrip(b"\0") for path in directory.rglob("*.journal")).splitlines()
+    return [json.loads(line.partition(b" ")[2]) for line in lines]
+
+
 class TestTheLoop:
     async def test_held_approved_resumed_and_never_again(self, authority, handler):
         app = guarded(handler)
@@ -54,12 +60,29 @@ class TestTheLoop:
         handle = await approved(app, authority)
         assert (await ask(app, handle)).status == 200
         assert (await ask(app, handle)).json["outcome"] == "completed"
-        lines = b"".join(path.read_bytes().rstrip(b"\0") for path in tmp_path.rglob("*.journal")).splitlines()
-        records = [json.loads(line.partition(b" ")[2]) for line in lines]
+        records = recorded(tmp_path)
         assert [record["k"] for record in records] == kinds
+        assert [record["error"] for record in records if record["k"] == "outcome"] == [None] * reports
         # Under the number of the claim: after a crash the two are known to be one run.
         claimed = json.loads(app.guard.state.find(handle).entry)["n"]
         assert {record["n"] for record in records} <= {claimed}
+        await app.aclose()
+
+    async def test_nothing_is_journalled_of_what_nobody_reports(self, authority, handler, tmp_path):
+        app = unattended(guarded(handler, journal=str(tmp_path), report_outcomes=False))
+        authority.word = "approved"
+        for _ in range(2):  # the first one reads what the workers share
+            assert (await ask(app, method="PUT", path="/files/a")).status == 200
+        assert recorded(tmp_path) == []
+        await app.aclose()
+
+    async def test_what_passes_without_a_decision_is_journalled_though_nobody_reports(
+        self, authority, handler, tmp_path
+    ):
+        app = unattended(guarded(handler, journal=str(tmp_path), report_outcomes=False, on_failure="open"))
+        authority.down = ConnectFailed("no")
+        assert (await ask(app)).status == 200
+        assert [record.get("how") for record in recorded(tmp_path)] == ["open", None]
         await app.aclose()
 
     async def test_the_outcome_of_a_failed_run_is_what_the_second_use_learns(self, authority):
@@ -230,6 +253,13 @@ class TestAttacks:
         assert (wire.status, wire.problem, handler.ran) == (403, "denied", 0)
         assert wire.json["detail"] == wire.json["reason"] == (reason or "the approval has expired")
 
+    async def test_what_is_lost_right_before_it_is_claimed_runs_nothing(self, authority, handler):
+        app = guarded(handler)
+        handle = await approved(app, authority)
+        app.guard.state.claim = lambda handle, **named: None  # as of a state that was emptied
+        wire = await ask(app, handle)
+        assert (wire.status, wire.problem, handler.ran) == (409, "approval-mismatch", 0)
+
     @pytest.mark.parametrize(("left", "kept"), [(30, 30), (7200, 3600)])
     async def test_the_authoritys_own_expiry_counts_where_it_is_sooner(self, authority, handler, left, kept):
         app, now = guarded(handler, approval_expiry=3600), [1_800_000_000.0]
@@ -300,6 +330,7 @@ class TestAttacks:
         assert (wire.status, wire.problem, handler.ran) == (503, "unavailable", 0)
         assert (wire.json["detail"], wire.headers["retry-after"]) == (detail, "5")
         assert list(app.guard.state.unsettled(journal.process)) == []
+        assert recorded(tmp_path) == []  # nor does the journal tell of the end of what never began
         journal.enter = enter
         assert ((await ask(app, handle)).status, handler.ran) == (200, 1)
         assert list(app.guard.state.unsettled(journal.process)) == []

@@ -7,7 +7,7 @@ import time
 import anyio
 import pytest
 from kit.asgi import Wire, guard, http_scope, part, unattended
-from kit.engine import GIVEN, plug
+from kit.engine import GIVEN, answer, plug
 from kit.reuse import READ, SETTINGS, Authority, entries
 from kit.states import NOW, order
 from kit.wsgi import Call, environ
@@ -288,7 +288,49 @@ async def test_who_comes_after_a_kill_does_not_join_what_began_before(build, hou
 
 
 @pytest.mark.anyio
-async def test_without_the_word_of_the_rule_each_is_asked_about(build, house):
-    app = build({key: value for key, value in RULE.items() if key != "coalesce"})
+@pytest.mark.parametrize("identifies", [False, True])
+@pytest.mark.parametrize("says", [{}, {"cache": "30s"}])
+async def test_without_the_word_of_the_rule_each_is_asked_about(build, house, says, identifies):
+    more = {"identify": lambda _: Agent("bot")} if identifies else {}
+    app = build({key: value for key, value in RULE.items() if key != "coalesce"} | says, **more)
     await together(app, house, 3)
     assert len(house.submitted) == 3
+
+
+ALONE = [
+    {"approved_by": ["boss"]},
+    {"approval_request_id": "7"},
+    {"decided_by": "boss"},
+    {"conditions": ["x"]},
+    {"policy_state": ""},
+    {"policy_state": None},
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("more", ALONE, ids=str)
+async def test_a_permission_that_does_not_stand_alone_is_for_who_asked(monkeypatch, handler, more):
+    class Personal(Slow):
+        async def _on_a_loop(self, request, timeout):
+            await super()._on_a_loop(request, timeout)
+            return answer(**{"policy_state": "p", **more})
+
+    house = plug(monkeypatch, Personal())
+    app = unattended(guard(handler, [RULE], **SETTINGS))
+    wires = await together(app, house, 3)
+    assert [wire.status for wire in wires] == [200] * 3
+    assert house.asked == 3 and {how for how, _ in entries(app.guard)} == {"allowed"}
+
+
+@pytest.mark.anyio
+async def test_where_no_uses_are_taken_nobody_waits_for_anothers_answer(build, house):
+    app = build()
+    app.guard.core.policy_state = ""  # as a first answer told
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(get, app, "/read/a")
+        await settle()
+        asked = house.asked
+        house.may_answer.set()
+    assert asked == 3

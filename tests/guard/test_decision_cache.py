@@ -1,14 +1,19 @@
 """An allow decision that is used again: for whom, how long, what ends it, and that the authority hears of each use."""
 
+import asyncio
 import itertools
 
 import pytest
-from kit.asgi import Handler, ask, get, guard, part, unattended
+from kit.asgi import Handler, Wire, ask, get, guard, http_scope, inside, part, unattended
 from kit.engine import Engine, answer, plug
 from kit.reuse import READ, SETTINGS, Authority, entries
 from kit.states import NOW, order
+from starlette.applications import Starlette
+from starlette.responses import Response as Answer
+from starlette.routing import Route
 
 from ascend_middleware import Agent, ConfigurationError, NotAnAgent
+from ascend_middleware.asgi import governed
 from ascend_middleware.authority import parse_policy
 from ascend_middleware.client.http import Response
 
@@ -96,6 +101,7 @@ async def test_the_time_that_the_answer_takes_counts(build, house, monkeypatch):
 
 EXPIRIES = [
     ({"expires_at": "2027-01-15T08:00:10Z"}, 9.9, 0),
+    ({"expires_at": "2027-01-15T08:00:00Z"}, 0, 1),
     ({"expires_at": "2027-01-15T08:00:10Z"}, 10, 1),
     ({"expires_at": "2027-01-15T07:59:59Z"}, 0, 1),
     ({"expires_at": "soon"}, 0, 1),
@@ -110,6 +116,8 @@ async def test_no_decision_outlives_what_it_says_of_its_end(monkeypatch, handler
     app.time = 0.0
     app.guard.core.clock, app.guard.core.now = lambda: app.time, lambda: NOW + app.time
     await get(app, "/read/a")
+    # What is over already takes no place.
+    assert app.health()["cache"]["entries"] == (1 if later or not asked else 0)
     app.time += later
     await get(app, "/read/a")
     assert len(engine.requests) == 1 + asked
@@ -164,6 +172,22 @@ async def test_a_body_of_http_2_that_no_header_announces_counts(build, house, ha
         wire = await get(app, "/read/a", body=[part(body)], http_version="2")
         assert wire.status == 200 and handler.body == body
     assert len(house.submitted) == 2
+
+
+@pytest.mark.parametrize("fields", [{}, {"coalesce": True}])
+async def test_a_body_that_is_announced_and_does_not_arrive_is_refused(build, house, handler, fields):
+    app = build({**READ, **fields}, body_timeout=0.02)
+    wire = await get(app, "/read/a", body=[part(b"1", more=True)], headers=[("content-length", "2")])
+    assert (wire.status, handler.ran, house.submitted) == (408, 0, [])
+
+
+@pytest.mark.parametrize("fields", [{}, {"coalesce": True}])
+async def test_nobody_waits_for_a_body_that_no_header_announces(build, house, fields):
+    app = build({**READ, **fields}, body_timeout=0.05)
+    app.app = Handler(reads=False)
+    for _ in range(2):
+        assert (await Wire().through(app, http_scope("GET", "/read/a"))).status == 200
+    assert len(house.submitted) == 1
 
 
 async def test_what_a_rule_reads_of_the_body_counts_as_ever(build, house, handler):
@@ -295,6 +319,22 @@ async def test_an_authority_that_takes_no_uses_is_asked_each_time_and_that_is_sa
     assert caplog.text.count("the authority takes no reports of uses") == 1
 
 
+@pytest.mark.parametrize("told", ["", None, 7])
+async def test_a_word_about_the_policies_that_says_nothing_is_none(monkeypatch, handler, told):
+    engine = plug(monkeypatch, Engine(answer(policy_state=told)))
+    app = unattended(guard(handler, [READ], **SETTINGS))
+    for _ in range(2):
+        assert (await get(app, "/read/a")).status == 200
+    assert len(engine.requests) == 2
+
+
+async def test_a_denial_says_nothing_of_whether_uses_are_taken(monkeypatch, handler, caplog):
+    engine = plug(monkeypatch, Engine(answer("denied"), answer(policy_state="p")))
+    app = unattended(guard(handler, [READ], **SETTINGS))
+    assert [(await get(app, "/read/a")).status for _ in range(3)] == [403, 200, 200]
+    assert len(engine.requests) == 2 and "takes no reports of uses" not in caplog.text
+
+
 @pytest.mark.parametrize("match", ["POST /a", "* /a", "GET,POST /a", "WEBSOCKET /a", ["GET /a", "PUT /b"]])
 @pytest.mark.parametrize("said", [{"cache": "30s"}, {"coalesce": True}])
 def test_a_table_that_says_it_for_other_methods_is_refused(handler, match, said):
@@ -312,6 +352,30 @@ def test_a_time_that_is_none_is_refused(handler, value):
 def test_without_reports_of_uses_the_start_is_refused(handler, settings):
     with pytest.raises(ConfigurationError, match="cache and coalesce need the journal"):
         guard(handler, [READ], **{**SETTINGS, **settings})
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "asked"),
+    [
+        ("GET", {}, 1),
+        ("HEAD", {}, 1),
+        ("POST", {}, 3),
+        ("DELETE", {}, 3),
+        ("OPTIONS", {}, 3),
+        ("GET", {"journal": "off"}, 3),
+        ("GET", {"report_outcomes": False}, 3),
+    ],
+)
+async def test_a_rule_at_a_handler_uses_decisions_again_only_for_what_reads(house, method, settings, asked):
+    @governed(action_type="read", cache="30s")
+    async def handler(request):
+        return Answer()
+
+    app = Starlette(routes=[Route("/a", handler, methods=["GET", "POST", "DELETE", "OPTIONS"])])
+    inside(app, [], **{**SETTINGS, **settings})
+    for _ in range(3):
+        assert (await ask(app, "/a", method, body=b"", headers=())).status == 200
+    assert len(house.submitted) == asked
 
 
 async def test_a_rule_that_says_nothing_of_it_asks_each_time(build, house):
@@ -416,6 +480,29 @@ async def test_a_key_that_the_authority_does_not_know_any_more_ends_it(build, ho
     assert (await get(app, "/read/a")).status == 500
 
 
+async def test_a_key_that_is_refused_while_the_entry_waits_ends_it_too(build, house):
+    app = build()
+    await get(app, "/read/a")
+
+    def busy(*arguments):
+        app.guard.core.key_refused = True
+        return 0
+
+    app.guard.journal.enter_allowed = busy
+    assert (await get(app, "/read/a")).status == 200
+    assert len(house.submitted) == 2
+
+
+async def test_what_was_decided_under_other_policies_meanwhile_is_not_kept_though_they_are_back(monkeypatch, handler):
+    engine = plug(monkeypatch, Engine(*(answer(policy_state=told) for told in ("old", "new", "old", "old"))))
+    app = unattended(guard(handler, [READ], **SETTINGS))
+    await get(app, "/read/first")
+    await asyncio.gather(get(app, "/read/a"), get(app, "/read/b"))
+    assert len(engine.requests) == 3
+    await get(app, "/read/a")
+    assert len(engine.requests) == 4
+
+
 async def test_while_the_authority_is_away_it_holds(build, house):
     from ascend_middleware.client.http import ConnectFailed
 
@@ -426,6 +513,7 @@ async def test_while_the_authority_is_away_it_holds(build, house):
     assert (await get(app, "/read/a")).status == 200
     app.time += 30
     assert (await get(app, "/read/a")).status == 503
+    assert app.health()["cache"]["entries"] == 0
 
 
 # --- how much is kept
@@ -495,16 +583,19 @@ async def test_the_journal_refuses_a_use_that_it_cannot_keep(build, house, handl
     await get(app, "/read/a")
     app.guard.journal.others_bytes = 65_536
     assert (await get(app, "/read/a")).status == 503
-    assert handler.ran == 1
+    assert handler.ran == 1 and len(house.submitted) == 1
 
 
 async def test_without_an_entry_nothing_is_used_again(build, house, handler):
     app = build(journal_max_bytes=65_536, journal_full="pass")
-    await get(app, "/read/a")
+    for _ in range(2):
+        await get(app, "/read/a")
+    assert len(house.submitted) == 1
     app.guard.journal.others_bytes = 65_536
     for _ in range(2):
         assert (await get(app, "/read/a")).status == 200
     assert len(house.submitted) == 3 and app.guard.journal.unjournalled == 2
+    assert handler.ran == 4
 
 
 async def test_a_look_at_the_kill_switch_comes_last_here_too(build, house, handler):

@@ -78,6 +78,9 @@ async def test_the_route_needs_no_decision_and_runs_nothing(made, engine, handle
 async def test_an_outage_and_its_open_passes_are_told(made, handler):
     app = made(ConnectFailed("away"), circuit_breaker_threshold=2, open_per_minute=5)
 
+    now = [1000.0]
+    app.guard.budget._clock = lambda: now[0]
+    assert (await get(app, HEALTH)).json["open_passes"] == {"last_minute": 0, "per_minute": 5, "total": 0}
     for _ in range(3):
         await ask(app, "POST", "/open")
     wire = await get(app, HEALTH)
@@ -88,6 +91,9 @@ async def test_an_outage_and_its_open_passes_are_told(made, handler):
     assert found["breaker"] == {"state": "open", "failures": 2}
     assert found["open_passes"] == {"last_minute": 3, "per_minute": 5, "total": 3}
     assert found["journal"]["bytes"] > 0
+    for later, spent in ((59.9, 3), (0.1, 0)):
+        now[0] += later
+        assert (await get(app, HEALTH)).json["open_passes"]["last_minute"] == spent
 
 
 async def test_a_journal_that_is_nearly_full_is_told_before_it_is(made):

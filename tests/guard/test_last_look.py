@@ -98,14 +98,18 @@ class TestAfterEverythingElse:
         app.guard.kill.expire()
         assert (await ask(app, handle)).status == 200
 
+    # The one reads the body; about the other the authority is asked at once.
+    @pytest.mark.parametrize("rule", [REFUND, BOUND], ids=str)
     @pytest.mark.parametrize("mode", ["enforce", "observe"])
     @pytest.mark.parametrize("word", ["approved", "denied"])
-    async def test_a_kill_while_an_action_is_submitted(self, authority, handler, file, mode, word):
-        app = guarded(handler, kill_file=str(file), mode=mode)
+    async def test_a_kill_while_an_action_is_submitted(self, authority, handler, file, mode, word, rule):
+        app = guarded(handler, [rule], kill_file=str(file), mode=mode)
+        authority.word = "approved"
+        assert (await ask(app)).status == 200  # it has read what the workers share
         authority.word, authority.meanwhile = word, thrown(app, file)
         wire = await ask(app)
         kind = "denied" if (mode, word) == ("enforce", "denied") else "kill-switch"
-        assert (wire.problem, handler.ran) == (kind, 0)
+        assert (wire.problem, handler.ran) == (kind, 1)
 
     async def test_a_kill_while_the_run_is_journalled(self, authority, handler, file, tmp_path):
         app = guarded(handler, kill_file=str(file), report_outcomes=True, journal=str(tmp_path / "journal"))
@@ -172,6 +176,22 @@ class TestGivenBack:
         handle = await approved(app, authority)
         await ask(app, handle)
         assert (await ask(app, handle)).problem == "approval-used"
+
+    async def test_the_journal_tells_of_it_and_a_busy_one_is_waited_for_apart(self, authority, tmp_path):
+        options = {"journal": str(tmp_path / "journal"), "report_outcomes": True}
+        app = unattended(guarded(self.answering(503, self.LATER), **options))
+        handle, waits, conclude = await approved(app, authority), [], app.guard.journal.conclude
+
+        def busy(*arguments, wait=True, **named):
+            waits.append(wait)
+            return wait and conclude(*arguments, **named)
+
+        app.guard.journal.conclude = busy
+        assert (await ask(app, handle)).status == 503
+        assert waits == [False, True]
+        lines = b"".join(path.read_bytes() for path in (tmp_path / "journal").rglob("*.journal"))
+        assert lines.count(b"; the approval was given back (1 of 3)") == lines.count(b'"k":"outcome"') == 1
+        await app.aclose()
 
     async def test_a_waiting_rule_finds_it_again(self, authority):
         app = guarded(self.answering(503, self.LATER), pending="wait:0.02s", poll_interval=0.01)

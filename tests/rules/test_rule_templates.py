@@ -48,6 +48,8 @@ def test_a_template_matches(template, path, matches):
 def test_a_template_gives_its_parameters():
     assert rule("/a/{x}/{y:int}/{rest:path}").parameters("/a/b/2/c/d") == {"x": "b", "y": "2", "rest": "c/d"}
     assert rule("/a/**").parameters("/a/b") == {}
+    for path in ("/a", "/a/", "a", ""):  # it does not match
+        assert rule("/a/{x}").parameters(path) == {}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,8 @@ def test_a_template_gives_its_parameters():
         ("GET /x", {"GET"}),
         ("get,Post /x", {"GET", "POST"}),
         ("GET, POST /x", {"GET", "POST"}),
+        ("GET ,POST /x", {"GET", "POST"}),
+        ("GET , POST /x", {"GET", "POST"}),
         ("* /x", {"*"}),
         ("WEBSOCKET /x", {WEBSOCKET}),
         ("PROPFIND /x", {"PROPFIND"}),
@@ -95,6 +99,8 @@ def test_methods_that_there_are_are_taken_for_no_mistake(method):
         ("GET /{p:path}/b", "stands at the end"),
         ("GET /a/{x:float}", "{x} governs a route whatever"),
         ("GET /a/f.{x}", "mixes text and a parameter"),
+        ("GET /a/{x", "mixes text and a parameter"),
+        ("GET /a/x}", "mixes text and a parameter"),
         ("GET /a/<int:x>", "another framework"),
         ("GET /a/:x", "another framework"),
         ("GET /a/{x}/{x}", "occurs twice"),
@@ -128,7 +134,7 @@ def test_templates_are_equal_whatever_their_parameters_are_called():
     assert hash(rule("/a/{x}")) == hash(rule("/a/{y}"))
     assert rule("/a/{x}") != rule("/a/{x:int}")
     assert rule("/a/**") == rule("/a/{p:path}") == parse_route("/a/{rest:path}")
-    assert parse_route("/a/{x:str}") == rule("/a/{y}")
+    assert parse_route("/a/{x:str}") == parse_route("/a/{x}/") == rule("/a/{y}")
 
 
 @pytest.mark.parametrize(
@@ -161,12 +167,18 @@ def test_a_template_covers_another(wide, narrow, covers):
         ("/a/**", "/{y}", True),
         ("/a/b/**", "/a", False),
         ("/a/{x:int}", "/a/b", False),
+        ("/a/{x:int}", "/a/7", True),
+        ("/a/{x:uuid}", "/a/0f8fad5b-d9cb-469f-a165-70867728950e", True),
+        ("/a/{x:uuid}", "/a/7", False),
         ("/a/{x:int}", "/a/{x:uuid}", True),
         ("/a/f.txt", "/a/f.{e}", True),
         ("/a/g.txt", "/a/f.{e}", False),
         ("/a/f.", "/a/f.{e}", False),
         ("/a/ftxt", "/a/{e}.txt", False),
         ("/a/f.txt", "/a/{e}.txt", True),
+        ("/a/f.csv", "/a/{e}.txt", False),
+        ("/a/f-g.csv", "/a/f-{e}.txt", False),
+        ("/a/h-g.txt", "/a/f-{e}.txt", False),
         ("/a/.txt", "/a/{e}.txt", False),
         ("/a/f-g.txt", "/a/f-{e}.txt", True),
         ("/a/f-.txt", "/a/f-{e}.txt", False),
@@ -188,6 +200,7 @@ def test_a_framework_template_never_fails(text):
 
 
 def test_an_odd_framework_template_may_match_anything():
-    for text in ("/{4}", "/{x:re:[a/b]}", "/f.{p:path}", "/**/a"):
+    odd = ("/{", "/}", "/{a", "/a}", "/{x}}", "/{{x}", "/{x}{", "/}{x}")
+    for text in ("/{4}", "/{x:re:[a/b]}", "/f.{p:path}", "/**/a", *odd):
         assert parse_route(text).overlaps(rule("/z/z/z"))
         assert not rule("/{x}").covers(parse_route(text))
