@@ -212,13 +212,21 @@ def _quick(bench: Bench) -> tuple[str, ...]:
 
 
 def imports(bench: Bench) -> dict[str, Any]:
-    """Imports in processes of their own, the modules in turn; seconds."""
+    """Imports in processes of their own, the modules in turn; seconds.
+
+    Each from bytecode of this run: what an environment holds of it depends on how the packages were installed, and where
+    one side had to be compiled at each import, that would be measured.
+    """
     found: dict[str, list[float]] = {}
+    environment = {**bench.environment, "PYTHONPYCACHEPREFIX": str(bench.folder / "bytecode")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     for _ in range(2 if bench.quick else 11):
         for module in ("httpx2", "ascend_middleware", "ascend_middleware.client"):
             text = f"import time; began = time.perf_counter(); import {module}; print(time.perf_counter() - began)"
             command = [bench.python, "-c", text]
-            done = subprocess.run(command, cwd=load.HERE.parent, check=True, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(
+                command, cwd=load.HERE.parent, env=environment, check=True, capture_output=True, text=True, timeout=60
+            )
             found.setdefault(module, []).append(float(done.stdout))
     return {module: statistics.median(seconds[1:]) for module, seconds in found.items()}
 
