@@ -30,13 +30,13 @@ from .calls import Attempt, Calls, Send, identifiers
 from .http.transport import Head, Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from ..api.models import AgentAction
     from ..flow import Flow
     from .breaker import CircuitBreaker
 
-__all__ = ["PASSING", "Attempt", "ClientCore", "Send", "outcome_of"]
+__all__ = ["PASSING", "Attempt", "ClientCore", "Send"]
 
 T = TypeVar("T")
 # What a poll may run into and still go on: the decision stands at the authority all the same.
@@ -137,18 +137,18 @@ class ClientCore(Calls):
         if isinstance(error, BaseException):
             error = f"{type(error).__name__}: {error}"
         word, endpoint = ("failed", endpoints.FAIL_ACTION) if failed else ("completed", endpoints.COMPLETE_ACTION)
-        body = outcome_of(action_id, word, self.now() if at is None else at, error=error, **fields)
+        body = _outcome_of(action_id, word, self.now() if at is None else at, error=error, **fields)
         operation = endpoint.call(body=body, action_id=action_id)
         return self.call(operation, deadline=deadline, idempotency_key=idempotency_key, breaker=breaker)
 
     def report_many(
-        self, outcomes: Sequence[Mapping[str, Any]], *, deadline: float | None = None, breaker: CircuitBreaker
+        self, outcomes: Sequence[msgspec.Struct], *, deadline: float | None = None, breaker: CircuitBreaker
     ) -> Flow[list[AscendError | None]]:
-        """Report what `outcome_of` made; return for each the error that it was refused with, None if it was taken.
+        """Report outcomes; return for each the error that it was refused with, None if it was taken.
 
-        There are at most `outcomes_at_once`, each with an `idempotency_key` of its own.
+        There are at most `outcomes_at_once`, each with the fields of a `ReportedOutcome` and an `idempotency_key`.
         """
-        content = encode_json({"outcomes": list(outcomes)})
+        content = encode_json({"outcomes": outcomes})
         operation: Any = msgspec.structs.replace(endpoints.REPORT_OUTCOMES.call(body=content), decode=decode_object)
         answer: dict[str, Any] = yield from self.call(operation, deadline=deadline, breaker=breaker)
         self.note_policies(answer)
@@ -288,7 +288,7 @@ class ClientCore(Calls):
         return ConnectionStatus(fields)
 
 
-def outcome_of(action_id: str | int, word: str, at: float, **fields: Any) -> dict[str, Any]:
+def _outcome_of(action_id: str | int, word: str, at: float, **fields: Any) -> dict[str, Any]:
     """Return the body that tells what became of an action."""
     return {"action_id": str(action_id), "status": word, f"{word}_at": iso_time(at), **given(**fields)}
 

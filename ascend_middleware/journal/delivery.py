@@ -5,7 +5,6 @@ A line that the authority cannot take now stays next. One that it will never tak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +12,6 @@ import msgspec
 
 from ..api.models import AgentAction
 from ..api.values import iso_time
-from ..client.core import outcome_of
 from ..exceptions import (
     AscendError,
     AuthorizationDeniedError,
@@ -58,8 +56,7 @@ class Foreign(AscendError):  # noqa: N818 - says what it is
     """The authority lets another service speak about a dead process's action."""
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(msgspec.Struct, gc=False):
     """An entry whose outcome was not seen yet."""
 
     segment: int
@@ -79,14 +76,32 @@ class _Record(msgspec.Struct):
     id: str = ""
     how: str = ""
     rule: str = ""
-    action: dict[str, Any] | None = None
+    action: msgspec.Raw = msgspec.Raw(b"null")  # is read where it is submitted late
     error: str | None = None
     ms: int | None = None
     given_back: int | None = None
 
 
+class _Told(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    """An outcome as one of many; see `ReportedOutcome`. Made directly, since there are as many as requests."""
+
+    action_id: str
+    status: str
+    idempotency_key: str
+    completed_at: str | None = None
+    failed_at: str | None = None
+    error: str | None = None
+    duration_ms: int | None = None
+    given_back: int | None = None
+    outcome: str | None = None
+    how: str | None = None
+    use: str | None = None
+    used_at: str | None = None
+
+
 # Of a line; None if it is damaged.
 _read: Final = partial(decode_as, msgspec.json.Decoder(_Record).decode)
+_read_action: Final = msgspec.json.Decoder(dict[str, Any] | None).decode
 
 
 class Delivery:
@@ -208,9 +223,9 @@ class Delivery:
                 self._take(taken, segment)
         return True
 
-    def _read_ahead(self, segment: int, most: int) -> list[tuple[_Record, bytes, dict[str, Any] | None]]:
+    def _read_ahead(self, segment: int, most: int) -> list[tuple[_Record, bytes, _Told | None]]:
         """Return the next lines, up to one that has to be told alone; each with what is to be told of it, if any."""
-        told: list[tuple[_Record, bytes, dict[str, Any] | None]] = []
+        told: list[tuple[_Record, bytes, _Told | None]] = []
         for line, was_delivered in self._log.ahead(2 * most):
             record = _read(line)
             if record is None:
@@ -322,7 +337,7 @@ class Delivery:
 
     def _submit(self, record: _Record) -> Flow[str]:
         """Submit what was passed while the authority was away, marked as such."""
-        action = AgentAction(**(record.action or {}))
+        action = AgentAction(**(_read_action(record.action) or {}))
         action.context = {**(action.context or {}), "passed_open": True, "passed_open_at": iso_time(record.at)}
         decision = yield from self._core.submit(action, **self._how(record.n, "submit"))
         if not decision.is_approved():
@@ -351,24 +366,26 @@ class Delivery:
             **self._how(record.n, "outcome"),
         )
 
-    def _outcome(self, record: _Record, opened: _Open) -> dict[str, Any]:
+    def _outcome(self, record: _Record, opened: _Open) -> _Told:
         """Return an outcome as one of many; see `_report`."""
-        word = "completed" if record.error is None else "failed"
-        body = outcome_of(
-            opened.action_id,
-            word,
-            record.at,
-            error=record.error,
-            duration_ms=record.ms,
-            given_back=record.given_back,
+        error, at = record.error, iso_time(record.at)
+        told = _Told(
+            action_id=opened.action_id,
+            status="completed" if error is None else "failed",
             idempotency_key=self._key(record.n, "outcome"),
+            duration_ms=record.ms,
         )
+        if error is None:
+            told.completed_at = at
+        else:
+            told.failed_at, told.error = at, error
+        told.given_back = record.given_back
         if opened.reuse:
             # What the action itself came to is another one's to tell.
-            name = f"{self._process}-{record.n}"
-            use = {"status": "used", "outcome": word, "how": opened.reuse, "use": name, "used_at": iso_time(opened.at)}
-            body.update(use)
-        return body
+            told.outcome, told.status = told.status, "used"
+            told.how, told.used_at = opened.reuse, iso_time(opened.at)
+            told.use = f"{self._process}-{record.n}"
+        return told
 
     def _report_use(self, record: _Record, opened: _Open) -> Flow[None]:
         """Report a use by itself, which is as one of many, too: there is no other way."""
