@@ -48,7 +48,7 @@ class Body:
     `task` is the receive that is under way, if there is one.
     """
 
-    __slots__ = ("_ahead", "_gone", "_receive", "_server", "_size", "_websocket", "_whole", "task")
+    __slots__ = ("_ahead", "_gone", "_looks", "_receive", "_server", "_size", "_websocket", "_whole", "task")
 
     def __init__(self, receive: Callable[[], Awaitable[Any]], *, websocket: bool = False) -> None:
         self._receive = receive
@@ -60,7 +60,7 @@ class Body:
         self._ahead: deque[Any] = deque()
         self._size = 0
         self._whole = False
-        self._gone = False
+        self._gone = self._looks = False
         self.task: asyncio.Task[Any] | None = None
 
     async def read(self, limit: int, seconds: float) -> bytes:
@@ -162,7 +162,8 @@ class Body:
                     break
                 continue
             if self.task is None:
-                self.task = asyncio.ensure_future(self._receive())
+                await self._begin_to_receive(ahead=ahead)
+                break
             await asyncio.sleep(0)
             if not self.task.done() or self.task.cancelled() or self.task.exception() is not None:
                 break  # the handler gets what comes of it
@@ -171,6 +172,32 @@ class Body:
             if was_whole:
                 break
         return self._gone
+
+    async def _begin_to_receive(self, *, ahead: bool) -> None:
+        """Take what there is to receive, all of it in one task; the receive that has to wait stays under way."""
+        self._looks = True
+        coroutine = self._receive_on(ahead=ahead)
+        if sys.version_info >= (3, 12):
+            # It runs at once as far as it comes, which spares a turn of the loop.
+            self.task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
+        else:
+            self.task = asyncio.ensure_future(coroutine)
+            await asyncio.sleep(0)
+        self._looks = False
+        if self.task.done() and not self.task.cancelled() and self.task.exception() is None:
+            self.task = None  # all of it was noted; of an exception, the handler hears
+
+    async def _receive_on(self, *, ahead: bool) -> Any:
+        """Note messages as long as somebody looks; the one that comes later is returned."""
+        for _ in range(_LOOKS):  # there are servers, and tests, that never come to an end
+            was_whole = self._whole
+            message = await self._receive()
+            if not self._looks:
+                return message
+            self._note(message)
+            if was_whole or self._gone or not (self._whole or self._websocket or (ahead and self._size <= _AHEAD)):
+                break
+        return None
 
     def _note(self, message: Any) -> None:
         self._ahead.append(message)
