@@ -154,6 +154,11 @@ class _Runner:
             worker.start()
         return self._guard
 
+    def note(self, verdict: Verdict) -> None:
+        """Start a worker that was not needed before: it delivers what was journalled."""
+        if self._late_worker is not None and verdict.run is not None and verdict.run.number:
+            self._late_worker.start()
+
 
 def _unless_eager(worker: BackgroundWorker | None) -> BackgroundWorker | None:
     """Return a worker that has nothing to do, and is not started, before something is journalled."""
@@ -197,11 +202,10 @@ class SyncRunner(_Runner):
                 attempt.answer = self._engines.get().send(attempt.request, attempt.timeout)
             except Exception as error:
                 attempt.answer = error
-            found = guard.hear(found)
+            found = guard.hear(found) or guard.go_on(found, view)
         if not isinstance(found, Verdict):
             found = drive(found, functools.partial(self._perform, read))
-        if self._late_worker is not None and found.run is not None and found.run.number:
-            self._late_worker.start()  # it delivers what was journalled
+        self.note(found)
         guard.log(view, found, seconds=time.perf_counter() - started)
         return found
 
@@ -293,13 +297,18 @@ class AsyncRunner(_Runner):
                 attempt.answer = await self._engines.get().send(attempt.request, attempt.timeout)
             except Exception as error:
                 attempt.answer = error
-            verdict = guard.hear(found)
+            verdict = guard.hear(found) or guard.go_on(found, view)
         if not isinstance(verdict, Verdict):
             verdict = await drive_async(verdict, functools.partial(self._perform, body))
-        if self._late_worker is not None and verdict.run is not None and verdict.run.number:
-            self._late_worker.start()  # it delivers what was journalled
+        self.note(verdict)
         guard.log(view, verdict, seconds=time.perf_counter() - started)
         return verdict
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """What sends requests to the authority, opened if need be."""
+        opened: AsyncEngine = self._engines.get()
+        return opened
 
     def _perform(self, body: AsyncBody, step: Any) -> Awaitable[Any]:
         if isinstance(step, Send):  # first, because most flows have no other step

@@ -102,7 +102,11 @@ def read_permission(content: bytes) -> Permission | None:
         count(b'"status"') != (status is not None)
         or count(b'decision"') != words - (status is not None)
         or count(b'"requires_approval"') > 1
-        or (b"false" in content and _forbids_twice(content, found, (status, decision, enforcement)))
+        # The one "false" of most answers says that no approval is required.
+        or (
+            count(b"false") > (found.requires_approval is False)
+            and _forbids_twice(content, found, (status, decision, enforcement))
+        )
     ):
         return None
     action_id, other = found.action_id, found.id

@@ -42,6 +42,20 @@ _MOMENT: Final = 0.001
 _first: Final = itemgetter(0)
 
 
+def _server_of(receive: Any) -> Any:
+    """Return what says at any time whether the client is there: a request of uvicorn; None at other servers."""
+    server = getattr(receive, "__self__", None)
+    if not type(server).__module__.startswith("uvicorn."):
+        return None
+    return server if isinstance(getattr(server, "disconnected", None), bool) else None
+
+
+def is_connected(receive: Receive) -> bool:
+    """Say whether the server says that the client is there; at most servers only a `Body` can tell."""
+    server = _server_of(receive)
+    return server is not None and not server.disconnected
+
+
 class Body:
     """Read messages ahead of the handler, and hand every one of them on, once, in order.
 
@@ -53,15 +67,17 @@ class Body:
     def __init__(self, receive: Callable[[], Awaitable[Any]], *, websocket: bool = False) -> None:
         self._receive = receive
         self._websocket = websocket
-        # Of uvicorn's requests, what says at any time whether the client is there.
-        server = getattr(receive, "__self__", None)
-        is_known = isinstance(getattr(server, "disconnected", None), bool)
-        self._server = server if is_known and type(server).__module__.startswith("uvicorn.") else None
+        self._server = _server_of(receive)
         self._ahead: deque[Any] = deque()
         self._size = 0
         self._whole = False
         self._gone = self._looks = False
         self.task: asyncio.Task[Any] | None = None
+
+    def stop(self) -> None:
+        """Stop receiving, unless somebody has taken that over."""
+        if self.task is not None:
+            self.task.cancel()
 
     async def read(self, limit: int, seconds: float) -> bytes:
         """Return the whole body; see the step `ReadBody`. A handshake has none, and its messages are the handler's."""

@@ -1,7 +1,7 @@
 """The flow from a request to a verdict. It knows neither a framework nor an HTTP library."""
 
 from ..flow import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
-from ..verdict import Refusal, Verdict, answer_of
+from ..verdict import PermittedVerdict, Refusal, Verdict, answer_of
 from .decide import Guard
 from .firewall import is_ordinary, is_ordinary_environ
 from .log import announce, announce_ways
@@ -19,6 +19,7 @@ __all__ = [
     "Guard",
     "Hook",
     "NotAnAgent",
+    "PermittedVerdict",
     "ReadBody",
     "Refusal",
     "RequestView",

@@ -17,13 +17,14 @@ from ..routing import Kind
 from ..rules import WEBSOCKET, RuleTable
 from ..state.base import StateError
 from ..text import printable
-from ..verdict import PermittedVerdict, Refusal, Run, Verdict
+from ..verdict import Refusal, Run, Verdict
 from .approvals import Approvals, Settled
 from .cache import Reuse
 from .firewall import USUAL_METHODS, Unreadable, inspect, read_whole
 from .log import Recorder
 from .observations import Observations
 from .plan import Asked, Case, Plan, Plans
+from .quick import QuickWay
 from .refusals import cause_of, refusal_for, refusal_of_findings, unjournalled
 from .request import HANDLE_HEADER, Agent, NotAnAgent, agent_of
 from .runs import OpenBudget, Runs
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from ..client.core import Attempt, ClientCore
     from ..flow import Flow
     from ..journal.journal import Journal
-    from ..routing import Leaf
     from ..rules import CompiledRule
     from ..state.base import State
     from .request import RequestView
@@ -57,7 +57,7 @@ class _Worker(Protocol):
     def is_running(self) -> bool: ...
 
 
-class Guard:
+class Guard(QuickWay):
     """Decide about requests under one rule table.
 
     `identify` is called with the framework's request, and returns an `Agent`, `NotAnAgent`, or an awaitable of one;
@@ -91,9 +91,9 @@ class Guard:
         self._clock: Final = core.clock
         self._misconfigured_at = -1e9
         self._agent = Agent(settings.agent_id, settings.agent_name)
-        self._asks_who: Final = identify is not None or bool(settings.agent_header)
+        self._asks_who = identify is not None or bool(settings.agent_header)
         # What the guard answers by itself begins with one of these.
-        self._own_paths: Final = tuple(filter(None, (f"{settings.approvals_path}/", settings.health_path)))
+        self._own_paths = tuple(filter(None, (f"{settings.approvals_path}/", settings.health_path)))
         self.kill = KillSwitch(
             state,
             own=settings.agent_id,
@@ -111,8 +111,8 @@ class Guard:
         observes = settings.mode == "observe" or any(rule.mode == "observe" for rule in table.rules)
         if observes and journal is not None and journal.directory is not None:
             self.recorder.observations = Observations(journal.directory, clock=core.clock, now=core.now)
-        self._plans: Final = Plans(table, settings)
-        self.runs: Final = Runs(journal, state, self.kill, reports=settings.report_outcomes, now=core.now)
+        self._plans = Plans(table, settings)
+        self.runs = Runs(journal, state, self.kill, reports=settings.report_outcomes, now=core.now)
         if settings.telemetry:
             self.recorder.telemetry = open_telemetry(self)
         if not settings.enabled:
@@ -150,16 +150,6 @@ class Guard:
             return None
         verdict = self._plans.none.refused(refusal_of_findings(findings))
         return None if verdict.passes else verdict
-
-    def exempts(self, leaf: Leaf | None, method: str, path: str) -> Verdict | None:
-        """Return the verdict of an ordinary request that a rule exempts, if nobody wants to hear of it; else None.
-
-        It is what `triage` comes to; `path` is the decoded and application-relative one.
-        """
-        verdict = self._plans.exempt.get((leaf, method))
-        if verdict is None or path.startswith(self._own_paths) or not self.recorder.is_silent:
-            return None
-        return verdict
 
     def triage(self, view: RequestView) -> Verdict | Asked | Flow[Verdict]:
         """Settle what needs no authority; otherwise return what is to be asked at once, or the flow that judges."""
@@ -206,7 +196,7 @@ class Guard:
             if content is not None:
                 attempt = self.core.begin_submit(content, self._agent.id, seconds=self.settings.deadline)
                 if attempt is not None:
-                    return Asked(case, attempt)
+                    return Asked(plan, case.action, attempt, case)
         return self._decide(case)
 
     def _reused(self, case: Case) -> Verdict | Flow[Verdict] | None:
@@ -234,20 +224,13 @@ class Guard:
             reuse=reuse,
         )
 
-    def hear(self, asked: Asked) -> Verdict | Flow[Verdict]:
-        """Return the verdict where the answer to the one attempt permits; else the flow, which goes on from there."""
-        case = asked.case
-        permission = self.core.permitted(asked.attempt)
-        if permission is not None:
-            if case.ticket is not None:
-                self.reuse.keep(case, permission.decision)
-            run = self.runs.enter_at_once(permission.action_id, case.plan.entry)
-            if run is not self.runs.waits:
-                self._misconfigured_at = -1e9
-                verdict = PermittedVerdict(
-                    outcome="allowed", passes=True, rule=case.rule, action=case.action, permission=permission, run=run
-                )
-                return verdict if self.kill.is_quiet else self._look_last(verdict)
+    def go_on(self, asked: Asked, view: RequestView) -> Flow[Verdict]:
+        """Return the flow that goes on from an attempt about which `hear` cannot tell."""
+        case, rule = asked.case, asked.plan.rule
+        if case is None:
+            assert rule is not None  # noqa: S101 - else nobody is asked
+            params = None if view.resolved is None else view.resolved.params
+            case = Case(view, asked.plan, rule, self._agent, params=params, action=asked.action)
         return self._decide(case, asked.attempt)
 
     def _may_be_on_hold(self, case: Case) -> bool:

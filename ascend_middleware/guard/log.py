@@ -80,6 +80,11 @@ class Recorder:
         """Whether nobody hears of a verdict that no decision stands behind, and that refuses nothing."""
         return self.telemetry is None and not logger.isEnabledFor(logging.INFO)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody hears of a permission, nor waits for one to tell that an outage is over."""
+        return self.is_silent and self.observations is None and not self._undecided
+
     def record(self, view: RequestView, verdict: Verdict, *, seconds: float) -> None:
         """Write the one line that every judged request leaves; its extras are meant for machines."""
         if self.telemetry is not None:

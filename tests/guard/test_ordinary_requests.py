@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-import ascend_middleware.asgi.middleware
+import ascend_middleware.asgi.governor
 import ascend_middleware.wsgi.middleware
 from ascend_middleware.asgi.messages import RootPath, ScopeView
 from ascend_middleware.flask import Ascend
@@ -182,7 +182,7 @@ def test_a_glance_changes_nothing(app, path, how, names, method, root):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(KnownPaths, "come_again", lambda *_: False)
         patch.setattr(KnownPaths, "get", lambda *_: None)
-        patch.setattr(ascend_middleware.asgi.middleware, "is_ordinary", lambda *_: False)
+        patch.setattr(ascend_middleware.asgi.governor, "is_ordinary", lambda *_: False)
         thorough = once()
     # The third time, what the router finds for a path may be known.
     assert [once() for _ in range(3)] == [thorough] * 3

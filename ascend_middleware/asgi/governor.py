@@ -1,0 +1,249 @@
+"""Govern one request: have it decided about, and run what comes next, or refuse."""
+
+from __future__ import annotations
+
+import functools
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+from ..adapters.decorator import VERDICT
+from ..adapters.outcome import HandledRequest, report_undecided
+from ..guard import Asked, PermittedVerdict, Verdict, is_ordinary
+from ..masking import get_logger
+from .install import AdmittedRequest
+from .messages import Body, RootPath, ScopeView, is_connected, refuse
+from .passed import PassedRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from ..adapters.runner import AsyncRunner
+    from ..flow import Flow
+    from ..guard import Guard
+    from ..routing import Resolved
+    from .messages import Application, Message, Receive, Scope, Send
+
+__all__ = ["JUDGED", "WATCHING", "Governor", "judging"]
+
+logger = get_logger("ascend_middleware.asgi")
+
+# Where a request keeps in its scope the outcomes of the guards that saw it.
+JUDGED: Final = "ascend_middleware.judged"
+# Likewise, the governors that watch its answer.
+WATCHING: Final = "ascend_middleware.watching"
+judging: ContextVar[list[str] | None] = ContextVar("ascend_middleware.judging", default=None)
+# What nobody decided about, though a guard saw it.
+_UNDECIDED: Final = frozenset({"framework"})
+
+
+class Governor:
+    """Governs the requests of one middleware, wherever in the application they are to be judged."""
+
+    def __init__(self, runner: AsyncRunner, root_path: RootPath) -> None:
+        self.runner = runner
+        self._root_path = root_path
+
+    def govern(
+        self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
+    ) -> Awaitable[None]:
+        """Decide about one request or handshake and run `inner`, or refuse."""
+        guard = self.runner.start()
+        ordinary = is_ordinary(scope["path"], scope.get("raw_path"), scope.get("headers", ()))
+        judged = scope.get(JUDGED)
+        if judged is None:
+            judged = _judged(scope)
+        if judging.get() is not None:
+            judging.set(None)  # what a handler asks of an application by itself is another request
+        asked = None
+        if ordinary and resolved is not None and scope["type"] == "http" and not resolved.entered:
+            exempt = guard.exempts(resolved.leaf, scope["method"], resolved.path)
+            if exempt is not None:
+                judged.append(exempt.outcome)
+                _leave(exempt, scope)
+                return inner(scope, receive, send)
+            asked = guard.ask(resolved, scope["method"])
+        judged.append("")  # until it is known: what goes wrong here is no success of somebody else's
+        if asked is not None:
+            return self._ask(asked, guard, judged, scope, receive, send, inner, resolved)
+        view = ScopeView(scope, resolved, self._root_path, is_ordinary=ordinary)
+        return self._govern(view, guard, judged, scope, receive, send, inner)
+
+    async def _ask(
+        self,
+        asked: Asked,
+        guard: Guard,
+        judged: list[str],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        inner: Application,
+        resolved: Resolved | None,
+    ) -> None:
+        """Govern a request that `Guard.ask` knows.
+
+        All of the way to its handler stands here: each hop costs as much as what it leads to. `_govern` goes on with
+        whatever is not permitted at once.
+        """
+        runner, attempt = self.runner, asked.attempt
+        try:
+            attempt.answer = await runner.engine.send(attempt.request, attempt.timeout)
+        except Exception as error:
+            attempt.answer = error
+        found = guard.hear(asked)
+        if not isinstance(found, PermittedVerdict):
+            view = ScopeView(scope, resolved, self._root_path, is_ordinary=True)
+            await self._judge(view, found or guard.go_on(asked, view), judged, scope, receive, send, inner)
+            return
+        judged[-1] = found.outcome
+        runner.note(found)
+        if not guard.recorder.is_idle:
+            view = ScopeView(scope, resolved, self._root_path, is_ordinary=True)
+            guard.log(view, found, seconds=guard.core.clock() - attempt.began)
+        if not is_connected(receive):
+            await self._pass(found, Body(receive), scope, send, inner, resolved, ahead=True)
+            return
+        _leave(found, scope)
+        if found.run is None:
+            await inner(scope, receive, send)
+            return
+        passed = PassedRequest(runner, found, scope, receive, send)
+        try:
+            await inner(scope, passed.received, passed.sent)
+        except BaseException as failure:
+            passed.raised(failure)
+            raise
+        finally:
+            if not found.run.concluded and (recording := passed.conclude()) is not None:
+                await recording
+
+    async def _govern(
+        self,
+        view: ScopeView,
+        guard: Guard,
+        judged: list[str],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        inner: Application,
+    ) -> None:
+        found = self.runner.triage(view, guard)
+        if not isinstance(found, Verdict):
+            await self._judge(view, found, judged, scope, receive, send, inner)
+            return
+        judged[-1] = found.outcome
+        await self._carry_out(found, scope, receive, send, inner, view.resolved)
+
+    async def _judge(
+        self,
+        view: ScopeView,
+        found: Asked | Flow[Verdict],
+        judged: list[str],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        inner: Application,
+    ) -> None:
+        """Have decided what `triage` did not settle."""
+        body = Body(receive, websocket=scope["type"] == "websocket")
+        try:
+            verdict = await self.runner.decide(view, found, body)
+            judged[-1] = verdict.outcome
+        except BaseException:
+            body.stop()
+            raise
+        if not verdict.passes:
+            body.stop()
+            await self._carry_out(verdict, scope, receive, send, inner, view.resolved)
+            return
+        # Who expects to be told to continue is told so by the first receive: only the handler may do that.
+        ahead = not view.tells("expect")
+        await self._pass(verdict, body, scope, send, inner, view.resolved, ahead=ahead)
+
+    async def _pass(
+        self,
+        verdict: Verdict,
+        body: Body,
+        scope: Scope,
+        send: Send,
+        inner: Application,
+        resolved: Resolved | None,
+        *,
+        ahead: bool,
+    ) -> None:
+        """Let a request pass whose client has not left while it was decided about."""
+        try:
+            try:
+                onward = body.onward_at_once() or await body.onward(ahead=ahead)
+            except BaseException:
+                self.runner.guard.runs.give_up(verdict.run)
+                raise
+            if onward is None:
+                handled = HandledRequest(self.runner, verdict)
+                handled.ran = False
+                handled.left()
+                await handled.conclude_async()
+                return
+            await self._carry_out(verdict, scope, onward, send, inner, resolved)
+        finally:
+            body.stop()
+
+    def _carry_out(
+        self,
+        verdict: Verdict,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        inner: Application,
+        resolved: Resolved | None,
+    ) -> Awaitable[None]:
+        """Refuse, or run what passes; with the verdict, and for the gates on its way with what it was about."""
+        if not verdict.passes:
+            return refuse(scope, receive, send, verdict, render=self.runner.guard.render)
+        _leave(verdict, scope)
+        came = None
+        if resolved is not None and resolved.entered and verdict.outcome not in ("disabled", "observed"):
+            admitted = AdmittedRequest(scope, resolved.entered)
+            came, inner = admitted.close, functools.partial(admitted.run, inner)
+        if verdict.run is None:
+            return inner(scope, receive, send)
+        return PassedRequest(self.runner, verdict, scope, receive, send, came).run(inner, scope)
+
+    def watch(self, scope: Scope, send: Send) -> Send:
+        """Return a `send` that reports a success for which no guard decided anything, and in strict mode fails it."""
+        if scope.get("method") == "OPTIONS":
+            return send  # what answers it is often a middleware
+        scope[WATCHING] = (*scope.get(WATCHING, ()), self)
+        judged = scope.get(JUDGED)
+        if judged is None:
+            judged = _judged(scope)
+
+        # Every message comes through here, so that no coroutine of its own stands between.
+        def watched(message: Message) -> Awaitable[None]:
+            if _UNDECIDED.issuperset(judged):  # of most requests, something else is known by now
+                kind = message["type"]
+                is_success = (kind == "http.response.start" and message["status"] < 300) or kind == "websocket.accept"
+                if is_success and (guard := self.runner.guard).settings.enabled:
+                    why = "no route was found for it" if judged else "a middleware answered it before the guard saw it"
+                    judged.append("tripped")  # said once, however many watch
+                    name = f"{scope.get('method') or scope['type']!r} {scope['path'][:200]!r}"
+                    report_undecided(guard, logger, name, why)
+            return send(message)
+
+        return watched
+
+
+def _leave(verdict: Verdict, scope: Scope) -> None:
+    """Leave the verdict with the request, for whoever comes next."""
+    state = scope.setdefault("state", {})
+    if isinstance(state, dict):
+        state["ascend"] = verdict
+    scope[VERDICT] = verdict
+
+
+def _judged(scope: Scope) -> list[str]:
+    """Return what the guards of a request came to: a list, because a middleware may hand on a copy of the scope."""
+    if JUDGED not in scope:
+        known = judging.get()  # where one makes a scope of its own
+        scope[JUDGED] = [] if known is None else known
+    found: list[str] = scope[JUDGED]
+    return found

@@ -1,0 +1,87 @@
+"""A request that was let pass: what became of its handler is recorded before its response ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ..adapters.outcome import HandledRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ..guard import Verdict
+    from .messages import Application, Message, Receive, Scope, Send
+
+__all__ = ["PassedRequest"]
+
+_PARTS: Final = frozenset({"http.response.body", "http.response.zerocopysend", "websocket.http.response.body"})
+_WHOLE: Final = frozenset({"http.response.pathsend", "websocket.accept"})
+_LEFT: Final = frozenset({"http.disconnect", "websocket.disconnect"})
+# Servers of these versions of ASGI ignore what is sent to a client that has left; later ones raise `OSError`.
+_IGNORING: Final = frozenset({"2.0", "2.1", "2.2", "2.3"})
+_UNKNOWN: Final[dict[str, Any]] = {}
+
+
+class PassedRequest(HandledRequest):
+    """A request whose handler runs between `received` and `sent`, and of which somebody is to be told the outcome."""
+
+    __slots__ = ("_is_http", "_raises", "_receive", "_send")
+
+    def __init__(
+        self,
+        runner: Any,
+        verdict: Verdict,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        came: Callable[[], bool] | None = None,
+    ) -> None:
+        super().__init__(runner, verdict, came)
+        self._receive, self._send = receive, send
+        self._is_http: bool = scope["type"] == "http"
+        self._raises: bool = scope.get("asgi", _UNKNOWN).get("spec_version") not in _IGNORING
+
+    async def run(self, inner: Application, scope: Scope) -> None:
+        """Run the handler, and record what became of it before its response ends."""
+        try:
+            await inner(scope, self.received, self.sent)
+        except BaseException as failure:
+            self.raised(failure)
+            raise
+        finally:
+            if (recording := self.conclude()) is not None:
+                await recording
+
+    async def received(self) -> Message:
+        """Receive a message for the handler."""
+        message = await self._receive()
+        if message["type"] in _LEFT:
+            self.left()
+        return message
+
+    # Where nothing can be learned of how it ends, no coroutine of its own stands between handler and server.
+    def sent(self, message: Message) -> Awaitable[None]:
+        """Send a message of the handler."""
+        kind = message["type"]
+        if kind in ("http.response.start", "websocket.http.response.start"):
+            self.began(message["status"], message.get("headers") or ())
+        elif kind in _WHOLE or (kind in _PARTS and not message.get("more_body", False)):
+            self.is_whole = True
+            if self._is_http:
+                recording = self.conclude()
+                return self._send(message) if recording is None else self._recorded(recording, message)
+        elif kind == "websocket.close" and not self.is_whole:
+            self.began(403, ())  # what a server makes of it
+            self.is_whole = True
+        return self._carefully(message) if self._raises else self._send(message)
+
+    async def _recorded(self, recording: Awaitable[None], message: Message) -> None:
+        await recording
+        await self._send(message)
+
+    async def _carefully(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError:
+            self.left()
+            raise
