@@ -16,6 +16,7 @@ from .models import AuthorizationDecision, Decision, DecisionStatus
 __all__ = ["Permission", "read_permission"]
 
 _MOST_DIGITS: Final = 19
+_APPROVALS: Final = APPROVALS | {None}
 
 
 class _Deciding(msgspec.Struct, gc=False):
@@ -79,44 +80,36 @@ def read_permission(content: bytes) -> Permission | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     status, decision, enforcement = found.status, found.decision, found.enforcement_decision
-    words = 0
-    for word in (status, decision, enforcement):
-        if word is not None:
-            if word not in APPROVALS:
-                return None
-            words += 1
+    action_id, other, asks = found.action_id, found.id, found.requires_approval
+    words = (decision is not None) + (enforcement is not None)
     if (
-        not words
-        or found.execution_allowed is False
-        or found.approved is False
-        or found.success is False
-        or found.requires_approval
-        # Where it is plain ASCII, each name stands in the bytes as it is.
-        or not content.isascii()
-        or b"\\" in content
+        not _APPROVALS.issuperset((status, decision, enforcement))
+        or not (words or status is not None)
+        or False in (found.execution_allowed, found.approved, found.success)
+        or asks
     ):
         return None
-    # Of two equal names the decoder keeps the last, which may be the permissive one.
     count = content.count
     if (
-        count(b'"status"') != (status is not None)
-        or count(b'decision"') != words - (status is not None)
+        # Where it is plain ASCII, each name stands in the bytes as it is.
+        not content.isascii()
+        or b"\\" in content
+        # Of two equal names the decoder keeps the last, which may be the permissive one.
+        or count(b'"status"') != (status is not None)
+        or count(b'decision"') != words
         or count(b'"requires_approval"') > 1
+        or count(b'"action_id"') != (action_id is not None)
+        or count(b'"id"') != (other is not None)
         # The one "false" of most answers says that no approval is required.
-        or (
-            count(b"false") > (found.requires_approval is False)
-            and _forbids_twice(content, found, (status, decision, enforcement))
-        )
+        or (count(b"false") > (asks is False) and _forbids_twice(content, found, (status, decision, enforcement)))
     ):
-        return None
-    action_id, other = found.action_id, found.id
-    if count(b'"action_id"') != (action_id is not None) or count(b'"id"') != (other is not None):
         return None
     if action_id is None:
         action_id = other
     elif other is not None and str(other) != str(action_id):  # one of them may be a number
         return None
-    action_id = str(action_id)
+    if type(action_id) is not str:
+        action_id = str(action_id)
     if not action_id.isdecimal() or len(action_id) > _MOST_DIGITS:
         return None
     return Permission(action_id, found.policy_state, content)
