@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["FileLock", "ProcessLock", "only_forks", "renew_once"]
+__all__ = ["FileLock", "Identifiers", "ProcessLock", "only_forks", "renew_once"]
+
+
+# Identifiers at a time: each asking of the system lets other threads go first.
+_DRAWN: Final = 64
 
 
 class ProcessLock:
@@ -42,6 +46,29 @@ class ProcessLock:
 
     def __exit__(self, *_: object) -> None:
         self._by_process[os.getpid()].release()
+
+
+class Identifiers:
+    """Random texts of so many hexadecimal digits, drawn many at a time; a forked child draws its own."""
+
+    __slots__ = ("_digits", "_drawn", "_pid")
+
+    def __init__(self, digits: int) -> None:
+        self._digits = digits
+        self._pid = 0
+        self._drawn: Iterator[str] = iter(())
+
+    def draw(self) -> str:
+        """Return one of them."""
+        if self._pid != os.getpid():
+            self._drawn, self._pid = iter(()), os.getpid()
+        found = next(self._drawn, "")
+        if not found:
+            digits = self._digits
+            text = os.urandom(digits // 2 * _DRAWN).hex()
+            self._drawn = drawn = iter([text[at : at + digits] for at in range(0, len(text), digits)])
+            found = next(drawn)
+        return found
 
 
 _renewing = ProcessLock()

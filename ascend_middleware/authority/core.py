@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -30,6 +29,7 @@ from .policy import PolicySet, Question
 from .policy.policy_file import load_policy
 from .policy.risk_score import Score
 from .readiness import Readiness
+from .store.audit import new_salt
 from .store.store import Store, default_database, iso_time
 from .tokens import Tokens
 
@@ -80,7 +80,7 @@ class Authority:
         policy: PolicySet,
         *,
         now: Callable[[], float] = time.time,
-        new_id: Callable[[], str] = lambda: os.urandom(16).hex(),
+        new_id: Callable[[], str] = new_salt,
         development: bool = False,
     ) -> None:
         self.store = store

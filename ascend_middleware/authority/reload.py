@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import Final
-
-import watchfiles
 
 from ascend_middleware.exceptions import ConfigurationError
 
@@ -22,10 +21,9 @@ from .store.database import StorageError
 __all__ = ["Reloader"]
 
 log = logging.getLogger(__name__)
-logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
-# Milliseconds without a further change after which an edited file counts as written.
-_STEP: Final = 100
+# Seconds between two looks at the file; one that is the same for so long counts as written.
+_PERIOD: Final = 0.2
 
 
 class Reloader:
@@ -53,19 +51,24 @@ class Reloader:
             await self.load(again=True)
 
     async def _watch(self) -> None:
-        # The folder, since most programs put a new file in the place of the old one; where the file is a link, also the
-        # folder that it leads to, and of Kubernetes the link on the way (`..data`).
-        folders = {self._path.absolute().parent, self._path.resolve().parent}
-        names = {self._path.name, self._path.resolve().name}
-
-        def is_meant(_: object, path: str) -> bool:
-            return (name := Path(path).name) in names or name.startswith("..")
-
-        try:
-            async for _ in watchfiles.awatch(*folders, watch_filter=is_meant, step=_STEP, recursive=False):
+        # Not told by the system, which would tell of each write to the database in the same folder, too.
+        seen, is_new = await asyncio.to_thread(self._look), False
+        while True:
+            await asyncio.sleep(_PERIOD)
+            found = await asyncio.to_thread(self._look)
+            if found != seen:
+                seen, is_new = found, True
+            elif is_new:
+                is_new = False
                 await self.load()
-        except (OSError, RuntimeError) as error:
-            log.warning("the policy file is not watched, so only SIGHUP loads it: %s", error)
+
+    def _look(self) -> tuple[int, ...]:
+        """Return what is another one after each change, nothing where there is no file; a link is followed."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return ()
+        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
     async def load(self, *, again: bool = False) -> None:
         """Load the file if it is another one, or in any case with `again`; say what came of it."""

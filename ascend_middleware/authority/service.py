@@ -42,8 +42,8 @@ _MOST_PARTS: Final = 128
 # How soon what another process decided is seen; what this one decides is seen at once.
 _PERIOD: Final = 0.05
 _MOST_WAITERS: Final = 4096
-# Threads for what reads much, and how many such requests may wait for one, in all and of one key. Health, decisions,
-# and whatever reads one thing never wait for these.
+# Threads for what reads much, each for a key of its own, and how many such requests may wait, in all and of one
+# key. Health, decisions, and whatever reads one thing never wait for these.
 _READERS: Final = 2
 _MOST_WAITING: Final = 64
 _MOST_OF_ONE: Final = 16
@@ -272,6 +272,7 @@ class Service:
         self.streams: Final[list[Callable[[], Awaitable[None]]]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._reading: Counter[int] = Counter()
+        self._turns: dict[int, anyio.Lock] = {}
 
     @functools.cached_property
     def _readers(self) -> anyio.CapacityLimiter:
@@ -403,7 +404,7 @@ class Service:
             await _end(tasks)
 
     async def read(self, key_id: int, job: Callable[[], _T]) -> _T:
-        """Run what reads much, one of a few at once, or refuse if too many wait; one key cannot take all places."""
+        """Run what reads much, one of a key and a few in all at once, or refuse if too many wait."""
         if self._reading.total() >= _MOST_WAITING or self._reading[key_id] >= _MOST_OF_ONE:
             self.authority.limited("readers")
             whose = "of this key " if self._reading[key_id] >= _MOST_OF_ONE else ""
@@ -411,11 +412,12 @@ class Service:
             raise ApiError(503, "READERS_BUSY", message, headers={"retry-after": "1"})
         self._reading[key_id] += 1
         try:
-            return await anyio.to_thread.run_sync(_patient, job, limiter=self._readers)
+            async with self._turns.setdefault(key_id, anyio.Lock()):
+                return await anyio.to_thread.run_sync(_patient, job, limiter=self._readers)
         finally:
             self._reading[key_id] -= 1
             if not self._reading[key_id]:
-                del self._reading[key_id]
+                del self._reading[key_id], self._turns[key_id]
 
     async def change(self, job: Callable[[], _T], coming: Coming | None = None) -> _T:
         """Run what changes something, and return what it returned once that is durable."""

@@ -19,7 +19,7 @@ from .places import shown_database
 __all__ = ["main", "version"]
 
 # Modules that only the authority needs.
-_AUTHORITY: Final = ("cel", "cryptography", "jinja2", "jwt", "prometheus_client", "starlette", "uvicorn", "watchfiles")
+_AUTHORITY: Final = ("cel", "cryptography", "jinja2", "jwt", "prometheus_client", "starlette", "uvicorn")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

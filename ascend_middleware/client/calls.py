@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import sys
 import time
@@ -30,6 +29,7 @@ from ..exceptions import (
     ValidationError,
 )
 from ..flow import Sleep
+from ..fork import Identifiers
 from .breaker import CircuitBreaker, Token
 from .http.transport import (
     STALL_SECONDS,
@@ -45,7 +45,7 @@ from .http.transport import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from ..api.endpoint import Operation
     from ..config import Settings
@@ -66,8 +66,6 @@ _RETRY_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
 _FACTOR: Final = 0.5
 # From [0, 1). Not of the global generator: that is the application's to seed, and hypothesis watches it in its tests.
 dice: Final = random.SystemRandom().random
-# Pairs of identifiers at a time.
-_DRAWN: Final = 64
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 
@@ -103,26 +101,6 @@ class Attempt(msgspec.Struct):
             return self.answer
         assert self.answer is not None  # noqa: S101 - whoever sent it says what came of it
         raise self.answer
-
-
-class _Identifiers:
-    """Random texts of 32 hexadecimal digits, drawn many at a time; a forked child draws its own."""
-
-    def __init__(self) -> None:
-        self._pid = 0
-        self._drawn: Iterator[str] = iter(())
-
-    def pair(self) -> tuple[str, str]:
-        """Return two of them."""
-        if self._pid != os.getpid():
-            self._drawn, self._pid = iter(()), os.getpid()
-        drawn = self._drawn
-        found = next(drawn, "")
-        if not found:
-            text = os.urandom(64 * _DRAWN).hex()
-            self._drawn = drawn = iter([text[at : at + 64] for at in range(0, len(text), 64)])
-            found = next(drawn)
-        return found[:32], found[32:]
 
 
 class Calls:
@@ -281,7 +259,8 @@ class Calls:
         began = self.clock()
         timeout = self.settings.timeout if deadline is None else deadline - began
         method = operation.method
-        correlation_id, key = identifiers.pair()
+        drawn = identifiers.draw()
+        correlation_id, key = drawn[:32], drawn[32:]
         has_type = bool(operation.content) or method in ("POST", "PUT", "PATCH")
         constant = self.constants[operation.authenticated, has_type]
         headers = [*constant, ("X-Correlation-ID", correlation_id), *operation.headers]
@@ -329,7 +308,7 @@ class Calls:
         return refusal
 
 
-identifiers: Final = _Identifiers()
+identifiers: Final = Identifiers(64)
 
 
 def _masked(decision: D) -> D:

@@ -86,7 +86,8 @@ class ClientCore(Calls):
         token = None if self.closed else self.breaker.acquire_closed()
         if token is None:
             return None
-        correlation_id, key = identifiers.pair()
+        drawn = identifiers.draw()
+        correlation_id, key = drawn[:32], drawn[32:]
         head = self._submit_head
         headers = (*head.headers, ("X-Correlation-ID", correlation_id), ("Idempotency-Key", key))
         request = Request(head.method, head.url, headers, content, agent, head)

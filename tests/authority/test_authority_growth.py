@@ -316,7 +316,7 @@ def test_forty_deep_reads_of_one_key_hold_up_neither_another_ones_submit_nor_hea
                 thread.join()
     assert {200, 429, 503} >= set(answered)
     # Reads wait for each other, and nobody else for them, however slow the machine is.
-    assert sorted(took)[30] < sorted(waited)[len(waited) // 2] / 2, (sorted(took), sorted(waited))
+    assert sorted(took)[30] < sorted(waited)[len(waited) // 2] / 4, (sorted(took), sorted(waited))
 
 
 # --- one organisation's regular expressions

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import threading
 import time
+from functools import partial
 
 import pytest
 from kit.served import Place
@@ -255,19 +256,21 @@ def test_the_wait_is_read_from_the_query_or_a_preference():
 
 
 async def test_health_and_decisions_never_wait_for_those_who_read_much(place):
-    going, reading = threading.Event(), threading.Semaphore(0)
+    going, reading, began = threading.Event(), threading.Semaphore(0), []
 
-    def read():
+    def read(key):
+        began.append(key)
         reading.release()
         going.wait(30)
 
     async with place.serving():
         await place.submit()
         service = place.service
-        held = [asyncio.create_task(service.read(key, read)) for key in (91, 92) for _ in range(16)]
+        held = [asyncio.create_task(service.read(key, partial(read, key))) for key in (91, 92) for _ in range(16)]
         for _ in range(2):  # as many read at a time
             while not reading.acquire(blocking=False):
                 await asyncio.sleep(0.01)
+        assert sorted(began) == [91, 92]  # each key one
         assert (await place.ask("GET", "/health"))[1]["status"] == "healthy"
         assert (await place.submit(1))[0] == 200
         assert (await place.ask("GET", "/api/v1/actions/1/status"))[1]["status"] == "pending"
@@ -278,7 +281,7 @@ async def test_health_and_decisions_never_wait_for_those_who_read_much(place):
         assert [(status, answer["error"]["code"]) for status, answer in map(asyncio.Task.result, done)] == [
             (503, "READERS_BUSY")
         ]
-        held += [asyncio.create_task(service.read(key, read)) for key in (93,) for _ in range(16)]
+        held += [asyncio.create_task(service.read(93, partial(read, 93))) for _ in range(16)]
         await asyncio.sleep(0)
         assert (await place.ask("GET", "/audit/logs", key=place.admin))[0] == 503
         # Whoever has no key is told so at once.

@@ -117,11 +117,15 @@ class Policies(tuple[Policy, ...]):
         """Yield those whose condition has to be evaluated: the action's type and agent are among those listed."""
         # Without regard to case, or "Transaction" would slip past the policies for "transaction".
         kind, agent = str(action["action_type"]).casefold(), action["agent_id"]
-        keys = (("agent_id", agent), ("resource", str(action.get("resource"))), ("action_type", kind))
-        found = [row for rows in (self._any, *(self._by_key.get(key, ()) for key in keys)) for row in rows]
-        for _, policy in sorted(found, key=_NUMBER):
-            if all(
-                not words or listed(one, words) for one, words in ((kind, policy.action_types), (agent, policy.agents))
+        found = self._any.copy()
+        for key in (("agent_id", agent), ("resource", str(action.get("resource"))), ("action_type", kind)):
+            found += self._by_key.get(key, ())
+        found.sort(key=_NUMBER)
+        for _, policy in found:
+            types, agents = policy.action_types, policy.agents
+            # Most patterns are whole words.
+            if (not types or kind in types or listed(kind, types)) and (
+                not agents or agent in agents or listed(agent, agents)
             ):
                 yield policy
 
@@ -286,8 +290,8 @@ class Question(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, rules: PolicySet, action: Mapping[str, Any], score: Score, *, more: Policies | None = None) -> Question:
         """Ask a policy file, and `more` policies, about an action as the conditions see it."""
-        about = (*rules.policies.about(action), *(more.about(action) if more else ()))
-        return cls(rules, action, score, more, about)
+        about = [*rules.policies.about(action), *more.about(action)] if more else [*rules.policies.about(action)]
+        return cls(rules, action, score, more, tuple(about))
 
     def is_as(self, other: Question) -> bool:
         """Say whether an answer to the other one answers this."""
@@ -296,8 +300,8 @@ class Question(msgspec.Struct, frozen=True):
 
     def is_quick(self, shape: Shape, seconds: float) -> bool:
         """Say whether the answer surely takes no more than some seconds of processor time."""
-        whole = [policies.load for policies in (self.rules.policies, self.more) if policies]
-        if sum(load.seconds(shape) for load in whole) <= seconds and not any(load.macros for load in whole):
+        load = self.rules.policies.load if not self.more else self.rules.policies.load.plus(self.more.load)
+        if not load.macros and load.seconds(shape) <= seconds:
             return True
         return longest_time(self._conditions, self.action, shape) <= seconds
 

@@ -66,14 +66,16 @@ def not_compiled(sources: Iterable[str]) -> tuple[str, ...]:
 def evaluate(conditions: Iterable[Condition | None], action: Mapping[str, Any]) -> list[Held]:
     """Return what each condition gives for an action as the conditions see it; what is no condition holds."""
     held: list[Held] = []
-    until = time.thread_time() + _BUDGET
+    until: float | None = None
     entries: int | None = None
     for condition in conditions:
         if condition is None:
             held.append(True)
             continue
         try:
-            if time.thread_time() > until:
+            if until is None:
+                until = time.thread_time() + _BUDGET
+            elif time.thread_time() > until:
                 raise ValueError("the policies before it have used up the time for judging this action")
             if condition.weight and entries is None:
                 entries = longest(action)
@@ -105,6 +107,15 @@ class Load(NamedTuple):
         those = [one for one in conditions if one is not None]
         looking = sum(one.fields is None or not one.fields.isdisjoint(_CONTAINERS) for one in those)
         return cls(len(those), looking, sum(one.states for one in those), any(one.weight for one in those))
+
+    def plus(self, other: Load) -> Load:
+        """Return what these and others cost together."""
+        return Load(
+            self.conditions + other.conditions,
+            self.looking + other.looking,
+            self.states + other.states,
+            self.macros or other.macros,
+        )
 
     def seconds(self, shape: Shape) -> float:
         """Return how many seconds of processor time they may take at the most, rounded up, without macros."""

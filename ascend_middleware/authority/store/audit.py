@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from ascend_middleware.api.values import iso_time
+from ascend_middleware.fork import Identifiers
 
 from .database import Database
 
@@ -39,6 +39,7 @@ __all__ = [
 _encoder = msgspec.json.Encoder(order="sorted")
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 NO_HASH: Final = "0" * 64
+_salts: Final = Identifiers(32)
 
 
 class Entry(msgspec.Struct):
@@ -108,7 +109,7 @@ DECIDED: Final = {"ACTION_APPROVED": "approved", "ACTION_DENIED": "denied", "ACT
 
 def new_salt() -> str:
     """Return what stands beside personal data under a hash, so that the hash confirms no guess once both are erased."""
-    return os.urandom(16).hex()
+    return _salts.draw()
 
 
 def chained(previous: str, entry: str) -> str:
