@@ -83,6 +83,15 @@ def test_of_a_permission_that_can_be_read_in_two_ways_only_the_permission_is_kno
     assert found.decision.to_dict().keys() == {"action_id", "decision", "status", "execution_allowed"}
 
 
+def test_a_text_that_looks_like_a_name_hides_nothing():
+    content = b'{"action_id":7,"status":"approved","reason":"a :b"}'
+    assert read_permission(content).decision.reason == "a :b"
+
+
+def test_what_the_limits_are():
+    assert (MAX_DEPTH, MAX_VALUES) == (32, 10_000)
+
+
 # --- what may be sent
 
 

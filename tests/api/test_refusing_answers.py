@@ -1,6 +1,7 @@
 """What an answer that is no success is read as: every documented form of an error, and what is none."""
 
 import json
+import math
 
 import pytest
 
@@ -223,6 +224,25 @@ def test_a_name_that_is_given_twice_permits_nothing(blank, names):
         decode_decision(b'{"action_id": 7, %s}' % b", ".join(pairs))
 
 
+@pytest.mark.parametrize("blank", [b" ", b"\n", b"\t", b"\r"])
+def test_a_blank_hides_none_of_two_names(blank):
+    with pytest.raises(ProtocolError, match="uses a name twice"):
+        decode_decision(b'{"action_id":7,"status":"approved","conditions"%s:[1],"conditions":[]}' % blank)
+
+
+def test_nor_does_an_answer_that_is_nested_deeply():
+    nested = b"[" * 5000 + b"]" * 5000
+    with pytest.raises(ProtocolError):
+        decode_decision(b'{"action_id":7,"a":%s,"status":"denied","status":"approved"}' % nested)
+
+
+def test_an_unknown_word_is_shown_up_to_a_length():
+    with pytest.raises(ProtocolError) as caught:
+        decode_decision(json.dumps({"action_id": 7, "status": "x" * 50}).encode())
+    assert str(caught.value).endswith(f"status: '{'x' * 40}'")
+    assert str(read({"detail": "x" * 600})) == f"{'x' * 500} (HTTP 500)"
+
+
 @pytest.mark.parametrize("inner", [b'{"a": {"b": 1, "b": 1}}', b'[{"a": 1, "a": 2}]'])
 def test_nor_one_deep_inside(inner):
     with pytest.raises(ProtocolError, match="uses a name twice"):
@@ -292,3 +312,22 @@ def test_and_its_bounds_are_good(depth):
 @pytest.mark.parametrize(("given", "sent"), [("7", 7), ("act_7", "act_7"), ("٧", "٧"), ("7x", "7x"), (7, 7)])
 def test_a_parent_that_is_a_number_is_sent_as_one(given, sent):
     assert submit_body(action(parent_action_id=given))["parent_action_id"] == sent
+
+
+def test_what_an_action_does_not_say_is_not_sent():
+    said = {"agent_id": "a", "action_type": "t", "tool_name": "", "context": {"a": "b"}, "action_details": {"n": 1}}
+    body = submit_body(AgentAction(**{"agent_name": "", "resource": "", **said}))
+    assert body == {"agent_id": "a", "action_type": "t", "context": {"a": "b"}, "action_details": {"n": 1}}
+
+
+@pytest.mark.parametrize("inner", [{"n": math.nan}, {1: math.inf}, {"n": 2**63}])
+def test_what_not_every_reader_understands_is_not_sent(inner):
+    for more in ({}, {"context": {"a": "b"}}):
+        with pytest.raises(ValidationError):
+            submit_body(AgentAction("a", "A", "t", "r", action_details=inner, **more))
+
+
+@pytest.mark.parametrize("claims", [{"risk_score": "1"}, {"risk_score": 1, "n": 2}, {"a": {"riskLevel": "low"}}])
+def test_no_action_scores_itself(claims):
+    kept = submit_body(AgentAction("a", "A", "t", "r", action_details=claims))["action_details"]
+    assert "risk" not in json.dumps(kept)

@@ -37,6 +37,11 @@ async def echo(scope, receive, send):
             break
     if scope["path"] == "/slow":
         await scope["state"]["go on"].wait()
+    if scope["path"] == "/busy-afterwards":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+        await scope["state"]["end"].wait()
+        return
     if scope["path"] == "/until-it-left":
         scope["state"]["left"].append((await receive())["type"])
         return
@@ -58,7 +63,7 @@ class Server:
 
     def __init__(self, parser, limits, tls=None):
         self.time = 1000.0
-        self.go_on = asyncio.Event()
+        self.go_on, self.end = asyncio.Event(), asyncio.Event()
         self.left = []
         self.connections = Connections(limits, tls=tls, now=lambda: self.time)
         self.counted = []
@@ -69,7 +74,7 @@ class Server:
         self.config.load()
         self.make = functools.partial(
             self.connections.protocol(self.config.http_protocol_class),
-            config=self.config, server_state=ServerState(), app_state={"go on": self.go_on, "left": self.left},
+            config=self.config, server_state=ServerState(), app_state={"go on": self.go_on, "end": self.end, "left": self.left},
         )  # fmt: skip
 
     def pass_time(self, seconds):
@@ -97,6 +102,7 @@ class Server:
 
     async def __aexit__(self, *_):
         self.go_on.set()
+        self.end.set()
         for client in self.clients:
             client.close()
         for writer in self.writers:
@@ -144,6 +150,7 @@ def on_loop(test):
         pytest.param(HEAD + b"x: a\r\n" * 400, id="endlessly many headers"),
         pytest.param(b"GET /" + b"a" * 2100, id="an endless target"),
         pytest.param(HEAD + b"x: " + b"a" * 2100 + b"\r\n\r\n", id="a header that ends, too long"),
+        pytest.param(b"GET /" + b"a" * 2100 + b" HTTP/1.1\r\nhost: x\r\n\r\n", id="a target that ends, too long"),
         pytest.param(HEAD + b"x: a\r\n" * 10 + b"\r\n", id="one header too many"),
         pytest.param(b"GET /?" + b"a" * 2100 + b" HTTP/1.1\r\nhost: x\r\n\r\n", id="a query too long"),
     ],
@@ -396,6 +403,54 @@ async def test_when_all_are_taken_the_one_waited_for_longest_makes_room(parser):
 
 @PARSERS
 @on_loop
+async def test_who_sent_headers_and_not_yet_a_body_is_waited_for_anew(parser):
+    async with Server(parser, LIMITS(connections=2)) as server:
+        first, writer = await server.open()
+        await server.settle()
+        second, _ = await server.open()
+        await server.settle()
+        writer.write(BODY)
+        await server.settle()
+        third, _ = await server.open(HEAD + b"\r\n")
+        assert await answer(third) == 200
+        assert await closed(second)
+        writer.write(b"hello")
+        assert await answer(first) == 200
+
+
+@PARSERS
+@on_loop
+async def test_a_handler_that_ends_late_is_not_taken_for_the_next_requests(parser):
+    async with Server(parser, LIMITS()) as server:
+        reader, writer = await server.open(b"GET /busy-afterwards HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert await answer(reader) == 200
+        writer.write(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+        await server.settle()
+        server.end.set()
+        await server.settle()
+        server.pass_time(3600)
+        server.go_on.set()
+        assert await answer(reader) == 200
+
+
+@PARSERS
+@pytest.mark.parametrize("more", [0, 1])
+@on_loop
+async def test_headers_have_so_many_bytes_at_the_most(parser, more):
+    async with Server(parser, LIMITS(head_bytes=2000)) as server:
+        whole, _ = await server.open(b"GET /" + b"a" * (1994 + more) + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert await answer(whole) == (431 if more else 200)
+        half, writer = await server.open(HEAD + b"x: " + b"a" * (2000 + more - len(HEAD) - 3))
+        if more:
+            assert await answer(half) == 431
+        else:
+            await server.settle()
+            server.pass_time(9)
+            assert len(server.connections._open) == 2
+
+
+@PARSERS
+@on_loop
 async def test_a_handler_hears_that_its_client_left(parser):
     async with Server(parser, LIMITS()) as server:
         _, writer = await server.open(b"GET /until-it-left HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -462,6 +517,21 @@ async def test_over_tls_a_handshake_that_does_not_end_counts_like_headers_that_d
         with contextlib.suppress(ConnectionError):
             await asyncio.wait_for(garbage.read(), 5)
         assert not server.connections._open - {None}
+
+
+@PARSERS
+@on_loop
+async def test_who_leaves_within_the_handshake_is_forgotten(parser):
+    mine = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(mine)
+    async with Server(parser, LIMITS(), tls=mine) as server:
+        _, writer = await server.open(b"\x16\x03")
+        await server.settle()
+        assert len(server.connections._open) == 1
+        writer.close()
+        async with asyncio.timeout(10):
+            while server.connections._open:
+                await asyncio.sleep(0.005)
 
 
 def test_the_limits_are_those_of_the_page():

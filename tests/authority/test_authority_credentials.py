@@ -21,6 +21,7 @@ from ascend_middleware.authority import load_policy, parse_policy
 from ascend_middleware.authority.keys import LOCAL, Role, Window, contradicts, network_of, presented
 from ascend_middleware.authority.service import Service
 from ascend_middleware.authority.store.schema import SQLITE
+from ascend_middleware.authority.tokens import public_key_issue
 from ascend_middleware.exceptions import ConfigurationError, ValidationError
 
 WHERE = "/api/deployment-info"
@@ -314,6 +315,28 @@ def test_own_tokens_are_not_made_for_another_key_or_database(desk_of, desk):
 def test_a_public_key_that_cannot_be_used_is_told_at_the_start(text, message):
     with pytest.raises(ConfigurationError, match=message):
         parse_policy(text)
+
+
+@pytest.mark.parametrize(("bits", "good"), [(2047, False), (2048, True)])
+def test_a_public_key_has_2048_bits_at_least(bits, good):
+    numbers = rsa.RSAPublicNumbers(65537, 2 ** (bits - 1) + 1).public_key()
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    text = numbers.public_bytes(serialization.Encoding.PEM, form).decode()
+    assert public_key_issue(text) == ("" if good else "the key has fewer than 2048 bits")
+
+
+def test_a_token_is_read_up_to_its_longest(desk):
+    given = jwt.decode(own(desk), options={"verify_signature": False})
+    (secret,) = desk.store.rows("SELECT value FROM secrets WHERE name = 'token'")
+
+    def token(filled, rest=""):
+        said = {**given, "filled": "f" * filled}
+        return jwt.encode(said, bytes(secret[0]), algorithm="HS256", headers={"rest": rest})
+
+    for length, status in ((8192, 200), (8193, 401)):
+        about = (length - len(token(0))) * 3 // 4  # base64 has no text of some lengths
+        made = [token(about + more, rest) for more in range(-4, 5) for rest in ("", "x", "xx")]
+        assert ask(desk, next(one for one in made if len(one) == length))[0] == status
 
 
 def test_a_token_of_our_own_is_looked_at_in_all_it_says(desk):

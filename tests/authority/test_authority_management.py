@@ -100,6 +100,14 @@ def test_models_by_number_and_name(desk, run):
     ]
 
 
+def test_the_numbers_of_models_have_bounds_and_their_names_are_no_duty(desk, run):
+    for number in (0, 2**53 + 1):
+        assert "number is 1 or more" in run("models", "add", number, code=1)
+    for number in (1, 2**53):
+        run("models", "add", number)
+        assert desk.submit(model_id=number)[0] == 200
+
+
 def test_the_command_line_withdraws_a_model_of_the_policy_file_but_cannot_approve_a_denied_one(desk, run):
     run("models", "add", 7, "--status", "denied")
     for model in (7, "7", "good"):
@@ -178,13 +186,17 @@ def test_approvers_of_a_risk_level(desk, run):
     assert desk.submit("file_delete", key="stranger")[1]["required_approvers"] == ["admin"]
     run("approvers", "set", "high", "--count", 3, "--approver", "boss", code=1)
     run("approvers", "set", "high", "--approver", "boss", "--approver", "BOSS", code=1)
+    for count in (0, 21):
+        assert "count must be 1 to 20" in run("approvers", "set", "high", "--count", count, code=1)
+    run("approvers", "set", "medium", "--count", 20)
+    run("approvers", "clear", "medium")
     run("approvers", "set", "high", "--count", 3)
     assert desk.submit("file_delete")[1]["required_approvers"] == ["admin"] * 3
     run("approvers", "clear", "high")
     assert desk.submit("file_delete")[1]["required_approvers"] == ["admin"]
     assert "nothing is set" in run("approvers", "list")
     run("approvers", "clear", "high", code=1)
-    assert desk.events().count("APPROVERS_SET") == 2
+    assert desk.events().count("APPROVERS_SET") == 3
 
 
 def test_approvers_whom_no_key_can_be_are_told(desk, place, capsys):
@@ -209,6 +221,8 @@ def test_approvers_whom_no_key_can_be_are_told(desk, place, capsys):
         "ascend-middleware: warning: approvers of low risk: 3 people must approve, and there are admin keys of 2",
     ]
     assert warned("set", "low", "--approver", "local-operator") == []
+    (nobody,) = warned("set", "critical", "--approver", "s")  # whose key is another organisation's
+    assert "no admin key has the name 's'" in nobody
 
 
 def test_the_list_shows_the_policy_files_approvers_too(desk, place, run):

@@ -193,8 +193,8 @@ def test_failures_are_repeated_later_and_later_and_given_up_after_a_day(desk):
 @pytest.mark.parametrize(
     ("attempt", "tries"),
     [
-        *((Attempt(status=status), 5) for status in (300, 302, 404, 499)),
-        *((Attempt(status=status), 20) for status in (199, 429, 500)),
+        *((Attempt(status=status), 5) for status in (300, 302, 404, 407, 410, 424, 426, 428, 430, 499)),
+        *((Attempt(status=status), 20) for status in (199, 408, 409, 425, 429, 500)),
         (Attempt(error="refused"), 20),
     ],
 )
@@ -276,7 +276,7 @@ def test_a_signature_that_was_made_now_is_good_now():
     ],
 )  # fmt: skip
 def test_private_addresses(address):
-    assert not is_public(address)
+    assert is_public(address) is False
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_private_addresses(address):
     ],
 )
 def test_public_addresses(address):
-    assert is_public(address)
+    assert is_public(address) is True
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -475,6 +475,15 @@ def test_what_went_wrong_is_said_in_words(answer, said):
     assert attempt.status is None and said in attempt.error
 
 
+@pytest.mark.parametrize(("words", "said"), [((), "OSError"), (("x" * 300,), "x" * 200)])
+def test_what_went_wrong_is_said_in_few_words_or_by_its_kind(words, said):
+    def away(host, port):
+        raise OSError(*words)
+
+    answer = deliver("https://h.example/", b"{}", {}, secret=SECRET, at=1, resolve=away)
+    assert answer.error == answer.failure == f"h.example cannot be resolved: {said}"
+
+
 def test_a_name_without_an_address_is_told():
     assert send("http://x.example", resolve=lambda *_: []).error == "the name has no address"
 
@@ -608,3 +617,28 @@ async def test_subscribers_with_much_to_hear_do_not_keep_others_waiting(desk):
             await asyncio.sleep(0.01)
     task.cancel()
     assert len(heard) < 20 * 20
+
+
+@pytest.mark.anyio
+async def test_sixteen_are_told_at_once_and_no_more(desk):
+    go_on, under_way = threading.Event(), []
+
+    def send(url, body, headers, **_):
+        under_way.append(url)
+        go_on.wait(20)
+        return Attempt(status=200)
+
+    for number in range(18):
+        desk.subscribe(f"https://h{number}.example", "action.submitted")
+    desk.submit()
+    desk.submit()
+    desk.queued()
+    task = asyncio.create_task(Courier(desk.authority, send=send, period=0.01).run())
+    try:
+        await until(lambda: len(under_way) >= 16)
+        await asyncio.sleep(0.1)
+        assert len(under_way) == len(set(under_way)) == 16
+    finally:
+        go_on.set()
+        await until(lambda: len(under_way) == 36)  # whoever waited has a turn
+        task.cancel()

@@ -1,5 +1,6 @@
 """The breaker: what counts, one probe, threads, cancellation."""
 
+import os
 import threading
 
 import pytest
@@ -192,3 +193,25 @@ def test_a_call_that_was_reported_is_spent(report):
     getattr(token, report)()
     assert token.spent is True
     assert subject.failures == (1 if report == "fail" else 0)
+
+
+def test_the_first_process_of_a_container_makes_probes_too(monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    subject, clock = opened()
+    clock.now = 31
+    subject.acquire().release()
+    subject.acquire().succeed()
+    assert subject.state == "closed"
+
+
+def test_a_child_of_that_process_takes_the_probe_over_and_hears_nothing_of_the_parents(monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    subject, clock = opened()
+    clock.now = 31
+    parents = subject.acquire()
+    monkeypatch.setattr(os, "getpid", lambda: 2)
+    own = subject.acquire()
+    parents.succeed()
+    assert subject.state == "half-open"
+    own.succeed()
+    assert subject.state == "closed"

@@ -198,6 +198,31 @@ def test_what_is_no_whole_answer_is_a_typed_failure(pieces, error):
         raise AssertionError("it was taken for an answer")
 
 
+LONGEST = 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("framing", ["length", "chunks", "end"])
+def test_an_answer_has_so_many_bytes_at_the_most(framing, more):
+    body = b"x" * (LONGEST + more)
+    protocol = Reader()
+    pieces = {
+        "length": [OK + b"Content-Length: %d\r\n\r\n" % len(body) + body],
+        "chunks": [OK + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"],
+        "end": [OK + b"\r\n" + body, b""],
+    }[framing]
+    with pytest.raises(errors.ProtocolError, match="longer than") if more else contextlib.nullcontext():
+        (heard,) = filter(None, map(protocol.feed, pieces))
+        assert len(heard.content) == LONGEST
+
+
+def test_a_head_is_waited_for_up_to_so_many_bytes():
+    protocol = Reader()
+    assert protocol.feed(OK + b"A: " + b"x" * (100 * 1024 - len(OK) - 3)) is None
+    with pytest.raises(ExchangeFailed):
+        protocol.feed(b"x")
+
+
 @pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
 def test_an_answer_may_end_with_its_connection(version):
     protocol = Reader()

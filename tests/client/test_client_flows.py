@@ -244,6 +244,7 @@ def test_idempotency_keys_are_checked(bad):
     with pytest.raises(errors.ValidationError):
         world.run(world.core.submit(ACTION, idempotency_key=bad))
     assert not world.sent
+    assert world.run(world.core.submit(ACTION, idempotency_key="k" * 255)).is_approved()
     assert may_repeat("POST", has_idempotency_key=True) and not may_repeat("POST", has_idempotency_key=False)
 
 
