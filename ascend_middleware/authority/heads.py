@@ -16,6 +16,7 @@ from ascend_middleware.exceptions import AscendError
 from .core import Authority
 from .store import audit
 from .store.audit import Head, iso_time
+from .store.past import Past
 from .webhooks import Outbox
 
 __all__ = ["Heads", "read_heads"]
@@ -66,16 +67,28 @@ class Heads:
         """Keep a file that names what the log does not hold: it is the proof that the end was cut."""
         if not path.exists():
             return
-        store = self._authority.store
         for known in read_heads(path):
-            found = store.rows("SELECT hash FROM audit WHERE seq = ?", (known.seq,))
-            # What is before the first entry was archived.
-            archived = not found and known.seq < store.rows("SELECT coalesce(min(seq), 0) FROM audit")[0][0]
-            if not archived and not (found and found[0]["hash"] == known.hash):
+            if self._held(path, known) != known.hash:
                 raise AscendError(
                     f"it names {known}, which the log does not hold: its end was cut, or it is that of a backup. See "
                     "`audit verify --head`, and move the file away once that is settled"
                 )
+
+    def _held(self, path: Path, known: Head) -> str:
+        """Return the hash that an entry of a number has, in the table or in an archive; nothing if there is none."""
+        with self._authority.store.snapshot() as reader:
+            found = reader.rows("SELECT hash FROM audit WHERE seq = ?", (known.seq,))
+            if found:
+                return str(found[0]["hash"])
+            past = Past.read(reader)
+        try:
+            return past.entry_hash(self._authority.policy.retention.archive_to, known.seq)
+        except AscendError as error:
+            raise AscendError(
+                f"it names {known}, whose entry is archived, and the archive was not asked: {error.message}. Bring the "
+                f"archive to the archive_to of [retention], or have `audit verify --archive DIR --head {path}` ask it, "
+                "and move the file away once that is settled"
+            ) from None
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 
 import pytest
+from kit.databases import behind
 from kit.desk import POLICY
 
-from ascend_middleware.authority import parse_policy
+from ascend_middleware.authority import Role, parse_policy
 from ascend_middleware.authority.heads import Heads, read_heads
 from ascend_middleware.authority.service import Service
-from ascend_middleware.authority.store.audit import head
+from ascend_middleware.authority.store.archiver import Archiver
+from ascend_middleware.authority.store.audit import head, iso_time
 from ascend_middleware.authority.webhooks import Outbox
 from ascend_middleware.cli import main
 from ascend_middleware.exceptions import ConfigurationError
@@ -91,6 +94,57 @@ def test_a_file_that_names_what_the_log_does_not_hold_is_kept(told, tmp_path, ca
     assert told.tell().startswith(str(head(told.desk.store)))
 
 
+@pytest.fixture
+def archived(told, tmp_path):
+    """A file that names an entry which went into an archive since; and the folder of that."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    rules = POLICY + RULES + '[retention]\naudit = "7d"\narchive_to = "archive"\n'
+    told.desk.authority.use(parse_policy(rules, folder=tmp_path))
+    told.desk.submit("transaction", amount=5000)  # its entry stays, as it waits
+    told.desk.store.issue_key(name="n", role=Role.USER, tenant="default")
+    told.tell()
+    told.desk.time += 30 * 86_400
+    told.desk.store.issue_key(name="later", role=Role.USER, tenant="default")
+    (made,) = list(Archiver(told.desk.store, folder).run(actions=None, audit=iso_time(told.desk.time - 7 * 86_400)))
+    told.archive = folder / made.file
+    named = int(told.file.read_text().partition(":")[0])
+    assert made.last == named and told.desk.store.rows("SELECT 1 FROM audit WHERE seq < ?", (named,))
+    return told
+
+
+def test_an_archived_entry_that_the_file_names_is_looked_up_in_its_archive(archived, caplog):
+    assert archived.tell().startswith(str(head(archived.desk.store))) and not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("another hash", "which the log does not hold: its end was cut"),
+        ("gone", "was not asked: the archive .* cannot be read: No such file"),
+        ("changed", "was not asked: the archive .* was changed"),
+        ("not named", "was not asked: entry .* does not name the archive"),
+        ("no folder", "was not asked: nothing says where the archive .* is"),
+    ],
+)
+def test_a_file_that_names_an_archived_entry_is_kept_unless_the_archive_holds_it(archived, tmp_path, caplog, what, words):
+    text = archived.file.read_text()
+    if what == "another hash":
+        text = f"{text.partition(':')[0]}:{'a' * 64}\n"
+        archived.file.write_text(text)
+    elif what == "gone":
+        archived.archive.unlink()
+    elif what == "changed":
+        archived.archive.write_bytes(archived.archive.read_bytes()[:-1])
+    elif what == "not named":
+        behind(archived.desk.store, "UPDATE archives SET sha256 = 'x'", guarded=False)
+    else:
+        archived.desk.authority.use(parse_policy(POLICY + RULES, folder=tmp_path))
+    assert archived.tell() == text
+    assert re.search(words, caplog.text), caplog.text
+    assert "does not hold" in caplog.text or "--archive DIR --head" in caplog.text
+
+
 def test_webhooks_that_want_it_are_told(told):
     desk = told.desk
     for events in (["audit.head"], ["action.approved"]):
@@ -108,6 +162,23 @@ def test_webhooks_that_want_it_are_told(told):
         row["name"] for row in desk.store.rows("SELECT name FROM deliveries WHERE event = 'audit.head' ORDER BY id")
     ]
     assert names == ["evt_6_audit.head", "evt_7_audit.head"]
+
+
+def test_another_organisation_learns_the_head_and_nothing_else_of_the_log(told):
+    """There is one log for all organisations, and each may keep its head as a proof; the documentation says so."""
+    desk = told.desk
+    hook = {"target_url": "http://h.example/", "event_types": ["audit.head", "action.submitted"]}
+    assert desk.post("/api/webhooks", hook, key="stranger")[0] == 201
+    desk.submit()
+    while Outbox(desk.authority).fill():
+        pass
+    told.tell()
+    (row,) = desk.store.rows("SELECT * FROM deliveries")
+    found = head(desk.store)
+    assert (row["tenant"], json.loads(row["body"])["data"]) == (
+        "other",
+        {"head": str(found), "seq": found.seq, "hash": found.hash},
+    )
 
 
 def test_a_server_tells_it_at_its_start_and_its_stop(told):

@@ -72,6 +72,26 @@ class Past:
         near = self.actions[max(place, 0) : place + 2]
         return any(first <= number <= last for first, last in near)
 
+    def entry_hash(self, folder: Path | None, seq: int) -> str:
+        """Return the hash of an archived entry as its file has it, or nothing if no archive holds the entry.
+
+        Raises:
+            AscendError: the archive cannot be asked: it was changed, cannot be read, or nobody says where it is.
+        """
+        for row in self.files:
+            if row["kind"] != "audit" or row["state"] == "replaced" or not row["first"] <= seq <= row["last"]:
+                continue
+            for finding in self.findings:
+                if finding.seq == row["seq"]:
+                    raise AscendError(finding.message)
+            if folder is None:
+                raise AscendError(f"nothing says where the archive {row['name']} is")
+            path = archive_path(folder, row["name"])
+            if digest_of(path) != row["sha256"]:
+                raise AscendError(f"the archive {path} was changed")
+            return next((str(one.get("hash")) for one in read_archive(path) if one.get("seq") == seq), "")
+        return ""
+
     def entries(self, folder: Path) -> Iterator[dict[str, Any] | Finding]:
         """Yield the archived entries as they stand in the files of a folder, and what is wrong with these."""
         for row in self.files:
