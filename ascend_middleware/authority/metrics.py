@@ -100,6 +100,9 @@ class Metrics:
         yield _gauge(
             "policy_file_ok", "Whether the policy file on disk is the one in use.", not authority.policy_problem
         )
+        yield _gauge(
+            "policies_agree", "Whether all replicas decide by the same policy file.", not authority.peers.differing
+        )
         yield _gauge("ready", "Whether it can decide; /ready tells why not.", not authority.readiness.reasons())
         yield _gauge("held_requests", "Requests that are held until somebody decides.", service.waiters.count)
         yield _gauge("writer_queue", "Changes that wait for their commit.", service.writer.waiting)

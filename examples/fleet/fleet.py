@@ -110,11 +110,13 @@ class Fleet:
         made = subprocess.run(command, check=True, capture_output=True, env=self.environment())
         return json.loads(made.stdout)["key"]
 
-    def start_replica(self, name):
-        policy, port = HERE / "policy.toml", str(self.ports[name])
-        command = self.authority("authority", "--policy", str(policy), "--port", port, "--no-access-log")
-        self.start(name, *command, env=self.environment())
-        wait_until(lambda: ask("GET", f"{self.url(name)}/ready")[0] == 200, f"replica {name}")
+    def start_replicas(self, *names):
+        for name in names:
+            policy, port = HERE / "policy.toml", str(self.ports[name])
+            command = self.authority("authority", "--policy", str(policy), "--port", port, "--no-access-log")
+            self.start(name, *command, env=self.environment())
+        for name in names:
+            wait_until(lambda name=name: ask("GET", f"{self.url(name)}/ready")[0] == 200, f"replica {name}")
 
     def start_balancer(self):
         text = (HERE / "nginx.conf").read_text()
@@ -149,6 +151,8 @@ class Fleet:
             port,
             env=environment,
         )
+
+    def wait_for_application(self):
         wait_until(lambda: ask("GET", f"{self.url('application')}/health")[0] == 200, "the application")
 
     def kill(self, name):
@@ -204,7 +208,7 @@ class Story:
         held.join()
         answers = [ask("GET", f"{fleet.url('application')}/customers/7")[0] for _ in range(30)]
         self.tell("reads that were answered meanwhile", 30, answers.count(200), answers)
-        fleet.start_replica("one")
+        fleet.start_replicas("one")
         self.tell("replicas that know of each other", 2, self.replicas())
         self.refund("a small refund, with both again", 50)
         command = fleet.authority("audit", "verify", "--json")
@@ -230,11 +234,12 @@ def main():
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         fleet.start_database()
-        user, admin = fleet.key("user"), fleet.key("admin")
-        for name in ("one", "two"):
-            fleet.start_replica(name)
+        user = fleet.key("user")
+        fleet.start_application(user)  # it needs no authority to start
+        fleet.start_replicas("one", "two")
         fleet.start_balancer()
-        fleet.start_application(user)
+        admin = fleet.key("admin")
+        fleet.wait_for_application()
         print(f"balancer {fleet.url('balancer')}, replicas {fleet.url('one')} and {fleet.url('two')}", flush=True)
         return Story(fleet, admin).run()
     finally:

@@ -49,6 +49,12 @@ class Process:
             with error:
                 return error.code, json.loads(error.read())
 
+    def text(self, path, headers=()):
+        """Return the body of an answer of 200."""
+        request = urllib.request.Request(self.url + path, headers=dict(headers))
+        with urllib.request.urlopen(request, timeout=30, context=self.context) as answer:
+            return answer.read().decode()
+
     def end(self, number=signal.SIGTERM):
         if self.process.poll() is None:
             self.process.send_signal(number)

@@ -1,15 +1,18 @@
 """Two replicas on one PostgreSQL: whoever of them is asked, and whatever ends, there is one answer and one chain."""
 
 import contextlib
+import http.client
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -203,8 +206,8 @@ class Replicas:
             self.user = store.issue_key(name="u", role=Role.USER, tenant="default")
             self.admin = store.issue_key(name="boss", role=Role.ADMIN, tenant="default")
 
-    def start(self, name):
-        process = Process(self.policy, "--db", self.url, "--no-access-log", log=self.folder / f"log-{name}")
+    def start(self, name, *, policy=None):
+        process = Process(policy or self.policy, "--db", self.url, "--no-access-log", log=self.folder / f"log-{name}")
         self.stack.callback(process.end, signal.SIGKILL)
         return process
 
@@ -399,6 +402,57 @@ def test_replicas_that_decide_by_different_files_are_told_of_loudly(url, caplog)
     assert "by the same policy file again" in caplog.text
     for desk in (first, second):
         desk.authority.close()
+
+
+def signed_in(process, key):
+    """Return what reads a page of a replica as somebody who is signed in."""
+    with contextlib.closing(http.client.HTTPConnection(process.url.removeprefix("http://"), timeout=30)) as connection:
+        headers = {"Origin": process.url, "Content-Type": "application/x-www-form-urlencoded"}
+        connection.request("POST", "/sign-in", urllib.parse.urlencode({"key": key}), headers)
+        answer = connection.getresponse()
+        assert answer.status == 303, answer.read()
+        cookie = answer.headers["Set-Cookie"].partition(";")[0]
+    return lambda: process.text("/", {"Cookie": cookie})
+
+
+def test_two_replicas_whose_policy_files_differ_say_so_everywhere_until_they_agree(replicas):
+    other = replicas.policy.with_name("other.toml")
+    other.write_text(POLICY.replace("no schema", "none of it"))
+    first, second = replicas.start("one"), replicas.start("two", policy=other)
+
+    def ready(process):
+        return process.call("/ready", None)[1]
+
+    def numbers(process):
+        found = re.search(
+            r"^ascend_authority_policies_agree (.*)$", process.text("/metrics", {"X-API-Key": replicas.admin}), re.M
+        )
+        return float(found[1])
+
+    pages = {process: signed_in(process, replicas.admin) for process in (first, second)}
+    wait_until(lambda: all(ready(process)["differing_policy_versions"] for process in pages))
+    ours, theirs = (ready(process)["policy_version"] for process in pages)
+    assert ours != theirs and {ready(process)["replicas"] for process in pages} == {2}
+    for process, own, others in ((first, ours, theirs), (second, theirs, ours)):
+        assert ready(process)["differing_policy_versions"] == [others] and numbers(process) == 0
+        (notice,) = re.findall(
+            r'<p class="notice" role="alert">(Replicas decide .*?)</p>', re.sub("</?bdi>", "", pages[process]())
+        )
+        assert notice.startswith(f"Replicas decide by different policy files: this one by version {own[:8]}, ")
+        assert notice.endswith(f" by {others[:8]}."), notice
+    assert "Replicas decide" not in second.text("/sign-in")  # only who is signed in is told
+    for name, own, others in (("one", ours, theirs), ("two", theirs, ours)):
+        told = (replicas.folder / f"log-{name}").read_text()
+        assert re.search(rf"ERROR .*different policy files: this one by version {own}, .* by {others}", told), told
+    # The same file at both again: a new one in the other's place, as programs that roll out put it there.
+    replicas.policy.with_name("new.toml").write_text(replicas.policy.read_text())
+    replicas.policy.with_name("new.toml").replace(other)
+    wait_until(lambda: not any(ready(process)["differing_policy_versions"] for process in pages))
+    assert {ready(process)["policy_version"] for process in pages} == {ours}
+    for process, page in pages.items():
+        assert "Replicas decide" not in page() and numbers(process) == 1
+    for name in ("one", "two"):
+        assert "by the same policy file again" in (replicas.folder / f"log-{name}").read_text()
 
 
 # --- the example

@@ -127,7 +127,9 @@ def test_an_archived_entry_that_the_file_names_is_looked_up_in_its_archive(archi
         ("no folder", "was not asked: nothing says where the archive .* is"),
     ],
 )
-def test_a_file_that_names_an_archived_entry_is_kept_unless_the_archive_holds_it(archived, tmp_path, caplog, what, words):
+def test_a_file_that_names_an_archived_entry_is_kept_unless_the_archive_holds_it(
+    archived, tmp_path, caplog, what, words
+):
     text = archived.file.read_text()
     if what == "another hash":
         text = f"{text.partition(':')[0]}:{'a' * 64}\n"
