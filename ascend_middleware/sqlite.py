@@ -16,9 +16,11 @@ from .exceptions import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["MEMORY", "open_database", "open_evidence", "open_reader", "transaction"]
+__all__ = ["ERRORS", "MEMORY", "open_database", "open_evidence", "open_reader", "transaction"]
 
 MEMORY: Final = ":memory:"
+# SQLite quotes a damaged schema in its messages, and Python does not read those that are no text.
+ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
 
 # The switch to WAL answers "locked" at once, whatever the busy timeout, when two processes open a new file together.
 _WAL_ATTEMPTS: Final = 100
@@ -68,7 +70,7 @@ def open_database(
     except BaseException as error:
         if connection is not None:
             connection.close()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, ERRORS):
             raise ConfigurationError(f"the database {place} cannot be opened: {error}") from None
         raise
     connection.row_factory = sqlite3.Row
@@ -108,7 +110,7 @@ def open_evidence(path: str | Path, *, oldest: int, newest: int) -> sqlite3.Conn
             if log.exists() and log.stat().st_size:
                 raise
             connection = open_reader(f"{url}?mode=ro&immutable=1", uri=True)
-    except sqlite3.Error as error:
+    except ERRORS as error:
         raise ConfigurationError(f"the database {place} cannot be read: {error}") from None
     found = _version(connection)
     if not oldest <= found <= newest:

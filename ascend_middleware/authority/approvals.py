@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from .context import AuthorityContext
 from .keys import LOCAL, Credential, Role, operator, person
 from .policy import pattern_issues
 from .policy.approvers import ApprovalRules, Requirement, requirement
+from .store.engine import stored_json
 from .store.registry_store import APPROVERS, MCP_SERVER, MODEL, POLICY, SMART_RULE, Records
 from .store.store import Store
 
@@ -234,7 +234,7 @@ def what_cannot_be(authority: AuthorityContext) -> list[str]:
         "SELECT kind, name, tenant, fields FROM records WHERE kind IN (?, ?, ?) ORDER BY id",
         (POLICY, SMART_RULE, MCP_SERVER),
     ):
-        fields = json.loads(row["fields"])
+        fields = stored_json(row["fields"], f"fields of {row['kind']} {row['name']}")
         where = f"organisation {row['tenant']}, {row['kind']} {row['name']!r}"
         issues = pattern_issues(fields, "action_types", "agents", "blocked_tools", "tool_risk_overrides")
         told += [f"{where}: {key}: {message}; {hint}" for key, message, hint in issues]

@@ -18,7 +18,7 @@ from ascend_middleware.api.values import MAX_DEPTH, MAX_VALUES, is_plain
 from ascend_middleware.exceptions import ValidationError
 from ascend_middleware.strict_json import StrictJSON
 
-from .cursors import Cursor, read_cursor
+from .cursors import Cursor, OtherListError, read_cursor
 from .policy.approvers import EXPIRY, OBSERVED, approved_by, missing_approvers, required_approvers
 from .store.listing import Listing
 from .store.store import canonical_json, iso_time
@@ -294,7 +294,7 @@ def in_order(read: Callable[[], Listing]) -> Listing:
     """Return a page that is read; refuse a cursor of a list that was ordered otherwise."""
     try:
         return read()
-    except ValueError as error:
+    except OtherListError as error:
         raise wrong("cursor", str(error)) from None
 
 

@@ -109,11 +109,12 @@ class Authority:
             ConfigurationError: one of the two cannot be used; for the policy with every problem found.
         """
         policy = load_policy(policy_path)
-        authority = cls(Store.open(db_path or default_database(policy_path), now=now), policy, now=now)
+        store = Store.open(db_path or default_database(policy_path), now=now)
         try:
-            authority.store.check()
+            store.check()
+            authority = cls(store, policy, now=now)
         except BaseException:
-            authority.close()
+            store.close()
             raise
         authority.warn()
         return authority

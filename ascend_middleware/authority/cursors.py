@@ -8,9 +8,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-__all__ = ["Cursor", "read_cursor"]
+__all__ = ["Cursor", "OtherListError", "read_cursor"]
 
 _LONGEST: Final = 1024
+
+
+class OtherListError(ValueError):
+    """A cursor is of a list in another order."""
 
 
 class Cursor(NamedTuple):

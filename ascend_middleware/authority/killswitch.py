@@ -19,6 +19,7 @@ from ascend_middleware.exceptions import NotFoundError, ValidationError
 
 from .keys import Credential
 from .store.database import Row
+from .store.engine import stored_json
 from .store.registry_store import Records
 from .store.store import Store, iso_time
 
@@ -154,7 +155,7 @@ def _shown(records: Records, row: dict[str, Any]) -> dict[str, Any]:
         **{name: row[name] for name in same},
         "target_mcp_server_config_id": None,
         "organization_id": records.organization_id(row["tenant"]),
-        "parameters": json.loads(row["parameters"]),
+        "parameters": stored_json(row["parameters"], f"parameters of command {row['command_id']}"),
         "status": "pending",
         "is_broadcast": row["agent_id"] is None,
         "issued_at": row["created_at"],
@@ -221,8 +222,8 @@ def _stand(rows: Iterable[Row], *, code: str = "") -> Standing:
 
 def _rate(row: Row) -> int | None:
     try:
-        value = json.loads(row["parameters"])["max_per_minute"]
-    except (ValueError, KeyError, TypeError):
+        value = stored_json(row["parameters"], f"parameters of command {row['command_id']}")["max_per_minute"]
+    except (KeyError, TypeError):
         return None
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else None
 

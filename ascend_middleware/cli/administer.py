@@ -47,7 +47,7 @@ def open_store(args: Namespace, *, create: bool = False) -> Iterator[Store]:
             f"there is no database {place}; the authority, or an application with a local: URL, makes it at its first "
             "start; --policy or --db say where it is"
         )
-    with contextlib.closing(Store.open(place, now=time.time, create=create)) as store:
+    with contextlib.closing(Store.open(place, now=time.time, create=create)) as store, store.typed():
         yield store
 
 

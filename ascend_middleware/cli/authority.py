@@ -64,26 +64,27 @@ def _serve(args: Namespace) -> Result:
     tls = load_tls(args.tls_cert, args.tls_key)
     # Bound before keys are made: they are shown once, by the server that stays.
     listener = bind(args.host, args.port, allow_remote=args.allow_remote or tls is not None)
-    with contextlib.closing(listener):
-        store = Store.open(place_of(args), now=time.time)
-        with contextlib.closing(Authority(store, policy, development=args.development)) as authority:
-            store.check(pages=True)
-            for line in _first_keys(store):
-                say(line)
-            with _ends_well_by_sigterm():
-                say(f"authority listening on {shown_url(listener, tls=tls)}")
-                sys.stdout.flush()
-                _log_to_stderr()
-                authority.warn()
-                serve(
-                    authority,
-                    listener,
-                    tls=tls,
-                    policy_path=args.policy,
-                    access_log=not args.no_access_log,
-                    telemetry=args.telemetry or _traces_asked(),
-                    open_metrics=args.open_metrics,
-                )
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(contextlib.closing(listener))
+        store = opened.enter_context(contextlib.closing(Store.open(place_of(args), now=time.time)))
+        store.check(pages=True)
+        authority = opened.enter_context(contextlib.closing(Authority(store, policy, development=args.development)))
+        for line in _first_keys(store):
+            say(line)
+        with _ends_well_by_sigterm():
+            say(f"authority listening on {shown_url(listener, tls=tls)}")
+            sys.stdout.flush()
+            _log_to_stderr()
+            authority.warn()
+            serve(
+                authority,
+                listener,
+                tls=tls,
+                policy_path=args.policy,
+                access_log=not args.no_access_log,
+                telemetry=args.telemetry or _traces_asked(),
+                open_metrics=args.open_metrics,
+            )
     return Result()
 
 
@@ -190,7 +191,7 @@ def explain_policy(args: Namespace) -> Result:
     # Without a database there is only the policy file to ask, and a dry run makes none.
     there = is_postgres(database) or Path(database).exists()
     store = Store.open(database if there else ":memory:", now=time.time, create=not there)
-    with contextlib.closing(Authority(store, policy)) as authority:
+    with contextlib.closing(store), store.typed(), contextlib.closing(Authority(store, policy)) as authority:
         try:
             answer = authority.ask(EVALUATE_POLICY, operator(args.tenant), body=action)
         except (ApiError, ValidationError) as error:
@@ -323,15 +324,21 @@ def export_audit(args: Namespace) -> Result:
 
 
 def _entries(args: Namespace) -> Iterator[str]:
+    changed: list[int] = []
     with Database.evidence(place_of(args)) as database:
         try:
-            for entry in entries(database, after=args.after, tenant=args.tenant):
+            for entry in entries(database, after=args.after, tenant=args.tenant, on_changed=changed.append):
                 yield json.dumps(entry, separators=(",", ":"))
-        except ValueError as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise AscendError(f"an entry is no JSON any more ({error}); see `audit verify`") from None
-        problem = database.end_problem()
+        problem = database.engine.damage() or database.end_problem() or database.misfit()
+    sys.stdout.flush()
+    if changed and not problem:
+        more = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise AscendError(
+            f"entry {changed[0]} was changed{more}; all was printed as it stands there. See `audit verify`"
+        )
     if problem:
-        sys.stdout.flush()
         raise AscendError(
             f"the database is damaged ({problem}): what it holds was printed, the last entries may be missing"
         )

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -9,8 +10,12 @@ import sys
 
 import pytest
 from kit.desk import POLICY, Desk
+from kit.filled import filled
 
+from ascend_middleware.authority import Authority
+from ascend_middleware.authority.keys import LOCAL
 from ascend_middleware.cli import main
+from ascend_middleware.exceptions import ConfigurationError, StorageError
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,116 @@ def test_a_damaged_page_of_any_table_or_index_ends_in_one_message(whole, tmp_pat
         assert len(told.err.splitlines()) + told.out.startswith("damaged: ") == 1, (name, told.err)
         assert "restore" in told.err + told.out or command[:2] != ["audit", "verify"]
         assert not list(place.glob("*copy*"))
+
+
+# --- whatever is overwritten
+
+# Of which the log tells every value, or which are told by others that it tells of. What else stands in the file, as the
+# last use of a key, nothing but SQLite's own look at its pages can vouch for.
+TOLD = {
+    "actions": "*",
+    "approvals": "*",
+    "audit": "*",
+    "audit_head": "seq, hash",
+    "archives": "name, kind, first, last, seq, sha256",
+    "keys": "id, tenant, name, role, lookup, hash, created_at, revoked_at, expires_at, agents, token_round",
+    "commands": "*",
+    "records": "tenant, kind, name, fields, key_id, created_at",
+    "answers": "key_id, path, name, fingerprint, status, body, seq",
+    "tallies": "tenant, hour, status, risk_level, n, risk",
+}
+
+
+def told(path):
+    """Return what is read of the tables of which the log tells, row by row."""
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        return {
+            table: sorted(map(repr, raw.execute(f"SELECT {columns} FROM {table}"))) for table, columns in TOLD.items()
+        }
+
+
+def overwrite(path, dice):
+    """Put random bytes at random places, or a page in another one's, or cut the file; say what was done."""
+    content = bytearray(path.read_bytes())
+    pages = range(0, len(content), 4096)
+    done = []
+    for _ in range(dice.choice((1, 1, 2, 5))):
+        kind, page = dice.choice(("byte", "bit", "run", "page", "zeros", "swap", "cut")), dice.choice(pages)
+        at, size = dice.randrange(len(content)), 1
+        if kind == "bit":
+            content[at] ^= 1 << dice.randrange(8)
+        elif kind == "byte":
+            content[at] = dice.randrange(256)
+        elif kind == "run":
+            size = min(dice.randrange(2, 300), len(content) - at)
+            content[at : at + size] = dice.randbytes(size)
+        elif kind == "swap":
+            other = dice.choice(pages)
+            one, two = content[page : page + 4096], content[other : other + 4096]
+            content[page : page + 4096], content[other : other + 4096] = two, one
+        elif kind == "cut":
+            if dice.random() < 0.7:
+                continue
+            del content[max(page, 4096) :]
+            pages = range(0, len(content), 4096)
+        else:
+            content[page : page + 4096] = dice.randbytes(4096) if kind == "page" else bytes(4096)
+        done.append((kind, at, page))
+    path.write_bytes(content)
+    return done
+
+
+@pytest.fixture(scope="module")
+def full_of_all(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("full-of-all")
+    filled(folder, rounds=12)
+    with contextlib.closing(sqlite3.connect(folder / "policy.db")) as raw:
+        raw.execute("PRAGMA journal_mode=DELETE")
+    return folder
+
+
+@pytest.mark.slow
+def test_whatever_is_overwritten_nothing_ends_in_a_traceback_or_passes_for_whole_that_is_not(
+    full_of_all, tmp_path, capsys, full
+):
+    place, seed = tmp_path / "policy.db", random.randrange(2**32)
+    policy = tmp_path / "policy.toml"
+    shutil.copy(full_of_all / "policy.toml", policy)
+    before = told(full_of_all / "policy.db")
+
+    def run(*command):
+        capsys.readouterr()
+        code = main([*command, "--policy", str(policy)])
+        return code, *capsys.readouterr()
+
+    shutil.copy(full_of_all / "policy.db", place)
+    exported = run("audit", "export")[1]
+    refused = changed = 0
+    for number in range(seed, seed + (500 if full else 10)):
+        for file in tmp_path.glob("policy.db*"):
+            file.unlink()
+        shutil.copy(full_of_all / "policy.db", place)
+        at = number, overwrite(place, random.Random(number))
+        verified, out, err = run("audit", "verify")
+        assert verified in (0, 1, 2) and len(err.splitlines()) <= 1 and "Traceback" not in out + err, at
+        assert verified == 0 or out or err, at
+        if verified == 0:
+            assert told(place) == before, at
+        code, out, err = run("audit", "export")
+        assert code in (0, 1, 2) and len(err.splitlines()) == (code != 0), (at, err)
+        if code == 0:
+            assert out == exported, at
+        changed += verified != 0
+        # As a server starts, which looks at all pages.
+        capsys.readouterr()
+        try:
+            with contextlib.closing(Authority.open(policy)) as authority:
+                authority.store.check(pages=True)
+                status, _, answer = authority.handle("GET", "/api/v1/actions", "", {}, b"", credential=LOCAL)
+                assert status in (200, 503), (at, answer)
+        except (ConfigurationError, StorageError):
+            refused += 1
+    print(f"seed {seed}: {changed} found by verify, {refused} refused at the start")
 
 
 # --- restoring

@@ -3,10 +3,10 @@
 import contextlib
 import json
 import shutil
-import sqlite3
 import threading
 
 import pytest
+from kit.databases import behind
 
 from ascend_middleware.authority import Store
 from ascend_middleware.authority.store import audit
@@ -16,17 +16,18 @@ from ascend_middleware.authority.store.verification import verify
 from ascend_middleware.exceptions import AscendError, ConfigurationError, StorageError
 from ascend_middleware.sqlite import open_database
 
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "a.db"
+file = pytest.mark.sqlite_file
 
 
 @pytest.fixture
-def store(path):
-    store = Store.open(path, now=lambda: 1_700_000_000.0)
-    yield store
-    store.close()
+def path(engine_kind, new_place, tmp_path):
+    """Where a database is, a file or a URL."""
+    return tmp_path / "a.db" if engine_kind == "sqlite" else new_place()
+
+
+@pytest.fixture
+def store(store_of, path):
+    return store_of(path, now=lambda: 1_700_000_000.0)
 
 
 def note(store, event="E", **data):
@@ -37,8 +38,8 @@ def events(store):
     return [entry["event"] for entry in entries(store)]
 
 
-def test_a_group_is_one_commit_and_its_parts_stand_alone(path, store):
-    other = Store.open(path, now=lambda: 0.0)
+def test_a_group_is_one_commit_and_its_parts_stand_alone(path, store, store_of):
+    other = store_of(path, now=lambda: 0.0)
     told = []
     with store.group():
         with store.write():
@@ -54,7 +55,6 @@ def test_a_group_is_one_commit_and_its_parts_stand_alone(path, store):
         assert events(other) == [] and told == []
     assert events(other) == ["first", "second"] and told == ["first"]
     assert verify(store).whole
-    other.close()
 
 
 def test_a_group_that_fails_keeps_nothing(store):
@@ -67,20 +67,28 @@ def test_a_group_that_fails_keeps_nothing(store):
     assert events(store) == ["later"] and told == []
 
 
-def test_a_group_without_changes_takes_no_lock(path, store):
-    blocker = sqlite3.connect(path, isolation_level=None)
-    blocker.execute("BEGIN IMMEDIATE")
-    with store.group():
-        assert events(store) == []
-    blocker.close()
+def test_a_group_without_changes_takes_no_lock(path, store, store_of):
+    other = store_of(path, now=lambda: 0.0)
+    with other.write():
+        note(other)
+        with store.group():
+            assert events(store) == []
+
+
+def undo(store):
+    """End the transaction that runs, as a full disk does with SQLite's."""
+    if store.engine.place.startswith("postgresql:"):
+        store.engine.execute("ROLLBACK").rowcount  # noqa: B018 - this sends it
+    else:
+        store.engine.connection.execute("ROLLBACK")
 
 
 def test_a_transaction_undone_by_the_database_is_no_success(store):
-    """SQLite may undo the whole transaction when one statement fails; earlier parts must not pass for kept."""
+    """A database may undo the whole transaction when one statement fails; earlier parts must not pass for kept."""
     with pytest.raises(StorageError, match="undid"), store.group():
         with store.write():
             note(store, "first")
-        store.engine.connection.execute("ROLLBACK")  # as a full disk does
+        undo(store)
         with pytest.raises(StorageError, match="undid"), store.write():
             note(store, "second")
     assert events(store) == []
@@ -113,6 +121,7 @@ def test_readers_cannot_write(store):
         reader.rows("DELETE FROM keys")
 
 
+@file
 def test_a_full_database_refuses_and_recovers(store):
     note(store)
     pages = store.engine.connection.execute("PRAGMA page_count").fetchone()[0]
@@ -126,6 +135,7 @@ def test_a_full_database_refuses_and_recovers(store):
     assert events(store)[-1] == "after" and verify(store).whole
 
 
+@file
 def test_a_file_that_becomes_read_only_refuses(store):
     note(store)
     store.engine.connection.execute("PRAGMA query_only=ON")
@@ -138,6 +148,7 @@ def test_a_file_that_becomes_read_only_refuses(store):
     assert verify(store).entries == 2
 
 
+@file
 def test_a_backup_is_one_whole_state_while_the_database_is_in_use(path, store, tmp_path):
     for number in range(50):
         note(store, number=number)
@@ -165,6 +176,7 @@ def test_a_backup_is_one_whole_state_while_the_database_is_in_use(path, store, t
         store.backup(tmp_path / "none" / "copy.db")
 
 
+@file
 def test_a_database_of_the_first_version_gets_its_head(path):
     old = open_database(path, migrations=SQLITE[:1])
     previous = "0" * 64
@@ -205,6 +217,7 @@ LOSSES = {
 }
 
 
+@file
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("when", ["before", "while it is written"])
 @pytest.mark.parametrize("together", [False, True])
@@ -230,6 +243,7 @@ def test_what_went_to_a_file_without_its_name_is_told_to_nobody(path, store, los
         other.close()
 
 
+@file
 def test_a_file_that_is_put_back_is_used_again(path, store):
     moved(path, path.with_name("old.db"))
     with pytest.raises(StorageError):
@@ -240,6 +254,7 @@ def test_a_file_that_is_put_back_is_used_again(path, store):
     assert events(store) == ["after"] and verify(store).whole
 
 
+@file
 def test_a_log_without_its_database_is_not_overwritten_by_a_new_one(path, store):
     note(store, "only in the log")
     for suffix in ("", "-wal"):
@@ -254,6 +269,7 @@ def test_a_log_without_its_database_is_not_overwritten_by_a_new_one(path, store)
     again.close()
 
 
+@file
 def test_the_working_directory_may_change(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     store = Store.open("a.db", now=lambda: 0.0)
@@ -265,6 +281,7 @@ def test_the_working_directory_may_change(path, monkeypatch, tmp_path):
     store.close()
 
 
+@file
 def test_a_look_leaves_the_patience_of_decisions_as_it_was(path, store):
     store.probe()
     assert store.engine.connection.execute("PRAGMA busy_timeout").fetchone()[0] == 5000
@@ -274,17 +291,12 @@ def test_a_look_leaves_the_patience_of_decisions_as_it_was(path, store):
 
 
 @pytest.fixture
-def tampered(path, store):
+def tampered(store):
     for number in range(1, 11):
         note(store, f"E{number}")
 
     def tamper(*statements):
-        raw = sqlite3.connect(path, isolation_level=None)
-        for trigger in ("audit_fixed", "audit_kept", "audit_head_grows", "audit_head_kept"):
-            raw.execute(f"DROP TRIGGER {trigger}")
-        for statement in statements:
-            raw.execute(statement)
-        raw.close()
+        behind(store, *statements, guarded=False)
         return [(finding.seq, finding.kind) for finding in verify(store).findings]
 
     return tamper
@@ -323,35 +335,32 @@ def test_what_was_done_to_a_log_is_found_and_named(tampered, statements, finding
     assert tampered(*statements) == findings
 
 
-def rechained(path, seq, event):
-    """Rewrite one entry and everything after it, head included, as whoever owns the file can."""
-    raw = sqlite3.connect(path, isolation_level=None)
-    previous = raw.execute("SELECT previous FROM audit WHERE seq = ?", (seq,)).fetchone()[0]
-    for number, text in raw.execute("SELECT seq, entry FROM audit WHERE seq >= ? ORDER BY seq", (seq,)).fetchall():
-        entry = json.loads(text)
-        if number == seq:
+def rechained(store, seq, event):
+    """Rewrite one entry and everything after it, head included, as whoever owns the database can."""
+    rows = store.rows("SELECT seq, entry, previous FROM audit WHERE seq >= ? ORDER BY seq", (seq,))
+    previous, statements = rows[0]["previous"], []
+    for row in rows:
+        entry = json.loads(row["entry"])
+        if row["seq"] == seq:
             entry["event"] = event
         text = audit.canonical_json(entry)
         digest = audit.chained(previous, text)
-        raw.execute(
-            "UPDATE audit SET entry = ?, previous = ?, hash = ? WHERE seq = ?", (text, previous, digest, number)
-        )
+        new = f"entry = '{text}', previous = '{previous}', hash = '{digest}'"
+        statements.append(f"UPDATE audit SET {new} WHERE seq = {row['seq']}")
         previous = digest
-    raw.execute("UPDATE audit_head SET hash = ?", (previous,))
-    raw.close()
+    behind(store, *statements, f"UPDATE audit_head SET hash = '{previous}'", guarded=False)
 
 
-def test_a_log_made_anew_is_found_by_a_head_kept_elsewhere(path, store, tampered):
+def test_a_log_made_anew_is_found_by_a_head_kept_elsewhere(store, tampered):
     noted = head(store)
     note(store, "E11")
     assert verify(store, known=(noted,)).whole
-    tampered()
-    rechained(path, 4, "FORGED")
+    rechained(store, 4, "FORGED")
     assert verify(store).whole  # nothing inside the file can tell
     assert [(f.seq, f.kind) for f in verify(store, known=(noted,)).findings] == [(10, "changed")]
 
 
-def test_a_truncated_log_stays_truncated(path, store, tampered):
+def test_a_truncated_log_stays_truncated(store, tampered):
     tampered("DELETE FROM audit WHERE seq > 8")
     note(store, "E11")
     assert [(f.seq, f.message) for f in verify(store).findings] == [(9, "entries 9 to 10 were removed")]
@@ -370,20 +379,18 @@ def test_heads_are_read_strictly():
             Head.parse(text)
 
 
-def test_the_last_entry_replaced_with_a_fitting_hash_is_found(path, store):
+def test_the_last_entry_replaced_with_a_fitting_hash_is_found(store):
     for number in (1, 2, 3):
         note(store, f"E{number}")
     row = store.rows("SELECT * FROM audit WHERE seq = 3")[0]
     entry = row["entry"].replace("E3", "E9")
-    raw = sqlite3.connect(path, isolation_level=None)
-    raw.execute("DROP TRIGGER audit_fixed")
-    raw.execute("UPDATE audit SET entry = ?, hash = ? WHERE seq = 3", (entry, audit.chained(row["previous"], entry)))
-    raw.close()
+    new = f"entry = '{entry}', hash = '{audit.chained(row['previous'], entry)}'"
+    behind(store, f"UPDATE audit SET {new} WHERE seq = 3", guarded=False)
     (found,) = verify(store).findings
     assert (found.seq, found.kind) == (3, "changed") and "recorded as the last" in found.message
 
 
-def test_from_a_verified_head_on_only_what_follows_is_read(path, store, tampered):
+def test_from_a_verified_head_on_only_what_follows_is_read(store, tampered):
     noted = verify(store).head
     for number in (11, 12):
         note(store, f"E{number}")

@@ -172,6 +172,8 @@ class Cluster:
                 self._emptying = "; ".join(
                     ["SET session_replication_role = replica", "BEGIN"]
                     + [f"DELETE FROM {name}" for name in sorted(tables - set(kept))]
+                    # A test may have deleted it.
+                    + ["INSERT INTO audit_head (one, seq, hash) VALUES (1, 0, '') ON CONFLICT DO NOTHING"]
                     + ["UPDATE audit_head SET seq = 0, hash = repeat('0', 64)", "UPDATE webhook_scan SET seq = 0"]
                     + ["SELECT setval(oid, 1, false) FROM pg_class WHERE relkind = 'S'", "COMMIT"]
                 )

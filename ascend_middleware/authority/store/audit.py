@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -95,11 +95,22 @@ def head(database: Database) -> Head:
     return Head(*database.tip())
 
 
-def entries(database: Database, *, after: int = 0, tenant: str | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the entries with their hashes, oldest first, from one consistent state of the log."""
+def entries(
+    database: Database,
+    *,
+    after: int = 0,
+    tenant: str | None = None,
+    on_changed: Callable[[int], None] = lambda seq: None,
+) -> Iterator[dict[str, Any]]:
+    """Yield the entries with their hashes, oldest first, from one consistent state of the log.
+
+    `on_changed` is told the number of each entry that is not what its hash says.
+    """
     with database.snapshot() as reader:
         whose, values = ("", (after,)) if tenant is None else (" AND tenant = ?", (after, tenant))
         for row in reader.each(f"SELECT * FROM audit WHERE seq > ?{whose} ORDER BY seq", values):  # noqa: S608
+            if entry_hash(row["previous"], row["entry"]) != row["hash"]:
+                on_changed(row["seq"])
             yield {**json.loads(row["entry"]), "previous": row["previous"], "hash": row["hash"]}
 
 

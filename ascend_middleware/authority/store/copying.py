@@ -69,6 +69,9 @@ def copy(source: str, target: str, *, watch: _Watching = lambda items, what, tot
                     "authority on it once"
                 )
             with _one_state(origin) as reader:
+                misfit = next(origin.engine.misfits(reader), None)
+                if misfit is not None:
+                    raise AscendError(f"the database {origin.engine.place} cannot be copied: {misfit.message}")
                 copied = Head(*reader.rows("SELECT seq, hash FROM audit_head")[0])
                 count = sum(_table(reader, made, table, watch) for table in TABLES)
                 made.go_on(origin.engine.last_numbers(reader))

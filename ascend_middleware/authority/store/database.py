@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.text import is_postgres
 
 from .engine import NO_HASH, Done, Engine, Reader, Row, StorageError, UnstorableError, Watch
@@ -382,16 +382,43 @@ class Database:
             self._lock.release()
 
     def check(self, *, pages: bool = False) -> None:
-        """Raise `ConfigurationError` unless the audit log ends where its head says and, if asked for, pages are sound.
+        """Raise `ConfigurationError` unless the log ends where its head says and values have their columns' types.
 
-        That takes about a second for each gigabyte or less.
+        With `pages` also unless all pages are sound, and the types are looked at in the large tables too. That takes
+        about a second for each gigabyte or less.
         """
         try:
-            problem = (self.engine.damage() if pages else "") or self.end_problem()
+            problem = (self.engine.damage() if pages else "") or self.misfit(all_tables=pages) or self.end_problem()
         except StorageError as error:
             problem = str(error)
+        self._refuse(problem)
+
+    @contextlib.contextmanager
+    def typed(self) -> Iterator[None]:
+        """Tell of a value that has not its column's type, where one is why the block fails.
+
+        Looking for one takes some seconds if there are a million actions, so nobody looks before.
+
+        Raises:
+            ConfigurationError: there is such a value, in small tables also if the block does not fail.
+        """
+        self._refuse(self.misfit(all_tables=False))
+        try:
+            yield
+        except AscendError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError):
+            self._refuse(self.misfit())
+            raise
+
+    def _refuse(self, problem: str) -> None:
         if problem:
             raise ConfigurationError(f"the database {self.engine.place} is damaged: {problem}. {self.engine.advice()}")
+
+    def misfit(self, *, all_tables: bool = True) -> str:
+        """Return in words which value is not of its column's type, or nothing if none is; see `Engine.misfits`."""
+        with self.snapshot() as reader:
+            return next((one.message for one in self.engine.misfits(reader, all_tables=all_tables)), "")
 
     def end_problem(self) -> str:
         """Return in words that the audit log does not end where its head says, or nothing if it does."""

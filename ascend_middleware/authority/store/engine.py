@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
 
 from ascend_middleware.exceptions import StorageError
 
@@ -16,6 +18,7 @@ __all__ = [
     "Engine",
     "Fleet",
     "Lease",
+    "Misfit",
     "Reader",
     "Row",
     "StorageError",
@@ -24,10 +27,12 @@ __all__ = [
     "check_storable",
     "check_texts",
     "insertion",
+    "stored_json",
 ]
 
 # What stands for the hash before the audit log's first entry.
 NO_HASH = "0" * 64
+_decode: Final = msgspec.json.Decoder().decode
 _UNSTORABLE = "a text holds a character that the database does not store, NUL or half of a pair"
 
 
@@ -44,6 +49,15 @@ class Begun(NamedTuple):
     head: tuple[int, str]
     revision: int
     action: int
+
+
+class Misfit(NamedTuple):
+    """A value that no authority writes where it stands."""
+
+    table: str
+    row: str
+    column: str
+    message: str
 
 
 class Lease(NamedTuple):
@@ -192,6 +206,9 @@ class Engine(Protocol):
     def damage(self) -> str:
         """Say what is wrong with the database's pages, nothing if they are sound or the engine cannot tell."""
 
+    def misfits(self, reader: Reader, *, all_tables: bool = True) -> Iterator[Misfit]:
+        """Yield values of other types than their columns'; see `column_types`."""
+
     def advice(self) -> str:
         """Say what to do about a damaged database."""
 
@@ -227,6 +244,14 @@ def check_storable(values: Sequence[object]) -> None:
     for value in values:
         if isinstance(value, str) and "\0" in value:
             raise UnstorableError(_UNSTORABLE)
+
+
+def stored_json(text: Any, place: str) -> Any:
+    """Return what a text in the database says; raise `StorageError` with its place if it is no JSON any more."""
+    try:
+        return _decode(text)
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+        raise StorageError(f"{place} is damaged: {error}") from None
 
 
 def insertion(table: str, columns: Sequence[str], *, once: bool) -> str:

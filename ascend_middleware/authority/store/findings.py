@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DAMAGED", "ROW", "Finding", "gone", "unknown", "unlike"]
+from .engine import Misfit
+
+__all__ = ["DAMAGED", "ROW", "Finding", "gone", "mistyped", "unknown", "unlike"]
 
 # The kind of a finding about a row of another table than the log.
 ROW: Final = "row"
@@ -45,6 +47,13 @@ def unknown(table: str, row: object, words: str = "is not in the log") -> Findin
 def gone(seq: int, table: str, row: object) -> Finding:
     """Return the finding that a row is missing that an entry tells of."""
     return Finding(seq, ROW, f"{table} {row} is gone, and entry {seq} tells of it", table, str(row), "row")
+
+
+def mistyped(misfit: Misfit) -> Finding:
+    """Return the finding that a value is of another type than its column's."""
+    if misfit.table == "audit":
+        return Finding(int(misfit.row), "changed", f"entry {misfit.row} was changed: {misfit.message}")
+    return Finding(0, ROW, misfit.message, misfit.table, misfit.row, misfit.column)
 
 
 def _shown(value: object) -> str:

@@ -14,7 +14,7 @@ from ascend_middleware.exceptions import ConflictError, NotFoundError, Validatio
 from ..keys import Credential, Role, person
 from .audit import iso_time
 from .database import Row
-from .engine import Engine
+from .engine import Engine, stored_json
 from .log import Log
 from .registry_store import AGENT, WEBHOOK
 
@@ -108,7 +108,7 @@ class Keys(Log):
         rows = [dict(row) for row in self.rows(f"SELECT {columns} FROM keys ORDER BY id")]  # noqa: S608 - ours
         now = self.moment()
         for row in rows:
-            row["agents"] = json.loads(row["agents"])
+            row["agents"] = stored_json(row["agents"], f"agents of key {row['id']}")
             ended = row["expires_at"] is not None and row["expires_at"] <= now
             row["state"] = "revoked" if row["revoked_at"] else "expired" if ended else "valid"
         return rows
@@ -137,7 +137,7 @@ class Keys(Log):
                 raise ConflictError(f"key {key_id} is not valid any more; make a new one with `keys issue`")
             end = min(iso_time(self.now() + overlap), row["expires_at"] or "9")
             expires_at = None if lifetime is None else iso_time(self.now() + lifetime)
-            agents = json.loads(row["agents"])
+            agents = stored_json(row["agents"], f"agents of key {row['id']}")
             more = {"replaces": key_id}
             key, number = self._issue(row["name"], Role(row["role"]), row["tenant"], expires_at, agents, more)
             self.execute("UPDATE keys SET expires_at = ? WHERE id = ?", (end, key_id))
@@ -190,5 +190,5 @@ def _hash(key: str) -> str:
 
 def credential_of(row: Row) -> Credential:
     """Return whose a stored key is."""
-    agents = () if row["agents"] == "[]" else tuple(json.loads(row["agents"]))
+    agents = () if row["agents"] == "[]" else tuple(stored_json(row["agents"], f"agents of key {row['id']}"))
     return Credential(row["id"], row["name"], Role(row["role"]), row["tenant"], agents)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from ..cursors import Cursor
+from ..cursors import Cursor, OtherListError
 from .engine import Reader, Row
 
 __all__ = ["Listing", "read_page", "rows_of"]
@@ -68,7 +68,7 @@ def read_page(
         cursor: where the page begins, in place of the offset.
 
     Raises:
-        ValueError: the cursor is of a list in another order.
+        OtherListError: the cursor is of a list in another order.
     """
     sign, word = ("<", "DESC") if descending else (">", "ASC")
     named = f"{'-' if descending else ''}{order or number}"
@@ -79,7 +79,7 @@ def read_page(
     if cursor is not None:
         kind = int if order in _NUMBERS else str if order else type(None)
         if cursor.order != named or not isinstance(cursor.value, kind):
-            raise ValueError("the cursor is of a list in another order")
+            raise OtherListError("the cursor is of a list in another order")
         place = f"({order}, {number}) {sign} (?, ?)" if order else f"{number} {sign} ?"
         condition = f"{condition} AND {place}"
         values = (*values, cursor.value, cursor.number) if order else (*values, cursor.number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -14,6 +13,7 @@ from ..keys import DEFAULT_TENANT, Credential
 from . import audit, verification
 from .audit import answer_digest
 from .comparison import compared_action
+from .engine import stored_json
 from .findings import Finding
 from .listing import Listing, read_page
 from .registry_store import Records
@@ -116,7 +116,7 @@ class Log(Records):
         if uses:
             rows += self.rows(f"{about} AND entry LIKE ? ORDER BY seq DESC LIMIT ?", (*place, _USED, uses))
             rows.sort(key=lambda row: int(row["seq"]))
-        found = [{**json.loads(row["entry"]), "hash": row["hash"]} for row in rows]
+        found = [{**stored_json(row["entry"], f"audit entry {row['seq']}"), "hash": row["hash"]} for row in rows]
         for entry in found:
             entry.pop("salt", None)  # it confirms guesses of what was erased, so it goes nowhere
             entry.pop("sealed", None)

@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 from ascend_middleware.exceptions import AscendError
 
 from . import postgres_schema
-from .engine import Begun, Done, Fleet, Reader, Row, StorageError, Watch, check_storable, insertion
+from .engine import Begun, Done, Fleet, Misfit, Reader, Row, StorageError, Watch, check_storable, insertion
 from .patience import seconds_left
 from .postgres_fleet import PostgresFleet
 from .postgres_link import Connection, Late, Link, Session, SessionReader
@@ -282,6 +282,10 @@ class PostgresEngine:
     def damage(self) -> str:
         """Say nothing: PostgreSQL looks after its own pages."""
         return ""
+
+    def misfits(self, reader: Reader, *, all_tables: bool = True) -> Iterator[Misfit]:
+        """Yield nothing: PostgreSQL keeps the types of its columns."""
+        return iter(())
 
     def advice(self) -> str:
         """Say what to do about a damaged database."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from ascend_middleware.exceptions import ConflictError, NotFoundError
 from ..cursors import Cursor
 from .audit import canonical_json, digest, iso_time
 from .database import Database, Row
+from .engine import stored_json
 from .listing import Listing, read_page
 
 __all__ = ["AGENT", "APPROVERS", "COMPONENT", "MCP_SERVER", "MODEL", "POLICY", "SMART_RULE", "WEBHOOK", "Records"]
@@ -83,7 +83,7 @@ class Records(Database):
             current = self.rows("SELECT * FROM records WHERE id = ? AND tenant = ?", (record["id"], tenant))
             if not current:
                 raise NotFoundError("the record is gone")
-            kept = {**json.loads(current[0]["fields"]), **fields}
+            kept = {**stored_json(current[0]["fields"], f"fields of record {current[0]['id']}"), **fields}
             text, now = canonical_json(kept), self.moment()
             self.changed()
             self.execute(
@@ -114,4 +114,7 @@ class Records(Database):
 
 def _record(row: Row) -> dict[str, Any]:
     columns = ("id", "name", "key_id", "created_at", "updated_at")
-    return {**json.loads(row["fields"]), **{column: row[column] for column in columns}}
+    return {
+        **stored_json(row["fields"], f"fields of record {row['id']}"),
+        **{column: row[column] for column in columns},
+    }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ascend_middleware.exceptions import AscendError
+from ascend_middleware.sqlite import ERRORS
 
 from .comparison import Watching
 from .database import Database, StorageError
@@ -136,7 +137,7 @@ def _fold(target: Path) -> None:
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise _in_use(target) from None
-    except sqlite3.Error:
+    except ERRORS:
         pass  # damaged: that is why it is replaced
 
 

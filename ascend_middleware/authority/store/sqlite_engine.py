@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from ascend_middleware.exceptions import AscendError, ConfigurationError
-from ascend_middleware.sqlite import MEMORY, open_database, open_evidence, open_reader, transaction
+from ascend_middleware.sqlite import ERRORS, MEMORY, open_database, open_evidence, open_reader, transaction
 
-from .engine import Begun, Done, Reader, Row, StorageError, Watch, check_texts, insertion
+from .column_types import misfits
+from .engine import Begun, Done, Misfit, Reader, Row, StorageError, Watch, check_texts, insertion
 from .patience import TooLongError, seconds_left
 from .schema import FIRST_WITH_HEAD, SQLITE
 
@@ -55,7 +56,7 @@ def _ours() -> Iterator[None]:
     """Raise what SQLite raises as `StorageError`."""
     try:
         yield
-    except sqlite3.Error as error:
+    except ERRORS as error:
         raise _told(error) from error
 
 
@@ -63,7 +64,9 @@ class _DamagedError(StorageError):
     """A page holds what SQLite did not write."""
 
 
-def _told(error: sqlite3.Error) -> StorageError:
+def _told(error: sqlite3.Error | UnicodeDecodeError) -> StorageError:
+    if isinstance(error, UnicodeDecodeError):
+        return _DamagedError(f"its schema is malformed: {error}")
     code = getattr(error, "sqlite_errorcode", 0)
     if code == sqlite3.SQLITE_INTERRUPT:
         return TooLongError("reading took longer than it may")
@@ -76,10 +79,10 @@ class SQLiteEngine:
 
     fleet: Final = None
 
-    def __init__(self, connection: sqlite3.Connection, *, path: str | Path = MEMORY) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, path: str | Path = MEMORY, shown: str = "") -> None:
         self.connection: Final = connection
         # Absolute: the process may change its directory before the next reader is opened.
-        self.place: Final = MEMORY if path == MEMORY else os.path.abspath(path)
+        self.place: Final = shown or (MEMORY if path == MEMORY else os.path.abspath(path))
         self.alone: Final = path == MEMORY
         self.writer: Final[Reader] = _SQLiteWriter(self)
         self._names = () if path == MEMORY else (self.place, f"{self.place}-wal")
@@ -104,7 +107,7 @@ class SQLiteEngine:
     @classmethod
     def evidence(cls, path: str | Path) -> SQLiteEngine:
         """Open a file only to read it; raise `ConfigurationError` if this version knows no such database."""
-        return cls(open_evidence(path, oldest=FIRST_WITH_HEAD, newest=len(SQLITE)))
+        return cls(open_evidence(path, oldest=FIRST_WITH_HEAD, newest=len(SQLITE)), shown=str(path))
 
     def close_writer(self) -> None:
         """Close the connection that writes."""
@@ -173,7 +176,7 @@ class SQLiteEngine:
         try:
             self.before_change()
             return self.connection.execute(statement, values)
-        except sqlite3.Error as error:
+        except ERRORS as error:
             told = _told(error)
             raise (self._damaged(told) if isinstance(told, _DamagedError) else told) from error
 
@@ -320,6 +323,10 @@ class SQLiteEngine:
             found = " ".join(str(reader.rows("PRAGMA quick_check(1)")[0][0]).split())
         return "" if found == "ok" else found
 
+    def misfits(self, reader: Reader, *, all_tables: bool = True) -> Iterator[Misfit]:
+        """Yield values of other types than their columns'."""
+        return misfits(reader, version=reader.rows("PRAGMA user_version")[0][0], all_tables=all_tables)
+
     def advice(self) -> str:
         """Say what to do about a damaged file."""
         return (
@@ -355,7 +362,7 @@ class SQLiteEngine:
             return place.stat().st_size
         except FileExistsError:
             raise AscendError(f"{place} exists already; it was not touched") from None
-        except (OSError, sqlite3.Error, StorageError) as error:
+        except (OSError, *ERRORS, StorageError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise AscendError(f"the backup {place} cannot be written: {reason}") from None
         finally:
@@ -379,7 +386,7 @@ class _SQLiteReader:
     def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         try:
             return self._connection.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
+        except ERRORS as error:
             raise _told(error) from error
 
     def each(self, statement: str, values: Sequence[object] = ()) -> Generator[Row, None, None]:

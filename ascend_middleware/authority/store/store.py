@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from ascend_middleware.exceptions import ConflictError, NotFoundError
 
 from ..cursors import Cursor
@@ -17,7 +15,7 @@ from ..keys import DEFAULT_TENANT, Credential, Role
 from ..policy.approvers import EXPIRY, OBSERVED
 from .audit import canonical_json, iso_time, new_salt
 from .database import Row, open_engine
-from .engine import Engine
+from .engine import Engine, stored_json
 from .kept_answers import KEEP_ANSWERS
 from .key_store import Keys
 from .listing import Listing, read_page
@@ -25,7 +23,6 @@ from .tallies import Counted
 
 __all__ = ["SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
 
-_decoder = msgspec.json.Decoder()
 SORT_FIELDS: Final = ("created_at", "updated_at", "risk_score", "id")
 # Seconds between the times at which old answers are forgotten.
 _SWEEP_ANSWERS: Final = 60.0
@@ -133,7 +130,8 @@ class Store(Keys):
                 approval = {"decision": "denied", "at": row["expires_at"], **_EXPIRED}
                 row |= {"status": "denied", "updated_at": row["expires_at"], "approval": canonical_json(approval)}
             for column in ("submission", "judgement", "approval", "outcome"):
-                row[column] = None if row[column] is None else _decoder.decode(row[column])
+                if row[column] is not None:
+                    row[column] = stored_json(row[column], f"{column} of action {row['id']}")
             if (row["judgement"].get("approval") or {}).get("count", 1) > 1:
                 given = self.rows(
                     'SELECT approver AS "by", key_id AS "key", comments, at FROM approvals WHERE action_id = ?'

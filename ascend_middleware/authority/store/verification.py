@@ -21,7 +21,7 @@ from .counts import compared_counts
 from .database import Database, Row
 from .engine import Reader
 from .facts import Facts
-from .findings import Finding
+from .findings import Finding, mistyped
 from .kept_answers import KeptAnswers
 from .past import Erasures, Past
 
@@ -61,7 +61,8 @@ def verify(
 ) -> Verification:
     """Read the log and say which entries were changed, removed, reordered or inserted afterwards.
 
-    What it tells of is compared with it too: actions and approvals, keys, commands, records, kept answers, sessions.
+    What it tells of is compared with it too: actions and approvals, keys, commands, records, kept answers, sessions. If
+    any value in the database is of another type than its column's, all such values are told, and nothing else is read.
 
     What this cannot see: whoever can write the file can also make a whole new chain and head. Heads that were noted
     elsewhere (`known`) show that: an entry that one of them names must still be there with that hash.
@@ -76,12 +77,14 @@ def verify(
     """
     wanted = {item.seq: item.hash for item in (*known, *((start,) if start else ()))}
     with database.snapshot() as reader, contextlib.ExitStack() as opened:
+        # Whatever reads rows below relies on their types.
+        found = tuple(map(mistyped, itertools.islice(database.engine.misfits(reader), _MOST_FINDINGS)))
+        if found:
+            return Verification(entries=0, head=Head(0, NO_HASH), findings=found)
         past = Past.read(reader)
         chain = _Chain(past, whole=archive is not None, start=start, wanted=wanted, now=database.now())
         first, facts = chain.first, chain.facts
         recorded = next(reader.each("SELECT seq, hash FROM audit_head"), None)
-        if recorded and not isinstance(recorded["seq"], int):
-            recorded = None  # something forged
         for row in reader.each(
             "SELECT seq, entry FROM audit WHERE action_id IS NULL AND seq < ? ORDER BY seq", (first,)
         ):
