@@ -23,6 +23,8 @@ from ascend_middleware import AscendError, ConfigurationError
 from ascend_middleware.exceptions import MissingAPIKeyError
 from ascend_middleware.flask import Ascend, governed
 from ascend_middleware.guard import Agent, NotAnAgent, Verdict
+from ascend_middleware.routing import Kind
+from ascend_middleware.routing.werkzeug import FlaskResolver
 from ascend_middleware.wsgi import AscendMiddleware
 
 READ = {"match": "GET /items/{id}", "action_type": "read", "resource_id": "{path.id}"}
@@ -150,6 +152,26 @@ def test_redirects_of_the_framework_go_out(engine):
     # The rule has no trailing slash; that never changes what governs.
     assert ask(app, "GET", "/folder/").status_code == 200
     assert types(engine) == ["list"]
+
+
+def test_what_the_url_map_makes_of_requests():
+    app, _ = make()
+    app.add_url_rule("/folder/", "folder", lambda: "x")
+    app.register_blueprint(flask.Blueprint("part", "part", static_folder="files", url_prefix="/part"))
+    resolver = FlaskResolver(app)
+    for method, path, kind in (
+        ("GET", "/items/7", Kind.ROUTE),
+        ("GET", "/folder", Kind.REDIRECT),
+        ("DELETE", "/items/7", Kind.METHOD_NOT_ALLOWED),
+        ("OPTIONS", "/items/7", Kind.OPTIONS),
+        ("GET", "/none", Kind.NOT_FOUND),
+        ("GET", "/static/a", Kind.STATIC),
+        ("GET", "/part/files/a", Kind.STATIC),
+    ):
+        with app.test_request_context(path, method=method):
+            found = [resolver.resolve(flask.request, path) for _ in range(2)]
+        assert [one.kind for one in found] == [kind] * 2, path
+        assert found[0].leaf is found[1].leaf  # the same one each time: what was worked out for it is kept
 
 
 # OPTIONS
@@ -799,6 +821,8 @@ def test_hosts_and_subdomains_have_rules_of_their_own(ran, engine):
     for host in ("a.local", "b.local", "c.local"):
         ask(app, "GET", "/pay", base_url=f"http://{host}")
     assert ran == types(engine) == ["here", "there"]
+    hosts = {leaf.endpoint: leaf.host for leaf in FlaskResolver(app).leaves()}
+    assert hosts == {"static": "a.local", "here": "a.local", "there": "b.local"}
 
 
 def test_routes_that_come_later_are_governed(engine):

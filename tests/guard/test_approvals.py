@@ -1,6 +1,7 @@
 """Held actions: handles, resuming, one run for each approval, and whoever tries otherwise."""
 
 import asyncio
+import dataclasses
 import json
 import logging
 import re
@@ -395,7 +396,19 @@ class TestAttacks:
         assert fresh != handle
         assert handler.ran == 0
 
-    @pytest.mark.parametrize("reason", ["because", ""])
+    @pytest.mark.parametrize(
+        ("shows", "told", "shown"),
+        [(True, {"risk_score": 80}, 80), (True, {}, None), (False, {"risk_score": 80}, None)],
+    )
+    async def test_the_risk_is_told_where_that_is_wanted(self, authority, handler, shows, told, shown):
+        app = guarded(handler, expose_risk=shows)
+        authority.more = told
+        for word in ("denied", "pending"):
+            authority.word = word
+            wire = await ask(app)
+            assert (wire.json.get("risk_score"), "risk_score" in wire.json) == (shown, shown is not None)
+
+    @pytest.mark.parametrize("reason", ["because", "", None])
     async def test_a_denial_says_the_same_however_often_it_is_asked_for(self, authority, handler, reason):
         app = guarded(handler)
         handle = await held(app)
@@ -454,6 +467,12 @@ class TestSharing:
         app = guarded(handler)
         handles = {await held(app) for _ in range(3)}
         assert (len(handles), len(authority.submitted)) == (1, 1)
+        snapshot = app.guard.state.snapshot
+        app.guard.state.snapshot = lambda **named: dataclasses.replace(snapshot(**named), hints=None)  # too many
+        app.guard.kill.expire()
+        assert (await held(app) in handles, len(authority.submitted)) == (True, 1)
+        app.guard.state.snapshot = snapshot
+        app.guard.kill.expire()
         assert await held(app, body=b'{"amount": 6}') not in handles
         assert len(authority.submitted) == 2
 
@@ -546,6 +565,18 @@ class TestWaiting:
         wires = [await each for each in waiting]
         assert sorted(wire.status for wire in wires) == [200, 409, 409]
         assert handler.ran == 1
+
+    async def test_a_denial_at_the_end_of_a_wait_stays_one(self, authority, handler):
+        app = guarded(handler, **self.PATIENT)
+        waiting = asyncio.ensure_future(ask(app))
+        while app.guard.waiters < 1:
+            await asyncio.sleep(0.001)
+        authority.decide("denied")
+        assert (await waiting).problem == "denied"
+        authority.decide("approved")
+        asked = len(authority.requests)
+        assert (await ask(app)).problem == "denied"
+        assert (len(authority.requests), handler.ran) == (asked, 0)
 
     async def test_after_the_wait_the_same_request_finds_its_approval(self, authority, handler):
         app = guarded(handler, pending="wait:0.05s", poll_interval=0.01)

@@ -137,3 +137,19 @@ async def test_one_that_is_whole_and_cannot_be_judged_passes(authority, handler)
         assert (await ask(app, body=body)).status == 200
         assert handler.body == body
     assert (handler.ran, authority.submitted) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule", "files"), [({"mode": "observe"}, {}, 1), ({}, {"mode": "observe"}, 1), ({}, {}, 0)]
+)
+async def test_what_was_seen_is_kept_where_something_is_observed(authority, handler, tmp_path, settings, rule, files):
+    app = guarded(handler, [{**REFUND, **rule}], journal=str(tmp_path), **settings)
+    await ask(app)
+    await app.aclose()
+    assert len(list(tmp_path.rglob("observed-*.json"))) == files
+
+
+async def test_a_journal_without_a_place_keeps_none_of_it(authority, handler):
+    app = guarded(handler, mode="observe", journal="memory:")
+    assert (await ask(app)).status == 200
+    await app.aclose()

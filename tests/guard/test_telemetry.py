@@ -295,6 +295,11 @@ def test_nothing_of_it_is_imported_unless_it_is_asked_for():
     assert done.returncode == 0, done.stderr
 
 
+def test_who_asks_for_it_has_it():
+    assert isinstance(guard(Handler(), RULES, telemetry=True).guard.recorder.telemetry, Telemetry)
+    assert guard(Handler(), RULES).guard.recorder.telemetry is None
+
+
 def test_asking_for_it_without_the_extra_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)
     with pytest.raises(Exception, match=r"ascend-middleware\[telemetry\]"):

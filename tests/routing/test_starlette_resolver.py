@@ -216,6 +216,10 @@ def test_a_leaf_stays_the_same_object_while_other_routes_come_and_go():
     leaf = resolver.resolve(scope("/a")).leaf
     app.router.routes.insert(0, Route("/b", endpoint("b")))
     assert resolver.resolve(scope("/a")).leaf is leaf
+    app.router.routes.append(Route("/c", endpoint("c")))
+    assert resolver.resolve(scope("/c")).leaf.endpoint == "c"
+    app.router.routes.pop()
+    assert resolver.resolve(scope("/c")).kind is Kind.NOT_FOUND
 
 
 def test_a_case_insensitive_route_matches_by_its_own_expression():
@@ -262,7 +266,10 @@ def test_a_route_class_of_somebody_elses_is_one_opaque_unit():
 
 
 def test_a_route_that_handles_a_partial_match_itself_runs():
-    assert one(Starlette(routes=[Gentle("/a", endpoint("h"))]), "/a", "POST").kind is Kind.ROUTE
+    resolver = StarletteResolver(Starlette(routes=[Gentle("/a", endpoint("h")), Gentle("/{x}", endpoint("later"))]))
+    for _ in range(4):
+        resolved = resolver.resolve(scope("/a", "POST"))
+        assert (resolved.kind, resolved.leaf.endpoint, resolved.route.match[0]) == (Kind.ROUTE, "h", Match.PARTIAL)
     assert one(Starlette(routes=[Route("/a", endpoint("h"))]), "/a", "POST").kind is Kind.METHOD_NOT_ALLOWED
 
 
@@ -305,6 +312,8 @@ def test_mounts_and_hosts(tmp_path):
             Mount("/t/{tenant:str}", routes=[Route("/x/{p:path}", endpoint("x")), WebSocketRoute("/w", socket("w"))]),
         ]
     )
+    foreigner = one(Starlette(routes=[Host("admin.x", foreign)]), "/any", host="admin.x")
+    assert (foreigner.kind, foreigner.leaf.host) == (Kind.OPAQUE, "admin.x")
     danger = one(app, "/sub/danger/7")
     assert (danger.leaf.template, danger.leaf.endpoint, danger.params) == (
         "/sub/danger/{id:int}",
@@ -350,6 +359,13 @@ def test_only_what_may_change_a_request_is_looked_at_again(monkeypatch):
     router = Router(impure)
     assert entered(router) == [router]
     assert entered(Router([Mount("/in", behind)]), path="/m/in/x") == [behind]
+    # What no route takes, the middleware of a router may answer.
+    for app, kind in ((Router(plain), Kind.NOT_FOUND), (behind, Kind.OPAQUE)):
+        assert one(Starlette(routes=[Mount("/m", app)]), "/m/none").kind is kind
+    inside = [Route("/x", endpoint("x"), middleware=[Middleware(Passing)]), Route("/x", endpoint("x"))]
+    inside.append(Gentle("/x", endpoint("x"), middleware=[Middleware(Passing)]))  # nobody knows what it runs
+    for route, owners in zip(inside, ([inside[0]], [], []), strict=True):
+        assert [place.owner for place in one(Starlette(routes=[route]), "/x").entered] == owners
 
 
 class Choosing(APIRouter):
@@ -515,7 +531,9 @@ def test_an_inclusion_of_somebody_elses_class_is_opaque():
     own = object.__new__(Own)
     vars(own).update(vars(included))
     app.router.routes[0] = own
-    assert (resolver.resolve(scope("/p/x")).kind, resolver.resolve(scope("/p/x")).leaf.template) == (Kind.OPAQUE, "/**")
+    for method in ("GET", "POST"):
+        resolved = resolver.resolve(scope("/p/x", method))
+        assert (resolved.kind, resolved.leaf.template) == (Kind.OPAQUE, "/**")
 
 
 @pytest.mark.parametrize(
@@ -621,6 +639,7 @@ def test_an_application_that_builds_its_middlewares_itself_is_looked_at_again():
 def test_no_path_is_redirected_to_itself():
     app = Starlette(routes=[Route("/a", endpoint("a"))])
     assert [one(app, path).kind for path in ("/a", "/a/", "/")] == [Kind.ROUTE, Kind.REDIRECT, Kind.NOT_FOUND]
+    assert one(app, "/a", kind="lifespan").kind is Kind.NOT_FOUND
     assert one(app, "/a/", kind="websocket").kind is Kind.NOT_FOUND
     app.router.redirect_slashes = False
     assert one(app, "/a/").kind is Kind.NOT_FOUND
@@ -628,13 +647,13 @@ def test_no_path_is_redirected_to_itself():
 
 def test_what_was_found_above_stays_with_a_path_that_is_known():
     resolver = StarletteResolver(Starlette(routes=[Route("/a/{x}", endpoint("a"))]))
-    plain, below = scope("/a/1"), {**scope("/a/1"), "path_params": {"tenant": "t"}}
-    for _ in range(3):
+    plain = scope("/a/1")
+    for tenant in ("t", "t", "t", "u"):
         assert resolver.resolve(plain).params == {"x": "1"}
-        assert resolver.resolve(below).params == {"tenant": "t", "x": "1"}
+        assert resolver.resolve({**plain, "path_params": {"tenant": tenant}}).params == {"tenant": tenant, "x": "1"}
 
 
-@pytest.mark.parametrize(("depth", "kind"), [(20, Kind.ROUTE), (40, Kind.OPAQUE)])
+@pytest.mark.parametrize(("depth", "kind"), [(20, Kind.ROUTE), (30, Kind.ROUTE), (31, Kind.OPAQUE), (40, Kind.OPAQUE)])
 def test_what_is_mounted_deeper_than_anybody_does_is_one_unit(depth, kind):
     app = Router([Route("/x", endpoint("x"))])
     for _ in range(depth):

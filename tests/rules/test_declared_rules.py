@@ -185,6 +185,20 @@ def test_where_nothing_can_be_written_that_is_said(target, kind):
         declare(target, ACTION)
 
 
+def test_it_covers_all_of_its_route():
+    (part,) = TABLE.for_route("/elsewhere/{x}", declared=(declaration("here", ACTION),)).parts("GET")
+    assert part.covers and part.rule.action_type == "transaction"
+
+
+def test_a_bound_method_stands_for_what_its_function_wraps():
+    class Owner:
+        def method(self):
+            pass
+
+    Owner.method.__wrapped__ = declare(lambda self: None, ACTION)
+    assert found(Owner().method) == [(["*"], "transaction")]
+
+
 def test_a_name_is_one_that_was_given():
     assert "name" not in declaration("here", ACTION).given
     assert declaration("here", {**ACTION, "name": "mine"}).given["name"] == "mine"

@@ -93,6 +93,36 @@ def test_an_unlisted_method_is_unmapped_though_a_wider_rule_covers_it():
     assert found(made.lookup("POST", "/pay")) == "-* /pay/**"
 
 
+def test_the_parts_of_a_route_are_the_rules_that_share_a_path_with_it():
+    made = table("GET /a/b", "GET /a/7", "GET /a/8/c", "GET /a/{x:uuid}", "GET /a/**", "GET /b")
+    for route, parts in (
+        ("/a/{x:int}", ["/a/7", "/a/{x:uuid}", "/a/**"]),
+        ("/a/{x}/c", ["/a/8/c", "/a/**"]),
+        ("/a/b", ["/a/b"]),
+        ("/a/c", ["/a/**"]),
+        ("/b/{p:path}", ["/b", ""]),
+    ):
+        found_parts = list(made.for_route(route).parts("GET"))
+        assert [str(part.template) for part in found_parts] == parts
+        assert [part.covers for part in found_parts] == [False] * (len(parts) - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    ("fields", "label", "reuse"),
+    [
+        ({"match": "GET /**"}, "rule 1 (GET /**)", {}),
+        ({"endpoint": "e", "match": "GET /a"}, "rule 1 (GET /a)", {}),
+        ({"endpoint": "e"}, "rule 1 (endpoint e)", {}),
+        ({"match": "GET /a", "name": "mine", "cache": "30s"}, "mine", {"cache": "30s"}),
+        ({"match": "GET /a", "coalesce": True}, "rule 1 (GET /a)", {"coalesce": True}),
+        ({"match": "GET /a", "cache": "1m", "coalesce": True}, "rule 1 (GET /a)", {"cache": "60s", "coalesce": True}),
+    ],
+)
+def test_what_a_rule_is_called_and_says_of_reuse(fields, label, reuse):
+    (rule,) = RuleTable.from_mapping({"rule": [{"action_type": "t", **fields}]}).rules
+    assert (rule.label, rule.reuse) == (label, reuse)
+
+
 def test_get_covers_head_and_nothing_else():
     made = table("GET /a", "HEAD,POST /b", "GET /b", "* /b")
     assert found(made.lookup("HEAD", "/a")) == "GET /a"
