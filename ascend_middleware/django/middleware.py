@@ -21,7 +21,7 @@ from ..exceptions import ConfigurationError
 from ..masking import get_logger
 from ..rules import RuleFields, declaration, declare, declared, place_of
 from .configuration import RESOLVER, announce_once, async_runner, require_order, sync_runner
-from .request import Body, begin, handled_of, read_body, refusal_of, target_of, unrouted, view_of, watch
+from .request import Body, begin, handled_of, ordinary_of, read_body, refusal_of, target_of, unrouted, view_of, watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -88,7 +88,7 @@ class AscendMiddleware(_Middleware):
             self._is_announced = True
             announce_once(guard)
         handled = begin(request, self._runner)
-        screened = handled.verdict = guard.screen(target_of(request))
+        screened = handled.verdict = guard.screen(ordinary_of(request) or target_of(request))
         if self._is_async:
             return self._run_async(request, handled)
         if screened is not None:

@@ -16,7 +16,16 @@ from django.http.request import RawPostDataException, UnreadablePostError
 
 from ..adapters.outcome import HandledRequest, WatchedParts
 from ..adapters.runner import SyncRunner
-from ..guard import BodyConsumed, BodyTooLarge, ClientGone, RequestView, answer_of, quoted
+from ..guard import (
+    BodyConsumed,
+    BodyTooLarge,
+    ClientGone,
+    RequestView,
+    answer_of,
+    folded_names,
+    is_ordinary_environ,
+    quoted,
+)
 from ..routing import Kind, Resolved
 
 if TYPE_CHECKING:
@@ -51,10 +60,7 @@ def target_of(
 ) -> RequestView:
     """Return the request line as the guard sees it, before anything is routed."""
     scope: Any = getattr(request, "scope", {})
-    raw = request.META.get("RAW_URI") or request.META.get("REQUEST_URI")
-    if raw is None and scope.get("raw_path"):
-        raw = scope["raw_path"].decode("latin-1")
-    raw = raw.partition("?")[0] if isinstance(raw, str) else None
+    raw = _raw_of(request, scope)
     path = request.path_info
     broken = _BROKEN.search(path) is not None and not (raw is not None and _is_utf8(raw))
     query = request.META.get("QUERY_STRING", "")
@@ -72,6 +78,54 @@ def target_of(
     )
 
 
+def _raw_of(request: HttpRequest, scope: Any) -> str | None:
+    raw = request.META.get("RAW_URI") or request.META.get("REQUEST_URI")
+    if raw is None and scope.get("raw_path"):
+        raw = scope["raw_path"].decode("latin-1")
+    return raw.partition("?")[0] if isinstance(raw, str) else None
+
+
+class OrdinaryView(RequestView):
+    """An ordinary request of WSGI as it stands now; its headers are read when somebody asks for them."""
+
+    __slots__ = ("_header_names", "_headers")
+
+    def __init__(self, request: HttpRequest, raw: str | None, resolved: Resolved | None) -> None:
+        meta = request.META
+        self.method, self.path, self.raw_path = (request.method or "").upper(), request.path_info, raw
+        self.query = meta.get("QUERY_STRING", "").encode("latin-1", "replace")
+        prefix = meta.get("SCRIPT_NAME", "").rstrip("/")
+        self.prefix = quoted(prefix) if prefix else ""
+        self.resolved, self.request = resolved, request
+        self.other_path, self.findings, self.is_ordinary, self._query_pairs = None, (), True, None
+        self._headers: list[tuple[str, str]] | None = None
+        self._header_names: frozenset[str] | None = None
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:  # type: ignore[override]  # nobody sets it here, nor the following
+        """See `RequestView`."""
+        if self._headers is None:
+            self._headers = _headers(self.request)
+        return self._headers
+
+    @property
+    def header_names(self) -> frozenset[str]:  # type: ignore[override]
+        """See `RequestView`."""
+        if self._header_names is None:
+            self._header_names = folded_names(self.headers)
+        return self._header_names
+
+
+def ordinary_of(request: HttpRequest, resolved: Resolved | None = None) -> OrdinaryView | None:
+    """Return the request if one glance says that `inspect` finds nothing about it; see `is_ordinary_environ`."""
+    meta = request.META
+    # Both are what middlewares may have set anew; on ASGI there is another target to look at.
+    if hasattr(request, "scope") or request.path_info != meta.get("PATH_INFO"):
+        return None
+    raw = _raw_of(request, {})
+    return OrdinaryView(request, raw, resolved) if is_ordinary_environ(meta, raw) else None
+
+
 def unrouted(request: HttpRequest) -> Resolved:
     """Return what stands for a view where Django has run none."""
     return Resolved(None, Kind.NOT_FOUND, {}, request.path_info)
@@ -79,7 +133,7 @@ def unrouted(request: HttpRequest) -> Resolved:
 
 def view_of(request: HttpRequest, resolved: Resolved) -> RequestView:
     """Return the request as the guard sees it: as the view will, whatever the middlewares before made of it."""
-    view = target_of(request, headers=_headers(request), resolved=resolved)
+    view = ordinary_of(request, resolved) or target_of(request, headers=_headers(request), resolved=resolved)
     encoding = request.encoding
     if "GET" in vars(request) or not (encoding is None or encoding.lower() in ("utf-8", "utf8")):
         # Somebody looked at it, and may have replaced it; or Django decodes it by the charset of the content type.

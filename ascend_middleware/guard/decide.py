@@ -142,7 +142,7 @@ class Guard(QuickWay):
 
         Only where routing comes later than the adapter: `triage` looks again, with what the router found.
         """
-        if not self.settings.enabled:
+        if not self.settings.enabled or (view.is_ordinary and view.method in USUAL_METHODS):
             return None
         # Whether an encoded slash or percent lies in a parameter, the router says.
         findings = [finding for finding in inspect(view) if finding != "encoded-separator"]

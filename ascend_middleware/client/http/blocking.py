@@ -1,9 +1,8 @@
 """Direct connections over blocking sockets, for threads: what event loops do, in the thread of the caller.
 
 Each system call that may wait gives the interpreter's lock away, and a busy process is slow to give it back. So an
-ordinary request gives it away once, while it waits for its answer: it is sent by a call that cannot wait, the deadline
-is the kernel's to keep, and whether an idle connection is good is asked of TCP without reading. Connections over TLS,
-and those of other systems or of greenlets, go the longer way.
+ordinary request makes two of them: the deadline is the kernel's to keep, and whether an idle connection is good is
+asked of TCP without reading. Connections over TLS, and those of other systems or of greenlets, go the longer way.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 from ... import masking
@@ -40,24 +38,6 @@ _TIMEVAL: Final = struct.Struct("ll")
 # Of `struct tcp_info`: the state, and how many bytes have arrived.
 _TCP_INFO: Final = struct.Struct("=B127xQ")
 _ESTABLISHED: Final = 1
-
-
-def _sender() -> Callable[[int, bytes, int, int], int] | None:
-    """Return `send` of the C library, called under the interpreter's lock; Python's own lets another thread in first.
-
-    It returns how many bytes were sent, and a negative number where Python's tells why there were none.
-    """
-    try:
-        import ctypes
-
-        send = ctypes.PyDLL(None).send
-    except (ImportError, OSError, AttributeError):  # interpreters that were built without
-        return None
-    send.argtypes, send.restype = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int), ctypes.c_ssize_t
-    return send
-
-
-_send: Final = _sender() if _KEEPS_TIME else None
 
 
 class _Connection:
@@ -158,10 +138,8 @@ class _Connection:
     def _write(self, data: bytes, end: float) -> None:
         left, sent = _left(end), 0
         if self._is_plain:
-            # What is not sent at once, or cannot be, is left to the longer way below.
-            if _send is not None:
-                flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-                sent = max(0, _send(self._socket.fileno(), data, len(data), flags))
+            with contextlib.suppress(BlockingIOError):
+                sent = self._socket.send(data, socket.MSG_DONTWAIT)
             if sent == len(data):
                 return
         rest = memoryview(data)[sent:]
