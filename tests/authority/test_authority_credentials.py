@@ -350,6 +350,7 @@ def test_a_token_of_our_own_is_looked_at_in_all_it_says(desk):
     bad = [
         {"nbf": now + 31}, {"iat": now + 31}, {"exp": now}, {"nbf": True}, {"iat": True}, {"exp": True}, {"nbf": "1"},
         {"round": 1}, {"sub": "key:²"}, {"sub": "key:٢"}, {"sub": "key:-1"}, {"sub": "user:2"}, {"sub": "key"},
+        {"sub": "key: 2"}, {"sub": "key:+2"}, {"sub": "key:0_2"},
         {"sub": "key:" + "9" * 18}, {"sub": "key:" + "9" * 19}, {"sub": "key:" + "9" * 5000},
     ]  # fmt: skip
     for changed in (*good, *bad):

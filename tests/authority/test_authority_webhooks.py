@@ -16,7 +16,7 @@ from kit.scripted import DROP, Reset, Scripted
 
 from ascend_middleware.authority import Role
 from ascend_middleware.authority.delivery import Attempt, deliver, is_public, sign, verify_signature
-from ascend_middleware.authority.store.audit import entries
+from ascend_middleware.authority.store.audit import entries, head
 from ascend_middleware.authority.webhooks import Courier, Outbox, events_of
 
 POLICY = """
@@ -144,7 +144,27 @@ def test_a_long_log_without_subscribers_is_not_read_again(desk):
         for _ in range(1200):
             desk.store.audit("E", tenant="default", actor="a", data={})
     assert desk.outbox.fill() is False
-    assert desk.store.rows("SELECT seq FROM webhook_scan")[0]["seq"] >= 1200
+    assert desk.store.rows("SELECT seq FROM webhook_scan")[0]["seq"] == head(desk.store).seq
+    assert desk.outbox.fill() is False
+
+
+def test_a_long_log_is_read_to_its_end_in_turns(desk):
+    hook = desk.subscribe("https://e.example", "action.completed")
+    with desk.store.write():
+        for _ in range(150):
+            desk.store.audit("E", tenant="default", actor="a", data={})
+    desk.call("POST", f"/api/agent-action/{desk.submit()['action_id']}/complete", {}, key="agent")
+    assert [desk.outbox.fill(), desk.outbox.fill(), desk.outbox.fill()] == [True, False, False]
+    assert desk.queued() == [(hook, "action.completed")]
+    assert desk.store.rows("SELECT seq FROM webhook_scan")[0]["seq"] == head(desk.store).seq
+
+
+def test_a_head_is_told_once(desk):
+    desk.subscribe("https://e.example", "action.submitted")
+    hook = desk.subscribe("https://h.example", "audit.head")
+    for _ in range(2):
+        desk.outbox.queue_head(head(desk.store))
+    assert desk.queued() == [(hook, "audit.head")]
 
 
 def test_the_events_of_an_entry():
@@ -210,6 +230,17 @@ def test_what_refuses_the_request_itself_is_given_up_sooner(desk, attempt, tries
         desk.outbox.settle(due[0], attempt)
         desk.time += 3600
     assert number - 1 == tries or (number == tries == 20)
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(86_399, 1), (86_400, 0)])
+def test_a_delivery_is_given_up_after_a_day(desk, seconds, left):
+    desk.subscribe("https://e.example", "action.submitted")
+    desk.submit()
+    desk.queued()
+    (delivery,) = desk.outbox.due()
+    desk.time += seconds
+    desk.outbox.settle(delivery, Attempt(error="refused"))
+    assert len(desk.queued()) == left
 
 
 def test_a_claim_that_was_never_settled_is_attempted_again(desk):
@@ -569,7 +600,7 @@ async def test_what_fails_for_one_subscription_or_entry_is_no_others_business(de
 
     def send(url, body, headers, **_):
         if "broken" in url:
-            raise RuntimeError("no certificates")
+            raise RuntimeError("no certificates" * 20)
         sent.append(json.loads(body)["data"].get("action_id"))
         return Attempt(status=200)
 
@@ -589,7 +620,8 @@ async def test_what_fails_for_one_subscription_or_entry_is_no_others_business(de
     assert not task.done()
     task.cancel()
     error = desk.store.rows("SELECT error FROM deliveries ORDER BY id LIMIT 1")[0]["error"]
-    assert error == "RuntimeError: no certificates"
+    assert error == f"RuntimeError: {'no certificates' * 20}"[:200]
+    assert any("was not delivered: RuntimeError: no" in message for message in caplog.messages)
     assert [message for message in caplog.messages if "is told to nobody" in message]
 
 

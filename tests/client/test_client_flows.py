@@ -482,3 +482,18 @@ def test_whether_the_key_is_known_is_learnt_from_calls_that_have_it():
         with contextlib.suppress(errors.AscendError):
             world.run(world.core.call(operation))
         assert world.core.key_refused is not known
+
+
+def test_only_what_has_a_body_names_its_type():
+    world = World(APPROVED)
+    world.run(world.core.submit(ACTION))
+    world.run(world.core.status("7"))
+    assert [dict(step.request.headers).get("Content-Type") for step in world.sent] == ["application/json", None]
+
+
+def test_a_try_of_the_key_is_made_however_many_have_failed():
+    world = World(ConnectFailed("c"), max_retries=0)
+    for _ in range(5):
+        with pytest.raises(errors.NetworkError):
+            world.run(world.core.try_key(seconds=1.0))
+    assert len(world.sent) == 5 and world.core.breaker.state == "closed"
