@@ -255,6 +255,35 @@ def test_a_connection_that_is_done_with(answer):
     assert protocol.ends
 
 
+@pytest.mark.parametrize("cut", [1, len(ANSWER) - 1, len(ANSWER)])
+def test_one_byte_too_many_is_none_of_the_answer(cut):
+    protocol, sent = Reader(), ANSWER + b"H"
+    (heard,) = filter(None, map(protocol.feed, (sent[:cut], sent[cut:])))
+    assert heard.content == b"{}"
+    # What comes after an answer is no part of it, and found before the connection is used again.
+    assert protocol.has_surplus is protocol.ends is (cut < len(ANSWER))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "said"),
+    [
+        ([b""], "closed the connection without an answer"),
+        ([b"HTTP/1.1 200 OK\r\nA: ", b""], "closed the connection without an answer"),
+        ([b"nonsense\r\n\r\n"], "the exchange with the authority broke"),
+        ([OK + b"Transfer-Encoding: chunked\r\n\r\n", b""], "the exchange with the authority broke"),
+        (
+            [OK + b"Content-Length: 3\r\n\r\n{}", b""],
+            "in the middle of its answer|authority broke: .* complete message",
+        ),
+    ],
+)
+def test_how_an_exchange_ended_is_told(pieces, said):
+    protocol = Reader()
+    with pytest.raises(ExchangeFailed, match=said):
+        for piece in pieces:
+            assert protocol.feed(piece) is None
+
+
 def test_an_early_word_is_no_answer():
     protocol = Reader()
     for word in (b"100 Continue", b"102 Processing", b"103 Early Hints", b"199 Odd"):
@@ -271,6 +300,7 @@ def test_an_early_word_is_no_answer():
     [
         ("http://localhost", ("localhost", "localhost", 80, False)),
         ("https://a.example:8443", ("a.example:8443", "a.example", 8443, True)),
+        ("https://a.example", ("a.example", "a.example", 443, True)),
         ("http://[::1]:1", ("[::1]:1", "::1", 1, False)),
     ],
 )

@@ -497,3 +497,26 @@ def test_a_try_of_the_key_is_made_however_many_have_failed():
         with pytest.raises(errors.NetworkError):
             world.run(world.core.try_key(seconds=1.0))
     assert len(world.sent) == 5 and world.core.breaker.state == "closed"
+
+
+def test_an_answer_that_began_opens_nothing():
+    world = World(DeadlinePassed("d", answered=True), fail_mode="open")
+    with pytest.raises(errors.TimeoutError) as caught:
+        world.run(world.core.submit_or_open(ACTION))
+    assert not caught.value.unanswered
+    world = World(DeadlinePassed("d"), fail_mode="open")
+    assert world.run(world.core.submit_or_open(ACTION)).is_approved()
+
+
+@pytest.mark.parametrize(("status", "state"), [(499, "closed"), (500, "open")])
+def test_only_a_failure_of_the_authority_opens_the_breaker(status, state):
+    world = World(answer(status), max_retries=0, circuit_breaker_threshold=1)
+    with pytest.raises(errors.AscendError):
+        world.run(world.core.submit(ACTION))
+    assert world.core.breaker.state == state
+
+
+def test_what_the_present_policies_are_is_kept():
+    world = World(answer(200, {"action_id": "7", "status": "approved", "policy_state": "p1"}))
+    world.run(world.core.submit(ACTION))
+    assert world.core.policy_state == "p1"

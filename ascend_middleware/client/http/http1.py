@@ -168,9 +168,7 @@ class _OtherAnswer:
             state.receive_data(data)
             while True:
                 event = state.next_event()
-                if event is h11.NEED_DATA:
-                    if not data:
-                        raise _unanswered()
+                if event is h11.NEED_DATA:  # at the end of the connection h11 raises instead
                     return None
                 if isinstance(event, h11.Data):
                     self._body += event.data
