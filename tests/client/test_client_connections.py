@@ -264,6 +264,13 @@ def test_one_byte_too_many_is_none_of_the_answer(cut):
     assert protocol.has_surplus is protocol.ends is (cut < len(ANSWER))
 
 
+def test_an_answer_within_an_answer_is_its_body():
+    protocol = Reader()
+    assert protocol.feed(OK + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(ANSWER)) is None
+    assert protocol.feed(ANSWER) is None
+    assert protocol.feed(b"\r\n0\r\n\r\n").content == ANSWER
+
+
 @pytest.mark.parametrize(
     ("pieces", "said"),
     [
