@@ -113,9 +113,11 @@ class AscendMiddleware:
                 await self.app(scope, receive, watch_lifespan(send, self._announce, self.aclose))
             finally:
                 await self.aclose()
-        elif scope["type"] not in ("http", "websocket") and self.guard.settings.enabled:
-            # A rule can say nothing about it.
-            raise AscendError(f"no rule can govern a scope of the type {scope['type']!r}: refused")
+        elif scope["type"] not in ("http", "websocket"):
+            if self.guard.settings.enabled:
+                # A rule can say nothing about it.
+                raise AscendError(f"no rule can govern a scope of the type {scope['type']!r}: refused")
+            await self.app(scope, receive, send)
         elif router_guard is not None:
             if not self._announced:
                 self._announce()

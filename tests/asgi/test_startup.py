@@ -1,5 +1,6 @@
 """What is wrong is said once, when the server starts, and the server does not start."""
 
+import asyncio
 import contextlib
 import os
 
@@ -9,7 +10,9 @@ from fastapi import FastAPI
 from kit.processes import python
 
 from ascend_middleware.asgi import AscendMiddleware
-from ascend_middleware.exceptions import ConfigurationError, MissingAPIKeyError
+from ascend_middleware.asgi.middleware import find_added
+from ascend_middleware.exceptions import AscendError, ConfigurationError, MissingAPIKeyError
+from ascend_middleware.testing import ScriptedAuthority
 
 APPLICATION = """
 from fastapi import FastAPI
@@ -47,6 +50,75 @@ def test_construction_around_an_application_raises(monkeypatch):
     with pytest.raises(ConfigurationError) as caught:
         AscendMiddleware(lambda scope, receive, send: None, rules=RULES, timeout=-1, nonsense=1)
     assert len(caught.value.problems) == 2
+
+
+class Below:
+    """What Starlette puts below a middleware has what comes next at `app`."""
+
+    app = None
+
+    async def __call__(self, scope, receive, send):
+        await send({"type": f"{scope['type']}.seen"})
+
+
+def hear(app, scope):
+    """Return what a server hears of an application, and how often the application listened."""
+    sent, received = [], []
+
+    async def receive():
+        received.append(scope)
+        return {"type": f"{scope['type']}.startup"}
+
+    async def send(message):
+        sent.append(message)
+
+    async def run():
+        with contextlib.suppress(MissingAPIKeyError):
+            await app(scope, receive, send)
+
+    asyncio.run(run())
+    return sent, len(received)
+
+
+def test_within_an_application_the_start_itself_fails(monkeypatch):
+    for name in ("ASCEND_API_KEY", "ASCEND_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    app = AscendMiddleware(Below(), rules=RULES)
+    (message,), listened = hear(app, {"type": "lifespan"})
+    assert (message["type"], listened) == ("lifespan.startup.failed", 1)
+    assert message["message"].startswith("ascend-middleware: ")
+    assert "API key is required" in message["message"]
+    assert hear(app, {"type": "http"}) == ([], 0)
+    # What was wrong at the start stays so, whatever is set later.
+    monkeypatch.setenv("ASCEND_API_KEY", "owkai_test_0123456789abcdef")
+    assert hear(app, {"type": "http"}) == ([], 0)
+    # Only an authority that stands in for a test is told everything anew.
+    with ScriptedAuthority("stand-in").standing_in():
+        assert [message["type"] for message in hear(app, {"type": "lifespan"})[0]] == ["lifespan.seen"]
+        assert app.health()["status"] == "ok"
+
+
+def test_what_no_rule_can_govern_passes_only_where_the_guard_is_switched_off():
+    given = {"rules": RULES, "api_url": "https://a.example", "api_key": "owkai_test_0123456789abcdef"}
+    assert hear(AscendMiddleware(Below(), **given, enabled=False), {"type": "mqtt"})[0] == [{"type": "mqtt.seen"}]
+    with pytest.raises(AscendError, match="no rule can govern a scope of the type 'mqtt'"):
+        hear(AscendMiddleware(Below(), **given), {"type": "mqtt"})
+
+
+def test_the_guards_among_the_middlewares_are_found_with_what_they_are_given():
+    def factory(app, **given):
+        return app
+
+    class Derived(AscendMiddleware):
+        """A guard, too."""
+
+    app = FastAPI()
+    app.add_middleware(factory, rules="a function's own")
+    app.add_middleware(Below, rules="another's")
+    app.add_middleware(Derived, rules="second.toml", strict=True, render=print)
+    app.add_middleware(AscendMiddleware, rules="first.toml")
+    assert list(find_added(app)) == [("first.toml", {}, {}), ("second.toml", {"strict": True}, {"render": print})]
+    assert list(find_added(Below())) == []
 
 
 # What is not governed is said once, when the server starts

@@ -3,14 +3,15 @@
 import asyncio
 import io
 import json
+from typing import ClassVar
 
 import pytest
+from asgiref.sync import markcoroutinefunction
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import Client, override_settings
 from django.test.client import MULTIPART_CONTENT, encode_multipart
-from django_kit import problem
 
 JSON = {"content_type": "application/json"}
 URLENCODED = {"content_type": "application/x-www-form-urlencoded"}
@@ -136,24 +137,6 @@ def test_an_upload_used_up_before_is_held_without_a_handle(ascend, ascend_author
         assert answer.json() == {"ran": "checked form", "amount": "5"}
 
 
-def peeking(get_response):
-    def middleware(request):
-        request.read(3)
-        return get_response(request)
-
-    return middleware
-
-
-def test_what_a_middleware_has_begun_to_read_is_used_up_and_not_wound_back(site, ran, ascend):
-    ascend([{"match": "POST /streamed-body", "action_type": "x"}], body_limit=10, mode="observe")
-    site.authority.hold()
-    with override_settings(MIDDLEWARE=[f"{__name__}.peeking", "ascend_middleware.django.AscendMiddleware"]):
-        answer = site.ask("POST", "/streamed-body", data=b"0123456789abc")
-        assert (answer.status_code, answer.json()["size"]) == (200, "10")
-        ascend([{"match": "POST /streamed-body", "action_type": "x"}], body_limit=10)
-        assert problem(site.ask("POST", "/streamed-body", data=b"0123456789abc")) == "approval-required"
-
-
 def test_an_upload_is_untouched_where_nothing_of_it_is_judged(site, ran, ascend):
     ascend([{"match": "POST /form", "action_type": "upload"}], body_limit=10)
     data = encode_multipart("BoUnDaRyStRiNg", {"amount": "5", "file": SimpleUploadedFile("a.txt", b"x" * 100_000)})
@@ -230,6 +213,55 @@ def asgi(*messages, path=REFUNDS, headers=((b"content-type", b"application/json"
 
 def part(body, more=False):
     return {"type": "http.request", "body": body, "more_body": more}
+
+
+def peeking(get_response):
+    async def middleware(request):
+        request.read(3)
+        return await get_response(request)
+
+    return middleware
+
+
+peeking.async_capable, peeking.sync_capable = True, False
+
+
+def test_what_a_middleware_has_begun_to_read_is_used_up_and_not_wound_back(ascend, ascend_authority, ran):
+    ascend_authority.hold()
+    chunks = [part(b"0123456", True), part(b"789abc")]
+    with override_settings(MIDDLEWARE=[f"{__name__}.peeking", "ascend_middleware.django.AscendMiddleware"]):
+        rules = [{"match": "POST /streamed-body", "action_type": "x"}]
+        ascend(rules, body_limit=10, mode="observe")
+        assert asgi(*chunks, path="/streamed-body") == 200
+        assert ran == [("streamed body", {"size": 10})]
+        ascend(rules, body_limit=10)
+        assert asgi(*chunks, path="/streamed-body") == 403  # held, and not said to be too large
+
+
+class Noting:
+    """A middleware around the guard that notes which requests have their body in memory afterwards."""
+
+    seen: ClassVar = []
+    async_capable, sync_capable = True, False
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+        markcoroutinefunction(self)
+
+    async def __call__(self, request):
+        response = await self.get_response(request)
+        self.seen.append(hasattr(request, "_body"))
+        return response
+
+
+def test_what_is_too_large_is_not_taken_into_memory(ascend, ascend_authority, ran):
+    ascend_authority.approve()
+    Noting.seen.clear()
+    with override_settings(MIDDLEWARE=[f"{__name__}.Noting", "ascend_middleware.django.AscendMiddleware"]):
+        for limit, status in ((13, 200), (12, 413)):
+            ascend(body_limit=limit)
+            assert asgi(part(b'{"amount"', True), part(b": 5}")) == status
+    assert Noting.seen == [True, False]
 
 
 def test_chunks_without_a_length(ascend, ascend_authority, ran):

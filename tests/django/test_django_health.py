@@ -24,6 +24,7 @@ def test_without_the_setting_there_is_no_such_route(site):
 
 def test_the_project_may_ask_before_the_first_request(ascend):
     assert ascend_django.health()["status"] == "ok"
+    assert ascend_django.AscendMiddleware(lambda request: None).health()["mode"] == "enforce"
 
 
 def test_it_is_that_of_the_guard_that_serves_until_it_is_forgotten(site, ascend):

@@ -581,3 +581,11 @@ def test_a_forked_child_still_obeys_and_does_not_hang_on_the_parents_lock(clock)
     it.apply_message(command("BLOCK", 1))
     with it._lock:  # as if another thread of the parent were in the middle
         assert in_a_child(lambda: it.is_blocked("fs") and not it.is_blocked("other"))
+
+
+def test_who_asks_for_no_server_hears_of_orders_for_all_servers_only(clock):
+    it = consumer(clock)
+    it.apply_message(command())
+    it.apply_message(command(mcp_server=None, target_mcp_server_config_id=7))
+    assert it.is_blocked("fs") and it.is_blocked(mcp_server_config_id=7)
+    assert not it.is_blocked()

@@ -47,6 +47,7 @@ ROOMS = {
     "verdict": ["guard"],
     "adapters/decorator": ["asgi", "django", "flask"],
     "adapters/": ["guard", "asgi", "django", "flask", "wsgi"],
+    "adapters/runner": ["guard", "asgi", "django", "flask", "wsgi", "leaks"],
     "rules/": ["rules", "guard", "routing"],
     "routing/": ["routing", "rules"],
     "routing/starlette": ["routing", "asgi", "guard"],
