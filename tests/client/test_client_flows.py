@@ -520,3 +520,21 @@ def test_what_the_present_policies_are_is_kept():
     world = World(answer(200, {"action_id": "7", "status": "approved", "policy_state": "p1"}))
     world.run(world.core.submit(ACTION))
     assert world.core.policy_state == "p1"
+
+
+@pytest.mark.parametrize("key", ["k", "k" * 255])
+def test_a_key_that_is_given_is_the_one_that_is_sent(key):
+    world = World(answer(503), APPROVED)
+    world.run(world.core.submit(ACTION, idempotency_key=key))
+    assert world.headers("Idempotency-Key") == [key, key]
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize(
+    ("decided", "denies"), [(APPROVED, False), (answer(200, {"action_id": "7", "status": "denied"}), True)]
+)
+def test_what_was_decided_while_it_waited_is_raised_where_that_is_asked_for(raises, decided, denies):
+    world = World(PENDING, decided)
+    with pytest.raises(errors.AuthorizationDeniedError) if raises and denies else contextlib.nullcontext():
+        decision = world.run(world.core.evaluate(ACTION, wait=9.0, raise_on_denied=raises))
+        assert decision.is_denied() is denies
