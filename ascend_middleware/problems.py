@@ -191,6 +191,8 @@ def mapping(what: str, values: Schema | None = None) -> Callable[[object], Mappi
 # --- TOML
 
 
+# What `tomllib` raises for a text that is no TOML; deep nesting and overlong numbers have errors of their own.
+TOML_ERRORS: Final = (ValueError, RecursionError)
 # The words of other languages for TOML's values.
 _TOML_WORDS: Final = {
     "true": "write true",
@@ -203,8 +205,10 @@ _TOML_PLACE = re.compile(
 )
 
 
-def toml_problem(code: str, name: str, text: str, error: ValueError) -> Problem:
+def toml_problem(code: str, name: str, text: str, error: Exception) -> Problem:
     """Return what a text that is no TOML has wrong, by what `tomllib` raised, with its line and what is meant."""
+    if isinstance(error, RecursionError):
+        return Problem(code, name, "it is not TOML: tables or lists stand too deep in each other")
     found = _TOML_PLACE.match(str(error))
     if found is None:
         return Problem(code, name, f"it is not TOML: {error}")

@@ -47,19 +47,31 @@ class Reloader:
         while True:
             await asked.wait()
             asked.clear()
+            await self._written()
             # What the file names, a key's file, may be another one though the text is the same.
             await self.load(again=True)
 
+    async def _written(self) -> None:
+        """Wait until the file is not being written: the first half of one may be a policy too, which lacks the rest."""
+        seen = await asyncio.to_thread(self._look)
+        while True:
+            await asyncio.sleep(_PERIOD)
+            found = await asyncio.to_thread(self._look)
+            if found == seen:
+                return
+            seen = found
+
     async def _watch(self) -> None:
         # Not told by the system, which would tell of each write to the database in the same folder, too.
-        seen, is_new = await asyncio.to_thread(self._look), False
+        seen = await asyncio.to_thread(self._look)
+        await self.load()  # it may have changed while the server started
         while True:
             await asyncio.sleep(_PERIOD)
             found = await asyncio.to_thread(self._look)
             if found != seen:
-                seen, is_new = found, True
-            elif is_new:
-                is_new = False
+                await self._written()
+                # As it is before it is read: what is written meanwhile is another change.
+                seen = await asyncio.to_thread(self._look)
                 await self.load()
 
     def _look(self) -> tuple[int, ...]:
@@ -75,7 +87,13 @@ class Reloader:
         async with self._loading:
             authority = self._authority
             try:
+                seen = await asyncio.to_thread(self._look)
                 policy = await asyncio.to_thread(load_policy, self._path)
+                if seen[-1:] == (0,):
+                    raise ConfigurationError(f"the policy file {self._path} is empty")
+                if seen != await asyncio.to_thread(self._look):
+                    log.info("the policy file was written while it was read; it is read again")
+                    return
             except ConfigurationError as error:
                 authority.policy_problem = f"{self._path.name} on disk is not whole"
                 log.error("the policy file was not taken, version %s goes on: %s", authority.policy.version, error)
@@ -92,7 +110,10 @@ class Reloader:
                 log.error("the policy file was not taken, version %s goes on: %s", before, error)
                 return
             log.info("policy file loaded: version %s in the place of %s", policy.version, before)
-            await asyncio.to_thread(authority.warn)
+            try:
+                await asyncio.to_thread(authority.warn)
+            except StorageError as error:
+                log.error("whether the policies fit what is registered could not be looked up: %s", error)
 
     def _use(self, policy: PolicySet, before: str) -> None:
         store, data = self._authority.store, {"version": policy.version, "before": before}

@@ -60,6 +60,9 @@ def run_task(args: Namespace) -> Result:
 
 
 def _serve(args: Namespace) -> Result:
+    if hasattr(signal, "SIGHUP"):
+        # One that comes before the server obeys it must not end the start; the server looks at the file then anyway.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     policy = load_policy(args.policy)
     tls = load_tls(args.tls_cert, args.tls_key)
     # Bound before keys are made: they are shown once, by the server that stays.

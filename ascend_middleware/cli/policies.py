@@ -22,7 +22,7 @@ from ..authority.policy.risk_score import MAX_SCORE, Score, Signal
 from ..authority.store.store import iso_time
 from ..exceptions import ConfigurationError, ValidationError
 from ..inspection import FAILED, OK, Result, progress
-from ..problems import Report, choice, mapping, text
+from ..problems import TOML_ERRORS, Report, choice, mapping, text
 from .administer import open_store
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _files(names: list[str]) -> Iterator[Path]:
 def _cases(path: Path) -> list[dict[str, Any]]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, *TOML_ERRORS) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
     report, found = Report(str(path), "cases"), []
     rows = report.table(table, {"case": lambda value: value}).get("case", [])

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..exceptions import ConfigurationError
+from ..problems import TOML_ERRORS
 from ..rules import parse_match
 from .coverage import Standing, shown_place
 
@@ -131,7 +132,7 @@ def load(text: str, where: str) -> Lock:
     """
     try:
         found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except TOML_ERRORS as error:
         raise ConfigurationError(
             f"{where} is no lock file: {error}; write it anew with: ascend-middleware lock"
         ) from None

@@ -20,7 +20,7 @@ import msgspec
 
 from ..config import Settings
 from ..exceptions import ConfigurationError
-from ..problems import Problem, Report, did_you_mean, toml_problem
+from ..problems import TOML_ERRORS, Problem, Report, did_you_mean, toml_problem
 from ..secret_names import secret_names
 from .fields import Rule, check_rule
 from .index import Entry, Index, RouteRules, members, rank_declared, report_blocked, resolve
@@ -83,7 +83,7 @@ class RuleTable:
                 "rules.unreadable", name, error.strerror or "cannot be read", "check path and permissions"
             )
             raise ConfigurationError(problems=[problem]) from error
-        except tomllib.TOMLDecodeError as error:
+        except TOML_ERRORS as error:
             raise ConfigurationError(problems=[toml_problem("rules.not-toml", name, text, error)]) from None
         except UnicodeDecodeError as error:
             raise ConfigurationError(problems=[Problem("rules.not-toml", name, str(error))]) from None

@@ -23,15 +23,24 @@ SUBMIT = {"agent_id": "a", "action_type": "refund", "parameters": {"amount": 500
 
 
 @pytest.fixture
-def policy(tmp_path):
+def database(tmp_path, engine_kind, new_place, monkeypatch):
+    """Where the database is that the commands use: beside the policy file, or as the environment says."""
+    if engine_kind == "sqlite":
+        return tmp_path / "policy.db"
+    monkeypatch.setenv("ASCEND_AUTHORITY_DB", place := new_place())
+    return place
+
+
+@pytest.fixture
+def policy(tmp_path, database):
     path = tmp_path / "policy.toml"
     path.write_text(sample_policy())
     return str(path)
 
 
 @pytest.fixture
-def pending(policy):
-    authority = Authority.open(policy)
+def pending(policy, database):
+    authority = Authority.open(policy, database)
     body = json.dumps({**SUBMIT, "resource": "evil\x1b[2J"}).encode()
     assert authority.handle("POST", "/api/v1/actions/submit", "", {}, body, credential=LOCAL)[0] == 200
     authority.close()
@@ -145,7 +154,7 @@ def test_the_server_refuses_to_start_with_one_clear_message(capsys, policy, tmp_
 
 @pytest.mark.socket
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_decisions_survive_kill_9(policy, capsys):
+def test_decisions_survive_kill_9(policy, database, capsys):
     server = Process(policy)
     user, admin = server.keys["user"], server.keys["admin"]
     assert server.call("/api/v1/actions/submit", "owkai_wrong_wrong_wrong", SUBMIT)[0] == 401
@@ -160,14 +169,14 @@ def test_decisions_survive_kill_9(policy, capsys):
     assert server.call("/api/v1/actions/1/status", user)[1]["status"] == "approved"
     assert server.call("/api/v1/actions/1/reject", admin, {})[0] == 409
     server.end(signal.SIGTERM)
-    authority = Authority.open(policy)
+    authority = Authority.open(policy, database)
     assert authority.store.verify_audit() is None
     authority.close()
 
 
 @pytest.mark.socket
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_what_was_acknowledged_before_kill_9_is_there(policy):
+def test_what_was_acknowledged_before_kill_9_is_there(policy, database):
     server = Process(policy)
     acknowledged, enough = [], threading.Event()
 
@@ -187,7 +196,7 @@ def test_what_was_acknowledged_before_kill_9_is_there(policy):
     server.end(signal.SIGKILL)
     for thread in threads:
         thread.join()
-    authority = Authority.open(policy)
+    authority = Authority.open(policy, database)
     rows, total, *_ = authority.store.actions(tenant="default", limit=1000)
     assert set(acknowledged) <= {row["id"] for row in rows}
     assert total >= len(acknowledged) >= 40
@@ -283,14 +292,14 @@ def test_the_server_does_not_start_on_a_log_that_was_cut(tmp_path, capsys):
         Authority.open(policy)
 
 
-def test_pending_tells_whom_it_is_about(tmp_path, capsys):
+def test_pending_tells_whom_it_is_about(tmp_path, database, capsys):
     policy = tmp_path / "policy.toml"
     policy.write_text('[[policy]]\nname = "p"\naction_types = ["refund"]\ndecision = "pending"\n')
     body = {
         "agent_id": "a", "action_type": "refund", "resource": "POST /customers/{customer_id}/refunds",
         "resource_id": "customer-7", "action_details": {"amount": 5000, "note": "n" * 100},
     }  # fmt: skip
-    authority = Authority.open(policy)
+    authority = Authority.open(policy, database)
     authority.handle("POST", "/api/v1/actions/submit", "", {}, json.dumps(body).encode(), credential=LOCAL)
     authority.close()
     assert main(["pending", "--policy", str(policy)]) == 0

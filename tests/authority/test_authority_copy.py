@@ -85,6 +85,25 @@ def test_what_is_there_is_not_touched(file, cluster, tmp_path, capsys):
         assert store.rows("SELECT count(*) FROM keys")[0][0] == 0
 
 
+@pytest.mark.parametrize("url", ["@127.0.0.1:1/x", "@[bad/x?password=hunter2", "@/x?host=/nowhere&bogus=hunter2"])
+def test_no_message_tells_a_password(file, tmp_path, capsys, url):
+    place, *_ = file
+    for source, target in (
+        (place, f"postgresql://u:hunter2{url}"),
+        (f"postgresql://u:hunter2{url}", tmp_path / "n.db"),
+    ):
+        code, shown = copied(capsys, source, str(target))
+        assert code == 2 and len(shown.err.splitlines()) == 1 and "hunter2" not in shown.out + shown.err
+    assert not (tmp_path / "n.db").exists()
+
+
+def test_a_link_that_leads_nowhere_is_no_place_for_a_copy(file, tmp_path, capsys):
+    place, *_ = file
+    (tmp_path / "link.db").symlink_to("gone.db")
+    code, shown = copied(capsys, place, str(tmp_path / "link.db"))
+    assert code == 2 and "exists already" in shown.err and not (tmp_path / "gone.db").exists()
+
+
 def nothing_at(cluster, url):
     name = "test_" + url.partition("/test_")[2].partition("?")[0]
     return cluster.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'", name) == [(0,)]

@@ -1,6 +1,7 @@
 import os
 import threading
 from functools import partial
+from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -18,10 +19,15 @@ from ascend_middleware.local import open_engine
 SUBMIT = b'{"agent_id":"a","action_type":"refund","parameters":{"amount":5000}}'
 
 
+file = pytest.mark.sqlite_file
+
+
 @pytest.fixture
-def url(tmp_path):
+def url(tmp_path, engine_kind, new_place):
+    """A URL with the database beside its policy file, or one that names a server's."""
     (tmp_path / "policy.toml").write_text(sample_policy())
-    return f"local:{tmp_path / 'policy.toml'}"
+    database = f"?db={quote(new_place(), safe='')}" if engine_kind == "postgres" else ""
+    return f"local:{tmp_path / 'policy.toml'}{database}"
 
 
 def engine(url, asynchronous=False):
@@ -32,6 +38,7 @@ def request(url, path="/api/v1/actions/submit", content=SUBMIT, method="POST"):
     return Request(method, url + path, (("Idempotency-Key", "k"),), content)
 
 
+@file
 def test_it_decides_without_a_key_beside_the_policy(url, tmp_path):
     local = engine(url)
     answer = local.send(request(url), 5.0)
@@ -50,6 +57,7 @@ def test_it_cannot_approve(url):
     local.close()
 
 
+@file
 def test_another_database_by_query(url, tmp_path):
     elsewhere = f"{url}?db={tmp_path / 'other.db'}"
     local = engine(elsewhere)

@@ -19,13 +19,17 @@ from ascend_middleware.authority.store.verification import verify
 pytestmark = pytest.mark.anyio
 
 
+file = pytest.mark.sqlite_file
+
+
 @pytest.fixture
-def place(tmp_path):
-    place = Place(tmp_path / "a.db")
+def place(new_place):
+    place = Place(new_place())
     yield place
     place.authority.close()
 
 
+@file
 async def test_sixty_four_at_once_lose_nothing_and_share_commits(place):
     commits = []
     place.store.engine.connection.set_trace_callback(lambda text: commits.append(text) if text == "COMMIT" else None)
@@ -38,6 +42,7 @@ async def test_sixty_four_at_once_lose_nothing_and_share_commits(place):
         assert len(commits) < 128
 
 
+@file
 async def test_what_came_before_is_found_out_at_once_for_all_who_share_a_commit(place):
     path, body = "/api/v1/actions/submit", {"agent_id": "a", "action_type": "read"}
 
@@ -71,6 +76,7 @@ async def test_one_that_is_refused_takes_nobody_along(place):
         assert [status for status, _ in answers] == [200, 400, 200]
 
 
+@file
 async def test_what_could_not_be_committed_is_no_decision(place):
     async with place.serving():
         await place.submit(kind="read")
@@ -84,6 +90,7 @@ async def test_what_could_not_be_committed_is_no_decision(place):
         assert place.store.actions(tenant="default")[1] == 2 and verify(place.store).whole
 
 
+@file
 async def test_a_commit_that_fails_refuses_the_whole_group(place):
     def refuse(action, table, *_):
         ends = action == sqlite3.SQLITE_TRANSACTION and table == "COMMIT"
@@ -98,6 +105,7 @@ async def test_a_commit_that_fails_refuses_the_whole_group(place):
         assert (await place.submit())[0] == 200
 
 
+@file
 async def test_a_busy_database_is_told(place):
     async with place.serving():
         place.store.engine.connection.execute("PRAGMA busy_timeout=1")

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 from ascend_middleware.exceptions import ConfigurationError
 from ascend_middleware.json_schema import either, schema_of, takes
 from ascend_middleware.problems import (
+    TOML_ERRORS,
     BadValueError,
     Parser,
     Report,
@@ -63,7 +64,7 @@ def parse_policy(content: str, *, name: str = "policy.toml", folder: Path | None
     """Parse a policy file's text; see `load`. Paths in it are relative to `folder`."""
     try:
         table = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
+    except TOML_ERRORS as error:
         raise ConfigurationError(problems=[toml_problem("policy.not-toml", name, content, error)]) from None
     report = Report(name, "policy")
     read = report.table(table, dict.fromkeys(TABLES, lambda value: value))
