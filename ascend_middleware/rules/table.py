@@ -83,10 +83,10 @@ class RuleTable:
                 "rules.unreadable", name, error.strerror or "cannot be read", "check path and permissions"
             )
             raise ConfigurationError(problems=[problem]) from error
-        except TOML_ERRORS as error:
-            raise ConfigurationError(problems=[toml_problem("rules.not-toml", name, text, error)]) from None
         except UnicodeDecodeError as error:
             raise ConfigurationError(problems=[Problem("rules.not-toml", name, str(error))]) from None
+        except TOML_ERRORS as error:
+            raise ConfigurationError(problems=[toml_problem("rules.not-toml", name, text, error)]) from None
         return cls._read(content, Report(name, "rules"), lines=_lines_of_rules(text))
 
     @classmethod
