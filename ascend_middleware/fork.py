@@ -2,7 +2,8 @@
 
 Not renewed at the fork itself: some servers (uWSGI) fork without telling Python, so no hook runs in their workers. And
 a worker may be made one of greenlets afterwards, and then needs the locks of greenlets. So whoever keeps something of a
-process keeps `os.getpid()` beside it, and asks again at each use.
+process keeps `os.getpid()` beside it, and asks again at each use. To ask is a call of the system: while a guard serves
+a request, `process.id` says it, which each request renews as it comes.
 """
 
 from __future__ import annotations
@@ -16,11 +17,33 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["FileLock", "Identifiers", "ProcessLock", "only_forks", "renew_once"]
+__all__ = ["FileLock", "Identifiers", "ProcessLock", "only_forks", "process", "renew_once"]
 
 
 # Identifiers at a time: each asking of the system lets other threads go first.
 _DRAWN: Final = 64
+
+
+class _Process:
+    """This process, for who serves a request.
+
+    Attributes:
+        id: what `os.getpid()` returned when the last request came, or after the last fork that Python knows of.
+    """
+
+    __slots__ = ("id",)
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Ask for the id, where no request has done so."""
+        self.id = os.getpid()
+
+
+process: Final = _Process()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=process.renew)
 
 
 class ProcessLock:
@@ -58,10 +81,11 @@ class Identifiers:
         self._pid = 0
         self._drawn: Iterator[str] = iter(())
 
-    def draw(self) -> str:
-        """Return one of them."""
-        if self._pid != os.getpid():
-            self._drawn, self._pid = iter(()), os.getpid()
+    def draw(self, pid: int = 0) -> str:
+        """Return one of them; `pid` is this process's id, where that is known."""
+        pid = pid or os.getpid()
+        if self._pid != pid:
+            self._drawn, self._pid = iter(()), pid
         found = next(self._drawn, "")
         if not found:
             digits = self._digits

@@ -26,6 +26,7 @@ from ..exceptions import (
     TimeoutError,  # noqa: A004 - the documented name
 )
 from ..flow import Hook, Sleep
+from ..fork import process
 from .calls import Attempt, Calls, Send, identifiers
 from .http.transport import Head, Request, Response
 
@@ -79,14 +80,14 @@ class ClientCore(Calls):
         return self.call(operation, deadline=deadline, idempotency_key=idempotency_key, breaker=breaker, first=first)
 
     def begin_submit(self, content: bytes, agent: str, *, seconds: float) -> Attempt | None:
-        """Return the first attempt of submitting an encoded action, for who sends it without a flow.
+        """Return the first attempt of submitting an encoded action, for a guard that has it sent without a flow.
 
         None where that is not sure to be sent: `submit` tells why.
         """
         token = None if self.closed else self.breaker.acquire_closed()
         if token is None:
             return None
-        drawn = identifiers.draw()
+        drawn = identifiers.draw(process.id)
         correlation_id, key = drawn[:32], drawn[32:]
         head = self._submit_head
         headers = (*head.headers, ("X-Correlation-ID", correlation_id), ("Idempotency-Key", key))

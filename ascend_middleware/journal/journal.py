@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..exceptions import AscendError, ConfigurationError
-from ..fork import renew_once
+from ..fork import process, renew_once
 from ..masking import get_logger
 from ..setting_values import default_directory, make_directory
 from ..state.base import scope_of
@@ -211,12 +211,12 @@ class Journal:
     def enter_allowed(self, action_id: str, rest: bytes) -> int:
         """Keep the entry of a permission, as `enter` does without waiting; return its number, 0 where it was not kept.
 
-        The id is one as `normalize_action_id` returns it; `rest` is what `rest_of_entry` made.
+        The id is one as `normalize_action_id` returns it; `rest` is what `rest_of_entry` made. For guards only.
         """
-        if self._pid != os.getpid():
+        if self._pid != process.id:
             self.renew()
         number, now = next(self._numbers), self._now()
-        content = b'{"k":"entry","n":%d,"at":%a,"id":"%b",%b' % (number, now, action_id.encode(), rest)
+        content = b'{"k":"entry","n":%d,"at":%b,"id":"%b",%b' % (number, _encode(now), action_id.encode(), rest)
         return number if self._enter(seal(content), now, wait=False) else 0
 
     def _enter(self, line: bytes, now: float, *, wait: bool) -> bool:
@@ -239,10 +239,11 @@ class Journal:
         self, number: int, error: str | None, duration_ms: int, given_back: int = 0, *, wait: bool = True
     ) -> bool:
         """Keep what became of an entry. Never raises: what cannot be written now is written later, or lost loudly."""
-        if self._pid != os.getpid():
+        if self._pid != os.getpid():  # asked anew: the handler may have forked
             return True  # the parent's entry: the parent, or its death, concludes it
         if error is None and not given_back:  # as of most
-            line = seal(b'{"k":"outcome","n":%d,"at":%a,"error":null,"ms":%d}' % (number, self._now(), duration_ms))
+            at = _encode(self._now())
+            line = seal(b'{"k":"outcome","n":%d,"at":%b,"error":null,"ms":%d}' % (number, at, duration_ms))
         else:
             line = encode_line(_Outcome(number, self._now(), error, duration_ms, given_back))
         try:

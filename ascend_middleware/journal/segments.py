@@ -171,15 +171,17 @@ class FileLog:
         try:
             if self._progress < 0:
                 raise OSError(errno.EBADF, "it was closed")
-            if self._descriptor < 0 or self._sizes[self._current] >= self._segment_bytes:
+            sizes = self._sizes
+            size = sizes[self._current] if self._descriptor >= 0 else self._segment_bytes
+            if size >= self._segment_bytes:
                 line = self._next_segment() + line
-            size = self._sizes[self._current]
+                size = sizes[self._current]
             end = size + len(line)
             if end <= self._mapped or (self._room_bytes and self._make_room(end)):
                 self._map[size:end] = line  # type: ignore[index]  # as much as is mapped
             else:
                 self._write(line, size)
-            self._sizes[self._current] = end
+            sizes[self._current] = end
             self.appended += len(line)
             self._written += 1
             mine = self._written

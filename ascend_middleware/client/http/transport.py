@@ -165,9 +165,9 @@ class PerProcess:
         self._ends: dict[Any, AsyncGenerator[None]] = {}
         self._pid = os.getpid()
 
-    def get(self, loop: object = None) -> Any:
-        """Return the one of this process and loop, opened if need be."""
-        if self._pid != os.getpid():
+    def get(self, loop: object = None, *, pid: int = 0) -> Any:
+        """Return the one of this process and loop, opened if need be; `pid` is the process's, where that is known."""
+        if self._pid != (pid or os.getpid()):
             renew_once(lambda: self._pid, self._renew)
         opened = self._opened.get(loop)
         if opened is None:
