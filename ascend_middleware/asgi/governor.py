@@ -49,9 +49,7 @@ class Governor:
         """Decide about one request or handshake and run `inner`, or refuse."""
         guard = self.runner.start()
         ordinary = is_ordinary(scope["path"], scope.get("raw_path"), scope.get("headers", ()))
-        judged = scope.get(JUDGED)
-        if judged is None:
-            judged = _judged(scope)
+        judged = scope[JUDGED] if JUDGED in scope else _judged(scope)
         if judging.get() is not None:
             judging.set(None)  # what a handler asks of an application by itself is another request
         asked = None
@@ -94,8 +92,9 @@ class Governor:
             view = ScopeView(scope, resolved, self._root_path, is_ordinary=True)
             await self._judge(view, found or guard.go_on(asked, view), judged, scope, receive, send, inner)
             return
-        judged[-1] = found.outcome
-        runner.note(found)
+        judged[-1] = "allowed"
+        if found.run is not None:
+            runner.note(found)
         if not guard.recorder.is_idle:
             view = ScopeView(scope, resolved, self._root_path, is_ordinary=True)
             guard.log(view, found, seconds=guard.core.clock() - attempt.began)
@@ -212,10 +211,8 @@ class Governor:
         """Return a `send` that reports a success for which no guard decided anything, and in strict mode fails it."""
         if scope.get("method") == "OPTIONS":
             return send  # what answers it is often a middleware
-        scope[WATCHING] = (*scope.get(WATCHING, ()), self)
-        judged = scope.get(JUDGED)
-        if judged is None:
-            judged = _judged(scope)
+        scope[WATCHING] = (*scope[WATCHING], self) if WATCHING in scope else (self,)
+        judged = scope[JUDGED] if JUDGED in scope else _judged(scope)
 
         # Every message comes through here, so that no coroutine of its own stands between.
         def watched(message: Message) -> Awaitable[None]:
@@ -242,8 +239,7 @@ def _leave(verdict: Verdict, scope: Scope) -> None:
 
 def _judged(scope: Scope) -> list[str]:
     """Return what the guards of a request came to: a list, because a middleware may hand on a copy of the scope."""
-    if JUDGED not in scope:
-        known = judging.get()  # where one makes a scope of its own
-        scope[JUDGED] = [] if known is None else known
-    found: list[str] = scope[JUDGED]
+    known = judging.get()  # where one makes a scope of its own
+    found: list[str] = [] if known is None else known
+    scope[JUDGED] = found
     return found

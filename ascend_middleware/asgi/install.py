@@ -179,7 +179,7 @@ class RouterGuard(_Inserted):
             return self._govern(scope, receive, send, self.app, None)
         resolved = self.resolver.resolve(scope)
         inner = _narrowed(self.app, self.router, resolved.route)
-        for one in resolved.entered:
+        for one in resolved.entered:  # of most requests none
             if not self._ensure_gate(one.owner):
                 inner = functools.partial(_refuse_unseen, one.owner)
         return self._govern(scope, receive, send, inner, resolved)

@@ -92,41 +92,53 @@ class AscendMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass lifespans through; govern requests and handshakes, unless that is done in front of the router."""
-        if self._problem is not None and self._begun_under is not substitute.current:
+        if self._problem is not None:
+            await self._try_again(scope, receive, send)
+        router_guard = self._router_guard
+        if router_guard is None:
+            # Two threads may each have had Starlette build its middlewares: the second pair of one finds the first.
+            if is_before_router(scope):
+                self._install(scope.get("app"), origin=self._origin)
+                router_guard = self._router_guard
+        elif router_guard.owner.router is not router_guard.router:
+            self._install(router_guard.owner)
+            router_guard = self._router_guard
+        governor, kind = self._governor, scope["type"]
+        if kind not in ("http", "websocket"):
+            await self._serve_else(scope, receive, send)
+        elif router_guard is not None:
+            if not self._announced:
+                self._announce()
+            if WATCHING not in scope or governor not in scope[WATCHING]:
+                send = governor.watch(scope, send)
+            inner = self.app if router_guard.mark is None else router_guard.marking(self.app, scope)
+            await inner(scope, receive, send)
+        else:
+            await governor.govern(scope, receive, send, self.app, None)
+
+    async def _try_again(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Begin under a test's authority what could not begin without it, or say what is wrong."""
+        if self._begun_under is not substitute.current:
             self._begin()
         if self._problem is not None:
             if scope["type"] == "lifespan":
                 await receive()
                 await send({"type": "lifespan.startup.failed", "message": f"ascend-middleware: {self._problem}"})
             raise self._problem  # as Starlette does after a failed start: its test client waits for ever otherwise
-        router_guard = self._router_guard
-        if router_guard is None:
-            # Two threads may each have had Starlette build its middlewares: the second pair of one finds the first.
-            if is_before_router(scope):
-                self._install(scope.get("app"), origin=self._origin)
-        elif router_guard.owner.router is not router_guard.router:
-            self._install(router_guard.owner)
-        router_guard, governor = self._router_guard, self._governor
+
+    async def _serve_else(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what is neither a request nor a handshake."""
         if scope["type"] == "lifespan":
             self._runner.start()
             try:
                 await self.app(scope, receive, watch_lifespan(send, self._announce, self.aclose))
             finally:
                 await self.aclose()
-        elif scope["type"] not in ("http", "websocket"):
-            if self.guard.settings.enabled:
-                # A rule can say nothing about it.
-                raise AscendError(f"no rule can govern a scope of the type {scope['type']!r}: refused")
-            await self.app(scope, receive, send)
-        elif router_guard is not None:
-            if not self._announced:
-                self._announce()
-            if governor not in scope.get(WATCHING, ()):
-                send = governor.watch(scope, send)
-            inner = self.app if router_guard.mark is None else router_guard.marking(self.app, scope)
-            await inner(scope, receive, send)
+        elif self.guard.settings.enabled:
+            # A rule can say nothing about it.
+            raise AscendError(f"no rule can govern a scope of the type {scope['type']!r}: refused")
         else:
-            await governor.govern(scope, receive, send, self.app, None)
+            await self.app(scope, receive, send)
 
     @property
     def _runner(self) -> AsyncRunner:

@@ -6,7 +6,9 @@ would come to the same about these requests.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from ..verdict import PermittedVerdict
 from .plan import Asked
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from .runs import Runs
 
 __all__ = ["QuickWay"]
+
+_copy: Final = msgspec.structs.replace
 
 
 class QuickWay:
@@ -58,17 +62,33 @@ class QuickWay:
         It is what `triage` comes to where nothing of the request counts but what the router found, and nobody who
         might be blocked, on hold or unknown is to be looked for: no view is built, and no case.
         """
-        plain = self._plans.plain.get((resolved.leaf, method))
-        if plain is None or self._asks_who or self.recorder.telemetry is not None or not self.settings.enabled:
+        known, key = resolved.known, (resolved.leaf, method)
+        told = None if known is None else known.told
+        if told is None or told[0] is not self:
+            told = None
+            if key not in self._plans.plain:
+                return None
+        if self._asks_who or self.recorder.telemetry is not None or not self.settings.enabled:
             return None
         hints = self.kill.snapshot.hints
-        if hints is None or hints or not self.kill.is_quiet or resolved.path.startswith(self._own_paths):
+        if hints is None or hints or not self.kill.is_quiet:
             return None
-        (plan, resource), agent = plain, self._agent
-        # What makes and encodes it is there in what is plain.
-        action = plan.make_of_path(resolved.params, resource, agent.id, agent.name or agent.id)  # type: ignore[misc]
-        if action is None or (content := plan.encode(action)) is None:  # type: ignore[misc]
-            return None
+        agent = self._agent
+        if told is not None:
+            # Of a path that came before, nothing is said anew; what an application writes into an action is its own.
+            _, plan, kept, content = told
+            action = _copy(kept)
+        else:
+            plan, resource = self._plans.plain[key]
+            if resolved.path.startswith(self._own_paths):
+                return None
+            # What makes and encodes it is there in what is plain.
+            action = plan.make_of_path(resolved.params, resource, agent.id, agent.name or agent.id)  # type: ignore[misc]
+            content = None if action is None else plan.encode(action)  # type: ignore[misc]
+            if action is None or content is None:
+                return None
+            if known is not None:
+                known.told = self, plan, _copy(action), content
         attempt = self.core.begin_submit(content, agent.id, seconds=self.settings.deadline)
         return None if attempt is None else Asked(plan, action, attempt)
 

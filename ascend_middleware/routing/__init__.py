@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ..rules import Declaration
 
-__all__ = ["MATCH", "Confirmed", "Entered", "Kind", "Leaf", "Resolved", "Stop"]
+__all__ = ["MATCH", "Confirmed", "Entered", "Kind", "Known", "Leaf", "Resolved", "Stop"]
 
 
 # Where the scope of a request has the match that its next router is to take.
@@ -85,13 +85,27 @@ class Confirmed(msgspec.Struct, frozen=True, eq=False):
     match: Any
 
 
+class Known:
+    """What a path came to under a method that came before, for as long as it comes to the same.
+
+    Attributes:
+        told: what whoever decides about such requests keeps of it for the next.
+    """
+
+    __slots__ = ("told",)
+
+    def __init__(self) -> None:
+        self.told: Any = None
+
+
 class Resolved(msgspec.Struct, frozen=True):
     """What one request will run.
 
     `leaf` is None where the framework answers itself. `params` are the router's converted path parameters, `path` is
     the decoded path below the server's root path, as the outermost router saw it. `entered` are the places on the way
     that are to be looked at again. `route` is the one of the outermost router's own routes that leads there; None
-    where no route does.
+    where no route does. `known` is one object for all requests of the same path and method that came to the same; None
+    where nobody can tell.
     """
 
     leaf: Leaf | None
@@ -100,3 +114,4 @@ class Resolved(msgspec.Struct, frozen=True):
     path: str
     entered: tuple[Entered, ...] = ()
     route: Confirmed | None = None
+    known: Known | None = None

@@ -69,7 +69,7 @@ class StarletteResolver:
         level, current = self._level, scope
         # Nothing that came before has a part in the match.
         keeps = scope["type"] == "http" and "path_params" not in scope and "fastapi" not in scope
-        if keeps and (path, scope["method"]) in level.paths and (known := level.recall(path, scope["method"])):
+        if keeps and (key := (path, scope["method"])) in level.paths and (known := level.recall(key)) is not None:
             return known
         entered: tuple[Entered, ...] = ()
         outermost: Any = None
@@ -195,11 +195,11 @@ class _Level:
 
     # Matching.
 
-    def recall(self, path: str, method: str) -> Resolved | None:
+    def recall(self, key: tuple[str, str]) -> Resolved | None:
         """Return what an HTTP request runs whose path came before, if nothing but path and method decides about it."""
         with self._lock:
-            known = self.paths.get((path, method)) if self._is_current() else None
-            return None if known is None else known.resolve(path)
+            known = self.paths.get(key) if self._is_current() else None
+            return None if known is None else known.resolve(key[0])
 
     def match(self, scope: Scope, path: str, *, keeps: bool = False) -> _Selected:
         """Return what the router selects; `path` is the one below the root path.
@@ -301,13 +301,13 @@ class _Level:
 
     def _is_current(self) -> bool:
         """Tell whether the routes are still those that the index was built from."""
-        router = self.owner.router if isinstance(self.owner, Starlette) else self.owner
-        if router is not self._router or getattr(router, "middleware_stack", None) is not self._stack:
+        owner, known = self.owner, self._router
+        router: Any = owner.router if owner is not known and isinstance(owner, Starlette) else owner
+        if router is not known or getattr(router, "middleware_stack", None) is not self._stack:
             return False
         if self._opaque is not None:
             return True
-        routes = router.routes
-        snapshot = self._snapshot
+        routes, snapshot = router.routes, self._snapshot
         # By identity: routes compare equal by path and endpoint, and equal ones may still differ.
         return (
             len(routes) == len(snapshot)

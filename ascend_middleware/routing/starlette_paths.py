@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from starlette.routing import Match
 
-from . import Confirmed, Resolved
+from . import Confirmed, Kind, Known, Resolved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,9 +34,11 @@ class KnownPath(msgspec.Struct, frozen=True, eq=False):
     """One path under one method: the last of the routes that were `asked` takes it; and its match."""
 
     leaf: Any
+    kind: Kind
     stand_in: Any
     told: dict[str, Any]
     params: dict[str, Any]
+    known: Known
     asked: tuple[tuple[Any, tuple[Any, ...], frozenset[str] | None], ...]
 
     def resolve(self, path: str) -> Resolved | None:
@@ -45,8 +47,10 @@ class KnownPath(msgspec.Struct, frozen=True, eq=False):
             if route.methods != methods or not all(map(is_, _is_made_of(route), parts)):
                 return None
         params = self.params.copy()
-        match = Match.FULL, {**self.told, "path_params": params}
-        return Resolved(self.leaf, self.leaf.kind, params, path, (), Confirmed(self.stand_in, match))
+        told = self.told.copy()
+        told["path_params"] = params
+        route = Confirmed(self.stand_in, (Match.FULL, told))
+        return Resolved(self.leaf, self.kind, params, path, (), route, self.known)
 
 
 class KnownPaths(dict[tuple[str, str], KnownPath]):
@@ -78,8 +82,10 @@ class KnownPaths(dict[tuple[str, str], KnownPath]):
         routes = tuple((route, _is_made_of(route), route.methods) for route in (entry.subject for entry in asked))
         self[path, method] = KnownPath(
             last.content,
+            last.content.kind,
             last.confirmed(Match.FULL, child).stand_in,
             told,
             dict(params),
+            Known(),
             tuple((route, parts, methods and frozenset(methods)) for route, parts, methods in routes),
         )

@@ -106,6 +106,7 @@ RULES = [
     {"match": "GET /items/{a:int}", "action_type": "read", "resource_id": "{path.a}", "details": {"q": "query.q?"}},
     {"match": "POST /items/{a}", "action_type": "write", "details": {"x": "header.x-custom?"}},
     {"match": "GET /free/admin", "action_type": "admin"},
+    {"match": "GET /plain/{a}", "action_type": "look", "resource_id": "{path.a}"},
     {"match": "* /shut/**", "block": "shut"},
 ]
 
@@ -116,6 +117,8 @@ def application(ran):
     def handler(name):
         async def run(request: Request):
             verdict = request.state.ascend
+            if verdict.action is not None:
+                verdict.action.resource = "what the application writes"  # concerns no other request
             ran.append((name, request.method, dict(request.path_params), verdict.outcome, await request.body()))
             route = request.scope.get("route")  # older Starlettes tell it of FastAPI's routes only
             ran.append((getattr(route, "path", None), request.scope["router"] is app.router))
@@ -131,6 +134,7 @@ def application(ran):
     app.add_api_route("/free", handler("none"), methods=["GET"])
     app.add_api_route("/items/{a:int}", handler("items"), methods=["GET"])
     app.add_api_route("/items/{a}", handler("texts"), methods=["GET", "POST"])
+    app.add_api_route("/plain/{a}", handler("plain"), methods=["GET"])
     app.add_api_route("/shut/{a}", handler("shut"), methods=["GET"])
     app.include_router(router, prefix="/below")
     app.router.routes.append(Mount("/m", Starlette(routes=[Route("/free/{a}", handler("mounted"))])))
@@ -156,13 +160,18 @@ def come(app, ran, engine, scope):
 
 @pytest.fixture
 def app(monkeypatch):
-    engine = plug(monkeypatch, Engine(lambda request: answer("denied" if b"/shut" in request.content else "approved")))
+    def reply(request):
+        return answer("denied" if b'"resource_id":"7"' in request.content else "approved")
+
+    engine = plug(monkeypatch, Engine(reply))
     ran = []
     return inside(application(ran), RULES, journal="off"), ran, engine
 
 
 routed = st.lists(st.sampled_from(("a", "7", "007", "-1", "admin", "x.json", "ä", "a;b", "..", "")), max_size=1)
-starts = st.sampled_from(("/free", "/items", "/shut", "/below/in/free", "/m/free", "/else", "//free", "/free/.."))
+starts = st.sampled_from(
+    ("/free", "/items", "/plain", "/shut", "/below/in/free", "/m/free", "/else", "//free", "/free/..")
+)
 
 
 @settings(max_examples=examples(150), suppress_health_check=list(HealthCheck))
@@ -184,8 +193,8 @@ def test_a_glance_changes_nothing(app, path, how, names, method, root):
         patch.setattr(KnownPaths, "get", lambda *_: None)
         patch.setattr(ascend_middleware.asgi.governor, "is_ordinary", lambda *_: False)
         thorough = once()
-    # The third time, what the router finds for a path may be known.
-    assert [once() for _ in range(3)] == [thorough] * 3
+    # The third time, what the router finds for a path may be known, and then what is asked about it.
+    assert [once() for _ in range(5)] == [thorough] * 5
 
 
 def environ_of(path, how, names, method="GET", root="", query=""):
