@@ -428,3 +428,9 @@ def test_the_limit_is_the_size_of_what_is_shown(value):
     assert Binder(tool, limit=size).bind((value,), {}).shown == {"x": value}
     with pytest.raises(ValidationError, match=f"longer than the {size - 1} bytes"):
         Binder(tool, limit=size - 1).bind((value,), {})
+
+
+def test_a_number_is_shown_as_one_where_the_authority_can_keep_it():
+    numbers = [2**63 - 1, 2**63, -(2**63), -(2**63) - 1]
+    shown = Binder(lambda numbers: None).bind((numbers,), {}).shown
+    assert shown == {"numbers": [2**63 - 1, str(2**63), -(2**63), str(-(2**63) - 1)]}

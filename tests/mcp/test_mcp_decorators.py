@@ -9,6 +9,7 @@ import json
 import logging
 import threading
 import time
+from dataclasses import replace
 
 import anyio
 import httpx2
@@ -207,7 +208,7 @@ def test_a_denial_can_be_returned_and_is_never_mistaken_for_a_result(authority, 
         DeniedResult(code="MCP_ACTION_DENIED", reason="", action_id="", status="denied", executed=True)
     assert (result.code, result.action_id, result.status) == ("MCP_ACTION_DENIED", "1", "denied")
     assert "not today" in result.reason
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="a denied result has no truth value"):
         bool(result)
 
 
@@ -646,10 +647,28 @@ def test_an_automatic_approval_after_a_hold_does_not_count(authority):
             requires_approval=False,
         ),
     )  # fmt: skip
+    told = []
+    config = replace(config, on_denied=lambda decision, name: told.append(name))
     tool = KINDS[0].tool(authority.client(), lambda *_: "ran", high_risk_action, config=config)
     with pytest.raises(errors.AuthorizationDeniedError) as caught:
         tool("x")
-    assert caught.value.code == "HUMAN_APPROVAL_MISSING"
+    assert (caught.value.code, told) == ("HUMAN_APPROVAL_MISSING", ["tool"])
+
+
+def test_an_action_that_expires_at_the_authority_is_no_permission(authority):
+    authority.hold()
+    told = []
+    config = MCPGovernanceConfig(
+        approval_poll_interval_seconds=0.01,
+        on_approval_required=lambda decision, name: authority.actions["1"].update(
+            status="timeout", decision="timeout", requires_approval=False
+        ),
+        on_timeout=lambda decision, name: told.append(name),
+    )
+    tool = KINDS[0].tool(authority.client(), lambda *_: pytest.fail("it ran"), config=config)
+    with pytest.raises(errors.TimeoutError, match="action 1 has expired undecided") as caught:
+        tool("x")
+    assert (caught.value.code, told) == ("APPROVAL_TIMEOUT", ["tool"])
 
 
 def test_an_open_client_runs_ordinary_tools_unasked_and_high_risk_ones_never(authority, caplog):
