@@ -105,6 +105,27 @@ async def test_a_journal_that_is_nearly_full_is_told_before_it_is(made):
     assert (wire.status, wire.json["status"]) == (200, "degraded")
 
 
+async def test_durations_are_told_to_the_millisecond(made):
+    app = made()
+    await ask(app, "POST", "/run")
+    inner = app.guard
+    inner.kill._clock = lambda: inner.kill._read_at + 1.2345678
+    inner.journal.waiting_since, inner.journal._now = 1000.0, lambda: 1002.3456789
+    inner.journal.worker_seconds = 3.4567891
+    found = app.health()
+    assert found["kill_state"]["age_seconds"] == 1.235
+    assert (found["journal"]["oldest_seconds"], found["journal"]["worker_seconds"]) == (2.346, 3.457)
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, "failing"), (1, "degraded")])
+async def test_a_journal_is_full_at_its_limit(made, more, status):
+    app = made()
+    await ask(app, "POST", "/run")
+    log = app.guard.journal.log
+    object.__setattr__(app.guard.journal, "limits", Limits(size=log.appended - log.taken + more))
+    assert app.health()["status"] == status
+
+
 async def test_a_full_journal_fails_the_check(made):
     app = made()
     (await ask(app, "POST", "/run"))

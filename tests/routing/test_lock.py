@@ -167,6 +167,18 @@ def test_what_lets_more_pass_is_looser_and_what_undoes_it_is_not(changes, now, l
     assert all(direction != "looser" for direction, _ in changes(now, site()))
 
 
+@pytest.mark.parametrize(
+    ("looser", "tighter"),
+    [
+        (site(rule(PAY, permit=["encoded-separator"])), "no longer permits encoded-separator"),
+        (site(without(PAY, "details")), "tells the authority details.amount = body.amount"),
+    ],
+    ids=["permits", "tells"],
+)
+def test_what_undoes_it_is_tighter(changes, looser, tighter):
+    assert changes(looser, site()) == [("tighter", f"POST /orders/{{id}}/payments {tighter}")]
+
+
 def test_what_stands_at_a_route_has_one_order(changes):
     payments = PAY["match"]
     ladder = [
@@ -185,6 +197,11 @@ def test_a_decision_that_is_kept_for_longer_is_looser(changes):
     short, long = (site(rule(READ, cache=seconds)) for seconds in ("30s", "2m"))
     assert changes(short, long) == [("looser", 'GET /orders/{id} cache was "30s" and is "120s"')]
     assert changes(long, short) == [("tighter", 'GET /orders/{id} cache was "120s" and is "30s"')]
+
+
+def test_a_new_route_that_is_closed_is_not_looser(changes):
+    now = site([*RULES, {"match": "PUT /new", "block": "closed"}], more=[NEW])
+    assert changes(site(), now) == [("other", "PUT /new is new, and blocked")]
 
 
 def test_a_new_route_that_is_governed_and_one_that_is_gone_are_told(changes):

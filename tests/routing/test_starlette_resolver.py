@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from ascend_middleware.routing import Kind
 from ascend_middleware.routing.starlette import StarletteResolver
+from ascend_middleware.rules import declare
 
 
 def scope(path, method="GET", *, root="", host="x", kind="http"):
@@ -402,6 +403,18 @@ def test_an_endpoint_class_gets_every_method():
     app = Starlette(routes=[Route("/c", Class)])
     for method in ("GET", "FOO"):
         assert one(app, "/c", method).leaf.template == "/c"
+
+
+def test_an_endpoint_class_may_have_a_rule_for_each_method():
+    class Parts(HTTPEndpoint):
+        def get(self, request): ...
+
+        def post(self, request): ...
+
+    for name in ("get", "post"):
+        declare(getattr(Parts, name), {"action_type": name})
+    found = one(Starlette(routes=[Route("/c", Parts)]), "/c").leaf.declared
+    assert {(*each.methods, each.given["action_type"]) for each in found} == {("GET", "get"), ("POST", "post")}
 
 
 def test_a_default_application_is_opaque_after_the_redirect():

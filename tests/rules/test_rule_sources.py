@@ -398,3 +398,17 @@ def test_a_flag_is_no_secret():
         "token": None,
         "pin": "[redacted]",
     }
+
+
+@pytest.mark.parametrize("body", [{"a": "xyz"}, {"a": None}, {"a": 7}, {"a": {"b": 1}}, {"a": []}, "xyz", []])
+def test_a_number_in_a_source_is_a_place_in_a_list_and_nothing_else(body):
+    assert action(request(body=body), details={"a": "body.a.0?"}).action_details is None
+    assert action(request(body={"a": ["x"]}), details={"a": "body.a.0?"}).action_details == {"a": "x"}
+
+
+def test_only_in_a_body_dots_lead_on():
+    query = [("a..b", "1"), ("a.", "2")]
+    made = action(request(query=query), details={"one": "query.a..b", "two": "query.a."})
+    assert made.action_details == {"one": "1", "two": "2"}
+    with pytest.raises(ConfigurationError):
+        action(details={"one": "body.a..b"})

@@ -123,6 +123,23 @@ def test_what_a_rule_is_called_and_says_of_reuse(fields, label, reuse):
     assert (rule.label, rule.reuse) == (label, reuse)
 
 
+def test_a_table_whose_rule_says_something_else_is_another_version():
+    def version(**fields):
+        return RuleTable.from_mapping({"rule": [{"match": "GET /a", "action_type": "t", **fields}]}).version
+
+    assert version() == version(enabled=True) == version(coalesce=False)
+    assert len({version(), version(action_type="other"), version(cache="1s"), version(resource="{query.q}")}) == 4
+
+
+def test_what_a_rule_of_an_endpoint_leaves_of_its_route_has_the_rules_of_templates():
+    given = [
+        {"endpoint": "e", "match": "POST /files/a/**", "action_type": "one"},
+        {"match": "* /files/**", "action_type": "two"},
+    ]
+    rules = RuleTable.from_mapping({"rule": given}).for_route("/files/{p:path}", endpoint="e")
+    assert [rules.select("POST", path).action_type for path in ("/files/a/x", "/files/b")] == ["one", "two"]
+
+
 def test_get_covers_head_and_nothing_else():
     made = table("GET /a", "HEAD,POST /b", "GET /b", "* /b")
     assert found(made.lookup("HEAD", "/a")) == "GET /a"
