@@ -7,8 +7,9 @@ import logging
 import re
 import time
 from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -51,6 +52,7 @@ _encode: Final = msgspec.json.Encoder().encode
 _WORD: Final = 2**64 - 1
 # So often a request is judged before its policies are said to change all the time.
 _MOST_TURNS: Final = 4
+_T = TypeVar("_T")
 # Yields what has to be done outside of all transactions, and receives what came of it.
 Answering: TypeAlias = Generator[Task, object, Answer]
 
@@ -157,11 +159,7 @@ class Authority:
         The method is in upper case, the path decoded, the query raw, and names of headers are in lower case. Failed
         sign-ins are counted by `client`, the address that asks; where the caller knows who asks, it gives `credential`.
         """
-        flow = self.answering(method, path, query, headers, body, credential=credential, client=client)
-        step = advance(flow, None)
-        while isinstance(step, Task):
-            step = advance(flow, step.perform())
-        return step
+        return _performed(self.answering(method, path, query, headers, body, credential=credential, client=client))
 
     def answering(
         self,
@@ -177,18 +175,10 @@ class Authority:
         """Answer one request as `handle` does, but yield what others are to do outside of all transactions."""
         request = self._request(method, path, query, headers, body)
         limits: dict[str, str] = {}
-        done: object = None
-        for _ in range(_MOST_TURNS):
-            try:
-                answer = self._answer(request, credential, client, limits, done)
-                break
-            except Apart as apart:
-                done = yield apart.task
-            except Exception as error:
-                answer = self._refusal(error, request)
-                break
-        else:
-            answer = self._refusal(policies_changing(), request)
+        try:
+            answer = yield from _turns(partial(self._answer, request, credential, client, limits))
+        except Exception as error:
+            answer = self._refusal(error, request)
         return Answer(answer.status, {**_fixed(request), **limits, **answer.headers}, answer.body)
 
     def ask(
@@ -207,12 +197,7 @@ class Authority:
         content = b"" if body is None else encode_json(dict(body))
         request = self._request(endpoint.method, endpoint.path, query, {}, content)
         call = Call(authority=self, request=request, credential=by, endpoint=endpoint, parameters=parameters)
-        for _ in range(_MOST_TURNS):
-            try:
-                return self._asked(call)
-            except Apart as apart:
-                call = msgspec.structs.replace(call, done=apart.task.perform())
-        raise policies_changing()
+        return _performed(_turns(lambda done: self._asked(msgspec.structs.replace(call, done=done))))
 
     def _asked(self, call: Call) -> dict[str, Any]:
         with self.store.write() if call.endpoint.writes else contextlib.nullcontext():
@@ -417,13 +402,32 @@ class Authority:
         return Answer(error.status, error.headers, _encode(body))
 
 
-def advance(flow: Answering, done: object) -> Answer | Task:
+def _turns(attempt: Callable[[object], _T]) -> Generator[Task, object, _T]:
+    """Try what may have to wait for something outside of all transactions; the next try is given what came of it."""
+    done: object = None
+    for _ in range(_MOST_TURNS):
+        try:
+            return attempt(done)
+        except Apart as apart:
+            done = yield apart.task
+    raise policies_changing()
+
+
+def advance(flow: Generator[Task, object, _T], done: object) -> _T | Task:
     """Go on with an answer after what it asked for was done; return it, or what is asked for next."""
     try:
         return flow.send(done)
     except StopIteration as end:
-        answer: Answer = end.value
+        answer: _T = end.value
         return answer
+
+
+def _performed(flow: Generator[Task, object, _T]) -> _T:
+    """Do in this thread all that an answer asks for, and return it."""
+    step = advance(flow, None)
+    while isinstance(step, Task):
+        step = advance(flow, step.perform())
+    return step
 
 
 def _fixed(request: Request) -> dict[str, str]:
