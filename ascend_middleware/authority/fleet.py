@@ -79,12 +79,12 @@ class _Shared(Window):
             return super().take(subject, limit, now)
         try:
             most = max(1, limit // _PARTS)
-            lease = self._fleet.lease(f"{self._name} {subject}", limit, most, now)
+            lease = self._fleet.lease(f"{self._name} {subject}", limit, most)
         except StorageError as error:
             log.warning("requests are counted by this replica alone for %g s: %s", _ALONE, error)
             self._alone_until = self._monotonic() + _ALONE
             return super().take(subject, limit, now)
-        free = now if lease.oldest is None else lease.oldest + MINUTE
+        free = now if lease.age is None else now + MINUTE - lease.age
         # One of what was taken is for this request; less than nothing is left where nothing was.
         held = _Held(now, lease.taken - 1, limit, lease.used, free)
         with self._held_lock:
@@ -132,7 +132,7 @@ class Peers:
         if self._fleet is not None:
             self._fleet.leave(self.name)
 
-    def forget(self, now: float) -> None:
+    def forget(self) -> None:
         """Drop what no replica counts any more."""
         if self._fleet is not None:
-            self._fleet.forget(now)
+            self._fleet.forget()

@@ -323,7 +323,7 @@ class Service:
     async def _note_uses(self) -> None:
         with contextlib.suppress(StorageError):  # told for what matters more
             await anyio.to_thread.run_sync(self.authority.store.note_uses)
-            await anyio.to_thread.run_sync(self.authority.peers.forget, self.authority.now())
+            await anyio.to_thread.run_sync(self.authority.peers.forget)
 
     async def release(self) -> None:
         """Let those go who wait for something to happen, so that a stop need not wait for them."""

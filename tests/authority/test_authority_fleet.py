@@ -349,10 +349,20 @@ def test_a_limit_counts_once_for_all_replicas(limited):
     assert (first.headers["x-ratelimit-limit"], first.headers["x-ratelimit-remaining"]) == ("10", "0")
     assert 0 < int(second.headers["retry-after"]) <= 60
     first.time = second.time = first.time + 61
+    behind(first.store, "UPDATE allowances SET at = at - 61")
     answers = race(
         *[lambda desk=desk: [desk.submit()[0] for _ in range(10)] for desk in limited],
     )
     assert sorted(answers[0] + answers[1]) == [200] * 10 + [429] * 10
+
+
+@pytest.mark.parametrize("seconds", [-3600, -40, 40, 3600])
+def test_a_limit_counts_once_where_the_clocks_of_replicas_differ(limited, seconds):
+    limited[1].time += seconds
+    assert [limited[turn % 2].submit()[0] for turn in range(24)] == [200] * 10 + [429] * 14
+    assert 0 < int(limited[1].headers["retry-after"]) <= 60
+    limited[0].authority.peers.forget()
+    assert {desk.submit()[0] for desk in limited} == {429}
 
 
 def test_failed_sign_ins_count_once_for_all_replicas(limited):

@@ -146,7 +146,7 @@ async def test_an_address_has_a_limit_and_other_addresses_do_not_care(house):
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "ADDRESS_LIMITED")
     assert 1 <= int(answer.headers["retry-after"]) <= 60
     assert (await desk.http.get("/sign-in")).status_code == 429
-    desk.time += 61
+    desk.later(61)
     found = await desk.numbers(desk.admin)
     assert found["limited_total", ("limit", "address")] == 2
 

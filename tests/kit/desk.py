@@ -3,6 +3,7 @@
 import json
 
 from ascend_middleware.authority import Authority, Role, Store, parse_policy
+from kit.databases import behind
 
 POLICY = """
 [[policy]]
@@ -58,6 +59,12 @@ class Desk:
             setattr(self, attribute, self.store.issue_key(name=name, role=role, tenant=tenant))
         self.headers = {}
         self.content = b""
+
+    def later(self, seconds):
+        """Let time pass, also by the clock of a PostgreSQL server."""
+        self.time += seconds
+        if self.store.engine.fleet is not None:
+            behind(self.store, f"UPDATE allowances SET at = at - {seconds}")
 
     def call(self, method, path, body=None, *, key=..., query="", raw=None, client="", **headers):
         given = {name.replace("_", "-"): value for name, value in headers.items()}

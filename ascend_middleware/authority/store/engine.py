@@ -61,11 +61,11 @@ class Misfit(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """What was taken of a limit that all replicas share: how much, how much of it is in use, and since when."""
+    """What was taken of a limit that all replicas share: how much, how much is in use, and for how many seconds."""
 
     taken: int
     used: int
-    oldest: float | None
+    age: float | None
 
 
 class Fleet(Protocol):
@@ -74,10 +74,10 @@ class Fleet(Protocol):
     def aside(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         """Run one statement as a transaction of its own; of what the log tells nothing of."""
 
-    def lease(self, subject: str, limit: int, most: int, now: float) -> Lease:
-        """Take up to `most` of what is left of a limit within the last minute."""
+    def lease(self, subject: str, limit: int, most: int) -> Lease:
+        """Take up to `most` of what is left of a limit within the last minute, by the database's clock."""
 
-    def forget(self, now: float) -> None:
+    def forget(self) -> None:
         """Drop what was taken so long ago that nobody counts it."""
 
     def meet(self, name: str, policy: str) -> dict[str, str]:

@@ -16,6 +16,8 @@ _MINUTE: Final = 60.0
 _WAIT: Final = 0.5
 # Seconds without a word after which a replica counts as gone.
 _GONE: Final = 15
+# The server's own clock, in epoch seconds: those of the replicas differ.
+_NOW: Final = "extract(epoch FROM clock_timestamp())"
 _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
 
@@ -31,31 +33,35 @@ class PostgresFleet:
         with self._readers.lend(self._wait) as connection:
             return Session(connection).rows(statement, values)
 
-    def lease(self, subject: str, limit: int, most: int, now: float) -> Lease:
+    def lease(self, subject: str, limit: int, most: int) -> Lease:
         """Take some of what is left of a limit; the table is unlogged, so that nothing is synced for it."""
         with self._readers.lend(_WAIT) as connection:
             session = Session(connection)
             session.later(_BEGIN)
             session.later("SET LOCAL lock_timeout = 500")
             session.later("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", (subject,))
-            # What is older is free again, and what is far ahead was taken by a clock that was wrong.
+            # What is older is free again, and what is far ahead was taken before the clock was set back.
             session.later(
-                "DELETE FROM allowances WHERE subject = ? AND NOT (at > ? AND at < ?)",
-                (subject, now - _MINUTE, now + _MINUTE),
+                f"DELETE FROM allowances WHERE subject = ? AND abs(at - {_NOW}) >= ?",  # noqa: S608
+                (subject, _MINUTE),
             )
             taken = session.later(
-                "INSERT INTO allowances (subject, at, n) SELECT ?, ?, least(?, ? - coalesce(sum(n), 0)) FROM allowances"
-                " WHERE subject = ? HAVING coalesce(sum(n), 0) < ? RETURNING n",
-                (subject, now, most, limit, subject, limit),
+                f"INSERT INTO allowances (subject, at, n) SELECT ?, {_NOW}, least(?, ? - coalesce(sum(n), 0))"  # noqa: S608
+                " FROM allowances WHERE subject = ? HAVING coalesce(sum(n), 0) < ? RETURNING n",
+                (subject, most, limit, subject, limit),
             )
-            state = session.later("SELECT coalesce(sum(n), 0), min(at) FROM allowances WHERE subject = ?", (subject,))
+            state = session.later(
+                f"SELECT coalesce(sum(n), 0), ({_NOW} - min(at))::DOUBLE PRECISION"  # noqa: S608
+                " FROM allowances WHERE subject = ?",
+                (subject,),
+            )
             session.run("COMMIT")
-            rows, (count, oldest) = taken.answered().fetchall(), state.answered().fetchall()[0]
-        return Lease(int(rows[0][0]) if rows else 0, int(count), oldest)
+            rows, (count, age) = taken.answered().fetchall(), state.answered().fetchall()[0]
+        return Lease(int(rows[0][0]) if rows else 0, int(count), age)
 
-    def forget(self, now: float) -> None:
+    def forget(self) -> None:
         """Drop what was taken so long ago that nobody counts it."""
-        self.aside("DELETE FROM allowances WHERE at < ?", (now - 2 * _MINUTE,))
+        self.aside(f"DELETE FROM allowances WHERE at < {_NOW} - ?", (2 * _MINUTE,))  # noqa: S608
 
     def meet(self, name: str, policy: str) -> dict[str, str]:
         """Say that this replica is there, and return the others with the versions of their policy files."""
@@ -63,11 +69,11 @@ class PostgresFleet:
             session = Session(connection)
             session.later(_BEGIN)
             session.later(
-                "INSERT INTO replicas (name, policy, seen) VALUES (?, ?, extract(epoch FROM clock_timestamp()))"
+                f"INSERT INTO replicas (name, policy, seen) VALUES (?, ?, {_NOW})"  # noqa: S608
                 " ON CONFLICT (name) DO UPDATE SET policy = excluded.policy, seen = excluded.seen",
                 (name, policy),
             )
-            session.later(f"DELETE FROM replicas WHERE seen < extract(epoch FROM clock_timestamp()) - {_GONE}")  # noqa: S608
+            session.later(f"DELETE FROM replicas WHERE seen < {_NOW} - {_GONE}")  # noqa: S608
             others = session.later("SELECT name, policy FROM replicas WHERE name <> ? ORDER BY name", (name,))
             session.run("COMMIT")
             return {row["name"]: row["policy"] for row in others.answered().fetchall()}
