@@ -139,7 +139,8 @@ _FILTER: Final = MaskingFilter("")
 
 def install(*engines: str) -> None:
     """Mask what our loggers log, and what the loggers of the named engines log. Configures nothing else."""
-    names = {name for name in logging.root.manager.loggerDict if name == ROOT or name.startswith(f"{ROOT}.")}
+    known = tuple(logging.root.manager.loggerDict)  # at once: other threads make loggers meanwhile
+    names = {name for name in known if name == ROOT or name.startswith(f"{ROOT}.")}
     names.add(ROOT)
     for engine in engines:
         names.update(ENGINE_LOGGERS.get(engine, ()))

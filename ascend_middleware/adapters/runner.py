@@ -206,7 +206,8 @@ class SyncRunner(_Runner):
             found = guard.hear(found) or guard.go_on(found, view)
         if not isinstance(found, Verdict):
             found = drive(found, functools.partial(self._perform, read))
-        self.note(found)
+        if found.run is not None:
+            self.note(found)
         guard.log(view, found, seconds=time.perf_counter() - started)
         return found
 
@@ -301,7 +302,8 @@ class AsyncRunner(_Runner):
             verdict = guard.hear(found) or guard.go_on(found, view)
         if not isinstance(verdict, Verdict):
             verdict = await drive_async(verdict, functools.partial(self._perform, body))
-        self.note(verdict)
+        if verdict.run is not None:
+            self.note(verdict)
         guard.log(view, verdict, seconds=time.perf_counter() - started)
         return verdict
 

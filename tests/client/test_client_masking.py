@@ -1,11 +1,14 @@
 """What the masking filter hides, and what it leaves readable."""
 
+import itertools
 import logging
+import sys
+import threading
 import time
 
 import pytest
 
-from ascend_middleware.masking import MaskingFilter, mask, mask_text
+from ascend_middleware.masking import MaskingFilter, install, mask, mask_text
 from ascend_middleware.rules import redact
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl-_"
@@ -121,3 +124,29 @@ def test_a_records_stack_and_extra_fields_are_masked():
     assert "hunter2" not in record.stack_info
     assert "Stack:" in record.stack_info
     assert "hunter2" not in repr(vars(record))
+
+
+def test_masking_is_installed_while_other_threads_make_loggers():
+    stopped = threading.Event()
+
+    def make():
+        for number in itertools.count():
+            if stopped.is_set():
+                return
+            logging.getLogger(f"made-{number}")
+
+    for number in range(10_000):  # so many that going through them takes a while
+        logging.getLogger(f"made-before-{number}")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    maker = threading.Thread(target=make)
+    maker.start()
+    try:
+        for _ in range(40):
+            install()
+    finally:
+        stopped.set()
+        maker.join()
+        sys.setswitchinterval(interval)
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith("made-")]:
+            del logging.root.manager.loggerDict[name]
