@@ -31,6 +31,8 @@ NAMES = {
     "cached in process": "a cached decision, journal on",
     "instant": "governed, an engine that answers at once, journal off",
     "instant+journal": "the same, journal on (a directory)",
+    "instant elsewhere": "governed at a server that does not say whether a client has left, journal off",
+    "instant+journal elsewhere": "the same, journal on (a directory)",
     "exempt-bare": "10 routes, no governance",
     "exempt-no-op": "10 routes, no-op middleware",
     "exempt": "10 routes, exempt",
