@@ -46,7 +46,7 @@ def loose(tmp_path_factory):
     with contextlib.closing(sqlite3.connect(folder / "policy.db", isolation_level=None)) as raw:
         raw.execute("PRAGMA writable_schema=ON")
         for name, sql in raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall():
-            untyped = re.sub(r"\b(INTEGER|TEXT|BLOB)\b(?! PRIMARY KEY)|\bNOT NULL\b", "", sql)
+            untyped = re.sub(r"\bINTEGER\b(?! PRIMARY KEY)|\b(TEXT|BLOB|NOT NULL)\b", "", sql)
             raw.execute("UPDATE sqlite_master SET sql = ? WHERE name = ? AND sql = ?", (untyped, name, sql))
         raw.execute("PRAGMA journal_mode=DELETE")
     with contextlib.closing(sqlite3.connect(folder / "policy.db")) as raw:
