@@ -196,6 +196,9 @@ class Body:
         if sys.version_info >= (3, 12):
             # It runs at once as far as it comes, which spares a turn of the loop.
             self.task = asyncio.Task(coroutine, loop=asyncio.get_running_loop(), eager_start=True)
+            own = asyncio.current_task()
+            if own is not None and own.cancelling():
+                await asyncio.sleep(0)  # a request that is cancelled meanwhile ends here, and not in its handler
         else:
             self.task = asyncio.ensure_future(coroutine)
             await asyncio.sleep(0)
