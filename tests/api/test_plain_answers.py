@@ -114,6 +114,10 @@ def test_what_every_reader_understands_may_be_sent(body):
     check_values(body)
 
 
+def test_a_permission_shows_its_action_and_nothing_else_of_the_answer():
+    assert repr(read_permission(written(risk_score=3))) == "Permission(action_id='7')"
+
+
 @pytest.mark.parametrize(
     ("body", "said", "field"),
     [
@@ -131,6 +135,11 @@ def test_what_every_reader_understands_may_be_sent(body):
             "a",
         ),
         (nested(MAX_DEPTH + 1), f"a.a.a.a is nested more than {MAX_DEPTH} levels deep", "a.a.a.a"),
+        (
+            {**nested(MAX_DEPTH + 1), "b": nested(MAX_DEPTH)},
+            f"a.a.a.a is nested more than {MAX_DEPTH} levels deep",
+            "a.a.a.a",
+        ),
     ],
 )
 def test_what_not_every_reader_understands_is_refused_with_its_place(body, said, field):

@@ -612,6 +612,24 @@ def test_of_two_addresses_that_fail_the_failure_that_says_more_is_told(monkeypat
     assert ("Refused" in str(caught.value)) is (told is ConnectFailed)
 
 
+def test_an_address_that_does_not_answer_tells_most_only_where_none_comes_after_it(monkeypatch):
+    def three(host, port, *rest, **more):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", port)) for last in (3, 2, 1)]
+
+    def open_(address, **more):
+        raise LATE if address[0] == "127.0.0.2" else REFUSED
+
+    monkeypatch.setattr(socket, "getaddrinfo", three)
+    monkeypatch.setattr(socket, "create_connection", open_)
+    with pytest.raises(ConnectFailed, match="Refused"):
+        BlockingPool(Origin("http://localhost:9")).send(POST, 5)
+
+
+def test_a_name_that_no_resolver_takes_is_a_connection_that_failed():
+    with pytest.raises(ConnectFailed):
+        BlockingPool(Origin(f"http://{'a' * 64}.example:9")).send(POST, 5)
+
+
 @EITHER
 async def test_what_nobody_asked_for_is_nobodys_answer(kind):
     """It arrives after the answer, on a connection that rests."""

@@ -90,12 +90,13 @@ def test_what_has_a_rule_goes_by_it_where_the_rest_goes_by_its_method(ascend_aut
     assert (ran, ascend_authority.asked) == ([], [])
 
 
-@pytest.mark.parametrize("details", [{}, {"amount": "query.amount?"}, {"amount": "body.amount?"}])
+@pytest.mark.parametrize("details", [None, {}, {"amount": "query.amount?"}, {"amount": "body.amount?"}])
 @pytest.mark.parametrize(("agent", "name"), [(Agent("bot-7"), "bot-7"), (Agent("bot-7", "Seven"), "Seven")])
 @pytest.mark.parametrize("party", EVERY)
 def test_an_agent_without_a_name_goes_by_its_id(ascend_authority, ran, party, agent, name, details):
     ascend_authority.approve()
-    rules = [{"match": "POST /pay", "action_type": "act", "details": details}]
+    rule = {"match": "POST /pay", "action_type": "act"}
+    rules = [rule if details is None else {**rule, "details": details}]
     guarded = party(rules, ran, identify=lambda request: agent)
     assert guarded.ask("POST", "/pay", body=b"{}", headers=[("content-type", "application/json")])[0] == 200
     (asked,) = ascend_authority.asked

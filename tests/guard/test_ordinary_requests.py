@@ -224,6 +224,7 @@ def environ_of(path, how, names, method="GET", root="", query=""):
 
 # No server of WSGI lets a line break into a name.
 @given(path=odd_paths, how=raws, names=header_lists.map(lambda names: [name for name in names if "\n" not in name]))
+@example(path="x/", how="same", names=[])
 @pytest.mark.parametrize("root", ["", "/root"])
 def test_an_environ_is_ordinary_likewise(path, how, names, root):
     environ = environ_of(path, how, names, root=root)
