@@ -70,7 +70,7 @@ def leaf_of(*patterns):
         (re_path(r"^x/(?P<s>[^.]+)$", view), "/{regex:~^x/(?P<s>[^.]+)$}"),
         (re_path(r"^x/(?P<s>(?:ab)+)$", view), "/{regex:~^x/(?P<s>(?:ab)+)$}"),
         (re_path(r"^x/(?P<s>[a-z]{0,3})$", view), "/{regex:~^x/(?P<s>[a-z]<0,3>)$}"),
-        (re_path(r"^x/(?P<s>.{2})$", view), "/{regex:~^x/(?P<s>.<2>)$}"),
+        (re_path(r"^x/(?P<s>[^.]{2})$", view), "/{regex:~^x/(?P<s>[^.]<2>)$}"),
         (re_path(r"^x/(?P<s>\d*)$", view), r"/{regex:~^x/(?P<s>\d*)$}"),
         (re_path(r"^x/(?P<s>[+-9]+)$", view), "/{regex:~^x/(?P<s>[+-9]+)$}"),
         (re_path(r"^x/(?P<s>\S+)$", view), r"/{regex:~^x/(?P<s>\S+)$}"),
