@@ -981,9 +981,11 @@ def test_what_was_read_before_the_guard_is_no_larger_than_the_limit(engine, spar
     assert len(ran) == (status == 200)
 
 
+# Who only observes refuses it, too: the view would get nothing of what was sent.
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
 @pytest.mark.parametrize(("content", "status"), [(b"", 200), (b"x", 400)])
-def test_a_body_that_was_used_up_before_is_told_from_one_that_is_empty(engine, content, status):
-    app, ran = form_app()
+def test_a_body_that_was_used_up_before_is_told_from_one_that_is_empty(engine, content, status, mode):
+    app, ran = form_app(mode=mode)
     flask.request_started.connect(lambda sender: flask.request.stream.read(), app, weak=False)
     kind = "application/x-www-form-urlencoded"
     assert ask(app, "POST", "/form", data=content, content_type=kind).status_code == status

@@ -523,6 +523,19 @@ def test_a_route_that_looks_at_more_than_the_path_is_asked_each_time():
     assert resolver.resolve(scope("/a")).kind is Kind.NOT_FOUND
 
 
+class Telling(Route):
+    def matches(self, scope):
+        scope["tenant"] = "seven"
+        return super().matches(scope)
+
+
+def test_what_a_match_writes_into_its_request_goes_on_to_the_handler_alone():
+    asked = scope("/a")
+    resolved = StarletteResolver(Starlette(routes=[Telling("/a", endpoint("a"))])).resolve(asked)
+    assert resolved.route.match[1]["tenant"] == "seven"
+    assert "tenant" not in asked
+
+
 def with_an_included_router():
     """Return a router that an application includes at /p, the application, and what resolves its requests."""
     router = APIRouter()
