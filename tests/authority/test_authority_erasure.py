@@ -145,6 +145,11 @@ def test_no_hash_confirms_a_guess(lived):
         ("UPDATE actions SET submission = replace(submission, 'erased', 'e') WHERE id = 1", "submission"),
         ("UPDATE audit SET entry = replace(entry, '\"erased\":', '\"erased_\":') WHERE action_id = 1", "changed"),
         ("UPDATE audit SET entry = replace(entry, '{', '{\"actor\":\"x\",') WHERE seq = 6", "changed"),
+        # Of two equal names, readers of JSON take the last one, which is still what the hash covers.
+        (
+            """UPDATE audit SET entry = '{"actor":"x",' || substr(entry, 2) WHERE entry LIKE '%"sealed":%'""",
+            "changed",
+        ),
         ("UPDATE actions SET salt = 'x' WHERE id = 1", "salt"),
     ],
 )
