@@ -77,11 +77,7 @@ class Governor:
         inner: Application,
         resolved: Resolved | None,
     ) -> None:
-        """Govern a request that `Guard.ask` knows.
-
-        All of the way to its handler stands here: each hop costs as much as what it leads to. `_govern` goes on with
-        whatever is not permitted at once.
-        """
+        """Govern a request that `Guard.ask` knows; whatever is not permitted at once, `_judge` goes on with."""
         runner, attempt = self.runner, asked.attempt
         try:
             attempt.answer = await runner.engine.send(attempt.request, attempt.timeout)
@@ -101,19 +97,7 @@ class Governor:
         if not is_connected(receive):
             await self._pass(found, Body(receive), scope, send, inner, resolved, ahead=True)
             return
-        _leave(found, scope)
-        if found.run is None:
-            await inner(scope, receive, send)
-            return
-        passed = PassedRequest(runner, found, scope, receive, send)
-        try:
-            await inner(scope, passed.received, passed.sent)
-        except BaseException as failure:
-            passed.raised(failure)
-            raise
-        finally:
-            if not found.run.concluded and (recording := passed.conclude()) is not None:
-                await recording
+        await self._carry_out(found, scope, receive, send, inner, resolved)
 
     async def _govern(
         self,

@@ -13,7 +13,7 @@ import anyio
 
 from ..exceptions import ConfigurationError
 from ..flow import running_loop
-from ..guard import BodyTimeout, BodyTooLarge, ClientGone, RequestView, answer_of, quoted
+from ..guard import BodyTimeout, BodyTooLarge, ClientGone, LazyRequestView, RequestView, answer_of, quoted
 from ..masking import get_logger
 from ..rules import WEBSOCKET
 
@@ -162,7 +162,7 @@ class Body:
         is_queue = getattr(self._receive, "__func__", None) is asyncio.Queue.get
         queue = self._receive.__self__ if is_queue else None  # type: ignore[attr-defined]  # a method's
         for _ in range(_LOOKS):  # there are servers, and tests, that never come to an end
-            if self._gone or not (self._whole or self._websocket or (ahead and self._size <= _AHEAD)):
+            if not self._may_receive(ahead=ahead):
                 break
             was_whole = self._whole
             if queue is not None and self.task is None:  # hypercorn's and daphne's way, without a task likewise
@@ -214,9 +214,13 @@ class Body:
             if not self._looks:
                 return message
             self._note(message)
-            if was_whole or self._gone or not (self._whole or self._websocket or (ahead and self._size <= _AHEAD)):
+            if was_whole or not self._may_receive(ahead=ahead):
                 break
         return None
+
+    def _may_receive(self, *, ahead: bool) -> bool:
+        """Whether to receive what comes next, only to see whether it says that the client has left."""
+        return not self._gone and (self._whole or self._websocket or (ahead and self._size <= _AHEAD))
 
     def _note(self, message: Any) -> None:
         self._ahead.append(message)
@@ -251,10 +255,10 @@ async def refuse(
     await send({"type": f"{kind}.body", "body": content if scope.get("method") != "HEAD" else b""})
 
 
-class ScopeView(RequestView):
+class ScopeView(LazyRequestView):
     """A request of which everything is decoded, and the framework's object made, only when somebody asks."""
 
-    __slots__ = ("_header_names", "_headers", "_query", "_request", "_scope")
+    __slots__ = ("_query", "_request", "_scope")
 
     def __init__(
         self, scope: Any, resolved: Resolved | None, root_path: RootPath, *, is_ordinary: bool = False
@@ -269,8 +273,7 @@ class ScopeView(RequestView):
         self.is_ordinary = is_ordinary and not self.findings
         self._query: bytes = scope.get("query_string", b"")
         self._query_pairs = None
-        self._headers: list[tuple[str, str]] | None = None
-        self._header_names: frozenset[str] | None = None
+        self._headers = self._header_names = None
         self._request: Any = None
 
     @property
@@ -298,15 +301,10 @@ class ScopeView(RequestView):
             self._header_names = frozenset(lines.lower().replace(b"_", b"-").decode("latin-1").split("\n"))
         return self._header_names
 
-    @property
-    def headers(self) -> list[tuple[str, str]]:  # type: ignore[override]
-        """See `RequestView`."""
-        if self._headers is None:
-            self._headers = [
-                (name.decode("latin-1").lower(), value.decode("latin-1"))
-                for name, value in self._scope.get("headers", ())
-            ]
-        return self._headers
+    def _read_headers(self) -> list[tuple[str, str]]:
+        return [
+            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._scope.get("headers", ())
+        ]
 
     @property
     def may_have_body(self) -> bool:

@@ -15,7 +15,7 @@ import re
 import threading
 import unicodedata
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -115,9 +115,10 @@ def operator(tenant: str = DEFAULT_TENANT) -> Credential:
     return Credential(_OPERATOR, "local-operator", Role.SUPER_ADMIN, tenant)
 
 
-def listed(value: str, patterns: Iterable[str]) -> bool:
+def listed(value: str, patterns: Collection[str]) -> bool:
     """Match a value against words, where a trailing `*` stands for any rest."""
-    return any(value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern for pattern in patterns)
+    # Most patterns are whole words; a value that is one of them matches it in either case.
+    return value in patterns or any(pattern.endswith("*") and value.startswith(pattern[:-1]) for pattern in patterns)
 
 
 def person(name: str) -> str:

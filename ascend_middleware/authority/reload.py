@@ -51,14 +51,17 @@ class Reloader:
             # What the file names, a key's file, may be another one though the text is the same.
             await self.load(again=True)
 
-    async def _written(self) -> None:
-        """Wait until the file is not being written: the first half of one may be a policy too, which lacks the rest."""
+    async def _written(self) -> tuple[int, ...]:
+        """Wait until the file is not being written, and return how it was last seen.
+
+        The first half of one may be a policy too, which lacks the rest.
+        """
         seen = await asyncio.to_thread(self._look)
         while True:
             await asyncio.sleep(_PERIOD)
             found = await asyncio.to_thread(self._look)
             if found == seen:
-                return
+                return found
             seen = found
 
     async def _watch(self) -> None:
@@ -69,9 +72,7 @@ class Reloader:
             await asyncio.sleep(_PERIOD)
             found = await asyncio.to_thread(self._look)
             if found != seen:
-                await self._written()
-                # As it is before it is read: what is written meanwhile is another change.
-                seen = await asyncio.to_thread(self._look)
+                seen = await self._written()  # what is written from here on is another change
                 await self.load()
 
     def _look(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import msgspec
 from .. import masking
 from .._version import __version__
 from ..api import answers, endpoints
-from ..api.batches import read_errors
+from ..api.batches import ReportedOutcome, read_errors
 from ..api.decode import decode_object, encode_json, submit_body
 from ..api.endpoint import given
 from ..api.models import AuthorizationDecision, ConnectionStatus, Decision, DecisionStatus, Record
@@ -144,11 +144,11 @@ class ClientCore(Calls):
         return self.call(operation, deadline=deadline, idempotency_key=idempotency_key, breaker=breaker)
 
     def report_many(
-        self, outcomes: Sequence[msgspec.Struct], *, deadline: float | None = None, breaker: CircuitBreaker
+        self, outcomes: Sequence[ReportedOutcome], *, deadline: float | None = None, breaker: CircuitBreaker
     ) -> Flow[list[AscendError | None]]:
         """Report outcomes; return for each the error that it was refused with, None if it was taken.
 
-        There are at most `outcomes_at_once`, each with the fields of a `ReportedOutcome` and an `idempotency_key`.
+        There are at most `outcomes_at_once`, each with an `idempotency_key`, and with nothing in it that is not told.
         """
         content = encode_json({"outcomes": outcomes})
         operation: Any = msgspec.structs.replace(endpoints.REPORT_OUTCOMES.call(body=content), decode=decode_object)

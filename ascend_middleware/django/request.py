@@ -20,9 +20,9 @@ from ..guard import (
     BodyConsumed,
     BodyTooLarge,
     ClientGone,
+    LazyRequestView,
     RequestView,
     answer_of,
-    folded_names,
     is_ordinary_environ,
     quoted,
 )
@@ -85,10 +85,10 @@ def _raw_of(request: HttpRequest, scope: Any) -> str | None:
     return raw.partition("?")[0] if isinstance(raw, str) else None
 
 
-class OrdinaryView(RequestView):
-    """An ordinary request of WSGI as it stands now; its headers are read when somebody asks for them."""
+class OrdinaryView(LazyRequestView):
+    """An ordinary request of WSGI as it stands now."""
 
-    __slots__ = ("_header_names", "_headers")
+    __slots__ = ()
 
     def __init__(self, request: HttpRequest, raw: str | None, resolved: Resolved | None) -> None:
         meta = request.META
@@ -98,22 +98,10 @@ class OrdinaryView(RequestView):
         self.prefix = quoted(prefix) if prefix else ""
         self.resolved, self.request = resolved, request
         self.other_path, self.findings, self.is_ordinary, self._query_pairs = None, (), True, None
-        self._headers: list[tuple[str, str]] | None = None
-        self._header_names: frozenset[str] | None = None
+        self._headers = self._header_names = None
 
-    @property
-    def headers(self) -> list[tuple[str, str]]:  # type: ignore[override]  # nobody sets it here, nor the following
-        """See `RequestView`."""
-        if self._headers is None:
-            self._headers = _headers(self.request)
-        return self._headers
-
-    @property
-    def header_names(self) -> frozenset[str]:  # type: ignore[override]
-        """See `RequestView`."""
-        if self._header_names is None:
-            self._header_names = folded_names(self.headers)
-        return self._header_names
+    def _read_headers(self) -> list[tuple[str, str]]:
+        return _headers(self.request)
 
 
 def ordinary_of(request: HttpRequest, resolved: Resolved | None = None) -> OrdinaryView | None:

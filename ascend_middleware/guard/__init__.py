@@ -6,7 +6,7 @@ from .decide import Guard
 from .firewall import is_ordinary, is_ordinary_environ
 from .log import announce, announce_ways
 from .plan import Asked
-from .request import Agent, NotAnAgent, RequestView, folded_names, quoted
+from .request import Agent, LazyRequestView, NotAnAgent, RequestView, quoted
 from .telemetry import health_of
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ClientGone",
     "Guard",
     "Hook",
+    "LazyRequestView",
     "NotAnAgent",
     "PermittedVerdict",
     "ReadBody",
@@ -28,7 +29,6 @@ __all__ = [
     "announce",
     "announce_ways",
     "answer_of",
-    "folded_names",
     "health_of",
     "is_ordinary",
     "is_ordinary_environ",

@@ -128,6 +128,32 @@ class RequestView:
         return [value for key, value in self.headers if fold_header(key) == wanted]
 
 
+class LazyRequestView(RequestView):
+    """A request whose headers are read when somebody asks for them."""
+
+    __slots__ = ("_header_names", "_headers")
+
+    _headers: list[tuple[str, str]] | None
+    _header_names: frozenset[str] | None
+
+    def _read_headers(self) -> list[tuple[str, str]]:
+        raise NotImplementedError
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:  # type: ignore[override]  # nobody sets it here, nor the following
+        """See `RequestView`."""
+        if self._headers is None:
+            self._headers = self._read_headers()
+        return self._headers
+
+    @property
+    def header_names(self) -> frozenset[str]:  # type: ignore[override]
+        """See `RequestView`."""
+        if self._header_names is None:
+            self._header_names = folded_names(self.headers)
+        return self._header_names
+
+
 @dataclass(frozen=True, slots=True)
 class Agent:
     """The agent that a request acts for, as the application's `identify` found it.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from ..api.batches import ReportedOutcome
 from ..api.models import AgentAction
 from ..api.values import iso_time
 from ..exceptions import (
@@ -82,21 +83,8 @@ class _Record(msgspec.Struct):
     given_back: int | None = None
 
 
-class _Told(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
-    """An outcome as one of many; see `ReportedOutcome`. Made directly, since there are as many as requests."""
-
-    action_id: str
-    status: str
-    idempotency_key: str
-    completed_at: str | None = None
-    failed_at: str | None = None
-    error: str | None = None
-    duration_ms: int | None = None
-    given_back: int | None = None
-    outcome: str | None = None
-    how: str | None = None
-    use: str | None = None
-    used_at: str | None = None
+class _Told(ReportedOutcome, omit_defaults=True, kw_only=True, gc=False):
+    """An outcome as one of many. Made directly, since there are as many as requests."""
 
 
 # Of a line; None if it is damaged.
@@ -369,9 +357,10 @@ class Delivery:
     def _outcome(self, record: _Record, opened: _Open) -> _Told:
         """Return an outcome as one of many; see `_report`."""
         error, at = record.error, iso_time(record.at)
+        word: Final = "completed" if error is None else "failed"
         told = _Told(
             action_id=opened.action_id,
-            status="completed" if error is None else "failed",
+            status=word,
             idempotency_key=self._key(record.n, "outcome"),
             duration_ms=record.ms,
         )
@@ -382,8 +371,9 @@ class Delivery:
         told.given_back = record.given_back
         if opened.reuse:
             # What the action itself came to is another one's to tell.
-            told.outcome, told.status = told.status, "used"
-            told.how, told.used_at = opened.reuse, iso_time(opened.at)
+            told.outcome, told.status = word, "used"
+            told.how = opened.reuse  # type: ignore[assignment]  # as it was journalled
+            told.used_at = iso_time(opened.at)
             told.use = f"{self._process}-{record.n}"
         return told
 

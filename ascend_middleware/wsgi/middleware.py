@@ -20,9 +20,9 @@ from ..guard import (
     BodyTimeout,
     BodyTooLarge,
     ClientGone,
+    LazyRequestView,
     RequestView,
     answer_of,
-    folded_names,
     is_ordinary_environ,
     quoted,
 )
@@ -128,7 +128,7 @@ def run_reported(
 _CHUNK = 16_384
 
 
-class EnvironView(RequestView):
+class EnvironView(LazyRequestView):
     """The request as the guard sees it: as the application will, before anything of its body is read.
 
     Its headers are taken out of the environ when somebody asks for them, at the latest before the body is read.
@@ -139,7 +139,7 @@ class EnvironView(RequestView):
         request: the framework's own object, for `identify`; the environ without one.
     """
 
-    __slots__ = ("_environ", "_header_names", "_headers")
+    __slots__ = ("_environ",)
 
     def __init__(self, environ: WSGIEnvironment, *, resolved: Resolved | None = None, request: Any = None) -> None:
         raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
@@ -155,8 +155,7 @@ class EnvironView(RequestView):
         self.request = environ if request is None else request
         self.other_path, self.findings = None, ()
         self._query_pairs = None
-        self._headers: list[tuple[str, str]] | None = None
-        self._header_names: frozenset[str] | None = None
+        self._headers = self._header_names = None
 
     @property
     def query(self) -> bytes:  # type: ignore[override]  # nobody sets it here, nor the following
@@ -169,19 +168,8 @@ class EnvironView(RequestView):
         prefix = self._environ.get("SCRIPT_NAME", "")
         return quoted(_decoded(prefix)) if prefix else ""
 
-    @property
-    def headers(self) -> list[tuple[str, str]]:  # type: ignore[override]
-        """See `RequestView`."""
-        if self._headers is None:
-            self._headers = _headers(self._environ, self._environ.get("asgi.scope") or {})
-        return self._headers
-
-    @property
-    def header_names(self) -> frozenset[str]:  # type: ignore[override]
-        """See `RequestView`."""
-        if self._header_names is None:
-            self._header_names = folded_names(self.headers)
-        return self._header_names
+    def _read_headers(self) -> list[tuple[str, str]]:
+        return _headers(self._environ, self._environ.get("asgi.scope") or {})
 
 
 def view_of(environ: WSGIEnvironment, *, request: Any = None) -> RequestView:

@@ -123,10 +123,7 @@ class Policies(tuple[Policy, ...]):
         found.sort(key=_NUMBER)
         for _, policy in found:
             types, agents = policy.action_types, policy.agents
-            # Most patterns are whole words.
-            if (not types or kind in types or listed(kind, types)) and (
-                not agents or agent in agents or listed(agent, agents)
-            ):
+            if (not types or listed(kind, types)) and (not agents or listed(agent, agents)):
                 yield policy
 
 
