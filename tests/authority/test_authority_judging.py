@@ -54,7 +54,7 @@ async def until(holds):
     ("count", "condition"),
     [
         (120, SLOW),
-        (200, "action.context.t.matches('([a-z]{{1,25}}){{1,20}}n{}')"),
+        (500, "action.context.t.matches('([a-z]{{1,25}}){{1,20}}n{}')"),
         (300, "has(action.context.l) && size(action.context.l) < {}"),
     ],
 )
