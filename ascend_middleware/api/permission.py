@@ -38,6 +38,18 @@ _decode: Final = msgspec.json.Decoder(_Deciding).decode
 _decode_all: Final = msgspec.json.Decoder(dict).decode
 # Behind a name, they hide the colon.
 _BLANKS: Final = (b'" ', b'"\n', b'"\r', b'"\t')
+# The names that decide; "decision" ends two of them.
+_NAMES: Final = (b'"status"', b'decision"', b'"action_id"', b'"id"', b'"requires_approval"')
+# The shape of an answer is the answer without what differs from the next one's: numbers, dates, identifiers. In it
+# names may have become equal that differ, never the other way round: where no name stands twice in the shape, none does
+# in any answer of that shape. What the names say is decoded of each answer.
+_BLUR: Final = bytes.maketrans(b"0123456789abcdef", b"0" * 16)
+_BLURRED_NAMES: Final = tuple(name.translate(_BLUR) for name in _NAMES)
+_BLURRED_FALSE: Final = b"false".translate(_BLUR)
+_MAX_SHAPE_BYTES: Final = 2048
+_MOST_SHAPES: Final = 64
+# By their shape, what decided in the last permissions.
+_shapes: Final[dict[bytes, tuple[object, ...]]] = {}
 
 
 class Permission(msgspec.Struct, eq=False):
@@ -79,43 +91,67 @@ def read_permission(content: bytes) -> Permission | None:
         found = _decode(content)
     except (msgspec.DecodeError, RecursionError):
         return None
-    status, decision, enforcement = found.status, found.decision, found.enforcement_decision
-    action_id, other, asks = found.action_id, found.id, found.requires_approval
-    words = (decision is not None) + (enforcement is not None)
+    action_id, other = found.action_id, found.id
+    decides = (
+        found.status,
+        found.decision,
+        found.enforcement_decision,
+        found.requires_approval,
+        found.execution_allowed,
+        found.approved,
+        found.success,
+        action_id is None,
+        other is None,
+    )
+    shape = content.translate(_BLUR)
+    if _shapes.get(shape) != decides and not _permits(content, shape, found, decides):
+        return None
+    number = other if action_id is None else action_id
+    if type(number) is not str:
+        number = str(number)  # "None" is none
+    # One of them may be a number.
+    if action_id is not None and other is not None and other != number and str(other) != number:
+        return None
+    if not number.isdecimal() or len(number) > _MOST_DIGITS:
+        return None
+    return Permission(number, found.policy_state, content)
+
+
+def _permits(content: bytes, shape: bytes, found: _Deciding, decides: tuple[object, ...]) -> bool:
+    """Say whether an answer permits, and no name that decides stands in it twice; keep a shape that says so."""
+    status, asks, words = found.status, found.requires_approval, (found.decision, found.enforcement_decision)
     if (
-        not _APPROVALS.issuperset((status, decision, enforcement))
-        or not (words or status is not None)
+        not _APPROVALS.issuperset((status, *words))
         or False in (found.execution_allowed, found.approved, found.success)
         or asks
-    ):
-        return None
-    count = content.count
-    if (
         # Where it is plain ASCII, each name stands in the bytes as it is.
-        not content.isascii()
+        or not content.isascii()
         or b"\\" in content
-        # Of two equal names the decoder keeps the last, which may be the permissive one.
-        or count(b'"status"') != (status is not None)
-        or count(b'decision"') != words
-        or count(b'"requires_approval"') > 1
-        or count(b'"action_id"') != (action_id is not None)
-        or count(b'"id"') != (other is not None)
-        # The one "false" of most answers says that no approval is required.
-        or (count(b"false") > (asks is False) and _forbids_twice(content, found, (status, decision, enforcement)))
     ):
-        return None
-    if action_id is None:
-        action_id = other
-    elif other is not None and str(other) != str(action_id):  # one of them may be a number
-        return None
-    if type(action_id) is not str:
-        action_id = str(action_id)
-    if not action_id.isdecimal() or len(action_id) > _MOST_DIGITS:
-        return None
-    return Permission(action_id, found.policy_state, content)
+        return False
+    count = (status is not None), 2 - words.count(None), (found.action_id is not None), (found.id is not None)
+    if not any(count[:2]):
+        return False
+    # The one "false" of most answers says that no approval is required.
+    falses = int(asks is False)
+    if _stand_once(shape, _BLURRED_NAMES, count) and shape.count(_BLURRED_FALSE) <= falses:
+        if len(shape) <= _MAX_SHAPE_BYTES:
+            if len(_shapes) >= _MOST_SHAPES:
+                _shapes.clear()
+            _shapes[shape] = decides
+        return True
+    # Of two equal names the decoder keeps the last, which may be the permissive one.
+    return _stand_once(content, _NAMES, count) and (
+        content.count(b"false") <= falses or not _forbids_twice(content, (status, *words), found)
+    )
 
 
-def _forbids_twice(content: bytes, found: _Deciding, words: tuple[str | None, ...]) -> bool:
+def _stand_once(content: bytes, names: tuple[bytes, ...], expected: tuple[int, ...]) -> bool:
+    status, words, action_id, other, asks = map(content.count, names)
+    return (status, words, action_id, other) == expected and asks <= 1
+
+
+def _forbids_twice(content: bytes, words: tuple[str | None, ...], found: _Deciding) -> bool:
     """Say whether a flag that forbids when it is false may stand twice, once with another value."""
     count = content.count
     if count(b'"execution_allowed"') > 1:

@@ -215,3 +215,50 @@ def test_no_permission_is_read_where_the_decision_is_another():
             assert not decode_decision(content).is_approved()
         except AscendError:
             assert word == "odd"
+
+
+HOSTED = {
+    "id": 1042,
+    "action_id": "1042",
+    "status": "approved",
+    "decision": "approved",
+    "execution_allowed": True,
+    "requires_approval": False,
+    "risk_score": 12.5,
+    "correlation_id": "asc_0123456789abcdef",
+    "reason": "why not",
+}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"status": "denied"}, {"decision": "denied"}, {"execution_allowed": False}, {"requires_approval": True},
+        {"id": 1043}, {"action_id": "1043"}, {"status": "bpproved"}, {"id": None}, {"action_id": None, "id": None},
+    ],
+)  # fmt: skip
+def test_an_answer_like_one_before_is_judged_by_what_it_says_itself(other):
+    assert read_permission(json.dumps(HOSTED).encode()).action_id == "1042"
+    assert read_permission(json.dumps({**HOSTED, "id": 2047, "action_id": "2047"}).encode()).action_id == "2047"
+    assert read_permission(json.dumps({**HOSTED, **other}).encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "like"), [("status", "stbtus"), ("decision", "beaision"), ("id", "ia"), ("action_id", "action_ib")]
+)
+def test_of_an_answer_like_one_before_a_name_that_stands_twice_is_found(name, like):
+    more = json.dumps(HOSTED)[:-1]
+    before, after = (f'{more}, "{each}": "denied"}}'.encode() for each in (like, name))
+    assert read_permission(before).action_id == "1042"
+    twice = b'{"%s": "denied", ' % name.encode() + json.dumps(HOSTED)[1:].encode()
+    once = b'{"%s": "denied", ' % like.encode() + json.dumps(HOSTED)[1:].encode()
+    assert read_permission(once).action_id == "1042"
+    assert read_permission(after) is None
+    assert read_permission(twice) is None
+
+
+def test_an_answer_of_the_shape_of_one_before_is_json():
+    content = json.dumps(HOSTED).encode()
+    assert read_permission(content) is not None
+    assert read_permission(content.replace(b"12.5", b"02.5")) is None
+    assert read_permission(content.replace(b"12.5", b"a2.5")) is None
