@@ -93,10 +93,10 @@ class _Narrowed:
     So what runs is what was decided about, and the others are not asked a second time.
     """
 
-    __slots__ = ("_match", "_router", "form_limits", "routes")
+    __slots__ = ("_route", "_router", "form_limits", "routes")
 
     def __init__(self, router: Any, route: Confirmed) -> None:
-        self._router, self._match, self.routes = router, route.match, (route.stand_in,)
+        self._router, self._route, self.routes = router, route, (route.stand_in,)
         self.form_limits = getattr(router, "form_limits", None)  # what FastAPI's asks for first
 
     def __getattr__(self, name: str) -> Any:
@@ -107,7 +107,7 @@ class _Narrowed:
         router = self._router
         if "router" not in scope:
             scope["router"] = router
-        scope[MATCH] = self._match
+        scope[MATCH] = self._route.match
         running: Awaitable[None] = type(router).app(self, scope, receive, send)
         return running
 
@@ -178,7 +178,13 @@ class RouterGuard(_Inserted):
         if self.owner.router is not self.router:
             return self._govern(scope, receive, send, self.app, None)
         resolved = self.resolver.resolve(scope)
-        inner = _narrowed(self.app, self.router, resolved.route)
+        known = resolved.known
+        if known is not None and known.way is not None and known.way[0] is self.app:
+            inner = known.way[1]
+        else:
+            inner = _narrowed(self.app, self.router, resolved.route)
+            if known is not None:
+                known.way = self.app, inner
         for one in resolved.entered:  # of most requests none
             if not self._ensure_gate(one.owner):
                 inner = functools.partial(_refuse_unseen, one.owner)

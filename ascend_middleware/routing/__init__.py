@@ -78,11 +78,21 @@ class Confirmed(msgspec.Struct, frozen=True, eq=False):
     """The route that a router is to run, and the match that was decided about; nothing is matched a second time.
 
     `stand_in` takes the route's place among the router's routes. It is made once for each route, and finds the `match`
-    where the request carries it.
+    where the request carries it. `full` is the word for it, `child` what the match adds to the scope; with `params`,
+    which stand for its `path_params`, it serves many requests.
     """
 
     stand_in: Any
-    match: Any
+    full: Any
+    child: Mapping[str, Any]
+    params: Mapping[str, Any] | None = None
+
+    @property
+    def match(self) -> tuple[Any, Any]:
+        """The match as a router takes it, for one request: its parameters are the handler's to change."""
+        if self.params is None:
+            return self.full, self.child
+        return self.full, {**self.child, "path_params": {**self.params}}
 
 
 class Known:
@@ -90,16 +100,18 @@ class Known:
 
     Attributes:
         told: what whoever decides about such requests keeps of it for the next.
+        way: likewise, whoever runs what is decided about.
     """
 
-    __slots__ = ("told",)
+    __slots__ = ("told", "way")
 
     def __init__(self) -> None:
         self.told: Any = None
+        self.way: Any = None
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """What one request will run.
+    """What one request will run, or each of many that come to the same.
 
     `leaf` is None where the framework answers itself. `params` are the router's converted path parameters, `path` is
     the decoded path below the server's root path, as the outermost router saw it. `entered` are the places on the way

@@ -69,8 +69,8 @@ class StarletteResolver:
         level, current = self._level, scope
         # Nothing that came before has a part in the match.
         keeps = scope["type"] == "http" and "path_params" not in scope and "fastapi" not in scope
-        if keeps and (key := (path, scope["method"])) in level.paths and (known := level.recall(key)) is not None:
-            return known
+        if keeps and (recalled := level.recall((path, scope["method"]))) is not None:
+            return recalled
         entered: tuple[Entered, ...] = ()
         outermost: Any = None
         unit: Leaf | None = None
@@ -197,9 +197,12 @@ class _Level:
 
     def recall(self, key: tuple[str, str]) -> Resolved | None:
         """Return what an HTTP request runs whose path came before, if nothing but path and method decides about it."""
-        with self._lock:
-            known = self.paths.get(key) if self._is_current() else None
-            return None if known is None else known.resolve(key[0])
+        # Without the lock: whoever builds the index anew, in another thread, begins with other paths.
+        paths = self.paths
+        known = paths.get(key)
+        if known is None or not self._is_current() or not known.is_current or self.paths is not paths:
+            return None
+        return known.resolved
 
     def match(self, scope: Scope, path: str, *, keeps: bool = False) -> _Selected:
         """Return what the router selects; `path` is the one below the root path.
@@ -321,13 +324,13 @@ class _Level:
 
     def _build(self) -> None:
         router: Any = self.owner.router if isinstance(self.owner, Starlette) else self.owner
+        self.paths = KnownPaths()  # before all else: see `recall`
         self._router = None  # until all of it stands: a build that failed is no index
         self._snapshot: list[Any] = list(router.routes) if isinstance(router, Router) else []
         self._entries: list[Entry] = []
         self._indexed: list[Any] = []
         self._included: list[tuple[Any, object]] = []
         self._tree = SegmentTree()
-        self.paths = KnownPaths()
         self._known, self._leaves = self._leaves, {}
         self._opaque = None
         self._stack = getattr(router, "middleware_stack", None)

@@ -92,7 +92,7 @@ class Entry:
         stand_in = self._stand_in
         if stand_in is None:
             stand_in = self._stand_in = self._include_stand_in() if self._includes else self._route_stand_in()
-        return Confirmed(stand_in, (match, child))
+        return Confirmed(stand_in, match, child)
 
     def _route_stand_in(self) -> Any:
         """Return a copy of the route that matches a request as the route itself did."""

@@ -31,26 +31,18 @@ _is_made_of: Final = attrgetter("path_regex", "param_convertors", "endpoint", "p
 
 
 class KnownPath(msgspec.Struct, frozen=True, eq=False):
-    """One path under one method: the last of the routes that were `asked` takes it; and its match."""
+    """One path under one method: what it runs, by the last of the routes that were `asked`."""
 
-    leaf: Any
-    kind: Kind
-    stand_in: Any
-    told: dict[str, Any]
-    params: dict[str, Any]
-    known: Known
+    resolved: Resolved
     asked: tuple[tuple[Any, tuple[Any, ...], frozenset[str] | None], ...]
 
-    def resolve(self, path: str) -> Resolved | None:
-        """Return what the path runs; None where a route that was asked is not any more what it was."""
+    @property
+    def is_current(self) -> bool:
+        """Whether the routes that were asked are still what they were."""
         for route, parts, methods in self.asked:
             if route.methods != methods or not all(map(is_, _is_made_of(route), parts)):
-                return None
-        params = self.params.copy()
-        told = self.told.copy()
-        told["path_params"] = params
-        route = Confirmed(self.stand_in, (Match.FULL, told))
-        return Resolved(self.leaf, self.kind, params, path, (), route, self.known)
+                return False
+        return True
 
 
 class KnownPaths(dict[tuple[str, str], KnownPath]):
@@ -80,12 +72,9 @@ class KnownPaths(dict[tuple[str, str], KnownPath]):
         if len(self) >= _MOST:
             self.clear()
         routes = tuple((route, _is_made_of(route), route.methods) for route in (entry.subject for entry in asked))
+        route = Confirmed(last.confirmed(Match.FULL, child).stand_in, Match.FULL, told, dict(params))
+        resolved = Resolved(last.content, last.content.kind, dict(params), path, (), route, Known())
         self[path, method] = KnownPath(
-            last.content,
-            last.content.kind,
-            last.confirmed(Match.FULL, child).stand_in,
-            told,
-            dict(params),
-            Known(),
+            resolved,
             tuple((route, parts, methods and frozenset(methods)) for route, parts, methods in routes),
         )
