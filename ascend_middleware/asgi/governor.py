@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..adapters.decorator import VERDICT
 from ..adapters.outcome import HandledRequest, report_undecided
-from ..guard import Asked, PermittedVerdict, Verdict, is_ordinary
+from ..guard import Asked, PermittedVerdict, Verdict, are_ordinary_headers, is_ordinary_target
 from ..masking import get_logger
 from .install import AdmittedRequest
 from .messages import Body, RootPath, ScopeView, is_connected, refuse
@@ -48,21 +48,27 @@ class Governor:
     ) -> Awaitable[None]:
         """Decide about one request or handshake and run `inner`, or refuse."""
         guard = self.runner.start()
-        ordinary = is_ordinary(scope["path"], scope.get("raw_path"), scope.get("headers", ()))
+        known = None if resolved is None else resolved.known
+        target = scope["path"], scope.get("raw_path")
+        ordinary = are_ordinary_headers(scope.get("headers", ()))
+        # What was ordinary before is so again.
+        if ordinary and (known is None or known.target != target):
+            ordinary = is_ordinary_target(*target)
+            if ordinary and known is not None:
+                known.target = target
         judged = scope[JUDGED] if JUDGED in scope else _judged(scope)
         if judging.get() is not None:
             judging.set(None)  # what a handler asks of an application by itself is another request
-        asked = None
         if ordinary and resolved is not None and scope["type"] == "http" and not resolved.entered:
-            exempt = guard.exempts(resolved.leaf, scope["method"], resolved.path)
-            if exempt is not None:
-                judged.append(exempt.outcome)
-                _leave(exempt, scope)
+            found = guard.at_once(resolved, scope["method"])
+            if isinstance(found, Asked):
+                judged.append("")
+                return self._ask(found, guard, judged, scope, receive, send, inner, resolved)
+            if found is not None:
+                judged.append(found.outcome)
+                _leave(found, scope)
                 return inner(scope, receive, send)
-            asked = guard.ask(resolved, scope["method"])
         judged.append("")  # until it is known: what goes wrong here is no success of somebody else's
-        if asked is not None:
-            return self._ask(asked, guard, judged, scope, receive, send, inner, resolved)
         view = ScopeView(scope, resolved, self._root_path, is_ordinary=ordinary)
         return self._govern(view, guard, judged, scope, receive, send, inner)
 
@@ -77,7 +83,7 @@ class Governor:
         inner: Application,
         resolved: Resolved | None,
     ) -> None:
-        """Govern a request that `Guard.ask` knows; whatever is not permitted at once, `_judge` goes on with."""
+        """Govern a request that `Guard.at_once` knows; whatever is not permitted at once, `_judge` goes on with."""
         runner, attempt = self.runner, asked.attempt
         try:
             attempt.answer = await runner.engine.send(attempt.request, attempt.timeout)

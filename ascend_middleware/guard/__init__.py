@@ -3,7 +3,7 @@
 from ..flow import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
 from ..verdict import PermittedVerdict, Refusal, Verdict, answer_of
 from .decide import Guard
-from .firewall import is_ordinary, is_ordinary_environ
+from .firewall import are_ordinary_headers, is_ordinary_environ, is_ordinary_target
 from .log import announce, announce_ways
 from .plan import Asked
 from .request import Agent, LazyRequestView, NotAnAgent, RequestView, quoted
@@ -29,8 +29,9 @@ __all__ = [
     "announce",
     "announce_ways",
     "answer_of",
+    "are_ordinary_headers",
     "health_of",
-    "is_ordinary",
     "is_ordinary_environ",
+    "is_ordinary_target",
     "quoted",
 ]

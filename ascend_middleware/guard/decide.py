@@ -115,6 +115,8 @@ class Guard(QuickWay):
         self.runs = Runs(journal, state, self.kill, reports=settings.report_outcomes, now=core.now)
         if settings.telemetry:
             self.recorder.telemetry = open_telemetry(self)
+        # Where that is not so, only a flow or telemetry's watch can tell what is to be asked, and about whom.
+        self._asks_at_once = settings.enabled and not self._asks_who and self.recorder.telemetry is None
         if not settings.enabled:
             logger.warning("the guard is switched off (enabled = false): every request passes without a decision")
 

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 __all__ = [
     "USUAL_METHODS",
     "Unreadable",
+    "are_ordinary_headers",
     "declared_length",
     "inspect",
-    "is_ordinary",
     "is_ordinary_environ",
+    "is_ordinary_target",
     "parse_form",
     "parse_json",
     "read_whole",
@@ -82,13 +83,16 @@ _TELLING_HEADERS: Final = re.compile("|".join(_TELLING).replace("-", "[-_]").enc
 _TELLING_KEYS: Final = frozenset(f"HTTP_{name.upper().replace('-', '_')}" for name in _TELLING)
 
 
-def is_ordinary(path: str, raw: bytes | None, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Say at one glance that `inspect` finds nothing, and that the headers hold nothing that the guard looks for.
+def is_ordinary_target(path: str, raw: bytes | None) -> bool:
+    """Say at one glance that `inspect` finds nothing in a path, nor in the bytes that it came as.
 
     The path is the whole one, with what a server put before it. False says no more than that it is worth a look.
     """
-    if raw != path.encode("utf-8", "replace") or _ORDINARY_PATH.fullmatch(path) is None:
-        return False
+    return raw == path.encode("utf-8", "replace") and _ORDINARY_PATH.fullmatch(path) is not None
+
+
+def are_ordinary_headers(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Say likewise that the headers hold nothing that the guard looks for."""
     return (
         _ORDINARY_HEADERS.issuperset(map(_first, headers))
         or _TELLING_HEADERS.search(b"\n".join(map(_first, headers))) is None

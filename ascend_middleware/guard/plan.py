@@ -164,7 +164,7 @@ class Case(msgspec.Struct, eq=False):
 class Asked(msgspec.Struct, eq=False):
     """A request about which the authority is to be asked, in one attempt outside of any flow: the good case.
 
-    Who has sent it gives `attempt.answer` to `Guard.hear`. There is no `case` where `Guard.ask` needed none.
+    Who has sent it gives `attempt.answer` to `Guard.hear`. There is no `case` where `Guard.at_once` needed none.
     """
 
     plan: Plan
@@ -179,7 +179,7 @@ class Plans:
     Attributes:
         none: of what no rule covers.
         known: by route and method, where nothing else has to be looked at.
-        exempt: likewise, the verdict of those that a rule exempts.
+        exempt: likewise, of those that a rule exempts.
         plain: likewise, of those that are asked about with nothing but their path's parameters, and are told apart by
             nothing: the plan, and the resource of a rule that names none.
     """
@@ -193,7 +193,7 @@ class Plans:
             self._permitted.add(frozenset(settings.unmapped_permit))
         self._routes: dict[Leaf, RouteRules] = {}
         self.known: Final[dict[tuple[Leaf | None, Method], Plan]] = {}
-        self.exempt: Final[dict[tuple[Leaf | None, Method], Verdict]] = {}
+        self.exempt: Final[dict[tuple[Leaf | None, Method], Plan]] = {}
         self.plain: Final[dict[tuple[Leaf | None, Method], tuple[Plan, str]]] = {}
         self.none: Final = Plan(rule=None, label="no rule", observe=settings.mode == "observe")
         self._of_rules: dict[CompiledRule, Plan] = {}
@@ -254,7 +254,7 @@ class Plans:
         if view.method in USUAL_METHODS:  # others are a caller's to make up
             self.known[leaf, view.method] = plan
             if plan.settled is not None and plan.settled.outcome == "exempt":
-                self.exempt[leaf, view.method] = plan.settled
+                self.exempt[leaf, view.method] = plan
             elif plan.make_of_path is not None and plan.encode is not None and not (plan.reuses or plan.observe):
                 self.plain[leaf, view.method] = plan, f"{view.verb} {leaf.template}"
         return plan

@@ -6,19 +6,19 @@ would come to the same about these requests.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ..verdict import PermittedVerdict
-from .plan import Asked
+from .plan import Asked, Plan
 
 if TYPE_CHECKING:
     from ..client.core import ClientCore
     from ..config import Settings
     from ..flow import Flow
     from ..killswitch.switch import KillSwitch
-    from ..routing import Leaf, Resolved
+    from ..routing import Resolved
     from ..verdict import Verdict
     from .cache import Reuse
     from .log import Recorder
@@ -31,6 +31,15 @@ __all__ = ["QuickWay"]
 _copy: Final = msgspec.structs.replace
 
 
+class _Told(msgspec.Struct, frozen=True, eq=False):
+    """What is said of all requests of one path and method: the plan, and the action with its bytes if one is asked."""
+
+    guard: QuickWay
+    plan: Plan
+    action: Any = None
+    content: bytes = b""
+
+
 class QuickWay:
     """What a `Guard` can tell of ordinary requests; the guard says with what."""
 
@@ -41,56 +50,55 @@ class QuickWay:
     reuse: Reuse
     runs: Runs
     _agent: Agent
-    _asks_who: bool
+    _asks_at_once: bool
     _misconfigured_at: float
     _own_paths: tuple[str, ...]
     _plans: Plans
 
-    def exempts(self, leaf: Leaf | None, method: str, path: str) -> Verdict | None:
-        """Return the verdict of an ordinary request that a rule exempts, if nobody wants to hear of it; else None.
+    def at_once(self, resolved: Resolved, method: str) -> Verdict | Asked | None:
+        """Return what becomes of an ordinary request, or what is to be asked about it; None where `triage` must tell.
 
-        It is what `triage` comes to; `path` is the decoded and application-relative one.
+        It is what `triage` comes to where nothing of the request counts but what the router found: a verdict where a
+        rule exempts it and nobody wants to hear of that, else the question, where nobody who might be blocked, on hold
+        or unknown is to be looked for. No view is built, and no case.
         """
-        verdict = self._plans.exempt.get((leaf, method))
-        if verdict is None or path.startswith(self._own_paths) or not self.recorder.is_silent:
-            return None
-        return verdict
-
-    def ask(self, resolved: Resolved, method: str) -> Asked | None:
-        """Return what is to be asked about an ordinary request; None where only `triage` can say what becomes of it.
-
-        It is what `triage` comes to where nothing of the request counts but what the router found, and nobody who
-        might be blocked, on hold or unknown is to be looked for: no view is built, and no case.
-        """
-        known, key = resolved.known, (resolved.leaf, method)
+        known = resolved.known
         told = None if known is None else known.told
-        if told is None or told[0] is not self:
-            told = None
-            if key not in self._plans.plain:
+        if told is None or told.guard is not self:
+            told = self._tell(resolved, method)
+            if told is None:
                 return None
-        if self._asks_who or self.recorder.telemetry is not None or not self.settings.enabled:
-            return None
+        plan = told.plan
+        if plan.settled is not None:
+            return plan.settled if self.recorder.is_silent else None
         hints = self.kill.snapshot.hints
-        if hints is None or hints or not self.kill.is_quiet:
+        if hints is None or hints or not (self._asks_at_once and self.kill.is_quiet):
             return None
-        agent = self._agent
-        if told is not None:
-            # Of a path that came before, nothing is said anew; what an application writes into an action is its own.
-            _, plan, kept, content = told
-            action = _copy(kept)
-        else:
-            plan, resource = self._plans.plain[key]
-            if resolved.path.startswith(self._own_paths):
-                return None
+        attempt = self.core.begin_submit(told.content, self._agent.id, seconds=self.settings.deadline)
+        # What an application writes into an action is its own.
+        return None if attempt is None else Asked(plan, _copy(told.action), attempt)
+
+    def _tell(self, resolved: Resolved, method: str) -> _Told | None:
+        """Find out what the path and the method say, and keep it where they come again."""
+        if resolved.path.startswith(self._own_paths):
+            return None
+        key = resolved.leaf, method
+        exempt = self._plans.exempt.get(key)
+        if exempt is not None:
+            told = _Told(self, exempt)
+        elif key in self._plans.plain:
+            agent, (plan, resource) = self._agent, self._plans.plain[key]
             # What makes and encodes it is there in what is plain.
             action = plan.make_of_path(resolved.params, resource, agent.id, agent.name or agent.id)  # type: ignore[misc]
             content = None if action is None else plan.encode(action)  # type: ignore[misc]
             if action is None or content is None:
                 return None
-            if known is not None:
-                known.told = self, plan, _copy(action), content
-        attempt = self.core.begin_submit(content, agent.id, seconds=self.settings.deadline)
-        return None if attempt is None else Asked(plan, action, attempt)
+            told = _Told(self, plan, action, content)
+        else:
+            return None
+        if resolved.known is not None:
+            resolved.known.told = told
+        return told
 
     def hear(self, asked: Asked) -> PermittedVerdict | Flow[Verdict] | None:
         """Return the verdict where the answer to the one attempt permits, or the last look at the kill switch.

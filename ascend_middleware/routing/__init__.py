@@ -99,13 +99,15 @@ class Known:
     """What a path came to under a method that came before, for as long as it comes to the same.
 
     Attributes:
+        target: the whole path, and the bytes that it came as, that were found to be ordinary.
         told: what whoever decides about such requests keeps of it for the next.
         way: likewise, whoever runs what is decided about.
     """
 
-    __slots__ = ("told", "way")
+    __slots__ = ("target", "told", "way")
 
     def __init__(self) -> None:
+        self.target: tuple[str, bytes | None] | None = None
         self.told: Any = None
         self.way: Any = None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from starlette.routing import Match
 
-from . import Confirmed, Kind, Known, Resolved
+from . import Confirmed, Known, Resolved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,7 @@ import ascend_middleware.asgi.governor
 import ascend_middleware.wsgi.middleware
 from ascend_middleware.asgi.messages import RootPath, ScopeView
 from ascend_middleware.flask import Ascend
-from ascend_middleware.guard import is_ordinary
+from ascend_middleware.guard import are_ordinary_headers, is_ordinary_target
 from ascend_middleware.guard.firewall import inspect
 from ascend_middleware.routing.starlette_paths import KnownPaths
 from ascend_middleware.wsgi.middleware import EnvironView, view_of
@@ -88,7 +88,7 @@ def scope_of(path, how, names, method="GET", **more):
 @example(path="/", how="same", names=[])
 def test_what_is_ordinary_is_what_the_firewall_finds_nothing_in(path, how, names):
     scope = scope_of(path, how, names)
-    if not is_ordinary(path, scope["raw_path"], scope["headers"]):
+    if not (is_ordinary_target(path, scope["raw_path"]) and are_ordinary_headers(scope["headers"])):
         return
     view = ScopeView(scope, SimpleNamespace(path=path, leaf=None), RootPath(None, None))
     assert inspect(view) == []
@@ -98,7 +98,8 @@ def test_what_is_ordinary_is_what_the_firewall_finds_nothing_in(path, how, names
 @pytest.mark.parametrize("path", ["/", "/items/7", "/items/x.json/", "/a-b_c~d", "/a:b@c,d+e=f"])
 @pytest.mark.parametrize("names", [["host", "accept"], ["x-custom"], ["User-Agent"]])
 def test_most_requests_are_ordinary(path, names):
-    assert is_ordinary(path, path.encode(), [(name.encode(), b"x") for name in names])
+    assert is_ordinary_target(path, path.encode())
+    assert are_ordinary_headers([(name.encode(), b"x") for name in names])
 
 
 RULES = [
@@ -191,7 +192,7 @@ def test_a_glance_changes_nothing(app, path, how, names, method, root):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(KnownPaths, "come_again", lambda *_: False)
         patch.setattr(KnownPaths, "get", lambda *_: None)
-        patch.setattr(ascend_middleware.asgi.governor, "is_ordinary", lambda *_: False)
+        patch.setattr(ascend_middleware.asgi.governor, "are_ordinary_headers", lambda *_: False)
         thorough = once()
     # The third time, what the router finds for a path may be known, and then what is asked about it.
     assert [once() for _ in range(5)] == [thorough] * 5
