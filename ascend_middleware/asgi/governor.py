@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from ..adapters.decorator import VERDICT
 from ..adapters.outcome import HandledRequest, report_undecided
-from ..guard import Asked, PermittedVerdict, Verdict, are_ordinary_headers, is_ordinary_target
+from ..guard import Asked, PermittedVerdict, Recalled, Verdict, are_ordinary_headers, is_ordinary_target
 from ..masking import get_logger
 from .install import AdmittedRequest
-from .messages import Body, RootPath, ScopeView, is_connected, refuse
+from .messages import Body, RootPath, ScopeView, as_it_came, is_connected, refuse
 from .passed import PassedRequest
 
 if TYPE_CHECKING:
@@ -60,7 +60,13 @@ class Governor:
         if judging.get() is not None:
             judging.set(None)  # what a handler asks of an application by itself is another request
         if ordinary and resolved is not None and scope["type"] == "http" and not resolved.entered:
-            found = guard.at_once(resolved, scope["method"])
+            found = None
+            if known is not None and type(known.told) is Recalled:
+                recalled = guard.recall(known, as_it_came(scope))
+                if recalled is not None:
+                    return self._use(recalled, judged, scope, receive, send, inner, resolved)
+            else:
+                found = guard.at_once(resolved, scope["method"])
             if isinstance(found, Asked):
                 judged.append("")
                 return self._ask(found, guard, judged, scope, receive, send, inner, resolved)
@@ -71,6 +77,25 @@ class Governor:
         judged.append("")  # until it is known: what goes wrong here is no success of somebody else's
         view = ScopeView(scope, resolved, self._root_path, is_ordinary=ordinary)
         return self._govern(view, guard, judged, scope, receive, send, inner)
+
+    def _use(
+        self,
+        recalled: Verdict | Flow[Verdict],
+        judged: list[str],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        inner: Application,
+        resolved: Resolved,
+    ) -> Awaitable[None]:
+        """Pass a request by the decision that is kept for it."""
+        if isinstance(recalled, Verdict):
+            judged.append(recalled.outcome)
+            self.runner.note(recalled)
+            return self._carry_out(recalled, scope, receive, send, inner, resolved)
+        judged.append("")
+        view = ScopeView(scope, resolved, self._root_path, is_ordinary=True)
+        return self._judge(view, recalled, judged, scope, receive, send, inner)
 
     async def _ask(
         self,

@@ -20,7 +20,7 @@ from ..rules import WEBSOCKET
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..guard import Verdict
+    from ..guard import Came, Verdict
     from ..routing import Resolved
 
 logger = get_logger("ascend_middleware.asgi")
@@ -255,6 +255,12 @@ async def refuse(
     await send({"type": f"{kind}.body", "body": content if scope.get("method") != "HEAD" else b""})
 
 
+def as_it_came(scope: Any) -> Came:
+    """Return a request as `Guard.recall` is told of it."""
+    place = scope["path"], scope.get("root_path", ""), scope.get("http_version", "1.1")
+    return place, scope.get("query_string", b""), scope.get("headers", ())
+
+
 class ScopeView(LazyRequestView):
     """A request of which everything is decoded, and the framework's object made, only when somebody asks."""
 
@@ -305,6 +311,11 @@ class ScopeView(LazyRequestView):
         return [
             (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._scope.get("headers", ())
         ]
+
+    @property
+    def came(self) -> Came:
+        """See `RequestView`."""
+        return as_it_came(self._scope)
 
     @property
     def may_have_body(self) -> bool:

@@ -6,7 +6,8 @@ from .decide import Guard
 from .firewall import are_ordinary_headers, is_ordinary_environ, is_ordinary_target
 from .log import announce, announce_ways
 from .plan import Asked
-from .request import Agent, LazyRequestView, NotAnAgent, RequestView, quoted
+from .recall import Recalled
+from .request import Agent, Came, LazyRequestView, NotAnAgent, RequestView, quoted
 from .telemetry import health_of
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "BodyConsumed",
     "BodyTimeout",
     "BodyTooLarge",
+    "Came",
     "ClientGone",
     "Guard",
     "Hook",
@@ -22,6 +24,7 @@ __all__ = [
     "NotAnAgent",
     "PermittedVerdict",
     "ReadBody",
+    "Recalled",
     "Refusal",
     "RequestView",
     "Verdict",

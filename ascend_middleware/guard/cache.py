@@ -19,12 +19,13 @@ import msgspec
 from ..api.models import AgentAction, AuthorizationDecision
 from ..api.permission import Permission
 from ..flow import Shared
-from ..fork import ProcessLock
+from ..fork import ProcessLock, process
 from ..masking import get_logger
 from ..rules import READING
 from ..verdict import PermittedVerdict
 from .approvals import Settled, expiry_of
 from .plan import Ticket
+from .recall import Recall
 
 if TYPE_CHECKING:
     from ..client.core import ClientCore
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
     from ..flow import Flow
     from ..journal.journal import Journal
     from ..killswitch.switch import KillSwitch
+    from ..routing import Known
     from ..rules import CompiledRule
     from ..verdict import Run, Verdict
     from .approvals import Approvals
     from .plan import Case
+    from .request import Came
 
 __all__ = ["Reuse"]
 
@@ -57,22 +60,39 @@ class _Kept(msgspec.Struct, frozen=True, eq=False):
     fields: bytes
     action: bytes
     until: float
+    generation: int
 
     def decision(self) -> AuthorizationDecision:
         """Return the decision for one request."""
         return _copy(self.fields, self.known)
 
     def verdict(self, rule: CompiledRule, run: Run | None) -> Verdict:
-        """Return the verdict for one request, whose decision is decoded when somebody asks for it."""
-        return PermittedVerdict(
-            outcome="allowed",
-            passes=True,
-            rule=rule,
-            action=_decode_action(self.action),
-            permission=Permission(self.known.action_id, None, self.fields),
-            run=run,
-            reuse="cached",
-        )
+        """Return the verdict for one request, whose decision and action are decoded when somebody asks for them."""
+        permission = _KeptPermission(self.known.action_id, None, self.fields, None, self.action)
+        return _KeptVerdict(outcome="allowed", passes=True, rule=rule, permission=permission, run=run, reuse="cached")
+
+
+class _KeptPermission(Permission, eq=False):
+    """A permission with its action."""
+
+    _encoded: bytes = b""
+    _action: AgentAction | None = None
+
+    @property
+    def action(self) -> AgentAction:
+        """The action, one for each request."""
+        if self._action is None:
+            self._action = _decode_action(self._encoded)
+        return self._action
+
+
+class _KeptVerdict(PermittedVerdict, frozen=True, kw_only=True, eq=False):
+    permission: _KeptPermission
+
+    @property  # type: ignore[misc]  # in the place of the field, which stays empty
+    def action(self) -> AgentAction:
+        """What was submitted."""
+        return self.permission.action
 
 
 class Reuse:
@@ -88,6 +108,7 @@ class Reuse:
         # Without a journal, or without reports, no use of a decision would be told.
         self._journal: Final = journal if settings.report_outcomes else None
         self._kept: dict[bytes, _Kept] = {}
+        self._again: Final[Recall[tuple[_Kept, CompiledRule, bytes]]] = Recall(settings.cache_entries)
         # What the requests of a rule have in common, by whether a principal is known.
         self._rules: dict[tuple[CompiledRule, bool], tuple[bytes, frozenset[str]]] = {}
         self._lock: Final = ProcessLock()
@@ -104,13 +125,10 @@ class Reuse:
 
     def ticket(self, case: Case) -> Ticket | None:
         """Return what a request shares decisions under; None for one that shares none, or whose body may be unread."""
-        journal = self._journal
-        if journal is None or case.view.method not in READING:
+        if case.view.method not in READING or self._is_untold():
             return None
         if case.content is None and case.view.may_have_body:
             return None
-        if journal.limits.when_full == "pass" and journal.is_full:
-            return None  # a use that is not in the journal would be told to nobody
         binding, kind = self._approvals.bind(case), (case.rule, case.agent.principal is None)
         try:
             known = self._rules.get(kind)
@@ -120,6 +138,11 @@ class Reuse:
         except ValueError:
             return None
         return Ticket(key, self._current(), self._core.clock())
+
+    def _is_untold(self) -> bool:
+        """Say whether a use might not be in the journal: it would be told to nobody."""
+        journal = self._journal
+        return journal is None or (journal.limits.when_full == "pass" and journal.is_full)
 
     def prepare(self, case: Case) -> Flow[Settled | None]:
         """Find out what the request shares decisions under, with its body if it has one; or say why it is refused."""
@@ -142,6 +165,7 @@ class Reuse:
                 if self._seen and not (self._seen[0] is None and self._seen[1:] == now[1:]):
                     self._generation += 1
                     self._kept.clear()
+                    self._again.forget()
                 self._seen = now
         return self._generation
 
@@ -156,6 +180,25 @@ class Reuse:
             self._kept.pop(ticket.key, None)
             return None
         return kept
+
+    def recall(self, known: Known, came: Came) -> tuple[_Kept, CompiledRule, bytes] | None:
+        """Return what `find` would find for an ordinary request that came before, its rule, and its journal entry."""
+        found = self._again.find(known, came)
+        if found is None:
+            return None
+        kept, core = found[0], self._core
+        if kept.generation != self._generation or core.clock() >= kept.until or self._is_untold():
+            return None
+        now = (core.policy_state, self._kill.changes, core.key_refused, process.id)
+        return found if now == self._seen and not core.key_refused else None
+
+    def remember(self, case: Case, kept: _Kept) -> None:
+        """Let `recall` find what was found for a request, where all that tells such requests apart is known."""
+        view, resolved = case.view, case.view.resolved
+        came, known = view.came, None if resolved is None or resolved.entered else resolved.known
+        if came is not None and known is not None and view.is_ordinary and case.agent.principal is None:
+            _, telling = self._rules[case.rule, True]
+            self._again.keep(case.rule, known, came, telling, (kept, case.rule, case.plan.cached_entry))
 
     def keep(self, case: Case, decision: AuthorizationDecision) -> None:
         """Keep what the authority answered about a request, if its rule says so and if it may be used again."""
@@ -179,7 +222,7 @@ class Reuse:
                 self._kept.pop(ticket.key, None)
                 while len(self._kept) >= self._most:
                     del self._kept[next(iter(self._kept))]  # the oldest
-                self._kept[ticket.key] = _Kept(_copy(fields, decision), fields, action, until)
+                self._kept[ticket.key] = _Kept(_copy(fields, decision), fields, action, until, ticket.generation)
 
     def _takes_uses(self, rule: CompiledRule) -> bool:
         """Say whether the authority takes reports of uses, once it has answered; and once, if it does not."""

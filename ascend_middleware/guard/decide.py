@@ -211,6 +211,7 @@ class Guard(QuickWay):
         run = self.runs.enter_at_once(kept.known.action_id, case.plan.cached_entry)
         if run is self.runs.waits:
             return self._decide(case)
+        self.reuse.remember(case, kept)
         verdict = kept.verdict(case.rule, run)
         return verdict if self.kill.is_quiet else self._look_last(verdict)
 

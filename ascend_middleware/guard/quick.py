@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..flow import Flow
     from ..killswitch.switch import KillSwitch
-    from ..routing import Resolved
+    from ..routing import Known, Resolved
     from ..verdict import Verdict
     from .cache import Reuse
     from .log import Recorder
     from .plan import Plans
-    from .request import Agent
+    from .request import Agent, Came
     from .runs import Runs
 
 __all__ = ["QuickWay"]
@@ -119,6 +119,28 @@ class QuickWay:
             outcome="allowed", passes=True, rule=plan.rule, action=asked.action, permission=permission, run=run
         )
         return verdict if self.kill.is_quiet else self._look_last(verdict)
+
+    def recall(self, known: Known, came: Came) -> Verdict | Flow[Verdict] | None:
+        """Return the verdict on an ordinary request that came before, by the decision that is kept for it.
+
+        Or the last look at the kill switch; None where only `triage` can say what becomes of it.
+        """
+        found = self.reuse.recall(known, came)
+        if found is None or not self.recorder.is_idle:
+            return None
+        hints, kill = self.kill.snapshot.hints, self.kill
+        was_quiet = kill.is_quiet
+        if hints is None or hints or not was_quiet:
+            return None
+        kept, rule, entry = found
+        run = self.runs.enter_at_once(kept.known.action_id, entry)
+        if run is self.runs.waits:
+            return None
+        verdict = kept.verdict(rule, run)
+        if not kill.is_quiet:
+            return self._look_last(verdict)
+        self.recorder.reused["cached"] += 1
+        return verdict
 
     def _look_last(self, verdict: Verdict) -> Flow[Verdict]:
         raise NotImplementedError

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qsl, quote
 
 from ..api.endpoint import fill_path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ..routing import Resolved
     from ..rules import Method
 
-__all__ = ["HANDLE_HEADER", "Agent", "NotAnAgent", "RequestView", "agent_of", "folded_names", "quoted"]
+__all__ = ["HANDLE_HEADER", "Agent", "Came", "NotAnAgent", "RequestView", "agent_of", "folded_names", "quoted"]
 
 logger = get_logger("ascend_middleware.guard")
 
@@ -31,6 +32,8 @@ HANDLE_HEADER: Final = "ascend-approval"
 _MOST_FIELDS: Final = 1000
 _SHOWN: Final = str(WEBSOCKET)
 _first: Final = itemgetter(0)
+# A request as it came: what its router was asked with beside path and method, its query, and its headers.
+Came: TypeAlias = tuple[tuple[str, ...], bytes, Sequence[tuple[bytes, bytes]]]
 
 
 def quoted(prefix: str) -> str:
@@ -115,6 +118,11 @@ class RequestView:
                 raise ValueError(f"the query has more than {_MOST_FIELDS} fields") from None
             self._query_pairs = pairs
         return self._query_pairs
+
+    @property
+    def came(self) -> Came | None:
+        """The request as `Guard.recall` is told of it; None where nobody asks that."""
+        return None
 
     def tells(self, name: str) -> bool:
         """Say whether there is one of the headers that the guard looks for by itself."""
