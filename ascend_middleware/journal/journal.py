@@ -121,6 +121,8 @@ class Journal:
     ) -> None:
         self.directory: Final = directory
         self.limits: Final = limits or Limits()
+        self._near_size: Final = self.limits.size * _NEAR
+        self._near_age: Final = self.limits.age * _NEAR
         self._power_safe = power_safe
         self._now = now
         self._reset()
@@ -215,15 +217,26 @@ class Journal:
         """
         if self._pid != process.id:
             self.renew()
-        number, now = next(self._numbers), self._now()
-        content = b'{"k":"entry","n":%d,"at":%b,"id":"%b",%b' % (number, _encode(now), action_id.encode(), rest)
-        return number if self._enter(seal(content), now, wait=False) else 0
+        log, number, now, since = self._log or self.log, next(self._numbers), self._now(), self.waiting_since
+        line = seal(b'{"k":"entry","n":%d,"at":%b,"id":"%b",%b' % (number, _encode(now), action_id.encode(), rest))
+        if (
+            log.appended - log.taken + self.others_bytes < self._near_size
+            and (since is None or now - since < self._near_age)
+            and not self._unwritten
+        ):
+            try:
+                is_kept = log.append(line, wait=False)
+                self.entered += is_kept
+                return number if is_kept else 0
+            except OSError:
+                pass  # it was closed meanwhile, or the next one tells what is wrong
+        return number if self._enter(line, now, wait=False) else 0
 
     def _enter(self, line: bytes, now: float, *, wait: bool) -> bool:
         log = self._log or self.log
         self.entered += 1
         size, since = log.appended - log.taken + self.others_bytes, self.waiting_since
-        is_near = size >= self.limits.size * _NEAR or (since is not None and now - since >= self.limits.age * _NEAR)
+        is_near = size >= self._near_size or (since is not None and now - since >= self._near_age)
         if is_near and self._is_full(size, 0.0 if since is None else now - since):
             return True
         if self._unwritten and not self._write_late(log, wait=wait):

@@ -129,6 +129,8 @@ class FileLog:
         self._room_bytes = 0 if power_safe else room_in(directory) if room_bytes is None else room_bytes
         self._map: mmap.mmap | None = None
         self._mapped = 0
+        # Where the last line ends, and up to where the next one may be copied with nothing else to do.
+        self._end = self._ready = 0
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._written = self._synced = 0
@@ -166,23 +168,17 @@ class FileLog:
         """As of a `MemoryLog`; who waits for the disk waits for all lines before."""
         if self._power_safe and not wait:
             return False
-        if not self._lock.acquire(blocking=wait):
+        if not self._lock.acquire(wait):
             return False
         try:
-            if self._progress < 0:
-                raise OSError(errno.EBADF, "it was closed")
-            sizes = self._sizes
-            size = sizes[self._current] if self._descriptor >= 0 else self._segment_bytes
-            if size >= self._segment_bytes:
-                line = self._next_segment() + line
-                size = sizes[self._current]
-            end = size + len(line)
-            if end <= self._mapped or (self._room_bytes and self._make_room(end)):
-                self._map[size:end] = line  # type: ignore[index]  # as much as is mapped
-            else:
-                self._write(line, size)
-            sizes[self._current] = end
-            self.appended += len(line)
+            start = self._end
+            end = start + len(line)
+            if end <= self._ready:
+                self._map[start:end] = line  # type: ignore[index]  # as much as is mapped
+                self._end = self._sizes[self._current] = end
+                self.appended += end - start
+                return True
+            self._append(line)
             self._written += 1
             mine = self._written
         finally:
@@ -190,6 +186,22 @@ class FileLog:
         if self._power_safe:
             self._sync(mine)
         return True
+
+    def _append(self, line: bytes) -> None:
+        if self._progress < 0:
+            raise OSError(errno.EBADF, "it was closed")
+        sizes = self._sizes
+        size = sizes[self._current] if self._descriptor >= 0 else self._segment_bytes
+        if size >= self._segment_bytes:
+            line = self._next_segment() + line
+            size = sizes[self._current]
+        end = size + len(line)
+        if end <= self._mapped or (self._room_bytes and self._make_room(end)):
+            self._map[size:end] = line  # type: ignore[index]  # as much as is mapped
+        else:
+            self._write(line, size)
+        self._end = sizes[self._current] = end
+        self.appended += len(line)
 
     def _write(self, line: bytes, size: int) -> None:
         try:
@@ -208,6 +220,7 @@ class FileLog:
             os.posix_fallocate(self._descriptor, 0, mapped)
             self._unmap()
             self._map, self._mapped = mmap.mmap(self._descriptor, mapped), mapped
+            self._ready = min(mapped, self._segment_bytes)
         except OSError as error:
             self._unmap()
             self._cut_off()
@@ -221,6 +234,7 @@ class FileLog:
         if self._map is not None:
             self._map.close()
             self._map, self._mapped = None, 0
+            self._ready = 0
 
     def _cut_off(self) -> None:
         """Give back the room that was not used."""
