@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -10,6 +11,7 @@ import socket
 import ssl
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -241,6 +243,9 @@ def serve(
 
     The policy file at `policy_path` is loaded anew when it changes. Each request is logged with `access_log`, without
     its query, headers or body, and traced with `telemetry`. With `open_metrics` nobody needs a key for `/metrics`.
+
+    While it serves, threads of this process take turns every half a millisecond (`sys.setswitchinterval`), and garbage
+    is looked for more seldom. `create_app` and `local:` clients leave the process as it is.
     """
     import uvicorn  # here: other commands need not wait for it
 
@@ -280,11 +285,24 @@ def serve(
     )
     config.load()
     config.http_protocol_class = connections.protocol(config.http_protocol_class)  # type: ignore[assignment]
+    with _tuned():
+        Server(config).run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _tuned() -> Iterator[None]:
+    """Set the interpreter up for a server; as it belongs to the whole process, it is afterwards what it was before."""
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
     # A decision waits for the interpreter's lock some ten times. A thread that makes a long list out of many rows would
     # keep it for the usual 5 ms each time.
     sys.setswitchinterval(_TURN)
-    # What is there now stays for as long as the process does: nobody need look through it for garbage again and again.
+    # What is there now stays for as long as it is served: nobody need look through it for garbage again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE)
-    Server(config).run(sockets=[listener])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+        sys.setswitchinterval(interval)

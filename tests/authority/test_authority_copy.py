@@ -1,17 +1,26 @@
 """A database is copied from file to server and back: everything stays what it was, or nothing is made."""
 
 import contextlib
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from kit.databases import behind, contents
 from kit.desk import POLICY, Desk
+from kit.growth import Growth
 
 from ascend_middleware.authority import Store
 from ascend_middleware.authority.store import copying
 from ascend_middleware.authority.store.verification import verify
 from ascend_middleware.cli import main
 from ascend_middleware.exceptions import AscendError, ConfigurationError
+from ascend_middleware.text import is_postgres
 
 pytestmark = pytest.mark.slow
 
@@ -166,3 +175,158 @@ def test_a_database_of_another_version_is_started_first(file, cluster):
     with pytest.raises(ConfigurationError, match="start the authority on it once"):
         copying.copy(place, url)
     assert nothing_at(cluster, url)
+
+
+def test_a_file_is_made_by_one_at_a_time(file, tmp_path, capsys):
+    place, *_ = file
+    target = str(tmp_path / "a.db")
+
+    def meanwhile(rows, what, total):
+        if what == "audit":
+            code, shown = copied(capsys, place, target)
+            assert code == 1 and f"another process makes {target} already" in shown.err
+            command = ["authority", "backup", target, "--db", place]
+            assert main(command) == 1 and "already; wait until it is done" in capsys.readouterr().err
+        return rows
+
+    assert copying.copy(place, target, watch=meanwhile).rows > 10
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permissions")
+def test_a_folder_that_others_can_write_is_no_place_to_make_a_file(file, tmp_path, capsys):
+    place, *_ = file
+    folder = tmp_path / ".a.db.part"
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "a.db").write_text("of somebody else")
+    code, shown = copied(capsys, place, str(tmp_path / "a.db"))
+    assert code == 1 and f"{folder} is in the way" in shown.err and (folder / "a.db").exists()
+
+
+# --- killed
+
+CALLS = ("mkdir", "link", "unlink", "rmdir", "fsync")
+
+
+def counted(step):
+    """Return what calls `step` at each row that is copied or verified, and before each call that changes the folder."""
+    for name in CALLS:
+        setattr(os, name, lambda *values, call=getattr(os, name), **options: (step(), call(*values, **options))[1])
+
+    def watch(rows, what, total):
+        for row in rows:
+            step()
+            yield row
+        step()
+
+    return watch
+
+
+def copied_in_a_child(source, target, *, left=None):
+    """Copy in a process that kills itself after so many steps; return how it ended, and at which step."""
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        numbers = itertools.count()
+
+        def step():
+            number = next(numbers)
+            os.write(tell, b".")
+            if number == left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            copying.copy(source, target, watch=counted(step))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(tell)
+    with open(told, "rb") as steps:
+        count = len(steps.read())
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), count
+
+
+def source_of(place):
+    return all_of(place) if is_postgres(place) else Path(place).read_bytes()
+
+
+def check_after_a_kill(source, target, expected):
+    """Say whether the target is whole; else it is refused, and a copy to it can be made again."""
+    assert source_of(source) == expected[0]
+    ended = ""
+    try:
+        with contextlib.closing(Store.open(target, now=time.time, create=False)) as store:
+            assert verify(store).whole and contents(store) == expected[1]
+        whole = True
+    except ConfigurationError as error:
+        ended, whole = error.message, False
+    if not whole and "ended half-way" in ended:
+        # Nobody begins a new authority there.
+        with pytest.raises(ConfigurationError, match="ended half-way. Run"):
+            Store.open(target, now=time.time)
+    assert whole or "ended half-way" in ended or "there is no database" in ended or "there are no tables" in ended
+    try:
+        copying.copy(source, target)
+        assert not whole
+    except ConfigurationError as error:
+        assert whole and ("exists already" in error.message or "holds tables already" in error.message)
+    with contextlib.closing(Store.open(target, now=time.time, create=False)) as store:
+        assert verify(store).whole and contents(store) == expected[1]
+    return whole
+
+
+@pytest.fixture(params=["file to file", "file to server", "server to file"])
+def ways(request, file, cluster, tmp_path, full):
+    """A source, what it holds and what a copy of it holds, a maker of targets, and the steps at which to kill."""
+    source, numbers = file[0], itertools.count()
+    if request.param == "server to file":
+        source = cluster.fresh(empty=True)
+        copying.copy(file[0], source)
+
+    def target():
+        return cluster.fresh(empty=True) if request.param.endswith("server") else str(tmp_path / f"{next(numbers)}.db")
+
+    whole = target()
+    code, steps = copied_in_a_child(source, whole)
+    assert code == 0 and steps > 30
+    chosen = {*range(0, steps, 1 if full else -(-steps // 3))}
+    if request.param == "file to file":
+        chosen |= {*range(steps - 8, steps)}  # in which a file gets its name
+    return source, (source_of(source), all_of(whole)[0]), target, sorted(chosen)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a fork of itself")
+def test_whenever_a_copy_is_killed_its_target_is_whole_or_refused_and_it_can_be_made_again(ways, tmp_path):
+    source, expected, target, chosen = ways
+    found = []
+    for left in chosen:
+        place = target()
+        assert copied_in_a_child(source, place, left=left)[0] == -signal.SIGKILL
+        found.append(check_after_a_kill(source, place, expected))
+    assert found == sorted(found) and not found[0]  # from some step on it is there
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_copy_that_is_killed_by_the_clock_is_whole_or_refused(cluster, tmp_path, full):
+    if not full:
+        pytest.skip("a long loop")
+    dice, source = random.Random(14), str(tmp_path / "grown.db")
+    desk = Desk(POLICY, source)
+    Growth(desk).actions(5000)
+    desk.authority.close()
+    served, targets = cluster.fresh(empty=True), itertools.count()
+    copying.copy(source, served)
+    for origin, to_server in ((source, False), (source, True), (served, False)):
+        expected = source_of(origin), all_of(origin)[0]
+        begun = time.monotonic()
+        copying.copy(origin, str(tmp_path / f"{next(targets)}.db"))
+        most = 1 + 1.2 * (time.monotonic() - begun)
+        for _ in range(20):
+            target = cluster.fresh(empty=True) if to_server else str(tmp_path / f"{next(targets)}.db")
+            command = [sys.executable, "-m", "ascend_middleware.cli", "authority", "copy"]
+            with subprocess.Popen([*command, "--from", origin, "--to", target], stdout=subprocess.DEVNULL) as child:
+                time.sleep(dice.uniform(0.2, most))
+                child.kill()
+            check_after_a_kill(origin, target, expected)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import trustme
 from authority_process import Process
-from kit.processes import in_a_child
+from kit.processes import free_port, in_a_child
 
 from ascend_middleware.authority import Store, sample_policy
 from ascend_middleware.cli import main
@@ -339,3 +339,61 @@ def test_a_database_of_another_user_is_refused_with_what_cannot_be_written(writt
 
         assert in_a_child(refused)
         place.chmod(0o700)
+
+
+# A process in which threads take turns as its program says; what it embeds and what it serves tell how they do.
+TURNS = """
+import gc, json, os, signal, sys, threading, urllib.request
+from ascend_middleware.authority import Authority
+from ascend_middleware.authority.server import create_app
+from ascend_middleware.cli import main
+from ascend_middleware.client import AscendClient
+policy, port = sys.argv[1:]
+found = {}
+
+def note(what):
+    found[what] = sys.getswitchinterval(), gc.get_threshold()
+
+def look():
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
+            break
+        except OSError:
+            pass
+    note("served")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+sys.setswitchinterval(0.003)
+gc.set_threshold(701, 11, 12)
+note("before")
+with AscendClient(api_url=f"local:{policy}", agent_id="a") as client:
+    assert client.test_connection()
+    note("local")
+authority = Authority.open(policy)
+create_app(authority)
+note("application")
+authority.close()
+threading.Thread(target=look, daemon=True).start()
+try:
+    main(["authority", "--policy", policy, "--port", port])
+except SystemExit as end:
+    assert not end.code
+note("after")
+print(json.dumps(found))
+"""
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.socket
+def test_a_server_shares_its_process_in_short_turns_and_what_embeds_the_authority_is_left_as_it_is(policy):
+    program = [sys.executable, "-c", TURNS, policy, str(free_port())]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    turn, thresholds = found.pop("served")
+    assert turn == pytest.approx(0.0005) and thresholds[0] > 701
+    assert set(found) == {"before", "local", "application", "after"}
+    for what, (turn, thresholds) in found.items():
+        assert turn == pytest.approx(0.003) and thresholds[:2] == [701, 11], what

@@ -17,6 +17,7 @@ import msgspec
 from ascend_middleware.exceptions import AscendError
 
 from .audit import canonical_json
+from .unfinished import sync_folder
 
 __all__ = [
     "ARCHIVED_ACTIONS",
@@ -74,7 +75,7 @@ def write_archive(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[str, i
         _compare(partial, written.hexdigest())
         digest = digest_of(partial)
         os.replace(partial, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise AscendError(f"the archive {path} cannot be written: {error.strerror or error}") from None
     finally:
@@ -106,17 +107,6 @@ def _compare(path: Path, expected: str) -> None:
         raise AscendError(f"the archive {path} cannot be read after it was written: {error}") from None
     if read.hexdigest() != expected:
         raise AscendError(f"the archive {path} does not hold what was written to it")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk too; Windows has no such thing."""
-    if os.name != "posix":
-        return
-    place = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(place)
-    finally:
-        os.close(place)
 
 
 def digest_of(path: Path) -> str:

@@ -18,6 +18,7 @@ from .database import Database, postgres_engine
 from .engine import Reader
 from .schema import SQLITE
 from .sqlite_engine import SQLiteEngine
+from .unfinished import making, sync_folder
 from .verification import verify
 
 __all__ = ["Copied", "Target", "copy"]
@@ -160,15 +161,15 @@ def _file(place: str) -> Iterator[Target]:
     path = Path(place)
     if path.exists():
         raise ConfigurationError(f"{place} exists already; it was not touched")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with contextlib.closing(Database(SQLiteEngine.open(partial))) as database:
-            with database.group(), database.write():
-                yield _File(database)
-            database.engine.execute("PRAGMA journal_mode=DELETE")  # one file, without side files
-        os.link(partial, path)  # unlike a rename, never over a file that has come meanwhile
+        with making(path) as partial:
+            with contextlib.closing(Database(SQLiteEngine.open(partial))) as database:
+                with database.group(), database.write():
+                    yield _File(database)
+                database.engine.execute("PRAGMA journal_mode=DELETE")  # one file, without side files
+            os.link(partial, path)  # unlike a rename, never over a file that has come meanwhile
+            sync_folder(path.parent)
     except FileExistsError:
         raise ConfigurationError(f"{place} exists already; it was not touched") from None
-    finally:
-        for end in ("", "-wal", "-shm", "-journal"):
-            partial.with_name(f"{partial.name}{end}").unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"the database {place} cannot be created: {error.strerror}") from None

@@ -10,7 +10,7 @@ from ascend_middleware.exceptions import AscendError
 
 from . import postgres_schema
 from .database import Database
-from .engine import UnstorableError, check_storable
+from .engine import StorageError, UnstorableError, check_storable
 from .postgres_engine import PostgresEngine
 from .postgres_link import Connection, Link, ours
 from .schema import NUMBERS
@@ -49,18 +49,35 @@ class _Filled(NamedTuple):
 
 @contextlib.contextmanager
 def made(url: str) -> Iterator[_Filled]:
-    """Make the tables in one transaction with whatever is filled in."""
+    """Make the tables in one transaction with whatever is filled in.
+
+    Whoever is killed meanwhile leaves a mark, because of which nobody begins an authority there.
+    """
     link, connection = Link.parse(url).opened()
-    # Whatever fails, the connection is closed, and the server takes all of it back.
     with contextlib.closing(connection):
-        with ours():
-            connection.execute(b"BEGIN")
-        postgres_schema.check_empty(connection, link.place)
-        postgres_schema.migrate(connection, link.place, create=True)
-        engine = PostgresEngine(link, connection)
-        engine.within = True
-        database = Database(engine)
-        with database.group():  # what reads within it sees what is filled in
-            yield _Filled(database, connection)
-        with ours():
-            connection.execute(b"COMMIT")
+        postgres_schema.mark(connection, link.place)
+        try:
+            with ours():
+                connection.execute(b"BEGIN")
+                postgres_schema.lock(connection)
+                postgres_schema.check_empty(connection, link.place)  # somebody else may have come first
+                postgres_schema.unmark(connection)
+            postgres_schema.migrate(connection, link.place, create=True)
+            engine = PostgresEngine(link, connection)
+            engine.within = True
+            database = Database(engine)
+            with database.group():  # what reads within it sees what is filled in
+                yield _Filled(database, connection)
+            with ours():
+                connection.execute(b"COMMIT")
+        except BaseException:
+            _undo(link, connection)
+            raise
+
+
+def _undo(link: Link, connection: Connection) -> None:
+    """Take everything back, the mark too, unless the server is out of reach."""
+    connection.close()  # in whatever state it is
+    with contextlib.suppress(StorageError), contextlib.closing(link.connect()) as other, ours(), other.transaction():
+        postgres_schema.lock(other)
+        postgres_schema.unmark(other)

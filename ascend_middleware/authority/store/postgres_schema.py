@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from ascend_middleware.exceptions import ConfigurationError
@@ -11,7 +13,7 @@ from .engine import StorageError
 from .postgres_link import Connection, ours
 from .schema import FIRST_WITH_HEAD, POSTGRES
 
-__all__ = ["check_empty", "known", "migrate"]
+__all__ = ["check_empty", "known", "lock", "mark", "migrate", "unmark"]
 
 # Any number that no other program is likely to lock by.
 _LOCK: Final = 0x617363656E64
@@ -24,6 +26,8 @@ _NAMES: Final = (
     b" WHERE relnamespace = current_schema()::regnamespace AND NOT tgisinternal"
 )
 _VERSION: Final = b"SELECT version FROM ascend_schema"
+# Stands there from a copy's begin to its end, so that nobody serves what is not whole.
+_MARK: Final = "ascend_copy"
 
 
 def migrate(connection: Connection, place: str, *, create: bool) -> None:
@@ -32,21 +36,27 @@ def migrate(connection: Connection, place: str, *, create: bool) -> None:
     Raises:
         ConfigurationError: they are another program's, of a newer version, or incomplete; or the user may not make any.
     """
+    with _preparing(connection, place):
+        version = _version(connection, place)
+        if version > len(POSTGRES):
+            raise ConfigurationError(f"the database {place} was made by a newer version of this package; upgrade")
+        if version == 0 and not create:
+            raise ConfigurationError(f"there are no tables of an authority in the database {place}")
+        for statements in POSTGRES[version:]:
+            for statement in statements:
+                connection.execute(statement.encode())
+        if version < len(POSTGRES):
+            connection.execute(b"UPDATE ascend_schema SET version = $1", (len(POSTGRES),))
+        _check(connection, place)
+
+
+@contextlib.contextmanager
+def _preparing(connection: Connection, place: str) -> Iterator[None]:
+    """Run the block as one transaction, and say what is wrong if nothing can be made."""
     try:
         with ours(), connection.transaction():
-            # Another replica may start at the same time.
-            connection.execute(b"SELECT pg_advisory_xact_lock($1)", (_LOCK,))
-            version = _version(connection, place)
-            if version > len(POSTGRES):
-                raise ConfigurationError(f"the database {place} was made by a newer version of this package; upgrade")
-            if version == 0 and not create:
-                raise ConfigurationError(f"there are no tables of an authority in the database {place}")
-            for statements in POSTGRES[version:]:
-                for statement in statements:
-                    connection.execute(statement.encode())
-            if version < len(POSTGRES):
-                connection.execute(b"UPDATE ascend_schema SET version = $1", (len(POSTGRES),))
-            _check(connection, place)
+            lock(connection)
+            yield
     except StorageError as error:
         raise ConfigurationError(
             f"the database {place} cannot be prepared: {error}. Whoever connects there needs CREATE on the schema, or "
@@ -54,11 +64,28 @@ def migrate(connection: Connection, place: str, *, create: bool) -> None:
         ) from None
 
 
+def lock(connection: Connection) -> None:
+    """Have others that would make tables wait until the transaction ends: another replica may start at the same time."""
+    connection.execute(b"SELECT pg_advisory_xact_lock($1)", (_LOCK,))
+
+
+def mark(connection: Connection, place: str) -> None:
+    """Say that a copy is being made here, where nothing is yet; raises as `migrate`."""
+    with _preparing(connection, place):
+        check_empty(connection, place)
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {_MARK} (begun TIMESTAMPTZ DEFAULT now())".encode())
+
+
+def unmark(connection: Connection) -> None:
+    """Say so no longer: it is whole, or nothing of it is left."""
+    connection.execute(f"DROP TABLE IF EXISTS {_MARK}".encode())
+
+
 def check_empty(connection: Connection, place: str) -> None:
-    """Raise `ConfigurationError` if there are tables."""
+    """Raise `ConfigurationError` if there are tables other than what an earlier copy left when it was ended."""
     with ours():
         names = connection.execute(_NAMES).fetchall()
-    if any(kind == "table" for kind, _ in names):
+    if any(kind == "table" and name != _MARK for kind, name in names):
         raise ConfigurationError(f"the database {place} holds tables already; nothing was touched. Name an empty one")
 
 
@@ -80,6 +107,11 @@ def known(connection: Connection, place: str) -> None:
 def _version(connection: Connection, place: str, *, make: bool = True) -> int:
     """Return the version of the tables, 0 where there are none; refuse other programs'."""
     names = {(kind, name) for kind, name in connection.execute(_NAMES).fetchall()}
+    if ("table", _MARK) in names:
+        raise ConfigurationError(
+            f"the database {place} is not whole: a copy into it still runs, or was ended half-way. Run `authority "
+            f"copy` again; for a new database, drop the table {_MARK}"
+        )
     if ("table", "ascend_schema") in names:
         return int(connection.execute(_VERSION).fetchall()[0][0])
     if any(kind == "table" for kind, _ in names):

@@ -16,6 +16,7 @@ from ascend_middleware.sqlite import ERRORS
 
 from .comparison import Watching
 from .database import Database, StorageError
+from .unfinished import making, sync_folder
 from .verification import Verification, verify
 
 __all__ = ["restore"]
@@ -47,23 +48,20 @@ def restore(
     """
     if target.exists() and backup.exists() and target.samefile(backup):
         raise AscendError(f"{backup} is the database itself, and no backup of it")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.restored")
     try:
-        with Database.evidence(backup) as source:
-            try:
-                source.backup(partial)
-            except AscendError as error:
-                raise AscendError(
-                    f"the backup {backup} cannot be used: {error.message}; nothing was replaced"
-                ) from None
-        found = _checked(partial, backup, watch)
-        _own(partial, target)
-        return found, _swap(partial, target, now)
+        with making(target) as partial:
+            with Database.evidence(backup) as source:
+                try:
+                    source.backup(partial)
+                except AscendError as error:
+                    raise AscendError(
+                        f"the backup {backup} cannot be used: {error.message}; nothing was replaced"
+                    ) from None
+            found = _checked(partial, backup, watch)
+            _own(partial, target)
+            return found, _swap(partial, target, now)
     except OSError as error:
         raise AscendError(f"{target} cannot be replaced: {error.strerror}; it was not touched") from None
-    finally:
-        for suffix in ("", *_SIDE_FILES, "-journal"):
-            partial.with_name(partial.name + suffix).unlink(missing_ok=True)
 
 
 def _checked(partial: Path, backup: Path, watch: Watching) -> Verification:
@@ -98,7 +96,7 @@ def _swap(partial: Path, target: Path, now: float) -> Path | None:
                 f"{log} is the log of a database that was moved away; move it away, too, and restore again"
             )
         os.link(partial, target)  # never over a file that has come meanwhile
-        _sync_folder(target)
+        sync_folder(target.parent)
         return None
     _fold(target)
     with _alone(target):
@@ -109,11 +107,11 @@ def _swap(partial: Path, target: Path, now: float) -> Path | None:
             if side.exists():
                 os.link(side, kept.with_name(kept.name + suffix))
         os.link(target, kept)
-        _sync_folder(target)
+        sync_folder(target.parent)
         for suffix in _SIDE_FILES:
             target.with_name(target.name + suffix).unlink(missing_ok=True)
         partial.replace(target)
-        _sync_folder(target)
+        sync_folder(target.parent)
     return kept
 
 
@@ -159,12 +157,3 @@ def _alone(target: Path) -> Iterator[None]:
 
 def _in_use(target: Path) -> AscendError:
     return AscendError(f"{target} is in use: stop the authority, and whatever else has it open, and restore again")
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

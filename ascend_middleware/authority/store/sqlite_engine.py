@@ -19,6 +19,7 @@ from .column_types import misfits
 from .engine import Begun, Done, Misfit, Reader, Row, StorageError, Watch, check_texts, insertion
 from .patience import TooLongError, seconds_left
 from .schema import FIRST_WITH_HEAD, SQLITE
+from .unfinished import check_finished, making, sync_folder
 
 __all__ = ["SQLiteEngine"]
 
@@ -97,6 +98,8 @@ class SQLiteEngine:
     def open(cls, path: str | Path, *, create: bool = True) -> SQLiteEngine:
         """Open a file, or make it; raise `ConfigurationError` if it cannot be used."""
         log = f"{path}-wal"
+        if path != MEMORY:
+            check_finished(path)
         if path != MEMORY and not os.path.exists(path) and os.path.exists(log) and os.path.getsize(log):
             raise ConfigurationError(
                 f"the database {path} was moved away or deleted: its log {log} still holds what came last. Put the "
@@ -347,26 +350,25 @@ class SQLiteEngine:
         place = Path(target)
         if place.exists():
             raise AscendError(f"{place} exists already; it was not touched")
-        partial = place.with_name(f".{place.name}.{os.getpid()}.part")
         try:
-            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as copy:
-                self._copy_to(copy)
-                copy.execute("PRAGMA journal_mode=DELETE")  # one file, without side files
-                found = copy.execute("PRAGMA integrity_check").fetchone()[0]
-                if found != "ok":
-                    raise AscendError(f"the copy of {self.place} is not sound: {found}")
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            os.link(partial, place)  # unlike a rename, never over a file that has come meanwhile
-            return place.stat().st_size
+            with making(place) as partial:
+                os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+                with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as copy:
+                    self._copy_to(copy)
+                    copy.execute("PRAGMA journal_mode=DELETE")  # one file, without side files
+                    found = copy.execute("PRAGMA integrity_check").fetchone()[0]
+                    if found != "ok":
+                        raise AscendError(f"the copy of {self.place} is not sound: {found}")
+                with partial.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.link(partial, place)  # unlike a rename, never over a file that has come meanwhile
+                sync_folder(place.parent)
+                return place.stat().st_size
         except FileExistsError:
             raise AscendError(f"{place} exists already; it was not touched") from None
         except (OSError, *ERRORS, StorageError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise AscendError(f"the backup {place} cannot be written: {reason}") from None
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _copy_to(self, copy: sqlite3.Connection) -> None:
         if self.alone:
