@@ -230,6 +230,9 @@ def what_cannot_be(authority: AuthorityContext) -> list[str]:
     keys = store.list_keys()
     known = {name for key in keys for name in (key["name"], f"#{key['id']}")}
     told += [f"key_limit: there is no key {name!r}" for name in policy.key_limits if name not in known and not issuer]
+    organisations = {key["tenant"] for key in keys}
+    held = [name for name in policy.retention.legal_hold if name not in organisations]
+    told += [f"legal_hold: there is no key of an organisation {name!r}, so nothing is held by that" for name in held]
     for row in store.rows(
         "SELECT kind, name, tenant, fields FROM records WHERE kind IN (?, ?, ?) ORDER BY id",
         (POLICY, SMART_RULE, MCP_SERVER),

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ascend_middleware.exceptions import ConfigurationError
 
@@ -117,7 +117,11 @@ class Reloader:
                 log.error("whether the policies fit what is registered could not be looked up: %s", error)
 
     def _use(self, policy: PolicySet, before: str) -> None:
-        store, data = self._authority.store, {"version": policy.version, "before": before}
+        store = self._authority.store
+        data: dict[str, Any] = {"version": policy.version, "before": before}
+        held = policy.retention.legal_hold
+        if held or self._authority.policy.retention.legal_hold:
+            data["legal_hold"] = [*held]
         with store.write():
             store.audit("POLICY_LOADED", tenant=DEFAULT_TENANT, actor="authority", data=data)
             store.after_commit(lambda: self._authority.use(policy))

@@ -12,7 +12,7 @@ from typing import Final
 from ascend_middleware.exceptions import AscendError, ConflictError
 
 from .core import Authority
-from .store.archiver import Archiver
+from .store.archiver import Archiver, under_hold
 from .store.audit import iso_time
 from .store.database import StorageError
 
@@ -61,9 +61,11 @@ class Retirement:
             return
         try:
             self._resumed = time.monotonic()
-            archiver = Archiver(self._authority.store, Path(kept.archive_to), pause=self._pause)
+            archiver = Archiver(self._authority.store, Path(kept.archive_to), pause=self._pause, held=kept.legal_hold)
             for one in archiver.run(**before):
                 log.info("archived %d rows, %s %d to %d, in %s", one.rows, one.kind, one.first, one.last, one.file)
+            if kept.legal_hold:
+                log.info("%s", under_hold(kept.legal_hold, archiver.held_from))
         except _StoppedError:
             log.info("archiving stopped; it goes on after the next start")
         except ConflictError:

@@ -14,7 +14,7 @@ from ..api import endpoints
 from ..authority import Authority, PolicySet, load_policy
 from ..authority.keys import operator
 from ..authority.policy.retention import Retention
-from ..authority.store.archiver import Archiver
+from ..authority.store.archiver import Archiver, under_hold
 from ..authority.store.audit import iso_time
 from ..exceptions import ConfigurationError, ConflictError
 from ..inspection import FAILED, OK, Result
@@ -29,13 +29,13 @@ def archive(args: Namespace) -> Result:
     """Move old actions and audit entries into compressed files."""
     if args.path is not None:
         raise ConfigurationError(f"unexpected argument {args.path!r}; name the folder with --to")
-    kept = load_policy(args.policy).retention if Path(args.policy).exists() else Retention()
+    kept = _retention(args)
     times = _times(args, kept)
     folder = Path(args.to) if args.to else kept.archive_to
     if folder is None:
         raise ConfigurationError("name the folder for the archives with --to, or as archive_to in [retention]")
     with open_store(args) as store:
-        archiver = Archiver(store, folder)
+        archiver = Archiver(store, folder, held=kept.legal_hold)
         found = _patiently(lambda: list(archiver.run(**times)))
     files = [
         {
@@ -50,7 +50,11 @@ def archive(args: Namespace) -> Result:
     ]
     words = {"actions": "actions", "audit": "audit entries"}
     lines = [f"{one.file}: {one.rows} {words[one.kind]}, {one.first} to {one.last}" for one in found]
-    return Result(data={"folder": str(folder), "archives": files}, lines=lines or ["nothing is old enough"])
+    data = {"folder": str(folder), "archives": files, "legal_hold": [*kept.legal_hold], "held_from": archiver.held_from}
+    lines = lines or ["nothing is old enough"]
+    if kept.legal_hold:
+        lines.append(under_hold(kept.legal_hold, archiver.held_from))
+    return Result(data=data, lines=lines)
 
 
 def erase(args: Namespace) -> Result:
@@ -60,7 +64,7 @@ def erase(args: Namespace) -> Result:
         raise ConfigurationError("name either the id of one action or, with --agent or --match, whose actions")
     if not (args.reason or "").strip():
         raise ConfigurationError("say why with --reason; the audit log keeps it")
-    kept = load_policy(args.policy).retention if Path(args.policy).exists() else Retention()
+    kept = _retention(args)
     if args.to:
         kept = dataclasses.replace(kept, archive_to=Path(args.to))
     body: dict[str, Any] = {"reason": args.reason}
@@ -78,6 +82,16 @@ def erase(args: Namespace) -> Result:
     lines += [f"action {number} was not erased: {words}" for number, words in data["refused"].items()]
     left = data["waiting"] or data["refused"]
     return Result(data=data, lines=lines or ["there was nothing to erase"], code=FAILED if left else OK)
+
+
+def _retention(args: Namespace) -> Retention:
+    """Return what the policy file says; without one nobody knows what is under a legal hold."""
+    if not Path(args.policy).exists():
+        raise ConfigurationError(
+            f"there is no policy file {args.policy}, whose [retention] tells what is under a legal hold; name the "
+            "authority's own with --policy"
+        )
+    return load_policy(args.policy).retention
 
 
 def _matched(args: Namespace) -> dict[str, str]:

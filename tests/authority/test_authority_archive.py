@@ -9,7 +9,7 @@ import shutil
 import signal
 
 import pytest
-from kit.desk import Desk
+from kit.desk import POLICY, Desk
 from kit.forger import Forger
 
 from ascend_middleware.authority import parse_policy
@@ -60,7 +60,8 @@ def old(desk_of, new_place, tmp_path, small):
 
 @pytest.fixture
 def filed(tmp_path, small):
-    """The same in a file."""
+    """The same in a file, with its policy beside it."""
+    (tmp_path / "policy.toml").write_text(POLICY)
     desk = _filled(Desk(path=tmp_path / "a.db"), tmp_path)
     yield desk
     desk.authority.close()

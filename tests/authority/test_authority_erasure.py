@@ -298,11 +298,12 @@ def test_the_command_erases_one_action_or_all_of_an_agent(tmp_path, desk_of, cap
     for agent in ("a", "b", "b"):
         desk.submit("data_access", agent_id=agent, resource=SECRET)
     desk.submit("transaction", amount=5000, agent_id="b")
-    place = ["--db", str(tmp_path / "a.db"), "--reason", "asked for"]
+    (tmp_path / "policy.toml").write_text(POLICY)
+    place = ["--db", str(tmp_path / "a.db"), "--policy", str(tmp_path / "policy.toml"), "--reason", "asked for"]
     assert main(["authority", "erase", "1", *place]) == 0
     assert main(["authority", "erase", "--agent", "b", *place]) == 0
     assert capsys.readouterr().out.splitlines() == [f"erased the personal data of action {n}" for n in (1, 2, 3, 4)]
     assert main(["authority", "erase", "1", *place]) == 0 and "nothing to erase" in capsys.readouterr().out
     assert verify(desk.store).whole
-    for wrong in (["--db", place[1], "--reason", "x"], ["1", "--db", place[1]], ["9", *place]):
+    for wrong in ([*place], ["1", *place[:4]], ["9", *place]):
         assert main(["authority", "erase", *wrong]) != 0

@@ -4,7 +4,7 @@ import gzip
 import json
 
 import pytest
-from kit.desk import Desk
+from kit.desk import POLICY, Desk
 from kit.served import Place
 
 from ascend_middleware.authority import parse_policy
@@ -222,7 +222,8 @@ def test_the_command_erases_in_archives_and_of_somebody(tmp_path, capsys):
     folder.mkdir()
     moment = iso_time(desk.time - 20 * DAY)
     list(Archiver(desk.store, folder).run(actions=moment, audit=moment))
-    place = ["--db", str(tmp_path / "a.db"), "--policy", str(tmp_path / "none.toml"), "--reason", "asked for"]
+    (tmp_path / "policy.toml").write_text(POLICY)
+    place = ["--db", str(tmp_path / "a.db"), "--policy", str(tmp_path / "policy.toml"), "--reason", "asked for"]
     assert main(["authority", "erase", "1", *place]) != 0 and "archive_to" in capsys.readouterr().err
     place += ["--to", str(folder)]
     assert main(["authority", "erase", "1", *place]) == 0

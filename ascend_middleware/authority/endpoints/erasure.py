@@ -33,6 +33,22 @@ def _told(call: Call) -> dict[str, Any]:
     return {"reason": call.body(Erasure).reason, "by": call.credential, "more": more}
 
 
+def _check_hold(call: Call, number: int | None = None) -> None:
+    """Refuse to erase anything of an organisation under a legal hold; the audit log tells that somebody asked."""
+    if call.tenant not in call.authority.policy.retention.legal_hold:
+        return
+    data: Fields = {"code": "LEGAL_HOLD", "reason": call.body(Erasure).reason}
+    if number is not None:
+        data["action"] = str(number)
+    call.audit("ERASURE_REFUSED", **data)
+    raise ApiError(
+        409,
+        "LEGAL_HOLD",
+        f"the organisation {call.tenant!r} is under a legal hold: nothing of it is erased while legal_hold in "
+        "[retention] of the policy file names it",
+    )
+
+
 def _apart(call: Call, work: Callable[[Eraser], object]) -> Any:
     """Return what an eraser gives, which reads and writes archives: not while others wait for the writer."""
     if isinstance(call.done, _Done):
@@ -53,6 +69,7 @@ def _apart(call: Call, work: Callable[[Eraser], object]) -> Any:
 @answers(endpoints.ERASE_ACTION)
 def _erase(call: Call) -> Fields:
     number = action_number(call.parameters["id"]) or 0
+    _check_hold(call, number)
     try:
         try:
             erased = erase(call.store, number, **_told(call))
@@ -69,6 +86,7 @@ def _erase(call: Call) -> Fields:
 
 @answers(endpoints.ERASE_ACTIONS)
 def _erase_many(call: Call) -> Fields:
+    _check_hold(call)
     wanted = matches(call.body(ErasureOfMany).match)
     try:
         found = _apart(call, lambda eraser: eraser.erase_all(wanted))

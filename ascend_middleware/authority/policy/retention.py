@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ascend_middleware.json_schema import takes
-from ascend_middleware.problems import BadValueError, Parser, Report, text
+from ascend_middleware.problems import BadValueError, Parser, Report, text, texts
 
 __all__ = ["RETENTION", "Retention", "age", "read_retention"]
 
@@ -22,13 +22,15 @@ _MOST_YEARS: Final = 100
 class Retention:
     """After how many seconds each goes into an archive, None for never, and into which folder.
 
-    `without_outcome` is for approved actions of which nobody told what became of them.
+    `without_outcome` is for approved actions of which nobody told what became of them. Of the organisations in
+    `legal_hold` nothing is archived or erased.
     """
 
     actions: float | None = None
     audit: float | None = None
     without_outcome: float | None = None
     archive_to: Path | None = None
+    legal_hold: tuple[str, ...] = ()
 
     @property
     def ages(self) -> dict[str, float | None]:
@@ -46,7 +48,13 @@ def age(value: object) -> float:
     return found
 
 
-RETENTION: Final[Mapping[str, Parser]] = {"actions": age, "audit": age, "without_outcome": age, "archive_to": text}
+RETENTION: Final[Mapping[str, Parser]] = {
+    "actions": age,
+    "audit": age,
+    "without_outcome": age,
+    "archive_to": text,
+    "legal_hold": texts,
+}
 
 
 def read_retention(table: object, report: Report, folder: Path) -> Retention:
@@ -65,4 +73,5 @@ def read_retention(table: object, report: Report, folder: Path) -> Retention:
             "bad-value", ("retention", "without_outcome"), words, "give actions as well, and an age between the two"
         )
     where = folder / place if place else None
-    return Retention(actions=actions, audit=audit, without_outcome=unknown, archive_to=where)
+    held = given.get("legal_hold", ())
+    return Retention(actions=actions, audit=audit, without_outcome=unknown, archive_to=where, legal_hold=held)

@@ -39,7 +39,7 @@ from .log import Log
 from .past import ERASED, Past, archived_upto, as_written
 from .registry_store import WEBHOOK
 
-__all__ = ["Archived", "Archiver"]
+__all__ = ["Archived", "Archiver", "under_hold"]
 
 # So much is in one file, and is deleted in one transaction, for which decisions wait.
 _ACTIONS_IN_FILE: Final = 10_000
@@ -79,15 +79,22 @@ class Archiver:
         store: the database.
         folder: where the files go.
         pause: is called between small parts of the work, so that a server can see to others first.
+        held: organisations under a legal hold. Their actions stay; and as there is one chain of entries for all, so do
+            all entries from the first one of theirs on.
 
     Attributes:
         lease: whose turn it is to write or to delete archives.
+        held_from: the first entry that would have been archived, were there no legal hold; 0 where there is none.
     """
 
-    def __init__(self, store: Log, folder: Path, *, pause: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, store: Log, folder: Path, *, pause: Callable[[], None] = lambda: None, held: Sequence[str] = ()
+    ) -> None:
         self._store = store
         self._folder = folder
         self._pause = pause
+        self._held = tuple(held)
+        self.held_from = 0
         self.lease = Lease(store, "archive")
 
     def run(self, *, actions: str | None, audit: str | None, without_outcome: str | None = None) -> Iterator[Archived]:
@@ -233,10 +240,11 @@ class Archiver:
         bound = reader.rows(_OLDEST, (before,))[0][0]
         if bound is None:
             return {}
+        free = f" AND tenant NOT IN ({', '.join('?' * len(self._held))})" if self._held else ""
         rows = reader.rows(
             f"SELECT id, status, outcome FROM actions WHERE id > ? AND id <= ? AND updated_at < ?"  # noqa: S608 - ours
-            f" AND ({_FINISHED} OR (status = 'approved' AND updated_at < ?)) ORDER BY id LIMIT ?",
-            (after, bound, before, unknown_before, _ACTIONS_IN_FILE),
+            f" AND ({_FINISHED} OR (status = 'approved' AND updated_at < ?)){free} ORDER BY id LIMIT ?",
+            (after, bound, before, unknown_before, *self._held, _ACTIONS_IN_FILE),
         )
         unread = reader.rows(
             "SELECT DISTINCT action_id FROM audit WHERE seq >= ? AND action_id IS NOT NULL", (self._unread(),)
@@ -281,12 +289,20 @@ class Archiver:
         return Archived(file=name, kind="audit", first=first, last=last, rows=count, sha256=digest)
 
     def _last_before(self, reader: Reader, first: int, before: str) -> int:
-        last, end = first - 1, min(self._unread(), first + _ENTRIES_IN_FILE)
+        last, end, held = first - 1, min(self._unread(), first + _ENTRIES_IN_FILE), self._first_held(reader, first)
         for row in reader.each("SELECT seq, entry FROM audit WHERE seq >= ? AND seq < ? ORDER BY seq", (first, end)):
             if not _is_before(row["entry"], before):
                 break
+            if row["seq"] >= held:
+                self.held_from = held
+                break
             last = row["seq"]
         return last
+
+    def _first_held(self, reader: Reader, first: int) -> int:
+        statement = "SELECT min(seq) FROM audit WHERE tenant = ? AND seq >= ?"
+        found = [reader.rows(statement, (tenant, first))[0][0] for tenant in self._held]
+        return min((int(seq) for seq in found if seq is not None), default=_NO_END)
 
     def _whole_entries(self, reader: Reader, first: int, last: int) -> _Rows:
         """Yield entries as they are stored; raise `AscendError` for one that is not what was written."""
@@ -325,6 +341,12 @@ class Archiver:
                     (first, min(row["last"], first + _AT_ONCE - 1)),
                 )
             yield
+
+
+def under_hold(held: Sequence[str], held_from: int) -> str:
+    """Return in words what stays because of a legal hold."""
+    entries = f"; audit entries from {held_from} on stay, those of others too" if held_from else ""
+    return f"under a legal hold, and not archived: {', '.join(held)}{entries}"
 
 
 def _erases(row: Row) -> bool:

@@ -65,7 +65,7 @@ def _preparing(connection: Connection, place: str) -> Iterator[None]:
 
 
 def lock(connection: Connection) -> None:
-    """Have others that would make tables wait until the transaction ends: another replica may start at the same time."""
+    """Have others that would make tables wait until the transaction ends, such as a replica that starts."""
     connection.execute(b"SELECT pg_advisory_xact_lock($1)", (_LOCK,))
 
 
