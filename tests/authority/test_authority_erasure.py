@@ -4,6 +4,7 @@ import json
 import sqlite3
 
 import pytest
+from kit.desk import POLICY
 from kit.forger import Forger
 
 from ascend_middleware.authority.store import audit
