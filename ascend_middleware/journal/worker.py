@@ -39,7 +39,7 @@ _ADOPT_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 1.0
 _KEY_SECONDS: Final = 5.0
 # Where the authority takes many outcomes at once: how long they gather, unless so many bytes wait already.
-_GATHER_SECONDS: Final = 0.05
+_GATHER_SECONDS: Final = 0.1
 _PLENTY: Final = 65_536
 # How often an authority that takes one at a time is asked whether it does still.
 _ASK_SECONDS: Final = 600.0
