@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -31,12 +32,14 @@ __all__ = [
     "cursor_of",
     "cut",
     "decision_fields",
+    "fixed_headers",
     "in_order",
     "listed",
     "missing",
     "not_allowed",
     "read_fields",
     "read_object",
+    "read_plain",
     "read_query",
     "read_query_fields",
     "read_submission",
@@ -51,6 +54,7 @@ MAX_BODY: Final = 128 * 1024
 _json: Final = StrictJSON(constant="{} is no JSON number", out_of_range="a number is out of range", bits=64)
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _encode: Final = msgspec.json.Encoder().encode
+_dumps: Final = json.JSONEncoder().encode
 # Such a number may have more than 64 bits; one in a text is only read more slowly.
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 _MISSING = re.compile(r"missing required field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
@@ -61,6 +65,8 @@ MAX_WAIT: Final = 55.0
 _PREFERRED = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,9})\"?\s*(?=$|[,;])", re.ASCII | re.IGNORECASE)
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
+
+_SUBMITTED: Final = frozenset(Submission.__struct_fields__)
 
 _Fields = TypeVar("_Fields", bound=msgspec.Struct)
 
@@ -95,6 +101,16 @@ class Answer(NamedTuple):
     body: bytes
 
 
+def fixed_headers(correlation_id: str) -> dict[str, str]:
+    """Return the headers of every answer."""
+    return {
+        "content-type": "application/json",
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+        "x-correlation-id": correlation_id,
+    }
+
+
 def read_object(body: bytes) -> dict[str, Any]:
     """Decode a request body that must be one JSON object; nothing at all counts as an empty one.
 
@@ -105,7 +121,7 @@ def read_object(body: bytes) -> dict[str, Any]:
         raise ApiError(413, "PAYLOAD_TOO_LARGE", f"the body has more than {MAX_BODY} bytes")
     if not body.strip():
         return {}
-    plain = _read_plain(body)
+    plain = read_plain(body)
     if plain is not None:
         return plain
     try:
@@ -124,8 +140,8 @@ def read_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _read_plain(body: bytes) -> dict[str, Any] | None:
-    """Return the object in a body that is written as our own encoder writes it, None for any other body.
+def read_plain(body: bytes) -> dict[str, Any] | None:
+    """Return the object in a body that is written as our own encoder or Python's writes it, None for any other body.
 
     What is encoded again as it came has no key twice and no number that would be read as another one. So short a body
     with so few brackets has neither too many values nor too many levels.
@@ -134,7 +150,7 @@ def _read_plain(body: bytes) -> dict[str, Any] | None:
         return None
     try:
         value = _decode(body)
-        return value if _encode(value) == body else None
+        return value if _encode(value) == body or _dumps(value).encode() == body else None
     except (msgspec.DecodeError, UnicodeError):
         return None
 
@@ -204,22 +220,26 @@ def wrong(name: str, message: str, **details: Any) -> ApiError:
     return ApiError(422, "VALIDATION_ERROR", f"{name}: {message}", details={"field": name, "issue": message, **details})
 
 
-def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the known fields of a submitted action; the caller's own risk scores are dropped at any depth."""
+def read_submission(body: Mapping[str, Any], *, claims: bool = True) -> dict[str, Any]:
+    """Return the known fields of a submitted action; the caller's own risk scores are dropped at any depth.
+
+    `claims`: whether there may be any.
+    """
     # Null counts as missing where something is required.
     needed = {name: "" for name in ("agent_id", "action_type") if body.get(name) is None}
-    fields = msgspec.structs.asdict(read_fields({**body, **needed} if needed else body, Submission))
-    action = {name: value for name, value in fields.items() if value is not None and value != ""}
-    if fields["parent_action_id"] == "":  # a parent that nobody knows
+    read = read_fields({**body, **needed} if needed else body, Submission)
+    given = ((name, getattr(read, name)) for name in body if name in _SUBMITTED)
+    action = {name: value for name, value in given if value is not None and value != ""}
+    if read.parent_action_id == "":  # a parent that nobody knows
         action["parent_action_id"] = ""
-    details, parameters = fields["action_details"], action.pop("parameters", None)
+    details, parameters = read.action_details, action.pop("parameters", None)
     # Not compared by `==`, to which true is 1 and 1 is 1.0.
     if None not in (parameters, details) and canonical_json(parameters) != canonical_json(details):
         raise wrong("parameters", "and action_details are synonyms and must not differ")
     action["action_details"] = details if details is not None else parameters
     for name in ("action_details", "context", "risk_indicators"):
         value = action.get(name) or {}
-        action[name] = dict(value) if is_plain(value) else strip_risk_claims(value)
+        action[name] = strip_risk_claims(value) if claims and not is_plain(value) else value
     # The three generations of clients require different ones; each stands in for the others.
     action.setdefault("agent_name", action["agent_id"])
     words = action.get("resource") or action.get("description") or action.get("tool_name") or action["action_type"]

@@ -108,6 +108,9 @@ class AuthorityContext(Protocol):
     def policy_state(self) -> str:
         """Return a word that changes with whatever decisions depend on: policies, registrations, commands."""
 
+    def correlation_id(self, headers: Mapping[str, str]) -> str:
+        """Return by which word logs and answers know a request."""
+
     def question(self, action: Mapping[str, Any], score: Score, *, tenant: str) -> Question:
         """Ask the policy file and the organisation's own policies and smart rules about an action."""
 

@@ -18,7 +18,7 @@ from ascend_middleware.api.endpoint import Endpoint
 from ascend_middleware.api.endpoints import APPROVE, DECIDE_WORKFLOW, EVALUATE_POLICY, HEALTH, OPENAPI, READY, REJECT
 
 from .approvals import what_cannot_be
-from .bodies import Answer, ApiError, not_allowed
+from .bodies import Answer, ApiError, fixed_headers, not_allowed
 from .context import HANDLERS, IDEMPOTENCY_KEY, V2, Call, Known, Request, fingerprint, repeated_otherwise, versionless
 from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
@@ -26,6 +26,7 @@ from .failures import as_refusal, policies_changing
 from .fleet import Peers, window
 from .judging import Apart, Task
 from .keys import DEFAULT_TENANT, LOCAL, Credential, network_of, presented
+from .ordinary import Ordinary
 from .policy import PolicySet, Question
 from .policy.policy_file import load_policy
 from .policy.risk_score import Score
@@ -74,6 +75,7 @@ class Authority:
         peers: the other replicas of the database.
         policy_problem: why a changed policy file was not taken; nothing where none waits.
         limited: is told the name of each limit that refuses a request.
+        ordinary: answers nearly all submissions.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Authority:
         self.tokens = Tokens(store, policy.token_key)
         self._new_id = new_id
         self._requests = window(store, "key")
+        self.ordinary = Ordinary(self, self._requests)
         self._failures = window(store, "sign-in")
         self.peers = Peers(store)
         self._unlogged = 0
@@ -159,6 +162,12 @@ class Authority:
         The method is in upper case, the path decoded, the query raw, and names of headers are in lower case. Failed
         sign-ins are counted by `client`, the address that asks; where the caller knows who asks, it gives `credential`.
         """
+        try:
+            answer = self.ordinary.alone(method, path, query, headers, body) if credential is None else None
+        except Exception as error:
+            return self.refused(headers, error)
+        if answer is not None:
+            return answer
         return _performed(self.answering(method, path, query, headers, body, credential=credential, client=client))
 
     def answering(
@@ -179,7 +188,7 @@ class Authority:
             answer = yield from _turns(partial(self._answer, request, credential, client, limits))
         except Exception as error:
             answer = self._refusal(error, request)
-        return Answer(answer.status, {**_fixed(request), **limits, **answer.headers}, answer.body)
+        return Answer(answer.status, {**fixed_headers(request.correlation_id), **limits, **answer.headers}, answer.body)
 
     def ask(
         self,
@@ -218,19 +227,23 @@ class Authority:
         """Answer a request that is refused before `handle`, or whose changes could not be kept after it."""
         request = self._request("", "", "", headers, b"")
         answer = self._refusal(error, request)
-        return answer._replace(headers={**_fixed(request), **answer.headers})
+        return answer._replace(headers={**fixed_headers(request.correlation_id), **answer.headers})
+
+    def correlation_id(self, headers: Mapping[str, str]) -> str:
+        """Return by which word logs and answers know a request: the one that it brings, or a new one."""
+        given = headers.get("x-correlation-id", "")
+        return given if _CORRELATION_ID.fullmatch(given) else self._new_id()
 
     # --- from request to route
 
     def _request(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Request:
-        given = headers.get("x-correlation-id", "")
         return Request(
             method=method,
             path=versionless(path),
             query=query,
             headers=headers,
             body=body,
-            correlation_id=given if _CORRELATION_ID.fullmatch(given) else self._new_id(),
+            correlation_id=self.correlation_id(headers),
             envelope=path.startswith(V2) or "x-api-version" in headers,
         )
 
@@ -428,15 +441,6 @@ def _performed(flow: Generator[Task, object, _T]) -> _T:
     while isinstance(step, Task):
         step = advance(flow, step.perform())
     return step
-
-
-def _fixed(request: Request) -> dict[str, str]:
-    return {
-        "content-type": "application/json",
-        "cache-control": "no-store",
-        "x-content-type-options": "nosniff",
-        "x-correlation-id": request.correlation_id,
-    }
 
 
 def _pending_word(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from .context import AuthorityContext, Call, action_number
 from .policy import McpServer, Model, listed
 from .store.database import StorageError
 from .store.registry_store import AGENT, MCP_SERVER, MODEL
+from .store.store import Store
 
-__all__ = ["Findings", "Refusal", "check", "find_model", "find_server", "try_out"]
+__all__ = ["Findings", "Refusal", "check", "find_model", "find_server", "name_of", "registered", "try_out"]
 
 _APPROVED: Final = ("approved", "partially_approved")
 
@@ -111,7 +112,7 @@ def _model(action: Mapping[str, Any], call: Call, findings: Findings) -> _Refusa
     given = action.get("model_id")
     if given is None:
         # What the action does not say must not be a way around the model of its agent.
-        number = _registered(call, action["agent_id"]).get("model_id")
+        number = registered(call.store, action["agent_id"], tenant=call.tenant).get("model_id")
         given = number if isinstance(number, int) else None
     if given is None:
         return None
@@ -130,20 +131,25 @@ def _model(action: Mapping[str, Any], call: Call, findings: Findings) -> _Refusa
 def _name(action: dict[str, Any], call: Call) -> None:
     """Give an action that says no name for its agent the registered one."""
     if action["agent_name"] == action["agent_id"]:
-        registered = _registered(call, action["agent_id"])
-        action["agent_name"] = registered.get("agent_name") or registered.get("display_name") or action["agent_id"]
+        agent_id = action["agent_id"]
+        action["agent_name"] = name_of(agent_id, registered(call.store, agent_id, tenant=call.tenant))
 
 
-def _registered(call: Call, agent_id: str) -> Mapping[str, Any]:
+def name_of(agent_id: str, registered: Mapping[str, Any]) -> str:
+    """Return the name that is registered of an agent, its id if there is none."""
+    return registered.get("agent_name") or registered.get("display_name") or agent_id
+
+
+def registered(store: Store, agent_id: str, *, tenant: str) -> Mapping[str, Any]:
     """Return what is registered of an agent, nothing if it is not."""
 
     def load() -> Mapping[str, Any]:
         try:
-            return call.store.get(AGENT, agent_id, tenant=call.tenant)
+            return store.get(AGENT, agent_id, tenant=tenant)
         except NotFoundError:
             return {}
 
-    return call.store.cached(("registered", call.tenant, agent_id), load)
+    return store.cached(("registered", tenant, agent_id), load)
 
 
 # --- servers and models

@@ -58,6 +58,8 @@ _MEET_EVERY: Final = 3
 _T = TypeVar("_T")
 
 
+# Method, path, query, headers and body of a request.
+Asked: TypeAlias = tuple[str, str, str, Mapping[str, str], bytes]
 # A job, the request that it answers, if it is told, and who waits for it.
 _Job: TypeAlias = tuple[Callable[[], Any], Coming | None, "asyncio.Future[Any]"]
 
@@ -359,11 +361,12 @@ class Service:
 
         `gone` returns when the client has left; a request that is held ends then.
         """
-        ask = partial(self.authority.answering, method, path, query, headers, body, client=client)
+        asked = (method, path, query, headers, body)
+        ask = partial(self.authority.answering, *asked, client=client)
         endpoint, parameters = self.authority.find_endpoint(method, path)
         try:
             if endpoint is not None and endpoint.writes:
-                return await self._answer(ask(), partial(self.change, coming=Coming(path, headers)))
+                return await self._answer(ask(), partial(self.change, coming=Coming(path, headers)), asked)
             # The database may have to read from disk, which must not hold up the event loop.
             if endpoint is not None and endpoint.many:
                 # Who asks is found out first: those without a key wait for no reader.
@@ -384,14 +387,25 @@ class Service:
         return answer
 
     async def _answer(
-        self, flow: Answering, run: Callable[[Callable[[], Answer | Task]], Awaitable[Answer | Task]]
+        self,
+        flow: Answering,
+        run: Callable[[Callable[[], Answer | Task]], Awaitable[Answer | Task]],
+        asked: Asked | None = None,
     ) -> Answer:
-        """Have `run` answer one request, and do between what is not to be done there."""
-        step = await run(partial(advance, flow, None))
+        """Have `run` answer one request, and do between what is not to be done there.
+
+        What is asked may be an ordinary submission, if that is told.
+        """
+        step = await run(partial(advance, flow, None) if asked is None else partial(self._begin, flow, asked))
         while isinstance(step, Task):
             done = await self.judges.perform(step)
             step = await run(partial(advance, flow, done))
         return step
+
+    def _begin(self, flow: Answering, asked: Asked) -> Answer | Task:
+        # Only in a group: elsewhere it takes its time outside of a transaction first.
+        answer = self.authority.ordinary.answer(*asked) if self.authority.store.grouped else None
+        return advance(flow, None) if answer is None else answer
 
     async def _hold(self, action_id: int, seconds: float, gone: Callable[[], Awaitable[None]] | None) -> None:
         """Return when an action is decided, when the seconds have passed, or when the client has left."""

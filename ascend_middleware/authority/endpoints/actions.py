@@ -29,13 +29,14 @@ from ..bodies import (
     record_fields,
 )
 from ..context import Call, Fields, answers, fingerprint, repeated_otherwise
+from ..policy import Judgement
 from ..policy.approvers import OBSERVED
 from ..policy.risk_score import claimed_risk, risk_level, score_action
 from ..store.audit import digest, without_faults
 from ..store.erasure import rest_of
 from ..store.store import canonical_json, iso_time
 
-__all__ = ["check_standing", "judged_form", "submit"]
+__all__ = ["UNNAMED_AGENT", "check_standing", "judged_form", "submit", "submitted_judgement"]
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ _BLANK: Final = {
     "orchestration_depth": 0,
 }
 # What clients that were told no agent send; the key says whose it is.
-_UNNAMED_AGENT: Final = "unknown"
+UNNAMED_AGENT: Final = "unknown"
 # Of the policies that fail alike, the log names so many.
 _MOST_NAMED: Final = 5
 # Of an action's uses, so many of the last stand in its audit trail.
@@ -77,9 +78,9 @@ def submit(call: Call, body: Mapping[str, Any], *, tools: Iterable[str] = ()) ->
             if body.get(name) in (None, ""):
                 raise missing(name)
     action = read_submission(body)
-    if action["agent_id"] == _UNNAMED_AGENT:
+    if action["agent_id"] == UNNAMED_AGENT:
         action["agent_id"] = call.credential.name
-        if action["agent_name"] in (_UNNAMED_AGENT, "Unknown Agent"):
+        if action["agent_name"] in (UNNAMED_AGENT, "Unknown Agent"):
             action["agent_name"] = call.credential.name
     call.speak_for(action["agent_id"])
     return _decided(call, action, tools, claimed_risk(body))
@@ -91,17 +92,7 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
     governance = orchestration.check(action, call, tools=tools)
     score = score_action(kind, action["risk_indicators"], action["context"], governance.signals, claimed)
     judgement = call.judge(judged_form(action), score)
-    stored = {
-        "decision": judgement.decision,
-        "reason": judgement.reason,
-        "policy_matched": judgement.policy_matched,
-        "matched": judgement.matched,
-        "factors": judgement.factors,
-        "explanation": judgement.explanation,
-        "policy_version": policy.version,
-        "correlation_id": call.request.correlation_id,
-        **governance.found,
-    }
+    stored = {**submitted_judgement(judgement, policy.version, call.request.correlation_id), **governance.found}
     if judgement.faults:
         stored["faults"] = judgement.faults
         for fault in dict.fromkeys(judgement.faults.values()):
@@ -133,6 +124,20 @@ def _decided(call: Call, action: dict[str, Any], tools: Iterable[str], claimed: 
         rest=digest(canonical_json(rest_of(action))),
     )
     return row
+
+
+def submitted_judgement(judgement: Judgement, version: str, correlation_id: str) -> Fields:
+    """Return what is stored of every judgement: made by which version of the policies, upon which request."""
+    return {
+        "decision": judgement.decision,
+        "reason": judgement.reason,
+        "policy_matched": judgement.policy_matched,
+        "matched": judgement.matched,
+        "factors": judgement.factors,
+        "explanation": judgement.explanation,
+        "policy_version": version,
+        "correlation_id": correlation_id,
+    }
 
 
 def check_standing(call: Call, agent_id: str, action_type: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from ascend_middleware.api.values import is_plain
 
-__all__ = ["MAX_SCORE", "Score", "Signal", "claimed_risk", "containers", "risk_level", "score_action"]
+__all__ = ["MAX_SCORE", "Score", "Signal", "claimed_risk", "containers", "may_claim", "risk_level", "score_action"]
 
 MAX_SCORE: Final = 100
 
@@ -59,6 +59,8 @@ _CLAIMS: Final = {
     **dict.fromkeys(("risk_score", "riskScore"), "claimed risk_score"),
     **dict.fromkeys(("risk_level", "riskLevel"), "claimed risk_level"),
 }
+# Any of these names, in bytes in which no letter is written as an escape.
+_CLAIM: Final = re.compile(rb"risk(?:_[sl]|[SL])")
 
 
 class Signal(NamedTuple):
@@ -132,6 +134,11 @@ def claimed_risk(body: Mapping[str, Any]) -> dict[str, int]:
             if claim := _CLAIMS.get(name):
                 found[claim] = max(found.get(claim, 0), _claim(value))
     return found
+
+
+def may_claim(body: bytes) -> bool:
+    """Say whether a body, as our own encoder writes it, may claim a risk anywhere."""
+    return _CLAIM.search(body) is not None
 
 
 def containers(value: object) -> Iterator[dict[str, Any] | list[Any] | tuple[Any, ...]]:

@@ -130,14 +130,17 @@ class Database:
             yield
 
     def _begin_part(self) -> Mark:
+        mark = self._begun().mark()
+        self.engine.mark()
+        self._inside = True
+        return mark
+
+    def _begun(self) -> Transaction:
         if self._transaction is None:
             begun = self.engine.begin()
             self._transaction = Transaction({"revision": begun.revision}, begun.head, begun.action)
         self._check_whole()
-        mark = self._transaction.mark()
-        self.engine.mark()
-        self._inside = True
-        return mark
+        return self._transaction
 
     def _end_part(self, mark: Mark, *, undone: bool) -> None:
         try:

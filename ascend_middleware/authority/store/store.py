@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,15 +17,13 @@ from .audit import canonical_json, iso_time, new_salt
 from .database import Row, open_engine
 from .engine import Engine, stored_json
 from .kept_answers import KEEP_ANSWERS
-from .key_store import Keys
 from .listing import Listing, read_page
+from .submissions import Submissions
 from .tallies import Counted
 
 __all__ = ["SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_time", "issue_key"]
 
 SORT_FIELDS: Final = ("created_at", "updated_at", "risk_score", "id")
-# Seconds between the times at which old answers are forgotten.
-_SWEEP_ANSWERS: Final = 60.0
 _MAX_ID: Final = 2**63 - 1
 _EXPIRED_AT_ONCE: Final = 500
 _ASKED_AT_ONCE: Final = 500
@@ -53,7 +51,7 @@ def issue_key(
         return store.issue_key(name=name, role=Role(role), tenant=tenant)
 
 
-class Store(Keys):
+class Store(Submissions):
     """What the authority remembers; every change happens within `write()`, a decision and its audit entry in the same.
 
     `now` gives seconds since the epoch; for the rest see `Database`.
@@ -61,7 +59,6 @@ class Store(Keys):
 
     def __init__(self, engine: Engine, *, now: Callable[[], float]) -> None:
         super().__init__(engine, now=now)
-        self._answers_swept = 0.0
         self._listeners: list[Callable[[], None]] = []
 
     @classmethod
@@ -290,26 +287,6 @@ class Store(Keys):
             return None
         return None if found is None else (found["fingerprint"], found["status"], bytes(found["body"]))
 
-    def look_up_answers(self, places: Iterable[tuple[int, str, str]]) -> None:
-        """Read the answers that were given under these keys, paths and idempotency keys; only within `write`.
-
-        `answer_for` has them then without another question, as long as the transaction lasts.
-        """
-        running, named = self._running(), dict[tuple[int, str], list[str]]()
-        for key_id, path, name in places:
-            if (key_id, path, name) not in running.known.get("answers", ()):
-                named.setdefault((key_id, path), []).append(name)
-        for (key_id, path), names in named.items():
-            for first in range(0, len(names), _ASKED_AT_ONCE):
-                some = names[first : first + _ASKED_AT_ONCE]
-                # Few lengths, so that the statement is prepared seldom.
-                asked = some + some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))
-                where = f"key_id = ? AND path = ? AND name IN ({', '.join('?' * len(asked))})"
-                statement = f"SELECT name, fingerprint, status, body, at FROM answers WHERE {where}"  # noqa: S608 - places
-                found = {row["name"]: dict(row) for row in self.rows(statement, (key_id, path, *asked), settled=True)}
-                for name in some:
-                    running.note("answers", (key_id, path, name), found.get(name))
-
     def keep_answer(self, name: str, fingerprint: str, status: int, body: bytes, *, by: Credential, path: str) -> None:
         """Keep an answer for its repetition, and forget those that are too old.
 
@@ -323,7 +300,7 @@ class Store(Keys):
             told = self.tell_answer(row, by=by)
             if told is None:
                 return
-            if not 0 <= now - self._answers_swept < _SWEEP_ANSWERS:
+            if self._sweeps(now):
                 self._answers_swept = now
                 self.execute("DELETE FROM answers WHERE at < ?", (now - KEEP_ANSWERS,))
             self.insert_late("answers", {**row, "seq": told}, key=(by.key_id, path, name))
