@@ -1,11 +1,11 @@
 import time
 
 import pytest
-from kit.databases import Cluster
+from kit.databases import Cluster, sqlite_files
 from kit.desk import POLICY, Desk
 
+from ascend_middleware.authority.store.sqlite_engine import SQLiteEngine
 from ascend_middleware.authority.store.verification import verify
-from ascend_middleware.text import is_postgres
 
 ENGINES = ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
 
@@ -26,15 +26,13 @@ def url(cluster):
     cluster.give_back([url])
 
 
+def _is_on_postgres(item):
+    return hasattr(item, "callspec") and item.callspec.params.get("engine_kind") == "postgres"
+
+
 def pytest_collection_modifyitems(config, items):
     """Leave out on PostgreSQL what is about SQLite's file."""
-    left_out = [
-        item
-        for item in items
-        if item.get_closest_marker("sqlite_file")
-        and getattr(item, "callspec", None)
-        and item.callspec.params.get("engine_kind") == "postgres"
-    ]
+    left_out = [item for item in items if item.get_closest_marker("sqlite_file") and _is_on_postgres(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
@@ -44,6 +42,25 @@ def pytest_collection_modifyitems(config, items):
 def engine_kind(request):
     """The test runs on SQLite, and in the slow tier on PostgreSQL too."""
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _no_sqlite_on_postgres(request, monkeypatch):
+    """A test that says it runs on PostgreSQL fails where an authority uses a file of SQLite, or a database in memory."""
+    if not _is_on_postgres(request.node) or request.node.get_closest_marker("both_engines"):
+        yield
+        return
+    opened, folder = [], request.getfixturevalue("tmp_path")
+
+    def refuse(_self, *_, path=":memory:", shown="", **__):
+        opened.append(str(shown or path))
+        pytest.fail(f"this runs on PostgreSQL, and an authority opened SQLite's {opened[-1]}")
+
+    monkeypatch.setattr(SQLiteEngine, "__init__", refuse)
+    yield
+    # What a thread or a process of the test opened.
+    opened += [file.name for file in sqlite_files(folder)]
+    assert not opened, "this runs on PostgreSQL, and an authority opened SQLite"
 
 
 @pytest.fixture
@@ -64,6 +81,21 @@ def new_place(engine_kind, request, tmp_path):
 
 
 @pytest.fixture
+def database(new_place):
+    """Where one such database is: a file's path, or a URL."""
+    return new_place()
+
+
+@pytest.fixture
+def policy_database(engine_kind, new_place, tmp_path, monkeypatch):
+    """Where commands look for the database: beside the policy file `policy.toml`, or as the environment says."""
+    if engine_kind == "sqlite":
+        return tmp_path / "policy.db"
+    monkeypatch.setenv("ASCEND_AUTHORITY_DB", place := new_place())
+    return place
+
+
+@pytest.fixture
 def store_of(new_place):
     """Open stores of a place, a new one unless told, which end with the test."""
     from ascend_middleware.authority import Store
@@ -81,13 +113,11 @@ def store_of(new_place):
 
 @pytest.fixture
 def desk_of(engine_kind, new_place):
-    """Make authorities of the test's own, which end with it."""
+    """Make authorities of the test's own, which end with it; on PostgreSQL each has a database of its own unless told."""
     made = []
 
     def make(policy=POLICY, path=":memory:", kind=Desk, **options):
-        place = path
-        if engine_kind == "postgres" and not is_postgres(str(path)):
-            place = new_place() if path == ":memory:" else path
+        place = new_place() if (engine_kind, path) == ("postgres", ":memory:") else path
         made.append(kind(policy, place, **options))
         return made[-1]
 

@@ -182,8 +182,8 @@ def test_an_approval_in_the_last_moment_or_a_moment_too_late(desk):
     assert desk.approve(2, "bob") == (409, "NOT_PENDING")
 
 
-def test_the_terms_of_an_action_stay_what_they_were(desk_of, tmp_path):
-    desk = desk_of(POLICY, tmp_path / "a.db", People)
+def test_the_terms_of_an_action_stay_what_they_were(desk_of, database):
+    desk = desk_of(POLICY, database, People)
     desk.submit("high")
     later = Authority(desk.store, parse_policy(""), now=lambda: desk.time)
     desk.authority = later
@@ -212,12 +212,12 @@ def test_all_of_those_named_may_be_needed():
     assert policy.approvals.levels["high"].count == 2
 
 
-def test_the_command_line_is_one_person_too(desk_of, tmp_path, capsys):
-    desk = desk_of(POLICY, tmp_path / "a.db", People)
+def test_the_command_line_is_one_person_too(desk_of, database, capsys):
+    desk = desk_of(POLICY, database, People)
     desk.time = time.time()  # the command line has the real clock
     for kind in ("high", "critical"):
         desk.submit(kind)
-    place = ("--db", str(tmp_path / "a.db"))
+    place = ("--db", str(database))
     assert main(["approve", "1", *place]) == 0
     assert "waits for admin" in capsys.readouterr().out
     assert main(["approve", "1", *place]) == 1 and "before" in capsys.readouterr().err
@@ -314,8 +314,8 @@ def test_two_who_approve_at_once_are_counted_under_the_lock(desk):
     assert caught.value.message == "action 2 is not pending, it is denied"
 
 
-def test_from_a_head_on_the_actions_that_are_told_of_afterwards_are_compared(desk_of, tmp_path):
-    desk = desk_of(path=tmp_path / "a.db")
+def test_from_a_head_on_the_actions_that_are_told_of_afterwards_are_compared(desk_of, database):
+    desk = desk_of(path=database)
     for _ in range(3):
         desk.submit("transaction", amount=5000)
     noted = verify(desk.store).head

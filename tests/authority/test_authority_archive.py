@@ -261,11 +261,11 @@ REFUSED = {
 
 def rewritten(forger, folder, change):
     """Write an archive of actions anew, and have an entry name it that is appended to the log."""
-    name, seq = forger.raw.execute("SELECT name, seq FROM archives WHERE kind = 'actions' ORDER BY first").fetchone()
+    name, seq = forger.rows("SELECT name, seq FROM archives WHERE kind = 'actions' ORDER BY first")[0]
     rows = [json.loads(line) for line in gzip.decompress((folder / name).read_bytes()).splitlines()]
     rows = change(rows)
     digest, count = write_archive(folder / name, rows)
-    (text,) = forger.raw.execute("SELECT entry FROM audit WHERE seq = ?", (seq,)).fetchone()
+    (text,) = forger.rows("SELECT entry FROM audit WHERE seq = ?", seq)[0]
     data = {
         **json.loads(text)["data"],
         "sha256": digest,
@@ -273,7 +273,7 @@ def rewritten(forger, folder, change):
         "ids": as_ranges([row["id"] for row in rows]),
     }
     forger.append("ACTIONS_ARCHIVED", data, action_id=None)
-    forger.raw.execute("UPDATE archives SET seq = ?, sha256 = ? WHERE name = ?", (forger.last, digest, name))
+    forger.change("UPDATE archives SET seq = ?, sha256 = ? WHERE name = ?", forger.last, digest, name)
 
 
 def other_archived_submission(forger, folder):
@@ -294,24 +294,24 @@ def one_archived_action_less(forger, folder):
 
 def archived_before_its_time(forger, folder):
     """An action that is there is taken away, and an entry says that it is archived."""
-    forger.raw.execute("DELETE FROM actions WHERE id = 5")
+    forger.change("DELETE FROM actions WHERE id = 5")
     data = {"file": "actions-5-5-0.jsonl.gz", "first": 5, "last": 5, "actions": 1, "ids": "5"}
     digest, _ = write_archive(folder / data["file"], [])
     forger.append("ACTIONS_ARCHIVED", {**data, "sha256": digest}, action_id=None)
     row = (data["file"], "actions", 5, 5, "done", forger.last, digest)
-    forger.raw.execute("INSERT INTO archives (name, kind, first, last, state, seq, sha256) VALUES (?,?,?,?,?,?,?)", row)
+    forger.change("INSERT INTO archives (name, kind, first, last, state, seq, sha256) VALUES (?,?,?,?,?,?,?)", *row)
 
 
 def a_file_that_was_replaced_by_none(forger, folder):
-    (name,) = forger.raw.execute("SELECT name FROM archives WHERE kind = 'actions' ORDER BY first").fetchone()
+    (name,) = forger.rows("SELECT name FROM archives WHERE kind = 'actions' ORDER BY first")[0]
     (folder / name).unlink()
-    forger.raw.execute("UPDATE archives SET state = 'replaced' WHERE name = ?", (name,))
+    forger.change("UPDATE archives SET state = 'replaced' WHERE name = ?", name)
 
 
 def a_file_that_is_forgotten(forger, folder):
-    (name,) = forger.raw.execute("SELECT name FROM archives WHERE kind = 'actions' ORDER BY first").fetchone()
+    (name,) = forger.rows("SELECT name FROM archives WHERE kind = 'actions' ORDER BY first")[0]
     (folder / name).unlink()
-    forger.raw.execute("DELETE FROM archives WHERE name = ?", (name,))
+    forger.change("DELETE FROM archives WHERE name = ?", name)
 
 
 COLUMNS = ("name", "kind", "first", "last", "state", "seq", "sha256")
@@ -356,9 +356,9 @@ def test_an_archive_is_removed_only_for_one_that_lost_personal_data_and_nothing_
     forger = Forger(place)
     data = {"file": other, "sha256": digest, "first": row["first"], "last": row["last"], "replaces": row["name"]}
     forger.append(f"{'AUDIT' if kind == 'audit' else 'ACTIONS'}_ARCHIVED", data, action_id=None)
-    forger.raw.execute("UPDATE archives SET state = 'replaced' WHERE name = ?", (row["name"],))
+    forger.change("UPDATE archives SET state = 'replaced' WHERE name = ?", row["name"])
     values = (other, kind, row["first"], row["last"], "done", forger.last, digest)
-    forger.raw.execute(f"INSERT INTO archives ({', '.join(COLUMNS)}) VALUES (?,?,?,?,?,?,?)", values)
+    forger.change(f"INSERT INTO archives ({', '.join(COLUMNS)}) VALUES (?,?,?,?,?,?,?)", *values)
     forger.close()
     with contextlib.closing(Store.open(place, now=lambda: filed.time)) as store:
         with pytest.raises(AscendError, match="does not hold the same"):

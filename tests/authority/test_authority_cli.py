@@ -23,12 +23,8 @@ SUBMIT = {"agent_id": "a", "action_type": "refund", "parameters": {"amount": 500
 
 
 @pytest.fixture
-def database(tmp_path, engine_kind, new_place, monkeypatch):
-    """Where the database is that the commands use: beside the policy file, or as the environment says."""
-    if engine_kind == "sqlite":
-        return tmp_path / "policy.db"
-    monkeypatch.setenv("ASCEND_AUTHORITY_DB", place := new_place())
-    return place
+def database(policy_database):
+    return policy_database
 
 
 @pytest.fixture

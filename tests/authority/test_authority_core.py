@@ -65,6 +65,7 @@ def desk(desk_of):
     assert desk.store.verify_audit() is None
 
 
+@pytest.mark.sqlite_file
 def test_health_really_reads_and_writes_the_database(desk_of, tmp_path):
     desk = desk_of(POLICY, kind=Refunds, path=tmp_path / "a.db")
     assert desk.call("GET", "/health", key=None)[0] == 200
@@ -92,6 +93,7 @@ def test_health_really_reads_and_writes_the_database(desk_of, tmp_path):
     assert desk.call("GET", "/health", key=None)[1]["status"] == "unhealthy"
 
 
+@pytest.mark.sqlite_file
 @pytest.mark.parametrize("asked", ["/health", "/ready", "/api/v1/actions/1/status"])
 def test_nothing_is_decided_once_somebody_wrote_over_the_database(desk_of, tmp_path, caplog, asked):
     path = tmp_path / "a.db"
@@ -115,6 +117,7 @@ def test_nothing_is_decided_once_somebody_wrote_over_the_database(desk_of, tmp_p
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.sqlite_file
 def test_nothing_is_decided_or_read_once_the_database_lost_its_name(desk_of, tmp_path):
     desk = desk_of(POLICY, kind=Refunds, path=tmp_path / "a.db")
     assert desk.submit()[0] == 200
@@ -138,8 +141,8 @@ def test_health_needs_no_key_and_the_rest_does(desk):
     assert desk.call("GET", "/api/deployment-info")[1].keys() >= {"version", "environment", "server_time"}
 
 
-def test_who_reads_does_not_wait_for_who_writes(desk_of, tmp_path):
-    desk, seen = desk_of(POLICY, tmp_path / "a.db"), []
+def test_who_reads_does_not_wait_for_who_writes(desk_of, database):
+    desk, seen = desk_of(POLICY, database), []
     with desk.store.write():
         reader = threading.Thread(target=lambda: seen.append(desk.get("/api/v1/actions")[0]))
         reader.start()
@@ -469,9 +472,10 @@ def test_the_same_idempotency_key_repeats_the_answer(desk):
     assert desk.call("POST", "/api/v1/actions/submit", other, idempotency_key="k")[1]["id"] == first["id"] + 2
 
 
-def test_simultaneous_repetitions_make_one_action(desk_of, tmp_path):
-    path = tmp_path / "a.db"
-    desks = [desk_of(POLICY, kind=Refunds, path=path) for _ in range(3)]  # three connections, as three processes have
+def test_simultaneous_repetitions_make_one_action(desk_of, database):
+    desks = [
+        desk_of(POLICY, kind=Refunds, path=database) for _ in range(3)
+    ]  # three connections, as three processes have
     answers = []
 
     def submit(desk):

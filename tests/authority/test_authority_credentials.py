@@ -188,6 +188,7 @@ def test_a_claim_says_what_the_keys_call_the_person(desk_of):
     assert approve(desk, number, token(sub="00u2e", email="carol")) == (200, "approved")
 
 
+@pytest.mark.sqlite_file
 def test_who_submitted_before_is_known_after_the_migration(desk_of, tmp_path, monkeypatch):
     monkeypatch.setattr("ascend_middleware.authority.store.store.new_salt", str)  # as it was then
     desk = desk_of(POLICY + JWT, tmp_path / "old.db")
@@ -598,8 +599,8 @@ def test_versions_of_the_api(desk):
     assert desk.get("/health", x_api_version="1")[0] == 400
 
 
-def test_fifty_repeats_at_once_are_one_action(desk_of, tmp_path):
-    desk = desk_of(path=tmp_path / "a.db")
+def test_fifty_repeats_at_once_are_one_action(desk_of, database):
+    desk = desk_of(path=database)
     body = json.dumps({"agent_id": "a", "action_type": "read"}).encode()
     headers = {"x-api-key": desk.user, "idempotency-key": "unique-request-id-123"}
     answers = []
@@ -630,8 +631,8 @@ def test_a_repeat_is_of_the_same_key_path_and_a_success(desk):
 
 
 @pytest.mark.anyio
-async def test_fifty_repeats_that_share_commits_are_one_action(desk_of, tmp_path):
-    desk = desk_of(path=tmp_path / "a.db")
+async def test_fifty_repeats_that_share_commits_are_one_action(desk_of, database):
+    desk = desk_of(path=database)
     service = Service(desk.authority)
     await service.start()
     headers = {"x-api-key": desk.user, "idempotency-key": "k"}

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from kit.desk import Desk
 
 from ascend_middleware.authority import Role
 from ascend_middleware.authority.webhooks import Outbox
@@ -62,8 +61,8 @@ EVENTS = [
 
 
 @pytest.fixture
-def desk(tmp_path):
-    desk = Desk(POLICY, tmp_path / "a.db", development=True)
+def desk(desk_of, database):
+    desk = desk_of(POLICY, database, development=True)
     for name in ("chief", "third"):
         setattr(desk, name, desk.store.issue_key(name=name, role=Role.ADMIN, tenant="default"))
     hook = {"url": "https://h.example", "events": EVENTS, "secret": "s" * 32}
@@ -78,7 +77,6 @@ def desk(tmp_path):
     desk.authority.now = desk.store.now = ticking
     yield desk
     assert desk.store.verify_audit() is None
-    desk.authority.close()
 
 
 def told_by(trail):

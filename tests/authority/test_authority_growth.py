@@ -276,6 +276,7 @@ def test_what_reads_for_too_long_is_ended(grown):
 
 @pytest.mark.socket
 @pytest.mark.slow
+@pytest.mark.both_engines
 def test_forty_deep_reads_of_one_key_hold_up_neither_another_ones_submit_nor_health(tmp_path, engine_kind, request):
     place = tmp_path / "policy.db"
     desk = Desk(path=place)

@@ -3,10 +3,9 @@
 import asyncio
 import json
 import re
-import sqlite3
 
 import pytest
-from kit.databases import behind
+from kit.databases import Owner, behind
 from kit.desk import POLICY
 
 from ascend_middleware.authority import Role, parse_policy
@@ -34,22 +33,19 @@ class Told:
 
 
 @pytest.fixture
-def told(desk_of, tmp_path):
-    return Told(desk_of(path=tmp_path / "a.db", development=True), tmp_path)
+def told(desk_of, database, tmp_path):
+    return Told(desk_of(path=database, development=True), tmp_path)
 
 
-def cut(path, entries):
-    """Cut the end of a log off, with its head, as whoever can write the file can."""
-    with sqlite3.connect(path) as raw:
-        for trigger in ("audit_kept", "audit_head_grows"):
-            raw.execute(f"DROP TRIGGER {trigger}")
-        last = raw.execute("SELECT max(seq) FROM audit").fetchone()[0] - entries
-        raw.execute("DELETE FROM actions WHERE id IN (SELECT action_id FROM audit WHERE seq > ?)", (last,))
-        raw.execute("DELETE FROM audit WHERE seq > ?", (last,))
-        raw.execute("UPDATE audit_head SET (seq, hash) = (SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1)")
+def cut(database, entries):
+    """Cut the end of a log off, with its head, as whoever owns the database can."""
+    with Owner(database, guarded=False) as owner:
+        last = owner.rows("SELECT max(seq) FROM audit")[0][0] - entries
+        owner.change("DELETE FROM actions WHERE id IN (SELECT action_id FROM audit WHERE seq > ?)", last)
+        owner.change("DELETE FROM audit WHERE seq > ?", last)
+        owner.change("UPDATE audit_head SET (seq, hash) = (SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1)")
         for table in ("tallies", "actors", "actor_days"):
-            raw.execute(f"DELETE FROM {table}")
-    raw.close()
+            owner.change(f"DELETE FROM {table}")
 
 
 def test_the_file_names_the_head_and_changes_once_in_an_interval(told, tmp_path):
@@ -63,14 +59,14 @@ def test_the_file_names_the_head_and_changes_once_in_an_interval(told, tmp_path)
     assert not list(tmp_path.glob(".head*"))
 
 
-def test_a_log_whose_end_was_cut_is_found_by_the_file(told, tmp_path, capsys):
+def test_a_log_whose_end_was_cut_is_found_by_the_file(told, database, capsys):
     for _ in range(3):
         told.desk.submit()
     told.tell()
     told.desk.authority.close()
-    place = ("--db", str(tmp_path / "a.db"), "--head", str(told.file))
+    place = ("--db", str(database), "--head", str(told.file))
     assert main(["audit", "verify", *place]) == 0
-    cut(tmp_path / "a.db", 3)
+    cut(database, 3)
     assert main(["audit", "verify", *place[:2]]) == 0  # nothing inside can tell
     capsys.readouterr()
     assert main(["audit", "verify", *place]) == 1

@@ -185,10 +185,9 @@ def test_the_webhooks_of_a_key_stop_with_it(desk):
     assert len(outbox.due()) == 1
 
 
-def test_the_command_line_makes_rotates_and_lists_keys(desk_of, tmp_path, capsys):
-    path = tmp_path / "policy.db"
-    desk = desk_of(POLICY, path)
-    place = ["--db", str(path)]
+def test_the_command_line_makes_rotates_and_lists_keys(desk_of, database, capsys):
+    desk = desk_of(POLICY, database)
+    place = ["--db", str(database)]
 
     def run(*words):
         code = main([*words, *place])

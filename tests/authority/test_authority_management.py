@@ -17,8 +17,8 @@ def place(tmp_path):
 
 
 @pytest.fixture
-def desk(desk_of, place):
-    desk = desk_of(path=place / "policy.db")
+def desk(desk_of, policy_database):
+    desk = desk_of(path=policy_database)
     yield desk
     assert desk.store.verify_audit() is None
 
@@ -231,18 +231,18 @@ def test_the_list_shows_the_policy_files_approvers_too(desk, place, run):
     assert run("approvers", "list").splitlines() == ["high      1 of boss", "critical  1 of boss  (policy file)"]
 
 
-def test_what_can_never_come_true_is_told_when_an_authority_is_opened(desk_of, tmp_path, caplog):
+def test_what_can_never_come_true_is_told_when_an_authority_is_opened(desk_of, policy_database, tmp_path, caplog):
     policy = tmp_path / "policy.toml"
     policy.write_text(
         '[approvals.critical]\ncount = 2\napprovers = ["alice", "bob"]\n[[key_limit]]\nkey = "ci"\nsubmit = 1\n'
     )
-    Authority.open(policy).close()
+    Authority.open(policy, policy_database).close()
     assert caplog.messages == [
         "approvers of critical risk: no admin key has the name 'alice', 'bob'; 2 people must approve, and there are "
         "admin keys of 0",
         "key_limit: there is no key 'ci'",
     ]
-    desk = desk_of(path=tmp_path / "policy.db")
+    desk = desk_of(path=policy_database)
     for name, role in (("Alice", Role.ADMIN), ("BOB", Role.ADMIN), ("ci", Role.USER)):
         desk.store.issue_key(name=name, role=role, tenant="default")
     rule = {"name": "old", "condition": "true", "action": "deny", "action_types": ["x"]}
@@ -251,7 +251,7 @@ def test_what_can_never_come_true_is_told_when_an_authority_is_opened(desk_of, t
         desk.store.execute("UPDATE records SET fields = replace(fields, '\"x\"', '\"*x\"') WHERE kind = 'smart_rule'")
     desk.authority.close()
     caplog.clear()
-    Authority.open(policy).close()
+    Authority.open(policy, policy_database).close()
     (told,) = caplog.messages
     assert told.startswith("organisation default, smart_rule 'old': action_types: '*x' can match nothing")
 

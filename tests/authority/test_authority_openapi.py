@@ -69,12 +69,12 @@ def test_no_endpoint_answers_without_a_credential_or_with_an_error_of_its_own(de
 
 @pytest.mark.slow
 @pytest.mark.socket
-def test_generated_requests_find_nothing(desk_of, tmp_path):
+def test_generated_requests_find_nothing(desk_of, database, tmp_path):
     import uvicorn
 
     from ascend_middleware.authority.server import create_app
 
-    desk = desk_of(UNLIMITED + POLICY, path=tmp_path / "a.db")
+    desk = desk_of(UNLIMITED + POLICY, path=database)
     # What the generator's requests can name.
     desk.submit("transaction", agent_id="a", amount=5000)
     desk.post("/api/registry/agents", {"agent_id": "a"}, key="admin")

@@ -268,9 +268,9 @@ def test_what_cannot_be_read_of_a_command_blocks(desk):
         )
 
 
-def test_another_process_blocks_an_agent_at_once(desk_of, tmp_path):
-    one = desk_of(path=tmp_path / "a.db")
-    other = desk_of(path=tmp_path / "a.db")
+def test_another_process_blocks_an_agent_at_once(desk_of, database):
+    one = desk_of(path=database)
+    other = desk_of(path=database)
     assert one.submit()[0] == 200
     command(other, "BLOCK")
     assert one.code(one.submit()) == (403, "AGENT_BLOCKED")

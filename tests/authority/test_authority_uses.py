@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from kit.desk import Desk
 
 from ascend_middleware.authority import Role, parse_policy
 from ascend_middleware.authority.store.verification import verify
@@ -77,15 +76,14 @@ def test_only_what_was_approved_without_a_person_can_be_used(desk):
 
 
 @pytest.mark.parametrize("kind", ["transaction", "database_schema"])
-def test_a_log_that_tells_of_a_use_which_could_not_be_is_not_whole(kind):
-    desk = Desk()  # not the fixture's, whose log stays whole
+def test_a_log_that_tells_of_a_use_which_could_not_be_is_not_whole(desk_of, kind):
+    desk = desk_of()  # not the fixture's, whose log stays whole
     action = desk.submit(kind, amount=5000)[1]["id"]
     assert verify(desk.store).whole
     data = {"use": "made up", "how": "cached", "outcome": "completed"}
     desk.store.audit("ACTION_USED", tenant="default", actor="u", action_id=action, data=data)
     (finding,) = verify(desk.store).findings
     assert f"actions {action}, use: entry {finding.seq} uses again what was not approved" in finding.message
-    desk.authority.close()
 
 
 def test_what_belongs_to_others_cannot_be_used(desk):

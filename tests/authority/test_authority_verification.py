@@ -7,6 +7,7 @@ import sqlite3
 import time
 
 import pytest
+from kit.databases import Owner, rows
 from kit.desk import Desk
 
 from ascend_middleware.authority import Role, Store
@@ -45,9 +46,8 @@ class People(Desk):
         return self.post(f"/api/v1/actions/{number}/{word}", body, key=key)
 
 
-def lived(path):
-    """Fill a database with something in every table, and return its desk."""
-    desk = People(POLICY, path, development=True)
+def lived(desk):
+    """Fill a desk's database with something in every table."""
     desk.time = time.time()  # kept answers are compared as long as they are answered
     for number, kind in enumerate(("high", "high", "high", "low", "read")):
         key = {"idempotency_key": f"k{number}"}
@@ -83,7 +83,6 @@ def lived(path):
         plan = {"name": "actions-1-9.jsonl.gz", "kind": "actions", "first": 1, "last": 9, "state": "planned"}
         desk.store.insert("archives", plan)
         desk.store.insert("leases", {"name": "archive", "holder": "x", "until": desk.time})
-    return desk
 
 
 def registered(desk):
@@ -107,7 +106,8 @@ def registered(desk):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "a.db"
-    desk = lived(path)
+    desk = People(POLICY, path, development=True)
+    lived(desk)
     assert verify(desk.store).whole
     desk.authority.close()
     return path
@@ -119,18 +119,10 @@ def path(whole, tmp_path):
 
 
 def tamper(path, *statements):
-    """Change a database as whoever can write the file can."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
-        raw.execute("PRAGMA synchronous=OFF")
-        raw.execute("BEGIN")
-        triggers = raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        for name, _ in triggers:
-            raw.execute(f"DROP TRIGGER {name}")
+    """Change a database as whoever owns it can."""
+    with Owner(path, guarded=False) as owner:
         for statement, *values in statements:
-            assert raw.execute(statement, values).rowcount == 1, statement
-        for _, trigger in triggers:
-            raw.execute(trigger)
-        raw.execute("COMMIT")
+            assert owner.change(statement, *values) == 1, statement
 
 
 def found(path, capsys):
@@ -191,8 +183,7 @@ def test_what_is_compared_is_decided_for_every_table():
 def named(path, table, where="1"):
     """Return how a row is named, and what finds it."""
     keys = TABLES[table][0]
-    with contextlib.closing(sqlite3.connect(path)) as raw:
-        values = raw.execute(f"SELECT {keys} FROM {table} WHERE {where} ORDER BY {keys} LIMIT 1").fetchone()
+    (values,) = rows(path, f"SELECT {keys} FROM {table} WHERE {where} ORDER BY {keys} LIMIT 1")
     name = (" " if table == "answers" else "/").join(map(str, values))
     return name, " AND ".join(f"{key} = ?" for key in keys.split(", ")), values
 
@@ -214,8 +205,7 @@ def test_one_value_that_is_changed_is_named(path, capsys, table, column):
         return
     keys, others = decided
     name, where, values = named(path, table)
-    with contextlib.closing(sqlite3.connect(path)) as raw:
-        (value,) = raw.execute(f"SELECT {column} FROM {table} WHERE {where}", values).fetchone()
+    ((value,),) = rows(path, f"SELECT {column} FROM {table} WHERE {where}", *values)
     tamper(path, (f"UPDATE {table} SET {column} = ? WHERE {where}", changed(value), *values))
     names = found(path, capsys)
     if column in others:
@@ -274,8 +264,7 @@ def test_a_row_of_any_table_that_is_added_or_removed_is_named(path, capsys, tabl
 
 
 def test_a_session_that_was_signed_out_does_not_come_back(path, capsys):
-    with contextlib.closing(sqlite3.connect(path)) as raw:
-        entries = [json.loads(row[0]) for row in raw.execute("SELECT entry FROM audit ORDER BY seq")]
+    entries = [json.loads(entry) for (entry,) in rows(path, "SELECT entry FROM audit ORDER BY seq")]
     told = [one["data"]["stored"][0] for one in entries if one["event"] == "SIGNED_IN"]
     for one in told[:2]:
         row = one["id"], one["key_id"], one["created_at"], one["created_at"], one["expires_at"]
@@ -326,11 +315,17 @@ def test_a_row_that_was_added_or_removed_is_named(path, capsys, statement, name)
 
 
 @pytest.mark.parametrize(
-    "forged", [(FORGED, 1), ("UPDATE actions SET judgement = json_set(judgement, '$.approval.count', 1) WHERE id = 1",)]
+    "forged",
+    [
+        (FORGED, 1),
+        ("UPDATE actions SET judgement = replace(judgement, '\"count\":2', '\"count\":1') WHERE id = 1",),
+    ],
 )
-def test_no_single_person_finishes_what_two_must_by_a_forged_row(path, desk_of, forged):
-    tamper(path, forged)
-    desk = desk_of(POLICY, path, People)
+def test_no_single_person_finishes_what_two_must_by_a_forged_row(database, desk_of, forged):
+    desk = desk_of(POLICY, database, People)
+    assert desk.submit("high", key="agent")[1]["required_approvers"] == ["admin", "admin"]
+    assert desk.decide(1, "alice")[1]["status"] == "pending"
+    tamper(database, forged)
     for key in ("alice", "bob"):
         setattr(desk, key, desk.store.issue_key(name=key, role=Role.ADMIN, tenant="default"))
         assert desk.code(desk.decide(1, key)) == (500, "NOT_AS_LOGGED")

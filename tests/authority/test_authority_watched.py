@@ -89,6 +89,7 @@ async def test_what_is_open_to_all_tells_of_no_organisation_agent_or_policy(hous
         assert not [word for word in ("secret", "large", "default", "other", "boss") if word in answer.text]
 
 
+@pytest.mark.sqlite_file
 async def test_a_disk_that_fills_up_is_told_before_it_is_full(desk_of, tmp_path, monkeypatch):
     desk = desk_of(POLICY, tmp_path / "a.db")
     left = os.statvfs(tmp_path)

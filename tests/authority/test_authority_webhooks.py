@@ -62,8 +62,8 @@ class Subscribed(Desk):
 
 
 @pytest.fixture
-def desk(desk_of, tmp_path):
-    return desk_of(POLICY, tmp_path / "a.db", Subscribed)
+def desk(desk_of, database):
+    return desk_of(POLICY, database, Subscribed)
 
 
 # --- what is queued
@@ -556,7 +556,7 @@ async def test_the_courier_delivers_in_order_and_repeats(desk, receiver):
     agents = [body["data"]["agent_id"] for body in bodies]
     assert agents == ["agent-0", *(f"agent-{number}" for number in range(20))]
     assert bodies[0]["id"] == bodies[1]["id"]  # the repetition can be recognised
-    waiting = desk.store.rows("SELECT webhook, error FROM deliveries")
+    waiting = desk.store.rows("SELECT webhook, error FROM deliveries ORDER BY id")
     assert len(waiting) == 20 and "refused" in waiting[0]["error"].lower()
 
 

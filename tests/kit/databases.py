@@ -8,6 +8,7 @@ import pwd
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -16,6 +17,7 @@ import urllib.parse
 import pytest
 
 from ascend_middleware.authority.store.schema import SQLITE
+from ascend_middleware.text import is_postgres
 
 from .processes import free_port, is_open, wait_until
 
@@ -221,27 +223,86 @@ class Pooler:
 # --- what whoever owns the database can do, of either kind
 
 
+class Owner:
+    """Runs plain SQL beside an authority, as whoever owns its database can; `?` stands for a value.
+
+    Args:
+        of: a file's path, a URL, or a store, whose own connection is used if its database is in memory.
+        guarded: whether the triggers, which refuse what no authority does, are in force.
+    """
+
+    def __init__(self, of, *, guarded=True):
+        self.triggers, self._ends = (), contextlib.ExitStack()
+        place = of if isinstance(of, str | os.PathLike) else of.engine.place
+        self._is_postgres = is_postgres(str(place))
+        if self._is_postgres:
+            import psycopg
+
+            opened = psycopg.connect(place, autocommit=True) if of is place else of.engine.link.connect()
+            self._raw = self._ends.enter_context(opened)
+            self._raw.execute("SET synchronous_commit = off")
+            if not guarded:
+                self._raw.execute("SET session_replication_role = replica")
+            return
+        if place == ":memory:":
+            self._raw = of.engine.connection
+        else:
+            self._raw = self._ends.enter_context(contextlib.closing(sqlite3.connect(place, isolation_level=None)))
+            self._raw.execute("PRAGMA synchronous=OFF")
+        if not guarded:
+            self.triggers = self._raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+            for name, _ in self.triggers:
+                self._raw.execute(f'DROP TRIGGER "{name}"')
+
+    def _run(self, statement, values):
+        if self._is_postgres and values:
+            statement = statement.replace("%", "%%").replace("?", "%s")
+        return self._raw.execute(statement, values) if values else self._raw.execute(statement)
+
+    def rows(self, statement, *values):
+        """Return what a statement selects."""
+        return [tuple(row) for row in self._run(statement, values).fetchall()]
+
+    def change(self, statement, *values):
+        """Run a statement that changes something; return how many rows it changed."""
+        return self._run(statement, values).rowcount
+
+    def close(self):
+        for _, statement in self.triggers:
+            self._raw.execute(statement)
+        self._ends.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def rows(of, statement, *values):
+    """Return what a statement selects behind the authority's back."""
+    with Owner(of) as owner:
+        return owner.rows(statement, *values)
+
+
+def change(of, statement, *values, guarded=False):
+    """Run one statement behind the authority's back, without its triggers; return how many rows it changed."""
+    with Owner(of, guarded=guarded) as owner:
+        return owner.change(statement, *values)
+
+
 def behind(store, *statements, guarded=True):
     """Run statements behind the authority's back; unguarded, without its triggers."""
-    if store.engine.place.startswith("postgresql:"):
-        with store.engine.link.connect() as connection:
-            connection.execute(f"SET session_replication_role = {'origin' if guarded else 'replica'}")
-            for statement in statements:
-                connection.execute(statement)
-        return
-    connection = store.engine.connection
-    if not guarded:
-        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-            connection.execute(f"DROP TRIGGER {name}")
-    for statement in statements:
-        connection.execute(statement)
+    with Owner(store, guarded=guarded) as owner:
+        for statement in statements:
+            owner.change(statement)
 
 
 @contextlib.contextmanager
 def refusing(store, table):
     """A database that takes no more rows for a table."""
     begin = f"CREATE TRIGGER no_more BEFORE INSERT ON {table}"
-    if store.engine.place.startswith("postgresql:"):
+    if is_postgres(store.engine.place):
         behind(store, f"{begin} FOR EACH ROW EXECUTE FUNCTION ascend_refuse('disk full')")
         end = f"DROP TRIGGER no_more ON {table}"
     else:
@@ -257,3 +318,13 @@ def contents(store):
     """Return all that is stored, as text."""
     tables = [name for step in itertools.chain(*SQLITE) for name in re.findall(r"CREATE TABLE (\w+)", step)]
     return "\n".join(str([*row]) for table in tables for row in store.rows(f"SELECT * FROM {table}"))
+
+
+def sqlite_files(folder):
+    """Return the files of a folder that are databases of an authority."""
+    found = []
+    for file in pathlib.Path(folder).rglob("*"):
+        if file.is_file() and file.read_bytes()[:15] == b"SQLite format 3":
+            with contextlib.closing(sqlite3.connect(file)) as raw:
+                found += [file for _ in raw.execute("SELECT 1 FROM sqlite_master WHERE name = 'audit_head'")]
+    return found
