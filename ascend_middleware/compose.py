@@ -17,6 +17,7 @@ from . import substitute
 from .client import ClientCore, open_engine
 from .config import Settings, connection_problem, unknown_variables
 from .exceptions import AscendError, ConfigurationError
+from .fork import process_id
 from .guard import Guard
 from .journal.journal import open_journal
 from .journal.worker import BackgroundWorker
@@ -296,7 +297,7 @@ def build_worker(guard: Guard, *, http_client: object = None) -> BackgroundWorke
         poller = LeasedPoller(
             guard.poller,
             state=guard.state,
-            owner=lambda: f"{os.getpid()}-{token}",
+            owner=lambda: f"{process_id()}-{token}",
             interval=settings.kill_poll_interval,
             queue=queue,
             now=guard.core.now,

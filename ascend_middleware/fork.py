@@ -2,12 +2,13 @@
 
 Not renewed at the fork itself: some servers (uWSGI) fork without telling Python, so no hook runs in their workers. And
 a worker may be made one of greenlets afterwards, and then needs the locks of greenlets. So whoever keeps something of a
-process keeps `os.getpid()` beside it, and asks again at each use. To ask is a call of the system: while a guard serves
-a request, `process.id` says it, which each request renews as it comes.
+process keeps its `process_id()` beside it, and asks again at each use.
 """
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import sys
 import threading
@@ -17,33 +18,43 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["FileLock", "Identifiers", "ProcessLock", "only_forks", "process", "renew_once"]
+__all__ = ["FileLock", "Identifiers", "ProcessLock", "known_id", "only_forks", "process_id", "renew_once"]
 
 
 # Identifiers at a time: each asking of the system lets other threads go first.
 _DRAWN: Final = 64
+# MADV_WIPEONFORK of Linux, which `mmap` has no name for: a forked child finds zeros, whoever forked it.
+_WIPE_ON_FORK: Final = 18
 
 
-class _Process:
-    """This process, for who serves a request.
-
-    Attributes:
-        id: what `os.getpid()` returned when the last request came, or after the last fork that Python knows of.
-    """
-
-    __slots__ = ("id",)
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        """Ask for the id, where no request has done so."""
-        self.id = os.getpid()
+def _wiped_page() -> Any:
+    """Return a page that a fork wipes; one that cannot be written where there is none."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, ValueError):
+            page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            page.madvise(_WIPE_ON_FORK)
+            return page
+    return bytes(mmap.PAGESIZE)
 
 
-process: Final = _Process()
+# `known_id[0]` is this process's id, or 0 where `process_id()` has to be asked; for where a call would count.
+known_id: Final = memoryview(_wiped_page()).cast("q")
+
+
+def process_id() -> int:
+    """Return what `os.getpid()` does, for a tenth of the price where the system tells of forks."""
+    return known_id[0] or _ask()
+
+
+def _ask() -> int:
+    pid = os.getpid()
+    if not known_id.readonly:
+        known_id[0] = pid
+    return pid
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=process.renew)
+    os.register_at_fork(after_in_child=_ask)
 
 
 class ProcessLock:
@@ -61,14 +72,14 @@ class ProcessLock:
 
     def own(self) -> Any:
         """Return this process's lock itself, for where each call counts: `with lock.own():`."""
-        pid = os.getpid()
+        pid = process_id()
         return self._by_process.get(pid) or self._by_process.setdefault(pid, self._make())
 
     def __enter__(self) -> None:
         self.own().acquire()
 
     def __exit__(self, *_: object) -> None:
-        self._by_process[os.getpid()].release()
+        self._by_process[process_id()].release()
 
 
 class Identifiers:
@@ -81,10 +92,9 @@ class Identifiers:
         self._pid = 0
         self._drawn: Iterator[str] = iter(())
 
-    def draw(self, pid: int = 0) -> str:
-        """Return one of them; `pid` is this process's id, where that is known."""
-        pid = pid or os.getpid()
-        if self._pid != pid:
+    def draw(self) -> str:
+        """Return one of them."""
+        if self._pid != known_id[0] and self._pid != (pid := process_id()):
             self._drawn, self._pid = iter(()), pid
         found = next(self._drawn, "")
         if not found:
@@ -116,7 +126,7 @@ def renew_once(pid_of: Callable[[], int], renew: Callable[[], None]) -> None:
         renew: makes it this process's, which it says last; waits for nothing.
     """
     with _renewing:
-        if pid_of() != os.getpid():
+        if pid_of() != process_id():
             renew()
 
 
@@ -132,7 +142,7 @@ class FileLock:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path: Final = path
         self._descriptor = descriptor
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     @classmethod
     def take(cls, path: Path, *, create: bool = True) -> FileLock | None:
@@ -143,7 +153,7 @@ class FileLock:
         """
         place = str(path.absolute())
         with _listed:
-            if _held.get(place) == os.getpid():
+            if _held.get(place) == process_id():
                 return None
             try:
                 descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
@@ -155,12 +165,12 @@ class FileLock:
             if not _lock(descriptor) or not _is_same(path, descriptor):
                 os.close(descriptor)
                 return None
-            _held[place] = os.getpid()
+            _held[place] = process_id()
             return cls(path, descriptor)
 
     def release(self, *, remove: bool = False) -> None:
         """Give the lock up, and remove the file if asked."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             return
         with _listed:
             _held.pop(str(self.path.absolute()), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,7 +15,7 @@ import anyio.to_thread
 from .client.http import DeadlinePassed, Overloaded, Request, Response
 from .config import LOCAL_SCHEME
 from .exceptions import ConfigurationError
-from .fork import renew_once
+from .fork import process_id, renew_once
 from .text import is_postgres
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class _Local:
         if self._authority is not None:
             self._inherited.append(self._authority)
             self._authority = None
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     def __del__(self) -> None:
         # A server without lifespan never closes its engine; the database is closed with it all the same.
@@ -84,7 +83,7 @@ class _Local:
         return Authority.open(self._policy, self._database)
 
     def _opened(self) -> Authority:
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             renew_once(lambda: self._pid, self._renew)
         with self._lock:
             if self._authority is None:
@@ -103,7 +102,7 @@ class _Local:
         return Response(status, answer_headers, content)
 
     def _close(self) -> None:
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             return
         with self._lock:
             authority, self._authority = self._authority, None

@@ -12,7 +12,6 @@ import concurrent.futures
 import contextlib
 import functools
 import inspect
-import os
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -26,7 +25,7 @@ from ..client.http.transport import PerProcess
 from ..compose import build_dry_guard, build_guard, build_table, build_worker, is_only_looked_at
 from ..exceptions import ConfigurationError, MissingAPIKeyError
 from ..flow import Blocking, Shared, Sleep, drive, drive_async, running_loop
-from ..fork import ProcessLock, process
+from ..fork import ProcessLock, known_id, process_id
 from ..guard import Asked, Hook, ReadBody, RequestView, Verdict, Watch, announce_ways, health_of
 from ..masking import get_logger
 from .sharing import AsyncSharing, SyncSharing
@@ -149,9 +148,8 @@ class _Runner:
             self._change()
         if self.lacking is not None:
             raise self.lacking
-        process.id = os.getpid()
         worker = self.worker
-        if worker is not None and worker.runs_in != process.id and worker.is_eager:
+        if worker is not None and worker.runs_in != (known_id[0] or process_id()) and worker.is_eager:
             worker.start()
         return self._guard
 
@@ -200,7 +198,7 @@ class SyncRunner(_Runner):
         if isinstance(found, Asked):
             attempt = found.attempt
             try:
-                attempt.answer = self._engines.get(pid=process.id).send(attempt.request, attempt.timeout)
+                attempt.answer = self._engines.get().send(attempt.request, attempt.timeout)
             except Exception as error:
                 attempt.answer = error
             found = guard.hear(found) or guard.go_on(found, view)
@@ -310,7 +308,7 @@ class AsyncRunner(_Runner):
     @property
     def engine(self) -> AsyncEngine:
         """What sends requests to the authority, opened if need be."""
-        opened: AsyncEngine = self._engines.get(pid=process.id)
+        opened: AsyncEngine = self._engines.get()
         return opened
 
     def _perform(self, body: AsyncBody, step: Any) -> Awaitable[Any]:

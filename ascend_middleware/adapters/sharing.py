@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from ..flow import Shared, asyncio_loop, drive, drive_async, running_loop
+from ..fork import process_id
 
 if TYPE_CHECKING:
     import asyncio
@@ -45,7 +45,7 @@ class SyncSharing:
     def perform(self, step: Shared, send: Callable[[Any], Any]) -> tuple[Any, bool] | None:
         """Carry out a step; `send` performs the steps of a call."""
         # By the process, too: of a call of its parent, a forked child never hears.
-        key, mine = (os.getpid(), step.key), _Call(threading.Event())
+        key, mine = (process_id(), step.key), _Call(threading.Event())
         call = self._calls.setdefault(key, mine)
         if call is not mine:
             call.done.wait(step.seconds)

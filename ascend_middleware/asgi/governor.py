@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from ..routing import Resolved
     from .messages import Application, Message, Receive, Scope, Send
 
-__all__ = ["JUDGED", "WATCHING", "Governor", "judging"]
+__all__ = ["JUDGED", "Governor", "judging"]
 
 logger = get_logger("ascend_middleware.asgi")
 
 # Where a request keeps in its scope the outcomes of the guards that saw it.
 JUDGED: Final = "ascend_middleware.judged"
 # Likewise, the governors that watch its answer.
-WATCHING: Final = "ascend_middleware.watching"
+_WATCHING: Final = "ascend_middleware.watching"
 judging: ContextVar[list[str] | None] = ContextVar("ascend_middleware.judging", default=None)
 # What nobody decided about, though a guard saw it.
 _UNDECIDED: Final = frozenset({"framework"})
@@ -42,6 +42,7 @@ class Governor:
     def __init__(self, runner: AsyncRunner, root_path: RootPath) -> None:
         self.runner = runner
         self._root_path = root_path
+        self._alone = (self,)
 
     def govern(
         self, scope: Scope, receive: Receive, send: Send, inner: Application, resolved: Resolved | None
@@ -223,10 +224,19 @@ class Governor:
         return PassedRequest(self.runner, verdict, scope, receive, send, came).run(inner, scope)
 
     def watch(self, scope: Scope, send: Send) -> Send:
-        """Return a `send` that reports a success for which no guard decided anything, and in strict mode fails it."""
+        """Return a `send` that reports a success for which no guard decided anything, and in strict mode fails it.
+
+        Of several of this governor, the first watches.
+        """
         if scope.get("method") == "OPTIONS":
             return send  # what answers it is often a middleware
-        scope[WATCHING] = (*scope[WATCHING], self) if WATCHING in scope else (self,)
+        watching = scope.get(_WATCHING)
+        if watching is None:
+            scope[_WATCHING] = self._alone
+        elif self in watching:
+            return send
+        else:
+            scope[_WATCHING] = (*watching, self)
         judged = scope[JUDGED] if JUDGED in scope else _judged(scope)
 
         # Every message comes through here, so that no coroutine of its own stands between.

@@ -38,16 +38,24 @@ _STRIPPING: Final = frozenset({"a2wsgi", "asgiref", "django", "litestar", "quart
 # The bytes of a body that are received, at the most, to see what comes behind them.
 _AHEAD: Final = 65_536
 _LOOKS: Final = 16
+_MOST_CLASSES: Final = 64
 _MOMENT: Final = 0.001
 _first: Final = itemgetter(0)
+
+
+# Whether the requests of a class are uvicorn's.
+_is_uvicorns: Final[dict[type, bool]] = {}
 
 
 def _server_of(receive: Any) -> Any:
     """Return what says at any time whether the client is there: a request of uvicorn; None at other servers."""
     server = getattr(receive, "__self__", None)
-    if not type(server).__module__.startswith("uvicorn."):
-        return None
-    return server if isinstance(getattr(server, "disconnected", None), bool) else None
+    kind = type(server)
+    if kind not in _is_uvicorns:
+        if len(_is_uvicorns) >= _MOST_CLASSES:
+            _is_uvicorns.clear()
+        _is_uvicorns[kind] = kind.__module__.startswith("uvicorn.")
+    return server if _is_uvicorns[kind] and isinstance(getattr(server, "disconnected", None), bool) else None
 
 
 def is_connected(receive: Receive) -> bool:

@@ -18,7 +18,7 @@ from ..exceptions import AscendError
 from ..fork import ProcessLock
 from ..guard import announce
 from ..masking import get_logger
-from .governor import JUDGED, WATCHING, Governor, judging
+from .governor import JUDGED, Governor, judging
 from .install import RouterGuard, find_router, install, is_before_router
 from .messages import RootPath
 from .openapi import Documents
@@ -109,8 +109,7 @@ class AscendMiddleware:
         elif router_guard is not None:
             if not self._announced:
                 self._announce()
-            if WATCHING not in scope or governor not in scope[WATCHING]:
-                send = governor.watch(scope, send)
+            send = governor.watch(scope, send)
             inner = self.app if router_guard.mark is None else router_guard.marking(self.app, scope)
             await inner(scope, receive, send)
         else:

@@ -5,7 +5,6 @@ A forked child has none of its parent's threads: each is started again there at 
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -15,7 +14,7 @@ import anyio
 from .. import masking
 from ..exceptions import ConfigurationError
 from ..flow import asyncio_loop
-from ..fork import only_forks, renew_once
+from ..fork import only_forks, process_id, renew_once
 
 if TYPE_CHECKING:
     import asyncio
@@ -89,7 +88,7 @@ class Repeating:
 
     def ensure(self) -> None:
         """Start the thread, or start it again in a forked child, where it was lost."""
-        if self._pid != os.getpid() and not only_forks():
+        if self._pid != process_id() and not only_forks():
             renew_once(lambda: self._pid, self._start)
 
     def _start(self) -> None:
@@ -102,11 +101,11 @@ class Repeating:
             threading.Thread(
                 target=repeat, args=(self._once, self._end), kwargs=how, name=self.name, daemon=True
             ).start()
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     def stop(self) -> None:
         """Let it not begin again; does not wait for a job under way."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             self._end = threading.Event()
         self._end.set()
 
@@ -135,10 +134,10 @@ class AsyncRepeating:
         if loop is None:
             raise ConfigurationError(f"{self.name} needs a running asyncio loop")
         if not self._ended and (self._task is None or self._task.done() or not self._is_here(self._task)):
-            self._pid, self._task = os.getpid(), loop.create_task(self._run(loop), name=self.name)
+            self._pid, self._task = process_id(), loop.create_task(self._run(loop), name=self.name)
 
     def _is_here(self, task: asyncio.Task[None]) -> bool:
-        return self._pid == os.getpid() and not task.get_loop().is_closed()
+        return self._pid == process_id() and not task.get_loop().is_closed()
 
     def stop(self) -> None:
         """Cancel it; from any thread."""

@@ -8,13 +8,12 @@ the authority fail could have all rules opened.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from ..exceptions import CircuitBreakerOpen
-from ..fork import ProcessLock
+from ..fork import ProcessLock, process_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,9 +111,9 @@ class CircuitBreaker:
             left = self._opened_at + self._timeout - self._clock()
             if self._state == _OPEN and left <= 0:
                 self._change(_HALF_OPEN)
-            if self._state == _HALF_OPEN and self._prober != os.getpid():
+            if self._state == _HALF_OPEN and self._prober != process_id():
                 self._epoch += self._prober != 0
-                self._prober = os.getpid()
+                self._prober = process_id()
                 return Token(self, self._epoch)
             probing = self._state == _HALF_OPEN
             failures, unanswered = self._failures, self._unanswered
@@ -131,7 +130,7 @@ class CircuitBreaker:
             if not self._enabled or epoch != self._epoch:
                 return
             if self._state == _HALF_OPEN:
-                if self._prober != os.getpid():
+                if self._prober != process_id():
                     return
                 self._prober = 0
                 if success is not None:

@@ -26,7 +26,6 @@ from ..exceptions import (
     TimeoutError,  # noqa: A004 - the documented name
 )
 from ..flow import Hook, Sleep
-from ..fork import process
 from .calls import Attempt, Calls, Send, identifiers
 from .http.transport import Head, Request, Response
 
@@ -87,7 +86,7 @@ class ClientCore(Calls):
         token = None if self.closed else self.breaker.acquire_closed()
         if token is None:
             return None
-        drawn = identifiers.draw(process.id)
+        drawn = identifiers.draw()
         correlation_id, key = drawn[:32], drawn[32:]
         head = self._submit_head
         headers = (*head.headers, ("X-Correlation-ID", correlation_id), ("Idempotency-Key", key))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -19,7 +18,7 @@ import msgspec
 from ..api.models import AgentAction, AuthorizationDecision
 from ..api.permission import Permission
 from ..flow import Shared
-from ..fork import ProcessLock, process
+from ..fork import ProcessLock, known_id, process_id
 from ..masking import get_logger
 from ..rules import READING
 from ..verdict import PermittedVerdict
@@ -158,7 +157,7 @@ class Reuse:
         """Return the present generation; what is kept of an earlier one is forgotten."""
         core = self._core
         # A forked child keeps nothing of its parent: each process tells of its own decisions.
-        now = (core.policy_state, self._kill.changes, core.key_refused, os.getpid())
+        now = (core.policy_state, self._kill.changes, core.key_refused, known_id[0] or process_id())
         if now != self._seen:
             with self._lock:
                 # The first word of the policies is no change of them.
@@ -189,7 +188,7 @@ class Reuse:
         kept, core = found[0], self._core
         if kept.generation != self._generation or core.clock() >= kept.until or self._is_untold():
             return None
-        now = (core.policy_state, self._kill.changes, core.key_refused, process.id)
+        now = (core.policy_state, self._kill.changes, core.key_refused, known_id[0] or process_id())
         return found if now == self._seen and not core.key_refused else None
 
     def remember(self, case: Case, kept: _Kept) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import secrets
 import threading
 import weakref
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ..fork import renew_once
+from ..fork import process_id, renew_once
 from ..text import printable
 
 if TYPE_CHECKING:
@@ -76,14 +75,14 @@ class Observations:
         self._found: dict[tuple[str, ...], Observation] = {}
         self._written_at = self._clock()
         # A process may have several guards of one service.
-        name = f"observed-{int(self._now())}-{os.getpid()}-{secrets.token_hex(4)}.json"
+        name = f"observed-{int(self._now())}-{process_id()}-{secrets.token_hex(4)}.json"
         self._path = self._directory / name
-        atexit.register(_write_last, weakref.ref(self), os.getpid())
-        self._pid = os.getpid()
+        atexit.register(_write_last, weakref.ref(self), process_id())
+        self._pid = process_id()
 
     def note(self, view: RequestView, verdict: Verdict) -> None:
         """Count one request."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             renew_once(lambda: self._pid, self._begin)  # a forked child's are its own
         rule, action = verdict.rule, verdict.action
         would = verdict.would or ""
@@ -112,7 +111,7 @@ class Observations:
 
     def flush(self) -> None:
         """Write what was counted so far."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             return
         with self._lock:
             content = msgspec.json.encode(list(self._found.values())) if self._found else b""
@@ -148,5 +147,5 @@ def read_observations(directory: Path) -> Iterator[Observation]:
 
 def _write_last(reference: weakref.ref[Observations], pid: int) -> None:
     observations = reference()
-    if observations is not None and pid == os.getpid():
+    if observations is not None and pid == process_id():
         observations.flush()

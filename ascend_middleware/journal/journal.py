@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import os
 import secrets
 import threading
 import time
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..exceptions import AscendError, ConfigurationError
-from ..fork import process, renew_once
+from ..fork import known_id, process_id, renew_once
 from ..masking import get_logger
 from ..setting_values import default_directory, make_directory
 from ..state.base import scope_of
@@ -134,23 +133,23 @@ class Journal:
         self._numbers = itertools.count(1)
         self._unwritten: deque[bytes] = deque()
         self._said: dict[str, float] = {}
-        self.process = f"{int(self._now())}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.process = f"{int(self._now())}-{process_id()}-{secrets.token_hex(4)}"
         self.news = threading.Event()
         self.awaits = False
         self.waiting_since: float | None = None
         self.others_bytes = self.unjournalled = self.entered = self.delivered = 0
         self.worker_seconds = 0.0
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     def renew(self) -> None:
         """Become this process's journal, where it was made by another one."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             renew_once(lambda: self._pid, self._reset)
 
     @property
     def is_open(self) -> bool:
         """Whether this process has written anything."""
-        return self._log is not None and self._pid == os.getpid()
+        return self._log is not None and self._pid == process_id()
 
     @property
     def log(self) -> Log:
@@ -166,7 +165,7 @@ class Journal:
         if self.directory is None:
             return MemoryLog()
         try:
-            log = _new_log(self.directory, f"{int(self._now())}-{os.getpid()}", power_safe=self._power_safe)
+            log = _new_log(self.directory, f"{int(self._now())}-{process_id()}", power_safe=self._power_safe)
         except OSError as error:
             raise JournalError(f"the journal {self.directory} cannot be written: {error}") from None
         self.process = log.name
@@ -190,7 +189,7 @@ class Journal:
 
     def next_number(self) -> int:
         """Return the number for an entry."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             self.renew()
         return next(self._numbers)
 
@@ -200,7 +199,7 @@ class Journal:
         With `wait` False it returns False instead of waiting for another thread or the disk. It raises `JournalError`
         where it cannot be written, or a limit is reached.
         """
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             self.renew()
         now = self._now()
         if isinstance(fields, Entry):
@@ -215,7 +214,7 @@ class Journal:
 
         The id is one as `normalize_action_id` returns it; `rest` is what `rest_of_entry` made. For guards only.
         """
-        if self._pid != process.id:
+        if self._pid != known_id[0] and self._pid != process_id():
             self.renew()
         log, number, now, since = self._log or self.log, next(self._numbers), self._now(), self.waiting_since
         line = seal(b'{"k":"entry","n":%d,"at":%b,"id":"%b",%b' % (number, _encode(now), action_id.encode(), rest))
@@ -252,7 +251,7 @@ class Journal:
         self, number: int, error: str | None, duration_ms: int, given_back: int = 0, *, wait: bool = True
     ) -> bool:
         """Keep what became of an entry. Never raises: what cannot be written now is written later, or lost loudly."""
-        if self._pid != os.getpid():  # asked anew: the handler may have forked
+        if self._pid != known_id[0] and self._pid != process_id():  # the handler may have forked
             return True  # the parent's entry: the parent, or its death, concludes it
         if error is None and not given_back:  # as of most
             at = _encode(self._now())
@@ -311,7 +310,7 @@ class Journal:
 
     def close(self, *, remove: bool, unread: bool = True) -> None:
         """Close the files of this process and `remove` them; with `unread` False, only where all was delivered."""
-        if self._pid != os.getpid() or self._log is None:
+        if self._pid != process_id() or self._log is None:
             return
         with self._lock:
             log, self._log = self._log, None
@@ -374,7 +373,7 @@ def open_journal(settings: Settings, *, now: Callable[[], float] = time.time) ->
     if directory is not None:
         try:
             make_directory(directory)
-            log = _new_log(directory, f"check-{os.getpid()}")
+            log = _new_log(directory, f"check-{process_id()}")
             log.append(b"\n")
             log.close(remove=True)
         except OSError as error:

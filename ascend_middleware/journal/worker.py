@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import os
 import threading
 import time
 import weakref
@@ -18,7 +17,7 @@ from ..client.background import FailureCount, repeat
 from ..client.calls import dice
 from ..exceptions import AscendError, AuthenticationError
 from ..flow import Blocking, Sleep, drive
-from ..fork import only_forks, renew_once
+from ..fork import only_forks, process_id, renew_once
 from ..masking import get_logger
 from .delivery import Delivery
 from .recovery import adopt, bytes_of_others
@@ -89,7 +88,7 @@ class BackgroundWorker:
         self._entered = 0
         # In which process its threads run, 0 where they do not.
         self.runs_in = 0
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     @property
     def is_eager(self) -> bool:
@@ -100,13 +99,13 @@ class BackgroundWorker:
     @property
     def is_running(self) -> bool:
         """Whether the threads of this process run."""
-        return self.runs_in == os.getpid()
+        return self.runs_in == process_id()
 
     def start(self) -> None:
         """Start the threads unless they run in this process."""
-        if self.runs_in == os.getpid() or only_forks():
+        if self.runs_in == process_id() or only_forks():
             return
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             renew_once(lambda: self._pid, self._start_anew)
         with self._lock:
             if self.runs_in:
@@ -139,14 +138,14 @@ class BackgroundWorker:
 
     def stop(self) -> None:
         """Let the threads deliver what waits and end, without waiting for that."""
-        if self._pid == os.getpid():
+        if self._pid == process_id():
             self._stopping.set()
             if self._journal is not None:
                 self._journal.news.set()
 
     def close(self, *, seconds: float = 5.0) -> None:
         """Deliver what waits, for at most `seconds`, and stop."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             return
         with self._lock:
             threads, self._threads = self._threads, []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..api.orders import Order, Orders, rank
 from ..exceptions import ConfigurationError
-from ..fork import renew_once
+from ..fork import process_id, renew_once
 from ..masking import get_logger
 from ..setting_values import make_directory
 from ..sqlite import MEMORY, open_database, transaction
@@ -268,7 +268,7 @@ class SQLState:
             return [row["agent_id"] for row in run(sql, since=since)]
 
     def close(self) -> None:
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             return
         with self._lock:
             connection, self._connection = self._connection, None
@@ -286,7 +286,7 @@ class SQLState:
         if self._connection is not None:
             self._inherited.append(self._connection)
             self._connection = None
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     @contextmanager
     def _writing(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
@@ -296,7 +296,7 @@ class SQLState:
     @contextmanager
     def _used(self) -> Iterator[partial[sqlite3.Cursor]]:
         """Lend what runs statements, whose parameters have names; `:scope` is this service's."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             renew_once(lambda: self._pid, self._renew)
         if not self._lock.acquire(timeout=self._timeout):
             raise StateError("the state is busy: another thread did not release it in time")

@@ -1,6 +1,5 @@
 """The breaker: what counts, one probe, threads, cancellation."""
 
-import os
 import threading
 
 import pytest
@@ -196,7 +195,7 @@ def test_a_call_that_was_reported_is_spent(report):
 
 
 def test_the_first_process_of_a_container_makes_probes_too(monkeypatch):
-    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr("ascend_middleware.client.breaker.process_id", lambda: 1)
     subject, clock = opened()
     clock.now = 31
     subject.acquire().release()
@@ -205,11 +204,11 @@ def test_the_first_process_of_a_container_makes_probes_too(monkeypatch):
 
 
 def test_a_child_of_that_process_takes_the_probe_over_and_hears_nothing_of_the_parents(monkeypatch):
-    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr("ascend_middleware.client.breaker.process_id", lambda: 1)
     subject, clock = opened()
     clock.now = 31
     parents = subject.acquire()
-    monkeypatch.setattr(os, "getpid", lambda: 2)
+    monkeypatch.setattr("ascend_middleware.client.breaker.process_id", lambda: 2)
     own = subject.acquire()
     parents.succeed()
     assert subject.state == "half-open"

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import h11
 
 from ...exceptions import ConfigurationError
-from ...fork import ProcessLock
+from ...fork import ProcessLock, process_id
 from .network import describe, response, too_long
 from .transport import MAX_ANSWER_BYTES, ExchangeFailed, Head, Request, Response, Unsendable
 
@@ -302,7 +302,7 @@ def context_of(settings: Settings) -> ssl.SSLContext | None:
     try:
         with _reading:
             # A server may patch its workers after the fork, whose connections of another class wait as they should.
-            return _read(named, settings.trust_env, versions, os.getpid(), ssl.SSLContext)
+            return _read(named, settings.trust_env, versions, process_id(), ssl.SSLContext)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{places or 'the certificates'} cannot be read as certificates: {error}") from None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import importlib.util
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +18,7 @@ import httpcore2
 import httpx2
 
 from ...exceptions import ConfigurationError
+from ...fork import process_id
 from .http1 import context_of
 from .network import deadline_passed, is_exhausted, proxy_url, resolve, response
 from .transport import KEEPALIVE_SECONDS, DeadlinePassed, Request, Response
@@ -175,12 +175,12 @@ class HTTPX2:
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
-        self._process: Final = os.getpid()
+        self._process: Final = process_id()
         self._pool: Final = httpcore2.ConnectionPool(network_backend=_BlockingBackend(), **options)
 
     def __del__(self) -> None:
         # The documented programs drop their client without closing it; a forked child drops its parent's.
-        if self._process == os.getpid():
+        if self._process == process_id():
             self.close()
 
     def send(self, request: Request, timeout: float) -> Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final, Protocol
@@ -11,7 +10,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from ...exceptions import AscendError
-from ...fork import renew_once
+from ...fork import known_id, process_id, renew_once
 
 __all__ = [
     "KEEPALIVE_SECONDS",
@@ -163,11 +162,11 @@ class PerProcess:
         self._lock = threading.Lock()
         self._opened: dict[Any, Any] = {}
         self._ends: dict[Any, AsyncGenerator[None]] = {}
-        self._pid = os.getpid()
+        self._pid = process_id()
 
-    def get(self, loop: object = None, *, pid: int = 0) -> Any:
-        """Return the one of this process and loop, opened if need be; `pid` is the process's, where that is known."""
-        if self._pid != (pid or os.getpid()):
+    def get(self, loop: object = None) -> Any:
+        """Return the one of this process and loop, opened if need be."""
+        if self._pid != known_id[0] and self._pid != process_id():
             renew_once(lambda: self._pid, self._renew)
         opened = self._opened.get(loop)
         if opened is None:
@@ -183,7 +182,7 @@ class PerProcess:
 
     def take(self, loop: object = None) -> Any:
         """Forget it and return it for closing; None when there is none, or another process opened it."""
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             return None
         with self._lock:
             self._forget_ended()

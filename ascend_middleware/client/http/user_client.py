@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import os
 import queue
 import threading
 import time
@@ -15,6 +14,7 @@ import anyio
 
 from ... import masking
 from ...exceptions import AscendError, ConfigurationError
+from ...fork import process_id
 from .network import deadline_passed, defect, describe, proxy_failed, response, surplus, too_long, unconnected
 from .transport import MAX_ANSWER_BYTES, DeadlinePassed, ExchangeFailed, Overloaded, Request, Response
 
@@ -194,8 +194,8 @@ class _Borrowed:
 
     def send(self, request: Request, timeout: float) -> Response:
         if self._process is None:
-            self._process = os.getpid()
-        elif self._process != os.getpid():
+            self._process = process_id()
+        elif self._process != process_id():
             # Its connections would be used by both: an answer for one would be taken by the other.
             raise ConfigurationError("http_client was used before this process was forked; make one in each process")
         answers: queue.SimpleQueue[Response | Exception] = queue.SimpleQueue()
