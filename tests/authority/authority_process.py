@@ -14,12 +14,12 @@ COMMAND = (sys.executable, "-m", "ascend_middleware.cli", "authority")
 class Process:
     """A served authority. Its first start prints `keys`; `log` is a file that takes what it logs."""
 
-    def __init__(self, policy, *arguments, log=None, trust=None, prefix=()):
+    def __init__(self, policy, *arguments, log=None, trust=None, prefix=(), command=COMMAND):
         self.log = log
         self.context = None if trust is None else ssl.create_default_context(cafile=trust)
         self._stderr = None if log is None else open(log, "a")
         self.process = subprocess.Popen(
-            [*prefix, *COMMAND, "--policy", str(policy), "--port", "0", *arguments],
+            [*prefix, *command, "--policy", str(policy), "--port", "0", *arguments],
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             text=True,

@@ -1,15 +1,17 @@
-"""Prints what the authority's lists, analytics and chores cost at some sizes: `python tests/authority/figures.py 10000 100000`.
+"""Prints the table of docs/authority.md, what the authority's lists, analytics and chores cost once it has grown, on both engines:
+
+    python tests/authority/figures.py 10000 100000 1000000
 
 A figure is the least processor time of up to thirty runs, in milliseconds: the authority's, and PostgreSQL's with it.
-Submits are told by the clock, so the machine should be idle. A database is made for each size, which takes four
-minutes for a million actions; `--keep FOLDER` keeps them there, and takes those that are there. With `--postgres` it is
-copied into a PostgreSQL server of its own and measured there.
+Submits are told by the clock, so the machine should be idle. A database is made for each size and copied into a
+PostgreSQL server of its own; `--keep FOLDER` keeps what was made, and takes what is there. `--engines sqlite` or
+`--engines postgres` measures one of the two, `--busy` leaves out what the clock tells.
 """
 
 import argparse
 import contextlib
-import itertools
 import json
+import math
 import multiprocessing
 import os
 import pathlib
@@ -30,8 +32,9 @@ from authority.load import POLICY as UNLIMITED
 from kit.databases import Cluster
 from kit.desk import POLICY, Desk
 from kit.growth import Growth
+from kit.processes import together
 
-from ascend_middleware.authority.page.views import agents, history
+from ascend_middleware.authority.page.views import agents
 from ascend_middleware.authority.page.views_base import Desk as PageDesk
 from ascend_middleware.authority.service import Service
 from ascend_middleware.authority.store.copying import copy
@@ -39,7 +42,17 @@ from ascend_middleware.authority.webhooks import Outbox
 
 AGENTS, QUEUED, OVERDUE = 10_000, 50_000, 10_000
 READERS, SUBMITS = 40, 300
+BEGUN = time.monotonic()
 LIMITS = "[limits]\nread = 0\nlist = 0\nanalytics = 0\n"
+ARCHIVING = '[retention]\nactions = "1d"\nwithout_outcome = "2d"\narchive_to = "archive"\n'
+# A server that archives right after its start, not only after a minute.
+ARCHIVES_SOON = (
+    sys.executable,
+    "-c",
+    "from ascend_middleware.authority.retention import Retirement; Retirement.__init__.__kwdefaults__['first'] = 0.5\n"
+    "from ascend_middleware.cli import main; raise SystemExit(main())",
+    "authority",
+)
 
 
 class Processor:
@@ -147,57 +160,76 @@ class Figures:
     def rows(self):
         outbox = Outbox(self.desk.authority)
         deep = self.deep()
-        yield "newest 50", least(lambda: self.get("/api/v1/actions"))
-        yield "50 after a cursor, 10,000 deep", least(lambda: self.get("/api/v1/actions", deep))
-        yield "50 at offset 10,000", least(lambda: self.get("/api/v1/actions", "offset=10000"))
-        yield "analytics, realtime", least(lambda: self.get("/api/analytics/realtime/metrics"))
+        yield "newest 50 of the list", least(lambda: self.get("/api/v1/actions"))
+        yield "50 after a cursor, 10,000 rows deep", least(lambda: self.get("/api/v1/actions", deep))
+        yield "analytics: now", least(lambda: self.get("/api/analytics/realtime/metrics"))
         for days in (7, 20, 90):
             path = "/api/analytics/executive/dashboard"
-            yield f"analytics, dashboard, {days} days", least(lambda: self.get(path, f"days={days}"))  # noqa: B023
+            yield f"analytics: dashboard of {days} days", least(lambda: self.get(path, f"days={days}"))  # noqa: B023
         yield "page of agents", least(self.page(agents))
-        yield "page of agents, one found", least(self.page(agents, find="agent-00077"))
-        yield "page of the history", least(self.page(history))
-        yield "audit log, newest 50, small organisation", least(lambda: self.get("/audit/logs", key="stranger"))
-        yield "webhooks: what is due", least(outbox.due)
-        yield "webhooks: the next of one", least(lambda: outbox.due("hook-003"))
+        yield "page of agents, searched", least(self.page(agents, find="agent-00077"))
+        yield "audit log of a small organisation", least(lambda: self.get("/audit/logs", key="stranger"))
+        yield "webhooks: what is due, of 20 subscriptions", least(outbox.due)
+        yield "webhooks: what one subscription is owed next", least(lambda: outbox.due("hook-003"))
         took, memory, noted = verified(self.place)
-        yield "verify, all", took
-        yield "verify, all: MB", memory
         self.desk.time += 8 * 86_400
-        yield f"expiry of {OVERDUE:,} overdue", least(self.desk.store.expire, 1)
-        took, memory, _ = verified(self.place, "--from", noted)
-        yield "verify, from before the expiry", took
-        yield "verify, from before the expiry: MB", memory
+        yield f"denying {OVERDUE:,} overdue actions", least(self.desk.store.expire, 1)
+        yield "`audit verify`", took
+        yield (
+            f"`audit verify --from` a head before the {OVERDUE:,} last entries",
+            verified(self.place, "--from", noted)[0],
+        )
+        yield "`audit verify`: MB", memory
 
     def submits(self):
-        """Submit by one key, one after the other, alone and while another key reads deep pages."""
+        """Submit, one after the other: alone, while another key reads deep pages, and while the server archives."""
         with tempfile.TemporaryDirectory() as folder:
             policy = pathlib.Path(folder) / "policy.toml"
             policy.write_text(UNLIMITED.replace("[limits]\n", LIMITS))
             with Process(policy, "--db", self.place, log=os.devnull) as authority:
-                body = {"agent_id": "a", "action_type": "read"}
-
-                def submitted():
-                    times = []
-                    for _ in range(SUBMITS):
-                        before = time.perf_counter()
-                        status, answer = authority.call("/api/v1/actions/submit", self.desk.user, body)
-                        assert status == 200, answer
-                        times.append((time.perf_counter() - before) * 1000)
-                    return sorted(times)
-
-                alone = submitted()
+                yield "submit alone", submitted(authority, self.desk.user)
                 readers = multiprocessing.get_context("spawn").Process(
                     target=read_deep, args=(authority.url, self.desk.admin)
                 )
                 readers.start()
                 time.sleep(2)
-                beside = submitted()
+                yield f"submit while {READERS} read deep", submitted(authority, self.desk.user)
                 readers.kill()
                 readers.join()
-        for name, times in (("alone", alone), (f"while {READERS} read deep", beside)):
-            yield f"submit {name}: p50", times[len(times) // 2]
-            yield f"submit {name}: p99", times[len(times) * 99 // 100]
+                yield "submit, two clients", submitted(authority, self.desk.user, clients=2)
+            archive = pathlib.Path(folder) / "archive"
+            archive.mkdir()
+            policy.write_text(policy.read_text() + ARCHIVING)
+            with Process(policy, "--db", self.place, log=os.devnull, command=ARCHIVES_SOON) as authority:
+                while not any(archive.iterdir()):
+                    time.sleep(0.01)
+                yield (
+                    "submit, two clients, while the server archives",
+                    submitted(authority, self.desk.user, clients=2, until=lambda: not archives(self.desk.store)),
+                )
+
+
+def submitted(authority, key, *, clients=1, until=lambda: False):
+    """Submit by one key, one after the other, or until something ends; return the milliseconds of each, in order."""
+    times, body = [], {"agent_id": "a", "action_type": "read"}
+
+    def submit():
+        for _ in range(SUBMITS):
+            before = time.perf_counter()
+            status, answer = authority.call("/api/v1/actions/submit", key, body)
+            took = time.perf_counter() - before
+            assert status == 200, answer
+            if until():
+                return
+            times.append(took * 1000)
+
+    together(*[submit] * clients, timeout=600)
+    return sorted(times) or [float("nan")]
+
+
+def archives(store):
+    """Whether something is being archived."""
+    return bool(store.rows("SELECT 1 FROM leases WHERE name = 'archive'"))
 
 
 def made(place, size):
@@ -225,11 +257,62 @@ def postgres(source):
         cluster.stop()
 
 
+@contextlib.contextmanager
+def sqlite(source):
+    """The same in a file of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = shutil.copy(source, pathlib.Path(folder) / "measured.db")
+        processor.server = None
+        yield str(place)
+
+
+ENGINES = {"sqlite": ("SQLite", sqlite), "postgres": ("PostgreSQL", postgres)}
+
+
+def measured(source, engine, size, *, busy):
+    """Return the figures of one database, and the milliseconds of submits."""
+    with ENGINES[engine][1](source) as place:
+        figures, found, submits = Figures(place), {}, {}
+        for name, value in figures.rows():
+            found[name] = value
+            told(engine, size, name, value)
+        for name, times in () if busy else figures.submits():
+            submits[name] = times[len(times) // 2], times[len(times) * 99 // 100], len(times)
+            told(engine, size, name, *submits[name])
+        figures.desk.authority.close()
+    return found, submits
+
+
+def told(*words):
+    words = [round(word, 2) if isinstance(word, float) else word for word in words]
+    print(
+        json.dumps([*words, round(os.getloadavg()[0], 1), round(time.monotonic() - BEGUN)]), file=sys.stderr, flush=True
+    )
+
+
+def shown(value):
+    """Return a figure with two digits that count."""
+    return f"{value:.2g}" if value < 10 else f"{round(value, 1 - math.floor(math.log10(value))):,.0f}"
+
+
+def table(sizes, engines, found):
+    """Yield the lines of the table, and below it those of the submits."""
+    columns = [(engine, size) for engine in engines for size in sizes]
+    titles = [f"{ENGINES[engine][0]}: {size:,}" if size == sizes[0] else f"{size:,}" for engine, size in columns]
+    yield f"| actions stored | {' | '.join(titles)} |"
+    yield "|---|" + "---:|" * len(columns)
+    for name in found[columns[0]][0]:
+        yield f"| {name} | {' | '.join(shown(found[column][0][name]) for column in columns)} |"
+    for engine, size in columns:
+        for name, (half, most, count) in found[engine, size][1].items():
+            yield f"{ENGINES[engine][0]}, {size:,}: {name}: p50 {shown(half)} ms, p99 {shown(most)} ms, of {count}"
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sizes", type=int, nargs="+")
-    parser.add_argument("--keep", type=pathlib.Path)
-    parser.add_argument("--postgres", action="store_true")
+    parser.add_argument("--engines", choices=ENGINES, nargs="+", default=[*ENGINES])
+    parser.add_argument("--keep", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--busy", action="store_true", help="without what the clock tells, for a machine that is busy")
     args = parser.parse_args()
     found = {}
@@ -238,19 +321,10 @@ def main():
             source = (args.keep or pathlib.Path(folder)) / f"{size}.db"
             if not source.exists():
                 made(source, size)
-            place = pathlib.Path(folder) / "measured.db"
-            if not args.postgres:
-                shutil.copy(source, place)
-            with postgres(source) if args.postgres else contextlib.nullcontext(str(place)) as measured:
-                figures = Figures(measured)
-                for name, value in itertools.chain(figures.rows(), () if args.busy else figures.submits()):
-                    found.setdefault(name, []).append(value)
-                    print(json.dumps([size, name, round(value, 2), os.getloadavg()[0]]), file=sys.stderr, flush=True)
-                figures.desk.authority.close()
-            place.unlink(missing_ok=True)
-    print("| ms | " + " | ".join(f"{size:,}" for size in args.sizes) + " |\n|---" + "|---:" * len(args.sizes) + "|")
-    for name, values in found.items():
-        print(f"| {name} | " + " | ".join(f"{value:,.2f}" for value in values) + " |")
+                told("made", size)
+            for engine in args.engines:
+                found[engine, size] = measured(source, engine, size, busy=args.busy)
+    print("\n".join(table(args.sizes, args.engines, found)))
 
 
 if __name__ == "__main__":

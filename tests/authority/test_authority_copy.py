@@ -302,7 +302,8 @@ def test_whenever_a_copy_is_killed_its_target_is_whole_or_refused_and_it_can_be_
     found = []
     for left in chosen:
         place = target()
-        assert copied_in_a_child(source, place, left=left)[0] == -signal.SIGKILL
+        code, count = copied_in_a_child(source, place, left=left)
+        assert code == -signal.SIGKILL or (code == 0 and count <= left)  # it had come to its end before
         found.append(check_after_a_kill(source, place, expected))
     assert found == sorted(found) and not found[0]  # from some step on it is there
     assert [path.name for path in tmp_path.glob(".*")] == []
