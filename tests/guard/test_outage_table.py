@@ -92,8 +92,9 @@ class Outages:
         log._descriptor = os.open("/dev/full", os.O_WRONLY)
 
     async def the_journal_is_full(self):
-        object.__setattr__(self.guard.journal, "limits", Limits(size=1))
-        self.guard.journal.others_bytes = 1
+        journal = self.guard.journal
+        journal.limits, journal._near_size = Limits(size=1), 0
+        journal.others_bytes = 1
 
     def mend(self):
         if self.writer is not None:
