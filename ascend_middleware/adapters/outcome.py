@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ..exceptions import AscendError
 from ..guard import Refusal, Verdict
 
@@ -18,36 +20,35 @@ if TYPE_CHECKING:
 _LATER = frozenset({429, 503})
 
 
-class HandledRequest:
+class HandledRequest(msgspec.Struct, eq=False):
     """One request on its way through an application: what was decided about it, and what becomes of it.
 
     The adapter sets the verdict and tells what it sees of the response; the runner records the outcome, once.
 
     Attributes:
+        came: tells whether the handler was called, where only that can be seen.
         subject: what the decision was about, for the adapter.
-        ran: whether the handler was called; None where nobody can see that. `came` tells, where only that can be seen.
+        ran: whether the handler was called; None where nobody can see that.
         status: the response's, 0 before it began.
         is_whole: whether the response was given in full; set by the adapter.
         is_reported: whether a success without a decision was reported already.
     """
 
-    __slots__ = (
-        *("_came", "_failure", "_interrupted", "_later", "_left", "_started"),
-        *("is_reported", "is_whole", "ran", "runner", "status", "subject", "verdict"),
-    )
+    runner: Any
+    verdict: Verdict | None = None
+    came: Callable[[], bool] | None = None
+    subject: Any = None
+    ran: bool | None = None
+    status: int = 0
+    is_whole: bool = False
+    is_reported: bool = False
+    _later: bool = False
+    _left: bool = False
+    _interrupted: bool = False
+    _failure: BaseException | None = None
+    _started: float = msgspec.field(default_factory=time.monotonic)
 
-    def __init__(self, runner: Any, verdict: Verdict | None = None, came: Callable[[], bool] | None = None) -> None:
-        self.verdict = verdict
-        self.subject: Any = None
-        self.ran: bool | None = None
-        self.status = 0
-        self.is_whole = False
-        self.is_reported = False
-        self.runner = runner
-        self._came = came
-        self._later = self._left = self._interrupted = False
-        self._failure: BaseException | None = None
-        self._started = time.monotonic()
+    __repr__ = object.__repr__  # what it holds is for nobody's debug page
 
     @property
     def is_undecided(self) -> bool:
@@ -81,8 +82,8 @@ class HandledRequest:
         verdict = self.verdict
         if verdict is None or verdict.run is None or verdict.run.concluded:
             return None
-        if self._came is not None:
-            self.ran = self._came()
+        if self.came is not None:
+            self.ran = self.came()
         is_whole, status = self.is_whole, self.status
         is_fine = is_whole and status < 400 and self._failure is None
         error = None if is_fine else self._what_went_wrong()

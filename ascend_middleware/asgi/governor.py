@@ -12,7 +12,7 @@ from ..guard import Asked, PermittedVerdict, Recalled, Verdict, are_ordinary_hea
 from ..masking import get_logger
 from .install import AdmittedRequest
 from .messages import Body, RootPath, ScopeView, as_it_came, is_connected, refuse
-from .passed import PassedRequest
+from .passed import passed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -93,7 +93,8 @@ class Governor:
         if isinstance(recalled, Verdict):
             judged.append(recalled.outcome)
             self.runner.note(recalled)
-            return self._carry_out(recalled, scope, receive, send, inner, resolved)
+            _leave(recalled, scope)
+            return passed(self.runner, recalled, scope, receive, send).run(inner, scope)
         judged.append("")
         view = ScopeView(scope, resolved, self._root_path, is_ordinary=True)
         return self._judge(view, recalled, judged, scope, receive, send, inner)
@@ -221,7 +222,7 @@ class Governor:
             came, inner = admitted.close, functools.partial(admitted.run, inner)
         if verdict.run is None:
             return inner(scope, receive, send)
-        return PassedRequest(self.runner, verdict, scope, receive, send, came).run(inner, scope)
+        return passed(self.runner, verdict, scope, receive, send, came).run(inner, scope)
 
     def watch(self, scope: Scope, send: Send) -> Send:
         """Return a `send` that reports a success for which no guard decided anything, and in strict mode fails it.

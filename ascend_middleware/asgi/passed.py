@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..guard import Verdict
     from .messages import Application, Message, Receive, Scope, Send
 
-__all__ = ["PassedRequest"]
+__all__ = ["PassedRequest", "passed"]
 
 _PARTS: Final = frozenset({"http.response.body", "http.response.zerocopysend", "websocket.http.response.body"})
 _WHOLE: Final = frozenset({"http.response.pathsend", "websocket.accept"})
@@ -22,24 +22,18 @@ _IGNORING: Final = frozenset({"2.0", "2.1", "2.2", "2.3"})
 _UNKNOWN: Final[dict[str, Any]] = {}
 
 
-class PassedRequest(HandledRequest):
-    """A request whose handler runs between `received` and `sent`, and of which somebody is to be told the outcome."""
+class PassedRequest(HandledRequest, kw_only=True):
+    """A request whose handler runs between `received` and `sent`, and of which somebody is to be told the outcome.
 
-    __slots__ = ("_is_http", "_raises", "_receive", "_send")
+    Attributes:
+        receive: the server's, like `send`.
+        send: which raises where `tells_of_leaving`, once the client has left.
+    """
 
-    def __init__(
-        self,
-        runner: Any,
-        verdict: Verdict,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        came: Callable[[], bool] | None = None,
-    ) -> None:
-        super().__init__(runner, verdict, came)
-        self._receive, self._send = receive, send
-        self._is_http: bool = scope["type"] == "http"
-        self._raises: bool = scope.get("asgi", _UNKNOWN).get("spec_version") not in _IGNORING
+    receive: Receive
+    send: Send
+    is_http: bool
+    tells_of_leaving: bool
 
     async def run(self, inner: Application, scope: Scope) -> None:
         """Run the handler, and record what became of it before its response ends."""
@@ -49,12 +43,12 @@ class PassedRequest(HandledRequest):
             self.raised(failure)
             raise
         finally:
-            if (recording := self.conclude()) is not None:
+            if self.is_awaited and (recording := self.conclude()) is not None:
                 await recording
 
     async def received(self) -> Message:
         """Receive a message for the handler."""
-        message = await self._receive()
+        message = await self.receive()
         if message["type"] in _LEFT:
             self.left()
         return message
@@ -67,21 +61,41 @@ class PassedRequest(HandledRequest):
             self.began(message["status"], message.get("headers") or ())
         elif kind in _WHOLE or (kind in _PARTS and not message.get("more_body", False)):
             self.is_whole = True
-            if self._is_http:
+            if self.is_http:
                 recording = self.conclude()
-                return self._send(message) if recording is None else self._recorded(recording, message)
+                return self.send(message) if recording is None else self._recorded(recording, message)
         elif kind == "websocket.close" and not self.is_whole:
             self.began(403, ())  # what a server makes of it
             self.is_whole = True
-        return self._carefully(message) if self._raises else self._send(message)
+        return self._carefully(message) if self.tells_of_leaving else self.send(message)
 
     async def _recorded(self, recording: Awaitable[None], message: Message) -> None:
         await recording
-        await self._send(message)
+        await self.send(message)
 
     async def _carefully(self, message: Message) -> None:
         try:
-            await self._send(message)
+            await self.send(message)
         except OSError:
             self.left()
             raise
+
+
+def passed(
+    runner: Any,
+    verdict: Verdict,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    came: Callable[[], bool] | None = None,
+) -> PassedRequest:
+    """Return a request that was let pass; `came` tells whether it came to its handler, where only that can be seen."""
+    return PassedRequest(
+        runner,
+        verdict,
+        came,
+        receive=receive,
+        send=send,
+        is_http=scope["type"] == "http",
+        tells_of_leaving=scope.get("asgi", _UNKNOWN).get("spec_version") not in _IGNORING,
+    )

@@ -106,6 +106,7 @@ class Reuse:
         self._approvals: Final = approvals
         # Without a journal, or without reports, no use of a decision would be told.
         self._journal: Final = journal if settings.report_outcomes else None
+        self._passes_full: Final = settings.journal_full == "pass"
         self._kept: dict[bytes, _Kept] = {}
         self._again: Final[Recall[tuple[_Kept, CompiledRule, bytes]]] = Recall(settings.cache_entries)
         # What the requests of a rule have in common, by whether a principal is known.
@@ -186,7 +187,9 @@ class Reuse:
         if found is None:
             return None
         kept, core = found[0], self._core
-        if kept.generation != self._generation or core.clock() >= kept.until or self._is_untold():
+        if kept.generation != self._generation or core.clock() >= kept.until:
+            return None
+        if self._passes_full and self._is_untold():
             return None
         now = (core.policy_state, self._kill.changes, core.key_refused, known_id[0] or process_id())
         return found if now == self._seen and not core.key_refused else None

@@ -55,12 +55,10 @@ class Recall(Generic[T]):
         return len(self._found)
 
     def find(self, known: Known, came: Came) -> T | None:
-        """Return what is kept for such a request; None where that is unknown."""
-        told = known.told
-        if type(told) is not Recalled or told.recall is not self:
-            return None
+        """Return what is kept for such a request; None where that is unknown. `known` is one that says `Recalled`."""
+        recall, silent = known.told
         try:
-            return self._found.get(self._key(told.silent, known, came))
+            return self._found.get(self._key(silent, known, came)) if recall is self else None
         except (TypeError, ValueError, OverflowError):  # no texts and bytes, as a server's are
             return None
 

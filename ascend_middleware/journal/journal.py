@@ -20,7 +20,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +31,7 @@ from ..fork import known_id, process_id, renew_once
 from ..masking import get_logger
 from ..setting_values import default_directory, make_directory
 from ..state.base import scope_of
-from .lines import encode_line, seal
+from .lines import LINE, checksum, encode_line
 from .segments import FileLog, Log, MemoryLog
 
 if TYPE_CHECKING:
@@ -94,6 +94,13 @@ class Limits:
     size: int = 268_435_456
     age: float = 604_800.0
     when_full: str = "refuse"
+    near_size: float = field(init=False)
+    near_age: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out at what size and age a limit is near."""
+        object.__setattr__(self, "near_size", self.size * _NEAR)
+        object.__setattr__(self, "near_age", self.age * _NEAR)
 
 
 class Journal:
@@ -120,8 +127,6 @@ class Journal:
     ) -> None:
         self.directory: Final = directory
         self.limits: Final = limits or Limits()
-        self._near_size: Final = self.limits.size * _NEAR
-        self._near_age: Final = self.limits.age * _NEAR
         self._power_safe = power_safe
         self._now = now
         self._reset()
@@ -217,10 +222,11 @@ class Journal:
         if self._pid != known_id[0] and self._pid != process_id():
             self.renew()
         log, number, now, since = self._log or self.log, next(self._numbers), self._now(), self.waiting_since
-        line = seal(b'{"k":"entry","n":%d,"at":%b,"id":"%b",%b' % (number, _encode(now), action_id.encode(), rest))
+        content = b'{"k":"entry","n":%d,"at":%b,"id":"%b",%b' % (number, _encode(now), action_id.encode(), rest)
+        line = LINE % (checksum(content), content)
         if (
-            log.appended - log.taken + self.others_bytes < self._near_size
-            and (since is None or now - since < self._near_age)
+            log.appended - log.taken + self.others_bytes < self.limits.near_size
+            and (since is None or now - since < self.limits.near_age)
             and not self._unwritten
         ):
             try:
@@ -235,7 +241,7 @@ class Journal:
         log = self._log or self.log
         self.entered += 1
         size, since = log.appended - log.taken + self.others_bytes, self.waiting_since
-        is_near = size >= self._near_size or (since is not None and now - since >= self._near_age)
+        is_near = size >= self.limits.near_size or (since is not None and now - since >= self.limits.near_age)
         if is_near and self._is_full(size, 0.0 if since is None else now - since):
             return True
         if self._unwritten and not self._write_late(log, wait=wait):
@@ -255,7 +261,8 @@ class Journal:
             return True  # the parent's entry: the parent, or its death, concludes it
         if error is None and not given_back:  # as of most
             at = _encode(self._now())
-            line = seal(b'{"k":"outcome","n":%d,"at":%b,"error":null,"ms":%d}' % (number, at, duration_ms))
+            content = b'{"k":"outcome","n":%d,"at":%b,"error":null,"ms":%d}' % (number, at, duration_ms)
+            line = LINE % (checksum(content), content)
         else:
             line = encode_line(_Outcome(number, self._now(), error, duration_ms, given_back))
         try:

@@ -10,10 +10,13 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["decode_as", "decode_line", "encode_line", "seal", "unseal"]
+__all__ = ["LINE", "checksum", "decode_as", "decode_line", "encode_line", "seal", "unseal"]
 
 _Record = TypeVar("_Record")
 
+# For who makes a line of each request: of the checksum of encoded content, and the content.
+LINE: Final = b"%08x %b\n"
+checksum: Final = zlib.crc32
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -25,14 +28,14 @@ def encode_line(record: Mapping[str, Any] | msgspec.Struct | msgspec.Raw) -> byt
 
 def seal(content: bytes) -> bytes:
     """Return a line of encoded content; `unseal` takes the content out."""
-    return b"%08x %b\n" % (zlib.crc32(content), content)
+    return LINE % (checksum(content), content)
 
 
 def unseal(line: bytes) -> bytes | None:
     """Return a line's content, or None if it is not whole."""
     content = line[9:-1]
     try:
-        is_whole = line[8:9] == b" " and line[-1:] == b"\n" and int(line[:8], 16) == zlib.crc32(content)
+        is_whole = line[8:9] == b" " and line[-1:] == b"\n" and int(line[:8], 16) == checksum(content)
     except ValueError:
         return None
     return content if is_whole else None
