@@ -42,6 +42,7 @@ __all__ = [
     "read_plain",
     "read_query",
     "read_query_fields",
+    "read_simple_submission",
     "read_submission",
     "read_wait",
     "record_fields",
@@ -67,6 +68,13 @@ _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 
 _SUBMITTED: Final = frozenset(Submission.__struct_fields__)
+# Those that say all that is to be known of them.
+_SIMPLE: Final = frozenset(
+    (
+        *("agent_id", "agent_name", "action_type", "resource", "resource_id", "tool_name", "description"),
+        *("business_justification", "action_details", "context", "risk_indicators"),
+    )
+)
 
 _Fields = TypeVar("_Fields", bound=msgspec.Struct)
 
@@ -220,11 +228,8 @@ def wrong(name: str, message: str, **details: Any) -> ApiError:
     return ApiError(422, "VALIDATION_ERROR", f"{name}: {message}", details={"field": name, "issue": message, **details})
 
 
-def read_submission(body: Mapping[str, Any], *, claims: bool = True) -> dict[str, Any]:
-    """Return the known fields of a submitted action; the caller's own risk scores are dropped at any depth.
-
-    `claims`: whether there may be any.
-    """
+def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the known fields of a submitted action; the caller's own risk scores are dropped at any depth."""
     # Null counts as missing where something is required.
     needed = {name: "" for name in ("agent_id", "action_type") if body.get(name) is None}
     read = read_fields({**body, **needed} if needed else body, Submission)
@@ -236,11 +241,32 @@ def read_submission(body: Mapping[str, Any], *, claims: bool = True) -> dict[str
     # Not compared by `==`, to which true is 1 and 1 is 1.0.
     if None not in (parameters, details) and canonical_json(parameters) != canonical_json(details):
         raise wrong("parameters", "and action_details are synonyms and must not differ")
-    action["action_details"] = details if details is not None else parameters
+    if details is None and parameters is not None:
+        action["action_details"] = parameters
     for name in ("action_details", "context", "risk_indicators"):
-        value = action.get(name) or {}
-        action[name] = strip_risk_claims(value) if claims and not is_plain(value) else value
-    # The three generations of clients require different ones; each stands in for the others.
+        value = action.get(name)
+        if value and not is_plain(value):
+            action[name] = strip_risk_claims(value)
+    return _completed(action)
+
+
+def read_simple_submission(body: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the same of a body in which nothing can be a claim, or None where it has fields that may need a look.
+
+    Raises:
+        msgspec.ValidationError: a field is not as it must be.
+    """
+    values = body.values()
+    if not body.keys() <= _SIMPLE or None in values or "" in values:
+        return None
+    msgspec.convert(body, Submission)
+    return _completed(body.copy())
+
+
+def _completed(action: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what an action leaves out: generations of clients require different words; each stands in for others."""
+    for name in ("action_details", "context", "risk_indicators"):
+        action.setdefault(name, {})
     action.setdefault("agent_name", action["agent_id"])
     words = action.get("resource") or action.get("description") or action.get("tool_name") or action["action_type"]
     action["resource"] = words

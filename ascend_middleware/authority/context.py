@@ -167,7 +167,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         """
         question = self.authority.question(action, score, tenant=self.tenant)
         if question.is_quick(Shape.of(self.request.body), QUICK):
-            return question.judge()
+            return question.judge(quick=True)
         if not isinstance(self.done, Judged) or not question.is_as(self.done.question):
             raise Apart(Task(self.tenant, question))
         return self.done.judgement

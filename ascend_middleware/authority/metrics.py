@@ -84,13 +84,13 @@ class Metrics:
             found = self._known[family, labels] = family.labels(*labels)
         return found
 
-    def _entry(self, event: str, tenant: str, data: Mapping[str, Any]) -> None:
-        self._of(self._entries, event).inc()
+    def _entry(self, event: str, tenant: str, data: Mapping[str, Any], count: int) -> None:
+        self._of(self._entries, event).inc(count)
         if event == "ACTION_SUBMITTED":
             observed = data["decision"] == "pending" and data.get(OBSERVED)
-            self._of(self._decisions, tenant, OBSERVED if observed else data["decision"]).inc()
+            self._of(self._decisions, tenant, OBSERVED if observed else data["decision"]).inc(count)
         elif event in _SETTLED:
-            self._settled.labels(tenant, _SETTLED[event]).inc()
+            self._settled.labels(tenant, _SETTLED[event]).inc(count)
 
     def _read(self) -> Iterator[Metric]:
         service, authority = self._service, self._service.authority

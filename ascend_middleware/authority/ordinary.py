@@ -16,7 +16,7 @@ import msgspec
 from ascend_middleware.api.endpoints import SUBMIT
 
 from . import killswitch, orchestration
-from .bodies import Answer, decision_fields, fixed_headers, read_plain, read_submission
+from .bodies import Answer, decision_fields, fixed_headers, read_plain, read_simple_submission
 from .context import IDEMPOTENCY_KEY, AuthorityContext, fingerprint
 from .endpoints.actions import UNNAMED_AGENT, judged_form, submitted_judgement
 from .endpoints.policies import kept_policies
@@ -25,22 +25,16 @@ from .keys import Credential, Window
 from .policy import Policies, PolicySet, Question
 from .policy.approvers import OBSERVED
 from .policy.evaluation import Shape
-from .policy.risk_score import may_claim, risk_level, score_action
+from .policy.risk_score import Score, may_claim, risk_level, score_action
 from .store.audit import canonical_json, digest, iso_time
 from .store.erasure import rest_of
-from .store.submissions import Repeatable, Submitted
+from .store.submissions import Repeatable, Signature, Submitted
 from .store.transaction import Transaction
 
 __all__ = ["Ordinary"]
 
 _encode: Final = msgspec.json.Encoder().encode
-# What a body may hold; all else has to be looked for.
-_FIELDS: Final = frozenset(
-    (
-        *("agent_id", "agent_name", "action_type", "resource", "resource_id", "tool_name", "description"),
-        *("business_justification", "action_details", "context", "risk_indicators"),
-    )
-)
+_COUNTED: Final = SUBMIT.counted_as
 # Headers that change what is asked for, or who asks.
 _ELSE: Final = frozenset({"authorization", "x-api-version", "x-organization-slug"})
 
@@ -53,6 +47,9 @@ class _Asker(NamedTuple):
     limit: int
     agent_name: str
     more: Policies
+    signature: Signature
+    # Scores, and digests of what stays after an erasure, by what they are made of: an agent's submissions are alike.
+    known: dict[tuple[str, str | None, bytes], tuple[Score, str]]
 
 
 class Ordinary:
@@ -90,10 +87,10 @@ class Ordinary:
     ) -> tuple[Transaction, _Asker, Submitted, Repeatable | None, dict[str, str]] | None:
         """Return what is to be stored and told, if all of it is ordinary; nothing was done but counting the request."""
         given = read_plain(body)
-        if given is None or not given.keys() <= _FIELDS or may_claim(body):
+        if given is None or may_claim(body):
             return None
-        texts = given.values()
-        if None in texts or "" in texts or given["agent_id"] == UNNAMED_AGENT:
+        action = read_simple_submission(given)
+        if action is None or (agent_id := action["agent_id"]) == UNNAMED_AGENT:
             return None
         store, authority = self._store, self._authority
         if store.memo is None and store.find_key(key) is None:
@@ -101,8 +98,6 @@ class Ordinary:
         running = store.joined()
         if running is None:
             return None
-        action = read_submission(given, claims=False)
-        agent_id, kind = action["agent_id"], action["action_type"]
         place = ("ordinary", key, agent_id)
         if place not in running.memo:
             running.memo[place] = self._asker(key, agent_id)
@@ -117,16 +112,21 @@ class Ordinary:
                 return None
         if action["agent_name"] == agent_id:
             action["agent_name"] = asker.agent_name
-        score = score_action(kind, action["risk_indicators"], action["context"])
+        indicators, context = action["risk_indicators"], action["context"]
+        alike = action["action_type"], action.get("tool_name"), _encode((indicators, context))
+        if alike not in asker.known:
+            score = score_action(action["action_type"], indicators, context)
+            asker.known[alike] = score, digest(canonical_json(rest_of(action)))
+        score, rest = asker.known[alike]
         question = Question.of(asker.policy, judged_form(action), score, more=asker.more)
         if not question.is_quick(Shape.of(body), QUICK):
             return None
-        judgement = question.judge()
+        judgement = question.judge(quick=True)
         if judgement.faults or judgement.decision == "pending":
             return None
         limits: dict[str, str] = {}
         if asker.limit:
-            allowance = self._requests.quick((asker.by.key_id, SUBMIT.counted_as), asker.limit, authority.now())
+            allowance = self._requests.quick((asker.by.key_id, _COUNTED), asker.limit, authority.now())
             if allowance is None or allowance.retry_after:
                 return None
             limits = allowance.headers
@@ -135,7 +135,7 @@ class Ordinary:
             submission=action,
             judgement=stored,
             texts=(canonical_json(action), canonical_json(stored)),
-            rest=digest(canonical_json(rest_of(action))),
+            rest=rest,
             risk=(judgement.risk_score, risk_level(judgement.risk_score)),
             at=iso_time(seconds),
             seconds=seconds,
@@ -151,9 +151,9 @@ class Ordinary:
         registered = orchestration.registered(store, agent_id, tenant=by.tenant)
         if standing.blocked or standing.max_per_minute is not None or registered.get("model_id") is not None:
             return None
-        limit = policy.limits_of(by.key_id, by.name).of(SUBMIT.counted_as)
+        limit = policy.limits_of(by.key_id, by.name).of(_COUNTED)
         name = orchestration.name_of(agent_id, registered)
-        return _Asker(by, policy, limit, name, kept_policies(store, tenant=by.tenant))
+        return _Asker(by, policy, limit, name, kept_policies(store, tenant=by.tenant), Signature.of(by), {})
 
     def _stored(
         self,
@@ -171,5 +171,5 @@ class Ordinary:
             row |= {"created_at": one.at, "updated_at": one.at, "approval": None, "expires_at": None}
             return _encode({**decision_fields(row), "policy_state": state})
 
-        content = self._store.add_submitted(running, one, by=asker.by, kept=kept, answer=answer)
+        content = self._store.add_submitted(running, one, by=asker.signature, kept=kept, answer=answer)
         return Answer(SUBMIT.status, {**fixed_headers(one.judgement["correlation_id"]), **limits}, content)

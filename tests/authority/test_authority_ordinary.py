@@ -71,8 +71,8 @@ class Both:
             desk.store.on_entry = functools.partial(self._note, desk)
             before(desk)
 
-    def _note(self, desk, event, tenant, data):
-        self.told[desk].append((event, tenant, data.get("decision"), data.get("observed")))
+    def _note(self, desk, event, tenant, data, count):
+        self.told[desk] += [(event, tenant, data.get("decision"), data.get("observed"))] * count
 
     def later(self, seconds):
         for desk in self.desks:

@@ -37,12 +37,12 @@ __all__ = [
 
 # The strictest wins: later words beat earlier ones.
 DECISIONS: Final = ("approved", "pending", "denied")
+_RANK: Final = {word: number for number, word in enumerate(DECISIONS)}
 # What a smart rule calls them.
 RULE_ACTIONS: Final[Mapping[str, str]] = {"allow": "approved", "require_approval": "pending", "deny": "denied"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What the policies say about one action."""
 
     decision: str
@@ -51,9 +51,30 @@ class Judgement:
     policy_matched: str = ""
     matched: tuple[str, ...] = ()
     factors: tuple[str, ...] = ()
-    explanation: Mapping[str, Any] = field(default_factory=dict)
+    explanation: Mapping[str, Any] = {}
     # Why a policy could not be evaluated, by its name; for those who write policies, never for the agent.
-    faults: Mapping[str, str] = field(default_factory=dict)
+    faults: Mapping[str, str] = {}
+
+
+class _Match(msgspec.Struct, frozen=True):
+    """What a policy says of an action, and how that is told."""
+
+    policy: Policy
+    decision: str
+    reason: str
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, policy: Policy, decision: str, reason: str, *, failed: bool) -> _Match:
+        fields = {
+            "name": policy.name,
+            "source": policy.source,
+            "decision": decision or None,
+            "risk_score": policy.risk_score,
+            "reason": reason,
+            "evaluation_failed": failed,
+        }
+        return cls(policy, decision, reason, fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +92,13 @@ class Policy:
     risk_score: int | None = None
     reason: str = ""
     source: str = "policy file"
+    # What it says of an action about which its condition holds; the same each time.
+    match: _Match = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Work out what it says."""
+        reason = self.reason or f"policy {self.name!r}"
+        object.__setattr__(self, "match", _Match.of(self, self.decision, reason, failed=False))
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], condition: Condition | None, *, source: str = "policy file") -> Policy:
@@ -113,18 +141,22 @@ class Policies(tuple[Policy, ...]):
             if not policy.keys:
                 self._any.append((number, policy))
 
-    def about(self, action: Mapping[str, Any]) -> Iterator[Policy]:
-        """Yield those whose condition has to be evaluated: the action's type and agent are among those listed."""
+    def about(self, action: Mapping[str, Any]) -> list[Policy]:
+        """Return those whose condition has to be evaluated: the action's type and agent are among those listed."""
         # Without regard to case, or "Transaction" would slip past the policies for "transaction".
         kind, agent = str(action["action_type"]).casefold(), action["agent_id"]
-        found = self._any.copy()
+        found, by_key = self._any, self._by_key
         for key in (("agent_id", agent), ("resource", str(action.get("resource"))), ("action_type", kind)):
-            found += self._by_key.get(key, ())
-        found.sort(key=_NUMBER)
-        for _, policy in found:
-            types, agents = policy.action_types, policy.agents
-            if (not types or listed(kind, types)) and (not agents or listed(agent, agents)):
-                yield policy
+            if key in by_key:
+                found = found + by_key[key]
+        if found is not self._any:
+            found.sort(key=_NUMBER)
+        return [
+            policy
+            for _, policy in found
+            if (not policy.action_types or listed(kind, policy.action_types))
+            and (not policy.agents or listed(agent, policy.agents))
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,18 +257,23 @@ class PolicySet:
         """Decide by what the conditions of the policies about an action gave."""
         matched: list[_Match] = []
         faults: dict[str, str] = {}
+        value, decider = score.value, None
+        factors = [*score.factors]
         for policy, one in zip(policies, held, strict=True):
-            if one is True:
-                matched.append(_Match(policy, policy.decision, policy.reason or f"policy {policy.name!r}"))
-            elif one is not False:
+            if one is False:
+                continue
+            match = policy.match
+            if one is not True:
                 faults[policy.name] = one
                 reason = f"policy {policy.name!r} could not be evaluated for this action"
-                matched.append(_Match(policy, "denied", reason, failed=True))
-        scores = [(row.policy.name, row.policy.risk_score) for row in matched if row.policy.risk_score is not None]
-        value = max([score.value, *(points for _, points in scores)])
-        deciding = [row for row in matched if row.decision]
-        decider = max(deciding, key=lambda row: DECISIONS.index(row.decision), default=None)
-        name, threshold = None, None
+                match = _Match.of(policy, "denied", reason, failed=True)
+            matched.append(match)
+            if policy.risk_score is not None:
+                value = max(value, policy.risk_score)
+                factors.append(f"policy {policy.name}: {policy.risk_score}")
+            if match.decision and (decider is None or _RANK[match.decision] > _RANK[decider.decision]):
+                decider = match
+        name, threshold = "", None
         if decider is not None:
             decision, reason, name = decider.decision, decider.reason, decider.policy.name
             if decider.policy.risk_score is not None:
@@ -244,11 +281,11 @@ class PolicySet:
         else:
             decision, reason, threshold = self._by_threshold(value)
         explanation = {
-            "signals": [{"signal": one.name, "points": one.points, "source": one.source} for one in score.signals],
-            "policies": [row.fields() for row in matched],
+            "signals": [{"signal": name, "points": points, "source": source} for name, points, source in score.signals],
+            "policies": [row.fields for row in matched],
             "thresholds": {"pending": self.pending, "denied": self.denied},
             "decided_by": "threshold" if decider is None else "policy",
-            "policy": name,
+            "policy": None if decider is None else name,
             "threshold": threshold,
             "risk_score": value,
         }
@@ -256,9 +293,9 @@ class PolicySet:
             decision=decision,
             reason=reason,
             risk_score=value,
-            policy_matched=name or "",
-            matched=tuple(row.policy.name for row in matched),
-            factors=(*score.factors, *(f"policy {one}: {points}" for one, points in scores)),
+            policy_matched=name,
+            matched=tuple([row.policy.name for row in matched]),
+            factors=tuple(factors),
             explanation=explanation,
             faults=faults,
         )
@@ -287,8 +324,8 @@ class Question(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, rules: PolicySet, action: Mapping[str, Any], score: Score, *, more: Policies | None = None) -> Question:
         """Ask a policy file, and `more` policies, about an action as the conditions see it."""
-        about = [*rules.policies.about(action), *more.about(action)] if more else [*rules.policies.about(action)]
-        return cls(rules, action, score, more, tuple(about))
+        about = rules.policies.about(action)
+        return cls(rules, action, score, more, tuple(about + more.about(action) if more else about))
 
     def is_as(self, other: Question) -> bool:
         """Say whether an answer to the other one answers this."""
@@ -308,31 +345,13 @@ class Question(msgspec.Struct, frozen=True):
         return [None if one is None else one.source for one in self._conditions]
 
     @property
-    def _conditions(self) -> Iterator[Condition | None]:
-        return (policy.condition for policy in self.about)
+    def _conditions(self) -> list[Condition | None]:
+        return [policy.condition for policy in self.about]
 
-    def judge(self, held: Sequence[Held] | None = None) -> Judgement:
-        """Answer it, by what the conditions gave where that is known."""
-        held = evaluate(self._conditions, self.action) if held is None else held
+    def judge(self, held: Sequence[Held] | None = None, *, quick: bool = False) -> Judgement:
+        """Answer it, by what the conditions gave where that is known; `quick` if it surely takes no time."""
+        held = evaluate(self._conditions, self.action, bounded=not quick) if held is None else held
         return self.rules.conclude(self.about, held, self.score)
-
-
-@dataclass(frozen=True, slots=True)
-class _Match:
-    policy: Policy
-    decision: str
-    reason: str
-    failed: bool = False
-
-    def fields(self) -> dict[str, Any]:
-        return {
-            "name": self.policy.name,
-            "source": self.policy.source,
-            "decision": self.decision or None,
-            "risk_score": self.policy.risk_score,
-            "reason": self.reason,
-            "evaluation_failed": self.failed,
-        }
 
 
 # Longer than any name of an action.

@@ -6,8 +6,9 @@ import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from ascend_middleware.api.values import is_plain
 
@@ -74,8 +75,7 @@ class Signal(NamedTuple):
         return f"{self.name}: {'' if self.source == 'action_type' else '+'}{self.points}"
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(msgspec.Struct, frozen=True):
     """A risk score from 0 to 100 and what it is made of (`refund: 50`, `pii: +15`)."""
 
     value: int
@@ -84,7 +84,7 @@ class Score:
     @property
     def factors(self) -> tuple[str, ...]:
         """The signals in words."""
-        return tuple(str(signal) for signal in self.signals)
+        return tuple(map(str, self.signals))
 
 
 def score_action(
@@ -112,8 +112,8 @@ def score_action(
         if points:
             value += points
             signals.append(Signal(f"context.{name}", points, "context"))
-    for source, floors in (("mcp_server", least or {}), ("submission", claimed or {})):
-        for name, floor in sorted(floors.items()):
+    for source, floors in (("mcp_server", least), ("submission", claimed)):
+        for name, floor in sorted(floors.items()) if floors else ():
             if floor > value:
                 signals.append(Signal(name, floor - value, source))
                 value = floor
@@ -168,6 +168,8 @@ def _base(action_type: str) -> tuple[int, str]:
 
 
 def _points(name: str, given: object) -> int:
+    if given is True:  # nearly always
+        return _INDICATORS.get(name.lower(), _ANY_INDICATOR)
     if isinstance(given, str) and given.lower() in _GRADES:
         return _GRADES[given.lower()]
     if not given or (isinstance(given, str) and given.lower() in ("false", "no", "none")):
@@ -185,4 +187,7 @@ def _context_points(name: str, given: object) -> int:
 
 def risk_level(score: int) -> str:
     """Return the word for a score: low, medium (from 30), high (from 60), critical (from 85)."""
-    return next((word for least, word in _LEVELS if score >= least), "low")
+    for least, word in _LEVELS:
+        if score >= least:
+            return word
+    return "low"

@@ -40,10 +40,11 @@ class Log(Records):
     told in it.
 
     Attributes:
-        on_entry: is told of each entry, event, tenant and data, once it is durable; it must be quick.
+        on_entry: is told of each entry, event, tenant and data, once it is durable, and how many are alike; it must be
+            quick.
     """
 
-    on_entry: Callable[[str, str, Mapping[str, Any]], None] | None = None
+    on_entry: Callable[[str, str, Mapping[str, Any], int], None] | None = None
 
     def audit(
         self,
@@ -90,7 +91,7 @@ class Log(Records):
         self.insert_late("audit", {**columns, "previous": previous, "hash": digest})
         self.advance(last + 1, digest)
         if self.on_entry is not None:
-            self.after_commit(partial(self.on_entry, entry.event, entry.tenant, entry.data))
+            self.after_commit(partial(self.on_entry, entry.event, entry.tenant, entry.data, 1))
 
     def tell_answer(self, row: Mapping[str, Any], *, by: Credential) -> int | None:
         """Have the entry that is held open tell what answer is kept, and return its number, or None if none is told."""

@@ -15,7 +15,7 @@ from .key_store import Keys
 from .tallies import Counted
 from .transaction import Late, Transaction
 
-__all__ = ["Repeatable", "Submissions", "Submitted"]
+__all__ = ["Repeatable", "Signature", "Submissions", "Submitted"]
 
 # The columns of rows in the order in which `Store.add_action`, `Log` and `Store.keep_answer` name them.
 _ACTIONS: Final = (
@@ -44,6 +44,19 @@ class Submitted(NamedTuple):
     risk: tuple[int, str]
     at: str
     seconds: float  # the same time
+
+
+class Signature(NamedTuple):
+    """Who submits, and how an entry spells that."""
+
+    by: Credential
+    name: str
+    tenant: str
+
+    @classmethod
+    def of(cls, by: Credential) -> Signature:
+        """Return somebody's."""
+        return cls(by, _text(by.name), _text(by.tenant))
 
 
 class Repeatable(NamedTuple):
@@ -109,7 +122,7 @@ class Submissions(Keys):
         running: Transaction,
         one: Submitted,
         *,
-        by: Credential,
+        by: Signature,
         kept: Repeatable | None,
         answer: Callable[[int], bytes],
     ) -> bytes:
@@ -117,20 +130,20 @@ class Submissions(Keys):
 
         `answer` makes it of the action's number.
         """
-        number, head = running.action + 1, running.tip or running.head
+        number, head, who = running.action + 1, running.tip or running.head, by.by
         content = answer(number)
         salt, judgement, (score, level) = new_salt(), one.judgement, one.risk
         agent_id, kind = one.submission["agent_id"], one.submission["action_type"]
         action = (
-            *(number, by.tenant, agent_id, judgement["decision"], score, level, one.at, one.at, by.key_id),
-            *(by.name, None, one.texts[0], salt, one.texts[1], None),
+            *(number, who.tenant, agent_id, judgement["decision"], score, level, one.at, one.at, who.key_id),
+            *(who.name, None, one.texts[0], salt, one.texts[1], None),
         )
         row: dict[str, Any] = {}
         told = ""
         if kept is not None:
-            row = {"key_id": by.key_id, "path": kept.path, "name": kept.name, "fingerprint": kept.fingerprint}
+            row = {"key_id": who.key_id, "path": kept.path, "name": kept.name, "fingerprint": kept.fingerprint}
             row |= {"status": 200, "body": content, "at": one.seconds}
-            named = {"answer": answer_digest(row), "key": by.key_id, "name": kept.name, "path": kept.path}
+            named = {"answer": answer_digest(row), "key": who.key_id, "name": kept.name, "path": kept.path}
             told = f',"kept":[{_text(named)}]'
             row["seq"] = head[0] + 1
         # In the order of their names, with a gap where that of the answer stands.
@@ -143,7 +156,7 @@ class Submissions(Keys):
             "judgement": digest(one.texts[1]),
         }
         then = {
-            "key": by.key_id,
+            "key": who.key_id,
             "matched": judgement["matched"],
             "parent_action_id": None,
             "policy_matched": judgement["policy_matched"],
@@ -160,8 +173,8 @@ class Submissions(Keys):
         late = [(_ACTIONS, action), (_AUDIT, entry)]
         if kept is not None:
             late.append((_ANSWERS, tuple(row.values())))
-        for _, values in late:
-            self.engine.check(values)
+        # Of all these texts the only one that is neither JSON nor of the database.
+        self.engine.check((agent_id,))
         try:
             running.action, running.tip, running.logged = number, (entry[0], entry[5]), True
             for place, values in late:
@@ -170,33 +183,39 @@ class Submissions(Keys):
                     waiting = running.late[place] = Late()
                 waiting.rows.append(values)
             if kept is not None:
-                running.note("answers", (by.key_id, kept.path, kept.name), row)
+                running.note("answers", (who.key_id, kept.path, kept.name), row)
             status = judgement["decision"]
-            running.counted.append(Counted(1, by.tenant, one.at, status, level, score, agent_id))
-            if self.on_entry is not None:
-                running.notices.append(partial(self.on_entry, _EVENT, by.tenant, judgement))
+            running.counted.append(Counted(1, who.tenant, one.at, status, level, score, agent_id))
+            alike = who.tenant, status
+            if alike not in running.submitted and self.on_entry is not None:
+                running.notices.append(partial(self._tell_submitted, running.submitted, *alike))
+            running.submitted[alike] = running.submitted.get(alike, 0) + 1
         except BaseException:
             self.engine.rollback()
             raise
         return content
 
+    def _tell_submitted(self, submitted: Mapping[tuple[str, str], int], tenant: str, decision: str) -> None:
+        if self.on_entry is not None:
+            self.on_entry(_EVENT, tenant, {"decision": decision}, submitted[tenant, decision])
+
     @staticmethod
     def _entry(
-        head: tuple[int, str], number: int, at: str, by: Credential, data: tuple[str, str, str]
+        head: tuple[int, str], number: int, at: str, by: Signature, data: tuple[str, str, str]
     ) -> tuple[int, str, str, int, str, str]:
         """Return the row of an audit entry as `audit.written` makes it; what is told in the middle may be erased."""
         seq, previous = head[0] + 1, head[1]
-        begin = f'{{"action_id":{number},"actor":{_text(by.name)},"at":"{at}","data":'
-        end = f'"seq":{seq},"tenant":{_text(by.tenant)}}}'
+        begin = f'{{"action_id":{number},"actor":{by.name},"at":"{at}","data":'
+        end = f'"seq":{seq},"tenant":{by.tenant}}}'
         lasts = data[0] + "," + data[2]
         if not data[1]:
             text = f'{begin}{lasts},"event":"{_EVENT}",{end}'
-            return seq, text, by.tenant, number, previous, chained(previous, text)
+            return seq, text, by.by.tenant, number, previous, chained(previous, text)
         whole, salt = f"{data[0]}{data[1]},{data[2]}", new_salt()
         seal = digest(whole, salt)
         text = f'{begin}{whole},"event":"{_EVENT}","salt":"{salt}","sealed":"{seal}",{end}'
         lasting = f'{begin}{lasts},"event":"{_EVENT}","sealed":"{seal}",{end}'
-        return seq, text, by.tenant, number, previous, chained(previous, lasting)
+        return seq, text, by.by.tenant, number, previous, chained(previous, lasting)
 
 
 def _text(value: object) -> str:

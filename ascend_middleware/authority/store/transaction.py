@@ -47,6 +47,7 @@ class Transaction(msgspec.Struct):
         noted: the keys of these in their order.
         action: the last number that an action was given.
         counted: what is added to the counts.
+        submitted: how many joined it, by tenant and decision; see `Submissions`.
         entry: the audit entry that is held open; see `Log`.
         logged: whether the part that is running wrote one.
         stored: what the next one tells was stored.
@@ -61,6 +62,7 @@ class Transaction(msgspec.Struct):
     known: dict[str, dict[Hashable, Mapping[str, Any] | None]] = {}
     noted: list[tuple[str, Hashable]] = []
     counted: list[Counted] = []
+    submitted: dict[tuple[str, str], int] = {}
     entry: Any = None
     logged: bool = False
     stored: list[dict[str, Any]] = []
