@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import time
@@ -91,7 +92,7 @@ class Connections:
 
             headers = list(scope["headers"])
             size = len(scope["raw_path"] or b"") + len(scope["query_string"])
-            size += sum(len(name) + len(value) for name, value in headers)
+            size += sum(map(len, itertools.chain.from_iterable(headers)))
             try:
                 if size > self.limits.head_bytes or len(headers) > self.limits.headers:
                     connection.refuse(_TOO_LONG, "request headers are too long or too many")

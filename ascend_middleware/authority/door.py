@@ -50,10 +50,9 @@ class Door:
             return error  # answered like any other defect
 
     async def _counted(self, client: str) -> ApiError | None:
-        limit = self._authority.policy.address_limit
-        # On this machine a proxy may speak for everybody.
-        if not limit or not client or is_loopback(client):
+        if not self._counts(client):
             return None
+        limit = self._authority.policy.address_limit
         subject, now = network_of(client), self._authority.now()
         # Only what has to ask a database is worth a thread.
         allowance = self._addresses.quick(subject, limit, now)
@@ -64,6 +63,10 @@ class Door:
         self._authority.limited("address")
         message = f"one address may make {limit} requests a minute"
         return ApiError(429, "ADDRESS_LIMITED", message, headers={"retry-after": str(allowance.retry_after)})
+
+    def _counts(self, client: str) -> bool:
+        # On this machine a proxy may speak for everybody.
+        return bool(self._authority.policy.address_limit and client) and not is_loopback(client)
 
     async def answer(
         self,
@@ -82,7 +85,7 @@ class Door:
         kind = endpoint.counted_as if endpoint is not None else "open" if route else "unknown"
         began = time.perf_counter()
         with self._trace(method, route, headers) as span:
-            refused = await self.refusal(client)
+            refused = await self.refusal(client) if self._counts(client) else None
             if refused is not None:
                 answer = self._authority.refused(headers, refused)
             elif path == METRICS.path:

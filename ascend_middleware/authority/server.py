@@ -165,13 +165,13 @@ async def _lifespan(service: Service, receive: ASGIReceiveCallable, send: ASGISe
 
 
 async def _serve(door: Door, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        if name in headers and name in _SINGLE:
-            # Neither value counts: what the core then sees is refused there.
-            value = "" if name != "idempotency-key" else "repeated header"
-        headers[name] = value
+    pairs = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+    headers = dict(pairs)
+    if len(headers) != len(pairs):
+        for name in _SINGLE.intersection(headers):
+            if sum(given == name for given, _ in pairs) > 1:
+                # Neither value counts: what the core then sees is refused there.
+                headers[name] = "" if name != "idempotency-key" else "repeated header"
     body = await _read(receive)
     if body is None:
         return

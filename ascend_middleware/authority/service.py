@@ -11,7 +11,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -58,8 +58,6 @@ _MEET_EVERY: Final = 3
 _T = TypeVar("_T")
 
 
-# Method, path, query, headers and body of a request.
-Asked: TypeAlias = tuple[str, str, str, Mapping[str, str], bytes]
 # A job, the request that it answers, if it is told, and who waits for it.
 _Job: TypeAlias = tuple[Callable[[], Any], Coming | None, "asyncio.Future[Any]"]
 
@@ -163,6 +161,13 @@ class Writer:
                 future.set_exception(error)
             else:
                 future.set_result(result)
+
+
+class _Begun(NamedTuple):
+    """An answer that waits for something to be done outside of the writer."""
+
+    flow: Answering
+    step: Task
 
 
 def _harmless(error: BaseException) -> Exception:
@@ -366,7 +371,12 @@ class Service:
         endpoint, parameters = self.authority.find_endpoint(method, path)
         try:
             if endpoint is not None and endpoint.writes:
-                return await self._answer(ask(), partial(self.change, coming=Coming(path, headers)), asked)
+                coming = Coming(path, headers)
+                straight = partial(self.authority.ordinary.answer, *asked)
+                begun = await self.change(partial(self._begin, straight, ask), coming)
+                if not isinstance(begun, Answer):
+                    begun = await self._answer(begun.flow, partial(self.change, coming=coming), begun.step)
+                return begun
             # The database may have to read from disk, which must not hold up the event loop.
             if endpoint is not None and endpoint.many:
                 # Who asks is found out first: those without a key wait for no reader.
@@ -386,26 +396,24 @@ class Service:
             return self.authority.refused(headers, error)
         return answer
 
+    def _begin(self, straight: Callable[[], Answer | None], ask: Callable[[], Answering]) -> Answer | _Begun:
+        """Answer what changes something, or find what is to be done outside before."""
+        answer = straight() if self.authority.store.grouped else None
+        step = advance(flow := ask(), None) if answer is None else answer
+        return _Begun(flow, step) if isinstance(step, Task) else step
+
     async def _answer(
         self,
         flow: Answering,
         run: Callable[[Callable[[], Answer | Task]], Awaitable[Answer | Task]],
-        asked: Asked | None = None,
+        step: Task | None = None,
     ) -> Answer:
-        """Have `run` answer one request, and do between what is not to be done there.
-
-        What is asked may be an ordinary submission, if that is told.
-        """
-        step = await run(partial(advance, flow, None) if asked is None else partial(self._begin, flow, asked))
-        while isinstance(step, Task):
-            done = await self.judges.perform(step)
-            step = await run(partial(advance, flow, done))
-        return step
-
-    def _begin(self, flow: Answering, asked: Asked) -> Answer | Task:
-        # Only in a group: elsewhere it takes its time outside of a transaction first.
-        answer = self.authority.ordinary.answer(*asked) if self.authority.store.grouped else None
-        return advance(flow, None) if answer is None else answer
+        """Have `run` answer one request, and do between what is not to be done there; `step` is what comes first."""
+        found = await run(partial(advance, flow, None)) if step is None else step
+        while isinstance(found, Task):
+            done = await self.judges.perform(found)
+            found = await run(partial(advance, flow, done))
+        return found
 
     async def _hold(self, action_id: int, seconds: float, gone: Callable[[], Awaitable[None]] | None) -> None:
         """Return when an action is decided, when the seconds have passed, or when the client has left."""
