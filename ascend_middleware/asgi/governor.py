@@ -15,7 +15,7 @@ from .messages import Body, RootPath, ScopeView, as_it_came, is_connected, refus
 from .passed import passed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from ..adapters.runner import AsyncRunner
     from ..flow import Flow
@@ -50,54 +50,37 @@ class Governor:
         """Decide about one request or handshake and run `inner`, or refuse."""
         guard = self.runner.start()
         known = None if resolved is None else resolved.known
-        target = scope["path"], scope.get("raw_path")
         ordinary = are_ordinary_headers(scope.get("headers", ()))
         # What was ordinary before is so again.
-        if ordinary and (known is None or known.target != target):
+        if ordinary and (known is None or known.target != (scope["path"], scope.get("raw_path"))):
+            target = scope["path"], scope.get("raw_path")
             ordinary = is_ordinary_target(*target)
             if ordinary and known is not None:
                 known.target = target
         judged = scope[JUDGED] if JUDGED in scope else _judged(scope)
         if judging.get() is not None:
             judging.set(None)  # what a handler asks of an application by itself is another request
-        if ordinary and resolved is not None and scope["type"] == "http" and not resolved.entered:
-            found = None
+        # What is known is an HTTP request with no place on its way that is to be looked at again.
+        if ordinary and resolved is not None and (known or (scope["type"] == "http" and not resolved.entered)):
+            found: Verdict | Asked | Flow[Verdict] | None = None
             if known is not None and type(known.told) is Recalled:
-                recalled = guard.recall(known, as_it_came(scope))
-                if recalled is not None:
-                    return self._use(recalled, judged, scope, receive, send, inner, resolved)
+                found = guard.recall(known, as_it_came(scope))
             else:
                 found = guard.at_once(resolved, scope["method"])
             if isinstance(found, Asked):
                 judged.append("")
                 return self._ask(found, guard, judged, scope, receive, send, inner, resolved)
-            if found is not None:
+            if isinstance(found, Verdict):
                 judged.append(found.outcome)
-                _leave(found, scope)
-                return inner(scope, receive, send)
+                self.runner.note(found)
+                return self._run(found, scope, receive, send, inner)
+            if found is not None:
+                judged.append("")
+                view = ScopeView(scope, resolved, self._root_path, is_ordinary=True)
+                return self._judge(view, found, judged, scope, receive, send, inner)
         judged.append("")  # until it is known: what goes wrong here is no success of somebody else's
         view = ScopeView(scope, resolved, self._root_path, is_ordinary=ordinary)
         return self._govern(view, guard, judged, scope, receive, send, inner)
-
-    def _use(
-        self,
-        recalled: Verdict | Flow[Verdict],
-        judged: list[str],
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        inner: Application,
-        resolved: Resolved,
-    ) -> Awaitable[None]:
-        """Pass a request by the decision that is kept for it."""
-        if isinstance(recalled, Verdict):
-            judged.append(recalled.outcome)
-            self.runner.note(recalled)
-            _leave(recalled, scope)
-            return passed(self.runner, recalled, scope, receive, send).run(inner, scope)
-        judged.append("")
-        view = ScopeView(scope, resolved, self._root_path, is_ordinary=True)
-        return self._judge(view, recalled, judged, scope, receive, send, inner)
 
     async def _ask(
         self,
@@ -108,7 +91,7 @@ class Governor:
         receive: Receive,
         send: Send,
         inner: Application,
-        resolved: Resolved | None,
+        resolved: Resolved,
     ) -> None:
         """Govern a request that `Guard.at_once` knows; whatever is not permitted at once, `_judge` goes on with."""
         runner, attempt = self.runner, asked.attempt
@@ -130,7 +113,7 @@ class Governor:
         if not is_connected(receive):
             await self._pass(found, Body(receive), scope, send, inner, resolved, ahead=True)
             return
-        await self._carry_out(found, scope, receive, send, inner, resolved)
+        await self._run(found, scope, receive, send, inner)
 
     async def _govern(
         self,
@@ -215,11 +198,27 @@ class Governor:
         """Refuse, or run what passes; with the verdict, and for the gates on its way with what it was about."""
         if not verdict.passes:
             return refuse(scope, receive, send, verdict, render=self.runner.guard.render)
-        _leave(verdict, scope)
         came = None
         if resolved is not None and resolved.entered and verdict.outcome not in ("disabled", "observed"):
             admitted = AdmittedRequest(scope, resolved.entered)
             came, inner = admitted.close, functools.partial(admitted.run, inner)
+        return self._run(verdict, scope, receive, send, inner, came)
+
+    def _run(
+        self,
+        verdict: Verdict,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        inner: Application,
+        came: Callable[[], bool] | None = None,
+    ) -> Awaitable[None]:
+        """Run what passes, with the verdict."""
+        # For whoever comes next.
+        state = scope.setdefault("state", {})
+        if isinstance(state, dict):
+            state["ascend"] = verdict
+        scope[VERDICT] = verdict
         if verdict.run is None:
             return inner(scope, receive, send)
         return passed(self.runner, verdict, scope, receive, send, came).run(inner, scope)
@@ -253,14 +252,6 @@ class Governor:
             return send(message)
 
         return watched
-
-
-def _leave(verdict: Verdict, scope: Scope) -> None:
-    """Leave the verdict with the request, for whoever comes next."""
-    state = scope.setdefault("state", {})
-    if isinstance(state, dict):
-        state["ascend"] = verdict
-    scope[VERDICT] = verdict
 
 
 def _judged(scope: Scope) -> list[str]:

@@ -50,12 +50,12 @@ _is_uvicorns: Final[dict[type, bool]] = {}
 def _server_of(receive: Any) -> Any:
     """Return what says at any time whether the client is there: a request of uvicorn; None at other servers."""
     server = getattr(receive, "__self__", None)
-    kind = type(server)
-    if kind not in _is_uvicorns:
+    known = _is_uvicorns.get(type(server))
+    if known is None:
         if len(_is_uvicorns) >= _MOST_CLASSES:
             _is_uvicorns.clear()
-        _is_uvicorns[kind] = kind.__module__.startswith("uvicorn.")
-    return server if _is_uvicorns[kind] and isinstance(getattr(server, "disconnected", None), bool) else None
+        known = _is_uvicorns[type(server)] = type(server).__module__.startswith("uvicorn.")
+    return server if known and isinstance(getattr(server, "disconnected", None), bool) else None
 
 
 def is_connected(receive: Receive) -> bool:

@@ -71,8 +71,7 @@ class QuickWay:
         plan = told.plan
         if plan.settled is not None:
             return plan.settled if self.recorder.is_silent else None
-        hints = self.kill.snapshot.hints
-        if hints is None or hints or not (self._asks_at_once and self.kill.is_quiet):
+        if not (self._asks_at_once and self.kill.is_idle):
             return None
         attempt = self.core.begin_submit(told.content, self._agent.id, seconds=self.settings.deadline)
         # What an application writes into an action is its own.
@@ -128,16 +127,14 @@ class QuickWay:
         found = self.reuse.recall(known, came)
         if found is None or not self.recorder.is_idle:
             return None
-        hints, kill = self.kill.snapshot.hints, self.kill
-        was_quiet = kill.is_quiet
-        if hints is None or hints or not was_quiet:
+        if not self.kill.is_idle:
             return None
         kept, rule, entry = found
         run = self.runs.enter_at_once(kept.known.action_id, entry)
         if run is self.runs.waits:
             return None
         verdict = kept.verdict(rule, run)
-        if not kill.is_quiet:
+        if not self.kill.is_quiet:
             return self._look_last(verdict)
         self.recorder.reused["cached"] += 1
         return verdict

@@ -93,6 +93,8 @@ class KillSwitch:
         self._failed_at = -1e9
         self._said_at = -1e9
         self._expired = False
+        # Until when `is_quiet` and `is_idle` hold; every request asks.
+        self._quiet_until = self._idle_until = -1e9
         self._lock: Final = ProcessLock()
         self._seen: dict[str, float] = {own: float("inf")}
         # Of single agents, and of the whole state under no name: until when somebody asks, and when that failed.
@@ -113,10 +115,12 @@ class KillSwitch:
     @property
     def is_quiet(self) -> bool:
         """Whether what was read is fresh, and blocks or limits nobody: then no agent needs a closer look."""
-        return (
-            not (self.snapshot.orders or self._local or self._expired or self.max_staleness)
-            and self._clock() - self._read_at < FRESH_SECONDS
-        )
+        return self._clock() < self._quiet_until
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether, beside that, no action is on hold: then no request needs a closer look."""
+        return self._clock() < self._idle_until
 
     def look(self, *, waits: bool = True) -> Flow[bool]:
         """Read the state if what was read is too old, one request for all; False where it cannot be read.
@@ -161,11 +165,13 @@ class KillSwitch:
     def expire(self) -> None:
         """Let the next request read the state again."""
         self._expired = True
+        self._quiet_until = self._idle_until = -1e9
 
     def refresh(self) -> None:
         """Read the state and the local switch; raises `StateError` where what is known is too old, too."""
         began = self._clock()
         self._expired = False
+        self._quiet_until = self._idle_until = -1e9
         self._read_local()
         try:
             found = self._state.snapshot(now=self._now())
@@ -176,6 +182,12 @@ class KillSwitch:
             if found.orders != self.snapshot.orders:
                 self.changes += 1
             self.snapshot, self._read_at = found, began
+            if not (self.max_staleness or self._local or found.orders):
+                self._quiet_until = began + FRESH_SECONDS
+                if found.hints is not None and not found.hints:
+                    self._idle_until = began + FRESH_SECONDS
+                if self._expired:  # by another thread, meanwhile
+                    self._quiet_until = self._idle_until = -1e9
         except StateError as error:
             self._failing, self._failed_at = True, self._clock()
             if not 0 <= began - self._said_at < _LOUD_SECONDS:

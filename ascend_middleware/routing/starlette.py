@@ -38,7 +38,7 @@ from .starlette_classes import (
     with_own_state,
 )
 from .starlette_entries import Entry, SegmentTree
-from .starlette_paths import KnownPaths
+from .starlette_paths import KnownPaths, is_made_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -64,13 +64,14 @@ class StarletteResolver:
     def resolve(self, scope: Scope) -> Resolved:
         """Return what this HTTP or WebSocket request runs, by the routes as they stand now."""
         path = below = route_path_of(scope) if scope.get("root_path") else scope["path"]
-        if scope["type"] not in ("http", "websocket"):
+        level, current, keeps = self._level, scope, False
+        if scope["type"] == "http":
+            # Nothing that came before has a part in the match.
+            keeps = "path_params" not in scope and "fastapi" not in scope
+            if keeps and (recalled := level.recall((path, scope["method"]))) is not None:
+                return recalled
+        elif scope["type"] != "websocket":
             return Resolved(None, Kind.NOT_FOUND, {}, path)
-        level, current = self._level, scope
-        # Nothing that came before has a part in the match.
-        keeps = scope["type"] == "http" and "path_params" not in scope and "fastapi" not in scope
-        if keeps and (recalled := level.recall((path, scope["method"]))) is not None:
-            return recalled
         entered: tuple[Entered, ...] = ()
         outermost: Any = None
         unit: Leaf | None = None
@@ -200,9 +201,12 @@ class _Level:
         # Without the lock: whoever builds the index anew, in another thread, begins with other paths.
         paths = self.paths
         known = paths.get(key)
-        if known is None or not self._is_current() or not known.is_current or self.paths is not paths:
+        if known is None or not self._is_current():
             return None
-        return known.resolved
+        for route, parts, methods in known.asked:
+            if route.methods != methods or not all(map(is_, is_made_of(route), parts)):
+                return None
+        return known.resolved if self.paths is paths else None
 
     def match(self, scope: Scope, path: str, *, keeps: bool = False) -> _Selected:
         """Return what the router selects; `path` is the one below the root path.

@@ -6,7 +6,7 @@ it is not asked a third time about a path that came twice, as long as the routes
 
 from __future__ import annotations
 
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .starlette_entries import Entry
 
-__all__ = ["KnownPath", "KnownPaths"]
+__all__ = ["KnownPath", "KnownPaths", "is_made_of"]
 
 _MOST: Final = 1024
 _LONGEST: Final = 200
@@ -27,22 +27,17 @@ _SEEN: Final = 4096
 # All that a match tells, but the parameters.
 _TOLD: Final = frozenset({"endpoint", "route"})
 # What a route matches by, and what it runs; its methods are compared by value.
-_is_made_of: Final = attrgetter("path_regex", "param_convertors", "endpoint", "path", "name", "app")
+is_made_of: Final = attrgetter("path_regex", "param_convertors", "endpoint", "path", "name", "app")
 
 
 class KnownPath(msgspec.Struct, frozen=True, eq=False):
-    """One path under one method: what it runs, by the last of the routes that were `asked`."""
+    """One path under one method: what it runs, by the last of the routes that were `asked`.
+
+    Of each of these, `asked` has what it was made of (see `is_made_of`), and its methods.
+    """
 
     resolved: Resolved
     asked: tuple[tuple[Any, tuple[Any, ...], frozenset[str] | None], ...]
-
-    @property
-    def is_current(self) -> bool:
-        """Whether the routes that were asked are still what they were."""
-        for route, parts, methods in self.asked:
-            if route.methods != methods or not all(map(is_, _is_made_of(route), parts)):
-                return False
-        return True
 
 
 class KnownPaths(dict[tuple[str, str], KnownPath]):
@@ -71,7 +66,7 @@ class KnownPaths(dict[tuple[str, str], KnownPath]):
             return
         if len(self) >= _MOST:
             self.clear()
-        routes = tuple((route, _is_made_of(route), route.methods) for route in (entry.subject for entry in asked))
+        routes = tuple((route, is_made_of(route), route.methods) for route in (entry.subject for entry in asked))
         route = Confirmed(last.confirmed(Match.FULL, child).stand_in, Match.FULL, told, dict(params))
         resolved = Resolved(last.content, last.content.kind, dict(params), path, (), route, Known())
         self[path, method] = KnownPath(

@@ -162,7 +162,7 @@ class TestObeying:
         app.guard.state.close()
         content = path.read_bytes()
         path.write_bytes(b"nonsense " * 1000)
-        kill._read_at = -1e9
+        kill._read_at = kill._quiet_until = kill._idle_until = -1e9
         wire = await ask(app)
         assert (wire.status, wire.problem, wire.headers["retry-after"]) == (503, "unavailable", "1")
         assert handler.ran == 1

@@ -60,7 +60,7 @@ class Outages:
 
     def expire(self):
         kill = self.guard.kill
-        kill._read_at = -1e9
+        kill._read_at = kill._quiet_until = kill._idle_until = -1e9
 
     async def nothing(self):
         self.expire()
