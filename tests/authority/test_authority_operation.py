@@ -384,6 +384,23 @@ def test_a_policy_file_that_was_not_wholly_written_is_not_left_there(capsys, tmp
     assert code == 1 and "No space left on device" in err and not path.exists()
 
 
+@posix
+def test_a_process_that_has_no_file_left_to_open_does_not_call_the_database_damaged(written):
+    import resource
+
+    def told():
+        store = Store.open(written, now=time.time)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/dev/fd"))) + 10,) * 2)
+        with pytest.raises(OSError):
+            while True:
+                os.dup(0)
+        with pytest.raises(ConfigurationError, match="cannot be used: unable to open database file; this process may"):
+            store.check(pages=True)
+        return True
+
+    assert in_a_child(told)
+
+
 # A process in which threads take turns as its program says; what it embeds and what it serves tell how they do.
 TURNS = """
 import gc, json, os, signal, sys, threading, urllib.request

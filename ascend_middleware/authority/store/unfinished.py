@@ -32,7 +32,7 @@ def making(path: Path) -> Iterator[Path]:
     """
     folder = _folder(path)
     if not path.parent.exists():
-        raise AscendError(f"{path} cannot be made: there is no folder {path.parent}; make it first")
+        raise AscendError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     _check_ours(folder)
