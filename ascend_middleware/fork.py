@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["FileLock", "Identifiers", "ProcessLock", "known_id", "only_forks", "process_id", "renew_once"]
 
 
+T = TypeVar("T")
 # Identifiers at a time: each asking of the system lets other threads go first.
 _DRAWN: Final = 64
 # MADV_WIPEONFORK of Linux, which `mmap` has no name for: a forked child finds zeros, whoever forked it.
@@ -86,27 +87,30 @@ class ProcessLock:
         self._by_process[process_id()].release()
 
 
-class Identifiers:
-    """Random texts of so many hexadecimal digits, drawn many at a time; a forked child draws its own."""
+class Identifiers(Generic[T]):
+    """Random texts of so many hexadecimal digits, or what `make` makes of them; a forked child draws its own.
 
-    __slots__ = ("_digits", "_drawn", "_pid")
+    They are drawn, and made, many at a time.
+    """
 
-    def __init__(self, digits: int) -> None:
+    __slots__ = ("_digits", "_drawn", "_make", "_pid")
+
+    def __init__(self, digits: int, make: Callable[[str], T]) -> None:
         self._digits = digits
+        self._make = make
         self._pid = 0
-        self._drawn: Iterator[str] = iter(())
+        self._drawn: Iterator[T] = iter(())
 
-    def draw(self) -> str:
+    def draw(self) -> T:
         """Return one of them."""
         if self._pid != known_id[0] and self._pid != (pid := process_id()):
             self._drawn, self._pid = iter(()), pid
-        found = next(self._drawn, "")
-        if not found:
-            digits = self._digits
-            text = os.urandom(digits // 2 * _DRAWN).hex()
-            self._drawn = drawn = iter([text[at : at + digits] for at in range(0, len(text), digits)])
-            found = next(drawn)
-        return found
+        for found in self._drawn:
+            return found
+        digits = self._digits
+        text = os.urandom(digits // 2 * _DRAWN).hex()
+        self._drawn = drawn = iter([self._make(text[at : at + digits]) for at in range(0, len(text), digits)])
+        return next(drawn)
 
 
 _renewing = ProcessLock()

@@ -178,13 +178,12 @@ class RouterGuard(_Inserted):
         if self.owner.router is not self.router:
             return self._govern(scope, receive, send, self.app, None)
         resolved = self.resolver.resolve(scope)
-        known = resolved.known
-        if known is not None and known.way is not None and known.way[0] is self.app:
-            inner = known.way[1]
-        else:
-            inner = _narrowed(self.app, self.router, resolved.route)
-            if known is not None:
-                known.way = self.app, inner
+        known, app = resolved.known, self.app
+        if known is not None and known.behind is app:
+            return self._govern(scope, receive, send, known.way, resolved)
+        inner = _narrowed(app, self.router, resolved.route)
+        if known is not None:
+            known.behind, known.way = app, inner
         for one in resolved.entered:  # of most requests none
             if not self._ensure_gate(one.owner):
                 inner = functools.partial(_refuse_unseen, one.owner)

@@ -92,28 +92,35 @@ class AscendMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass lifespans through; govern requests and handshakes, unless that is done in front of the router."""
+        router_guard, kind = self._router_guard, scope["type"]
+        # As most requests find it: there is no problem, and what was installed stands where it was.
+        if (
+            kind == "http"
+            and router_guard is not None
+            and router_guard.mark is None
+            and router_guard.owner.router is router_guard.router
+            and self._announced
+        ):
+            await self.app(scope, receive, self._governor.watch(scope, send))
+            return
         if self._problem is not None:
             await self._try_again(scope, receive, send)
-        router_guard = self._router_guard
         if router_guard is None:
             # Two threads may each have had Starlette build its middlewares: the second pair of one finds the first.
             if is_before_router(scope):
                 self._install(scope.get("app"), origin=self._origin)
-                router_guard = self._router_guard
         elif router_guard.owner.router is not router_guard.router:
             self._install(router_guard.owner)
-            router_guard = self._router_guard
-        governor, kind = self._governor, scope["type"]
+        router_guard = self._router_guard
         if kind not in ("http", "websocket"):
             await self._serve_else(scope, receive, send)
         elif router_guard is not None:
             if not self._announced:
                 self._announce()
-            send = governor.watch(scope, send)
             inner = self.app if router_guard.mark is None else router_guard.marking(self.app, scope)
-            await inner(scope, receive, send)
+            await inner(scope, receive, self._governor.watch(scope, send))
         else:
-            await governor.govern(scope, receive, send, self.app, None)
+            await self._governor.govern(scope, receive, send, self.app, None)
 
     async def _try_again(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Begin under a test's authority what could not begin without it, or say what is wrong."""

@@ -259,8 +259,7 @@ class Calls:
         began = self.clock()
         timeout = self.settings.timeout if deadline is None else deadline - began
         method = operation.method
-        drawn = identifiers.draw()
-        correlation_id, key = drawn[:32], drawn[32:]
+        correlation_id, key, _ = identifiers.draw()
         has_type = bool(operation.content) or method in ("POST", "PUT", "PATCH")
         constant = self.constants[operation.authenticated, has_type]
         headers = [*constant, ("X-Correlation-ID", correlation_id), *operation.headers]
@@ -308,7 +307,13 @@ class Calls:
         return refusal
 
 
-identifiers: Final = Identifiers(64)
+def _of_call(text: str) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    correlation_id, key = text[:32], text[32:]
+    return correlation_id, key, (("X-Correlation-ID", correlation_id), ("Idempotency-Key", key))
+
+
+# Of each call its correlation id and idempotency key, and both as headers.
+identifiers: Final = Identifiers(64, _of_call)
 
 
 def _masked(decision: D) -> D:

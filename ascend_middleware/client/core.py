@@ -86,11 +86,9 @@ class ClientCore(Calls):
         token = None if self.closed else self.breaker.acquire_closed()
         if token is None:
             return None
-        drawn = identifiers.draw()
-        correlation_id, key = drawn[:32], drawn[32:]
+        correlation_id, _, own = identifiers.draw()
         head = self._submit_head
-        headers = (*head.headers, ("X-Correlation-ID", correlation_id), ("Idempotency-Key", key))
-        request = Request(head.method, head.url, headers, content, agent, head)
+        request = Request(head.method, head.url, head.headers + own, content, agent, head)
         return Attempt(request, seconds, correlation_id, self.clock(), token)
 
     def permitted(self, attempt: Attempt) -> Permission | None:

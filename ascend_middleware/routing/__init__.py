@@ -101,14 +101,15 @@ class Known:
     Attributes:
         target: the whole path, and the bytes that it came as, that were found to be ordinary.
         told: what whoever decides about such requests keeps of it for the next.
-        way: likewise, whoever runs what is decided about.
+        way: likewise, whoever runs what is decided about, and what comes next being `behind`.
     """
 
-    __slots__ = ("target", "told", "way")
+    __slots__ = ("behind", "target", "told", "way")
 
     def __init__(self) -> None:
         self.target: tuple[str, bytes | None] | None = None
         self.told: Any = None
+        self.behind: Any = None
         self.way: Any = None
 
 

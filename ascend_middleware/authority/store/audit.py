@@ -39,7 +39,7 @@ __all__ = [
 _encoder = msgspec.json.Encoder(order="sorted")
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 NO_HASH: Final = "0" * 64
-_salts: Final = Identifiers(32)
+_salts: Final = Identifiers(32, str)
 
 
 class Entry(msgspec.Struct):
