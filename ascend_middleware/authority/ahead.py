@@ -31,9 +31,8 @@ def look_ahead(store: Store, coming: Iterable[Coming]) -> None:
     ]
     if len(named) < 2:
         return
-    # Outside of a transaction: who has no valid key makes nobody wait for one.
-    numbers = {key: who.key_id for key in {key for key, *_ in named} if (who := store.find_key(key)) is not None}
-    places = [(numbers[key], path, name) for key, path, name in named if key in numbers]
-    if places:
+    worth = [key for key in {key for key, *_ in named} if store.is_worth_a_transaction(key)]
+    if worth:
         with store.write():
-            store.look_up_answers(places)
+            numbers = {key: who.key_id for key in worth if (who := store.find_key(key)) is not None}
+            store.look_up_answers([(numbers[key], path, name) for key, path, name in named if key in numbers])

@@ -93,7 +93,7 @@ class Ordinary:
         if action is None or (agent_id := action["agent_id"]) == UNNAMED_AGENT:
             return None
         store, authority = self._store, self._authority
-        if store.memo is None and store.find_key(key) is None:
+        if store.memo is None and not store.is_worth_a_transaction(key):
             return None
         running = store.joined()
         if running is None:

@@ -23,6 +23,7 @@ __all__ = ["VALID", "Keys", "credential_of"]
 
 _RANDOM_BYTES: Final = 32
 _LONGEST_PATTERN: Final = 255
+_MOST_SEEN: Final = 10_000
 # A key that is valid; the place is for the time.
 VALID: Final = "keys.revoked_at IS NULL AND (keys.expires_at IS NULL OR keys.expires_at > ?)"
 
@@ -33,6 +34,8 @@ class Keys(Log):
     def __init__(self, engine: Engine, *, now: Callable[[], float]) -> None:
         super().__init__(engine, now=now)
         self._used: dict[int, str] = {}
+        # Hashes of keys that were valid when they came last.
+        self._seen: set[str] = set()
 
     def issue_key(
         self, *, name: str, role: Role, tenant: str, lifetime: float | None = None, agents: Sequence[str] = ()
@@ -69,6 +72,10 @@ class Keys(Log):
             self.audit("KEY_ISSUED", tenant=tenant, actor="command line", data=data, at=now)
         return key, number
 
+    def is_worth_a_transaction(self, key: str) -> bool:
+        """Say whether a key is valid, or was when it came last: who has none makes nobody wait for a transaction."""
+        return _hash(key) in self._seen or self.find_key(key) is not None
+
     def find_key(self, key: str) -> Credential | None:
         """Return whose key it is, or None if it is unknown, revoked or expired."""
         memo = self.memo
@@ -83,6 +90,9 @@ class Keys(Log):
                 self._used[found.key_id] = now
         if memo is not None:
             memo["key", key] = found
+        self._seen.discard(digest)
+        if found is not None and len(self._seen) < _MOST_SEEN:
+            self._seen.add(digest)
         return found
 
     def key(self, number: int) -> Credential | None:

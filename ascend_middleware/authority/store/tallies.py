@@ -5,6 +5,7 @@ They stand in the hour and the day in which an action was submitted.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -30,19 +31,20 @@ class Counted(NamedTuple):
 
 def additions(counted: Sequence[Counted]) -> Iterator[tuple[str, list[object]]]:
     """Yield the statements that add them up, with their values."""
-    states: dict[tuple[object, ...], list[int]] = {}
-    actors: dict[tuple[object, ...], tuple[int, str]] = {}
-    days: dict[tuple[object, ...], int] = {}
-    for one in counted:
-        sums = states.setdefault((one.tenant, one.created_at[:_HOUR], one.status, one.risk_level), [0, 0, 0])
-        sums[0] += one.n
-        sums[1] += one.n * one.risk_score
-        sums[2] = max(sums[2], one.risk_score)
-        if one.agent_id:
-            count, last = actors.get((one.tenant, one.agent_id), (0, ""))
-            actors[one.tenant, one.agent_id] = count + one.n, max(last, one.created_at)
-            day = one.tenant, one.created_at[:_DAY], one.agent_id
-            days[day] = days.get(day, 0) + one.n
+    states: dict[tuple[str, str, str, str], list[int]] = {}
+    actors: dict[tuple[str, str], tuple[int, str]] = {}
+    days: dict[tuple[str, str, str], int] = {}
+    for n, tenant, created_at, status, risk_level, risk_score, agent_id in counted:
+        sums = states.setdefault((tenant, created_at[:_HOUR], status, risk_level), [0, 0, 0])
+        sums[0] += n
+        sums[1] += n * risk_score
+        if risk_score > sums[2]:
+            sums[2] = risk_score
+        if agent_id:
+            count, last = actors.get((tenant, agent_id), (0, ""))
+            actors[tenant, agent_id] = count + n, max(last, created_at)
+            day = tenant, created_at[:_DAY], agent_id
+            days[day] = days.get(day, 0) + n
     yield from _upserts(
         "INSERT INTO tallies (tenant, hour, status, risk_level, n, risk, highest) VALUES {} ON CONFLICT"
         " (tenant, hour, status, risk_level) DO UPDATE SET n = tallies.n + excluded.n,"
@@ -66,5 +68,10 @@ def additions(counted: Sequence[Counted]) -> Iterator[tuple[str, list[object]]]:
 def _upserts(statement: str, rows: list[tuple[object, ...]]) -> Iterator[tuple[str, list[object]]]:
     for first in range(0, len(rows), _AT_ONCE):
         some = rows[first : first + _AT_ONCE]
-        places = f"({', '.join('?' * len(some[0]))})"
-        yield statement.format(", ".join([places] * len(some))), [value for row in some for value in row]
+        yield _with_places(statement, len(some), len(some[0])), [value for row in some for value in row]
+
+
+@functools.lru_cache(maxsize=64)
+def _with_places(statement: str, rows: int, values: int) -> str:
+    places = f"({', '.join('?' * values)})"
+    return statement.format(", ".join([places] * rows))
