@@ -31,8 +31,9 @@ def _is_on_postgres(item):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out on PostgreSQL what is about SQLite's file."""
-    left_out = [item for item in items if item.get_closest_marker("sqlite_file") and _is_on_postgres(item)]
+    """Leave out on PostgreSQL what is about SQLite's file, and what takes long but with --full."""
+    marks = ["sqlite_file"] if config.getoption("--full") else ["sqlite_file", "full_on_postgres"]
+    left_out = [item for item in items if _is_on_postgres(item) and any(map(item.get_closest_marker, marks))]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

@@ -9,6 +9,7 @@ import shutil
 import signal
 
 import pytest
+from kit.databases import change, keep
 from kit.desk import POLICY, Desk
 from kit.forger import Forger
 
@@ -53,23 +54,12 @@ def small(monkeypatch):
 
 
 @pytest.fixture
-def old(desk_of, new_place, tmp_path, small):
-    """An authority on either engine with actions that are forty days old."""
-    return _filled(desk_of(path=new_place()), tmp_path)
-
-
-@pytest.fixture
-def filed(tmp_path, small):
-    """The same in a file, with its policy beside it."""
+def old(desk_of, database, tmp_path, small):
+    """An authority on either engine with actions that are forty days old, and its policy file."""
     (tmp_path / "policy.toml").write_text(POLICY)
-    desk = _filled(Desk(path=tmp_path / "a.db"), tmp_path)
-    yield desk
-    desk.authority.close()
-
-
-def _filled(desk, folder):
+    desk = desk_of(path=database)
     fill(desk)
-    desk.folder = folder / "archive"
+    desk.folder = tmp_path / "archive"
     desk.folder.mkdir()
     return desk
 
@@ -200,24 +190,18 @@ def test_a_second_run_finds_nothing_more_and_one_runs_at_a_time(old):
 # --- what is not as it was
 
 
-def tampered(desk, statement, *triggers):
-    for name in triggers:
-        desk.store.engine.connection.execute(f"DROP TRIGGER {name}")
-    desk.store.engine.connection.execute(statement)
-
-
-def test_what_was_tampered_with_is_not_archived(filed):
-    tampered(filed, "UPDATE actions SET submission = '{}' WHERE id = 1")
+def test_what_was_tampered_with_is_not_archived(old, database):
+    change(database, "UPDATE actions SET submission = '{}' WHERE id = 1")
     with pytest.raises(AscendError, match="audit verify"):
-        archive(filed)
-    assert not list(filed.folder.iterdir()) or stored(filed)[1]
+        archive(old)
+    assert not list(old.folder.iterdir()) or stored(old)[1]
 
 
-def test_a_tampered_entry_is_not_archived(filed):
-    tampered(filed, "UPDATE audit SET entry = replace(entry, 'KEY', 'kEY') WHERE seq = 2", "audit_fixed")
+def test_a_tampered_entry_is_not_archived(old, database):
+    change(database, "UPDATE audit SET entry = replace(entry, 'KEY', 'kEY') WHERE seq = 2")
     with pytest.raises(AscendError, match="entry 2 is not what was written"):
-        list(Archiver(filed.store, filed.folder).run(actions=None, audit=iso_time(filed.time - 20 * DAY)))
-    assert filed.store.rows("SELECT count(*) FROM audit WHERE seq < 10")[0][0] == 9
+        list(Archiver(old.store, old.folder).run(actions=None, audit=iso_time(old.time - 20 * DAY)))
+    assert old.store.rows("SELECT count(*) FROM audit WHERE seq < 10")[0][0] == 9
 
 
 @pytest.mark.parametrize("kind", ["actions", "audit"])
@@ -234,19 +218,19 @@ def test_a_changed_or_missing_file_is_found(old, kind):
 
 
 @pytest.mark.parametrize(
-    ("statement", "triggers", "words"),
+    ("statement", "words"),
     [
-        ("DELETE FROM archives WHERE kind = 'audit'", ["archives_kept"], "entries 1 to"),
-        ("UPDATE archives SET last = last + 1 WHERE seq = (SELECT max(seq) FROM archives)", ["archives_fixed"], "name"),
-        ("DELETE FROM audit WHERE seq = (SELECT max(last) + 1 FROM archives WHERE kind = 'audit')", ["audit_kept"], "removed"),
-        ("UPDATE audit SET entry = replace(entry, 'ACTION', 'aCTION') WHERE action_id = 3", ["audit_fixed"], "changed"),
-        ("DELETE FROM actions WHERE id = 3", [], "3 is gone"),
+        ("DELETE FROM archives WHERE kind = 'audit'", "entries 1 to"),
+        ("UPDATE archives SET last = last + 1 WHERE seq = (SELECT max(seq) FROM archives)", "name"),
+        ("DELETE FROM audit WHERE seq = (SELECT max(last) + 1 FROM archives WHERE kind = 'audit')", "removed"),
+        ("UPDATE audit SET entry = replace(entry, 'ACTION', 'aCTION') WHERE action_id = 3", "changed"),
+        ("DELETE FROM actions WHERE id = 3", "3 is gone"),
     ],
 )  # fmt: skip
-def test_what_is_removed_beside_the_archives_is_found(filed, statement, triggers, words):
-    archive(filed)
-    tampered(filed, statement, *triggers)
-    assert words in " ".join(one.message for one in verify(filed.store).findings)
+def test_what_is_removed_beside_the_archives_is_found(old, database, statement, words):
+    archive(old)
+    change(database, statement)
+    assert words in " ".join(one.message for one in verify(old.store).findings)
 
 
 REFUSED = {
@@ -328,73 +312,91 @@ HIDING = (
 
 @pytest.mark.parametrize("state", ["planned", "named", "done"])
 @pytest.mark.parametrize("name", ["precious.txt", "../precious.txt", "{absolute}"])
-def test_the_database_chooses_no_file_of_the_machine(filed, name, state):
+def test_the_database_chooses_no_file_of_the_machine(old, name, state):
     """Who may write the database, perhaps on another machine, deletes and reads nothing by the names in it."""
-    for precious in (filed.folder / "precious.txt", filed.folder.parent / "precious.txt"):
+    for precious in (old.folder / "precious.txt", old.folder.parent / "precious.txt"):
         precious.write_text("a word of somebody else")
     row = (name.format(absolute=precious), "audit", 1, 1, state, 1, "0" * 64)
-    with filed.store.write():
-        filed.store.insert("archives", dict(zip(COLUMNS, row, strict=True)))
+    with old.store.write():
+        old.store.insert("archives", dict(zip(COLUMNS, row, strict=True)))
     with pytest.raises(AscendError, match="see `audit verify`" if state == "done" else "no name of one"):
-        archive(filed)
-    assert precious.exists() and (filed.folder / "precious.txt").exists()
-    found = verify(filed.store, archive=filed.folder)
+        archive(old)
+    assert precious.exists() and (old.folder / "precious.txt").exists()
+    found = verify(old.store, archive=old.folder)
     assert state == "planned" or "no name of one" in str(found.findings)
 
 
 @pytest.mark.parametrize("kind", ["actions", "audit"])
-def test_an_archive_is_removed_only_for_one_that_lost_personal_data_and_nothing_else(filed, kind):
+def test_an_archive_is_removed_only_for_one_that_lost_personal_data_and_nothing_else(old, database, kind):
     """Whoever appends to the log that another file takes its place has nothing removed by that."""
-    archive(filed)
-    (row,) = filed.store.rows("SELECT * FROM archives WHERE kind = ? ORDER BY first LIMIT 1", (kind,))
+    archive(old)
+    (row,) = old.store.rows("SELECT * FROM archives WHERE kind = ? ORDER BY first LIMIT 1", (kind,))
     other = f"{kind}-{row['first']}-{row['last']}-00000000.jsonl.gz"
-    rows = lines(filed, kind)[: 7 if kind == "actions" else 20]
+    rows = lines(old, kind)[: 7 if kind == "actions" else 20]
     forged = [{**rows[0], "submission" if kind == "actions" else "entry": "{}"}, *rows[1:]]
-    digest, _ = write_archive(filed.folder / other, forged)
-    place = filed.store.engine.place
-    filed.store.close()
-    forger = Forger(place)
+    digest, _ = write_archive(old.folder / other, forged)
+    old.store.close()
+    forger = Forger(database)
     data = {"file": other, "sha256": digest, "first": row["first"], "last": row["last"], "replaces": row["name"]}
     forger.append(f"{'AUDIT' if kind == 'audit' else 'ACTIONS'}_ARCHIVED", data, action_id=None)
     forger.change("UPDATE archives SET state = 'replaced' WHERE name = ?", row["name"])
     values = (other, kind, row["first"], row["last"], "done", forger.last, digest)
     forger.change(f"INSERT INTO archives ({', '.join(COLUMNS)}) VALUES (?,?,?,?,?,?,?)", *values)
     forger.close()
-    with contextlib.closing(Store.open(place, now=lambda: filed.time)) as store:
+    with contextlib.closing(Store.open(database, now=lambda: old.time)) as store:
         with pytest.raises(AscendError, match="does not hold the same"):
-            list(Archiver(store, filed.folder).run(actions=None, audit=None))
-    assert (filed.folder / row["name"]).exists()
+            list(Archiver(store, old.folder).run(actions=None, audit=None))
+    assert (old.folder / row["name"]).exists()
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    """A database with archives, and a head that was noted then."""
-    place = tmp_path_factory.mktemp("kept")
-    desk = Desk(path=place / "a.db")
+def _kept(place, folder):
+    """Make a database with archives; return where it is, and a head that was noted then."""
+    desk = Desk(path=place)
     for _ in range(2):
         desk.submit(DENIED)
         desk.submit(PENDING, amount=5000)
         desk.post(f"/api/agent-action/{desk.submit(APPROVED)[1]['id']}/complete", {})
     desk.time += 40 * DAY
     desk.submit(APPROVED)
-    desk.folder = place / "archive"
-    desk.folder.mkdir()
+    desk.folder = folder
     archive(desk)
     noted = audit.head(desk.store)
     assert verify(desk.store, archive=desk.folder, known=(noted,)).whole
     desk.authority.close()
-    return place, noted
+    return place, folder, noted
+
+
+@pytest.fixture(scope="module")
+def kept_file(tmp_path_factory):
+    return _kept(tmp_path_factory.mktemp("kept") / "a.db", tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="module")
+def kept_url(cluster, tmp_path_factory):
+    made = _kept(cluster.fresh(), tmp_path_factory.mktemp("archive"))
+    return made, keep(made[0])
+
+
+@pytest.fixture
+def kept(engine_kind, request, tmp_path):
+    """A database with archives, their folder, and a head that was noted then."""
+    if engine_kind == "sqlite":
+        place, folder, noted = request.getfixturevalue("kept_file")
+        place = shutil.copy(place, tmp_path / "a.db")
+    else:
+        (place, folder, noted), put_back = request.getfixturevalue("kept_url")
+        put_back()
+    return place, shutil.copytree(folder, tmp_path / "archive"), noted
 
 
 @pytest.mark.parametrize("hide", HIDING, ids=lambda hide: hide.__name__)
-def test_archiving_is_no_way_to_hide_an_action(kept, tmp_path, hide):
+def test_archiving_is_no_way_to_hide_an_action(kept, hide):
     """What archives hold is compared with the log too, whatever else was appended to it."""
-    place = shutil.copytree(kept[0], tmp_path / "mine")
-    forger = Forger(place / "a.db")
-    hide(forger, place / "archive")
-    forger.close()
-    with Database.evidence(place / "a.db") as database:
-        assert not verify(database, archive=place / "archive", known=(kept[1],)).whole
+    place, folder, noted = kept
+    with Forger(place) as forger:
+        hide(forger, folder)
+    with Database.evidence(place) as evidence:
+        assert not verify(evidence, archive=folder, known=(noted,)).whole
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -479,23 +481,24 @@ def _killed(place, folder, moment, left, *, after=False, pauses=None):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills a fork of itself")
+@pytest.mark.sqlite_file
 @pytest.mark.parametrize("how", ["before a commit", "after a commit", "between two parts"])
-def test_kill_9_at_any_step_loses_nothing_and_a_second_run_ends_it(filed, tmp_path, how, full):
-    filed.authority.close()
-    before = stored(Desk(path=tmp_path / "a.db"))
+def test_kill_9_at_any_step_loses_nothing_and_a_second_run_ends_it(old, database, tmp_path, how, full):
+    before = stored(old)
+    old.authority.close()
     rounds = 0
     for step in range(0, 1000, 1 if full else 11):
         place, folder = tmp_path / f"{step}.db", tmp_path / f"archive-{step}"
-        shutil.copy(tmp_path / "a.db", place)
+        shutil.copy(database, place)
         folder.mkdir()
         options = {"pauses": step} if how == "between two parts" else {"after": how == "after a commit"}
-        if not _killed(place, folder, filed.time, None if "pauses" in options else step, **options):
+        if not _killed(place, folder, old.time, None if "pauses" in options else step, **options):
             break
         rounds += 1
-        store = Store.open(place, now=lambda: filed.time + 60)
+        store = Store.open(place, now=lambda: old.time + 60)
         found = verify(store), verify(store, archive=folder)
         assert all(one.whole for one in found), (step, [one.findings for one in found])
-        cut = iso_time(filed.time - 20 * DAY)
+        cut = iso_time(old.time - 20 * DAY)
         list(Archiver(store, folder).run(actions=cut, audit=cut))
         assert verify(store).whole and verify(store, archive=folder).whole
         desk = type("Ended", (), {"store": store, "folder": folder})
@@ -550,17 +553,17 @@ def test_a_retention_that_makes_no_sense_is_refused(table, words):
         parse_policy(f"[retention]\n{table}\n")
 
 
-def test_the_command_archives_what_is_older_than_a_date_and_verify_reads_it(filed, tmp_path, capsys):
-    filed.authority.close()
-    place = ["--db", str(tmp_path / "a.db"), "--policy", str(tmp_path / "policy.toml")]
-    run = ["authority", "archive", *place, "--to", str(filed.folder)]
+def test_the_command_archives_what_is_older_than_a_date_and_verify_reads_it(old, database, tmp_path, capsys):
+    old.authority.close()
+    place = ["--db", str(database), "--policy", str(tmp_path / "policy.toml")]
+    run = ["authority", "archive", *place, "--to", str(old.folder)]
     assert main([*run, "--before", "2023-12-10"]) == 0
     assert capsys.readouterr().out.count("jsonl.gz") == 6
     assert main([*run, "--before", "2023-12-10"]) == 0
     assert capsys.readouterr().out == "nothing is old enough\n"
     assert main(["audit", "verify", *place]) == 0
     assert "are archived and were not read" in capsys.readouterr().out
-    assert main(["audit", "verify", *place, "--archive", str(filed.folder)]) == 0
+    assert main(["audit", "verify", *place, "--archive", str(old.folder)]) == 0
     assert "archived" not in capsys.readouterr().out
 
 
@@ -576,9 +579,9 @@ def test_the_command_archives_what_is_older_than_a_date_and_verify_reads_it(file
         (["there", "--before", "2020-01-01"], "unexpected argument"),
     ],
 )
-def test_the_command_refuses_what_it_cannot_do(filed, tmp_path, capsys, options, words):
-    filed.authority.close()
-    place = ["--db", str(tmp_path / "a.db"), "--policy", str(tmp_path / "policy.toml")]
+def test_the_command_refuses_what_it_cannot_do(old, database, tmp_path, capsys, options, words):
+    old.authority.close()
+    place = ["--db", str(database), "--policy", str(tmp_path / "policy.toml")]
     assert main(["authority", "archive", *options, *place]) != 0
     assert words in capsys.readouterr().err
 

@@ -215,15 +215,15 @@ async def test_the_writer_waits_for_no_archive(new_place, tmp_path):
     place.authority.close()
 
 
-def test_the_command_erases_in_archives_and_of_somebody(tmp_path, capsys):
-    desk = Desk(path=tmp_path / "a.db")
+def test_the_command_erases_in_archives_and_of_somebody(desk_of, database, tmp_path, capsys):
+    desk = desk_of(path=database)
     fill(desk)
     folder = tmp_path / "archive"
     folder.mkdir()
     moment = iso_time(desk.time - 20 * DAY)
     list(Archiver(desk.store, folder).run(actions=moment, audit=moment))
     (tmp_path / "policy.toml").write_text(POLICY)
-    place = ["--db", str(tmp_path / "a.db"), "--policy", str(tmp_path / "policy.toml"), "--reason", "asked for"]
+    place = ["--db", str(database), "--policy", str(tmp_path / "policy.toml"), "--reason", "asked for"]
     assert main(["authority", "erase", "1", *place]) != 0 and "archive_to" in capsys.readouterr().err
     place += ["--to", str(folder)]
     assert main(["authority", "erase", "1", *place]) == 0
@@ -233,4 +233,3 @@ def test_the_command_erases_in_archives_and_of_somebody(tmp_path, capsys):
     assert verify(desk.store, archive=folder).whole
     for wrong in (["1", "--match", "a=b"], ["--match", "a"], ["--match", "=b"]):
         assert main(["authority", "erase", *wrong, *place]) == 2
-    desk.authority.close()

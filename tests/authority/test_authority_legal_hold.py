@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from kit.desk import POLICY, Desk
+from kit.desk import POLICY
 
 from ascend_middleware.authority import parse_policy
 from ascend_middleware.authority.approvals import what_cannot_be
@@ -112,10 +112,11 @@ def test_erasing_is_refused_with_what_and_why_and_the_log_tells_who_asked(old):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(desk_of, policy_database, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "policy.toml").write_text(POLICY + retention("other"))
-    fill(Desk(path=tmp_path / "policy.db"), tmp_path).authority.close()
+    fill(desk_of(path=policy_database), tmp_path).authority.close()
+    return policy_database
 
 
 def test_the_commands_hold_what_the_policy_file_says(place, capsys):
@@ -131,7 +132,7 @@ def test_the_commands_hold_what_the_policy_file_says(place, capsys):
 
 @pytest.mark.parametrize("command", [["archive", "--before", "2023-12-10"], ["erase", "2", "--reason", "case"]])
 def test_without_a_policy_file_the_commands_do_nothing(place, capsys, command):
-    words = ["--db", "policy.db", "--policy", "none.toml", "--to", "archive"]
+    words = ["--db", str(place), "--policy", "none.toml", "--to", "archive"]
     assert main(["authority", *command, *words]) == 2
     assert (
         "there is no policy file none.toml, whose [retention] tells what is under a legal hold"

@@ -7,13 +7,14 @@ import sqlite3
 import time
 
 import pytest
-from kit.databases import Owner, rows
+from kit.databases import Owner, keep, rows
 from kit.desk import Desk
 
 from ascend_middleware.authority import Role, Store
 from ascend_middleware.authority.approvals import Management
 from ascend_middleware.authority.keys import operator
 from ascend_middleware.authority.page.sessions import Sessions
+from ascend_middleware.authority.store.audit import canonical_json
 from ascend_middleware.authority.store.verification import verify
 from ascend_middleware.authority.webhooks import Outbox
 from ascend_middleware.cli import main
@@ -113,9 +114,24 @@ def whole(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def whole_url(cluster):
+    """The same in PostgreSQL, and what puts its rows back."""
+    url = cluster.fresh()
+    desk = People(POLICY, url, development=True)
+    lived(desk)
+    desk.authority.close()
+    return url, keep(url)
+
+
 @pytest.fixture
-def path(whole, tmp_path):
-    return shutil.copy(whole, tmp_path / "a.db")
+def path(engine_kind, request, tmp_path):
+    """Where a database is in which something has happened, of either engine."""
+    if engine_kind == "sqlite":
+        return shutil.copy(request.getfixturevalue("whole"), tmp_path / "a.db")
+    url, put_back = request.getfixturevalue("whole_url")
+    put_back()
+    return url
 
 
 def tamper(path, *statements):
@@ -164,49 +180,60 @@ TABLES = {
 COUNTS = ("tallies", "actors", "actor_days")
 
 
-def columns():
-    """Return every column of every table of the schema."""
+def _columns():
+    """Return every column of every table of the schema, with its type."""
     with contextlib.closing(Store.open(":memory:", now=lambda: 0.0)) as store:
         names = store.rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
         tables = sorted(row["name"] for row in names)
-        return [(table, row["name"]) for table in tables for row in store.rows(f"PRAGMA table_info({table})")]
+        return {
+            (table, row["name"]): row["type"] for table in tables for row in store.rows(f"PRAGMA table_info({table})")
+        }
+
+
+COLUMNS = _columns()
 
 
 def test_what_is_compared_is_decided_for_every_table():
-    found = columns()
-    assert {table for table, _ in found} == TABLES.keys()
+    assert {table for table, _ in COLUMNS} == TABLES.keys()
     for table, decided in TABLES.items():
         if not isinstance(decided, str):
-            assert {(table, column) for column in decided[1]} <= set(found)
+            assert {(table, column) for column in decided[1]} <= COLUMNS.keys()
 
 
-def named(path, table, where="1"):
+def named(path, table):
     """Return how a row is named, and what finds it."""
     keys = TABLES[table][0]
-    (values,) = rows(path, f"SELECT {keys} FROM {table} WHERE {where} ORDER BY {keys} LIMIT 1")
+    (values,) = rows(path, f"SELECT {keys} FROM {table} ORDER BY {keys} LIMIT 1")
     name = (" " if table == "answers" else "/").join(map(str, values))
     return name, " AND ".join(f"{key} = ?" for key in keys.split(", ")), values
 
 
-def changed(value):
+def changed(value, kind):
+    if value is None:
+        return 77 if kind == "INTEGER" else "x"
     if isinstance(value, bytes):
         return value + b" "
-    return value + 77 if isinstance(value, int | float) else "x" if value is None else f"{value} "
+    return value + 77 if isinstance(value, int | float) else f"{value} "
 
 
-@pytest.mark.parametrize(("table", "column"), columns())
+@pytest.mark.full_on_postgres
+@pytest.mark.parametrize(("table", "column"), COLUMNS)
 def test_one_value_that_is_changed_is_named(path, capsys, table, column):
     decided = TABLES[table]
     if column == "one":
         return  # the database takes no other value
     if isinstance(decided, str):
-        tamper(path, (f"UPDATE {table} SET {column} = ? WHERE rowid = (SELECT min(rowid) FROM {table})", "7"))
+        with Owner(path, guarded=False) as owner:
+            (values,) = owner.rows(f"SELECT * FROM {table} LIMIT 1")
+            owner.change(f"DELETE FROM {table}")
+            row = dict(zip([name for place, name in COLUMNS if place == table], values, strict=True)) | {column: "7"}
+            owner.change(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", *row.values())
         assert found(path, capsys) == []
         return
     keys, others = decided
     name, where, values = named(path, table)
     ((value,),) = rows(path, f"SELECT {column} FROM {table} WHERE {where}", *values)
-    tamper(path, (f"UPDATE {table} SET {column} = ? WHERE {where}", changed(value), *values))
+    tamper(path, (f"UPDATE {table} SET {column} = ? WHERE {where}", changed(value, COLUMNS[table, column]), *values))
     names = found(path, capsys)
     if column in others:
         assert names == []
@@ -224,7 +251,7 @@ def test_one_value_that_is_changed_is_named(path, capsys, table, column):
 
 @pytest.mark.parametrize("value", ["x", *(pytest.param(one, marks=pytest.mark.slow) for one in (b"\x00\xff", 1.5, -1))])
 def test_a_value_of_another_kind_ends_in_a_finding(whole, tmp_path, capsys, value):
-    for number, (table, column) in enumerate(columns()):
+    for number, (table, column) in enumerate(COLUMNS):
         decided = TABLES[table]
         if isinstance(decided, str) or column in decided[1]:
             continue
@@ -247,11 +274,13 @@ def test_a_row_of_any_table_that_is_added_or_removed_is_named(path, capsys, tabl
     if what == "removed":
         tamper(path, (f"DELETE FROM {table} WHERE {where}", *values))
     else:
-        names = [column for place, column in columns() if place == table]
+        types = {column: kind for (place, column), kind in COLUMNS.items() if place == table}
         unique = {"keys": ("hash",), "records": ("name",), "commands": ("seq",), "organizations": ("tenant",)}
         other = {**dict.fromkeys(unique.get(table, ()), "?"), keys[-1]: "?"}
-        shown = ", ".join(f"CAST({one} AS TEXT) || '77'" if one in other else one for one in names)
-        tamper(path, (f"INSERT INTO {table} ({', '.join(names)}) SELECT {shown} FROM {table} WHERE {where}", *values))
+        shown = ", ".join(
+            f"CAST(CAST({one} AS TEXT) || '77' AS {kind})" if one in other else one for one, kind in types.items()
+        )
+        tamper(path, (f"INSERT INTO {table} ({', '.join(types)}) SELECT {shown} FROM {table} WHERE {where}", *values))
         name = f"{name}77"
     names = found(path, capsys)
     if (table, what) == ("sessions", "removed"):
@@ -275,17 +304,22 @@ def test_a_session_that_was_signed_out_does_not_come_back(path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("path_of", "value", "fact"),
+    ("names", "value", "fact"),
     [
-        ("$.approval.count", 1, "judgement.approval.count"),
-        ("$.approval.names", "x", "judgement.approval.names"),
-        ("$.reason", "x", "judgement.reason"),
-        ("$.explanation.decided_by", "x", "judgement"),
-        ("$.more", "x", "judgement.more"),
+        (("approval", "count"), 1, "judgement.approval.count"),
+        (("approval", "names"), "x", "judgement.approval.names"),
+        (("reason",), "x", "judgement.reason"),
+        (("explanation", "decided_by"), "x", "judgement"),
+        (("more",), "x", "judgement.more"),
     ],
 )
-def test_what_is_changed_of_a_judgement_is_named(path, capsys, path_of, value, fact):
-    tamper(path, ("UPDATE actions SET judgement = json_set(judgement, ?, ?) WHERE id = 1", path_of, value))
+def test_what_is_changed_of_a_judgement_is_named(path, capsys, names, value, fact):
+    ((text,),) = rows(path, "SELECT judgement FROM actions WHERE id = 1")
+    judgement = inner = json.loads(text)
+    for name in names[:-1]:
+        inner = inner[name]
+    inner[names[-1]] = value
+    tamper(path, ("UPDATE actions SET judgement = ? WHERE id = 1", canonical_json(judgement)))
     assert found(path, capsys) == [("actions", "1", fact)]
 
 

@@ -291,6 +291,23 @@ def change(of, statement, *values, guarded=False):
         return owner.change(statement, *values)
 
 
+def keep(url):
+    """Keep the rows of a PostgreSQL database as they are; return what puts them back."""
+    with Owner(url, guarded=False) as owner:
+        found = owner.rows("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
+        tables = sorted(name for (name,) in found)
+        owner.change("CREATE SCHEMA kept")
+        for name in tables:
+            owner.change(f"CREATE TABLE kept.{name} AS TABLE {name}")
+    back = "; ".join(f"DELETE FROM {name}; INSERT INTO {name} SELECT * FROM kept.{name}" for name in tables)
+
+    def put_back():
+        with Owner(url, guarded=False) as owner:
+            owner.change(back)
+
+    return put_back
+
+
 def behind(store, *statements, guarded=True):
     """Run statements behind the authority's back; unguarded, without its triggers."""
     with Owner(store, guarded=guarded) as owner:
