@@ -81,10 +81,7 @@ class Readiness:
         return ""
 
     def _end(self) -> str:
-        try:
-            return self._database.end_problem()
-        except StorageError as error:
-            return str(error)
+        return self._database.end_problem()
 
     def _disk(self) -> str:
         free = self.free_bytes

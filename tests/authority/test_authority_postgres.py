@@ -14,7 +14,7 @@ from kit.processes import together, wait_until
 
 from ascend_middleware import AscendClient
 from ascend_middleware.authority import Store
-from ascend_middleware.authority.store import postgres_link
+from ascend_middleware.authority.store import postgres_link, postgres_watch
 from ascend_middleware.authority.store.patience import TooLongError, patience
 from ascend_middleware.authority.store.verification import verify
 from ascend_middleware.cli import main
@@ -397,6 +397,17 @@ def test_a_server_that_was_started_anew_is_used_again(own_cluster):
         watch.changed()
         note(store)
         assert watch.changed()
+
+
+def test_who_listens_for_changes_ends_at_once(url, monkeypatch):
+    monkeypatch.setattr(postgres_watch, "_PERIOD", 60.0)  # how long it waits for one
+    store = Store.open(url, now=time.time)
+    store.watch()
+    wait_until(lambda: store.engine.listener.count)
+    began = time.monotonic()
+    store.close()
+    assert time.monotonic() - began < 30
+    assert "ascend-authority-listener" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_a_connection_that_is_lost_within_a_group_keeps_nothing_of_it(cluster, url):

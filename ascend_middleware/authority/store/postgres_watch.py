@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import socket
 import threading
+from collections.abc import Iterator
 from typing import Final
 
 from .engine import StorageError
@@ -47,27 +50,38 @@ class Listener:
         return _Watch(self)
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, at once."""
         with self._lock:
             self._ended.set()
-            thread, connection = self._thread, self._connection
-        if connection is not None:
-            with contextlib.suppress(OSError, Exception):
-                connection.cancel_safe(timeout=1.0)
+            thread = self._thread
+            if self._connection is not None:
+                _hang_up(self._connection)
         if thread is not None:
             thread.join(2 * _PERIOD)
 
     def _listen(self) -> None:
         while not self._ended.is_set():
             try:
-                link, connection = self._link, self._link.connect()
-                with contextlib.closing(connection):
-                    self._follow(connection, hears=not link.pooled)
+                with contextlib.closing(self._link.connect()) as connection, self._within_reach(connection):
+                    self._follow(connection, hears=not self._link.pooled)
             except StorageError as error:
-                if not self._ended.is_set() and not self.problem:
+                if self._ended.is_set():
+                    return
+                if not self.problem:
                     log.error("changes of other replicas are not heard of: %s", error)
                 self.problem = str(error)
                 self._ended.wait(_PERIOD)
+
+    @contextlib.contextmanager
+    def _within_reach(self, connection: Connection) -> Iterator[None]:
+        """Let `close` hang up while the connection is open, and never later: its number may be another one's then."""
+        with self._lock:
+            self._connection = connection
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._connection = None
 
     def _follow(self, connection: Connection, *, hears: bool) -> None:
         with ours():
@@ -89,6 +103,12 @@ class Listener:
                     self.count += 1
                     if self._ended.is_set():
                         break
+
+
+def _hang_up(connection: Connection) -> None:
+    """End a connection on which another thread waits, so that it waits no longer."""
+    with contextlib.suppress(OSError, StorageError), ours(), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 class _Watch:
