@@ -26,6 +26,7 @@ T = TypeVar("T")
 _DRAWN: Final = 64
 # MADV_WIPEONFORK of Linux, which `mmap` has no name for: a forked child finds zeros, whoever forked it.
 _WIPE_ON_FORK: Final = 18
+_NO_ADVICE: Final = -1
 
 
 def _wiped_page() -> Any:
@@ -34,6 +35,9 @@ def _wiped_page() -> Any:
         with contextlib.suppress(OSError, ValueError):
             page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             page.madvise(_WIPE_ON_FORK)
+            with contextlib.suppress(OSError):
+                page.madvise(_NO_ADVICE)
+                return bytes(mmap.PAGESIZE)  # emulators say yes to everything, and wipe nothing
             return page
     return bytes(mmap.PAGESIZE)
 

@@ -145,6 +145,8 @@ def _prepare_file(path: Path, *, create: bool) -> None:
 
     A file that cannot be written is refused here: SQLite opens it all the same, and each change fails later.
     """
+    if path.is_dir():
+        raise ConfigurationError(f"the database {path} is a folder; name a file in it")
     if path.exists():
         for needed in (path, path.parent):  # the side files stand in the directory
             if not os.access(needed, os.W_OK):
@@ -155,6 +157,10 @@ def _prepare_file(path: Path, *, create: bool) -> None:
         return
     if not create:
         raise ConfigurationError(f"there is no database {path}")
+    if not path.parent.exists():
+        raise ConfigurationError(
+            f"the database {path} cannot be created: there is no folder {path.parent}; make it first"
+        )
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:

@@ -43,7 +43,7 @@ class PassedRequest(HandledRequest, kw_only=True):
             self.raised(failure)
             raise
         finally:
-            if self.is_awaited and (recording := self.conclude()) is not None:
+            if (recording := self.conclude()) is not None:
                 await recording
 
     async def received(self) -> Message:

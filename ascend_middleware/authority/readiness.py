@@ -81,7 +81,10 @@ class Readiness:
         return ""
 
     def _end(self) -> str:
-        return self._database.end_problem()
+        try:
+            return self._database.end_problem()
+        except StorageError as error:
+            return str(error)
 
     def _disk(self) -> str:
         free = self.free_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -49,6 +50,8 @@ _GRACE: Final = 5
 _BACKLOG: Final = (8, 16, 512)
 _CONNECTIONS: Final = (2, 8, 4096)
 _LONGEST_PATH: Final = 200
+# What to choose where an address cannot be had.
+_OTHER: Final = {errno.EADDRNOTAVAIL: "an address of this machine as --host", errno.EACCES: "a --port above 1023"}
 # Seconds for which a thread keeps the interpreter's lock while others want it.
 _TURN: Final = 0.0005
 # Objects that are made before the youngest are looked through for garbage: those of some ten requests.
@@ -75,7 +78,8 @@ def load_tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
         context.load_cert_chain(certificate, key, password=no_password)
     except (ssl.SSLError, OSError) as error:
         reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        raise ConfigurationError(f"{certificate} and {key} are no certificate and its key: {reason}") from None
+        words = reason or "they are not in the form of PEM"
+        raise ConfigurationError(f"{certificate} and {key} are no certificate and its key: {words}") from None
     return context
 
 
@@ -100,9 +104,8 @@ def bind(host: str, port: int, *, allow_remote: bool = False) -> socket.socket:
         listener.listen(_files(*_BACKLOG))
     except OSError as error:
         listener.close()
-        raise AscendError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --port"
-        ) from None
+        other = _OTHER.get(error.errno or 0, "another --port")
+        raise AscendError(f"cannot listen on {host} port {port}: {error.strerror or error}; choose {other}") from None
     return listener
 
 

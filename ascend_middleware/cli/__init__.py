@@ -72,8 +72,16 @@ def _run(args: Namespace) -> int:
         return MISUSED
 
 
+# What to do, by a word of what a database says is wrong.
+_HINTS: Final = {
+    "malformed": "; it is damaged: put a backup in its place (`authority backup` makes them)",
+    "locked": "; another process writes to it for long: try again when that is done, or end it",
+    "disk is full": "; make room on its disk and try again",
+}
+
+
 def _database_error(error: StorageError, args: Namespace) -> str:
     """Say what is wrong with an authority's database that was opened and then could not be used."""
     place = shown_database(args)
-    hint = "; it is damaged: put a backup in its place (`authority backup` makes them)"
-    return f"the database {place} cannot be used: {error}{hint if 'malformed' in str(error) else ''}"
+    hint = next((hint for word, hint in _HINTS.items() if word in str(error)), "")
+    return f"the database {place} cannot be used: {error}{hint}"

@@ -140,6 +140,8 @@ def _init(args: Namespace) -> Iterator[str]:
     except FileExistsError:
         raise AscendError(f"{path} exists already; it was not touched") from None
     except OSError as error:
+        with contextlib.suppress(OSError):  # half of a policy may be one, too
+            path.unlink()
         raise AscendError(f"{path} cannot be written: {error.strerror}") from None
     yield f"wrote {path}; serve it with: ascend-middleware authority --policy {path}"
     with contextlib.closing(Store.open(named_database(args) or default_database(path), now=time.time)) as store:
@@ -307,6 +309,8 @@ def _verified(database: Database, args: Namespace, heads: tuple[Head, ...], star
 def _heads(text: str) -> tuple[Head, ...]:
     """Return the head that an option gives, or those of the file that it names."""
     if not Path(text).is_file():
+        if ":" not in text:
+            raise ConfigurationError(f"--head: {text} is neither a file nor NUMBER:HASH, as `audit verify` prints it")
         return (_noted("--head", text),)
     try:
         return read_heads(text)

@@ -298,7 +298,8 @@ _ADMINISTER: Final = (
     Command("keys rotate", "make a key that takes another one's place, and print it, once", "cli.administer:rotate_key",
         *_PLACE, JSON, arg("id", type=int, help="the number of the old key, which `keys list` shows"),
         arg("--overlap", type=_duration, default="24h", metavar="TIME", help="how long the old one stays (24h)"),
-        arg("--expires", type=_duration, metavar="TIME", help="when the new one ends: 90d from now, say"),
+        arg("--expires", type=_duration, metavar="TIME", help="when the new one ends: 90d from now, say "
+            "(it lasts as long as the old one was issued for)"),
         description="Make a key of the same name, role, organisation and agents. The old one stays valid for the "
         "overlap; its agents and webhooks become the new one's."),
     Command("keys list", "list the keys; never shows them", "cli.administer:list_keys", *_PLACE, JSON),

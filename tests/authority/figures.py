@@ -4,8 +4,9 @@
 
 A figure is the least processor time of up to thirty runs, in milliseconds: the authority's, and PostgreSQL's with it.
 Submits are told by the clock, so the machine should be idle. A database is made for each size and copied into a
-PostgreSQL server of its own; `--keep FOLDER` keeps what was made, and takes what is there. `--engines sqlite` or
-`--engines postgres` measures one of the two, `--busy` leaves out what the clock tells.
+PostgreSQL server of its own. `--keep FOLDER` keeps what was made and measured, and takes what is there, so that a table
+may be measured by parts. `--engines sqlite` or `--engines postgres` measures one of the two, `--busy` leaves out what the
+clock tells.
 """
 
 import argparse
@@ -232,7 +233,8 @@ def archives(store):
     return bool(store.rows("SELECT 1 FROM leases WHERE name = 'archive'"))
 
 
-def made(place, size):
+def made(source, size):
+    place = source.with_suffix(".part")
     desk = Desk(path=place)
     growth = Growth(desk)
     growth.actions(size)
@@ -240,6 +242,7 @@ def made(place, size):
     growth.queued(QUEUED)
     growth.overdue(OVERDUE)
     desk.authority.close()
+    place.rename(source)
 
 
 @contextlib.contextmanager
@@ -295,10 +298,11 @@ def shown(value):
     return f"{value:.2g}" if value < 10 else f"{round(value, 1 - math.floor(math.log10(value))):,.0f}"
 
 
-def table(sizes, engines, found):
+def table(found):
     """Yield the lines of the table, and below it those of the submits."""
-    columns = [(engine, size) for engine in engines for size in sizes]
-    titles = [f"{ENGINES[engine][0]}: {size:,}" if size == sizes[0] else f"{size:,}" for engine, size in columns]
+    columns = sorted(found, key=lambda column: ([*ENGINES].index(column[0]), column[1]))
+    first = {engine: min(size for one, size in columns if one == engine) for engine, _ in columns}
+    titles = [f"{ENGINES[engine][0]}: {size:,}" if size == first[engine] else f"{size:,}" for engine, size in columns]
     yield f"| actions stored | {' | '.join(titles)} |"
     yield "|---|" + "---:|" * len(columns)
     for name in found[columns[0]][0]:
@@ -315,16 +319,21 @@ def main():
     parser.add_argument("--keep", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--busy", action="store_true", help="without what the clock tells, for a machine that is busy")
     args = parser.parse_args()
-    found = {}
     with tempfile.TemporaryDirectory() as folder:
+        keep = args.keep or pathlib.Path(folder)
+        keep.mkdir(parents=True, exist_ok=True)
+        results = keep / "figures.json"
+        told_before = json.loads(results.read_text()) if results.exists() else []
+        found = {(engine, size): (figures, submits) for engine, size, figures, submits in told_before}
         for size in args.sizes:
-            source = (args.keep or pathlib.Path(folder)) / f"{size}.db"
+            source = keep / f"{size}.db"
             if not source.exists():
                 made(source, size)
                 told("made", size)
             for engine in args.engines:
                 found[engine, size] = measured(source, engine, size, busy=args.busy)
-    print("\n".join(table(args.sizes, args.engines, found)))
+                results.write_text(json.dumps([[*column, *values] for column, values in found.items()]))
+    print("\n".join(table(found)))
 
 
 if __name__ == "__main__":

@@ -53,6 +53,17 @@ def test_a_rotated_key_stays_for_the_overlap_and_hands_on_what_it_registered(des
         desk.store.rotate_key(number, overlap=60)
 
 
+def test_a_key_that_takes_the_place_of_one_that_ends_lasts_as_long_as_that_was_to(desk):
+    old = made(desk, lifetime=90 * 86_400)
+    desk.time += 80 * 86_400
+    new, _ = desk.store.rotate_key(desk.store.find_key(old).key_id, overlap=60)
+    desk.time += 89 * 86_400
+    assert (desk.get(WHERE, key=old)[0], desk.get(WHERE, key=new)[0]) == (401, 200)
+    short, _ = desk.store.rotate_key(desk.store.find_key(new).key_id, overlap=60, lifetime=120)
+    desk.time += 86_400
+    assert (desk.get(WHERE, key=new)[0], desk.get(WHERE, key=short)[0]) == (401, 401)
+
+
 SPOKEN = [
     ("POST", "/api/v1/actions/submit", {"agent_id": "{}", "action_type": "read"}),
     (

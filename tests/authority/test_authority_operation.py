@@ -341,6 +341,66 @@ def test_a_database_of_another_user_is_refused_with_what_cannot_be_written(writt
         place.chmod(0o700)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["authority", "--port", "0", "--db", "{}"], "the database {} is a folder; name a file in it"),
+        (["authority", "--port", "0", "--db", "{}/no/a.db"], "there is no folder {}/no; make it first"),
+        (["authority", "--port", "0", "--db", "mysql://u:hunter2@h/x"], "neither a file nor a URL that begins with postgresql://"),
+        (["keys", "list", "--db", "sqlite:///a.db"], "neither a file nor a URL that begins with postgresql://"),
+        (["authority", "backup", "{}/no/b.db", "--db", "{}/policy.db"], "there is no folder {}/no; make it first"),
+        (["authority", "copy", "--from", "{}/policy.db", "--to", "{}/no/b.db"], "there is no folder {}/no; make it first"),
+        (["authority", "restore", "{}/policy.db", "--db", "{}/no/b.db"], "there is no folder {}/no; make it first"),
+        (["audit", "verify", "--db", "{}/policy.db", "--head", "head.txt"], "head.txt is neither a file nor NUMBER:HASH"),
+        (["authority", "--port", "0", "--tls-cert", "{}/policy.toml", "--tls-key", "{}/policy.toml"], "not in the form of PEM"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_ends_in_one_message_that_says_what_to_do(capsys, tmp_path, policy, written, words, said):
+    place = ["--policy", str(policy)] if words[0] == "authority" else []
+    code, out, err = run(capsys, *(word.format(tmp_path) for word in words), *place)
+    assert code in (1, 2) and out == "" and len(err.splitlines()) == 1
+    assert said.format(tmp_path) in err and "hunter2" not in err
+    # A reader leaves the side files, which hold nothing.
+    assert {path.name for path in tmp_path.iterdir()} - {"policy.db-wal", "policy.db-shm"} == {
+        "policy.db",
+        "policy.toml",
+    }
+
+
+@posix
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a device that is always full")
+def test_a_policy_file_that_was_not_wholly_written_is_not_left_there(capsys, tmp_path, monkeypatch):
+    real, path = Path.open, tmp_path / "p.toml"
+
+    def full(place, *mode, **options):
+        file = real(place, *mode, **options)
+        if place == path:
+            with real(Path("/dev/full"), "w") as device:
+                os.dup2(device.fileno(), file.fileno())
+        return file
+
+    monkeypatch.setattr(Path, "open", full)
+    code, _, err = run(capsys, "authority", "init", path)
+    assert code == 1 and "No space left on device" in err and not path.exists()
+
+
+@posix
+def test_a_process_that_has_no_file_left_to_open_does_not_call_the_database_damaged(written):
+    import resource
+
+    def told():
+        store = Store.open(written, now=time.time)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/dev/fd"))) + 10,) * 2)
+        with pytest.raises(OSError):
+            while True:
+                os.dup(0)
+        with pytest.raises(ConfigurationError, match="cannot be used: unable to open database file; this process may"):
+            store.check(pages=True)
+        return True
+
+    assert in_a_child(told)
+
+
 # A process in which threads take turns as its program says; what it embeds and what it serves tell how they do.
 TURNS = """
 import gc, json, os, signal, sys, threading, urllib.request

@@ -118,3 +118,23 @@ assert {file: file.read_bytes() for file in folder.glob("*.journal")} != written
 def test_a_child_uses_nothing_of_its_parent_also_where_no_hook_runs(tmp_path, fork):
     done = python("-c", INHERITED, tmp_path, fork)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+EMULATED = """
+import mmap
+
+class Yes(mmap.mmap):
+    def madvise(self, *_):
+        pass
+
+mmap.mmap = Yes
+from ascend_middleware.fork import known_id, process_id
+import os
+assert process_id() == os.getpid() and known_id[0] == 0
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system is asked at each use")
+def test_a_system_that_says_yes_to_all_advice_is_asked_at_each_use():
+    done = python("-c", EMULATED)
+    assert done.returncode == 0, done.stdout + done.stderr

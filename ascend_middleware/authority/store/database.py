@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.text import is_postgres
 
-from .engine import NO_HASH, Done, Engine, Reader, Row, StorageError, UnstorableError, Watch
+from .engine import NO_HASH, Done, Engine, Reader, Row, StorageError, UnreachableError, UnstorableError, Watch
 from .sqlite_engine import SQLiteEngine
 from .tallies import Counted, additions
 from .transaction import Late, Mark, Transaction
@@ -392,6 +392,8 @@ class Database:
         """
         try:
             problem = (self.engine.damage() if pages else "") or self.misfit(all_tables=pages) or self.end_problem()
+        except UnreachableError as error:
+            raise ConfigurationError(f"the database {self.engine.place} cannot be used: {error}") from None
         except StorageError as error:
             problem = str(error)
         self._refuse(problem)
@@ -425,12 +427,9 @@ class Database:
 
     def end_problem(self) -> str:
         """Return in words that the audit log does not end where its head says, or nothing if it does."""
-        try:
-            with self.snapshot() as reader:
-                last = reader.rows("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
-                head = reader.rows("SELECT seq, hash FROM audit_head")
-        except StorageError as error:
-            return str(error)
+        with self.snapshot() as reader:
+            last = reader.rows("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
+            head = reader.rows("SELECT seq, hash FROM audit_head")
         fits = head and tuple(head[0]) == (tuple(last[0]) if last else (0, NO_HASH))
         return "" if fits else "the audit log does not end where its head says"
 

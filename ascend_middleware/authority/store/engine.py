@@ -22,6 +22,7 @@ __all__ = [
     "Reader",
     "Row",
     "StorageError",
+    "UnreachableError",
     "UnstorableError",
     "Watch",
     "check_storable",
@@ -38,6 +39,10 @@ _UNSTORABLE = "a text holds a character that the database does not store, NUL or
 
 class UnstorableError(StorageError):
     """A value cannot be stored, whatever the state of the database: PostgreSQL takes no text with a NUL in it."""
+
+
+class UnreachableError(StorageError):
+    """The database cannot be asked just now; that tells nothing of what it holds."""
 
 
 class Begun(NamedTuple):

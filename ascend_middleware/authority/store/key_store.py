@@ -7,6 +7,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
@@ -136,6 +137,7 @@ class Keys(Log):
         """Issue another key for the same and return it, and when the old one ends.
 
         Both are valid for `overlap` seconds. What the old one registered, its agents and webhooks, is the new one's.
+        The new one ends after `lifetime` seconds; unless told, after as many as the old one was issued for.
 
         Raises:
             NotFoundError: there is no such key.
@@ -146,6 +148,8 @@ class Keys(Log):
             if self.key(key_id) is None:
                 raise ConflictError(f"key {key_id} is not valid any more; make a new one with `keys issue`")
             end = min(iso_time(self.now() + overlap), row["expires_at"] or "9")
+            if lifetime is None and row["expires_at"] is not None:
+                lifetime = _seconds(row["expires_at"]) - _seconds(row["created_at"])
             expires_at = None if lifetime is None else iso_time(self.now() + lifetime)
             agents = stored_json(row["agents"], f"agents of key {row['id']}")
             more = {"replaces": key_id}
@@ -183,6 +187,10 @@ class Keys(Log):
         if not rows:
             raise NotFoundError(f"there is no key {key_id}; `keys list` shows them")
         return rows[0]
+
+
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def _check_agents(patterns: Sequence[str]) -> None:

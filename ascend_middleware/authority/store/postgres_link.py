@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from ascend_middleware.exceptions import ConfigurationError
 
-from .engine import Reader, Row, StorageError, check_storable
+from .engine import Reader, Row, StorageError, UnreachableError, check_storable
 from .patience import TooLongError, seconds_left
 
 __all__ = ["Connection", "Late", "Link", "Session", "SessionReader", "ours"]
@@ -76,7 +76,8 @@ def _told(error: psycopg.Error) -> StorageError:
         return StorageError("another process did not let go of the audit log in time")
     # Details name values; the first line is the message.
     words = error.diag.message_primary or str(error).partition("\n")[0]
-    return StorageError(words.strip() or type(error).__name__)
+    kind = UnreachableError if isinstance(error, psycopg.OperationalError) else StorageError
+    return kind(words.strip() or type(error).__name__)
 
 
 # --- the URL

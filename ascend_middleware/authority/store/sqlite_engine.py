@@ -17,8 +17,9 @@ from ascend_middleware.sqlite import ERRORS, MEMORY, open_database, open_evidenc
 
 from .column_types import misfits
 from .engine import Begun, Done, Misfit, Reader, Row, StorageError, Watch, check_texts, insertion
-from .patience import TooLongError, seconds_left
+from .patience import seconds_left
 from .schema import FIRST_WITH_HEAD, SQLITE
+from .sqlite_errors import DamagedError, ours, told
 from .unfinished import check_finished, making, sync_folder
 
 __all__ = ["SQLiteEngine"]
@@ -28,8 +29,6 @@ _IDLE_READERS: Final = 8
 _STEPS: Final = 20_000
 # Bytes; a disk that has less counts as full.
 _LEAST_FREE: Final = 1024 * 1024
-# Kinds of SQLite's errors that tell of damaged pages.
-_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 # Of one statement: the oldest SQLite takes 999 values.
 _MOST_VALUES: Final = 999
@@ -50,29 +49,6 @@ def _many(table: str, columns: tuple[str, ...], count: int) -> str:
     """
     head, _, places = insertion(table, columns, once=False).replace("INSERT", "INSERT OR FAIL", 1).partition(" VALUES ")
     return f"{head} VALUES {', '.join([places] * count)}"
-
-
-@contextlib.contextmanager
-def _ours() -> Iterator[None]:
-    """Raise what SQLite raises as `StorageError`."""
-    try:
-        yield
-    except ERRORS as error:
-        raise _told(error) from error
-
-
-class _DamagedError(StorageError):
-    """A page holds what SQLite did not write."""
-
-
-def _told(error: sqlite3.Error | UnicodeDecodeError) -> StorageError:
-    if isinstance(error, UnicodeDecodeError):
-        return _DamagedError(f"its schema is malformed: {error}")
-    code = getattr(error, "sqlite_errorcode", 0)
-    if code == sqlite3.SQLITE_INTERRUPT:
-        return TooLongError("reading took longer than it may")
-    # The low byte is the kind, the rest of the code says which of it.
-    return (_DamagedError if code & 0xFF in _DAMAGED else StorageError)(str(error))
 
 
 class SQLiteEngine:
@@ -180,8 +156,8 @@ class SQLiteEngine:
             self.before_change()
             return self.connection.execute(statement, values)
         except ERRORS as error:
-            told = _told(error)
-            raise (self._damaged(told) if isinstance(told, _DamagedError) else told) from error
+            found = told(error)
+            raise (self._damaged(found) if isinstance(found, DamagedError) else found) from error
 
     def before_change(self) -> None:
         """Begin the savepoint of the part, if it has none yet."""
@@ -253,7 +229,7 @@ class SQLiteEngine:
 
     def watch(self) -> Watch:
         """Return a watch."""
-        with _ours():
+        with ours():
             if self.alone:
                 return _SQLiteWatch(self.connection, "SELECT total_changes()", own=False)
             return _SQLiteWatch(open_reader(self.place), "PRAGMA data_version", own=True)
@@ -279,9 +255,9 @@ class SQLiteEngine:
     def _noted(self) -> Iterator[None]:
         """Raise what SQLite raises as `StorageError`, and keep in mind that a page is damaged."""
         try:
-            with _ours():
+            with ours():
                 yield
-        except _DamagedError as error:
+        except DamagedError as error:
             raise self._damaged(error) from error
 
     def _damaged(self, error: StorageError) -> StorageError:
@@ -303,7 +279,7 @@ class SQLiteEngine:
         # The little that is written here may still fit where an action does not.
         if not self.alone and shutil.disk_usage(os.path.dirname(self.place) or ".").free < _LEAST_FREE:
             raise StorageError(f"the disk of {self.place} is full")
-        with _ours():
+        with ours():
             usual = self.connection.execute("PRAGMA busy_timeout").fetchone()[0]
             self.connection.execute(f"PRAGMA busy_timeout={min(usual, round(seconds * 1000))}")
             try:
@@ -389,10 +365,10 @@ class _SQLiteReader:
         try:
             return self._connection.execute(statement, values).fetchall()
         except ERRORS as error:
-            raise _told(error) from error
+            raise told(error) from error
 
     def each(self, statement: str, values: Sequence[object] = ()) -> Generator[Row, None, None]:
-        with _ours():
+        with ours():
             yield from self._connection.execute(statement, values)
 
 
@@ -405,7 +381,7 @@ class _SQLiteWriter(_SQLiteReader):
 
     def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         if not statement.startswith("SELECT"):
-            with _ours():
+            with ours():
                 self._engine.before_change()
         return super().rows(statement, values)
 
@@ -421,7 +397,7 @@ class _SQLiteWatch:
         self._seen = -1
 
     def changed(self) -> bool:
-        with self._lock, _ours():
+        with self._lock, ours():
             if self._closed:
                 return False
             seen = int(self._connection.execute(self._statement).fetchone()[0])

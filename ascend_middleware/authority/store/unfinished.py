@@ -27,10 +27,12 @@ def making(path: Path) -> Iterator[Path]:
     """Lend a path for what is to stand at another one; the caller gives it that name, or it is gone afterwards.
 
     Raises:
-        AscendError: another process makes the same, or the folder is somebody else's.
+        AscendError: another process makes the same, or there is no place for it.
         OSError: nothing can be written there.
     """
     folder = _folder(path)
+    if not path.parent.exists():
+        raise AscendError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     _check_ours(folder)
