@@ -15,6 +15,7 @@ from .context import AuthorityContext
 from .keys import LOCAL, Credential, Role, operator, person
 from .policy import pattern_issues
 from .policy.approvers import ApprovalRules, Requirement, requirement
+from .store.archiver import nobody_of, unknown_organisations
 from .store.engine import stored_json
 from .store.registry_store import APPROVERS, MCP_SERVER, MODEL, POLICY, SMART_RULE, Records
 from .store.store import Store
@@ -230,9 +231,7 @@ def what_cannot_be(authority: AuthorityContext) -> list[str]:
     keys = store.list_keys()
     known = {name for key in keys for name in (key["name"], f"#{key['id']}")}
     told += [f"key_limit: there is no key {name!r}" for name in policy.key_limits if name not in known and not issuer]
-    organisations = {key["tenant"] for key in keys}
-    held = [name for name in policy.retention.legal_hold if name not in organisations]
-    told += [f"legal_hold: there is no key of an organisation {name!r}, so nothing is held by that" for name in held]
+    told += [nobody_of(name) for name in unknown_organisations(store, policy.retention.legal_hold)]
     for row in store.rows(
         "SELECT kind, name, tenant, fields FROM records WHERE kind IN (?, ?, ?) ORDER BY id",
         (POLICY, SMART_RULE, MCP_SERVER),

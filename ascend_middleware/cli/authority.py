@@ -296,6 +296,8 @@ def verify_audit(args: Namespace) -> Result:
 
 def _verified(database: Database, args: Namespace, heads: tuple[Head, ...], start: Head | None) -> Verification:
     folder = Path(args.archive) if args.archive else None
+    if folder is not None and not folder.is_dir():
+        raise ConfigurationError(f"--archive: there is no folder {folder}")
     try:
         problem = database.engine.damage()
         found = verify(database, known=heads, start=start, archive=folder, watch=progress)

@@ -12,7 +12,7 @@ from ascend_middleware.authority.store.archiver import Archiver
 from ascend_middleware.authority.store.audit import iso_time
 from ascend_middleware.authority.store.verification import verify
 from ascend_middleware.cli import main
-from ascend_middleware.exceptions import ConfigurationError
+from ascend_middleware.exceptions import AscendError, ConfigurationError
 
 DAY = 86_400.0
 
@@ -72,11 +72,13 @@ def test_a_hold_of_every_organisation_leaves_everything(old):
     assert [*old.folder.iterdir()] == []
 
 
-def test_a_hold_of_nobody_known_holds_nothing_and_is_told(old, caplog):
+def test_a_hold_that_names_nobody_is_told_and_nothing_is_archived(old):
     old.authority.use(parse_policy(POLICY + retention("othr", "default")))
     (told,) = [words for words in what_cannot_be(old.authority) if "legal_hold" in words]
-    assert told == "legal_hold: there is no key of an organisation 'othr', so nothing is held by that"
-    assert archived(old, "othr")[1] == 0
+    assert told == "legal_hold in [retention] names 'othr', and nothing is known of such an organisation"
+    with pytest.raises(AscendError, match="nothing is archived: .* names 'othr'"):
+        archived(old, "other", "othr")
+    assert len(left(old)) == 6 and [*old.folder.iterdir()] == []
 
 
 def test_a_server_says_what_it_leaves(old, tmp_path, caplog):

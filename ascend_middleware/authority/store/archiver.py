@@ -39,7 +39,7 @@ from .log import Log
 from .past import ERASED, Past, archived_upto, as_written
 from .registry_store import WEBHOOK
 
-__all__ = ["Archived", "Archiver", "under_hold"]
+__all__ = ["Archived", "Archiver", "nobody_of", "under_hold", "unknown_organisations"]
 
 # So much is in one file, and is deleted in one transaction, for which decisions wait.
 _ACTIONS_IN_FILE: Final = 10_000
@@ -103,11 +103,14 @@ class Archiver:
         An approved action of which nobody told what became of it is finished if that was before a third time, if any.
 
         Raises:
-            AscendError: a file cannot be written or is gone, or what would be archived is not what the log says.
+            AscendError: a file cannot be written or is gone, what would be archived is not what the log says, or nobody
+            knows an organisation that is to be held.
             ConflictError: another process archives.
         """
         if not self._folder.is_dir():
             raise AscendError(f"there is no folder {self._folder} for archives")
+        for name in unknown_organisations(self._store, self._held):
+            raise AscendError(f"nothing is archived: {nobody_of(name)}; correct it, or take it out")
         if not self.lease.take():
             raise ConflictError("another process archives already")
         # What tells of answers that are kept for their repetition stays beside them.
@@ -341,6 +344,17 @@ class Archiver:
                     (first, min(row["last"], first + _AT_ONCE - 1)),
                 )
             yield
+
+
+def unknown_organisations(store: Log, names: Sequence[str]) -> list[str]:
+    """Return which of these no key and no audit entry is of."""
+    statement = "SELECT 1 FROM keys WHERE tenant = ? UNION ALL SELECT 1 FROM audit WHERE tenant = ? LIMIT 1"
+    return [name for name in names if name != DEFAULT_TENANT and not store.rows(statement, (name, name))]
+
+
+def nobody_of(name: str) -> str:
+    """Return in words that a legal hold names nobody."""
+    return f"legal_hold in [retention] names {name!r}, and nothing is known of such an organisation"
 
 
 def under_hold(held: Sequence[str], held_from: int) -> str:
