@@ -352,6 +352,7 @@ def test_a_database_of_another_user_is_refused_with_what_cannot_be_written(writt
         (["authority", "copy", "--from", "{}/policy.db", "--to", "{}/no/b.db"], "there is no folder {}/no; make it first"),
         (["authority", "restore", "{}/policy.db", "--db", "{}/no/b.db"], "there is no folder {}/no; make it first"),
         (["audit", "verify", "--db", "{}/policy.db", "--head", "head.txt"], "head.txt is neither a file nor NUMBER:HASH"),
+        (["audit", "verify", "--db", "{}/policy.db", "--archive", "{}/no"], "--archive: there is no folder {}/no"),
         (["authority", "--port", "0", "--tls-cert", "{}/policy.toml", "--tls-key", "{}/policy.toml"], "not in the form of PEM"),
     ],
 )  # fmt: skip
