@@ -85,13 +85,15 @@ class HandledRequest(msgspec.Struct, eq=False):
         if self.came is not None:
             self.ran = self.came()
         is_whole, status = self.is_whole, self.status
-        is_fine = is_whole and status < 400 and self._failure is None
-        error = None if is_fine else self._what_went_wrong()
-        if self.ran is False:
-            error = f"the handler did not run: {error or f'the application answered {status}'}"
-        # Where something else answered with success instead of the handler, it may have done what the handler does.
-        is_success = is_whole and status < 300
-        unused = (self.ran is False and not is_success) or (self._later and is_whole)
+        error, unused = None, False
+        # Of most there is nothing more to say.
+        if not is_whole or status >= 400 or self._failure is not None or self.ran is False:
+            error = self._what_went_wrong()
+            if self.ran is False:
+                error = f"the handler did not run: {error or f'the application answered {status}'}"
+            # Where something else answered with success instead of the handler, it may have done what the handler does.
+            is_success = is_whole and status < 300
+            unused = (self.ran is False and not is_success) or (self._later and is_whole)
         milliseconds = int((time.monotonic() - self._started) * 1000)
         flow = self.runner.runs.conclude(verdict.run, error, milliseconds, unused)
         return None if flow is None else self.runner.record(flow)
