@@ -44,6 +44,7 @@ from ascend_middleware.authority.webhooks import Outbox
 AGENTS, QUEUED, OVERDUE = 10_000, 50_000, 10_000
 READERS, SUBMITS = 40, 300
 BEGUN = time.monotonic()
+MEMORY = "the memory of `audit verify`"
 LIMITS = "[limits]\nread = 0\nlist = 0\nanalytics = 0\n"
 ARCHIVING = '[retention]\nactions = "1d"\nwithout_outcome = "2d"\narchive_to = "archive"\n'
 # A server that archives right after its start, not only after a minute.
@@ -180,7 +181,7 @@ class Figures:
             f"`audit verify --from` a head before the {OVERDUE:,} last entries",
             verified(self.place, "--from", noted)[0],
         )
-        yield "`audit verify`: MB", memory
+        yield MEMORY, memory
 
     def submits(self):
         """Submit, one after the other: alone, while another key reads deep pages, and while the server archives."""
@@ -306,10 +307,19 @@ def table(found):
     yield f"| actions stored | {' | '.join(titles)} |"
     yield "|---|" + "---:|" * len(columns)
     for name in found[columns[0]][0]:
+        if name == MEMORY:
+            continue
         yield f"| {name} | {' | '.join(shown(found[column][0][name]) for column in columns)} |"
     for engine, size in columns:
+        yield f"{ENGINES[engine][0]}, {size:,}: {MEMORY}: {shown(found[engine, size][0][MEMORY])} MB"
         for name, (half, most, count) in found[engine, size][1].items():
             yield f"{ENGINES[engine][0]}, {size:,}: {name}: p50 {shown(half)} ms, p99 {shown(most)} ms, of {count}"
+
+
+def kept(results):
+    """Return what was measured before."""
+    rows = json.loads(results.read_text()) if results.exists() else []
+    return {(engine, size): (figures, submits) for engine, size, figures, submits in rows}
 
 
 def main():
@@ -322,16 +332,16 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         keep = args.keep or pathlib.Path(folder)
         keep.mkdir(parents=True, exist_ok=True)
-        results = keep / "figures.json"
-        told_before = json.loads(results.read_text()) if results.exists() else []
-        found = {(engine, size): (figures, submits) for engine, size, figures, submits in told_before}
+        results, found = keep / "figures.json", {}
         for size in args.sizes:
             source = keep / f"{size}.db"
             if not source.exists():
                 made(source, size)
                 told("made", size)
             for engine in args.engines:
-                found[engine, size] = measured(source, engine, size, busy=args.busy)
+                figures = measured(source, engine, size, busy=args.busy)
+                # Read now: the other engine may be measured meanwhile.
+                found = kept(results) | {(engine, size): figures}
                 results.write_text(json.dumps([[*column, *values] for column, values in found.items()]))
     print("\n".join(table(found)))
 
