@@ -13,8 +13,9 @@ from ascend_middleware.authority import Role, Store
 from ascend_middleware.authority.approvals import decide
 from ascend_middleware.authority.bodies import MAX_WAIT, ApiError, read_wait
 from ascend_middleware.authority.keys import operator
-from ascend_middleware.authority.service import Waiters, Writer
+from ascend_middleware.authority.service import Waiters
 from ascend_middleware.authority.store.verification import verify
+from ascend_middleware.authority.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
