@@ -20,6 +20,9 @@ __all__ = ["Writer"]
 
 # A group ends when nothing waits or when it has so many parts: its first part must not wait for ever.
 _MOST_PARTS: Final = 128
+# Where groups had so many parts, a smaller one waits for so many seconds for more.
+_MANY: Final = 8
+_MOMENT: Final = 0.0005
 _T = TypeVar("_T")
 
 # A job, the request that it answers, if it is told, and who waits for it.
@@ -37,11 +40,13 @@ class Writer:
         waiting: how many jobs wait for their commit.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, moment: float = _MOMENT) -> None:
         self._store = store
+        self._moment = moment
         self._turn: list[_Job] = []
         self._turns: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._usual = 0  # how many jobs the largest of the last groups had
         self.waiting = 0
 
     @property
@@ -89,7 +94,9 @@ class Writer:
         """Return what waits, at least one job; nothing once the end was asked for and all before it is done."""
         while len(gathered) < _MOST_PARTS:
             try:
-                turn = self._turns.get(block=not gathered)
+                # Where many ask, most of those who were just answered ask again in a moment: a few do not go alone.
+                few = self._usual >= _MANY and 0 < len(gathered) * 4 < self._usual * 3
+                turn = self._turns.get(block=few or not gathered, timeout=self._moment if few else None)
             except queue.Empty:
                 break
             if turn is None:
@@ -97,7 +104,9 @@ class Writer:
                     self._turns.put(None)
                 break
             gathered.extend(turn)
-        return [gathered.popleft() for _ in range(min(len(gathered), _MOST_PARTS))]
+        count = min(len(gathered), _MOST_PARTS)
+        self._usual = max(count, self._usual * 7 // 8)
+        return [gathered.popleft() for _ in range(count)]
 
     def _commit(self, group: list[_Job]) -> list[tuple[Any, Exception | None]]:
         """Return what each job returned or raised."""

@@ -128,6 +128,25 @@ async def test_jobs_run_in_order_and_are_finished_at_the_end(place):
     assert seen == list(range(10)) and not writer.running
 
 
+async def test_a_few_jobs_wait_for_those_that_many_are_about_to_give(place):
+    """They share one commit; how long they would wait for nobody is far longer than the test takes."""
+    writer = Writer(place.store, moment=60)
+    writer.start()
+    done = []
+
+    def together(count):
+        return [asyncio.ensure_future(writer.run(lambda: done.append(1))) for _ in range(count)]
+
+    await asyncio.gather(*together(16))
+    few = together(2)
+    await asyncio.sleep(0.05)
+    assert len(done) == 16
+    await asyncio.gather(*few, *together(12))
+    assert len(done) == 30
+    await asyncio.gather(*together(1), writer.stop())
+    assert len(done) == 31
+
+
 async def test_a_panic_ends_one_request_and_not_the_writer(place):
     class Panic(BaseException):
         """As compiled libraries raise it."""
