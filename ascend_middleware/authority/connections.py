@@ -149,6 +149,12 @@ class Connections:
         elif connection in self._open:
             self._waiting.setdefault(connection)
 
+    def begin_wait(self, connection: Connection) -> None:
+        """Note that a connection's client is waited for anew, which is the shortest of all waits."""
+        self._waiting.pop(connection, None)
+        if connection in self._open:
+            self._waiting[connection] = None
+
     def remove(self, connection: Connection) -> None:
         """Forget a connection."""
         self._open.discard(connection)
@@ -288,8 +294,9 @@ class Connection(asyncio.Protocol):
         self._is_asked = False
         self._due, self._room = self._all.now() + seconds, room
         if self._paused_at is None:
-            self._all.mark(self, waited_for=False)  # this begins another wait, which is the shortest
-        self._mark()
+            self._all.begin_wait(self)
+        else:
+            self._mark()
 
     def _mark(self) -> None:
         self._all.mark(self, waited_for=self.is_paused or not self._is_asked)
