@@ -194,7 +194,12 @@ class SyncRunner(_Runner):
         if not self._is_hidden and view.raw_path is None:
             self._is_hidden = True
             logger.info("this server hides the raw target (RAW_URI, REQUEST_URI): the decoded path is what is checked")
-        found = guard.triage(view)
+        resolved, method = view.resolved, view.method
+        found: Verdict | Asked | Flow[Verdict] | None = None
+        if resolved is not None and view.is_ordinary and isinstance(method, str) and not resolved.entered:
+            found = guard.at_once(resolved, method)
+        if found is None:
+            found = guard.triage(view)
         if isinstance(found, Asked):
             attempt = found.attempt
             try:
@@ -202,12 +207,11 @@ class SyncRunner(_Runner):
             except Exception as error:
                 attempt.answer = error
             found = guard.hear(found) or guard.go_on(found, view)
-        if not isinstance(found, Verdict):
-            found = drive(found, functools.partial(self._perform, read))
-        if found.run is not None:
-            self.note(found)
-        guard.log(view, found, seconds=time.perf_counter() - started)
-        return found
+        verdict = found if isinstance(found, Verdict) else drive(found, functools.partial(self._perform, read))
+        if verdict.run is not None:
+            self.note(verdict)
+        guard.log(view, verdict, seconds=time.perf_counter() - started)
+        return verdict
 
     def look(self, verdict: Verdict) -> Verdict | None:
         """Return the refusal of a request that was let pass, if its agent was blocked since."""
