@@ -11,12 +11,11 @@ from operator import attrgetter, is_
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from . import Confirmed, Entered, Kind, Leaf, Resolved
+from . import Entered, Kind, Leaf, Resolved
 from .starlette_classes import (
     answers_as_known,
     declared_at,
@@ -37,7 +36,7 @@ from .starlette_classes import (
     single_segments,
     with_own_state,
 )
-from .starlette_entries import Entry, SegmentTree
+from .starlette_entries import Entry, SegmentTree, Selected
 from .starlette_paths import KnownPaths, is_made_of
 
 if TYPE_CHECKING:
@@ -118,20 +117,6 @@ class StarletteResolver:
                 yield from self._walk(item, (*above, level.owner))
 
 
-class _Selected(msgspec.Struct):
-    """What a router selects for a request.
-
-    `child` are the scope fields that its match adds, `route` is what the router is to run, `pure` tells whether a
-    second match is sure to be the same, and `inside` is the route where that has middleware of its own.
-    """
-
-    found: Leaf | _Level | Kind
-    child: Any = None
-    route: Confirmed | None = None
-    pure: bool = True
-    inside: Any = None
-
-
 class _Level:
     """One router below its mounts: the index over its routes, rebuilt when they changed.
 
@@ -208,7 +193,7 @@ class _Level:
                 return None
         return known.resolved if self.paths is paths else None
 
-    def match(self, scope: Scope, path: str, *, keeps: bool = False) -> _Selected:
+    def match(self, scope: Scope, path: str, *, keeps: bool = False) -> Selected:
         """Return what the router selects; `path` is the one below the root path.
 
         What `keeps` is kept for `recall`, if it comes again.
@@ -218,7 +203,7 @@ class _Level:
             if not self._is_current():
                 self._build()
             if self._opaque is not None:
-                return _Selected(self._opaque)
+                return Selected(self._opaque)
             selected = self._select(scope, path)
             if selected is not None and not selected[1].is_current():
                 self._build()
@@ -226,13 +211,13 @@ class _Level:
             if selected is not None:
                 match, entry, child = selected
                 if match is Match.PARTIAL and not entry.partial_runs:
-                    return _Selected(Kind.METHOD_NOT_ALLOWED, child)
+                    return Selected(Kind.METHOD_NOT_ALLOWED, child)
                 if keeps and match is Match.FULL and self.paths.come_again(path, scope["method"]):
                     self.paths.keep(path, scope["method"], self._asked(path, entry), child)
-                return _Selected(entry.content, child, entry.confirmed(match, child), entry.pure, entry.inside)
+                return Selected(entry.content, child, entry.confirmed(match, child), entry.pure, entry.inside)
             if self._redirects(scope, path):
-                return _Selected(Kind.REDIRECT)
-            return _Selected(self._low_priority(scope, path) or self._default() or Kind.NOT_FOUND)
+                return Selected(Kind.REDIRECT)
+            return Selected(self._low_priority(scope, path) or self._default() or Kind.NOT_FOUND)
 
     def _select(self, scope: Scope, path: str) -> tuple[Match, Entry, Any] | None:
         partial = None

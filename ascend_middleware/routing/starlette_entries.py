@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from . import MATCH, Confirmed, Kind, Leaf
 from .starlette_classes import converts_purely, has_own_middleware, methods_of
 
@@ -136,6 +138,20 @@ def _leading_to(include: Any) -> Callable[[Scope], Any]:
 
 def _take_match(scope: Scope) -> Any:
     return scope.pop(MATCH)
+
+
+class Selected(msgspec.Struct):
+    """What a router selects for a request: a leaf, the level of a router below, or the kind of the framework's answer.
+
+    `child` are the scope fields that its match adds, `route` is what the router is to run, `pure` tells whether a
+    second match is sure to be the same, and `inside` is the route where that has middleware of its own.
+    """
+
+    found: Any
+    child: Any = None
+    route: Confirmed | None = None
+    pure: bool = True
+    inside: Any = None
 
 
 _PARAMETER: Final = re.compile(r"\{([a-zA-Z_][a-zA-Z0-9_]*)(?::[a-zA-Z_][a-zA-Z0-9_]*)?\}")
