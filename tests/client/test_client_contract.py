@@ -217,7 +217,7 @@ def test_c11_parameters_and_action_details_are_one_thing(house):
 @pytest.mark.parametrize("fail_mode", ["closed", "open"])
 def test_c12_evaluate_returns_what_is_still_pending(kind, house, fail_mode):
     result = run(
-        kind, house, lambda client: client.evaluate_action("transaction", "r", timeout=0.02), fail_mode=fail_mode
+        kind, house, lambda client: client.evaluate_action("transaction", "r", timeout=0.5), fail_mode=fail_mode
     )
     assert result.decision == Decision.PENDING and not result.execution_allowed
     assert result.approval_request_id
