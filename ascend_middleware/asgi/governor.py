@@ -52,8 +52,8 @@ class Governor:
         known = None if resolved is None else resolved.known
         ordinary = are_ordinary_headers(scope.get("headers", ()))
         # What was ordinary before is so again.
-        if ordinary and (known is None or known.target != (scope["path"], scope.get("raw_path"))):
-            target = scope["path"], scope.get("raw_path")
+        target = scope["path"], scope.get("raw_path")
+        if ordinary and (known is None or known.target != target):
             ordinary = is_ordinary_target(*target)
             if ordinary and known is not None:
                 known.target = target

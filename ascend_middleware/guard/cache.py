@@ -154,11 +154,15 @@ class Reuse:
             case.ticket = self.ticket(case)
         return None
 
-    def _current(self) -> int:
-        """Return the present generation; what is kept of an earlier one is forgotten."""
+    def _basis(self) -> tuple[object, ...]:
+        """Return what decisions depend on; what was kept under something else is no decision any more."""
         core = self._core
         # A forked child keeps nothing of its parent: each process tells of its own decisions.
-        now = (core.policy_state, self._kill.changes, core.key_refused, known_id[0] or process_id())
+        return core.policy_state, self._kill.changes, core.key_refused, known_id[0] or process_id()
+
+    def _current(self) -> int:
+        """Return the present generation; what is kept of an earlier one is forgotten."""
+        now = self._basis()
         if now != self._seen:
             with self._lock:
                 # The first word of the policies is no change of them.
@@ -191,8 +195,7 @@ class Reuse:
             return None
         if self._passes_full and self._is_untold():
             return None
-        now = (core.policy_state, self._kill.changes, core.key_refused, known_id[0] or process_id())
-        return found if now == self._seen and not core.key_refused else None
+        return found if self._basis() == self._seen and not core.key_refused else None
 
     def remember(self, case: Case, kept: _Kept) -> None:
         """Let `recall` find what was found for a request, where all that tells such requests apart is known."""

@@ -83,12 +83,7 @@ class Recorder:
     @property
     def is_idle(self) -> bool:
         """Whether nobody hears of a permission, nor waits for one to tell that an outage is over."""
-        return not (
-            self.telemetry is not None
-            or self.observations is not None
-            or self._undecided
-            or logger.isEnabledFor(logging.INFO)
-        )
+        return self.observations is None and not self._undecided and self.is_silent
 
     def record(self, view: RequestView, verdict: Verdict, *, seconds: float) -> None:
         """Write the one line that every judged request leaves; its extras are meant for machines."""

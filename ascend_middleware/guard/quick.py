@@ -125,9 +125,7 @@ class QuickWay:
         Or the last look at the kill switch; None where only `triage` can say what becomes of it.
         """
         found = self.reuse.recall(known, came)
-        if found is None or not self.recorder.is_idle:
-            return None
-        if not self.kill.is_idle:
+        if found is None or not (self.recorder.is_idle and self.kill.is_idle):
             return None
         kept, rule, entry = found
         run = self.runs.enter_at_once(kept.known.action_id, entry)
