@@ -47,7 +47,6 @@ class Reloader:
         while True:
             await asked.wait()
             asked.clear()
-            await self._written()
             # What the file names, a key's file, may be another one though the text is the same.
             await self.load(again=True)
 
@@ -66,14 +65,11 @@ class Reloader:
 
     async def _watch(self) -> None:
         # Not told by the system, which would tell of each write to the database in the same folder, too.
-        seen = await asyncio.to_thread(self._look)
-        await self.load()  # it may have changed while the server started
+        seen = await self.load()  # it may have changed while the server started
         while True:
             await asyncio.sleep(_PERIOD)
-            found = await asyncio.to_thread(self._look)
-            if found != seen:
-                seen = await self._written()  # what is written from here on is another change
-                await self.load()
+            if await asyncio.to_thread(self._look) != seen:
+                seen = await self.load()  # what is written from there on is another change
 
     def _look(self) -> tuple[int, ...]:
         """Return what is another one after each change, nothing where there is no file; a link is followed."""
@@ -83,38 +79,49 @@ class Reloader:
             return ()
         return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
-    async def load(self, *, again: bool = False) -> None:
-        """Load the file if it is another one, or in any case with `again`; say what came of it."""
+    async def load(self, *, again: bool = False) -> tuple[int, ...]:
+        """Load the file once it is written, if it is another one, or in any case with `again`; say what came of it.
+
+        Returns what the file looked like.
+        """
         async with self._loading:
+            while True:
+                seen = await self._written()
+                problem, policy = await asyncio.to_thread(self._read)
+                if seen == await asyncio.to_thread(self._look):
+                    break
+                log.info("the policy file was written while it was read; it is read again")
             authority = self._authority
-            try:
-                seen = await asyncio.to_thread(self._look)
-                policy = await asyncio.to_thread(load_policy, self._path)
-                if seen[-1:] == (0,):
-                    raise ConfigurationError(f"the policy file {self._path} is empty")
-                if seen != await asyncio.to_thread(self._look):
-                    log.info("the policy file was written while it was read; it is read again")
-                    return
-            except ConfigurationError as error:
-                authority.policy_problem = f"{self._path.name} on disk is not whole"
-                log.error("the policy file was not taken, version %s goes on: %s", authority.policy.version, error)
-                return
             before = authority.policy.version
-            if policy.version == before and not again:
+            if policy is None or seen[-1:] == (0,):
+                problem = problem or f"the policy file {self._path} is empty"
+                authority.policy_problem = f"{self._path.name} on disk is not whole"
+                log.error("the policy file was not taken, version %s goes on: %s", before, problem)
+            elif policy.version == before and not again:
                 authority.policy_problem = ""
-                return
-            try:
-                # In the writer, as every decision: none is made by parts of both.
-                await self._service.change(lambda: self._use(policy, before))
-            except StorageError as error:
-                authority.policy_problem = f"{self._path.name} on disk could not be taken"
-                log.error("the policy file was not taken, version %s goes on: %s", before, error)
-                return
-            log.info("policy file loaded: version %s in the place of %s", policy.version, before)
-            try:
-                await asyncio.to_thread(authority.warn)
-            except StorageError as error:
-                log.error("whether the policies fit what is registered could not be looked up: %s", error)
+            else:
+                await self._take(policy, before)
+        return seen
+
+    def _read(self) -> tuple[str, PolicySet | None]:
+        try:
+            return "", load_policy(self._path)
+        except ConfigurationError as error:
+            return str(error), None
+
+    async def _take(self, policy: PolicySet, before: str) -> None:
+        try:
+            # In the writer, as every decision: none is made by parts of both.
+            await self._service.change(lambda: self._use(policy, before))
+        except StorageError as error:
+            self._authority.policy_problem = f"{self._path.name} on disk could not be taken"
+            log.error("the policy file was not taken, version %s goes on: %s", before, error)
+            return
+        log.info("policy file loaded: version %s in the place of %s", policy.version, before)
+        try:
+            await asyncio.to_thread(self._authority.warn)
+        except StorageError as error:
+            log.error("whether the policies fit what is registered could not be looked up: %s", error)
 
     def _use(self, policy: PolicySet, before: str) -> None:
         store = self._authority.store

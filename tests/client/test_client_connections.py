@@ -352,8 +352,7 @@ async def test_an_idle_connection_that_the_authority_ends_is_forgotten(kind):
         await pool.send(POST, 5)
         assert not pool._idle
         await pool.send(POST, 5)
-        for connection in list(server._open):
-            connection.shutdown(2)
+        server.end_connections()
         with anyio.fail_after(5):
             while pool._idle and kind is LoopPool:  # threads look when they use it
                 await anyio.sleep(0.001)

@@ -85,11 +85,15 @@ class Scripted:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.end_connections()
+        for thread in self._threads:
+            thread.join(5)
+
+    def end_connections(self):
+        """End those that are open, whoever is about to close one of them."""
         for connection in list(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(5)
 
     def _accept(self):
         while not self.stopped.is_set():
