@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["FileLock", "Identifiers", "ProcessLock", "known_id", "only_forks", "process_id", "renew_once"]
+__all__ = ["FileLock", "Identifiers", "ProcessLock", "is_same", "known_id", "only_forks", "process_id", "renew_once"]
 
 
 T = TypeVar("T")
@@ -170,11 +170,16 @@ class FileLock:
                     raise
                 return None
             # Between opening and locking, the holder may have removed the file: then the lock is one on nothing.
-            if not _lock(descriptor) or not _is_same(path, descriptor):
+            if not _lock(descriptor) or not is_same(path, descriptor):
                 os.close(descriptor)
                 return None
             _held[place] = process_id()
             return cls(path, descriptor)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether others find the file that this is a lock on."""
+        return self._descriptor >= 0 and is_same(self.path, self._descriptor)
 
     def release(self, *, remove: bool = False) -> None:
         """Give the lock up, and remove the file if asked."""
@@ -191,7 +196,8 @@ class FileLock:
                     self.path.unlink(missing_ok=True)
 
 
-def _is_same(path: Path, descriptor: int) -> bool:
+def is_same(path: Path, descriptor: int) -> bool:
+    """Say whether an open file stands under a path."""
     try:
         found = os.stat(path)
     except OSError:

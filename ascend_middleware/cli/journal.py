@@ -16,10 +16,10 @@ from ..config import Settings
 from ..fork import FileLock
 from ..guard.observations import Observation, observation_files, read_observations
 from ..inspection import FAILED, OK, Result, note
+from ..journal.files import read_lines
 from ..journal.journal import directory_of, place_of
 from ..journal.lines import decode_line
 from ..journal.recovery import adopt, names_of
-from ..journal.segments import read_lines
 from ..journal.worker import LateEngine
 from ..routing.suggestion import guess
 from ..state import open_state

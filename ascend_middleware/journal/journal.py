@@ -309,6 +309,23 @@ class Journal:
         self._loud("full", f"the journal is full, actions run without an entry (journal_full = pass): {text}")
         return True
 
+    def look(self) -> None:
+        """Put back what somebody removed of the files; until that is done, nothing is entered. For the reader only.
+
+        A file that is open can be written to all the same, and ends with its process.
+        """
+        log = self._log
+        if not isinstance(log, FileLog) or self._pid != process_id():
+            return
+        what = f"files of the journal {log.name} in {self.directory} were removed or replaced"
+        try:
+            lost = log.put_back()
+        except OSError as error:
+            self._loud("removed", f"{what} and cannot be put back, actions are refused: {error}")
+            return
+        if lost is not None:
+            logger.error("%s; they are there again%s", what, f", without {lost} bytes of earlier lines" if lost else "")
+
     def _loud(self, about: str, text: str) -> None:
         now = self._now()
         if not 0 <= now - self._said.get(about, -_LOUD_SECONDS) < _LOUD_SECONDS:

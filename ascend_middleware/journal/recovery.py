@@ -11,8 +11,9 @@ from ..flow import drive
 from ..fork import FileLock
 from ..masking import get_logger
 from .delivery import Delivery, Foreign
+from .files import read_lines, size_of
 from .lines import decode_line
-from .segments import FileLog, read_lines, size_of
+from .segments import FileLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable

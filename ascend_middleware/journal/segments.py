@@ -16,28 +16,18 @@ import errno
 import itertools
 import mmap
 import os
-import re
 import threading
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
-from ..fork import FileLock
+from ..fork import FileLock, is_same
 from ..masking import get_logger
 from ..setting_values import make_directory
-from .room import ROOM_BYTES, room_in
+from .files import cut, segments_of, sync_directory
+from .room import room_in
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = [
-    "FileLog",
-    "Log",
-    "MemoryLog",
-    "read_lines",
-    "segments_of",
-    "size_of",
-]
+__all__ = ["FileLog", "Log", "MemoryLog"]
 
 logger = get_logger("ascend_middleware.journal")
 
@@ -46,7 +36,6 @@ SEGMENT_BYTES: Final = 4 * 2**20
 _CANNOT: Final = frozenset({errno.ENODEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EACCES, errno.EPERM})
 # How much is read ahead; one line that is longer comes alone.
 _AHEAD_BYTES: Final = 65_536
-_SEGMENT = re.compile(r"(?P<name>.+)-(?P<number>\d{6,})\.journal")
 
 
 class MemoryLog:
@@ -131,6 +120,7 @@ class FileLog:
         self._mapped = 0
         # Where the last line ends, and up to where the next one may be copied with nothing else to do.
         self._end = self._ready = 0
+        self._is_lost = False
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._written = self._synced = 0
@@ -141,14 +131,14 @@ class FileLog:
         self._process_lock = taken
         try:
             numbers = segments_of(directory, name)
-            self._sizes = {number: _cut(self._path(number)) for number in numbers}
+            self._sizes = {number: cut(self._path(number)) for number in numbers}
             self._current = numbers[-1] if numbers else 1
             self.appended, self.taken = sum(self._sizes.values()), 0
             self._descriptor = -1
             self._reading = numbers[0] if numbers else 1
             self._offset = 0
             self._buffer = b""
-            self._progress = os.open(directory / f"{name}.progress", os.O_RDWR | os.O_CREAT, 0o600)
+            self._progress = self._open_progress()
             self.delivered = self._read_progress()
         except BaseException:
             taken.release()
@@ -190,6 +180,8 @@ class FileLog:
     def _append(self, line: bytes) -> None:
         if self._progress < 0:
             raise OSError(errno.EBADF, "it was closed")
+        if self._is_lost:
+            raise OSError(errno.ENOENT, "its files were removed")
         sizes = self._sizes
         size = sizes[self._current] if self._descriptor >= 0 else self._segment_bytes
         if size >= self._segment_bytes:
@@ -256,7 +248,7 @@ class FileLog:
         # Last, because the reader goes by it.
         self._current = number
         if self._power_safe:
-            _sync_directory(self._directory)
+            sync_directory(self._directory)
         # A dead writer's torn line must not swallow the next one.
         torn = self._sizes[number] and not self._path(number).read_bytes().endswith(b"\n")
         return b"\n" if torn else b""
@@ -332,8 +324,11 @@ class FileLog:
         self._buffer = rest
         if (self._reading, self._offset) > self.delivered:
             self.delivered = (self._reading, self._offset)
-            os.lseek(self._progress, 0, os.SEEK_SET)
-            os.write(self._progress, b"%012d %020d\n" % self.delivered)
+            self._note_delivered()
+
+    def _note_delivered(self) -> None:
+        os.lseek(self._progress, 0, os.SEEK_SET)
+        os.write(self._progress, b"%012d %020d\n" % self.delivered)
 
     @property
     def was_delivered(self) -> bool:
@@ -352,6 +347,70 @@ class FileLog:
             del self._sizes[number]
 
     # --- both
+
+    def _open_progress(self) -> int:
+        return os.open(self._directory / f"{self.name}.progress", os.O_RDWR | os.O_CREAT, 0o600)
+
+    def put_back(self) -> int | None:
+        """Make files anew that somebody removed or replaced; None where all are there. For the reader only.
+
+        Returns how many bytes are lost, of earlier segments: what stands in the last one can still be read. Until all
+        is there again, `append` raises OSError.
+        """
+        with self._lock:
+            if self._progress < 0:  # it was closed
+                return None
+            written = self._descriptor < 0 or is_same(self._path(self._current), self._descriptor)
+            noted = is_same(self._directory / f"{self.name}.progress", self._progress)
+            read = self._reading >= self._current or self._path(self._reading).exists()
+            if written and noted and read and self._process_lock.is_there:
+                return None
+            self._is_lost, self._ready = True, 0
+            make_directory(self._directory)
+            if not self._process_lock.is_there:
+                self._process_lock.release()
+                taken = FileLock.take(self._process_lock.path)
+                if taken is None:
+                    raise FileExistsError(f"the journal {self.name} is in use")
+                self._process_lock = taken
+            if not noted:
+                progress, self._progress = self._progress, self._open_progress()
+                os.close(progress)
+                self._note_delivered()
+            if not written:
+                self._write_anew()
+            self._is_lost = False
+            return self._skip_missing()
+
+    def _write_anew(self) -> None:
+        size, path = self._sizes[self._current], self._path(self._current)
+        content = os.pread(self._descriptor, size, 0)
+        path.unlink(missing_ok=True)
+        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        try:
+            if len(content) != size or os.write(opened, content) != size:
+                raise OSError(errno.ENOSPC, "the disk is full")
+            if self._power_safe:
+                os.fsync(opened)
+                sync_directory(self._directory)
+        except BaseException:
+            os.close(opened)
+            raise
+        self._unmap()
+        os.close(self._descriptor)
+        self._descriptor = opened
+
+    def _skip_missing(self) -> int:
+        """Go on behind segments that are gone; return how many bytes of them nobody can read any more."""
+        lost = 0
+        for number, size in list(self._sizes.items()):
+            if not self._reading <= number < self._current or self._path(number).exists():
+                continue
+            known = self._offset + len(self._buffer) if number == self._reading else 0
+            self._sizes[number] = known
+            lost += size - known
+        self.taken += lost
+        return lost
 
     def set_aside(self, line: bytes) -> None:
         """As of a `MemoryLog`; `journal export` shows it."""
@@ -382,60 +441,3 @@ class FileLog:
 
 
 Log: TypeAlias = MemoryLog | FileLog
-
-
-def size_of(path: Path) -> int:
-    """Return how many bytes of a segment were written: without the room that its writer had reserved."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - ROOM_BYTES - 4096)
-            file.seek(start)
-            written = file.read(end - start).rstrip(b"\0")
-            if written:
-                return start + len(written)
-            end = start
-    return 0
-
-
-def _cut(path: Path) -> int:
-    """Return the size of a dead process's segment, after the room that it left was given back."""
-    size = size_of(path)
-    if size != path.stat().st_size:
-        os.truncate(path, size)
-    return size
-
-
-def segments_of(directory: Path, name: str) -> list[int]:
-    """Return the numbers of a log's segments, in order."""
-    found = (_SEGMENT.fullmatch(path.name) for path in directory.glob(f"{name}-*.journal"))
-    return sorted(int(match["number"]) for match in found if match is not None and match["name"] == name)
-
-
-def read_lines(directory: Path, name: str) -> Iterator[tuple[bytes, bool]]:
-    """Read a log from outside, without its lock: every whole line, and whether it was taken."""
-    try:
-        number, offset = (int(part) for part in (directory / f"{name}.progress").read_bytes().split())
-    except (OSError, ValueError):
-        number, offset = 0, 0
-    for segment in segments_of(directory, name):
-        try:
-            content = (directory / f"{name}-{segment:06d}.journal").read_bytes()
-        except FileNotFoundError:
-            continue
-        place = 0
-        for line in content.splitlines(keepends=True):
-            place += len(line)
-            if line.endswith(b"\n"):
-                yield line, (segment, place) <= (number, offset)
-
-
-def _sync_directory(path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return  # Windows has no such thing
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

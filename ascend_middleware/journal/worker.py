@@ -84,7 +84,7 @@ class BackgroundWorker:
         self._threads: list[threading.Thread] = []
         self._delivery: Delivery | None = None
         self._failures = FailureCount(again=6)
-        self._pause_until = self._adopt_at = self._age_at = 0.0
+        self._pause_until = self._adopt_at = self._age_at = self._look_at = 0.0
         self._entered = 0
         # In which process its threads run, 0 where they do not.
         self.runs_in = 0
@@ -230,6 +230,9 @@ class BackgroundWorker:
     def _turn(self, journal: Journal, engine: LateEngine, *, stopping: bool) -> bool:
         """Deliver some lines or adopt what is due; False when there is nothing to do now."""
         clock = self._core.clock()
+        if clock >= self._look_at:
+            self._look_at = clock + _IDLE_SECONDS
+            journal.look()
         if clock < self._pause_until:
             return False
         try:
