@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Required, TypedDict, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -29,6 +29,7 @@ __all__ = [
     "MAX_WAIT",
     "Answer",
     "ApiError",
+    "completed",
     "cursor_of",
     "cut",
     "decision_fields",
@@ -42,7 +43,7 @@ __all__ = [
     "read_plain",
     "read_query",
     "read_query_fields",
-    "read_simple_submission",
+    "read_simple",
     "read_submission",
     "read_wait",
     "record_fields",
@@ -56,8 +57,10 @@ _json: Final = StrictJSON(constant="{} is no JSON number", out_of_range="a numbe
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _encode: Final = msgspec.json.Encoder().encode
 _dumps: Final = json.JSONEncoder().encode
-# Such a number may have more than 64 bits; one in a text is only read more slowly.
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+# A number of so many digits may have more than 64 bits; one in a text is only read more slowly.
+_LONG: Final = 19
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{%d}" % _LONG)
+_NO_DIGITS: Final = bytes(set(range(256)) - set(b"0123456789"))
 _MISSING = re.compile(r"missing required field `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
 # The words of two generations of clients for one status.
 _STATUS: Final = {"pending_approval": "pending", "rejected": "denied"}
@@ -75,6 +78,19 @@ _SIMPLE: Final = frozenset(
         *("business_justification", "action_details", "context", "risk_indicators"),
     )
 )
+# Read as a plain object: the class itself would fill in what is left out.
+_typed: Final[Any] = TypedDict
+_decode_simple: Final = msgspec.json.Decoder(
+    _typed(
+        "_Simple",
+        {
+            item.encode_name: Required[item.type] if item.required else item.type
+            for item in msgspec.structs.fields(Submission)
+            if item.encode_name in _SIMPLE
+        },
+        total=False,
+    )
+).decode
 
 _Fields = TypeVar("_Fields", bound=msgspec.Struct)
 
@@ -154,13 +170,24 @@ def read_plain(body: bytes) -> dict[str, Any] | None:
     What is encoded again as it came has no key twice and no number that would be read as another one. So short a body
     with so few brackets has neither too many values nor too many levels.
     """
-    if len(body) > MAX_VALUES or body.count(b"{") + body.count(b"[") > MAX_DEPTH or _LONG_NUMBER.search(body):
+    if not _is_small(body):
         return None
     try:
         value = _decode(body)
-        return value if _encode(value) == body or _dumps(value).encode() == body else None
+        return value if _is_written_as(value, body) else None
     except (msgspec.DecodeError, UnicodeError):
         return None
+
+
+def _is_small(body: bytes) -> bool:
+    if len(body) > MAX_VALUES or body.count(b"{") + body.count(b"[") > MAX_DEPTH:
+        return False
+    # Few have so many digits at all.
+    return len(body.translate(None, _NO_DIGITS)) < _LONG or not _LONG_NUMBER.search(body)
+
+
+def _is_written_as(value: object, body: bytes) -> bool:
+    return _encode(value) == body or _dumps(value).encode() == body
 
 
 def read_query_fields(query: str, kind: type[_Fields]) -> _Fields:
@@ -247,23 +274,24 @@ def read_submission(body: Mapping[str, Any]) -> dict[str, Any]:
         value = action.get(name)
         if value and not is_plain(value):
             action[name] = strip_risk_claims(value)
-    return _completed(action)
+    return completed(action)
 
 
-def read_simple_submission(body: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the same of a body in which nothing can be a claim, or None where it has fields that may need a look.
+def read_simple(body: bytes) -> dict[str, Any] | None:
+    """Return a submission that `read_plain` would take, if its fields are as they must be and need no second look.
 
     Raises:
-        msgspec.ValidationError: a field is not as it must be.
+        msgspec.DecodeError: the body is no such JSON, or a field is not as it must be.
     """
-    values = body.values()
-    if not body.keys() <= _SIMPLE or None in values or "" in values:
+    if not _is_small(body):
         return None
-    msgspec.convert(body, Submission)
-    return _completed(body.copy())
+    value: dict[str, Any] = _decode_simple(body)  # without fields that are not simple
+    if None in value.values() or "" in value.values() or not _is_written_as(value, body):
+        return None
+    return value
 
 
-def _completed(action: dict[str, Any]) -> dict[str, Any]:
+def completed(action: dict[str, Any]) -> dict[str, Any]:
     """Fill in what an action leaves out: generations of clients require different words; each stands in for others."""
     for name in ("action_details", "context", "risk_indicators"):
         action.setdefault(name, {})

@@ -8,27 +8,27 @@ answers, rows and audit entries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from ascend_middleware.api.endpoints import SUBMIT
 
 from . import killswitch, orchestration
-from .bodies import Answer, decision_fields, fixed_headers, read_plain, read_simple_submission
+from .bodies import Answer, completed, decision_fields, fixed_headers, read_simple
 from .context import IDEMPOTENCY_KEY, AuthorityContext, fingerprint
 from .endpoints.actions import UNNAMED_AGENT, judged_form, submitted_judgement
 from .endpoints.policies import kept_policies
 from .judging import QUICK
 from .keys import Credential, Window
-from .policy import Policies, PolicySet, Question
+from .policy import Policies, Policy, PolicySet, Question
 from .policy.approvers import OBSERVED
 from .policy.evaluation import Shape
 from .policy.risk_score import Score, may_claim, risk_level, score_action
 from .store.audit import canonical_json, digest, iso_time
 from .store.erasure import rest_of
-from .store.submissions import Repeatable, Signature, Submitted
+from .store.submissions import Repeatable, Ruling, Signature, Submitted
 from .store.transaction import Transaction
 
 __all__ = ["Ordinary"]
@@ -37,10 +37,21 @@ _encode: Final = msgspec.json.Encoder().encode
 _COUNTED: Final = SUBMIT.counted_as
 # Headers that change what is asked for, or who asks.
 _ELSE: Final = frozenset({"authorization", "x-api-version", "x-organization-slug"})
+# Of what an agent's submissions may have in common, so much is kept.
+_MOST_KNOWN: Final = 256
+
+
+class _Alike(NamedTuple):
+    """What submissions of an agent have in common that are of one type and have the same indicators and context."""
+
+    score: Score
+    rest: str  # the digest of what stays of them after an erasure
+    # What is told of those about which the same policies hold, by the identities of these; None: not ordinary.
+    rulings: dict[tuple[int, ...], Ruling | None]
 
 
 class _Asker(NamedTuple):
-    """What holds of the submissions of a key for an agent, as long as a transaction lasts."""
+    """What holds of the submissions of a key for an agent, as long as no record, command or policy changes."""
 
     by: Credential
     policy: PolicySet
@@ -48,8 +59,9 @@ class _Asker(NamedTuple):
     agent_name: str
     more: Policies
     signature: Signature
-    # Scores, and digests of what stays after an erasure, by what they are made of: an agent's submissions are alike.
-    known: dict[tuple[str, str | None, bytes], tuple[Score, str]]
+    state: str
+    known: dict[tuple[str, str | None, bytes], _Alike]
+    rulings: dict[tuple[str, Score], dict[tuple[int, ...], Ruling | None]]
 
 
 class Ordinary:
@@ -71,7 +83,11 @@ class Ordinary:
             found = self._decided(key, name, headers, body)
         except Exception:  # the thorough way meets it too, and says so
             return None
-        return None if found is None else self._stored(*found)
+        if found is None:
+            return None
+        running, one, ruling, kept, limits = found
+        content = self._store.add_submitted(running, one, ruling, kept=kept)
+        return Answer(SUBMIT.status, {**fixed_headers(one.correlation_id), **limits}, content)
 
     def alone(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
         """Do the same also where no group is running: then in one of its own."""
@@ -84,13 +100,10 @@ class Ordinary:
 
     def _decided(
         self, key: str, name: str | None, headers: Mapping[str, str], body: bytes
-    ) -> tuple[Transaction, _Asker, Submitted, Repeatable | None, dict[str, str]] | None:
+    ) -> tuple[Transaction, Submitted, Ruling, Repeatable | None, Mapping[str, str]] | None:
         """Return what is to be stored and told, if all of it is ordinary; nothing was done but counting the request."""
-        given = read_plain(body)
-        if given is None or may_claim(body):
-            return None
-        action = read_simple_submission(given)
-        if action is None or (agent_id := action["agent_id"]) == UNNAMED_AGENT:
+        given = None if may_claim(body) else read_simple(body)
+        if given is None or (agent_id := given["agent_id"]) == UNNAMED_AGENT:
             return None
         store, authority = self._store, self._authority
         if store.memo is None and not store.is_worth_a_transaction(key):
@@ -102,7 +115,7 @@ class Ordinary:
         if place not in running.memo:
             running.memo[place] = self._asker(key, agent_id)
         asker: _Asker | None = running.memo[place]
-        if asker is None or asker.policy is not authority.policy or action["context"].get(OBSERVED):
+        if asker is None or asker.policy is not authority.policy:
             return None
         seconds = store.now()
         kept = None
@@ -110,66 +123,96 @@ class Ordinary:
             kept = Repeatable(name, SUBMIT.path, fingerprint(given))
             if not store.is_new(running, kept, seconds, by=asker.by):
                 return None
+        action = completed(given)
+        if action["context"].get(OBSERVED):
+            return None
         if action["agent_name"] == agent_id:
             action["agent_name"] = asker.agent_name
-        indicators, context = action["risk_indicators"], action["context"]
-        alike = action["action_type"], action.get("tool_name"), _encode((indicators, context))
-        if alike not in asker.known:
-            score = score_action(action["action_type"], indicators, context)
-            asker.known[alike] = score, digest(canonical_json(rest_of(action)))
-        score, rest = asker.known[alike]
-        question = Question.of(asker.policy, judged_form(action), score, more=asker.more)
+        alike = _alike(asker, action)
+        question = Question.of(asker.policy, judged_form(action), alike.score, more=asker.more)
         if not question.is_quick(Shape.of(body), QUICK):
             return None
-        judgement = question.judge(quick=True)
-        if judgement.faults or judgement.decision == "pending":
+        held = question.holding()
+        if held is None:
             return None
-        limits: dict[str, str] = {}
+        those = tuple(map(id, held))
+        if those not in alike.rulings:
+            alike.rulings[those] = _ruling(asker, action, question, held)
+        ruling = alike.rulings[those]
+        if ruling is None:
+            return None
+        limits: Mapping[str, str] = {}
         if asker.limit:
             allowance = self._requests.quick((asker.by.key_id, _COUNTED), asker.limit, authority.now())
             if allowance is None or allowance.retry_after:
                 return None
             limits = allowance.headers
-        stored = submitted_judgement(judgement, asker.policy.version, authority.correlation_id(headers))
         one = Submitted(
-            submission=action,
-            judgement=stored,
-            texts=(canonical_json(action), canonical_json(stored)),
-            rest=rest,
-            risk=(judgement.risk_score, risk_level(judgement.risk_score)),
+            text=canonical_json(action),
+            resource=action["resource"],
+            correlation_id=authority.correlation_id(headers),
+            rest=alike.rest,
             at=iso_time(seconds),
             seconds=seconds,
         )
-        return running, asker, one, kept, limits
+        return running, one, ruling, kept, limits
 
     def _asker(self, key: str, agent_id: str) -> _Asker | None:
         """Return what holds of a key's submissions for an agent, or None if something out of the ordinary does."""
-        by, policy, store = self._store.find_key(key), self._authority.policy, self._store
+        store, policy = self._store, self._authority.policy
+        by = store.find_key(key)
         if by is None or not by.role.submits or policy.strict or not by.speaks_for(agent_id):
             return None
+        # The policies stay as long as what is kept of them, so that no others have their identity meanwhile.
+        _, asker = store.cached(("ordinary", id(policy), by, agent_id), lambda: (policy, self._known(by, agent_id)))
+        return asker
+
+    def _known(self, by: Credential, agent_id: str) -> _Asker | None:
+        policy, store = self._authority.policy, self._store
         standing = killswitch.standing(store, agent_id, tenant=by.tenant)
         registered = orchestration.registered(store, agent_id, tenant=by.tenant)
         if standing.blocked or standing.max_per_minute is not None or registered.get("model_id") is not None:
             return None
-        limit = policy.limits_of(by.key_id, by.name).of(_COUNTED)
-        name = orchestration.name_of(agent_id, registered)
-        return _Asker(by, policy, limit, name, kept_policies(store, tenant=by.tenant), Signature.of(by), {})
+        store.engine.check((agent_id,))  # of all texts of a submission the only one that is stored as it is
+        return _Asker(
+            by,
+            policy,
+            policy.limits_of(by.key_id, by.name).of(_COUNTED),
+            orchestration.name_of(agent_id, registered),
+            kept_policies(store, tenant=by.tenant),
+            Signature.of(by),
+            self._authority.policy_state(),
+            {},
+            {},
+        )
 
-    def _stored(
-        self,
-        running: Transaction,
-        asker: _Asker,
-        one: Submitted,
-        kept: Repeatable | None,
-        limits: dict[str, str],
-    ) -> Answer:
-        state = self._authority.policy_state()
 
-        def answer(number: int) -> bytes:
-            row = {"id": number, "judgement": one.judgement, "submission": one.submission}
-            row |= {"status": one.judgement["decision"], "risk_score": one.risk[0], "risk_level": one.risk[1]}
-            row |= {"created_at": one.at, "updated_at": one.at, "approval": None, "expires_at": None}
-            return _encode({**decision_fields(row), "policy_state": state})
+def _alike(asker: _Asker, action: Mapping[str, Any]) -> _Alike:
+    """Return what holds of submissions like this one; an agent's are alike."""
+    indicators, context = action["risk_indicators"], action["context"]
+    place = action["action_type"], action.get("tool_name"), _encode((indicators, context))
+    found = asker.known.get(place)
+    if found is None:
+        if len(asker.known) >= _MOST_KNOWN:
+            asker.known.clear()
+            asker.rulings.clear()
+        score = score_action(action["action_type"], indicators, context)
+        rulings = asker.rulings.setdefault((action["action_type"], score), {})
+        found = asker.known[place] = _Alike(score, digest(canonical_json(rest_of(action))), rulings)
+    return found
 
-        content = self._store.add_submitted(running, one, by=asker.signature, kept=kept, answer=answer)
-        return Answer(SUBMIT.status, {**fixed_headers(one.judgement["correlation_id"]), **limits}, content)
+
+def _ruling(asker: _Asker, action: Mapping[str, Any], question: Question, held: Sequence[Policy]) -> Ruling | None:
+    """Return what is told of actions about which these policies hold, None where somebody has to decide."""
+    judgement = asker.policy.conclude(held, [True] * len(held), question.score)
+    if judgement.decision == "pending":
+        return None
+    score, version = judgement.risk_score, asker.policy.version
+    return Ruling(
+        asker.signature,
+        action["agent_id"],
+        action["action_type"],
+        risk=(score, risk_level(score)),
+        judge=lambda correlation_id: submitted_judgement(judgement, version, correlation_id),
+        answer=lambda row: _encode({**decision_fields(row), "policy_state": asker.state}),
+    )

@@ -350,7 +350,7 @@ def test_what_fails_halfway_takes_its_group_with_it(desk):
 
     with pytest.raises(StorageError), desk.store.group():
         assert desk.call("POST", SUBMIT, raw=encode(PLAIN))[0] == 200
-        desk.store.joined().counted = Full()
+        desk.store.joined().straight[1].rows = Full()
         assert desk.call("POST", SUBMIT, raw=encode(PLAIN))[0] == 500
     assert desk.store.rows("SELECT count(*) FROM actions")[0][0] == 0
 

@@ -126,6 +126,8 @@ class Policy:
 
 
 _NUMBER: Final = operator.itemgetter(0)
+# For so many kinds of actions it is kept which policies are about them.
+_MOST_KNOWN: Final = 1024
 
 
 class Policies(tuple[Policy, ...]):
@@ -134,6 +136,7 @@ class Policies(tuple[Policy, ...]):
     def __init__(self, _: Iterable[Policy] = ()) -> None:
         self._any: list[tuple[int, Policy]] = []
         self._by_key: dict[tuple[str, str], list[tuple[int, Policy]]] = {}
+        self._known: dict[tuple[str, str, str | None], tuple[Policy, ...]] = {}
         self.load = Load.of(policy.condition for policy in self)
         for number, policy in enumerate(self):
             for key in policy.keys:
@@ -141,22 +144,34 @@ class Policies(tuple[Policy, ...]):
             if not policy.keys:
                 self._any.append((number, policy))
 
-    def about(self, action: Mapping[str, Any]) -> list[Policy]:
+    def about(self, action: Mapping[str, Any]) -> tuple[Policy, ...]:
         """Return those whose condition has to be evaluated: the action's type and agent are among those listed."""
+        resource: str | None = str(action.get("resource"))
+        if ("resource", resource) not in self._by_key:
+            resource = None
+        place = action["action_type"], action["agent_id"], resource
+        found = self._known.get(place)
+        if found is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            found = self._known[place] = self._about(*place)
+        return found
+
+    def _about(self, kind: str, agent: str, resource: str | None) -> tuple[Policy, ...]:
         # Without regard to case, or "Transaction" would slip past the policies for "transaction".
-        kind, agent = str(action["action_type"]).casefold(), action["agent_id"]
+        kind = str(kind).casefold()
         found, by_key = self._any, self._by_key
-        for key in (("agent_id", agent), ("resource", str(action.get("resource"))), ("action_type", kind)):
+        for key in (("agent_id", agent), ("resource", resource), ("action_type", kind)):
             if key in by_key:
                 found = found + by_key[key]
         if found is not self._any:
             found.sort(key=_NUMBER)
-        return [
+        return tuple(
             policy
             for _, policy in found
             if (not policy.action_types or listed(kind, policy.action_types))
             and (not policy.agents or listed(agent, policy.agents))
-        ]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,7 +340,7 @@ class Question(msgspec.Struct, frozen=True):
     def of(cls, rules: PolicySet, action: Mapping[str, Any], score: Score, *, more: Policies | None = None) -> Question:
         """Ask a policy file, and `more` policies, about an action as the conditions see it."""
         about = rules.policies.about(action)
-        return cls(rules, action, score, more, tuple(about + more.about(action) if more else about))
+        return cls(rules, action, score, more, about + more.about(action) if more else about)
 
     def is_as(self, other: Question) -> bool:
         """Say whether an answer to the other one answers this."""
@@ -347,6 +362,13 @@ class Question(msgspec.Struct, frozen=True):
     @property
     def _conditions(self) -> list[Condition | None]:
         return [policy.condition for policy in self.about]
+
+    def holding(self) -> tuple[Policy, ...] | None:
+        """Return the policies that hold, by which it is answered; None if one cannot be evaluated. It must be quick."""
+        held = evaluate(self._conditions, self.action, bounded=False)
+        if any(isinstance(one, str) for one in held):
+            return None
+        return tuple([policy for policy, one in zip(self.about, held, strict=True) if one])
 
     def judge(self, held: Sequence[Held] | None = None, *, quick: bool = False) -> Judgement:
         """Answer it, by what the conditions gave where that is known; `quick` if it surely takes no time."""

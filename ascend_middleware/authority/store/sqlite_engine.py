@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import shutil
 import sqlite3
@@ -177,7 +178,7 @@ class SQLiteEngine:
             # Few lengths, so that each statement is prepared once.
             while size > len(rows) - first or size * len(columns) > _MOST_VALUES:
                 size //= 2
-            values = [value for row in rows[first : first + size] for value in row]
+            values = list(itertools.chain.from_iterable(rows[first : first + size]))
             self._run(_many(table, columns, size), values)
             first += size
 

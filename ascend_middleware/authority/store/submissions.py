@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -10,40 +12,31 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from ..keys import Credential
-from .audit import answer_digest, chained, digest, new_salt
+from .audit import answer_digest, canonical_json, new_salt
 from .key_store import Keys
-from .tallies import Counted
+from .tallies import HOUR, Counted
+from .template import Template
 from .transaction import Late, Transaction
 
-__all__ = ["Repeatable", "Signature", "Submissions", "Submitted"]
+__all__ = ["Repeatable", "Ruling", "Signature", "Submissions", "Submitted"]
 
 # The columns of rows in the order in which `Store.add_action`, `Log` and `Store.keep_answer` name them.
-_ACTIONS: Final = (
-    "actions",
+_PLACES: Final = (
     (
-        *("id", "tenant", "agent_id", "status", "risk_score", "risk_level", "created_at", "updated_at", "submitted_by"),
-        *("submitter", "session", "submission", "salt", "judgement", "expires_at"),
+        "actions",
+        (
+            *("id", "tenant", "agent_id", "status", "risk_score", "risk_level", "created_at", "updated_at"),
+            *("submitted_by", "submitter", "session", "submission", "salt", "judgement", "expires_at"),
+        ),
     ),
+    ("audit", ("seq", "entry", "tenant", "action_id", "previous", "hash")),
+    ("answers", ("key_id", "path", "name", "fingerprint", "status", "body", "at", "seq")),
 )
-_AUDIT: Final = "audit", ("seq", "entry", "tenant", "action_id", "previous", "hash")
-_ANSWERS: Final = "answers", ("key_id", "path", "name", "fingerprint", "status", "body", "at", "seq")
 # Seconds between the times at which old answers are forgotten.
 _SWEEP_ANSWERS: Final = 60.0
 _ASKED_AT_ONCE: Final = 500
 _EVENT: Final = "ACTION_SUBMITTED"
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class Submitted(NamedTuple):
-    """A submission without a session, approved or denied, as it is to be stored; `texts` are the canonical JSON."""
-
-    submission: Mapping[str, Any]
-    judgement: Mapping[str, Any]
-    texts: tuple[str, str]
-    rest: str  # the digest of what stays of it once it is erased
-    risk: tuple[int, str]
-    at: str
-    seconds: float  # the same time
 
 
 class Signature(NamedTuple):
@@ -59,12 +52,83 @@ class Signature(NamedTuple):
         return cls(by, _text(by.name), _text(by.tenant))
 
 
-class Repeatable(NamedTuple):
+class Repeatable(msgspec.Struct, frozen=True):
     """Under which idempotency key an answer is kept for a repetition of what."""
 
     name: str
     path: str
     fingerprint: str
+
+
+class Submitted(msgspec.Struct, frozen=True, kw_only=True):
+    """What varies among submissions without a session that are ruled alike."""
+
+    text: str  # the canonical JSON of what was submitted
+    resource: str
+    correlation_id: str  # of letters, digits and signs that JSON spells as they are
+    rest: str  # the digest of what stays of it once it is erased
+    at: str
+    seconds: float  # the same time
+
+
+class Ruling:
+    """What submissions of an agent share that are approved or denied for the same reasons: most of what tells of them.
+
+    Args:
+        by: who submits.
+        agent_id: for which agent.
+        kind: the action type.
+        risk: score and level.
+        judge: returns the judgement upon the request with a correlation id.
+        answer: returns the answer about a stored action.
+    """
+
+    def __init__(
+        self,
+        by: Signature,
+        agent_id: str,
+        kind: str,
+        *,
+        risk: tuple[int, str],
+        judge: Callable[[str], Mapping[str, Any]],
+        answer: Callable[[Mapping[str, Any]], bytes],
+    ) -> None:
+        self.by: Final = by
+        self.agent_id: Final = agent_id
+        self.risk: Final = risk
+        request, judged, submitted, rest, resource, at = (new_salt() for _ in range(6))
+        number = secrets.randbits(62) | 1 << 61  # no text of ours holds it by chance
+        judgement = judge(request)
+        self.decision: Final[str] = judgement["decision"]
+        self.judgement: Final = Template(canonical_json(judgement), request)
+        # In the order of their names, with a gap where that of the answer stands.
+        first = {
+            "action_type": kind,
+            "agent_id": agent_id,
+            "correlation_id": request,
+            "decision": self.decision,
+            "factors": judgement["factors"],
+            "judgement": judged,
+        }
+        then = {
+            "key": by.by.key_id,
+            "matched": judgement["matched"],
+            "parent_action_id": None,
+            "policy_matched": judgement["policy_matched"],
+            "policy_version": judgement["policy_version"],
+            "reason": judgement["reason"],
+            "rest": rest,
+            "risk_level": risk[1],
+            "risk_score": risk[0],
+            "session": None,
+            "submission": submitted,
+        }
+        self.first: Final = Template(_text(first)[:-1], request, judged)
+        self.then: Final = Template(_text(then)[1:], rest, submitted)
+        row = {"id": number, "judgement": judgement, "submission": {"action_type": kind, "resource": resource}}
+        row |= {"status": self.decision, "risk_score": risk[0], "risk_level": risk[1], "approval": None}
+        row |= {"created_at": at, "updated_at": at, "expires_at": None}
+        self.answer: Final = Template(answer(row).decode(), str(number), request, resource, at)
 
 
 class Submissions(Keys):
@@ -117,106 +181,70 @@ class Submissions(Keys):
                 for name in some:
                     running.note("answers", (key_id, path, name), found.get(name))
 
-    def add_submitted(
-        self,
-        running: Transaction,
-        one: Submitted,
-        *,
-        by: Signature,
-        kept: Repeatable | None,
-        answer: Callable[[int], bytes],
-    ) -> bytes:
-        """Store a submission as `add_action`, `audit` and `keep_answer` together would, and return its answer.
-
-        `answer` makes it of the action's number.
-        """
-        number, head, who = running.action + 1, running.tip or running.head, by.by
-        content = answer(number)
-        salt, judgement, (score, level) = new_salt(), one.judgement, one.risk
-        agent_id, kind = one.submission["agent_id"], one.submission["action_type"]
-        action = (
-            *(number, who.tenant, agent_id, judgement["decision"], score, level, one.at, one.at, who.key_id),
-            *(who.name, None, one.texts[0], salt, one.texts[1], None),
-        )
-        row: dict[str, Any] = {}
-        told = ""
-        if kept is not None:
+    def add_submitted(self, running: Transaction, one: Submitted, ruling: Ruling, *, kept: Repeatable | None) -> bytes:
+        """Store a submission as `add_action`, `audit` and `keep_answer` together would, and return its answer."""
+        number, (seq, previous), signature = running.action + 1, running.tip or running.head, ruling.by
+        seq += 1
+        who, status, (score, level), agent_id = signature.by, ruling.decision, ruling.risk, ruling.agent_id
+        salt, judgement = new_salt(), ruling.judgement.fill(one.correlation_id)
+        content = ruling.answer.fill(str(number), one.correlation_id, _text(one.resource)[1:-1], one.at).encode()
+        first = ruling.first.fill(one.correlation_id, _hash(judgement))
+        then = ruling.then.fill(one.rest, _hash(salt + one.text))
+        begin = f'{{"action_id":{number},"actor":{signature.name},"at":"{one.at}","data":'
+        end = f'"seq":{seq},"tenant":{signature.tenant}}}'
+        # As `audit.written` makes it; what is told in the middle may be erased.
+        lasting = f'{begin}{first},{then},"event":"{_EVENT}",'
+        if kept is None:
+            entry = lasting = f"{lasting}{end}"
+        else:
             row = {"key_id": who.key_id, "path": kept.path, "name": kept.name, "fingerprint": kept.fingerprint}
-            row |= {"status": 200, "body": content, "at": one.seconds}
-            named = {"answer": answer_digest(row), "key": who.key_id, "name": kept.name, "path": kept.path}
-            told = f',"kept":[{_text(named)}]'
-            row["seq"] = head[0] + 1
-        # In the order of their names, with a gap where that of the answer stands.
-        first = {
-            "action_type": kind,
-            "agent_id": agent_id,
-            "correlation_id": judgement["correlation_id"],
-            "decision": judgement["decision"],
-            "factors": judgement["factors"],
-            "judgement": digest(one.texts[1]),
-        }
-        then = {
-            "key": who.key_id,
-            "matched": judgement["matched"],
-            "parent_action_id": None,
-            "policy_matched": judgement["policy_matched"],
-            "policy_version": judgement["policy_version"],
-            "reason": judgement["reason"],
-            "rest": one.rest,
-            "risk_level": level,
-            "risk_score": score,
-            "session": None,
-            "submission": digest(one.texts[0], salt),
-        }
-        before, after = _text(first)[:-1], _text(then)[1:]
-        entry = self._entry(head, number, one.at, by, (before, told, after))
-        late = [(_ACTIONS, action), (_AUDIT, entry)]
-        if kept is not None:
-            late.append((_ANSWERS, tuple(row.values())))
-        # Of all these texts the only one that is neither JSON nor of the database.
-        self.engine.check((agent_id,))
+            row |= {"status": 200, "body": content, "at": one.seconds, "seq": seq}
+            told = (
+                f'{{"answer":"{answer_digest(row)}","key":{who.key_id},"name":{_text(kept.name)},"path":"{kept.path}"}}'
+            )
+            data, seal_salt = f'{first},"kept":[{told}],{then}', new_salt()
+            seal = _hash(seal_salt + data)
+            entry = f'{begin}{data},"event":"{_EVENT}","salt":"{seal_salt}","sealed":"{seal}",{end}'
+            lasting = f'{lasting}"sealed":"{seal}",{end}'
+        action = (
+            *(number, who.tenant, agent_id, status, score, level, one.at, one.at, who.key_id),
+            *(who.name, None, one.text, salt, judgement, None),
+        )
+        tip = seq, _hash(f"{previous}\n{lasting}")
         try:
-            running.action, running.tip, running.logged = number, (entry[0], entry[5]), True
-            for place, values in late:
-                waiting = running.late.get(place)
-                if waiting is None:
-                    waiting = running.late[place] = Late()
-                waiting.rows.append(values)
+            running.action, running.tip, running.logged = number, tip, True
+            if running.straight is None:
+                running.straight = tuple([running.late.setdefault(place, Late()) for place in _PLACES])
+            actions, audit, answers = running.straight
+            actions.rows.append(action)
+            audit.rows.append((seq, entry, who.tenant, number, previous, tip[1]))
             if kept is not None:
+                answers.rows.append(tuple(row.values()))
                 running.note("answers", (who.key_id, kept.path, kept.name), row)
-            status = judgement["decision"]
-            running.counted.append(Counted(1, who.tenant, one.at, status, level, score, agent_id))
-            alike = who.tenant, status
-            if alike not in running.submitted and self.on_entry is not None:
-                running.notices.append(partial(self._tell_submitted, running.submitted, *alike))
-            running.submitted[alike] = running.submitted.get(alike, 0) + 1
+            alike = ruling, one.at[:HOUR]
+            counted = running.submitted.get(alike)
+            if counted is None:
+                counted = Counted(1, who.tenant, one.at, status, level, score, agent_id)
+                running.counted.append(counted)
+                running.submitted[alike] = counted
+                if self.on_entry is not None:
+                    running.notices.append(partial(self._tell_submitted, counted))
+            else:
+                counted.n += 1
+                counted.created_at = max(counted.created_at, one.at)
         except BaseException:
             self.engine.rollback()
             raise
         return content
 
-    def _tell_submitted(self, submitted: Mapping[tuple[str, str], int], tenant: str, decision: str) -> None:
+    def _tell_submitted(self, counted: Counted) -> None:
         if self.on_entry is not None:
-            self.on_entry(_EVENT, tenant, {"decision": decision}, submitted[tenant, decision])
-
-    @staticmethod
-    def _entry(
-        head: tuple[int, str], number: int, at: str, by: Signature, data: tuple[str, str, str]
-    ) -> tuple[int, str, str, int, str, str]:
-        """Return the row of an audit entry as `audit.written` makes it; what is told in the middle may be erased."""
-        seq, previous = head[0] + 1, head[1]
-        begin = f'{{"action_id":{number},"actor":{by.name},"at":"{at}","data":'
-        end = f'"seq":{seq},"tenant":{by.tenant}}}'
-        lasts = data[0] + "," + data[2]
-        if not data[1]:
-            text = f'{begin}{lasts},"event":"{_EVENT}",{end}'
-            return seq, text, by.by.tenant, number, previous, chained(previous, text)
-        whole, salt = f"{data[0]}{data[1]},{data[2]}", new_salt()
-        seal = digest(whole, salt)
-        text = f'{begin}{whole},"event":"{_EVENT}","salt":"{salt}","sealed":"{seal}",{end}'
-        lasting = f'{begin}{lasts},"event":"{_EVENT}","sealed":"{seal}",{end}'
-        return seq, text, by.by.tenant, number, previous, chained(previous, lasting)
+            self.on_entry(_EVENT, counted.tenant, {"decision": counted.status}, counted.n)
 
 
 def _text(value: object) -> str:
     return _encode(value).decode()
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-__all__ = ["Counted", "additions"]
+import msgspec
+
+__all__ = ["HOUR", "Counted", "additions"]
 
 # How much of a stored time is its hour, and its day.
-_HOUR: Final = 13
+HOUR: Final = 13
 _DAY: Final = 10
 _AT_ONCE: Final = 500
 
 
-class Counted(NamedTuple):
-    """An action that has come into a status, or, with -1, has left one; `agent_id` only of a new one."""
+class Counted(msgspec.Struct):
+    """Actions that have come into a status, or, with -1, one that has left it; `agent_id` only of new ones."""
 
     n: int
     tenant: str
@@ -34,8 +36,9 @@ def additions(counted: Sequence[Counted]) -> Iterator[tuple[str, list[object]]]:
     states: dict[tuple[str, str, str, str], list[int]] = {}
     actors: dict[tuple[str, str], tuple[int, str]] = {}
     days: dict[tuple[str, str, str], int] = {}
-    for n, tenant, created_at, status, risk_level, risk_score, agent_id in counted:
-        sums = states.setdefault((tenant, created_at[:_HOUR], status, risk_level), [0, 0, 0])
+    for one in counted:
+        n, tenant, created_at, status, risk_level, risk_score, agent_id = msgspec.structs.astuple(one)
+        sums = states.setdefault((tenant, created_at[:HOUR], status, risk_level), [0, 0, 0])
         sums[0] += n
         sums[1] += n * risk_score
         if risk_score > sums[2]:

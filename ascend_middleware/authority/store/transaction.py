@@ -47,7 +47,8 @@ class Transaction(msgspec.Struct):
         noted: the keys of these in their order.
         action: the last number that an action was given.
         counted: what is added to the counts.
-        submitted: how many joined it, by tenant and decision; see `Submissions`.
+        straight: those of `late` that submissions add to; see `Submissions`.
+        submitted: those of `counted` that count what joined it, by what they have in common; see `Submissions`.
         entry: the audit entry that is held open; see `Log`.
         logged: whether the part that is running wrote one.
         stored: what the next one tells was stored.
@@ -62,7 +63,8 @@ class Transaction(msgspec.Struct):
     known: dict[str, dict[Hashable, Mapping[str, Any] | None]] = {}
     noted: list[tuple[str, Hashable]] = []
     counted: list[Counted] = []
-    submitted: dict[tuple[str, str], int] = {}
+    straight: tuple[Late, ...] | None = None
+    submitted: dict[Hashable, Counted] = {}
     entry: Any = None
     logged: bool = False
     stored: list[dict[str, Any]] = []
