@@ -60,6 +60,9 @@ def _server_of(receive: Any) -> Any:
 
 def is_connected(receive: Receive) -> bool:
     """Say whether the server says that the client is there; at most servers only a `Body` can tell."""
+    server = getattr(receive, "__self__", None)
+    if _is_uvicorns.get(type(server)):
+        return getattr(server, "disconnected", None) is False
     server = _server_of(receive)
     return server is not None and not server.disconnected
 

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     Scope = MutableMapping[str, Any]
 
 _MAX_DEPTH: Final = 32
+# So many routes are looked at sooner than some of them are picked.
+_FEW: Final = 16
 _regex_of: Final = attrgetter("path_regex")
 
 
@@ -63,7 +65,7 @@ class StarletteResolver:
     def resolve(self, scope: Scope) -> Resolved:
         """Return what this HTTP or WebSocket request runs, by the routes as they stand now."""
         path = below = route_path_of(scope) if scope.get("root_path") else scope["path"]
-        level, current, keeps = self._level, scope, False
+        level, keeps = self._level, False
         if scope["type"] == "http":
             # Nothing that came before has a part in the match.
             keeps = "path_params" not in scope and "fastapi" not in scope
@@ -71,17 +73,25 @@ class StarletteResolver:
                 return recalled
         elif scope["type"] != "websocket":
             return Resolved(None, Kind.NOT_FOUND, {}, path)
+        step = level.match(scope, below, keeps=keeps)
+        found, outermost = step.found, step.route
+        if isinstance(found, Leaf) and step.inside is None:  # as most do
+            params: Mapping[str, Any] | None = step.child and step.child.get("path_params")
+            if params is None:
+                params = scope.get("path_params", {})
+            return Resolved(found, found.kind, params, path, (), outermost)
+        return self._descend(scope, path, below, step)
+
+    def _descend(self, scope: Scope, path: str, below: str, step: Selected) -> Resolved:
+        """Return what is run below the outermost router, which selected `step`."""
+        level, current, outermost = self._level, scope, step.route
         entered: tuple[Entered, ...] = ()
-        outermost: Any = None
         unit: Leaf | None = None
         for _ in range(_MAX_DEPTH):
-            step = level.match(current, below, keeps=keeps)
-            keeps = False
             root: str = current.get("root_path", "")
             given: Mapping[str, Any] = current.get("path_params", {})
-            if level is self._level:
-                outermost = step.route
-            elif not step.pure or level.is_behind_middleware or has_middleware(level.owner):
+            deeper = level is not self._level
+            if deeper and (not step.pure or level.is_behind_middleware or has_middleware(level.owner)):
                 entered = (*entered, Entered(level.owner, root, given, step.route))
                 if unit is None and level.is_behind_middleware:
                     unit = level.whole
@@ -100,6 +110,7 @@ class StarletteResolver:
             if root_path := root_path_of(level.owner):
                 current["root_path"] = root_path
             below = route_path_of(current)
+            step = level.match(current, below)
         return Resolved(level.whole, Kind.OPAQUE, current.get("path_params", {}), path, entered, outermost)
 
     def leaves(self) -> list[Leaf]:
@@ -129,6 +140,7 @@ class _Level:
         "_entries",
         "_included",
         "_indexed",
+        "_is_application",
         "_known",
         "_leaves",
         "_lock",
@@ -156,7 +168,9 @@ class _Level:
         behind: bool = False,
         reached: Callable[[_Level], None] | None = None,
     ) -> None:
-        self.owner, self.prefix, self.host, self._names = owner, prefix, host, names
+        self.owner: Any = owner
+        self.prefix, self.host, self._names = prefix, host, names
+        self._is_application: Final = isinstance(owner, Starlette)
         self._behind = behind
         self._leaves: dict[tuple[object, ...], Leaf] = {}
         self._known: dict[tuple[object, ...], Leaf] = {}
@@ -186,10 +200,13 @@ class _Level:
         # Without the lock: whoever builds the index anew, in another thread, begins with other paths.
         paths = self.paths
         known = paths.get(key)
-        if known is None or not self._is_current():
+        if known is None:
+            return None
+        router = self._known_router()
+        if router is None or not self._stand(router, known.last):
             return None
         for route, parts, methods in known.asked:
-            if route.methods != methods or not all(map(is_, is_made_of(route), parts)):
+            if route.methods != methods or is_made_of(route) != parts:
                 return None
         return known.resolved if self.paths is paths else None
 
@@ -200,14 +217,16 @@ class _Level:
         """
         # One event loop never waits here; a second one must not see an index half built.
         with self._lock:
-            if not self._is_current():
-                self._build()
-            if self._opaque is not None:
-                return Selected(self._opaque)
+            router = self._known_router() or self._build()
             selected = self._select(scope, path)
-            if selected is not None and not selected[1].is_current():
+            # What was selected is the first that matches as long as those before it stand.
+            last = selected[1] if selected is not None and selected[0] is Match.FULL else None
+            stands = self._opaque is not None or self._stand(router, last)
+            if not stands or (selected is not None and not selected[1].is_current()):
                 self._build()
                 selected = self._select(scope, path)
+            if self._opaque is not None:
+                return Selected(self._opaque)
             if selected is not None:
                 match, entry, child = selected
                 if match is Match.PARTIAL and not entry.partial_runs:
@@ -274,7 +293,9 @@ class _Level:
             return list(self._items())
 
     def _items(self) -> Iterator[Leaf | _Level]:
-        if not self._is_current() or not all(entry.is_current() for entry in self._entries):
+        router = self._known_router()
+        stands = router is not None and (self._opaque is not None or self._stand(router))
+        if not stands or not all(entry.is_current() for entry in self._entries):
             self._build()
         if self._opaque is not None:
             yield self._opaque
@@ -291,28 +312,37 @@ class _Level:
 
     # Building.
 
-    def _is_current(self) -> bool:
-        """Tell whether the routes are still those that the index was built from."""
-        owner, known = self.owner, self._router
-        router: Any = owner.router if owner is not known and isinstance(owner, Starlette) else owner
-        if router is not known or getattr(router, "middleware_stack", None) is not self._stack:
-            return False
-        if self._opaque is not None:
-            return True
-        routes, snapshot = router.routes, self._snapshot
+    def _known_router(self) -> Any:
+        """Return the router that stands here now, if the index was built from it."""
+        router: Any = self.owner.router if self._is_application else self.owner
+        known = router is self._router and getattr(router, "middleware_stack", None) is self._stack
+        return router if known else None
+
+    def _stand(self, router: Any, last: Entry | None = None) -> bool:
+        """Tell whether the router's routes are still those that the index was built from, as far as the `last`.
+
+        Those behind it are not asked about a request that it takes.
+        """
+        routes, snapshot, indexed, included = router.routes, self._snapshot, self._indexed, self._included
+        regexes = self._regexes
+        if last is None or len(snapshot) <= _FEW:
+            if len(routes) != len(snapshot):
+                return False
+        else:
+            of_routes, of_indexed, of_included = last.place
+            if len(routes) < of_routes:
+                return False
+            snapshot, included = snapshot[:of_routes], included[:of_included]
+            indexed, regexes = indexed[:of_indexed], regexes[:of_indexed]
         # By identity: routes compare equal by path and endpoint, and equal ones may still differ.
         return (
-            len(routes) == len(snapshot)
-            and all(map(is_, routes, snapshot))
-            and list(map(_regex_of, self._indexed)) == self._regexes
-            and (
-                not self._included
-                or all(included.effective_candidates() is known for included, known in self._included)
-            )
+            all(map(is_, routes, snapshot))
+            and list(map(_regex_of, indexed)) == regexes
+            and (not included or all(one.effective_candidates() is known for one, known in included))
         )
 
-    def _build(self) -> None:
-        router: Any = self.owner.router if isinstance(self.owner, Starlette) else self.owner
+    def _build(self) -> Any:
+        router: Any = self.owner.router if self._is_application else self.owner
         self.paths = KnownPaths()  # before all else: see `recall`
         self._router = None  # until all of it stands: a build that failed is no index
         self._snapshot: list[Any] = list(router.routes) if isinstance(router, Router) else []
@@ -326,11 +356,16 @@ class _Level:
         if not isinstance(router, Router) or not routes_as_known(router) or not is_followed(router):
             self._opaque = self.whole
         else:
-            for route in self._snapshot:
+            for number, route in enumerate(self._snapshot, 1):
+                done = len(self._entries)
                 self._add(route)
+                place = number, len(self._indexed), len(self._included)
+                for entry in self._entries[done:]:
+                    entry.place = place
         self._regexes = list(map(_regex_of, self._indexed))
         self._known = {}
         self._router = router
+        return router
 
     def _add(self, route: Any, includes: tuple[Any, ...] = ()) -> None:
         """Add a route; `includes` are the inclusions in which it stands, the outermost first."""

@@ -31,7 +31,8 @@ class Entry:
     the router asks; `candidate` is what the innermost of them selects. `partial_runs` tells whether the route may run
     something on a match that lacks only the method (the framework answers 405), `pure` whether a second match is sure
     to be the same, and `inside` is the route where it has middleware of its own. `is_by_path` tells whether the match
-    depends on path and method only.
+    depends on path and method only. `place` tells how many routes, routes with an indexed template and inclusions
+    the router has up to this one.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Entry:
         "is_by_path",
         "match",
         "partial_runs",
+        "place",
         "pure",
         "subject",
     )
@@ -74,6 +76,7 @@ class Entry:
         self._methods = methods_of(subject)
         self._stand_in: Any = None
         self.is_by_path = is_by_path and self._is_route and self.pure
+        self.place = 0, 0, 0
 
     def is_current(self) -> bool:
         """Whether the route is what it was when this was made."""
@@ -208,19 +211,25 @@ class SegmentTree:
         segments = path.rstrip("\n").split("/")
         last = len(segments)
         found: list[int] = []
-        todo = [(self._root, 1)]
-        while todo:
-            node, depth = todo.pop()
-            if node.rest:
-                found += node.rest
-            if depth >= last:
-                found += node.here
-                continue
-            literal = node.literal.get(segments[depth])
-            if literal is not None:
-                todo.append((literal, depth + 1))
-            if node.any is not None:
-                todo.append((node.any, depth + 1))
+        others: list[tuple[_Node, int]] = []
+        node: _Node | None = self._root
+        depth = 1
+        while True:
+            while node is not None:
+                if node.rest:
+                    found += node.rest
+                if depth == last:
+                    found += node.here
+                    break
+                literal, node = node.literal.get(segments[depth]), node.any
+                depth += 1
+                if literal is not None:
+                    if node is not None:
+                        others.append((node, depth))
+                    node = literal
+            if not others:
+                break
+            node, depth = others.pop()
         if len(found) > 1:
             found.sort()
         return found

@@ -37,6 +37,7 @@ class KnownPath(msgspec.Struct, frozen=True, eq=False):
     """
 
     resolved: Resolved
+    last: Entry
     asked: tuple[tuple[Any, tuple[Any, ...], frozenset[str] | None], ...]
 
 
@@ -71,5 +72,6 @@ class KnownPaths(dict[tuple[str, str], KnownPath]):
         resolved = Resolved(last.content, last.content.kind, dict(params), path, (), route, Known())
         self[path, method] = KnownPath(
             resolved,
+            last,
             tuple((route, parts, methods and frozenset(methods)) for route, parts, methods in routes),
         )

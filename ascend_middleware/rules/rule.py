@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -222,6 +223,7 @@ class CompiledRule:
 
 
 _INT64: Final = 2**63
+_ATOMS: Final = (str, int, float, bool, type(None))
 _PATH_TEXTS: Final = frozenset({"resource", "resource_id", "tool_name", "description", "mcp_server_name"})
 
 
@@ -231,7 +233,8 @@ def _taken(
     taken = {}
     for key, source in entries:
         if isinstance(source, Const):
-            taken[key] = source.value
+            # Who changes an action changes no later one.
+            taken[key] = source.value if isinstance(source.value, _ATOMS) else copy.deepcopy(source.value)
             continue
         value = source.read(fields)
         if value is not MISSING:

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import random
+import re
 
 import fastapi.routing
 import pytest
@@ -200,6 +201,36 @@ def test_a_route_changed_in_place_is_noticed():
     assert resolver.resolve(scope("/b", "POST")).leaf.methods == {"POST"}
 
 
+def taken_by_its_expression(routes, place):
+    routes[place].path_regex = re.compile("^/3/(?P<x>.*)$")
+
+
+def taken_by_another(routes, place):
+    routes[place] = Route("/3/{x}", endpoint("other"))
+
+
+def taken_by_one_more(routes, place):
+    routes.insert(place, Route("/3/{x}", endpoint("more")))
+
+
+def turned(routes, place):
+    routes[place], routes[place + 1] = routes[place + 1], routes[place]
+
+
+@pytest.mark.parametrize("place", range(6))
+@pytest.mark.parametrize("change", [taken_by_its_expression, taken_by_another, taken_by_one_more, turned])
+@pytest.mark.parametrize("count", [8, 24])
+def test_whatever_changes_among_the_routes_the_first_that_takes_a_path_runs(change, place, count):
+    app = Starlette(routes=[Route(f"/{number}/{{x}}", endpoint(str(number))) for number in range(count)])
+    resolver = StarletteResolver(app)
+    for _ in range(3):
+        check(app, resolver, scope("/3/a"))
+        check(app, resolver, scope("/7/a"))
+    change(app.router.routes, place)
+    for path in ("/3/a", "/3/b", "/7/a", "/7/b", "/4/b", "/9/b"):
+        check(app, resolver, scope(path))
+
+
 def test_an_application_remounted_in_place_is_noticed():
     mount = Mount("/m", app=Starlette(routes=[Route("/x", endpoint("one"))]))
     app = Starlette(routes=[mount])
@@ -225,8 +256,6 @@ def test_a_leaf_stays_the_same_object_while_other_routes_come_and_go():
 
 def test_a_case_insensitive_route_matches_by_its_own_expression():
     route = Route("/Admin", endpoint("h"))
-    import re
-
     route.path_regex = re.compile(route.path_regex.pattern, re.IGNORECASE)
     assert one(Starlette(routes=[route]), "/aDMIN").leaf.template == "/Admin"
 

@@ -385,6 +385,16 @@ def test_a_value_that_is_no_text_is_sent_as_it_is(value):
     )
 
 
+def test_who_changes_an_action_changes_no_later_one():
+    details = {"tags": {"const": ["a"]}, "given": {"const": {"b": [1]}}}
+    (rule,) = RuleTable.from_rules([Rule(endpoint="e", action_type="t", details=details)]).rules
+    for _ in range(2):
+        made = rule.action(request(), agent_id="a", agent_name="A")
+        assert made.action_details == {"tags": ["a"], "given": {"b": [1]}}
+        made.action_details["tags"].append("more")
+        made.action_details["given"]["b"].clear()
+
+
 def test_redaction_has_an_end():
     value = []
     for _ in range(10_000):
