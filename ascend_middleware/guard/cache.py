@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..flow import Flow
     from ..journal.journal import Journal
+    from ..journal.lines import Begun
     from ..killswitch.switch import KillSwitch
     from ..routing import Known
     from ..rules import CompiledRule
@@ -108,7 +109,7 @@ class Reuse:
         self._journal: Final = journal if settings.report_outcomes else None
         self._passes_full: Final = settings.journal_full == "pass"
         self._kept: dict[bytes, _Kept] = {}
-        self._again: Final[Recall[tuple[_Kept, CompiledRule, bytes]]] = Recall(settings.cache_entries)
+        self._again: Final[Recall[tuple[_Kept, CompiledRule, Begun]]] = Recall(settings.cache_entries)
         # What the requests of a rule have in common, by whether a principal is known.
         self._rules: dict[tuple[CompiledRule, bool], tuple[bytes, frozenset[str]]] = {}
         self._lock: Final = ProcessLock()
@@ -185,7 +186,7 @@ class Reuse:
             return None
         return kept
 
-    def recall(self, known: Known, came: Came) -> tuple[_Kept, CompiledRule, bytes] | None:
+    def recall(self, known: Known, came: Came) -> tuple[_Kept, CompiledRule, Begun] | None:
         """Return what `find` would find for an ordinary request that came before, its rule, and its journal entry."""
         found = self._again.find(known, came)
         if found is None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..api.values import is_plain
-from ..journal.journal import rest_of_entry
+from ..journal.journal import begin_entry
+from ..journal.lines import Begun
 from ..routing import Kind
 from ..rules import FieldError, RequestFields
 from ..verdict import UNCONDITIONAL, Refusal, Verdict
@@ -47,7 +48,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         make: makes the action of a request; see `CompiledRule.action`.
         make_of_path: likewise, of its path parameters alone; see `CompiledRule.path_action_maker`.
         encode: encodes such an action as it is submitted; None where only `submit` can say how.
-        entry: what the journal keeps of a permission, for the service's own agent; see `journal.rest_of_entry`.
+        entry: what the journal's entry of a permission begins with, for the service's own agent.
         cached_entry: likewise, of one that rests on a decision that is kept.
         body: what the rule reads of the body: None, `json` or `form`.
         opens: whether a request passes where no answer came at all.
@@ -64,8 +65,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     make: Callable[..., AgentAction] | None = None
     make_of_path: Callable[..., AgentAction | None] | None = None
     encode: Callable[[AgentAction], bytes | None] | None = None
-    entry: bytes = b""
-    cached_entry: bytes = b""
+    entry: Begun = Begun(b"", 0)
+    cached_entry: Begun = Begun(b"", 0)
     body: str | None = None
     opens: bool = False
     waits: bool = False
@@ -276,8 +277,8 @@ def _plan(rule: CompiledRule, agent_id: str) -> Plan:
         **given,
         make=rule.action_maker(),
         make_of_path=rule.path_action_maker(),
-        entry=rest_of_entry(how="allowed", rule=rule.label, agent=agent_id),
-        cached_entry=rest_of_entry(how="cached", rule=rule.label, agent=agent_id),
+        entry=begin_entry(how="allowed", rule=rule.label, agent=agent_id),
+        cached_entry=begin_entry(how="cached", rule=rule.label, agent=agent_id),
         encode=None if rule.body is not None else _encoder(rule),
         body=rule.body,
         opens=rule.on_failure == "open",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..flow import Flow
     from ..journal.journal import Journal
+    from ..journal.lines import Begun
     from ..killswitch.switch import KillSwitch
     from ..state.base import Approval, State
     from .log import Repeats
@@ -52,7 +53,8 @@ class Runs:
         self._journal: Final = journal
         self._state: Final = state
         self._kill: Final = kill
-        self._reports: Final = reports
+        # What hears of each pass, not only of one without a decision.
+        self._reported: Final = journal if reports else None
         self._now = now
         self.waits: Final = Run(0, None, "", "")
 
@@ -91,13 +93,13 @@ class Runs:
             return Settled(refusal=refusal, row=claimed)
         return Settled(decision=settled.decision, runs=True, row=claimed, number=number, entry=entry)
 
-    def enter_at_once(self, action_id: str, rest: bytes) -> Run | None:
+    def enter_at_once(self, action_id: str, begun: Begun) -> Run | None:
         """Journal a permission as `enter` does, if that waits for nothing; return `waits` where only `enter` can."""
-        journal = self._journal
-        if journal is None or not self._reports:
+        journal = self._reported
+        if journal is None:
             return None
         try:
-            number = journal.enter_allowed(action_id, rest)
+            number = journal.enter_allowed(action_id, begun)
         except AscendError:
             return self.waits
         return Run(number, None, "", action_id) if number else self.waits
@@ -109,7 +111,7 @@ class Runs:
         """
         journal, row = self._journal, None if settled is None else settled.row
         approval, claim = (None, "") if row is None else (row.handle, row.claimed_by)
-        if journal is None or not (settled is None or self._reports):
+        if journal is None or (settled is not None and self._reported is None):
             return None if row is None else Run(0, approval, claim, row.action_id)
         entry: Entry | dict[str, Any]
         action_id = ""
@@ -156,7 +158,11 @@ class Runs:
             return None
         run.concluded = True
         journal = self._journal
-        if run.approval is None and (journal is None or journal.conclude(run.number, error, duration_ms, wait=False)):
+        if run.approval is None and (
+            journal is None
+            or (error is None and journal.complete(run.number, duration_ms))
+            or journal.conclude(run.number, error, duration_ms, wait=False)
+        ):
             return None
         return self._rest(run, error=error, duration_ms=duration_ms, unused=unused)
 

@@ -31,15 +31,16 @@ from ..fork import known_id, process_id, renew_once
 from ..masking import get_logger
 from ..setting_values import default_directory, make_directory
 from ..state.base import scope_of
-from .lines import LINE, checksum, encode_line
+from .lines import LINE, begin, checksum, encode_line
 from .segments import FileLog, Log, MemoryLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..config import Settings
+    from .lines import Begun
 
-__all__ = ["Entry", "Journal", "JournalError", "Limits", "directory_of", "open_journal", "place_of", "rest_of_entry"]
+__all__ = ["Entry", "Journal", "JournalError", "Limits", "begin_entry", "directory_of", "open_journal", "place_of"]
 
 logger = get_logger("ascend_middleware.journal")
 
@@ -48,6 +49,7 @@ _MAX_UNWRITTEN: Final = 10_000
 _NEAR: Final = 0.8
 _LOUD_SECONDS: Final = 60.0
 _encode: Final = msgspec.json.Encoder().encode
+_COMPLETED, _COMPLETED_SUM = begin(b'{"k":"outcome","error":null,"n":')
 
 
 class JournalError(AscendError):
@@ -214,27 +216,25 @@ class Journal:
             line = encode_line({"k": "entry", "n": number, "at": now, **fields})
         return self._enter(line, now, wait=wait)
 
-    def enter_allowed(self, action_id: str, rest: bytes) -> int:
+    def enter_allowed(self, action_id: str, begun: Begun) -> int:
         """Keep the entry of a permission, as `enter` does without waiting; return its number, 0 where it was not kept.
 
-        The id is one as `normalize_action_id` returns it; `rest` is what `rest_of_entry` made. For guards only.
+        The id is one as `normalize_action_id` returns it; `begun` is what `begin_entry` made. For guards only.
         """
         if self._pid != known_id[0] and self._pid != process_id():
             self.renew()
         log, number, now, since = self._log or self.log, next(self._numbers), self._now(), self.waiting_since
-        content = b'{"k":"entry","n":%d,"at":%b,"id":"%b",%b' % (number, _encode(now), action_id.encode(), rest)
-        line = LINE % (checksum(content), content)
+        content, sum_before = begun
+        rest = b'%d,"at":%b,"id":"%b"}' % (number, _encode(now), action_id.encode())
+        line = LINE % (checksum(rest, sum_before), content, rest)
         if (
             log.appended - log.taken + self.others_bytes < self.limits.near_size
             and (since is None or now - since < self.limits.near_age)
             and not self._unwritten
+            and log.keep(line)
         ):
-            try:
-                is_kept = log.append(line, wait=False)
-                self.entered += is_kept
-                return number if is_kept else 0
-            except OSError:
-                pass  # it was closed meanwhile, or the next one tells what is wrong
+            self.entered += 1
+            return number
         return number if self._enter(line, now, wait=False) else 0
 
     def _enter(self, line: bytes, now: float, *, wait: bool) -> bool:
@@ -253,18 +253,27 @@ class Journal:
                 return self._enter(line, now, wait=wait)  # it was closed meanwhile; there is another one
             raise self._unwritable(error) from None
 
+    def complete(self, number: int, duration_ms: int) -> bool:
+        """Keep that an entry's handler completed, as of most; False where only `conclude` can."""
+        if self._pid != known_id[0] and self._pid != process_id():  # the handler may have forked
+            return True  # the parent's entry: the parent, or its death, concludes it
+        log = self._log
+        if log is None:
+            return False
+        rest = b'%d,"at":%b,"ms":%d}' % (number, _encode(self._now()), duration_ms)
+        if not log.keep(LINE % (checksum(rest, _COMPLETED_SUM), _COMPLETED, rest)):
+            return False
+        if self.awaits:
+            self._tell()
+        return True
+
     def conclude(
         self, number: int, error: str | None, duration_ms: int, given_back: int = 0, *, wait: bool = True
     ) -> bool:
         """Keep what became of an entry. Never raises: what cannot be written now is written later, or lost loudly."""
-        if self._pid != known_id[0] and self._pid != process_id():  # the handler may have forked
-            return True  # the parent's entry: the parent, or its death, concludes it
-        if error is None and not given_back:  # as of most
-            at = _encode(self._now())
-            content = b'{"k":"outcome","n":%d,"at":%b,"error":null,"ms":%d}' % (number, at, duration_ms)
-            line = LINE % (checksum(content), content)
-        else:
-            line = encode_line(_Outcome(number, self._now(), error, duration_ms, given_back))
+        if self._pid != process_id():
+            return True  # as of `complete`
+        line = encode_line(_Outcome(number, self._now(), error, duration_ms, given_back))
         try:
             if not (self._log or self.log).append(line, wait=wait):
                 return False
@@ -273,9 +282,13 @@ class Journal:
             if len(self._unwritten) < _MAX_UNWRITTEN:
                 self._unwritten.append(line)
         if self.awaits:
-            self.awaits = False  # told once: who writes next need not wake anybody
-            self.news.set()
+            self._tell()
         return True
+
+    def _tell(self) -> None:
+        """Wake the background worker, once: who writes next need not."""
+        self.awaits = False
+        self.news.set()
 
     def _write_late(self, log: Log, *, wait: bool) -> bool:
         while self._unwritten:
@@ -345,9 +358,9 @@ class Journal:
             log.close(remove=remove, unread=unread)
 
 
-def rest_of_entry(*, how: str, rule: str, agent: str) -> bytes:
-    """Return what the entries of one rule's permissions have in common, for `Journal.enter_allowed`."""
-    return _encode({"how": how, "rule": rule, "agent": agent})[1:]
+def begin_entry(*, how: str, rule: str, agent: str) -> Begun:
+    """Return what the entries of one rule's permissions begin with, for `Journal.enter_allowed`."""
+    return begin(_encode({"k": "entry", "how": how, "rule": rule, "agent": agent})[:-1] + b',"n":')
 
 
 def _new_log(directory: Path, prefix: str, *, power_safe: bool = False) -> FileLog:

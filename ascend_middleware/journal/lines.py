@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["LINE", "checksum", "decode_as", "decode_line", "encode_line", "seal", "unseal"]
+__all__ = ["LINE", "Begun", "begin", "checksum", "decode_as", "decode_line", "encode_line", "seal", "unseal"]
 
 _Record = TypeVar("_Record")
 
-# For who makes a line of each request: of the checksum of encoded content, and the content.
-LINE: Final = b"%08x %b\n"
+# For who makes a line of each request: of the checksum of all content, what it begins with, and the rest.
+LINE: Final = b"%08x %b%b\n"
 checksum: Final = zlib.crc32
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Begun(NamedTuple):
+    """What many lines begin with, and its checksum: that of the rest takes less time."""
+
+    content: bytes
+    checksum: int
+
+
+def begin(content: bytes) -> Begun:
+    """Return what lines begin with whose rest is made by request: `LINE % (checksum(rest, sum), content, rest)`."""
+    return Begun(content, checksum(content))
 
 
 def encode_line(record: Mapping[str, Any] | msgspec.Struct | msgspec.Raw) -> bytes:
@@ -28,7 +40,7 @@ def encode_line(record: Mapping[str, Any] | msgspec.Struct | msgspec.Raw) -> byt
 
 def seal(content: bytes) -> bytes:
     """Return a line of encoded content; `unseal` takes the content out."""
-    return LINE % (checksum(content), content)
+    return LINE % (checksum(content), content, b"")
 
 
 def unseal(line: bytes) -> bytes | None:

@@ -39,7 +39,7 @@ _AHEAD_BYTES: Final = 65_536
 
 
 class MemoryLog:
-    """Lines that end with the process. `append` may be called by any thread, the other methods by the reader's.
+    """Lines that end with the process. Any thread may `keep` and `append` them; the other methods are the reader's.
 
     Attributes:
         appended: how many bytes were ever appended.
@@ -61,12 +61,16 @@ class MemoryLog:
         """How many bytes were appended and not yet taken."""
         return self.appended - self.taken
 
-    def append(self, line: bytes, *, wait: bool = True) -> bool:
-        """Keep a line; False if that would have meant to wait and `wait` is False. Raises OSError."""
+    def keep(self, line: bytes) -> bool:
+        """Append a line where nothing has to be done for it before; False where only `append` can."""
         with self._lock:
             self._lines.append(line)
             self.appended += len(line)
         return True
+
+    def append(self, line: bytes, *, wait: bool = True) -> bool:
+        """Append a line; False if that would have meant to wait and `wait` is False. Raises OSError."""
+        return self.keep(line)
 
     def peek(self) -> tuple[int, bytes] | None:
         """Return the next line with its segment's number, None at the end; it stays next until `advance`."""
@@ -117,9 +121,8 @@ class FileLog:
         # The disk is to have each line of who is safe from power cuts: that is a call of the system anyway.
         self._room_bytes = 0 if power_safe else room_in(directory) if room_bytes is None else room_bytes
         self._map: mmap.mmap | None = None
-        self._mapped = 0
-        # Where the last line ends, and up to where the next one may be copied with nothing else to do.
-        self._end = self._ready = 0
+        # What the map begins with, ends with, and up to where a line may be copied with nothing else to do.
+        self._base = self._mapped = self._ready = 0
         self._is_lost = False
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
@@ -131,9 +134,15 @@ class FileLog:
         self._process_lock = taken
         try:
             numbers = segments_of(directory, name)
-            self._sizes = {number: cut(self._path(number)) for number in numbers}
+            # Where segments begin and end, counted as `appended` is; the one that is being written ends there.
+            self._starts: dict[int, int] = {}
+            self._ends: dict[int, int] = {}
+            self.appended = self.taken = 0
+            for number in numbers:
+                self._starts[number] = self.appended
+                self.appended += cut(self._path(number))
+                self._ends[number] = self.appended
             self._current = numbers[-1] if numbers else 1
-            self.appended, self.taken = sum(self._sizes.values()), 0
             self._descriptor = -1
             self._reading = numbers[0] if numbers else 1
             self._offset = 0
@@ -154,20 +163,26 @@ class FileLog:
     def backlog(self) -> int:
         return self.appended - self.taken
 
-    def append(self, line: bytes, *, wait: bool = True) -> bool:
-        """As of a `MemoryLog`; who waits for the disk waits for all lines before."""
-        if self._power_safe and not wait:
-            return False
-        if not self._lock.acquire(wait):
+    def keep(self, line: bytes) -> bool:
+        """As of a `MemoryLog`; what fits into the room that is there is copied."""
+        if not self._lock.acquire(False):
             return False
         try:
-            start = self._end
+            start, base = self.appended, self._base
             end = start + len(line)
-            if end <= self._ready:
-                self._map[start:end] = line  # type: ignore[index]  # as much as is mapped
-                self._end = self._sizes[self._current] = end
-                self.appended += end - start
-                return True
+            if end > self._ready:
+                return False
+            self._map[start - base : end - base] = line  # type: ignore[index]  # as much as is mapped
+            self.appended = end
+            return True
+        finally:
+            self._lock.release()
+
+    def append(self, line: bytes, *, wait: bool = True) -> bool:
+        """As of a `MemoryLog`; who waits for the disk waits for all lines before."""
+        if (self._power_safe and not wait) or not self._lock.acquire(wait):
+            return False
+        try:
             self._append(line)
             self._written += 1
             mine = self._written
@@ -182,37 +197,31 @@ class FileLog:
             raise OSError(errno.EBADF, "it was closed")
         if self._is_lost:
             raise OSError(errno.ENOENT, "its files were removed")
-        sizes = self._sizes
-        size = sizes[self._current] if self._descriptor >= 0 else self._segment_bytes
-        if size >= self._segment_bytes:
+        if self._descriptor < 0 or self.appended - self._base >= self._segment_bytes:
             line = self._next_segment() + line
-            size = sizes[self._current]
-        end = size + len(line)
+        start, end = self.appended, self.appended + len(line)
         if end <= self._mapped or (self._room_bytes and self._make_room(end)):
-            self._map[size:end] = line  # type: ignore[index]  # as much as is mapped
+            self._map[start - self._base : end - self._base] = line  # type: ignore[index]  # as much as is mapped
         else:
-            self._write(line, size)
-        self._end = sizes[self._current] = end
-        self.appended += len(line)
+            self._write(line)
+        self.appended = end
 
-    def _write(self, line: bytes, size: int) -> None:
+    def _write(self, line: bytes) -> None:
         try:
             if os.write(self._descriptor, line) != len(line):
                 raise OSError(errno.ENOSPC, "the disk is full")
         except OSError:
-            # Half a line would swallow the next one.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, size)
+            self._cut_off()  # half a line would swallow the next one
             raise
 
     def _make_room(self, end: int) -> bool:
         """Reserve room up to this size and more, and map it; False where that cannot be done with files here."""
-        mapped = end + self._room_bytes
+        size = end - self._base + self._room_bytes
         try:
-            os.posix_fallocate(self._descriptor, 0, mapped)
+            os.posix_fallocate(self._descriptor, 0, size)
             self._unmap()
-            self._map, self._mapped = mmap.mmap(self._descriptor, mapped), mapped
-            self._ready = min(mapped, self._segment_bytes)
+            self._map, self._mapped = mmap.mmap(self._descriptor, size), self._base + size
+            self._ready = self._base + min(size, self._segment_bytes)
         except OSError as error:
             self._unmap()
             self._cut_off()
@@ -225,13 +234,12 @@ class FileLog:
     def _unmap(self) -> None:
         if self._map is not None:
             self._map.close()
-            self._map, self._mapped = None, 0
-            self._ready = 0
+            self._map, self._mapped, self._ready = None, 0, 0
 
     def _cut_off(self) -> None:
-        """Give back the room that was not used."""
+        """Give back what stands behind the last line."""
         with contextlib.suppress(OSError):
-            os.ftruncate(self._descriptor, self._sizes[self._current])
+            os.ftruncate(self._descriptor, self.appended - self._base)
 
     def _next_segment(self) -> bytes:
         """Open what is written next; return what has to stand before the first line there."""
@@ -243,14 +251,16 @@ class FileLog:
         opened = os.open(self._path(number), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         if self._descriptor >= 0:
             self._close_segment()
+            self._ends[self._current] = self.appended
         self._descriptor = opened
-        self._sizes.setdefault(number, 0)
+        self._base = self._starts.setdefault(number, self.appended)
+        self._ends.pop(number, None)
         # Last, because the reader goes by it.
         self._current = number
         if self._power_safe:
             sync_directory(self._directory)
         # A dead writer's torn line must not swallow the next one.
-        torn = self._sizes[number] and not self._path(number).read_bytes().endswith(b"\n")
+        torn = self.appended > self._base and not self._path(number).read_bytes().endswith(b"\n")
         return b"\n" if torn else b""
 
     def _close_segment(self) -> None:
@@ -281,21 +291,26 @@ class FileLog:
                 return self._reading, self._buffer[: end + 1]
             if self._fill():
                 continue
-            is_finished = self._offset + len(self._buffer) >= self._sizes.get(self._reading, 0)
-            if self._reading >= self._current or not is_finished:
+            # In this order: to a segment before the current one nothing is appended any more.
+            if self._reading >= self._current or self._offset + len(self._buffer) < self._size():
                 return None
             # What stands at a segment's end without its newline is a torn line, and counts as taken.
             self.taken += len(self._buffer)
             self._buffer = b""
-            self._reading = min(number for number in list(self._sizes) if number > self._reading)
+            self._reading = min(number for number in list(self._starts) if number > self._reading)
             self._offset = 0
+
+    def _size(self) -> int:
+        """Return how much was appended to the segment that is being read."""
+        appended = self.appended  # first: a segment that has no end yet had none then, either
+        return self._ends.get(self._reading, appended) - self._starts.get(self._reading, appended)
 
     def _fill(self) -> bool:
         try:
             with self._path(self._reading).open("rb") as file:
                 start = self._offset + len(self._buffer)
                 file.seek(start)
-                more = file.read(max(0, min(_AHEAD_BYTES, self._sizes.get(self._reading, 0) - start)))
+                more = file.read(max(0, min(_AHEAD_BYTES, self._size() - start)))
         except FileNotFoundError:
             return False
         self._buffer += more
@@ -342,9 +357,9 @@ class FileLog:
             return 0, 0
 
     def release(self, before: int) -> None:
-        for number in [number for number in self._sizes if number < min(before, self._reading)]:
+        for number in [number for number in list(self._starts) if number < min(before, self._reading)]:
             self._path(number).unlink(missing_ok=True)
-            del self._sizes[number]
+            del self._starts[number], self._ends[number]
 
     # --- both
 
@@ -383,7 +398,7 @@ class FileLog:
             return self._skip_missing()
 
     def _write_anew(self) -> None:
-        size, path = self._sizes[self._current], self._path(self._current)
+        size, path = self.appended - self._base, self._path(self._current)
         content = os.pread(self._descriptor, size, 0)
         path.unlink(missing_ok=True)
         opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
@@ -403,12 +418,12 @@ class FileLog:
     def _skip_missing(self) -> int:
         """Go on behind segments that are gone; return how many bytes of them nobody can read any more."""
         lost = 0
-        for number, size in list(self._sizes.items()):
+        for number, start in list(self._starts.items()):
             if not self._reading <= number < self._current or self._path(number).exists():
                 continue
-            known = self._offset + len(self._buffer) if number == self._reading else 0
-            self._sizes[number] = known
-            lost += size - known
+            known = start + (self._offset + len(self._buffer) if number == self._reading else 0)
+            lost += self._ends[number] - known
+            self._ends[number] = known
         self.taken += lost
         return lost
 
@@ -431,7 +446,7 @@ class FileLog:
                 os.close(self._progress)
             self._descriptor = self._progress = -1
             if remove:
-                for number in self._sizes:
+                for number in self._starts:
                     self._path(number).unlink(missing_ok=True)
                 (self._directory / f"{self.name}.progress").unlink(missing_ok=True)
             self._process_lock.release(remove=remove)
