@@ -53,8 +53,11 @@ _LARGEST: Final = 8192
 _NOT_ALONE: Final = ("approval_request_id", "approved_by", "decided_by", "conditions")
 
 
-class _Kept(msgspec.Struct, frozen=True, eq=False):
-    """A decision and its action, as texts: what an application writes into one, the next does not see."""
+class _Kept(msgspec.Struct, eq=False):
+    """A decision and its action, as texts: what an application writes into one, the next does not see.
+
+    It counts `until` then; one that is let go counts no longer for whoever found it before, either.
+    """
 
     known: AuthorizationDecision
     fields: bytes
@@ -192,11 +195,9 @@ class Reuse:
         if found is None:
             return None
         kept, core = found[0], self._core
-        if kept.generation != self._generation or core.clock() >= kept.until:
+        if kept.generation != self._generation or core.clock() >= kept.until or self._basis() != self._seen:
             return None
-        if self._passes_full and self._is_untold():
-            return None
-        return found if self._basis() == self._seen and not core.key_refused else None
+        return None if core.key_refused or (self._passes_full and self._is_untold()) else found
 
     def remember(self, case: Case, kept: _Kept) -> None:
         """Let `recall` find what was found for a request, where all that tells such requests apart is known."""
@@ -225,10 +226,15 @@ class Reuse:
             return
         with self._lock:
             if self._generation == ticket.generation:
-                self._kept.pop(ticket.key, None)
+                self._let_go(ticket.key)
                 while len(self._kept) >= self._most:
-                    del self._kept[next(iter(self._kept))]  # the oldest
+                    self._let_go(next(iter(self._kept)))  # the oldest
                 self._kept[ticket.key] = _Kept(_copy(fields, decision), fields, action, until, ticket.generation)
+
+    def _let_go(self, key: bytes) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            kept.until = -math.inf  # for `recall`, which finds it under something else
 
     def _takes_uses(self, rule: CompiledRule) -> bool:
         """Say whether the authority takes reports of uses, once it has answered; and once, if it does not."""
