@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PassedRequest", "passed"]
 
+_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start"})
 _PARTS: Final = frozenset({"http.response.body", "http.response.zerocopysend", "websocket.http.response.body"})
 _WHOLE: Final = frozenset({"http.response.pathsend", "websocket.accept"})
 _LEFT: Final = frozenset({"http.disconnect", "websocket.disconnect"})
@@ -43,7 +44,8 @@ class PassedRequest(HandledRequest, kw_only=True):
             self.raised(failure)
             raise
         finally:
-            if (recording := self.conclude()) is not None:
+            # What was answered in full was concluded then.
+            if not (self.is_whole and self.is_http) and (recording := self.conclude()) is not None:
                 await recording
 
     async def received(self) -> Message:
@@ -57,8 +59,12 @@ class PassedRequest(HandledRequest, kw_only=True):
     def sent(self, message: Message) -> Awaitable[None]:
         """Send a message of the handler."""
         kind = message["type"]
-        if kind in ("http.response.start", "websocket.http.response.start"):
-            self.began(message["status"], message.get("headers") or ())
+        if kind in _STARTS:
+            status = message["status"]
+            if status < 400 and not self.status:
+                self.status = status
+            else:
+                self.began(status, message.get("headers") or ())
         elif kind in _WHOLE or (kind in _PARTS and not message.get("more_body", False)):
             self.is_whole = True
             if self.is_http:
