@@ -32,7 +32,8 @@ from ..masking import get_logger
 from ..setting_values import default_directory, make_directory
 from ..state.base import scope_of
 from .lines import LINE, begin, checksum, encode_line
-from .segments import FileLog, Log, MemoryLog
+from .memory import MemoryLog
+from .segments import FileLog, Log
 
 if TYPE_CHECKING:
     from collections.abc import Callable

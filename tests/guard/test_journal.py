@@ -25,9 +25,10 @@ from ascend_middleware.journal.delivery import Delivery
 from ascend_middleware.journal.files import read_lines, size_of
 from ascend_middleware.journal.journal import Journal, JournalError, Limits, directory_of, open_journal
 from ascend_middleware.journal.lines import decode_line, encode_line, unseal
+from ascend_middleware.journal.memory import MemoryLog
 from ascend_middleware.journal.recovery import adopt, bytes_of_others, names_of
 from ascend_middleware.journal.room import ROOM_BYTES, room_in
-from ascend_middleware.journal.segments import FileLog, MemoryLog
+from ascend_middleware.journal.segments import FileLog
 
 SETTINGS = Settings(api_url=API, api_key=KEY, max_retries=0)
 ENTRY = {"id": "7", "how": "allowed", "rule": "refund", "agent": "bot"}
