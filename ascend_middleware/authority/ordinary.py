@@ -37,8 +37,10 @@ _encode: Final = msgspec.json.Encoder().encode
 _COUNTED: Final = SUBMIT.counted_as
 # Headers that change what is asked for, or who asks.
 _ELSE: Final = frozenset({"authorization", "x-api-version", "x-organization-slug"})
-# Of what an agent's submissions may have in common, so much is kept.
-_MOST_KNOWN: Final = 256
+# Of what submissions have in common, so much is kept, of all agents together: callers choose what they submit.
+_MOST_KNOWN: Final = 4096
+# And nothing of those whose indicators and context have more bytes.
+_LONGEST: Final = 1024
 
 
 class _Alike(NamedTuple):
@@ -71,6 +73,9 @@ class Ordinary:
         self._authority = authority
         self._store = authority.store
         self._requests = requests
+        # Whose rulings are kept; how many these are, and what leads to them.
+        self._askers: list[_Asker] = []
+        self._count = 0
 
     def answer(self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
         """Answer one submission within a group, durable once that is; None for anything else: then nothing was done."""
@@ -128,7 +133,7 @@ class Ordinary:
             return None
         if action["agent_name"] == agent_id:
             action["agent_name"] = asker.agent_name
-        alike = _alike(asker, action)
+        alike = self._alike(asker, action)
         question = Question.of(asker.policy, judged_form(action), alike.score, more=asker.more)
         if not question.is_quick(Shape.of(body), QUICK):
             return None
@@ -138,6 +143,7 @@ class Ordinary:
         those = tuple(map(id, held))
         if those not in alike.rulings:
             alike.rulings[those] = _ruling(asker, action, question, held)
+            self._note(asker)
         ruling = alike.rulings[those]
         if ruling is None:
             return None
@@ -186,20 +192,30 @@ class Ordinary:
             {},
         )
 
+    def _alike(self, asker: _Asker, action: Mapping[str, Any]) -> _Alike:
+        """Return what holds of submissions like this one; an agent's are alike."""
+        kind, indicators, context = action["action_type"], action["risk_indicators"], action["context"]
+        place = kind, action.get("tool_name"), _encode((indicators, context))
+        found = asker.known.get(place)
+        if found is None:
+            self._note(asker)
+            score = score_action(kind, indicators, context)
+            found = _Alike(score, digest(canonical_json(rest_of(action))), asker.rulings.setdefault((kind, score), {}))
+            if len(place[2]) <= _LONGEST:
+                asker.known[place] = found
+        return found
 
-def _alike(asker: _Asker, action: Mapping[str, Any]) -> _Alike:
-    """Return what holds of submissions like this one; an agent's are alike."""
-    indicators, context = action["risk_indicators"], action["context"]
-    place = action["action_type"], action.get("tool_name"), _encode((indicators, context))
-    found = asker.known.get(place)
-    if found is None:
-        if len(asker.known) >= _MOST_KNOWN:
-            asker.known.clear()
-            asker.rulings.clear()
-        score = score_action(action["action_type"], indicators, context)
-        rulings = asker.rulings.setdefault((action["action_type"], score), {})
-        found = asker.known[place] = _Alike(score, digest(canonical_json(rest_of(action))), rulings)
-    return found
+    def _note(self, asker: _Asker) -> None:
+        """Count what is about to be kept with an asker; what is too much is forgotten."""
+        if self._count >= _MOST_KNOWN:
+            for one in self._askers:
+                one.known.clear()
+                one.rulings.clear()
+            self._askers.clear()
+            self._count = 0
+        self._count += 1
+        if not self._askers or self._askers[-1] is not asker:
+            self._askers.append(asker)
 
 
 def _ruling(asker: _Asker, action: Mapping[str, Any], question: Question, held: Sequence[Policy]) -> Ruling | None:

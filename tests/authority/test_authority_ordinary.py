@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kit.desk import Desk
 from kit.examples import examples
 
+import ascend_middleware.authority.ordinary
 from ascend_middleware.authority import parse_policy
 from ascend_middleware.authority.core import advance
 from ascend_middleware.authority.judging import Task
@@ -390,3 +391,20 @@ def test_both_ways_leave_the_same_of_any_body(bodies):
     finally:
         for desk in desks:
             desk.store.close()
+
+
+def test_what_submissions_have_in_common_fills_no_memory(desk_of, monkeypatch):
+    """Whoever may submit chooses the agents, types and contexts, and what conditions ask for."""
+    monkeypatch.setattr(ascend_middleware.authority.ordinary, "_MOST_KNOWN", 50)
+    desk = desk_of(POLICY.format(submit=0, more=""))
+    with desk.store.group():
+        for number, length in itertools.product(range(60), (10, 2000)):
+            body = {**PLAIN, "agent_id": f"a{number % 7}", "action_type": f"t{number}"}
+            raw = encode({**body, "context": {"a": f"{number:{length}}"}})
+            assert desk.call("POST", SUBMIT, raw=raw)[0] == 200
+    askers = [found[1] for key, found in desk.store._cached.items() if key[0] == "ordinary"]
+    known = [place for one in askers for place in one.known]
+    rulings = [found for one in askers for those in one.rulings.values() for found in those.values()]
+    assert len(askers) == 7 and 0 < len(known) <= 50 and 0 < len(rulings) <= 50
+    assert max(len(place[2]) for place in known) < 1000
+    assert len(desk.authority.ordinary._askers) <= 50
