@@ -20,6 +20,7 @@ from ascend_middleware.api.endpoints import APPROVE, DECIDE_WORKFLOW, EVALUATE_P
 from .approvals import what_cannot_be
 from .bodies import Answer, ApiError, fixed_headers, not_allowed
 from .context import HANDLERS, IDEMPOTENCY_KEY, V2, Call, Known, Request, fingerprint, repeated_otherwise, versionless
+from .encoding import encode, pending_word, rows_encoded
 from .endpoints import find_endpoint, openapi
 from .endpoints.policies import kept_policies
 from .failures import as_refusal, policies_changing
@@ -48,8 +49,6 @@ _DECIDING: Final = frozenset({APPROVE, REJECT, DECIDE_WORKFLOW})
 _MOST_FAILURES: Final = 100
 # Answers whose words the envelope spells otherwise.
 _DECISIONS: Final = frozenset({"Decision", "ActionDetails", "Evaluation"})
-# Not `encode_json`, which looks through every value: those of an answer were looked through when they came.
-_encode: Final = msgspec.json.Encoder().encode
 _WORD: Final = 2**64 - 1
 # So often a request is judged before its policies are said to change all the time.
 _MOST_TURNS: Final = 4
@@ -300,7 +299,7 @@ class Authority:
             }
         else:
             well, fields = self.readiness.health()
-        return Answer(200 if well else 503, {}, _encode({**fields, "server_time": iso_time(self.now())}))
+        return Answer(200 if well else 503, {}, encode({**fields, "server_time": iso_time(self.now())}))
 
     def authenticate(self, headers: Mapping[str, str], client: str) -> Credential:
         """Return whose request it is; failures are counted by `client`, and never stand in a valid key's way."""
@@ -394,14 +393,16 @@ class Authority:
     def _success(self, call: Call, fields: dict[str, Any]) -> Answer:
         status = 200 if isinstance(fields, Known) else call.endpoint.status
         if not call.request.envelope:
-            return Answer(status, {}, _encode(fields))
+            return Answer(status, {}, encode(rows_encoded(fields)))
         body: dict[str, Any] = {"status": "success", "data": fields, "meta": self._meta(call.request)}
         if call.endpoint.answer in _DECISIONS:
-            body["data"] = _pending_word(fields)
+            body["data"] = pending_word(fields)
         elif call.endpoint.answer == "Actions":
-            body["data"] = [_pending_word(row) for row in fields["data"]]
+            body = rows_encoded(body | {"data": [pending_word(row) for row in fields["data"]]})
             body["pagination"] = fields["pagination"]
-        return Answer(status, {}, _encode(body))
+        else:
+            body["data"] = rows_encoded(fields)
+        return Answer(status, {}, encode(body))
 
     def _refusal(self, error: Exception, request: Request) -> Answer:
         error = as_refusal(error, request.correlation_id)
@@ -412,7 +413,7 @@ class Authority:
             "meta": self._meta(request),
             "detail": error.detail or error.message,
         }
-        return Answer(error.status, error.headers, _encode(body))
+        return Answer(error.status, error.headers, encode(body))
 
 
 def _turns(attempt: Callable[[object], _T]) -> Generator[Task, object, _T]:
@@ -441,10 +442,3 @@ def _performed(flow: Generator[Task, object, _T]) -> _T:
     while isinstance(step, Task):
         step = advance(flow, step.perform())
     return step
-
-
-def _pending_word(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Spell a pending decision as the envelope generation does."""
-    if fields["status"] != "pending":
-        return dict(fields)
-    return {**fields, "status": "pending_approval", "decision": "pending_approval"}

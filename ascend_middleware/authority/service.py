@@ -139,8 +139,8 @@ class Waiters:
                 future.set_result(None)
 
 
-def _patient(job: Callable[[], _T]) -> _T:
-    with patience(_PATIENCE):
+def _patient(job: Callable[[], _T], urgent: Callable[[], bool] | None = None) -> _T:
+    with patience(_PATIENCE, urgent=urgent):
         return job()
 
 
@@ -168,6 +168,9 @@ class Service:
         self._reading: Counter[int] = Counter()
         self._turns: dict[int, anyio.Lock] = {}
 
+    def _is_deciding(self) -> bool:
+        return self.writer.waiting > 0
+
     @functools.cached_property
     def _readers(self) -> anyio.CapacityLimiter:
         return anyio.CapacityLimiter(_READERS)
@@ -181,6 +184,7 @@ class Service:
         self.writer.start()
         await self._log_head()
         self.authority.send_webhook = self.courier.test
+        self.authority.store.urgent = self._is_deciding
         chores = (self._do_chores(), self.courier.run(), self.retirement.run())
         self._tasks = [asyncio.create_task(one) for one in chores]
 
@@ -322,7 +326,7 @@ class Service:
         self._reading[key_id] += 1
         try:
             async with self._turns.setdefault(key_id, anyio.Lock()):
-                return await anyio.to_thread.run_sync(_patient, job, limiter=self._readers)
+                return await anyio.to_thread.run_sync(_patient, job, self._is_deciding, limiter=self._readers)
         finally:
             self._reading[key_id] -= 1
             if not self._reading[key_id]:

@@ -300,6 +300,24 @@ def test_envelope_on_request(desk):
     assert desk.call("GET", "/api/v2/actions/1/status")[1]["data"]["decision"] == "pending_approval"
 
 
+def test_a_long_list_is_spelled_like_a_short_one(desk):
+    for amount in range(5000, 5030):
+        desk.submit(amount)
+    _, short = desk.call("GET", "/api/v1/actions", query="limit=3")
+    _, long = desk.call("GET", "/api/v1/actions", query="limit=30")
+    assert short.keys() - {"next"} == long.keys() and long["actions"] == long["data"] and len(long["data"]) == 30
+    assert long["data"][:3] == short["data"] and {row["status"] for row in long["data"]} == {"pending"}
+    _, envelope = desk.call("GET", "/api/v2/actions", query="limit=30")
+    assert envelope.keys() == {"status", "data", "pagination", "meta"} and envelope["pagination"] == long["pagination"]
+    assert envelope["data"] == [
+        {**row, **dict.fromkeys(("status", "decision"), "pending_approval")} for row in long["data"]
+    ]
+    _, events = desk.call("GET", "/audit/logs", key="admin")
+    assert len(events["events"]) >= 30 and events["events"] == events["logs"] == events["items"] == events["data"]
+    _, envelope = desk.call("GET", "/audit/logs", key="admin", x_api_version="2025-12-01")
+    assert envelope["data"] == events
+
+
 def test_lists_filter_sort_and_page(desk):
     for amount in (1, 5000, 2, 6000):
         desk.submit(amount, agent_id=f"agent-{amount}")

@@ -1,10 +1,10 @@
 """What stays quick however much is stored: pages by a cursor, bounded totals, counts that are kept, and the plans of queries."""
 
 import json
-import os
 import re
 import threading
 import time
+from datetime import datetime
 
 import pytest
 from authority_process import Process
@@ -287,37 +287,39 @@ def test_forty_deep_reads_of_one_key_hold_up_neither_another_ones_submit_nor_hea
         copy(str(place), url)
         place = url
     (tmp_path / "policy.toml").write_text(POLICY)
-    with Process(tmp_path / "policy.toml", "--db", str(place), log=os.devnull) as authority:
-        stop, answered, waited = threading.Event(), [], []
+    log = tmp_path / "log"
+    with Process(tmp_path / "policy.toml", "--db", str(place), log=log) as authority:
+        stop, answered = threading.Event(), []
 
         def read():
             while not stop.is_set():
-                began = time.monotonic()
-                path = "/api/v1/actions?limit=1000&offset=10000&sort=risk_score"
+                path = "/api/v1/actions?limit=300&offset=10000&sort=risk_score"
                 answered.append(authority.call(path, desk.admin)[0])
-                if answered[-1] == 200:
-                    waited.append(time.monotonic() - began)
 
         threads = [threading.Thread(target=read) for _ in range(40)]
         for thread in threads:
             thread.start()
-        took = []
         try:
             while len(answered) < 40:
                 time.sleep(0.01)
             body = {"agent_id": "a", "action_type": "read", "resource": "r"}
             for number in range(40):
-                began = time.monotonic()
                 path, key, sent = ("/health", None, None) if number % 2 else ("/api/v1/actions/submit", desk.user, body)
                 assert authority.call(path, key, sent)[0] == 200
-                took.append(time.monotonic() - began)
         finally:
             stop.set()
             for thread in threads:
                 thread.join()
-    assert {200, 429, 503} >= set(answered)
-    # Reads wait for each other, and nobody else for them, however slow the machine is.
-    assert sorted(took)[30] < sorted(waited)[len(waited) // 2] / 4, (sorted(took), sorted(waited))
+    assert {200, 429, 503} >= set(answered) and answered.count(200) >= 16
+    # Sixteen reads wait for each other. Whatever else is asked waits for the one that is read then, however long that
+    # takes here: by what the server notes, hardly another one was answered meanwhile.
+    read, others = [], []
+    lines = re.findall(r"^(\S+ \S+),(\d+) INFO \S+access: \S+ \S+ (\S+) 200 (\S+) ms$", log.read_text(), re.MULTILINE)
+    for moment, fraction, path, took in lines:
+        ended = datetime.fromisoformat(moment).timestamp() * 1000 + int(fraction)
+        read.append(ended) if path == "/api/v1/actions" else others.append((ended - float(took), ended))
+    meanwhile = sorted(sum(begin < one < end for one in read) for begin, end in others)
+    assert len(meanwhile) == 40 and meanwhile[30] <= 2, meanwhile
 
 
 # --- one organisation's regular expressions

@@ -14,6 +14,7 @@ from ascend_middleware.authority.approvals import decide
 from ascend_middleware.authority.bodies import MAX_WAIT, ApiError, read_wait
 from ascend_middleware.authority.keys import operator
 from ascend_middleware.authority.service import Waiters
+from ascend_middleware.authority.store.patience import in_pieces
 from ascend_middleware.authority.store.verification import verify
 from ascend_middleware.authority.writer import Writer
 
@@ -318,3 +319,31 @@ async def test_health_and_decisions_never_wait_for_those_who_read_much(place):
         await asyncio.gather(*held)
         assert sorted(status for status, _ in await asyncio.gather(*lists)) == [200] * 16 + [503]
         assert (await place.ask("GET", "/audit/logs", key=place.admin))[0] == 200
+
+
+async def test_what_reads_much_does_so_in_pieces_and_lets_decisions_go_first(place):
+    going, writing, times = threading.Event(), threading.Event(), []
+
+    def decide():
+        writing.set()
+        going.wait(30)
+
+    def read():
+        for _ in in_pieces(range(4)):
+            times.append(time.monotonic())
+            while time.monotonic() < times[-1] + 0.001:
+                pass
+
+    async with place.serving():
+        for number in range(30):
+            await place.submit(number)
+        decision = asyncio.create_task(place.service.change(decide))
+        while not writing.is_set():
+            await asyncio.sleep(0.001)
+        # It waits after each piece for as long as one takes many times over, and yet is done before the decision is.
+        await place.service.read(91, read)
+        assert all(after - before > 0.01 for before, after in zip(times, times[1:], strict=False))
+        status, answer = await place.ask("GET", "/api/v1/actions")
+        assert (status, len(answer["actions"])) == (200, 30) and not decision.done()
+        going.set()
+        await decision

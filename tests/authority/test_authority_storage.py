@@ -109,6 +109,34 @@ def test_readers_are_not_held_up_by_a_writer(store):
     assert seen == [["kept"]]
 
 
+@file
+def test_what_is_done_in_the_background_comes_one_by_one_and_asks_whether_a_decision_waits(store):
+    asked, going = [], threading.Event()
+
+    def urgent():
+        asked.append(threading.current_thread())
+        going.wait(30)
+        return False
+
+    def forget():
+        store.aside("UPDATE revision SET n = n + 1 RETURNING n")
+
+    store.urgent, before = urgent, store.revision()
+    threads = [threading.Thread(target=forget) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while not asked:
+        threads[0].join(0.01)
+    threads[0].join(0.05)
+    assert len(asked) == 1 and store.revision() == before
+    # Meanwhile the lock is free for what is decided.
+    note(store, "decided")
+    going.set()
+    for thread in threads:
+        thread.join(30)
+    assert {*asked} == {*threads} and store.revision() == before + 4
+
+
 def test_readers_cannot_write(store):
     with store.reading() as reader, pytest.raises(StorageError):
         reader.rows("DELETE FROM keys")

@@ -38,7 +38,6 @@ __all__ = [
 
 # The environment variable with a URL of the same database that leads around a pooler.
 DIRECT: Final = "ASCEND_AUTHORITY_DB_DIRECT"
-_SKIP_LOCKED: Final = "/* skip locked */"
 _EXTRA: Final = "install the extra ascend-middleware[postgres]"
 # Seconds for which a look at the database waits for whoever is writing.
 _LOOK: Final = 1.0
@@ -280,17 +279,6 @@ class Database:
             if table in statement:
                 rows.clear()
         return self.engine.execute(statement, values)
-
-    def aside(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
-        """Run one statement that ends with RETURNING, of what the audit log tells nothing of; outside of `write`.
-
-        Where several replicas share a database it waits for none of them, and `/* skip locked */`, where rows are
-        chosen, leaves out what another one is at.
-        """
-        if self.engine.fleet is not None:
-            return self.engine.fleet.aside(statement.replace(_SKIP_LOCKED, "FOR UPDATE SKIP LOCKED"), values)
-        with self.write():
-            return self.rows(statement.replace(_SKIP_LOCKED, ""), values)
 
     def insert(self, table: str, row: Mapping[str, object], *, once: bool = False) -> int:
         """Add a row and return its number; only within `write`. `once`: unless there is one of its key."""

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from ..cursors import Cursor, OtherListError
 from .engine import Reader, Row
+from .patience import in_pieces
 
 __all__ = ["Listing", "read_page", "rows_of"]
 
@@ -39,7 +40,7 @@ class Listing(NamedTuple):
 
     def of(self, shown: Callable[[Any], Any]) -> Listing:
         """Return the same page with its rows as they are shown."""
-        return self._replace(rows=[shown(row) for row in self.rows])
+        return self._replace(rows=[shown(row) for row in in_pieces(self.rows)])
 
 
 def read_page(

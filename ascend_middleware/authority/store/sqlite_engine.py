@@ -18,7 +18,7 @@ from ascend_middleware.sqlite import ERRORS, MEMORY, open_database, open_evidenc
 
 from .column_types import misfits
 from .engine import Begun, Done, Misfit, Reader, Row, StorageError, Watch, check_texts, insertion
-from .patience import seconds_left
+from .patience import give_way, seconds_left
 from .schema import FIRST_WITH_HEAD, SQLITE
 from .sqlite_errors import DamagedError, ours, told
 from .unfinished import check_finished, making, sync_folder
@@ -194,7 +194,7 @@ class SQLiteEngine:
         limited = seconds_left() is not None
         if limited:
             # The handler runs in the thread that reads, which is the one that has the limit.
-            connection.set_progress_handler(lambda: (seconds_left() or 0) < 0, _STEPS)
+            connection.set_progress_handler(_is_over, _STEPS)
         try:
             with self._noted():
                 yield _SQLiteReader(connection)
@@ -410,6 +410,12 @@ class _SQLiteWatch:
             self._closed = True
             if self._own:
                 self._connection.close()
+
+
+def _is_over() -> bool:
+    """Say whether what reads has read for too long, after what is more urgent."""
+    give_way()
+    return (seconds_left() or 0) < 0
 
 
 def _identity(name: str, *, may_be_empty: bool) -> tuple[int, int, bool] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from .database import Row, open_engine
 from .engine import Engine, stored_json
 from .kept_answers import KEEP_ANSWERS
 from .listing import Listing, read_page
+from .patience import in_pieces, let_pass
 from .submissions import Submissions
 from .tallies import Counted
 
@@ -25,6 +27,7 @@ __all__ = ["SORT_FIELDS", "Store", "canonical_json", "default_database", "iso_ti
 
 SORT_FIELDS: Final = ("created_at", "updated_at", "risk_score", "id")
 _MAX_ID: Final = 2**63 - 1
+_SKIP_LOCKED: Final = "/* skip locked */"
 _EXPIRED_AT_ONCE: Final = 500
 _ASKED_AT_ONCE: Final = 500
 _EXPIRED: Final = {"by": "authority", "key": None, "comments": "", "via": EXPIRY}
@@ -60,6 +63,9 @@ class Store(Submissions):
     def __init__(self, engine: Engine, *, now: Callable[[], float]) -> None:
         super().__init__(engine, now=now)
         self._listeners: list[Callable[[], None]] = []
+        # Says whether a decision waits to be written; what is done in the background lets it go first.
+        self.urgent: Callable[[], bool] = lambda: False
+        self._asides = threading.Lock()
 
     @classmethod
     def open(cls, path: str | Path, *, now: Callable[[], float], create: bool = True) -> Store:
@@ -121,7 +127,7 @@ class Store(Submissions):
         """Return actions unpacked, each with the approvals that it has so far."""
         now = self.moment()
         whole: list[dict[str, Any]] = [{**dict(row), "approvals": []} for row in rows]
-        for row in whole:
+        for row in in_pieces(whole):
             if row["status"] == "pending" and row["expires_at"] and row["expires_at"] <= now:
                 # Denied, though that is not stored yet.
                 approval = {"decision": "denied", "at": row["expires_at"], **_EXPIRED}
@@ -234,6 +240,8 @@ class Store(Submissions):
         while self.rows(due, values):
             # Some hundreds to a transaction and in one statement, so that others have their turn. What was submitted
             # is not read: one that is damaged keeps no other waiting.
+            if only is None:
+                let_pass(self.urgent)
             with self.write():
                 count += self._settle(due, values, "denied", event="ACTION_EXPIRED", actor="authority", data=_EXPIRED)
         return count
@@ -270,6 +278,22 @@ class Store(Submissions):
     def _tell(self) -> None:
         for listener in tuple(self._listeners):
             listener()
+
+    # --- in the background
+
+    def aside(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+        """Run one statement that ends with RETURNING, of what the audit log tells nothing of; outside of `write`.
+
+        Where several replicas share a database it waits for none of them, and `/* skip locked */`, where rows are
+        chosen, leaves out what another one is at.
+        """
+        if self.engine.fleet is not None:
+            return self.engine.fleet.aside(statement.replace(_SKIP_LOCKED, "FOR UPDATE SKIP LOCKED"), values)
+        # One at a time, and after the decisions that wait: for such a statement, none waits longer than one takes.
+        with self._asides:
+            let_pass(self.urgent)
+            with self.write():
+                return self.rows(statement.replace(_SKIP_LOCKED, ""), values)
 
     # --- answers to repeat
 
