@@ -1,7 +1,8 @@
 """What connections may cost the authority: bytes, headers, time, and how many there may be at once.
 
 A `Connection` stands between the transport and the server's own protocol, whichever parser that has. It counts what
-comes in, and learns from the ASGI application how far a request is: neither parser tells by itself.
+comes in, and learns from the ASGI application how far a request is: neither parser tells by itself. A request that
+comes whole and by itself may be answered straight, so that neither the protocol nor the application sees it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     import ssl
@@ -21,17 +22,30 @@ if TYPE_CHECKING:
 
     from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, Scope
 
-__all__ = ["Connection", "Connections", "Limits"]
+from .wire import Asked, read_whole, written_answer
+
+if TYPE_CHECKING:
+    from .bodies import Answer
+
+__all__ = ["Connection", "Connections", "Limits", "Straight"]
 
 log = logging.getLogger(__name__)
 
 _STATE: Final = "ascend.connection"
 _PERIOD: Final = 1.0
+_LOOK: Final = 0.01
 # Seconds between two lines in the log about the same thing.
 _SILENCE: Final = 60.0
 _REFUSED: Final = "HTTP/1.1 {}\r\ncontent-length: 0\r\nconnection: close\r\n{}\r\n"
 _TOO_LONG: Final = _REFUSED.format("431 Request Header Fields Too Large", "").encode()
 _FULL: Final = _REFUSED.format("503 Service Unavailable", "retry-after: 1\r\n").encode()
+
+
+class Straight(Protocol):
+    """What answers some requests straight."""
+
+    def __call__(self, asked: Asked, client: str, reply: Callable[[Answer], None]) -> bool:
+        """Begin to answer a request of an address, and `reply` once; False where nothing was done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +77,8 @@ class Connections:
         self._waiting: dict[Connection, None] = {}
         self._told: dict[str, float] = {}
         self.count: Callable[[str], None] = lambda _: None  # is told which limit ended a connection
+        self.straight: Straight | None = None
+        self.answering = 0  # how many are being answered straight
 
     def protocol(self, inner: Callable[..., Any]) -> Callable[..., Connection]:
         """Return the factory of protocols that stand around the server's own; it takes the same arguments."""
@@ -121,6 +137,13 @@ class Connections:
         for connection in [one for one in self._waiting if not one.is_paused]:
             connection.abort()
 
+    async def settle(self, seconds: float) -> None:
+        """Answer nothing straight any more, and wait until what was begun is answered, but not for longer than that."""
+        self.straight = None
+        until = self.now() + seconds
+        while self.answering and self.now() < until:  # noqa: ASYNC110 - once, for a moment
+            await asyncio.sleep(_LOOK)
+
     def tell(self, reason: str) -> None:
         """Log why connections are closed, at most once a minute for each reason."""
         now = self.now()
@@ -172,6 +195,10 @@ class Connection(asyncio.Protocol):
         self._handshake: asyncio.Task[None] | None = None
         self._to: Any = asyncio.Protocol()  # takes nothing; `inner` as long as it has the connection
         self._early: list[bytes] = []  # came together with the end of a TLS handshake
+        # Whether the next byte is the first of a request; whether that will be known of the one after the next answer.
+        self._is_between = self._is_whole = True
+        self._is_straight = False  # a request is being answered straight
+        self._later: list[bytes] = []  # came meanwhile
         self._turn = 0
         self._is_asked = False  # the request is complete, and its answer is not
         self._due = math.inf  # when its client must have sent what is waited for
@@ -218,7 +245,7 @@ class Connection(asyncio.Protocol):
         self._begin(secured)
         early, self._early = self._early, []
         for data in early:
-            self.inner.data_received(data)
+            self._take(data)
 
     def _begin(self, transport: Any) -> None:
         self._to = self.inner
@@ -232,10 +259,48 @@ class Connection(asyncio.Protocol):
         if self._to is not self.inner:
             self._early.append(data)
         else:
-            self.inner.data_received(data)
+            self._take(data)
         if self._room < 0:
             # If these bytes completed a request's headers, the application learns of it before this is called.
             asyncio.get_running_loop().call_soon(self._check_room)
+
+    def _take(self, data: bytes) -> None:
+        if self._is_straight:
+            self._later.append(data)
+            return
+        asked = None
+        if self._is_between and self._all.straight is not None and self._room >= 0 and not self.is_paused:
+            asked = read_whole(data)
+            if asked is not None and len(asked.headers) <= self._limits.headers and self._answer_straight(asked):
+                return
+        # Where the protocol may have a part of the next request, it gets all that follows.
+        self._is_between, self._is_whole = False, asked is not None
+        self.inner.data_received(data)
+
+    def _answer_straight(self, asked: Asked) -> bool:
+        straight, client = self._all.straight, self.inner.client
+        if straight is None:
+            return False
+        self._is_straight = True
+        self._all.answering += 1
+        self._count()
+        self.asked()
+        if straight(asked, client[0] if client else "", self._reply):
+            return True
+        self._is_straight = False
+        self._all.answering -= 1
+        return False
+
+    def _reply(self, answer: Answer) -> None:
+        self._is_straight = False
+        self._all.answering -= 1
+        if self._transport.is_closing():
+            return
+        self._transport.write(written_answer(answer, self.inner.server_state.default_headers))
+        self.answered(self._turn)
+        if self._later:
+            later, self._later = b"".join(self._later), []
+            self.data_received(later)
 
     def _check_room(self) -> None:
         if self._room < 0:
@@ -271,11 +336,14 @@ class Connection(asyncio.Protocol):
 
     def begin(self) -> int:
         """Note that a request's headers are complete; return its number."""
+        self._count()
+        self._wait(self._limits.body, self._limits.request_bytes)
+        return self._turn
+
+    def _count(self) -> None:
         self._turn += 1
         if not self._transport.get_write_buffer_size():
             self._patience = self._limits.answer
-        self._wait(self._limits.body, self._limits.request_bytes)
-        return self._turn
 
     def asked(self) -> None:
         """Note that a request is complete: its answer may take as long as it wants."""
@@ -286,6 +354,7 @@ class Connection(asyncio.Protocol):
     def answered(self, turn: int) -> None:
         """Note that a request is answered, unless the next one has begun."""
         if turn == self._turn:
+            self._is_between = self._is_whole
             # The rest of a body that nobody wanted may still come.
             room = self._limits.head_bytes if self._is_asked else self._limits.request_bytes
             self._wait(self._limits.head, room)

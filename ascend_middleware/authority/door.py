@@ -10,16 +10,17 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from ascend_middleware.api.endpoints import METRICS
+from ascend_middleware.api.endpoints import METRICS, SUBMIT
 from ascend_middleware.text import is_loopback
 
 from .bodies import Answer, ApiError, not_allowed
 from .core import OPEN
 from .fleet import window
-from .keys import DEFAULT_TENANT, Credential, Role, network_of
+from .keys import DEFAULT_TENANT, Allowance, Credential, Role, network_of
 from .metrics import CONTENT_TYPE, Metrics, Span, Traces, untraced
 from .service import Service
 from .store.database import StorageError
+from .wire import Asked
 
 __all__ = ["Door"]
 
@@ -39,6 +40,7 @@ class Door:
         self._authority = service.authority
         self._open_metrics = open_metrics
         self._addresses = window(self._authority.store, "address")
+        self._telemetry = telemetry
         self._trace: Callable[[str, str, Mapping[str, str]], AbstractContextManager[Span]]
         self._trace = Traces() if telemetry else untraced
 
@@ -58,6 +60,9 @@ class Door:
         allowance = self._addresses.quick(subject, limit, now)
         if allowance is None:
             allowance = await anyio.to_thread.run_sync(self._addresses.take, subject, limit, now)
+        return self._refusal(limit, allowance)
+
+    def _refusal(self, limit: int, allowance: Allowance) -> ApiError | None:
         if not allowance.retry_after:
             return None
         self._authority.limited("address")
@@ -67,6 +72,27 @@ class Door:
     def _counts(self, client: str) -> bool:
         # On this machine a proxy may speak for everybody.
         return bool(self._authority.policy.address_limit and client) and not is_loopback(client)
+
+    def submit(self, asked: Asked, client: str, reply: Callable[[Answer], None]) -> bool:
+        """Begin to answer a submission without ASGI; see `Straight`."""
+        if asked.target != SUBMIT.path or asked.method != SUBMIT.method or self._telemetry:
+            return False
+        began, headers = time.perf_counter(), asked.headers
+
+        def answered(answer: Answer) -> None:
+            self.metrics.answered(SUBMIT.counted_as, answer.status, time.perf_counter() - began)
+            reply(answer)
+
+        if self._counts(client):
+            limit = self._authority.policy.address_limit
+            allowance = self._addresses.quick(network_of(client), limit, self._authority.now())
+            if allowance is None:
+                return False
+            refused = self._refusal(limit, allowance)
+            if refused is not None:
+                answered(self._authority.refused(headers, refused))
+                return True
+        return self._service.submit(headers, asked.body, client, answered)
 
     async def answer(
         self,

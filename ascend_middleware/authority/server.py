@@ -12,7 +12,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,8 +20,9 @@ from ascend_middleware.exceptions import AscendError, ConfigurationError
 from ascend_middleware.text import is_loopback
 
 from .bodies import MAX_BODY, Answer
-from .connections import Connections, Limits
+from .connections import Connections, Limits, Straight
 from .service import Service
+from .wire import Asked
 
 if sys.platform != "win32":
     import resource
@@ -48,6 +49,8 @@ _GRACE: Final = 5
 # One in so many of the files that may be open, and the least and the most: for connections that the system takes while
 # the loop is busy, and for open ones. The rest is for the database and webhooks.
 _BACKLOG: Final = (8, 16, 512)
+# Seconds. The server does not see each request, so how long a connection may be idle is for `Connections` alone.
+_NEVER: Final = 10**9
 _CONNECTIONS: Final = (2, 8, 4096)
 _LONGEST_PATH: Final = 200
 # What to choose where an address cannot be had.
@@ -132,11 +135,16 @@ def create_app(
 ) -> ASGI3Application:
     """Return the ASGI application of an authority; it starts and stops with the server's lifespan."""
     from .door import Door
-    from .page import create_page, is_page  # here: other commands need not wait for the page's libraries
 
     service = service or Service(authority)
-    page = create_page(service)
     door = Door(service, telemetry=telemetry, open_metrics=open_metrics)
+    return _app(authority, service, door, access_log=access_log)
+
+
+def _app(authority: Authority, service: Service, door: Door, *, access_log: bool) -> ASGI3Application:
+    from .page import create_page, is_page  # here: other commands need not wait for the page's libraries
+
+    page = create_page(service)
     service.streams.append(page.state.desk.feed.close)
 
     async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -204,18 +212,38 @@ async def _send(answer: Answer, send: ASGISendCallable) -> None:
 
 
 def _logged(scope: HTTPScope, send: ASGISendCallable) -> ASGISendCallable:
-    """Log a request when it is answered: never its query, headers or body, which may hold secrets or lies."""
+    """Log a request when it is answered."""
     started = time.perf_counter()
 
     async def logged(event: ASGISendEvent) -> None:
         if event["type"] == "http.response.start":
-            client = scope["client"][0] if scope["client"] else "-"
-            path = scope["path"][:_LONGEST_PATH].encode("unicode_escape").decode("ascii")
-            milliseconds = (time.perf_counter() - started) * 1000
-            log.info("%s %s %s %d %.1f ms", client, scope["method"], path, event["status"], milliseconds)
+            _log(_client(scope), scope["method"], scope["path"], event["status"], started)
         await send(event)
 
     return logged
+
+
+def _log(client: str, method: str, path: str, status: int, started: float) -> None:
+    """Log a request: never its query, headers or body, which may hold secrets or lies."""
+    shown = path[:_LONGEST_PATH].encode("unicode_escape").decode("ascii")
+    log.info("%s %s %s %d %.1f ms", client or "-", method, shown, status, (time.perf_counter() - started) * 1000)
+
+
+def _straight(door: Door, *, access_log: bool) -> Straight:
+    """Return what answers submissions without ASGI."""
+    if not access_log:
+        return door.submit
+
+    def submit(asked: Asked, client: str, reply: Callable[[Answer], None]) -> bool:
+        started = time.perf_counter()
+
+        def logged(answer: Answer) -> None:
+            _log(client, asked.method, asked.target, answer.status, started)
+            reply(answer)
+
+        return door.submit(asked, client, logged)
+
+    return submit
 
 
 async def _read(receive: ASGIReceiveCallable) -> bytes | None:
@@ -252,12 +280,15 @@ def serve(
     """
     import uvicorn  # here: other commands need not wait for it
 
+    from .door import Door
     from .reload import Reloader
 
     service = Service(authority)
     connections = Connections(Limits(connections=_files(*_CONNECTIONS)), tls=tls)
-    app = create_app(authority, service=service, access_log=access_log, telemetry=telemetry, open_metrics=open_metrics)
+    door = Door(service, telemetry=telemetry, open_metrics=open_metrics)
+    app = _app(authority, service, door, access_log=access_log)
     connections.count = lambda name: authority.limited(name)
+    connections.straight = _straight(door, access_log=access_log)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -271,6 +302,7 @@ def serve(
                 task.cancel()
             await service.release()  # they would hold the end up
             connections.release()
+            await connections.settle(_GRACE)
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
@@ -281,6 +313,7 @@ def serve(
         proxy_headers=False,
         ws="none",
         timeout_graceful_shutdown=_GRACE,
+        timeout_keep_alive=_NEVER,
         # uvloop hands out what a client sends before TLS can be begun on its connection.
         loop="auto" if tls is None else "asyncio",
         backlog=_files(*_BACKLOG),

@@ -9,13 +9,13 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from ascend_middleware.api.bodies import Waiting
-from ascend_middleware.api.endpoints import HEALTH, READY
+from ascend_middleware.api.endpoints import HEALTH, READY, SUBMIT
 
 from .ahead import Coming
 from .bodies import Answer, ApiError, read_wait
@@ -53,6 +53,10 @@ _USES_EVERY: Final = 30
 # And so many, replicas compare their policy files.
 _MEET_EVERY: Final = 3
 _T = TypeVar("_T")
+
+
+# Method, path, query, headers and body; see `Authority.answering`.
+_Asked: TypeAlias = tuple[str, str, str, Mapping[str, str], bytes]
 
 
 class _Begun(NamedTuple):
@@ -165,6 +169,7 @@ class Service:
         # What ends the answers that never end by themselves.
         self.streams: Final[list[Callable[[], Awaitable[None]]]] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._finishing: set[asyncio.Future[Answer]] = set()
         self._reading: Counter[int] = Counter()
         self._turns: dict[int, anyio.Lock] = {}
 
@@ -257,17 +262,14 @@ class Service:
 
         `gone` returns when the client has left; a request that is held ends then.
         """
-        asked = (method, path, query, headers, body)
+        asked: _Asked = (method, path, query, headers, body)
         ask = partial(self.authority.answering, *asked, client=client)
         endpoint, parameters = self.authority.find_endpoint(method, path)
         try:
             if endpoint is not None and endpoint.writes:
                 coming = Coming(path, headers)
-                straight = partial(self.authority.ordinary.answer, *asked)
-                begun = await self.change(partial(self._begin, straight, ask), coming)
-                if not isinstance(begun, Answer):
-                    begun = await self._answer(begun.flow, partial(self.change, coming=coming), begun.step)
-                return begun
+                begun = await self.change(partial(self._begin, asked, client), coming)
+                return begun if isinstance(begun, Answer) else await self._finish(begun, coming)
             # The database may have to read from disk, which must not hold up the event loop.
             if endpoint is not None and endpoint.many:
                 # Who asks is found out first: those without a key wait for no reader.
@@ -287,11 +289,38 @@ class Service:
             return self.authority.refused(headers, error)
         return answer
 
-    def _begin(self, straight: Callable[[], Answer | None], ask: Callable[[], Answering]) -> Answer | _Begun:
+    def submit(self, headers: Mapping[str, str], body: bytes, client: str, reply: Callable[[Answer], None]) -> bool:
+        """Begin to answer a submission, and call `reply` with the answer; False where the writer does not run."""
+        if not self.writer.running:
+            return False
+        coming = Coming(SUBMIT.path, headers)
+        asked: _Asked = (SUBMIT.method, SUBMIT.path, "", headers, body)
+
+        def told(future: asyncio.Future[Any]) -> None:
+            error = future.exception()
+            if error is not None:
+                reply(self.authority.refused(headers, error if isinstance(error, Exception) else RuntimeError(error)))
+            elif isinstance(begun := future.result(), Answer):
+                reply(begun)
+            else:
+                task = asyncio.ensure_future(self._finish(begun, coming))
+                self._finishing.add(task)
+                task.add_done_callback(self._finishing.discard)
+                task.add_done_callback(told)
+
+        self.writer.give(partial(self._begin, asked, client), coming).add_done_callback(told)
+        return True
+
+    def _begin(self, asked: _Asked, client: str) -> Answer | _Begun:
         """Answer what changes something, or find what is to be done outside before."""
-        answer = straight() if self.authority.store.grouped else None
-        step = advance(flow := ask(), None) if answer is None else answer
+        answer = self.authority.ordinary.answer(*asked) if self.authority.store.grouped else None
+        if answer is not None:
+            return answer
+        step = advance(flow := self.authority.answering(*asked, client=client), None)
         return _Begun(flow, step) if isinstance(step, Task) else step
+
+    async def _finish(self, begun: _Begun, coming: Coming) -> Answer:
+        return await self._answer(begun.flow, partial(self.change, coming=coming), begun.step)
 
     async def _answer(
         self,

@@ -72,12 +72,16 @@ class Writer:
 
         A caller that is cancelled does not undo its job. If the group could not be committed, nothing of it was kept.
         """
+        return await self.give(job, coming)
+
+    def give(self, job: Callable[[], _T], coming: Coming | None = None) -> asyncio.Future[_T]:
+        """Have a job run, and return what will have what `run` returns or raises."""
         future: asyncio.Future[_T] = self._loop.create_future()
         if not self._turn:
             self._loop.call_soon(self._hand_over)
         self._turn.append((job, coming, future))
         self.waiting += 1
-        return await future
+        return future
 
     def _hand_over(self) -> None:
         turn, self._turn = self._turn, []

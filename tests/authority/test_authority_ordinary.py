@@ -350,7 +350,8 @@ def test_what_fails_halfway_takes_its_group_with_it(desk):
             raise MemoryError
 
     with pytest.raises(StorageError), desk.store.group():
-        assert desk.call("POST", SUBMIT, raw=encode(PLAIN))[0] == 200
+        for _ in range(2):  # where replicas share the limits, the first one takes a part of them, which is not ordinary
+            assert desk.call("POST", SUBMIT, raw=encode(PLAIN))[0] == 200
         desk.store.joined().straight[1].rows = Full()
         assert desk.call("POST", SUBMIT, raw=encode(PLAIN))[0] == 500
     assert desk.store.rows("SELECT count(*) FROM actions")[0][0] == 0
