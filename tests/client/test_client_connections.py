@@ -685,7 +685,7 @@ def test_one_deadline_is_for_all_reads_of_a_thread(answer):
         assert caught.value.answered is (answer is not HANG)
         what = "the authority answered" if answer is HANG else "the authority's answer was whole"
         assert str(caught.value) == f"the deadline passed before {what}"
-        assert not pool._idle and not pool._busy
+        assert not pool._idle and not pool._connections
         pool.close()
 
 
