@@ -14,7 +14,7 @@ import functools
 import inspect
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import anyio
 
@@ -172,6 +172,18 @@ def _stop(workers: weakref.WeakSet[BackgroundWorker]) -> None:
                 _thread.start_new_thread(worker.stop, ())
 
 
+class Sight(NamedTuple):
+    """How an adapter without an event loop looks at its requests, of which most need no closer look.
+
+    Attributes:
+        view: makes the guard's view of a request, and of the `Resolved` for it, or None.
+        read: performs the step `ReadBody` for a request, as far as the server lets it.
+    """
+
+    view: Callable[[Any, Any], RequestView]
+    read: Callable[[Any, int, float], bytes]
+
+
 class SyncRunner(_Runner):
     """Runs the guard in the calling thread: Flask, WSGI, Django without an event loop. Safe among threads."""
 
@@ -187,18 +199,23 @@ class SyncRunner(_Runner):
     def _open_engine(self) -> Engine:
         return open_engine(self._guard.settings, http_client=self._lent)
 
-    def judge(self, view: RequestView, read: Callable[[int, float], bytes]) -> Verdict:
-        """Return the verdict for one request; `read` performs the step `ReadBody`, as far as the server lets it."""
+    def judge(self, sight: Sight, request: Any, resolved: Any, method: str | None = None) -> Verdict:
+        """Return the verdict for one request.
+
+        Args:
+            sight: how the adapter's requests are looked at.
+            request: what these functions take.
+            resolved: the `Resolved` of the framework's router, None where there is none.
+            method: of an ordinary request of HTTP (see `firewall.is_ordinary`), which may need no view; else None.
+        """
         started = time.perf_counter()
         guard = self.start()
-        if not self._is_hidden and view.raw_path is None:
-            self._is_hidden = True
-            logger.info("this server hides the raw target (RAW_URI, REQUEST_URI): the decoded path is what is checked")
-        resolved, method = view.resolved, view.method
+        view: RequestView | None = None
         found: Verdict | Asked | Flow[Verdict] | None = None
-        if resolved is not None and view.is_ordinary and isinstance(method, str) and not resolved.entered:
+        if method is not None and resolved is not None:
             found = guard.at_once(resolved, method)
         if found is None:
+            view = self._view(sight, request, resolved)
             found = guard.triage(view)
         if isinstance(found, Asked):
             attempt = found.attempt
@@ -206,12 +223,26 @@ class SyncRunner(_Runner):
                 attempt.answer = self._engines.get().send(attempt.request, attempt.timeout)
             except Exception as error:
                 attempt.answer = error
-            found = guard.hear(found) or guard.go_on(found, view)
-        verdict = found if isinstance(found, Verdict) else drive(found, functools.partial(self._perform, read))
-        if verdict.run is not None:
-            self.note(verdict)
-        guard.log(view, verdict, seconds=time.perf_counter() - started)
-        return verdict
+            heard = guard.hear(found)
+            if heard is None:
+                view = view or self._view(sight, request, resolved)
+                heard = guard.go_on(found, view)
+            found = heard
+        if not isinstance(found, Verdict):
+            found = drive(found, functools.partial(self._perform, functools.partial(sight.read, request)))
+        if found.run is not None:
+            self.note(found)
+        if view is not None or not guard.recorder.is_idle:
+            view = view or self._view(sight, request, resolved)
+            guard.log(view, found, seconds=time.perf_counter() - started)
+        return found
+
+    def _view(self, sight: Sight, request: Any, resolved: Any) -> RequestView:
+        view = sight.view(request, resolved)
+        if not self._is_hidden and view.raw_path is None:
+            self._is_hidden = True
+            logger.info("this server hides the raw target (RAW_URI, REQUEST_URI): the decoded path is what is checked")
+        return view
 
     def look(self, verdict: Verdict) -> Verdict | None:
         """Return the refusal of a request that was let pass, if its agent was blocked since."""

@@ -8,7 +8,6 @@ sees nothing of what a middleware before it answers by itself; `TripwireMiddlewa
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, Unpack
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -17,11 +16,13 @@ from django.views import View
 
 from ..adapters.decorator import Framework, attach, caller_place, require_verdict
 from ..adapters.outcome import report_undecided
+from ..adapters.runner import Sight
 from ..exceptions import ConfigurationError
+from ..guard import USUAL_METHODS
 from ..masking import get_logger
 from ..rules import RuleFields, declaration, declare, declared, place_of
 from .configuration import RESOLVER, announce_once, async_runner, require_order, sync_runner
-from .request import Body, begin, handled_of, ordinary_of, read_body, refusal_of, target_of, unrouted, view_of, watch
+from .request import Body, begin, handled_of, is_ordinary, read_body, refusal_of, target_of, unrouted, view_of, watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 logger = get_logger("ascend_middleware.django")
 Target = TypeVar("Target", bound="Callable[..., Any]")
+
+
+_SIGHT: Final = Sight(view_of, read_body)
 
 
 class _Middleware:
@@ -88,7 +92,9 @@ class AscendMiddleware(_Middleware):
             self._is_announced = True
             announce_once(guard)
         handled = begin(request, self._runner)
-        screened = handled.verdict = guard.screen(ordinary_of(request) or target_of(request))
+        screened = None
+        if not (is_ordinary(request) and request.method in USUAL_METHODS):
+            screened = handled.verdict = guard.screen(target_of(request))
         if self._is_async:
             return self._run_async(request, handled)
         if screened is not None:
@@ -96,8 +102,7 @@ class AscendMiddleware(_Middleware):
         try:
             response = self.get_response(request)
             if handled.verdict is None:
-                seen = view_of(request, unrouted(request))
-                found = self._runner.judge(seen, functools.partial(read_body, request))
+                found = self._runner.judge(_SIGHT, request, unrouted(request))
                 return self._let_out(request, response, handled, found)
         except BaseException as failure:
             # Django makes a response of every exception; here comes a request cancelled, or a server that stops.
@@ -125,8 +130,9 @@ class AscendMiddleware(_Middleware):
 
     def _decide(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
         """Decide about the view that Django is about to call."""
-        seen = view_of(request, RESOLVER.resolve(request, view, args, kwargs))
-        return self._settle(request, self._runner.judge(seen, functools.partial(read_body, request)))
+        resolved = RESOLVER.resolve(request, view, args, kwargs)
+        method = request.method if is_ordinary(request) else None
+        return self._settle(request, self._runner.judge(_SIGHT, request, resolved, method))
 
     async def _decide_async(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
         seen = view_of(request, RESOLVER.resolve(request, view, args, kwargs))

@@ -90,9 +90,10 @@ class OrdinaryView(LazyRequestView):
 
     __slots__ = ()
 
-    def __init__(self, request: HttpRequest, raw: str | None, resolved: Resolved | None) -> None:
+    def __init__(self, request: HttpRequest, resolved: Resolved | None) -> None:
         meta = request.META
-        self.method, self.path, self.raw_path = (request.method or "").upper(), request.path_info, raw
+        self.method, self.path = (request.method or "").upper(), request.path_info
+        self.raw_path = _raw_of(request, {})
         self.query = meta.get("QUERY_STRING", "").encode("latin-1", "replace")
         prefix = meta.get("SCRIPT_NAME", "").rstrip("/")
         self.prefix = quoted(prefix) if prefix else ""
@@ -104,14 +105,13 @@ class OrdinaryView(LazyRequestView):
         return _headers(self.request)
 
 
-def ordinary_of(request: HttpRequest, resolved: Resolved | None = None) -> OrdinaryView | None:
-    """Return the request if one glance says that `inspect` finds nothing about it; see `is_ordinary_environ`."""
+def is_ordinary(request: HttpRequest) -> bool:
+    """Say at one glance that `inspect` finds nothing about a request; see `is_ordinary_environ`."""
     meta = request.META
     # Both are what middlewares may have set anew; on ASGI there is another target to look at.
     if hasattr(request, "scope") or request.path_info != meta.get("PATH_INFO"):
-        return None
-    raw = _raw_of(request, {})
-    return OrdinaryView(request, raw, resolved) if is_ordinary_environ(meta, raw) else None
+        return False
+    return is_ordinary_environ(meta, _raw_of(request, {}))
 
 
 def unrouted(request: HttpRequest) -> Resolved:
@@ -121,7 +121,11 @@ def unrouted(request: HttpRequest) -> Resolved:
 
 def view_of(request: HttpRequest, resolved: Resolved) -> RequestView:
     """Return the request as the guard sees it: as the view will, whatever the middlewares before made of it."""
-    view = ordinary_of(request, resolved) or target_of(request, headers=_headers(request), resolved=resolved)
+    view: RequestView
+    if is_ordinary(request):
+        view = OrdinaryView(request, resolved)
+    else:
+        view = target_of(request, headers=_headers(request), resolved=resolved)
     encoding = request.encoding
     if "GET" in vars(request) or not (encoding is None or encoding.lower() in ("utf-8", "utf8")):
         # Somebody looked at it, and may have replaced it; or Django decodes it by the charset of the content type.

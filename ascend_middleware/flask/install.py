@@ -13,20 +13,22 @@ from __future__ import annotations
 import functools
 import uuid
 import weakref
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import flask
+import msgspec
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from ..adapters.decorator import VERDICT
 from ..adapters.outcome import HandledRequest, changed_request, report_undecided
+from ..adapters.runner import Sight
 from ..exceptions import AscendError
 from ..guard import BodyTooLarge, Verdict, announce, answer_of
 from ..masking import get_logger
 from ..problems import Problem
 from ..routing.werkzeug import FlaskResolver, method_of
 from ..wsgi.middleware import AscendMiddleware as WSGIMiddleware
-from ..wsgi.middleware import Body, EnvironView, run_reported
+from ..wsgi.middleware import Body, EnvironView, decoded_path, is_ordinary, run_reported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from ..adapters.runner import SyncRunner
     from ..guard import Guard
+    from ..routing import Resolved
 
 logger = get_logger("ascend_middleware.flask")
 
@@ -70,10 +73,9 @@ class _Guarded:
         if refusal is not None:
             return refusal
         answer = (guard.replaced.get("preprocess_request") or own.preprocess_request)(*arguments)
-        if handled.verdict is None and answer is None:
-            return guard.decide(request, handled)  # another blueprint's: the function that is named did not run
         if answer is None:
-            return None
+            # Another blueprint's, where the function that is named did not run, is decided about now.
+            return guard.decide(request, handled) if handled.verdict is None else None
         if handled.verdict is not None and (not handled.verdict.passes or handled.subject.rule is not None):
             return answer
         # A function of the application answers though nothing was decided, or where the router found nothing.
@@ -96,7 +98,7 @@ class _Guarded:
             logger.error("the application changed %r after the decision; refused", request.path[:200])
             return guard.refuse(changed_request())
         # What the application does before the view may wait for the client, too.
-        refused = None if handled.verdict.action is None else guard.runner.look(handled.verdict)
+        refused = guard.runner.look(handled.verdict)
         if refused is not None:
             return guard.refuse(refused)
         handled.ran = True
@@ -180,17 +182,16 @@ class AppGuard:
         self, request: flask.Request, handled: HandledRequest, *, by_path: bool = False
     ) -> flask.Response | None:
         """Decide about a request, and return the refusal of one that does not pass."""
-        view = EnvironView(request.environ, request=request)
-        view.resolved = resolved = self.resolver.resolve(request, view.path)
-        view.method = method_of(request, resolved)
-        if by_path:
-            view.resolved = None
-        rule = request.url_rule
+        environ, rule = request.environ, request.url_rule
+        resolved = self.resolver.resolve(request, decoded_path(environ))
         handled.subject = _Subject(request.method, rule, resolved.params, _view_of(rule, self.app))
-        verdict = handled.verdict = self.runner.judge(view, functools.partial(_read_body, request))
+        is_plain = is_ordinary(environ) and not (by_path or (rule is not None and rule.websocket))
+        method = request.method if is_plain else None
+        verdict = handled.verdict = self.runner.judge(_SIGHT, request, None if by_path else resolved, method)
         if not verdict.passes:
             return self.refuse(verdict)
-        flask.g.ascend = request.environ[VERDICT] = verdict
+        environ[VERDICT] = verdict
+        flask.g._get_current_object().ascend = verdict  # a proxy takes twice the time
         handled.ran = False  # until the view is called; what comes before it may answer by itself
         return None
 
@@ -277,7 +278,16 @@ def _read_body(request: flask.Request, limit: int, seconds: float) -> bytes:
     return content
 
 
-class _Subject(NamedTuple):
+def _view(request: flask.Request, resolved: Resolved | None) -> EnvironView:
+    view = EnvironView(request.environ, resolved=resolved, request=request)
+    view.method = request.method if resolved is None else method_of(request, resolved)
+    return view
+
+
+_SIGHT: Final = Sight(_view, _read_body)
+
+
+class _Subject(msgspec.Struct, frozen=True, eq=False):
     """What a decision is about: what Flask found, and the function that it calls for it."""
 
     method: str
@@ -295,13 +305,13 @@ def _is_changed(before: _Subject, request: flask.Request, app: Any) -> bool:
 
     It may take parameters away, add some, and put an object in the place of what names it.
     """
-    method, rule, params, view = before
-    if method != request.method or rule is not request.url_rule or view is not _view_of(rule, app):
+    rule = before.rule
+    if before.method != request.method or rule is not request.url_rule or before.view is not _view_of(rule, app):
         return True
     given = request.view_args or {}
-    for name, value in params.items():
+    for name, value in before.params.items():
         now = given.get(name)
-        if isinstance(now, str | int | float | uuid.UUID) and str(now) != str(value):
+        if now is not value and isinstance(now, str | int | float | uuid.UUID) and str(now) != str(value):
             return True
     return False
 

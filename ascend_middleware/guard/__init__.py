@@ -3,7 +3,7 @@
 from ..flow import BodyConsumed, BodyTimeout, BodyTooLarge, ClientGone, Hook, ReadBody, Watch
 from ..verdict import PermittedVerdict, Refusal, Verdict, answer_of
 from .decide import Guard
-from .firewall import are_ordinary_headers, is_ordinary_environ, is_ordinary_target
+from .firewall import USUAL_METHODS, are_ordinary_headers, is_ordinary_environ, is_ordinary_target
 from .log import announce, announce_ways
 from .plan import Asked
 from .recall import Recalled
@@ -11,6 +11,7 @@ from .request import Agent, Came, LazyRequestView, NotAnAgent, RequestView, quot
 from .telemetry import health_of
 
 __all__ = [
+    "USUAL_METHODS",
     "Agent",
     "Asked",
     "BodyConsumed",

@@ -11,11 +11,11 @@ from __future__ import annotations
 import io
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..adapters.decorator import VERDICT
 from ..adapters.outcome import HandledRequest, WatchedParts
-from ..adapters.runner import SyncRunner
+from ..adapters.runner import Sight, SyncRunner
 from ..guard import (
     BodyTimeout,
     BodyTooLarge,
@@ -69,7 +69,7 @@ class AscendMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Decide about one request and run the application, or refuse."""
-        verdict = self._runner.judge(EnvironView(environ), Body(environ).read)
+        verdict = self._runner.judge(_SIGHT, Body(environ), None)
         if not verdict.passes:
             return refuse(environ, start_response, verdict, self.guard.render)
         environ[VERDICT] = verdict
@@ -142,14 +142,10 @@ class EnvironView(LazyRequestView):
     __slots__ = ("_environ",)
 
     def __init__(self, environ: WSGIEnvironment, *, resolved: Resolved | None = None, request: Any = None) -> None:
-        raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
-        if raw is None and "asgi.scope" in environ and environ["asgi.scope"].get("raw_path"):
-            raw = environ["asgi.scope"]["raw_path"].decode("latin-1")
         self._environ = environ
-        self.raw_path = raw.partition("?")[0] if isinstance(raw, str) else None
+        self.raw_path = _raw_path(environ)
         self.is_ordinary = is_ordinary_environ(environ, self.raw_path)
-        path = environ.get("PATH_INFO", "")
-        self.path = (path if self.is_ordinary else _decoded(path)) or "/"
+        self.path = decoded_path(environ)
         self.method = environ["REQUEST_METHOD"].upper()
         self.resolved = resolved
         self.request = environ if request is None else request
@@ -170,6 +166,24 @@ class EnvironView(LazyRequestView):
 
     def _read_headers(self) -> list[tuple[str, str]]:
         return _headers(self._environ, self._environ.get("asgi.scope") or {})
+
+
+def _raw_path(environ: WSGIEnvironment) -> str | None:
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    if raw is None and "asgi.scope" in environ and environ["asgi.scope"].get("raw_path"):
+        raw = environ["asgi.scope"]["raw_path"].decode("latin-1")
+    return raw.partition("?")[0] if isinstance(raw, str) else None
+
+
+def is_ordinary(environ: WSGIEnvironment) -> bool:
+    """Say at one glance that the firewall finds nothing in a request's target and headers."""
+    return is_ordinary_environ(environ, _raw_path(environ))
+
+
+def decoded_path(environ: WSGIEnvironment) -> str:
+    """Return the path below SCRIPT_NAME as the application reads it."""
+    path = environ.get("PATH_INFO") or "/"
+    return path if path.isascii() else _decoded(path)
 
 
 def view_of(environ: WSGIEnvironment, *, request: Any = None) -> RequestView:
@@ -210,7 +224,7 @@ class Body:
     """Read the body ahead of the handler, and leave in its place what gives the handler the same bytes."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
-        self._environ = environ
+        self.environ: Final = environ
         self._content: bytes | None = None
         self._is_too_large = False
 
@@ -226,7 +240,7 @@ class Body:
         return self._content
 
     def _read(self, limit: int, seconds: float) -> bytes | None:
-        environ = self._environ
+        environ = self.environ
         stream, length = environ["wsgi.input"], _length(environ)
         if length is None and not environ.get("wsgi.input_terminated"):
             length = 0  # a server that says neither has no body that may be read
@@ -261,6 +275,9 @@ class Body:
         environ["CONTENT_LENGTH"] = str(size)
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         return content
+
+
+_SIGHT: Final = Sight(lambda body, resolved: EnvironView(body.environ, resolved=resolved), Body.read)
 
 
 class _Resumed(io.RawIOBase):

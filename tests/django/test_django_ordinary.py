@@ -4,7 +4,7 @@ import pytest
 from django.test import AsyncRequestFactory, Client, RequestFactory
 
 from ascend_middleware.django import middleware, request
-from ascend_middleware.django.request import ordinary_of, target_of, unrouted, view_of
+from ascend_middleware.django.request import OrdinaryView, is_ordinary, target_of, unrouted, view_of
 from ascend_middleware.guard.firewall import inspect
 
 ORDINARY = [
@@ -31,7 +31,8 @@ def made(path, **environ):
 @pytest.mark.parametrize("given", ORDINARY)
 def test_an_ordinary_request_is_seen_as_every_other(given):
     found = made(**given)
-    quick = ordinary_of(found)
+    assert is_ordinary(found)
+    quick = OrdinaryView(found, None)
     thorough = target_of(found, headers=request._headers(found))
     for name in ("method", "path", "raw_path", "query", "query_pairs", "headers", "header_names", "prefix", "findings"):
         assert getattr(quick, name) == getattr(thorough, name), name
@@ -42,25 +43,25 @@ def test_an_ordinary_request_is_seen_as_every_other(given):
 
 @pytest.mark.parametrize("given", OTHERS)
 def test_others_are_looked_at_closely(given):
-    assert ordinary_of(made(**given)) is None
+    assert not is_ordinary(made(**given))
 
 
 def test_what_a_middleware_sets_anew_counts():
     found = made(**ORDINARY[0])
     found.path_info = "/customers/8"
-    assert ordinary_of(found) is None
+    assert not is_ordinary(found)
     found = made(**ORDINARY[0])
     found.META["HTTP_X_ORIGINAL_URL"] = "/customers/8"
-    assert ordinary_of(found) is None
+    assert not is_ordinary(found)
     found = made(**ORDINARY[0])
     found.META["HTTP_X_REASON"] = "late"
-    assert ordinary_of(found).header("x-reason") == ["late"]
+    assert view_of(found, unrouted(found)).header("x-reason") == ["late"]
 
 
 def test_no_request_of_asgi_is_ordinary():
     found = AsyncRequestFactory().get("/customers/7")
     found.META["RAW_URI"] = "/customers/7"
-    assert ordinary_of(found) is None
+    assert not is_ordinary(found)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE", "TRACE"])
@@ -78,5 +79,5 @@ def test_a_glance_changes_nothing(ascend, ascend_authority, ran, monkeypatch, me
 
     quick = once()
     for module in (request, middleware):
-        monkeypatch.setattr(module, "ordinary_of", lambda *_: None)
+        monkeypatch.setattr(module, "is_ordinary", lambda *_: False)
     assert once() == quick

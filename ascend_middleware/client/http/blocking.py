@@ -30,7 +30,7 @@ from .transport import KEEPALIVE_SECONDS, ExchangeFailed, Request, Response, Uns
 __all__ = ["BlockingPool"]
 
 _log = masking.get_logger("ascend_middleware.client.connection")
-_CHUNK: Final = 65_536
+_CHUNK: Final = 16_384  # most answers fit in a twentieth of it
 
 
 # How exactly the kernel keeps a deadline here: it is told of another one only where that is off by more.
@@ -39,6 +39,7 @@ _KEEPS_TIME: Final = sys.platform == "linux" and sys.maxsize > 2**32
 _TIMEVAL: Final = struct.Struct("ll")
 # Of `struct tcp_info`: the state, and how many bytes have arrived.
 _TCP_INFO: Final = struct.Struct("=B127xQ")
+_ASK_TCP_INFO: Final = socket.IPPROTO_TCP, getattr(socket, "TCP_INFO", -1), _TCP_INFO.size
 _ESTABLISHED: Final = 1
 
 
@@ -78,7 +79,7 @@ class _Connection:
         stream = self._socket
         try:
             if self._is_plain:
-                found = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+                found = stream.getsockopt(*_ASK_TCP_INFO)
                 # Where the system counts nothing, or something is amiss, reading tells.
                 if len(found) == _TCP_INFO.size and _TCP_INFO.unpack(found) == (_ESTABLISHED, self._read):
                     return True
@@ -93,7 +94,7 @@ class _Connection:
         return False
 
     def exchange(self, request: Request, origin: Origin, end: float) -> Response:
-        """Return the answer; whatever else happens, the connection is not used again."""
+        """Return the answer; whatever else happens, the connection is not good for another one."""
         began = self.is_good = False
         reader = self._reader
         try:
@@ -114,9 +115,6 @@ class _Connection:
             if is_late(error):
                 raise deadline_passed(answered=began) from None
             raise ExchangeFailed(f"the connection to the authority broke: {describe(error)}") from None
-        finally:
-            if not self.is_good:
-                self.close()
 
     def _receive(self, end: float) -> bytes:
         left = _left(end)
@@ -145,7 +143,7 @@ class _Connection:
             try:
                 sent = stream.send(data, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                pass
+                sent = 0
             if sent == len(data):
                 return
         rest = memoryview(data)[sent:]
