@@ -76,7 +76,7 @@ class StarletteResolver:
         step = level.match(scope, below, keeps=keeps)
         found, outermost = step.found, step.route
         if isinstance(found, Leaf) and step.inside is None:  # as most do
-            params: Mapping[str, Any] | None = step.child and step.child.get("path_params")
+            params: Mapping[str, Any] | None = (step.child or {}).get("path_params")
             if params is None:
                 params = scope.get("path_params", {})
             return Resolved(found, found.kind, params, path, (), outermost)

@@ -295,6 +295,15 @@ def test_a_route_class_of_somebody_elses_is_one_opaque_unit():
     assert (resolved.kind, resolved.leaf.template, request["path"]) == (Kind.OPAQUE, "/**", "/any")
 
 
+def test_a_match_that_adds_nothing_leaves_the_parameters_that_were_there():
+    class Silent(BaseRoute):
+        def matches(self, scope):
+            return Match.FULL, {}
+
+    request = {**scope("/any"), "path_params": {"tenant": "t"}}
+    assert StarletteResolver(Starlette(routes=[Silent()])).resolve(request).params == {"tenant": "t"}
+
+
 def test_a_route_that_handles_a_partial_match_itself_runs():
     resolver = StarletteResolver(Starlette(routes=[Gentle("/a", endpoint("h")), Gentle("/{x}", endpoint("later"))]))
     for _ in range(4):
