@@ -104,7 +104,7 @@ class Place:
     """A server process with the applications of one set."""
 
     def __init__(self, server, name, authority, folder):
-        self.server, self.authority = server, authority
+        self.server, self.name, self.authority = server, name, authority
         command = [sys.executable, "-W", "ignore", str(HERE / "serve.py"), server, name, authority.url, str(folder)]
         self.log = folder / "log"
         with self.log.open("wb") as errors:
@@ -177,9 +177,11 @@ def numbers(version):
 
 @by_place
 def test_nothing_runs_undecided(place, app, case):
-    status, handler, body, actions = place.send(app, case["request"], "denied")
-    if case["id"] not in EXCEPTIONS:
-        assert handler is None or handler in PUBLIC, (status, handler, actions, body[:300])
+    # What came before is known by its path: on one server each comes as often as that takes.
+    for _ in range(3 if (place.server, place.name) == PLACES[0] else 1):
+        status, handler, body, actions = place.send(app, case["request"], "denied")
+        if case["id"] not in EXCEPTIONS:
+            assert handler is None or handler in PUBLIC, (status, handler, actions, body[:300])
     status, handler, body, actions = place.send(app, case["request"], "approved")
     shown = (status, handler, actions, body[:300])
     if handler is None:
