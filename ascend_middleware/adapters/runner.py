@@ -33,7 +33,8 @@ from .sharing import AsyncSharing, SyncSharing
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from ..client.http.transport import AsyncEngine, Engine
+    from ..client.http.slots import AsyncGate
+    from ..client.http.transport import Engine
     from ..flow import Flow
     from ..guard import Guard
     from ..journal.worker import BackgroundWorker
@@ -306,7 +307,7 @@ class AsyncRunner(_Runner):
             lambda: concurrent.futures.ThreadPoolExecutor(_STATE_THREADS, thread_name_prefix="ascend-state")
         )
 
-    def _open_engine(self) -> AsyncEngine:
+    def _open_engine(self) -> AsyncGate:
         return open_async_engine(self._guard.settings, http_client=self._lent)
 
     def triage(self, view: RequestView, guard: Guard | None = None) -> Any:
@@ -341,9 +342,9 @@ class AsyncRunner(_Runner):
         return verdict
 
     @property
-    def engine(self) -> AsyncEngine:
+    def engine(self) -> AsyncGate:
         """What sends requests to the authority, opened if need be."""
-        opened: AsyncEngine = self._engines.get()
+        opened: AsyncGate = self._engines.get()
         return opened
 
     def _perform(self, body: AsyncBody, step: Any) -> Awaitable[Any]:

@@ -95,8 +95,16 @@ class Governor:
     ) -> None:
         """Govern a request that `Guard.at_once` knows; whatever is not permitted at once, `_judge` goes on with."""
         runner, attempt = self.runner, asked.attempt
+        engine = runner.engine
         try:
-            attempt.answer = await runner.engine.send(attempt.request, attempt.timeout)
+            begun = engine.begin(attempt.request, attempt.timeout)
+            if begun is None:
+                attempt.answer = await engine.send(attempt.request, attempt.timeout)
+            else:
+                try:
+                    attempt.answer = await begun.answer
+                finally:
+                    begun.done()
         except Exception as error:
             attempt.answer = error
         found = guard.hear(asked)

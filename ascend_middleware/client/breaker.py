@@ -23,7 +23,7 @@ __all__ = ["CircuitBreaker", "Token"]
 _CLOSED, _OPEN, _HALF_OPEN = "closed", "open", "half-open"
 
 
-class Token(msgspec.Struct):
+class Token(msgspec.Struct, gc=False):
     """The permission to make one call. Report the result once, and it is `spent`; `release` counts for nothing."""
 
     _breaker: CircuitBreaker

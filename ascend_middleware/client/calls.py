@@ -259,7 +259,8 @@ class Calls:
         began = self.clock()
         timeout = self.settings.timeout if deadline is None else deadline - began
         method = operation.method
-        correlation_id, key, _ = identifiers.draw()
+        drawn = identifiers.draw()
+        correlation_id, key = drawn.correlation_id, drawn.key
         has_type = bool(operation.content) or method in ("POST", "PUT", "PATCH")
         constant = self.constants[operation.authenticated, has_type]
         headers = [*constant, ("X-Correlation-ID", correlation_id), *operation.headers]
@@ -307,12 +308,19 @@ class Calls:
         return refusal
 
 
-def _of_call(text: str) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+class _OfCall(msgspec.Struct, gc=False):
+    """The identifiers of one call, and both as headers, as they are sent."""
+
+    correlation_id: str
+    key: str
+    lines: str
+
+
+def _of_call(text: str) -> _OfCall:
     correlation_id, key = text[:32], text[32:]
-    return correlation_id, key, (("X-Correlation-ID", correlation_id), ("Idempotency-Key", key))
+    return _OfCall(correlation_id, key, f"X-Correlation-ID: {correlation_id}\r\nIdempotency-Key: {key}\r\n")
 
 
-# Of each call its correlation id and idempotency key, and both as headers.
 identifiers: Final = Identifiers(64, _of_call)
 
 

@@ -86,10 +86,9 @@ class ClientCore(Calls):
         token = None if self.closed else self.breaker.acquire_closed()
         if token is None:
             return None
-        correlation_id, _, own = identifiers.draw()
-        head = self._submit_head
-        request = Request(head.method, head.url, head.headers + own, content, agent, head)
-        return Attempt(request, seconds, correlation_id, self.clock(), token)
+        drawn, head = identifiers.draw(), self._submit_head
+        request = Request(head.method, head.url, (), content, agent, head, drawn.lines)
+        return Attempt(request, seconds, drawn.correlation_id, self.clock(), token)
 
     def permitted(self, attempt: Attempt) -> Permission | None:
         """Return the permission if the first attempt was answered with a plain one; `submit` tells of all else."""

@@ -306,7 +306,7 @@ def _carrying(flow: Flow[T], headers: tuple[tuple[str, str], ...], sent: _Sent) 
                 # A retry is the same request, not one like it.
                 sent.again += step.request is last
                 last = step.request
-                asked = structs.replace(step.request, headers=step.request.headers + headers)
+                asked = structs.replace(step.request, own=step.request.own + headers)
                 step = structs.replace(step, request=asked)
             elif isinstance(step, Shared):
                 step = structs.replace(step, make=functools.partial(_made_carrying, step.make, headers, sent))

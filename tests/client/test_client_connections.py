@@ -77,8 +77,8 @@ def pool_of(server, kind=LoopPool):
 # --- what is said, by either
 
 
-def request_of(head, varying=(), content=b""):
-    return Request(head.method, head.url, head.headers + varying, content, "", head)
+def request_of(head, own=(), content=b"", lines=""):
+    return Request(head.method, head.url, own, content, "", head, lines)
 
 
 def test_a_request_is_said_whole_and_once():
@@ -91,12 +91,13 @@ def test_a_request_is_said_whole_and_once():
 
 
 def test_a_request_of_a_prepared_head_is_said_as_one_without():
-    head, varying = Head("POST", POST.url, POST.headers), (("Idempotency-Key", "1"),)
+    head, varying = Head("POST", POST.url, POST.headers), (("traceparent", "3"),)
+    further = (("X-Correlation-ID", "2"), ("Idempotency-Key", "1"), *varying)
     origin = Origin("http://authority.example")
     for content in (b"{}", b"{1}"):
-        request = request_of(head, varying, content)
-        assert request.headers == POST.headers + varying
-        assert origin.encode(request) == origin.encode(Request("POST", POST.url, POST.headers + varying, content))
+        request = request_of(head, varying, content, "X-Correlation-ID: 2\r\nIdempotency-Key: 1\r\n")
+        assert request.headers == POST.headers + further
+        assert origin.encode(request) == origin.encode(Request("POST", POST.url, POST.headers + further, content))
 
 
 @pytest.mark.parametrize("headers", [(("A", "x\r\nB: y"),), (("A b", "x"),), (("A", "x\x00"),)])
@@ -509,6 +510,67 @@ async def test_a_loop_that_was_kept_busy_reads_an_answer_that_is_there_and_blame
         while len(server.requests) < 2:
             await asyncio.sleep(0.001)
         time.sleep(0.8)  # noqa: ASYNC251 - likewise
+        with pytest.raises(DeadlinePassed) as caught:
+            await under_way
+        assert caught.value.waited > 0.5
+        await gate.aclose()
+
+
+async def at_once(gate, timeout, request=POST):
+    """Ask as the adapter for ASGI does where nothing has to be waited for first."""
+    begun = gate.begin(request, timeout)
+    assert begun is not None
+    try:
+        return await begun.answer
+    finally:
+        begun.done()
+
+
+async def test_what_is_begun_at_once_keeps_the_limit_and_gives_its_turn_back():
+    with Scripted(*[APPROVED] * 3, HANG, APPROVED, APPROVED) as server:
+        gate = AsyncGate(lambda: pool_of(server), 1)
+        assert gate.begin(POST, 5) is None  # there is no connection yet
+        await gate.send(POST, 5)
+        assert gate.begin(POST, 0) is None
+        with pytest.raises(Unsendable):
+            gate.begin(Request("GET", "http://h/", (("A", "x\r\nB: y"),)), 5)
+        await gate.send(POST, 5)
+        assert (await at_once(gate, 5)).status == 200
+        holder = asyncio.ensure_future(at_once(gate, 30))
+        await asyncio.sleep(0)
+        assert gate.begin(POST, 5) is None
+        with pytest.raises(Overloaded):
+            await gate.send(POST, 0.05)
+        waiting = asyncio.ensure_future(gate.send(POST, 30))
+        await asyncio.to_thread(server.arrived.wait, 10)
+        holder.cancel()
+        assert (await waiting).status == 200
+        with pytest.raises(asyncio.CancelledError):
+            await holder
+        assert (await at_once(gate, 5)).status == 200
+        assert server.connections == 3  # after what could not be sent, and what was given up
+        await gate.aclose()
+
+
+async def test_what_is_begun_at_once_fails_as_what_waits_does():
+    with Scripted(APPROVED, APPROVED + b"x", APPROVED, b"", APPROVED, HANG) as server:
+        gate = AsyncGate(lambda: pool_of(server), 1)
+        for failure in (errors.ProtocolError, ExchangeFailed, DeadlinePassed):
+            await gate.send(POST, 5)
+            with pytest.raises(failure):
+                await at_once(gate, 0.3 if failure is DeadlinePassed else 5)
+        assert server.connections == 3
+        await gate.aclose()
+
+
+async def test_of_what_is_begun_at_once_a_busy_loop_blames_nobody_else():
+    with Scripted(APPROVED, HANG) as server:
+        gate = AsyncGate(lambda: pool_of(server), 1)
+        await gate.send(POST, 5)
+        under_way = asyncio.ensure_future(at_once(gate, 1.2))
+        while len(server.requests) < 2:
+            await asyncio.sleep(0.001)
+        time.sleep(0.8)  # noqa: ASYNC251 - what the test is about
         with pytest.raises(DeadlinePassed) as caught:
             await under_way
         assert caught.value.waited > 0.5

@@ -175,6 +175,9 @@ def wsgi(given):
 class Instant:
     """An authority that answers at once."""
 
+    def begin(self, request, timeout):
+        return None
+
     async def send(self, request, timeout):
         from ascend_middleware.client.http import Response
 

@@ -68,6 +68,9 @@ class Awaited:
     def __init__(self, engine):
         self.engine = engine
 
+    def begin(self, request, timeout):
+        """Leave it to `send`."""
+
     async def send(self, request, timeout):
         if getattr(self.engine, "waits", True):
             await anyio.sleep(0)

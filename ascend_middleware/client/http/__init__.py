@@ -25,6 +25,7 @@ from .transport import (
 
 if TYPE_CHECKING:
     from ...config import Settings
+    from .slots import AsyncGate
 
 __all__ = [
     "AsyncEngine",
@@ -51,7 +52,7 @@ def open_engine(settings: Settings, **given: Any) -> Engine:
     return engines.open_engine(settings, **given)
 
 
-def open_async_engine(settings: Settings, **given: Any) -> AsyncEngine:
+def open_async_engine(settings: Settings, **given: Any) -> AsyncGate:
     """Return the engine for event loops; see `engines`."""
     from . import engines
 

@@ -46,7 +46,7 @@ def open_engine(settings: Settings, *, engine: object = None, http_client: objec
     return Gate(opened, getattr(opened, "limit", settings.max_connections))
 
 
-def open_async_engine(settings: Settings, *, engine: object = None, http_client: object = None) -> AsyncEngine:
+def open_async_engine(settings: Settings, *, engine: object = None, http_client: object = None) -> AsyncGate:
     """Return the engine for event loops; see `open_engine`."""
     opened = _open(settings, engine, http_client, asynchronous=True)
     return AsyncGate(opened, getattr(opened, "limit", settings.max_connections))

@@ -230,11 +230,14 @@ class Origin:
             Unsendable: it is not HTTP.
         """
         head, content = request.head, request.content
-        if head is None:
+        if head is not None:
+            varying = request.own
+        else:
             head = self._head_of(request)
-        lines = (head.lines or self._begin(head)) and self._lines(head.lines, request.headers[len(head.headers) :])
+            varying = request.own[len(head.headers) :]
+        lines = (head.lines or self._begin(head)) and self._lines(head.lines + request.lines, varying)
         if not lines:
-            del head, lines  # they hold the key, and reporters of errors show locals
+            del head, lines, varying  # they hold the key, and reporters of errors show locals
             raise Unsendable("the request cannot be sent: a header or the target is not HTTP")
         if content or request.method != "GET":
             return f"{lines}Content-Length: {len(content)}\r\n\r\n".encode("ascii") + content
@@ -242,7 +245,7 @@ class Origin:
 
     def _head_of(self, request: Request) -> Head:
         """Return what a request has in common with others: all headers but the last two."""
-        key = method, url, headers = request.method, request.url, request.headers[:-2]
+        key = method, url, headers = request.method, request.url, request.own[:-2]
         head = self._heads.get(key)
         if head is None:
             if len(self._heads) >= _REMEMBERED:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ... import masking
 from ...exceptions import AscendError
@@ -17,6 +17,9 @@ from ...flow import drive_async
 from .http1 import Origin, Reader
 from .network import deadline_passed, describe, reach, resolve, surplus, unconnected
 from .transport import KEEPALIVE_SECONDS, ExchangeFailed, Request, Response, Unsendable
+
+if TYPE_CHECKING:
+    from .transport import Turn
 
 __all__ = ["LoopPool"]
 
@@ -29,22 +32,24 @@ class _Connection(asyncio.Protocol):
     """One connection; at most one request at a time.
 
     Attributes:
-        reader: reads its answers.
         transport: what its bytes go through.
         answer: what is waited for, while there is a request.
+        turn: whose turn ends with that request, if it is not the one's who waits; and what was lost before it.
         closed: done when it has ended.
         idle_since: when the last request on it ended.
     """
 
     def __init__(self, pool: LoopPool) -> None:
         self._pool: Final = pool
-        self.reader: Final = Reader()
+        self._reader: Final = Reader()
         self.transport: asyncio.Transport | None = None
         self.answer: asyncio.Future[Response] | None = None
+        self.turn: Turn | None = None
+        self.lost = 0.0
         self._new_future: Final = pool.loop.create_future
         self.closed: Final[asyncio.Future[None]] = self._new_future()
         self.idle_since = 0.0
-        self._began = False
+        self._began = self._is_good = False
         self._end = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timed = 0.0
@@ -60,13 +65,19 @@ class _Connection(asyncio.Protocol):
             self.abort()  # nobody asked: whose answer would it be?
             return
         self._began = True
+        reader = self._reader
         try:
-            heard = self.reader.feed(data)
+            heard = reader.feed(data)
         except AscendError as error:
             answer.set_exception(error)
+            return
+        if heard is None:
+            return
+        if reader.has_surplus:
+            answer.set_exception(surplus())
         else:
-            if heard is not None:
-                answer.set_result(heard)
+            self._is_good = not reader.ends
+            answer.set_result(heard)
 
     def eof_received(self) -> bool:
         if self.answer is None:
@@ -88,18 +99,40 @@ class _Connection(asyncio.Protocol):
 
     # --- what the pool asks
 
-    def expect(self, end: float) -> asyncio.Future[Response]:
-        """Return what an answer is waited for with; it fails when the loop's time is `end`.
+    def ask(self, request: Request, end: float) -> asyncio.Future[Response]:
+        """Send a request; return what its answer is waited for with, which fails when the loop's time is `end`.
 
-        The timer stays from one request to the next, and is set anew when it goes off: where all may take equally long,
-        that is once for many of them.
+        Then comes `done`, whatever came of it. The timer stays from one request to the next, and is set anew when it
+        goes off: where all may take equally long, that is once for many of them.
         """
-        self._began = False
+        transport = self.transport
+        if transport is None:
+            raise ExchangeFailed("the connection to the authority broke")
+        self._began = self._is_good = False
         self._end = end
         if self._timer is None or self._timed > end:
             self._arm(end)
         answer = self.answer = self._new_future()
+        try:
+            # Never a local of this frame: it holds the key, and reporters of errors show locals.
+            transport.write(self._pool._origin.encode(request))
+        except BaseException:
+            self.done()
+            raise
         return answer
+
+    def done(self) -> None:
+        """Give it back to the pool; unless its answer came as it should, it is not used again."""
+        self.answer = None
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            turn.leave()
+        pool = self._pool
+        if not self._is_good or pool._closed or self.transport is None:
+            self.abort()
+        elif not self.transport.is_closing():
+            self.idle_since = pool.loop.time()
+            pool._idle.append(self)
 
     def _arm(self, end: float) -> None:
         if self._timer is not None:
@@ -113,7 +146,8 @@ class _Connection(asyncio.Protocol):
         if self._pool.loop.time() < self._end - _CLOCK_SECONDS:
             self._arm(self._end)
         else:
-            self.answer.set_exception(deadline_passed(answered=self._began))
+            waited = 0.0 if self.turn is None else self.turn.stalled(self.lost)
+            self.answer.set_exception(deadline_passed(waited=waited, answered=self._began))
 
     def abort(self) -> None:
         if self.transport is not None:
@@ -135,27 +169,19 @@ class LoopPool:
         now = self.loop.time()
         end = now + timeout
         connection = self._take(now) or await self._connect(end)
-        transport = connection.transport
-        if transport is None:
-            raise ExchangeFailed("the connection to the authority broke")
-        answer = connection.expect(end)
-        is_good = False
+        answer = connection.ask(request, end)
         try:
-            # Never a local of this frame: it holds the key, and reporters of errors show locals.
-            transport.write(self._origin.encode(request))
-            heard = await answer
-            if connection.reader.has_surplus:
-                raise surplus()
-            is_good = not connection.reader.ends and not self._closed
-            return heard
+            return await answer
         finally:
-            connection.answer = None
-            # Whatever else happened, it is not used again.
-            if not is_good:
-                transport.abort()
-            elif not transport.is_closing():
-                connection.idle_since = self.loop.time()
-                self._idle.append(connection)
+            connection.done()
+
+    def begin(self, request: Request, timeout: float) -> _Connection | None:
+        """Send a request over an idle connection, whose `answer` is awaited before it is `done`; None without one."""
+        now = self.loop.time()
+        connection = self._take(now)
+        if connection is not None:
+            connection.ask(request, now + timeout)
+        return connection
 
     def _take(self, now: float) -> _Connection | None:
         """Return the idle connection that was used last; those before it rest, and are closed when they are old."""

@@ -17,7 +17,7 @@ from .transport import STALL_SECONDS, DeadlinePassed, Overloaded, PerProcess
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .transport import AsyncEngine, Engine, Request, Response
+    from .transport import AsyncEngine, Begun, Engine, Request, Response
 
 __all__ = ["AsyncGate", "Gate", "Slots"]
 
@@ -174,6 +174,26 @@ class AsyncGate:
         self._shared: Final[Any] = engine if hasattr(engine, "send") else None
         self._places: Final = PerProcess(lambda: _LoopPlace(engine, limit))
 
+    def begin(self, request: Request, timeout: float) -> Begun | None:
+        """Send a request if that waits for nothing; None where `send` has to.
+
+        For where each coroutine on the way to the answer counts; raises what `send` does.
+        """
+        place: _LoopPlace = self._places.get(asyncio_loop() or running_loop())
+        slots = place.slots
+        if place.begin_at_once is None or slots.busy >= slots.limit or timeout <= 0:
+            return None
+        try:
+            begun = place.begin_at_once(request, timeout)
+        except AscendError:
+            raise
+        except Exception as error:
+            raise defect(error) from None
+        if begun is not None:
+            slots.busy += 1  # of one loop, so that no other thread takes one
+            begun.turn, begun.lost = place, place.begin()
+        return begun
+
     async def send(self, request: Request, timeout: float) -> Response:  # noqa: ASYNC109 - one deadline for all
         """Return the answer within `timeout` seconds in all; see `Engine`."""
         place: _LoopPlace = self._places.get(asyncio_loop() or running_loop())
@@ -189,19 +209,14 @@ class AsyncGate:
                 raise deadline_passed()
             return await place.engine.send(request, timeout - waited)
         except DeadlinePassed as error:
-            lost = place.lost() - before
-            error.waited += waited + (lost if lost > STALL_SECONDS else 0.0)
+            error.waited += waited + place.stalled(before)
             raise
         except AscendError:
             raise
         except Exception as error:
             raise defect(error) from None
         finally:
-            place.users -= 1
-            if slots.waiting:
-                slots.leave()
-            else:
-                slots.busy -= 1
+            place.leave()
 
     async def aclose(self) -> None:
         """Close what is open in this process, on this loop."""
@@ -217,16 +232,21 @@ class _LoopPlace:
 
     Attributes:
         engine: what sends.
+        begin_at_once: what sends without waiting, if the engine has it.
         slots: who may.
         users: the requests under way; one timer looks at the loop for all of them, and ends when it finds none.
     """
 
-    __slots__ = ("_due", "_is_armed", "_loop", "_lost", "_opened", "engine", "slots", "users")
+    __slots__ = ("_due", "_is_armed", "_loop", "_lost", "_opened", "begin_at_once", "engine", "slots", "users")
 
     def __init__(self, engine: Any, limit: int) -> None:
         self._loop: Final = asyncio_loop()
         self._opened: Final = not hasattr(engine, "send")
         self.engine: Final[AsyncEngine] = engine() if self._opened else engine
+        # An engine of the user's may name anything so.
+        self.begin_at_once: Final[Callable[[Request, float], Begun | None] | None] = (
+            getattr(self.engine, "begin", None) if self._opened else None
+        )
         self.slots: Final = Slots(limit)
         self._lost = self._due = 0.0
         self._is_armed = False
@@ -241,6 +261,20 @@ class _LoopPlace:
                 return self._lost + max(0.0, now - self._due)
             self._arm(now)
         return self._lost
+
+    def leave(self) -> None:
+        """End one request."""
+        self.users -= 1
+        slots = self.slots
+        if slots.waiting:
+            slots.leave()
+        else:
+            slots.busy -= 1
+
+    def stalled(self, before: float) -> float:
+        """Return the seconds that were lost since `begin` returned `before`; 0 where they are what any loop takes."""
+        lost = self.lost() - before
+        return lost if lost > STALL_SECONDS else 0.0
 
     def lost(self) -> float:
         """Return the seconds that were lost since this was made, to within a tick."""

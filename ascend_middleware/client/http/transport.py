@@ -17,6 +17,7 @@ __all__ = [
     "MAX_ANSWER_BYTES",
     "STALL_SECONDS",
     "AsyncEngine",
+    "Begun",
     "ConnectFailed",
     "DeadlinePassed",
     "Engine",
@@ -28,6 +29,7 @@ __all__ = [
     "Request",
     "Response",
     "TLSFailed",
+    "Turn",
     "Unsendable",
 ]
 
@@ -58,26 +60,39 @@ class Head:
         self.lines = ""
 
 
-class Request(msgspec.Struct, frozen=True):
+# Of what waits for an answer, the garbage collector looks at as little as can be: it looks again and again while many
+# requests wait, and none of these values can be part of a circle.
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One HTTP request; its headers hold the key, so they are not shown.
 
     Attributes:
+        own: its headers; with a `head`, those behind its `lines`.
         agent: on whose behalf; where connections are short, agents take turns.
-        head: what made it, with the first of its headers; else None.
+        head: what it has in common with others, the first of its headers among it.
+        lines: further headers as they are sent, of who has made a `head`, too, and knows that they are HTTP.
     """
 
     method: str
     url: str
-    headers: tuple[tuple[str, str], ...]
+    own: tuple[tuple[str, str], ...]
     content: bytes = b""
     agent: str = ""
     head: Head | None = None
+    lines: str = ""
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """All of them."""
+        if self.head is None:
+            return self.own
+        lines = (line.partition(": ") for line in self.lines.splitlines())
+        return (*self.head.headers, *((name, value) for name, _, value in lines), *self.own)
 
     def __repr__(self) -> str:
         return f"Request(method={self.method!r}, url={self.url!r})"
 
 
-class Response(msgspec.Struct, frozen=True):
+class Response(msgspec.Struct, frozen=True, gc=False):
     """One complete HTTP answer; header names are in lower case."""
 
     status: int
@@ -147,6 +162,30 @@ class AsyncEngine(Protocol):
 
     async def aclose(self) -> None:
         """Close what is open."""
+        ...
+
+
+class Turn(Protocol):
+    """One of the requests that may be under way on a loop at the same time."""
+
+    def leave(self) -> None:
+        """End it, for whoever is next."""
+        ...
+
+    def stalled(self, before: float) -> float:
+        """Return how long other work kept the loop from its requests since so much was lost; 0 where not for long."""
+        ...
+
+
+class Begun(Protocol):
+    """A request that was sent, on an asyncio loop; whoever awaits its `answer` then says that it is `done`."""
+
+    answer: Any
+    turn: Turn | None
+    lost: float
+
+    def done(self) -> None:
+        """End its turn, whatever came of it."""
         ...
 
 
