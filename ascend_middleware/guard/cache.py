@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..api.models import AgentAction, AuthorizationDecision
-from ..api.permission import Permission
 from ..flow import Shared
 from ..fork import ProcessLock, known_id, process_id
 from ..masking import get_logger
 from ..rules import READING
-from ..verdict import PermittedVerdict
+from ..verdict import Verdict
 from .approvals import Settled, expiry_of
 from .plan import Ticket
 from .recall import Recall
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from ..killswitch.switch import KillSwitch
     from ..routing import Known
     from ..rules import CompiledRule
-    from ..verdict import Run, Verdict
+    from ..verdict import Run
     from .approvals import Approvals
     from .plan import Case
     from .request import Came
@@ -47,6 +46,7 @@ logger = get_logger("ascend_middleware.guard")
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_action: Final = msgspec.json.Decoder(AgentAction).decode
+_set: Final = msgspec.structs.force_setattr
 # Bytes of a decision with its action: callers choose what their requests hold, and must not fill the memory.
 _LARGEST: Final = 8192
 # By these an answer tells of a person, or of what has to hold before its permission may be used.
@@ -71,31 +71,32 @@ class _Kept(msgspec.Struct, eq=False):
 
     def verdict(self, rule: CompiledRule, run: Run | None) -> Verdict:
         """Return the verdict for one request, whose decision and action are decoded when somebody asks for them."""
-        permission = _KeptPermission(self.known.action_id, None, self.fields, None, self.action)
-        return _KeptVerdict(outcome="allowed", passes=True, rule=rule, permission=permission, run=run, reuse="cached")
+        return _KeptVerdict(outcome="allowed", passes=True, rule=rule, run=run, reuse="cached", kept=self)
 
 
-class _KeptPermission(Permission, eq=False):
-    """A permission with its action."""
-
-    _encoded: bytes = b""
+class _KeptVerdict(Verdict, frozen=True, kw_only=True, eq=False):
+    kept: _Kept
+    _decision: AuthorizationDecision | None = None
     _action: AgentAction | None = None
-
-    @property
-    def action(self) -> AgentAction:
-        """The action, one for each request."""
-        if self._action is None:
-            self._action = _decode_action(self._encoded)
-        return self._action
-
-
-class _KeptVerdict(PermittedVerdict, frozen=True, kw_only=True, eq=False):
-    permission: _KeptPermission
 
     @property  # type: ignore[misc]  # in the place of the field, which stays empty
     def action(self) -> AgentAction:
-        """What was submitted."""
-        return self.permission.action
+        """What was submitted, one object for each request."""
+        if self._action is None:
+            _set(self, "_action", _decode_action(self.kept.action))
+        return self._action  # type: ignore[return-value]  # was set
+
+    @property  # type: ignore[misc]  # likewise
+    def decision(self) -> AuthorizationDecision:
+        """What the authority answered, one object for each request."""
+        if self._decision is None:
+            _set(self, "_decision", self.kept.decision())
+        return self._decision  # type: ignore[return-value]  # was set
+
+    @property
+    def action_id(self) -> str:
+        """The action's id at the authority."""
+        return self.kept.known.action_id
 
 
 class Reuse:

@@ -62,7 +62,7 @@ class FileLog:
         # The disk is to have each line of who is safe from power cuts: that is a call of the system anyway.
         self._room_bytes = 0 if power_safe else room_in(directory) if room_bytes is None else room_bytes
         self._map: mmap.mmap | None = None
-        # What the map begins with, ends with, and up to where a line may be copied with nothing else to do.
+        # Where the segment begins and the map ends, and up to where a line may be copied with nothing else to do.
         self._base = self._mapped = self._ready = 0
         self._is_lost = False
         self._lock = threading.Lock()
@@ -109,11 +109,10 @@ class FileLog:
         if not self._lock.acquire(False):
             return False
         try:
-            start, base = self.appended, self._base
-            end = start + len(line)
+            end = self.appended + len(line)
             if end > self._ready:
                 return False
-            self._map[start - base : end - base] = line  # type: ignore[index]  # as much as is mapped
+            self._map.write(line)  # type: ignore[union-attr]  # so much is mapped
             self.appended = end
             return True
         finally:
@@ -140,9 +139,9 @@ class FileLog:
             raise OSError(errno.ENOENT, "its files were removed")
         if self._descriptor < 0 or self.appended - self._base >= self._segment_bytes:
             line = self._next_segment() + line
-        start, end = self.appended, self.appended + len(line)
+        end = self.appended + len(line)
         if end <= self._mapped or (self._room_bytes and self._make_room(end)):
-            self._map[start - self._base : end - self._base] = line  # type: ignore[index]  # as much as is mapped
+            self._map.write(line)  # type: ignore[union-attr]  # so much is mapped
         else:
             self._write(line)
         self.appended = end
@@ -162,6 +161,7 @@ class FileLog:
             os.posix_fallocate(self._descriptor, 0, size)
             self._unmap()
             self._map, self._mapped = mmap.mmap(self._descriptor, size), self._base + size
+            self._map.seek(self.appended - self._base)
             self._ready = self._base + min(size, self._segment_bytes)
         except OSError as error:
             self._unmap()
