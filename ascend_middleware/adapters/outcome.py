@@ -84,16 +84,10 @@ class HandledRequest(msgspec.Struct, eq=False):
             return None
         if self.came is not None:
             self.ran = self.came()
-        is_whole, status = self.is_whole, self.status
         error, unused = None, False
         # Of most there is nothing more to say.
-        if not is_whole or status >= 400 or self._failure is not None or self.ran is False:
-            error = self._what_went_wrong()
-            if self.ran is False:
-                error = f"the handler did not run: {error or f'the application answered {status}'}"
-            # Where something else answered with success instead of the handler, it may have done what the handler does.
-            is_success = is_whole and status < 300
-            unused = (self.ran is False and not is_success) or (self._later and is_whole)
+        if not self.is_whole or self.status >= 400 or self._failure is not None or self.ran is False:
+            error, unused = self._what_became()
         milliseconds = int((time.monotonic() - self._started) * 1000)
         flow = self.runner.runs.conclude(verdict.run, error, milliseconds, unused)
         return None if flow is None else self.runner.record(flow)
@@ -102,6 +96,16 @@ class HandledRequest(msgspec.Struct, eq=False):
         """The same, awaited."""
         if (recording := self.conclude()) is not None:
             await recording
+
+    def _what_became(self) -> tuple[str | None, bool]:
+        """Return what went wrong, and whether nothing happened, so that an approval for it is given back."""
+        is_whole, status = self.is_whole, self.status
+        error = self._what_went_wrong()
+        if self.ran is False:
+            error = f"the handler did not run: {error or f'the application answered {status}'}"
+        # Where something else answered with success instead of the handler, it may have done what the handler does.
+        is_success = is_whole and status < 300
+        return error, (self.ran is False and not is_success) or (self._later and is_whole)
 
     def _what_went_wrong(self) -> str | None:
         """Return it in one sentence; None where the application answered, with a redirect too."""

@@ -65,7 +65,7 @@ class PassedRequest(HandledRequest, kw_only=True):
                 self.status = status
             else:
                 self.began(status, message.get("headers") or ())
-        elif kind in _WHOLE or (kind in _PARTS and not message.get("more_body", False)):
+        elif (kind in _PARTS and not message.get("more_body", False)) or kind in _WHOLE:
             self.is_whole = True
             if self.is_http:
                 recording = self.conclude()
