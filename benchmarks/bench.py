@@ -89,14 +89,17 @@ class Bench:
         return self.authority.answered() - before - 1
 
     def interleave(self, bursts: Bursts, *, rounds: int = 0) -> dict[str, list[load.Sample]]:
-        """Run every burst once in each round, the first round for nothing."""
+        """Run every burst once in each round, the first round for nothing.
+
+        Every second round goes the other way: what slows a machine down, or heats it up, is nobody's in particular.
+        """
         found: dict[str, list[load.Sample]] = {name: [] for name in bursts}
         warm = 0 if self.quick else 1
         for turn in range((rounds or self.rounds) + warm):
             if turn > warm and time.monotonic() > self.deadline:
                 break
-            for name, run in bursts.items():
-                sample = run()
+            for name in list(bursts)[:: -1 if turn % 2 else 1]:
+                sample = bursts[name]()
                 if turn >= warm:
                     found[name].append(sample)
         return found
@@ -144,9 +147,9 @@ class Bench:
         return done.stdout
 
 
-def against(samples: Mapping[str, list[load.Sample]], base: str) -> dict[str, dict[str, float]]:
+def against(samples: Mapping[str, list[load.Sample]], base: str) -> dict[str, dict[str, Any]]:
     """Compare with the base burst of the same round, then take the median: a slow spell slows both."""
-    result = {}
+    result: dict[str, dict[str, Any]] = {}
     for name, found in samples.items():
         pairs = list(zip(found, samples[base], strict=True))
         result[name] = {
@@ -155,6 +158,7 @@ def against(samples: Mapping[str, list[load.Sample]], base: str) -> dict[str, di
             "low": min(ours.rate / bare.rate for ours, bare in pairs),
             "high": max(ours.rate / bare.rate for ours, bare in pairs),
             "per second": statistics.median(ours.rate for ours in found),
+            "rounds": [ours.rate for ours in found],
             "cpu seconds": statistics.median(ours.cpu for ours in found),
             "asked": statistics.median(ours.asked for ours in found),
             "delivered": statistics.median(ours.delivered for ours in found),

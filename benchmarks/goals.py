@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,9 +25,15 @@ def _rates(
     def reached(figures: Figures) -> list[float]:
         table = figures[section]
         table = table.get("levels", table)
-        return [table[level][ours]["rate"] / table[level][base]["rate"] for level in levels]
+        return [_ratio(table[level][ours], table[level][base]) for level in levels]
 
     return reached
+
+
+def _ratio(ours: dict[str, Any], base: dict[str, Any]) -> float:
+    """Compare bursts of the same round, then take the median; two medians are not of the same moment."""
+    rounds = zip(ours.get("rounds") or [ours["rate"]], base.get("rounds") or [base["rate"]], strict=True)
+    return statistics.median(mine / other for mine, other in rounds)
 
 
 def _added(figures: Figures) -> list[float]:

@@ -84,7 +84,7 @@ def django(bench: Bench) -> dict[str, Any]:
     """Django under gunicorn with threads."""
     names = apps.DJANGO[::2] if bench.quick else bench.known(*apps.DJANGO)
     with bench.serving(*names) as servers:
-        return bench.levels(servers, levels(bench, 16, 64), free=("django",), rounds=FEWER)
+        return bench.levels(servers, levels(bench, 16, 64), free=("django",))
 
 
 def django_async(bench: Bench) -> dict[str, Any]:
