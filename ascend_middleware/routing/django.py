@@ -32,6 +32,7 @@ from django.views.static import serve
 
 from ..rules import declared
 from . import Kind, Leaf, Resolved
+from .recurring import Recurring
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,12 +53,13 @@ class DjangoResolver:
         urlconf: whose routes are listed: by default the project's own, else one that `request.urlconf` may be set to.
     """
 
-    __slots__ = ("_leaves", "_urlconf")
+    __slots__ = ("_leaves", "_recurring", "_urlconf")
 
     def __init__(self, urlconf: Any = None) -> None:
         self._urlconf = urlconf
         # Patterns by identity; each is held, so that none gets the number of another.
         self._leaves: dict[tuple[Any, ...], tuple[Any, Leaf]] = {}
+        self._recurring: Final = Recurring()
 
     def resolve(self, request: HttpRequest, view: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Resolved:
         """Return what a request runs.
@@ -85,10 +87,12 @@ class DjangoResolver:
         # As the class is now: methods may have come since the last request.
         if _is_plain(view) and request.method not in (_methods_of(view) or ()):
             kind = Kind.OPTIONS if request.method == "OPTIONS" else Kind.METHOD_NOT_ALLOWED
-        params = dict(kwargs)
+        params = kwargs
         if args:
-            params |= {POSITIONAL.format(number): value for number, value in enumerate(args, 1)}
-        return Resolved(leaf if kind is leaf.kind else None, kind, params, path)
+            params = {**kwargs} | {POSITIONAL.format(number): value for number, value in enumerate(args, 1)}
+        if kind is leaf.kind:
+            return self._recurring.resolve(leaf, request.method or "", params, path)
+        return Resolved(None, kind, params, path)
 
     def leaves(self) -> list[Leaf]:
         """Return every unit that a request can run, in the order in which Django asks; in every language."""

@@ -21,6 +21,7 @@ from werkzeug.routing import (
 
 from ..rules import WEBSOCKET, declared
 from . import Kind, Leaf, Resolved
+from .recurring import Recurring
 
 if TYPE_CHECKING:
     from flask import Flask, Request
@@ -36,12 +37,13 @@ _TYPES: Final = {IntegerConverter: "int", FloatConverter: "float", UUIDConverter
 class FlaskResolver:
     """Tell what a request runs in one Flask application, by the URL map as it stands now."""
 
-    __slots__ = ("_app", "_leaves")
+    __slots__ = ("_app", "_leaves", "_recurring")
 
     def __init__(self, app: Flask) -> None:
         self._app = app
         # By identity: Werkzeug's rules compare equal by content. Each is held, so that none gets the number of another.
         self._leaves: dict[int, tuple[Rule, Any, Leaf]] = {}
+        self._recurring: Final = Recurring()
 
     def resolve(self, request: Request, path: str) -> Resolved:
         """Return what a request runs, which Flask has matched; the path is decoded, below SCRIPT_NAME."""
@@ -56,8 +58,7 @@ class FlaskResolver:
         if request.method == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
             return Resolved(None, Kind.OPTIONS, {}, path)
         leaf = self._leaf(rule)
-        # A copy: the application's own functions may change what it hands to the view.
-        return Resolved(leaf, leaf.kind, dict(request.view_args or {}), path)
+        return self._recurring.resolve(leaf, request.method, request.view_args or {}, path)
 
     def leaves(self) -> list[Leaf]:
         """Return every unit that a request can run, in the order of the URL map."""
