@@ -335,7 +335,7 @@ class FileLog:
                 self._note_delivered()
             if not written:
                 self._write_anew()
-            self._is_lost = False
+            self._is_lost, self._ready = False, min(self._mapped, self._base + self._segment_bytes)
             return self._skip_missing()
 
     def _write_anew(self) -> None:
