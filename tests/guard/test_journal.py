@@ -576,13 +576,35 @@ class TestRoom:
     def test_however_lines_are_kept_the_same_ones_stand_there(self, tmp_path, room):
         log = FileLog(tmp_path, "one", segment_bytes=300, room_bytes=room)
         for line in self.LINES:
-            assert log.append(line)
+            assert log.keep(line) or log.append(line)
             found = log.peek()
             assert found is not None and found[1] == line
             log.advance()
         log.close()
         read = b"".join(content for _, content in sorted(contents(tmp_path).items()))
         assert read == b"".join(self.LINES)
+
+    @pytest.mark.parametrize("at", range(1, 5))
+    def test_a_segment_that_fills_up_while_its_reader_looks_for_its_end_is_read_whole(self, tmp_path, at):
+        log, calls, rest = FileLog(tmp_path, "one", segment_bytes=300), [], iter(self.LINES[1:])
+        size = log._size
+
+        def slowly():
+            found = size()
+            calls.append(found)
+            if len(calls) == at:  # other threads are quick
+                assert all(log.append(line) for line in rest)
+            return found
+
+        log._size = slowly
+        log.append(self.LINES[0])
+        taken = []
+        while len(calls) < 100:
+            if (found := log.peek()) is not None:
+                taken.append(found[1])
+                log.advance()
+        assert taken == list(self.LINES)
+        log.close()
 
     def test_a_line_is_there_for_everybody_as_soon_as_it_is_kept(self, tmp_path):
         log = FileLog(tmp_path, "one")
