@@ -293,7 +293,10 @@ async def test_a_client_that_does_not_take_its_answer_is_closed(parser):
 async def unread(server, request):
     """A connection whose client takes nothing of its answer, once the server has noticed; and its other side."""
     before = set(server.connections._open)
-    client = socket.create_connection(("127.0.0.1", server.port))
+    client = socket.socket()
+    # The system would give who takes much quickly a buffer for all of an answer, and then no server has to wait.
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 200_000)
+    client.connect(("127.0.0.1", server.port))
     client.setblocking(False)
     server.clients.append(client)
     await asyncio.get_running_loop().sock_sendall(client, request)
