@@ -69,7 +69,7 @@ def test_no_endpoint_answers_without_a_credential_or_with_an_error_of_its_own(de
 
 @pytest.mark.slow
 @pytest.mark.socket
-def test_generated_requests_find_nothing(desk_of, database, tmp_path):
+def test_generated_requests_find_nothing(desk_of, database, engine_kind, full, tmp_path):
     import uvicorn
 
     from ascend_middleware.authority.server import create_app
@@ -90,20 +90,12 @@ def test_generated_requests_find_nothing(desk_of, database, tmp_path):
         while not server.started and time.monotonic() < until:
             time.sleep(0.02)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/openapi.json"
+        # What is drawn at random finds the same on both engines.
+        phases = "coverage,fuzzing,stateful" if full or engine_kind == "sqlite" else "coverage"
         command = [sys.executable, "-m", "schemathesis.cli", "run", url, "-H", f"X-API-Key: {desk.admin}"]
         done = subprocess.run(
             # Texts stay ASCII: which other characters a name may not hold is a class too large for a pattern.
-            [
-                *command,
-                "--phases",
-                "coverage,fuzzing,stateful",
-                "-n",
-                "8",
-                "--seed",
-                "1",
-                "--generation-codec",
-                "ascii",
-            ],
+            [*command, "--phases", phases, "-n", "8", "--seed", "1", "--generation-codec", "ascii"],
             env={**os.environ, "SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": str(Path(__file__).parent)},
             cwd=tmp_path,
             capture_output=True,
