@@ -297,7 +297,7 @@ def test_borrowed_clients_keep_our_rules_and_stay_open(kind):
     library = httpx2.Client if kind == "sync" else httpx2.AsyncClient
     own = library(follow_redirects=True, auth=("u", "p"), trust_env=False)
     with Scripted(APPROVED, http(302, b"", "Location: /x"), HANG) as server:
-        with opened(kind, server.url, http_client=own, timeout=0.3) as subject:
+        with opened(kind, server.url, http_client=own, timeout=1) as subject:
             assert subject.submit_action(ACTION).is_approved()
             assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
             with pytest.raises(errors.ProtocolError):

@@ -32,7 +32,7 @@ def test_defect_a1_a_held_action_never_passes_in_open_mode(kind, poll):
             result = run(
                 kind,
                 server.url,
-                lambda client: client.evaluate_action("t", "r", timeout=0.1),
+                lambda client: client.evaluate_action("t", "r", timeout=0.3),
                 fail_mode="open",
             )
         except errors.AscendError:

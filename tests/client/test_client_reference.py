@@ -106,7 +106,7 @@ def test_c6_nobody_deciding_is_an_answer(kind, reference):
 @KINDS
 def test_c8_errors_go_by_their_bare_names(kind, reference):
     with Scripted(http(422, {"detail": "tool_name is missing"}), HANG) as server:
-        client = reference(kind, url=server.url, timeout=0.3)
+        client = reference(kind, url=server.url, timeout=1)
         with pytest.raises(Exception, match=r"^API Error: tool_name is missing"):
             client.submit_action(**ACTION)
         with pytest.raises(builtins.TimeoutError):

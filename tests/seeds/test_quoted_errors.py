@@ -49,11 +49,11 @@ def raised(make, *steps):
 
 
 def sdk(url):
-    return AscendClient(KEY, api_url=url, max_retries=0, timeout=0.3)
+    return AscendClient(KEY, api_url=url, max_retries=0, timeout=1)
 
 
 def reference(url):
-    return OWKAIClient(url, KEY, max_retries=0, timeout=0.3)
+    return OWKAIClient(url, KEY, max_retries=0, timeout=1)
 
 
 @pytest.mark.parametrize("make", [sdk, reference])
@@ -73,9 +73,11 @@ def test_when_the_authority_refuses():
     assert str(raised(reference, http(400, {"detail": "resource is odd"}))).startswith("API Error: resource is odd")
 
 
-def execute(**answer):
+def execute(seconds=10, **answer):
     with Scripted(http(200, {"action_id": 7, **answer})) as server, reference(server.url) as client:
-        AuthorizedAgent("a", "A", client).execute_if_authorized("t", "r", lambda: pytest.fail("it ran"), timeout=0.2)
+        AuthorizedAgent("a", "A", client).execute_if_authorized(
+            "t", "r", lambda: pytest.fail("it ran"), timeout=seconds
+        )
 
 
 @pytest.mark.parametrize("reason", ["too large", None, ""])
@@ -87,7 +89,7 @@ def test_when_an_action_is_denied(reason):
 
 def test_when_nobody_decides():
     with pytest.raises(builtins.TimeoutError) as caught:
-        execute(status="pending")
+        execute(0.2, status="pending")
     assert str(caught.value) == "Authorization decision timed out"
 
 

@@ -202,7 +202,7 @@ def test_2_16_a_missing_key_is_a_value_error():
 
 def test_2_17_errors_are_the_builtins(action):
     with Scripted(HANG, http(400, {"detail": "resource is odd"})) as server:
-        with OWKAIClient(server.url, KEY, timeout=0.3) as client:
+        with OWKAIClient(server.url, KEY, timeout=1) as client:
             with pytest.raises(builtins.TimeoutError):
                 client.submit_action(action)
             with pytest.raises(Exception, match=r"^API Error: resource is odd"):
