@@ -751,6 +751,15 @@ def test_one_deadline_is_for_all_reads_of_a_thread(answer):
         pool.close()
 
 
+def test_a_thread_that_has_no_time_left_sends_nothing():
+    with Scripted(APPROVED) as server:
+        pool = BlockingPool(Origin(server.url))
+        with pytest.raises(DeadlinePassed):
+            pool.send(POST, 0.0)
+        assert server.connections == 0
+        pool.close()
+
+
 def test_outside_of_the_main_thread_each_request_has_its_deadline():
     """There the kernel keeps it, and it is told of another one only where that is off by more."""
     found = []
