@@ -6,6 +6,8 @@ import functools
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from ..adapters.decorator import VERDICT
 from ..adapters.outcome import HandledRequest, report_undecided
 from ..guard import Asked, PermittedVerdict, Recalled, Verdict, are_ordinary_headers, is_ordinary_target
@@ -247,19 +249,30 @@ class Governor:
             scope[_WATCHING] = (*watching, self)
         judged = scope[JUDGED] if JUDGED in scope else _judged(scope)
 
-        # Every message comes through here, so that no coroutine of its own stands between.
-        def watched(message: Message) -> Awaitable[None]:
-            if _UNDECIDED.issuperset(judged):  # of most requests, something else is known by now
-                kind = message["type"]
-                is_success = (kind == "http.response.start" and message["status"] < 300) or kind == "websocket.accept"
-                if is_success and (guard := self.runner.guard).settings.enabled:
-                    why = "no route was found for it" if judged else "a middleware answered it before the guard saw it"
-                    judged.append("tripped")  # said once, however many watch
-                    name = f"{scope.get('method') or scope['type']!r} {scope['path'][:200]!r}"
-                    report_undecided(guard, logger, name, why)
-            return send(message)
+        return _Watched(self.runner, scope, send, judged)
 
-        return watched
+
+class _Watched(msgspec.Struct, eq=False):
+    """A `send` that is watched; one object, of which the garbage collector sees less than of a closure."""
+
+    runner: AsyncRunner
+    scope: Scope
+    send: Send
+    judged: list[str]
+
+    # Every message comes through here, so that no coroutine of its own stands between.
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """Send a message."""
+        judged = self.judged
+        if _UNDECIDED.issuperset(judged):  # of most requests, something else is known by now
+            scope, kind = self.scope, message["type"]
+            is_success = (kind == "http.response.start" and message["status"] < 300) or kind == "websocket.accept"
+            if is_success and (guard := self.runner.guard).settings.enabled:
+                why = "no route was found for it" if judged else "a middleware answered it before the guard saw it"
+                judged.append("tripped")  # said once, however many watch
+                name = f"{scope.get('method') or scope['type']!r} {scope['path'][:200]!r}"
+                report_undecided(guard, logger, name, why)
+        return self.send(message)
 
 
 def _judged(scope: Scope) -> list[str]:
