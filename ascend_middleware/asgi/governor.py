@@ -97,8 +97,8 @@ class Governor:
     ) -> None:
         """Govern a request that `Guard.at_once` knows; whatever is not permitted at once, `_judge` goes on with."""
         runner, attempt = self.runner, asked.attempt
-        engine = runner.engine
         try:
+            engine = runner.engine
             begun = engine.begin(attempt.request, attempt.timeout)
             if begun is None:
                 attempt.answer = await engine.send(attempt.request, attempt.timeout)

@@ -12,8 +12,11 @@ import socket
 import sqlite3
 
 import pytest
+import trustme
 from kit.asgi import JSON, Handler, Wire, ask, guard, http_scope, part
 from kit.engine import answer, failed, options
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from ascend_middleware import Agent, AscendClient
 from ascend_middleware.api.orders import Order
@@ -294,6 +297,16 @@ async def test_what_can_never_work_fails_the_start(monkeypatch, settings, enviro
                         None if name == "socksio" else find(name))  # fmt: skip
     with pytest.raises(ConfigurationError, match=re.escape(says)):
         AscendMiddleware(Handler(), **options([RUN], **settings))
+
+
+async def test_certificates_that_are_gone_at_the_first_request_are_no_silence_of_the_authority(handler, tmp_path):
+    file = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(file)
+    app = guard(Starlette(routes=[Route("/run", handler, methods=["POST"])]), [RUN], ca_file=str(file))
+    file.unlink()
+    for _ in range(4):  # the first ones, and those of a path that is known by then
+        answered = await ask(app)
+        assert (answered.status, answered.problem, handler.ran) == (500, "misconfigured", 0)
 
 
 # --- the budget of open rules
