@@ -16,15 +16,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from .wire import Asked, read_whole, written_answer
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
     from asgiref.typing import ASGI3Application, ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, Scope
 
-from .wire import Asked, read_whole, written_answer
-
-if TYPE_CHECKING:
     from .bodies import Answer
 
 __all__ = ["Connection", "Connections", "Limits", "Straight"]

@@ -60,6 +60,7 @@ class _Asker(NamedTuple):
     limit: int
     agent_name: str
     more: Policies
+    quick_size: int  # of a body: whatever is in it, the policies are evaluated in no time
     signature: Signature
     state: str
     known: dict[tuple[str, str | None, bytes], _Alike]
@@ -135,7 +136,7 @@ class Ordinary:
             action["agent_name"] = asker.agent_name
         alike = self._alike(asker, action)
         question = Question.of(asker.policy, judged_form(action), alike.score, more=asker.more)
-        if not question.is_quick(Shape.of(body), QUICK):
+        if len(body) > asker.quick_size and not question.is_quick(Shape.of(body), QUICK):
             return None
         held = question.holding()
         if held is None:
@@ -169,8 +170,10 @@ class Ordinary:
         by = store.find_key(key)
         if by is None or not by.role.submits or policy.strict or not by.speaks_for(agent_id):
             return None
-        # The policies stay as long as what is kept of them, so that no others have their identity meanwhile.
-        _, asker = store.cached(("ordinary", id(policy), by, agent_id), lambda: (policy, self._known(by, agent_id)))
+        # A key's credential stays what it is. The policies stay as long as what is kept of them, so that no others have
+        # their identity meanwhile.
+        place = ("ordinary", id(policy), by.key_id, agent_id)
+        _, asker = store.cached(place, lambda: (policy, self._known(by, agent_id)))
         return asker
 
     def _known(self, by: Credential, agent_id: str) -> _Asker | None:
@@ -179,13 +182,15 @@ class Ordinary:
         registered = orchestration.registered(store, agent_id, tenant=by.tenant)
         if standing.blocked or standing.max_per_minute is not None or registered.get("model_id") is not None:
             return None
+        more = kept_policies(store, tenant=by.tenant)
         store.engine.check((agent_id,))  # of all texts of a submission the only one that is stored as it is
         return _Asker(
             by,
             policy,
             policy.limits_of(by.key_id, by.name).of(_COUNTED),
             orchestration.name_of(agent_id, registered),
-            kept_policies(store, tenant=by.tenant),
+            more,
+            policy.policies.load.plus(more.load).size_within(QUICK),
             Signature.of(by),
             self._authority.policy_state(),
             {},

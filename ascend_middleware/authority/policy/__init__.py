@@ -365,10 +365,10 @@ class Question(msgspec.Struct, frozen=True):
 
     def holding(self) -> tuple[Policy, ...] | None:
         """Return the policies that hold, by which it is answered; None if one cannot be evaluated. It must be quick."""
-        held = evaluate(self._conditions, self.action, bounded=False)
-        if any(isinstance(one, str) for one in held):
+        try:
+            return tuple([one for one in self.about if one.condition is None or one.condition.holds(self.action)])
+        except ValueError:
             return None
-        return tuple([policy for policy, one in zip(self.about, held, strict=True) if one])
 
     def judge(self, held: Sequence[Held] | None = None, *, quick: bool = False) -> Judgement:
         """Answer it, by what the conditions gave where that is known; `quick` if it surely takes no time."""

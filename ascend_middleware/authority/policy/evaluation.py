@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -21,6 +22,7 @@ _VALUE: Final = 1e-6
 _STEP: Final = 1e-6
 _STATE: Final = 2e-6
 _STATE_AT_BYTE: Final = 1e-9
+_LARGEST: Final = 2**31
 # Fields of an action that hold more than one value.
 _CONTAINERS: Final = frozenset({"action_details", "context", "risk_indicators"})
 
@@ -121,6 +123,13 @@ class Load(NamedTuple):
             self.states + other.states,
             self.macros or other.macros,
         )
+
+    def size_within(self, seconds: float) -> int:
+        """Return up to which size a submission takes no more than that, whatever it holds; less than 0 if none does."""
+        rest = seconds - self.conditions * _ITSELF - self.states * _STATE
+        # At the most every byte is a value.
+        each = self.looking * _VALUE + self.states * _STATE_AT_BYTE
+        return -1 if self.macros or rest < 0 else int(min(rest / each if each else math.inf, _LARGEST))
 
     def seconds(self, shape: Shape) -> float:
         """Return how many seconds of processor time they may take at the most, rounded up, without macros."""

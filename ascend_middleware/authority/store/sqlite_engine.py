@@ -173,11 +173,10 @@ class SQLiteEngine:
 
     def insert_many(self, table: str, columns: tuple[str, ...], rows: Sequence[Sequence[object]]) -> None:
         """Add rows."""
-        first, size = 0, _MOST_ROWS
+        first, most = 0, min(_MOST_ROWS, _MOST_VALUES // len(columns))
         while first < len(rows):
-            # Few lengths, so that each statement is prepared once.
-            while size > len(rows) - first or size * len(columns) > _MOST_VALUES:
-                size //= 2
+            # Few lengths, so that each statement is prepared once: powers of two.
+            size = 1 << (min(most, len(rows) - first).bit_length() - 1)
             values = list(itertools.chain.from_iterable(rows[first : first + size]))
             self._run(_many(table, columns, size), values)
             first += size

@@ -6,6 +6,7 @@ They stand in the hour and the day in which an action was submitted.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -71,7 +72,7 @@ def additions(counted: Sequence[Counted]) -> Iterator[tuple[str, list[object]]]:
 def _upserts(statement: str, rows: list[tuple[object, ...]]) -> Iterator[tuple[str, list[object]]]:
     for first in range(0, len(rows), _AT_ONCE):
         some = rows[first : first + _AT_ONCE]
-        yield _with_places(statement, len(some), len(some[0])), [value for row in some for value in row]
+        yield _with_places(statement, len(some), len(some[0])), list(itertools.chain.from_iterable(some))
 
 
 @functools.lru_cache(maxsize=64)
