@@ -284,11 +284,14 @@ class Connection(asyncio.Protocol):
         self._all.answering += 1
         self._count()
         self.asked()
-        if straight(asked, client[0] if client else "", self._reply):
-            return True
-        self._is_straight = False
-        self._all.answering -= 1
-        return False
+        begun = False
+        try:
+            begun = straight(asked, client[0] if client else "", self._reply)
+        finally:
+            if not begun:
+                self._is_straight = False
+                self._all.answering -= 1
+        return begun
 
     def _reply(self, answer: Answer) -> None:
         self._is_straight = False

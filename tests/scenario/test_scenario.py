@@ -139,7 +139,8 @@ class Site:
             self._server.should_exit = True
         else:
             asyncio.run(self._closing())
-            self._server.close()
+            # In its own thread, which may be waiting for these sockets.
+            self._server.trigger.pull_trigger(self._server.close)
         self._thread.join(10)
 
 
