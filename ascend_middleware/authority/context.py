@@ -14,9 +14,10 @@ from ascend_middleware.api.decode import normalize_action_id
 from ascend_middleware.api.endpoint import Endpoint
 from ascend_middleware.exceptions import NotFoundError, ProtocolError
 
-from .bodies import ApiError, cursor_of, in_order, read_fields, read_object, read_query_fields, wrong
+from .bodies import ApiError, read_fields, read_object, read_query_fields, wrong
 from .judging import QUICK, Apart, Judged, Task
 from .keys import Credential, contradicts
+from .paging import cursor_of, in_order
 from .policy import Judgement, PolicySet, Question, pattern_issues
 from .policy.evaluation import Shape
 from .policy.risk_score import Score

@@ -7,7 +7,7 @@ middleware) it does not look into: such a thing is asked in its turn, and is one
 
 from __future__ import annotations
 
-from operator import attrgetter, is_
+from operator import is_
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +38,7 @@ from .starlette_classes import (
 )
 from .starlette_entries import Entry, SegmentTree, Selected
 from .starlette_paths import KnownPaths, is_made_of
+from .starlette_snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
     Scope = MutableMapping[str, Any]
 
 _MAX_DEPTH: Final = 32
-# So many routes are looked at sooner than some of them are picked.
-_FEW: Final = 16
-_regex_of: Final = attrgetter("path_regex")
 
 
 class StarletteResolver:
@@ -138,8 +136,6 @@ class _Level:
     __slots__ = (
         "_behind",
         "_entries",
-        "_included",
-        "_indexed",
         "_is_application",
         "_known",
         "_leaves",
@@ -147,7 +143,6 @@ class _Level:
         "_names",
         "_opaque",
         "_reached",
-        "_regexes",
         "_router",
         "_snapshot",
         "_stack",
@@ -203,10 +198,10 @@ class _Level:
         if known is None:
             return None
         router = self._known_router()
-        if router is None or not self._stand(router, known.last):
+        if router is None or not self._snapshot.holds(router, known.last.place):
             return None
         for route, parts, methods in known.asked:
-            if route.methods != methods or is_made_of(route) != parts:
+            if route.methods != methods or not all(map(is_, is_made_of(route), parts)):
                 return None
         return known.resolved if self.paths is paths else None
 
@@ -220,8 +215,8 @@ class _Level:
             router = self._known_router() or self._build()
             selected = self._select(scope, path)
             # What was selected is the first that matches as long as those before it stand.
-            last = selected[1] if selected is not None and selected[0] is Match.FULL else None
-            stands = self._opaque is not None or self._stand(router, last)
+            place = selected[1].place if selected is not None and selected[0] is Match.FULL else None
+            stands = self._opaque is not None or self._snapshot.holds(router, place)
             if not stands or (selected is not None and not selected[1].is_current()):
                 self._build()
                 selected = self._select(scope, path)
@@ -294,7 +289,7 @@ class _Level:
 
     def _items(self) -> Iterator[Leaf | _Level]:
         router = self._known_router()
-        stands = router is not None and (self._opaque is not None or self._stand(router))
+        stands = router is not None and (self._opaque is not None or self._snapshot.holds(router))
         if not stands or not all(entry.is_current() for entry in self._entries):
             self._build()
         if self._opaque is not None:
@@ -318,37 +313,12 @@ class _Level:
         known = router is self._router and getattr(router, "middleware_stack", None) is self._stack
         return router if known else None
 
-    def _stand(self, router: Any, last: Entry | None = None) -> bool:
-        """Tell whether the router's routes are still those that the index was built from, as far as the `last`.
-
-        Those behind it are not asked about a request that it takes.
-        """
-        routes, snapshot, indexed, included = router.routes, self._snapshot, self._indexed, self._included
-        regexes = self._regexes
-        if last is None or len(snapshot) <= _FEW:
-            if len(routes) != len(snapshot):
-                return False
-        else:
-            of_routes, of_indexed, of_included = last.place
-            if len(routes) < of_routes:
-                return False
-            snapshot, included = snapshot[:of_routes], included[:of_included]
-            indexed, regexes = indexed[:of_indexed], regexes[:of_indexed]
-        # By identity: routes compare equal by path and endpoint, and equal ones may still differ.
-        return (
-            all(map(is_, routes, snapshot))
-            and list(map(_regex_of, indexed)) == regexes
-            and (not included or all(one.effective_candidates() is known for one, known in included))
-        )
-
     def _build(self) -> Any:
         router: Any = self.owner.router if self._is_application else self.owner
         self.paths = KnownPaths()  # before all else: see `recall`
         self._router = None  # until all of it stands: a build that failed is no index
-        self._snapshot: list[Any] = list(router.routes) if isinstance(router, Router) else []
+        self._snapshot = snapshot = Snapshot(list(router.routes) if isinstance(router, Router) else [])
         self._entries: list[Entry] = []
-        self._indexed: list[Any] = []
-        self._included: list[tuple[Any, object]] = []
         self._tree = SegmentTree()
         self._known, self._leaves = self._leaves, {}
         self._opaque = None
@@ -356,13 +326,13 @@ class _Level:
         if not isinstance(router, Router) or not routes_as_known(router) or not is_followed(router):
             self._opaque = self.whole
         else:
-            for number, route in enumerate(self._snapshot, 1):
+            for number, route in enumerate(snapshot.routes, 1):
                 done = len(self._entries)
                 self._add(route)
-                place = number, len(self._indexed), len(self._included)
+                place = number, len(snapshot.indexed), len(snapshot.included)
                 for entry in self._entries[done:]:
                     entry.place = place
-        self._regexes = list(map(_regex_of, self._indexed))
+        snapshot.finish()
         self._known = {}
         self._router = router
         return router
@@ -385,7 +355,7 @@ class _Level:
             self._entries.append(Entry(route, match, self._unit(route), includes, None, partial_runs=True))
             return
         live = candidates()
-        self._included.append((route, live))
+        self._snapshot.included.append((route, live))
         for candidate in live:
             if isinstance(candidate, included):
                 self._add(candidate, (*includes, route))
@@ -410,7 +380,7 @@ class _Level:
         if answers_as_known(original, "matches"):
             template = indexable_template(subject)
             if not includes and not isinstance(subject, Host):
-                self._indexed.append(subject)
+                self._snapshot.indexed.append(subject)
         else:
             match = on_a_copy(match)
         number = len(self._entries)

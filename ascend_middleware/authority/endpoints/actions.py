@@ -19,16 +19,14 @@ from .. import approvals, killswitch, orchestration
 from ..bodies import (
     ApiError,
     decision_fields,
-    in_order,
-    listed,
     missing,
     read_fields,
-    read_query,
     read_submission,
     read_wait,
     record_fields,
 )
 from ..context import Call, Fields, answers, fingerprint, repeated_otherwise
+from ..paging import in_order, listed, read_query
 from ..policy import Judgement
 from ..policy.approvers import OBSERVED
 from ..policy.risk_score import claimed_risk, risk_level, score_action

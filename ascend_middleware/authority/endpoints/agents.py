@@ -14,9 +14,10 @@ from ascend_middleware.api.endpoint import given
 from ascend_middleware.exceptions import ConflictError, NotFoundError, ValidationError
 
 from .. import killswitch
-from ..bodies import ApiError, listed, wrong
+from ..bodies import ApiError, wrong
 from ..context import Call, Fields, Known, answers
 from ..orchestration import Refusal, find_model
+from ..paging import listed
 from ..store.registry_store import AGENT
 from ..store.store import canonical_json
 

@@ -12,9 +12,10 @@ from ascend_middleware.api.bodies import ComponentQuery, Deactivation, McpAction
 from ascend_middleware.api.endpoint import given
 from ascend_middleware.exceptions import ConflictError
 
-from ..bodies import ApiError, cut, decision_fields, listed
+from ..bodies import ApiError, decision_fields
 from ..context import Call, Fields, Known, answers, check_patterns
 from ..orchestration import find_server
+from ..paging import cut, listed
 from ..store.registry_store import AGENT, COMPONENT, MCP_SERVER
 from .actions import check_standing, submit
 

@@ -15,8 +15,8 @@ from ascend_middleware.api import endpoints
 from ascend_middleware.api.batches import MAX_OUTCOMES
 from ascend_middleware.api.bodies import ClassificationQuery, Days, Nothing, Page
 
-from ..bodies import cursor_of, in_order, listed
 from ..context import Call, Fields, answers
+from ..paging import cursor_of, in_order, listed
 from ..policy.approvers import OBSERVED
 from ..store import analytics
 from ..store.database import Row

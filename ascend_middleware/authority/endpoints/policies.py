@@ -16,9 +16,10 @@ from ascend_middleware.api.endpoint import given
 from ascend_middleware.exceptions import ConflictError
 
 from .. import killswitch, orchestration
-from ..bodies import ApiError, listed, read_submission
+from ..bodies import ApiError, read_submission
 from ..context import Call, Fields, answers, check_patterns
 from ..judging import Apart, Task
+from ..paging import listed
 from ..policy import Policies, Policy
 from ..policy.conditions import compile_condition
 from ..policy.evaluation import condition_of, not_compiled

@@ -12,9 +12,10 @@ from ascend_middleware.api import endpoints
 from ascend_middleware.api.bodies import ConfiguredWebhook, NewWebhook, Page
 from ascend_middleware.api.endpoint import given
 
-from ..bodies import ApiError, cut, listed, wrong
+from ..bodies import ApiError, wrong
 from ..context import Call, Fields, answers
 from ..delivery import is_public
+from ..paging import cut, listed
 from ..store.registry_store import WEBHOOK
 
 _MOST: Final = 100

@@ -16,9 +16,10 @@ from ascend_middleware.api.bodies import Page
 from ascend_middleware.exceptions import NotFoundError, ValidationError
 
 from .. import approvals, killswitch
-from ..bodies import ApiError, cursor_of, in_order, read_query, read_query_fields, record_fields
+from ..bodies import ApiError, read_query_fields, record_fields
 from ..context import shown_to
 from ..keys import DEFAULT_TENANT, LOCAL
+from ..paging import cursor_of, in_order, read_query
 from ..policy.approvers import approved_by, requirement
 from ..roster import read_roster
 from ..store.findings import Finding
