@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -38,33 +39,29 @@ _STRIPPING: Final = frozenset({"a2wsgi", "asgiref", "django", "litestar", "quart
 # The bytes of a body that are received, at the most, to see what comes behind them.
 _AHEAD: Final = 65_536
 _LOOKS: Final = 16
-_MOST_CLASSES: Final = 64
 _MOMENT: Final = 0.001
 _first: Final = itemgetter(0)
 
 
+def _is_of_uvicorn(kind: type) -> bool:
+    return kind.__module__.startswith("uvicorn.")
+
+
 # Whether the requests of a class are uvicorn's.
-_is_uvicorns: Final[dict[type, bool]] = {}
+_is_uvicorns: Final[Callable[[type], bool]] = functools.lru_cache(maxsize=64)(_is_of_uvicorn)
 
 
 def _server_of(receive: Any) -> Any:
     """Return what says at any time whether the client is there: a request of uvicorn; None at other servers."""
-    server = getattr(receive, "__self__", None)
-    known = _is_uvicorns.get(type(server))
-    if known is None:
-        if len(_is_uvicorns) >= _MOST_CLASSES:
-            _is_uvicorns.clear()
-        known = _is_uvicorns[type(server)] = type(server).__module__.startswith("uvicorn.")
-    return server if known and isinstance(getattr(server, "disconnected", None), bool) else None
+    server: Any = getattr(receive, "__self__", None)
+    tells = _is_uvicorns(type(server)) and isinstance(getattr(server, "disconnected", None), bool)
+    return server if tells else None
 
 
 def is_connected(receive: Receive) -> bool:
     """Say whether the server says that the client is there; at most servers only a `Body` can tell."""
-    server = getattr(receive, "__self__", None)
-    if _is_uvicorns.get(type(server)):
-        return getattr(server, "disconnected", None) is False
-    server = _server_of(receive)
-    return server is not None and not server.disconnected
+    server: Any = getattr(receive, "__self__", None)
+    return _is_uvicorns(type(server)) and getattr(server, "disconnected", None) is False
 
 
 class Body:

@@ -111,11 +111,7 @@ class Door:
         kind = endpoint.counted_as if endpoint is not None else "open" if route else "unknown"
         began = time.perf_counter()
         with self._trace(method, route, headers) as span:
-            refused: Exception | None
-            try:
-                refused = await self.refusal(client) if self._counts(client) else None
-            except Exception as error:  # a defect is told like any other
-                refused = error
+            refused = await self.refusal(client)
             if refused is not None:
                 answer = self._authority.refused(headers, refused)
             elif path == METRICS.path:

@@ -198,7 +198,7 @@ class _Level:
         if known is None:
             return None
         router = self._known_router()
-        if router is None or not self._snapshot.holds(router, known.last.place):
+        if router is None or not self._snapshot.holds(router, known.place):
             return None
         for route, parts, methods in known.asked:
             if route.methods != methods or not all(map(is_, is_made_of(route), parts)):

@@ -211,25 +211,19 @@ class SegmentTree:
         segments = path.rstrip("\n").split("/")
         last = len(segments)
         found: list[int] = []
-        others: list[tuple[_Node, int]] = []
-        node: _Node | None = self._root
-        depth = 1
-        while True:
-            while node is not None:
-                if node.rest:
-                    found += node.rest
-                if depth == last:
-                    found += node.here
-                    break
-                literal, node = node.literal.get(segments[depth]), node.any
-                depth += 1
-                if literal is not None:
-                    if node is not None:
-                        others.append((node, depth))
-                    node = literal
-            if not others:
-                break
-            node, depth = others.pop()
+        todo = [(self._root, 1)]
+        while todo:
+            node, depth = todo.pop()
+            if node.rest:
+                found += node.rest
+            if depth >= last:
+                found += node.here
+                continue
+            literal = node.literal.get(segments[depth])
+            if literal is not None:
+                todo.append((literal, depth + 1))
+            if node.any is not None:
+                todo.append((node.any, depth + 1))
         if len(found) > 1:
             found.sort()
         return found

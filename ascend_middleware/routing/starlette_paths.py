@@ -33,11 +33,11 @@ is_made_of: Final = attrgetter("path_regex", "param_convertors", "endpoint", "pa
 class KnownPath(msgspec.Struct, frozen=True, eq=False):
     """One path under one method: what it runs, by the last of the routes that were `asked`.
 
-    Of each of these, `asked` has what it was made of (see `is_made_of`), and its methods.
+    Of each of these, `asked` has what it was made of (see `is_made_of`), and its methods; `place` is the last one's.
     """
 
     resolved: Resolved
-    last: Entry
+    place: tuple[int, int, int]
     asked: tuple[tuple[Any, tuple[Any, ...], frozenset[str] | None], ...]
 
 
@@ -72,6 +72,6 @@ class KnownPaths(dict[tuple[str, str], KnownPath]):
         resolved = Resolved(last.content, last.content.kind, dict(params), path, (), route, Known())
         self[path, method] = KnownPath(
             resolved,
-            last,
+            last.place,
             tuple((route, parts, methods and frozenset(methods)) for route, parts, methods in routes),
         )

@@ -33,6 +33,12 @@ class Straight(Server):
         self.asked, self.replies, self.at_once = [], [], at_once
         self.connections.straight = self.take
 
+    async def begin(self):
+        """Send a request, and wait until it was read."""
+        opened = await self.open(POST)
+        await self.settle()
+        return opened
+
     def take(self, asked, client, reply):
         if (asked.method, asked.target) != ("POST", "/submit"):
             return False
@@ -134,8 +140,7 @@ async def test_a_request_is_answered_the_same_wherever_its_bytes_are_parted(pars
 @on_loop
 async def test_what_comes_while_a_request_is_answered_straight_waits_its_turn(parser):
     async with Straight(parser, at_once=False) as server:
-        reader, writer = await server.open(POST)
-        await server.settle()
+        reader, writer = await server.begin()
         writer.write(GET + POST[:20])
         await server.settle()
         writer.write(POST[20:])
@@ -152,8 +157,7 @@ async def test_what_comes_while_a_request_is_answered_straight_waits_its_turn(pa
 @on_loop
 async def test_a_request_that_is_answered_straight_has_the_same_limits(parser):
     async with Straight(parser, at_once=False) as server:
-        reader, writer = await server.open(POST)
-        await server.settle()
+        reader, writer = await server.begin()
         server.pass_time(1000)
         writer.write(GET[:-2] + b"x: " + b"a" * 1000)
         await server.settle()
@@ -161,8 +165,7 @@ async def test_a_request_that_is_answered_straight_has_the_same_limits(parser):
         assert await answer(reader) == 200
         writer.write(b"a" * 1500)
         assert b" 431 " in await reader.read()
-        reader, writer = await server.open(POST)
-        await server.settle()
+        reader, writer = await server.begin()
         server.reply()
         assert await answer(reader) == 200
         server.pass_time(10.5)
@@ -173,8 +176,7 @@ async def test_a_request_that_is_answered_straight_has_the_same_limits(parser):
 @on_loop
 async def test_a_client_that_left_is_answered_nothing(parser):
     async with Straight(parser, at_once=False) as server:
-        _, writer = await server.open(POST)
-        await server.settle()
+        _, writer = await server.begin()
         writer.transport.abort()
         await server.settle()
         server.reply()
@@ -185,15 +187,13 @@ async def test_a_client_that_left_is_answered_nothing(parser):
 @on_loop
 async def test_a_stop_waits_for_what_is_answered_straight(parser):
     async with Straight(parser, at_once=False) as server:
-        reader, _ = await server.open(POST)
-        await server.settle()
+        reader, _ = await server.begin()
         await server.connections.settle(-1)
         server.connections.release()
         server.reply()
         await server.connections.settle(1)
         assert await answer(reader) == 200
-        _, again = await server.open(POST)
-        await server.settle()
+        await server.begin()
         assert len(server.asked) == 1, "then the protocol has everything"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from ..keys import Credential
-from .audit import answer_digest, canonical_json, new_salt
+from .audit import answer_digest, canonical_json, chained, digest, new_salt
 from .key_store import Keys
 from .tallies import HOUR, Counted
 from .template import Template
@@ -188,8 +187,8 @@ class Submissions(Keys):
         who, status, (score, level), agent_id = signature.by, ruling.decision, ruling.risk, ruling.agent_id
         salt, judgement = new_salt(), ruling.judgement.fill(one.correlation_id)
         content = ruling.answer.fill(str(number), one.correlation_id, _text(one.resource)[1:-1], one.at).encode()
-        first = ruling.first.fill(one.correlation_id, _hash(judgement))
-        then = ruling.then.fill(one.rest, _hash(salt + one.text))
+        first = ruling.first.fill(one.correlation_id, digest(judgement))
+        then = ruling.then.fill(one.rest, digest(one.text, salt))
         begin = f'{{"action_id":{number},"actor":{signature.name},"at":"{one.at}","data":'
         end = f'"seq":{seq},"tenant":{signature.tenant}}}'
         # As `audit.written` makes it; what is told in the middle may be erased.
@@ -203,14 +202,14 @@ class Submissions(Keys):
                 f'{{"answer":"{answer_digest(row)}","key":{who.key_id},"name":{_text(kept.name)},"path":"{kept.path}"}}'
             )
             data, seal_salt = f'{first},"kept":[{told}],{then}', new_salt()
-            seal = _hash(seal_salt + data)
+            seal = digest(data, seal_salt)
             entry = f'{begin}{data},"event":"{_EVENT}","salt":"{seal_salt}","sealed":"{seal}",{end}'
             lasting = f'{lasting}"sealed":"{seal}",{end}'
         action = (
             *(number, who.tenant, agent_id, status, score, level, one.at, one.at, who.key_id),
             *(who.name, None, one.text, salt, judgement, None),
         )
-        tip = seq, _hash(f"{previous}\n{lasting}")
+        tip = seq, chained(previous, lasting)
         try:
             running.action, running.tip, running.logged = number, tip, True
             if running.straight is None:
@@ -244,7 +243,3 @@ class Submissions(Keys):
 
 def _text(value: object) -> str:
     return _encode(value).decode()
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -151,7 +151,7 @@ class _Connection:
             stream.settimeout(_left(end))
             rest = rest[stream.send(rest) :]
         if self._is_plain:
-            self._socket.settimeout(None)
+            stream.settimeout(None)
 
     def give_up(self) -> None:
         """End it for the thread that uses it: to close it would give its number away while that thread reads."""
